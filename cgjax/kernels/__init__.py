@@ -1,0 +1,1 @@
+"""Distance kernels: nearest rows, exact and in blocks."""

@@ -1,0 +1,1 @@
+"""How good a sampler or a clustering is: distances, judges, agreement, intervals."""

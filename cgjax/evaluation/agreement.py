@@ -1,0 +1,128 @@
+"""Agreement between a clustering and known classes, or between a clustering and a judged attribute.
+
+Argument order is always `(labels, classes)`: what was found, then what is true. `purity` and
+`inverse_purity` are not symmetric, and published tables mix them up (the "purity" of [Liu et al.
+2020, table 4] is the inverse one), hence both names.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+
+from cgjax.errors import UserError
+
+
+def contingency(labels: ArrayLike, classes: ArrayLike) -> NDArray[np.int64]:
+    """Return the (clusters, classes) table of counts; the values may be any integers or names."""
+    found, true = np.asarray(labels), np.asarray(classes)
+    if found.ndim != 1 or found.shape != true.shape or len(found) == 0:
+        raise UserError(
+            f"labels {found.shape} and classes {true.shape}; expected two equal, non-empty (n,)"
+        )
+    names_found, rows = np.unique(found, return_inverse=True)
+    names_true, columns = np.unique(true, return_inverse=True)
+    shape = (len(names_found), len(names_true))
+    counts = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1])
+    return counts.reshape(shape).astype(np.int64)
+
+
+def purity(labels: ArrayLike, classes: ArrayLike) -> float:
+    """Return (1/n) sum over clusters of the largest overlap with one class; 1 for pure clusters."""
+    table = contingency(labels, classes)
+    return float(table.max(axis=1).sum() / table.sum())
+
+
+def inverse_purity(labels: ArrayLike, classes: ArrayLike) -> float:
+    """Return (1/n) sum over classes of the largest overlap with one cluster; 1 if none is split."""
+    table = contingency(labels, classes)
+    return float(table.max(axis=0).sum() / table.sum())
+
+
+def _entropy(counts: NDArray[Any]) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def mutual_information(labels: ArrayLike, classes: ArrayLike) -> float:
+    """Return the mutual information of the two partitions, in nats."""
+    table = contingency(labels, classes)
+    both = _entropy(table.sum(axis=1)) + _entropy(table.sum(axis=0)) - _entropy(table.ravel())
+    return max(both, 0.0)
+
+
+def nmi(
+    labels: ArrayLike,
+    classes: ArrayLike,
+    *,
+    average: Literal["arithmetic", "geometric"] = "arithmetic",
+) -> float:
+    """Return the mutual information over the mean of both entropies, in [0, 1].
+
+    Two partitions of one part each agree: 1. One such part against several: 0.
+
+    Args:
+      labels: (n,) cluster ids.
+      classes: (n,) true classes.
+      average: mean of the entropies; "geometric" is what older tables used.
+    """
+    if average not in ("arithmetic", "geometric"):
+        raise UserError(f"average={average!r}; expected 'arithmetic' or 'geometric'")
+    table = contingency(labels, classes)
+    if table.shape == (1, 1):
+        return 1.0
+    first, second = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
+    mean = (first + second) / 2 if average == "arithmetic" else np.sqrt(first * second)
+    return float(mutual_information(labels, classes) / mean) if mean > 0 else 0.0
+
+
+def adjusted_rand_index(labels: ArrayLike, classes: ArrayLike) -> float:
+    """Return the Rand index adjusted for chance: 1 if equal, about 0 if unrelated."""
+    table = contingency(labels, classes)
+
+    def pairs(counts: NDArray[Any]) -> int:
+        # Python integers: the products below pass 2**63 at about 80,000 points.
+        return sum(int(count) * (int(count) - 1) // 2 for count in counts.ravel())
+
+    together, rows, columns = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    total = pairs(np.array([table.sum()]))
+    if rows == columns == together:
+        return 1.0
+    expected = rows * columns / total
+    return float((together - expected) / ((rows + columns) / 2 - expected))
+
+
+def matched_accuracy(labels: ArrayLike, classes: ArrayLike) -> float:
+    """Return the accuracy under the best one-to-one match of clusters to classes (Hungarian).
+
+    >>> matched_accuracy([0, 0, 1, 1], ["b", "b", "a", "a"])
+    1.0
+    """
+    table = contingency(labels, classes)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return float(table[rows, columns].sum() / table.sum())
+
+
+def eta_squared(labels: ArrayLike, values: ArrayLike) -> float:
+    """Return the share of an attribute's variance that the cluster id explains, in [0, 1].
+
+    Rows whose value is NaN (nothing judged) are left out.
+
+    Args:
+      labels: (n,) cluster ids.
+      values: (n,) judged attribute, such as yaw in degrees.
+    """
+    ids, judged = np.asarray(labels), np.asarray(values, np.float64)
+    if ids.ndim != 1 or ids.shape != judged.shape:
+        raise UserError(
+            f"labels {ids.shape} and values {judged.shape}; expected two (n,) arrays alike"
+        )
+    ids, judged = ids[~np.isnan(judged)], judged[~np.isnan(judged)]
+    if len(judged) < 2 or np.ptp(judged) == 0:
+        raise UserError("fewer than two different judged values: no variance to explain")
+    _, groups = np.unique(ids, return_inverse=True)
+    sizes = np.bincount(groups)
+    means = np.bincount(groups, judged) / sizes
+    between = (sizes * (means - judged.mean()) ** 2).sum()
+    return float(min(between / ((judged - judged.mean()) ** 2).sum(), 1.0))

@@ -1,0 +1,373 @@
+"""Distances between two sets of feature rows: Frechet, KID, precision/recall/density/coverage, and
+one-dimensional and permutation-tested ones.
+
+Every function takes plain arrays, one row a sample, and does not know what the features are; the
+table that shows a number names its feature (`cgjax.evaluation.features`), and only Inception's
+pool3 makes a Frechet distance an "FID".
+
+References: [Heusel et al. 2017] Frechet; [Binkowski et al. 2018] KID; [Kynkaanniemi et al. 2019]
+precision and recall; [Naeem et al. 2020] density and coverage; [Szekely & Rizzo 2013] energy
+distance; [Gretton et al. 2012] MMD.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cgjax.errors import UserError
+from cgjax.evaluation._rows import Floats, as_line, as_pair, as_rows, centred_pair, distance_blocks
+
+
+class Kid(NamedTuple):
+    """Mean and standard deviation of the unbiased polynomial MMD over the subsets."""
+
+    mean: float
+    sd: float
+
+
+class Manifold(NamedTuple):
+    """Shares in [0, 1], but for density, which is 1 for equal laws and can exceed it."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+class TwoSample(NamedTuple):
+    """A statistic and the permutation p-value of "one law" (NaN without permutations)."""
+
+    statistic: float
+    p_value: float
+
+
+def mean_and_covariance(rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the float64 mean (d,) and unbiased covariance (d, d) of (n, d) rows."""
+    wide = as_rows("the set", rows, min_rows=2).astype(np.float64)
+    mean = wide.mean(axis=0)
+    wide -= mean
+    return mean, wide.T @ wide / (len(wide) - 1)
+
+
+def frechet_gaussians(
+    mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike
+) -> float:
+    """Return the squared 2-Wasserstein distance between two normal laws.
+
+    ||m1 - m2||^2 + tr(S1 + S2 - 2 (S1^{1/2} S2 S1^{1/2})^{1/2}), by two symmetric
+    eigendecompositions in float64, which stay real where the square root of the non-symmetric
+    product S1 S2 does not.
+
+    Args:
+      mean1: (d,) mean.
+      covariance1: (d, d), symmetric, positive semi-definite.
+      mean2: as `mean1`.
+      covariance2: as `covariance1`.
+
+    Returns:
+      The distance, at least zero, in squared units of the features.
+    """
+    m1, m2 = np.asarray(mean1, np.float64), np.asarray(mean2, np.float64)
+    s1, s2 = np.asarray(covariance1, np.float64), np.asarray(covariance2, np.float64)
+    if not (m1.shape == m2.shape and s1.shape == s2.shape == (*m1.shape, *m1.shape)):
+        raise UserError(
+            f"means {m1.shape}, {m2.shape} and covariances {s1.shape}, {s2.shape} do not fit; "
+            "expected (d,) and (d, d)"
+        )
+    values, vectors = np.linalg.eigh(s1)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    middle = root @ s2 @ root
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh((middle + middle.T) / 2), 0)).sum()
+    distance = np.sum((m1 - m2) ** 2) + np.trace(s1) + np.trace(s2) - 2 * cross
+    return float(max(distance, 0.0))  # equal laws can come out at -1e-12
+
+
+def frechet(a: ArrayLike, b: ArrayLike, *, allow_few_rows: bool = False) -> float:
+    """Return the Frechet distance between normal fits of two sets of features.
+
+    The estimate grows as the sets shrink, so compare distances only at equal n, and print the floor
+    (`frechet_floor`) beside it.
+
+    Args:
+      a: (n, d) features.
+      b: (m, d) features.
+      allow_few_rows: accept n or m below d, where the covariance is singular and the bias large.
+
+    Raises:
+      UserError: fewer rows than features without the flag.
+
+    >>> rng = np.random.default_rng(0)
+    >>> a = rng.normal(size=(500, 4))
+    >>> round(frechet(a, a + 2.0), 6)
+    16.0
+    """
+    a, b = as_pair(a, b, min_rows=2)
+    fewest = min(len(a), len(b))
+    if fewest < a.shape[1] and not allow_few_rows:
+        raise UserError(
+            f"{fewest} rows are too few for a Frechet distance in {a.shape[1]} features; give at "
+            f"least {a.shape[1]} rows, project to fewer components, or pass allow_few_rows=True"
+        )
+    return frechet_gaussians(*mean_and_covariance(a), *mean_and_covariance(b))
+
+
+def frechet_floor(
+    members: ArrayLike,
+    num_rows: int | None = None,
+    *,
+    num_splits: int = 1,
+    seed: int = 0,
+    allow_few_rows: bool = False,
+) -> float:
+    """Return the Frechet distance between two disjoint random subsets of the true members.
+
+    What a perfect sampler would score at this number of rows.
+
+    Args:
+      members: (n, d) features.
+      num_rows: rows in each subset; default, half of the members.
+      num_splits: how many random splits are averaged.
+      seed: of the splits.
+      allow_few_rows: as in `frechet`.
+    """
+    rows = as_rows("the members", members, min_rows=4)
+    size = len(rows) // 2 if num_rows is None else num_rows
+    if not 2 <= 2 * size <= len(rows):
+        raise UserError(
+            f"two disjoint subsets of {size} rows need {2 * size} members, there are {len(rows)}; "
+            f"ask for at most {len(rows) // 2}"
+        )
+    rng = np.random.default_rng(seed)
+    distances = []
+    for _ in range(num_splits):
+        order = rng.permutation(len(rows))
+        halves = rows[order[:size]], rows[order[size : 2 * size]]
+        distances.append(frechet(*halves, allow_few_rows=allow_few_rows))
+    return float(np.mean(distances))
+
+
+def polynomial_mmd(a: ArrayLike, b: ArrayLike) -> float:
+    """Return the unbiased squared MMD under the kernel (x.y/d + 1)^3; can be slightly negative."""
+    a, b = as_pair(a, b, min_rows=2)
+    a, b = a.astype(np.float64), b.astype(np.float64)
+
+    def kernel(x: Floats, y: Floats) -> Floats:
+        linear = x @ y.T / x.shape[1] + 1
+        return linear * linear * linear  # `** 3` takes the general power, ten times slower
+
+    def off_diagonal_mean(x: Floats) -> float:
+        values = kernel(x, x)
+        return float((values.sum() - np.trace(values)) / (len(x) * (len(x) - 1)))
+
+    return off_diagonal_mean(a) + off_diagonal_mean(b) - 2 * float(kernel(a, b).mean())
+
+
+def kid(
+    a: ArrayLike, b: ArrayLike, *, subset_size: int = 1000, num_subsets: int = 50, seed: int = 0
+) -> Kid:
+    """Return the kernel distance: mean and sd over random subsets of the unbiased polynomial MMD.
+
+    Unbiased at any n, hence the better choice under about 10,000 rows. A subset is never larger
+    than the smaller set; when it is the whole of both sets, one evaluation is exact and sd is 0.
+
+    Args:
+      a: (n, d) features.
+      b: (m, d) features.
+      subset_size: rows drawn without replacement from each set.
+      num_subsets: how many times.
+      seed: of the draws.
+    """
+    a, b = as_pair(a, b, min_rows=2)
+    size = min(subset_size, len(a), len(b))
+    if size < 2 or num_subsets < 1:
+        raise UserError(f"subset_size={subset_size}, num_subsets={num_subsets}; need >= 2 and >= 1")
+    if size == len(a) == len(b):
+        return Kid(polynomial_mmd(a, b), 0.0)
+    rng = np.random.default_rng(seed)
+    estimates = [
+        polynomial_mmd(
+            a[rng.choice(len(a), size, replace=False)], b[rng.choice(len(b), size, replace=False)]
+        )
+        for _ in range(num_subsets)
+    ]
+    return Kid(float(np.mean(estimates)), float(np.std(estimates)))
+
+
+def _neighbour_radii(rows: Floats, ks: tuple[int, ...]) -> list[Floats]:
+    """Return, per k, each row's squared distance to its k-th nearest other row."""
+    radii = [np.empty(len(rows), rows.dtype) for _ in ks]
+    for first, block in distance_blocks(rows, rows):
+        index = np.arange(len(block))
+        block[index, first + index] = np.inf
+        block.partition([k - 1 for k in ks], axis=1)
+        for radius, k in zip(radii, ks, strict=True):
+            radius[first : first + len(block)] = block[:, k - 1]
+    return radii
+
+
+def precision_recall_density_coverage(
+    real: ArrayLike, fake: ArrayLike, *, k_recall: int = 3, k_density: int = 5
+) -> Manifold:
+    """Return how far each set lies within the k-nearest-neighbour balls of the other.
+
+    precision: share of fakes within some real ball; recall: share of reals within some fake ball
+    (both with `k_recall`, [Kynkaanniemi et al. 2019]); density: mean number of real balls a fake
+    lies in, over k; coverage: share of reals whose own ball holds a fake (both with `k_density`,
+    [Naeem et al. 2020]). O((n + m)^2 d) time, O((n + m) block) memory.
+
+    Args:
+      real: (n, d) features of true members.
+      fake: (m, d) features of samples.
+      k_recall: neighbours for precision and recall.
+      k_density: neighbours for density and coverage.
+    """
+    real, fake = as_pair(real, fake)
+    k_max = max(k_recall, k_density)
+    if min(k_recall, k_density) < 1 or min(len(real), len(fake)) <= k_max:
+        raise UserError(
+            f"{len(real)} and {len(fake)} rows, k {k_recall} and {k_density}; each set needs more "
+            "than k rows and k at least 1"
+        )
+    real, fake = centred_pair(real, fake)
+    real_recall, real_density = _neighbour_radii(real, (k_recall, k_density))
+    (fake_recall,) = _neighbour_radii(fake, (k_recall,))
+    precise = density = 0
+    recalled = np.zeros(len(real), bool)
+    nearest_fake = np.full(len(real), np.inf)
+    for first, block in distance_blocks(fake, real):
+        rows = slice(first, first + len(block))
+        precise += int((block <= real_recall).any(axis=1).sum())
+        density += int((block <= real_density).sum())
+        recalled |= (block <= fake_recall[rows, None]).any(axis=0)
+        np.minimum(nearest_fake, block.min(axis=0), out=nearest_fake)
+    return Manifold(
+        precision=precise / len(fake),
+        recall=float(recalled.mean()),
+        density=density / (k_density * len(fake)),
+        coverage=float((nearest_fake <= real_density).mean()),
+    )
+
+
+def wasserstein1(a: ArrayLike, b: ArrayLike) -> float:
+    """Return the exact 1-Wasserstein distance of two one-dimensional samples, in their own unit.
+
+    The area between the two empirical distribution functions; the sizes may differ.
+
+    >>> wasserstein1([0.0, 1.0], [5.0, 6.0])
+    5.0
+    """
+    a, b = np.sort(as_line("the first set", a)), np.sort(as_line("the second set", b))
+    points = np.sort(np.concatenate([a, b]))
+    share_a = np.searchsorted(a, points[:-1], side="right") / len(a)
+    share_b = np.searchsorted(b, points[:-1], side="right") / len(b)
+    return float(np.sum(np.abs(share_a - share_b) * np.diff(points)))
+
+
+def _permutation_test(
+    a: Floats,
+    b: Floats,
+    kernel: Callable[[Floats], Floats],
+    *,
+    unbiased: bool,
+    num_permutations: int,
+    seed: int,
+) -> TwoSample:
+    """Return mean k(a, a') + mean k(b, b') - 2 mean k(a, b) and its permutation p-value.
+
+    All relabelled groups are columns of one 0/1 matrix U, so that each block of the kernel matrix
+    is computed once and its products with U give every permutation's sums: O(N^2 (d +
+    permutations)) time, O(N block) memory. The diagonal takes part unless `unbiased`.
+    """
+    pooled = np.concatenate([a, b])
+    n, m, total = len(a), len(b), len(a) + len(b)
+    rng = np.random.default_rng(seed)
+    group = np.zeros((total, num_permutations + 1), pooled.dtype)
+    group[:n, 0] = 1
+    for column in range(1, num_permutations + 1):
+        group[rng.permutation(total)[:n], column] = 1
+    within_a = np.zeros(num_permutations + 1)
+    row_sums_a = np.zeros(num_permutations + 1)
+    everything = 0.0
+    for first, block in distance_blocks(pooled, pooled):
+        values = kernel(block)
+        if unbiased:
+            index = np.arange(len(values))
+            values[index, first + index] = 0
+        part = group[first : first + len(values)]
+        within_a += np.einsum("ij,ij->j", part, values @ group, dtype=np.float64)
+        sums = values.sum(axis=1, dtype=np.float64)
+        row_sums_a += sums @ part
+        everything += float(sums.sum())
+    across = row_sums_a - within_a
+    within_b = everything - within_a - 2 * across
+    pairs_a, pairs_b = (n * (n - 1), m * (m - 1)) if unbiased else (n * n, m * m)
+    statistics = within_a / pairs_a + within_b / pairs_b - 2 * across / (n * m)
+    observed = float(statistics[0])
+    if num_permutations == 0:
+        return TwoSample(observed, float("nan"))
+    return TwoSample(observed, float(np.mean(statistics >= observed)))
+
+
+def energy_distance(
+    a: ArrayLike, b: ArrayLike, *, num_permutations: int = 200, seed: int = 0
+) -> TwoSample:
+    """Return 2 E||x - y|| - E||x - x'|| - E||y - y'||, zero only for equal laws, and its p-value.
+
+    The p-value counts the observed labelling among the permutations, so it is at least
+    1 / (num_permutations + 1) and valid at any n.
+
+    Args:
+      a: (n, d) rows.
+      b: (m, d) rows.
+      num_permutations: random relabellings; 0 skips the test.
+      seed: of the relabellings.
+    """
+    a, b = centred_pair(*as_pair(a, b))
+    return _permutation_test(
+        a,
+        b,
+        lambda squared: -np.sqrt(squared),
+        unbiased=False,
+        num_permutations=num_permutations,
+        seed=seed,
+    )
+
+
+def mmd(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    bandwidth: float | None = None,
+    num_permutations: int = 200,
+    seed: int = 0,
+) -> TwoSample:
+    """Return the unbiased squared MMD, kernel exp(-||x - y||^2 / (2 bandwidth^2)), and its p-value.
+
+    Args:
+      a: (n, d) rows.
+      b: (m, d) rows.
+      bandwidth: in units of the features; default, the median distance between (at most 1,000)
+        pooled rows.
+      num_permutations: random relabellings; 0 skips the test.
+      seed: of the relabellings and of the rows behind the median.
+    """
+    a, b = centred_pair(*as_pair(a, b, min_rows=2))
+    if bandwidth is None:
+        pooled = np.concatenate([a, b])
+        chosen = np.random.default_rng(seed).permutation(len(pooled))[:1000]
+        few = pooled[np.sort(chosen)]
+        squared = np.concatenate([block for _, block in distance_blocks(few, few)])
+        bandwidth = float(np.sqrt(np.median(squared[np.triu_indices(len(few), 1)])))
+    if not bandwidth > 0:
+        raise UserError(f"bandwidth={bandwidth}; expected a positive number (are all rows equal?)")
+    scale = -0.5 / bandwidth**2
+    return _permutation_test(
+        a,
+        b,
+        lambda squared: np.exp(squared * scale),
+        unbiased=True,
+        num_permutations=num_permutations,
+        seed=seed,
+    )

@@ -1,0 +1,120 @@
+"""PCA equals scikit-learn's; extractors are fixed, named, and independent of the batch."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA as SklearnPCA
+
+from cgjax.errors import UserError
+from cgjax.evaluation import features
+
+
+def correlated_rows(n: int, f: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    scales = 10.0 * 0.7 ** np.arange(f)
+    axes = np.linalg.qr(rng.normal(size=(f, f)))[0]
+    return (rng.normal(size=(n, f)) * scales @ axes + 3).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(200, 30), (30, 200)])
+@pytest.mark.parametrize("method", ["exact", "randomised"])
+def test_pca_equals_scikit_learns(shape, method):
+    rows = correlated_rows(*shape)
+    ours = features.fit_pca(rows, 8, method=method)
+    theirs = SklearnPCA(8, svd_solver="full").fit(rows.astype(np.float64))
+    # The 8th standard deviation is 0.08 of the first: its direction is known to about
+    # eps * (1 / 0.08)^2 = 2e-5 in float32 products.
+    np.testing.assert_allclose(ours.components, features.fix_signs(theirs.components_), atol=2e-4)
+    np.testing.assert_allclose(ours.explained_variance, theirs.explained_variance_, rtol=1e-4)
+    np.testing.assert_allclose(ours.mean, theirs.mean_, rtol=1e-5, atol=1e-5)
+    assert ours.total_variance == pytest.approx(rows.var(axis=0, ddof=1).sum(), rel=1e-4)
+
+
+def test_pca_components_are_orthonormal_sorted_and_of_fixed_sign():
+    pca = features.fit_pca(correlated_rows(100, 40), 10)
+    np.testing.assert_allclose(pca.components @ pca.components.T, np.eye(10), atol=1e-5)
+    assert (np.diff(pca.explained_variance) <= 0).all()
+    largest = np.argmax(np.abs(pca.components), axis=1)
+    assert (pca.components[np.arange(10), largest] > 0).all()
+
+
+def test_pca_projection_has_the_explained_variance_and_flattens_images():
+    images = correlated_rows(150, 48).reshape(150, 4, 4, 3)
+    pca = features.fit_pca(images, 5)
+    out = pca.project(images)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out.var(axis=0, ddof=1), pca.explained_variance, rtol=1e-4)
+
+
+def test_pca_refuses_more_components_than_there_are():
+    with pytest.raises(UserError, match="expected 1 to 9"):
+        features.fit_pca(np.random.default_rng(0).normal(size=(10, 30)), 10)
+    with pytest.raises(UserError, match="do not fit a PCA of 30"):
+        features.fit_pca(correlated_rows(40, 30), 2).project(np.zeros((3, 29)))
+
+
+def small_images(n: int, channels: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return rng.uniform(-1, 1, size=(n, 16, 16, channels)).astype(np.float32)
+
+
+def test_pca_pixels_is_the_pca_of_the_flattened_images_and_says_so():
+    images = small_images(60)
+    extractor = features.pca_pixels(images, 7)
+    assert (extractor.name, extractor.input) == ("pca7_pixels", "images")
+    want = features.fit_pca(images.reshape(60, -1), 7).project(images.reshape(60, -1))
+    np.testing.assert_array_equal(extractor(images), want)
+
+
+def test_random_cnn_rows_do_not_depend_on_their_batch():
+    images = small_images(11)
+    whole = features.RandomCnn(batch_size=16)(images)
+    parts = features.RandomCnn(batch_size=4)(images)
+    # Another batch size is another compiled program: equal but for the order of sums.
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+    assert whole.shape == (11, 2 * (16 + 32 + 64 + 96))
+
+
+def test_random_cnn_is_fixed_by_its_seed():
+    images = small_images(3)
+    first = features.RandomCnn()
+    np.testing.assert_array_equal(first(images), features.RandomCnn()(images))
+    other = features.RandomCnn(seed=1)
+    assert other.name != first.name
+    assert np.abs(other(images) - first(images)).max() > 0.01
+    # The frozen stream: these weights may never change, or old tables stop being comparable.
+    np.testing.assert_allclose(
+        first.kernels[0][0, 0, 0, :2], np.array([1.764052, 0.400157]) * np.sqrt(2 / 27), rtol=1e-5
+    )
+
+
+def test_random_cnn_takes_grey_images_and_refuses_others():
+    assert features.RandomCnn()(small_images(2, channels=1)).shape[0] == 2
+    with pytest.raises(UserError, match=r"\(n, h, w, 3\)"):
+        features.RandomCnn()(np.zeros((2, 16, 16, 4), np.float32))
+
+
+class DoublingGenerator:
+    def features(self, latents, layer, *, truncation=1.0):
+        assert layer == "layer1"
+        return jnp.tile(latents[:, None, None, :] * (2.0 * truncation), (1, 2, 2, 1))
+
+
+def test_generator_layer_flattens_batches_and_passes_options():
+    latents = np.arange(15, dtype=np.float32).reshape(5, 3)
+    extractor = features.GeneratorLayer(DoublingGenerator(), "layer1", batch_size=2, truncation=0.5)
+    assert (extractor.name, extractor.input) == ("generator_layer1", "latents")
+    np.testing.assert_array_equal(extractor(latents), np.tile(latents, (1, 4)))
+    assert features.Projected.fit(extractor, latents, 2).name == "pca2_generator_layer1"
+
+
+@pytest.mark.parametrize(
+    "extractor",
+    [
+        features.Pixels(),
+        features.RandomCnn(),
+        features.GeneratorLayer(DoublingGenerator(), "layer1"),
+    ],
+)
+def test_every_extractor_keeps_the_protocol(extractor):
+    assert isinstance(extractor, features.FeatureExtractor)

@@ -1,0 +1,83 @@
+"""DCGAN [Radford et al. 2016]: transposed convolutions with batch norm, in inference mode.
+
+The batch norms' running statistics are folded into a scale and a shift per channel when a
+checkpoint is converted, so a layer is a transposed convolution, an affine map and a ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cgjax.generators.base import Inputs, StagedNetwork, State
+from cgjax.generators.layers import transposed_convolve
+
+
+class DCGAN(StagedNetwork):
+    """The generator of the PyTorch examples, and of the GAN zoo.
+
+    Layers are `layer1` (4x4, after its ReLU), `layer2` (8x8), ...; the output layer is none of them.
+    """
+
+    family = "dcgan"
+
+    def __init__(
+        self,
+        latent_dim: int,
+        widths: Sequence[int],
+        image_channels: int = 3,
+        tanh: bool = True,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        """Build the network.
+
+        Args:
+            latent_dim: length of a latent.
+            widths: channels of layer1, layer2, ...; each layer doubles the resolution.
+            image_channels: 3, or 1.
+            tanh: whether the image passes through a tanh.
+            rngs: source of the random weights, N(0, 0.02) as in the paper.
+        """
+        self.latent_dim = latent_dim
+        self.layers = tuple(f"layer{i + 1}" for i in range(len(widths)))
+        self.image_size = 4 * 2 ** len(widths)
+        self.image_channels = image_channels
+        self.tanh = tanh
+
+        def kernel(*shape: int) -> nnx.Param[Array]:
+            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+        self.first = kernel(latent_dim, 4, 4, widths[0])
+        self.kernels = nnx.List(
+            kernel(4, 4, i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.scales = nnx.List(nnx.Param(jnp.ones(w, jnp.float32)) for w in widths)
+        self.shifts = nnx.List(nnx.Param(jnp.zeros(w, jnp.float32)) for w in widths)
+        self.output = kernel(4, 4, widths[-1], image_channels)
+
+    def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
+        """Start from the latent as it is: a DCGAN does not normalise it."""
+        return {"h": z}
+
+    def stage(self, index: int, state: State) -> State:
+        """Transposed convolution, batch norm as an affine map, ReLU."""
+        if index == 0:
+            h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.first[...])
+        else:
+            h = transposed_convolve(state["h"], self.kernels[index - 1][...])
+        scale, shift = self.scales[index][...], self.shifts[index][...]
+        return {"h": jax.nn.relu(h * scale[None, None, None] + shift[None, None, None])}
+
+    def end(self, state: State) -> Float[Array, "n s s c"]:
+        """The last transposed convolution, then tanh."""
+        x = transposed_convolve(state["h"], self.output[...])
+        return jnp.tanh(x) if self.tanh else x
+
+    def latent_weights(self) -> Float[Array, "d m"]:
+        """Return the weight that first touches the latent, one row a latent coordinate (for SeFa)."""
+        return self.first[...].reshape(self.latent_dim, -1)

@@ -1,0 +1,168 @@
+"""Progressive GAN [Karras et al. 2018], in the three forms in which its weights are published.
+
+The equalised learning-rate factors are baked into the stored weights when a checkpoint is converted
+(the GAN zoo scales the bias too, the others do not), so all three forms are the same arithmetic:
+
+* `zoo` (pytorch_GAN_zoo): every layer ends in its pixel norm; layers `format`, `s0_c0`, `s1_c0`,
+  `s1_c1`, ...
+* `genforce` (also SeFa's): every layer *starts* with a pixel norm; layers `layer0`, `layer0_pn`,
+  `layer1`, ...: the activation as the convolution left it, and the same pixel-normed, which is what
+  the zoo calls the layer.
+* `netdissect` (GANDissect): as genforce, counted from `layer1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cgjax.errors import UserError
+from cgjax.generators.base import Inputs, StagedNetwork, State
+from cgjax.generators.layers import (
+    convolve,
+    leaky_relu,
+    pixel_norm,
+    upsample_convolve,
+    upsample_nearest,
+)
+
+Form = Literal["zoo", "genforce", "netdissect"]
+
+
+class PGAN(StagedNetwork):
+    """The progressive GAN's generator."""
+
+    family = "pgan"
+    normalizes_latent = True
+
+    def __init__(
+        self,
+        form: Form,
+        latent_dim: int,
+        depths: Sequence[int],
+        image_channels: int = 3,
+        leak: float = 0.2,
+        tanh: bool = False,
+        blend: float = 0.0,
+        extra_doublings: int = 0,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        """Build the network.
+
+        Args:
+            form: where the pixel norms stand and how layers are named (see the module).
+            latent_dim: length of a latent.
+            depths: channels at 4x4, 8x8, ....
+            image_channels: 3, or 1.
+            leak: slope of the leaky ReLU.
+            tanh: whether the image passes through a tanh.
+            blend: weight of the upsampled image of the last but one resolution, in [0, 1]; not 0
+                only in checkpoints that were saved while a resolution was being faded in.
+            extra_doublings: how often the finished image is doubled by repetition (a whole level
+                of detail of the genforce form).
+            rngs: source of the random weights.
+        """
+        self.latent_dim = latent_dim
+        self.image_channels = image_channels
+        self.form, self.leak, self.tanh = form, leak, tanh
+        self.blend, self.extra_doublings = blend, extra_doublings
+        self.image_size = 4 * 2 ** (len(depths) - 1 + extra_doublings)
+
+        def weight(*shape: int, fan_in: int) -> nnx.Param[Array]:
+            scale = (2 / fan_in) ** 0.5
+            return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+        def zeros(*shape: int) -> nnx.Param[Array]:
+            return nnx.Param(jnp.zeros(shape, jnp.float32))
+
+        # (resolution, is its first convolution): one entry a convolution after the dense layer.
+        self.plan = ((0, False), *((r, c == 0) for r in range(1, len(depths)) for c in (0, 1)))
+        d0 = depths[0]
+        self.dense = weight(latent_dim, 4, 4, d0, fan_in=latent_dim)
+        self.dense_bias = zeros(4, 4, d0) if form == "zoo" else zeros(d0)
+        self.kernels = nnx.List(
+            weight(3, 3, depths[r - up], depths[r], fan_in=9 * depths[r - up])
+            for r, up in self.plan
+        )
+        self.biases = nnx.List(zeros(depths[r]) for r, _ in self.plan)
+        # GANDissect's files keep the last of the image layers only.
+        rgb = depths[-1:] if form == "netdissect" else depths
+        self.to_rgb = nnx.List(weight(d, image_channels, fan_in=d) for d in rgb)
+        self.to_rgb_biases = nnx.List(zeros(image_channels) for _ in rgb)
+        self.layers, self._steps = self._name_layers()
+
+    def _name_layers(self) -> tuple[tuple[str, ...], tuple[tuple[int, bool], ...]]:
+        """Return the layers' names and, for each, (convolution, is it its pixel norm).
+
+        Convolution 0 is the dense layer; number i + 1 is `plan[i]`.
+        """
+        count = len(self.plan) + 1
+        if self.form == "zoo":
+            scales = [f"s{r}_c{0 if up or r == 0 else 1}" for r, up in self.plan]
+            return ("format", *scales), tuple((i, False) for i in range(count))
+        start = 0 if self.form == "genforce" else 1
+        names = [f"layer{i + start}{suffix}" for i in range(count) for suffix in ("", "_pn")]
+        return tuple(names), tuple((i, norm) for i in range(count) for norm in (False, True))
+
+    def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
+        """Pixel-norm the latent: only its direction matters."""
+        return {"h": pixel_norm(z)}
+
+    def stage(self, index: int, state: State) -> State:
+        """One convolution with its leaky ReLU, or one pixel norm."""
+        step, is_norm = self._steps[index]
+        if is_norm:
+            return self._keep_for_blend(step, state | {"h": pixel_norm(state["h"])})
+        if step == 0:
+            h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.dense[...])
+            bias = self.dense_bias[...]
+            h = h + (bias[None] if bias.ndim == 3 else bias[None, None, None])
+        else:
+            convolution = upsample_convolve if self.plan[step - 1][1] else convolve
+            h = convolution(state["h"], self.kernels[step - 1][...])
+            h = h + self.biases[step - 1][...][None, None, None]
+        h = leaky_relu(h, self.leak)
+        if self.form == "zoo":
+            return self._keep_for_blend(step, state | {"h": pixel_norm(h)})
+        return state | {"h": h}
+
+    def _keep_for_blend(self, step: int, state: State) -> State:
+        # The image of the resolution before the last is made from its last, pixel-normed features.
+        if self.blend and step == len(self.plan) - 2:
+            return state | {"previous": self._image(state["h"], len(self.to_rgb) - 2)}
+        return state
+
+    def _image(self, h: Float[Array, "n s s i"], k: int) -> Float[Array, "n s s c"]:
+        bias = self.to_rgb_biases[k][...][None, None, None]
+        return convolve(h, self.to_rgb[k][...][None, None]) + bias
+
+    def end(self, state: State) -> Float[Array, "n s s c"]:
+        """Make the image: the last 1x1 convolution, blended and doubled as the checkpoint says."""
+        x = self._image(state["h"], len(self.to_rgb) - 1)
+        if self.blend:
+            x = self.blend * upsample_nearest(state["previous"]) + (1 - self.blend) * x
+        if self.extra_doublings:
+            x = upsample_nearest(x, 2**self.extra_doublings)
+        return jnp.tanh(x) if self.tanh else x
+
+    def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
+        """Resume from any layer, unless the image blends in features that lie before it."""
+        step, is_norm = self._steps[index]
+        if not self.blend or step < len(self.plan) - 2:
+            return {"h": h}
+        if step == len(self.plan) - 2:
+            return self._keep_for_blend(step, {"h": h}) if is_norm or self.form == "zoo" else {"h": h}
+        raise UserError(
+            f"cannot resume from {self.layers[index]!r}: this checkpoint blends in the image of "
+            f"the resolution before (blend={self.blend:g}); resume from an earlier layer"
+        )
+
+    def latent_weights(self) -> Float[Array, "d m"]:
+        """Return the weight that first touches the latent, one row a latent coordinate (for SeFa)."""
+        return self.dense[...].reshape(self.latent_dim, -1)

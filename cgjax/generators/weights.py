@@ -1,0 +1,204 @@
+"""Folders of converted weights: `weights.safetensors` and `generator.json`.
+
+The one place that knows the format. Loading needs neither torch nor the network, and checks
+everything that could make a wrong image: the hash, the names, the shapes, the dtypes, and that
+every value is finite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import nnx
+
+from cgjax.errors import UserError
+from cgjax.files import write_atomically
+from cgjax.generators.base import PretrainedGenerator, StagedNetwork
+from cgjax.generators.families import build_network
+
+FORMAT = 1
+WEIGHTS_FILE = "weights.safetensors"
+MANIFEST_FILE = "generator.json"
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def abstract_network(family: str, architecture: Mapping[str, Any]) -> StagedNetwork:
+    """Build a network whose arrays are shapes only; nothing is allocated."""
+    return nnx.eval_shape(lambda: build_network(family, architecture, rngs=nnx.Rngs(0)))
+
+
+def named_arrays(network: StagedNetwork) -> dict[str, Any]:
+    """Return every array of a network by its dotted path, in the network's order."""
+    state = nnx.to_pure_dict(nnx.state(network))
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {".".join(str(k.key) for k in path): leaf for path, leaf in leaves}
+
+
+def check_arrays(
+    expected: Mapping[str, Any], given: Mapping[str, Any], source: str | os.PathLike[str]
+) -> None:
+    """Compare names, shapes and values of two sets of arrays.
+
+    Args:
+        expected: arrays or shapes by name.
+        given: NumPy arrays by name.
+        source: where `given` comes from, for the message.
+
+    Raises:
+        UserError: listing every missing, extra, mis-shaped, non-float and non-finite entry at once.
+    """
+    problems = [f"missing {name}" for name in expected if name not in given]
+    problems += [f"extra {name}" for name in given if name not in expected]
+    for name in expected.keys() & given.keys():
+        array = given[name]
+        if tuple(array.shape) != tuple(expected[name].shape):
+            problems.append(
+                f"{name} has shape {tuple(array.shape)}, expected {tuple(expected[name].shape)}"
+            )
+        elif array.dtype not in (np.float16, np.float32):
+            problems.append(f"{name} has dtype {array.dtype}, expected float16 or float32")
+        elif not np.isfinite(array).all():
+            problems.append(f"{name} has NaN or infinite values")
+    if problems:
+        raise UserError(f"{source}: {'; '.join(sorted(problems))}")
+
+
+def save_generator(
+    folder: str | os.PathLike[str],
+    family: str,
+    architecture: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    source: Mapping[str, Any],
+    licence: str,
+    dtype: Any = np.float32,
+) -> Path:
+    """Write a folder of converted weights; nothing is left half-written.
+
+    Args:
+        folder: created if need be; an existing generator there is replaced.
+        family: a name of `families.FAMILIES`.
+        architecture: what `build_network(family, architecture)` takes.
+        arrays: every array of that network by dotted path.
+        source: where the weights come from: "name", "sha256", and what else is known.
+        licence: the licence of the weights, in words.
+        dtype: float32, or float16 to halve the file.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: if the arrays are not exactly those of the architecture, or not finite.
+    """
+    from cgjax.version import __version__
+
+    folder = Path(folder)
+    check_arrays(named_arrays(abstract_network(family, architecture)), arrays, str(source["name"]))
+    stored = {name: np.ascontiguousarray(value, dtype) for name, value in arrays.items()}
+    for name, value in stored.items():
+        if not np.isfinite(value).all():
+            raise UserError(f"{name} does not fit {np.dtype(dtype)}; use --dtype=float32")
+    folder.mkdir(parents=True, exist_ok=True)
+    payload = safetensors.numpy.save(stored)
+    # The manifest goes last: a folder without one is not a generator.
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    write_atomically(folder / WEIGHTS_FILE, payload)
+    manifest = {
+        "format": FORMAT,
+        "family": family,
+        "architecture": dict(architecture),
+        "source": dict(source),
+        "licence": licence,
+        "converter_version": __version__,
+        "weights_sha256": hashlib.sha256(payload).hexdigest(),
+    }
+    write_atomically(folder / MANIFEST_FILE, (json.dumps(manifest, indent=1) + "\n").encode())
+    return folder
+
+
+def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
+    """Load a folder of converted weights.
+
+    Args:
+        folder: holds `weights.safetensors` and `generator.json`.
+
+    Returns:
+        The generator, its weights in float32.
+
+    Raises:
+        UserError: a missing or foreign file, a hash that differs, arrays that do not fit.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {WEIGHTS_FILE}; convert the checkpoint again")
+    digest = sha256_of(path)
+    if digest != manifest.get("weights_sha256"):
+        raise UserError(
+            f"{path} is damaged: its SHA-256 is {digest[:12]}..., {MANIFEST_FILE} says "
+            f"{str(manifest.get('weights_sha256'))[:12]}...; convert the checkpoint again"
+        )
+    try:
+        arrays = safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file: {error}") from error
+    try:
+        network = abstract_network(manifest["family"], manifest["architecture"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / MANIFEST_FILE} describes no network of this version ({error}); "
+            "convert the checkpoint again"
+        ) from error
+    check_arrays(named_arrays(network), arrays, path)
+    return PretrainedGenerator(with_arrays(network, arrays), manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read `generator.json`.
+
+    Raises:
+        UserError: if it is missing, unreadable, or of another format.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is no folder of converted weights (no {MANIFEST_FILE}); make one with "
+            "python -m converters FAMILY --src=FILE --dst=FOLDER"
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        version = manifest["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a generator's manifest: {error}") from error
+    if version != FORMAT:
+        raise UserError(f"{path} has format {version}; this version reads format {FORMAT}")
+    return manifest
+
+
+def with_arrays(network: StagedNetwork, arrays: Mapping[str, np.ndarray]) -> StagedNetwork:
+    """Fill a network, abstract or not, with arrays by dotted path, cast to float32."""
+    graph, state = nnx.split(network)
+    pure = nnx.to_pure_dict(state)
+
+    def fill(path: Any, _: Any) -> jax.Array:
+        name = ".".join(str(k.key) for k in path)
+        return jnp.asarray(np.asarray(arrays[name], np.float32))
+
+    nnx.replace_by_pure_dict(state, jax.tree_util.tree_map_with_path(fill, pure))
+    return nnx.merge(graph, state)

@@ -1,0 +1,112 @@
+"""DCGAN files: the PyTorch examples' `netG_epoch_N.pth` and the GAN zoo's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cgjax.errors import UserError
+from converters.conversion import Container, Conversion
+from converters.reading import Checkpoint, Tensors, choose_state, is_state_dict
+from converters.settings import Settings
+from converters.zoo import has_tanh, read_zoo
+
+BATCH_NORM_EPS = 1e-5
+
+
+def _convert_layers(
+    tensors: Tensors, convolutions: Sequence[str], norms: Sequence[str], tanh: bool
+) -> Conversion:
+    """Convert a chain of transposed convolutions, all but the last followed by a batch norm."""
+    latent_dim, first = tensors.shape(f"{convolutions[0]}.weight", 4)[:2]
+    widths = [first]
+    kernels = [tensors.take(f"{convolutions[0]}.weight", (latent_dim, first, 4, 4))]
+    for name in convolutions[1:]:
+        out = tensors.shape(f"{name}.weight", 4)[1]
+        kernels.append(tensors.take(f"{name}.weight", (widths[-1], out, 4, 4)))
+        widths.append(out)
+    channels = widths.pop()
+    # torch's ConvTranspose2d keeps (in, out, h, w); ours are (h, w, in, out), the first one dense.
+    arrays = {"first": kernels[0].transpose(0, 2, 3, 1), "output": kernels[-1].transpose(2, 3, 0, 1)}
+    for i, kernel in enumerate(kernels[1:-1]):
+        arrays[f"kernels.{i}"] = kernel.transpose(2, 3, 0, 1)
+    for i, (name, width) in enumerate(zip(norms, widths, strict=True)):
+        weight, bias, mean, variance = (
+            tensors.take(f"{name}.{part}", (width,)).astype(np.float64)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        tensors.ignore(re.escape(f"{name}.num_batches_tracked"))
+        if (variance < 0).any():
+            tensors.note(f"{name}.running_var has negative values")
+        scale = weight / np.sqrt(np.maximum(variance, 0) + BATCH_NORM_EPS)
+        arrays[f"scales.{i}"] = scale.astype(np.float32)
+        arrays[f"shifts.{i}"] = (bias - mean * scale).astype(np.float32)
+    tensors.finish()
+    architecture = {
+        "latent_dim": latent_dim,
+        "widths": widths,
+        "image_channels": channels,
+        "tanh": tanh,
+    }
+    return Conversion("dcgan", architecture, arrays)
+
+
+def _is_examples(checkpoint: Checkpoint) -> bool:
+    content = checkpoint.content
+    if isinstance(content, Mapping) and not is_state_dict(content):
+        content = next((v for v in content.values() if is_state_dict(v)), {})
+    return any(re.fullmatch(r"(module\.)?main\.0\.weight", name) for name in content)
+
+
+def convert_examples(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
+    """Convert a file of the PyTorch examples' DCGAN."""
+    settings = Settings(given)
+    tanh = settings.get("tanh", True)
+    settings.finish()
+    state = choose_state(checkpoint, ("netG_state_dict", "netG", "generator", "state_dict"))
+    tensors = Tensors(state, checkpoint.path)
+    names = sorted({int(n.split(".")[1]) for n in tensors.names(r"main\.\d+\.weight")})
+    # `main` alternates convolution, batch norm, ReLU; the last convolution stands alone.
+    convolutions = [f"main.{i}" for i in names if i % 3 == 0]
+    norms = [f"main.{i}" for i in names if i % 3 == 1]
+    if len(convolutions) < 2 or len(norms) != len(convolutions) - 1:
+        raise UserError(
+            f"{checkpoint.path}: expected convolutions main.0, main.3, ... each but the last "
+            f"followed by its batch norm; found weights at {names}"
+        )
+    return _convert_layers(tensors, convolutions, norms, tanh)
+
+
+def _is_zoo(checkpoint: Checkpoint) -> bool:
+    return any(
+        "outlayer" in name
+        for state in ("avgG", "netG")
+        if isinstance(checkpoint.content, Mapping)
+        for name in checkpoint.content.get(state) or ()
+    )
+
+
+def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
+    """Convert a GAN-zoo DCGAN file."""
+    tensors, config = read_zoo(checkpoint)
+    settings = Settings(given, config)
+    loss = settings.get("lossCriterion", "DCGAN")
+    settings.finish()
+    depth = tensors.count("main.convTranspose{}.weight") - 1
+    middle = [f"main.convTranspose{i}" for i in range(1, depth + 1)]
+    convolutions = ["formatLayer", *middle, "main.outlayer"]
+    norms = [f"main.batchNorm{i}" for i in range(max(depth, 0) + 1)]
+    return _convert_layers(tensors, convolutions, norms, has_tanh(loss))
+
+
+CONTAINERS = (
+    Container(
+        "examples",
+        "PyTorch examples: state dict main.0.weight, ... (netG_epoch_N.pth)",
+        _is_examples,
+        convert_examples,
+    ),
+    Container("zoo", "pytorch_GAN_zoo DCGAN: dict with config, netG, avgG", _is_zoo, convert_zoo),
+)

@@ -1,0 +1,307 @@
+"""GANSpace: principal components of a layer, taken back to the latent [Harkonen et al. 2020].
+
+1. PCA of a layer's flattened features h: mean, components P (k, f), standard deviations sd.
+2. Coordinates A = P (h - mean) / sd of samples, and their latents Z: solve the least squares A M =
+Z. 3. The rows of M, scaled to unit length, are the directions. Where the layer *is* the latent in
+use (StyleGAN's
+   w), the components themselves are.
+
+`ganspace` takes arrays; `ganspace_streaming` takes blocks, for features that do not fit in memory,
+with incremental PCA [Ross et al. 2008]; `fit_ganspace` draws the blocks from a generator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh
+
+from cgjax.directions.edits import Directions
+from cgjax.errors import UserError
+from cgjax.evaluation.features import PCA, fit_pca, fix_signs
+
+Blocks = Callable[[], Iterable[tuple[ArrayLike, ArrayLike]]]
+"""Starts one pass over (latents (b, d), features (b, ...)); called twice, for the same blocks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GANSpace:
+    """Latent directions and the layer's components behind them.
+
+    Attributes:
+      directions: (k, d) float32, unit rows.
+      lat_stdev: (k,) float32: standard deviation of the latents along each; 1 by convention in z.
+      lat_mean: (d,) float32: mean of the latents seen.
+      pca: of the layer; `pca.components` (k, f) move the activations themselves.
+    """
+
+    directions: NDArray[np.float32]
+    lat_stdev: NDArray[np.float32]
+    lat_mean: NDArray[np.float32]
+    pca: PCA
+
+    @property
+    def act_stdev(self) -> NDArray[np.float32]:
+        """(k,) standard deviation of the features along each component."""
+        return np.sqrt(self.pca.explained_variance)
+
+    def edit_features(self, features: ArrayLike, index: int, alpha: float) -> NDArray[np.float32]:
+        """Add `alpha * act_stdev * component` to features of any trailing shape, at that layer."""
+        array = np.asarray(features, np.float32)
+        step = alpha * self.act_stdev[index] * self.pca.components[index]
+        return array + step.astype(np.float32).reshape((1, *array.shape[1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class PCAState:
+    """What incremental PCA remembers: count, mean (f,), scaled components (k, f), total scatter."""
+
+    num_rows: int
+    mean: NDArray[np.float64]
+    scaled: NDArray[np.float32]
+    scatter: float
+
+
+def update_pca(state: PCAState | None, rows: NDArray[np.float32], num_components: int) -> PCAState:
+    """Take one block of rows into an incremental PCA [Ross et al. 2008, figure 1].
+
+    The top components of the rows seen so far (as k rows, scaled by their singular values), the
+    centred block, and one row for the shift of the mean are decomposed together through their small
+    Gram matrix, in O((k + b) f min(k + b, f)) time. Exact while k is at least the rank of what was
+    seen; else what was cut is lost.
+
+    Args:
+      state: of the blocks before; None at the first.
+      rows: (b, f) float32.
+      num_components: k.
+    """
+    n, b = (0 if state is None else state.num_rows), len(rows)
+    block_mean = rows.mean(axis=0, dtype=np.float64)
+    centred = rows - block_mean.astype(np.float32)
+    scatter = float(np.einsum("ij,ij->", centred, centred, dtype=np.float64))
+    if state is None:
+        stacked, mean = centred, block_mean
+    else:
+        shift = np.sqrt(n * b / (n + b)) * (state.mean - block_mean)
+        stacked = np.concatenate([state.scaled, centred, shift[None].astype(np.float32)])
+        mean = (n * state.mean + b * block_mean) / (n + b)
+        scatter += state.scatter + float(shift @ shift)
+    k = min(num_components, *stacked.shape)
+    is_wide = len(stacked) < stacked.shape[1]
+    gram = (stacked @ stacked.T if is_wide else stacked.T @ stacked).astype(np.float64)
+    values, vectors = eigh(gram, subset_by_index=[len(gram) - k, len(gram) - 1])
+    if is_wide:  # U^T X: its rows have the singular values' length, without dividing by a small one
+        scaled = vectors[:, ::-1].T.astype(np.float32) @ stacked
+    else:
+        lengths = np.sqrt(np.maximum(values[::-1], 0))[:, None]
+        scaled = (lengths * vectors[:, ::-1].T).astype(np.float32)
+    return PCAState(n + b, mean, scaled, scatter)
+
+
+def finish_pca(state: PCAState) -> PCA:
+    """Turn the state of an incremental PCA into components, ordered and of fixed sign."""
+    _, singular, components = np.linalg.svd(state.scaled.astype(np.float64), full_matrices=False)
+    return PCA(
+        mean=state.mean.astype(np.float32),
+        components=fix_signs(components).astype(np.float32),
+        explained_variance=(singular**2 / (state.num_rows - 1)).astype(np.float32),
+        total_variance=state.scatter / (state.num_rows - 1),
+    )
+
+
+def _pair(
+    latents: ArrayLike, features: ArrayLike
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    z, h = np.asarray(latents, np.float32), np.asarray(features, np.float32)
+    if z.ndim != 2 or h.ndim < 2 or len(z) != len(h):
+        raise UserError(
+            f"latents {z.shape} and features {h.shape}; expected (n, d) and (n, ...) of equal n"
+        )
+    return z, h.reshape(len(h), -1)
+
+
+def _finish(
+    pca: PCA,
+    gram: NDArray[np.float64],
+    cross: NDArray[np.float64],
+    moments: tuple[NDArray[np.float64], NDArray[np.float64], int],
+    measure_stdev: bool,
+) -> GANSpace:
+    """Solve the normal equations (A^T A) M = A^T Z and measure the latents along the rows of M."""
+    solution = np.linalg.lstsq(gram, cross, rcond=None)[0]
+    norms = np.linalg.norm(solution, axis=1, keepdims=True)
+    directions = solution / np.where(norms > 0, norms, 1)
+    total, squares, n = moments
+    mean = total / n
+    covariance = squares / n - np.outer(mean, mean)
+    spread = np.sqrt(np.maximum(np.einsum("kd,de,ke->k", directions, covariance, directions), 0))
+    return GANSpace(
+        directions=directions.astype(np.float32),
+        lat_stdev=(spread if measure_stdev else np.ones_like(spread)).astype(np.float32),
+        lat_mean=mean.astype(np.float32),
+        pca=pca,
+    )
+
+
+def _coordinates(pca: PCA, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return A, (n, k): coordinates in standard deviations; 0 along one without variance."""
+    sd = np.sqrt(pca.explained_variance.astype(np.float64))
+    projected = pca.project(features).astype(np.float64)
+    return np.divide(projected, sd, out=np.zeros_like(projected), where=sd > 1e-6 * sd.max())
+
+
+def ganspace(
+    latents: ArrayLike,
+    features: ArrayLike,
+    num_components: int = 80,
+    *,
+    measure_stdev: bool = False,
+) -> GANSpace:
+    """Return the latent directions of a layer's principal components, from arrays in memory.
+
+    The PCA is exact, and one set of samples serves it and the regression.
+
+    Args:
+      latents: (n, d), the inputs.
+      features: (n, ...), what the layer made of them; flattened.
+      num_components: k.
+      measure_stdev: set `lat_stdev` to the latents' measured standard deviation along each
+        direction (for spaces such as w), not to 1.
+    """
+    z, h = _pair(latents, features)
+    pca = fit_pca(h, num_components)
+    coordinates, wide = _coordinates(pca, h), z.astype(np.float64)
+    return _finish(
+        pca,
+        coordinates.T @ coordinates,
+        coordinates.T @ wide,
+        (wide.sum(axis=0), wide.T @ wide, len(z)),
+        measure_stdev,
+    )
+
+
+def ganspace_streaming(
+    blocks: Blocks, num_components: int = 80, *, measure_stdev: bool = False
+) -> GANSpace:
+    """Return the same from blocks, in two passes: incremental PCA, then the regression.
+
+    Memory: one block, and (k + block) x f numbers. Blocks of max(2000, 3 k) rows lose little of
+    what the top components hold; the last block may be smaller.
+
+    Args:
+      blocks: starts a pass over (latents, features); must give the same blocks each time.
+      num_components: k, at most the rows of the first block less one.
+      measure_stdev: as in `ganspace`.
+    """
+    state: PCAState | None = None
+    for latents, features in blocks():
+        _, h = _pair(latents, features)
+        if not np.isfinite(h).all():
+            raise UserError("the features hold NaN or infinities; check the generator's weights")
+        if state is None and not 1 <= num_components <= min(len(h) - 1, h.shape[1]):
+            raise UserError(
+                f"num_components={num_components} does not fit a first block of {len(h)} rows of "
+                f"{h.shape[1]} features; give larger blocks or ask for fewer"
+            )
+        state = update_pca(state, h, num_components)
+    if state is None:
+        raise UserError("no blocks were given; expected at least one")
+    pca = finish_pca(state)
+    gram = np.zeros((num_components, num_components))
+    cross = total = squares = np.zeros(())
+    for latents, features in blocks():
+        z, h = _pair(latents, features)
+        coordinates, wide = _coordinates(pca, h), z.astype(np.float64)
+        gram = gram + coordinates.T @ coordinates
+        cross = cross + coordinates.T @ wide
+        total, squares = total + wide.sum(axis=0), squares + wide.T @ wide
+    return _finish(pca, gram, cross, (total, squares, state.num_rows), measure_stdev)
+
+
+def generator_blocks(
+    generator: Any,
+    layer: str,
+    key: PRNGKeyArray,
+    num_latents: int,
+    block_rows: int = 2000,
+    *,
+    latent_layer: str | None = None,
+    batch_size: int = 250,
+) -> Blocks:
+    """Return blocks of (latents, features at `layer`) of a generator, the same at each pass.
+
+    Args:
+      generator: has `sample_latents(key, n)` and `features(z, layer)`.
+      layer: where the components are sought.
+      key: typed key; block b uses `fold_in(key, b)`.
+      num_latents: rows in all.
+      block_rows: rows in a block.
+      latent_layer: None for z itself, or the layer that holds the space to edit in, such as "w".
+      batch_size: rows that the generator runs at a time.
+    """
+
+    def one_pass() -> Iterable[tuple[ArrayLike, ArrayLike]]:
+        for index, first in enumerate(range(0, num_latents, block_rows)):
+            rows = min(block_rows, num_latents - first)
+            z = generator.sample_latents(jax.random.fold_in(key, index), rows)
+
+            def run(name: str, z: Any = z, rows: int = rows) -> NDArray[np.float32]:
+                parts = [
+                    np.asarray(generator.features(z[start : start + batch_size], name), np.float32)
+                    for start in range(0, rows, batch_size)
+                ]
+                return np.concatenate([part.reshape(len(part), -1) for part in parts])
+
+            yield np.asarray(z) if latent_layer is None else run(latent_layer), run(layer)
+
+    return one_pass
+
+
+def fit_ganspace(
+    generator: Any,
+    layer: str,
+    *,
+    key: PRNGKeyArray,
+    num_latents: int = 10_000,
+    num_components: int = 80,
+    latent_layer: str | None = None,
+    block_rows: int = 2000,
+) -> Directions:
+    """Return a generator's GANSpace directions at a layer, by streaming.
+
+    Args:
+      generator: see `generator_blocks`.
+      layer: whose principal components are sought.
+      key: typed key of the latents.
+      num_latents: how many are drawn (the authors' default is 300,000).
+      num_components: k.
+      latent_layer: None to edit z, or the layer to edit in, such as "w"; may be `layer` itself.
+      block_rows: rows held at a time.
+    """
+    if num_latents < 2:
+        raise UserError(f"num_latents={num_latents}; expected at least 2, better 10000")
+    blocks = generator_blocks(
+        generator,
+        layer,
+        key,
+        num_latents,
+        max(block_rows, num_components + 1),
+        latent_layer=latent_layer,
+    )
+    found = ganspace_streaming(blocks, num_components, measure_stdev=latent_layer is not None)
+    vectors = found.pca.components if latent_layer == layer else found.directions
+    return Directions(
+        method="ganspace",
+        space="z" if latent_layer is None else latent_layer,
+        layers=(layer,),
+        vectors=vectors,
+        strengths=found.pca.explained_variance,
+        scales=found.act_stdev if latent_layer == layer else found.lat_stdev,
+        mean=found.lat_mean if latent_layer is not None else np.zeros_like(found.lat_mean),
+    )

@@ -1,0 +1,113 @@
+"""SeFa: edit directions from the weights alone [Shen & Zhou 2021].
+
+The directions are the unit vectors v that change most what the first layer computes from the
+latent: the maximum of ||A^T v||^2, i.e. the top eigenvectors of A A^T, where A (d, m) holds the
+weight that first touches the latent, each column scaled to unit norm. That scaling cancels any
+constant factor of a column (equalised learning rates, the scale of a batch norm behind it).
+
+The authors' code takes a general eigen-solver and keeps its order and signs; here they are sorted
+and their signs fixed, so an index quoted from a paper may name another one, or its opposite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cgjax.directions.edits import Directions
+from cgjax.errors import UserError
+from cgjax.evaluation.features import fix_signs
+
+
+def sefa(
+    matrix: ArrayLike, num_directions: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the top eigenvectors of A A^T, columns of A normalised, by `eigh` in float64.
+
+    Args:
+      matrix: A, (d, m): one row a latent coordinate. All-zero columns have no direction and stay
+        zero.
+      num_directions: k, at most d; default, all.
+
+    Returns:
+      (k, d) float32 unit directions, largest eigenvalue first, each with its entry of largest
+      magnitude positive; and their (k,) float32 eigenvalues, which sum to the number of columns if
+      k = d.
+
+    Raises:
+      UserError: A is no finite matrix, or k does not fit.
+
+    >>> directions, eigenvalues = sefa([[3.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+    >>> directions.tolist(), eigenvalues.tolist()
+    ([[1.0, 0.0], [0.0, 1.0]], [2.0, 1.0])
+    """
+    a = np.array(matrix, np.float64)  # a copy: it is scaled in place
+    if a.ndim != 2 or 0 in a.shape or not np.isfinite(a).all():
+        raise UserError(
+            f"SeFa's matrix has shape {a.shape}; expected a finite (latent_dim, m) matrix"
+        )
+    k = len(a) if num_directions is None else num_directions
+    if not 1 <= k <= len(a):
+        raise UserError(f"num_directions={k} does not fit {len(a)} latents; expected 1 to {len(a)}")
+    norms = np.linalg.norm(a, axis=0)
+    a /= np.where(norms > 0, norms, 1)
+    values, vectors = np.linalg.eigh(a @ a.T)
+    order = np.argsort(-values, kind="stable")[:k]
+    directions = fix_signs(vectors[:, order].T)
+    return directions.astype(np.float32), np.maximum(values[order], 0).astype(np.float32)
+
+
+def latent_weights(generator: Any, layers: Sequence[str] | None = None) -> NDArray[np.float32]:
+    """Return A, the weight through which the latent first enters the network, (d, m).
+
+    A family knows its own: the dense weight of the first layer (DCGAN, PGAN); the style weights of
+    the given layers, side by side, on w (StyleGAN).
+
+    Args:
+      generator: has `latent_weights(layers)` or `latent_weights()`, or a `network` that has.
+      layers: names of the layers, where the family can choose; default, all.
+
+    Raises:
+      UserError: the generator has no such weight.
+    """
+    for owner in (generator, getattr(generator, "network", None)):
+        if (method := getattr(owner, "latent_weights", None)) is not None:
+            weights = method() if layers is None else method(tuple(layers))
+            return np.asarray(weights, np.float32)
+    raise UserError(
+        f"{type(generator).__name__} does not say which weight first touches its latent; give it a "
+        "method latent_weights(layers) -> (latent_dim, m), or use GANSpace, which needs none"
+    )
+
+
+def fit_sefa(
+    generator: Any,
+    layers: Sequence[str] | None = None,
+    *,
+    num_directions: int | None = None,
+    space: str = "z",
+    mean: ArrayLike | None = None,
+) -> Directions:
+    """Return a generator's SeFa directions.
+
+    Args:
+      generator: see `latent_weights`.
+      layers: see `latent_weights`.
+      num_directions: default, all.
+      space: "z", or "w" where the styles are read from w.
+      mean: (d,) mean latent of that space; default, zero.
+    """
+    matrix = latent_weights(generator, layers)
+    vectors, eigenvalues = sefa(matrix, num_directions)
+    return Directions(
+        method="sefa",
+        space=space,
+        layers=tuple(layers) if layers is not None else (),
+        vectors=vectors,
+        strengths=eigenvalues,
+        scales=np.ones(len(vectors), np.float32),
+        mean=np.zeros(len(matrix), np.float32) if mean is None else np.asarray(mean, np.float32),
+    )

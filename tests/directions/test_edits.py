@@ -1,0 +1,123 @@
+"""Edits do what their formulas say; saved directions come back; nothing in the file can run."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from cgjax.directions import Directions, edit, load_directions
+from cgjax.errors import UserError
+
+
+@pytest.fixture
+def latents() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+
+
+UNIT = np.array([2.0, -1.0, 0.0, 0.0, 2.0, 0.0], np.float32) / 3
+
+
+def test_shift_moves_only_along_the_direction(latents):
+    moved = np.asarray(edit(latents, 5 * UNIT, 1.5))  # the direction's length does not matter
+    np.testing.assert_allclose(moved - latents, 1.5 * np.tile(UNIT, (50, 1)), atol=1e-6)
+
+
+def test_set_brings_every_sample_to_one_coordinate_and_leaves_the_rest(latents):
+    mean = np.arange(6, dtype=np.float32)
+    moved = np.asarray(edit(latents, UNIT, -2.0, form="set", mean=mean))
+    np.testing.assert_allclose((moved - mean) @ UNIT, -2.0, atol=1e-5)
+    rest = np.eye(6) - np.outer(UNIT, UNIT)
+    np.testing.assert_allclose(moved @ rest, latents @ rest, atol=1e-5)
+
+
+def test_alpha_may_differ_for_each_latent(latents):
+    alphas = np.linspace(-2, 2, 50).astype(np.float32)
+    moved = np.asarray(edit(latents, UNIT, alphas))
+    np.testing.assert_allclose((moved - latents) @ UNIT, alphas, atol=1e-5)
+
+
+def test_normalise_scales_to_the_radius_first(latents):
+    moved = np.asarray(edit(latents, UNIT, 0.0, normalise=True))
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), np.sqrt(6), rtol=1e-5)
+
+
+def test_shift_by_three_quarters_moves_a_balanced_attribute_to_77_percent():
+    z = np.random.default_rng(1).normal(size=(20_000, 8)).astype(np.float32)
+    axis = np.eye(8, dtype=np.float32)[3]
+    share = (np.asarray(edit(z, axis, 0.75)) @ axis > 0).mean()
+    assert share == pytest.approx(norm.cdf(0.75), abs=0.01)  # three standard errors of 0.003
+    assert share == pytest.approx(0.77, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"form": "add"}, "expected 'shift' or 'set'"),
+        ({"direction": np.ones(5)}, "do not fit"),
+        ({"alpha": np.ones(3)}, r"expected a number or \(50,\)"),
+    ],
+)
+def test_edit_refuses_what_does_not_fit(latents, arguments, message):
+    with pytest.raises(UserError, match=message):
+        edit(**{"latents": latents, "direction": UNIT, "alpha": 1.0, **arguments})
+
+
+@pytest.fixture
+def directions() -> Directions:
+    vectors = np.stack([UNIT, np.eye(6, dtype=np.float32)[3]])
+    return Directions(
+        method="ganspace",
+        space="w",
+        layers=("layer1", "layer2"),
+        vectors=vectors,
+        strengths=np.array([3, 2], np.float32),
+        scales=np.array([0.5, 2], np.float32),
+        mean=np.ones(6, np.float32),
+    )
+
+
+def test_alpha_is_counted_in_the_directions_scale(directions, latents):
+    moved = np.asarray(directions.edit(latents, 1, 3.0))
+    np.testing.assert_allclose((moved - latents)[:, 3], 6.0, atol=1e-5)
+    moved = np.asarray(directions.edit(jnp.asarray(latents), 0, 3.0, form="set"))
+    np.testing.assert_allclose((moved - 1) @ UNIT, 1.5, atol=1e-5)
+    with pytest.raises(UserError, match="direction 2 is not one of 0 to 1"):
+        directions.edit(latents, 2, 1.0)
+
+
+def test_saved_directions_come_back_the_same(directions, tmp_path):
+    directions.save(tmp_path / "directions.npz")
+    again = load_directions(tmp_path / "directions.npz")
+    assert (again.method, again.space, again.layers) == ("ganspace", "w", ("layer1", "layer2"))
+    for name in ("vectors", "strengths", "scales", "mean"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(directions, name))
+        assert getattr(again, name).dtype == np.float32
+
+
+class Trap:
+    ran = False
+
+    def __reduce__(self):
+        return (setattr, (Trap, "ran", True))
+
+
+def test_a_pickle_inside_the_file_is_refused_and_does_not_run(tmp_path):
+    np.savez(tmp_path / "bad.npz", method=np.array([Trap()], dtype=object))
+    with pytest.raises(UserError, match="does not hold saved directions"):
+        load_directions(tmp_path / "bad.npz")
+    assert not Trap.ran
+
+
+def test_missing_broken_and_inconsistent_files_are_refused(directions, tmp_path):
+    with pytest.raises(UserError, match="fit the directions first"):
+        load_directions(tmp_path / "none.npz")
+    for content in (b"", b"no archive", b"PK\x03\x04 torn"):
+        (tmp_path / "torn.npz").write_bytes(content)
+        with pytest.raises(UserError, match="does not hold saved directions"):
+            load_directions(tmp_path / "torn.npz")
+    np.save(tmp_path / "array.npy", np.ones(3))
+    with pytest.raises(UserError, match="does not hold saved directions"):
+        load_directions(tmp_path / "array.npy")
+    np.savez(tmp_path / "odd.npz", **{**vars(directions), "mean": np.ones(5, np.float32)})
+    with pytest.raises(UserError, match="do not fit each other"):
+        load_directions(tmp_path / "odd.npz")

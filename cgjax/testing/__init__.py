@@ -1,0 +1,1 @@
+"""Small generators and data for tests, ours and users'."""

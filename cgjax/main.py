@@ -1,0 +1,117 @@
+"""The command line: `python -m cgjax.main --config=configs/dcgan_pose.py`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags, logging
+from ml_collections import config_flags
+
+from cgjax import configuration
+from cgjax.command import run_command
+from cgjax.errors import UserError
+from cgjax.interrupt import handle_interrupts
+from cgjax.pipeline import Pipeline
+from cgjax.run import Run, RunFolder, check_config, load_run, read_config, save_config, save_images
+
+MODES = ("run", "sample", "evaluate", "report")
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
+_MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run's folder; runs/<config's name> by default."
+)
+_CLUSTER = flags.DEFINE_string("cluster", "0", "sample: id or name of the cluster.")
+_NUM = flags.DEFINE_integer("num", 64, "sample: how many images.")
+_OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
+_SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
+_VERIFY = flags.DEFINE_bool("verify", True, "sample: check membership and draw again where not.")
+_MARGIN = flags.DEFINE_float(
+    "margin", 0.0, "sample: keep only the part of the cluster above this quantile of its margins."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "sample: the same seed gives the same images.")
+_ALLOW = flags.DEFINE_bool(
+    "allow_config_change", False, "run: make anew what depends on a changed config."
+)
+
+
+def workdir() -> Path:
+    """Return --workdir, or runs/<name of the config file>."""
+    if _WORKDIR.value:
+        return Path(_WORKDIR.value)
+    if _CONFIG.value is None:
+        raise UserError(
+            "neither --config nor --workdir given; for example: python -m cgjax.main "
+            "--config=configs/dcgan_pose.py"
+        )
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    return Path("runs") / Path(name.split(":")[0]).stem
+
+
+def open_run() -> Run:
+    """Open the run of the flags for writing: from --config, or with the folder's saved config."""
+    root = workdir()
+    if _CONFIG.value is None:
+        config = read_config(RunFolder(root))["config"]
+    else:
+        config = configuration.to_plain(_CONFIG.value)
+    configuration.validate(config)
+    check_config(root, config, allow_change=_ALLOW.value)
+    run = Run(root, config)
+    for name in run.sampler_names:
+        run.make_sampler(name)
+    root.mkdir(parents=True, exist_ok=True)
+    save_config(run)
+    return run
+
+
+def sample() -> None:
+    """Draw images of one cluster from a finished run."""
+    run = load_run(workdir())
+    if not _OUT.value:
+        raise UserError("--out is missing: the folder for the images, for example --out=samples/")
+    samples = run.sample(
+        jax.random.key(_SEED.value),
+        _CLUSTER.value,
+        _NUM.value,
+        _SAMPLER.value,
+        _VERIFY.value,
+        _MARGIN.value,
+    )
+    save_images(samples.images, samples.latents, Path(_OUT.value))
+    checked = "" if samples.acceptance is None else f", acceptance {samples.acceptance:.3f}"
+    print(f"{len(samples.images)} images in {_OUT.value}{checked}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Dispatch on --mode."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; every option starts with --")
+    if _MODE.value == "sample":
+        sample()
+        return
+    with handle_interrupts() as interrupts:
+        pipeline = Pipeline(open_run(), interrupts)
+        devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+        logging.info("%s, jax %s, in %s", devices, jax.__version__, pipeline.run.folder.root)
+        if _MODE.value == "run":
+            pipeline.run_all()
+        elif _MODE.value == "evaluate":
+            pipeline.evaluate(again=True)
+        pipeline.report()
+        summary = json.loads(pipeline.run.folder.summary.read_text())
+        for name, numbers in summary["samplers"].items():
+            print(
+                f"{name}: membership {numbers['membership']}, frechet {numbers['frechet']}, "
+                f"floor {numbers['frechet_floor']}"
+            )
+        print(f"report: {pipeline.run.folder.report / 'index.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

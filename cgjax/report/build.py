@@ -1,0 +1,62 @@
+"""The static page of a run: figures, shares, numbers. Loads nothing from other hosts."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from cgjax import clusters
+from cgjax.files import write_atomically
+from cgjax.run import Run
+
+FIGURES = (
+    ("clusters.png", "Verified samples of the default sampler, one row a cluster."),
+    ("means.png", "The mean of the members' images, and the image of the mean feature."),
+    ("pca.png", "The first two principal components of the features and of the latents."),
+)
+
+
+def build_report(run: Run) -> Path:
+    """Write `report/index.html`, one self-contained file.
+
+    Args:
+        run: with its summary written.
+
+    Returns:
+        The page's path.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cgjax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    summary: dict[str, Any] = json.loads(run.folder.summary.read_text())
+    pictures = [
+        {"data": _data_url(run.folder.figures / name), "name": name, "caption": caption}
+        for name, caption in FIGURES
+        if (run.folder.figures / name).is_file()
+    ]
+    page = environment.get_template("index.html").render(
+        title=run.folder.root.name,
+        summary=summary,
+        entries=clusters.read_descriptions(run.folder.descriptions),
+        pictures=pictures,
+        config=json.dumps(run.config, indent=1),
+        num=run.config["evaluate"]["num"],
+        components=run.config["evaluate"]["components"],
+        default=run.config["sample"]["sampler"],
+    )
+    run.folder.report.mkdir(parents=True, exist_ok=True)
+    path = run.folder.report / "index.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def _data_url(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,322 @@
+"""Implicit maximum likelihood estimation, as published [Georgopoulos et al. 2022, Algorithm 1].
+
+Every epoch draws g codes per cluster, maps them, matches every member to its *nearest generated*
+latent (not the other way round: each member pulls something), and takes minibatch Adam steps on
+
+    mean ||z_i - T_c(e_match(i))||^2.
+
+Settings are those of GLANN [Hoshen et al. 2019], with whose IMLE part the paper's text agrees:
+Adam re-created at every re-match, the pool drawn in batch norm's train mode, partial batches
+dropped, the learning rate halved every 50 epochs. What that does to a cluster's diversity is
+measured in docs/results.md.
+
+Symbols: z latent, e code, k clusters, m padded members, g codes in the pool, b batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from cgjax.kernels.distance import nearest
+from cgjax.samplers.base import Members
+from cgjax.samplers.mapping import (
+    BN_MOMENTUM,
+    MappingFunctions,
+    MappingState,
+    init_mapping,
+    mapping_functions,
+)
+
+
+class ImleState(NamedTuple):
+    """All clusters' mapping networks and optimisers, stacked on a leading axis."""
+
+    mapping: MappingState
+    optimizer: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Imle:
+    """The published sampler; hyper-parameters with the paper's and GLANN's values.
+
+    Attributes:
+        latent_dim: d.
+        code_dim: d_e; None takes min(d, 64).
+        hidden_dim: width; None takes 512 where d is 512 or more, 128 below.
+        num_epochs: 400 in the paper.
+        batch: members per step.
+        pool_factor: the pool has `pool_factor * floor(members / batch) * batch` codes.
+        learning_rate: Adam's.
+        beta1: Adam's.
+        beta2: Adam's.
+        weight_decay: L2 added to the gradient, not decoupled.
+        decay_epochs: the learning rate is halved as often as this; 0 keeps it.
+        reset_optimizer: whether Adam's moments restart at every re-match.
+    """
+
+    latent_dim: int
+    code_dim: int | None = None
+    hidden_dim: int | None = None
+    num_epochs: int = 400
+    batch: int = 128
+    pool_factor: int = 2
+    learning_rate: float = 1e-3
+    beta1: float = 0.5
+    beta2: float = 0.999
+    weight_decay: float = 1e-5
+    decay_epochs: int = 50
+    reset_optimizer: bool = True
+
+    always_verified = False
+
+    @property
+    def dims(self) -> tuple[int, int, int]:
+        """Sizes of code, hidden layers and latent."""
+        hidden = 512 if self.latent_dim >= 512 else 128
+        return (
+            self.code_dim or min(self.latent_dim, 64),
+            self.hidden_dim or hidden,
+            self.latent_dim,
+        )
+
+    @functools.cached_property
+    def functions(self) -> MappingFunctions:
+        """The mapping network as pure functions."""
+        return mapping_functions(*self.dims)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam with L2 inside; the learning rate is applied by `epoch`."""
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay),
+            optax.scale_by_adam(b1=self.beta1, b2=self.beta2),
+        )
+
+    def init(self, key: PRNGKeyArray, members: Members) -> ImleState:
+        """Return fresh networks, one a cluster."""
+        keys = jax.random.split(key, members.counts.shape[0])
+        mapping = jax.vmap(lambda k: init_mapping(k, *self.dims))(keys)
+        return ImleState(mapping, jax.vmap(self.optimizer.init)(mapping.params))
+
+    def epoch(
+        self, state: ImleState, members: Members, key: PRNGKeyArray, epoch: int
+    ) -> tuple[ImleState, dict[str, Array]]:
+        """Draw a pool, match, and take one pass of minibatch steps, in one compiled program.
+
+        Args:
+            state: as `init` or the epoch before left it; its buffers are donated.
+            members: the latents of every cluster.
+            key: a key of this epoch's own.
+            epoch: counted from 0; sets the learning rate.
+
+        Returns:
+            The new state and (k,) metrics: "loss", the mean squared error per coordinate, and
+            "match", the mean squared distance of a member to its match.
+        """
+        return _epoch(state, members, key, self.rate(epoch), sampler=self)
+
+    def rate(self, epoch: int) -> Array:
+        """Return the learning rate of an epoch, a float32 scalar."""
+        halvings = epoch // self.decay_epochs if self.decay_epochs else 0
+        return jnp.float32(self.learning_rate * 0.5**halvings)
+
+    def sample(
+        self, state: ImleState, key: PRNGKeyArray, cluster: int, num: int
+    ) -> Float[Array, "num d"]:
+        """Map fresh codes, batch norm in inference mode: a sample does not depend on its batch."""
+        return _sample(state.mapping, key, jnp.int32(cluster), sampler=self, num=num)
+
+
+@functools.partial(jax.jit, static_argnames=("sampler", "num"))
+def _sample(
+    mapping: MappingState, key: PRNGKeyArray, cluster: Array, *, sampler: Imle, num: int
+) -> Float[Array, "num d"]:
+    one = jax.tree.map(lambda x: x[cluster], mapping)
+    e = jax.random.normal(key, (num, sampler.dims[0]), jnp.float32)
+    return sampler.functions.apply(one, e)[0]
+
+
+def match(
+    z: Float[Array, "m d"], generated: Float[Array, "g d"], num_generated: Int[Array, ""]
+) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
+    """Return, for every member, its nearest generated latent and their squared distance.
+
+    Args:
+        z: (m, d) members.
+        generated: (g, d) mapped codes.
+        num_generated: how many of them count; the rest are padding.
+    """
+    valid = jnp.arange(generated.shape[0]) < num_generated
+    return nearest(z, generated, valid=valid)
+
+
+def draw_pool(
+    mapping: MappingState, e: Float[Array, "s b d_e"], used: Int[Array, ""], sampler: Imle
+) -> tuple[Float[Array, "g d"], Any]:
+    """Map a pool of codes batch by batch in batch norm's train mode.
+
+    Args:
+        mapping: one cluster's network.
+        e: (s, b, d_e) codes in s batches.
+        used: how many of the batches count.
+        sampler: the hyper-parameters.
+
+    Returns:
+        (s*b, d) latents and the running moments after the used batches.
+    """
+    z, stats = jax.vmap(lambda batch: sampler.functions.apply(mapping, batch, train=True))(e)
+    # Every batch moved the old moments once: old + momentum * (batch's - old). Undo that to get
+    # each batch's own, then apply the used ones in order, in closed form.
+    position = jnp.arange(e.shape[0])
+    decay = (1.0 - BN_MOMENTUM) ** jnp.maximum(used - 1 - position, 0).astype(jnp.float32)
+    weight = jnp.where(position < used, decay, 0.0)
+    kept = (1.0 - BN_MOMENTUM) ** used.astype(jnp.float32)
+
+    def fold(old: Array, moved: Array) -> Array:
+        fresh = moved - (1.0 - BN_MOMENTUM) * old[None]
+        return kept * old + jnp.einsum("s,s...->...", weight, fresh)
+
+    return z.reshape(-1, z.shape[-1]), jax.tree.map(fold, mapping.stats, stats)
+
+
+def epoch_(
+    state: ImleState,
+    members: Members,
+    key: PRNGKeyArray,
+    rate: Float[Array, ""],
+    *,
+    sampler: Imle,
+    axis_name: str | None = None,
+    num_devices: int = 1,
+) -> tuple[ImleState, dict[str, Array]]:
+    """One epoch on all clusters, without jit: see `Imle.epoch`.
+
+    With `axis_name` every device holds all of the (small) state and members; matching is split by
+    members and every minibatch by rows, and gradients and batch-norm moments are summed, so that
+    the result equals one device's up to rounding. Runs under `jax.pmap` and `jax.shard_map`.
+
+    Cost per cluster: 2 g m d operations for the match, 6 m d_e w + ... for the steps; memory
+    O(g d + block g).
+    """
+    (k, m, _), b = members.latents.shape, sampler.batch
+    num_steps = max(1, m // b)
+    steps_of = jnp.maximum(1, members.counts // b)  # (k,)
+    key_pool, key_order = jax.random.split(key)
+
+    pool_steps = sampler.pool_factor * num_steps
+    e = jax.random.normal(key_pool, (k, pool_steps, b, sampler.dims[0]), jnp.float32)
+    generated, stats = jax.vmap(functools.partial(draw_pool, sampler=sampler))(
+        state.mapping, e, sampler.pool_factor * steps_of
+    )
+    index, distance = _match_all(
+        members.latents, generated, sampler.pool_factor * steps_of * b, axis_name, num_devices
+    )
+    matched = jnp.take_along_axis(e.reshape(k, pool_steps * b, -1), index[..., None], axis=1)
+
+    # A random order of each cluster's members, the padding last.
+    is_member = jnp.arange(m)[None] < members.counts[:, None]
+    noise = jax.random.uniform(key_order, (k, m), jnp.float32)
+    order = jnp.argsort(jnp.where(is_member, noise, 2.0), axis=1)
+
+    def batches(rows: Array) -> Array:
+        rows = jnp.take_along_axis(rows, order.reshape(k, m, *[1] * (rows.ndim - 2)), axis=1)
+        short = num_steps * b - m
+        rows = jnp.pad(rows, [(0, 0), (0, max(0, short))] + [(0, 0)] * (rows.ndim - 2))
+        rows = rows[:, : num_steps * b].reshape(k, num_steps, b, *rows.shape[2:])
+        return jnp.moveaxis(_my_rows(rows, 2, axis_name, num_devices), 1, 0)
+
+    step_data = (batches(members.latents), batches(matched), batches(is_member))
+
+    mapping = MappingState(state.mapping.params, stats)
+    optimizer = state.optimizer
+    if sampler.reset_optimizer:
+        optimizer = jax.vmap(sampler.optimizer.init)(mapping.params)
+    step = functools.partial(_step, rate=rate, sampler=sampler, axis_name=axis_name)
+
+    def body(carry: Any, data: Any) -> tuple[Any, Array]:
+        (mapping, optimizer), (number, rows) = carry, data
+        new, loss = jax.vmap(step)((mapping, optimizer), rows)
+        active = number < steps_of
+        keep = jax.tree.map(lambda a, o: _where(active, a, o), new, (mapping, optimizer))
+        return keep, jnp.where(active, loss, 0.0)
+
+    numbers = jnp.arange(num_steps)
+    (mapping, optimizer), losses = jax.lax.scan(body, (mapping, optimizer), (numbers, step_data))
+    metrics = {
+        "loss": jnp.sum(losses, axis=0) / steps_of.astype(jnp.float32),
+        "match": jnp.sum(jnp.where(is_member, distance, 0.0), axis=1)
+        / jnp.maximum(members.counts, 1).astype(jnp.float32),
+    }
+    return ImleState(mapping, optimizer), metrics
+
+
+_epoch = jax.jit(
+    epoch_, static_argnames=("sampler", "axis_name", "num_devices"), donate_argnames=("state",)
+)
+
+
+def _step(
+    carry: tuple[MappingState, Any],
+    rows: tuple[Array, Array, Array],
+    *,
+    rate: Array,
+    sampler: Imle,
+    axis_name: str | None,
+) -> tuple[tuple[MappingState, Any], Array]:
+    """One Adam step of one cluster on this device's rows of a minibatch."""
+    (mapping, optimizer), (z, e, mask) = carry, rows
+    weight = mask.astype(jnp.float32)
+    count = jnp.sum(weight)
+    if axis_name is not None:
+        count = jax.lax.psum(count, axis_name)
+    scale = 1.0 / (jnp.maximum(count, 1.0) * z.shape[1])
+
+    def loss_of(params: Any) -> tuple[Array, Any]:
+        generated, stats = sampler.functions.apply(
+            MappingState(params, mapping.stats), e, mask, train=True, axis_name=axis_name
+        )
+        return scale * (weight @ jnp.sum(jnp.square(z - generated), axis=1)), stats
+
+    (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(mapping.params)
+    if axis_name is not None:
+        # The loss of all devices is the sum of theirs, each already divided by the whole count.
+        loss, gradient = jax.lax.psum((loss, gradient), axis_name)
+    update, optimizer = sampler.optimizer.update(gradient, optimizer, mapping.params)
+    params = optax.apply_updates(mapping.params, jax.tree.map(lambda u: -rate * u, update))
+    return (MappingState(params, stats), optimizer), loss
+
+
+def _match_all(
+    z: Array, generated: Array, counts: Array, axis_name: str | None, num_devices: int
+) -> tuple[Array, Array]:
+    """Match every cluster's members, cluster after cluster so that each product is one big one."""
+    m = z.shape[1]
+    mine = _my_rows(z, 1, axis_name, num_devices)
+    index, distance = jax.lax.map(lambda args: match(*args), (mine, generated, counts))
+    if axis_name is not None:
+        index, distance = (
+            jax.lax.all_gather(x, axis_name, axis=1, tiled=True) for x in (index, distance)
+        )
+    return index[:, :m], distance[:, :m]
+
+
+def _my_rows(x: Array, axis: int, axis_name: str | None, num_devices: int) -> Array:
+    """Return this device's share of an axis, padded with zeros to a multiple of the devices."""
+    if axis_name is None:
+        return x
+    share = -(-x.shape[axis] // num_devices)
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, share * num_devices - x.shape[axis])
+    start = jax.lax.axis_index(axis_name) * share
+    return jax.lax.dynamic_slice_in_dim(jnp.pad(x, widths), start, share, axis)
+
+
+def _where(active: Array, new: Array, old: Array) -> Array:
+    return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -1,0 +1,146 @@
+"""T_c, the small network from auxiliary codes to latents of one cluster.
+
+Three dense layers without biases, batch norm and ReLU between them, linear output
+[Georgopoulos et al. 2022, section 3; layout as in Hoshen et al. 2019].
+
+Symbols: e code (n, d_e), z latent (n, d).
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+BN_EPS = 1e-5
+BN_MOMENTUM = 0.1  # share of the newest batch in the running statistics, PyTorch's default
+
+
+class MaskedBatchNorm(nnx.Module):
+    """Batch norm whose moments count valid rows only, over all devices.
+
+    flax's own averages the devices' masked means without their counts, which is wrong as soon as
+    the last batch does not divide evenly.
+    """
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(width, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(width, jnp.float32))
+
+    def __call__(
+        self,
+        x: Float[Array, "n w"],
+        mask: Bool[Array, " n"] | None,
+        train: bool,
+        axis_name: str | None,
+    ) -> Float[Array, "n w"]:
+        """Normalise; in train mode with the batch's moments, which also move the running ones."""
+        if not train:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            weight = jnp.ones(x.shape[:1], x.dtype) if mask is None else mask.astype(x.dtype)
+            count = _sum(jnp.sum(weight), axis_name)
+            safe = jnp.maximum(count, 1.0)
+            mean = _sum(weight @ x, axis_name) / safe
+            var = _sum(weight @ jnp.square(x - mean[None]), axis_name) / safe
+            # The running variance is the unbiased one, as in PyTorch.
+            unbiased = var * (safe / jnp.maximum(count - 1.0, 1.0))
+            self.mean[...] = (1 - BN_MOMENTUM) * self.mean[...] + BN_MOMENTUM * mean
+            self.var[...] = (1 - BN_MOMENTUM) * self.var[...] + BN_MOMENTUM * unbiased
+        scale = self.scale[...] * jax.lax.rsqrt(var + BN_EPS)
+        return (x - mean[None]) * scale[None] + self.bias[...][None]
+
+
+def _sum(x: Array, axis_name: str | None) -> Array:
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+class MappingNetwork(nnx.Module):
+    """T_c: (n, d_e) codes to (n, d) latents."""
+
+    def __init__(self, code_dim: int, hidden_dim: int, latent_dim: int, *, rngs: nnx.Rngs):
+        """Initialise the three layers as PyTorch does: uniform within 1/sqrt(inputs)."""
+        dims = (code_dim, hidden_dim, hidden_dim, latent_dim)
+        self.kernels = nnx.List(
+            nnx.Param(jax.random.uniform(rngs.params(), (i, o), jnp.float32, -(i**-0.5), i**-0.5))
+            for i, o in itertools.pairwise(dims)
+        )
+        self.norms = nnx.List(MaskedBatchNorm(hidden_dim) for _ in range(2))
+
+    def __call__(
+        self,
+        e: Float[Array, "n d_e"],
+        mask: Bool[Array, " n"] | None = None,
+        *,
+        train: bool = False,
+        axis_name: str | None = None,
+    ) -> Float[Array, "n d"]:
+        """Map codes to latents.
+
+        Args:
+            e: (n, d_e) float32, unit normal.
+            mask: (n,) rows that count in the batch's moments; all by default.
+            train: normalise with the batch's moments and move the running ones.
+            axis_name: devices over which the batch is spread.
+
+        Returns:
+            (n, d) float32.
+        """
+        x = e
+        for kernel, norm in zip(self.kernels[:-1], self.norms, strict=True):
+            x = jax.nn.relu(norm(x @ kernel[...], mask, train, axis_name))
+        return x @ self.kernels[-1][...]
+
+
+class MappingState(NamedTuple):
+    """The arrays of one mapping network, or of many stacked on a leading axis.
+
+    Attributes:
+        params: what Adam moves, a nested dict.
+        stats: the running moments of the batch norms, a nested dict.
+    """
+
+    params: Any
+    stats: Any
+
+
+class MappingFunctions(NamedTuple):
+    """The mapping network as pure functions; see `mapping_functions`."""
+
+    graph: Any
+
+    def apply(
+        self,
+        state: MappingState,
+        e: Float[Array, "n d_e"],
+        mask: Bool[Array, " n"] | None = None,
+        *,
+        train: bool = False,
+        axis_name: str | None = None,
+    ) -> tuple[Float[Array, "n d"], Any]:
+        """Return the latents and the batch norms' running moments after the call."""
+        network = nnx.merge(self.graph, state.params, state.stats)
+        z = network(e, mask, train=train, axis_name=axis_name)
+        return z, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+
+def init_mapping(key: Array, code_dim: int, hidden_dim: int, latent_dim: int) -> MappingState:
+    """Return the arrays of a fresh mapping network; vmap over keys to stack clusters."""
+    network = MappingNetwork(code_dim, hidden_dim, latent_dim, rngs=nnx.Rngs(params=key))
+    _, params, stats = nnx.split(network, nnx.Param, nnx.BatchStat)
+    return MappingState(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+
+
+def mapping_functions(code_dim: int, hidden_dim: int, latent_dim: int) -> MappingFunctions:
+    """Return the network's pure functions for given sizes; allocates nothing."""
+    network = nnx.eval_shape(
+        lambda: MappingNetwork(code_dim, hidden_dim, latent_dim, rngs=nnx.Rngs(0))
+    )
+    graph, _, _ = nnx.split(network, nnx.Param, nnx.BatchStat)
+    return MappingFunctions(graph)

@@ -1,0 +1,84 @@
+"""The membership check: keep the proposals that the clustering assigns to the cluster asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.errors import UserError
+
+Propose = Callable[[PRNGKeyArray, int], Array]
+"""(key, n) -> (n, d) latents."""
+
+Accept = Callable[[Array], Array]
+"""(n, d) latents -> (n,) bool."""
+
+
+class Draw(NamedTuple):
+    """Verified latents and what they cost.
+
+    Attributes:
+        latents: (num, d) float32.
+        proposed: proposals checked.
+        accepted: how many of them passed.
+    """
+
+    latents: Float[np.ndarray, "num d"]
+    proposed: int
+    accepted: int
+
+    @property
+    def acceptance(self) -> float:
+        """Share of the checked proposals that passed."""
+        return self.accepted / self.proposed
+
+
+def draw_verified(
+    propose: Propose, accept: Accept, key: PRNGKeyArray, num: int, *, batch: int, max_draws: int
+) -> Draw:
+    """Draw until `num` proposals have passed the check.
+
+    Proposals are drawn in rounds of `batch`, round r with `fold_in(key, r)`, so the first rows of
+    a longer draw are those of a shorter one.
+
+    Args:
+        propose: the sampler.
+        accept: the membership check.
+        key: a typed key.
+        num: latents wanted.
+        batch: proposals a round.
+        max_draws: give up after so many proposals.
+
+    Returns:
+        The first `num` that passed, in the order drawn.
+
+    Raises:
+        UserError: if the budget is used up, with the acceptance seen.
+    """
+    kept: list[np.ndarray] = []
+    proposed = accepted = 0
+    while accepted < num:
+        if proposed >= max_draws:
+            raise UserError(
+                f"only {accepted} of {num} samples after {proposed} draws (acceptance "
+                f"{accepted / max(1, proposed):.2g}): the cluster, or the part above the margin, "
+                "is too rare for this sampler; ask for fewer, lower --margin, use another "
+                "--sampler, or raise --config.sample.max_draws"
+            )
+        z = propose(jax.random.fold_in(key, proposed // batch), batch)
+        passed = np.asarray(accept(z))
+        kept.append(np.asarray(z)[passed])
+        proposed += batch
+        accepted += int(passed.sum())
+    return Draw(np.concatenate(kept)[:num], proposed, accepted)
+
+
+def rescale(z: Float[Array, "n d"], norm: float) -> Float[Array, "n d"]:
+    """Scale every latent to a norm (`output=sphere`); a zero latent stays zero."""
+    lengths = jnp.linalg.norm(z, axis=1, keepdims=True)
+    return z * (norm / jnp.maximum(lengths, 1e-12))

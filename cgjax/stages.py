@@ -1,0 +1,86 @@
+"""Stages of a run: done when their manifest exists and nothing they depend on has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from cgjax.files import write_atomically
+from cgjax.metrics import Metrics
+
+
+class Stages:
+    """The manifests of a run's stages, and the time and memory each took."""
+
+    def __init__(self, folder: Path, metrics: Metrics):
+        self._folder, self._metrics = folder, metrics
+
+    def result(self, name: str, fingerprint: str) -> dict[str, Any] | None:
+        """Return what a stage left, or None if it is not done, or was done for something else."""
+        manifest = self._read(name)
+        if manifest is None or manifest.get("fingerprint") != fingerprint:
+            return None
+        return dict(manifest["result"])
+
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Return seconds and peak memory of every stage on record, in the order they were made."""
+        manifests = [self._read(path.stem) for path in self._folder.glob("*.json")]
+        known = sorted((m for m in manifests if m), key=lambda m: m["finished"])
+        return {
+            m["stage"]: {"seconds": m["seconds"], "peak_rss_mb": m["peak_rss_mb"]} for m in known
+        }
+
+    @contextlib.contextmanager
+    def run(self, name: str, fingerprint: str) -> Iterator[dict[str, Any]]:
+        """Time a stage and write its manifest when it ends well.
+
+        Yields:
+            A dict; what the stage puts there is what `result` returns later.
+        """
+        (self._folder / f"{name}.json").unlink(missing_ok=True)
+        logging.info("%s: started", name)
+        begun, result = time.monotonic(), dict[str, Any]()
+        _reset_peak_rss()
+        yield result
+        seconds, peak = round(time.monotonic() - begun, 3), round(peak_rss_mb(), 1)
+        manifest = {
+            "stage": name,
+            "fingerprint": fingerprint,
+            "finished": time.time(),
+            "seconds": seconds,
+            "peak_rss_mb": peak,
+            "result": result,
+        }
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
+        self._metrics.write(stage=name, seconds=seconds, peak_rss_mb=peak)
+        logging.info("%s: %.1f s, peak memory %.0f MB", name, seconds, peak)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            manifest: dict[str, Any] = json.loads((self._folder / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return manifest if manifest.keys() >= {"result", "finished", "seconds"} else None
+
+
+def _reset_peak_rss() -> None:
+    # Linux lets a process reset its own high-water mark; elsewhere the peak is that of all stages.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_rss_mb() -> float:
+    """Return this process's peak memory in MB, since the stage began where the system can tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -64,8 +65,10 @@ def convert(
     from converters.reading import read_checkpoint
 
     dst = Path(dst)
-    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())) and not (
-        (dst / MANIFEST_FILE).is_file()
+    if (
+        dst.exists()
+        and (not dst.is_dir() or any(dst.iterdir()))
+        and not ((dst / MANIFEST_FILE).is_file())
     ):
         raise UserError(f"--dst={dst} exists and is no folder of converted weights; name another")
     checkpoint = read_checkpoint(src)
@@ -97,9 +100,7 @@ def main(argv: Sequence[str]) -> None:
             f"expected one family ({' | '.join(FAMILIES)}), got {' '.join(argv[1:]) or 'none'}; "
             "for example: python -m converters pgan --src=FILE.pth --dst=weights/NAME"
         )
-    for flag in (_SRC, _DST):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; see python -m converters --help")
+    src, dst = (_required(flag) for flag in (_SRC, _DST))
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -108,20 +109,26 @@ def main(argv: Sequence[str]) -> None:
         ) from error
     gen = convert(
         argv[1],
-        _SRC.value,
-        _DST.value,
+        src,
+        dst,
         parse_assignments(_SET.value),
         dtype=_DTYPE.value,
         licence=_LICENCE.value,
     )
-    images = np.asarray(gen.images(np.eye(1, gen.latent_dim, dtype=np.float32)))
-    if not np.isfinite(images).all():
-        raise UserError(f"{_SRC.value}: the converted network makes non-finite images")
+    images = gen.images(jnp.eye(1, gen.latent_dim, dtype=jnp.float32))
+    if not jnp.isfinite(images).all():
+        raise UserError(f"{src}: the converted network makes non-finite images")
     print(
-        f"{_DST.value}: {gen.family}, latents of {gen.latent_dim}, images {gen.image_size}x"
+        f"{dst}: {gen.family}, latents of {gen.latent_dim}, images {gen.image_size}x"
         f"{gen.image_size}x{gen.image_channels}, layers {', '.join(gen.layers)}; "
         f"source SHA-256 {gen.manifest['source']['sha256']}"
     )
+
+
+def _required(flag: flags.FlagHolder[str | None]) -> str:
+    if not flag.value:
+        raise UserError(f"--{flag.name} is missing; see python -m converters --help")
+    return flag.value
 
 
 if __name__ == "__main__":

@@ -29,7 +29,10 @@ def _convert_layers(
         widths.append(out)
     channels = widths.pop()
     # torch's ConvTranspose2d keeps (in, out, h, w); ours are (h, w, in, out), the first one dense.
-    arrays = {"first": kernels[0].transpose(0, 2, 3, 1), "output": kernels[-1].transpose(2, 3, 0, 1)}
+    arrays = {
+        "first": kernels[0].transpose(0, 2, 3, 1),
+        "output": kernels[-1].transpose(2, 3, 0, 1),
+    }
     for i, kernel in enumerate(kernels[1:-1]):
         arrays[f"kernels.{i}"] = kernel.transpose(2, 3, 0, 1)
     for i, (name, width) in enumerate(zip(norms, widths, strict=True)):
@@ -57,7 +60,9 @@ def _is_examples(checkpoint: Checkpoint) -> bool:
     content = checkpoint.content
     if isinstance(content, Mapping) and not is_state_dict(content):
         content = next((v for v in content.values() if is_state_dict(v)), {})
-    return any(re.fullmatch(r"(module\.)?main\.0\.weight", name) for name in content)
+    return isinstance(content, Mapping) and any(
+        re.fullmatch(r"(module\.)?main\.0\.weight", name) for name in content
+    )
 
 
 def convert_examples(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
@@ -72,9 +77,10 @@ def convert_examples(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
     convolutions = [f"main.{i}" for i in names if i % 3 == 0]
     norms = [f"main.{i}" for i in names if i % 3 == 1]
     if len(convolutions) < 2 or len(norms) != len(convolutions) - 1:
+        missing = f"main.{names[-1] + 2}.weight" if names and names[-1] % 3 == 1 else "one"
         raise UserError(
             f"{checkpoint.path}: expected convolutions main.0, main.3, ... each but the last "
-            f"followed by its batch norm; found weights at {names}"
+            f"followed by its batch norm; found weights at {names}, missing {missing}"
         )
     return _convert_layers(tensors, convolutions, norms, tanh)
 

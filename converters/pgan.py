@@ -57,7 +57,9 @@ def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
 
     rows, latent_dim = tensors.shape("formatLayer.weight", 2)
     if rows % 16:
-        raise UserError(f"{checkpoint.path}: formatLayer.weight has {rows} rows, not 16 times a width")
+        raise UserError(
+            f"{checkpoint.path}: formatLayer.weight has {rows} rows, not 16 times a width"
+        )
     scales = tensors.count("scaleLayers.{}.0.weight")
     depths = [rows // 16]
     depths += [tensors.shape(f"scaleLayers.{i}.0.weight", 4)[0] for i in range(scales)]
@@ -123,9 +125,13 @@ def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
     depths = [tensors.shape(f"output{b}.weight", 4)[1] for b in range(resolutions)]
     channels = tensors.shape("output0.weight", 4)[0]
     if width != depths[0]:
-        raise UserError(f"{checkpoint.path}: layer0 makes {width} channels, output0 reads {depths[0]}")
+        raise UserError(
+            f"{checkpoint.path}: layer0 makes {width} channels, output0 reads {depths[0]}"
+        )
     if not 0 <= lod < resolutions:
-        raise UserError(f"{checkpoint.path}: lod={lod} is not in [0, {resolutions}); give --set lod=0")
+        raise UserError(
+            f"{checkpoint.path}: lod={lod} is not in [0, {resolutions}); give --set lod=0"
+        )
     # A level of detail of l leaves the last floor(l) resolutions out and fades in the one before.
     active = resolutions - math.floor(lod)
     blend = lod - math.floor(lod)
@@ -181,7 +187,7 @@ def convert_netdissect(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conv
     if len(outputs) != 1:
         raise UserError(f"{checkpoint.path}: expected one output layer, found {outputs or 'none'}")
     tensors = Tensors(state, checkpoint.path)
-    width, latent_dim = tensors.shape("layer1.conv.weight", 4)[:2]
+    latent_dim = tensors.shape("layer1.conv.weight", 4)[1]
     layers = max(int(n.split(".")[0][5:]) for n in tensors.names(r"layer\d+\.conv\.weight"))
     channels, depth_last = tensors.shape(f"{outputs[0]}.conv.weight", 4)[:2]
     if layers % 2:
@@ -222,8 +228,10 @@ CONTAINERS = (
     Container(
         "zoo",
         "pytorch_GAN_zoo PGAN: dict with config, netG, avgG",
-        lambda c: _has(c, "formatLayer.weight", "groupScale0.0.weight")
-        or _has(c, "formatLayer.module.weight", "groupScale0.0.module.weight"),
+        lambda c: (
+            _has(c, "formatLayer.weight", "groupScale0.0.weight")
+            or _has(c, "formatLayer.module.weight", "groupScale0.0.module.weight")
+        ),
         convert_zoo,
     ),
     Container(

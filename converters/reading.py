@@ -2,7 +2,8 @@
 
 torch's own restricted unpickler reads both of torch's serializations (zip and legacy) and allows
 tensors, containers and numbers only. One global besides is let through, by exact name, as an inert
-stub: the attribute bag in which the GAN zoo pickles its configuration.
+stub: the attribute bag in which the GAN zoo pickles its configuration. Plain pickles (NVIDIA's)
+go through `safe_pickle`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ import numpy as np
 
 from cgjax.errors import UserError
 from cgjax.generators.weights import sha256_of
+from converters import safe_pickle
 
 Tensor = np.ndarray
+
+# How every file in torch's old serialization begins: a pickled magic number.
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class ZooConfig:
@@ -59,7 +64,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         UserError: no such file, a folder, an empty, truncated or foreign file, or one that asks for
             anything but tensors, plain containers and the GAN zoo's config.
     """
-    import torch
 
     path = Path(path)
     if path.is_dir():
@@ -68,20 +72,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise UserError(f"{path}: no such file; --src names the checkpoint to convert")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; download it again")
-    allowed: list[Any] = [(ZooConfig, "models.utils.config.BaseConfig")]
     try:
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            # Legacy files warn about storages; what was read is checked key by key further on.
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
+    except safe_pickle.ForbiddenGlobal as error:
+        raise UserError(_refused(path, error.name)) from error
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:class|global)[: ]+([\w.]+)", str(error))
-        name = next((g for g in asked.groups() if g), "?") if asked else None
-        if name:
-            raise UserError(
-                f"{path} asks for {name!r}, which a checkpoint has no need of; refused, and "
-                "nothing in it was executed"
-            ) from error
+        asked = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", str(error))
+        if asked:
+            raise UserError(_refused(path, asked[1] or asked[2])) from error
         raise UserError(f"{path} is damaged or no torch checkpoint; nothing executed") from error
     except Exception as error:  # torch raises whatever its readers stumble upon
         first = (str(error).splitlines() or [""])[0][:120]
@@ -92,15 +90,53 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(_plain(content), path, sha256_of(path))
 
 
+def _read(path: Path) -> Any:
+    import torch
+
+    with open(path, "rb") as file:
+        start = file.read(len(_LEGACY))
+        if start[:1] == b"\x80" and start != _LEGACY:
+            file.seek(0)
+            return safe_pickle.load(file)
+    allowed: list[Any] = [(ZooConfig, "models.utils.config.BaseConfig")]
+    with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+        # Legacy files warn about storages; what was read is checked key by key further on.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _refused(path: Path, name: str) -> str:
+    hint = ""
+    if name.startswith("dnnlib.tflib"):
+        hint = "; it is a TensorFlow network: convert it to PyTorch with its authors' code first"
+    elif name.split(".")[0] not in ("posix", "nt", "os", "builtins", "subprocess", "sys"):
+        hint = "; if you trust it, load it with its own code and save the state dict alone"
+    return (
+        f"{path} asks for {name!r}, which is not on the list of what a checkpoint may hold; "
+        f"refused, and nothing in it was executed{hint}"
+    )
+
+
 def _plain(value: Any) -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
         return value.detach().contiguous().numpy()
+    if isinstance(value, safe_pickle.Array):
+        return value.array
+    if isinstance(value, safe_pickle.Module):
+        return _plain(value.tensors())
     if isinstance(value, ZooConfig):
         return {k: _plain(v) for k, v in vars(value).items()}
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        plain = {k: _plain(v) for k, v in value.items()}
+        # What a module was built with stands beside its tensors.
+        settings = {
+            k: _plain(v.attributes.get("_init_kwargs", {}))
+            for k, v in value.items()
+            if isinstance(v, safe_pickle.Module)
+        }
+        return plain | ({"settings": settings} if settings else {})
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
@@ -202,7 +238,7 @@ class Tensors:
         return max((int(m.group(1)) + 1 for m in matches if m), default=0)
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Return a tensor as float32 and check its shape; a wrong one is noted and becomes zeros."""
+        """Return a tensor as float32; one of another shape is noted and becomes zeros."""
         self._taken.add(name)
         value = self._state.get(name)
         if value is None:

@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from flax import nnx
+
+from cgjax.errors import UserError
+from cgjax.generators.base import PretrainedGenerator, resume_
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -39,3 +44,38 @@ def error(ours: Any, reference: np.ndarray) -> float:
 # The fixtures' bound (shared notes on the formats): rounding of float32 is 3e-5 at the worst, any
 # wrong scale, order or flip is of order 1.
 TOLERANCE = 1e-4
+
+
+def run_everything(
+    gen: PretrainedGenerator, z: Any, **keywords: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compute every layer, the image, and the image resumed from every layer, as one program.
+
+    Asking layer by layer would compile one program each; that a layer asked for alone runs those
+    before it only is tested elsewhere.
+
+    Returns:
+        The layers' activations by name, with "image"; and the resumed images by layer, without the
+        layers from which the network refuses to resume.
+    """
+    graph, weights = nnx.split(gen.network)
+    z = np.asarray(z, np.float32)
+    inputs = gen.network.resolve(len(z), **keywords)
+
+    def walk(weights: Any, z: Any, inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        network = nnx.merge(graph, weights)
+        activations, resumed = {}, {}
+        state = network.begin(z, inputs)
+        for i, layer in enumerate(network.layers):
+            state = network.stage(i, state)
+            activations[layer] = state["h"]
+            try:
+                more = network.resolve_resume(len(z), i, z, None)
+                resumed[layer] = resume_(network, state["h"], inputs | more, index=i)
+            except UserError as refusal:
+                if "cannot resume" not in str(refusal):
+                    raise
+        activations["image"] = network.end(state)
+        return activations, resumed
+
+    return jax.jit(walk)(weights, z, inputs)

@@ -1,0 +1,1 @@
+"""Pretrained generators as staged networks, and the folders and names they load from."""

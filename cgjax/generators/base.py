@@ -60,11 +60,26 @@ class Generator(Protocol):
         ...
 
 
+class Buffer(nnx.Variable[Any]):
+    """An array that belongs to a network and was not trained: statistics, stored noise."""
+
+
+def parameter(*shape: int, std: float = 0.0, mean: float = 0.0) -> nnx.Param[Array]:
+    """Declare a trained array; `std` and `mean` say how `build_network` draws a random one."""
+    return nnx.Param(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
+
+
+def buffer(*shape: int, std: float = 0.0, mean: float = 0.0) -> Buffer:
+    """Declare an array that was not trained, as `parameter`."""
+    return Buffer(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
+
+
 class StagedNetwork(nnx.Module):
     """A generator as an ordered list of layers; a family implements the four methods below.
 
-    The constructor takes JSON-able keywords only (the `architecture` of `generator.json`) and
-    `rngs`. Attributes that are no arrays must be hashable: they are part of jit's key.
+    The constructor takes JSON-able keywords only (the `architecture` of `generator.json`) and makes
+    its arrays with `parameter` and `buffer`. Attributes that are no arrays must be hashable: they
+    are part of jit's key.
 
     Attributes:
         family: the family's name, as in `generator.json`.
@@ -101,10 +116,27 @@ class StagedNetwork(nnx.Module):
 
     def resolve(self, num: int, **keywords: Any) -> Inputs:
         """Turn a call's keywords into arrays, on the host. A plain latent model takes none."""
+        self.refuse(**keywords)
+        return {}
+
+    def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
+        """Return what resuming needs besides `resolve`'s inputs: nothing in a plain network."""
+        self.refuse(w=w)
+        return {}
+
+    def refuse(self, **keywords: Any) -> None:
+        """Refuse every keyword that is given.
+
+        Raises:
+            UserError: naming the first.
+        """
         given = [name for name, value in keywords.items() if value is not None]
         if given:
             raise UserError(f"{self.family} takes no {given[0]!r}; remove {given[0]}=...")
-        return {}
+
+    def takes(self, h: Array, index: int) -> bool:
+        """Whether `enter` takes this activation although `features` returns another shape."""
+        return False
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
         """Draw n latents, N(0, I) unless a family says otherwise."""
@@ -180,6 +212,7 @@ class PretrainedGenerator:
         self.manifest = dict(manifest or {})
         self.network = network
         self._graph, self._weights = nnx.split(network)
+        self._shapes: dict[int, tuple[int, ...]] = {}
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
         """Draw n latents of the prior.
@@ -216,14 +249,23 @@ class PretrainedGenerator:
         return _walk(self._weights, z, inputs, walk=features_, graph=self._graph, index=index)
 
     def resume(
-        self, h: Float[Array, "n ..."], layer: str | int, **keywords: Any
+        self,
+        h: Float[Array, "n ..."],
+        layer: str | int,
+        *,
+        latents: Float[Array, "n d"] | None = None,
+        w: Any = None,
+        **keywords: Any,
     ) -> Float[Array, "n s s c"]:
         """Run the rest of the network from the activation of a layer.
 
         Args:
             h: the activation, as `features(z, layer)` returns it.
             layer: the layer it belongs to.
-            **keywords: as for `features`, and `latents=z` where later layers read the latent too.
+            latents: (n, latent_dim) float32, the latents that h belongs to; needed where later
+                layers read the latent too (StyleGAN, BigGAN), else not used.
+            w: instead of `latents` in the style-based families: `features(z, "w")`.
+            **keywords: as for `features`.
 
         Returns:
             (n, size, size, channels) float32.
@@ -233,7 +275,19 @@ class PretrainedGenerator:
         """
         index = layer_index(self.layers, layer)
         h = jnp.asarray(h, jnp.float32)
-        inputs = self.network.resolve(h.shape[0], **keywords)
+        n = h.shape[0] if h.ndim else 0
+        inputs = self.network.resolve(n, **keywords)
+        expected = self._activation_shape(index, inputs)
+        if h.shape[1:] != expected and not self.network.takes(h, index):
+            raise UserError(
+                f"the activation has shape {h.shape}; {self.layers[index]} has (n, "
+                f"{', '.join(map(str, expected))})"
+            )
+        if latents is not None:
+            latents = self._check_latents(latents)
+            if latents.shape[0] != n:
+                raise UserError(f"{n} activations but {latents.shape[0]} latents; give one each")
+        inputs |= self.network.resolve_resume(n, index, latents, w)
         return _walk(self._weights, h, inputs, walk=resume_, graph=self._graph, index=index)
 
     def images(self, z: Float[Array, "n d"], **keywords: Any) -> Float[Array, "n s s c"]:
@@ -252,6 +306,15 @@ class PretrainedGenerator:
         z = self._check_latents(z)
         inputs = self.network.resolve(z.shape[0], **keywords)
         return _walk(self._weights, z, inputs, walk=images_, graph=self._graph)
+
+    def _activation_shape(self, index: int, inputs: Inputs) -> tuple[int, ...]:
+        """Return the shape of a layer's activation without the rows; nothing is computed."""
+        if index not in self._shapes:
+            n = next((len(v) for v in inputs.values() if getattr(v, "ndim", 0) == 2), 1)
+            z = jax.ShapeDtypeStruct((n, self.latent_dim), jnp.float32)
+            walk = functools.partial(features_, self.network, index=index)
+            self._shapes[index] = tuple(jax.eval_shape(walk, z, inputs).shape[1:])
+        return self._shapes[index]
 
     def _check_latents(self, z: Any) -> Array:
         z = jnp.asarray(z, jnp.float32)
@@ -285,7 +348,9 @@ def layer_index(layers: tuple[str, ...], layer: str | int) -> int:
 
 
 def in_batches(
-    function: Callable[[Array], Array], x: Float[Array, "n ..."], batch: int
+    function: Callable[[Array], Array],
+    x: Float[Array, "n ..."] | Float[np.ndarray, "n ..."],
+    batch: int,
 ) -> Float[np.ndarray, "n ..."]:
     """Apply a function to blocks of rows and collect the results in one host array.
 

@@ -6,6 +6,7 @@ checkpoint is converted, so a layer is a transposed convolution, an affine map a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -13,14 +14,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cgjax.generators.base import Inputs, StagedNetwork, State
+from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
 from cgjax.generators.layers import transposed_convolve
 
 
 class DCGAN(StagedNetwork):
     """The generator of the PyTorch examples, and of the GAN zoo.
 
-    Layers are `layer1` (4x4, after its ReLU), `layer2` (8x8), ...; the output layer is none of them.
+    Layers are `layer1` (4x4, after its ReLU), `layer2` (8x8), ...; the output layer is not
+    among them.
     """
 
     family = "dcgan"
@@ -31,8 +33,6 @@ class DCGAN(StagedNetwork):
         widths: Sequence[int],
         image_channels: int = 3,
         tanh: bool = True,
-        *,
-        rngs: nnx.Rngs,
     ):
         """Build the network.
 
@@ -41,7 +41,6 @@ class DCGAN(StagedNetwork):
             widths: channels of layer1, layer2, ...; each layer doubles the resolution.
             image_channels: 3, or 1.
             tanh: whether the image passes through a tanh.
-            rngs: source of the random weights, N(0, 0.02) as in the paper.
         """
         self.latent_dim = latent_dim
         self.layers = tuple(f"layer{i + 1}" for i in range(len(widths)))
@@ -49,16 +48,13 @@ class DCGAN(StagedNetwork):
         self.image_channels = image_channels
         self.tanh = tanh
 
-        def kernel(*shape: int) -> nnx.Param[Array]:
-            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
-
-        self.first = kernel(latent_dim, 4, 4, widths[0])
+        self.first = parameter(latent_dim, 4, 4, widths[0], std=0.02)
         self.kernels = nnx.List(
-            kernel(4, 4, i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)
+            parameter(4, 4, i, o, std=0.02) for i, o in itertools.pairwise(widths)
         )
-        self.scales = nnx.List(nnx.Param(jnp.ones(w, jnp.float32)) for w in widths)
-        self.shifts = nnx.List(nnx.Param(jnp.zeros(w, jnp.float32)) for w in widths)
-        self.output = kernel(4, 4, widths[-1], image_channels)
+        self.scales = nnx.List(parameter(w, mean=1.0) for w in widths)
+        self.shifts = nnx.List(parameter(w) for w in widths)
+        self.output = parameter(4, 4, widths[-1], image_channels, std=0.02)
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Start from the latent as it is: a DCGAN does not normalise it."""
@@ -79,5 +75,5 @@ class DCGAN(StagedNetwork):
         return jnp.tanh(x) if self.tanh else x
 
     def latent_weights(self) -> Float[Array, "d m"]:
-        """Return the weight that first touches the latent, one row a latent coordinate (for SeFa)."""
+        """Return the weight that first touches the latent: a row for each coordinate (SeFa)."""
         return self.first[...].reshape(self.latent_dim, -1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from cgjax.errors import UserError
@@ -19,18 +21,15 @@ FAMILIES = {
 }
 
 
-def build_network(
-    family: str, architecture: Mapping[str, Any], *, rngs: nnx.Rngs
-) -> StagedNetwork:
-    """Build a network with random weights.
+def abstract_network(family: str, architecture: Mapping[str, Any]) -> StagedNetwork:
+    """Build a network whose arrays are shapes only; nothing is allocated.
 
     Args:
         family: a key of `FAMILIES`.
         architecture: the family's keyword arguments.
-        rngs: where the weights come from.
 
     Returns:
-        The network; use `nnx.eval_shape` around the call to get shapes only.
+        The network.
 
     Raises:
         UserError: for an unknown family.
@@ -41,7 +40,48 @@ def build_network(
             f"family {family!r} is not known ({', '.join(FAMILIES)}); did you mean {near[0]!r}?"
         )
     module, name = FAMILIES[family].split(":")
-    network: StagedNetwork = getattr(importlib.import_module(module), name)(
-        **architecture, rngs=rngs
-    )
+    cls = getattr(importlib.import_module(module), name)
+    network: StagedNetwork = nnx.eval_shape(lambda: cls(**architecture))
     return network
+
+
+def build_network(family: str, architecture: Mapping[str, Any], *, seed: int = 0) -> StagedNetwork:
+    """Build a network with random weights, as each array's declaration says to draw them.
+
+    Args:
+        family: a key of `FAMILIES`.
+        architecture: the family's keyword arguments.
+        seed: NumPy's: drawing tens of millions of weights with JAX compiles one program a shape.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: for an unknown family.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(name: str, variable: Any) -> np.ndarray:
+        metadata = variable.get_metadata()
+        values = rng.standard_normal(variable.shape, np.float32)
+        return np.float32(metadata["mean"]) + np.float32(metadata["std"]) * values
+
+    return fill(abstract_network(family, architecture), draw)
+
+
+def fill(network: StagedNetwork, value: Callable[[str, Any], np.ndarray]) -> StagedNetwork:
+    """Give every array of a network a value.
+
+    Args:
+        network: abstract or not; left as it is.
+        value: (dotted path, variable) -> float32 array of the variable's shape.
+
+    Returns:
+        A network of the same kind with these arrays.
+    """
+    graph, state = nnx.split(network)
+    filled = nnx.from_flat_state(
+        (path, variable.replace(jnp.asarray(value(".".join(map(str, path)), variable))))
+        for path, variable in nnx.to_flat_state(state)
+    )
+    return nnx.merge(graph, filled)

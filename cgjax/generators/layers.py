@@ -32,7 +32,9 @@ def upsample_nearest(x: Float[Array, "n h w c"], factor: int = 2) -> Float[Array
     return repeated.reshape(n, h * factor, w * factor, c)
 
 
-def convolve(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "n h w o"]:
+def convolve(
+    x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]
+) -> Float[Array, "n h w o"]:
     """Correlate with an odd square kernel (HWIO), zero padding that keeps the map's size."""
     k = kernel.shape[0]
     if k == 1:

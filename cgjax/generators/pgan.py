@@ -16,13 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
-from cgjax.generators.base import Inputs, StagedNetwork, State
+from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
 from cgjax.generators.layers import (
     convolve,
     leaky_relu,
@@ -50,8 +49,6 @@ class PGAN(StagedNetwork):
         tanh: bool = False,
         blend: float = 0.0,
         extra_doublings: int = 0,
-        *,
-        rngs: nnx.Rngs,
     ):
         """Build the network.
 
@@ -66,7 +63,6 @@ class PGAN(StagedNetwork):
                 only in checkpoints that were saved while a resolution was being faded in.
             extra_doublings: how often the finished image is doubled by repetition (a whole level
                 of detail of the genforce form).
-            rngs: source of the random weights.
         """
         self.latent_dim = latent_dim
         self.image_channels = image_channels
@@ -75,26 +71,22 @@ class PGAN(StagedNetwork):
         self.image_size = 4 * 2 ** (len(depths) - 1 + extra_doublings)
 
         def weight(*shape: int, fan_in: int) -> nnx.Param[Array]:
-            scale = (2 / fan_in) ** 0.5
-            return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
-
-        def zeros(*shape: int) -> nnx.Param[Array]:
-            return nnx.Param(jnp.zeros(shape, jnp.float32))
+            return parameter(*shape, std=(2 / fan_in) ** 0.5)
 
         # (resolution, is its first convolution): one entry a convolution after the dense layer.
         self.plan = ((0, False), *((r, c == 0) for r in range(1, len(depths)) for c in (0, 1)))
         d0 = depths[0]
         self.dense = weight(latent_dim, 4, 4, d0, fan_in=latent_dim)
-        self.dense_bias = zeros(4, 4, d0) if form == "zoo" else zeros(d0)
+        self.dense_bias = parameter(4, 4, d0) if form == "zoo" else parameter(d0)
         self.kernels = nnx.List(
             weight(3, 3, depths[r - up], depths[r], fan_in=9 * depths[r - up])
             for r, up in self.plan
         )
-        self.biases = nnx.List(zeros(depths[r]) for r, _ in self.plan)
+        self.biases = nnx.List(parameter(depths[r]) for r, _ in self.plan)
         # GANDissect's files keep the last of the image layers only.
         rgb = depths[-1:] if form == "netdissect" else depths
         self.to_rgb = nnx.List(weight(d, image_channels, fan_in=d) for d in rgb)
-        self.to_rgb_biases = nnx.List(zeros(image_channels) for _ in rgb)
+        self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
         self.layers, self._steps = self._name_layers()
 
     def _name_layers(self) -> tuple[tuple[str, ...], tuple[tuple[int, bool], ...]]:
@@ -135,16 +127,17 @@ class PGAN(StagedNetwork):
     def _keep_for_blend(self, step: int, state: State) -> State:
         # The image of the resolution before the last is made from its last, pixel-normed features.
         if self.blend and step == len(self.plan) - 2:
-            return state | {"previous": self._image(state["h"], len(self.to_rgb) - 2)}
+            return state | {"previous": self.to_image(state["h"], len(self.to_rgb) - 2)}
         return state
 
-    def _image(self, h: Float[Array, "n s s i"], k: int) -> Float[Array, "n s s c"]:
+    def to_image(self, h: Float[Array, "n s s i"], k: int) -> Float[Array, "n s s c"]:
+        """Turn the pixel-normed features of resolution 4 * 2**k into an image of that size."""
         bias = self.to_rgb_biases[k][...][None, None, None]
         return convolve(h, self.to_rgb[k][...][None, None]) + bias
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
         """Make the image: the last 1x1 convolution, blended and doubled as the checkpoint says."""
-        x = self._image(state["h"], len(self.to_rgb) - 1)
+        x = self.to_image(state["h"], len(self.to_rgb) - 1)
         if self.blend:
             x = self.blend * upsample_nearest(state["previous"]) + (1 - self.blend) * x
         if self.extra_doublings:
@@ -157,12 +150,14 @@ class PGAN(StagedNetwork):
         if not self.blend or step < len(self.plan) - 2:
             return {"h": h}
         if step == len(self.plan) - 2:
-            return self._keep_for_blend(step, {"h": h}) if is_norm or self.form == "zoo" else {"h": h}
+            return (
+                self._keep_for_blend(step, {"h": h}) if is_norm or self.form == "zoo" else {"h": h}
+            )
         raise UserError(
             f"cannot resume from {self.layers[index]!r}: this checkpoint blends in the image of "
             f"the resolution before (blend={self.blend:g}); resume from an earlier layer"
         )
 
     def latent_weights(self) -> Float[Array, "d m"]:
-        """Return the weight that first touches the latent, one row a latent coordinate (for SeFa)."""
+        """Return the weight that first touches the latent: a row for each coordinate (SeFa)."""
         return self.dense[...].reshape(self.latent_dim, -1)

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -24,7 +22,7 @@ from flax import nnx
 from cgjax.errors import UserError
 from cgjax.files import write_atomically
 from cgjax.generators.base import PretrainedGenerator, StagedNetwork
-from cgjax.generators.families import build_network
+from cgjax.generators.families import abstract_network, fill
 
 FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -37,16 +35,10 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def abstract_network(family: str, architecture: Mapping[str, Any]) -> StagedNetwork:
-    """Build a network whose arrays are shapes only; nothing is allocated."""
-    return nnx.eval_shape(lambda: build_network(family, architecture, rngs=nnx.Rngs(0)))
-
-
 def named_arrays(network: StagedNetwork) -> dict[str, Any]:
     """Return every array of a network by its dotted path, in the network's order."""
-    state = nnx.to_pure_dict(nnx.state(network))
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {".".join(str(k.key) for k in path): leaf for path, leaf in leaves}
+    flat = nnx.to_flat_state(nnx.state(network))
+    return {".".join(map(str, path)): variable.get_value() for path, variable in flat}
 
 
 def check_arrays(
@@ -109,7 +101,8 @@ def save_generator(
 
     folder = Path(folder)
     check_arrays(named_arrays(abstract_network(family, architecture)), arrays, str(source["name"]))
-    stored = {name: np.ascontiguousarray(value, dtype) for name, value in arrays.items()}
+    with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused below
+        stored = {name: np.ascontiguousarray(value, dtype) for name, value in arrays.items()}
     for name, value in stored.items():
         if not np.isfinite(value).all():
             raise UserError(f"{name} does not fit {np.dtype(dtype)}; use --dtype=float32")
@@ -166,7 +159,8 @@ def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
             "convert the checkpoint again"
         ) from error
     check_arrays(named_arrays(network), arrays, path)
-    return PretrainedGenerator(with_arrays(network, arrays), manifest)
+    filled = fill(network, lambda name, _: np.asarray(arrays[name], np.float32))
+    return PretrainedGenerator(filled, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -189,16 +183,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise UserError(f"{path} has format {version}; this version reads format {FORMAT}")
     return manifest
-
-
-def with_arrays(network: StagedNetwork, arrays: Mapping[str, np.ndarray]) -> StagedNetwork:
-    """Fill a network, abstract or not, with arrays by dotted path, cast to float32."""
-    graph, state = nnx.split(network)
-    pure = nnx.to_pure_dict(state)
-
-    def fill(path: Any, _: Any) -> jax.Array:
-        name = ".".join(str(k.key) for k in path)
-        return jnp.asarray(np.asarray(arrays[name], np.float32))
-
-    nnx.replace_by_pure_dict(state, jax.tree_util.tree_map_with_path(fill, pure))
-    return nnx.merge(graph, state)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from converters.__main__ import convert
 
 from cgjax.generators.weights import named_arrays
-from tests.golden_cases import TOLERANCE, error, load_golden
+from converters.__main__ import convert
+from tests.golden_cases import TOLERANCE, error, load_golden, run_everything
 
 pytestmark = pytest.mark.torch
 
@@ -20,11 +20,20 @@ def test_every_layer_and_the_image_equal_the_reference(name, tmp_path):
     golden = load_golden(name)
     gen = convert("dcgan", golden.checkpoint, tmp_path / "out")
     z = golden.arrays["z"].reshape(-1, gen.latent_dim)
+    activations, resumed = run_everything(gen, z)
+    assert error(activations["image"], golden.arrays["image"]) < TOLERANCE
     for layer, array in zip(gen.layers, CASES[name], strict=True):
-        assert error(gen.features(z, layer), golden.arrays[array]) < TOLERANCE
-        h = gen.features(z, layer)
-        assert error(gen.resume(h, layer), golden.arrays["image"]) < TOLERANCE
-    assert error(gen.images(z), golden.arrays["image"]) < TOLERANCE
+        assert error(activations[layer], golden.arrays[array]) < TOLERANCE
+        assert error(resumed[layer], golden.arrays["image"]) < TOLERANCE
+
+
+def test_the_public_calls_equal_the_reference(tmp_path):
+    golden = load_golden("dcgan_zoo_a")
+    gen = convert("dcgan", golden.checkpoint, tmp_path / "out")
+    h = gen.features(golden.arrays["z"], "layer2")
+    assert error(h, golden.arrays["act_relu1"]) < TOLERANCE
+    assert error(gen.resume(h, "layer2"), golden.arrays["image"]) < TOLERANCE
+    assert error(gen.images(golden.arrays["z"]), golden.arrays["image"]) < TOLERANCE
 
 
 def test_float16_storage_rounds_every_weight_and_nothing_more(tmp_path):

@@ -1,0 +1,182 @@
+"""An unpickler that calls nothing but a handful of functions of ours.
+
+NVIDIA publishes its PyTorch networks as plain pickles that hold the *source code* of their modules,
+which their loader executes. Here every name that such a file may ask for is on a list and stands
+for something inert: a module becomes the dict of its attributes, a tensor is rebuilt from its
+bytes, the source code is a string that nobody reads. Any other name ends the reading.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+
+class ForbiddenGlobal(pickle.UnpicklingError):
+    """A pickle asked for a name that is not on the list."""
+
+    def __init__(self, name: str):
+        super().__init__(f"forbidden global {name}")
+        self.name = name
+
+
+class Bag(dict[str, Any]):
+    """Stands in for a dict subclass (EasyDict)."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Drop the instance's own attributes: the items are what counts."""
+
+
+class Module:
+    """Stands in for a torch module: its attributes, no behaviour.
+
+    Attributes:
+        class_name: the name of the class it had.
+        attributes: what its `__dict__` held.
+    """
+
+    def __init__(self, class_name: str = "", attributes: Mapping[str, Any] | None = None):
+        self.class_name = class_name
+        self.attributes = dict(attributes or {})
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = dict(state) if isinstance(state, Mapping) else {}
+
+    def tensors(self, prefix: str = "") -> dict[str, Any]:
+        """Return parameters and buffers by dotted path, as a state dict has them."""
+        found: dict[str, Any] = {}
+        for kind in ("_parameters", "_buffers"):
+            entries = self.attributes.get(kind)
+            for name, value in entries.items() if isinstance(entries, Mapping) else ():
+                if value is not None:
+                    found[prefix + str(name)] = value
+        children = self.attributes.get("_modules")
+        for name, child in children.items() if isinstance(children, Mapping) else ():
+            if isinstance(child, Module):
+                found |= child.tensors(f"{prefix}{name}.")
+        return found
+
+
+def _reconstruct_persistent(meta: Any) -> Module:
+    if not isinstance(meta, Mapping) or meta.get("type") != "class":
+        raise pickle.UnpicklingError("a persistent object of another form than a class")
+    state = meta.get("state")
+    return Module(str(meta.get("class_name")), state if isinstance(state, Mapping) else {})
+
+
+def _load_storage(data: bytes) -> Any:
+    # A storage is itself a torch file, in the old serialization.
+    import torch
+
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Any:
+    import torch
+
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    empty = torch.tensor([], dtype=storage.dtype)
+    # set_ refuses sizes that reach beyond the storage.
+    return empty.set_(storage._untyped_storage, offset, tuple(size), tuple(stride))
+
+
+def _rebuild_parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+class _Dtype:
+    """Stands in for numpy.dtype, numbers only."""
+
+    def __init__(self, code: str = "f8", *_: Any):
+        self.dtype = np.dtype(str(code))
+        if self.dtype.kind not in "biufc":
+            raise pickle.UnpicklingError(f"an array of dtype {code}")
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+def _numpy_scalar(dtype: _Dtype, data: bytes) -> Any:
+    return np.frombuffer(data, dtype.dtype)[0].item()
+
+
+class Array:
+    """Stands in for numpy.ndarray, which a pickle first makes empty and then fills."""
+
+    array: np.ndarray
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        flat = np.frombuffer(data, dtype.dtype)
+        self.array = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+def _reconstruct_array(*_: Any) -> Array:
+    return Array()
+
+
+def _inert(*arguments: Any) -> tuple[Any, ...]:
+    return arguments
+
+
+def _allowed() -> dict[str, Callable[..., Any]]:
+    allowed: dict[str, Callable[..., Any]] = {
+        "collections.OrderedDict": OrderedDict,
+        "builtins.set": set,
+        "dnnlib.util.EasyDict": Bag,
+        "torch_utils.persistence._reconstruct_persistent_obj": _reconstruct_persistent,
+        "torch.storage._load_from_bytes": _load_storage,
+        "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+        "torch._utils._rebuild_parameter": _rebuild_parameter,
+        "torch.Size": tuple,
+        "torch.device": _inert,
+        "torch.nn.modules.container.ModuleList": Module,
+        "torch.nn.modules.container.ModuleDict": Module,
+        "torch.nn.modules.container.Sequential": Module,
+        "numpy.dtype": _Dtype,
+        "numpy.ndarray": Array,
+    }
+    for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        allowed[f"{package}.scalar"] = _numpy_scalar
+        allowed[f"{package}._reconstruct"] = _reconstruct_array
+    for dtype in ("float16", "float32", "float64", "int32", "int64", "bool", "memory_format"):
+        allowed[f"torch.{dtype}"] = _inert
+    return allowed
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO):
+        super().__init__(file)
+        self._allowed = _allowed()
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full not in self._allowed:
+            raise ForbiddenGlobal(full)
+        return self._allowed[full]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("a reference to something outside the file")
+
+
+def load(file: BinaryIO) -> Any:
+    """Read a pickle; modules become `Module`, tensors torch tensors on the CPU.
+
+    Args:
+        file: open for reading in binary mode.
+
+    Returns:
+        The content.
+
+    Raises:
+        ForbiddenGlobal: it asks for a name that is not on the list; nothing was called.
+        Exception: whatever a damaged pickle leads to.
+    """
+    return _Unpickler(file).load()

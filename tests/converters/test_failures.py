@@ -1,0 +1,346 @@
+"""A bad file is refused in one line that says what is wrong, and nothing in it is executed."""
+
+import ast
+import io
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cgjax.errors import UserError
+from converters.__main__ import FAMILIES, convert
+from converters.reading import ZooConfig, read_checkpoint
+from tests.golden_cases import GOLDEN, TOLERANCE, error, load_golden
+
+pytestmark = pytest.mark.torch
+
+# One fixture for every container that a converter knows: family, folder, --set values.
+CASES = {
+    "dcgan_examples_a": ("dcgan", {}),
+    "dcgan_zoo_a": ("dcgan", {}),
+    "pgan_zoo_a": ("pgan", {}),
+    "pgan_zoo_b": ("pgan", {}),
+    "pggan_genforce_a": ("pgan", {}),
+    "pggan_netdissect_a": ("pgan", {}),
+}
+cases = pytest.mark.parametrize("name", CASES)
+
+
+def _load(name):
+    """Read a fixture's checkpoint as torch objects, whatever is in it."""
+    with torch.serialization.safe_globals([(ZooConfig, "models.utils.config.BaseConfig")]):
+        return torch.load(load_golden(name).checkpoint, map_location="cpu", weights_only=True)
+
+
+def _generator(content):
+    """Return the state dict that the converter takes, to be changed in place."""
+    for key in ("avgG", "generator_smooth", "state_dict"):
+        if key in content:
+            return content[key]
+    return content
+
+
+def _write(path, content):
+    # The zoo's config travels as a plain dict, which its own code accepts too.
+    if isinstance(content, dict) and isinstance(content.get("config"), ZooConfig):
+        content = {**content, "config": vars(content["config"])}
+    torch.save(content, path)
+    return path
+
+
+def _refusal(name, path, tmp_path):
+    family, settings = CASES[name]
+    with pytest.raises(UserError) as caught:
+        convert(family, path, tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert os.fspath(path) in message
+    return message
+
+
+def _largest(state):
+    return max(state, key=lambda n: (state[n].ndim > 1, state[n].numel()))
+
+
+@cases
+def test_a_missing_key_is_named(name, tmp_path):
+    content = _load(name)
+    state = _generator(content)
+    removed = list(state)[-1]
+    del state[removed]
+    message = _refusal(name, _write(tmp_path / "f.pth", content), tmp_path)
+    assert removed.replace(".module.", ".") in message
+
+
+@cases
+def test_an_extra_key_is_named(name, tmp_path):
+    content = _load(name)
+    _generator(content)["stray.weight"] = torch.zeros(2)
+    assert "extra stray.weight" in _refusal(name, _write(tmp_path / "f.pth", content), tmp_path)
+
+
+@cases
+def test_a_transposed_weight_is_named(name, tmp_path):
+    content = _load(name)
+    state = _generator(content)
+    # A weight whose first two axes differ, so that the mistake is visible at all.
+    wrong = next(n for n in state if state[n].ndim > 1 and state[n].shape[0] != state[n].shape[1])
+    state[wrong] = state[wrong].transpose(0, 1).contiguous()
+    message = _refusal(name, _write(tmp_path / "f.pth", content), tmp_path)
+    assert "shape" in message or "channels" in message or "rows" in message
+
+
+@cases
+def test_nan_weights_are_named(name, tmp_path):
+    content = _load(name)
+    state = _generator(content)
+    wrong = _largest(state)
+    state[wrong] = torch.full_like(state[wrong], float("nan"))
+    message = _refusal(name, _write(tmp_path / "f.pth", content), tmp_path)
+    assert f"{wrong.replace('.module.', '.')} has NaN" in message
+
+
+def test_every_problem_of_a_file_is_in_the_one_error(tmp_path):
+    content = _load("pgan_zoo_a")
+    state = _generator(content)
+    del state["scaleLayers.1.0.module.bias"]
+    state["stray"] = torch.zeros(1)
+    state["toRGBLayers.2.module.bias"] = torch.full((3,), float("inf"))
+    message = _refusal("pgan_zoo_a", _write(tmp_path / "f.pth", content), tmp_path)
+    for word in ("missing scaleLayers.1.0.bias", "extra stray", "toRGBLayers.2.bias has NaN"):
+        assert word in message
+
+
+@cases
+def test_a_file_of_another_family_is_recognised_and_the_right_command_named(name, tmp_path):
+    family = CASES[name][0]
+    for other in FAMILIES:
+        if other != family:
+            with pytest.raises(UserError, match=f"is not a {other} file.*converters {family}"):
+                convert(other, load_golden(name).checkpoint, tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("keep", [0.02, 0.5, 0.999])
+@pytest.mark.parametrize("name", ["pgan_zoo_a", "pgan_zoo_b"], ids=["zip", "legacy"])
+def test_a_truncated_file_is_refused(family, name, keep, tmp_path):
+    data = load_golden(name).checkpoint.read_bytes()
+    path = tmp_path / "f.pth"
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(UserError, match="damaged"):
+        convert(family, path, tmp_path / "out")
+
+
+def _plain_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hello.txt", "no tensors here")
+
+
+def _foreign_pickle(path):
+    path.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: None, "no such file"),
+        (lambda path: path.write_text("<html>404</html>"), "no torch checkpoint"),
+        (_plain_zip, "no torch checkpoint"),
+        (_foreign_pickle, "is not a .* file|no torch checkpoint"),
+        (lambda path: torch.save([1, 2], path), "is not a"),
+        (lambda path: torch.save({"netD": {"x": torch.zeros(1)}}, path), "is not a"),
+        (lambda path: torch.save({"discriminator": {"l.w": torch.zeros(1)}}, path), "is not a"),
+    ],
+    ids=[
+        "empty", "folder", "missing", "html", "zip", "pickle", "list", "zoo_netD", "discriminator",
+    ],
+)  # fmt: skip
+def test_what_is_no_generator_is_refused(family, make, message, tmp_path):
+    path = tmp_path / "f.pth"
+    make(path)
+    with pytest.raises(UserError, match=message) as caught:
+        convert(family, path, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+class _Malicious:
+    """Pickles to a call of os.system."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+def test_a_malicious_pickle_is_refused_and_runs_nothing(family, form, tmp_path):
+    witness = tmp_path / "executed"
+    content = {"netG": {"x": torch.zeros(1)}, "config": _Malicious(f"touch {witness}")}
+    path = tmp_path / "f.pth"
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(content["config"]))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(UserError, match=r"asks for 'posix.system'.*nothing in it was executed"):
+        convert(family, path, tmp_path / "out")
+    assert not witness.exists()
+    # The same file does run its command where it is simply unpickled: the test can fail.
+    if form == "pickle":
+        pickle.loads(path.read_bytes())
+        assert witness.exists()
+
+
+def test_a_config_whose_class_is_another_global_is_refused(tmp_path):
+    # GLOBAL models.utils.config SomethingElse, called without arguments.
+    path = tmp_path / "f.pth"
+    path.write_bytes(b"\x80\x02cmodels.utils.config\nOther\n)\x81.")
+    with pytest.raises(UserError, match=r"asks for 'models.utils.config.Other'"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["dcgan_zoo_a", "pgan_zoo_a", "pgan_zoo_b"])
+def test_a_pickled_zoo_config_loads_as_plain_values(name):
+    golden = load_golden(name)
+    assert b"models.utils.config" in golden.checkpoint.read_bytes()
+    config = read_checkpoint(golden.checkpoint).content["config"]
+    assert type(config) is dict
+    for key, value in golden.meta["config"].items():
+        assert config[key] == value
+
+
+def test_every_torch_load_in_the_converters_is_weights_only():
+    calls = 0
+    for path in (Path(__file__).parents[2] / "converters").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            call = ast.unparse(node.func)
+            assert call not in ("pickle.load", "pickle.loads"), path
+            if call == "torch.load":
+                calls += 1
+                given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert given.get("weights_only") == "True", path
+                assert given.get("map_location") == "'cpu'", path
+    assert calls
+
+
+def _image_error(gen, golden):
+    z = golden.arrays["z"].reshape(-1, gen.latent_dim)
+    return error(gen.images(z), golden.arrays["image"])
+
+
+def test_a_data_parallel_prefix_is_stripped(tmp_path):
+    content = {f"module.{name}": value for name, value in _load("dcgan_examples_a").items()}
+    gen = convert("dcgan", _write(tmp_path / "f.pth", content), tmp_path / "out")
+    assert _image_error(gen, load_golden("dcgan_examples_a")) < TOLERANCE
+
+
+def test_a_training_run_s_models_are_found_one_level_down(tmp_path):
+    content = {"models": _load("pggan_genforce_a"), "optimizers": {"lr": 0.1}, "iter": 7}
+    gen = convert("pgan", _write(tmp_path / "f.pth", content), tmp_path / "out")
+    assert _image_error(gen, load_golden("pggan_genforce_a")) < TOLERANCE
+
+
+def test_without_the_averaged_copy_the_other_is_taken(tmp_path):
+    content = _load("pgan_zoo_a")
+    del content["avgG"]
+    golden = load_golden("pgan_zoo_a")
+    gen = convert("pgan", _write(tmp_path / "f.pth", content), tmp_path / "out")
+    assert error(gen.images(golden.arrays["z"]), golden.arrays["image_netG"]) < TOLERANCE
+
+
+def test_parameters_and_int64_counters_in_old_files_are_accepted(tmp_path):
+    state = _load("dcgan_examples_a")
+    assert any(value.dtype == torch.int64 for value in state.values())
+    wrapped = OrderedDict(
+        (n, torch.nn.Parameter(v) if v.is_floating_point() else v) for n, v in state.items()
+    )
+    gen = convert("dcgan", _write(tmp_path / "f.pth", wrapped), tmp_path / "out")
+    assert _image_error(gen, load_golden("dcgan_examples_a")) < TOLERANCE
+
+
+def test_half_precision_and_strided_tensors_are_accepted(tmp_path):
+    state = _load("dcgan_examples_a")
+    exact = {n: v.half().float() if v.is_floating_point() else v for n, v in state.items()}
+    odd = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
+    odd = {n: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for n, v in odd.items()}
+    z = np.ones((1, 16), np.float32)
+    images = [
+        convert("dcgan", _write(tmp_path / f"{i}.pth", s), tmp_path / f"out{i}").images(z)
+        for i, s in enumerate((exact, odd))
+    ]
+    np.testing.assert_array_equal(*images)
+
+
+def _command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "converters", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "expected one family"),
+        (("pgam", "--src=a", "--dst=b"), "expected one family"),
+        (("pgan", "--src=a"), "--dst is missing"),
+        (("pgan", "--src=does_not_exist.pth", "--dst=out"), "no such file"),
+        (("pgan", "--src=a", "--dst=b", "--set", "lod"), "expected name=value"),
+        (("pgan", "--sorce=a"), "Unknown command line flag 'sorce'"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_2(arguments, message):
+    done = _command(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_the_command_converts_and_prints_what_it_made(tmp_path):
+    golden = GOLDEN / "pgan_zoo_b"
+    done = _command("pgan", f"--src={golden / 'checkpoint.pth'}", f"--dst={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert "latents of 16, images 16x16x3, layers format, s0_c0" in done.stdout
+    assert sorted(os.listdir(tmp_path / "out")) == ["generator.json", "weights.safetensors"]
+
+
+def test_an_existing_folder_of_something_else_is_not_written_to(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="no folder of converted weights; name another"):
+        convert("pgan", load_golden("pgan_zoo_b").checkpoint, tmp_path)
+    assert os.listdir(tmp_path) == ["precious.txt"]
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="did you mean alpha"):
+        convert("pgan", load_golden("pgan_zoo_b").checkpoint, tmp_path / "o", {"alfa": "0"})
+    with pytest.raises(UserError, match="expected a float"):
+        convert("pgan", load_golden("pgan_zoo_b").checkpoint, tmp_path / "o", {"alpha": "full"})
+
+
+def test_reading_closes_the_file_and_keeps_no_hold_of_it(tmp_path):
+    path = tmp_path / "f.pth"
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(3)}, buffer)
+    path.write_bytes(buffer.getvalue())
+    checkpoint = read_checkpoint(path)
+    path.unlink()
+    np.testing.assert_array_equal(checkpoint.content["a"], np.ones(3, np.float32))

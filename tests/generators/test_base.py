@@ -1,0 +1,116 @@
+"""The public protocol holds for a staged network, and a layer costs only the layers before it."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.generators import base
+from cgjax.generators.base import Generator, PretrainedGenerator, in_batches, layer_index
+from cgjax.generators.families import FAMILIES, build_network
+
+TINY = {
+    "dcgan": {"latent_dim": 6, "widths": [8, 6, 4]},
+    "pgan": {"form": "zoo", "latent_dim": 6, "depths": [8, 6, 4]},
+}
+
+
+def tiny(family: str, **changes: object) -> PretrainedGenerator:
+    return PretrainedGenerator(build_network(family, {**TINY[family], **changes}))
+
+
+@pytest.fixture(scope="module", params=TINY)
+def gen(request):
+    return tiny(request.param)
+
+
+def test_a_converted_network_satisfies_the_protocol(gen):
+    assert isinstance(gen, Generator)
+    z = gen.sample_latents(jax.random.key(1), 3)
+    assert z.shape == (3, gen.latent_dim)
+    assert z.dtype == jnp.float32
+    x = gen.images(z)
+    assert x.shape == (3, gen.image_size, gen.image_size, gen.image_channels)
+    assert x.dtype == jnp.float32
+    h = gen.features(z, gen.layers[1])
+    assert h.ndim == 4
+    assert h.dtype == jnp.float32
+
+
+def test_the_same_key_gives_the_same_latents_and_another_key_others(gen):
+    first, again, other = (gen.sample_latents(jax.random.key(k), 4) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(np.asarray(first - other)).max() > 0.1
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_features_run_only_the_layers_up_to_the_one_asked_for(family, monkeypatch):
+    gen = tiny(family)
+    cls = type(gen.network)
+    stage, ran = cls.stage, []
+    monkeypatch.setattr(cls, "stage", lambda s, i, state: (ran.append(i), stage(s, i, state))[1])
+    monkeypatch.setattr(cls, "end", lambda s, state: pytest.fail("features made an image"))
+    z = gen.sample_latents(jax.random.key(0), 5)  # a batch that no other test has traced
+    for index, layer in enumerate(gen.layers):
+        ran.clear()
+        gen.features(z, layer)
+        assert ran == list(range(index + 1))
+
+
+def test_operations_grow_with_the_layer_and_an_early_one_is_a_small_part(gen):
+    z = jnp.zeros((2, gen.latent_dim))
+
+    def flops(walk, **static):
+        lowered = base._walk.lower(gen._weights, z, {}, walk=walk, graph=gen._graph, **static)
+        return lowered.compile().cost_analysis()["flops"]
+
+    costs = [flops(base.features_, index=i) for i in range(len(gen.layers))]
+    costs.append(flops(base.images_))
+    assert all(a < b for a, b in itertools.pairwise(costs))
+    assert costs[0] < 0.2 * costs[-1]
+
+
+def test_a_layer_can_be_given_by_its_number_counted_from_one(gen):
+    z = gen.sample_latents(jax.random.key(0), 2)
+    np.testing.assert_array_equal(gen.features(z, 1), gen.features(z, gen.layers[0]))
+    assert layer_index(gen.layers, "2") == 1
+
+
+@pytest.mark.parametrize("layer", ["lair1", "0", 0, 99, ""])
+def test_an_unknown_layer_is_refused_naming_those_there_are(gen, layer):
+    with pytest.raises(UserError, match=f"{gen.layers[0]}.*--config.layer="):
+        gen.features(jnp.zeros((1, gen.latent_dim)), layer)
+
+
+def test_latents_of_another_length_are_refused(gen):
+    for z in (jnp.zeros((2, gen.latent_dim + 1)), jnp.zeros(gen.latent_dim)):
+        with pytest.raises(UserError, match=rf"expects \(n, {gen.latent_dim}\)"):
+            gen.images(z)
+
+
+def test_a_keyword_that_the_family_lacks_is_refused_and_none_is_not(gen):
+    z = jnp.zeros((1, gen.latent_dim))
+    with pytest.raises(UserError, match="takes no 'truncation'"):
+        gen.images(z, truncation=0.5)
+    gen.images(z, truncation=None)
+
+
+def test_resuming_from_a_wrong_shape_is_refused(gen):
+    h = gen.features(jnp.zeros((2, gen.latent_dim)), gen.layers[0])
+    with pytest.raises(UserError, match="shape"):
+        gen.resume(h, gen.layers[-1])
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 9])
+def test_in_batches_equals_one_call_whatever_the_number_of_rows(n):
+    x = np.arange(2.0 * n, dtype=np.float32).reshape(n, 2)
+    np.testing.assert_array_equal(in_batches(lambda b: b * 2 + 1, x, 4), x * 2 + 1)
+
+
+def test_an_unknown_family_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match="did you mean 'pgan'"):
+        build_network("pgam", {})
+    assert set(TINY) <= set(FAMILIES)

@@ -50,7 +50,7 @@ def contact_sheet(
     left = 12 + max(int(font.getlength(line)) for t in row_labels for line in t.split("\n"))
     top = TEXT + 9 if column_labels else GAP
     # Small images are doubled until they can be seen.
-    zoom = max(1, 64 // size)
+    zoom = max(1, 128 // size)
     cell = size * zoom + GAP
     sheet = Image.new("RGB", (left + columns * cell, top + len(rows) * cell), "white")
     draw = ImageDraw.Draw(sheet)
@@ -77,7 +77,7 @@ def scatter(
     Args:
         panels: (title, coordinates) pairs.
         labels: (n,) cluster ids.
-        names: a legend entry for each cluster.
+        names: a legend entry for each cluster; line ends become spaces.
         size: width of a panel in pixels.
 
     Returns:
@@ -98,7 +98,7 @@ def scatter(
             x, y = x0 + 8 + x, top + size - 16 - y
             draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=COLOURS[c % len(COLOURS)] + "90")
     x = border
-    for c, name in enumerate(names):
+    for c, name in enumerate(n.replace("\n", ", ") for n in names):
         draw.ellipse((x, TEXT + 14, x + 8, TEXT + 22), fill=COLOURS[c % len(COLOURS)])
         draw.text((x + 12, TEXT + 10), name, "black", font)
         x += 26 + int(font.getlength(name))

@@ -101,16 +101,24 @@ def main(argv: Sequence[str]) -> None:
         logging.info("%s, jax %s, in %s", devices, jax.__version__, pipeline.run.folder.root)
         if _MODE.value == "run":
             pipeline.run_all()
-        elif _MODE.value == "evaluate":
-            pipeline.evaluate(again=True)
-        pipeline.report()
-        summary = json.loads(pipeline.run.folder.summary.read_text())
-        for name, numbers in summary["samplers"].items():
-            print(
-                f"{name}: membership {numbers['membership']}, frechet {numbers['frechet']}, "
-                f"floor {numbers['frechet_floor']}"
-            )
+        else:
+            if _MODE.value == "evaluate":
+                pipeline.evaluate(again=True)
+            pipeline.report()
+        print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
         print(f"report: {pipeline.run.folder.report / 'index.html'}")
+
+
+def summary_table(summary: Mapping[str, Any]) -> str:
+    """Lay out a summary's samplers as text, one line a sampler and cluster."""
+    columns = ("membership", "acceptance", "frechet", "frechet_verified", "frechet_floor")
+    columns += ("norm_ratio", "effective_rank")
+    lines = [f"{'sampler':<12}{'cluster':>8}" + "".join(f"{c:>18}" for c in columns)]
+    for name, numbers in summary["samplers"].items():
+        for c in range(summary["num_clusters"]):
+            values = "".join(f"{numbers[column][c]:>18.3f}" for column in columns)
+            lines.append(f"{name:<12}{c:>8}{values}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

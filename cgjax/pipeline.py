@@ -166,7 +166,7 @@ class Pipeline:
 
     def _draw_means(self, made: clusters.Clusters, shape: tuple[int, ...]) -> None:
         bound = self.run.bound
-        columns = ["mean image", "image of the mean feature"]
+        columns = ["mean image", "of mean feature"]
         rows = []
         for c in range(made.num):
             z = made.latents[made.labels == c][:MEAN_IMAGES]

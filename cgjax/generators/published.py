@@ -1,0 +1,103 @@
+"""What is published: names, files, addresses, hashes. Data only; `registry` acts on it.
+
+The authors' licences are stated as the repositories state them; a file whose repository says
+nothing of its weights says so here too. A hash prefix is the one in the file's own name, the
+torch.hub convention; the full SHA-256 of what was downloaded goes into the converted folder.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """One published checkpoint.
+
+    Attributes:
+        family: the converter that reads it.
+        file: the file's name.
+        image_size: height and width of its images.
+        licence: what is known of the weights' licence.
+        source: where it comes from, in words.
+        address: where it can be downloaded; empty if only a share link without a hash exists.
+        sha256_prefix: how its SHA-256 begins; empty if not published.
+        companions: further files it needs beside it: (address, name to store it under).
+        settings: `--set` values of the converter.
+    """
+
+    family: str
+    file: str
+    image_size: int
+    licence: str
+    source: str
+    address: str = ""
+    sha256_prefix: str = ""
+    companions: tuple[tuple[str, str], ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+_GAN_ZOO = "https://dl.fbaipublicfiles.com/gan_zoo/"
+_ZOO_LICENCE = "BSD-3-Clause (pytorch_GAN_zoo); the training images have terms of their own"
+_GENFORCE = "the model zoo of github.com/genforce/genforce"
+_GENFORCE_LICENCE = (
+    "code MIT (genforce); weights after NVIDIA's, CC BY-NC 4.0 or NVIDIA Source Code License: "
+    "not for commercial use"
+)
+_BIGGAN = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
+_BIGGAN_LICENCE = "code MIT (pytorch-pretrained-BigGAN); weights after DeepMind's TF Hub modules"
+
+
+def _zoo(family: str, path: str, image_size: int) -> Published:
+    file = path.rsplit("/", 1)[1]
+    return Published(
+        family,
+        file,
+        image_size,
+        _ZOO_LICENCE,
+        "github.com/facebookresearch/pytorch_GAN_zoo",
+        address=_GAN_ZOO + path,
+        sha256_prefix=file.removesuffix(".pth").rsplit("-", 1)[1],
+    )
+
+
+def _genforce(family: str, prefix: str, key: str) -> tuple[str, Published]:
+    size = int(next(digits for digits in ("1024", "512", "256") if key.endswith(digits)))
+    entry = Published(family, f"{prefix}_{key}.pth", size, _GENFORCE_LICENCE, _GENFORCE)
+    return f"{family}_{key}", entry
+
+
+def _biggan(size: int) -> Published:
+    return Published(
+        "biggan",
+        f"biggan-deep-{size}-pytorch_model.bin",
+        size,
+        _BIGGAN_LICENCE,
+        "github.com/huggingface/pytorch-pretrained-BigGAN",
+        address=f"{_BIGGAN}biggan-deep-{size}-pytorch_model.bin",
+        companions=((f"{_BIGGAN}biggan-deep-{size}-config.json", "config.json"),),
+    )
+
+
+_PGAN = """celebahq1024 bedroom256 livingroom256 diningroom256 kitchen256 church256 tower256
+bridge256 restaurant256 classroom256 conferenceroom256 person256 cat256 dog256 bird256 horse256
+sheep256 cow256 car256 bicycle256 motorbike256 bus256 train256 boat256 airplane256 bottle256
+chair256 pottedplant256 tvmonitor256 diningtable256 sofa256"""
+
+_STYLEGAN = """ffhq1024 celebahq1024 bedroom256 cat256 car512 ffhq256 ffhq512 celeba_partial256
+livingroom256 diningroom256 kitchen256 apartment256 church256 tower256 bridge256 restaurant256
+classroom256 conferenceroom256 animeface512 animeportrait512 artface512"""
+
+_STYLEGAN2 = "ffhq1024 church256 cat256 horse256 car512"
+
+PUBLISHED: dict[str, Published] = {
+    "pgan_celebahq256": _zoo("pgan", "PGAN/celebaHQ_s6_i80000-6196db68.pth", 256),
+    "pgan_celebahq512": _zoo("pgan", "PGAN/celebaHQ16_december_s7_i96000-9c72988c.pth", 512),
+    "pgan_celeba128": _zoo("pgan", "PGAN/celebaCropped_s5_i83000-2b0acc76.pth", 128),
+    "pgan_dtd128": _zoo("pgan", "PGAN/testDTD_s5_i96000-04efa39f.pth", 128),
+    # The hub's docstring says 1024 pixels; the file's own config decides.
+    "stylegan_ffhq": _zoo("stylegan", "StyleGAN/FFHQ_styleGAN-7cbdec00.pth", 1024),
+    **{f"biggan_deep_{size}": _biggan(size) for size in (128, 256, 512)},
+    **dict(_genforce("pgan", "pggan", key) for key in _PGAN.split()),
+    **dict(_genforce("stylegan", "stylegan", key) for key in _STYLEGAN.split()),
+    **dict(_genforce("stylegan2", "stylegan2", key) for key in _STYLEGAN2.split()),
+}

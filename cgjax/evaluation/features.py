@@ -7,7 +7,7 @@ and only its Frechet distance may be called FID.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 
 from cgjax.errors import UserError
+from cgjax.evaluation import inception
 from cgjax.evaluation._rows import BLOCK_ROWS, as_rows
 
 # Up to this many rows (or columns, if fewer) the Gram matrix is decomposed exactly; beyond it,
@@ -223,6 +224,28 @@ def _batches(array: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
         yield array[first : first + size]
 
 
+def as_colour_images(images: ArrayLike) -> NDArray[np.float32]:
+    """Return (n, h, w, 3) float32 of finite images; grey ones are repeated to three channels."""
+    array = np.asarray(images, np.float32)
+    if array.ndim != 4 or array.shape[-1] not in (1, 3):
+        raise UserError(f"images have shape {array.shape}; expected (n, h, w, 3) or (n, h, w, 1)")
+    if not np.isfinite(array).all():
+        raise UserError("the images hold NaN or infinities; expected numbers in [-1, 1]")
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
+
+
+def _padded_batches(
+    function: Callable[[jax.Array], jax.Array], images: NDArray[np.float32], size: int
+) -> NDArray[np.float32]:
+    """Apply a function batch by batch; the last is padded, so that one shape is compiled."""
+    parts = []
+    for part in _batches(images, size):
+        padded = np.zeros((size, *part.shape[1:]), np.float32)
+        padded[: len(part)] = part
+        parts.append(np.asarray(function(jnp.asarray(padded)))[: len(part)])
+    return np.concatenate(parts)
+
+
 class RandomCnn:
     """A convolutional network with fixed random weights: crude, but local, and the same everywhere.
 
@@ -275,35 +298,34 @@ class RandomCnn:
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return (n, 2 * sum(widths)); grey images are repeated to three channels."""
-        images = np.asarray(batch, np.float32)
-        if images.ndim != 4 or images.shape[-1] not in (1, 3):
-            raise UserError(
-                f"images have shape {images.shape}; expected (n, h, w, 3) or (n, h, w, 1)"
-            )
-        if images.shape[-1] == 1:
-            images = np.repeat(images, 3, axis=-1)
-        parts = []
-        for part in _batches(images, self.batch_size):
-            # The last batch is padded, so that one shape is compiled and no row depends on its
-            # batch.
-            padded = np.zeros((self.batch_size, *part.shape[1:]), np.float32)
-            padded[: len(part)] = part
-            parts.append(np.asarray(self._forward(self.kernels, jnp.asarray(padded)))[: len(part)])
-        return np.concatenate(parts)
+        return _padded_batches(
+            lambda part: self._forward(self.kernels, part), as_colour_images(batch), self.batch_size
+        )
 
 
 class InceptionPool3:
-    """Inception-v3's 2,048 pooled features, from a converted file that the user names."""
+    """Inception-v3's 2,048 pooled features, from a file that the user names: the only FID.
+
+    Images are rounded to 8 bits first, as if they had been saved and read again. FID wants at least
+    2,048 rows on each side, published tables 10,000 or 50,000.
+
+    Args:
+      path: safetensors with the tensors of pytorch-fid's Inception under their own names.
+      batch_size: images a call.
+    """
 
     input: Literal["images", "latents"] = "images"
     name = "inception_pool3"
 
-    def __init__(self, path: str | Path) -> None:
-        raise UserError(
-            f"Inception features from {str(path)!r} are not built in; give a `module:function` "
-            "extractor, or use pca_pixels, random_cnn or generator_layer (call none of those FID)"
-        )
+    def __init__(self, path: str | Path, batch_size: int = 32) -> None:
+        self._weights = inception.load_weights(path)
+        self._forward = jax.jit(inception.pool3)
+        self.batch_size = batch_size
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
-        """Return (n, 2048)."""
-        raise NotImplementedError
+        """Return (n, 2048); grey images are repeated to three channels."""
+        images = as_colour_images(batch)
+        levels = np.floor((np.clip(images, -1, 1) + 1) * 127.5 + 0.5) / 127.5 - 1
+        return _padded_batches(
+            lambda part: self._forward(self._weights, part), levels, self.batch_size
+        )

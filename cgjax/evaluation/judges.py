@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
+from cgjax.evaluation.features import as_colour_images
 
 Judgement = dict[str, NDArray[np.float64]]
 
@@ -42,16 +43,6 @@ class Judge(Protocol):
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
         """Return (n,) float64 per attribute, NaN where it cannot tell."""
-
-
-def as_images(images: ArrayLike) -> NDArray[np.float32]:
-    """Return (n, h, w, 3) float32 of finite images; grey ones are repeated to three channels."""
-    array = np.asarray(images, np.float32)
-    if array.ndim != 4 or array.shape[-1] not in (1, 3):
-        raise UserError(f"images have shape {array.shape}; expected (n, h, w, 3) or (n, h, w, 1)")
-    if not np.isfinite(array).all():
-        raise UserError("the images hold NaN or infinities; expected numbers in [-1, 1]")
-    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
 
 
 def _import_extra(module: str, package: str, judge: str) -> Any:
@@ -124,7 +115,7 @@ class FaceMesh:
           unit, smaller is nearer. (n,) float64: probability of a face; without one the mesh means
           nothing.
         """
-        wide = as_images(images)
+        wide = as_colour_images(images)
         points = np.empty((len(wide), 468, 3), np.float32)
         scores = np.empty(len(wide), np.float64)
         step = len(self._interpreters)
@@ -190,7 +181,7 @@ class AgeGender:
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
         """Judge (n, h, w, c) images in [-1, 1]."""
-        wide = as_images(images)
+        wide = as_colour_images(images)
         points, face = self._mesh.landmarks(wide)
         pixels = np.clip((wide + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
         height, width = wide.shape[1:3]
@@ -215,7 +206,7 @@ class AgeGender:
 
 def _luma(images: ArrayLike) -> NDArray[np.float64]:
     """Return Rec. 709 luma (n, h, w) in [0, 1]."""
-    unit = (np.clip(as_images(images).astype(np.float64), -1, 1) + 1) / 2
+    unit = (np.clip(as_colour_images(images).astype(np.float64), -1, 1) + 1) / 2
     return unit @ np.array([0.2126, 0.7152, 0.0722])
 
 
@@ -269,7 +260,7 @@ class FunctionJudge:
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
         """Judge (n, h, w, c) images in [-1, 1], and check what came back."""
-        wide = as_images(images)
+        wide = as_colour_images(images)
         judged = self.function(wide)
         if not isinstance(judged, Mapping):
             judged = {self.attributes[0]: judged}

@@ -1,0 +1,264 @@
+"""Inception-v3 up to its pooled 2,048 features, in the variant that FID is defined by.
+
+The network of [Szegedy et al. 2016] as the 2015 TensorFlow graph has it, whose average pools leave
+the padding out and whose last block takes a maximum; the PyTorch port of that graph names its
+tensors `Mixed_5b.branch1x1.conv.weight` and so on, and a file with these names is what is read
+here. No weights are shipped.
+
+Kernel sizes come with the tensors; every convolution of stride 1 inside the mixed blocks keeps its
+size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from cgjax.errors import UserError
+
+Weights = dict[str, tuple[Array, Array]]
+"""Per convolution its kernel (h, w, in, out), batch norm folded in, and its bias (out,)."""
+
+SIZE = 299
+BATCH_NORM_EPSILON = 1e-3
+SOURCE = "pt_inception-2015-12-05-6726825d.pth"
+HOW = (
+    f"FID needs the tensors of {SOURCE} (pytorch-fid's; its SHA-256 begins with 6726825d) as "
+    "safetensors under their own names: torch.load(FILE, weights_only=True), then "
+    "safetensors.torch.save_file"
+)
+
+# Every convolution as (name,) kernel height, kernel width, channels in, channels out.
+_STEM = (
+    ("Conv2d_1a_3x3", 3, 3, 3, 32),
+    ("Conv2d_2a_3x3", 3, 3, 32, 32),
+    ("Conv2d_2b_3x3", 3, 3, 32, 64),
+    ("Conv2d_3b_1x1", 1, 1, 64, 80),
+    ("Conv2d_4a_3x3", 3, 3, 80, 192),
+)
+
+
+def _block_a(width: int, pool: int) -> dict[str, tuple[int, int, int, int]]:
+    return {
+        "branch1x1": (1, 1, width, 64),
+        "branch5x5_1": (1, 1, width, 48),
+        "branch5x5_2": (5, 5, 48, 64),
+        "branch3x3dbl_1": (1, 1, width, 64),
+        "branch3x3dbl_2": (3, 3, 64, 96),
+        "branch3x3dbl_3": (3, 3, 96, 96),
+        "branch_pool": (1, 1, width, pool),
+    }
+
+
+def _block_b(width: int) -> dict[str, tuple[int, int, int, int]]:
+    return {
+        "branch3x3": (3, 3, width, 384),
+        "branch3x3dbl_1": (1, 1, width, 64),
+        "branch3x3dbl_2": (3, 3, 64, 96),
+        "branch3x3dbl_3": (3, 3, 96, 96),
+    }
+
+
+def _block_c(inner: int) -> dict[str, tuple[int, int, int, int]]:
+    return {
+        "branch1x1": (1, 1, 768, 192),
+        "branch7x7_1": (1, 1, 768, inner),
+        "branch7x7_2": (1, 7, inner, inner),
+        "branch7x7_3": (7, 1, inner, 192),
+        "branch7x7dbl_1": (1, 1, 768, inner),
+        "branch7x7dbl_2": (7, 1, inner, inner),
+        "branch7x7dbl_3": (1, 7, inner, inner),
+        "branch7x7dbl_4": (7, 1, inner, inner),
+        "branch7x7dbl_5": (1, 7, inner, 192),
+        "branch_pool": (1, 1, 768, 192),
+    }
+
+
+def _block_d() -> dict[str, tuple[int, int, int, int]]:
+    return {
+        "branch3x3_1": (1, 1, 768, 192),
+        "branch3x3_2": (3, 3, 192, 320),
+        "branch7x7x3_1": (1, 1, 768, 192),
+        "branch7x7x3_2": (1, 7, 192, 192),
+        "branch7x7x3_3": (7, 1, 192, 192),
+        "branch7x7x3_4": (3, 3, 192, 192),
+    }
+
+
+def _block_e(width: int) -> dict[str, tuple[int, int, int, int]]:
+    return {
+        "branch1x1": (1, 1, width, 320),
+        "branch3x3_1": (1, 1, width, 384),
+        "branch3x3_2a": (1, 3, 384, 384),
+        "branch3x3_2b": (3, 1, 384, 384),
+        "branch3x3dbl_1": (1, 1, width, 448),
+        "branch3x3dbl_2": (3, 3, 448, 384),
+        "branch3x3dbl_3a": (1, 3, 384, 384),
+        "branch3x3dbl_3b": (3, 1, 384, 384),
+        "branch_pool": (1, 1, width, 192),
+    }
+
+
+BLOCKS = {
+    "Mixed_5b": _block_a(192, 32),
+    "Mixed_5c": _block_a(256, 64),
+    "Mixed_5d": _block_a(288, 64),
+    "Mixed_6a": _block_b(288),
+    "Mixed_6b": _block_c(128),
+    "Mixed_6c": _block_c(160),
+    "Mixed_6d": _block_c(160),
+    "Mixed_6e": _block_c(192),
+    "Mixed_7a": _block_d(),
+    "Mixed_7b": _block_e(1280),
+    "Mixed_7c": _block_e(2048),
+}
+
+
+def expected_shapes() -> dict[str, tuple[int, ...]]:
+    """Return every tensor a file must hold, by its PyTorch name and shape."""
+    convolutions = {name: shape for name, *shape in _STEM}
+    for block, branches in BLOCKS.items():
+        convolutions |= {f"{block}.{branch}": list(shape) for branch, shape in branches.items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (height, width, inputs, outputs) in convolutions.items():
+        shapes[f"{name}.conv.weight"] = (outputs, inputs, height, width)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.bn.{part}"] = (outputs,)
+    return shapes
+
+
+def fold(tensors: Mapping[str, np.ndarray]) -> Weights:
+    """Fold each batch norm into its convolution and turn the kernels to (h, w, in, out).
+
+    Raises:
+        UserError: naming all missing and mis-shaped tensors.
+    """
+    shapes = expected_shapes()
+    missing = [name for name in shapes if name not in tensors]
+    odd = [
+        f"{name} has shape {tensors[name].shape}, not {shape}"
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if missing or odd:
+        listed = "; ".join([*(f"{name} is missing" for name in missing), *odd][:4])
+        raise UserError(f"not Inception's tensors ({len(missing + odd)} wrong: {listed}); {HOW}")
+    weights = {}
+    for name in (n.removesuffix(".conv.weight") for n in shapes if n.endswith(".conv.weight")):
+        kernel, *norm = (
+            np.asarray(tensors[f"{name}.{part}"], np.float64)
+            for part in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+        )
+        gain, bias, mean, variance = norm
+        scale = gain / np.sqrt(variance + BATCH_NORM_EPSILON)
+        folded = kernel.transpose(2, 3, 1, 0) * scale
+        weights[name] = (
+            jnp.asarray(folded, jnp.float32),
+            jnp.asarray(bias - mean * scale, jnp.float32),
+        )
+    return weights
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Read a safetensors file with the PyTorch names.
+
+    Raises:
+        UserError: no such file, not safetensors, or not these tensors.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no file {path}; {HOW}")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"{path} is not a safetensors file ({error}); {HOW}") from error
+    return fold(tensors)
+
+
+def _pool_max(x: Array, stride: int, padding: str) -> Array:
+    return jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, stride, stride, 1), padding
+    )
+
+
+def _pool_mean(x: Array) -> Array:
+    """3x3, stride 1, the mean of what lies inside the image."""
+    window, stride = (1, 3, 3, 1), (1, 1, 1, 1)
+    total = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, stride, "SAME")
+    ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+    return total / jax.lax.reduce_window(ones, 0.0, jax.lax.add, window, stride, "SAME")
+
+
+def pool3(weights: Weights, images: Float[Array, "n h w 3"]) -> Float[Array, "n 2048"]:
+    """Return the pooled features of images in [-1, 1], resized to 299 x 299 without antialias."""
+
+    def conv(name: str, x: Array, stride: int = 1, padding: str = "SAME") -> Array:
+        kernel, bias = weights[name]
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        return jax.nn.relu(y + bias[None, None, None, :])
+
+    def chain(block: str, prefix: str, x: Array, num: int, *, last_stride: int = 1) -> Array:
+        for i in range(1, num + 1):
+            halves = i == num and last_stride == 2
+            x = conv(f"{block}.{prefix}_{i}", x, *((2, "VALID") if halves else ()))
+        return x
+
+    def join(*branches: Array) -> Array:
+        return jnp.concatenate(branches, axis=-1)
+
+    x = jax.image.resize(images, (images.shape[0], SIZE, SIZE, 3), "linear", antialias=False)
+    x = conv("Conv2d_1a_3x3", x, 2, "VALID")
+    x = conv("Conv2d_2a_3x3", x, 1, "VALID")
+    x = _pool_max(conv("Conv2d_2b_3x3", x), 2, "VALID")
+    x = conv("Conv2d_4a_3x3", conv("Conv2d_3b_1x1", x), 1, "VALID")
+    x = _pool_max(x, 2, "VALID")
+    for b in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
+        x = join(
+            conv(f"{b}.branch1x1", x),
+            chain(b, "branch5x5", x, 2),
+            chain(b, "branch3x3dbl", x, 3),
+            conv(f"{b}.branch_pool", _pool_mean(x)),
+        )
+    x = join(
+        conv("Mixed_6a.branch3x3", x, 2, "VALID"),
+        chain("Mixed_6a", "branch3x3dbl", x, 3, last_stride=2),
+        _pool_max(x, 2, "VALID"),
+    )
+    for b in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
+        x = join(
+            conv(f"{b}.branch1x1", x),
+            chain(b, "branch7x7", x, 3),
+            chain(b, "branch7x7dbl", x, 5),
+            conv(f"{b}.branch_pool", _pool_mean(x)),
+        )
+    x = join(
+        chain("Mixed_7a", "branch3x3", x, 2, last_stride=2),
+        chain("Mixed_7a", "branch7x7x3", x, 4, last_stride=2),
+        _pool_max(x, 2, "VALID"),
+    )
+    for b in ("Mixed_7b", "Mixed_7c"):
+        wide, deep = chain(b, "branch3x3", x, 1), chain(b, "branch3x3dbl", x, 2)
+        # The graph's last block takes the maximum where all others take the mean.
+        pooled = _pool_mean(x) if b == "Mixed_7b" else _pool_max(x, 1, "SAME")
+        x = join(
+            conv(f"{b}.branch1x1", x),
+            conv(f"{b}.branch3x3_2a", wide),
+            conv(f"{b}.branch3x3_2b", wide),
+            conv(f"{b}.branch3x3dbl_3a", deep),
+            conv(f"{b}.branch3x3dbl_3b", deep),
+            conv(f"{b}.branch_pool", pooled),
+        )
+    return x.mean(axis=(1, 2))

@@ -1,0 +1,74 @@
+"""Inception's features equal the reference network's on the same random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cgjax.errors import UserError
+from cgjax.evaluation import inception
+from cgjax.evaluation.features import FeatureExtractor, InceptionPool3
+
+# Pooled features of pytorch-fid 0.3.0's network (its blocks on torchvision 0.28's inception_v3,
+# torch 2.13, CPU) with the weights and images below. (2, 2048) float32.
+REFERENCE = Path(__file__).parent / "inception_reference.npy"
+
+
+def random_tensors() -> dict[str, np.ndarray]:
+    tensors = {}
+    for name, shape in inception.expected_shapes().items():
+        stream = np.random.RandomState(sum(map(ord, name)))
+        if name.endswith("conv.weight"):
+            value = stream.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        elif name.endswith("running_var"):
+            value = 0.5 + stream.uniform(size=shape)
+        elif name.endswith("bn.weight"):
+            value = 1 + 0.2 * stream.standard_normal(shape)
+        else:
+            value = 0.2 * stream.standard_normal(shape)
+        tensors[name] = value.astype(np.float32)
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("inception") / "inception.safetensors"
+    # What the published file holds besides: the classifier and the counters.
+    extra = {"fc.weight": np.zeros((1008, 2048), np.float32), "fc.bias": np.zeros(1008, np.float32)}
+    save_file(random_tensors() | extra, path)
+    return path
+
+
+@pytest.mark.slow
+def test_features_equal_the_reference_networks(weights_file):
+    images = np.random.RandomState(0).uniform(-1, 1, size=(2, 40, 40, 3))
+    extractor = InceptionPool3(weights_file, batch_size=2)
+    assert isinstance(extractor, FeatureExtractor)
+    assert extractor.name == "inception_pool3"
+    want = np.load(REFERENCE)
+    got = extractor(images.astype(np.float32))
+    # 48 layers of float32 sums in another order, batch norm folded: 1e-4 of the features' spread.
+    np.testing.assert_allclose(got, want, atol=1e-4 * want.std())
+
+
+def test_a_missing_file_says_which_is_wanted_and_how(tmp_path):
+    with pytest.raises(UserError, match=r"no file .*pt_inception-2015-12-05-6726825d\.pth"):
+        InceptionPool3(tmp_path / "none.safetensors")
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
+    (tmp_path / "odd").write_bytes(b"PK\x03\x04 a torch file")
+    with pytest.raises(UserError, match="is not a safetensors file"):
+        InceptionPool3(tmp_path / "odd")
+
+
+def test_missing_and_misshapen_tensors_are_named():
+    shapes = inception.expected_shapes()
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    del tensors["Mixed_7c.branch_pool.bn.bias"]
+    tensors["Conv2d_1a_3x3.conv.weight"] = np.zeros((32, 3, 5, 5), np.float32)
+    with pytest.raises(
+        UserError, match=r"2 wrong: Mixed_7c\.branch_pool\.bn\.bias is missing; Conv2d_1a.*5, 5"
+    ):
+        inception.fold(tensors)

@@ -58,7 +58,7 @@ def load_clusters(path: Path) -> Clusters:
     if not path.is_file():
         raise UserError(f"{path} is not there yet; run the experiment first (--mode=run)")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             return Clusters(**{name: arrays[name] for name in Clusters._fields})
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(

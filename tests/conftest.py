@@ -7,11 +7,11 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 
-import socket  # noqa: E402
-from pathlib import Path  # noqa: E402
+import socket
+from pathlib import Path
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
 
-State = dict[str, Array]
+State = dict[str, Any]
 """What travels between layers: "h", the current activation, and whatever else a family carries."""
 
 Inputs = dict[str, Any]
@@ -277,7 +277,7 @@ class PretrainedGenerator:
         h = jnp.asarray(h, jnp.float32)
         n = h.shape[0] if h.ndim else 0
         inputs = self.network.resolve(n, **keywords)
-        expected = self._activation_shape(index, inputs)
+        expected = self._activation_shape(index, n, inputs)
         if h.shape[1:] != expected and not self.network.takes(h, index):
             raise UserError(
                 f"the activation has shape {h.shape}; {self.layers[index]} has (n, "
@@ -307,10 +307,9 @@ class PretrainedGenerator:
         inputs = self.network.resolve(z.shape[0], **keywords)
         return _walk(self._weights, z, inputs, walk=images_, graph=self._graph)
 
-    def _activation_shape(self, index: int, inputs: Inputs) -> tuple[int, ...]:
+    def _activation_shape(self, index: int, n: int, inputs: Inputs) -> tuple[int, ...]:
         """Return the shape of a layer's activation without the rows; nothing is computed."""
         if index not in self._shapes:
-            n = next((len(v) for v in inputs.values() if getattr(v, "ndim", 0) == 2), 1)
             z = jax.ShapeDtypeStruct((n, self.latent_dim), jnp.float32)
             walk = functools.partial(features_, self.network, index=index)
             self._shapes[index] = tuple(jax.eval_shape(walk, z, inputs).shape[1:])

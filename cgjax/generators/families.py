@@ -18,6 +18,9 @@ from cgjax.generators.base import StagedNetwork
 FAMILIES = {
     "dcgan": "cgjax.generators.dcgan:DCGAN",
     "pgan": "cgjax.generators.pgan:PGAN",
+    "stylegan": "cgjax.generators.stylegan:StyleGAN",
+    "stylegan2": "cgjax.generators.stylegan2:StyleGAN2",
+    "biggan": "cgjax.generators.biggan:BigGAN",
 }
 
 

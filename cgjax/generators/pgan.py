@@ -110,7 +110,9 @@ class PGAN(StagedNetwork):
         """One convolution with its leaky ReLU, or one pixel norm."""
         step, is_norm = self._steps[index]
         if is_norm:
-            return self._keep_for_blend(step, state | {"h": pixel_norm(state["h"])})
+            return state | {"h": pixel_norm(state["h"])}
+        if self.blend and step == self._last_resolution:
+            state = state | {"previous": self.to_image(state["h"], len(self.to_rgb) - 2)}
         if step == 0:
             h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.dense[...])
             bias = self.dense_bias[...]
@@ -120,15 +122,12 @@ class PGAN(StagedNetwork):
             h = convolution(state["h"], self.kernels[step - 1][...])
             h = h + self.biases[step - 1][...][None, None, None]
         h = leaky_relu(h, self.leak)
-        if self.form == "zoo":
-            return self._keep_for_blend(step, state | {"h": pixel_norm(h)})
-        return state | {"h": h}
+        return state | {"h": pixel_norm(h) if self.form == "zoo" else h}
 
-    def _keep_for_blend(self, step: int, state: State) -> State:
-        # The image of the resolution before the last is made from its last, pixel-normed features.
-        if self.blend and step == len(self.plan) - 2:
-            return state | {"previous": self.to_image(state["h"], len(self.to_rgb) - 2)}
-        return state
+    @property
+    def _last_resolution(self) -> int:
+        """The step with the first convolution of the last resolution."""
+        return len(self.plan) - 1
 
     def to_image(self, h: Float[Array, "n s s i"], k: int) -> Float[Array, "n s s c"]:
         """Turn the pixel-normed features of resolution 4 * 2**k into an image of that size."""
@@ -146,13 +145,8 @@ class PGAN(StagedNetwork):
 
     def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
         """Resume from any layer, unless the image blends in features that lie before it."""
-        step, is_norm = self._steps[index]
-        if not self.blend or step < len(self.plan) - 2:
+        if not self.blend or self._steps[index][0] < self._last_resolution:
             return {"h": h}
-        if step == len(self.plan) - 2:
-            return (
-                self._keep_for_blend(step, {"h": h}) if is_norm or self.form == "zoo" else {"h": h}
-            )
         raise UserError(
             f"cannot resume from {self.layers[index]!r}: this checkpoint blends in the image of "
             f"the resolution before (blend={self.blend:g}); resume from an earlier layer"

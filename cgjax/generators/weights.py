@@ -102,7 +102,7 @@ def save_generator(
     folder = Path(folder)
     check_arrays(named_arrays(abstract_network(family, architecture)), arrays, str(source["name"]))
     with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused below
-        stored = {name: np.ascontiguousarray(value, dtype) for name, value in arrays.items()}
+        stored = {name: np.asarray(value, dtype, order="C") for name, value in arrays.items()}
     for name, value in stored.items():
         if not np.isfinite(value).all():
             raise UserError(f"{name} does not fit {np.dtype(dtype)}; use --dtype=float32")

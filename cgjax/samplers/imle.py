@@ -288,7 +288,8 @@ def _step(
     if axis_name is not None:
         # The loss of all devices is the sum of theirs, each already divided by the whole count.
         loss, gradient = jax.lax.psum((loss, gradient), axis_name)
-    update, optimizer = sampler.optimizer.update(gradient, optimizer, mapping.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+        update, optimizer = sampler.optimizer.update(gradient, optimizer, mapping.params)
     params = optax.apply_updates(mapping.params, jax.tree.map(lambda u: -rate * u, update))
     return (MappingState(params, stats), optimizer), loss
 

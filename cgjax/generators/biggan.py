@@ -1,0 +1,286 @@
+"""BigGAN-deep [Brock et al. 2019], as Hugging Face's pytorch-pretrained-BigGAN computes it.
+
+The latent and the class embedding, side by side, are the condition that every batch norm reads.
+Spectral norms are baked into the weights when a checkpoint is converted. Layers are `gen_z` (the
+first dense layer, a vector), `layers_00`, `layers_01`, ...: the residual blocks and, between two of
+them, the attention.
+
+The batch norms' statistics depend on the truncation t: they are stored for t = 0, 0.02, ..., 1.
+Between two of them the reference interpolates with the weights exchanged, and looks the row up in
+double precision; both are reproduced, since the published images are made so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.errors import UserError
+from cgjax.generators.base import Inputs, StagedNetwork, State, buffer, parameter
+from cgjax.generators.conditions import class_vectors, imagenet_names
+from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
+
+REDUCTION = 4
+"""How many times narrower the inside of a residual block is than its input."""
+
+
+class Statistics(nnx.Module):
+    """Means and variances of one batch norm for every stored truncation."""
+
+    def __init__(self, num_stats: int, width: int):
+        self.means = buffer(num_stats, width, std=0.1)
+        self.variances = buffer(num_stats, width, mean=1.0)
+
+    def normalize(self, x: Array, inputs: Inputs, eps: float) -> Array:
+        """Subtract the mean and divide by the deviation that belong to the truncation."""
+        rows, weights = inputs["rows"], inputs["row_weights"]
+        mean, variance = (weights @ table[...][rows] for table in (self.means, self.variances))
+        return (x - mean[None, None, None]) * jax.lax.rsqrt(variance + eps)[None, None, None]
+
+
+class ConditionalNorm(nnx.Module):
+    """Batch norm whose scale and shift are linear in the condition."""
+
+    def __init__(self, num_stats: int, width: int, condition_dim: int):
+        self.statistics = Statistics(num_stats, width)
+        self.scale = parameter(condition_dim, width, std=0.1 * condition_dim**-0.5)
+        self.offset = parameter(condition_dim, width, std=0.1 * condition_dim**-0.5)
+
+    def __call__(self, x: Array, inputs: Inputs, eps: float) -> Array:
+        """Normalise, scale by 1 + scale(condition), shift by offset(condition)."""
+        condition = inputs["condition"]
+        scale, offset = 1 + condition @ self.scale[...], condition @ self.offset[...]
+        x = self.statistics.normalize(x, inputs, eps)
+        return x * scale[:, None, None] + offset[:, None, None]
+
+
+class Block(nnx.Module):
+    """A residual block: 1x1, 3x3, 3x3, 1x1, each after a conditional norm and a ReLU."""
+
+    def __init__(self, width_in: int, width_out: int, up: bool, num_stats: int, condition_dim: int):
+        self.up, self.width_out = up, width_out
+        inner = width_in // REDUCTION
+        widths = (width_in, inner, inner, inner)
+        self.norms = nnx.List(ConditionalNorm(num_stats, w, condition_dim) for w in widths)
+        sizes = ((1, width_in, inner), (3, inner, inner), (3, inner, inner), (1, inner, width_out))
+        self.kernels = nnx.List(
+            parameter(k, k, i, o, std=(2 / (k * k * i)) ** 0.5) for k, i, o in sizes
+        )
+        self.biases = nnx.List(parameter(o) for _, _, o in sizes)
+
+    def steps(self, x: Array, inputs: Inputs, eps: float) -> Iterator[tuple[str, Array]]:
+        """Yield each step's name and value; the last is the block's output, "out"."""
+        skipped, h = x, x
+        for j in range(4):
+            h = self.norms[j](h, inputs, eps)
+            yield f"bn_{j}", h
+            convolution = upsample_convolve if self.up and j == 1 else convolve
+            bias = self.biases[j][...][None, None, None]
+            h = convolution(jax.nn.relu(h), self.kernels[j][...]) + bias
+            yield f"conv_{j}", h
+        if skipped.shape[-1] != self.width_out:
+            # The reference drops the second half of the channels, whatever the widths.
+            skipped = skipped[..., : skipped.shape[-1] // 2]
+        yield "out", h + (upsample_nearest(skipped) if self.up else skipped)
+
+    def __call__(self, x: Array, inputs: Inputs, eps: float) -> Array:
+        """Return the block's output."""
+        for _, h in self.steps(x, inputs, eps):
+            x = h
+        return x
+
+
+class Attention(nnx.Module):
+    """Self-attention over the pixels, keys and values pooled 2x2."""
+
+    def __init__(self, width: int):
+        def kernel(i: int, o: int) -> nnx.Param[Array]:
+            return parameter(i, o, std=i**-0.5)
+
+        self.query, self.key = kernel(width, width // 8), kernel(width, width // 8)
+        self.value, self.out = kernel(width, width // 2), kernel(width // 2, width)
+        self.gamma = parameter(mean=1.0)
+
+    def __call__(self, x: Array, inputs: Inputs, eps: float) -> Array:
+        """Return x + gamma * attention(x)."""
+        n, h, w, c = x.shape
+        query = (x @ self.query[...]).reshape(n, h * w, -1)
+        key = _pool(x @ self.key[...]).reshape(n, h * w // 4, -1)
+        value = _pool(x @ self.value[...]).reshape(n, h * w // 4, -1)
+        scores = jax.nn.softmax(jnp.einsum("nqc,nkc->nqk", query, key), axis=-1)
+        attended = jnp.einsum("nqk,nkc->nqc", scores, value) @ self.out[...]
+        return x + self.gamma[...] * attended.reshape(n, h, w, c)
+
+
+def _pool(x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww c"]:
+    """Take the largest of each 2x2 pixels."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+
+
+class BigGAN(StagedNetwork):
+    """BigGAN-deep's generator."""
+
+    family = "biggan"
+    resumes_with_latents = True
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_classes: int,
+        width: int,
+        blocks: Sequence[Sequence[int]],
+        attention: int | None,
+        num_stats: int = 51,
+        eps: float = 1e-4,
+        image_channels: int = 3,
+    ):
+        """Build the network.
+
+        Args:
+            latent_dim: length of a latent, and of the class embedding.
+            num_classes: length of a class vector.
+            width: the last block's number of channels; the first has 16 times as many.
+            blocks: for each residual block (upsamples, channels in, channels out).
+            attention: before which block, counted from 0, the attention stands; None for none.
+            num_stats: for how many truncations the statistics are stored.
+            eps: added to the variances.
+            image_channels: how many of the last convolution's channels are the image.
+        """
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.num_stats, self.eps = num_stats, eps
+        self.image_channels = image_channels
+        self.image_size = 4 * 2 ** sum(bool(up) for up, _, _ in blocks)
+        condition = 2 * latent_dim
+        self.embedding = parameter(num_classes, latent_dim, std=1.0)
+        first = 16 * 16 * width
+        self.dense = parameter(condition, first, std=condition**-0.5)
+        self.dense_bias = parameter(first)
+        modules: list[Block | Attention] = []
+        for i, (up, width_in, width_out) in enumerate(blocks):
+            if i == attention:
+                modules.append(Attention(width_in))
+            modules.append(Block(width_in, width_out, bool(up), num_stats, condition))
+        self.modules = nnx.List(modules)
+        self.layers = ("gen_z", *(f"layers_{i:02d}" for i in range(len(modules))))
+        self.final_statistics = Statistics(num_stats, width)
+        self.final_scale = parameter(width, mean=1.0)
+        self.final_offset = parameter(width)
+        self.to_rgb = parameter(3, 3, width, image_channels, std=(9 * width) ** -0.5)
+        self.to_rgb_bias = parameter(image_channels)
+
+    def resolve(
+        self, num: int, *, condition: Any = None, truncation: Any = None, **others: Any
+    ) -> Inputs:
+        """Look up the class vectors and the rows of statistics.
+
+        Args:
+            num: rows.
+            condition: class id, name, list of them, or class vectors.
+            truncation: t in (0, 1]; None for 1. It picks the statistics only.
+            **others: refused.
+        """
+        self.refuse(**others)
+        names = imagenet_names() if self.num_classes == len(imagenet_names()) else ()
+        rows, weights = statistics_rows(check_truncation(truncation), self.num_stats)
+        return {
+            "classes": class_vectors(condition, num, self.num_classes, names),
+            "rows": jnp.asarray(rows, jnp.int32),
+            "row_weights": jnp.asarray(weights, jnp.float32),
+        }
+
+    def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
+        """Return the latents: every layer reads them."""
+        self.refuse(w=w)
+        if latents is None:
+            raise UserError(
+                f"resuming {self.family} from {self.layers[index]!r} needs latents=z, those that "
+                "the activation belongs to: every block reads them"
+            )
+        return {"latents": latents}
+
+    def sample_latents(
+        self, key: PRNGKeyArray, n: int, *, truncation: Any = None, **others: Any
+    ) -> Float[Array, "n d"]:
+        """Draw n latents: a standard normal truncated to [-2, 2], times t."""
+        self.refuse(**others)
+        t = check_truncation(truncation)
+        return t * jax.random.truncated_normal(key, -2.0, 2.0, (n, self.latent_dim), jnp.float32)
+
+    def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
+        """Put the latent and the class embedding side by side."""
+        return {"h": z, "inputs": self._with_condition(z, inputs)}
+
+    def _with_condition(self, z: Float[Array, "n d"], inputs: Inputs) -> Inputs:
+        embedded = inputs["classes"] @ self.embedding[...]
+        return inputs | {"condition": jnp.concatenate([z, embedded], axis=1)}
+
+    def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
+        """Return the state after a layer."""
+        return {"h": h, "inputs": self._with_condition(inputs["latents"], inputs)}
+
+    def stage(self, index: int, state: State) -> State:
+        """The dense layer (0), or a block, or the attention."""
+        inputs, h = state["inputs"], state["h"]
+        if index == 0:
+            h = inputs["condition"] @ self.dense[...] + self.dense_bias[...][None]
+        else:
+            if index == 1:
+                h = h.reshape(h.shape[0], 4, 4, -1)
+            h = self.modules[index - 1](h, inputs, self.eps)
+        return {"h": h, "inputs": inputs}
+
+    def normalize_last(self, state: State) -> Float[Array, "n s s w"]:
+        """Apply the last batch norm, the one that reads no condition."""
+        x = self.final_statistics.normalize(state["h"], state["inputs"], self.eps)
+        scale, offset = self.final_scale[...], self.final_offset[...]
+        return x * scale[None, None, None] + offset[None, None, None]
+
+    def end(self, state: State) -> Float[Array, "n s s c"]:
+        """Batch norm, ReLU, the last convolution, tanh."""
+        x = convolve(jax.nn.relu(self.normalize_last(state)), self.to_rgb[...])
+        return jnp.tanh(x + self.to_rgb_bias[...][None, None, None])
+
+    def latent_weights(self) -> Float[Array, "d m"]:
+        """Return the weight that first touches the latent: a row for each coordinate (SeFa)."""
+        return self.dense[...][: self.latent_dim]
+
+
+def check_truncation(truncation: Any) -> float:
+    """Return t, 1 where none is given.
+
+    Raises:
+        UserError: if it is no number in (0, 1].
+    """
+    try:
+        t = 1.0 if truncation is None else float(truncation)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"truncation={truncation!r}: expected a number in (0, 1]") from error
+    if not 0 < t <= 1:
+        raise UserError(f"truncation={truncation!r} is not in (0, 1]; for example 0.4")
+    return t
+
+
+def statistics_rows(t: float, num_stats: int) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Return which rows of stored statistics a truncation mixes, and their weights.
+
+    In doubles, as the reference: on the grid of 0.02 some quotients miss their integer by a
+    rounding, and then the other row is taken.
+
+    Example:
+        >>> statistics_rows(0.4, 51)
+        ((20, 20), (1.0, 0.0))
+        >>> statistics_rows(0.58, 51)[0]
+        (28, 29)
+    """
+    fraction, start = math.modf(t / (1.0 / (num_stats - 1)))
+    row = int(start)
+    if fraction == 0:
+        return (row, row), (1.0, 0.0)
+    return (row, row + 1), (fraction, 1 - fraction)

@@ -1,0 +1,287 @@
+"""What the style-based families share: mapping network, truncation, noise, resuming.
+
+A latent z is normalised and mapped to a style w; truncation pulls w towards its mean, layer by
+layer; every convolution reads its own copy of w and adds noise of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cgjax.errors import UserError
+from cgjax.generators.base import Inputs, StagedNetwork, State, buffer, parameter
+from cgjax.generators.conditions import class_vectors
+from cgjax.generators.layers import leaky_relu, pixel_norm
+
+MAPPING_LEAK = 0.2
+
+
+class StyleNetwork(StagedNetwork):
+    """The mapping network and the keywords; a family adds the synthesis network.
+
+    A family sets `noise_shapes`, one (h, w, c) for each noise it reads, in order, and names its
+    first layer "w": the mapping network's output, before truncation.
+
+    Attributes:
+        num_styles: how many copies of w the synthesis network reads.
+        default_truncation: psi where the caller gives none; None for no truncation.
+        has_noise: whether the file holds noise of its own, so that `noise="stored"` works.
+    """
+
+    normalizes_latent = True
+    resumes_with_latents = True
+    num_classes: int = 0
+    noise_shapes: tuple[tuple[int, int, int], ...]
+
+    def _make_mapping(
+        self,
+        latent_dim: int,
+        style_dim: int,
+        mapping_widths: Sequence[int],
+        num_styles: int,
+        default_truncation: float | None,
+        has_noise: bool,
+        num_classes: int,
+    ) -> None:
+        """Declare the mapping network.
+
+        Args:
+            latent_dim: length of a latent.
+            style_dim: length of the style that one layer reads.
+            mapping_widths: outputs of the mapping network's layers; the last is `style_dim`, or
+                `style_dim` times the number of styles where every layer has a style of its own.
+            num_styles: how many styles the synthesis network reads.
+            default_truncation: psi where the caller gives none.
+            has_noise: whether the file holds noise.
+            num_classes: length of a label; 0 for none.
+        """
+        self.latent_dim, self.style_dim, self.num_styles = latent_dim, style_dim, num_styles
+        self.default_truncation = default_truncation
+        self.has_noise, self.num_classes = has_noise, num_classes
+        first = latent_dim + (self.embedding_dim if num_classes else 0)
+        inputs = (first, *mapping_widths[:-1])
+        self.mapping = nnx.List(
+            parameter(i, o, std=(2 / i) ** 0.5) for i, o in zip(inputs, mapping_widths, strict=True)
+        )
+        self.mapping_biases = nnx.List(parameter(o) for o in mapping_widths)
+        if num_classes:
+            self.embedding = parameter(num_classes, self.embedding_dim, std=1.0)
+        self.mean_style = buffer(mapping_widths[-1])
+        self.noise = nnx.List(
+            [buffer(1, *shape, std=1.0) for shape in self.noise_shapes] if has_noise else []
+        )
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of a label's embedding."""
+        return self.latent_dim
+
+    # The mapping network.
+
+    def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
+        """Return the mapping network's input: latent and label embedding, normalised together."""
+        if not self.num_classes:
+            return pixel_norm(z)
+        embedded = inputs["classes"] @ self.embedding[...]
+        return pixel_norm(jnp.concatenate([z, embedded], axis=1))
+
+    def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
+        """Apply the mapping network's activation."""
+        return leaky_relu(x, MAPPING_LEAK)
+
+    def map_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n w"]:
+        """Turn latents into styles, before truncation."""
+        x = self.condition_latent(z, inputs)
+        for kernel, bias in zip(self.mapping, self.mapping_biases, strict=True):
+            x = self.activate_mapping(x @ kernel[...] + bias[...][None])
+        return x
+
+    def spread(self, w: Float[Array, "n ..."], inputs: Inputs) -> Float[Array, "n l w"]:
+        """Copy w to every layer and truncate: mean + psi (w - mean), psi by layer."""
+        mean = self.mean_style[...].reshape(1, -1, self.style_dim)[:, : self.num_styles]
+        w = w.reshape(w.shape[0], -1, self.style_dim)[:, : self.num_styles]
+        shape = (w.shape[0], self.num_styles, self.style_dim)
+        w = jnp.broadcast_to(w, shape)
+        psi = inputs["psi"]
+        if psi is None:
+            return w
+        mean = jnp.broadcast_to(mean, shape)
+        psi = jnp.broadcast_to(psi[None, :, None], shape)
+        # Exactly w where psi is 1: mean + (w - mean) would round.
+        return jnp.where(psi == 1, w, mean + psi * (w - mean))
+
+    # Stages.
+
+    def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
+        """Start from the latent; the inputs travel along."""
+        return {"h": z, "inputs": inputs}
+
+    def stage(self, index: int, state: State) -> State:
+        """Map the latent (layer 0), or run a layer of the synthesis network."""
+        inputs = state["inputs"]
+        if index == 0:
+            return state | {"h": self.map_latent(state["h"], inputs)}
+        if index == 1:
+            state = state | {"styles": self.spread(state["h"], inputs)}
+        return self.synthesize(index - 1, state)
+
+    def synthesize(self, index: int, state: State) -> State:
+        """Compute layer `index` (from 0) of the synthesis network; state has "styles"."""
+        raise NotImplementedError
+
+    def noise_at(self, index: int, n: int, inputs: Inputs) -> Float[Array, ...] | None:
+        """Return noise number `index`, of n rows or of one; None for zeros."""
+        noise = inputs["noise"]
+        if noise is None:
+            return None
+        if not isinstance(noise, tuple):
+            keys = jax.vmap(lambda k: jax.random.fold_in(k, index))(noise)
+            shape = self.noise_shapes[index]
+            return jax.vmap(lambda k: jax.random.normal(k, shape, jnp.float32))(keys)
+        array: Array = noise[index]
+        return array
+
+    # Keywords.
+
+    def resolve(
+        self,
+        num: int,
+        *,
+        condition: Any = None,
+        truncation: Any = None,
+        truncation_layers: Any = None,
+        noise: Any = None,
+        **others: Any,
+    ) -> Inputs:
+        """Turn the keywords into arrays; see `PretrainedGenerator` and design notes.
+
+        Args:
+            num: rows.
+            condition: for label-conditional files.
+            truncation: psi; None for the file's own, 1 for none.
+            truncation_layers: how many styles, from the first, it acts on; None for all.
+            noise: "stored", "zeros", a typed key (the same noise for every row, so that a row's
+                features do not depend on its neighbours), n keys (one a row), or a list of arrays
+                (n or 1, h, w, c); None for "stored" where the file has noise, else "zeros".
+            **others: refused.
+        """
+        self.refuse(**others)
+        if self.num_classes == 0:
+            self.refuse(condition=condition)
+        classes = class_vectors(condition, num, self.num_classes) if self.num_classes else None
+        return {
+            "classes": classes,
+            "psi": self._resolve_truncation(truncation, truncation_layers),
+            "noise": self._resolve_noise(noise, num),
+        }
+
+    def truncates(self, psi: float) -> bool:
+        """Whether the reference truncates at this psi: below 1 only."""
+        return psi < 1
+
+    def _resolve_truncation(self, truncation: Any, layers: Any) -> Array | None:
+        psi = self.default_truncation if truncation is None else truncation
+        try:
+            number = None if psi is None else float(psi)
+            count = self.num_styles if layers is None else int(layers)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"truncation={truncation!r}, truncation_layers={layers!r}: expected a number such "
+                f"as 0.7 and how many of the {self.num_styles} styles it acts on"
+            ) from error
+        if number is not None and not np.isfinite(number):
+            raise UserError(f"truncation={truncation!r} is not a finite number; for example 0.7")
+        if count < 0:
+            raise UserError(f"truncation_layers={layers} is negative; give 0 to {self.num_styles}")
+        if number is None or not self.truncates(number) or count == 0:
+            return None
+        vector = np.ones(self.num_styles, np.float32)
+        vector[:count] = number
+        return jnp.asarray(vector)
+
+    def _resolve_noise(self, noise: Any, num: int) -> Any:
+        if noise is None:
+            noise = "stored" if self.has_noise else "zeros"
+        if isinstance(noise, str):
+            if noise == "zeros":
+                return None
+            if noise == "stored" and self.has_noise:
+                return tuple(noise[...] for noise in self.noise)
+            has = "has no noise of its own" if noise == "stored" else "takes no such noise"
+            raise UserError(
+                f"noise={noise!r}: this {self.family} {has}; expected "
+                f"{'stored, ' if self.has_noise else ''}zeros, a random key or a list of arrays"
+            )
+        if isinstance(noise, jax.Array) and jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
+            keys = noise.reshape(-1)
+            if keys.shape[0] not in (1, num):
+                raise UserError(f"noise has {keys.shape[0]} keys for {num} rows; give 1 or {num}")
+            return keys
+        return self._check_noise(noise, num)
+
+    def _check_noise(self, noise: Any, num: int) -> tuple[Array, ...]:
+        shapes = self.noise_shapes
+        if not isinstance(noise, list | tuple) or len(noise) != len(shapes):
+            got = f"{len(noise)}" if isinstance(noise, list | tuple) else type(noise).__name__
+            raise UserError(
+                f"noise: expected {len(shapes)} arrays ({num} or 1, h, w, 1), one for each noise "
+                f"in the network's order, got {got}; or give zeros, or jax.random.key(0)"
+            )
+        arrays = tuple(jnp.asarray(a, jnp.float32) for a in noise)
+        for i, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+            if array.ndim != 4 or array.shape[0] not in (1, num) or array.shape[1:] != shape:
+                raise UserError(
+                    f"noise[{i}] has shape {array.shape}; expected ({num} or 1, "
+                    f"{', '.join(map(str, shape))})"
+                )
+        return arrays
+
+    # Resuming.
+
+    def takes(self, h: Array, index: int) -> bool:
+        """Layer "w" may also be resumed from one style a layer: (n, num_styles, style_dim)."""
+        return index == 0 and h.shape[1:] == (self.num_styles, self.style_dim)
+
+    def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
+        """Return the styles, or the latents to compute them from: later layers read them."""
+        if index == 0:
+            return {}
+        if w is not None:
+            w = jnp.asarray(w, jnp.float32)
+            if w.shape[0] != num or not (w.shape[1:] == self.mean_style.shape or self.takes(w, 0)):
+                raise UserError(
+                    f"w has shape {w.shape}; expected ({num}, {self.mean_style.shape[0]}), as "
+                    f"features(z, 'w') returns it, or ({num}, {self.num_styles}, {self.style_dim})"
+                )
+            return {"w": w}
+        if latents is None:
+            raise UserError(
+                f"resuming {self.family} from {self.layers[index]!r} needs the style: give "
+                "latents=z, those that the activation belongs to, or w=features(z, 'w')"
+            )
+        return {"latents": latents}
+
+    def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
+        """Rebuild the state after a layer: the styles, and what else the layers before it leave.
+
+        The earlier layers are traced again, but what is computed of them is only what the state
+        holds besides h: nothing in StyleGAN, the running image in StyleGAN2.
+        """
+        if index == 0:
+            return {"h": h, "inputs": inputs}
+        w = inputs["w"] if "w" in inputs else self.map_latent(inputs["latents"], inputs)
+        state: State = {"h": w, "inputs": inputs}
+        for i in range(1, index + 1):
+            state = self.stage(i, state)
+        return self.replace_activation(state, h, index)
+
+    def replace_activation(self, state: State, h: Float[Array, "n ..."], index: int) -> State:
+        """Return the state with h in place of the activation that the layers led to."""
+        return state | {"h": h}

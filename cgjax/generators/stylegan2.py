@@ -1,0 +1,201 @@
+"""StyleGAN2 [Karras et al. 2020], config F: genforce's ports and NVIDIA's own PyTorch networks.
+
+A convolution's kernel is modulated by the style and normalised ("demodulated"). Instead of one
+kernel a row, the input is scaled by the style and the output by the norm, which is the same sum.
+Both forms are the same arithmetic once the converter has baked their scales in; layers are `w`,
+`early_layer` (the constant), `layer0`, `layer1`, ... (genforce) or `w`, `b4_conv1`, `b8_conv0`,
+`b8_conv1`, ... (nvidia). An activation is the one after a layer's leaky ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cgjax.generators.base import Inputs, State, parameter
+from cgjax.generators.layers import (
+    EPS,
+    convolve,
+    filter_convolve_upsampled,
+    leaky_relu,
+    pixel_norm,
+    upsample_filtered,
+)
+from cgjax.generators.style import StyleNetwork
+
+GAIN = 2**0.5
+
+
+class StyleGAN2(StyleNetwork):
+    """StyleGAN2's generator."""
+
+    family = "stylegan2"
+
+    def __init__(
+        self,
+        form: Literal["genforce", "nvidia"],
+        latent_dim: int,
+        style_dim: int,
+        mapping_widths: Sequence[int],
+        depths: Sequence[int],
+        image_channels: int = 3,
+        tanh: bool = False,
+        skip: bool = True,
+        demodulate: bool = True,
+        clamp: float | None = None,
+        truncation: float | None = None,
+        num_classes: int = 0,
+        embedding_dim: int | None = None,
+        stored_noise: bool = True,
+    ):
+        """Build the network.
+
+        Args:
+            form: how layers are named, labels embedded, and which psi truncates.
+            latent_dim: length of a latent.
+            style_dim: length of a style.
+            mapping_widths: outputs of the mapping network's layers.
+            depths: channels at 4x4, 8x8, ....
+            image_channels: 3, or 1.
+            tanh: whether the image passes through a tanh.
+            skip: whether every resolution adds to the image, or the last makes it alone.
+            demodulate: whether modulated kernels are normalised.
+            clamp: bound on the activations' magnitude; None for none.
+            truncation: psi where the caller gives none; None for no truncation.
+            num_classes: length of a label; 0 for none.
+            embedding_dim: length of a label's embedding; None for the latent's.
+            stored_noise: whether the file holds noise.
+        """
+        self.form, self.tanh, self.skip = form, tanh, skip
+        self.demodulate, self.clamp = demodulate, clamp
+        self.image_channels = image_channels
+        self.image_size = 4 * 2 ** (len(depths) - 1)
+        self._embedding_dim = latent_dim if embedding_dim is None else embedding_dim
+        # (resolution, is its first convolution): one entry a convolution.
+        self.plan = ((0, False), *((r, c == 0) for r in range(1, len(depths)) for c in (0, 1)))
+        self.noise_shapes = tuple((4 * 2**r, 4 * 2**r, 1) for r, _ in self.plan)
+        self.layers = ("w", *self._layer_names())
+        self._make_mapping(
+            latent_dim,
+            style_dim,
+            mapping_widths,
+            num_styles=len(self.plan) + 1,
+            default_truncation=truncation,
+            has_noise=stored_noise,
+            num_classes=num_classes,
+        )
+        if num_classes and form == "nvidia":
+            self.embedding_bias = parameter(self._embedding_dim)
+        self.const = parameter(4, 4, depths[0], std=1.0)
+        widths = tuple((depths[r - up], depths[r]) for r, up in self.plan)
+        self.kernels = nnx.List(parameter(3, 3, i, o, std=(9 * i) ** -0.5) for i, o in widths)
+        self.biases = nnx.List(parameter(o) for _, o in widths)
+        self.noise_strengths = nnx.List(parameter(std=0.1) for _ in widths)
+        self.style_kernels = nnx.List(
+            parameter(style_dim, i, std=style_dim**-0.5) for i, _ in widths
+        )
+        self.style_biases = nnx.List(parameter(i, mean=1.0) for i, _ in widths)
+        rgb = depths if skip else depths[-1:]
+        self.to_rgb = nnx.List(parameter(d, image_channels, std=d**-0.5) for d in rgb)
+        self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
+        self.rgb_style_kernels = nnx.List(parameter(style_dim, d, std=style_dim**-0.5) for d in rgb)
+        self.rgb_style_biases = nnx.List(parameter(d, mean=1.0) for d in rgb)
+
+    def _layer_names(self) -> list[str]:
+        if self.form == "genforce":
+            return ["early_layer", *(f"layer{i}" for i in range(len(self.plan)))]
+        return [f"b{4 * 2**r}_conv{0 if up else 1}" for r, up in self.plan]
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of a label's embedding."""
+        return self._embedding_dim
+
+    def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
+        """Normalise the latent and the label's embedding: together, or (nvidia) each."""
+        if not self.num_classes or self.form == "genforce":
+            return super().condition_latent(z, inputs)
+        embedded = inputs["classes"] @ self.embedding[...] + self.embedding_bias[...][None]
+        return jnp.concatenate([pixel_norm(z), pixel_norm(embedded)], axis=1)
+
+    def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
+        """Leaky ReLU times sqrt(2)."""
+        return leaky_relu(x) * GAIN
+
+    def truncates(self, psi: float) -> bool:
+        """NVIDIA's code truncates at any psi but 1, genforce's below 1."""
+        return psi != 1 if self.form == "nvidia" else psi < 1
+
+    def synthesize(self, index: int, state: State) -> State:
+        """The constant, or one modulated convolution with noise, bias and leaky ReLU."""
+        n = state["styles"].shape[0]
+        index -= self.form == "genforce"
+        if index <= 0:
+            const = self.const[...]
+            state = state | {"h": jnp.broadcast_to(const[None], (n, *const.shape))}
+            if index < 0:
+                return state
+        r, upsampling = self.plan[index]
+        if upsampling and self.skip:
+            state = state | {"image": upsample_filtered(self.add_image(state, r - 1))}
+        style = self.style_of(index, state["styles"])
+        h = state["h"] * style[:, None, None]
+        kernel = self.kernels[index][...]
+        h = filter_convolve_upsampled(h, kernel) if upsampling else convolve(h, kernel)
+        if self.demodulate:
+            squares = jnp.square(style) @ jnp.sum(jnp.square(kernel), axis=(0, 1))
+            h = h * jax.lax.rsqrt(squares + EPS)[:, None, None]
+        noise = self.noise_at(index, n, state["inputs"])
+        if noise is not None:
+            h = h + noise * self.noise_strengths[index][...]
+        h = leaky_relu(h + self.biases[index][...][None, None, None]) * GAIN
+        return state | {"h": self._clamped(h)}
+
+    def _clamped(self, x: Array) -> Array:
+        return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
+
+    def style_of(self, index: int, styles: Float[Array, "n l w"]) -> Float[Array, "n i"]:
+        """Return the scales of a convolution's input channels."""
+        bias = self.style_biases[index][...][None]
+        return styles[:, index] @ self.style_kernels[index][...] + bias
+
+    def rgb_style_of(self, r: int, styles: Float[Array, "n l w"]) -> Float[Array, "n i"]:
+        """Return the scales of an image layer's input channels."""
+        k = r if self.skip else 0
+        bias = self.rgb_style_biases[k][...][None]
+        return styles[:, 2 * r + 1] @ self.rgb_style_kernels[k][...] + bias
+
+    def to_image(
+        self, h: Float[Array, "n s s i"], r: int, styles: Float[Array, "n l w"]
+    ) -> Float[Array, "n s s c"]:
+        """Apply the image layer of a resolution."""
+        k = r if self.skip else 0
+        modulated = h * self.rgb_style_of(r, styles)[:, None, None]
+        x = convolve(modulated, self.to_rgb[k][...][None, None])
+        return self._clamped(x + self.to_rgb_biases[k][...][None, None, None])
+
+    def add_image(self, state: State, r: int) -> Float[Array, "n s s c"]:
+        """Return the running image with what resolution r, whose activation is h, adds."""
+        x = self.to_image(state["h"], r, state["styles"])
+        return x + state["image"] if "image" in state else x
+
+    def end(self, state: State) -> Float[Array, "n s s c"]:
+        """Make the image."""
+        x = self.add_image(state, self.plan[-1][0])
+        return jnp.tanh(x) if self.tanh else x
+
+    def latent_weights(self, layers: Sequence[str] | None = None) -> Float[Array, "w m"]:
+        """Return the weights that read the style, a row for each coordinate of w (SeFa).
+
+        Args:
+            layers: whose styles; None for all convolutions.
+        """
+        offset = 2 if self.form == "genforce" else 1  # before the first convolution
+        chosen = self.layers[offset:] if layers is None else layers
+        indices = [self.layers.index(name) - offset for name in chosen]
+        return jnp.concatenate([self.style_kernels[i][...] for i in indices if i >= 0], axis=1)

@@ -1,0 +1,21 @@
+"""A generator of 16-pixel discs with a planted attribute: what the tests run, in seconds.
+
+    python -m cgjax.main --config=configs/tiny.py
+"""
+
+from ml_collections import config_dict
+
+from configs import common
+
+
+def get_config(arg: str = "") -> config_dict.ConfigDict:
+    config = common.quick(common.get_config())
+    config.generator.name = "cgjax.testing.planted:make_planted"
+    config.layer = "layer1"
+    config.samplers.imle.num_epochs = 40
+    config.checkpoint_epochs = 10
+    config.evaluate.components = 8
+    if arg == "quick":
+        config.samplers.imle.num_epochs = 6
+        config.checkpoint_epochs = 2
+    return config

@@ -1,0 +1,217 @@
+"""The command line end to end, on the generator with a planted attribute."""
+
+import json
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import cgjax as library
+from cgjax.errors import UserError
+from cgjax.testing.planted import true_side
+from tests.e2e.command import cgjax, start
+
+CONFIG = "--config=configs/tiny.py:quick"
+STAGES = ("encode", "cluster", "fit", "sample", "evaluate", "report")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    done = cgjax(CONFIG, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def bytes_of(workdir: Path) -> dict[str, bytes]:
+    """What must not depend on interruptions: clusters, samples, pictures."""
+    paths = [workdir / "clusters.npz", *sorted((workdir / "samples").rglob("*.*"))]
+    paths += sorted((workdir / "figures").glob("*.png"))
+    return {str(p.relative_to(workdir)): p.read_bytes() for p in paths}
+
+
+def test_the_run_folder_holds_what_the_contract_says(finished):
+    for name in (
+        "config.json",
+        "clusters.npz",
+        "clusters.json",
+        "metrics.jsonl",
+        "summary.json",
+        "figures/clusters.png",
+        "figures/means.png",
+        "figures/pca.png",
+        "report/index.html",
+        "samples/imle/0/00000.png",
+        "samples/rejection/1/latents.npy",
+        "checkpoints/imle",
+    ):
+        assert (finished / name).exists(), name
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["layer"] == "layer1"
+    assert summary["num_clusters"] == 2
+    assert set(STAGES) <= summary["stages"].keys()
+    for numbers in summary["samplers"].values():
+        for field in ("membership", "acceptance", "norm_ratio", "frechet", "frechet_floor"):
+            assert len(numbers[field]) == 2
+    with np.load(finished / "clusters.npz") as arrays:
+        assert set(arrays) == {"centroids", "labels", "margins", "shares", "latents"}
+    assert Image.open(finished / "samples/imle/0/00000.png").size == (16, 16)
+    for line in (finished / "metrics.jsonl").read_text().splitlines():
+        json.loads(line)
+
+
+def test_the_clusters_are_the_planted_attribute(finished):
+    with np.load(finished / "clusters.npz") as arrays:
+        side = np.asarray(true_side(arrays["latents"]))
+        agreement = np.mean(side == arrays["labels"])
+    # Sides are swapped at most by the thin bridge between the two modes.
+    assert max(agreement, 1 - agreement) > 0.97
+
+
+def test_verified_samples_are_members_and_unverified_rejection_is_not_a_thing(finished):
+    run = library.load_run(finished)
+    key = jax.random.key(5)
+    for name in ("imle", "rejection"):
+        for verify in (True, False):
+            samples = run.sample(key, 1, 30, name, verify=verify)
+            inside = np.asarray(run.is_member(samples.latents, 1))
+            assert inside.all() or (name == "imle" and not verify)
+            assert (samples.acceptance is None) == (name == "imle" and not verify)
+
+
+def test_margin_keeps_the_clear_part_of_the_cluster(finished):
+    run = library.load_run(finished)
+    samples = run.sample(jax.random.key(5), 0, 40, "rejection", margin=0.5)
+    threshold = run.clusters.margin_above(0, 0.5)
+    assert np.asarray(run.is_member(samples.latents, 0, threshold)).all()
+    # Half of a half of the prior is left, with room for three standard deviations.
+    assert 0.1 < samples.acceptance < 0.45
+    with pytest.raises(UserError, match="--margin"):
+        run.sample(jax.random.key(5), 0, 4, "imle", verify=False, margin=0.5)
+
+
+def test_sampling_from_the_checkpoint_gives_the_same_bytes_for_the_same_seed(finished, tmp_path):
+    for out in ("a", "b"):
+        done = cgjax(
+            "--mode=sample",
+            f"--workdir={finished}",
+            "--cluster=1",
+            "--num=6",
+            f"--out={tmp_path / out}",
+            "--seed=3",
+        )
+        assert done.returncode == 0, done.stderr
+        assert "6 images" in done.stdout
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    assert len(list((tmp_path / "a").glob("*.png"))) == 6
+
+
+def test_a_name_given_by_a_person_can_be_sampled(finished, tmp_path):
+    path = finished / "clusters.json"
+    before = path.read_text()
+    entries = json.loads(before)
+    entries[1]["name"] = "disc on one side"
+    path.write_text(json.dumps(entries))
+    run = library.load_run(finished)
+    named = run.sample(jax.random.key(0), "disc on one side", 3)
+    np.testing.assert_array_equal(named.latents, run.sample(jax.random.key(0), 1, 3).latents)
+    path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--mode=sample", "--cluster=7", "--out=x"], "--cluster=7 is none of"),
+        (["--mode=sample", "--sampler=magic", "--out=x"], "--sampler=magic"),
+        (["--mode=sample", "--num=0", "--out=x"], "--num=0"),
+        (["--mode=sample", "--margin=2", "--out=x"], "--margin=2"),
+        (["--mode=sample"], "--out is missing"),
+        (["--mode=dance"], "mode"),
+        (["--no_such_flag"], "no_such_flag"),
+        ([CONFIG, "--config.layer=layer9"], "layer='layer9' is not"),
+        ([CONFIG, "--config.cluster.num_clusters=0"], "--config.cluster.num_clusters=0"),
+        ([CONFIG, "--config.cluster.num_cluster=3"], "num_cluster"),
+        ([CONFIG, "--config.latents.num=many"], "many"),
+        ([CONFIG, "--config.seed=1"], "seed: 0 -> 1"),
+        (["--config=configs/nothing.py"], "nothing.py"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_2(finished, args, expected):
+    done = cgjax(f"--workdir={finished}", *args)
+    assert done.returncode == 2, done.stderr
+    message = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1
+    assert expected in message[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    done = cgjax(CONFIG, f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert "no run of ours" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_resumes_to_the_same_bytes(finished, tmp_path):
+    workdir = tmp_path / "run"
+    for stage in STAGES[:-1]:
+        process = start(CONFIG, f"--workdir={workdir}")
+        for line in process.stderr:
+            if f"{stage}: started" in line:
+                process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    done = cgjax(CONFIG, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert bytes_of(workdir) == bytes_of(finished)
+
+
+@pytest.mark.slow
+def test_interrupted_while_training_it_saves_exits_130_and_resumes_to_the_same_bytes(
+    finished, tmp_path
+):
+    workdir = tmp_path / "run"
+    process = start(CONFIG, f"--workdir={workdir}")
+    for line in process.stderr:
+        if "fit: started" in line:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130
+    assert list((workdir / "checkpoints" / "imle").glob("*.json"))
+    done = cgjax(CONFIG, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert "resuming at epoch" in done.stderr
+    assert bytes_of(workdir) == bytes_of(finished)
+
+
+def test_a_damaged_checkpoint_is_never_sampled_from(finished, tmp_path):
+    steps = sorted(
+        (finished / "checkpoints" / "imle").glob("[0-9]*.json"), key=lambda p: int(p.stem)
+    )
+    folder = steps[-1].with_suffix("")
+    victim = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = victim.read_bytes()
+    victim.write_bytes(content[:-7])
+    try:
+        done = cgjax("--mode=sample", f"--workdir={finished}", f"--out={tmp_path / 'o'}")
+        assert done.returncode == 2
+        assert victim.name in done.stderr
+        assert not (tmp_path / "o").exists()
+    finally:
+        victim.write_bytes(content)
+
+
+def test_an_allowed_change_redoes_what_depends_on_it_and_nothing_else(finished, tmp_path):
+    import shutil
+
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    done = cgjax(CONFIG, f"--workdir={workdir}", "--config.sample.num=3", "--allow_config_change")
+    assert done.returncode == 0, done.stderr
+    assert "fit: started" not in done.stderr
+    assert "sample: started" in done.stderr
+    assert len(list((workdir / "samples/imle/0").glob("*.png"))) == 3

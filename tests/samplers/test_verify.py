@@ -1,0 +1,40 @@
+"""The membership check keeps members only, counts what it cost, and gives up in time."""
+
+import jax
+import numpy as np
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.samplers.verify import draw_verified, rescale
+
+
+def propose(key, n):
+    return jax.random.normal(key, (n, 2))
+
+
+def right_half(z):
+    return z[:, 0] > 0
+
+
+def test_exactly_the_number_asked_for_and_only_members(key):
+    draw = draw_verified(propose, right_half, key, 100, batch=32, max_draws=10_000)
+    assert draw.latents.shape == (100, 2)
+    assert (draw.latents[:, 0] > 0).all()
+    # 95% of binomials of this size lie within 0.5 +- 0.07.
+    assert 0.4 < draw.acceptance < 0.6
+
+
+def test_a_shorter_draw_is_the_beginning_of_a_longer_one(key):
+    short = draw_verified(propose, right_half, key, 20, batch=32, max_draws=10_000)
+    long = draw_verified(propose, right_half, key, 90, batch=32, max_draws=10_000)
+    np.testing.assert_array_equal(short.latents, long.latents[:20])
+
+
+def test_a_cluster_too_rare_for_the_budget_is_an_error_with_the_acceptance_seen(key):
+    with pytest.raises(UserError, match=r"only 0 of 5 samples after 128 draws \(acceptance 0\)"):
+        draw_verified(propose, lambda z: z[:, 0] > 50, key, 5, batch=32, max_draws=128)
+
+
+def test_rescaling_gives_every_latent_the_norm_and_leaves_zero_alone():
+    z = rescale(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32), 10.0)
+    np.testing.assert_allclose(z, [[6.0, 8.0], [0.0, 0.0]], rtol=1e-6)

@@ -44,7 +44,7 @@ def workdir() -> Path:
     """Return --workdir, or runs/<name of the config file>."""
     if _WORKDIR.value:
         return Path(_WORKDIR.value)
-    if _CONFIG.value is None:
+    if given_config() is None:
         raise UserError(
             "neither --config nor --workdir given; for example: python -m cgjax.main "
             "--config=configs/dcgan_pose.py"
@@ -53,13 +53,21 @@ def workdir() -> Path:
     return Path("runs") / Path(name.split(":")[0]).stem
 
 
+def given_config() -> dict[str, Any] | None:
+    """Return the config of the flags as plain dicts, or None if no --config was given."""
+    try:
+        config = _CONFIG.value
+    except (OSError, ValueError) as error:  # read when first asked for, and lazily at that
+        raise UserError(str(error)) from error
+    return None if config is None else configuration.to_plain(config)
+
+
 def open_run() -> Run:
     """Open the run of the flags for writing: from --config, or with the folder's saved config."""
     root = workdir()
-    if _CONFIG.value is None:
+    config = given_config()
+    if config is None:
         config = read_config(RunFolder(root))["config"]
-    else:
-        config = configuration.to_plain(_CONFIG.value)
     configuration.validate(config)
     check_config(root, config, allow_change=_ALLOW.value)
     run = Run(root, config)

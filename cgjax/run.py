@@ -18,6 +18,7 @@ from cgjax import checkpoint, clusters, configuration
 from cgjax.clustering import assign
 from cgjax.errors import UserError
 from cgjax.files import write_atomically
+from cgjax.generators.base import in_batches
 from cgjax.generators.bound import BoundGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.samplers.base import Members, Sampler, SamplerState, group_members
@@ -180,6 +181,10 @@ class Run:
         """Whether the clustering assigns latents to a cluster, with at least a given margin."""
         labels, margins = assign(self.bound.features(z), jnp.asarray(self.clusters.centroids))
         return (labels == cluster) & (margins >= margin)
+
+    def are_members(self, z: Float[np.ndarray, "n d"], cluster: int) -> Bool[np.ndarray, " n"]:
+        """As `is_member`, in batches, on the host."""
+        return in_batches(lambda rows: self.is_member(rows, cluster), z, self.bound.batch)
 
     def draw(
         self,

@@ -110,37 +110,41 @@ def evaluate_sampler(
     for c in range(run.clusters.num):
         held_out, other_half = reference.halves(c)
         key_c = named_key(key, name, c)
-        # The same key: the verified samples are the unverified ones that pass, and some more.
         verified, draw = run.draw(key_c, c, num, sampler=name)
         assert draw is not None
-        # Proposals of a sampler that is always verified are no samples of the cluster.
-        always = fitted.sampler.always_verified
-        plain = verified if always else run.draw(key_c, c, num, sampler=name, verify=False)[0]
-        inside = _members(run, plain, c)
-        put("membership", float(inside.mean()))
-        put("membership_interval", list(wilson_interval(int(inside.sum()), len(inside))))
         put("acceptance", draw.acceptance)
-        raw = plain
-        if fitted.norm is not None:
-            raw, _ = run.draw(key_c, c, num, sampler=name, verify=False, rescaled=False)
-        members = reference.latents[c]
-        lengths = np.linalg.norm(raw, axis=1).mean(), np.linalg.norm(members, axis=1).mean()
-        put("norm_ratio", float(lengths[0] / lengths[1]))
-        ranks = participation_ratio(raw), participation_ratio(members[: len(raw)])
-        put("effective_rank", float(ranks[0] / ranks[1]))
         features = image_features(run, reference.pca, verified)
-        distance = frechet(features, held_out, allow_few_rows=few)
-        put("frechet_verified", distance)
-        if not always:
-            features = image_features(run, reference.pca, plain)
-            distance = frechet(features, held_out, allow_few_rows=few)
-        put("frechet", distance)
+        put("frechet_verified", frechet(features, held_out, allow_few_rows=few))
+        if fitted.sampler.always_verified:
+            # Its proposals are the prior's, no samples of the cluster.
+            plain = raw = verified
+            put("frechet", result["frechet_verified"][c])
+        else:
+            plain, _ = run.draw(key_c, c, num, sampler=name, verify=False)
+            raw, _ = run.draw(key_c, c, num, sampler=name, verify=False, rescaled=False)
+            # The same key: verified samples are the plain ones that passed, and some more, so most
+            # images are there already.
+            features = _look_up(plain, verified, features, run, reference.pca)
+            put("frechet", frechet(features, held_out, allow_few_rows=few))
+        inside = int(run.are_members(plain, c).sum())
+        put("membership", inside / len(plain))
+        put("membership_interval", list(wilson_interval(inside, len(plain))))
+        members = reference.latents[c]
+        lengths = [np.linalg.norm(z, axis=1).mean() for z in (raw, members)]
+        put("norm_ratio", float(lengths[0] / lengths[1]))
+        ranks = [participation_ratio(z) for z in (raw, members[: len(raw)])]
+        put("effective_rank", float(ranks[0] / ranks[1]))
         put("frechet_floor", frechet(held_out, other_half, allow_few_rows=few))
     return result
 
 
-def _members(run: Run, z: Float[np.ndarray, "n d"], cluster: int) -> np.ndarray:
-    step = run.bound.batch
-    return np.concatenate(
-        [np.asarray(run.is_member(z[i : i + step], cluster)) for i in range(0, len(z), step)]
-    )
+def _look_up(
+    wanted: np.ndarray, known: np.ndarray, features: np.ndarray, run: Run, pca: PCA
+) -> Float[np.ndarray, "n p"]:
+    """Return the image features of latents, generating only those that are not known yet."""
+    rows = {z.tobytes(): y for z, y in zip(known, features, strict=True)}
+    missing = [z for z in wanted if z.tobytes() not in rows]
+    if missing:
+        new = image_features(run, pca, np.stack(missing))
+        rows |= {z.tobytes(): y for z, y in zip(missing, new, strict=True)}
+    return np.stack([rows[z.tobytes()] for z in wanted])

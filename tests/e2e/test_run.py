@@ -58,7 +58,8 @@ def test_the_run_folder_holds_what_the_contract_says(finished):
             assert len(numbers[field]) == 2
     with np.load(finished / "clusters.npz") as arrays:
         assert set(arrays) == {"centroids", "labels", "margins", "shares", "latents"}
-    assert Image.open(finished / "samples/imle/0/00000.png").size == (16, 16)
+    with Image.open(finished / "samples/imle/0/00000.png") as image:
+        assert image.size == (16, 16)
     for line in (finished / "metrics.jsonl").read_text().splitlines():
         json.loads(line)
 
@@ -132,12 +133,13 @@ def test_a_name_given_by_a_person_can_be_sampled(finished, tmp_path):
         (["--mode=sample"], "--out is missing"),
         (["--mode=dance"], "mode"),
         (["--no_such_flag"], "no_such_flag"),
-        ([CONFIG, "--config.layer=layer9"], "layer='layer9' is not"),
+        ([CONFIG, "--config.layer=layer9", "--workdir=runs/none"], "layer='layer9' is not"),
         ([CONFIG, "--config.cluster.num_clusters=0"], "--config.cluster.num_clusters=0"),
         ([CONFIG, "--config.cluster.num_cluster=3"], "num_cluster"),
         ([CONFIG, "--config.latents.num=many"], "many"),
         ([CONFIG, "--config.seed=1"], "seed: 0 -> 1"),
         (["--config=configs/nothing.py"], "nothing.py"),
+        (["--config=configs/tiny.py:fast"], "config variant 'fast'"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_2(finished, args, expected):
@@ -147,6 +149,7 @@ def test_a_users_mistake_is_one_line_and_exit_2(finished, args, expected):
     assert len(message) == 1
     assert expected in message[0]
     assert "Traceback" not in done.stderr
+    assert not Path("runs/none").exists()
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
@@ -161,11 +164,11 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
 def test_killed_in_every_stage_it_resumes_to_the_same_bytes(finished, tmp_path):
     workdir = tmp_path / "run"
     for stage in STAGES[:-1]:
-        process = start(CONFIG, f"--workdir={workdir}")
-        for line in process.stderr:
-            if f"{stage}: started" in line:
-                process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        with start(CONFIG, f"--workdir={workdir}") as process:
+            for line in process.stderr:
+                if f"{stage}: started" in line:
+                    process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
     done = cgjax(CONFIG, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     assert bytes_of(workdir) == bytes_of(finished)
@@ -176,11 +179,11 @@ def test_interrupted_while_training_it_saves_exits_130_and_resumes_to_the_same_b
     finished, tmp_path
 ):
     workdir = tmp_path / "run"
-    process = start(CONFIG, f"--workdir={workdir}")
-    for line in process.stderr:
-        if "fit: started" in line:
-            process.send_signal(signal.SIGTERM)
-    assert process.wait() == 130
+    with start(CONFIG, f"--workdir={workdir}") as process:
+        for line in process.stderr:
+            if "fit: started" in line:
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 130
     assert list((workdir / "checkpoints" / "imle").glob("*.json"))
     done = cgjax(CONFIG, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr

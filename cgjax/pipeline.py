@@ -11,6 +11,7 @@ import math
 import time
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
@@ -78,7 +79,7 @@ class Pipeline:
         settings = config["cluster"]
         with self.stages.run("cluster", fingerprint) as result:
             found = kmeans(
-                features,
+                jax.device_put(features),  # no copy on a CPU: see _empty_aligned
                 settings["num_clusters"],
                 key=named_key(run.root_key, "cluster"),
                 num_init=settings["num_init"],
@@ -131,7 +132,7 @@ class Pipeline:
         bound = self.run.bound
         progress = Progress("encode", len(latents))
         one = bound.gen.features(jnp.asarray(latents[:1]), bound.layer, **bound.keywords)
-        features = np.empty((len(latents), one[0].size), np.float32)
+        features = _empty_aligned((len(latents), one[0].size))
         step = bound.batch * max(1, 1024 // bound.batch)
         for start in range(0, len(latents), step):
             rows = latents[start : start + step]
@@ -306,6 +307,17 @@ class Pipeline:
         with self.stages.run("report", self.fingerprints["report"]):
             build_report(self.run)
         self.write_summary()
+
+
+def _empty_aligned(shape: tuple[int, int]) -> np.ndarray:
+    """Return an empty float32 array at a multiple of 64 bytes, which JAX takes on a CPU as it is.
+
+    The features are the largest array of a run; a copy of them would double its memory.
+    """
+    size = 4 * math.prod(shape)
+    buffer = np.empty(size + 64, np.uint8)
+    offset = -buffer.ctypes.data % 64
+    return buffer[offset : offset + size].view(np.float32).reshape(shape)
 
 
 def _titles(made: clusters.Clusters) -> list[str]:

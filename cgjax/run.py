@@ -30,7 +30,7 @@ KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
 
 
 class RunFolder:
-    """The paths inside a run's folder; the layout is a contract (docs/run_folder.md)."""
+    """The paths inside a run's folder; README.md lists it."""
 
     def __init__(self, root: str | Path):
         self.root = Path(root)

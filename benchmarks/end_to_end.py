@@ -1,0 +1,59 @@
+"""Time and memory of the main job from a cold process, stage by stage, and of sampling from it.
+
+    python benchmarks/end_to_end.py [--config.latents.num=...]
+
+Arguments go to the command line as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*args: str) -> float:
+    """Run the command line; return the seconds it took."""
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "cgjax.main", *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return time.monotonic() - begun
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = Path(folder) / "run"
+        load = os.getloadavg()[0]
+        wall = run("--config=configs/dcgan_pose.py", f"--workdir={workdir}", *sys.argv[1:])
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        summary = json.loads((workdir / "summary.json").read_text())
+        sampling = run("--mode=sample", f"--workdir={workdir}", f"--out={folder}/samples")
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f}")
+    print(f"{'stage':<12}{'seconds':>10}{'peak MB':>10}")
+    for name, cost in summary["stages"].items():
+        print(f"{name:<12}{cost['seconds']:>10.1f}{cost['peak_rss_mb']:>10.0f}")
+    print(f"{'whole run':<12}{wall:>10.1f}{peak:>10.0f}   (wall, start-up included)")
+    print(f"{'64 samples':<12}{sampling:>10.1f}            (a new process, from the checkpoint)")
+    print(f"shares {summary['shares']}, inertia {summary['inertia']}")
+    for name, numbers in summary["samplers"].items():
+        for c in range(summary["num_clusters"]):
+            print(
+                f"{name} cluster {c}: membership {numbers['membership'][c]:.3f}, Frechet "
+                f"{numbers['frechet'][c]:.1f} (verified {numbers['frechet_verified'][c]:.1f}, floor "
+                f"{numbers['frechet_floor'][c]:.1f}), norm {numbers['norm_ratio'][c]:.3f}, "
+                f"effective rank {numbers['effective_rank'][c]:.3f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

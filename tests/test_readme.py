@@ -1,0 +1,55 @@
+"""What the README tells a newcomer to type is what runs."""
+
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from cgjax.generators.base import Generator
+from tests.e2e.command import ROOT, cgjax
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_ci_runs_the_readmes_test_command():
+    lines = re.findall(r"^pip install .* && pytest.*$", README, re.MULTILINE)
+    assert len(lines) == 1
+    assert "^\\(pip install .* && pytest" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.slow
+def test_the_first_command_runs_in_its_quick_variant(tmp_path):
+    command = re.search(r"python -m cgjax\.main (--config=configs/dcgan_pose\.py)\n", README)
+    done = cgjax(f"{command.group(1)}:quick", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "figures" / "clusters.png").is_file()
+    assert (tmp_path / "run" / "report" / "index.html").is_file()
+
+
+def test_the_generator_of_ones_own_is_one_and_runs(tmp_path, monkeypatch):
+    code = re.search(r"```python\n# mine\.py\n(.*?)```", README, re.DOTALL).group(1)
+    assert len(code.strip().splitlines()) < 20
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    from mine import Mine  # type: ignore[import-not-found]
+
+    gen = Mine()
+    assert isinstance(gen, Generator)
+    assert gen.images(gen.sample_latents(jax.random.key(0), 2)).shape == (2, 16, 16, 3)
+
+
+def test_every_file_the_readme_links_to_is_there():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_core_imports_neither_torch_nor_faiss():
+    source = (
+        "import cgjax, cgjax.main, sys; print([m for m in ('torch','faiss') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

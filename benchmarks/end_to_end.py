@@ -47,12 +47,9 @@ def main() -> None:
     print(f"shares {summary['shares']}, inertia {summary['inertia']}")
     for name, numbers in summary["samplers"].items():
         for c in range(summary["num_clusters"]):
-            print(
-                f"{name} cluster {c}: membership {numbers['membership'][c]:.3f}, Frechet "
-                f"{numbers['frechet'][c]:.1f} (verified {numbers['frechet_verified'][c]:.1f}, floor "
-                f"{numbers['frechet_floor'][c]:.1f}), norm {numbers['norm_ratio'][c]:.3f}, "
-                f"effective rank {numbers['effective_rank'][c]:.3f}"
-            )
+            columns = ("membership", "frechet", "frechet_verified", "frechet_floor", "norm_ratio")
+            values = ", ".join(f"{column} {numbers[column][c]:.3f}" for column in columns)
+            print(f"{name} cluster {c}: {values}")
 
 
 if __name__ == "__main__":

@@ -56,10 +56,10 @@ def workdir() -> Path:
 def given_config() -> dict[str, Any] | None:
     """Return the config of the flags as plain dicts, or None if no --config was given."""
     try:
-        config = _CONFIG.value
-    except (OSError, ValueError) as error:  # read when first asked for, and lazily at that
+        # A file that could not be loaded says so at the first look into the config, not before.
+        return None if _CONFIG.value is None else configuration.to_plain(_CONFIG.value)
+    except (OSError, ValueError) as error:
         raise UserError(str(error)) from error
-    return None if config is None else configuration.to_plain(config)
 
 
 def open_run() -> Run:

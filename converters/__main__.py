@@ -20,7 +20,7 @@ from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.weights import MANIFEST_FILE, load_folder, save_generator
 from converters.conversion import Container
 
-FAMILIES = ("dcgan", "pgan")
+FAMILIES = ("dcgan", "pgan", "stylegan", "stylegan2", "biggan")
 UNKNOWN_LICENCE = "not stated; ask whoever published the file"
 
 FLAGS = flags.FLAGS

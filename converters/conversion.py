@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from converters.reading import Checkpoint
+from converters.reading import Checkpoint, is_state_dict, strip_prefix
 
 
 class Conversion(NamedTuple):
@@ -48,3 +48,27 @@ def conv_kernel(weight: np.ndarray) -> np.ndarray:
 def dense_kernel(weight: np.ndarray) -> np.ndarray:
     """[out, in] to [in, out]."""
     return weight.transpose(1, 0)
+
+
+def state_dicts(checkpoint: Checkpoint) -> list[Mapping[str, Any]]:
+    """Return every state dict in the file, at the top or up to two levels down.
+
+    Names come without DataParallel's prefix and without the GAN zoo's infix.
+    """
+    content = checkpoint.content
+    if not isinstance(content, Mapping):
+        return []
+    places = [content, *content.values()]
+    places += [
+        v for value in content.values() if isinstance(value, Mapping) for v in value.values()
+    ]
+    return [
+        {name.replace(".module.", "."): v for name, v in strip_prefix(place).items()}
+        for place in places
+        if is_state_dict(place)
+    ]
+
+
+def has_tensors(checkpoint: Checkpoint, *names: str) -> bool:
+    """Whether one of the file's state dicts has all of these names."""
+    return any(all(name in state for name in names) for state in state_dicts(checkpoint))

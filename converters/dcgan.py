@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cgjax.errors import UserError
-from converters.conversion import Container, Conversion
-from converters.reading import Checkpoint, Tensors, choose_state, is_state_dict
+from converters.conversion import Container, Conversion, has_tensors
+from converters.reading import Checkpoint, Tensors, choose_state
 from converters.settings import Settings
-from converters.zoo import has_tanh, read_zoo
+from converters.zoo import has_tanh, read_categories, read_zoo
 
 BATCH_NORM_EPS = 1e-5
 
@@ -56,15 +56,6 @@ def _convert_layers(
     return Conversion("dcgan", architecture, arrays)
 
 
-def _is_examples(checkpoint: Checkpoint) -> bool:
-    content = checkpoint.content
-    if isinstance(content, Mapping) and not is_state_dict(content):
-        content = next((v for v in content.values() if is_state_dict(v)), {})
-    return isinstance(content, Mapping) and any(
-        re.fullmatch(r"(module\.)?main\.0\.weight", name) for name in content
-    )
-
-
 def convert_examples(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
     """Convert a file of the PyTorch examples' DCGAN."""
     settings = Settings(given)
@@ -85,15 +76,6 @@ def convert_examples(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
     return _convert_layers(tensors, convolutions, norms, tanh)
 
 
-def _is_zoo(checkpoint: Checkpoint) -> bool:
-    return any(
-        "outlayer" in name
-        for state in ("avgG", "netG")
-        if isinstance(checkpoint.content, Mapping)
-        for name in checkpoint.content.get(state) or ()
-    )
-
-
 def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
     """Convert a GAN-zoo DCGAN file."""
     tensors, config = read_zoo(checkpoint)
@@ -104,15 +86,22 @@ def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
     middle = [f"main.convTranspose{i}" for i in range(1, depth + 1)]
     convolutions = ["formatLayer", *middle, "main.outlayer"]
     norms = [f"main.batchNorm{i}" for i in range(max(depth, 0) + 1)]
-    return _convert_layers(tensors, convolutions, norms, has_tanh(loss))
+    converted = _convert_layers(tensors, convolutions, norms, has_tanh(loss))
+    converted.architecture["categories"] = read_categories(config)
+    return converted
 
 
 CONTAINERS = (
     Container(
         "examples",
         "PyTorch examples: state dict main.0.weight, ... (netG_epoch_N.pth)",
-        _is_examples,
+        lambda c: has_tensors(c, "main.0.weight"),
         convert_examples,
     ),
-    Container("zoo", "pytorch_GAN_zoo DCGAN: dict with config, netG, avgG", _is_zoo, convert_zoo),
+    Container(
+        "zoo",
+        "pytorch_GAN_zoo DCGAN: dict with config, netG, avgG",
+        lambda c: has_tensors(c, "main.outlayer.weight"),
+        convert_zoo,
+    ),
 )

@@ -8,29 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from cgjax.errors import UserError
-from converters.conversion import Container, Conversion, conv_kernel
-from converters.reading import Checkpoint, Tensors, choose_state, is_state_dict, strip_prefix
+from converters.conversion import Container, Conversion, conv_kernel, has_tensors
+from converters.reading import Checkpoint, Tensors, choose_state
 from converters.settings import Settings
-from converters.zoo import has_tanh, read_zoo
-
-
-def _states(checkpoint: Checkpoint) -> list[Mapping[str, Any]]:
-    """Every state dict in the file, at the top or up to two levels down."""
-    content = checkpoint.content
-    if not isinstance(content, Mapping):
-        return []
-    below = [content, *content.values()]
-    below += [v for value in content.values() if isinstance(value, Mapping) for v in value.values()]
-    return [strip_prefix(value) for value in below if is_state_dict(value)]
-
-
-def _has(checkpoint: Checkpoint, *names: str) -> bool:
-    return any(all(name in state for name in names) for state in _states(checkpoint))
+from converters.zoo import has_tanh, read_categories, read_zoo
 
 
 def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
@@ -94,6 +79,7 @@ def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
         "leak": leak,
         "tanh": has_tanh(loss),
         "blend": alpha if scales else 0.0,
+        "categories": read_categories(config),
     }
     return Conversion("pgan", architecture, arrays)
 
@@ -108,15 +94,32 @@ def _first_kernel(weight: np.ndarray) -> np.ndarray:
     return _scaled(weight, math.sqrt(2))[:, :, ::-1, ::-1].transpose(1, 2, 3, 0)
 
 
+def split_lod(lod: float, resolutions: int, source: object) -> tuple[int, float]:
+    """Read a genforce level of detail.
+
+    A level l leaves the last floor(l) resolutions out and fades in the one before.
+
+    Returns:
+        How many resolutions are active, and the weight of the lower one's upsampled image.
+
+    Raises:
+        UserError: if the network has no such level.
+    """
+    if not 0 <= lod <= resolutions - 1:
+        raise UserError(f"{source}: lod={lod} is not in [0, {resolutions - 1}]; give --set lod=0")
+    return resolutions - math.floor(lod), lod - math.floor(lod)
+
+
 def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
     """Convert a genforce (or SeFa) PGAN file; kernels are scaled, biases are not."""
     tensors = Tensors(choose_state(checkpoint, ("generator_smooth", "generator")), checkpoint.path)
-    stored_lod = float(np.ravel(tensors.take("lod", ()))[0]) if "lod" in tensors else 0.0
+    stored_lod = tensors.scalar("lod", 0.0)
     settings = Settings(given)
     lod = settings.get("lod", stored_lod)
     fused = settings.get("fused_scale", False)
     tanh = settings.get("final_tanh", False)
     wscale = settings.get("use_wscale", True)
+    num_classes = settings.get("label_size", 0)
     settings.finish()
 
     scaled = _scaled if wscale else (lambda weight, gain: weight)
@@ -128,13 +131,7 @@ def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
         raise UserError(
             f"{checkpoint.path}: layer0 makes {width} channels, output0 reads {depths[0]}"
         )
-    if not 0 <= lod < resolutions:
-        raise UserError(
-            f"{checkpoint.path}: lod={lod} is not in [0, {resolutions}); give --set lod=0"
-        )
-    # A level of detail of l leaves the last floor(l) resolutions out and fades in the one before.
-    active = resolutions - math.floor(lod)
-    blend = lod - math.floor(lod)
+    active, blend = split_lod(lod, resolutions, checkpoint.path)
 
     first = tensors.take("layer0.weight", (width, latent_dim, 4, 4))
     if not wscale:
@@ -165,7 +162,8 @@ def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
     tensors.finish()
     architecture = {
         "form": "genforce",
-        "latent_dim": latent_dim,
+        "latent_dim": latent_dim - num_classes,
+        "num_classes": num_classes,
         "depths": depths[:active],
         "image_channels": channels,
         "tanh": tanh,
@@ -229,21 +227,21 @@ CONTAINERS = (
         "zoo",
         "pytorch_GAN_zoo PGAN: dict with config, netG, avgG",
         lambda c: (
-            _has(c, "formatLayer.weight", "groupScale0.0.weight")
-            or _has(c, "formatLayer.module.weight", "groupScale0.0.module.weight")
+            has_tensors(c, "formatLayer.weight", "groupScale0.0.weight")
+            or has_tensors(c, "formatLayer.module.weight", "groupScale0.0.module.weight")
         ),
         convert_zoo,
     ),
     Container(
         "genforce",
         "genforce and SeFa pggan_*: dict with generator, generator_smooth",
-        lambda c: _has(c, "layer0.weight", "output0.weight"),
+        lambda c: has_tensors(c, "layer0.weight", "output0.weight"),
         convert_genforce,
     ),
     Container(
         "netdissect",
         "GANDissect PGAN: state dict layer1.conv.weight, layer1.wscale.b, ...",
-        lambda c: _has(c, "layer1.conv.weight") or _has(c, "features.0.conv.weight"),
+        lambda c: has_tensors(c, "layer1.conv.weight") or has_tensors(c, "features.0.conv.weight"),
         convert_netdissect,
     ),
 )

@@ -24,6 +24,9 @@ from converters import safe_pickle
 
 Tensor = np.ndarray
 
+# The file's name in a folder as Hugging Face's libraries write it.
+HUGGING_FACE_FILE = "pytorch_model.bin"
+
 # How every file in torch's old serialization begins: a pickled magic number.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -66,6 +69,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
 
     path = Path(path)
+    if path.is_dir() and (path / HUGGING_FACE_FILE).is_file():
+        path = path / HUGGING_FACE_FILE
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the checkpoint file inside it")
     if not path.is_file():
@@ -219,12 +224,14 @@ class Tensors:
         """Return the shape of a tensor from which sizes are read.
 
         Raises:
-            UserError: at once, if it is missing or has another number of axes: nothing else can
-                be checked then.
+            UserError: at once, if it is missing or has another number of axes (any is right where
+                `ndim` is -1): nothing else can be checked then.
         """
-        if name not in self._state or self._state[name].ndim != ndim:
-            got = self._state[name].shape if name in self._state else "nothing"
-            raise UserError(f"{self._source}: expected {name} with {ndim} axes, found {got}")
+        if name not in self._state or ndim not in (-1, self._state[name].ndim):
+            if name not in self._state:
+                raise UserError(f"{self._source}: missing {name}")
+            shape = self._state[name].shape
+            raise UserError(f"{self._source}: {name} has shape {shape}, expected {ndim} axes")
         return self._state[name].shape
 
     def count(self, pattern: str) -> int:
@@ -252,6 +259,15 @@ class Tensors:
         else:
             return np.asarray(value, np.float32)
         return np.zeros(shape, np.float32)
+
+    def scalar(self, name: str, default: float) -> float:
+        """Return a number; the default where it is not in the file."""
+        return float(self.take(name, ())) if name in self else default
+
+    def check_constant(self, name: str, expected: Tensor) -> None:
+        """Check that a tensor, if it is there, is the constant that our arithmetic has built in."""
+        if name in self and not np.allclose(self.take(name, expected.shape), expected, atol=1e-6):
+            self.note(f"{name} is not the constant it is known to be")
 
     def ignore(self, pattern: str) -> None:
         """Mark every tensor whose name matches a regular expression as seen and not needed."""

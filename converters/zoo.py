@@ -29,3 +29,20 @@ def read_zoo(checkpoint: Checkpoint) -> tuple[Tensors, dict[str, Any]]:
 def has_tanh(loss: str) -> bool:
     """Whether a model trained with this loss ends in a tanh."""
     return loss in ("DCGAN", "MSE")
+
+
+def read_categories(config: Mapping[str, Any]) -> list[int]:
+    """Return the sizes of the one-hot vectors that an AC-GAN's latent ends in, in order.
+
+    `attribKeysOrder` maps each attribute to its order and its values; a file that lacks it is taken
+    to have one category.
+    """
+    total = int(config.get("categoryVectorDim") or 0)
+    order = config.get("attribKeysOrder")
+    if isinstance(order, Mapping):
+        entries = [e for e in order.values() if isinstance(e, Mapping)]
+        entries.sort(key=lambda entry: int(entry.get("order", 0)))
+        sizes = [len(entry.get("values", ())) for entry in entries]
+        if sum(sizes) == total:
+            return sizes
+    return [total] if total > 0 else []

@@ -25,8 +25,12 @@ class Golden(NamedTuple):
 
 
 def load_golden(name: str) -> Golden:
+    """Read a fixture of tests/golden."""
+    return read_golden(GOLDEN / name)
+
+
+def read_golden(folder: Path) -> Golden:
     """Read a fixture's folder."""
-    folder = GOLDEN / name
     meta = json.loads((folder / "meta.json").read_text())
     arrays = dict(np.load(folder / "golden.npz"))
     return Golden(folder / meta["checkpoint"], arrays, meta)

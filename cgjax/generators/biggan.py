@@ -128,7 +128,7 @@ class BigGAN(StagedNetwork):
     """BigGAN-deep's generator."""
 
     family = "biggan"
-    resumes_with_latents = True
+    needs_latents_to_resume = True
 
     def __init__(
         self,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
 
@@ -28,8 +30,8 @@ def imagenet_names() -> tuple[tuple[str, ...], ...]:
 def find_class(name: str, names: Names) -> int:
     """Find a class by one of its names.
 
-    An exact name wins (upper and lower case are the same, `_` is a space); else a name that
-    contains the words asked for, if only one class has it.
+    A class's usual name wins, then any of its names (upper and lower case are the same, `_` and
+    `-` are spaces), then names that contain the words asked for, if only one class has one.
 
     Example:
         >>> find_class("Golden_Retriever", imagenet_names())
@@ -39,22 +41,20 @@ def find_class(name: str, names: Names) -> int:
         UserError: unknown, or several classes fit; lists the candidates.
     """
     wanted = _normal(name)
+    usual = [i for i, known in enumerate(names) if wanted == _normal(known[0])]
     exact = [i for i, known in enumerate(names) if wanted in map(_normal, known)]
-    if len(exact) == 1:
-        return exact[0]
     near = exact or [
         i for i, known in enumerate(names) if any(_contains(_normal(k), wanted) for k in known)
     ]
-    if len(near) == 1:
-        return near[0]
+    for candidates in (usual, near):
+        if len(candidates) == 1:
+            return candidates[0]
+    found = f"fits {len(near)} classes"
     if not near:
-        import difflib
-
-        every = {_normal(k): i for i, known in enumerate(names) for k in known}
-        near = [every[k] for k in difflib.get_close_matches(wanted, every, n=5, cutoff=0.5)]
         found = "is no class's name"
-    else:
-        found = f"fits {len(near)} classes"
+        texts = [(t, i) for i, known in enumerate(names) for k in known for t in _texts(_normal(k))]
+        alike = difflib.get_close_matches(wanted, [t for t, _ in texts], n=5, cutoff=0.6)
+        near = [i for t in dict.fromkeys(alike) for text, i in texts if text == t]
     listed = ", ".join(f"{i} {names[i][0]}" for i in dict.fromkeys(near[:12]))
     more = f" and {len(near) - 12} more" if len(near) > 12 else ""
     raise UserError(
@@ -64,6 +64,10 @@ def find_class(name: str, names: Names) -> int:
 
 def _normal(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+def _texts(known: str) -> list[str]:
+    return [known, *known.split()] if " " in known else [known]
 
 
 def _contains(known: str, wanted: str) -> bool:
@@ -98,7 +102,7 @@ def class_vectors(
     if isinstance(condition, str) and condition.strip().lstrip("-").isdigit():
         condition = int(condition)
     entries = [condition] if isinstance(condition, str) or np.ndim(condition) == 0 else condition
-    if not any(isinstance(entry, str) for entry in entries):
+    if np.ndim(condition) and not any(isinstance(entry, str) for entry in entries):
         values = np.asarray(entries)
         if values.ndim == 2:
             return _rows(jnp.asarray(values, jnp.float32), num, num_classes)
@@ -135,3 +139,26 @@ def _class_id(entry: Any, num_classes: int, names: Names) -> int:
             f"condition={int(entry)} is not a class; ids go from 0 to {num_classes - 1}"
         )
     return int(entry)
+
+
+def with_categories(
+    key: PRNGKeyArray, z: Float[Array, "n d"], categories: Sequence[int]
+) -> Float[Array, "n d"]:
+    """Replace the end of latents by one random one-hot vector for each category.
+
+    Args:
+        key: the key that the latents were drawn with.
+        z: (n, d) float32.
+        categories: the vectors' lengths, in order.
+
+    Returns:
+        (n, d) float32; z itself where there are no categories.
+    """
+    if not categories:
+        return z
+    noise = z.shape[1] - sum(categories)
+    parts = [z[:, :noise]]
+    for i, size in enumerate(categories):
+        drawn = jax.random.randint(jax.random.fold_in(key, i + 1), (z.shape[0],), 0, size)
+        parts.append(jax.nn.one_hot(drawn, size, dtype=z.dtype))
+    return jnp.concatenate(parts, axis=1)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
+from cgjax.generators.conditions import with_categories
 from cgjax.generators.layers import transposed_convolve
 
 
@@ -33,6 +35,7 @@ class DCGAN(StagedNetwork):
         widths: Sequence[int],
         image_channels: int = 3,
         tanh: bool = True,
+        categories: Sequence[int] = (),
     ):
         """Build the network.
 
@@ -41,12 +44,13 @@ class DCGAN(StagedNetwork):
             widths: channels of layer1, layer2, ...; each layer doubles the resolution.
             image_channels: 3, or 1.
             tanh: whether the image passes through a tanh.
+            categories: sizes of the one-hot vectors that the latent ends in (the zoo's AC-GANs).
         """
         self.latent_dim = latent_dim
         self.layers = tuple(f"layer{i + 1}" for i in range(len(widths)))
         self.image_size = 4 * 2 ** len(widths)
         self.image_channels = image_channels
-        self.tanh = tanh
+        self.tanh, self.categories = tanh, tuple(categories)
 
         self.first = parameter(latent_dim, 4, 4, widths[0], std=0.02)
         self.kernels = nnx.List(
@@ -55,6 +59,10 @@ class DCGAN(StagedNetwork):
         self.scales = nnx.List(parameter(w, mean=1.0) for w in widths)
         self.shifts = nnx.List(parameter(w) for w in widths)
         self.output = parameter(4, 4, widths[-1], image_channels, std=0.02)
+
+    def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
+        """Draw n latents, N(0, I), and a random value of every category."""
+        return with_categories(key, super().sample_latents(key, n, **keywords), self.categories)
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Start from the latent as it is: a DCGAN does not normalise it."""

@@ -14,14 +14,15 @@ The equalised learning-rate factors are baked into the stored weights when a che
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
+from cgjax.generators.conditions import class_vectors, with_categories
 from cgjax.generators.layers import (
     convolve,
     leaky_relu,
@@ -49,6 +50,8 @@ class PGAN(StagedNetwork):
         tanh: bool = False,
         blend: float = 0.0,
         extra_doublings: int = 0,
+        num_classes: int = 0,
+        categories: Sequence[int] = (),
     ):
         """Build the network.
 
@@ -63,11 +66,14 @@ class PGAN(StagedNetwork):
                 only in checkpoints that were saved while a resolution was being faded in.
             extra_doublings: how often the finished image is doubled by repetition (a whole level
                 of detail of the genforce form).
+            num_classes: length of a label that is appended to the normalised latent (genforce).
+            categories: sizes of the one-hot vectors that the latent ends in (the zoo's AC-GANs).
         """
         self.latent_dim = latent_dim
         self.image_channels = image_channels
         self.form, self.leak, self.tanh = form, leak, tanh
         self.blend, self.extra_doublings = blend, extra_doublings
+        self.num_classes, self.categories = num_classes, tuple(categories)
         self.image_size = 4 * 2 ** (len(depths) - 1 + extra_doublings)
 
         def weight(*shape: int, fan_in: int) -> nnx.Param[Array]:
@@ -76,7 +82,7 @@ class PGAN(StagedNetwork):
         # (resolution, is its first convolution): one entry a convolution after the dense layer.
         self.plan = ((0, False), *((r, c == 0) for r in range(1, len(depths)) for c in (0, 1)))
         d0 = depths[0]
-        self.dense = weight(latent_dim, 4, 4, d0, fan_in=latent_dim)
+        self.dense = weight(latent_dim + num_classes, 4, 4, d0, fan_in=latent_dim)
         self.dense_bias = parameter(4, 4, d0) if form == "zoo" else parameter(d0)
         self.kernels = nnx.List(
             weight(3, 3, depths[r - up], depths[r], fan_in=9 * depths[r - up])
@@ -102,9 +108,24 @@ class PGAN(StagedNetwork):
         names = [f"layer{i + start}{suffix}" for i in range(count) for suffix in ("", "_pn")]
         return tuple(names), tuple((i, norm) for i in range(count) for norm in (False, True))
 
+    def resolve(self, num: int, *, condition: Any = None, **others: Any) -> Inputs:
+        """Turn a label into class vectors, where the file has labels."""
+        self.refuse(**others)
+        if not self.num_classes:
+            self.refuse(condition=condition)
+            return {}
+        return {"classes": class_vectors(condition, num, self.num_classes)}
+
+    def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
+        """Draw n latents, N(0, I), and a random value of every category."""
+        return with_categories(key, super().sample_latents(key, n, **keywords), self.categories)
+
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Pixel-norm the latent: only its direction matters."""
-        return {"h": pixel_norm(z)}
+        x = pixel_norm(z)
+        if self.num_classes:
+            x = pixel_norm(jnp.concatenate([x, inputs["classes"]], axis=1))
+        return {"h": x}
 
     def stage(self, index: int, state: State) -> State:
         """One convolution with its leaky ReLU, or one pixel norm."""
@@ -154,4 +175,4 @@ class PGAN(StagedNetwork):
 
     def latent_weights(self) -> Float[Array, "d m"]:
         """Return the weight that first touches the latent: a row for each coordinate (SeFa)."""
-        return self.dense[...].reshape(self.latent_dim, -1)
+        return self.dense[...][: self.latent_dim].reshape(self.latent_dim, -1)

@@ -36,7 +36,7 @@ class StyleNetwork(StagedNetwork):
     """
 
     normalizes_latent = True
-    resumes_with_latents = True
+    needs_latents_to_resume = True
     num_classes: int = 0
     noise_shapes: tuple[tuple[int, int, int], ...]
 

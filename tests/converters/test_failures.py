@@ -29,6 +29,11 @@ CASES = {
     "pgan_zoo_b": ("pgan", {}),
     "pggan_genforce_a": ("pgan", {}),
     "pggan_netdissect_a": ("pgan", {}),
+    "stylegan_zoo_a": ("stylegan", {}),
+    "stylegan_genforce_a": ("stylegan", {}),
+    "stylegan2_genforce_a": ("stylegan2", {}),
+    "stylegan2_nvidia_a": ("stylegan2", {}),
+    "biggan_deep_a": ("biggan", {"config": str(GOLDEN / "biggan_deep_a" / "config.json")}),
 }
 cases = pytest.mark.parametrize("name", CASES)
 
@@ -211,7 +216,7 @@ def test_a_config_whose_class_is_another_global_is_refused(tmp_path):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["dcgan_zoo_a", "pgan_zoo_a", "pgan_zoo_b"])
+@pytest.mark.parametrize("name", ["dcgan_zoo_a", "pgan_zoo_a", "pgan_zoo_b", "stylegan_zoo_a"])
 def test_a_pickled_zoo_config_loads_as_plain_values(name):
     golden = load_golden(name)
     assert b"models.utils.config" in golden.checkpoint.read_bytes()

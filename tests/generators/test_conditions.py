@@ -1,0 +1,93 @@
+"""Classes can be named, numbered or mixed, and what is not clear is refused with candidates."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.generators.conditions import class_vectors, find_class, imagenet_names
+
+NAMES = imagenet_names()
+
+
+def _vectors(condition, num=2, num_classes=5, names=()):
+    return np.asarray(class_vectors(condition, num, num_classes, names))
+
+
+def test_the_table_has_the_thousand_classes_in_the_usual_order():
+    assert len(NAMES) == 1000
+    # Anchors that every ImageNet model agrees on.
+    known = {0: "tench", 1: "goldfish", 207: "golden retriever", 281: "tabby", 340: "zebra",
+             417: "balloon", 817: "sports car", 954: "banana", 980: "volcano",
+             999: "toilet tissue"}  # fmt: skip
+    assert {i: NAMES[i][0] for i in known} == known
+    assert all(name for names in NAMES for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("golden retriever", 207),
+        ("Golden_Retriever", 207),
+        ("husky", 248),
+        ("tabby cat", 281),
+        ("harp", 594),  # also a name of class 593, but the usual one of 594 only
+        ("volcano", 980),
+        ("labrador", 208),
+    ],
+)
+def test_a_class_is_found_by_any_of_its_names(name, index):
+    assert find_class(name, NAMES) == index
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("crane", "fits 2 classes: 134 crane, 517 crane"),
+        ("retriever", "207 golden retriever, 208 Labrador"),
+        ("terrier", "and .* more"),
+        ("labradr", "is no class's name: 208 Labrador retriever"),
+        ("qqqq", "is no class's name; give an id"),
+    ],
+)
+def test_an_ambiguous_or_unknown_name_lists_candidates(name, message):
+    with pytest.raises(UserError, match=message):
+        find_class(name, NAMES)
+
+
+@pytest.mark.parametrize("condition", [3, "3", np.int64(3), [3], [3, 3], np.array([3, 3])])
+def test_ids_become_one_hot_rows(condition):
+    np.testing.assert_array_equal(_vectors(condition), np.eye(5, dtype=np.float32)[[3, 3]])
+
+
+def test_every_row_may_have_its_own_class():
+    np.testing.assert_array_equal(_vectors([4, 0]), np.eye(5, dtype=np.float32)[[4, 0]])
+    rows = _vectors(["goldfish", 207], num_classes=1000, names=NAMES)
+    np.testing.assert_array_equal(rows.argmax(1), [1, 207])
+
+
+def test_vectors_are_taken_as_they_are():
+    mixture = np.array([[0.5, 0.5, 0, 0, 0], [0, 0, 0, 0.3, 0.7]], np.float32)
+    np.testing.assert_array_equal(_vectors(mixture), mixture)
+    np.testing.assert_array_equal(_vectors(jnp.asarray(mixture)), mixture)
+    np.testing.assert_array_equal(_vectors(mixture.tolist()), mixture)
+    np.testing.assert_array_equal(_vectors(mixture[:1]), mixture[[0, 0]])
+    np.testing.assert_array_equal(_vectors(mixture[0]), mixture[[0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (None, "needs a class"),
+        (5, "from 0 to 4"),
+        (-1, "from 0 to 4"),
+        ("cat", "have no names"),
+        ([1, 2, 3], "3 classes for 2 rows"),
+        (np.zeros((2, 4), np.float32), "shape"),
+        (np.zeros((3, 5), np.float32), "shape"),
+        (2.5, "neither an id"),
+    ],
+)
+def test_what_is_no_class_is_refused(condition, message):
+    with pytest.raises(UserError, match=message):
+        _vectors(condition)

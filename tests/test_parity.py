@@ -1,0 +1,23 @@
+"""Every array of every fixture is reproduced by the converted network."""
+
+import numpy as np
+import pytest
+
+from tests.golden_cases import GOLDEN, TOLERANCE
+from tests.parity import FAMILIES, parity
+
+pytestmark = pytest.mark.torch
+
+FIXTURES = sorted(p.parent.name for p in GOLDEN.glob("*/meta.json"))
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_every_array_equals_the_reference(name):
+    errors = parity(GOLDEN / name)
+    assert len(errors) > 5
+    assert not [n for n, e in errors.items() if np.isnan(e)], "not compared"
+    assert {n: e for n, e in errors.items() if e >= TOLERANCE} == {}
+
+
+def test_every_known_layout_has_a_fixture():
+    assert len(FIXTURES) >= len(FAMILIES)

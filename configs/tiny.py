@@ -9,7 +9,7 @@ from configs import common
 
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
-    config = common.quick(common.get_config())
+    config = common.quick(common.variant(common.get_config(), arg))
     config.generator.name = "cgjax.testing.planted:make_planted"
     config.layer = "layer1"
     config.samplers.imle.num_epochs = 40

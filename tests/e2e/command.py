@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,7 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def environment() -> dict[str, str]:
     """One CPU device, strict about nothing but what a user would see."""
-    env = dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
+    # A proxy that is not there stands for no network, and an empty cache for a new machine.
+    proxy = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    cache = {"CGJAX_CACHE": tempfile.mkdtemp()}
+    env = {**os.environ, **proxy, **cache, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     env.pop("XLA_FLAGS", None)
     return env
 

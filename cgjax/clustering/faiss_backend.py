@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.clustering.lloyd import KMeansResult, finish, prepare, start, step
+from cgjax.clustering.lloyd import KMeansResult, finish, start, step
+from cgjax.clustering.rows import prepare
 from cgjax.errors import UserError
 
 
@@ -68,7 +69,7 @@ def fit_faiss(
 
 
 def _describe(data, centroids, max_iter):  # type: ignore[no-untyped-def]
-    state = start(centroids[None])
+    state = start(data, centroids[None])
     after = step(data, state)
     result = finish(data, state)
     return result._replace(num_iter=max_iter, converged=after.is_done[0])

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 import cgjax
 from cgjax.clustering import KMeansResult, assign, kmeans, lloyd
+from cgjax.clustering.rows import prepare
 from cgjax.errors import UserError
 
-_prepare = jax.jit(lloyd.prepare)
+_prepare = jax.jit(prepare)
 _init = jax.jit(lloyd.init, static_argnames=("num_clusters", "num_init", "method"))
 _step = jax.jit(lloyd.step)
 
@@ -147,7 +148,7 @@ def test_empty_clusters_take_the_farthest_points():
     """Two of three centroids start far away from all points."""
     points = jnp.array([[0.0], [1.0], [2.0], [10.0], [20.0]])
     data = _prepare(points)
-    state = lloyd.start(jnp.array([[[1.0], [1000.0], [2000.0]]]) - data.offset[0])
+    state = lloyd.start(data, jnp.array([[[1.0], [1000.0], [2000.0]]]) - data.offset[0])
     after = _step(data, state)
     np.testing.assert_allclose(_starts(data, after)[0, :, 0], [6.6, 20.0, 10.0], rtol=1e-6)
     assert int(lloyd.finish(data, after).counts.min()) > 0
@@ -251,7 +252,7 @@ def test_kmeans_agrees_with_a_numpy_loop_from_the_same_start():
     data = _prepare(jnp.array(points))
     state = _init(data, jax.random.key(3), num_clusters=4, num_init=1, method="random")
     centroids = np.asarray(_starts(data, state)[0], np.float64)
-    state = lloyd.iterate(data, state, 100, 0.0, None)
+    state = lloyd.iterate(data, state, max_iter=100, tol=0.0)
     for _ in range(100):
         labels = ((points[:, None] - centroids[None]) ** 2).sum(-1).argmin(1)
         centroids = np.stack([points[labels == c].mean(0, dtype=np.float64) for c in range(4)])

@@ -1,0 +1,212 @@
+"""The rows to cluster, and the two ways to read them: all at once, or the few that matter.
+
+Rows are used relative to an offset, their mean. Reading all of them, the offset is taken out of the
+product (<y - o, m> = <y, m> - <o, m>), which costs nothing and loses digits only in proportion to
+||o|| / ||y - o||; where that ratio is large, and when only some rows are read, it is subtracted
+from the rows themselves, chunk by chunk. No centred copy of the data is ever made.
+
+Symbols: y rows (n, f), o offset, m points, s rows of a chunk.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from cgjax.kernels.distance import HIGHEST
+from cgjax.parallel import all_sum, varying
+
+Carry = TypeVar("Carry")
+
+# Rows picked out at a time: 8 MB of 8,192 features, which stays in the cache.
+CHUNK = 256
+
+# Up to this ratio of ||o|| to ||y - o|| the offset may be taken out of a product.
+_FAR = 4.0
+
+
+class Rows(NamedTuple):
+    """The rows to cluster and what is computed of them once.
+
+    Attributes:
+        features: (n, f) float32, this shard's rows.
+        weights: (n,) float32, 1 for rows that count and 0 for padding.
+        offset: (f,) float32, the mean row; everything else is relative to it.
+        squares: (n,) float32, squared norm of each row relative to the offset; 0 for padding.
+        variance: () float32, mean over the features of their variance.
+    """
+
+    features: Float[Array, "n f"]
+    weights: Float[Array, " n"]
+    offset: Float[Array, " f"]
+    squares: Float[Array, " n"]
+    variance: Float[Array, ""]
+
+    @property
+    def is_far(self) -> Bool[Array, ""]:
+        """Whether the data lie so far from the origin that rows must be centred one by one."""
+        spread = self.variance * self.features.shape[1]
+        return jnp.sum(jnp.square(self.offset)) > _FAR**2 * spread
+
+
+def prepare(
+    features: Float[Array, "n f"],
+    weights: Float[Array, " n"] | None = None,
+    *,
+    axis_name: str | None = None,
+) -> Rows:
+    """Compute the mean, the squared norms and the variance, in two reads of the data.
+
+    Args:
+        features: (n, f) float32, this shard's rows.
+        weights: (n,) 1 for rows that count and 0 for padding; default: all count.
+        axis_name: mesh axis over which the rows are split, if any.
+    """
+    if weights is None:
+        weights = varying(jnp.ones((features.shape[0],), jnp.float32), axis_name)
+    count = all_sum(jnp.sum(weights), axis_name)
+    offset = all_sum(jnp.matmul(weights, features, precision=HIGHEST), axis_name) / count
+    squares = jnp.sum(jnp.square(features - offset[None, :]), axis=1) * weights
+    variance = all_sum(jnp.sum(squares), axis_name) / (count * features.shape[1])
+    return Rows(features, weights, offset, squares, variance)
+
+
+def centred(rows: Rows, index: Int[Array, "*i"]) -> Float[Array, "*i f"]:
+    """Return the given rows relative to the offset."""
+    picked = rows.features.at[index].get(mode="clip")
+    return picked - jnp.broadcast_to(rows.offset, picked.shape)
+
+
+def visit(
+    rows: Rows,
+    is_wanted: Bool[Array, " n"],
+    function: Callable[[Carry, Int[Array, " s"], Float[Array, "s f"], Bool[Array, " s"]], Carry],
+    carry: Carry,
+) -> Carry:
+    """Fold a function over the wanted rows only, a chunk at a time: O(wanted f) time.
+
+    Args:
+        rows: all rows.
+        is_wanted: (n,) bool.
+        function: (carry, index (s,), centred rows (s, f), is real (s,)) -> carry. The last chunk is
+            filled up: such entries are not real and have the index n, which a scatter drops.
+        carry: start value.
+    """
+    num_rows = rows.features.shape[0]
+    chunk = min(CHUNK, num_rows)
+    count = jnp.sum(is_wanted, dtype=jnp.int32)
+    order = jnp.flatnonzero(is_wanted, size=num_rows, fill_value=num_rows).astype(jnp.int32)
+    order = jnp.pad(order, (0, chunk), constant_values=num_rows)
+
+    def is_left(state: tuple[Array, Carry]) -> Array:
+        return state[0] < count
+
+    def body(state: tuple[Array, Carry]) -> tuple[Array, Carry]:
+        begin, carry = state
+        index = jax.lax.dynamic_slice_in_dim(order, begin, chunk)
+        return begin + chunk, function(carry, index, centred(rows, index), index < num_rows)
+
+    begin = count * 0
+    return jax.lax.while_loop(is_left, body, (begin, carry))[1]
+
+
+def products(
+    rows: Rows,
+    points: Float[Array, "m f"],
+    *,
+    is_wanted: Bool[Array, " n"] | None = None,
+    known: Float[Array, "n m"] | None = None,
+    axis_name: str | None = None,
+) -> Float[Array, "n m"]:
+    """Return -2 <y, m> for all rows and points, both relative to the offset.
+
+    Args:
+        rows: all rows.
+        points: (m, f) float32, relative to the offset.
+        is_wanted: (n,) bool, rows whose products are needed; the others keep what is `known`
+            (unless more than half are wanted: then all are computed).
+        known: (n, m) float32.
+        axis_name: mesh axis over which the rows are split, if any.
+    """
+    num_rows = rows.features.shape[0]
+    if is_wanted is None:
+        is_wanted = varying(jnp.ones((num_rows,), bool), axis_name)
+    if known is None:
+        known = varying(jnp.zeros((num_rows, points.shape[0]), jnp.float32), axis_name)
+    doubled = -2.0 * points
+
+    def whole(known: Array) -> Array:
+        product = jnp.matmul(rows.features, doubled.T, precision=HIGHEST)
+        return product - jnp.matmul(doubled, rows.offset, precision=HIGHEST)[None, :]
+
+    def some(known: Array) -> Array:
+        def add(known: Array, index: Array, picked: Array, _: Array) -> Array:
+            product = jnp.matmul(picked, doubled.T, precision=HIGHEST)
+            return known.at[index].set(product, mode="drop", unique_indices=False)
+
+        return visit(rows, is_wanted, add, known)
+
+    return jax.lax.cond(reads_all(rows, is_wanted), whole, some, known)
+
+
+def reads_all(rows: Rows, is_wanted: Bool[Array, " n"]) -> Bool[Array, ""]:
+    """Return whether so many rows are wanted that reading all of them at once is faster."""
+    is_most = 2 * jnp.sum(is_wanted, dtype=jnp.int32) > is_wanted.shape[0]
+    return is_most & ~rows.is_far
+
+
+def sums(
+    rows: Rows,
+    labels: Int[Array, "n r"],
+    *,
+    num_clusters: int,
+    old_labels: Int[Array, "n r"],
+    old_sums: Float[Array, "r k f"],
+    axis_name: str | None = None,
+) -> Float[Array, "r k f"]:
+    """Return the sum of each cluster's rows, from the sums of an earlier labelling.
+
+    Args:
+        rows: all rows.
+        labels: (n, r) int32, cluster of each row in each restart; -1 for none.
+        num_clusters: k.
+        old_labels: (n, r) int32, the earlier labelling.
+        old_sums: (r, k, f) float32, its sums.
+        axis_name: mesh axis over which the rows are split, if any.
+    """
+    num_init = labels.shape[1]
+    has_moved = jnp.any(labels != old_labels, axis=1)
+    moved = all_sum(jnp.sum(has_moved, dtype=jnp.int32), axis_name)
+    all_rows = all_sum(jnp.sum(rows.weights > 0.0, dtype=jnp.int32), axis_name)
+    is_whole = (2 * moved > all_rows) & ~rows.is_far
+
+    def whole() -> Array:
+        member = one_hot(labels, num_clusters)
+        total = jax.lax.dot_general(
+            member, rows.features, (((0,), (0,)), ((), ())), precision=HIGHEST
+        )
+        return total - jnp.sum(member, axis=0)[:, None] * rows.offset[None, :]
+
+    def change() -> Array:
+        def add(total: Array, index: Array, picked: Array, is_real: Array) -> Array:
+            new = one_hot(labels.at[index].get(mode="clip"), num_clusters)
+            old = one_hot(old_labels.at[index].get(mode="clip"), num_clusters)
+            member = jnp.where(is_real[:, None], new - old, 0.0)
+            return total + jax.lax.dot_general(
+                member, picked, (((0,), (0,)), ((), ())), precision=HIGHEST
+            )
+
+        zero = jnp.zeros((num_init * num_clusters, rows.features.shape[1]), jnp.float32)
+        return visit(rows, has_moved, add, varying(zero, axis_name))
+
+    local = jax.lax.cond(is_whole, whole, change)
+    found = all_sum(local, axis_name).reshape(old_sums.shape)
+    return found + jnp.where(is_whole, 0.0, old_sums)
+
+
+def one_hot(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "n rk"]:
+    """Return (n, r * k) float32 with a one where a row belongs to a cluster; -1 gives zeros."""
+    ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
+    return (labels[:, :, None] == ids).astype(jnp.float32).reshape(labels.shape[0], -1)

@@ -47,5 +47,8 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _one_line(error: BaseException) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(text).split())
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if "Traceback (most recent call last)" in text:
+        # ml_collections hands on the whole traceback of a config's own error: its end says it.
+        text = text.strip().splitlines()[-1]
+    return " ".join(text.split())

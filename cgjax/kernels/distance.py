@@ -13,8 +13,8 @@ so that the costly part is one matrix product. Three numeric traps are dealt wit
   of columns, and a search inside the winning group only, gives the same answer (ties to the lowest
   index) almost for free while the block of distances is still in the cache. The base is padded to
   whole groups for it.
-* Reproducibility: -2 is folded into the query before the product (exact, a power of two), so that
-  the distance is a single addition and both passes see the same bits.
+* Reproducibility: -2 (exact, a power of two) and the norms are folded into the product, so that
+  every pass sees the same bits.
 
 Symbols: q queries, b base rows, f features, k neighbours, s block of queries.
 """
@@ -32,6 +32,9 @@ Product = Literal["float32", "bfloat16"]
 
 # Columns whose minimum is taken together when looking for a row's smallest value.
 _GROUP = 128
+
+# Squared distance of a row that is not valid; it must exceed every true one.
+_FAR = 1e37
 
 # How many candidates the bfloat16 product keeps for the float32 re-check.
 _CANDIDATES = 8
@@ -82,7 +85,7 @@ def nearest_(
     base: Float[Array, "b f"],
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = 256,
+    block: int = 512,
     product: Product = "float32",
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query (un-jitted body of `nearest`)."""
@@ -99,7 +102,7 @@ def k_nearest_(
     k: int,
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = 256,
+    block: int = 512,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Find the k nearest base rows of each query (un-jitted body of `k_nearest`)."""
     if not 1 <= k <= base.shape[0]:
@@ -113,7 +116,7 @@ def nearest(
     base: Float[Array, "b f"],
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = 256,
+    block: int = 512,
     product: Product = "float32",
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query: argmin_j ||q - b_j||^2, lowest index on ties.
@@ -151,7 +154,7 @@ def k_nearest(
     k: int,
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = 256,
+    block: int = 512,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Find the k nearest base rows of each query, nearest first, lowest index on ties.
 
@@ -175,7 +178,9 @@ def _search(queries, base, valid, k, block, choose):  # type: ignore[no-untyped-
     if num_queries == 0:
         return jnp.zeros((0, k), jnp.int32), jnp.zeros((0, k), jnp.float32)
     block = min(block, num_queries)
-    transposed = base.T
+    # The norms ride along as one more feature that every query has once: adding them afterwards
+    # would cost a second pass over the distances. They are finite, so that no product is NaN.
+    transposed = jnp.concatenate([base.T, jnp.where(jnp.isinf(norms), _FAR, norms)[None, :]])
 
     def body(_, start):  # type: ignore[no-untyped-def]
         rows = jax.lax.dynamic_slice_in_dim(queries, start, block) - offset[None, :]
@@ -208,14 +213,18 @@ def _prepare(base, valid):  # type: ignore[no-untyped-def]
 
 def _by_minimum(rows, base, transposed, norms, k):  # type: ignore[no-untyped-def]
     """Choose one row by the float32 product."""
-    product = jnp.matmul(-2.0 * rows, transposed, precision=HIGHEST)
-    return row_argmin(product + norms[None, :])[:, None]
+    return row_argmin(_relative(rows, transposed))[:, None]
 
 
 def _by_top_k(rows, base, transposed, norms, k):  # type: ignore[no-untyped-def]
     """Choose k rows by the float32 product."""
-    product = jnp.matmul(-2.0 * rows, transposed, precision=HIGHEST)
-    return jax.lax.top_k(-(product + norms[None, :]), k)[1]
+    return jax.lax.top_k(-_relative(rows, transposed), k)[1]
+
+
+def _relative(rows, transposed):  # type: ignore[no-untyped-def]
+    """Return squared distances up to ||q||^2, which does not change their order."""
+    ones = jnp.ones((rows.shape[0], 1), rows.dtype)
+    return jnp.matmul(jnp.concatenate([-2.0 * rows, ones], axis=1), transposed, precision=HIGHEST)
 
 
 def _by_recheck(rows, base, transposed, norms, k):  # type: ignore[no-untyped-def]
@@ -225,14 +234,15 @@ def _by_recheck(rows, base, transposed, norms, k):  # type: ignore[no-untyped-de
     |<r, b> - <r', b'>| <= |d| |b| + |r'| |e|. Twice that bounds the error of a distance, and a
     candidate can be ruled out when it lies more than two such errors above the smallest one.
     """
-    low_rows, low_base = rows.astype(jnp.bfloat16), transposed.astype(jnp.bfloat16)
+    columns = base.T
+    low_rows, low_base = rows.astype(jnp.bfloat16), columns.astype(jnp.bfloat16)
     product = jnp.matmul(-2.0 * low_rows, low_base, preferred_element_type=jnp.float32)
     num = min(_CANDIDATES + 1, base.shape[0])
     values, candidates = jax.lax.top_k(-(product + norms[None, :]), num)
 
     back_rows, back_base = low_rows.astype(jnp.float32), low_base.astype(jnp.float32)
     error_rows = jnp.linalg.norm(rows - back_rows, axis=1)
-    error_base = jnp.max(jnp.linalg.norm(transposed - back_base, axis=0))
+    error_base = jnp.max(jnp.linalg.norm(columns - back_base, axis=0))
     largest = jnp.sqrt(jnp.max(jnp.where(jnp.isinf(norms), 0.0, norms)))
     # 1e-5 of the norms covers the float32 accumulation of both products.
     size_rows = jnp.linalg.norm(rows, axis=1)

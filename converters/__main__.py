@@ -1,14 +1,18 @@
-"""Turn a published checkpoint into a folder of converted weights.
+"""Turn a published checkpoint into a folder of converted weights, or say what a file holds.
 
 python -m converters pgan --src=FILE.pth --dst=weights/pgan_celebahq256
+python -m converters inspect FILE.pth
+python -m converters --list
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +21,13 @@ from absl import flags
 from cgjax.command import run_command
 from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator
-from cgjax.generators.weights import MANIFEST_FILE, load_folder, save_generator
-from converters.conversion import Container
+from cgjax.generators.families import abstract_network
+from cgjax.generators.published import PUBLISHED
+from cgjax.generators.weights import MANIFEST_FILE, load_folder, named_arrays, save_generator
+from converters.conversion import Container, Conversion
+
+if TYPE_CHECKING:
+    from converters.reading import Checkpoint
 
 FAMILIES = ("dcgan", "pgan", "stylegan", "stylegan2", "biggan")
 UNKNOWN_LICENCE = "not stated; ask whoever published the file"
@@ -29,12 +38,18 @@ _DST = flags.DEFINE_string("dst", None, "Folder to write.")
 _SET = flags.DEFINE_multi_string("set", [], "What the tensors do not tell: name=value; repeatable.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "How to store the weights.")
 _LICENCE = flags.DEFINE_string("licence", UNKNOWN_LICENCE, "Licence of the weights, in words.")
+_LIST = flags.DEFINE_bool("list", False, "Print families, accepted files and published names.")
 
 
 def containers_of(family: str) -> tuple[Container, ...]:
     """Return the layouts that a family's files come in."""
     containers: tuple[Container, ...] = importlib.import_module(f"converters.{family}").CONTAINERS
     return containers
+
+
+def recognize(checkpoint: Checkpoint) -> list[tuple[str, Container]]:
+    """Return every family and layout that a file fits: one, if it is a generator we know."""
+    return [(f, c) for f in FAMILIES for c in containers_of(f) if c.recognize(checkpoint)]
 
 
 def convert(
@@ -74,7 +89,7 @@ def convert(
     checkpoint = read_checkpoint(src)
     matching = [c for c in containers_of(family) if c.recognize(checkpoint)]
     if not matching:
-        others = [f for f in FAMILIES for c in containers_of(f) if c.recognize(checkpoint)]
+        others = [other for other, _ in recognize(checkpoint)]
         hint = f"; it looks like {others[0]}: python -m converters {others[0]}" if others else ""
         known = "; ".join(c.description for c in containers_of(family))
         raise UserError(f"{src} is not a {family} file this version knows ({known}){hint}")
@@ -91,31 +106,96 @@ def convert(
     return load_folder(dst)
 
 
+def inspect(src: str | Path, settings: Mapping[str, str] | None = None) -> str:
+    """Say what a checkpoint file holds; nothing is written.
+
+    Args:
+        src: the checkpoint.
+        settings: as for `convert`.
+
+    Returns:
+        Several lines: family, layout, architecture, layers, size, hash, published name.
+
+    Raises:
+        UserError: if it is no generator we know, or is damaged.
+    """
+    from converters.reading import read_checkpoint
+
+    checkpoint = read_checkpoint(src)
+    found = recognize(checkpoint)
+    if not found:
+        raise UserError(
+            f"{src} holds no generator of a family this version knows ({', '.join(FAMILIES)}); "
+            "python -m converters --list prints the accepted files"
+        )
+    family, container = found[0]
+    return _describe(family, container, checkpoint, container.convert(checkpoint, settings or {}))
+
+
+def _describe(
+    family: str, container: Container, checkpoint: Checkpoint, conversion: Conversion
+) -> str:
+    network = abstract_network(conversion.family, conversion.architecture)
+    numbers = sum(math.prod(a.shape) for a in named_arrays(network).values())
+    lines = {
+        "file": f"{checkpoint.path} (SHA-256 {checkpoint.sha256})",
+        "family": family,
+        "layout": container.description,
+        "images": f"{network.image_size}x{network.image_size}x{network.image_channels}",
+        "latents": str(network.latent_dim),
+        "layers": ", ".join(network.layers),
+        "numbers": f"{numbers:,}",
+        **{k: str(v) for k, v in conversion.architecture.items()},
+    }
+    published = [
+        name
+        for name, entry in PUBLISHED.items()
+        if entry.sha256_prefix and checkpoint.sha256.startswith(entry.sha256_prefix)
+    ]
+    if published:
+        lines["published"] = published[0]
+    return "\n".join(f"{key}: {value}" for key, value in lines.items())
+
+
+def listing() -> str:
+    """Return families, accepted files and published names, as `--list` prints them."""
+    lines = ["Families and the files they accept:"]
+    for family in FAMILIES:
+        lines += [f"  {family:10} {c.name:12} {c.description}" for c in containers_of(family)]
+    lines.append("Published generators (name, pixels, file, where it comes from):")
+    for name, entry in PUBLISHED.items():
+        where = entry.address or f"{entry.source} (get it by hand)"
+        lines.append(f"  {name:28} {entry.image_size:4}  {entry.file}  {where}")
+    return "\n".join(lines)
+
+
 def main(argv: Sequence[str]) -> None:
     """Run the command line."""
     from converters.settings import parse_assignments
 
-    if len(argv) != 2 or argv[1] not in FAMILIES:
+    if _LIST.value:
+        print(listing())
+        return
+    command = argv[1] if len(argv) > 1 else ""
+    if command != "inspect" and (len(argv) != 2 or command not in FAMILIES):
         raise UserError(
-            f"expected one family ({' | '.join(FAMILIES)}), got {' '.join(argv[1:]) or 'none'}; "
-            "for example: python -m converters pgan --src=FILE.pth --dst=weights/NAME"
+            f"expected one family ({' | '.join(FAMILIES)}), inspect or --list, got "
+            f"{' '.join(argv[1:]) or 'none'}; for example: "
+            "python -m converters pgan --src=FILE.pth --dst=weights/NAME"
         )
+    if command == "inspect" and len(argv) != 3:
+        raise UserError("expected one file: python -m converters inspect FILE")
+    settings = parse_assignments(_SET.value)
+    if command == "inspect":
+        _require_torch()
+        print(inspect(argv[2], settings))
+        return
     src, dst = (_required(flag) for flag in (_SRC, _DST))
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "converting needs torch: pip install 'cgjax[convert]' (running does not)"
-        ) from error
-    gen = convert(
-        argv[1],
-        src,
-        dst,
-        parse_assignments(_SET.value),
-        dtype=_DTYPE.value,
-        licence=_LICENCE.value,
-    )
-    images = gen.images(jnp.eye(1, gen.latent_dim, dtype=jnp.float32))
+    _require_torch()
+    gen = convert(command, src, dst, settings, dtype=_DTYPE.value, licence=_LICENCE.value)
+    classes = getattr(gen.network, "num_classes", 0)
+    condition = {"condition": 0} if classes else {}
+    images = gen.images(jnp.eye(1, gen.latent_dim, dtype=jnp.float32), **condition)
     if not jnp.isfinite(images).all():
         raise UserError(f"{src}: the converted network makes non-finite images")
     print(
@@ -129,6 +209,15 @@ def _required(flag: flags.FlagHolder[str | None]) -> str:
     if not flag.value:
         raise UserError(f"--{flag.name} is missing; see python -m converters --help")
     return flag.value
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "reading checkpoints needs torch: pip install 'cgjax[convert]' (running does not)"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -110,22 +110,31 @@ def split_lod(lod: float, resolutions: int, source: object) -> tuple[int, float]
     return resolutions - math.floor(lod), lod - math.floor(lod)
 
 
+def _is_fused(tensors: Tensors, depths: Sequence[int]) -> bool:
+    """Whether up-convolutions are stored (in, out): visible only where the two differ."""
+    for r in range(1, len(depths)):
+        name = f"layer{2 * r}.weight"
+        if depths[r] != depths[r - 1] and name in tensors:
+            return tensors.shape(name, 4)[:2] == (depths[r - 1], depths[r])
+    return False
+
+
 def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
     """Convert a genforce (or SeFa) PGAN file; kernels are scaled, biases are not."""
     tensors = Tensors(choose_state(checkpoint, ("generator_smooth", "generator")), checkpoint.path)
     stored_lod = tensors.scalar("lod", 0.0)
     settings = Settings(given)
     lod = settings.get("lod", stored_lod)
-    fused = settings.get("fused_scale", False)
     tanh = settings.get("final_tanh", False)
     wscale = settings.get("use_wscale", True)
     num_classes = settings.get("label_size", 0)
-    settings.finish()
 
     scaled = _scaled if wscale else (lambda weight, gain: weight)
     width, latent_dim = tensors.shape("layer0.weight", 4)[:2]
     resolutions = tensors.count("output{}.weight")
     depths = [tensors.shape(f"output{b}.weight", 4)[1] for b in range(resolutions)]
+    fused = settings.get("fused_scale", _is_fused(tensors, depths))
+    settings.finish()
     channels = tensors.shape("output0.weight", 4)[0]
     if width != depths[0]:
         raise UserError(

@@ -98,16 +98,19 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def _read(path: Path) -> Any:
     import torch
 
-    with open(path, "rb") as file:
-        start = file.read(len(_LEGACY))
-        if start[:1] == b"\x80" and start != _LEGACY:
-            file.seek(0)
-            return safe_pickle.load(file)
     allowed: list[Any] = [(ZooConfig, "models.utils.config.BaseConfig")]
-    with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-        # Legacy files warn about storages; what was read is checked key by key further on.
+    with (
+        open(path, "rb") as file,
+        torch.serialization.safe_globals(allowed),
+        warnings.catch_warnings(),
+    ):
+        # Old files make torch warn of its storages; what was read is checked key by key later.
         warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        start = file.read(len(_LEGACY))
+        file.seek(0)
+        if start[:1] == b"\x80" and start != _LEGACY:
+            return safe_pickle.load(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _refused(path: Path, name: str) -> str:

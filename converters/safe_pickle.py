@@ -81,9 +81,13 @@ def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) 
 
     if not isinstance(storage, torch.storage.TypedStorage):
         raise pickle.UnpicklingError("a tensor without a storage")
+    size, stride = tuple(map(int, size)), tuple(map(int, stride))
+    # torch would grow the storage and leave what it grew by uninitialised.
+    last = int(offset) + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if min((int(offset), *size, *stride)) < 0 or (0 not in size and last >= len(storage)):
+        raise pickle.UnpicklingError("a tensor that reaches beyond its storage")
     empty = torch.tensor([], dtype=storage.dtype)
-    # set_ refuses sizes that reach beyond the storage.
-    return empty.set_(storage._untyped_storage, offset, tuple(size), tuple(stride))
+    return empty.set_(storage._untyped_storage, int(offset), size, stride)
 
 
 def _rebuild_parameter(data: Any, *_: Any) -> Any:

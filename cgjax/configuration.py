@@ -46,6 +46,10 @@ SAMPLER_RANGES: dict[str, tuple[float, float | None]] = {
     "beta2": (0, 1),
     "weight_decay": (0, None),
     "decay_epochs": (0, None),
+    "num_latents": (2, None),
+    "average": (0, 1),
+    "num_steps": (1, None),
+    "guidance": (0, None),
 }
 OUTPUTS = (None, "raw", "sphere")
 

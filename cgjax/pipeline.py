@@ -205,7 +205,13 @@ class Pipeline:
         fingerprint = configuration.fingerprint({}, (), self.fingerprints["cluster"], own)
         saved = run.checkpoints(name)
         key = named_key(run.root_key, "fit", name)
-        members = run.members
+        started = time.monotonic()
+        num_latents = getattr(sampler, "num_latents", None)
+        members = (
+            run.members
+            if num_latents is None
+            else run.more_members(num_latents, lambda: self.interrupts.check("no epoch was begun"))
+        )
         state, begin, spent = sampler.init(named_key(key, "init"), members), 0, 0.0
         for step in reversed(saved.steps()):
             if step.metadata.get("fingerprint") != fingerprint:
@@ -221,7 +227,6 @@ class Pipeline:
             spent = float(step.metadata["seconds"])
             logging.info("fit %s: resuming at epoch %d", name, begin)
             break
-        started = time.monotonic()
 
         def save(epochs: int) -> None:
             seconds = spent + time.monotonic() - started

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from cgjax.files import write_atomically
 from cgjax.generators.base import in_batches
 from cgjax.generators.bound import BoundGenerator
 from cgjax.generators.registry import load_generator
+from cgjax.randomness import named_key
 from cgjax.samplers.base import Members, Sampler, SamplerState, group_members
 from cgjax.samplers.registry import make_sampler
 from cgjax.samplers.verify import Draw, draw_verified, rescale
@@ -73,9 +75,17 @@ class FittedSampler(NamedTuple):
     state: SamplerState
     norm: float | None
 
-    def propose(self, cluster: int, key: PRNGKeyArray, num: int) -> Float[Array, "num d"]:
-        """Draw latents that are meant to be members of a cluster."""
-        z = self.sampler.sample(self.state, key, cluster, num)
+    def propose(
+        self, cluster: int, key: PRNGKeyArray, num: int, margin: float = 0.0
+    ) -> Float[Array, "num d"]:
+        """Draw latents that are meant to be members of a cluster, above a quantile of its margin.
+
+        A sampler that cannot aim at a margin proposes from the whole cluster.
+        """
+        if margin and getattr(self.sampler, "aims_at_margin", False):
+            z = self.sampler.sample(self.state, key, cluster, num, margin=margin)  # type: ignore[call-arg]
+        else:
+            z = self.sampler.sample(self.state, key, cluster, num)
         return z if self.norm is None else rescale(z, self.norm)
 
 
@@ -101,6 +111,7 @@ class Run:
         )
         self.root_key = jax.random.key(config["seed"])
         self._fitted: dict[str, FittedSampler] = {}
+        self._more: tuple[int, Members] | None = None
 
     @property
     def weights_sha256(self) -> str:
@@ -116,6 +127,42 @@ class Run:
     def members(self) -> Members:
         """The latents of every cluster."""
         return group_members(self.clusters.latents, self.clusters.labels, self.clusters.num)
+
+    def more_members(self, num: int, check: Callable[[], None] = lambda: None) -> Members:
+        """Return the members among `num` latents, each cluster's sorted by margin, least first.
+
+        Those of the run come first; what is missing is drawn from the prior and assigned. The same
+        seed gives the same members; the last result is kept.
+
+        Args:
+            num: latents in all.
+            check: called between blocks; may raise to stop.
+        """
+        if self._more is None or self._more[0] != num:
+            made = self.clusters
+            latents, labels, margins = (
+                [made.latents[:num]],
+                [made.labels[:num]],
+                [made.margins[:num]],
+            )
+            missing, block = num - len(latents[0]), 4096
+            for r in range(-(-missing // block)):
+                check()
+                key = named_key(self.root_key, "more members", r)
+                z = np.asarray(self.bound.sample_latents(key, block))[: missing - r * block]
+                found = in_batches(self._assignment, z, self.bound.batch)
+                latents.append(z)
+                labels.append(found[:, 0].astype(np.int32))
+                margins.append(found[:, 1])
+            order = np.argsort(np.concatenate(margins), kind="stable")
+            z, c = np.concatenate(latents)[order], np.concatenate(labels)[order]
+            self._more = num, group_members(z, c, made.num)
+        return self._more[1]
+
+    def _assignment(self, z: Array) -> Float[Array, "n 2"]:
+        labels, margins = assign(self.bound.features(z), jnp.asarray(self.clusters.centroids))
+        # Cluster ids are exact as float32.
+        return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
 
     @property
     def sampler_names(self) -> list[str]:
@@ -212,7 +259,7 @@ class Run:
         batch = self.config["generator"]["batch"]
 
         def propose(key: PRNGKeyArray, n: int) -> Array:
-            return fitted.propose(cluster, key, n)
+            return fitted.propose(cluster, key, n, margin)
 
         if not verify:
             rounds = range(-(-num // batch))

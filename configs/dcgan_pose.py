@@ -11,4 +11,6 @@ from configs import common
 
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
-    return common.variant(common.get_config(), arg)
+    config = common.get_config()
+    config.sample.sampler = "flow"
+    return common.variant(config, arg)

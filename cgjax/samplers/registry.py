@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cgjax.samplers.base import Sampler
+from cgjax.samplers.flow import Flow
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.rejection import Rejection
 
 SAMPLERS: dict[str, Any] = {
     "rejection": Rejection,
+    "flow": Flow,
     "imle": Imle,
 }
 

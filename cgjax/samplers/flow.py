@@ -1,0 +1,353 @@
+"""Flow matching on the trigonometric path: the sampler that keeps a cluster as it is.
+
+Between a code e ~ N(0, I) and a member z of cluster c runs the path
+
+    x_t = cos(pi t / 2) e + sin(pi t / 2) z,          0 <= t <= 1,
+
+and one network v(x, t, c, q) for all clusters learns its mean velocity [Lipman et al. 2023;
+Albergo et al. 2023] by least squares,
+
+    mean || v(x_t, t, c, q) - (pi / 2) (-sin(pi t / 2) e + cos(pi t / 2) z) ||^2.
+
+A latent is made by following v from a code at t = 0 to t = 1, two midpoint steps by default.
+
+Why this path: were z the prior N(0, I) itself, x_t would stay N(0, I) and the mean velocity would
+be exactly zero. For a cluster it is (pi / 2) cot(pi t / 2) grad_x log P(c | x_t): the network has
+to learn only the few directions in which the cluster differs from the prior, from an output that
+starts at zero. It also makes guidance free: the prior's velocity is zero, so classifier-free
+guidance [Ho & Salimans 2021] by w is w v.
+
+The dial between the cluster as it is and its attribute at full strength is q, the share of the
+cluster, least clear first, that is left out: half of the rows are trained with q = 0, half with
+q uniform up to `MAX_MARGIN` on the members above that quantile of the margin.
+
+Symbols: z latent, e code, x point on the path, t time, c cluster, q margin quantile, k clusters,
+m padded members, b rows a cluster in a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from cgjax.samplers.base import Members
+
+MAX_MARGIN = 0.95
+TIME_FREQUENCIES = 4
+
+
+class VelocityNetwork(nnx.Module):
+    """v(x, t, c, q): three dense layers; time and margin enter as waves, the cluster as a bias."""
+
+    def __init__(self, latent_dim: int, hidden_dim: int, num_clusters: int, *, rngs: nnx.Rngs):
+        """Initialise; the last layer is zero, so that training starts from the prior."""
+        normal, waves = nnx.initializers.lecun_normal(), 2 * TIME_FREQUENCIES + 1
+        self.inner = nnx.Param(normal(rngs.params(), (latent_dim, hidden_dim), jnp.float32))
+        self.waves = nnx.Param(normal(rngs.params(), (waves, hidden_dim), jnp.float32))
+        shape = (num_clusters, hidden_dim)
+        self.cluster = nnx.Param(0.5 * jax.random.normal(rngs.params(), shape, jnp.float32))
+        self.hidden = nnx.Param(normal(rngs.params(), (hidden_dim, hidden_dim), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(hidden_dim, jnp.float32))
+        self.outer = nnx.Param(jnp.zeros((hidden_dim, latent_dim), jnp.float32))
+        self.shift = nnx.Param(jnp.zeros(latent_dim, jnp.float32))
+
+    def __call__(
+        self,
+        x: Float[Array, "n d"],
+        t: Float[Array, " n"],
+        c: Int[Array, " n"],
+        q: Float[Array, " n"],
+    ) -> Float[Array, "n d"]:
+        """Return the velocity.
+
+        Args:
+            x: (n, d) float32, points on the path.
+            t: (n,) float32 in [0, 1].
+            c: (n,) int32 cluster ids.
+            q: (n,) float32 in [0, 1), margin quantiles.
+        """
+        angle = (0.5 * math.pi) * t[:, None] * jnp.arange(1.0, TIME_FREQUENCIES + 1)[None]
+        waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle), 2.0 * q[:, None]], axis=1)
+        a = x @ self.inner[...] + waves @ self.waves[...] + self.cluster[...][c]
+        a = jax.nn.silu(a)
+        a = jax.nn.silu(a @ self.hidden[...] + self.bias[...][None])
+        return a @ self.outer[...] + self.shift[...][None]
+
+
+class FlowState(NamedTuple):
+    """The network, its moving average and the optimiser, for all clusters together.
+
+    Attributes:
+        params: what Adam moves, a nested dict.
+        average: exponential moving average of `params`; what samples are drawn with.
+        optimizer: Adam's moments.
+    """
+
+    params: Any
+    average: Any
+    optimizer: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """Latent flow matching; hyper-parameters.
+
+    Attributes:
+        latent_dim: d.
+        hidden_dim: width of the two hidden layers; None takes 256, or 512 where d is 256 or more.
+        num_epochs: passes over the members.
+        num_latents: prior latents whose members are learnt from; more than the run has are drawn
+            and assigned. None takes those of the run.
+        batch: rows a step, all clusters together.
+        learning_rate: Adam's at the start; falls to zero along a half cosine.
+        average: decay of the moving average of the parameters, a step.
+        num_steps: midpoint steps of sampling, two network calls each.
+        guidance: factor on the velocity; 1 is the cluster as it is, more overstates it.
+    """
+
+    latent_dim: int
+    hidden_dim: int | None = None
+    num_epochs: int = 40
+    num_latents: int | None = None
+    batch: int = 512
+    learning_rate: float = 5e-3
+    average: float = 0.995
+    num_steps: int = 2
+    guidance: float = 1.0
+
+    always_verified = False
+    aims_at_margin = True
+
+    @property
+    def width(self) -> int:
+        """Width of the hidden layers."""
+        return self.hidden_dim or (256 if self.latent_dim < 256 else 512)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam; the learning rate is applied by `epoch`."""
+        return optax.scale_by_adam(b1=0.9, b2=0.99)
+
+    def init(self, key: PRNGKeyArray, members: Members) -> FlowState:
+        """Return a fresh network."""
+        k = members.counts.shape[0]
+        params = _split(self.latent_dim, self.width, k, nnx.Rngs(params=key))[1]
+        average = jax.tree.map(jnp.array, params)  # other buffers: both are donated
+        return FlowState(params, average, self.optimizer.init(params))
+
+    def epoch(
+        self, state: FlowState, members: Members, key: PRNGKeyArray, epoch: int
+    ) -> tuple[FlowState, dict[str, Array]]:
+        """Take as many steps as the members have batches, in one compiled program.
+
+        Args:
+            state: as `init` or the epoch before left it; its buffers are donated.
+            members: the latents of every cluster, least clear first.
+            key: a key of this epoch's own.
+            epoch: counted from 0; sets the learning rate.
+
+        Returns:
+            The new state and (k,) "loss": the mean squared error per coordinate.
+        """
+        num = int(members.counts.sum())
+        return _epoch(
+            state,
+            members,
+            key,
+            jnp.float32(epoch),
+            sampler=self,
+            num_steps=max(1, num // self.batch),
+        )
+
+    def sample(
+        self,
+        state: FlowState,
+        key: PRNGKeyArray,
+        cluster: int,
+        num: int,
+        margin: float = 0.0,
+    ) -> Float[Array, "num d"]:
+        """Carry fresh codes along the flow of a cluster, or of its part above a margin quantile."""
+        k = state.average["cluster"].shape[0]
+        return _sample(
+            state.average,
+            key,
+            jnp.int32(cluster),
+            jnp.float32(min(margin, MAX_MARGIN)),
+            sampler=self,
+            num=num,
+            num_clusters=k,
+        )
+
+
+def _split(d: int, hidden: int, k: int, rngs: nnx.Rngs) -> tuple[Any, Any]:
+    graph, params = nnx.split(VelocityNetwork(d, hidden, k, rngs=rngs), nnx.Param)
+    return graph, nnx.to_pure_dict(params)
+
+
+@functools.cache
+def _graph(d: int, hidden: int, k: int) -> Any:
+    """Return the network without its arrays; allocates nothing."""
+    network = nnx.eval_shape(lambda: VelocityNetwork(d, hidden, k, rngs=nnx.Rngs(0)))
+    return nnx.split(network, nnx.Param)[0]
+
+
+def velocity(
+    params: Any,
+    x: Float[Array, "n d"],
+    t: Float[Array, " n"],
+    c: Int[Array, " n"],
+    q: Float[Array, " n"],
+) -> Float[Array, "n d"]:
+    """Return v(x, t, c, q) from plain arrays; see `VelocityNetwork`."""
+    d, hidden = params["inner"].shape
+    network: VelocityNetwork = nnx.merge(_graph(d, hidden, params["cluster"].shape[0]), params)
+    return network(x, t, c, q)
+
+
+def path(
+    e: Float[Array, "n d"], z: Float[Array, "n d"], t: Float[Array, " n"]
+) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
+    """Return the point of the trigonometric path at time t, and its velocity there."""
+    angle = (0.5 * math.pi) * t[:, None]
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    return cos * e + sin * z, (0.5 * math.pi) * (cos * z - sin * e)
+
+
+def draw_rows(
+    members: Members, key: PRNGKeyArray, rows: int
+) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+    """Draw members of every cluster, half of them above a random quantile of the margin.
+
+    Args:
+        members: k clusters, each sorted by its margin, least first.
+        key: a typed key.
+        rows: b, how many of each cluster, with replacement.
+
+    Returns:
+        (k, b, d) latents and (k, b) the quantiles.
+    """
+    key_q, key_row = jax.random.split(key)
+    k = members.counts.shape[0]
+    q = jax.random.uniform(key_q, (k, rows), jnp.float32, -MAX_MARGIN, MAX_MARGIN)
+    q = jnp.maximum(q, 0.0)
+    u = jax.random.uniform(key_row, (k, rows), jnp.float32)
+    counts = members.counts[:, None].astype(jnp.float32)
+    index = jnp.floor((q + (1.0 - q) * u) * counts).astype(jnp.int32)
+    index = jnp.clip(index, 0, jnp.maximum(members.counts[:, None] - 1, 0))
+    return jnp.take_along_axis(members.latents, index[..., None], axis=1), q
+
+
+def loss_(
+    params: Any, z: Float[Array, "k b d"], q: Float[Array, "k b"], key: PRNGKeyArray
+) -> Float[Array, " k"]:
+    """Return each cluster's mean squared velocity error per coordinate on given members."""
+    k, b, d = z.shape
+    key_e, key_t = jax.random.split(key)
+    e = jax.random.normal(key_e, (k * b, d), jnp.float32)
+    # One time in each of k*b equal parts of [0, 1], dealt at random to the rows.
+    t = jax.random.permutation(key_t, jnp.arange(k * b, dtype=jnp.float32))
+    t = (t + 0.5) / (k * b)
+    c = jnp.repeat(jnp.arange(k), b)
+    x, target = path(e, z.reshape(k * b, d), t)
+    error = velocity(params, x, t, c, q.reshape(-1)) - target
+    return jnp.mean(jnp.square(error).reshape(k, b * d), axis=1)
+
+
+def epoch_(
+    state: FlowState,
+    members: Members,
+    key: PRNGKeyArray,
+    epoch: Array,
+    *,
+    sampler: Flow,
+    num_steps: int,
+) -> tuple[FlowState, dict[str, Array]]:
+    """One epoch without jit: see `Flow.epoch`."""
+    k = members.counts.shape[0]
+    rows = max(1, sampler.batch // k)
+    total = float(max(1, sampler.num_epochs * num_steps))
+
+    def body(state: FlowState, step: Array) -> tuple[FlowState, Array]:
+        key_rows, key_noise = jax.random.split(jax.random.fold_in(key, step))
+        z, q = draw_rows(members, key_rows, rows)
+
+        def mean_loss(params: Any) -> tuple[Array, Array]:
+            losses = loss_(params, z, q, key_noise)
+            return jnp.mean(losses), losses
+
+        gradient, losses = jax.grad(mean_loss, has_aux=True)(state.params)
+        done = (epoch * num_steps + step.astype(jnp.float32)) / total
+        rate = sampler.learning_rate * 0.5 * (1.0 + jnp.cos(math.pi * jnp.minimum(done, 1.0)))
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+            update, optimizer = sampler.optimizer.update(gradient, state.optimizer)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: -rate * u, update))
+        # The average forgets its start: early on it follows the parameters more closely.
+        decay = jnp.minimum(sampler.average, 1.0 - 1.0 / (1.0 + done * total))
+        average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, params)
+        return FlowState(params, average, optimizer), losses
+
+    state, losses = jax.lax.scan(body, state, jnp.arange(num_steps))
+    return state, {"loss": jnp.mean(losses, axis=0)}
+
+
+_epoch = jax.jit(epoch_, static_argnames=("sampler", "num_steps"), donate_argnames=("state",))
+
+
+def carry(
+    params: Any,
+    e: Float[Array, "n d"],
+    c: Int[Array, ""],
+    q: Float[Array, ""],
+    *,
+    num_steps: int,
+    guidance: float = 1.0,
+) -> Float[Array, "n d"]:
+    """Follow the flow from codes at t = 0 to latents at t = 1 by the midpoint rule.
+
+    Args:
+        params: of the network.
+        e: (n, d) codes.
+        c: the cluster.
+        q: the margin quantile.
+        num_steps: steps; two network calls each.
+        guidance: factor on the velocity.
+
+    Returns:
+        (n, d) float32 latents.
+    """
+    n, h = e.shape[0], 1.0 / num_steps
+    clusters, margins = jnp.broadcast_to(c, (n,)), jnp.broadcast_to(q, (n,))
+
+    def v(x: Array, t: Array) -> Array:
+        return guidance * velocity(params, x, jnp.broadcast_to(t, (n,)), clusters, margins)
+
+    def step(x: Array, i: Array) -> tuple[Array, None]:
+        t = h * i.astype(jnp.float32)
+        middle = x + 0.5 * h * v(x, t)
+        return x + h * v(middle, t + 0.5 * h), None
+
+    return jax.lax.scan(step, e, jnp.arange(num_steps))[0]
+
+
+@functools.partial(jax.jit, static_argnames=("sampler", "num", "num_clusters"))
+def _sample(
+    params: Any,
+    key: PRNGKeyArray,
+    c: Array,
+    q: Array,
+    *,
+    sampler: Flow,
+    num: int,
+    num_clusters: int,
+) -> Float[Array, "num d"]:
+    e = jax.random.normal(key, (num, sampler.latent_dim), jnp.float32)
+    return carry(params, e, c, q, num_steps=sampler.num_steps, guidance=sampler.guidance)

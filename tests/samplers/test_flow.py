@@ -1,0 +1,131 @@
+"""Flow matching learns the cluster's law: its path, its start, its dials, its padding."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.samplers import flow
+from cgjax.samplers.base import Members, group_members
+from cgjax.samplers.flow import Flow
+
+D = 8
+
+
+def half_spaces(n: int = 8000) -> Members:
+    """Two halves of a normal law, each sorted by its distance from the border."""
+    z = np.random.default_rng(0).normal(size=(n, D)).astype(np.float32)
+    z = z[np.argsort(np.abs(z[:, 0]))]
+    return group_members(z, (z[:, 0] < 0).astype(np.int32), 2)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Flow, flow.FlowState]:
+    sampler, members = Flow(D, hidden_dim=64, num_epochs=60, batch=256), half_spaces()
+    state = sampler.init(jax.random.key(0), members)
+    for epoch in range(sampler.num_epochs):
+        state, _ = sampler.epoch(
+            state, members, jax.random.fold_in(jax.random.key(1), epoch), epoch
+        )
+    return sampler, state
+
+
+def test_the_target_is_the_time_derivative_of_the_path(key):
+    e, z = jax.random.normal(key, (2, 5, D))
+    t = jnp.linspace(0.0, 1.0, 5)
+    (x, target), (derivative, _) = jax.jvp(lambda t: flow.path(e, z, t), (t,), (jnp.ones(5),))
+    np.testing.assert_allclose(target, derivative, atol=1e-5)  # float32 rounding
+    np.testing.assert_allclose(x[0], e[0], atol=1e-6)
+    np.testing.assert_allclose(x[-1], z[-1], atol=1e-6)
+
+
+def test_an_untrained_flow_is_the_prior_itself(key):
+    sampler, members = Flow(D), half_spaces(100)
+    state = sampler.init(key, members)
+    samples = sampler.sample(state, key, 1, 20)
+    np.testing.assert_array_equal(samples, jax.random.normal(key, (20, D), jnp.float32))
+
+
+def test_samples_have_the_law_of_the_cluster_and_not_only_its_side(trained):
+    sampler, state = trained
+    for cluster, side in ((0, 1), (1, -1)):
+        x = np.asarray(sampler.sample(state, jax.random.key(2), cluster, 4000))
+        assert np.mean(side * x[:, 0] > 0) > 0.95
+        # A half normal has mean 0.798 and deviation 0.603; 4,000 draws know them to 0.01, and two
+        # midpoint steps of a small network leave the rest.
+        assert abs(side * x[:, 0].mean() - 0.798) < 0.08
+        assert abs(x[:, 0].std() - 0.603) < 0.08
+        # Every other direction stays the prior's: nothing shrinks.
+        np.testing.assert_allclose(x[:, 1:].std(axis=0), 1.0, atol=0.08)
+        np.testing.assert_allclose(x[:, 1:].mean(axis=0), 0.0, atol=0.08)
+
+
+def test_margin_and_guidance_are_dials_of_strength(trained):
+    sampler, state = trained
+
+    def strength(**kwargs: float) -> float:
+        return float(sampler.sample(state, jax.random.key(3), 0, 4000, **kwargs)[:, 0].mean())
+
+    # The mean of |x| above the half normal's median is 1.27.
+    assert abs(strength(margin=0.5) - 1.27) < 0.12
+    assert strength() < strength(margin=0.3) < strength(margin=0.6) < strength(margin=0.9)
+    guided = dataclasses.replace(sampler, guidance=1.5)
+    more = float(guided.sample(state, jax.random.key(3), 0, 4000)[:, 0].mean())
+    assert more > strength() + 0.1
+
+
+def test_drawn_rows_are_members_above_their_quantile(key):
+    latents = jnp.stack([jnp.arange(10.0), jnp.arange(10.0)])[..., None]
+    members = Members(latents, jnp.array([10, 4], jnp.int32))
+    z, q = flow.draw_rows(members, key, 2000)
+    rank = np.asarray(z[..., 0])
+    counts = np.array([[10], [4]])
+    assert (rank < counts).all()
+    assert (rank >= np.floor(np.asarray(q) * counts)).all()
+    # Half of the rows are asked for the whole cluster: a binomial of 2,000, sd 0.011.
+    np.testing.assert_allclose(np.mean(np.asarray(q) == 0, axis=1), 0.5, atol=0.05)
+
+
+def test_padding_reaches_no_number():
+    members = half_spaces(600)
+    short = members._replace(counts=jnp.array([300, 50], jnp.int32))
+    pad = jnp.arange(members.latents.shape[1])[None] >= short.counts[:, None]
+    spoiled = short._replace(latents=jnp.where(pad[..., None], 1e6, members.latents))
+    sampler = Flow(D, hidden_dim=16, batch=64)
+    results = [
+        sampler.epoch(sampler.init(jax.random.key(0), m), m, jax.random.key(1), 0)
+        for m in (short, spoiled)
+    ]
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_more_steps_end_where_fewer_do(trained):
+    sampler, state = trained
+    fine = dataclasses.replace(sampler, num_steps=16)
+    a, b = (np.asarray(s.sample(state, jax.random.key(4), 0, 500)) for s in (sampler, fine))
+    # Not equal, but the same flow: most of a latent's distance from another one remains.
+    assert np.square(a - b).mean() < 0.05
+
+
+def test_equal_seeds_give_equal_bytes():
+    members, sampler = half_spaces(600), Flow(D, hidden_dim=16, batch=64)
+    runs = [
+        sampler.epoch(sampler.init(jax.random.key(0), members), members, jax.random.key(1), 0)[0]
+        for _ in range(2)
+    ]
+    for a, b in zip(*map(jax.tree.leaves, runs), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_one_cluster_and_more_clusters_than_rows_in_a_batch_both_train():
+    z = np.random.default_rng(0).normal(size=(300, D)).astype(np.float32)
+    for k in (1, 100):
+        members = group_members(z, np.arange(300, dtype=np.int32) % k, k)
+        sampler = Flow(D, hidden_dim=16, batch=64)
+        state = sampler.init(jax.random.key(0), members)
+        _, metrics = sampler.epoch(state, members, jax.random.key(1), 0)
+        assert metrics["loss"].shape == (k,)
+        assert np.isfinite(metrics["loss"]).all()

@@ -85,7 +85,7 @@ class StagedNetwork(nnx.Module):
         family: the family's name, as in `generator.json`.
         normalizes_latent: True where the network rescales its latent, so that only a latent's
             direction matters.
-        needs_latents_to_resume: True where `resume` needs `latents` (or `w`) besides the
+        resume_needs_latents: True where `resume` needs `latents` (or `w`) besides the
             activation.
     """
 
@@ -95,7 +95,7 @@ class StagedNetwork(nnx.Module):
     image_size: int
     image_channels: int
     normalizes_latent: bool = False
-    needs_latents_to_resume: bool = False
+    resume_needs_latents: bool = False
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Return the state before the first layer."""
@@ -193,7 +193,7 @@ class PretrainedGenerator:
         image_size: height and width of an image.
         image_channels: 3, or 1.
         normalizes_latent: whether only a latent's direction matters.
-        needs_latents_to_resume: whether `resume` needs `latents=`.
+        resume_needs_latents: whether `resume` needs `latents=`.
         family: the family's name.
         manifest: what `generator.json` says: source, hashes, licence; empty for a network built
             in memory.
@@ -212,7 +212,7 @@ class PretrainedGenerator:
         self.image_size = network.image_size
         self.image_channels = network.image_channels
         self.normalizes_latent = network.normalizes_latent
-        self.needs_latents_to_resume = network.needs_latents_to_resume
+        self.resume_needs_latents = network.resume_needs_latents
         self.family = network.family
         self.manifest = dict(manifest or {})
         self.network = network

@@ -128,7 +128,7 @@ class BigGAN(StagedNetwork):
     """BigGAN-deep's generator."""
 
     family = "biggan"
-    needs_latents_to_resume = True
+    resume_needs_latents = True
 
     def __init__(
         self,

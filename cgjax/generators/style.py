@@ -36,7 +36,7 @@ class StyleNetwork(StagedNetwork):
     """
 
     normalizes_latent = True
-    needs_latents_to_resume = True
+    resume_needs_latents = True
     num_classes: int = 0
     noise_shapes: tuple[tuple[int, int, int], ...]
 

@@ -1,0 +1,24 @@
+r"""PGAN on LSUN bridge: bridges by the side they are seen from (the paper's Figure 5).
+
+    python -m converters pgan --src=pggan_bridge256.pth --dst=weights/pgan_bridge256
+    python -m cgjax.main --config=configs/pgan_lsun_bridge.py \
+      --config.generator.weights=weights/pgan_bridge256
+
+The file comes from genforce's model zoo by hand: its links carry no hash. The paper does not say
+which layer and how many clusters: four clusters of `layer1_pn` are a starting point, to be moved
+with --config.layer and --config.cluster.num_clusters.
+"""
+
+from ml_collections import config_dict
+
+from configs import common
+
+
+def get_config(arg: str = "") -> config_dict.ConfigDict:
+    config = common.variant(common.get_config(), arg)
+    config.generator.name = "pgan_bridge256"
+    # The second convolution at 4x4, pixel-normed: what the next layer reads.
+    config.layer = "layer1_pn"
+    config.cluster.num_clusters = 4
+    config.generator.batch = 16
+    return config

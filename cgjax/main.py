@@ -16,6 +16,7 @@ from cgjax import configuration
 from cgjax.command import run_command
 from cgjax.errors import UserError
 from cgjax.interrupt import handle_interrupts
+from cgjax.memory import keep_freed_memory
 from cgjax.pipeline import Pipeline
 from cgjax.run import Run, RunFolder, check_config, load_run, read_config, save_config, save_images
 
@@ -98,6 +99,7 @@ def sample() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Dispatch on --mode."""
+    keep_freed_memory()
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; every option starts with --")
     if _MODE.value == "sample":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from absl import logging
 
 from cgjax.files import write_atomically
+from cgjax.memory import peak_rss_mb, reset_peak_rss
 from cgjax.metrics import Metrics
 
 
@@ -47,7 +47,7 @@ class Stages:
         (self._folder / f"{name}.json").unlink(missing_ok=True)
         logging.info("%s: started", name)
         begun, result = time.monotonic(), dict[str, Any]()
-        _reset_peak_rss()
+        reset_peak_rss()
         yield result
         seconds, peak = round(time.monotonic() - begun, 3), round(peak_rss_mb(), 1)
         manifest = {
@@ -69,18 +69,3 @@ class Stages:
         except (OSError, ValueError):
             return None
         return manifest if manifest.keys() >= {"result", "finished", "seconds"} else None
-
-
-def _reset_peak_rss() -> None:
-    # Linux lets a process reset its own high-water mark; elsewhere the peak is that of all stages.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_rss_mb() -> float:
-    """Return this process's peak memory in MB, since the stage began where the system can tell."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

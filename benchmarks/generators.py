@@ -1,0 +1,360 @@
+"""Forward images per second and peak memory, beside the same operations in PyTorch.
+
+    python benchmarks/generators.py                      # PGAN-256, StyleGAN-256, BigGAN-deep-128
+    python benchmarks/generators.py --only=pgan --batch=8 --reps=5
+    python benchmarks/generators.py --loading            # a full-size converted folder
+
+Random weights at full size, one process each, two threads. PyTorch runs the operations of the
+public implementations: nearest upsampling then a 3x3 convolution on the large map, a blur by
+channels, batch norm written out. `ratio` is ours over PyTorch's; a layer's row is the network up
+to it. On a GPU (JAX_PLATFORMS unset) our float32 and bfloat16 are printed alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+THREADS = 2
+DEPTHS = [512, 512, 512, 512, 256, 128, 64]
+BIGGAN = [
+    (0, 16, 16), (1, 16, 16), (0, 16, 16), (1, 16, 8), (0, 8, 8),
+    (1, 8, 4), (0, 4, 4), (1, 4, 2), (0, 2, 2), (1, 2, 1),
+]  # fmt: skip
+
+# family -> (architecture, keywords, layers to time)
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
+    "pgan": (
+        {"form": "zoo", "latent_dim": 512, "depths": DEPTHS},
+        {},
+        ["format", "s0_c0", "s1_c0", "s1_c1", "s2_c0", "s2_c1", "s3_c1"],
+    ),
+    "stylegan": (
+        {
+            "form": "genforce",
+            "latent_dim": 512,
+            "style_dim": 512,
+            "mapping_widths": [512] * 8,
+            "depths": DEPTHS,
+        },
+        {},
+        ["w", "layer0", "layer1", "layer2", "layer3", "layer5", "layer7"],
+    ),
+    "biggan": (
+        {
+            "latent_dim": 128,
+            "num_classes": 1000,
+            "width": 128,
+            "blocks": [[u, i * 128, o * 128] for u, i, o in BIGGAN],
+            "attention": 8,
+        },
+        {"condition": 207, "truncation": 0.4},
+        ["gen_z", "layers_00", "layers_01", "layers_02", "layers_04", "layers_06"],
+    ),
+}
+
+
+def best_seconds(function: Callable[[], Any], reps: int) -> float:
+    """Return the shortest of several timings after a warm-up."""
+    function()
+    seconds = []
+    for _ in range(reps):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def run_ours(family: str, batch: int, reps: int) -> dict[str, float]:
+    """Time our networks: images per second by layer, and for "image"."""
+    import jax
+
+    from cgjax.generators.base import PretrainedGenerator
+    from cgjax.generators.families import build_network
+
+    architecture, keywords, layers = CASES[family]
+    gen = PretrainedGenerator(build_network(family, architecture))
+    z = gen.sample_latents(jax.random.key(0), batch)
+    rates = {}
+    for layer in layers:
+        rates[layer] = batch / best_seconds(
+            lambda layer=layer: gen.features(z, layer, **keywords).block_until_ready(), reps
+        )
+    rates["image"] = batch / best_seconds(
+        lambda: gen.images(z, **keywords).block_until_ready(), reps
+    )
+    return rates
+
+
+def run_torch(family: str, batch: int, reps: int) -> dict[str, float]:
+    """Time PyTorch's operations in the same order."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    _, _, layers = CASES[family]
+    forward = {"pgan": torch_pgan, "stylegan": torch_stylegan, "biggan": torch_biggan}[family]()
+    with torch.no_grad():
+        return {
+            name: batch / best_seconds(lambda name=name: forward(batch, name), reps)
+            for name in [*layers, "image"]
+        }
+
+
+def _weight(*shape: int) -> Any:
+    import torch
+
+    fan_in = 1
+    for n in shape[1:]:
+        fan_in *= n
+    return torch.randn(*shape) * (2 / fan_in) ** 0.5
+
+
+def torch_pgan() -> Callable[[int, str], Any]:
+    """Return the forward pass of a progressive GAN: (rows, where to stop) -> activation."""
+    import torch
+    import torch.nn.functional as F
+
+    dense, dense_bias = _weight(16 * 512, 512), torch.zeros(16 * 512)
+    plan = [(0, 512, 512, False, "s0_c0")]
+    for r in range(1, len(DEPTHS)):
+        plan += [(r, DEPTHS[r - 1], DEPTHS[r], True, f"s{r}_c0")]
+        plan += [(r, DEPTHS[r], DEPTHS[r], False, f"s{r}_c1")]
+    kernels = [(_weight(o, i, 3, 3), torch.zeros(o)) for _, i, o, _, _ in plan]
+    rgb = (_weight(3, DEPTHS[-1], 1, 1), torch.zeros(3))
+
+    def norm(x: Any) -> Any:
+        return x * ((x**2).mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+    def forward(n: int, stop: str) -> Any:
+        z = torch.randn(n, 512)
+        x = F.leaky_relu(F.linear(norm(z), dense, dense_bias), 0.2).view(n, 512, 4, 4)
+        x = norm(x)
+        if stop == "format":
+            return x
+        for (_, _, _, up, name), (weight, bias) in zip(plan, kernels, strict=True):
+            if up:
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = norm(F.leaky_relu(F.conv2d(x, weight, bias, padding=1), 0.2))
+            if stop == name:
+                return x
+        return F.conv2d(x, *rgb)
+
+    return forward
+
+
+def torch_stylegan() -> Callable[[int, str], Any]:
+    """Return the forward pass of StyleGAN with stored noise."""
+    import torch
+    import torch.nn.functional as F
+
+    mapping = [(_weight(512, 512), torch.zeros(512)) for _ in range(8)]
+    layers = []
+    for r, depth in enumerate(DEPTHS):
+        for c in (0, 1):
+            width_in = DEPTHS[r - 1] if c == 0 and r else depth
+            taps = torch.tensor([1.0, 2.0, 1.0]) / 4
+            layers.append(
+                {
+                    "up": c == 0 and r > 0,
+                    "weight": _weight(depth, width_in, 3, 3) if r or c else None,
+                    "blur": torch.outer(taps, taps).expand(depth, 1, 3, 3).contiguous(),
+                    "noise": torch.randn(1, 1, 4 * 2**r, 4 * 2**r),
+                    "noise_weight": torch.randn(1, depth, 1, 1) * 0.1,
+                    "bias": torch.zeros(1, depth, 1, 1),
+                    "style": (_weight(2 * depth, 512), torch.ones(2 * depth)),
+                }
+            )
+    const = torch.ones(1, 512, 4, 4)
+    rgb = (_weight(3, DEPTHS[-1], 1, 1), torch.zeros(3))
+
+    def forward(n: int, stop: str) -> Any:
+        w = torch.randn(n, 512)
+        w = w * ((w**2).mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        for weight, bias in mapping:
+            w = F.leaky_relu(F.linear(w, weight, bias), 0.2)
+        if stop == "w":
+            return w
+        x = const.repeat(n, 1, 1, 1)
+        for index, layer in enumerate(layers):
+            if layer["up"]:
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+            if layer["weight"] is not None:
+                x = F.conv2d(x, layer["weight"], padding=1)
+            if layer["up"]:
+                x = F.conv2d(x, layer["blur"], padding=1, groups=x.shape[1])
+            x = F.leaky_relu(x + layer["noise"] * layer["noise_weight"] + layer["bias"], 0.2)
+            x = x - x.mean(dim=(2, 3), keepdim=True)
+            x = x / torch.sqrt((x**2).mean(dim=(2, 3), keepdim=True) + 1e-8)
+            style = F.linear(w, *layer["style"]).view(n, 2, -1, 1, 1)
+            x = x * (style[:, 0] + 1) + style[:, 1]
+            if stop == f"layer{index}":
+                return x
+        return F.conv2d(x, *rgb)
+
+    return forward
+
+
+def torch_biggan() -> Callable[[int, str], Any]:
+    """Return the forward pass of BigGAN-deep-128, spectral norms baked in."""
+    import torch
+    import torch.nn.functional as F
+
+    def block(i: int, o: int) -> dict[str, Any]:
+        m = i // 4
+        return {
+            "norms": [
+                (torch.zeros(c), torch.ones(c), _weight(c, 256) * 0.1, _weight(c, 256) * 0.1)
+                for c in (i, m, m, m)
+            ],
+            "convs": [
+                (_weight(m, i, 1, 1), torch.zeros(m)),
+                (_weight(m, m, 3, 3), torch.zeros(m)),
+                (_weight(m, m, 3, 3), torch.zeros(m)),
+                (_weight(o, m, 1, 1), torch.zeros(o)),
+            ],
+        }
+
+    embedding = _weight(128, 1000)
+    dense = (_weight(16 * 16 * 128, 256), torch.zeros(16 * 16 * 128))
+    blocks = [(up, i * 128, o * 128, block(i * 128, o * 128)) for up, i, o in BIGGAN]
+    theta, phi = _weight(32, 256, 1, 1), _weight(32, 256, 1, 1)
+    g, out = _weight(128, 256, 1, 1), _weight(256, 128, 1, 1)
+    rgb = (_weight(128, 128, 3, 3), torch.zeros(128))
+
+    def attend(x: Any) -> Any:
+        n, c, h, w = x.shape
+        query = F.conv2d(x, theta).view(n, c // 8, h * w)
+        key = F.max_pool2d(F.conv2d(x, phi), 2).view(n, c // 8, h * w // 4)
+        value = F.max_pool2d(F.conv2d(x, g), 2).view(n, c // 2, h * w // 4)
+        scores = torch.softmax(torch.bmm(query.permute(0, 2, 1), key), dim=-1)
+        attended = torch.bmm(value, scores.permute(0, 2, 1)).view(n, c // 2, h, w)
+        return x + F.conv2d(attended, out)
+
+    def forward(n: int, stop: str) -> Any:
+        classes = torch.zeros(n, 1000)
+        classes[:, 207] = 1
+        condition = torch.cat((torch.randn(n, 128), F.linear(classes, embedding)), dim=1)
+        x = F.linear(condition, *dense)
+        if stop == "gen_z":
+            return x
+        x = x.view(n, 4, 4, -1).permute(0, 3, 1, 2).contiguous()
+        index = 0
+        for b, (up, i, o, parts) in enumerate(blocks):
+            if b == 8:
+                x = attend(x)
+                index += 1
+            skipped, h = x, x
+            for j in range(4):
+                mean, variance, scale, offset = parts["norms"][j]
+                h = (h - mean[None, :, None, None]) / torch.sqrt(variance + 1e-4)[
+                    None, :, None, None
+                ]
+                h = h * (1 + F.linear(condition, scale))[:, :, None, None]
+                h = torch.relu(h + F.linear(condition, offset)[:, :, None, None])
+                if up and j == 1:
+                    h = F.interpolate(h, scale_factor=2, mode="nearest")
+                weight, bias = parts["convs"][j]
+                h = F.conv2d(h, weight, bias, padding=weight.shape[-1] // 2)
+            if i != o:
+                skipped = skipped[:, : i // 2]
+            if up:
+                skipped = F.interpolate(skipped, scale_factor=2, mode="nearest")
+            x = h + skipped
+            if stop == f"layers_{index:02d}":
+                return x
+            index += 1
+        return torch.tanh(F.conv2d(torch.relu(x), *rgb, padding=1)[:, :3])
+
+    return forward
+
+
+def loading() -> None:
+    """Write a full-size random PGAN folder and time loading it in a fresh process."""
+    import numpy as np
+
+    from cgjax.generators.families import build_network
+    from cgjax.generators.weights import named_arrays, save_generator
+
+    architecture = CASES["pgan"][0]
+    arrays = named_arrays(build_network("pgan", architecture))
+    with tempfile.TemporaryDirectory() as folder:
+        save_generator(
+            folder,
+            "pgan",
+            architecture,
+            {name: np.asarray(value) for name, value in arrays.items()},
+            source={"name": "random", "sha256": ""},
+            licence="none",
+        )
+        script = (
+            "import resource, sys, time, jax, jax.numpy as jnp\n"
+            "import cgjax, cgjax.generators.pgan\n"
+            "jnp.zeros(1).block_until_ready()\n"
+            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3\n"
+            "before, start = peak(), time.perf_counter()\n"
+            "gen = cgjax.load_generator(sys.argv[1])\n"
+            "print(time.perf_counter() - start, peak() - before)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, folder], capture_output=True, text=True, check=True
+        )
+        size = (Path(folder) / "weights.safetensors").stat().st_size / 1e6
+    seconds, memory = map(float, done.stdout.split())
+    print(
+        f"loading pgan-256 from a folder: {seconds:.2f} s, peak memory {memory:.0f} MB over the "
+        f"imports, {memory / size:.2f} times the weights' {size:.0f} MB"
+    )
+
+
+def main() -> None:
+    """Run every case in processes of its own and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", choices=CASES, action="append")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--reps", type=int, default=3)
+    parser.add_argument("--loading", action="store_true")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        side, family = given.worker
+        run = run_ours if side == "ours" else run_torch
+        rates = run(family, given.batch, given.reps)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(json.dumps({"rates": rates, "peak_mb": peak}))
+        return
+    if given.loading:
+        loading()
+        return
+    print(f"batch {given.batch}, best of {given.reps}, {THREADS} threads; images per second")
+    print(f"{'network':10}{'up to':12}{'ours':>10}{'torch':>10}{'ratio':>8}")
+    for family in given.only or CASES:
+        results = {}
+        for side in ("ours", "torch"):
+            command = [sys.executable, __file__, "--worker", side, family]
+            command += [f"--batch={given.batch}", f"--reps={given.reps}"]
+            root = str(Path(__file__).resolve().parent.parent)
+            environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root}
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=environment, check=True
+            )
+            results[side] = json.loads(done.stdout.strip().splitlines()[-1])
+        ours, torch = results["ours"]["rates"], results["torch"]["rates"]
+        for layer in ours:
+            ratio = ours[layer] / torch[layer]
+            print(f"{family:10}{layer:12}{ours[layer]:10.2f}{torch[layer]:10.2f}{ratio:8.2f}")
+        peaks = (results["ours"]["peak_mb"], results["torch"]["peak_mb"])
+        print(f"{family:10}{'peak MB':12}{peaks[0]:10.0f}{peaks[1]:10.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Cross-class transfer: clusters learnt on one class of a conditional generator, used on others.
+
+A sampler T_c learnt on class A gives latents; class B, fed the same latents, has a clustering of
+its own. The transfer is as good as B's own cluster tells which c was asked for [Georgopoulos et
+al. 2022, Fig. 6, which shows pictures and no number].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+
+from cgjax.errors import UserError
+from cgjax.evaluation.intervals import Interval, wilson_interval
+from cgjax.figures import contact_sheet
+
+
+class TransferScore(NamedTuple):
+    """How well a class's own clustering agrees with the clusters that were asked for.
+
+    Attributes:
+        agreement: share of samples whose own cluster is the one matched to the asked one.
+        interval: its 95% Wilson interval.
+        chance: what the same matching reaches when asked and own clusters have nothing to do with
+            each other (the mean over random permutations): at least 1 / C, and above it for few
+            samples or unequal clusters, since the matching is chosen after the fact.
+        matching: (C,) for each asked cluster the class's own that it is matched to; -1 for none.
+        by_cluster: (C,) the agreement of each asked cluster's samples; NaN where none was asked.
+    """
+
+    agreement: float
+    interval: Interval
+    chance: float
+    matching: Int[np.ndarray, " k"]
+    by_cluster: Float[np.ndarray, " k"]
+
+
+def transfer_score(
+    asked: Int[np.ndarray, " n"],
+    own: Int[np.ndarray, " n"],
+    num_clusters: int,
+    *,
+    seed: int = 0,
+    num_permutations: int = 200,
+) -> TransferScore:
+    """Match the asked clusters to a class's own and count how often they agree.
+
+    agreement = max over one-to-one matchings m of (1/n) sum_i [own_i = m(asked_i)], by the
+    Hungarian method.
+
+    Args:
+        asked: (n,) the cluster of the source class that each latent was drawn for.
+        own: (n,) the cluster that the target class's own k-means assigns to the same latent.
+        num_clusters: C, of both.
+        seed: of the permutations.
+        num_permutations: how many.
+
+    Returns:
+        The score.
+
+    Raises:
+        UserError: if the two differ in length, are empty, or hold ids that are none.
+
+    Example:
+        >>> transfer_score(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]), 2).agreement
+        1.0
+    """
+    asked, own = np.asarray(asked), np.asarray(own)
+    if asked.ndim != 1 or asked.shape != own.shape or not len(asked):
+        raise UserError(
+            f"asked {asked.shape} and own {own.shape} clusters; expected two (n,) alike"
+        )
+    if min(asked.min(), own.min()) < 0 or max(asked.max(), own.max()) >= num_clusters:
+        raise UserError(f"cluster ids must be from 0 to {num_clusters - 1}")
+    table = _table(asked, own, num_clusters)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    matching = np.full(num_clusters, -1)
+    matching[rows] = columns
+    hits = int(table[rows, columns].sum())
+    sizes = table.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        by_cluster = np.where(sizes > 0, table[np.arange(num_clusters), matching] / sizes, np.nan)
+    rng = np.random.default_rng(seed)
+    by_chance = [
+        _matched(_table(asked, rng.permutation(own), num_clusters)) for _ in range(num_permutations)
+    ]
+    return TransferScore(
+        agreement=hits / len(asked),
+        interval=wilson_interval(hits, len(asked)),
+        chance=float(np.mean(by_chance)) / len(asked),
+        matching=matching,
+        by_cluster=by_cluster,
+    )
+
+
+def _table(asked: np.ndarray, own: np.ndarray, k: int) -> Int[np.ndarray, "k k"]:
+    return np.bincount(asked * k + own, minlength=k * k).reshape(k, k)
+
+
+def _matched(table: Int[np.ndarray, "k k"]) -> int:
+    return int(table[linear_sum_assignment(table, maximize=True)].sum())
+
+
+def transfer_figure(
+    images: Sequence[Sequence[Float[np.ndarray, "n s s c"]]],
+    class_names: Sequence[str],
+    cluster_names: Sequence[str],
+) -> Image.Image:
+    """Lay out transfers as the paper's Figure 6: clusters below each other, classes side by side.
+
+    The first class is the one that the clusters were learnt on. A row holds one cluster; each of
+    its images of the source class is followed by the same latents' images of the other classes.
+
+    Args:
+        images: for each class, for each cluster, a batch of images in [-1, 1], of the same latents
+            in every class.
+        class_names: one for each class.
+        cluster_names: one for each cluster.
+
+    Returns:
+        The picture.
+    """
+    rows = []
+    columns = [f"{name}" for name in class_names]
+    num = min(len(batch) for of_class in images for batch in of_class)
+    for c in range(len(cluster_names)):
+        # Latent by latent, all classes of one latent beside each other.
+        row = [images[b][c][i] for i in range(num) for b in range(len(class_names))]
+        rows.append(np.stack(row))
+    return contact_sheet(rows, list(cluster_names), columns * num)

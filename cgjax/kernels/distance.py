@@ -85,14 +85,15 @@ def nearest_(
     base: Float[Array, "b f"],
     *,
     valid: Bool[Array, " b"] | None = None,
+    active: Int[Array, ""] | None = None,
     block: int = 512,
     product: Product = "float32",
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query (un-jitted body of `nearest`)."""
     if product == "bfloat16":
-        index, distance = _search(queries, base, valid, 1, block, _by_recheck)
+        index, distance = _search(queries, base, valid, active, 1, block, _by_recheck)
     else:
-        index, distance = _search(queries, base, valid, 1, block, _by_minimum)
+        index, distance = _search(queries, base, valid, active, 1, block, _by_minimum)
     return index[:, 0], distance[:, 0]
 
 
@@ -107,7 +108,7 @@ def k_nearest_(
     """Find the k nearest base rows of each query (un-jitted body of `k_nearest`)."""
     if not 1 <= k <= base.shape[0]:
         raise ValueError(f"k={k}: expected 1 to the number of base rows ({base.shape[0]})")
-    return _search(queries, base, valid, k, block, _by_top_k)
+    return _search(queries, base, valid, None, k, block, _by_top_k)
 
 
 @partial(jax.jit, static_argnames=("block", "product"))
@@ -116,6 +117,7 @@ def nearest(
     base: Float[Array, "b f"],
     *,
     valid: Bool[Array, " b"] | None = None,
+    active: Int[Array, ""] | None = None,
     block: int = 512,
     product: Product = "float32",
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
@@ -130,6 +132,8 @@ def nearest(
         base: (b, f) float32, b >= 1.
         valid: (b,) bool; rows that are False are never chosen, whatever they hold. If none is
             valid the index is 0 and the distance infinite.
+        active: how many of the queries count; blocks past them are skipped, and what is returned
+            for the others is any index. All by default.
         block: queries per block of distances.
         product: "bfloat16" rounds the inputs of the product, keeps the 8 best candidates and
             decides among them in float32; a block in which a bound on the rounding cannot prove
@@ -144,7 +148,7 @@ def nearest(
         >>> index.tolist()
         [0, 1]
     """
-    return nearest_(queries, base, valid=valid, block=block, product=product)
+    return nearest_(queries, base, valid=valid, active=active, block=block, product=product)
 
 
 @partial(jax.jit, static_argnames=("k", "block"))
@@ -167,7 +171,7 @@ def k_nearest(
     return k_nearest_(queries, base, k, valid=valid, block=block)
 
 
-def _search(queries, base, valid, k, block, choose):  # type: ignore[no-untyped-def]
+def _search(queries, base, valid, active, k, block, choose):  # type: ignore[no-untyped-def]
     """Run `choose` on blocks of centred queries; re-compute the distances of what it chose."""
     num_queries = queries.shape[0]
     base, offset, norms = _prepare(base, valid)
@@ -182,7 +186,7 @@ def _search(queries, base, valid, k, block, choose):  # type: ignore[no-untyped-
     # would cost a second pass over the distances. They are finite, so that no product is NaN.
     transposed = jnp.concatenate([base.T, jnp.where(jnp.isinf(norms), _FAR, norms)[None, :]])
 
-    def body(_, start):  # type: ignore[no-untyped-def]
+    def search(start):  # type: ignore[no-untyped-def]
         rows = jax.lax.dynamic_slice_in_dim(queries, start, block) - offset[None, :]
         index = choose(rows, base, transposed, norms, k)
         difference = rows[:, None, :] - base[index]
@@ -191,7 +195,15 @@ def _search(queries, base, valid, k, block, choose):  # type: ignore[no-untyped-
         if k > 1:
             # The re-computed distances can order two near-ties the other way round.
             distance, index = jax.lax.sort((distance, index), dimension=1, num_keys=2)
-        return None, (index, distance)
+        return index, distance
+
+    def skip(start):  # type: ignore[no-untyped-def]
+        return jnp.zeros((block, k), jnp.int32), jnp.full((block, k), jnp.inf, jnp.float32)
+
+    def body(_, start):  # type: ignore[no-untyped-def]
+        if active is None:
+            return None, search(start)
+        return None, jax.lax.cond(start < active, search, skip, start)
 
     _, (index, distance) = jax.lax.scan(body, None, block_starts(num_queries, block))
     return join_blocks(index, num_queries), join_blocks(distance, num_queries)

@@ -144,7 +144,10 @@ def _sample(
 
 
 def match(
-    z: Float[Array, "m d"], generated: Float[Array, "g d"], num_generated: Int[Array, ""]
+    z: Float[Array, "m d"],
+    generated: Float[Array, "g d"],
+    num_generated: Int[Array, ""],
+    num_members: Int[Array, ""] | None = None,
 ) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
     """Return, for every member, its nearest generated latent and their squared distance.
 
@@ -152,9 +155,10 @@ def match(
         z: (m, d) members.
         generated: (g, d) mapped codes.
         num_generated: how many of them count; the rest are padding.
+        num_members: how many of the members count; no work is done for blocks of padding.
     """
     valid = jnp.arange(generated.shape[0]) < num_generated
-    return nearest(z, generated, valid=valid)
+    return nearest(z, generated, valid=valid, active=num_members)
 
 
 def draw_pool(
@@ -216,13 +220,62 @@ def epoch_(
         state.mapping, e, sampler.pool_factor * steps_of
     )
     index, distance = _match_all(
-        members.latents, generated, sampler.pool_factor * steps_of * b, axis_name, num_devices
+        members, generated, sampler.pool_factor * steps_of * b, axis_name, num_devices
     )
     matched = jnp.take_along_axis(e.reshape(k, pool_steps * b, -1), index[..., None], axis=1)
 
+    is_member = jnp.arange(m)[None] < members.counts[:, None]
+    state, loss = train_on_matches(
+        ImleState(MappingState(state.mapping.params, stats), state.optimizer),
+        members,
+        matched,
+        key_order,
+        rate,
+        sampler=sampler,
+        axis_name=axis_name,
+        num_devices=num_devices,
+    )
+    metrics = {
+        "loss": loss,
+        "match": jnp.sum(jnp.where(is_member, distance, 0.0), axis=1)
+        / jnp.maximum(members.counts, 1).astype(jnp.float32),
+    }
+    return state, metrics
+
+
+def train_on_matches(
+    state: ImleState,
+    members: Members,
+    matched: Float[Array, "k m d_e"],
+    key: PRNGKeyArray,
+    rate: Float[Array, ""],
+    *,
+    sampler: Imle,
+    axis_name: str | None = None,
+    num_devices: int = 1,
+) -> tuple[ImleState, Float[Array, " k"]]:
+    """Take one pass of minibatch steps over members and the codes matched to them.
+
+    Args:
+        state: all clusters' networks and optimisers.
+        members: the latents of every cluster.
+        matched: (k, m, d_e) code of each member.
+        key: of the order of the members.
+        rate: the learning rate.
+        sampler: the hyper-parameters.
+        axis_name: as in `epoch_`.
+        num_devices: as in `epoch_`.
+
+    Returns:
+        The new state and the (k,) mean squared error per coordinate.
+    """
+    (k, m, _), b = members.latents.shape, sampler.batch
+    num_steps = max(1, m // b)
+    steps_of = jnp.maximum(1, members.counts // b)  # (k,)
+
     # A random order of each cluster's members, the padding last.
     is_member = jnp.arange(m)[None] < members.counts[:, None]
-    noise = jax.random.uniform(key_order, (k, m), jnp.float32)
+    noise = jax.random.uniform(key, (k, m), jnp.float32)
     order = jnp.argsort(jnp.where(is_member, noise, 2.0), axis=1)
 
     def batches(rows: Array) -> Array:
@@ -234,8 +287,7 @@ def epoch_(
 
     step_data = (batches(members.latents), batches(matched), batches(is_member))
 
-    mapping = MappingState(state.mapping.params, stats)
-    optimizer = state.optimizer
+    mapping, optimizer = state
     if sampler.reset_optimizer:
         optimizer = jax.vmap(sampler.optimizer.init)(mapping.params)
     step = functools.partial(_step, rate=rate, sampler=sampler, axis_name=axis_name)
@@ -249,12 +301,8 @@ def epoch_(
 
     numbers = jnp.arange(num_steps)
     (mapping, optimizer), losses = jax.lax.scan(body, (mapping, optimizer), (numbers, step_data))
-    metrics = {
-        "loss": jnp.sum(losses, axis=0) / steps_of.astype(jnp.float32),
-        "match": jnp.sum(jnp.where(is_member, distance, 0.0), axis=1)
-        / jnp.maximum(members.counts, 1).astype(jnp.float32),
-    }
-    return ImleState(mapping, optimizer), metrics
+    loss = jnp.sum(losses, axis=0) / steps_of.astype(jnp.float32)
+    return ImleState(mapping, optimizer), loss
 
 
 _epoch = jax.jit(
@@ -295,12 +343,15 @@ def _step(
 
 
 def _match_all(
-    z: Array, generated: Array, counts: Array, axis_name: str | None, num_devices: int
+    members: Members, generated: Array, used: Array, axis_name: str | None, num_devices: int
 ) -> tuple[Array, Array]:
     """Match every cluster's members, cluster after cluster so that each product is one big one."""
-    m = z.shape[1]
-    mine = _my_rows(z, 1, axis_name, num_devices)
-    index, distance = jax.lax.map(lambda args: match(*args), (mine, generated, counts))
+    m = members.latents.shape[1]
+    mine = _my_rows(members.latents, 1, axis_name, num_devices)
+    counts = members.counts
+    if axis_name is not None:
+        counts = counts - jax.lax.axis_index(axis_name) * mine.shape[1]
+    index, distance = jax.lax.map(lambda args: match(*args), (mine, generated, used, counts))
     if axis_name is not None:
         index, distance = (
             jax.lax.all_gather(x, axis_name, axis=1, tiled=True) for x in (index, distance)

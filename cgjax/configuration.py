@@ -27,6 +27,10 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "evaluate.num": (2, None),
     "evaluate.components": (1, None),
     "evaluate.prior_images": (2, None),
+    "compare.num": (2, None),
+    "compare.directions": (0, None),
+    "compare.selection": (1, None),
+    "compare.ganspace_latents": (2, None),
     "checkpoint_epochs": (1, None),
     "seed": (0, 2**32 - 1),
 }
@@ -50,6 +54,16 @@ SAMPLER_RANGES: dict[str, tuple[float, float | None]] = {
     "average": (0, 1),
     "num_steps": (1, None),
     "guidance": (0, None),
+    "num_components": (1, None),
+    "critic_dim": (1, None),
+    "encoder_dim": (1, None),
+    "penalty": (0, None),
+    "beta": (0, None),
+    "warmup_epochs": (0, None),
+    "match_epochs": (1, None),
+    "force_epochs": (1, None),
+    "threshold": (0, 1),
+    "quantile": (0, 1),
 }
 OUTPUTS = (None, "raw", "sphere")
 

@@ -115,7 +115,7 @@ class Flow:
 
     latent_dim: int
     hidden_dim: int | None = None
-    num_epochs: int = 40
+    num_epochs: int = 60
     num_latents: int | None = None
     batch: int = 512
     learning_rate: float = 5e-3

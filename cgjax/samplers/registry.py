@@ -8,13 +8,24 @@ from typing import Any
 
 from cgjax.samplers.base import Sampler
 from cgjax.samplers.flow import Flow
+from cgjax.samplers.gan import Gan
+from cgjax.samplers.gaussian import Gaussian, Mixture
 from cgjax.samplers.imle import Imle
+from cgjax.samplers.imle_modern import ModernImle
 from cgjax.samplers.rejection import Rejection
+from cgjax.samplers.vae import Vae
 
 SAMPLERS: dict[str, Any] = {
     "rejection": Rejection,
     "flow": Flow,
     "imle": Imle,
+    "imle_residual": ModernImle,
+    "imle_adaptive": ModernImle,
+    "imle_rs": ModernImle,
+    "gaussian": Gaussian,
+    "mixture": Mixture,
+    "gan": Gan,
+    "vae": Vae,
 }
 
 # Leaves of config.samplers.<name> that the run uses, not the sampler.

@@ -1,0 +1,167 @@
+"""The mapping network as a VAE's decoder [Georgopoulos et al. 2022, supplementary].
+
+An encoder q(e | z) = N(mu(z), diag s^2(z)) and the mapping network as p(z | e) = N(T(e), v I) with
+a learnt variance v, trained by the evidence lower bound [Kingma & Welling 2014],
+
+    mean ||z - T(e)||^2 / (2 v) + (d / 2) log v + beta KL(q(e | z) || N(0, I)),
+
+beta rising from 0 to 1. Drawing T(e) alone, as papers do, leaves out the variance that the model
+itself says is there; `output_noise` adds it. The paper does not state its settings.
+
+Symbols: z latent, e code, k clusters, b batch, v output variance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.samplers.base import Members
+from cgjax.samplers.imle import Imle
+from cgjax.samplers.mapping import MappingState, init_mapping
+from cgjax.samplers.training import dense, draw_members, init_dense, num_batches, update
+
+
+class VaeState(NamedTuple):
+    """All clusters' networks and moments, stacked on a leading axis.
+
+    Attributes:
+        mapping: the decoder.
+        encoder: dense layers.
+        log_variance: (k,) of the output.
+        moments: Adam's, of all three together.
+    """
+
+    mapping: MappingState
+    encoder: Any
+    log_variance: Float[Array, " k"]
+    moments: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Vae:
+    """The mapping by a VAE; hyper-parameters.
+
+    Attributes:
+        latent_dim: d.
+        code_dim: as IMLE's.
+        hidden_dim: as IMLE's.
+        encoder_dim: width of the encoder's two hidden layers.
+        num_epochs: passes over the members.
+        num_latents: prior latents whose members are learnt from; None takes those of the run.
+        batch: members of a cluster per step.
+        learning_rate: Adam's.
+        beta: weight of the divergence.
+        warmup_epochs: over which beta rises from 0.
+        output_noise: add the learnt output variance to samples.
+    """
+
+    latent_dim: int
+    code_dim: int | None = None
+    hidden_dim: int | None = None
+    encoder_dim: int = 256
+    num_epochs: int = 400
+    num_latents: int | None = None
+    batch: int = 128
+    learning_rate: float = 1e-3
+    beta: float = 1.0
+    warmup_epochs: int = 20
+    output_noise: bool = False
+
+    always_verified = False
+
+    @functools.cached_property
+    def decoder(self) -> Imle:
+        """IMLE with the same mapping network: its sizes and its way to sample."""
+        return Imle(self.latent_dim, self.code_dim, self.hidden_dim)
+
+    @functools.cached_property
+    def adam(self) -> optax.GradientTransformation:
+        """Adam without its learning rate."""
+        return optax.scale_by_adam(b1=0.9, b2=0.999)
+
+    def init(self, key: PRNGKeyArray, members: Members) -> VaeState:
+        """Return fresh networks, one pair a cluster."""
+        key_t, key_q = jax.random.split(key)
+        k, w = members.counts.shape[0], self.encoder_dim
+        mapping = jax.vmap(lambda s: init_mapping(s, *self.decoder.dims))(
+            jax.random.split(key_t, k)
+        )
+        dims = (self.latent_dim, w, w, 2 * self.decoder.dims[0])
+        encoder = jax.vmap(lambda s: init_dense(s, dims))(jax.random.split(key_q, k))
+        log_variance = jnp.zeros(k, jnp.float32)
+        moments = jax.vmap(self.adam.init)((mapping.params, encoder, log_variance))
+        return VaeState(mapping, encoder, log_variance, moments)
+
+    def epoch(
+        self, state: VaeState, members: Members, key: PRNGKeyArray, epoch: int
+    ) -> tuple[VaeState, dict[str, Array]]:
+        """Pass over the members; (k,) "loss" is the negative bound per coordinate."""
+        beta = self.beta * min(1.0, (epoch + 1) / max(1, self.warmup_epochs))
+        return _epoch(state, members, key, jnp.float32(beta), sampler=self)
+
+    def sample(
+        self, state: VaeState, key: PRNGKeyArray, cluster: int, num: int
+    ) -> Float[Array, "num d"]:
+        """Map fresh codes, batch norm in inference mode, with the output's noise if asked."""
+        z = self.decoder.sample(state, key, cluster, num)  # type: ignore[arg-type]
+        if not self.output_noise:
+            return z
+        noise = jax.random.normal(jax.random.fold_in(key, 1), z.shape, jnp.float32)
+        return z + jnp.exp(0.5 * state.log_variance[cluster]) * noise
+
+
+def step(
+    state: VaeState,
+    z: Float[Array, "b d"],
+    key: PRNGKeyArray,
+    beta: Float[Array, ""],
+    *,
+    sampler: Vae,
+) -> tuple[VaeState, Array]:
+    """One step of one cluster (no leading axis)."""
+    d, d_e = sampler.latent_dim, sampler.decoder.dims[0]
+    noise = jax.random.normal(key, (z.shape[0], d_e), jnp.float32)
+
+    def loss_of(params: Any) -> tuple[Array, Any]:
+        decoder, encoder, log_variance = params
+        mean, log_s2 = jnp.split(dense(encoder, z), 2, axis=1)
+        log_s2 = jnp.clip(log_s2, -10.0, 10.0)
+        e = mean + jnp.exp(0.5 * log_s2) * noise
+        made, stats = sampler.decoder.functions.apply(
+            MappingState(decoder, state.mapping.stats), e, train=True
+        )
+        error = jnp.mean(jnp.sum(jnp.square(z - made), axis=1))
+        fit = 0.5 * (error * jnp.exp(-log_variance) + d * log_variance)
+        divergence = 0.5 * jnp.mean(
+            jnp.sum(jnp.square(mean) + jnp.exp(log_s2) - 1.0 - log_s2, axis=1)
+        )
+        return (fit + beta * divergence) / d, stats
+
+    params = (state.mapping.params, state.encoder, state.log_variance)
+    (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+    params, moments = update(sampler.adam, gradient, state.moments, params, sampler.learning_rate)
+    decoder, encoder, log_variance = params
+    return VaeState(MappingState(decoder, stats), encoder, log_variance, moments), loss
+
+
+@functools.partial(jax.jit, static_argnames=("sampler",), donate_argnames=("state",))
+def _epoch(
+    state: VaeState, members: Members, key: PRNGKeyArray, beta: Array, *, sampler: Vae
+) -> tuple[VaeState, dict[str, Array]]:
+    one_step = jax.vmap(functools.partial(step, sampler=sampler), in_axes=(0, 0, 0, None))
+    k = members.counts.shape[0]
+
+    def body(state: VaeState, number: Array) -> tuple[VaeState, Array]:
+        key_rows, key_noise = jax.random.split(jax.random.fold_in(key, number))
+        z = draw_members(members, key_rows, sampler.batch)
+        return one_step(state, z, jax.random.split(key_noise, k), beta)
+
+    state, loss = jax.lax.scan(body, state, jnp.arange(num_batches(members, sampler.batch)))
+    return state, {"loss": jnp.mean(loss, axis=0)}

@@ -20,7 +20,7 @@ from cgjax.memory import keep_freed_memory
 from cgjax.pipeline import Pipeline
 from cgjax.run import Run, RunFolder, check_config, load_run, read_config, save_config, save_images
 
-MODES = ("run", "sample", "evaluate", "report")
+MODES = ("run", "sample", "evaluate", "compare", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
@@ -109,6 +109,9 @@ def main(argv: Sequence[str]) -> None:
         pipeline = Pipeline(open_run(), interrupts)
         devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
         logging.info("%s, jax %s, in %s", devices, jax.__version__, pipeline.run.folder.root)
+        if _MODE.value == "compare":
+            print(pipeline.compare())
+            return
         if _MODE.value == "run":
             pipeline.run_all()
         else:

@@ -19,7 +19,7 @@ from absl import logging
 from cgjax import clusters, configuration, figures
 from cgjax.clustering import kmeans
 from cgjax.errors import UserError
-from cgjax.evaluation import fidelity
+from cgjax.evaluation import compare, fidelity
 from cgjax.evaluation.features import fit_pca
 from cgjax.files import write_atomically
 from cgjax.interrupt import Interrupts
@@ -292,6 +292,16 @@ class Pipeline:
                     progress.update(2 + i)
                     self.metrics.write(stage="evaluate", sampler=name, **result[name])
         self.write_summary()
+
+    def compare(self) -> str:
+        """Fit what is not fitted, measure samplers and baselines side by side; return the table."""
+        self.cluster()
+        self.fit()
+        costs = self.stages.result("fit", self.fingerprints["fit"]) or {}
+        with self.stages.run("compare", self.fingerprints["fit"]):
+            rows = compare.Comparison(self.run, costs, self.interrupts.check).measure_all()
+        text = compare.to_text(rows)
+        return text if self.run.clusters.num > 1 else f"{text}\n\n{compare.domain_gap(rows)}"
 
     def write_summary(self) -> None:
         """Write `summary.json` from what the stages left."""

@@ -1,0 +1,424 @@
+"""Samplers and baselines side by side, in one table that hides nothing.
+
+Every method is measured on the same footing: latents of a cluster, their images, once. Beside how
+often the judge sees the asked attribute stands how far the images are from the cluster's true
+members, because either alone is easy: the prior has the members' variety, and the middle of a
+cluster has its attribute.
+
+The direction baselines (SeFa, GANSpace) move draws of the prior. Which direction, and which way
+along it, is chosen by the judge on a selection set; the table is made on other latents.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import Float, PRNGKeyArray
+
+from cgjax import configuration, figures
+from cgjax.directions.edits import Directions
+from cgjax.directions.ganspace import fit_ganspace
+from cgjax.directions.sefa import fit_sefa
+from cgjax.errors import UserError
+from cgjax.evaluation import fidelity
+from cgjax.evaluation.compare_figure import plot
+from cgjax.evaluation.distances import frechet, frechet_floor, wasserstein1
+from cgjax.evaluation.diversity import norm_ratio, participation_ratio
+from cgjax.evaluation.intervals import judged_accuracy, wilson_interval
+from cgjax.evaluation.judges import Judge, load_judge
+from cgjax.files import write_atomically
+from cgjax.randomness import named_key
+from cgjax.run import Run
+
+# FID of PGAN, and of PGAN with its one-cluster mapping [Georgopoulos et al. 2022, supplementary].
+PAPER_FID = (8.79, 9.85)
+
+COLUMNS = (
+    "method",
+    "setting",
+    "cluster",
+    "membership",
+    "membership_low",
+    "membership_high",
+    "judge",
+    "attribute",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "found",
+    "strict",
+    "strict_low",
+    "strict_high",
+    "w1",
+    "frechet",
+    "frechet_floor",
+    "ratio",
+    "norm_ratio",
+    "effective_rank",
+    "acceptance",
+    "sampling_ms",
+    "image_ms",
+    "training_s",
+    "num",
+)
+"""The columns of `compare.csv`, empty where a method has no such number."""
+
+Row = dict[str, Any]
+
+
+class Method(NamedTuple):
+    """One line of the table before it is measured.
+
+    Attributes:
+        name: of the sampler or baseline.
+        setting: what of it, in words.
+        draw: (key, cluster, num) -> latents and the acceptance of the check, or None.
+        training_s: what it took to fit, or None.
+    """
+
+    name: str
+    setting: str
+    draw: Callable[[PRNGKeyArray, int, int], tuple[np.ndarray, float | None]]
+    training_s: float | None
+
+
+class Attribute:
+    """What the judge is asked: does an image show a cluster's end of an attribute?
+
+    Attributes:
+        judge: reads it off images.
+        name: one of the judge's attributes.
+        centre: its neutral value.
+        threshold: by how much an image must lie on the asked side of the centre.
+        signs: for each cluster the side that its members lie on, +1 or -1.
+    """
+
+    def __init__(self, judge: Judge, name: str, centre: float, threshold: float):
+        if name not in judge.attributes:
+            raise UserError(
+                f"--config.compare.attribute={name}: the judge {judge.name} knows "
+                f"{', '.join(judge.attributes)}"
+            )
+        self.judge, self.name = judge, name
+        self.centre, self.threshold = centre, threshold
+        self.signs: list[int] = []
+
+    def values(self, images: Float[np.ndarray, "n s s c"]) -> Float[np.ndarray, " n"]:
+        """Judge images; NaN where there is no face."""
+        return self.judge(images)[self.name]
+
+    def is_right(self, values: np.ndarray, sign: int) -> np.ndarray:
+        """Whether judged values lie on a side, by the threshold."""
+        return sign * (values - self.centre) >= self.threshold
+
+
+class Comparison:
+    """Measures the methods of one run; every line is kept as soon as it is measured."""
+
+    def __init__(self, run: Run, costs: dict[str, Any], check: Callable[[], None] = lambda: None):
+        """Prepare.
+
+        Args:
+            run: with its samplers fitted.
+            costs: the result of the stage that fitted them: {name: {"seconds"}}.
+            check: called between lines; may raise to stop.
+        """
+        self.run, self.costs, self.check = run, costs, check
+        self.settings: dict[str, Any] = run.config["compare"]
+        self.key = named_key(run.root_key, "compare")
+        self.num = int(self.settings["num"])
+        self.attribute: Attribute | None = None
+        if self.settings["judge"] is not None:
+            self.attribute = Attribute(
+                load_judge(self.settings["judge"]),
+                self.settings["attribute"],
+                self.settings["centre"],
+                self.settings["threshold"],
+            )
+        names = ("generator", "layer", "latents", "cluster", "samplers", "compare", "evaluate")
+        self.fingerprint = configuration.fingerprint(run.config, (*names, "seed"))
+        self.path = run.folder.root / "compare.json"
+
+    def measure_all(self) -> list[Row]:
+        """Measure every method on every cluster and write table, JSON and figure."""
+        rows = self._load()
+        done = {(row["method"], row["setting"], row["cluster"]) for row in rows}
+        self._prepare()
+        for method in self._methods():
+            for c in range(self.run.clusters.num):
+                if (method.name, method.setting, c) in done:
+                    continue
+                self.check()
+                try:
+                    rows.append(self._measure(method, c))
+                except UserError as error:
+                    logging.warning("%s, %s, cluster %d: %s", method.name, method.setting, c, error)
+                    continue
+                self._save(rows)
+                logging.info("compare: %s", _line(rows[-1]))
+        self._save(rows)
+        write_atomically(self.run.folder.root / "compare.csv", to_csv(rows).encode())
+        self.run.folder.figures.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.run.folder.figures / "compare.png", figures.to_png(plot(rows)))
+        return rows
+
+    def _load(self) -> list[Row]:
+        try:
+            saved = json.loads(self.path.read_text())
+            return list(saved["rows"]) if saved["fingerprint"] == self.fingerprint else []
+        except (OSError, ValueError, KeyError):
+            return []
+
+    def _save(self, rows: list[Row]) -> None:
+        content = {"fingerprint": self.fingerprint, "rows": rows}
+        write_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
+
+    def _prepare(self) -> None:
+        """Draw the held-out members, judge them, and see which way each cluster faces."""
+        run, evaluate = self.run, self.run.config["evaluate"]
+        self.reference = fidelity.make_reference(
+            run,
+            named_key(self.key, "reference"),
+            num=self.num,
+            components=evaluate["components"],
+            prior_images=evaluate["prior_images"],
+        )
+        self.few = self.num <= evaluate["components"]
+        self.floors = [
+            frechet_floor(rows, num_splits=8, allow_few_rows=self.few)
+            for rows in self.reference.features
+        ]
+        self.judged: list[np.ndarray] = []
+        if self.attribute is not None:
+            for latents in self.reference.latents:
+                values = self.attribute.values(run.bound.images(latents[: self.num]))
+                self.judged.append(values[~np.isnan(values)])
+                above = np.median(self.judged[-1]) >= self.attribute.centre
+                self.attribute.signs.append(1 if above else -1)
+
+    def _methods(self) -> Iterator[Method]:
+        yield Method("members", "true, held out", self._members, None)
+        run, margins = self.run, self.settings["margins"]
+        for name in run.sampler_names:
+            seconds = self.costs.get(name, {}).get("seconds")
+            always = run.fitted(name).sampler.always_verified
+            if not always:
+                yield Method(name, "unverified", self._sampler(name, False, 0.0), seconds)
+            dialled = name in self.settings["dialled"]
+            for margin in margins if dialled else (0.0,):
+                setting = f"verified, margin {margin:g}" if margin else "verified"
+                yield Method(name, setting, self._sampler(name, True, margin), seconds)
+        if self.attribute is not None and self.settings["directions"]:
+            yield from self._directions()
+
+    def _members(self, key: PRNGKeyArray, cluster: int, num: int) -> tuple[np.ndarray, None]:
+        return self.reference.latents[cluster][-num:], None
+
+    def _sampler(self, name: str, verify: bool, margin: float) -> Any:
+        def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, float | None]:
+            latents, cost = self.run.draw(key, c, num, sampler=name, verify=verify, margin=margin)
+            return latents, cost.acceptance if cost else None
+
+        return draw
+
+    def _directions(self) -> Iterator[Method]:
+        """Yield SeFa and GANSpace, both forms, every alpha, along the direction the judge chose."""
+        run, gen = self.run, self.run.bound.gen
+        fits: tuple[tuple[str, Callable[[], Directions]], ...] = (
+            ("sefa", lambda: fit_sefa(gen, num_directions=self.settings["directions"])),
+            (
+                "ganspace",
+                lambda: fit_ganspace(
+                    gen,
+                    run.bound.layer,
+                    key=named_key(self.key, "ganspace"),
+                    num_latents=self.settings["ganspace_latents"],
+                    num_components=self.settings["directions"],
+                ),
+            ),
+        )
+        for name, fit in fits:
+            started = time.monotonic()
+            try:
+                directions = fit()
+            except UserError as error:
+                logging.warning("no %s: %s", name, error)
+                continue
+            seconds = time.monotonic() - started
+            chosen = self._choose(name, directions)
+            for form in ("shift", "set"):
+                for alpha in self.settings["alphas"]:
+                    signs = [s for _, s in chosen]
+                    along = f"direction {chosen[0][0]}, {form} {alpha:g}"
+                    if len({i for i, _ in chosen}) > 1:
+                        along = f"directions {[i for i, _ in chosen]}, {form} {alpha:g}"
+                    draw = self._edited(directions, [i for i, _ in chosen], signs, alpha, form)
+                    yield Method(name, along, draw, seconds)
+
+    def _choose(self, name: str, directions: Directions) -> list[tuple[int, int]]:
+        """Return for each cluster the direction and sign with the most accurate selection set."""
+        assert self.attribute is not None
+        num, alpha = self.settings["selection"], float(np.median(self.settings["alphas"]))
+        z = np.asarray(self._prior(named_key(self.key, "selection"), num))
+        best = [(-1.0, 0, 1)] * self.run.clusters.num
+        for index in range(len(directions.vectors)):
+            for sign in (1, -1):
+                self.check()
+                values = self.attribute.values(
+                    self.run.bound.images(
+                        np.asarray(self._edit(directions, z, index, sign * alpha))
+                    )
+                )
+                for c, side in enumerate(self.attribute.signs):
+                    accuracy = float(np.mean(self.attribute.is_right(values, side)))  # NaN: wrong
+                    best[c] = max(best[c], (accuracy, index, sign), key=lambda b: b[0])
+        for c, (accuracy, index, sign) in enumerate(best):
+            logging.info(
+                "%s, cluster %d: direction %d, sign %+d (%.3f on the selection set)",
+                *(name, c, index, sign, accuracy),
+            )
+        return [(index, sign) for _, index, sign in best]
+
+    def _prior(self, key: PRNGKeyArray, num: int) -> Any:
+        return self.run.bound.sample_latents(key, num)
+
+    def _edit(
+        self, directions: Directions, z: np.ndarray, index: int, alpha: float, form: str = "shift"
+    ) -> Any:
+        normalise = self.run.bound.normalizes_latent
+        return directions.edit(z, index, alpha, form=form, normalise=normalise)  # type: ignore[arg-type]
+
+    def _edited(
+        self, directions: Directions, indices: list[int], signs: list[int], alpha: float, form: str
+    ) -> Any:
+        def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, None]:
+            z = self._prior(key, num)
+            return np.asarray(self._edit(directions, z, indices[c], signs[c] * alpha, form)), None
+
+        return draw
+
+    def _measure(self, method: Method, c: int) -> Row:
+        """Draw latents of a cluster by a method, make their images, and measure both."""
+        run, num = self.run, self.num
+        key = named_key(self.key, "test", method.name, method.setting, c)
+        latents, acceptance = method.draw(key, c, num)
+        timed = max(1, num // 4)
+        started = time.perf_counter()
+        method.draw(jax.random.fold_in(key, 1), c, timed)  # again, now that it is compiled
+        sampling = (time.perf_counter() - started) / timed
+        started = time.perf_counter()
+        images = run.bound.images(latents)
+        imaging = time.perf_counter() - started
+        inside = int(run.are_members(latents, c).sum())
+        low, high = wilson_interval(inside, num)
+        members = self.reference.latents[c][:num]
+        held_out, _ = self.reference.halves(c)
+        distance = frechet(self.reference.pca.project(images), held_out, allow_few_rows=self.few)
+        row: Row = {
+            "method": method.name,
+            "setting": method.setting,
+            "cluster": c,
+            "membership": inside / num,
+            "membership_low": low,
+            "membership_high": high,
+            "frechet": distance,
+            "frechet_floor": self.floors[c],
+            "ratio": distance / self.floors[c],
+            "norm_ratio": norm_ratio(latents, members),
+            "effective_rank": participation_ratio(latents) / participation_ratio(members),
+            "acceptance": acceptance,
+            "sampling_ms": None if method.name == "members" else 1e3 * sampling,
+            "image_ms": 1e3 * imaging / num,
+            "training_s": method.training_s,
+            "num": num,
+        }
+        return row | ({} if self.attribute is None else self._judge(images, c))
+
+    def _judge(self, images: np.ndarray, c: int) -> Row:
+        assert self.attribute is not None
+        sign, attribute = self.attribute.signs[c], self.attribute
+        values = attribute.values(images)
+        judged = judged_accuracy(values, lambda found: attribute.is_right(found, sign))
+        seen = values[~np.isnan(values)]
+        side = f"{attribute.name} {'>=' if sign > 0 else '<='} "
+        return {
+            "judge": attribute.judge.name,
+            "attribute": side + f"{attribute.centre + sign * attribute.threshold:g}",
+            "accuracy": judged.accuracy,
+            "accuracy_low": judged.interval.low,
+            "accuracy_high": judged.interval.high,
+            "found": judged.found,
+            "strict": judged.strict,
+            "strict_low": judged.strict_interval.low,
+            "strict_high": judged.strict_interval.high,
+            "w1": wasserstein1(seen, self.judged[c]) if len(seen) else None,
+        }
+
+
+def to_csv(rows: list[Row]) -> str:
+    """Return the table as comma-separated text with a header."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items() if v is not None}
+        )
+    return buffer.getvalue()
+
+
+TEXT = (
+    ("membership", "inside", ".3f"),
+    ("accuracy", "judged", ".3f"),
+    ("accuracy_low", "from", ".3f"),
+    ("accuracy_high", "to", ".3f"),
+    ("found", "found", ".3f"),
+    ("strict", "strict", ".3f"),
+    ("w1", "W1", ".2f"),
+    ("frechet", "Frechet", ".1f"),
+    ("ratio", "/floor", ".2f"),
+    ("norm_ratio", "norm", ".2f"),
+    ("effective_rank", "rank", ".2f"),
+    ("sampling_ms", "ms", ".3f"),
+    ("training_s", "fit s", ".1f"),
+)
+
+
+def to_text(rows: list[Row]) -> str:
+    """Lay out the table for a terminal."""
+    head = f"{'method':<14}{'setting':<26}{'c':>3}" + "".join(f"{t:>9}" for _, t, _ in TEXT)
+    return "\n".join([head, *(_line(row) for row in rows)])
+
+
+def _line(row: Row) -> str:
+    cells = []
+    for name, _, form in TEXT:
+        value = row.get(name)
+        cells.append(f"{'-' if value is None else format(value, form):>9}")
+    return f"{row['method']:<14}{row['setting']:<26}{row['cluster']:>3}" + "".join(cells)
+
+
+def domain_gap(rows: list[Row]) -> str:
+    """Lay out the one-cluster test: each method's distance over the prior's own.
+
+    With one cluster every latent is a member, so the true members are the prior.
+    """
+    prior = next(row for row in rows if row["method"] == "members")
+    lines = [f"{'one cluster':<40}{'Frechet':>10}{'/ prior':>10}"]
+    for row in rows:
+        name = f"{row['method']}, {row['setting']}"
+        lines.append(f"{name:<40}{row['frechet']:>10.2f}{row['frechet'] / prior['frechet']:>10.2f}")
+    before, after = PAPER_FID
+    lines.append(
+        f"{'paper: FID of PGAN, of PGAN + IMLE':<40}{f'{before}, {after}':>10}"
+        f"{after / before:>10.2f}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,25 @@
+"""Every sampler and the direction baselines on the embedded face generator, side by side.
+
+    python -m cgjax.main --mode=compare --config=configs/compare_faces.py
+
+The clusters of configs/dcgan_pose.py; the judge is the face mesh, the question whether a face is
+turned the cluster's way by at least 10 degrees (extra `judges`).
+"""
+
+from ml_collections import config_dict
+
+from configs import common
+
+TRAINED = ("imle_residual", "imle_adaptive", "imle_rs", "gaussian", "mixture", "gan", "vae")
+
+
+def get_config(arg: str = "") -> config_dict.ConfigDict:
+    config = common.get_config()
+    config.sample.sampler = "flow"
+    config.compare.judge = "face_mesh"
+    for name in TRAINED:
+        config.samplers[name].fit = True
+    # A quarter of the recommendation's 400: both are done learning by then (docs/results.md).
+    config.samplers.gan.num_epochs = 100
+    config.samplers.vae.num_epochs = 100
+    return common.variant(config, arg)

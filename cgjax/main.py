@@ -124,8 +124,8 @@ def main(argv: Sequence[str]) -> None:
 
 def summary_table(summary: Mapping[str, Any]) -> str:
     """Lay out a summary's samplers as text, one line a sampler and cluster."""
-    columns = ("membership", "acceptance", "frechet", "frechet_verified", "frechet_floor")
-    columns += ("norm_ratio", "effective_rank")
+    columns = ["membership", "acceptance", "frechet", "frechet_verified", "frechet_floor"]
+    columns += ["norm_ratio", "effective_rank"]
     lines = [f"{'sampler':<12}{'cluster':>8}" + "".join(f"{c:>18}" for c in columns)]
     for name, numbers in summary["samplers"].items():
         for c in range(summary["num_clusters"]):

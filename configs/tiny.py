@@ -1,6 +1,6 @@
 """A generator of 16-pixel discs with a planted attribute: what the tests run, in seconds.
 
-    python -m cgjax.main --config=configs/tiny.py
+python -m cgjax.main --config=configs/tiny.py
 """
 
 from ml_collections import config_dict

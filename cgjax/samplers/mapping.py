@@ -133,7 +133,7 @@ class MappingFunctions(NamedTuple):
 def init_mapping(key: Array, code_dim: int, hidden_dim: int, latent_dim: int) -> MappingState:
     """Return the arrays of a fresh mapping network; vmap over keys to stack clusters."""
     network = MappingNetwork(code_dim, hidden_dim, latent_dim, rngs=nnx.Rngs(params=key))
-    _, params, stats = nnx.split(network, nnx.Param, nnx.BatchStat)
+    params, stats = nnx.state(network, nnx.Param), nnx.state(network, nnx.BatchStat)
     return MappingState(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
 
@@ -142,5 +142,4 @@ def mapping_functions(code_dim: int, hidden_dim: int, latent_dim: int) -> Mappin
     network = nnx.eval_shape(
         lambda: MappingNetwork(code_dim, hidden_dim, latent_dim, rngs=nnx.Rngs(0))
     )
-    graph, _, _ = nnx.split(network, nnx.Param, nnx.BatchStat)
-    return MappingFunctions(graph)
+    return MappingFunctions(nnx.graphdef(network))

@@ -184,7 +184,7 @@ def test_interrupted_while_training_it_saves_exits_130_and_resumes_to_the_same_b
             if "fit: started" in line:
                 process.send_signal(signal.SIGTERM)
     assert process.returncode == 130
-    assert list((workdir / "checkpoints" / "imle").glob("*.json"))
+    assert list((workdir / "checkpoints").glob("*/*.json"))
     done = cgjax(CONFIG, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     assert "resuming at epoch" in done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -179,10 +180,14 @@ def test_interrupted_while_training_it_saves_exits_130_and_resumes_to_the_same_b
     finished, tmp_path
 ):
     workdir = tmp_path / "run"
+    metrics = workdir / "metrics.jsonl"
     with start(CONFIG, f"--workdir={workdir}") as process:
-        for line in process.stderr:
-            if "fit: started" in line:
-                process.send_signal(signal.SIGTERM)
+        while process.poll() is None:
+            if metrics.is_file() and '"stage": "fit"' in metrics.read_text():
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
     assert process.returncode == 130
     assert list((workdir / "checkpoints").glob("*/*.json"))
     done = cgjax(CONFIG, f"--workdir={workdir}")

@@ -37,11 +37,18 @@ def axis_position(axis_name: str) -> Array:
     return jax.lax.axis_index(axis_name)
 
 
-def varying(value: Array, axis_name: str | None) -> Array:
-    """Mark a constant as different in each shard, as loop carries inside `shard_map` must be."""
-    if axis_name is None:
-        return value
-    return jax.lax.pcast(value, axis_name, to="varying")
+def varying_like(value: Array, reference: Array) -> Array:
+    """Mark a constant as different in each shard wherever a reference is.
+
+    Inside `shard_map` the carry of a loop and both branches of a condition must agree on the axes
+    they vary over; constants vary over none. Outside of it this does nothing.
+    """
+    axes = _axes(reference) - _axes(value)
+    return jax.lax.pcast(value, tuple(sorted(axes)), to="varying") if axes else value
+
+
+def _axes(value: Array) -> frozenset[str]:
+    return frozenset(getattr(jax.typeof(value), "vma", ()))
 
 
 def replicate(value: Array, mesh: Mesh) -> Array:

@@ -9,10 +9,11 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cgjax.clustering.lloyd import KMeansResult, finish, start, step
+from cgjax.clustering.lloyd import KMeansResult, finish, step
 from cgjax.clustering.rows import prepare
+from cgjax.clustering.state import start
 from cgjax.errors import UserError
 
 
@@ -44,12 +45,11 @@ def fit_faiss(
     """
     faiss = _faiss()
     num_rows, dim = features.shape
-    data = jax.jit(prepare)(features)
+    offset, is_far = (np.asarray(value) for value in _origin(features))
     rows = np.ascontiguousarray(np.asarray(features))
-    # Far from the origin FAISS's expanded squares lose their digits: then it gets centred rows.
-    is_far = bool(jnp.sum(data.offset**2) > 16.0 * dim * data.variance)
     if is_far:
-        rows = rows - np.asarray(data.offset)
+        # Far from the origin FAISS's expanded squares lose their digits.
+        rows = rows - offset
     seed = int(jax.random.randint(key, (), 1, np.iinfo(np.int32).max))
     solver = faiss.Kmeans(
         dim,
@@ -62,16 +62,25 @@ def fit_faiss(
         gpu=hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0,
     )
     solver.train(rows)
-    centroids = jnp.asarray(solver.centroids)
-    if not is_far:
-        centroids = centroids - data.offset[None, :]
-    return jax.jit(_describe)(data, centroids, jnp.int32(max_iter))
+    centroids = solver.centroids if is_far else solver.centroids - offset
+    return _describe(features, jnp.asarray(centroids), jnp.int32(max_iter))
 
 
-def _describe(data, centroids, max_iter):  # type: ignore[no-untyped-def]
-    state = start(data, centroids[None])
-    after = step(data, state)
-    result = finish(data, state)
+@jax.jit
+def _origin(features: Float[Array, "n f"]) -> tuple[Float[Array, " f"], Bool[Array, ""]]:
+    rows = prepare(features)
+    return rows.offset, rows.is_far
+
+
+@jax.jit
+def _describe(
+    features: Float[Array, "n f"], centroids: Float[Array, "k f"], max_iter: Int[Array, ""]
+) -> KMeansResult:
+    """Describe centroids (relative to the mean) by our own labels, order and objective."""
+    rows = prepare(features)
+    # The step gives the labels and the objective; the centroids stay what FAISS found.
+    after = step(rows, start(centroids[None], rows.squares))
+    result = finish(rows, after._replace(centroids=centroids[None]))
     return result._replace(num_iter=max_iter, converged=after.is_done[0])
 
 

@@ -30,7 +30,7 @@ def kmeans(
     num_init: int = 10,
     max_iter: int = 100,
     tol: float = 1e-4,
-    init: Literal["k-means++", "random"] = "k-means++",
+    init: Literal["k-means++", "random"] | ArrayLike = "k-means++",
     backend: Literal["jax", "faiss"] = "jax",
 ) -> KMeansResult:
     """Cluster features by k-means: sum_y min_c ||y - mu_c||^2, the best of `num_init` restarts.
@@ -46,7 +46,8 @@ def kmeans(
         max_iter: most iterations of a restart, at least 1.
         tol: a restart has converged when the squared movement of its centroids is at most this
             times the mean variance of the features; 0 stops when nothing moves.
-        init: "k-means++" (greedy) or "random" rows.
+        init: "k-means++" (greedy), "random" rows, or centroids to start from: (k, f), or (r, k, f)
+            for r restarts (`num_init` then does not matter).
         backend: "jax", or "faiss" where the extra is installed.
 
     Returns:
@@ -62,7 +63,8 @@ def kmeans(
         ([1.0, 10.5], [0, 0, 0, 1, 1])
     """
     flat = check_features(features, num_clusters)
-    check_options(num_init=num_init, max_iter=max_iter, tol=tol, init=init, backend=backend)
+    method, starts = check_init(init, num_clusters, flat.shape[1])
+    check_options(num_init=num_init, max_iter=max_iter, tol=tol, backend=backend)
     if backend == "faiss":
         from cgjax.clustering.faiss_backend import fit_faiss
 
@@ -75,7 +77,8 @@ def kmeans(
         num_init=num_init,
         max_iter=jnp.int32(max_iter),
         tol=jnp.float32(tol),
-        method=init,
+        method=method,
+        centroids=starts,
     )
     if not np.isfinite(result.inertia):
         # One bad number makes the mean, and so everything, non-finite: no read is spent on looking
@@ -108,7 +111,22 @@ def check_features(features: ArrayLike, num_clusters: int) -> Array:
     return jnp.asarray(features, jnp.float32).reshape(num_rows, -1)
 
 
-def check_options(*, num_init: int, max_iter: int, tol: float, init: str, backend: str) -> None:
+def check_init(init: str | ArrayLike, num_clusters: int, dim: int) -> tuple[str, Array | None]:
+    """Return the method and the starting centroids (r, k, f), if given, or raise `UserError`."""
+    if isinstance(init, str):
+        if init not in INITS:
+            raise UserError(f"init={init!r}: expected one of {', '.join(INITS)}, or centroids")
+        return init, None
+    shape = np.shape(init)
+    if len(shape) not in (2, 3) or shape[-2:] != (num_clusters, dim):
+        raise UserError(
+            f"init has shape {shape}: expected ({num_clusters}, {dim}) or "
+            f"(restarts, {num_clusters}, {dim}), one row for each cluster"
+        )
+    return "given", jnp.asarray(init, jnp.float32).reshape(-1, num_clusters, dim)
+
+
+def check_options(*, num_init: int, max_iter: int, tol: float, backend: str) -> None:
     """Raise `UserError` for an option outside its range, naming the legal values."""
     if num_init < 1:
         raise UserError(
@@ -120,8 +138,6 @@ def check_options(*, num_init: int, max_iter: int, tol: float, init: str, backen
         )
     if not tol >= 0.0:
         raise UserError(f"tol={tol}: expected 0 or more; try --config.cluster.tol=1e-4")
-    if init not in INITS:
-        raise UserError(f"init={init!r}: expected one of {', '.join(INITS)}")
     if backend not in BACKENDS:
         raise UserError(
             f"backend={backend!r}: expected one of {', '.join(BACKENDS)}; "

@@ -6,16 +6,9 @@ k-means looks for centroids mu that minimise
 
 All restarts share each read of the data, and most reads are avoided without changing the result:
 
-* Which rows need a look. Between two visits of a row y the order of its centroids can change
-  only if
-
-      gap(y) <= 2 ||y|| * (path of the centroids since the visit)
-
-  where gap is the difference of the two smallest ||mu_c||^2 - 2 <y, mu_c>, with the norms of today
-  and the products of the visit, and the path adds up max_{a,c} ||d_a - d_c|| over the movements d
-  of each iteration (Cauchy-Schwarz; in the spirit of [Hamerly 2010], but the norms are kept exact,
-  which for two clusters makes the bound several times tighter). Only the other rows are read.
-* Which rows moved. Sums of members change only by the rows whose label changed.
+* Which rows need a look: those whose order of centroids may have changed, by the bound of
+  `cgjax.clustering.state`.
+* Which rows moved: sums of members change only by the rows whose label changed.
 
 When more than half of the rows are concerned, one product with the whole data is faster than
 picking them out. Rows are relative to their mean: far from the origin the expanded square would
@@ -31,10 +24,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cgjax.clustering.assignment import Assignment, assign_blocks
-from cgjax.clustering.rows import Rows, centred, one_hot, prepare, products, reads_all, sums
+from cgjax.clustering.assignment import Assignment, assign_rows
+from cgjax.clustering.rows import Rows, centred, prepare, products, reads_all, sums
 from cgjax.clustering.seeding import seed_plus_plus, seed_random
-from cgjax.parallel import all_min, all_sum, axis_position, varying
+from cgjax.clustering.state import (
+    KMeansState,
+    advance,
+    farthest,
+    fill_empty,
+    may_change,
+    nearest_labels,
+    one_hot,
+    start,
+)
+from cgjax.parallel import all_min, all_sum, axis_position
 
 
 class KMeansResult(NamedTuple):
@@ -61,32 +64,6 @@ class KMeansResult(NamedTuple):
     inertias: Float[Array, " r"]
 
 
-class KMeansState(NamedTuple):
-    """The state of all restarts.
-
-    Attributes:
-        centroids: (r, k, f) float32, relative to the offset.
-        labels: (n, r) int32, nearest centroid at the last step; -1 before it and for padding.
-        sums: (r, k, f) float32, sums of the members.
-        products: (n, r, k) float32, -2 <y, mu> when the row was last visited.
-        path: (r,) float32, length of the centroids' path so far, as in the module's bound.
-        visited: (n, r) float32, the path at the row's last visit.
-        inertias: (r,) float32, objective of the labels with the new centroids; never rises.
-        is_done: (r,) bool, converged; such a restart no longer changes.
-        num_iter: (r,) int32.
-    """
-
-    centroids: Float[Array, "r k f"]
-    labels: Int[Array, "n r"]
-    sums: Float[Array, "r k f"]
-    products: Float[Array, "n r k"]
-    path: Float[Array, " r"]
-    visited: Float[Array, "n r"]
-    inertias: Float[Array, " r"]
-    is_done: Bool[Array, " r"]
-    num_iter: Int[Array, " r"]
-
-
 def init(
     rows: Rows,
     key: PRNGKeyArray,
@@ -99,25 +76,7 @@ def init(
     """Choose the starting centroids of all restarts; see `cgjax.clustering.seeding`."""
     seed = seed_plus_plus if method == "k-means++" else seed_random
     centroids = seed(rows, key, num_clusters=num_clusters, num_init=num_init, axis_name=axis_name)
-    return start(rows, centroids, axis_name=axis_name)
-
-
-def start(
-    rows: Rows, centroids: Float[Array, "r k f"], *, axis_name: str | None = None
-) -> KMeansState:
-    """Return the state in which nothing but the centroids (relative to the offset) is known."""
-    num_rows, (num_init, num_clusters) = rows.features.shape[0], centroids.shape[:2]
-    return KMeansState(
-        centroids=centroids,
-        labels=varying(jnp.full((num_rows, num_init), -1, jnp.int32), axis_name),
-        sums=jnp.zeros_like(centroids),
-        products=varying(jnp.zeros((num_rows, num_init, num_clusters), jnp.float32), axis_name),
-        path=jnp.zeros((num_init,), jnp.float32),
-        visited=varying(jnp.full((num_rows, num_init), -jnp.inf, jnp.float32), axis_name),
-        inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
-        is_done=jnp.zeros((num_init,), bool),
-        num_iter=jnp.zeros((num_init,), jnp.int32),
-    )
+    return start(centroids, rows.squares)
 
 
 def step(
@@ -129,12 +88,9 @@ def step(
     row for the next empty cluster). A restart is done when the centroids' squared movement is at
     most `tol` times the mean variance of the features; it is not changed from then on.
     """
-    num_clusters = state.centroids.shape[1]
-    state = _look(rows, state, axis_name)
-    norms = jnp.sum(jnp.square(state.centroids), axis=2)
-    labels = jnp.argmin(state.products + norms[None, :, :], axis=2).astype(jnp.int32)
-    labels = jnp.where(state.is_done[None, :], state.labels, labels)
-    labels = jnp.where(rows.weights[:, None] > 0.0, labels, -1)
+    num_clusters, dim = state.centroids.shape[1:]
+    state = _look(rows, state)
+    labels = nearest_labels(state, rows.weights)
     total = sums(
         rows,
         labels,
@@ -143,64 +99,37 @@ def step(
         old_sums=state.sums,
         axis_name=axis_name,
     )
-    member = one_hot(labels, num_clusters)
-    counts = all_sum(jnp.sum(member, axis=0), axis_name).reshape(norms.shape)
-    is_empty = counts == 0.0
-    moved = total / jnp.maximum(counts, 1.0)[:, :, None]
-    inertias = jnp.maximum(
-        all_sum(jnp.sum(rows.squares), axis_name)
-        - jnp.sum(counts * jnp.sum(jnp.square(moved), axis=2), axis=1),
-        0.0,
-    )
+    counts = all_sum(jnp.sum(one_hot(labels, num_clusters), axis=0), axis_name)
+    counts = counts.reshape(total.shape[:2])
 
     def refill(moved: Array) -> Array:
-        far = _farthest(rows, state.centroids, axis_name)
-        rank = jnp.cumsum(is_empty.astype(jnp.int32), axis=1) - 1
-        taken = jnp.take_along_axis(far, jnp.maximum(rank, 0)[:, :, None], axis=1)
-        return jnp.where(is_empty[:, :, None], taken, moved)
+        return fill_empty(moved, counts, _fetch_farthest(rows, state, axis_name))
 
-    any_empty = jnp.any(is_empty & ~state.is_done[:, None])
-    moved = jax.lax.cond(any_empty, refill, lambda moved: moved, moved)
-    moved = jnp.where(state.is_done[:, None, None], state.centroids, moved)
-    movement = moved - state.centroids
-    # Written so that NaN counts as done: such data are reported by the caller.
-    is_moving = jnp.sum(jnp.square(movement), axis=(1, 2)) > tol * rows.variance
-    return state._replace(
-        centroids=moved,
-        labels=labels,
-        sums=total,
-        path=state.path + _largest_difference(movement),
-        inertias=jnp.where(state.is_done, state.inertias, inertias),
-        is_done=state.is_done | ~is_moving,
-        num_iter=state.num_iter + (~state.is_done).astype(jnp.int32),
+    moved = jax.lax.cond(
+        jnp.any((counts == 0.0) & ~state.is_done[:, None]),
+        refill,
+        lambda moved: moved,
+        total / jnp.maximum(counts, 1.0)[:, :, None],
+    )
+    return advance(
+        state,
+        labels,
+        total,
+        counts,
+        moved,
+        all_squares=all_sum(jnp.sum(rows.squares), axis_name),
+        least_shift=tol * rows.spread / dim,
     )
 
 
-def _look(rows: Rows, state: KMeansState, axis_name: str | None) -> KMeansState:
+def _look(rows: Rows, state: KMeansState) -> KMeansState:
     """Compute the products of all rows whose nearest centroid may have changed."""
-    num_init, num_clusters, dim = state.centroids.shape
-    norms = jnp.sum(jnp.square(state.centroids), axis=2)
-    relative = state.products + norms[None, :, :]
-    smallest = jnp.min(relative, axis=2)
-    if num_clusters > 1:
-        ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
-        is_smallest = ids == jnp.argmin(relative, axis=2)[:, :, None].astype(jnp.int32)
-        gap = jnp.min(jnp.where(is_smallest, jnp.inf, relative), axis=2) - smallest
-    else:
-        gap = jnp.full_like(smallest, jnp.inf)
-    size = jnp.sqrt(rows.squares)[:, None]
-    # What float32 rounding of the products and norms may hide counts as path.
-    rounding = 1e-6 * jnp.sqrt(jnp.max(norms, axis=1))[None, :]
-    slack = 2.0 * size * (state.path[None, :] - state.visited + rounding)
-    may_change = jnp.isneginf(state.visited) | (gap <= slack)
-    may_change = may_change & ~state.is_done[None, :] & (rows.weights[:, None] > 0.0)
-    is_wanted = jnp.any(may_change, axis=1)
+    is_wanted = jnp.any(may_change(state, rows.squares, rows.weights), axis=1)
     found = products(
         rows,
-        state.centroids.reshape(-1, dim),
+        state.centroids.reshape(-1, state.centroids.shape[2]),
         is_wanted=is_wanted,
-        known=state.products.reshape(-1, num_init * num_clusters),
-        axis_name=axis_name,
+        known=state.products.reshape(rows.features.shape[0], -1),
     )
     is_seen = is_wanted | reads_all(rows, is_wanted)
     return state._replace(
@@ -209,44 +138,18 @@ def _look(rows: Rows, state: KMeansState, axis_name: str | None) -> KMeansState:
     )
 
 
-def _largest_difference(movement: Float[Array, "r k f"]) -> Float[Array, " r"]:
-    """Return max_{a,c} ||d_a - d_c|| of each restart, or a bound on it.
-
-    Two clusters are compared directly; for more, the bound is the sum of the two longest movements.
-    """
-    num_clusters = movement.shape[1]
-    if num_clusters == 1:
-        return jnp.zeros((movement.shape[0],), jnp.float32)
-    if num_clusters == 2:
-        return jnp.linalg.norm(movement[:, 0] - movement[:, 1], axis=1)
-    lengths = jnp.linalg.norm(movement, axis=2)
-    return jnp.sum(jax.lax.top_k(lengths, 2)[0], axis=1)
-
-
-def _farthest(
-    rows: Rows, centroids: Float[Array, "r k f"], axis_name: str | None
-) -> Float[Array, "r k f"]:
-    """Return the k rows of each restart that are farthest from their centroids, farthest first."""
-    num_init, num_clusters, dim = centroids.shape
-    num_rows = rows.features.shape[0]
-    product = products(rows, centroids.reshape(-1, dim), axis_name=axis_name)
-    relative = product.reshape(num_rows, num_init, num_clusters)
-    relative = relative + jnp.sum(jnp.square(centroids), axis=2)[None, :, :]
-    own = rows.squares[:, None] + jnp.min(relative, axis=2)
-    # What is left of rounding where a row equals its centroid must not look like a distance.
-    own = jnp.where(own > 1e-6 * rows.squares[:, None], own, 0.0)
-    own = jnp.where(rows.weights[:, None] > 0.0, own, -1.0)
-    value, row = jax.lax.top_k(own.T, min(num_clusters, num_rows))
-    far = centred(rows, row)
-    if axis_name is not None:
-        value = jax.lax.all_gather(value, axis_name, axis=1, tiled=True)
-        far = jax.lax.all_gather(far, axis_name, axis=1, tiled=True)
-        _, row = jax.lax.top_k(value, min(num_clusters, value.shape[1]))
-        far = jnp.take_along_axis(far, row[:, :, None], axis=1)
-        # The same in every shard; the sum over one of them tells shard_map so.
-        is_first = axis_position(axis_name) == 0
-        far = all_sum(jnp.where(is_first, far, 0.0), axis_name)
-    return far[:, jnp.arange(num_clusters) % far.shape[1]]
+def _fetch_farthest(rows: Rows, state: KMeansState, axis_name: str | None) -> Float[Array, "r m f"]:
+    """Return the farthest rows of each restart, from whichever shards hold them."""
+    distance, index = farthest(state, rows.squares, rows.weights)
+    far = centred(rows, index)
+    if axis_name is None:
+        return far
+    distance = jax.lax.all_gather(distance, axis_name, axis=1, tiled=True)
+    far = jax.lax.all_gather(far, axis_name, axis=1, tiled=True)
+    _, index = jax.lax.top_k(distance, min(state.centroids.shape[1], distance.shape[1]))
+    far = jnp.take_along_axis(far, index[:, :, None], axis=1)
+    # The same in every shard; the sum over one of them tells shard_map so.
+    return all_sum(jnp.where(axis_position(axis_name) == 0, far, 0.0), axis_name)
 
 
 def fit(
@@ -258,6 +161,7 @@ def fit(
     max_iter: int | Array = 100,
     tol: float | Array = 1e-4,
     method: str = "k-means++",
+    centroids: Float[Array, "r k f"] | None = None,
     weights: Float[Array, " n"] | None = None,
     axis_name: str | None = None,
 ) -> KMeansResult:
@@ -275,18 +179,22 @@ def fit(
         max_iter: most iterations of a restart.
         tol: see `step`; 0 stops when nothing moves.
         method: "k-means++" or "random".
+        centroids: (r, k, f) where to start instead; the key and `num_init` then do not matter.
         weights: (n,) 1 for rows that count and 0 for padding; default: all count.
         axis_name: mesh axis over which the rows are split, if any.
     """
     rows = prepare(features, weights, axis_name=axis_name)
-    state = init(
-        rows,
-        key,
-        num_clusters=num_clusters,
-        num_init=num_init,
-        method=method,
-        axis_name=axis_name,
-    )
+    if centroids is not None:
+        state = start(centroids - rows.offset[None, None, :], rows.squares)
+    else:
+        state = init(
+            rows,
+            key,
+            num_clusters=num_clusters,
+            num_init=num_init,
+            method=method,
+            axis_name=axis_name,
+        )
     state = iterate(rows, state, max_iter=max_iter, tol=tol, axis_name=axis_name)
     return finish(rows, state, axis_name=axis_name)
 
@@ -335,7 +243,7 @@ def finish(rows: Rows, state: KMeansState, *, axis_name: str | None = None) -> K
     ) -> tuple[Array, Array, Array, Assignment]:
         centroids, order, count, _ = attempt
         centroids = centroids[order]
-        assigned = assign_blocks(rows.features, centroids)
+        assigned = assign_rows(rows.features, centroids)
         return centroids, order_of(assigned.labels), count + 1, assigned
 
     zeros = jnp.zeros_like(rows.squares)

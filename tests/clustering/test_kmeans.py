@@ -1,5 +1,7 @@
 """k-means against scikit-learn, a numpy loop, and its own invariances."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,9 @@ from hypothesis import strategies as st
 import cgjax
 from cgjax.clustering import KMeansResult, assign, kmeans, lloyd
 from cgjax.clustering.rows import prepare
+from cgjax.clustering.state import start
 from cgjax.errors import UserError
 
-_prepare = jax.jit(prepare)
 _init = jax.jit(lloyd.init, static_argnames=("num_clusters", "num_init", "method"))
 _step = jax.jit(lloyd.step)
 
@@ -147,8 +149,8 @@ def test_more_clusters_than_distinct_points_keeps_everything_finite(key):
 def test_empty_clusters_take_the_farthest_points():
     """Two of three centroids start far away from all points."""
     points = jnp.array([[0.0], [1.0], [2.0], [10.0], [20.0]])
-    data = _prepare(points)
-    state = lloyd.start(data, jnp.array([[[1.0], [1000.0], [2000.0]]]) - data.offset[0])
+    data = prepare(points)
+    state = start(jnp.array([[[1.0], [1000.0], [2000.0]]]) - data.offset[0], data.squares)
     after = _step(data, state)
     np.testing.assert_allclose(_starts(data, after)[0, :, 0], [6.6, 20.0, 10.0], rtol=1e-6)
     assert int(lloyd.finish(data, after).counts.min()) > 0
@@ -165,7 +167,7 @@ def test_outliers_far_away_do_not_empty_a_cluster(key):
 @given(st.integers(0, 10_000))
 def test_objective_never_rises(seed):
     points = jnp.array(np.random.default_rng(seed).normal(size=(60, 3)).astype(np.float32))
-    data = _prepare(points)
+    data = prepare(points)
     state = _init(data, jax.random.key(seed), num_clusters=4, num_init=3, method="random")
     previous = np.full(3, np.inf)
     for _ in range(8):
@@ -211,7 +213,7 @@ def test_scaling_and_shifting_keep_labels(seed, scale, shift):
 @pytest.mark.parametrize("method", ["k-means++", "random"])
 def test_every_restart_starts_from_different_rows_of_the_data(method, key):
     points = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    data = _prepare(jnp.array(points))
+    data = prepare(jnp.array(points))
     state = _init(data, key, num_clusters=4, num_init=6, method=method)
     starts = _starts(data, state)
     distance = np.abs(starts[:, :, None] - points[None, None]).max(-1)
@@ -223,7 +225,7 @@ def test_every_restart_starts_from_different_rows_of_the_data(method, key):
 
 def test_greedy_seeding_starts_closer_than_random_rows(key):
     points, _ = _blobs(n=400, k=8, spread=0.1)
-    data = _prepare(jnp.array(points))
+    data = prepare(jnp.array(points))
     mean = {}
     for method in ("k-means++", "random"):
         state = _init(data, key, num_clusters=8, num_init=20, method=method)
@@ -234,7 +236,7 @@ def test_greedy_seeding_starts_closer_than_random_rows(key):
 def test_seeding_draws_in_proportion_to_the_squared_distance():
     """With one trial and three points, the second centre's law is known exactly."""
     points = jnp.array([[0.0], [1.0], [3.0]])
-    data = _prepare(points)
+    data = prepare(points)
     num = 3000
     state = _init(data, jax.random.key(1), num_clusters=2, num_init=num)
     starts = np.rint(_starts(data, state)[:, :, 0]).astype(int)
@@ -249,7 +251,7 @@ def test_seeding_draws_in_proportion_to_the_squared_distance():
 
 def test_kmeans_agrees_with_a_numpy_loop_from_the_same_start():
     points, _ = _blobs(spread=1.5)
-    data = _prepare(jnp.array(points))
+    data = prepare(jnp.array(points))
     state = _init(data, jax.random.key(3), num_clusters=4, num_init=1, method="random")
     centroids = np.asarray(_starts(data, state)[0], np.float64)
     state = lloyd.iterate(data, state, max_iter=100, tol=0.0)
@@ -257,6 +259,16 @@ def test_kmeans_agrees_with_a_numpy_loop_from_the_same_start():
         labels = ((points[:, None] - centroids[None]) ** 2).sum(-1).argmin(1)
         centroids = np.stack([points[labels == c].mean(0, dtype=np.float64) for c in range(4)])
     np.testing.assert_allclose(_starts(data, state)[0], centroids, atol=1e-5)
+
+
+def test_given_centroids_are_where_it_starts(key):
+    points, _ = _blobs()
+    best = kmeans(points, 4, key=key)
+    again = kmeans(points, 4, key=key, init=best.centroids)
+    assert int(again.num_iter) == 1
+    np.testing.assert_array_equal(again.labels, best.labels)
+    several = kmeans(points, 4, key=key, init=jnp.stack([best.centroids, points[:4]]))
+    assert several.inertias.shape == (2,)
 
 
 def test_feature_maps_are_flattened(key):
@@ -304,12 +316,13 @@ def test_padded_rows_count_for_nothing(key):
         ({"max_iter": 0}, "max_iter=0"),
         ({"tol": -1.0}, "tol=-1.0"),
         ({"init": "kmeans"}, "k-means++, random"),
+        ({"init": np.zeros((3, 6))}, "(3, 6)"),
         ({"backend": "torch"}, "jax, faiss"),
     ],
 )
 def test_impossible_options_are_refused_in_one_line_with_what_to_type(change, message, key):
     points, _ = _blobs()
-    with pytest.raises(UserError, match=message.replace("+", r"\+")) as error:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
         kmeans(points, **({"num_clusters": 2, "key": key} | change))
     assert "\n" not in str(error.value)
 
@@ -341,14 +354,15 @@ def test_assign_agrees_with_the_fit_to_the_last_bit(key):
     np.testing.assert_array_equal(margins, result.margins)
 
 
-@pytest.mark.parametrize("block", [1, 7, 64, 1000])
-def test_assign_does_not_depend_on_the_block(block):
-    points, _ = _blobs(n=100, spread=2.0)
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_assign_does_not_depend_on_the_batch(batch):
+    points, _ = _blobs(n=128, spread=2.0)
     centroids = jnp.array(points[:5])
-    expected = assign(points, centroids, block=100)
-    got = assign(points, centroids, block=block)
-    np.testing.assert_array_equal(got[0], expected[0])
-    np.testing.assert_allclose(got[1], expected[1], rtol=1e-5, atol=1e-6)
+    expected = assign(points, centroids)
+    for begin in range(0, 128 - 128 % batch, batch):
+        labels, margins = assign(points[begin : begin + batch], centroids)
+        np.testing.assert_array_equal(labels, expected[0][begin : begin + batch])
+        np.testing.assert_allclose(margins, expected[1][begin : begin + batch], atol=1e-5)
 
 
 def test_margins_are_differences_of_distances_also_far_from_the_origin():

@@ -1,0 +1,190 @@
+"""What k-means knows of its restarts between two reads of the data, and how it moves on.
+
+Nothing here reads features: the same functions serve the iteration in memory and the streamed one.
+
+Between two visits of a row y the order of its centroids can change only if
+
+    gap(y) <= 2 ||y|| * (path of the centroids since the visit)
+
+where gap is the difference of the two smallest ||mu_c||^2 - 2 <y, mu_c>, with the norms of today
+and the products of the visit, and the path adds up max_{a,c} ||d_a - d_c|| over the movements d of
+each iteration (Cauchy-Schwarz; in the spirit of [Hamerly 2010], but the norms are kept exact, which
+for two clusters makes the bound several times tighter). Only the other rows have to be read.
+
+Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restarts, k clusters.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from cgjax.parallel import varying_like
+
+
+class KMeansState(NamedTuple):
+    """The state of all restarts.
+
+    Attributes:
+        centroids: (r, k, f) float32, relative to the offset.
+        labels: (n, r) int32, nearest centroid at the last step; -1 before it and for padding.
+        sums: (r, k, f) float32, sums of the members.
+        products: (n, r, k) float32, -2 <y, mu> when the row was last visited.
+        path: (r,) float32, length of the centroids' path so far, as in the module's bound.
+        visited: (n, r) float32, the path at the row's last visit; -inf before the first.
+        inertias: (r,) float32, objective of the labels with the new centroids; never rises.
+        is_done: (r,) bool, converged; such a restart no longer changes.
+        num_iter: (r,) int32.
+    """
+
+    centroids: Float[Array, "r k f"]
+    labels: Int[Array, "n r"]
+    sums: Float[Array, "r k f"]
+    products: Float[Array, "n r k"]
+    path: Float[Array, " r"]
+    visited: Float[Array, "n r"]
+    inertias: Float[Array, " r"]
+    is_done: Bool[Array, " r"]
+    num_iter: Int[Array, " r"]
+
+
+def start(centroids: Float[Array, "r k f"], squares: Float[Array, " n"]) -> KMeansState:
+    """Return the state in which nothing but the centroids (relative to the offset) is known."""
+    num_init, num_clusters = centroids.shape[:2]
+
+    def per_row(shape: tuple[int, ...], value: float, dtype: DTypeLike = jnp.float32) -> Array:
+        return varying_like(jnp.full((squares.shape[0], *shape), value, dtype), squares)
+
+    return KMeansState(
+        centroids=centroids,
+        labels=per_row((num_init,), -1, jnp.int32),
+        sums=jnp.zeros_like(centroids),
+        products=per_row((num_init, num_clusters), 0.0),
+        path=jnp.zeros((num_init,), jnp.float32),
+        visited=per_row((num_init,), -jnp.inf),
+        inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
+        is_done=jnp.zeros((num_init,), bool),
+        num_iter=jnp.zeros((num_init,), jnp.int32),
+    )
+
+
+def relative_distances(state: KMeansState) -> Float[Array, "n r k"]:
+    """Return ||y - mu||^2 - ||y||^2 by what is known of each row: only the order of it is right."""
+    norms = jnp.sum(jnp.square(state.centroids), axis=2)
+    return state.products + norms[None, :, :]
+
+
+def may_change(
+    state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
+) -> Bool[Array, "n r"]:
+    """Return for which rows the order of the centroids cannot be told without reading them."""
+    relative = relative_distances(state)
+    if state.centroids.shape[1] > 1:
+        ids = jnp.arange(relative.shape[2], dtype=jnp.int32)[None, None, :]
+        is_smallest = ids == jnp.argmin(relative, axis=2)[:, :, None].astype(jnp.int32)
+        second = jnp.min(jnp.where(is_smallest, jnp.inf, relative), axis=2)
+        gap = second - jnp.min(relative, axis=2)
+    else:
+        gap = jnp.full(relative.shape[:2], jnp.inf, jnp.float32)
+    # What float32 rounding of the products and norms may hide counts as path.
+    norms = jnp.sum(jnp.square(state.centroids), axis=2)
+    rounding = 1e-6 * jnp.sqrt(jnp.max(norms, axis=1))[None, :]
+    size = jnp.sqrt(squares)[:, None]
+    slack = 2.0 * size * (state.path[None, :] - state.visited + rounding)
+    is_open = jnp.isneginf(state.visited) | (gap <= slack)
+    return is_open & ~state.is_done[None, :] & (weights[:, None] > 0.0)
+
+
+def nearest_labels(state: KMeansState, weights: Float[Array, " n"]) -> Int[Array, "n r"]:
+    """Return the nearest centroid of every row, lowest id on ties; a done restart keeps its own."""
+    labels = jnp.argmin(relative_distances(state), axis=2).astype(jnp.int32)
+    labels = jnp.where(state.is_done[None, :], state.labels, labels)
+    return jnp.where(weights[:, None] > 0.0, labels, -1)
+
+
+def one_hot(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "n rk"]:
+    """Return (n, r * k) float32 with a one where a row belongs to a cluster; -1 gives zeros."""
+    ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
+    return (labels[:, :, None] == ids).astype(jnp.float32).reshape(labels.shape[0], -1)
+
+
+def farthest(
+    state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
+) -> tuple[Float[Array, "r m"], Int[Array, "r m"]]:
+    """Return the m = min(k, n) rows of each restart that are farthest from their centroids.
+
+    The distances are those of the rows' last visits: good enough to choose by.
+
+    Returns:
+        Squared distances, farthest first (-1 for padding), and the indices of the rows.
+    """
+    own = squares[:, None] + jnp.min(relative_distances(state), axis=2)
+    # What is left of rounding where a row equals its centroid must not look like a distance.
+    own = jnp.where(own > 1e-6 * squares[:, None], own, 0.0)
+    own = jnp.where(weights[:, None] > 0.0, own, -1.0)
+    distance, index = jax.lax.top_k(own.T, min(state.centroids.shape[1], own.shape[0]))
+    return distance, index
+
+
+def fill_empty(
+    moved: Float[Array, "r k f"], counts: Float[Array, "r k"], far: Float[Array, "r m f"]
+) -> Float[Array, "r k f"]:
+    """Put the e-th empty cluster of each restart on its e-th farthest row."""
+    is_empty = counts == 0.0
+    rank = jnp.cumsum(is_empty.astype(jnp.int32), axis=1) - 1
+    rank = jnp.maximum(rank, 0) % far.shape[1]
+    taken = jnp.take_along_axis(far, rank[:, :, None], axis=1)
+    return jnp.where(is_empty[:, :, None], taken, moved)
+
+
+def advance(
+    state: KMeansState,
+    labels: Int[Array, "n r"],
+    total: Float[Array, "r k f"],
+    counts: Float[Array, "r k"],
+    moved: Float[Array, "r k f"],
+    *,
+    all_squares: Float[Array, ""],
+    least_shift: Float[Array, ""],
+) -> KMeansState:
+    """Return the state after the centroids moved.
+
+    Args:
+        state: the state before.
+        labels: (n, r), the new labelling.
+        total: (r, k, f), its sums.
+        counts: (r, k), its numbers of members.
+        moved: (r, k, f), the new centroids: the means, or a row for an empty cluster.
+        all_squares: sum of the squared norms of all rows.
+        least_shift: a restart whose squared movement is not above this is done.
+    """
+    means = total / jnp.maximum(counts, 1.0)[:, :, None]
+    inertias = all_squares - jnp.sum(counts * jnp.sum(jnp.square(means), axis=2), axis=1)
+    movement = jnp.where(state.is_done[:, None, None], 0.0, moved - state.centroids)
+    # Written so that NaN counts as done: such data are reported by the caller.
+    is_moving = jnp.sum(jnp.square(movement), axis=(1, 2)) > least_shift
+    return state._replace(
+        centroids=jnp.where(state.is_done[:, None, None], state.centroids, moved),
+        labels=labels,
+        sums=total,
+        path=state.path + _largest_difference(movement),
+        inertias=jnp.where(state.is_done, state.inertias, jnp.maximum(inertias, 0.0)),
+        is_done=state.is_done | ~is_moving,
+        num_iter=state.num_iter + (~state.is_done).astype(jnp.int32),
+    )
+
+
+def _largest_difference(movement: Float[Array, "r k f"]) -> Float[Array, " r"]:
+    """Return max_{a,c} ||d_a - d_c|| of each restart, or a bound on it.
+
+    Two clusters are compared directly; for more, the bound is the sum of the two longest movements.
+    """
+    num_clusters = movement.shape[1]
+    if num_clusters == 1:
+        return jnp.zeros((movement.shape[0],), jnp.float32)
+    if num_clusters == 2:
+        return jnp.linalg.norm(movement[:, 0] - movement[:, 1], axis=1)
+    lengths = jnp.linalg.norm(movement, axis=2)
+    return jnp.sum(jax.lax.top_k(lengths, 2)[0], axis=1)

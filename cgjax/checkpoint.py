@@ -3,6 +3,10 @@
 A step is a folder of orbax's beside a small JSON file with the SHA-256 of every file in it. The
 JSON is written last, so a step without one never happened, and a step whose files differ from it is
 refused: orbax itself does not notice every damaged byte.
+
+Of several processes all must call `save` (orbax keeps them in step) and the first writes; `steps`,
+`restore` and `remove` are for one of them to call. What is saved is the same in every process, so
+that a step can be restored onto any number of them.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
@@ -53,27 +58,35 @@ class Checkpoints:
 
         Args:
             number: of the step; one of the same number is replaced.
-            tree: a pytree of arrays.
+            tree: a pytree of arrays, the same in every process.
             metadata: JSON-able, returned by `steps`.
 
         Raises:
             UserError: if it cannot be written, a full disk for instance; earlier steps stay.
         """
         path = self.folder / str(number)
-        self.remove(number)
+        is_first = jax.process_index() == 0
+        if jax.process_count() > 1:
+            # As NumPy arrays: orbax refuses to save what lies on one process's devices only.
+            tree = jax.tree.map(np.asarray, tree)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if is_first:
+                self.remove(number)
+                self.folder.mkdir(parents=True, exist_ok=True)
             with _quiet():
                 ocp.save(str(path), tree, overwrite=True)
         except (OSError, ValueError) as error:
             # A full disk comes as OSError, or as ValueError with RESOURCE_EXHAUSTED in its text.
             if isinstance(error, ValueError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            shutil.rmtree(path, ignore_errors=True)
+            if is_first:
+                shutil.rmtree(path, ignore_errors=True)
             raise UserError(
                 f"cannot write the checkpoint {path} ({str(error).splitlines()[0][:100]}); free "
                 "some space and run the same command again, it resumes"
             ) from error
+        if not is_first:
+            return
         content = {"metadata": metadata, "sha256": _hashes(path)}
         write_atomically(path.with_suffix(".json"), json.dumps(content, indent=1).encode())
         for step in self.steps()[:-KEEP]:
@@ -105,11 +118,11 @@ class Checkpoints:
                 f"checkpoint {path} is damaged ({path / bad[0]} is not what was saved); remove "
                 "the folder and run again to train from the step before it"
             )
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
         )
-        with _quiet():
+        with _quiet(), _alone():
             return ocp.load(str(path), target)
 
     def remove(self, number: int) -> None:
@@ -128,6 +141,18 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+def _alone() -> contextlib.AbstractContextManager[Any]:
+    """Let this process read without the others."""
+    if jax.process_count() == 1:
+        return contextlib.nullcontext()
+    context = ocp.Context()
+    index = jax.process_index()
+    context.multiprocessing.primary_host = index
+    context.multiprocessing.active_processes = {index}
+    context.multiprocessing.barrier_sync_key_prefix = f"process_{index}"
+    return context
 
 
 def _hashes(folder: Path) -> dict[str, str]:

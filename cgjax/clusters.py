@@ -57,8 +57,17 @@ def load_clusters(path: Path) -> Clusters:
     """
     if not path.is_file():
         raise UserError(f"{path} is not there yet; run the experiment first (--mode=run)")
+    return parse(path.read_bytes(), path)
+
+
+def parse(data: bytes, path: Path) -> Clusters:
+    """Read the content of `clusters.npz`; `path` says where it came from.
+
+    Raises:
+        UserError: if it is damaged.
+    """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return Clusters(**{name: arrays[name] for name in Clusters._fields})
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(

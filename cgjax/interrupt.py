@@ -8,17 +8,24 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 from absl import logging
 
 from cgjax.errors import Interrupted
+from cgjax.processes import Processes
 
 
 class Interrupts:
-    """Whether the run was asked to stop."""
+    """Whether the run was asked to stop; of several processes, any of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes | None = None) -> None:
         self.requested = False
+        self._processes = processes or Processes()
+
+    def agreed(self) -> bool:
+        """Return whether to stop here, the same in every process."""
+        return self._processes.any(self.requested)
 
     def check(self, state: str = "the stages before this one are kept") -> None:
         """Stop here if asked to.
@@ -26,14 +33,22 @@ class Interrupts:
         Raises:
             Interrupted: saying what was saved.
         """
-        if self.requested:
-            raise Interrupted(f"{state}; run the same command again to resume")
+        if self.agreed():
+            self.stop(state)
+
+    def stop(self, state: str) -> NoReturn:
+        """Stop here; every process must.
+
+        Raises:
+            Interrupted: saying what was saved.
+        """
+        raise Interrupted(f"{state}; run the same command again to resume")
 
 
 @contextlib.contextmanager
-def handle_interrupts() -> Iterator[Interrupts]:
+def handle_interrupts(processes: Processes | None = None) -> Iterator[Interrupts]:
     """Turn SIGINT and SIGTERM into a request for the length of a block."""
-    interrupts = Interrupts()
+    interrupts = Interrupts(processes)
     if threading.current_thread() is not threading.main_thread():
         yield interrupts  # only the main thread may set handlers
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cgjax.errors import UserError
 from cgjax.interrupt import handle_interrupts
 from cgjax.memory import keep_freed_memory
 from cgjax.pipeline import Pipeline
+from cgjax.processes import Processes, leave, start_processes
 from cgjax.run import Run, RunFolder, check_config, load_run, read_config, save_config, save_images
 
 MODES = ("run", "sample", "evaluate", "compare", "report")
@@ -36,6 +37,9 @@ _MARGIN = flags.DEFINE_float(
     "margin", 0.0, "sample: keep only the part of the cluster above this quantile of its margins."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "sample: the same seed gives the same images.")
+_DEVICES = flags.DEFINE_integer(
+    "devices", None, "Devices to work on; by default all accelerators, or the one CPU."
+)
 _ALLOW = flags.DEFINE_bool(
     "allow_config_change", False, "run: make anew what depends on a changed config."
 )
@@ -63,19 +67,28 @@ def given_config() -> dict[str, Any] | None:
         raise UserError(str(error)) from error
 
 
-def open_run() -> Run:
-    """Open the run of the flags for writing: from --config, or with the folder's saved config."""
-    root = workdir()
+def resolve_config(root: Path) -> dict[str, Any]:
+    """Return the config of the flags, or the folder's saved one, checked against the folder."""
     config = given_config()
     if config is None:
         config = read_config(RunFolder(root))["config"]
     configuration.validate(config)
     check_config(root, config, allow_change=_ALLOW.value)
-    run = Run(root, config)
+    return config
+
+
+def open_run(processes: Processes) -> Run:
+    """Open the run of the flags for writing: from --config, or with the folder's saved config."""
+    root = workdir()
+    run = Run(root, processes.first(lambda: resolve_config(root)))
     for name in run.sampler_names:
         run.make_sampler(name)
-    root.mkdir(parents=True, exist_ok=True)
-    save_config(run)
+
+    def write() -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        save_config(run)
+
+    processes.first(write)
     return run
 
 
@@ -102,15 +115,20 @@ def main(argv: Sequence[str]) -> None:
     keep_freed_memory()
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; every option starts with --")
+    processes = start_processes(os.environ)
     if _MODE.value == "sample":
+        if processes.num > 1:
+            raise UserError("--mode=sample is for one process; leave the launcher out")
         sample()
         return
-    with handle_interrupts() as interrupts:
-        pipeline = Pipeline(open_run(), interrupts)
+    with handle_interrupts(processes) as interrupts:
+        pipeline = Pipeline(open_run(processes), interrupts, processes, _DEVICES.value)
         devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
         logging.info("%s, jax %s, in %s", devices, jax.__version__, pipeline.run.folder.root)
         if _MODE.value == "compare":
-            print(pipeline.compare())
+            table = pipeline.compare()
+            if processes.is_first:
+                print(table)
             return
         if _MODE.value == "run":
             pipeline.run_all()
@@ -118,6 +136,8 @@ def main(argv: Sequence[str]) -> None:
             if _MODE.value == "evaluate":
                 pipeline.evaluate(again=True)
             pipeline.report()
+        if not processes.is_first:
+            return
         print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
         print(f"report: {pipeline.run.folder.report / 'index.html'}")
 
@@ -135,4 +155,4 @@ def summary_table(summary: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    leave(lambda: run_command(main))

@@ -6,9 +6,12 @@ defaults to explicit ones, with which an array that is not yet sharded cannot en
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
+
+from cgjax.errors import UserError
 
 DATA_AXIS = "data"
 
@@ -22,13 +25,26 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     return jax.make_mesh((num,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:num])
 
 
-def accelerator_mesh() -> Mesh | None:
-    """Return a mesh over all devices where there are several accelerators, else None.
+def run_mesh(num_devices: int | None = None) -> Mesh | None:
+    """Return the mesh a run works on, or None where it works on one device.
 
-    The devices that a CPU may be divided into share its cores: nothing is gained by using them.
+    Args:
+        num_devices: how many to use; None takes all devices of several processes and all
+            accelerators of one. The devices that a CPU may be divided into share its cores:
+            nothing is gained by using them, so they must be asked for.
+
+    Raises:
+        UserError: if there are not so many.
     """
     devices = jax.devices()
-    return data_mesh() if len(devices) > 1 and devices[0].platform != "cpu" else None
+    if num_devices is None:
+        is_many = jax.process_count() > 1 or devices[0].platform != "cpu"
+        return data_mesh() if is_many and len(devices) > 1 else None
+    if jax.process_count() > 1:
+        raise UserError("--devices is for one process; of several every device is used")
+    if not 1 <= num_devices <= len(devices):
+        raise UserError(f"--devices={num_devices}: expected 1 to {len(devices)}")
+    return data_mesh(num_devices) if num_devices > 1 else None
 
 
 def all_sum(value: Array, axis_name: str | None) -> Array:
@@ -101,3 +117,39 @@ def is_split(value: object, mesh: Mesh) -> bool:
     return isinstance(value, jax.Array) and value.sharding.is_equivalent_to(
         NamedSharding(mesh, P(DATA_AXIS)), value.ndim
     )
+
+
+def own_rows(num: int, mesh: Mesh) -> range:
+    """Return which of n rows, filled up to a multiple of the devices, are this process's.
+
+    They lie together, and every process has as many: a mesh lists the devices by process.
+    """
+    size = -(-num // mesh.size)
+    index = jax.process_index()
+    places = [i for i, device in enumerate(mesh.devices.flat) if device.process_index == index]
+    return range(places[0] * size, (places[-1] + 1) * size)
+
+
+def join_rows(own: np.ndarray, num: int, mesh: Mesh) -> tuple[Array, np.ndarray]:
+    """Make one array of the rows that each process has; no row is sent anywhere.
+
+    Args:
+        own: (len(own_rows(num, mesh)), ...), this process's rows.
+        num: n, rows in all that count.
+        mesh: over the devices of all processes.
+
+    Returns:
+        The (n', ...) array, its rows split over the mesh, and (n',) float32, 1 for real rows and 0
+        for padding.
+    """
+    padded = num + -num % mesh.size
+    sharding = NamedSharding(mesh, P(DATA_AXIS))
+    whole = jax.make_array_from_process_local_data(sharding, own, (padded, *own.shape[1:]))
+    return whole, (np.arange(padded) < num).astype(np.float32)
+
+
+def gather_rows(rows: Array, num: int) -> np.ndarray:
+    """Return the first `num` rows of an array, split over processes or not, in each of them."""
+    if rows.is_fully_addressable:
+        return np.asarray(rows)[:num]
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))[:num]

@@ -2,14 +2,20 @@
 
 Each is skipped when it is done and nothing it depends on has changed. Random numbers come from the
 root seed by the stage's name, so a resumed run makes the same bytes as an uninterrupted one.
+
+Several processes share the latents, the clustering and the training. What does not grow with the
+number of latents (samples, evaluation, report) the first process does alone, and it alone writes.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import os
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +30,8 @@ from cgjax.evaluation.features import fit_pca
 from cgjax.files import write_atomically
 from cgjax.interrupt import Interrupts
 from cgjax.metrics import Metrics, Progress
-from cgjax.parallel import accelerator_mesh
+from cgjax.parallel import gather_rows, join_rows, own_rows, run_mesh
+from cgjax.processes import Processes
 from cgjax.randomness import named_key
 from cgjax.report.build import build_report
 from cgjax.run import Run, save_images
@@ -42,14 +49,50 @@ PCA_ROWS = 2000
 MEAN_IMAGES = 512
 SHEET_COLUMNS = 10
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _by_the_first(
+    stage: Callable[Concatenate[Pipeline, _Arguments], _Result],
+) -> Callable[Concatenate[Pipeline, _Arguments], _Result]:
+    """Let the first process run a method of the pipeline while the others wait for its result."""
+
+    @functools.wraps(stage)
+    def waited_for(self: Pipeline, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return self.processes.first(lambda: stage(self, *args, **kwargs))
+
+    return waited_for
+
 
 class Pipeline:
     """One run's stages, on an open run folder."""
 
-    def __init__(self, run: Run, interrupts: Interrupts):
+    def __init__(
+        self,
+        run: Run,
+        interrupts: Interrupts,
+        processes: Processes | None = None,
+        num_devices: int | None = None,
+    ):
+        """Open for writing.
+
+        Args:
+            run: the run.
+            interrupts: asked between units of work.
+            processes: those of this run; by default this one.
+            num_devices: to work on; None takes all of several processes and all accelerators.
+        """
         self.run = run
-        self.metrics = Metrics(run.folder.metrics)
-        self.stages = Stages(run.folder.stages, self.metrics)
+        self.processes = processes or Processes()
+        self.mesh = run_mesh(num_devices)
+        if self.processes.num > 1 and run.config["cluster"]["backend"] == "faiss":
+            raise UserError(
+                "--config.cluster.backend=faiss runs in one process; leave the launcher out, or "
+                "use --config.cluster.backend=jax"
+            )
+        self.metrics = Metrics(run.folder.metrics if self.processes.is_first else os.devnull)
+        self.stages = Stages(run.folder.stages, self.metrics, self.processes)
         self.interrupts = interrupts
         self.fingerprints: dict[str, str] = {}
         before = run.weights_sha256
@@ -70,19 +113,33 @@ class Pipeline:
 
     def cluster(self) -> None:
         """Draw latents, run them to the layer, cluster their features, and draw what they show."""
+        if not self._is_clustered():
+            self._cluster()
+        if self.processes.num > 1:
+            data = self.run.folder.clusters.read_bytes() if self.processes.is_first else b""
+            self.run.clusters = clusters.parse(self.processes.send(data), self.run.folder.clusters)
+
+    @_by_the_first
+    def _is_clustered(self) -> bool:
+        found = self.stages.result("cluster", self.fingerprints["cluster"])
+        return found is not None and self.run.folder.clusters.is_file()
+
+    def _cluster(self) -> None:
         run, config = self.run, self.run.config
         fingerprint = self.fingerprints["cluster"]
-        if self.stages.result("cluster", fingerprint) is not None and run.folder.clusters.is_file():
-            return
         with self.stages.run("encode", fingerprint):
             latents = self._draw_latents(config["latents"]["num"])
             features, shape = self._encode(latents)
         settings = config["cluster"]
         with self.stages.run("cluster", fingerprint) as result:
-            mesh = accelerator_mesh() if settings["backend"] == "jax" else None
+            mesh = self.mesh if settings["backend"] == "jax" else None
+            # One device: no copy on a CPU, see _empty_aligned. Several: each its own rows.
+            data: Any = jax.device_put(features) if mesh is None else features
+            weights = None
+            if self.processes.num > 1:
+                data, weights = join_rows(features, len(latents), self.mesh)
             found = kmeans(
-                # One device: no copy on a CPU, see _empty_aligned. Several: each its own rows.
-                jax.device_put(features) if mesh is None else features,
+                data,
                 settings["num_clusters"],
                 key=named_key(run.root_key, "cluster"),
                 num_init=settings["num_init"],
@@ -91,25 +148,21 @@ class Pipeline:
                 init=settings["init"],
                 backend=settings["backend"],
                 mesh=mesh,
+                weights=weights,
             )
-            labels = np.asarray(found.labels)
+            del data
+            labels = gather_rows(found.labels, len(latents))
             counts = np.bincount(labels, minlength=settings["num_clusters"])
             made = clusters.Clusters(
                 centroids=np.asarray(found.centroids),
                 labels=labels.astype(np.int32),
-                margins=np.asarray(found.margins, np.float32),
+                margins=gather_rows(found.margins, len(latents)),
                 shares=counts / len(labels),
                 latents=latents,
             )
-            self._warn_if_small(counts)
-            run.folder.figures.mkdir(parents=True, exist_ok=True)
-            self._draw_pca(features, made)
+            shown = features[:PCA_ROWS].copy()
             del features
-            self._draw_means(made, shape)
-            write_atomically(
-                run.folder.descriptions, _json(clusters.describe(made))
-            )  # names given to other clusters mean nothing here
-            clusters.save_clusters(run.folder.clusters, made)
+            self._keep(made, shown, shape)
             result |= {
                 "layer": run.bound.layer,
                 "num_clusters": made.num,
@@ -125,6 +178,21 @@ class Pipeline:
                 ", ".join(f"{s:.3f}" for s in made.shares),
             )
 
+    @_by_the_first
+    def _keep(self, made: clusters.Clusters, features: np.ndarray, shape: tuple[int, ...]) -> None:
+        """Write the clusters and what they show; `features` are the first rows there are at hand."""
+        folder = self.run.folder
+        self._warn_if_small(np.bincount(made.labels, minlength=made.num))
+        folder.figures.mkdir(parents=True, exist_ok=True)
+        rows = min(PCA_ROWS, len(made.labels))
+        if len(features) < rows:  # some of them are another process's
+            features = self.run.bound.all_features(made.latents[:rows])
+        self._draw_pca(features, made)
+        self._draw_means(made, shape)
+        # Names given to other clusters mean nothing here.
+        write_atomically(folder.descriptions, _json(clusters.describe(made)))
+        clusters.save_clusters(folder.clusters, made)
+
     def _draw_latents(self, num: int) -> np.ndarray:
         key, batch = named_key(self.run.root_key, "latents"), 4096
         rounds = range(math.ceil(num / batch))
@@ -132,16 +200,22 @@ class Pipeline:
         return np.asarray(jnp.concatenate(parts)[:num])
 
     def _encode(self, latents: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-        """Return the (n, f) features and the shape of one activation."""
+        """Return the (n, f) features, of several processes this one's, and an activation's shape."""
         bound = self.run.bound
-        progress = Progress("encode", len(latents))
         one = bound.gen.features(jnp.asarray(latents[:1]), bound.layer, **bound.keywords)
-        features = _empty_aligned((len(latents), one[0].size))
+        num_rows = len(latents)
+        if self.processes.num > 1:
+            own = own_rows(len(latents), self.mesh)
+            latents, num_rows = latents[own.start : own.stop], len(own)
+        features = _empty_aligned((num_rows, one[0].size))
+        features[len(latents) :] = 0.0  # filled up: every process has as many rows
+        progress = Progress("encode", num_rows)
         step = bound.batch * max(1, 1024 // bound.batch)
-        for start in range(0, len(latents), step):
+        for start in range(0, num_rows, step):
             rows = latents[start : start + step]
-            features[start : start + step] = bound.all_features(rows)
-            progress.update(start + len(rows))
+            if len(rows):
+                features[start : start + len(rows)] = bound.all_features(rows)
+            progress.update(min(num_rows, start + step))
             self.interrupts.check("nothing is kept of the encoding")
         return features, tuple(one.shape[1:])
 
@@ -214,23 +288,32 @@ class Pipeline:
         members = (
             run.members
             if num_latents is None
-            else run.more_members(num_latents, lambda: self.interrupts.check("no epoch was begun"))
+            else run.more_members(
+                num_latents, lambda: self.interrupts.check("no epoch was begun"), self.processes
+            )
         )
-        state, begin, spent = sampler.init(named_key(key, "init"), members), 0, 0.0
-        for step in reversed(saved.steps()):
-            if step.metadata.get("fingerprint") != fingerprint:
-                saved.remove(step.number)
-                continue
-            try:
-                restored = saved.restore(step.number, {"state": state})
-            except UserError as error:
-                logging.warning("%s; using the step before it", error)
-                saved.remove(step.number)
-                continue
-            state, begin = restored["state"], step.number
-            spent = float(step.metadata["seconds"])
-            logging.info("fit %s: resuming at epoch %d", name, begin)
-            break
+        state = sampler.init(named_key(key, "init"), members)
+
+        def resume() -> tuple[int, float]:
+            """Restore the newest good step; return its epoch and the seconds it took."""
+            nonlocal state
+            for step in reversed(saved.steps()):
+                if step.metadata.get("fingerprint") != fingerprint:
+                    saved.remove(step.number)
+                    continue
+                try:
+                    state = saved.restore(step.number, {"state": state})["state"]
+                except UserError as error:
+                    logging.warning("%s; using the step before it", error)
+                    saved.remove(step.number)
+                    continue
+                logging.info("fit %s: resuming at epoch %d", name, step.number)
+                return step.number, float(step.metadata["seconds"])
+            return 0, 0.0
+
+        begin, spent = self.processes.first(resume)
+        if begin:
+            state = self.processes.send_tree(state)
 
         def save(epochs: int) -> None:
             seconds = spent + time.monotonic() - started
@@ -251,11 +334,14 @@ class Pipeline:
             self.metrics.write(stage="fit", sampler=name, epoch=done, **numbers)
             progress.update(done, f", loss {loss.mean():.4f}")
             due = done == sampler.num_epochs or done % run.config["checkpoint_epochs"] == 0
-            if due or self.interrupts.requested:
+            is_stopped = self.interrupts.agreed()
+            if due or is_stopped:
                 save(done)
-            self.interrupts.check(f"{name} is saved at epoch {done}")
+            if is_stopped:
+                self.interrupts.stop(f"{name} is saved at epoch {done}")
         return {"seconds": round(spent + time.monotonic() - started, 3)}
 
+    @_by_the_first
     def sample(self) -> None:
         """Draw samples of every sampler and cluster, verified, and the picture of all clusters."""
         run, fingerprint = self.run, self.fingerprints["sample"]
@@ -278,6 +364,7 @@ class Pipeline:
             picture = figures.contact_sheet(rows, _titles(run.clusters))
             write_atomically(run.folder.figures / "clusters.png", figures.to_png(picture))
 
+    @_by_the_first
     def evaluate(self, again: bool = False) -> None:
         """Measure every sampler against held-out members of every cluster."""
         run, fingerprint = self.run, self.fingerprints["evaluate"]
@@ -301,12 +388,17 @@ class Pipeline:
         """Fit what is not fitted, measure samplers and baselines side by side; return the table."""
         self.cluster()
         self.fit()
+        return self._compare()
+
+    @_by_the_first
+    def _compare(self) -> str:
         costs = self.stages.result("fit", self.fingerprints["fit"]) or {}
         with self.stages.run("compare", self.fingerprints["fit"]):
             rows = compare.Comparison(self.run, costs, self.interrupts.check).measure_all()
         text = compare.to_text(rows)
         return text if self.run.clusters.num > 1 else f"{text}\n\n{compare.domain_gap(rows)}"
 
+    @_by_the_first
     def write_summary(self) -> None:
         """Write `summary.json` from what the stages left."""
         run = self.run
@@ -321,6 +413,7 @@ class Pipeline:
         }
         write_atomically(run.folder.summary, _json(summary))
 
+    @_by_the_first
     def report(self) -> None:
         """Build the static page; cheap, so always made anew."""
         with self.stages.run("report", self.fingerprints["report"]):

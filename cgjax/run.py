@@ -22,6 +22,7 @@ from cgjax.files import write_atomically
 from cgjax.generators.base import in_batches
 from cgjax.generators.bound import BoundGenerator
 from cgjax.generators.registry import load_generator
+from cgjax.processes import Processes
 from cgjax.randomness import named_key
 from cgjax.samplers.base import Members, Sampler, SamplerState, group_members
 from cgjax.samplers.registry import make_sampler
@@ -128,7 +129,12 @@ class Run:
         """The latents of every cluster."""
         return group_members(self.clusters.latents, self.clusters.labels, self.clusters.num)
 
-    def more_members(self, num: int, check: Callable[[], None] = lambda: None) -> Members:
+    def more_members(
+        self,
+        num: int,
+        check: Callable[[], None] = lambda: None,
+        processes: Processes | None = None,
+    ) -> Members:
         """Return the members among `num` latents, each cluster's sorted by margin, least first.
 
         Those of the run come first; what is missing is drawn from the prior and assigned. The same
@@ -137,27 +143,40 @@ class Run:
         Args:
             num: latents in all.
             check: called between blocks; may raise to stop.
+            processes: which share the assignment; every one of them must call this.
         """
         if self._more is None or self._more[0] != num:
             made = self.clusters
-            latents, labels, margins = (
-                [made.latents[:num]],
-                [made.labels[:num]],
-                [made.margins[:num]],
-            )
-            missing, block = num - len(latents[0]), 4096
-            for r in range(-(-missing // block)):
-                check()
-                key = named_key(self.root_key, "more members", r)
-                z = np.asarray(self.bound.sample_latents(key, block))[: missing - r * block]
-                found = in_batches(self._assignment, z, self.bound.batch)
-                latents.append(z)
-                labels.append(found[:, 0].astype(np.int32))
-                margins.append(found[:, 1])
-            order = np.argsort(np.concatenate(margins), kind="stable")
-            z, c = np.concatenate(latents)[order], np.concatenate(labels)[order]
-            self._more = num, group_members(z, c, made.num)
+            z, c, margins = made.latents[:num], made.labels[:num], made.margins[:num]
+            if num > len(z):
+                more, found = self._more_latents(num - len(z), check, processes or Processes())
+                z = np.concatenate([z, more])
+                c = np.concatenate([c, found[:, 0].astype(np.int32)])
+                margins = np.concatenate([margins, found[:, 1]])
+            order = np.argsort(margins, kind="stable")
+            self._more = num, group_members(z[order], c[order], made.num)
         return self._more[1]
+
+    def _more_latents(
+        self, num: int, check: Callable[[], None], processes: Processes
+    ) -> tuple[Float[np.ndarray, "num d"], Float[np.ndarray, "num 2"]]:
+        """Draw latents in blocks, and run each process's share of them; see `_assignment`."""
+        key, block = named_key(self.root_key, "more members"), 4096
+        num_blocks = -(-num // block)
+
+        def draw(r: int) -> Float[np.ndarray, "b d"]:
+            z = self.bound.sample_latents(named_key(key, r), block)
+            return np.asarray(z)[: num - r * block]
+
+        mine = processes.share(num_blocks)
+        found = np.zeros((processes.largest_share(num_blocks) * block, 2), np.float32)
+        for i in range(processes.largest_share(num_blocks)):
+            check()  # by every process, also by one that has nothing left to do
+            if i < len(mine):
+                rows = in_batches(self._assignment, draw(mine[i]), self.bound.batch)
+                found[i * block : i * block + len(rows)] = rows
+        latents = np.concatenate([draw(r) for r in range(num_blocks)])
+        return latents, processes.gather(found)[:num]
 
     def _assignment(self, z: Array) -> Float[Array, "n 2"]:
         labels, margins = assign(self.bound.features(z), jnp.asarray(self.clusters.centroids))

@@ -14,16 +14,24 @@ from absl import logging
 from cgjax.files import write_atomically
 from cgjax.memory import peak_rss_mb, reset_peak_rss
 from cgjax.metrics import Metrics
+from cgjax.processes import Processes
 
 
 class Stages:
-    """The manifests of a run's stages, and the time and memory each took."""
+    """The manifests of a run's stages, and the time and memory each took.
 
-    def __init__(self, folder: Path, metrics: Metrics):
+    Of several processes the first reads and writes them, and counts its own time and memory.
+    """
+
+    def __init__(self, folder: Path, metrics: Metrics, processes: Processes | None = None):
         self._folder, self._metrics = folder, metrics
+        self._processes = processes or Processes()
 
     def result(self, name: str, fingerprint: str) -> dict[str, Any] | None:
         """Return what a stage left, or None if it is not done, or was done for something else."""
+        return self._processes.first(lambda: self._result(name, fingerprint))
+
+    def _result(self, name: str, fingerprint: str) -> dict[str, Any] | None:
         manifest = self._read(name)
         if manifest is None or manifest.get("fingerprint") != fingerprint:
             return None
@@ -44,11 +52,15 @@ class Stages:
         Yields:
             A dict; what the stage puts there is what `result` returns later.
         """
-        (self._folder / f"{name}.json").unlink(missing_ok=True)
+        path = self._folder / f"{name}.json"
+        if self._processes.is_first:
+            path.unlink(missing_ok=True)
         logging.info("%s: started", name)
         begun, result = time.monotonic(), dict[str, Any]()
         reset_peak_rss()
         yield result
+        if not self._processes.is_first:
+            return
         seconds, peak = round(time.monotonic() - begun, 3), round(peak_rss_mb(), 1)
         manifest = {
             "stage": name,
@@ -59,7 +71,7 @@ class Stages:
             "result": result,
         }
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
+        write_atomically(path, json.dumps(manifest, indent=1).encode())
         self._metrics.write(stage=name, seconds=seconds, peak_rss_mb=peak)
         logging.info("%s: %.1f s, peak memory %.0f MB", name, seconds, peak)
 

@@ -1,0 +1,259 @@
+"""Several processes of one run, on JAX's own runtime: how they start, keep in step, and end.
+
+Every process runs the same program. What must be decided or written once is done by the first of
+them while the others wait for what came of it; nothing but JAX's collectives is sent, and nothing
+but JAX's runtime notices that a process is gone.
+
+A launcher sets three variables (`launch/` has some for one machine, Slurm and Kubernetes):
+
+    CGJAX_COORDINATOR   host:port on which the first process listens
+    CGJAX_PROCESSES     how many processes there are
+    CGJAX_PROCESS       which of them this is, from 0
+
+Without them a run is one process, and none of this does anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from cgjax.errors import Interrupted, UserError
+
+COORDINATOR, PROCESSES, PROCESS = "CGJAX_COORDINATOR", "CGJAX_PROCESSES", "CGJAX_PROCESS"
+
+# Seconds without a sign of life after which a process counts as dead and the others end; how long
+# the first waits for all to appear, and one that is done for the rest.
+HEARTBEAT_S = 20
+START_S = 300
+SHUTDOWN_S = 30
+
+# XLA gives up a collective on CPUs after half an hour, but while the first process evaluates the
+# others may wait for hours. A process that is gone is noticed otherwise.
+_PATIENCE = "--xla_cpu_collective_timeout_seconds=604800"
+
+# Bytes sent at a time.
+CHUNK = 2**26
+
+Value = TypeVar("Value")
+Tree = TypeVar("Tree")
+
+
+class Address(NamedTuple):
+    """Where a process finds the others, and which of them it is."""
+
+    coordinator: str
+    num: int
+    index: int
+
+
+def read_address(environment: Mapping[str, str]) -> Address | None:
+    """Return what the launcher's variables say, or None if there are none.
+
+    Raises:
+        UserError: if one is missing or makes no sense.
+
+    Example:
+        >>> read_address({COORDINATOR: "10.0.0.1:9876", PROCESSES: "2", PROCESS: "1"})
+        Address(coordinator='10.0.0.1:9876', num=2, index=1)
+    """
+    names = (COORDINATOR, PROCESSES, PROCESS)
+    missing = [name for name in names if not environment.get(name)]
+    if len(missing) == len(names):
+        return None
+    if missing:
+        raise UserError(
+            f"{missing[0]} is not set but others of {', '.join(names)} are: expected all three, or "
+            "none for a run of one process"
+        )
+    coordinator = environment[COORDINATOR]
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"{COORDINATOR}={coordinator}: expected host:port")
+    numbers = environment[PROCESSES], environment[PROCESS]
+    if not all(number.isdigit() for number in numbers) or int(numbers[1]) >= int(numbers[0]):
+        raise UserError(
+            f"{PROCESSES}={numbers[0]} {PROCESS}={numbers[1]}: expected a number of processes, and "
+            "one from 0 to below it"
+        )
+    return Address(coordinator, int(numbers[0]), int(numbers[1]))
+
+
+class Processes:
+    """The processes of a run and what they do together; one process unless told otherwise.
+
+    Every process must call these methods in the same order. Inside a function that `first` runs,
+    and in a run of one process, they all act at once and on their own.
+
+    Attributes:
+        index: which process this is, from 0.
+        num: how many there are.
+    """
+
+    def __init__(self, index: int = 0, num: int = 1):
+        self.index, self.num = index, num
+        self._is_alone = num == 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes what is global."""
+        return self.index == 0
+
+    def first(self, function: Callable[[], Value]) -> Value:
+        """Run a function in the first process only, and return its result in all of them.
+
+        Args:
+            function: its result must be JSON-able; in a run of one process it may be anything.
+
+        Raises:
+            UserError, Interrupted: in every process, if the function raised it in the first.
+        """
+        if self._is_alone:
+            return function()
+        outcome: dict[str, Any] = {}
+        if self.is_first:
+            self._is_alone = True
+            try:
+                outcome["value"] = function()
+            except (UserError, Interrupted) as error:
+                outcome[type(error).__name__] = str(error)
+            finally:
+                self._is_alone = False
+        outcome = json.loads(self.send(json.dumps(outcome).encode()))
+        for kind in (UserError, Interrupted):
+            if kind.__name__ in outcome:
+                raise kind(outcome[kind.__name__])
+        value: Value = outcome["value"]
+        return value
+
+    def send(self, data: bytes) -> bytes:
+        """Return the first process's bytes in all of them; the others' own are not looked at."""
+        if self._is_alone:
+            return data
+        # In numbers of 30 bits, since JAX has no longer ones by default.
+        parts = np.array(divmod(len(data), 2**30), np.int32)
+        high, low = multihost_utils.broadcast_one_to_all(parts).tolist()
+        length, sent = high * 2**30 + low, bytearray()
+        while len(sent) < length:
+            size = min(CHUNK, length - len(sent))
+            # Lengths are rounded up to a power of two: few shapes to compile.
+            chunk = np.zeros(1 << max(10, (size - 1).bit_length()), np.uint8)
+            if self.is_first:
+                chunk[:size] = np.frombuffer(data, np.uint8, size, len(sent))
+            sent += np.asarray(multihost_utils.broadcast_one_to_all(chunk))[:size].tobytes()
+        return bytes(sent)
+
+    def send_tree(self, tree: Tree) -> Tree:
+        """Return the first process's arrays in all of them, bit by bit, as NumPy arrays.
+
+        Args:
+            tree: a pytree of arrays; of the others only the shapes and dtypes count.
+        """
+        if self._is_alone:
+            return tree
+        leaves, structure = jax.tree.flatten(tree)
+        arrays = [np.asarray(leaf) for leaf in leaves]
+        data = self.send(b"".join(a.tobytes() for a in arrays))
+        sent, begin = [], 0
+        for a in arrays:
+            part = np.frombuffer(data, a.dtype, a.size, begin)
+            sent.append(part.reshape(a.shape))
+            begin += a.nbytes
+        return jax.tree.unflatten(structure, sent)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process."""
+        if self._is_alone:
+            return flag
+        return bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of all processes, in the processes' order; each gives as many."""
+        if self._is_alone:
+            return rows
+        return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+    def share(self, num: int) -> range:
+        """Return this process's part of `num` pieces of work, in order.
+
+        Example:
+            >>> [list(Processes(index, 2).share(5)) for index in range(2)]
+            [[0, 1, 2], [3, 4]]
+        """
+        if self._is_alone:
+            return range(num)
+        size = self.largest_share(num)
+        return range(min(num, self.index * size), min(num, (self.index + 1) * size))
+
+    def largest_share(self, num: int) -> int:
+        """Return how many pieces of work the first process, which has the most, has."""
+        return num if self._is_alone else -(-num // self.num)
+
+
+def start_processes(environment: Mapping[str, str]) -> Processes:
+    """Meet the other processes, if a launcher said that there are any.
+
+    Must be called before anything else of JAX's. Only the first process logs more than warnings.
+
+    Raises:
+        UserError: if the launcher's variables make no sense, or the others do not appear in time.
+    """
+    address = read_address(environment)
+    if address is None:
+        return Processes()
+    os.environ["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {_PATIENCE}".strip()
+    # It would take SIGTERM away from us; the processes agree on when to stop by themselves.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if address.index:
+        logging.set_verbosity(logging.WARNING)
+    logging.info("process %d of %d, first at %s", address.index, address.num, address.coordinator)
+    host, _, port = address.coordinator.rpartition(":")
+    is_local = host in ("127.0.0.1", "localhost")
+    try:
+        jax.distributed.initialize(
+            coordinator_address=address.coordinator,
+            num_processes=address.num,
+            process_id=address.index,
+            cluster_detection_method="deactivate",
+            initialization_timeout=START_S,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+            shutdown_timeout_seconds=SHUTDOWN_S,
+            coordinator_bind_address=f"127.0.0.1:{port}" if is_local else None,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"the {address.num} processes did not meet at {address.coordinator} within "
+            f"{START_S} s ({str(error).splitlines()[0][:200]}); start all of them, with a "
+            f"{COORDINATOR} that every one can reach"
+        ) from error
+    return Processes(address.index, address.num)
+
+
+def leave(command: Callable[[], int]) -> NoReturn:
+    """Run a command to its exit code and end this process with it.
+
+    A process of several that fails ends at once: an orderly end would wait for the others, which
+    wait for it. They notice by themselves that it is gone.
+    """
+    try:
+        code = command()
+    except BaseException:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code in (1, 2) and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

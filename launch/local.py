@@ -1,0 +1,176 @@
+"""Start a run as several processes on this machine, on its CPU cores or its GPUs.
+
+    python launch/local.py --processes=2 -- --config=configs/dcgan_pose.py --workdir=runs/x
+
+What stands behind `--` goes to `python -m cgjax.main`. The first process's output is shown; that of
+another only if it is the one that failed. Ctrl-C and SIGTERM go to all of them: they save and exit
+130. When one ends in another way, the others are ended, and the message says which it was.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import IO
+
+from absl import flags
+
+from cgjax.command import run_command
+from cgjax.errors import UserError
+from cgjax.processes import COORDINATOR, PROCESS, PROCESSES
+
+# Seconds that the others have to end by themselves once one has failed, and then on SIGTERM.
+GRACE_S = 8.0
+
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes to start, at least 1.")
+
+
+class Child:
+    """One of the processes, and the end of what it wrote."""
+
+    def __init__(self, index: int, arguments: Sequence[str], environment: dict[str, str]):
+        self.index = index
+        is_first = index == 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cgjax.main", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=None if is_first else subprocess.DEVNULL,
+            stderr=None if is_first else subprocess.PIPE,
+            # A terminal's Ctrl-C reaches us alone, so that it is not heard twice.
+            start_new_session=True,
+        )
+        self.lines: collections.deque[str] = collections.deque(maxlen=40)
+        self._reader: threading.Thread | None = None
+        if self.process.stderr is not None:
+            stream = self.process.stderr
+            self._reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
+            self._reader.start()
+
+    def _read(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self.lines.append(line.decode(errors="replace").rstrip())
+
+    def last_words(self) -> list[str]:
+        """Return the end of what it wrote to stderr, if it is not shown anyway."""
+        if self._reader is not None:
+            self._reader.join(timeout=1.0)
+        return list(self.lines)
+
+
+def start(num: int, arguments: Sequence[str]) -> list[Child]:
+    """Start the processes, each with its share of the cores or of the GPUs."""
+    address = f"127.0.0.1:{free_port()}"
+    environment = {**os.environ, COORDINATOR: address, PROCESSES: str(num)}
+    num_gpus = count_gpus(environment)
+    if 0 < num_gpus < num:
+        raise UserError(
+            f"--processes={num}: expected at most one a GPU, of which there are {num_gpus}; on the "
+            "CPU instead with JAX_PLATFORMS=cpu in front"
+        )
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    children: list[Child] = []
+    for index in range(num):
+        own = {**environment, PROCESS: str(index)}
+        if num_gpus:
+            own["JAX_LOCAL_DEVICE_IDS"] = ",".join(str(g) for g in range(num_gpus)[index::num])
+        elif len(cores) >= num:
+            os.sched_setaffinity(0, cores[index::num])  # inherited by what is started next
+        children.append(Child(index, arguments, own))
+    if cores:
+        os.sched_setaffinity(0, cores)
+    return children
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def count_gpus(environment: dict[str, str]) -> int:
+    """Return how many NVIDIA GPUs JAX would use."""
+    if environment.get("JAX_PLATFORMS", "cuda").split(",")[0] not in ("cuda", "gpu", ""):
+        return 0
+    if "CUDA_VISIBLE_DEVICES" in environment:
+        return len([g for g in environment["CUDA_VISIBLE_DEVICES"].split(",") if g])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def wait(children: Sequence[Child]) -> Child | None:
+    """Wait until all have ended; once one has failed, end the rest. Return that one, if any."""
+    failed, deadline, number = None, 0.0, signal.SIGTERM
+    while running := [c for c in children if c.process.poll() is None]:
+        if failed is None:
+            failed = next((c for c in children if c.process.returncode), None)
+            deadline = time.monotonic() + GRACE_S
+        elif time.monotonic() > deadline:
+            for child in running:
+                child.process.send_signal(number)
+            deadline, number = time.monotonic() + GRACE_S, signal.SIGKILL
+        time.sleep(0.05)
+    return failed or next((c for c in children if c.process.returncode), None)
+
+
+def report(failed: Child | None, first: Child, was_stopped: bool) -> int:
+    """Say which process failed, if the first has not said why itself; return the exit code."""
+    if failed is None:
+        return 0
+    if was_stopped or first.process.returncode in (2, 130):
+        return 130 if was_stopped else first.process.returncode
+    code = failed.process.returncode
+    for line in failed.last_words():
+        print(f"[process {failed.index}] {line}", file=sys.stderr)
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit {code}"
+    print(
+        f"error: process {failed.index} {how} and the others were ended; once that is mended, run "
+        "the same command again, it resumes",
+        file=sys.stderr,
+    )
+    return 2 if code == 2 else 1
+
+
+def main(argv: Sequence[str]) -> None:
+    """Start, watch, and end as the processes ended."""
+    num = _PROCESSES.value
+    if num is None or num < 1:
+        raise UserError(
+            f"--processes={num}: expected at least 1; for example: python launch/local.py "
+            "--processes=2 -- --config=configs/dcgan_pose.py"
+        )
+    was_stopped = False
+    children: list[Child] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        nonlocal was_stopped
+        was_stopped = True
+        for child in children:
+            child.process.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, forward)
+    try:
+        children += start(num, argv[1:])
+        failed = wait(children)
+    finally:
+        for child in children:
+            if child.process.poll() is None:
+                child.process.kill()
+    sys.exit(report(failed, children[0], was_stopped))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

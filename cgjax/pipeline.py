@@ -180,7 +180,7 @@ class Pipeline:
 
     @_by_the_first
     def _keep(self, made: clusters.Clusters, features: np.ndarray, shape: tuple[int, ...]) -> None:
-        """Write the clusters and what they show; `features` are the first rows there are at hand."""
+        """Write the clusters and what they show; `features` are the first rows at hand."""
         folder = self.run.folder
         self._warn_if_small(np.bincount(made.labels, minlength=made.num))
         folder.figures.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ class Pipeline:
         return np.asarray(jnp.concatenate(parts)[:num])
 
     def _encode(self, latents: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-        """Return the (n, f) features, of several processes this one's, and an activation's shape."""
+        """Return the (n, f) features (of several processes this one's) and a row's shape."""
         bound = self.run.bound
         one = bound.gen.features(jnp.asarray(latents[:1]), bound.layer, **bound.keywords)
         num_rows = len(latents)

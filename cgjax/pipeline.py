@@ -59,7 +59,7 @@ def _by_the_first(
     """Let the first process run a method of the pipeline while the others wait for its result."""
 
     @functools.wraps(stage)
-    def waited_for(self: Pipeline, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+    def waited_for(self: Pipeline, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         return self.processes.first(lambda: stage(self, *args, **kwargs))
 
     return waited_for
@@ -136,7 +136,7 @@ class Pipeline:
             # One device: no copy on a CPU, see _empty_aligned. Several: each its own rows.
             data: Any = jax.device_put(features) if mesh is None else features
             weights = None
-            if self.processes.num > 1:
+            if self.processes.num > 1 and self.mesh is not None:
                 data, weights = join_rows(features, len(latents), self.mesh)
             found = kmeans(
                 data,
@@ -204,7 +204,7 @@ class Pipeline:
         bound = self.run.bound
         one = bound.gen.features(jnp.asarray(latents[:1]), bound.layer, **bound.keywords)
         num_rows = len(latents)
-        if self.processes.num > 1:
+        if self.processes.num > 1 and self.mesh is not None:
             own = own_rows(len(latents), self.mesh)
             latents, num_rows = latents[own.start : own.stop], len(own)
         features = _empty_aligned((num_rows, one[0].size))

@@ -20,6 +20,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from logging import WARNING, getLogger
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
@@ -53,7 +54,7 @@ class Address(NamedTuple):
 
     coordinator: str
     num: int
-    index: int
+    process: int
 
 
 def read_address(environment: Mapping[str, str]) -> Address | None:
@@ -64,7 +65,7 @@ def read_address(environment: Mapping[str, str]) -> Address | None:
 
     Example:
         >>> read_address({COORDINATOR: "10.0.0.1:9876", PROCESSES: "2", PROCESS: "1"})
-        Address(coordinator='10.0.0.1:9876', num=2, index=1)
+        Address(coordinator='10.0.0.1:9876', num=2, process=1)
     """
     names = (COORDINATOR, PROCESSES, PROCESS)
     missing = [name for name in names if not environment.get(name)]
@@ -214,16 +215,18 @@ def start_processes(environment: Mapping[str, str]) -> Processes:
     # It would take SIGTERM away from us; the processes agree on when to stop by themselves.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if address.index:
+    # JAX's own words about the meeting say nothing that ours do not.
+    getLogger("jax._src.distributed").setLevel(WARNING)
+    if address.process:
         logging.set_verbosity(logging.WARNING)
-    logging.info("process %d of %d, first at %s", address.index, address.num, address.coordinator)
+    logging.info("process %d of %d, first at %s", address.process, address.num, address.coordinator)
     host, _, port = address.coordinator.rpartition(":")
     is_local = host in ("127.0.0.1", "localhost")
     try:
         jax.distributed.initialize(
             coordinator_address=address.coordinator,
             num_processes=address.num,
-            process_id=address.index,
+            process_id=address.process,
             cluster_detection_method="deactivate",
             initialization_timeout=START_S,
             heartbeat_timeout_seconds=HEARTBEAT_S,
@@ -236,7 +239,7 @@ def start_processes(environment: Mapping[str, str]) -> Processes:
             f"{START_S} s ({str(error).splitlines()[0][:200]}); start all of them, with a "
             f"{COORDINATOR} that every one can reach"
         ) from error
-    return Processes(address.index, address.num)
+    return Processes(address.process, address.num)
 
 
 def leave(command: Callable[[], int]) -> NoReturn:

@@ -59,7 +59,9 @@ def _by_the_first(
     """Let the first process run a method of the pipeline while the others wait for its result."""
 
     @functools.wraps(stage)
-    def waited_for(self: Pipeline, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+    def waited_for(
+        self: Pipeline, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> _Result:
         return self.processes.first(lambda: stage(self, *args, **kwargs))
 
     return waited_for

@@ -35,6 +35,7 @@ from cgjax.processes import Processes
 from cgjax.randomness import named_key
 from cgjax.report.build import build_report
 from cgjax.run import Run, save_images
+from cgjax.samplers.training import epoch_on
 from cgjax.stages import Stages
 
 # What each stage depends on, besides the stages before it.
@@ -322,9 +323,10 @@ class Pipeline:
             metadata = {"fingerprint": fingerprint, "seconds": seconds}
             saved.save(epochs, {"state": state}, metadata)
 
+        run_epoch = sampler.epoch if self.mesh is None else epoch_on(self.mesh, sampler)
         progress = Progress(f"fit {name}: epoch", sampler.num_epochs)
         for epoch in range(begin, sampler.num_epochs):
-            state, numbers = sampler.epoch(state, members, named_key(key, "epoch", epoch), epoch)
+            state, numbers = run_epoch(state, members, named_key(key, "epoch", epoch), epoch)
             loss = np.asarray(numbers["loss"])
             if not np.isfinite(loss).all():
                 bad = int(np.flatnonzero(~np.isfinite(loss))[0])

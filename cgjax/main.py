@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from cgjax import configuration
 from cgjax.command import run_command
 from cgjax.errors import UserError
+from cgjax.evaluation.fidelity import check_features
 from cgjax.interrupt import handle_interrupts
 from cgjax.memory import keep_freed_memory
 from cgjax.pipeline import Pipeline
@@ -74,6 +75,9 @@ def open_run() -> Run:
     run = Run(root, config)
     for name in run.sampler_names:
         run.make_sampler(name)
+    compares = _MODE.value == "compare"
+    num = config["compare" if compares else "evaluate"]["num"]
+    check_features(config["evaluate"], num, run.bound)
     root.mkdir(parents=True, exist_ok=True)
     save_config(run)
     return run
@@ -127,6 +131,8 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     columns = ["membership", "acceptance", "frechet", "frechet_verified", "frechet_floor"]
     columns += ["norm_ratio", "effective_rank"]
     lines = [f"{'sampler':<12}{'cluster':>8}" + "".join(f"{c:>18}" for c in columns)]
+    if "distance" in summary:
+        lines.insert(0, f"frechet: {summary['distance']}")
     for name, numbers in summary["samplers"].items():
         for c in range(summary["num_clusters"]):
             values = "".join(f"{numbers[column][c]:>18.3f}" for column in columns)

@@ -284,13 +284,14 @@ class Pipeline:
                 progress = Progress("evaluate", 1 + len(run.sampler_names))
                 reference = fidelity.make_reference(run, key, **settings)
                 progress.update(1)
+                result["distance"] = fidelity.distance_name(reference.extractor)
+                result["samplers"] = {}
                 for i, name in enumerate(run.sampler_names):
                     self.interrupts.check("the evaluation begins anew next time")
-                    result[name] = fidelity.evaluate_sampler(
-                        run, name, reference, key, settings["num"]
-                    )
+                    numbers = fidelity.evaluate_sampler(run, name, reference, key, settings["num"])
+                    result["samplers"][name] = numbers
                     progress.update(2 + i)
-                    self.metrics.write(stage="evaluate", sampler=name, **result[name])
+                    self.metrics.write(stage="evaluate", sampler=name, **numbers)
         self.write_summary()
 
     def compare(self) -> str:
@@ -313,7 +314,7 @@ class Pipeline:
         summary = {
             **{k: found[k] for k in ("layer", "num_clusters", "shares", "inertia")},
             "stages": self.stages.costs(),
-            "samplers": measured or {},
+            **(measured or {"samplers": {}}),
         }
         write_atomically(run.folder.summary, _json(summary))
 

@@ -49,7 +49,6 @@ def build_report(run: Run) -> Path:
         pictures=pictures,
         config=json.dumps(run.config, indent=1),
         num=run.config["evaluate"]["num"],
-        components=run.config["evaluate"]["components"],
         default=run.config["sample"]["sampler"],
     )
     run.folder.report.mkdir(parents=True, exist_ok=True)

@@ -46,15 +46,15 @@ def test_an_fid_of_fewer_images_than_features_is_refused(tmp_path, bound):
 @pytest.mark.parametrize(
     ("features", "name", "dim"),
     [
-        ("pca_pixels", "Frechet distance in pca5_pixels", 5),
-        ("layer:layer1", "Frechet distance in pca5_generator_layer1", 5),
+        ("pca_pixels", "Frechet distance in pca3_pixels", 3),
+        ("layer:layer1", "Frechet distance in pca3_generator_layer1", 3),
         ("random_cnn", "Frechet distance in random_cnn", 416),
     ],
 )
 def test_a_distance_names_its_feature_and_is_no_fid(features, name, dim, bound):
     fidelity.check_features(settings(features), 64, bound)
     prior = np.asarray(bound.sample_latents(jax.random.key(0), 40))
-    extractor = fidelity.make_extractor(features, bound, prior, 5)
+    extractor = fidelity.make_extractor(features, bound, prior, 3)
     assert fidelity.distance_name(extractor) == name
     batch = prior if extractor.input == "latents" else bound.images(prior)
     assert extractor(batch).shape == (40, dim)

@@ -5,7 +5,7 @@ defaults to explicit ones, with which an array that is not yet sharded cannot en
 """
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
@@ -20,6 +20,15 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     if not 1 <= num <= len(devices):
         raise ValueError(f"num_devices={num}: expected 1 to {len(devices)} (the devices there are)")
     return jax.make_mesh((num,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:num])
+
+
+def accelerator_mesh() -> Mesh | None:
+    """Return a mesh over all devices where there are several accelerators, else None.
+
+    The devices that a CPU may be divided into share its cores: nothing is gained by using them.
+    """
+    devices = jax.devices()
+    return data_mesh() if len(devices) > 1 and devices[0].platform != "cpu" else None
 
 
 def all_sum(value: Array, axis_name: str | None) -> Array:
@@ -48,7 +57,7 @@ def varying_like(value: Array, reference: Array) -> Array:
 
 
 def _axes(value: Array) -> frozenset[str]:
-    return frozenset(getattr(jax.typeof(value), "vma", ()))
+    return jax.typeof(value).mat.varying
 
 
 def replicate(value: Array, mesh: Mesh) -> Array:
@@ -56,17 +65,39 @@ def replicate(value: Array, mesh: Mesh) -> Array:
     return jax.device_put(value, NamedSharding(mesh, P()))
 
 
-def shard_rows(value: Array, mesh: Mesh) -> tuple[Array, Array]:
+def shard_rows(value: Array | np.ndarray, mesh: Mesh) -> tuple[Array, Array]:
     """Split the rows of an array over the mesh, padding with zero rows where they do not divide.
+
+    Every device gets its own rows straight from where they are: on the host a large array is never
+    copied as a whole.
+
+    Args:
+        value: (n, ...), the same in every process of the mesh.
+        mesh: from `data_mesh`.
 
     Returns:
         The padded (n', ...) array and (n',) float32, 1 for real rows and 0 for padding.
     """
     num = value.shape[0]
-    surplus = -num % mesh.size
-    weights = jnp.ones((num,), jnp.float32)
-    if surplus:
-        value = jnp.pad(value, [(0, surplus)] + [(0, 0)] * (value.ndim - 1))
-        weights = jnp.pad(weights, (0, surplus))
+    padded = num + -num % mesh.size
     sharding = NamedSharding(mesh, P(DATA_AXIS))
-    return jax.device_put(value, sharding), jax.device_put(weights, sharding)
+
+    def piece(index: tuple[slice, ...] | None) -> Array | np.ndarray:
+        assert index is not None
+        begin, end, _ = index[0].indices(padded)
+        rows = value[min(begin, num) : min(end, num)]
+        missing = [(0, end - begin - len(rows))] + [(0, 0)] * (value.ndim - 1)
+        return rows if len(rows) == end - begin else np.pad(np.asarray(rows), missing)
+
+    weights = (np.arange(padded) < num).astype(np.float32)
+    return (
+        jax.make_array_from_callback((padded, *value.shape[1:]), sharding, piece),
+        jax.device_put(weights, sharding),
+    )
+
+
+def is_split(value: object, mesh: Mesh) -> bool:
+    """Whether the rows of an array are split over the mesh already."""
+    return isinstance(value, jax.Array) and value.sharding.is_equivalent_to(
+        NamedSharding(mesh, P(DATA_AXIS)), value.ndim
+    )

@@ -24,6 +24,7 @@ from cgjax.evaluation.features import fit_pca
 from cgjax.files import write_atomically
 from cgjax.interrupt import Interrupts
 from cgjax.metrics import Metrics, Progress
+from cgjax.parallel import accelerator_mesh
 from cgjax.randomness import named_key
 from cgjax.report.build import build_report
 from cgjax.run import Run, save_images
@@ -78,8 +79,10 @@ class Pipeline:
             features, shape = self._encode(latents)
         settings = config["cluster"]
         with self.stages.run("cluster", fingerprint) as result:
+            mesh = accelerator_mesh() if settings["backend"] == "jax" else None
             found = kmeans(
-                jax.device_put(features),  # no copy on a CPU: see _empty_aligned
+                # One device: no copy on a CPU, see _empty_aligned. Several: each its own rows.
+                jax.device_put(features) if mesh is None else features,
                 settings["num_clusters"],
                 key=named_key(run.root_key, "cluster"),
                 num_init=settings["num_init"],
@@ -87,6 +90,7 @@ class Pipeline:
                 tol=settings["tol"],
                 init=settings["init"],
                 backend=settings["backend"],
+                mesh=mesh,
             )
             labels = np.asarray(found.labels)
             counts = np.bincount(labels, minlength=settings["num_clusters"])

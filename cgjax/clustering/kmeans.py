@@ -10,12 +10,16 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray
 
 from cgjax.clustering.lloyd import KMeansResult, fit
 from cgjax.clustering.seeding import INITS
+from cgjax.clustering.sharded import fit_sharded
 from cgjax.errors import UserError
+from cgjax.parallel import DATA_AXIS, is_split, shard_rows
 
 BACKENDS = ("jax", "faiss")
 
@@ -32,11 +36,19 @@ def kmeans(
     tol: float = 1e-4,
     init: Literal["k-means++", "random"] | ArrayLike = "k-means++",
     backend: Literal["jax", "faiss"] = "jax",
+    mesh: Mesh | None = None,
+    weights: ArrayLike | None = None,
 ) -> KMeansResult:
     """Cluster features by k-means: sum_y min_c ||y - mu_c||^2, the best of `num_init` restarts.
 
     All restarts run at once on one read of the data per iteration. O(n r k f) time per iteration,
     O(n r k) memory beside the input, which is not copied.
+
+    Over a mesh every device reads its own rows and one sum a iteration goes over the devices; the
+    labels are those of one device. A mesh of several processes takes features whose rows are split
+    over it (`jax.make_array_from_process_local_data`; fill up with rows of weight 0 what does not
+    divide), and labels and margins come back split the same way:
+    `jax.experimental.multihost_utils.process_allgather(result.labels, tiled=True)` gathers them.
 
     Args:
         features: (n, f) or (n, h, w, c), finite; anything behind the first axis is flattened.
@@ -49,6 +61,10 @@ def kmeans(
         init: "k-means++" (greedy), "random" rows, or centroids to start from: (k, f), or (r, k, f)
             for r restarts (`num_init` then does not matter).
         backend: "jax", or "faiss" where the extra is installed.
+        mesh: devices to split the rows over (`cgjax.parallel.data_mesh()`); default: the one that
+            holds the features. Any n will do: what does not divide is padded.
+        weights: (n,) 1 for rows that count and 0 for padding, which gets some label; default: all
+            rows count.
 
     Returns:
         A `KMeansResult`; clusters are ordered by descending share, ties by first member.
@@ -62,24 +78,41 @@ def kmeans(
         >>> result.centroids.ravel().tolist(), result.labels.tolist()
         ([1.0, 10.5], [0, 0, 0, 1, 1])
     """
-    flat = check_features(features, num_clusters)
+    flat = check_features(features, num_clusters, weights)
     method, starts = check_init(init, num_clusters, flat.shape[1])
     check_options(num_init=num_init, max_iter=max_iter, tol=tol, backend=backend)
     if backend == "faiss":
         from cgjax.clustering.faiss_backend import fit_faiss
 
+        if mesh is not None or weights is not None:
+            raise UserError("backend=faiss takes neither mesh nor weights; use backend=jax")
         check_finite(flat)
-        return fit_faiss(flat, key, num_clusters=num_clusters, num_init=num_init, max_iter=max_iter)
-    result = _fit(
-        flat,
-        key,
-        num_clusters=num_clusters,
-        num_init=num_init,
-        max_iter=jnp.int32(max_iter),
-        tol=jnp.float32(tol),
-        method=method,
-        centroids=starts,
-    )
+        return fit_faiss(
+            jnp.asarray(flat), key, num_clusters=num_clusters, num_init=num_init, max_iter=max_iter
+        )
+    options = {
+        "num_clusters": num_clusters,
+        "num_init": num_init,
+        "max_iter": jnp.int32(max_iter),
+        "tol": jnp.float32(tol),
+        "method": method,
+        "centroids": starts,
+    }
+    if mesh is None:
+        result = _fit(
+            flat,
+            key,
+            weights=None if weights is None else jnp.asarray(weights, jnp.float32),
+            **options,
+        )
+    else:
+        rows, counted = _split(flat, weights, mesh)
+        result = fit_sharded(rows, counted, key, mesh=mesh, **options)
+        if rows.shape[0] != flat.shape[0]:
+            num_rows = flat.shape[0]
+            result = result._replace(
+                labels=result.labels[:num_rows], margins=result.margins[:num_rows]
+            )
     if not np.isfinite(result.inertia):
         # One bad number makes the mean, and so everything, non-finite: no read is spent on looking
         # for it unless it is there.
@@ -91,14 +124,39 @@ def kmeans(
     return result
 
 
-def check_features(features: ArrayLike, num_clusters: int) -> Array:
-    """Return the features as (n, f) float32, or raise `UserError`."""
+def _split(
+    features: Array | np.ndarray, weights: ArrayLike | None, mesh: Mesh
+) -> tuple[Array, Array]:
+    """Return features and weights with their rows split over the mesh."""
+    if is_split(features, mesh):
+        if weights is None:
+            weights = np.ones(features.shape[0], np.float32)
+        sharding = NamedSharding(mesh, P(DATA_AXIS))
+        return jnp.asarray(features), jax.device_put(weights, sharding)
+    if mesh.is_multi_process:
+        raise UserError(
+            "the mesh spans several processes and the features are not split over it; make them "
+            "with jax.make_array_from_process_local_data, each process from its own rows"
+        )
+    rows, is_real = shard_rows(features, mesh)
+    if weights is None:
+        return rows, is_real
+    return rows, shard_rows(np.asarray(weights, np.float32), mesh)[0]
+
+
+def check_features(
+    features: ArrayLike, num_clusters: int, weights: ArrayLike | None = None
+) -> Array | np.ndarray:
+    """Return the features as (n, f) float32, on the host if they are, or raise `UserError`."""
     if np.ndim(features) < 2:
         raise UserError(
             f"features have shape {np.shape(features)}: expected (n, f) or (n, h, w, c), "
             "one row for each latent"
         )
-    num_rows = np.shape(features)[0]
+    shape = np.shape(features)
+    if weights is not None and np.shape(weights) != shape[:1]:
+        raise UserError(f"weights have shape {np.shape(weights)}: expected ({shape[0]},)")
+    num_rows = shape[0] if weights is None else int(jnp.sum(jnp.asarray(weights)))
     if num_clusters < 1:
         raise UserError(
             f"num_clusters={num_clusters}: expected at least 1; try --config.cluster.num_clusters=2"
@@ -108,7 +166,8 @@ def check_features(features: ArrayLike, num_clusters: int) -> Array:
             f"num_clusters={num_clusters} but there are only {num_rows} features: "
             "expected at least as many features as clusters; raise --config.latents.num"
         )
-    return jnp.asarray(features, jnp.float32).reshape(num_rows, -1)
+    module = jnp if isinstance(features, jax.Array) else np
+    return module.reshape(module.asarray(features, np.float32), (shape[0], -1))
 
 
 def check_init(init: str | ArrayLike, num_clusters: int, dim: int) -> tuple[str, Array | None]:
@@ -145,9 +204,13 @@ def check_options(*, num_init: int, max_iter: int, tol: float, backend: str) -> 
         )
 
 
-def check_finite(features: Array) -> None:
+def check_finite(features: Array | np.ndarray) -> None:
     """Raise `UserError` naming the first rows that hold NaN or Inf."""
-    bad = np.flatnonzero(~np.asarray(jax.jit(_is_finite)(features)))
+    place = getattr(features, "sharding", None)
+    if isinstance(place, NamedSharding):
+        # Of a split array a process can read its own rows only.
+        place = NamedSharding(place.mesh, P())
+    bad = np.flatnonzero(~np.asarray(jax.jit(_is_finite, out_shardings=place)(features)))
     if bad.size:
         shown = ", ".join(str(row) for row in bad[:5]) + (", ..." if bad.size > 5 else "")
         raise UserError(

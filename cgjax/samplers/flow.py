@@ -34,11 +34,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from cgjax.parallel import all_sum
 from cgjax.samplers.base import Members
+from cgjax.samplers.training import WholeEpoch, my_rows
 
 MAX_MARGIN = 0.95
 TIME_FREQUENCIES = 4
@@ -157,15 +160,13 @@ class Flow:
         Returns:
             The new state and (k,) "loss": the mean squared error per coordinate.
         """
-        num = int(members.counts.sum())
-        return _epoch(
-            state,
-            members,
-            key,
-            jnp.float32(epoch),
-            sampler=self,
-            num_steps=max(1, num // self.batch),
-        )
+        _, scalar, static = self.whole_epoch(members, epoch)
+        return _epoch(state, members, key, scalar, **static)
+
+    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
+        """Return the epoch as one function, for several devices."""
+        num_steps = max(1, int(np.sum(members.counts)) // self.batch)
+        return WholeEpoch(epoch_, jnp.float32(epoch), {"sampler": self, "num_steps": num_steps})
 
     def sample(
         self,
@@ -246,20 +247,29 @@ def draw_rows(
     return jnp.take_along_axis(members.latents, index[..., None], axis=1), q
 
 
-def loss_(
-    params: Any, z: Float[Array, "k b d"], q: Float[Array, "k b"], key: PRNGKeyArray
-) -> Float[Array, " k"]:
-    """Return each cluster's mean squared velocity error per coordinate on given members."""
-    k, b, d = z.shape
+def draw_noise(
+    key: PRNGKeyArray, k: int, b: int, d: int
+) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+    """Draw codes and times: one time in each of k*b equal parts of [0, 1], dealt at random."""
     key_e, key_t = jax.random.split(key)
-    e = jax.random.normal(key_e, (k * b, d), jnp.float32)
-    # One time in each of k*b equal parts of [0, 1], dealt at random to the rows.
+    e = jax.random.normal(key_e, (k, b, d), jnp.float32)
     t = jax.random.permutation(key_t, jnp.arange(k * b, dtype=jnp.float32))
-    t = (t + 0.5) / (k * b)
+    return e, ((t + 0.5) / (k * b)).reshape(k, b)
+
+
+def errors(
+    params: Any,
+    e: Float[Array, "k b d"],
+    z: Float[Array, "k b d"],
+    t: Float[Array, "k b"],
+    q: Float[Array, "k b"],
+) -> Float[Array, "k b d"]:
+    """Return the squared error of the velocity between codes and members, by coordinate."""
+    k, b, d = z.shape
     c = jnp.repeat(jnp.arange(k), b)
-    x, target = path(e, z.reshape(k * b, d), t)
-    error = velocity(params, x, t, c, q.reshape(-1)) - target
-    return jnp.mean(jnp.square(error).reshape(k, b * d), axis=1)
+    x, target = path(e.reshape(k * b, d), z.reshape(k * b, d), t.reshape(-1))
+    error = velocity(params, x, t.reshape(-1), c, q.reshape(-1)) - target
+    return jnp.square(error).reshape(k, b, d)
 
 
 def epoch_(
@@ -270,21 +280,30 @@ def epoch_(
     *,
     sampler: Flow,
     num_steps: int,
+    axis_name: str | None = None,
+    num_devices: int = 1,
 ) -> tuple[FlowState, dict[str, Array]]:
-    """One epoch without jit: see `Flow.epoch`."""
-    k = members.counts.shape[0]
+    """One epoch without jit: see `Flow.epoch`.
+
+    With `axis_name` every batch's rows are spread over the devices, as `training` describes.
+    """
+    k, _, d = members.latents.shape
     rows = max(1, sampler.batch // k)
+    mine = functools.partial(my_rows, axis=1, axis_name=axis_name, num_devices=num_devices)
+    weight = mine(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))[..., None]
     total = float(max(1, sampler.num_epochs * num_steps))
 
     def body(state: FlowState, step: Array) -> tuple[FlowState, Array]:
         key_rows, key_noise = jax.random.split(jax.random.fold_in(key, step))
-        z, q = draw_rows(members, key_rows, rows)
+        z, q = map(mine, draw_rows(members, key_rows, rows))
+        e, t = map(mine, draw_noise(key_noise, k, rows, d))
 
         def mean_loss(params: Any) -> tuple[Array, Array]:
-            losses = loss_(params, z, q, key_noise)
+            losses = jnp.sum(weight * errors(params, e, z, t, q), axis=(1, 2))
             return jnp.mean(losses), losses
 
-        gradient, losses = jax.grad(mean_loss, has_aux=True)(state.params)
+        found = jax.grad(mean_loss, has_aux=True)(state.params)
+        gradient, losses = jax.tree.map(lambda x: all_sum(x, axis_name), found)
         done = (epoch * num_steps + step.astype(jnp.float32)) / total
         rate = sampler.learning_rate * 0.5 * (1.0 + jnp.cos(math.pi * jnp.minimum(done, 1.0)))
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
@@ -299,7 +318,11 @@ def epoch_(
     return state, {"loss": jnp.mean(losses, axis=0)}
 
 
-_epoch = jax.jit(epoch_, static_argnames=("sampler", "num_steps"), donate_argnames=("state",))
+_epoch = jax.jit(
+    epoch_,
+    static_argnames=("sampler", "num_steps", "axis_name", "num_devices"),
+    donate_argnames=("state",),
+)
 
 
 def carry(

@@ -22,10 +22,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cgjax.parallel import all_sum
 from cgjax.samplers.base import Members
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping
-from cgjax.samplers.training import dense, draw_members, init_dense, num_batches, update
+from cgjax.samplers.training import (
+    WholeEpoch,
+    dense,
+    draw_members,
+    init_dense,
+    my_rows,
+    num_batches,
+    update,
+)
 
 
 class GanState(NamedTuple):
@@ -96,7 +105,11 @@ class Gan:
         self, state: GanState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[GanState, dict[str, Array]]:
         """Pass over the members; (k,) "loss" is the mapping's, "critic" the critic's."""
-        return _epoch(state, members, key, sampler=self)
+        return _epoch(state, members, key, jnp.float32(epoch), sampler=self)
+
+    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
+        """Return the epoch as one function, for several devices."""
+        return WholeEpoch(epoch_, jnp.float32(epoch), {"sampler": self})
 
     def sample(
         self, state: GanState, key: PRNGKeyArray, cluster: int, num: int
@@ -106,33 +119,49 @@ class Gan:
 
 
 def step(
-    state: GanState, z: Float[Array, "b d"], key: PRNGKeyArray, *, sampler: Gan
+    state: GanState,
+    z: Float[Array, "b d"],
+    key: PRNGKeyArray,
+    *,
+    sampler: Gan,
+    axis_name: str | None = None,
+    num_devices: int = 1,
 ) -> tuple[GanState, tuple[Array, Array]]:
     """One step of critic and mapping of one cluster (no leading axis)."""
-    functions, rate = sampler.generator.functions, sampler.learning_rate
-    codes = jax.random.normal(key, (2, z.shape[0], sampler.generator.dims[0]), jnp.float32)
+    rate, b = sampler.learning_rate, z.shape[0]
+    mine = functools.partial(my_rows, axis_name=axis_name, num_devices=num_devices)
+    codes = jax.random.normal(key, (2, b, sampler.generator.dims[0]), jnp.float32)
+    z, codes = mine(z, 0), mine(codes, 1)
+    # Rows of padding count neither in the moments nor in the means; sums go over all devices.
+    mask = None if axis_name is None else mine(jnp.ones(b, bool), 0)
+    weight = mine(jnp.full(b, 1.0 / b, jnp.float32), 0)
+    apply = functools.partial(
+        sampler.generator.functions.apply, mask=mask, train=True, axis_name=axis_name
+    )
+    whole = functools.partial(jax.tree.map, lambda x: all_sum(x, axis_name))
 
     def score(critic: Any, rows: Array) -> Array:
         return dense(critic, rows)[:, 0]
 
-    fake, stats = functions.apply(state.mapping, codes[0], train=True)
+    fake, stats = apply(state.mapping, codes[0])
 
     def critic_loss(critic: Any) -> Array:
         slope = jax.vmap(jax.grad(lambda row: score(critic, row[None])[0]))(z)
-        penalty = 0.5 * sampler.penalty * jnp.mean(jnp.sum(jnp.square(slope), axis=1))
-        real = jnp.mean(jax.nn.softplus(-score(critic, z)))
-        return real + jnp.mean(jax.nn.softplus(score(critic, fake))) + penalty
+        penalty = 0.5 * sampler.penalty * jnp.sum(jnp.square(slope), axis=1)
+        real, made = (jax.nn.softplus(s) for s in (-score(critic, z), score(critic, fake)))
+        return weight @ (real + made + penalty)
 
-    loss_d, gradient = jax.value_and_grad(critic_loss)(state.critic)
+    loss_d, gradient = whole(jax.value_and_grad(critic_loss)(state.critic))
     critic, critic_moments = update(
         sampler.adam, gradient, state.critic_moments, state.critic, rate
     )
 
     def mapping_loss(params: Any) -> tuple[Array, Any]:
-        made, moved = functions.apply(MappingState(params, stats), codes[1], train=True)
-        return jnp.mean(jax.nn.softplus(-score(critic, made))), moved
+        made, moved = apply(MappingState(params, stats), codes[1])
+        return weight @ jax.nn.softplus(-score(critic, made)), moved
 
     (loss, stats), gradient = jax.value_and_grad(mapping_loss, has_aux=True)(state.mapping.params)
+    loss, gradient = whole((loss, gradient))
     params, mapping_moments = update(
         sampler.adam, gradient, state.mapping_moments, state.mapping.params, rate
     )
@@ -140,11 +169,20 @@ def step(
     return new, (loss, loss_d)
 
 
-@functools.partial(jax.jit, static_argnames=("sampler",), donate_argnames=("state",))
-def _epoch(
-    state: GanState, members: Members, key: PRNGKeyArray, *, sampler: Gan
+def epoch_(
+    state: GanState,
+    members: Members,
+    key: PRNGKeyArray,
+    epoch: Float[Array, ""],
+    *,
+    sampler: Gan,
+    axis_name: str | None = None,
+    num_devices: int = 1,
 ) -> tuple[GanState, dict[str, Array]]:
-    one_step = jax.vmap(functools.partial(step, sampler=sampler))
+    """One epoch on all clusters, without jit; they are all alike, whatever `epoch` is."""
+    one_step = jax.vmap(
+        functools.partial(step, sampler=sampler, axis_name=axis_name, num_devices=num_devices)
+    )
     k = members.counts.shape[0]
 
     def body(state: GanState, number: Array) -> tuple[GanState, tuple[Array, Array]]:
@@ -155,3 +193,8 @@ def _epoch(
     steps = jnp.arange(num_batches(members, sampler.batch))
     state, (loss, critic) = jax.lax.scan(body, state, steps)
     return state, {"loss": jnp.mean(loss, axis=0), "critic": jnp.mean(critic, axis=0)}
+
+
+_epoch = jax.jit(
+    epoch_, static_argnames=("sampler", "axis_name", "num_devices"), donate_argnames=("state",)
+)

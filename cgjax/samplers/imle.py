@@ -25,6 +25,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.kernels.distance import nearest
+from cgjax.parallel import all_sum
 from cgjax.samplers.base import Members
 from cgjax.samplers.mapping import (
     BN_MOMENTUM,
@@ -33,6 +34,7 @@ from cgjax.samplers.mapping import (
     init_mapping,
     mapping_functions,
 )
+from cgjax.samplers.training import WholeEpoch, my_rows
 
 
 class ImleState(NamedTuple):
@@ -122,6 +124,10 @@ class Imle:
         """
         return _epoch(state, members, key, self.rate(epoch), sampler=self)
 
+    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
+        """Return the epoch as one function, for several devices."""
+        return WholeEpoch(epoch_, self.rate(epoch), {"sampler": self})
+
     def rate(self, epoch: int) -> Array:
         """Return the learning rate of an epoch, a float32 scalar."""
         halvings = epoch // self.decay_epochs if self.decay_epochs else 0
@@ -162,15 +168,20 @@ def match(
 
 
 def draw_pool(
-    mapping: MappingState, e: Float[Array, "s b d_e"], used: Int[Array, ""], sampler: Imle
+    mapping: MappingState,
+    e: Float[Array, "s b d_e"],
+    used: Int[Array, ""],
+    sampler: Imle,
+    axis_name: str | None = None,
 ) -> tuple[Float[Array, "g d"], Any]:
     """Map a pool of codes batch by batch in batch norm's train mode.
 
     Args:
         mapping: one cluster's network.
-        e: (s, b, d_e) codes in s batches.
-        used: how many of the batches count.
+        e: (s, b, d_e) codes in s batches; with `axis_name` this device's, s on each.
+        used: how many of the batches count, all devices together.
         sampler: the hyper-parameters.
+        axis_name: devices over which the batches are spread.
 
     Returns:
         (s*b, d) latents and the running moments after the used batches.
@@ -179,13 +190,15 @@ def draw_pool(
     # Every batch moved the old moments once: old + momentum * (batch's - old). Undo that to get
     # each batch's own, then apply the used ones in order, in closed form.
     position = jnp.arange(e.shape[0])
+    if axis_name is not None:
+        position = position + jax.lax.axis_index(axis_name) * e.shape[0]
     decay = (1.0 - BN_MOMENTUM) ** jnp.maximum(used - 1 - position, 0).astype(jnp.float32)
     weight = jnp.where(position < used, decay, 0.0)
     kept = (1.0 - BN_MOMENTUM) ** used.astype(jnp.float32)
 
     def fold(old: Array, moved: Array) -> Array:
         fresh = moved - (1.0 - BN_MOMENTUM) * old[None]
-        return kept * old + jnp.einsum("s,s...->...", weight, fresh)
+        return kept * old + all_sum(jnp.einsum("s,s...->...", weight, fresh), axis_name)
 
     return z.reshape(-1, z.shape[-1]), jax.tree.map(fold, mapping.stats, stats)
 
@@ -202,9 +215,10 @@ def epoch_(
 ) -> tuple[ImleState, dict[str, Array]]:
     """One epoch on all clusters, without jit: see `Imle.epoch`.
 
-    With `axis_name` every device holds all of the (small) state and members; matching is split by
-    members and every minibatch by rows, and gradients and batch-norm moments are summed, so that
-    the result equals one device's up to rounding. Runs under `jax.pmap` and `jax.shard_map`.
+    With `axis_name` every device holds all of the (small) state and members; the pool is split by
+    batches, each device matches the members against its part, and every minibatch is split by
+    rows; gradients and batch-norm moments are summed, so that the result equals one device's up to
+    rounding. Runs under `jax.pmap` and `jax.shard_map`.
 
     Cost per cluster: 2 g m d operations for the match, 6 m d_e w + ... for the steps; memory
     O(g d + block g).
@@ -216,12 +230,13 @@ def epoch_(
 
     pool_steps = sampler.pool_factor * num_steps
     e = jax.random.normal(key_pool, (k, pool_steps, b, sampler.dims[0]), jnp.float32)
-    generated, stats = jax.vmap(functools.partial(draw_pool, sampler=sampler))(
-        state.mapping, e, sampler.pool_factor * steps_of
+    draw = functools.partial(draw_pool, sampler=sampler, axis_name=axis_name)
+    generated, stats = jax.vmap(draw)(
+        state.mapping,
+        my_rows(e, 1, axis_name, num_devices),
+        sampler.pool_factor * steps_of,
     )
-    index, distance = _match_all(
-        members, generated, sampler.pool_factor * steps_of * b, axis_name, num_devices
-    )
+    index, distance = _match_all(members, generated, sampler.pool_factor * steps_of * b, axis_name)
     matched = jnp.take_along_axis(e.reshape(k, pool_steps * b, -1), index[..., None], axis=1)
 
     is_member = jnp.arange(m)[None] < members.counts[:, None]
@@ -283,7 +298,7 @@ def train_on_matches(
         short = num_steps * b - m
         rows = jnp.pad(rows, [(0, 0), (0, max(0, short))] + [(0, 0)] * (rows.ndim - 2))
         rows = rows[:, : num_steps * b].reshape(k, num_steps, b, *rows.shape[2:])
-        return jnp.moveaxis(_my_rows(rows, 2, axis_name, num_devices), 1, 0)
+        return jnp.moveaxis(my_rows(rows, 2, axis_name, num_devices), 1, 0)
 
     step_data = (batches(members.latents), batches(matched), batches(is_member))
 
@@ -321,9 +336,7 @@ def _step(
     """One Adam step of one cluster on this device's rows of a minibatch."""
     (mapping, optimizer), (z, e, mask) = carry, rows
     weight = mask.astype(jnp.float32)
-    count = jnp.sum(weight)
-    if axis_name is not None:
-        count = jax.lax.psum(count, axis_name)
+    count = all_sum(jnp.sum(weight), axis_name)
     scale = 1.0 / (jnp.maximum(count, 1.0) * z.shape[1])
 
     def loss_of(params: Any) -> tuple[Array, Any]:
@@ -343,31 +356,26 @@ def _step(
 
 
 def _match_all(
-    members: Members, generated: Array, used: Array, axis_name: str | None, num_devices: int
+    members: Members, generated: Array, used: Array, axis_name: str | None
 ) -> tuple[Array, Array]:
-    """Match every cluster's members, cluster after cluster so that each product is one big one."""
-    m = members.latents.shape[1]
-    mine = _my_rows(members.latents, 1, axis_name, num_devices)
-    counts = members.counts
-    if axis_name is not None:
-        counts = counts - jax.lax.axis_index(axis_name) * mine.shape[1]
-    index, distance = jax.lax.map(lambda args: match(*args), (mine, generated, used, counts))
-    if axis_name is not None:
-        index, distance = (
-            jax.lax.all_gather(x, axis_name, axis=1, tiled=True) for x in (index, distance)
-        )
-    return index[:, :m], distance[:, :m]
+    """Match every cluster's members, cluster after cluster so that each product is one big one.
 
-
-def _my_rows(x: Array, axis: int, axis_name: str | None, num_devices: int) -> Array:
-    """Return this device's share of an axis, padded with zeros to a multiple of the devices."""
+    With `axis_name`, `generated` is this device's part of the pool; the nearest of the parts'
+    nearest is taken, the lowest index on ties.
+    """
     if axis_name is None:
-        return x
-    share = -(-x.shape[axis] // num_devices)
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, share * num_devices - x.shape[axis])
-    start = jax.lax.axis_index(axis_name) * share
-    return jax.lax.dynamic_slice_in_dim(jnp.pad(x, widths), start, share, axis)
+        start = jnp.int32(0)
+    else:
+        start = jax.lax.axis_index(axis_name) * generated.shape[1]
+    index, distance = jax.lax.map(
+        lambda args: match(*args), (members.latents, generated, used - start, members.counts)
+    )
+    if axis_name is None:
+        return index, distance
+    index, distance = (jax.lax.all_gather(x, axis_name) for x in (index + start, distance))
+    part = jnp.argmin(distance, axis=0)[None]
+    index, distance = (jnp.take_along_axis(x, part, axis=0)[0] for x in (index, distance))
+    return index, distance
 
 
 def _where(active: Array, new: Array, old: Array) -> Array:

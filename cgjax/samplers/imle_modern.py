@@ -121,6 +121,9 @@ class ModernImle(Imle):
             state = _measure_residual(state, members, sampler=self)
         return state, {"loss": loss}
 
+    # Its epochs differ by what is due, and members keep codes: one device.
+    whole_epoch = None  # type: ignore[assignment]
+
     def sample(  # type: ignore[override]
         self, state: ModernState, key: PRNGKeyArray, cluster: int, num: int
     ) -> Float[Array, "num d"]:

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from cgjax.parallel import all_sum
+
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1  # share of the newest batch in the running statistics, PyTorch's default
 
@@ -45,20 +47,16 @@ class MaskedBatchNorm(nnx.Module):
             mean, var = self.mean[...], self.var[...]
         else:
             weight = jnp.ones(x.shape[:1], x.dtype) if mask is None else mask.astype(x.dtype)
-            count = _sum(jnp.sum(weight), axis_name)
+            count = all_sum(jnp.sum(weight), axis_name)
             safe = jnp.maximum(count, 1.0)
-            mean = _sum(weight @ x, axis_name) / safe
-            var = _sum(weight @ jnp.square(x - mean[None]), axis_name) / safe
+            mean = all_sum(weight @ x, axis_name) / safe
+            var = all_sum(weight @ jnp.square(x - mean[None]), axis_name) / safe
             # The running variance is the unbiased one, as in PyTorch.
             unbiased = var * (safe / jnp.maximum(count - 1.0, 1.0))
             self.mean[...] = (1 - BN_MOMENTUM) * self.mean[...] + BN_MOMENTUM * mean
             self.var[...] = (1 - BN_MOMENTUM) * self.var[...] + BN_MOMENTUM * unbiased
         scale = self.scale[...] * jax.lax.rsqrt(var + BN_EPS)
         return (x - mean[None]) * scale[None] + self.bias[...][None]
-
-
-def _sum(x: Array, axis_name: str | None) -> Array:
-    return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
 class MappingNetwork(nnx.Module):

@@ -1,16 +1,133 @@
-"""What the trained samplers share: drawing members, a plain network, a step of Adam."""
+"""What the trained samplers share: drawing members, a plain network, Adam, several devices.
+
+Data parallelism is one recipe for all of them. An epoch is a pure function of replicated state,
+members and key; every device draws the same numbers, works on its share of every batch's rows
+(`my_rows`, padded with rows of weight 0), and gradients, losses and batch-norm moments are summed.
+The result equals one device's up to the order of the sums, whatever the number of devices.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.samplers.base import Members
+from cgjax.parallel import DATA_AXIS
+from cgjax.samplers.base import Members, Sampler, SamplerState
+
+Epoch = Callable[[SamplerState, Members, PRNGKeyArray, int], tuple[SamplerState, dict[str, Array]]]
+
+
+class WholeEpoch(NamedTuple):
+    """An epoch as one traceable function, for `epoch_on`.
+
+    Attributes:
+        function: `function(state, members, key, scalar, **static, axis_name=, num_devices=)`
+            returns the new state and the metrics.
+        scalar: what changes with the epoch, a float32 scalar.
+        static: hashable keyword arguments.
+    """
+
+    function: Callable[..., Any]
+    scalar: Array
+    static: dict[str, Any]
+
+
+def epoch_on(mesh: Mesh, sampler: Sampler) -> Epoch:
+    """Return `sampler.epoch`, with every batch's rows spread over the devices of a mesh.
+
+    One device, or a sampler without a `whole_epoch`, takes the sampler's own. The mesh may span
+    several processes: each calls this with the same arguments, and what is returned is on all of
+    its devices. The whole epoch is one compiled program; the state is donated.
+
+    Args:
+        mesh: one-dimensional, axis `DATA_AXIS`, as `cgjax.parallel.data_mesh` makes it.
+        sampler: the sampler.
+
+    Returns:
+        `(state, members, key, epoch) -> (state, metrics)`. State and members may lie anywhere.
+
+    Example:
+        >>> from cgjax.parallel import data_mesh
+        >>> from cgjax.samplers.base import group_members
+        >>> from cgjax.samplers.flow import Flow
+        >>> members = group_members(np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), 2)
+        >>> sampler = Flow(4, hidden_dim=8, batch=4)
+        >>> epoch = epoch_on(data_mesh(), sampler)
+        >>> state = sampler.init(jax.random.key(0), members)
+        >>> state, metrics = epoch(state, members, jax.random.key(1), 0)
+        >>> metrics["loss"].shape
+        (2,)
+    """
+    whole = getattr(sampler, "whole_epoch", None)
+    if mesh.size == 1 or whole is None:
+        return sampler.epoch
+    seen: list[Members] = []  # the members as given, and on the mesh: they are placed once
+
+    def epoch(
+        state: SamplerState, members: Members, key: PRNGKeyArray, number: int
+    ) -> tuple[SamplerState, dict[str, Array]]:
+        function, scalar, static = whole(members, number)
+        if not seen or seen[0] is not members:
+            seen[:] = [members, _place(members, mesh)]
+        run = _spread(mesh, function, tuple(static.items()))
+        given = _place((state, jax.random.key_data(key), scalar), mesh)
+        result: tuple[SamplerState, dict[str, Array]] = run(given[0], seen[1], *given[1:])
+        return result
+
+    return epoch
+
+
+@functools.lru_cache(maxsize=64)
+def _spread(mesh: Mesh, function: Callable[..., Any], static: tuple[tuple[str, Any], ...]) -> Any:
+    """Return the compiled epoch of `epoch_on`; keys enter as their data."""
+
+    def body(state: Any, members: Members, key_data: Array, scalar: Array) -> Any:
+        return function(
+            state,
+            members,
+            jax.random.wrap_key_data(key_data),
+            scalar,
+            axis_name=DATA_AXIS,
+            num_devices=mesh.size,
+            **dict(static),
+        )
+
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def _place(tree: Any, mesh: Mesh) -> Any:
+    """Put a copy of every array on every device of the mesh, also where it spans processes."""
+    everywhere = NamedSharding(mesh, P())
+
+    def place(x: Any) -> Array:
+        if isinstance(x, jax.Array) and x.sharding.is_equivalent_to(everywhere, x.ndim):
+            return x
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
+
+    return jax.tree.map(place, tree)
+
+
+def my_rows(x: Array, axis: int, axis_name: str | None, num_devices: int) -> Array:
+    """Return this device's share of an axis, padded with zeros to a multiple of the devices."""
+    if axis_name is None:
+        return x
+    share = -(-x.shape[axis] // num_devices)
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, share * num_devices - x.shape[axis])
+    start = jax.lax.axis_index(axis_name) * share
+    return jax.lax.dynamic_slice_in_dim(jnp.pad(x, widths), start, share, axis)
 
 
 def draw_members(members: Members, key: PRNGKeyArray, rows: int) -> Float[Array, "k b d"]:

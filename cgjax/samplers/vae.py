@@ -22,10 +22,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cgjax.parallel import all_sum
 from cgjax.samplers.base import Members
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping
-from cgjax.samplers.training import dense, draw_members, init_dense, num_batches, update
+from cgjax.samplers.training import (
+    WholeEpoch,
+    dense,
+    draw_members,
+    init_dense,
+    my_rows,
+    num_batches,
+    update,
+)
 
 
 class VaeState(NamedTuple):
@@ -103,8 +112,13 @@ class Vae:
         self, state: VaeState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[VaeState, dict[str, Array]]:
         """Pass over the members; (k,) "loss" is the negative bound per coordinate."""
+        _, beta, static = self.whole_epoch(members, epoch)
+        return _epoch(state, members, key, beta, **static)
+
+    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
+        """Return the epoch as one function, for several devices."""
         beta = self.beta * min(1.0, (epoch + 1) / max(1, self.warmup_epochs))
-        return _epoch(state, members, key, jnp.float32(beta), sampler=self)
+        return WholeEpoch(epoch_, jnp.float32(beta), {"sampler": self})
 
     def sample(
         self, state: VaeState, key: PRNGKeyArray, cluster: int, num: int
@@ -124,10 +138,16 @@ def step(
     beta: Float[Array, ""],
     *,
     sampler: Vae,
+    axis_name: str | None = None,
+    num_devices: int = 1,
 ) -> tuple[VaeState, Array]:
     """One step of one cluster (no leading axis)."""
-    d, d_e = sampler.latent_dim, sampler.decoder.dims[0]
-    noise = jax.random.normal(key, (z.shape[0], d_e), jnp.float32)
+    d, d_e, b = sampler.latent_dim, sampler.decoder.dims[0], z.shape[0]
+    mine = functools.partial(my_rows, axis=0, axis_name=axis_name, num_devices=num_devices)
+    z, noise = mine(z), mine(jax.random.normal(key, (b, d_e), jnp.float32))
+    # Rows of padding count neither in the moments nor in the means; sums go over all devices.
+    mask = None if axis_name is None else mine(jnp.ones(b, bool))
+    weight = mine(jnp.full(b, 1.0 / b, jnp.float32))
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         decoder, encoder, log_variance = params
@@ -135,27 +155,36 @@ def step(
         log_s2 = jnp.clip(log_s2, -10.0, 10.0)
         e = mean + jnp.exp(0.5 * log_s2) * noise
         made, stats = sampler.decoder.functions.apply(
-            MappingState(decoder, state.mapping.stats), e, train=True
+            MappingState(decoder, state.mapping.stats), e, mask, train=True, axis_name=axis_name
         )
-        error = jnp.mean(jnp.sum(jnp.square(z - made), axis=1))
+        error = jnp.sum(jnp.square(z - made), axis=1)
         fit = 0.5 * (error * jnp.exp(-log_variance) + d * log_variance)
-        divergence = 0.5 * jnp.mean(
-            jnp.sum(jnp.square(mean) + jnp.exp(log_s2) - 1.0 - log_s2, axis=1)
-        )
-        return (fit + beta * divergence) / d, stats
+        divergence = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_s2) - 1.0 - log_s2, axis=1)
+        return weight @ (fit + beta * divergence) / d, stats
 
     params = (state.mapping.params, state.encoder, state.log_variance)
     (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+    loss, gradient = jax.tree.map(lambda x: all_sum(x, axis_name), (loss, gradient))
     params, moments = update(sampler.adam, gradient, state.moments, params, sampler.learning_rate)
     decoder, encoder, log_variance = params
     return VaeState(MappingState(decoder, stats), encoder, log_variance, moments), loss
 
 
-@functools.partial(jax.jit, static_argnames=("sampler",), donate_argnames=("state",))
-def _epoch(
-    state: VaeState, members: Members, key: PRNGKeyArray, beta: Array, *, sampler: Vae
+def epoch_(
+    state: VaeState,
+    members: Members,
+    key: PRNGKeyArray,
+    beta: Float[Array, ""],
+    *,
+    sampler: Vae,
+    axis_name: str | None = None,
+    num_devices: int = 1,
 ) -> tuple[VaeState, dict[str, Array]]:
-    one_step = jax.vmap(functools.partial(step, sampler=sampler), in_axes=(0, 0, 0, None))
+    """One epoch on all clusters, without jit."""
+    one_step = jax.vmap(
+        functools.partial(step, sampler=sampler, axis_name=axis_name, num_devices=num_devices),
+        in_axes=(0, 0, 0, None),
+    )
     k = members.counts.shape[0]
 
     def body(state: VaeState, number: Array) -> tuple[VaeState, Array]:
@@ -165,3 +194,8 @@ def _epoch(
 
     state, loss = jax.lax.scan(body, state, jnp.arange(num_batches(members, sampler.batch)))
     return state, {"loss": jnp.mean(loss, axis=0)}
+
+
+_epoch = jax.jit(
+    epoch_, static_argnames=("sampler", "axis_name", "num_devices"), donate_argnames=("state",)
+)

@@ -19,6 +19,7 @@ from cgjax.interrupt import handle_interrupts
 from cgjax.memory import keep_freed_memory
 from cgjax.pipeline import Pipeline
 from cgjax.run import Run, RunFolder, check_config, load_run, read_config, save_config, save_images
+from cgjax.transfer import check_targets
 
 MODES = ("run", "sample", "evaluate", "compare", "report")
 
@@ -74,6 +75,7 @@ def open_run() -> Run:
     run = Run(root, config)
     for name in run.sampler_names:
         run.make_sampler(name)
+    check_targets(run)
     root.mkdir(parents=True, exist_ok=True)
     save_config(run)
     return run

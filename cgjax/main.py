@@ -20,6 +20,7 @@ from cgjax.interrupt import handle_interrupts
 from cgjax.memory import keep_freed_memory
 from cgjax.pipeline import Pipeline
 from cgjax.run import Run, RunFolder, check_config, load_run, read_config, save_config, save_images
+from cgjax.transfer import check_targets
 
 MODES = ("run", "sample", "evaluate", "compare", "report")
 
@@ -78,6 +79,7 @@ def open_run() -> Run:
     compares = _MODE.value == "compare"
     num = config["compare" if compares else "evaluate"]["num"]
     check_features(config["evaluate"], num, run.bound)
+    check_targets(run)
     root.mkdir(parents=True, exist_ok=True)
     save_config(run)
     return run

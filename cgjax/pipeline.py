@@ -1,4 +1,4 @@
-"""The stages of a run, in order: encode, cluster, fit, sample, evaluate, report.
+"""The stages of a run: encode, cluster, fit, sample, evaluate, transfer to other classes, report.
 
 Each is skipped when it is done and nothing it depends on has changed. Random numbers come from the
 root seed by the stage's name, so a resumed run makes the same bytes as an uninterrupted one.
@@ -29,6 +29,7 @@ from cgjax.randomness import named_key
 from cgjax.report.build import build_report
 from cgjax.run import Run, save_images
 from cgjax.stages import Stages
+from cgjax.transfer import Transfer
 
 # What each stage depends on, besides the stages before it.
 DEPENDS = {
@@ -56,6 +57,10 @@ class Pipeline:
         for stage, names in DEPENDS.items():
             before = configuration.fingerprint(run.config, names, before)
             self.fingerprints[stage] = before
+        on = configuration.fingerprint(
+            run.config, ("transfer", "sample"), self.fingerprints["fit"]
+        )  # not on what is evaluated
+        self.transfer = Transfer(run, self.stages, self.metrics, on, interrupts.check)
 
     def run_all(self) -> None:
         """Run every stage that is not done.
@@ -64,7 +69,8 @@ class Pipeline:
             UserError: what a user can mend.
             Interrupted: asked to stop; what was done is kept.
         """
-        for stage in (self.cluster, self.fit, self.sample, self.evaluate, self.report):
+        stages = (self.cluster, self.fit, self.sample, self.evaluate, self.transfer.run_all)
+        for stage in (*stages, self.report):
             stage()
             self.interrupts.check()
 
@@ -320,10 +326,13 @@ class Pipeline:
             "stages": self.stages.costs(),
             **(measured or {"samplers": {}}),
         }
+        if transferred := self.transfer.results():
+            summary["transfer"] = transferred
         write_atomically(run.folder.summary, _json(summary))
 
     def report(self) -> None:
         """Build the static page; cheap, so always made anew."""
+        self.write_summary()  # the page shows it
         with self.stages.run("report", self.fingerprints["report"]):
             build_report(self.run)
         self.write_summary()

@@ -209,6 +209,17 @@ def get_config() -> config_dict.ConfigDict:
     compare.alphas = (1.0, 1.5, 2.0, 3.0)
     compare.ganspace_latents = 10_000
 
+    # Cross-class transfer of a conditional generator's clusters and samplers; needs the class they
+    # are learnt on in generator.condition.
+    transfer = config.transfer = config_dict.ConfigDict()
+    # Ids or names of the classes to try them on: --config.transfer.conditions=beagle,wood_rabbit,
+    # =207,331, or "=('sea lion', 331)" where a name has a space instead of an underscore.
+    transfer.conditions = ()
+    # Latents a sampler and cluster that are scored.
+    transfer.num = 500
+    # Latents a cluster in figures/transfer.png.
+    transfer.columns = 4
+
     # Epochs between two checkpoints.
     config.checkpoint_epochs = 50
     return config
@@ -232,6 +243,7 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.compare.margins = (0.0, 0.5)
     config.compare.ganspace_latents = 256
     config.evaluate.prior_images = 256
+    config.transfer.num = 32
     config.checkpoint_epochs = 2
     return config
 

@@ -31,6 +31,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "compare.directions": (0, None),
     "compare.selection": (1, None),
     "compare.ganspace_latents": (2, None),
+    "transfer.num": (1, None),
+    "transfer.columns": (1, None),
     "checkpoint_epochs": (1, None),
     "seed": (0, 2**32 - 1),
 }

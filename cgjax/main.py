@@ -15,11 +15,13 @@ from ml_collections import config_flags
 from cgjax import configuration
 from cgjax.command import run_command
 from cgjax.errors import UserError
+from cgjax.evaluation.fidelity import check_features
 from cgjax.interrupt import handle_interrupts
 from cgjax.memory import keep_freed_memory
 from cgjax.pipeline import Pipeline
 from cgjax.processes import Processes, leave, start_processes
 from cgjax.run import Run, RunFolder, check_config, load_run, read_config, save_config, save_images
+from cgjax.transfer import check_targets
 
 MODES = ("run", "sample", "evaluate", "compare", "report")
 
@@ -80,9 +82,14 @@ def resolve_config(root: Path) -> dict[str, Any]:
 def open_run(processes: Processes) -> Run:
     """Open the run of the flags for writing: from --config, or with the folder's saved config."""
     root = workdir()
-    run = Run(root, processes.first(lambda: resolve_config(root)))
+    config = processes.first(lambda: resolve_config(root))
+    run = Run(root, config)
     for name in run.sampler_names:
         run.make_sampler(name)
+    compares = _MODE.value == "compare"
+    num = config["compare" if compares else "evaluate"]["num"]
+    check_features(config["evaluate"], num, run.bound)
+    check_targets(run)
 
     def write() -> None:
         root.mkdir(parents=True, exist_ok=True)
@@ -147,6 +154,8 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     columns = ["membership", "acceptance", "frechet", "frechet_verified", "frechet_floor"]
     columns += ["norm_ratio", "effective_rank"]
     lines = [f"{'sampler':<12}{'cluster':>8}" + "".join(f"{c:>18}" for c in columns)]
+    if "distance" in summary:
+        lines.insert(0, f"frechet: {summary['distance']}")
     for name, numbers in summary["samplers"].items():
         for c in range(summary["num_clusters"]):
             values = "".join(f"{numbers[column][c]:>18.3f}" for column in columns)

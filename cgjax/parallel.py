@@ -25,25 +25,31 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     return jax.make_mesh((num,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:num])
 
 
+def accelerator_mesh() -> Mesh | None:
+    """Return a mesh over all devices where there are several accelerators, else None.
+
+    The devices that a CPU may be divided into share its cores: nothing is gained by using them.
+    """
+    devices = jax.devices()
+    return data_mesh() if len(devices) > 1 and devices[0].platform != "cpu" else None
+
+
 def run_mesh(num_devices: int | None = None) -> Mesh | None:
     """Return the mesh a run works on, or None where it works on one device.
 
     Args:
-        num_devices: how many to use; None takes all devices of several processes and all
-            accelerators of one. The devices that a CPU may be divided into share its cores:
-            nothing is gained by using them, so they must be asked for.
+        num_devices: how many to use; None takes all devices of several processes, and all
+            accelerators of one.
 
     Raises:
         UserError: if there are not so many.
     """
-    devices = jax.devices()
     if num_devices is None:
-        is_many = jax.process_count() > 1 or devices[0].platform != "cpu"
-        return data_mesh() if is_many and len(devices) > 1 else None
+        return data_mesh() if jax.process_count() > 1 else accelerator_mesh()
     if jax.process_count() > 1:
         raise UserError("--devices is for one process; of several every device is used")
-    if not 1 <= num_devices <= len(devices):
-        raise UserError(f"--devices={num_devices}: expected 1 to {len(devices)}")
+    if not 1 <= num_devices <= jax.device_count():
+        raise UserError(f"--devices={num_devices}: expected 1 to {jax.device_count()}")
     return data_mesh(num_devices) if num_devices > 1 else None
 
 

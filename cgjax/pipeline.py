@@ -1,4 +1,4 @@
-"""The stages of a run, in order: encode, cluster, fit, sample, evaluate, report.
+"""The stages of a run: encode, cluster, fit, sample, evaluate, transfer to other classes, report.
 
 Each is skipped when it is done and nothing it depends on has changed. Random numbers come from the
 root seed by the stage's name, so a resumed run makes the same bytes as an uninterrupted one.
@@ -37,6 +37,7 @@ from cgjax.report.build import build_report
 from cgjax.run import Run, save_images
 from cgjax.samplers.training import epoch_on
 from cgjax.stages import Stages
+from cgjax.transfer import Transfer
 
 # What each stage depends on, besides the stages before it.
 DEPENDS = {
@@ -102,6 +103,10 @@ class Pipeline:
         for stage, names in DEPENDS.items():
             before = configuration.fingerprint(run.config, names, before)
             self.fingerprints[stage] = before
+        on = configuration.fingerprint(
+            run.config, ("transfer", "sample"), self.fingerprints["fit"]
+        )  # not on what is evaluated
+        self.transfer = Transfer(run, self.stages, self.metrics, on, interrupts.check)
 
     def run_all(self) -> None:
         """Run every stage that is not done.
@@ -110,7 +115,8 @@ class Pipeline:
             UserError: what a user can mend.
             Interrupted: asked to stop; what was done is kept.
         """
-        for stage in (self.cluster, self.fit, self.sample, self.evaluate, self.report):
+        stages = (self.cluster, self.fit, self.sample, self.evaluate, self.run_transfers)
+        for stage in (*stages, self.report):
             stage()
             self.interrupts.check()
 
@@ -121,6 +127,11 @@ class Pipeline:
         if self.processes.num > 1:
             data = self.run.folder.clusters.read_bytes() if self.processes.is_first else b""
             self.run.clusters = clusters.parse(self.processes.send(data), self.run.folder.clusters)
+
+    @_by_the_first
+    def run_transfers(self) -> None:
+        """Transfer the clusters to other classes; see `cgjax.transfer`."""
+        self.transfer.run_all()
 
     @_by_the_first
     def _is_clustered(self) -> bool:
@@ -379,13 +390,14 @@ class Pipeline:
                 progress = Progress("evaluate", 1 + len(run.sampler_names))
                 reference = fidelity.make_reference(run, key, **settings)
                 progress.update(1)
+                result["distance"] = fidelity.distance_name(reference.extractor)
+                result["samplers"] = {}
                 for i, name in enumerate(run.sampler_names):
                     self.interrupts.check("the evaluation begins anew next time")
-                    result[name] = fidelity.evaluate_sampler(
-                        run, name, reference, key, settings["num"]
-                    )
+                    numbers = fidelity.evaluate_sampler(run, name, reference, key, settings["num"])
+                    result["samplers"][name] = numbers
                     progress.update(2 + i)
-                    self.metrics.write(stage="evaluate", sampler=name, **result[name])
+                    self.metrics.write(stage="evaluate", sampler=name, **numbers)
         self.write_summary()
 
     def compare(self) -> str:
@@ -413,13 +425,16 @@ class Pipeline:
         summary = {
             **{k: found[k] for k in ("layer", "num_clusters", "shares", "inertia")},
             "stages": self.stages.costs(),
-            "samplers": measured or {},
+            **(measured or {"samplers": {}}),
         }
+        if transferred := self.transfer.results():
+            summary["transfer"] = transferred
         write_atomically(run.folder.summary, _json(summary))
 
     @_by_the_first
     def report(self) -> None:
         """Build the static page; cheap, so always made anew."""
+        self.write_summary()  # the page shows it
         with self.stages.run("report", self.fingerprints["report"]):
             build_report(self.run)
         self.write_summary()

@@ -57,7 +57,7 @@ def get_config() -> config_dict.ConfigDict:
     flow.fit = True
     flow.num_epochs = 60
     # Prior latents whose members are learnt from; those beyond latents.num are drawn and assigned.
-    flow.num_latents = 20_000
+    flow.num_latents = 40_000
     # Rows a step, all clusters together.
     flow.batch = 512
     # Width of the two hidden layers; unset takes 256, or 512 from 256 latent dimensions on.
@@ -65,7 +65,7 @@ def get_config() -> config_dict.ConfigDict:
     # Falls to zero along a half cosine.
     flow.learning_rate = 5e-3
     # Decay per step of the moving average of the parameters, with which samples are drawn.
-    flow.average = 0.995
+    flow.average = 0.999
     # Midpoint steps of sampling, two calls of a small network each.
     flow.num_steps = 2
     # Factor on the velocity: 1 is the cluster as it is, more overstates it.
@@ -178,7 +178,11 @@ def get_config() -> config_dict.ConfigDict:
     config.evaluate = config_dict.ConfigDict()
     # Samples per sampler and cluster, and held-out members per half.
     config.evaluate.num = 1000
-    # Principal components of the prior's images in which the Frechet distance is measured.
+    # The feature in which distances are measured: "pca_pixels" (principal components of the prior's
+    # images), "random_cnn", "layer:NAME" (components of a layer of the generator), or
+    # "inception:FILE", the only one whose Frechet distance is an FID.
+    config.evaluate.features = "pca_pixels"
+    # How many principal components.
     config.evaluate.components = 48
     # Images of the prior that those components are fitted to.
     config.evaluate.prior_images = 2000
@@ -205,6 +209,17 @@ def get_config() -> config_dict.ConfigDict:
     compare.alphas = (1.0, 1.5, 2.0, 3.0)
     compare.ganspace_latents = 10_000
 
+    # Cross-class transfer of a conditional generator's clusters and samplers; needs the class they
+    # are learnt on in generator.condition.
+    transfer = config.transfer = config_dict.ConfigDict()
+    # Ids or names of the classes to try them on: --config.transfer.conditions=beagle,wood_rabbit,
+    # =207,331, or "=('sea lion', 331)" where a name has a space instead of an underscore.
+    transfer.conditions = ()
+    # Latents a sampler and cluster that are scored.
+    transfer.num = 500
+    # Latents a cluster in figures/transfer.png.
+    transfer.columns = 4
+
     # Epochs between two checkpoints.
     config.checkpoint_epochs = 50
     return config
@@ -228,6 +243,7 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.compare.margins = (0.0, 0.5)
     config.compare.ganspace_latents = 256
     config.evaluate.prior_images = 256
+    config.transfer.num = 32
     config.checkpoint_epochs = 2
     return config
 

@@ -17,6 +17,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = common.get_config()
     config.sample.sampler = "flow"
     config.compare.judge = "face_mesh"
+    config.compare.margins = (0.0, 0.3, 0.6, 0.7, 0.8)
     for name in TRAINED:
         config.samplers[name].fit = True
     # A quarter of the recommendation's 400: both are done learning by then (docs/results.md).

@@ -30,9 +30,17 @@ from cgjax.directions.sefa import fit_sefa
 from cgjax.errors import UserError
 from cgjax.evaluation import fidelity
 from cgjax.evaluation.compare_figure import plot
-from cgjax.evaluation.distances import frechet, frechet_floor, wasserstein1
-from cgjax.evaluation.diversity import norm_ratio, participation_ratio
-from cgjax.evaluation.intervals import judged_accuracy, wilson_interval
+from cgjax.evaluation.distances import (
+    kid,
+    precision_recall_density_coverage,
+    wasserstein1,
+)
+from cgjax.evaluation.diversity import (
+    mean_pairwise_distance,
+    norm_ratio,
+    participation_ratio,
+)
+from cgjax.evaluation.intervals import bootstrap_interval, judged_accuracy, wilson_interval
 from cgjax.evaluation.judges import Judge, load_judge
 from cgjax.files import write_atomically
 from cgjax.randomness import named_key
@@ -58,11 +66,22 @@ COLUMNS = (
     "strict_low",
     "strict_high",
     "w1",
+    "w1_low",
+    "w1_high",
+    "feature",
     "frechet",
+    "frechet_low",
+    "frechet_high",
     "frechet_floor",
     "ratio",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
     "norm_ratio",
     "effective_rank",
+    "mean_distance",
     "acceptance",
     "sampling_ms",
     "image_ms",
@@ -190,12 +209,9 @@ class Comparison:
             num=self.num,
             components=evaluate["components"],
             prior_images=evaluate["prior_images"],
+            features=evaluate["features"],
         )
-        self.few = self.num <= evaluate["components"]
-        self.floors = [
-            frechet_floor(rows, num_splits=8, allow_few_rows=self.few)
-            for rows in self.reference.features
-        ]
+        self.floors = [self.reference.floor(c) for c in range(run.clusters.num)]
         self.judged: list[np.ndarray] = []
         if self.attribute is not None:
             for latents in self.reference.latents:
@@ -319,9 +335,13 @@ class Comparison:
         imaging = time.perf_counter() - started
         inside = int(run.are_members(latents, c).sum())
         low, high = wilson_interval(inside, num)
-        members = self.reference.latents[c][:num]
-        held_out, _ = self.reference.halves(c)
-        distance = frechet(self.reference.pca.project(images), held_out, allow_few_rows=self.few)
+        members, (held_out, _) = self.reference.latents[c][:num], self.reference.halves(c)
+        extractor = self.reference.extractor
+        features = extractor(latents if extractor.input == "latents" else images)
+        # The members' own line is the second half of the reference: compared with the first alone.
+        against = self.reference.halves(c)[: 1 if method.name == "members" else 2]
+        distance, interval = fidelity.distance_to(features, *against)
+        manifold = precision_recall_density_coverage(held_out, features)
         row: Row = {
             "method": method.name,
             "setting": method.setting,
@@ -329,11 +349,17 @@ class Comparison:
             "membership": inside / num,
             "membership_low": low,
             "membership_high": high,
+            "feature": extractor.name,
             "frechet": distance,
+            "frechet_low": interval.low,
+            "frechet_high": interval.high,
             "frechet_floor": self.floors[c],
             "ratio": distance / self.floors[c],
+            "kid": kid(features, held_out).mean,
+            **manifold._asdict(),
             "norm_ratio": norm_ratio(latents, members),
             "effective_rank": participation_ratio(latents) / participation_ratio(members),
+            "mean_distance": mean_pairwise_distance(features) / mean_pairwise_distance(held_out),
             "acceptance": acceptance,
             "sampling_ms": None if method.name == "members" else 1e3 * sampling,
             "image_ms": 1e3 * imaging / num,
@@ -349,6 +375,16 @@ class Comparison:
         judged = judged_accuracy(values, lambda found: attribute.is_right(found, sign))
         seen = values[~np.isnan(values)]
         side = f"{attribute.name} {'>=' if sign > 0 else '<='} "
+        w1: Row = {}
+        if len(seen):
+            spread = bootstrap_interval(
+                wasserstein1, seen, self.judged[c], num_resamples=200, method="normal"
+            )
+            w1 = {
+                "w1": wasserstein1(seen, self.judged[c]),
+                "w1_low": spread.low,
+                "w1_high": spread.high,
+            }
         return {
             "judge": attribute.judge.name,
             "attribute": side + f"{attribute.centre + sign * attribute.threshold:g}",
@@ -359,7 +395,7 @@ class Comparison:
             "strict": judged.strict,
             "strict_low": judged.strict_interval.low,
             "strict_high": judged.strict_interval.high,
-            "w1": wasserstein1(seen, self.judged[c]) if len(seen) else None,
+            **w1,
         }
 
 
@@ -385,6 +421,8 @@ TEXT = (
     ("w1", "W1", ".2f"),
     ("frechet", "Frechet", ".1f"),
     ("ratio", "/floor", ".2f"),
+    ("recall", "recall", ".3f"),
+    ("coverage", "cover", ".3f"),
     ("norm_ratio", "norm", ".2f"),
     ("effective_rank", "rank", ".2f"),
     ("sampling_ms", "ms", ".3f"),

@@ -7,64 +7,167 @@ with its floor, the distance between two halves of the true members of the same 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float, PRNGKeyArray
 
+from cgjax.errors import UserError
 from cgjax.evaluation.distances import frechet, frechet_floor
 from cgjax.evaluation.diversity import participation_ratio
-from cgjax.evaluation.features import PCA, fit_pca
-from cgjax.evaluation.intervals import wilson_interval
+from cgjax.evaluation.features import (
+    FeatureExtractor,
+    GeneratorLayer,
+    InceptionPool3,
+    Pixels,
+    Projected,
+    RandomCnn,
+)
+from cgjax.evaluation.intervals import Interval, bootstrap_interval, wilson_interval
+from cgjax.generators.base import layer_index
+from cgjax.generators.bound import BoundGenerator
 from cgjax.randomness import named_key
 from cgjax.run import FittedSampler, Run
 from cgjax.samplers.registry import make_sampler
 from cgjax.samplers.verify import draw_verified
+
+INCEPTION_DIM = 2048
+
+# Resamples of an interval, and where each takes a second.
+RESAMPLES, FEW_RESAMPLES = 100, 10
+
+
+def check_features(settings: Mapping[str, Any], num: int, bound: BoundGenerator) -> None:
+    """Check the feature that distances are to be measured in, before any work.
+
+    Args:
+        settings: `config.evaluate`.
+        num: samples and members that will be compared.
+        bound: the generator.
+
+    Raises:
+        UserError: an unknown feature, a layer or file that is not there, too few samples for an
+            FID.
+    """
+    kind, _, what = settings["features"].partition(":")
+    if kind == "layer" and what:
+        layer_index(bound.gen.layers, what)
+    elif kind == "inception" and what:
+        if not Path(what).is_file():
+            raise UserError(f"--config.evaluate.features={settings['features']}: no file {what}")
+        if num < INCEPTION_DIM:
+            raise UserError(
+                f"an FID of {num} images has a singular covariance; raise --config.evaluate.num "
+                f"and --config.compare.num to at least {INCEPTION_DIM}"
+            )
+    elif kind not in ("pca_pixels", "random_cnn") or what:
+        raise UserError(
+            f"--config.evaluate.features={settings['features']}: expected pca_pixels, random_cnn, "
+            "layer:NAME or inception:FILE"
+        )
+
+
+def make_extractor(
+    name: str, bound: BoundGenerator, prior: Float[np.ndarray, "n d"], components: int
+) -> FeatureExtractor:
+    """Build the feature that distances are measured in.
+
+    Args:
+        name: "pca_pixels", "random_cnn", "layer:NAME" or "inception:FILE".
+        bound: the generator.
+        prior: latents of the prior, whose images or activations the components are fitted to.
+        components: how many, for "pca_pixels" and "layer:NAME".
+    """
+    kind, _, what = name.partition(":")
+    if kind == "inception":
+        return InceptionPool3(what)
+    if kind == "random_cnn":
+        return RandomCnn()
+    if kind == "layer":
+        layer = bound.gen.layers[layer_index(bound.gen.layers, what)]
+        activations = GeneratorLayer(bound.gen, layer, batch_size=bound.batch, **bound.keywords)
+        return Projected.fit(activations, prior, components)
+    return Projected.fit(Pixels(), bound.images(prior), components)
+
+
+def distance_name(extractor: FeatureExtractor) -> str:
+    """Return what a Frechet distance in a feature may be called."""
+    inception = extractor.name == InceptionPool3.name
+    return "FID" if inception else f"Frechet distance in {extractor.name}"
 
 
 class Reference(NamedTuple):
     """What samples of every cluster are compared with.
 
     Attributes:
-        pca: principal components of the prior's images.
-        features: for each cluster, (2 * num, components) coordinates of held-out members' images.
+        extractor: the feature that distances are measured in.
+        features: for each cluster, (2 * num, f) features of held-out members.
         latents: for each cluster, (2 * num, d) their latents.
     """
 
-    pca: PCA
-    features: list[Float[np.ndarray, "m p"]]
+    extractor: FeatureExtractor
+    features: list[Float[np.ndarray, "m f"]]
     latents: list[Float[np.ndarray, "m d"]]
 
     def halves(self, cluster: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the coordinates of a cluster's members in two halves."""
+        """Return the features of a cluster's members in two halves."""
         rows = self.features[cluster]
         return rows[: len(rows) // 2], rows[len(rows) // 2 :]
 
+    def floor(self, cluster: int) -> float:
+        """Return the distance between two sets of members, the mean over random splits."""
+        # One split knows it to some 15% only.
+        return frechet_floor(self.features[cluster], num_splits=8, allow_few_rows=True)
 
-def image_features(run: Run, pca: PCA, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n p"]:
-    """Generate images and project them, in blocks, so that memory does not grow with n."""
+
+def distance_to(
+    features: Float[np.ndarray, "n f"], *members: Float[np.ndarray, "m f"]
+) -> tuple[float, Interval]:
+    """Return the Frechet distance to sets of members, the mean over them, and its 95% interval.
+
+    The interval comes from resampling the samples and every set.
+    """
+
+    def distance(features: np.ndarray, *members: np.ndarray) -> float:
+        return sum(frechet(features, m, allow_few_rows=True) for m in members) / len(members)
+
+    num = RESAMPLES if features.shape[1] <= 512 else FEW_RESAMPLES
+    interval = bootstrap_interval(distance, features, *members, num_resamples=num, method="normal")
+    return distance(features, *members), interval
+
+
+def extract(
+    run: Run, extractor: FeatureExtractor, z: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, "n f"]:
+    """Return the features of latents or of their images, in blocks: memory does not grow with n."""
     step = max(run.bound.batch, 512)
-    parts = [pca.project(run.bound.images(z[i : i + step])) for i in range(0, len(z), step)]
-    return np.concatenate(parts)
+    blocks = (z[i : i + step] for i in range(0, len(z), step))
+    if extractor.input == "latents":
+        return np.concatenate([extractor(block) for block in blocks])
+    return np.concatenate([extractor(run.bound.images(block)) for block in blocks])
 
 
 def make_reference(
-    run: Run, key: PRNGKeyArray, *, num: int, components: int, prior_images: int
+    run: Run, key: PRNGKeyArray, *, num: int, components: int, prior_images: int, features: str
 ) -> Reference:
-    """Draw held-out members of every cluster and fit the features they are compared in.
+    """Draw held-out members of every cluster and prepare the feature they are compared in.
 
     Args:
         run: with its clusters.
         key: a typed key; other than the one the clustered latents came from.
         num: half of the members drawn per cluster.
-        components: principal components of the prior's images.
-        prior_images: how many images the components are fitted to.
+        components: as in `make_extractor`.
+        prior_images: how many draws of the prior those components are fitted to.
+        features: as in `make_extractor`.
 
     Returns:
         The reference; the same key gives the same one.
     """
     prior = run.bound.sample_latents(named_key(key, "prior"), prior_images)
-    pca = fit_pca(run.bound.images(np.asarray(prior)), components)
+    extractor = make_extractor(features, run.bound, np.asarray(prior), components)
     sampler = make_sampler("rejection", {}, prior=run.bound.sample_latents)
     exact = FittedSampler(sampler, {}, None)
     latents = []
@@ -78,7 +181,13 @@ def make_reference(
             max_draws=run.config["sample"]["max_draws"],
         )
         latents.append(draw.latents)
-    return Reference(pca, [image_features(run, pca, z) for z in latents], latents)
+    rows = [extract(run, extractor, z) for z in latents]
+    if num <= rows[0].shape[1]:
+        logging.warning(
+            "%d samples in %d features: the distances mean little; raise --config.evaluate.num",
+            *(num, rows[0].shape[1]),
+        )
+    return Reference(extractor, rows, latents)
 
 
 def evaluate_sampler(
@@ -97,8 +206,8 @@ def evaluate_sampler(
         One entry a cluster: "membership" of unverified samples with its 95% Wilson interval,
         "acceptance" of the check, "norm_ratio" of the raw proposals' mean length to the members',
         "effective_rank" of the raw proposals' covariance as a ratio to the members', "frechet" of
-        unverified samples (of the only kind there is for a sampler that is always verified),
-        "frechet_verified", and "frechet_floor".
+        unverified samples (of the only kind there is for a sampler that is always verified) with
+        its bootstrap interval, "frechet_verified", and "frechet_floor".
     """
     result: dict[str, list[Any]] = {}
 
@@ -106,26 +215,26 @@ def evaluate_sampler(
         result.setdefault(field, []).append(value)
 
     fitted = run.fitted(name)
-    few = num <= len(reference.pca.components)
     for c in range(run.clusters.num):
-        held_out, _ = reference.halves(c)
         key_c = named_key(key, name, c)
         verified, draw = run.draw(key_c, c, num, sampler=name)
         assert draw is not None
         put("acceptance", draw.acceptance)
-        features = image_features(run, reference.pca, verified)
-        put("frechet_verified", frechet(features, held_out, allow_few_rows=few))
+        features = extract(run, reference.extractor, verified)
+        put("frechet_verified", distance_to(features, *reference.halves(c))[0])
         if fitted.sampler.always_verified:
             # Its proposals are the prior's, no samples of the cluster.
             plain = raw = verified
-            put("frechet", result["frechet_verified"][c])
         else:
             plain, _ = run.draw(key_c, c, num, sampler=name, verify=False)
             raw, _ = run.draw(key_c, c, num, sampler=name, verify=False, rescaled=False)
             # The same key: verified samples are the plain ones that passed, and some more, so most
             # images are there already.
-            features = _look_up(plain, verified, features, run, reference.pca)
-            put("frechet", frechet(features, held_out, allow_few_rows=few))
+            features = _look_up(plain, verified, features, run, reference.extractor)
+        distance, interval = distance_to(features, *reference.halves(c))
+        put("frechet", distance)
+        put("frechet_interval", list(interval))
+        put("frechet_floor", reference.floor(c))
         inside = int(run.are_members(plain, c).sum())
         put("membership", inside / len(plain))
         put("membership_interval", list(wilson_interval(inside, len(plain))))
@@ -134,19 +243,20 @@ def evaluate_sampler(
         put("norm_ratio", float(lengths[0] / lengths[1]))
         ranks = [participation_ratio(z) for z in (raw, members[: len(raw)])]
         put("effective_rank", float(ranks[0] / ranks[1]))
-        # One split knows the floor to some 15% only.
-        floor = frechet_floor(reference.features[c], num_splits=8, allow_few_rows=few)
-        put("frechet_floor", floor)
     return result
 
 
 def _look_up(
-    wanted: np.ndarray, known: np.ndarray, features: np.ndarray, run: Run, pca: PCA
-) -> Float[np.ndarray, "n p"]:
-    """Return the image features of latents, generating only those that are not known yet."""
+    wanted: np.ndarray,
+    known: np.ndarray,
+    features: np.ndarray,
+    run: Run,
+    extractor: FeatureExtractor,
+) -> Float[np.ndarray, "n f"]:
+    """Return the features of latents, generating only those that are not known yet."""
     rows = {z.tobytes(): y for z, y in zip(known, features, strict=True)}
     missing = [z for z in wanted if z.tobytes() not in rows]
     if missing:
-        new = image_features(run, pca, np.stack(missing))
+        new = extract(run, extractor, np.stack(missing))
         rows |= {z.tobytes(): y for z, y in zip(missing, new, strict=True)}
     return np.stack([rows[z.tobytes()] for z in wanted])

@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.optimize import linear_sum_assignment
 
 from cgjax.errors import UserError
 from cgjax.evaluation.intervals import Interval, wilson_interval
-from cgjax.figures import contact_sheet
+from cgjax.figures import GAP, TEXT, contact_sheet
+
+FRAME = GAP  # drawn where there is no picture
 
 
 class TransferScore(NamedTuple):
@@ -111,10 +113,10 @@ def transfer_figure(
     class_names: Sequence[str],
     cluster_names: Sequence[str],
 ) -> Image.Image:
-    """Lay out transfers as the paper's Figure 6: clusters below each other, classes side by side.
+    """Lay out transfers as the paper's Figure 6: a row a class, the clusters side by side.
 
-    The first class is the one that the clusters were learnt on. A row holds one cluster; each of
-    its images of the source class is followed by the same latents' images of the other classes.
+    The first row, framed in red, is the class that the clusters were learnt on. A column is one
+    latent, the same in every row.
 
     Args:
         images: for each class, for each cluster, a batch of images in [-1, 1], of the same latents
@@ -125,11 +127,20 @@ def transfer_figure(
     Returns:
         The picture.
     """
-    rows = []
-    columns = [f"{name}" for name in class_names]
-    num = min(len(batch) for of_class in images for batch in of_class)
-    for c in range(len(cluster_names)):
-        # Latent by latent, all classes of one latent beside each other.
-        row = [images[b][c][i] for i in range(num) for b in range(len(class_names))]
-        rows.append(np.stack(row))
-    return contact_sheet(rows, list(cluster_names), columns * num)
+    blank = [""] * len(class_names)
+    sheets = [
+        contact_sheet([of_class[c] for of_class in images], blank if c else class_names, [name])
+        for c, name in enumerate(cluster_names)
+    ]
+    width, height = sum(s.width for s in sheets) + FRAME, sheets[0].height + FRAME
+    picture = Image.new("RGB", (width, height), "white")
+    left = 0
+    for sheet in sheets:
+        picture.paste(sheet, (left, 0))
+        left += sheet.width
+    header = TEXT + 9
+    row = (sheets[0].height - header) // len(class_names)
+    first = sheets[0].width - len(images[0][0]) * row  # what is left of it are the classes' names
+    frame = (first - FRAME, header - FRAME, width - 1, header + row - 1)
+    ImageDraw.Draw(picture).rectangle(frame, outline="red", width=FRAME)
+    return picture

@@ -28,6 +28,11 @@ class BoundGenerator:
         self.keywords = {k: v for k, v in keywords.items() if v is not None}
         self.batch = batch
 
+    def with_condition(self, condition: Any) -> BoundGenerator:
+        """Return the same generator and layer for another class."""
+        keywords = {**self.keywords, "condition": condition}
+        return BoundGenerator(self.gen, self.layer, keywords, self.batch)
+
     @property
     def normalizes_latent(self) -> bool:
         """Whether only a latent's direction matters to the generator."""

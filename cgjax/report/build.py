@@ -17,6 +17,10 @@ FIGURES = (
     ("clusters.png", "Verified samples of the default sampler, one row a cluster."),
     ("means.png", "The mean of the members' images, and the image of the mean feature."),
     ("pca.png", "The first two principal components of the features and of the latents."),
+    (
+        "transfer.png",
+        "The same latents in other classes: first the class of the clusters, framed.",
+    ),
 )
 
 
@@ -49,7 +53,6 @@ def build_report(run: Run) -> Path:
         pictures=pictures,
         config=json.dumps(run.config, indent=1),
         num=run.config["evaluate"]["num"],
-        components=run.config["evaluate"]["components"],
         default=run.config["sample"]["sampler"],
     )
     run.folder.report.mkdir(parents=True, exist_ok=True)

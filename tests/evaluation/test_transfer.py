@@ -56,11 +56,21 @@ def test_wrong_input_is_refused(asked, own):
         transfer_score(np.array(asked, int), np.array(own, int), 2)
 
 
-def test_the_figure_puts_the_classes_of_a_latent_side_by_side():
-    # Every class has a grey value of its own, every cluster a row.
-    images = [[np.full((2, 8, 8, 3), v, np.float32) for _ in range(2)] for v in (-1.0, 0.0, 1.0)]
+def test_the_figure_has_a_row_a_class_and_a_frame_around_the_source():
+    # Every class has a grey value of its own.
+    greys = (-1.0, 0.0, 0.5)
+    images = [[np.full((2, 8, 8, 3), v, np.float32) for _ in range(2)] for v in greys]
     sheet = np.asarray(transfer_figure(images, ["a", "b", "c"], ["left", "right"]))
-    row = sheet[sheet.shape[0] // 4]
-    values = [v for v in row[:, 0].tolist() if v in (0, 128)]
-    first, last = values.index(0), len(values) - 1 - values[::-1].index(128)
-    assert first < values.index(128) < last
+    size = 128
+    column = sheet[:, -size // 2].tolist()
+    for grey in (0, 128, 191):
+        assert column.count([grey] * 3) == size
+    order = [column.index([grey] * 3) for grey in (0, 128, 191)]
+    assert order == sorted(order)
+    # Two latents of two clusters in every row.
+    for start in order:
+        assert (sheet[start + size // 2] == sheet[start + size // 2, -size // 2]).all(
+            axis=1
+        ).sum() == 4 * size
+    red = (sheet == [255, 0, 0]).all(axis=2).nonzero()[0]
+    assert red.min() < order[0] < red.max() < order[1]

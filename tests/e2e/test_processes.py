@@ -1,0 +1,170 @@
+"""Several real processes on this machine: they end where one does, together, or not at all."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import cgjax as library
+from tests.e2e.command import ROOT, cgjax, environment
+
+ARGUMENTS = (
+    "--config=configs/tiny.py:quick",
+    "--config.latents.num=333",  # divides by nothing
+    "--config.sample.num=2",
+    "--config.evaluate.num=16",
+    "--config.evaluate.components=4",
+    "--config.evaluate.prior_images=32",
+)
+
+
+def launch(workdir: Path, num: int = 2) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "launch/local.py",
+            f"--processes={num}",
+            "--",
+            *ARGUMENTS,
+            f"--workdir={workdir}",
+        ],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    done = cgjax(*ARGUMENTS, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def untrained(finished: Path, workdir: Path) -> Path:
+    """A copy of a run that has its clusters and no sampler yet."""
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    (workdir / "metrics.jsonl").unlink()
+    for stage in ("fit", "sample", "evaluate", "report"):
+        (workdir / "stages" / f"{stage}.json").unlink()
+    return workdir
+
+
+def wait_for_training(workdir: Path, process: subprocess.Popen[str]) -> None:
+    metrics = workdir / "metrics.jsonl"
+    while process.poll() is None:
+        if metrics.is_file() and '"stage": "fit"' in metrics.read_text():
+            return
+        time.sleep(0.02)
+    pytest.fail(f"ended before it trained: {process.communicate()[1]}")
+
+
+def process_of(launcher: subprocess.Popen[str], index: int) -> int:
+    """The process id of one of the launcher's processes."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if int(parent) == launcher.pid and f"CGJAX_PROCESS={index}".encode() in variables:
+                return int(folder.name)
+    raise AssertionError(f"no process {index}")
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """The same labels, and everything else within the rounding of sums in another order."""
+    a, b = (library.load_run(path) for path in (found, expected))
+    for field in ("labels", "shares", "latents"):
+        np.testing.assert_array_equal(getattr(a.clusters, field), getattr(b.clusters, field))
+    for field in ("centroids", "margins"):
+        np.testing.assert_allclose(
+            getattr(a.clusters, field), getattr(b.clusters, field), rtol=1e-5, atol=1e-6
+        )
+    for name in ("imle", "flow"):
+        states = [jax.tree.leaves(run.fitted(name).state) for run in (a, b)]
+        for x, y in zip(*states, strict=True):
+            # Adam divides by the root of tiny moments, which magnifies the rounding of near-zero
+            # gradients to a small part of a step of 1e-3: as in tests/samplers/test_devices.py.
+            np.testing.assert_allclose(x, y, atol=1e-4)
+    names = [
+        sorted(str(p.relative_to(path)) for p in path.rglob("*.*") if "checkpoints" not in p.parts)
+        for path in (found, expected)
+    ]
+    assert names[0] == names[1]
+
+
+def test_two_processes_end_where_one_does(one, tmp_path):
+    process = launch(tmp_path / "run")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "process 0 of 2" in err
+    assert err.count("encode: started") == 1
+    assert out.count("report: ") == 1
+    assert_same_run(tmp_path / "run", one)
+
+
+def test_killing_one_of_two_ends_the_other_in_time_and_one_process_takes_over(one, tmp_path):
+    workdir = untrained(one, tmp_path / "run")
+    process = launch(workdir)
+    wait_for_training(workdir, process)
+    os.kill(process_of(process, 1), signal.SIGKILL)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 60
+    assert process.returncode == 1
+    assert "error: process 1 was killed by SIGKILL and the others were ended" in err
+    assert "fit: started" in err
+    assert "sample: started" not in err
+    done = cgjax(*ARGUMENTS, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert "encode: started" not in done.stderr
+    assert_same_run(workdir, one)
+
+
+def test_sigterm_to_the_launcher_saves_at_the_same_epoch_everywhere_and_exits_130(one, tmp_path):
+    workdir = untrained(one, tmp_path / "run")
+    process = launch(workdir)
+    wait_for_training(workdir, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "is saved at epoch" in err
+    assert "encode: started" not in err
+    assert list((workdir / "checkpoints").glob("*/*.json"))
+
+
+def test_a_users_mistake_is_the_same_one_line_as_in_one_process(tmp_path):
+    process = launch(tmp_path)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == [
+        f"error: --workdir={tmp_path} exists and is no run of ours; name another folder"
+    ]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--processes=0"], ["--processes=many"]])
+def test_a_launcher_without_a_number_of_processes_says_so_in_one_line(arguments):
+    done = subprocess.run(
+        [sys.executable, "launch/local.py", *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "processes" in done.stderr

@@ -1,0 +1,72 @@
+"""Distances to the true members: in which feature, called what, and how certain."""
+
+import jax
+import numpy as np
+import pytest
+
+from cgjax import configuration
+from cgjax.errors import UserError
+from cgjax.evaluation import fidelity
+from cgjax.generators.bound import BoundGenerator
+from cgjax.generators.registry import load_generator
+from configs import common, tiny
+
+
+@pytest.fixture(scope="module")
+def bound() -> BoundGenerator:
+    return BoundGenerator(load_generator(tiny.get_config().generator.name), "layer1", {}, 32)
+
+
+def settings(features: str) -> dict:
+    return {**configuration.to_plain(common.get_config())["evaluate"], "features": features}
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ("fid", "expected pca_pixels, random_cnn, layer:NAME or inception:FILE"),
+        ("random_cnn:3", "expected pca_pixels"),
+        ("layer:layer9", "try --config.layer=layer"),
+        ("inception:nowhere.safetensors", "no file nowhere.safetensors"),
+    ],
+)
+def test_a_feature_that_cannot_be_had_is_refused_before_any_work(features, message, bound):
+    with pytest.raises(UserError, match=message):
+        fidelity.check_features(settings(features), 5000, bound)
+
+
+def test_an_fid_of_fewer_images_than_features_is_refused(tmp_path, bound):
+    path = tmp_path / "inception.safetensors"
+    path.touch()
+    with pytest.raises(UserError, match=r"evaluate\.num .* at least 2048"):
+        fidelity.check_features(settings(f"inception:{path}"), 1000, bound)
+    fidelity.check_features(settings(f"inception:{path}"), 2048, bound)
+
+
+@pytest.mark.parametrize(
+    ("features", "name", "dim"),
+    [
+        ("pca_pixels", "Frechet distance in pca3_pixels", 3),
+        ("layer:layer1", "Frechet distance in pca3_generator_layer1", 3),
+        ("random_cnn", "Frechet distance in random_cnn", 416),
+    ],
+)
+def test_a_distance_names_its_feature_and_is_no_fid(features, name, dim, bound):
+    fidelity.check_features(settings(features), 64, bound)
+    prior = np.asarray(bound.sample_latents(jax.random.key(0), 40))
+    extractor = fidelity.make_extractor(features, bound, prior, 3)
+    assert fidelity.distance_name(extractor) == name
+    batch = prior if extractor.input == "latents" else bound.images(prior)
+    assert extractor(batch).shape == (40, dim)
+
+
+def test_the_interval_covers_the_distance_and_narrows_with_more_samples():
+    rng = np.random.default_rng(0)
+    widths = []
+    for num in (100, 1600):
+        a, b, c = (rng.normal(size=(num, 3)).astype(np.float32) for _ in range(3))
+        distance, interval = fidelity.distance_to(a + 1.0, b, c)
+        assert interval.low < distance < interval.high
+        assert interval.low < 3.0 < interval.high  # three coordinates, each shifted by 1
+        widths.append(interval.high - interval.low)
+    assert widths[1] < 0.5 * widths[0]

@@ -56,6 +56,7 @@ SAMPLER_RANGES: dict[str, tuple[float, float | None]] = {
     "average": (0, 1),
     "num_steps": (1, None),
     "guidance": (0, None),
+    "distilled": (0, 1),
     "num_components": (1, None),
     "critic_dim": (1, None),
     "encoder_dim": (1, None),

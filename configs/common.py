@@ -73,6 +73,17 @@ def get_config() -> config_dict.ConfigDict:
     # As imle.output below.
     flow.output = "raw"
 
+    # The flow distilled into one call of the network; settings as above.
+    one_step = config.samplers.flow_one_step = config_dict.ConfigDict(
+        flow.copy_and_resolve_references()
+    )
+    one_step.fit = False
+    one_step.num_epochs = 100
+    # Midpoint steps in which the flow is followed to learn where it leads.
+    one_step.num_steps = 4
+    # Share of the epochs, the last ones, in which the one step is learnt.
+    one_step.distilled = 0.4
+
     # The published sampler, with the paper's settings where it states them and GLANN's elsewhere.
     imle = config.samplers.imle = config_dict.ConfigDict()
     imle.fit = True
@@ -232,6 +243,8 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.samplers.imle.num_epochs = 4
     config.samplers.flow.num_epochs = 4
     config.samplers.flow.num_latents = 1024
+    config.samplers.flow_one_step.num_epochs = 4
+    config.samplers.flow_one_step.num_latents = 1024
     for name in ("imle_residual", "imle_adaptive", "imle_rs", "gan", "vae", "mixture"):
         config.samplers[name].num_epochs = 4
     config.sample.num = 4

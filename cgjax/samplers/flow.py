@@ -41,7 +41,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.parallel import all_sum
 from cgjax.samplers.base import Members
-from cgjax.samplers.training import WholeEpoch, my_rows
+from cgjax.samplers.training import WholeEpoch, my_rows, update
 
 MAX_MARGIN = 0.95
 TIME_FREQUENCIES = 4
@@ -304,18 +304,31 @@ def epoch_(
 
         found = jax.grad(mean_loss, has_aux=True)(state.params)
         gradient, losses = jax.tree.map(lambda x: all_sum(x, axis_name), found)
-        done = (epoch * num_steps + step.astype(jnp.float32)) / total
-        rate = sampler.learning_rate * 0.5 * (1.0 + jnp.cos(math.pi * jnp.minimum(done, 1.0)))
-        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
-            update, optimizer = sampler.optimizer.update(gradient, state.optimizer)
-        params = optax.apply_updates(state.params, jax.tree.map(lambda u: -rate * u, update))
-        # The average forgets its start: early on it follows the parameters more closely.
-        decay = jnp.minimum(sampler.average, 1.0 - 1.0 / (1.0 + done * total))
-        average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, params)
-        return FlowState(params, average, optimizer), losses
+        done = epoch * num_steps + step.astype(jnp.float32)
+        return descend(state, gradient, done, total, sampler), losses
 
     state, losses = jax.lax.scan(body, state, jnp.arange(num_steps))
     return state, {"loss": jnp.mean(losses, axis=0)}
+
+
+def descend(
+    state: FlowState, gradient: Any, done: Float[Array, ""], total: float, sampler: Flow
+) -> FlowState:
+    """Take one step of Adam, the rate falling along a half cosine, and move the average.
+
+    Args:
+        state: before the step.
+        gradient: of the loss in `state.params`.
+        done: steps taken before this one.
+        total: steps in all.
+        sampler: the hyper-parameters.
+    """
+    rate = sampler.learning_rate * 0.5 * (1.0 + jnp.cos(math.pi * jnp.minimum(done / total, 1.0)))
+    params, moments = update(sampler.optimizer, gradient, state.optimizer, state.params, rate)
+    # The average forgets its start: early on it follows the parameters more closely.
+    decay = jnp.minimum(sampler.average, 1.0 - 1.0 / (1.0 + done))
+    average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, params)
+    return FlowState(params, average, moments)
 
 
 _epoch = jax.jit(

@@ -8,6 +8,7 @@ from typing import Any
 
 from cgjax.samplers.base import Sampler
 from cgjax.samplers.flow import Flow
+from cgjax.samplers.flow_one_step import OneStepFlow
 from cgjax.samplers.gan import Gan
 from cgjax.samplers.gaussian import Gaussian, Mixture
 from cgjax.samplers.imle import Imle
@@ -18,6 +19,7 @@ from cgjax.samplers.vae import Vae
 SAMPLERS: dict[str, Any] = {
     "rejection": Rejection,
     "flow": Flow,
+    "flow_one_step": OneStepFlow,
     "imle": Imle,
     "imle_residual": ModernImle,
     "imle_adaptive": ModernImle,

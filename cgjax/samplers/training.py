@@ -166,7 +166,11 @@ def dense(params: list[dict[str, Array]], x: Float[Array, "n i"]) -> Float[Array
 
 
 def update(
-    adam: optax.GradientTransformation, gradient: Any, moments: Any, params: Any, rate: float
+    adam: optax.GradientTransformation,
+    gradient: Any,
+    moments: Any,
+    params: Any,
+    rate: float | Array,
 ) -> tuple[Any, Any]:
     """Take one step down the gradient; returns parameters and moments."""
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power

@@ -1,0 +1,176 @@
+"""The flow distilled into one step: a latent for the price of a single call of a small network.
+
+First the flow v is trained as in `flow`; then a network s of the same form learns where it leads,
+
+    mean || e + s(e, c, q) - z(e, c, q) ||^2,        z: the flow followed from e in many steps,
+
+and sampling is z = e + s(e, c, q). The flow maps every code to one latent, so that unlike a mapping
+fitted to matched pairs nothing is averaged away here: what is left out is what s cannot represent.
+
+Symbols as in `flow`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.parallel import all_sum
+from cgjax.samplers.base import Members
+from cgjax.samplers.flow import (
+    MAX_MARGIN,
+    Flow,
+    FlowState,
+    carry,
+    descend,
+    draw_noise,
+    draw_rows,
+    velocity,
+)
+from cgjax.samplers.flow import epoch_ as flow_epoch_
+from cgjax.samplers.training import WholeEpoch, my_rows
+
+
+class OneStepState(NamedTuple):
+    """The flow, and the network that takes its place."""
+
+    flow: FlowState
+    student: FlowState
+
+
+@dataclasses.dataclass(frozen=True)
+class OneStepFlow(Flow):
+    """The distilled flow; hyper-parameters as `Flow`'s, and one more.
+
+    Attributes:
+        num_steps: midpoint steps in which the flow is followed to learn where it leads.
+        distilled: share of the epochs, the last ones, in which the one step is learnt.
+    """
+
+    num_steps: int = 4
+    distilled: float = 0.4
+
+    @property
+    def flow_epochs(self) -> int:
+        """How many epochs train the flow itself."""
+        return max(1, self.num_epochs - round(self.distilled * self.num_epochs))
+
+    def init(self, key: PRNGKeyArray, members: Members) -> OneStepState:  # type: ignore[override]
+        """Return fresh networks."""
+        first, second = jax.random.split(key)
+        return OneStepState(super().init(first, members), super().init(second, members))
+
+    def epoch(  # type: ignore[override]
+        self, state: OneStepState, members: Members, key: PRNGKeyArray, epoch: int
+    ) -> tuple[OneStepState, dict[str, Array]]:
+        """As `Flow.epoch`; the last epochs leave the flow as it is and train the step."""
+        _, scalar, static = self.whole_epoch(members, epoch)
+        return _epoch(state, members, key, scalar, **static)
+
+    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
+        """Return the epoch as one function, for several devices."""
+        _, _, static = super().whole_epoch(members, epoch)
+        distils = epoch >= self.flow_epochs
+        begun = epoch - self.flow_epochs if distils else epoch
+        return WholeEpoch(epoch_, jnp.float32(begun), static | {"distils": distils})
+
+    def sample(  # type: ignore[override]
+        self, state: OneStepState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
+    ) -> Float[Array, "num d"]:
+        """Move fresh codes by the one step of a cluster, or of its part above a margin quantile."""
+        quantile = jnp.float32(min(margin, MAX_MARGIN))
+        average = state.student.average
+        return _sample(average, key, jnp.int32(cluster), quantile, d=self.latent_dim, num=num)
+
+
+def step(
+    params: Any, e: Float[Array, "n d"], c: Array, q: Float[Array, " n"]
+) -> Float[Array, "n d"]:
+    """Return e + s(e, c, q); the network is the flow's, always at t = 0."""
+    return e + velocity(params, e, jnp.zeros_like(q), c, q)
+
+
+def epoch_(
+    state: OneStepState,
+    members: Members,
+    key: PRNGKeyArray,
+    epoch: Array,
+    *,
+    sampler: OneStepFlow,
+    num_steps: int,
+    distils: bool,
+    axis_name: str | None = None,
+    num_devices: int = 1,
+) -> tuple[OneStepState, dict[str, Array]]:
+    """One epoch without jit: see `OneStepFlow.epoch`; `epoch` is counted within its half."""
+    shared: dict[str, Any] = {
+        "num_steps": num_steps,
+        "axis_name": axis_name,
+        "num_devices": num_devices,
+    }
+    if not distils:
+        teacher = dataclasses.replace(sampler, num_epochs=sampler.flow_epochs)
+        flow, metrics = flow_epoch_(state.flow, members, key, epoch, sampler=teacher, **shared)
+        return state._replace(flow=flow), metrics
+    student, metrics = _distil(state, members, key, epoch, sampler=sampler, **shared)
+    return state._replace(student=student), metrics
+
+
+def _distil(
+    state: OneStepState,
+    members: Members,
+    key: PRNGKeyArray,
+    epoch: Array,
+    *,
+    sampler: OneStepFlow,
+    num_steps: int,
+    axis_name: str | None,
+    num_devices: int,
+) -> tuple[FlowState, dict[str, Array]]:
+    k, _, d = members.latents.shape
+    rows = max(1, sampler.batch // k)
+    mine = functools.partial(my_rows, axis=1, axis_name=axis_name, num_devices=num_devices)
+    weight = mine(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))
+    total = float(max(1, sampler.num_epochs - sampler.flow_epochs)) * num_steps
+
+    def body(student: FlowState, number: Array) -> tuple[FlowState, Array]:
+        key_rows, key_noise = jax.random.split(jax.random.fold_in(key, number))
+        q = mine(draw_rows(members, key_rows, rows)[1])
+        e = mine(draw_noise(key_noise, k, rows, d)[0])
+        c = jnp.broadcast_to(jnp.arange(k)[:, None], q.shape)
+        follow = functools.partial(carry, num_steps=sampler.num_steps, guidance=sampler.guidance)
+        target = follow(state.flow.average, e.reshape(-1, d), c.reshape(-1), q.reshape(-1))
+
+        def mean_loss(params: Any) -> tuple[Array, Array]:
+            made = step(params, e.reshape(-1, d), c.reshape(-1), q.reshape(-1))
+            error = jnp.sum(jnp.square(made - target), axis=1).reshape(q.shape)
+            losses = jnp.sum(weight * error, axis=1)
+            return jnp.mean(losses), losses
+
+        found = jax.grad(mean_loss, has_aux=True)(student.params)
+        gradient, losses = jax.tree.map(lambda x: all_sum(x, axis_name), found)
+        done = epoch * num_steps + number.astype(jnp.float32)
+        return descend(student, gradient, done, total, sampler), losses
+
+    student, losses = jax.lax.scan(body, state.student, jnp.arange(num_steps))
+    return student, {"loss": jnp.mean(losses, axis=0)}
+
+
+_epoch = jax.jit(
+    epoch_,
+    static_argnames=("sampler", "num_steps", "distils", "axis_name", "num_devices"),
+    donate_argnames=("state",),
+)
+
+
+@functools.partial(jax.jit, static_argnames=("d", "num"))
+def _sample(
+    params: Any, key: PRNGKeyArray, c: Array, q: Array, *, d: int, num: int
+) -> Float[Array, "num d"]:
+    e = jax.random.normal(key, (num, d), jnp.float32)
+    return step(params, e, jnp.broadcast_to(c, (num,)), jnp.broadcast_to(q, (num,)))

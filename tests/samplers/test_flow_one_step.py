@@ -1,0 +1,64 @@
+"""One step of the distilled flow has the law that the flow has."""
+
+import jax
+import numpy as np
+import pytest
+
+from cgjax.parallel import data_mesh
+from cgjax.samplers.flow_one_step import OneStepFlow, OneStepState
+from cgjax.samplers.training import epoch_on
+from tests.samplers.test_flow import D, half_spaces
+
+
+def train(sampler: OneStepFlow, num_devices: int = 1) -> OneStepState:
+    members = half_spaces()
+    state = sampler.init(jax.random.key(0), members)
+    epoch = epoch_on(data_mesh(num_devices), sampler)
+    for number in range(sampler.num_epochs):
+        key = jax.random.fold_in(jax.random.key(1), number)
+        state, _ = epoch(state, members, key, number)
+    return state
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[OneStepFlow, OneStepState]:
+    sampler = OneStepFlow(D, hidden_dim=64, num_epochs=100, batch=256)
+    return sampler, train(sampler)
+
+
+def test_one_step_has_the_law_of_the_cluster(trained):
+    sampler, state = trained
+    for cluster, side in ((0, 1), (1, -1)):
+        x = np.asarray(sampler.sample(state, jax.random.key(2), cluster, 4000))
+        assert np.mean(side * x[:, 0] > 0) > 0.95
+        # The tolerances of the flow's own test.
+        assert abs(side * x[:, 0].mean() - 0.798) < 0.08
+        assert abs(x[:, 0].std() - 0.603) < 0.08
+        np.testing.assert_allclose(x[:, 1:].std(axis=0), 1.0, atol=0.08)
+
+
+def test_the_margin_is_a_dial_here_too(trained):
+    sampler, state = trained
+    x = sampler.sample(state, jax.random.key(3), 0, 4000, margin=0.5)[:, 0]
+    assert abs(float(x.mean()) - 1.27) < 0.12  # the mean of |x| above the half normal's median
+
+
+def test_distilling_leaves_the_flow_as_it_is():
+    sampler = OneStepFlow(D, hidden_dim=16, num_epochs=2, distilled=0.5, batch=256)
+    assert sampler.flow_epochs == 1
+    members = half_spaces(1000)
+    state, _ = sampler.epoch(
+        sampler.init(jax.random.key(0), members), members, jax.random.key(1), 0
+    )
+    flow, student = jax.tree.map(np.asarray, state)
+    after = jax.tree.map(np.asarray, sampler.epoch(state, members, jax.random.key(2), 1)[0])
+    jax.tree.map(np.testing.assert_array_equal, flow, after.flow)
+    assert not np.array_equal(student.params["inner"], after.student.params["inner"])
+
+
+def test_three_devices_train_what_one_trains():
+    sampler = OneStepFlow(D, hidden_dim=16, num_epochs=2, distilled=0.5, batch=250)
+    one, three = train(sampler), train(sampler, 3)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(three), strict=True):
+        # Sums in another order; Adam's first steps divide by their own size.
+        np.testing.assert_allclose(a, b, atol=2e-3)

@@ -20,7 +20,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from logging import WARNING, getLogger
+from logging import ERROR, getLogger
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
@@ -215,13 +215,16 @@ def start_processes(environment: Mapping[str, str]) -> Processes:
     # It would take SIGTERM away from us; the processes agree on when to stop by themselves.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # JAX's own words about the meeting say nothing that ours do not.
-    getLogger("jax._src.distributed").setLevel(WARNING)
+    # JAX's own words about the meeting say nothing that ours do not, and warn of proxies.
+    getLogger("jax._src.distributed").setLevel(ERROR)
     if address.process:
         logging.set_verbosity(logging.WARNING)
     logging.info("process %d of %d, first at %s", address.process, address.num, address.coordinator)
     host, _, port = address.coordinator.rpartition(":")
     is_local = host in ("127.0.0.1", "localhost")
+    # gRPC, on which the processes meet, would ask an http_proxy for the way to the first.
+    direct = environment.get("no_grpc_proxy") or environment.get("no_proxy", "")
+    os.environ["no_grpc_proxy"] = f"{direct},{host}".strip(",")  # noqa: SIM112  (its name is small)
     try:
         jax.distributed.initialize(
             coordinator_address=address.coordinator,

@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "evaluate.components": (1, None),
     "evaluate.prior_images": (2, None),
     "compare.num": (2, None),
+    "compare.accuracy": (0, 1),
     "compare.directions": (0, None),
     "compare.selection": (1, None),
     "compare.ganspace_latents": (2, None),

@@ -20,6 +20,7 @@ from cgjax import clusters, configuration, figures
 from cgjax.clustering import kmeans
 from cgjax.errors import UserError
 from cgjax.evaluation import compare, fidelity
+from cgjax.evaluation.compare_table import to_text
 from cgjax.evaluation.features import fit_pca
 from cgjax.files import write_atomically
 from cgjax.interrupt import Interrupts
@@ -311,8 +312,9 @@ class Pipeline:
         costs = self.stages.result("fit", self.fingerprints["fit"]) or {}
         with self.stages.run("compare", self.fingerprints["fit"]):
             rows = compare.Comparison(self.run, costs, self.interrupts.check).measure_all()
-        text = compare.to_text(rows)
-        return text if self.run.clusters.num > 1 else f"{text}\n\n{compare.domain_gap(rows)}"
+        text = to_text(rows, self.run.config["compare"]["accuracy"])
+        write_atomically(self.run.folder.root / "compare.txt", f"{text}\n".encode())
+        return text
 
     def write_summary(self) -> None:
         """Write `summary.json` from what the stages left."""

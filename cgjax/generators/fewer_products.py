@@ -11,6 +11,9 @@ The forms:
 * `nine_products`: after nearest upsampling the outputs 2y and 2y+1 see the inputs y-1, y, y+1 as
   p + q and q + r, with p = w0 (x[y-1] - x[y]), q = (w0+w1+w2) x[y], r = w2 (x[y+1] - x[y]). On a
   map: 9 products on the small map, 4 times fewer than convolving the large one.
+* `winograd_phases`: a stride-2 transposed convolution is a 2x2 kernel for each output parity; two
+  outputs of two taps from three inputs are m0 = (d0-d1) g0, m1 = d1 (g0+g1), m2 = (d2-d1) g1;
+  y0 = m0+m1, y1 = m1+m2. On a map: 36 products on a quarter of the pixels, 1.78 times fewer.
 
 The products stand alone: one batched product needs its operands in one array, and to assemble it
 costs more than is won. Rounding is that of the plain form within a factor of 2.
@@ -28,8 +31,9 @@ from jaxtyping import Array, Float
 # i + o, the products that are saved with i * o.
 CHANNELS = 128
 WINOGRAD_SIZE = 64
-WINOGRAD_PIXELS = 512  # below, transforming the kernel costs what it saves
+PIXELS = 512  # with fewer, transforming the kernel for Winograd costs what it saves
 NINE_CHANNELS = 256
+PHASES_CHANNELS = 128
 
 
 def best_form(x: Array, kernel: Array) -> Callable[[Array, Array], Array] | None:
@@ -37,7 +41,7 @@ def best_form(x: Array, kernel: Array) -> Callable[[Array, Array], Array] | None
     n, h, w, i = x.shape
     if jax.default_backend() != "cpu" or min(i, kernel.shape[3]) < CHANNELS:
         return None
-    if n * h * w < WINOGRAD_PIXELS:
+    if n * h * w < PIXELS:
         return unfolded_convolve
     return winograd_convolve if h % 2 == w % 2 == 0 and max(h, w) <= WINOGRAD_SIZE else None
 
@@ -45,6 +49,13 @@ def best_form(x: Array, kernel: Array) -> Callable[[Array, Array], Array] | None
 def nine_products_pay(x: Array, kernel: Array) -> bool:
     """Whether `nine_products` beats four convolutions, one for each parity of the output."""
     return jax.default_backend() == "cpu" and min(kernel.shape[2:]) >= NINE_CHANNELS
+
+
+def winograd_phases_pay(x: Array, phases: Array) -> bool:
+    """Whether `winograd_phases` beats one convolution that makes all four parities."""
+    n, h, w, i = x.shape
+    wide = n * h * w >= PIXELS and min(i, phases.shape[5]) >= PHASES_CHANNELS
+    return jax.default_backend() == "cpu" and wide and h % 2 == w % 2 == 0
 
 
 def unfolded_convolve(
@@ -115,6 +126,37 @@ def _neighbours(x: Array, axis: int) -> tuple[Array, Array, Array]:
     before = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
     after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
     return before - x, x, after - x
+
+
+def winograd_phases(
+    x: Float[Array, "n h w i"], phases: Float[Array, "2 2 i 2 2 o"]
+) -> Float[Array, "n H W o"]:
+    """Compute `layers.phase_convolution`; h and w are even."""
+    n, h, w, i = x.shape
+    shape = (n, h // 2, w // 2, phases.shape[5])
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def inputs(x: Array, parity: int, axis: int) -> tuple[Array, Array, Array]:
+        size = x.shape[axis] - 3  # the padded pixels, and the last input of all but one tile
+        a, b, c = (
+            jax.lax.slice_in_dim(x, parity + k, parity + k + size, 2, axis) for k in range(3)
+        )
+        return a - b, b, c - b
+
+    def phase(a: int, b: int) -> Array:
+        products = []
+        kernel = phases[:, :, :, a, b]
+        for row, taps in zip(inputs(padded, a, 1), _two_taps(*kernel), strict=True):
+            factors = zip(inputs(row, b, 2), _two_taps(*taps), strict=True)
+            products.append([(d.reshape(-1, i) @ g).reshape(shape) for d, g in factors])
+        p, q, r = ([u + v, v + t] for u, v, t in products)
+        return interleave([[p[k] + q[k] for k in (0, 1)], [q[k] + r[k] for k in (0, 1)]])
+
+    return interleave([[phase(a, b) for b in (0, 1)] for a in (0, 1)])
+
+
+def _two_taps(a: Array, b: Array) -> tuple[Array, Array, Array]:
+    return a, a + b, b
 
 
 def interleave(parts: list[list[Array]]) -> Float[Array, "n H W o"]:

@@ -21,6 +21,8 @@ from cgjax.generators.fewer_products import (
     interleave,
     nine_products,
     nine_products_pay,
+    winograd_phases,
+    winograd_phases_pay,
 )
 
 EPS = 1e-8
@@ -112,6 +114,8 @@ def phase_convolution(
     Returns:
         (n, 2h, 2w, o) float32.
     """
+    if winograd_phases_pay(x, phases):
+        return winograd_phases(x, phases)
     n, h, w, _ = x.shape
     i, o = phases.shape[2], phases.shape[5]
     y = jax.lax.conv_general_dilated(

@@ -11,8 +11,16 @@ from cgjax.generators.fewer_products import (
     nine_products_pay,
     unfolded_convolve,
     winograd_convolve,
+    winograd_phases,
+    winograd_phases_pay,
 )
-from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
+from cgjax.generators.layers import (
+    convolve,
+    phase_convolution,
+    transposed_convolve,
+    upsample_convolve,
+    upsample_nearest,
+)
 
 # Wide layers in float32: sums of 9 * 256 products of order 1 are off by 1e-5 of their size in
 # either form.
@@ -83,6 +91,30 @@ def test_wide_upsampling_layers_take_nine_products_and_are_the_same():
     assert nine_products_pay(x, kernel) == (jax.default_backend() == "cpu")
     assert not nine_products_pay(x, kernel[:, :, :, :64])
     _assert_alike(jax.jit(upsample_convolve)(x, kernel), _plain(upsample_nearest(x), kernel))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2, 3, 4), (2, 4, 6, 5, 1)])
+def test_the_phases_of_a_transposed_convolution_are_the_same(shape):
+    i, o = shape[3:]
+    x, _ = _random(*shape)
+    phases = jax.random.normal(jax.random.key(2), (2, 2, i, 2, 2, o), jnp.float32)
+    assert not winograd_phases_pay(x, phases)
+    _assert_alike(winograd_phases(x, phases), phase_convolution(x, phases))
+
+
+def test_wide_transposed_convolutions_take_them_and_are_the_same():
+    x, _ = _random(32, 4, 4, 256, 256)
+    kernel = jax.random.normal(jax.random.key(2), (4, 4, 256, 256), jnp.float32)
+    dilated = jax.lax.conv_general_dilated(
+        x,
+        kernel[::-1, ::-1],
+        (1, 1),
+        [(2, 2), (2, 2)],
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
+    )
+    _assert_alike(jax.jit(transposed_convolve)(x, kernel), dilated)
 
 
 def test_rows_do_not_depend_on_their_neighbours():

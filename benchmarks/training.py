@@ -1,0 +1,244 @@
+"""An epoch of the learned samplers beside the PyTorch loops that a user would write.
+
+    python benchmarks/training.py [--reps=5] [--openblas=SkylakeX]
+
+IMLE: two clusters of 5,000 latents, pool of 9,984, batch 128, exact match, Adam re-created; in
+512-d at width 512 and as configs/dcgan_pose.py has it (100-d, width 128). The peer is PyTorch with
+FAISS for the match, and with torch.cdist for it. Flow: an epoch of 20,000 latents at batch 512. The
+floor is the operations of the matrix products alone, at the rate that this machine's best large
+product reaches in the same run. Before timing, one epoch from the same weights and random numbers
+must give the same losses. `--openblas` is explained in nearest.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import timing
+import torch
+
+from cgjax.samplers import flow
+from cgjax.samplers.base import Members
+from cgjax.samplers.flow import Flow
+from cgjax.samplers.imle import Imle
+
+MEMBERS = 5_000
+Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def members(num: int, dim: int) -> Members:
+    """Return two equal clusters of unit-normal latents."""
+    z = jax.random.normal(jax.random.key(0), (2, num, dim), jnp.float32)
+    return Members(z, jnp.full(2, num, jnp.int32))
+
+
+def faiss_match(z: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
+    import faiss
+
+    index = faiss.IndexFlatL2(z.shape[1])
+    index.add(generated.numpy())
+    return torch.from_numpy(index.search(z.numpy(), 1)[1][:, 0])
+
+
+def cdist_match(z: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
+    return torch.cdist(z, generated).argmin(1)
+
+
+def mapping(sampler: Imle, params: Any, cluster: int) -> torch.nn.Sequential:
+    """Build T_c in PyTorch with the given weights."""
+    e_dim, hidden, d = sampler.dims
+    layers: list[torch.nn.Module] = []
+    for i, (inputs, outputs) in enumerate(((e_dim, hidden), (hidden, hidden), (hidden, d))):
+        layer = torch.nn.Linear(inputs, outputs, bias=False)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(np.array(params["kernels"][i][cluster].T)))
+        layers += [layer] if i == 2 else [layer, torch.nn.BatchNorm1d(hidden), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers)
+
+
+def imle_epoch(
+    sampler: Imle,
+    net: torch.nn.Sequential,
+    z: torch.Tensor,
+    match: Match,
+    codes: torch.Tensor | None = None,
+    order: torch.Tensor | None = None,
+) -> float:
+    """Run the published epoch of one cluster; draws its numbers where none are given."""
+    b, steps = sampler.batch, len(z) // sampler.batch
+    if codes is None:
+        codes = torch.randn(sampler.pool_factor * steps, b, sampler.dims[0])
+    if order is None:
+        order = torch.randperm(len(z))
+    net.train()
+    with torch.no_grad():
+        index = match(z, torch.cat([net(batch) for batch in codes]))
+    matched = codes.reshape(-1, codes.shape[2])[index]
+    adam = torch.optim.Adam(
+        net.parameters(),
+        lr=sampler.learning_rate,
+        betas=(sampler.beta1, sampler.beta2),
+        weight_decay=sampler.weight_decay,
+    )
+    total = torch.zeros(())
+    for s in range(steps):
+        rows = order[s * b : (s + 1) * b]
+        loss = torch.nn.functional.mse_loss(net(matched[rows]), z[rows])
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        total += loss.detach()
+    return total.item() / steps
+
+
+def imle_operations(sampler: Imle, m: int) -> float:
+    """Count the operations of one cluster's matrix products in an epoch."""
+    e_dim, w, d = sampler.dims
+    trained = m // sampler.batch * sampler.batch
+    pool = sampler.pool_factor * trained
+    forward = 2 * (e_dim * w + w * w + w * d)
+    # Backward is twice the forward, less the gradient of the codes, which nobody needs.
+    return 2.0 * m * pool * d + pool * forward + trained * (3 * forward - 2 * e_dim * w)
+
+
+def imle_case(dim: int, rate: float, reps: int) -> None:
+    sampler, data = Imle(dim), members(MEMBERS, dim)
+    start = sampler.init(jax.random.key(1), data)
+    key = jax.random.key(2)
+    z = [torch.tensor(np.asarray(data.latents[c])) for c in (0, 1)]
+
+    # The same random numbers as ours draw, for the check.
+    key_pool, key_order = jax.random.split(key)
+    pool = sampler.pool_factor * (MEMBERS // sampler.batch)
+    shape = (2, pool, sampler.batch, sampler.dims[0])
+    codes = torch.tensor(np.asarray(jax.random.normal(key_pool, shape, jnp.float32)))
+    noise = np.asarray(jax.random.uniform(key_order, (2, MEMBERS), jnp.float32))
+    order = torch.tensor(np.argsort(noise, axis=1, kind="stable"))
+    nets = [mapping(sampler, start.mapping.params, c) for c in (0, 1)]
+    theirs = [imle_epoch(sampler, nets[c], z[c], faiss_match, codes[c], order[c]) for c in (0, 1)]
+    state, metrics = sampler.epoch(start, data, key, 0)
+    np.testing.assert_allclose(metrics["loss"], theirs, rtol=1e-3)
+
+    box = [state]
+
+    def ours() -> None:
+        box[0], metrics = sampler.epoch(box[0], data, key, 0)
+        jax.block_until_ready((box[0], metrics))
+
+    def theirs_by(match: Match) -> Callable[[], Any]:
+        return lambda: [imle_epoch(sampler, nets[c], z[c], match) for c in (0, 1)]
+
+    calls = {"ours": ours, "faiss": theirs_by(faiss_match), "cdist": theirs_by(cdist_match)}
+    seconds = timing.medians(calls, reps)
+    floor = 2 * imle_operations(sampler, MEMBERS) / rate
+    name = f"imle {dim}-d, width {sampler.dims[1]}"
+    show(name, seconds, floor)
+
+
+def flow_epoch(
+    sampler: Flow, params: dict[str, torch.Tensor], adam: Any, z: torch.Tensor, num_steps: int
+) -> None:
+    """Run an epoch of flow matching; z is (2, m, d), and learning rate and average are as ours."""
+    d, rows = z.shape[2], sampler.batch // 2
+    average = {name: value.detach().clone() for name, value in params.items()}
+    frequencies = torch.arange(1.0, flow.TIME_FREQUENCIES + 1)
+    cluster = torch.arange(2).repeat_interleave(rows)
+    for _ in range(num_steps):
+        q = torch.clamp((2 * torch.rand(2, rows) - 1) * flow.MAX_MARGIN, min=0)
+        index = ((q + (1 - q) * torch.rand(2, rows)) * z.shape[1]).long().clamp(max=z.shape[1] - 1)
+        target = torch.gather(z, 1, index[..., None].expand(-1, -1, d)).reshape(-1, d)
+        e, q = torch.randn_like(target), q.reshape(-1, 1)
+        angle = 0.5 * math.pi * (torch.randperm(2 * rows)[:, None] + 0.5) / (2 * rows)
+        sin, cos = torch.sin(angle), torch.cos(angle)
+        x, velocity = cos * e + sin * target, 0.5 * math.pi * (cos * target - sin * e)
+        waves = angle * frequencies
+        waves = torch.cat([torch.sin(waves), torch.cos(waves), 2 * q], 1)
+        a = x @ params["inner"] + waves @ params["waves"] + params["cluster"][cluster]
+        a = torch.nn.functional.silu(a)
+        a = torch.nn.functional.silu(torch.addmm(params["bias"], a, params["hidden"]))
+        made = torch.addmm(params["shift"], a, params["outer"])
+        loss = torch.nn.functional.mse_loss(made, velocity)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.values()), list(params.values()), 0.005)
+
+
+def flow_case(dim: int, rate: float, reps: int) -> None:
+    sampler, data = Flow(dim), members(10_000, dim)
+    state = sampler.init(jax.random.key(1), data)
+    params = {
+        name: torch.tensor(np.asarray(value)).requires_grad_()
+        for name, value in state.params.items()
+    }
+    adam = torch.optim.Adam(list(params.values()), lr=sampler.learning_rate, betas=(0.9, 0.99))
+    z = torch.tensor(np.asarray(data.latents))
+    num_steps = 20_000 // sampler.batch
+    box = [state]
+
+    def ours() -> None:
+        box[0], metrics = sampler.epoch(box[0], data, jax.random.key(2), 0)
+        jax.block_until_ready((box[0], metrics))
+
+    theirs = {"torch": lambda: flow_epoch(sampler, params, adam, z, num_steps)}
+    seconds = timing.medians({"ours": ours, **theirs}, reps)
+    w = sampler.width
+    waves = 2 * flow.TIME_FREQUENCIES + 1
+    forward = 2 * ((dim + waves) * w + w * w + w * dim)
+    floor = num_steps * sampler.batch * (3.0 * forward - 2 * (dim + waves) * w) / rate
+    show(f"flow {dim}-d, width {w}", seconds, floor)
+
+
+def show(name: str, seconds: dict[str, float], floor: float) -> None:
+    ours = seconds["ours"]
+    peers = ", ".join(
+        f"{peer} {1e3 * s:.0f} ms = {s / ours:.2f}x"
+        for peer, s in seconds.items()
+        if peer != "ours"
+    )
+    print(f"{name}: ours {1e3 * ours:.0f} ms; {peers}; floor {1e3 * floor:.0f} ms", flush=True)
+
+
+def product_rate(reps: int) -> float:
+    """Return the operations a second of the best of our and PyTorch's large products."""
+    a, b = (jax.random.normal(jax.random.key(i), (2048, 2048), jnp.float32) for i in (0, 1))
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST))
+    at, bt = torch.tensor(np.asarray(a)), torch.tensor(np.asarray(b))
+    calls = {"jax": lambda: product(a, b).block_until_ready(), "torch": lambda: at @ bt}
+    seconds = timing.medians(calls, reps)
+    rates = {name: 2.0 * 2048**3 / s for name, s in seconds.items()}
+    text = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in rates.items())
+    print(f"2048^3 product, 1e9 operations a second: {text}")
+    return max(rates.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--reps", type=int, default=5)
+    parser.add_argument("--openblas", help="core that FAISS's OpenBLAS is told")
+    args = parser.parse_args()
+    if args.openblas:
+        os.environ["OPENBLAS_CORETYPE"] = args.openblas
+    import faiss
+
+    faiss.omp_set_num_threads(timing.THREADS)
+    torch.set_num_threads(timing.THREADS)
+    torch.manual_seed(0)
+    print(f"{timing.THREADS} threads, medians of {args.reps}")
+    rate = product_rate(2 * args.reps)
+    for dim in (512, 100):
+        imle_case(dim, rate, args.reps)
+    for dim in (512, 100):
+        flow_case(dim, rate, args.reps)
+
+
+if __name__ == "__main__":
+    main()

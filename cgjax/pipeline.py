@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -16,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from cgjax import clusters, configuration, figures
+from cgjax import clusters, configuration, encoding, figures
 from cgjax.clustering import kmeans
+from cgjax.clustering.streaming import OnBlock, extend
 from cgjax.errors import UserError
 from cgjax.evaluation import compare, fidelity
 from cgjax.evaluation.compare_table import to_text
@@ -40,8 +42,11 @@ DEPENDS = {
     "evaluate": ("evaluate",),
     "report": (),
 }
-PCA_ROWS = 2000
+# Latents in pca.png: so many, or as many as have features of so many MB.
+PCA_ROWS, PCA_MB = 2000, 256
 MEAN_IMAGES = 512
+# What summary.json says of the clustering.
+SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_latents")
 SHEET_COLUMNS = 10
 
 
@@ -81,15 +86,19 @@ class Pipeline:
         fingerprint = self.fingerprints["cluster"]
         if self.stages.result("cluster", fingerprint) is not None and run.folder.clusters.is_file():
             return
+        settings = config["cluster"]
         with self.stages.run("encode", fingerprint):
             latents = self._draw_latents(config["latents"]["num"])
-            features, shape = self._encode(latents)
-        settings = config["cluster"]
-        with self.stages.run("cluster", fingerprint) as result:
-            mesh = accelerator_mesh() if settings["backend"] == "jax" else None
+            fitted = latents[: settings["max_samples"]]
+            features, shape = self._encode(fitted)
+        streamed = features if isinstance(features, encoding.FeatureStream) else None
+        with self.stages.run("cluster", fingerprint) as result, streamed or nullcontext():
+            mesh = None
+            if isinstance(features, np.ndarray) and settings["backend"] == "jax":
+                mesh = accelerator_mesh()
             found = kmeans(
-                # One device: no copy on a CPU, see _empty_aligned. Several: each its own rows.
-                jax.device_put(features) if mesh is None else features,
+                # One device: no copy on a CPU, see all_features. Several: each its own rows.
+                features if streamed or mesh else jax.device_put(features),
                 settings["num_clusters"],
                 key=named_key(run.root_key, "cluster"),
                 num_init=settings["num_init"],
@@ -98,7 +107,17 @@ class Pipeline:
                 init=settings["init"],
                 backend=settings["backend"],
                 mesh=mesh,
+                on_block=self._report_block(),
             )
+            if len(fitted) < len(latents):
+                logging.info(
+                    "clustered the first %d latents (--config.cluster.max_samples); assigning the "
+                    "other %d",
+                    len(fitted),
+                    len(latents) - len(fitted),
+                )
+                rest = encoding.FeatureStream(run.bound, latents[len(fitted) :])
+                found = extend(found, rest, on_block=self._report_block())
             labels = np.asarray(found.labels)
             counts = np.bincount(labels, minlength=settings["num_clusters"])
             made = clusters.Clusters(
@@ -110,7 +129,7 @@ class Pipeline:
             )
             self._warn_if_small(counts)
             run.folder.figures.mkdir(parents=True, exist_ok=True)
-            self._draw_pca(features, made)
+            self._draw_pca(_first_rows(features, made.centroids.shape[1]), made)
             del features
             self._draw_means(made, shape)
             write_atomically(
@@ -123,6 +142,8 @@ class Pipeline:
                 "shares": made.shares.tolist(),
                 "inertia": float(found.inertia),
                 "num_iter": int(found.num_iter),
+                "features": streamed.storage if streamed else "memory",
+                "fitted_latents": len(fitted),
             }
             logging.info(
                 "%s: %d clusters of %d latents, shares %s",
@@ -138,19 +159,53 @@ class Pipeline:
         parts = [self.run.bound.sample_latents(named_key(key, r), batch) for r in rounds]
         return np.asarray(jnp.concatenate(parts)[:num])
 
-    def _encode(self, latents: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-        """Return the (n, f) features and the shape of one activation."""
-        bound = self.run.bound
-        progress = Progress("encode", len(latents))
-        one = bound.gen.features(jnp.asarray(latents[:1]), bound.layer, **bound.keywords)
-        features = _empty_aligned((len(latents), one[0].size))
-        step = bound.batch * max(1, 1024 // bound.batch)
-        for start in range(0, len(latents), step):
-            rows = latents[start : start + step]
-            features[start : start + step] = bound.all_features(rows)
-            progress.update(start + len(rows))
-            self.interrupts.check("nothing is kept of the encoding")
-        return features, tuple(one.shape[1:])
+    def _encode(
+        self, latents: np.ndarray
+    ) -> tuple[np.ndarray | encoding.FeatureStream, tuple[int, ...]]:
+        """Return the (n, f) features, streamed if they do not fit, and one activation's shape."""
+        bound, settings = self.run.bound, self.run.config["cluster"]
+        shape = encoding.feature_dim(bound, latents)
+        size_mb = 4 * len(latents) * math.prod(shape) / 2**20
+        if size_mb <= settings["memory_mb"]:
+            progress = Progress("encode", len(latents))
+
+            def on_rows(done: int) -> None:
+                progress.update(done)
+                self.interrupts.check("nothing is kept of the encoding")
+
+            return encoding.all_features(bound, latents, on_rows), shape
+        if settings["backend"] != "jax":
+            raise UserError(
+                f"the features of {len(latents)} latents take {size_mb:.0f} MB and "
+                f"backend={settings['backend']} holds them in memory; raise "
+                "--config.cluster.memory_mb or use --config.cluster.backend=jax"
+            )
+        stream = encoding.FeatureStream(bound, latents)
+        # k-means++, the first iteration and the assignment read every row.
+        reads = settings["num_clusters"] + 2
+        speed = stream.choose_storage(self.run.folder.root, num_reads=reads)
+        logging.info(
+            "encode: %.0f MB of features do not fit into --config.cluster.memory_mb=%d: %s (%s)",
+            size_mb,
+            settings["memory_mb"],
+            "kept on disk" if stream.storage == "disk" else "recomputed when they are read",
+            f"{stream.block} rows take {speed.compute:.3f} s to compute, {speed.write:.3f} s to "
+            f"write, {speed.read:.3f} s to read"
+            if speed
+            else "no room for them on the disk",
+        )
+        return stream, shape
+
+    def _report_block(self) -> OnBlock:
+        """Return what is called between the blocks of a streamed clustering."""
+        progress: dict[str, Progress] = {}
+
+        def on_block(what: str, done: int, total: int) -> None:
+            if what != "fetch":
+                progress.setdefault(what, Progress(f"cluster: {what}", total)).update(done)
+            self.interrupts.check("nothing is kept of the clustering")
+
+        return on_block
 
     def _warn_if_small(self, counts: np.ndarray) -> None:
         for c, count in enumerate(counts):
@@ -163,11 +218,10 @@ class Pipeline:
                     counts.sum(),
                 )
 
-    def _draw_pca(self, features: np.ndarray, made: clusters.Clusters) -> None:
-        rows = min(len(features), PCA_ROWS)
+    def _draw_pca(self, first: np.ndarray, made: clusters.Clusters) -> None:
+        rows = len(first)
         panels = []
-        for title, data in ((self.run.bound.layer, features), ("latents", made.latents)):
-            part = data[:rows]
+        for title, part in ((self.run.bound.layer, first), ("latents", made.latents[:rows])):
             panels.append(
                 (f"PCA of {title}", fit_pca(part, 2).project(part))
                 if rows > 2 and part.shape[1] > 1
@@ -324,7 +378,7 @@ class Pipeline:
         if found is None:
             raise UserError(f"{run.folder.root} has no clusters yet; run the experiment first")
         summary = {
-            **{k: found[k] for k in ("layer", "num_clusters", "shares", "inertia")},
+            **{k: found[k] for k in SUMMARISED},
             "stages": self.stages.costs(),
             **(measured or {"samplers": {}}),
         }
@@ -340,15 +394,12 @@ class Pipeline:
         self.write_summary()
 
 
-def _empty_aligned(shape: tuple[int, int]) -> np.ndarray:
-    """Return an empty float32 array at a multiple of 64 bytes, which JAX takes on a CPU as it is.
-
-    The features are the largest array of a run; a copy of them would double its memory.
-    """
-    size = 4 * math.prod(shape)
-    buffer = np.empty(size + 64, np.uint8)
-    offset = -buffer.ctypes.data % 64
-    return buffer[offset : offset + size].view(np.float32).reshape(shape)
+def _first_rows(features: np.ndarray | encoding.FeatureStream, dim: int) -> np.ndarray:
+    """Return the features that the picture of principal components shows."""
+    most = max(3, min(PCA_ROWS, PCA_MB * 2**20 // (4 * dim)))
+    if isinstance(features, encoding.FeatureStream):
+        return features.first(min(most, features.num_rows))
+    return features[:most]
 
 
 def _titles(made: clusters.Clusters) -> list[str]:

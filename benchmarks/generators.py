@@ -4,18 +4,20 @@
     python benchmarks/generators.py --only=pgan --batch=8 --reps=5
     python benchmarks/generators.py --loading            # a full-size converted folder
 
-Random weights at full size, one process each, two threads. PyTorch runs the operations of the
-public implementations: nearest upsampling then a 3x3 convolution on the large map, a blur by
-channels, batch norm written out. `ratio` is ours over PyTorch's; a layer's row is the network up
-to it. On a GPU (JAX_PLATFORMS unset) our float32 and bfloat16 are printed alone.
+Random weights at full size, one process each, two threads, medians. PyTorch runs the operations of
+the public implementations: nearest upsampling then a 3x3 convolution on the large map, a blur by
+channels, batch norm written out; once in its own memory layout (NCHW), which the public code uses,
+and once with kernels in channels_last (NHWC). `ratio` is ours over the faster of the two; a layer's
+row is the network up to it. `time` and `operations` are a layer's share of the whole image's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cgjax.memory import keep_freed_memory, peak_rss_mb
+
 THREADS = 2
+SIDES = ("ours", "torch", "torch_nhwc")
 DEPTHS = [512, 512, 512, 512, 256, 128, 64]
 BIGGAN = [
     (0, 16, 16), (1, 16, 16), (0, 16, 16), (1, 16, 8), (0, 8, 8),
@@ -63,67 +68,78 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
 }
 
 
-def best_seconds(function: Callable[[], Any], reps: int) -> float:
-    """Return the shortest of several timings after a warm-up."""
-    function()
-    seconds = []
-    for _ in range(reps):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def median_seconds(functions: dict[str, Callable[[], Any]], reps: int) -> dict[str, float]:
+    """Return the median of several timings of each, taken in turns, after a warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for rep in range(reps + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if rep:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def run_ours(family: str, batch: int, reps: int) -> dict[str, float]:
-    """Time our networks: images per second by layer, and for "image"."""
+def run_ours(family: str, batch: int, reps: int) -> dict[str, Any]:
+    """Time our networks, by layer and for "image", and count their operations."""
     import jax
 
-    from cgjax.generators.base import PretrainedGenerator
+    from cgjax.generators import base
     from cgjax.generators.families import build_network
 
     architecture, keywords, layers = CASES[family]
-    gen = PretrainedGenerator(build_network(family, architecture))
+    gen = base.PretrainedGenerator(build_network(family, architecture))
     z = gen.sample_latents(jax.random.key(0), batch)
-    rates = {}
-    for layer in layers:
-        rates[layer] = batch / best_seconds(
-            lambda layer=layer: gen.features(z, layer, **keywords).block_until_ready(), reps
-        )
-    rates["image"] = batch / best_seconds(
-        lambda: gen.images(z, **keywords).block_until_ready(), reps
-    )
-    return rates
+    calls: dict[str, Callable[[], Any]] = {
+        layer: lambda layer=layer: gen.features(z, layer, **keywords).block_until_ready()
+        for layer in layers
+    }
+    calls["image"] = lambda: gen.images(z, **keywords).block_until_ready()
+    inputs = gen.network.resolve(batch, **keywords)
+
+    def operations(walk: Callable[..., Any], **static: int) -> float:
+        lowered = base._walk.lower(gen._weights, z, inputs, walk=walk, graph=gen._graph, **static)
+        return float(lowered.cost_analysis()["flops"])
+
+    flops = {layer: operations(base.features_, index=gen.layers.index(layer)) for layer in layers}
+    flops["image"] = operations(base.images_)
+    return {"seconds": median_seconds(calls, reps), "operations": flops}
 
 
-def run_torch(family: str, batch: int, reps: int) -> dict[str, float]:
-    """Time PyTorch's operations in the same order."""
+def run_torch(family: str, batch: int, reps: int, layout: str) -> dict[str, Any]:
+    """Time PyTorch's operations in the same order, in one memory layout."""
     import torch
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     _, _, layers = CASES[family]
-    forward = {"pgan": torch_pgan, "stylegan": torch_stylegan, "biggan": torch_biggan}[family]()
+    forward = {"pgan": torch_pgan, "stylegan": torch_stylegan, "biggan": torch_biggan}[family](
+        torch.channels_last if layout == "torch_nhwc" else torch.contiguous_format
+    )
+    calls: dict[str, Callable[[], Any]] = {
+        name: lambda name=name: forward(batch, name) for name in [*layers, "image"]
+    }
     with torch.no_grad():
-        return {
-            name: batch / best_seconds(lambda name=name: forward(batch, name), reps)
-            for name in [*layers, "image"]
-        }
+        return {"seconds": median_seconds(calls, reps)}
 
 
-def _weight(*shape: int) -> Any:
+def _weights(layout: Any) -> Callable[..., Any]:
+    """Return a function that draws a weight of a shape, its kernels in a memory layout."""
     import torch
 
-    fan_in = 1
-    for n in shape[1:]:
-        fan_in *= n
-    return torch.randn(*shape) * (2 / fan_in) ** 0.5
+    def draw(*shape: int) -> Any:
+        weight = torch.randn(*shape) * (2 / math.prod(shape[1:])) ** 0.5
+        return weight.to(memory_format=layout) if len(shape) == 4 else weight
+
+    return draw
 
 
-def torch_pgan() -> Callable[[int, str], Any]:
+def torch_pgan(layout: Any) -> Callable[[int, str], Any]:
     """Return the forward pass of a progressive GAN: (rows, where to stop) -> activation."""
     import torch
     import torch.nn.functional as F
 
+    _weight = _weights(layout)
     dense, dense_bias = _weight(16 * 512, 512), torch.zeros(16 * 512)
     plan = [(0, 512, 512, False, "s0_c0")]
     for r in range(1, len(DEPTHS)):
@@ -152,11 +168,12 @@ def torch_pgan() -> Callable[[int, str], Any]:
     return forward
 
 
-def torch_stylegan() -> Callable[[int, str], Any]:
+def torch_stylegan(layout: Any) -> Callable[[int, str], Any]:
     """Return the forward pass of StyleGAN with stored noise."""
     import torch
     import torch.nn.functional as F
 
+    _weight = _weights(layout)
     mapping = [(_weight(512, 512), torch.zeros(512)) for _ in range(8)]
     layers = []
     for r, depth in enumerate(DEPTHS):
@@ -204,10 +221,12 @@ def torch_stylegan() -> Callable[[int, str], Any]:
     return forward
 
 
-def torch_biggan() -> Callable[[int, str], Any]:
+def torch_biggan(layout: Any) -> Callable[[int, str], Any]:
     """Return the forward pass of BigGAN-deep-128, spectral norms baked in."""
     import torch
     import torch.nn.functional as F
+
+    _weight = _weights(layout)
 
     def block(i: int, o: int) -> dict[str, Any]:
         m = i // 4
@@ -297,18 +316,19 @@ def loading() -> None:
             licence="none",
         )
         script = (
-            "import resource, sys, time, jax, jax.numpy as jnp\n"
+            "import sys, time, jax, jax.numpy as jnp\n"
             "import cgjax, cgjax.generators.pgan\n"
             "jnp.zeros(1).block_until_ready()\n"
-            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3\n"
-            "before, start = peak(), time.perf_counter()\n"
+            "from cgjax.memory import peak_rss_mb, reset_peak_rss\n"
+            "reset_peak_rss()\n"
+            "before, start = peak_rss_mb(), time.perf_counter()\n"
             "gen = cgjax.load_generator(sys.argv[1])\n"
-            "print(time.perf_counter() - start, peak() - before)\n"
+            "print(time.perf_counter() - start, peak_rss_mb() - before)\n"
         )
         done = subprocess.run(
             [sys.executable, "-c", script, folder], capture_output=True, text=True, check=True
         )
-        size = (Path(folder) / "weights.safetensors").stat().st_size / 1e6
+        size = (Path(folder) / "weights.safetensors").stat().st_size / 2**20
     seconds, memory = map(float, done.stdout.split())
     print(
         f"loading pgan-256 from a folder: {seconds:.2f} s, peak memory {memory:.0f} MB over the "
@@ -321,39 +341,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", choices=CASES, action="append")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--reps", type=int, default=3)
+    parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--loading", action="store_true")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
+        keep_freed_memory()  # as the command line does; for PyTorch too
         side, family = given.worker
-        run = run_ours if side == "ours" else run_torch
-        rates = run(family, given.batch, given.reps)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        print(json.dumps({"rates": rates, "peak_mb": peak}))
+        result = (
+            run_ours(family, given.batch, given.reps)
+            if side == "ours"
+            else run_torch(family, given.batch, given.reps, side)
+        )
+        print(json.dumps({**result, "peak_mb": peak_rss_mb()}))
         return
     if given.loading:
         loading()
         return
-    print(f"batch {given.batch}, best of {given.reps}, {THREADS} threads; images per second")
-    print(f"{'network':10}{'up to':12}{'ours':>10}{'torch':>10}{'ratio':>8}")
+    print(f"batch {given.batch}, medians of {given.reps}, {THREADS} threads; images per second")
+    columns = ("ours", "torch", "torch_nhwc", "ratio", "time", "operations")
+    print(f"{'network':10}{'up to':12}" + "".join(f"{c:>12}" for c in columns))
     for family in given.only or CASES:
-        results = {}
-        for side in ("ours", "torch"):
-            command = [sys.executable, __file__, "--worker", side, family]
-            command += [f"--batch={given.batch}", f"--reps={given.reps}"]
-            root = str(Path(__file__).resolve().parent.parent)
-            environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root}
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=environment, check=True
-            )
-            results[side] = json.loads(done.stdout.strip().splitlines()[-1])
-        ours, torch = results["ours"]["rates"], results["torch"]["rates"]
+        results = {side: _measure(side, family, given.batch, given.reps) for side in SIDES}
+        seconds = {side: result["seconds"] for side, result in results.items()}
+        operations, ours = results["ours"]["operations"], seconds["ours"]
         for layer in ours:
-            ratio = ours[layer] / torch[layer]
-            print(f"{family:10}{layer:12}{ours[layer]:10.2f}{torch[layer]:10.2f}{ratio:8.2f}")
-        peaks = (results["ours"]["peak_mb"], results["torch"]["peak_mb"])
-        print(f"{family:10}{'peak MB':12}{peaks[0]:10.0f}{peaks[1]:10.0f}", flush=True)
+            rates = [given.batch / seconds[side][layer] for side in SIDES]
+            shares = (ours[layer] / ours["image"], operations[layer] / operations["image"])
+            numbers = "".join(f"{x:12.2f}" for x in (*rates, rates[0] / max(rates[1:])))
+            print(f"{family:10}{layer:12}{numbers}" + "".join(f"{x:12.4f}" for x in shares))
+        peaks = "".join(f"{results[side]['peak_mb']:12.0f}" for side in SIDES)
+        print(f"{family:10}{'peak MB':12}{peaks}", flush=True)
+
+
+def _measure(side: str, family: str, batch: int, reps: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--worker", side, family]
+    command += [f"--batch={batch}", f"--reps={reps}"]
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root}
+    environment.pop("OPENBLAS_CORETYPE", None)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
 
 
 if __name__ == "__main__":

@@ -22,12 +22,15 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "cluster.num_init": (1, None),
     "cluster.max_iter": (1, None),
     "cluster.tol": (0, None),
+    "cluster.memory_mb": (0, None),
+    "cluster.max_samples": (1, None),
     "sample.num": (1, None),
     "sample.max_draws": (1, None),
     "evaluate.num": (2, None),
     "evaluate.components": (1, None),
     "evaluate.prior_images": (2, None),
     "compare.num": (2, None),
+    "compare.accuracy": (0, 1),
     "compare.directions": (0, None),
     "compare.selection": (1, None),
     "compare.ganspace_latents": (2, None),
@@ -130,6 +133,11 @@ def validate(config: Mapping[str, Any]) -> None:
     num, clusters = leaves.get("latents.num"), leaves.get("cluster.num_clusters")
     if isinstance(num, int) and isinstance(clusters, int) and num < clusters:
         problems.append(f"--config.latents.num={num} is less than num_clusters={clusters}")
+    samples = leaves.get("cluster.max_samples")
+    if isinstance(samples, int) and isinstance(clusters, int) and samples < clusters:
+        problems.append(
+            f"--config.cluster.max_samples={samples} is less than num_clusters={clusters}"
+        )
     if problems:
         raise UserError("; ".join(problems))
 

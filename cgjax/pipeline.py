@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
@@ -22,10 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from cgjax import clusters, configuration, figures
+from cgjax import clusters, configuration, encoding, figures
 from cgjax.clustering import kmeans
+from cgjax.clustering.lloyd import KMeansResult
+from cgjax.clustering.streaming import OnBlock, extend
 from cgjax.errors import UserError
 from cgjax.evaluation import compare, fidelity
+from cgjax.evaluation.compare_table import to_text
 from cgjax.evaluation.features import fit_pca
 from cgjax.files import write_atomically
 from cgjax.interrupt import Interrupts
@@ -47,9 +51,13 @@ DEPENDS = {
     "evaluate": ("evaluate",),
     "report": (),
 }
-PCA_ROWS = 2000
+# Latents in pca.png: so many, or as many as have features of so many MB.
+PCA_ROWS, PCA_MB = 2000, 256
 MEAN_IMAGES = 512
+# What summary.json says of the clustering.
+SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_latents")
 SHEET_COLUMNS = 10
+
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -141,19 +149,21 @@ class Pipeline:
     def _cluster(self) -> None:
         run, config = self.run, self.run.config
         fingerprint = self.fingerprints["cluster"]
+        settings = config["cluster"]
         with self.stages.run("encode", fingerprint):
             latents = self._draw_latents(config["latents"]["num"])
-            features, shape = self._encode(latents)
-        settings = config["cluster"]
-        with self.stages.run("cluster", fingerprint) as result:
-            mesh = self.mesh if settings["backend"] == "jax" else None
-            # One device: no copy on a CPU, see _empty_aligned. Several: each its own rows.
-            data: Any = jax.device_put(features) if mesh is None else features
-            weights = None
-            if self.processes.num > 1 and self.mesh is not None:
-                data, weights = join_rows(features, len(latents), self.mesh)
+            fitted = latents[: settings["max_samples"]]
+            features, shape = self._encode(self._own(fitted))
+        streamed = features if isinstance(features, encoding.FeatureStream) else None
+        with self.stages.run("cluster", fingerprint) as result, streamed or nullcontext():
+            mesh, weights, data = None, None, features
+            if isinstance(features, np.ndarray) and settings["backend"] == "jax":
+                mesh = self.mesh
+            if self.processes.num > 1 and mesh is not None:
+                data, weights = join_rows(features, len(fitted), mesh)
             found = kmeans(
-                data,
+                # One device: no copy on a CPU, see all_features. Several: each its own rows.
+                data if streamed or mesh else jax.device_put(data),
                 settings["num_clusters"],
                 key=named_key(run.root_key, "cluster"),
                 num_init=settings["num_init"],
@@ -163,26 +173,40 @@ class Pipeline:
                 backend=settings["backend"],
                 mesh=mesh,
                 weights=weights,
+                on_block=self._report_block(),
             )
             del data
-            labels = gather_rows(found.labels, len(latents))
+            if self.processes.num > 1:
+                found = _gather(found, len(fitted))
+            if len(fitted) < len(latents):
+                logging.info(
+                    "clustered the first %d latents (--config.cluster.max_samples); assigning the "
+                    "other %d",
+                    len(fitted),
+                    len(latents) - len(fitted),
+                )
+                rest = encoding.FeatureStream(run.bound, latents[len(fitted) :])
+                found = extend(found, rest, on_block=self._report_block())
+            labels = np.asarray(found.labels)
             counts = np.bincount(labels, minlength=settings["num_clusters"])
             made = clusters.Clusters(
                 centroids=np.asarray(found.centroids),
                 labels=labels.astype(np.int32),
-                margins=gather_rows(found.margins, len(latents)),
+                margins=np.asarray(found.margins, np.float32),
                 shares=counts / len(labels),
                 latents=latents,
             )
-            shown = features[:PCA_ROWS].copy()
+            self._warn_if_small(counts)
+            self._keep(made, self._first_rows(features, made), shape)
             del features
-            self._keep(made, shown, shape)
             result |= {
                 "layer": run.bound.layer,
                 "num_clusters": made.num,
                 "shares": made.shares.tolist(),
                 "inertia": float(found.inertia),
                 "num_iter": int(found.num_iter),
+                "features": streamed.storage if streamed else "memory",
+                "fitted_latents": len(fitted),
             }
             logging.info(
                 "%s: %d clusters of %d latents, shares %s",
@@ -192,20 +216,35 @@ class Pipeline:
                 ", ".join(f"{s:.3f}" for s in made.shares),
             )
 
+    def _own(self, latents: np.ndarray) -> np.ndarray:
+        """Return this process's part of the latents, filled up: every process has as many."""
+        if self.processes.num == 1 or self.mesh is None:
+            return latents
+        own = own_rows(len(latents), self.mesh)
+        return latents[np.minimum(own, len(latents) - 1)]
+
     @_by_the_first
-    def _keep(self, made: clusters.Clusters, features: np.ndarray, shape: tuple[int, ...]) -> None:
-        """Write the clusters and what they show; `features` are the first rows at hand."""
+    def _keep(self, made: clusters.Clusters, first: np.ndarray, shape: tuple[int, ...]) -> None:
+        """Write the clusters and what they show; `first` are the features of the first latents."""
         folder = self.run.folder
-        self._warn_if_small(np.bincount(made.labels, minlength=made.num))
         folder.figures.mkdir(parents=True, exist_ok=True)
-        rows = min(PCA_ROWS, len(made.labels))
-        if len(features) < rows:  # some of them are another process's
-            features = self.run.bound.all_features(made.latents[:rows])
-        self._draw_pca(features, made)
+        self._draw_pca(first, made)
         self._draw_means(made, shape)
         # Names given to other clusters mean nothing here.
         write_atomically(folder.descriptions, _json(clusters.describe(made)))
         clusters.save_clusters(folder.clusters, made)
+
+    def _first_rows(
+        self, features: np.ndarray | encoding.FeatureStream, made: clusters.Clusters
+    ) -> np.ndarray:
+        """Return the features that the picture of principal components shows, the first rows."""
+        most = max(3, min(PCA_ROWS, PCA_MB * 2**20 // (4 * made.centroids.shape[1])))
+        if isinstance(features, encoding.FeatureStream):
+            return features.first(min(most, features.num_rows))
+        if self.processes.num == 1:
+            return features[:most]
+        # The first process shows them, and some of them may be another's.
+        return self.run.bound.all_features(made.latents[: most if self.processes.is_first else 1])
 
     def _draw_latents(self, num: int) -> np.ndarray:
         key, batch = named_key(self.run.root_key, "latents"), 4096
@@ -213,25 +252,60 @@ class Pipeline:
         parts = [self.run.bound.sample_latents(named_key(key, r), batch) for r in rounds]
         return np.asarray(jnp.concatenate(parts)[:num])
 
-    def _encode(self, latents: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-        """Return the (n, f) features (of several processes this one's) and a row's shape."""
-        bound = self.run.bound
-        one = bound.gen.features(jnp.asarray(latents[:1]), bound.layer, **bound.keywords)
-        num_rows = len(latents)
-        if self.processes.num > 1 and self.mesh is not None:
-            own = own_rows(len(latents), self.mesh)
-            latents, num_rows = latents[own.start : own.stop], len(own)
-        features = _empty_aligned((num_rows, one[0].size))
-        features[len(latents) :] = 0.0  # filled up: every process has as many rows
-        progress = Progress("encode", num_rows)
-        step = bound.batch * max(1, 1024 // bound.batch)
-        for start in range(0, num_rows, step):
-            rows = latents[start : start + step]
-            if len(rows):
-                features[start : start + len(rows)] = bound.all_features(rows)
-            progress.update(min(num_rows, start + step))
-            self.interrupts.check("nothing is kept of the encoding")
-        return features, tuple(one.shape[1:])
+    def _encode(
+        self, latents: np.ndarray
+    ) -> tuple[np.ndarray | encoding.FeatureStream, tuple[int, ...]]:
+        """Return the (n, f) features, streamed if they do not fit, and one activation's shape."""
+        bound, settings = self.run.bound, self.run.config["cluster"]
+        shape = encoding.feature_dim(bound, latents)
+        size_mb = 4 * len(latents) * math.prod(shape) / 2**20
+        if size_mb <= settings["memory_mb"]:
+            progress = Progress("encode", len(latents))
+
+            def on_rows(done: int) -> None:
+                progress.update(done)
+                self.interrupts.check("nothing is kept of the encoding")
+
+            return encoding.all_features(bound, latents, on_rows), shape
+        if settings["backend"] != "jax":
+            raise UserError(
+                f"the features of {len(latents)} latents take {size_mb:.0f} MB and "
+                f"backend={settings['backend']} holds them in memory; raise "
+                "--config.cluster.memory_mb or use --config.cluster.backend=jax"
+            )
+        if self.processes.num > 1:
+            raise UserError(
+                f"the features of {len(latents)} latents take {size_mb:.0f} MB in each of "
+                f"{self.processes.num} processes, which hold them in memory; raise "
+                "--config.cluster.memory_mb, start more processes, or cluster fewer of the latents "
+                "with --config.cluster.max_samples"
+            )
+        stream = encoding.FeatureStream(bound, latents)
+        # k-means++, the first iteration and the assignment read every row.
+        reads = settings["num_clusters"] + 2
+        speed = stream.choose_storage(self.run.folder.root, num_reads=reads)
+        logging.info(
+            "encode: %.0f MB of features do not fit into --config.cluster.memory_mb=%d: %s (%s)",
+            size_mb,
+            settings["memory_mb"],
+            "kept on disk" if stream.storage == "disk" else "recomputed when they are read",
+            f"{stream.block} rows take {speed.compute:.3f} s to compute, {speed.write:.3f} s to "
+            f"write, {speed.read:.3f} s to read"
+            if speed
+            else "no room for them on the disk",
+        )
+        return stream, shape
+
+    def _report_block(self) -> OnBlock:
+        """Return what is called between the blocks of a streamed clustering."""
+        progress: dict[str, Progress] = {}
+
+        def on_block(what: str, done: int, total: int) -> None:
+            if what != "fetch":
+                progress.setdefault(what, Progress(f"cluster: {what}", total)).update(done)
+            self.interrupts.check("nothing is kept of the clustering")
+
+        return on_block
 
     def _warn_if_small(self, counts: np.ndarray) -> None:
         for c, count in enumerate(counts):
@@ -244,11 +318,10 @@ class Pipeline:
                     counts.sum(),
                 )
 
-    def _draw_pca(self, features: np.ndarray, made: clusters.Clusters) -> None:
-        rows = min(len(features), PCA_ROWS)
+    def _draw_pca(self, first: np.ndarray, made: clusters.Clusters) -> None:
+        rows = len(first)
         panels = []
-        for title, data in ((self.run.bound.layer, features), ("latents", made.latents)):
-            part = data[:rows]
+        for title, part in ((self.run.bound.layer, first), ("latents", made.latents[:rows])):
             panels.append(
                 (f"PCA of {title}", fit_pca(part, 2).project(part))
                 if rows > 2 and part.shape[1] > 1
@@ -411,8 +484,9 @@ class Pipeline:
         costs = self.stages.result("fit", self.fingerprints["fit"]) or {}
         with self.stages.run("compare", self.fingerprints["fit"]):
             rows = compare.Comparison(self.run, costs, self.interrupts.check).measure_all()
-        text = compare.to_text(rows)
-        return text if self.run.clusters.num > 1 else f"{text}\n\n{compare.domain_gap(rows)}"
+        text = to_text(rows, self.run.config["compare"]["accuracy"])
+        write_atomically(self.run.folder.root / "compare.txt", f"{text}\n".encode())
+        return text
 
     @_by_the_first
     def write_summary(self) -> None:
@@ -423,7 +497,7 @@ class Pipeline:
         if found is None:
             raise UserError(f"{run.folder.root} has no clusters yet; run the experiment first")
         summary = {
-            **{k: found[k] for k in ("layer", "num_clusters", "shares", "inertia")},
+            **{k: found[k] for k in SUMMARISED},
             "stages": self.stages.costs(),
             **(measured or {"samplers": {}}),
         }
@@ -440,15 +514,12 @@ class Pipeline:
         self.write_summary()
 
 
-def _empty_aligned(shape: tuple[int, int]) -> np.ndarray:
-    """Return an empty float32 array at a multiple of 64 bytes, which JAX takes on a CPU as it is.
-
-    The features are the largest array of a run; a copy of them would double its memory.
-    """
-    size = 4 * math.prod(shape)
-    buffer = np.empty(size + 64, np.uint8)
-    offset = -buffer.ctypes.data % 64
-    return buffer[offset : offset + size].view(np.float32).reshape(shape)
+def _gather(found: KMeansResult, num: int) -> KMeansResult:
+    """Return a clustering over several processes as host arrays, whole in each of them."""
+    whole = {name: np.asarray(x) for name, x in found._asdict().items() if x.is_fully_replicated}
+    return found._replace(
+        labels=gather_rows(found.labels, num), margins=gather_rows(found.margins, num), **whole
+    )
 
 
 def _titles(made: clusters.Clusters) -> list[str]:

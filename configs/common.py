@@ -46,6 +46,12 @@ def get_config() -> config_dict.ConfigDict:
     config.cluster.init = "k-means++"
     # "jax", or "faiss" with the extra of that name.
     config.cluster.backend = "jax"
+    # Features of more than so many MB are not held in memory: they are kept in a temporary file in
+    # the run's folder or computed again when they are read, whichever is measured faster. The
+    # clusters are the same up to rounding.
+    config.cluster.memory_mb = 4096
+    # Find the clusters with the first so many latents only and assign the others; unset: with all.
+    config.cluster.max_samples = config_dict.placeholder(int)
 
     # Every sampler named here with fit=True is trained, sampled and evaluated.
     config.samplers = config_dict.ConfigDict()
@@ -210,6 +216,8 @@ def get_config() -> config_dict.ConfigDict:
     compare.attribute = "yaw"
     compare.centre = 0.0
     compare.threshold = 10.0
+    # At which judged accuracy the methods' distances are compared beneath the table.
+    compare.accuracy = 0.97
     # Samplers that are also measured above these quantiles of the margin.
     compare.dialled = ("rejection", "flow")
     compare.margins = (0.0, 0.3, 0.6)

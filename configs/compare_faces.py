@@ -10,14 +10,24 @@ from ml_collections import config_dict
 
 from configs import common
 
-TRAINED = ("imle_residual", "imle_adaptive", "imle_rs", "gaussian", "mixture", "gan", "vae")
+TRAINED = (
+    "flow_one_step",
+    "imle_residual",
+    "imle_adaptive",
+    "imle_rs",
+    "gaussian",
+    "mixture",
+    "gan",
+    "vae",
+)
 
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = common.get_config()
     config.sample.sampler = "flow"
     config.compare.judge = "face_mesh"
-    config.compare.margins = (0.0, 0.3, 0.6, 0.7, 0.8)
+    config.compare.margins = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8)
+    config.compare.alphas = (1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
     for name in TRAINED:
         config.samplers[name].fit = True
     # A quarter of the recommendation's 400: both are done learning by then (docs/results.md).

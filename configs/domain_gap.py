@@ -20,6 +20,8 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.samplers.rejection.fit = False
     config.samplers.gaussian.fit = True
     config.samplers.imle_residual.fit = True
+    # As many images as the paper's.
+    config.compare.num = 10_000
     config.compare.margins = (0.0,)
     config.compare.directions = 0
     return common.variant(config, arg)

@@ -112,7 +112,13 @@ def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
 
 
 def take_mapping(
-    tensors: Tensors, name: str, weight_scale: float, arrays: dict[str, np.ndarray], *, wscale: bool
+    tensors: Tensors,
+    name: str,
+    weight_scale: float,
+    arrays: dict[str, np.ndarray],
+    *,
+    rate: float,
+    wscale: bool = True,
 ) -> tuple[int, list[int]]:
     """Read a mapping network of dense layers; returns its inputs and its layers' outputs.
 
@@ -121,6 +127,7 @@ def take_mapping(
         name: the layers' name with one {}.
         weight_scale: gain of the equalised learning rate.
         arrays: receives the kernels and biases.
+        rate: the mapping network's learning-rate factor, which weights and biases are scaled by.
         wscale: whether the file's weights are scaled at run time.
     """
     count = tensors.count(f"{name}.weight")
@@ -130,10 +137,10 @@ def take_mapping(
         layer = name.format(i)
         width_in = widths[-1] if widths else inputs
         width_out = tensors.shape(f"{layer}.weight", 2)[0]
-        scale = MAPPING_RATE * (weight_scale / math.sqrt(width_in) if wscale else 1.0)
+        scale = rate * (weight_scale / math.sqrt(width_in) if wscale else 1.0)
         weight = tensors.take(f"{layer}.weight", (width_out, width_in)) * np.float32(scale)
         arrays[f"mapping.{i}"] = dense_kernel(weight)
-        bias = tensors.take(f"{layer}.bias", (width_out,)) * np.float32(MAPPING_RATE)
+        bias = tensors.take(f"{layer}.bias", (width_out,)) * np.float32(rate)
         arrays[f"mapping_biases.{i}"] = bias
         widths.append(width_out)
     return inputs, widths
@@ -148,6 +155,7 @@ def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
     fused_text = settings.get("fused_scale", "auto").lower()
     tanh = settings.get("final_tanh", False)
     wscale = settings.get("use_wscale", True)
+    rate = settings.get("mapping_lr_mul", MAPPING_RATE)
     settings.finish()
     if fused_text not in ("auto", "true", "false"):
         raise UserError(f"--set fused_scale={fused_text}: expected auto, true or false")
@@ -165,7 +173,9 @@ def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
 
     arrays: dict[str, np.ndarray] = {}
     label = "mapping.label_weight"
-    inputs, widths = take_mapping(tensors, "mapping.dense{}", math.sqrt(2), arrays, wscale=wscale)
+    inputs, widths = take_mapping(
+        tensors, "mapping.dense{}", math.sqrt(2), arrays, rate=rate, wscale=wscale
+    )
     num_classes, latent_dim = tensors.shape(label, 2) if label in tensors else (0, inputs)
     if num_classes:
         arrays["embedding"] = tensors.take(label, (num_classes, latent_dim))

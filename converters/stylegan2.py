@@ -16,7 +16,7 @@ from cgjax.generators.layers import FILTER_TAPS
 from converters.conversion import Container, Conversion, conv_kernel, dense_kernel, has_tensors
 from converters.reading import Checkpoint, Tensors, choose_state
 from converters.settings import Settings
-from converters.stylegan import take_mapping
+from converters.stylegan import MAPPING_RATE, take_mapping
 
 FILTER = np.outer(FILTER_TAPS, FILTER_TAPS).astype(np.float32)
 
@@ -28,6 +28,7 @@ def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
     tanh = settings.get("final_tanh", False)
     demodulate = settings.get("demodulate", True)
     wscale = settings.get("use_wscale", True)
+    rate = settings.get("mapping_lr_mul", MAPPING_RATE)
     settings.finish()
 
     def scale(fan_in: int) -> np.float32:
@@ -45,7 +46,7 @@ def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
     channels = tensors.shape(f"synthesis.output{resolutions - 1}.weight", 4)[0]
 
     label = "mapping.label_weight"
-    inputs, widths = take_mapping(tensors, "mapping.dense{}", 1.0, arrays, wscale=wscale)
+    inputs, widths = take_mapping(tensors, "mapping.dense{}", 1.0, arrays, rate=rate, wscale=wscale)
     num_classes, latent_dim = tensors.shape(label, 2) if label in tensors else (0, inputs)
     if num_classes:
         arrays["embedding"] = tensors.take(label, (num_classes, latent_dim))
@@ -103,8 +104,10 @@ def _nvidia_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     content = checkpoint.content if isinstance(checkpoint.content, Mapping) else {}
     built = content.get("settings", {})
     built = built.get("G_ema", {}) if isinstance(built, Mapping) else {}
-    synthesis = built.get("synthesis_kwargs", {}) if isinstance(built, Mapping) else {}
-    return dict(synthesis) if isinstance(synthesis, Mapping) else {}
+    if not isinstance(built, Mapping):
+        return {}
+    parts = [built.get(name) for name in ("mapping_kwargs", "synthesis_kwargs")]
+    return {k: v for part in parts if isinstance(part, Mapping) for k, v in part.items()}
 
 
 def convert_nvidia(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
@@ -116,6 +119,7 @@ def convert_nvidia(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversi
     tensors = Tensors(choose_state(checkpoint, NVIDIA_STATES), checkpoint.path)
     settings = Settings(given, _nvidia_settings(checkpoint))
     clamp = settings.get("conv_clamp", 0.0)
+    rate = settings.get("lr_multiplier", MAPPING_RATE)
     settings.finish()
 
     if tensors.names(r"synthesis\.b\d+\.skip\.weight"):
@@ -129,7 +133,7 @@ def convert_nvidia(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversi
     channels = tensors.shape(f"{blocks[-1]}.torgb.weight", 4)[0]
     skip = resolutions == 1 or f"{blocks[0]}.torgb.weight" in tensors
 
-    inputs, widths = take_mapping(tensors, "mapping.fc{}", 1.0, arrays, wscale=True)
+    inputs, widths = take_mapping(tensors, "mapping.fc{}", 1.0, arrays, rate=rate)
     num_classes, embedding_dim = 0, 0
     if "mapping.embed.weight" in tensors:
         embedding_dim, num_classes = tensors.shape("mapping.embed.weight", 2)

@@ -18,6 +18,7 @@ from jaxtyping import Array, PRNGKeyArray
 from cgjax.clustering.lloyd import KMeansResult, fit
 from cgjax.clustering.seeding import INITS
 from cgjax.clustering.sharded import fit_sharded
+from cgjax.clustering.streaming import OnBlock, RowSource, fit_streamed
 from cgjax.errors import UserError
 from cgjax.parallel import DATA_AXIS, is_split, shard_rows
 
@@ -27,7 +28,7 @@ _fit = partial(jax.jit, static_argnames=("num_clusters", "num_init", "method"))(
 
 
 def kmeans(
-    features: ArrayLike,
+    features: ArrayLike | RowSource,
     num_clusters: int,
     *,
     key: PRNGKeyArray,
@@ -38,11 +39,15 @@ def kmeans(
     backend: Literal["jax", "faiss"] = "jax",
     mesh: Mesh | None = None,
     weights: ArrayLike | None = None,
+    on_block: OnBlock | None = None,
 ) -> KMeansResult:
     """Cluster features by k-means: sum_y min_c ||y - mu_c||^2, the best of `num_init` restarts.
 
     All restarts run at once on one read of the data per iteration. O(n r k f) time per iteration,
     O(n r k) memory beside the input, which is not copied.
+
+    Features that do not fit into memory are given as a source of rows that reads them when they
+    are needed (`cgjax.clustering.streaming`): the result is that of the array up to rounding.
 
     Over a mesh every device reads its own rows and one sum a iteration goes over the devices; the
     labels are those of one device. A mesh of several processes takes features whose rows are split
@@ -51,7 +56,8 @@ def kmeans(
     `jax.experimental.multihost_utils.process_allgather(result.labels, tiled=True)` gathers them.
 
     Args:
-        features: (n, f) or (n, h, w, c), finite; anything behind the first axis is flattened.
+        features: (n, f) or (n, h, w, c), finite; anything behind the first axis is flattened. Or a
+            `RowSource`.
         num_clusters: k, from 1 to n.
         key: random key (`jax.random.key(seed)`).
         num_init: restarts, at least 1.
@@ -65,6 +71,8 @@ def kmeans(
             holds the features. Any n will do: what does not divide is padded.
         weights: (n,) 1 for rows that count and 0 for padding, which gets some label; default: all
             rows count.
+        on_block: of a source only: called after every block with what is being done, rows done and
+            rows of this reading; may raise to stop.
 
     Returns:
         A `KMeansResult`; clusters are ordered by descending share, ties by first member.
@@ -78,6 +86,26 @@ def kmeans(
         >>> result.centroids.ravel().tolist(), result.labels.tolist()
         ([1.0, 10.5], [0, 0, 0, 1, 1])
     """
+    if isinstance(features, RowSource):
+        if backend == "faiss" or mesh is not None or weights is not None:
+            raise UserError(
+                "features that are streamed take neither backend=faiss nor mesh nor weights; use "
+                "backend=jax on one device, or hold them in memory (--config.cluster.memory_mb)"
+            )
+        check_counts(features.num_rows, num_clusters)
+        method, starts = check_init(init, num_clusters, features.dim)
+        check_options(num_init=num_init, max_iter=max_iter, tol=tol, backend=backend)
+        return fit_streamed(
+            features,
+            key,
+            num_clusters=num_clusters,
+            num_init=num_init,
+            max_iter=max_iter,
+            tol=tol,
+            method=method,
+            centroids=starts,
+            on_block=on_block,
+        )
     flat = check_features(features, num_clusters, weights)
     method, starts = check_init(init, num_clusters, flat.shape[1])
     check_options(num_init=num_init, max_iter=max_iter, tol=tol, backend=backend)
@@ -157,6 +185,13 @@ def check_features(
     if weights is not None and np.shape(weights) != shape[:1]:
         raise UserError(f"weights have shape {np.shape(weights)}: expected ({shape[0]},)")
     num_rows = shape[0] if weights is None else int(jnp.sum(jnp.asarray(weights)))
+    check_counts(num_rows, num_clusters)
+    module = jnp if isinstance(features, jax.Array) else np
+    return module.reshape(module.asarray(features, np.float32), (shape[0], -1))
+
+
+def check_counts(num_rows: int, num_clusters: int) -> None:
+    """Raise `UserError` if there cannot be so many clusters."""
     if num_clusters < 1:
         raise UserError(
             f"num_clusters={num_clusters}: expected at least 1; try --config.cluster.num_clusters=2"
@@ -166,8 +201,6 @@ def check_features(
             f"num_clusters={num_clusters} but there are only {num_rows} features: "
             "expected at least as many features as clusters; raise --config.latents.num"
         )
-    module = jnp if isinstance(features, jax.Array) else np
-    return module.reshape(module.asarray(features, np.float32), (shape[0], -1))
 
 
 def check_init(init: str | ArrayLike, num_clusters: int, dim: int) -> tuple[str, Array | None]:

@@ -11,8 +11,6 @@ along it, is chosen by the judge on a selection set; the table is made on other 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +28,7 @@ from cgjax.directions.sefa import fit_sefa
 from cgjax.errors import UserError
 from cgjax.evaluation import fidelity
 from cgjax.evaluation.compare_figure import plot
+from cgjax.evaluation.compare_table import Row, as_line, to_csv
 from cgjax.evaluation.distances import (
     kid,
     precision_recall_density_coverage,
@@ -45,52 +44,6 @@ from cgjax.evaluation.judges import Judge, load_judge
 from cgjax.files import write_atomically
 from cgjax.randomness import named_key
 from cgjax.run import Run
-
-# FID of PGAN, and of PGAN with its one-cluster mapping [Georgopoulos et al. 2022, supplementary].
-PAPER_FID = (8.79, 9.85)
-
-COLUMNS = (
-    "method",
-    "setting",
-    "cluster",
-    "membership",
-    "membership_low",
-    "membership_high",
-    "judge",
-    "attribute",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "found",
-    "strict",
-    "strict_low",
-    "strict_high",
-    "w1",
-    "w1_low",
-    "w1_high",
-    "feature",
-    "frechet",
-    "frechet_low",
-    "frechet_high",
-    "frechet_floor",
-    "ratio",
-    "kid",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "norm_ratio",
-    "effective_rank",
-    "mean_distance",
-    "acceptance",
-    "sampling_ms",
-    "image_ms",
-    "training_s",
-    "num",
-)
-"""The columns of `compare.csv`, empty where a method has no such number."""
-
-Row = dict[str, Any]
 
 
 class Method(NamedTuple):
@@ -182,7 +135,7 @@ class Comparison:
                     logging.warning("%s, %s, cluster %d: %s", method.name, method.setting, c, error)
                     continue
                 self._save(rows)
-                logging.info("compare: %s", _line(rows[-1]))
+                logging.info("compare: %s", as_line(rows[-1]))
         self._save(rows)
         write_atomically(self.run.folder.root / "compare.csv", to_csv(rows).encode())
         self.run.folder.figures.mkdir(parents=True, exist_ok=True)
@@ -397,66 +350,3 @@ class Comparison:
             "strict_high": judged.strict_interval.high,
             **w1,
         }
-
-
-def to_csv(rows: list[Row]) -> str:
-    """Return the table as comma-separated text with a header."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items() if v is not None}
-        )
-    return buffer.getvalue()
-
-
-TEXT = (
-    ("membership", "inside", ".3f"),
-    ("accuracy", "judged", ".3f"),
-    ("accuracy_low", "from", ".3f"),
-    ("accuracy_high", "to", ".3f"),
-    ("found", "found", ".3f"),
-    ("strict", "strict", ".3f"),
-    ("w1", "W1", ".2f"),
-    ("frechet", "Frechet", ".1f"),
-    ("ratio", "/floor", ".2f"),
-    ("recall", "recall", ".3f"),
-    ("coverage", "cover", ".3f"),
-    ("norm_ratio", "norm", ".2f"),
-    ("effective_rank", "rank", ".2f"),
-    ("sampling_ms", "ms", ".3f"),
-    ("training_s", "fit s", ".1f"),
-)
-
-
-def to_text(rows: list[Row]) -> str:
-    """Lay out the table for a terminal."""
-    head = f"{'method':<14}{'setting':<26}{'c':>3}" + "".join(f"{t:>9}" for _, t, _ in TEXT)
-    return "\n".join([head, *(_line(row) for row in rows)])
-
-
-def _line(row: Row) -> str:
-    cells = []
-    for name, _, form in TEXT:
-        value = row.get(name)
-        cells.append(f"{'-' if value is None else format(value, form):>9}")
-    return f"{row['method']:<14}{row['setting']:<26}{row['cluster']:>3}" + "".join(cells)
-
-
-def domain_gap(rows: list[Row]) -> str:
-    """Lay out the one-cluster test: each method's distance over the prior's own.
-
-    With one cluster every latent is a member, so the true members are the prior.
-    """
-    prior = next(row for row in rows if row["method"] == "members")
-    lines = [f"{'one cluster':<40}{'Frechet':>10}{'/ prior':>10}"]
-    for row in rows:
-        name = f"{row['method']}, {row['setting']}"
-        lines.append(f"{name:<40}{row['frechet']:>10.2f}{row['frechet'] / prior['frechet']:>10.2f}")
-    before, after = PAPER_FID
-    lines.append(
-        f"{'paper: FID of PGAN, of PGAN + IMLE':<40}{f'{before}, {after}':>10}"
-        f"{after / before:>10.2f}"
-    )
-    return "\n".join(lines)

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import nnx
 
@@ -84,7 +84,8 @@ def fill(network: StagedNetwork, value: Callable[[str, Any], np.ndarray]) -> Sta
     """
     graph, state = nnx.split(network)
     filled = nnx.from_flat_state(
-        (path, variable.replace(jnp.asarray(value(".".join(map(str, path)), variable))))
+        # Not jnp.asarray, which copies: the weights would be in memory twice.
+        (path, variable.replace(jax.device_put(value(".".join(map(str, path)), variable))))
         for path, variable in nnx.to_flat_state(state)
     )
     return nnx.merge(graph, filled)

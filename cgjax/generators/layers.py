@@ -3,7 +3,8 @@
 Both ways in which these networks double a map, nearest upsampling followed by a 3x3 convolution and
 a stride-2 4x4 transposed convolution, are four 2x2 convolutions on the *small* map, one for each
 parity (row, column) of the output pixel. `phase_convolution` is that one code path: it costs 4/9 of
-the operations of convolving the upsampled map and never dilates an input with zeros.
+the operations of convolving the upsampled map and never dilates an input with zeros. Where a CPU
+gains from it, 3x3 convolutions take the forms of `fewer_products`; the shapes decide.
 """
 
 from __future__ import annotations
@@ -14,6 +15,15 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from cgjax.generators.fewer_products import (
+    best_form,
+    interleave,
+    nine_products,
+    nine_products_pay,
+    winograd_phases,
+    winograd_phases_pay,
+)
 
 EPS = 1e-8
 
@@ -42,6 +52,8 @@ def convolve(
     k = kernel.shape[0]
     if k == 1:
         return jnp.einsum("nhwi,io->nhwo", x, kernel[0, 0])
+    if k == 3 and (form := best_form(x, kernel)):
+        return form(x, kernel)
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), [(k // 2, k // 2)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -102,6 +114,8 @@ def phase_convolution(
     Returns:
         (n, 2h, 2w, o) float32.
     """
+    if winograd_phases_pay(x, phases):
+        return winograd_phases(x, phases)
     n, h, w, _ = x.shape
     i, o = phases.shape[2], phases.shape[5]
     y = jax.lax.conv_general_dilated(
@@ -111,16 +125,15 @@ def phase_convolution(
         [(1, 1), (1, 1)],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     ).reshape(n, h + 1, w + 1, 2, 2, o)
-    rows = [
-        jnp.stack([y[:, a : a + h, b : b + w, a, b] for b in (0, 1)], axis=3) for a in (0, 1)
-    ]  # each (n, h, w, 2, o)
-    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, o)
+    return interleave([[y[:, a : a + h, b : b + w, a, b] for b in (0, 1)] for a in (0, 1)])
 
 
 def upsample_convolve(
     x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]
 ) -> Float[Array, "n H W o"]:
     """Nearest upsampling x2, then a 3x3 convolution with zero padding 1."""
+    if nine_products_pay(x, kernel):
+        return nine_products(x, kernel)
     return phase_convolution(x, upsampling_phases(kernel))
 
 

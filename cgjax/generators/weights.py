@@ -23,6 +23,7 @@ from cgjax.errors import UserError
 from cgjax.files import write_atomically
 from cgjax.generators.base import PretrainedGenerator, StagedNetwork
 from cgjax.generators.families import abstract_network, fill
+from cgjax.memory import empty_aligned
 
 FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -148,7 +149,7 @@ def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
             f"{str(manifest.get('weights_sha256'))[:12]}...; convert the checkpoint again"
         )
     try:
-        arrays = safetensors.numpy.load_file(path)
+        arrays = _read_arrays(path)
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file: {error}") from error
     try:
@@ -159,8 +160,32 @@ def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
             "convert the checkpoint again"
         ) from error
     check_arrays(named_arrays(network), arrays, path)
-    filled = fill(network, lambda name, _: np.asarray(arrays[name], np.float32))
-    return PretrainedGenerator(filled, manifest)
+    return PretrainedGenerator(fill(network, lambda name, _: arrays[name]), manifest)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a safetensors file array by array into memory that JAX takes without copying it.
+
+    Half precision becomes float32 on the way; an array of another kind is returned as it is. The
+    library's own reader would hold the file's pages and a copy beside what JAX makes of it.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    with safetensors.safe_open(path, "np") as checked, open(path, "rb") as file:
+        # The header was checked when it was opened: every place lies inside the file.
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+        for name in checked.keys():  # noqa: SIM118, it is no mapping
+            entry = header[name]
+            if entry["dtype"] not in ("F16", "F32"):
+                arrays[name] = checked.get_tensor(name)
+                continue
+            array = arrays[name] = empty_aligned(tuple(entry["shape"]))
+            file.seek(start + entry["data_offsets"][0])
+            if entry["dtype"] == "F32":
+                file.readinto(memoryview(array.reshape(-1)).cast("B"))
+            else:
+                array.reshape(-1)[:] = np.frombuffer(file.read(2 * array.size), np.float16)
+    return arrays
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

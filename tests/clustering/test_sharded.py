@@ -18,13 +18,12 @@ from cgjax.parallel import DATA_AXIS, accelerator_mesh, data_mesh, shard_rows
 from tests.clustering.device_cases import compare, points
 
 
-@pytest.mark.parametrize("num_devices", [1, 2, 3, 4])
-@pytest.mark.parametrize(("n", "k"), [(120, 3), (121, 2)])
-def test_several_devices_give_the_labels_of_one(num_devices, n, k):
-    compare(num_devices, n, k)
+@pytest.mark.parametrize(("num_devices", "n"), [(1, 121), (2, 121), (3, 121), (4, 121), (4, 120)])
+def test_several_devices_give_the_labels_of_one(num_devices, n):
+    compare(num_devices, n, 3)
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 2), (3, 3)])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 2)])
 def test_fewer_rows_than_devices(n, k):
     compare(4, n, k)
 

@@ -18,7 +18,8 @@ from tests.e2e.command import ROOT, cgjax, environment
 
 ARGUMENTS = (
     "--config=configs/tiny.py:quick",
-    "--config.latents.num=333",  # divides by nothing
+    "--config.latents.num=333",
+    "--config.cluster.max_samples=299",  # divides by nothing, and the other 34 are assigned
     "--config.sample.num=2",
     "--config.evaluate.num=16",
     "--config.evaluate.components=4",

@@ -9,7 +9,7 @@ import pytest
 
 from cgjax import configuration
 from cgjax.errors import UserError
-from cgjax.evaluation import compare
+from cgjax.evaluation import compare, compare_table
 from cgjax.evaluation.judges import FunctionJudge
 from cgjax.interrupt import Interrupts
 from cgjax.pipeline import Pipeline
@@ -69,7 +69,7 @@ def test_every_method_stands_in_every_form_of_the_table(compared):
     for method in methods:
         assert method in text
         assert {row["cluster"] for row in rows if row["method"] == method} == {0, 1}
-    assert set(table[0]) == set(compare.COLUMNS)
+    assert set(table[0]) == set(compare_table.COLUMNS)
     assert (root / "figures/compare.png").stat().st_size > 1000
 
 
@@ -114,7 +114,7 @@ def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper
     for name, settings in pipeline.run.config["samplers"].items():
         settings["fit"] = name in ("flow", "gaussian")
     text = run_compare(pipeline)
-    assert "1.12" in text.splitlines()[-1]
+    assert text.splitlines()[-1].endswith("1.121")
     rows = json.loads((tmp_path / "run/compare.json").read_text())["rows"]
     assert all("accuracy" not in row for row in rows)
 
@@ -125,11 +125,30 @@ def test_an_attribute_that_the_judge_does_not_know_is_named():
         compare.Attribute(judge, "yaw", 0.0, 10.0)
 
 
-def test_the_one_cluster_table_divides_by_the_prior():
+def test_the_one_cluster_table_divides_by_the_floor_and_prints_the_paper_s_ratio():
     rows = [
-        {"method": "members", "setting": "true", "frechet": 2.0},
-        {"method": "flow", "setting": "unverified", "frechet": 2.1},
+        {"method": "members", "setting": "true", "frechet": 2.0, "ratio": 1.0},
+        {"method": "flow", "setting": "unverified", "frechet": 2.1, "ratio": 1.05},
     ]
-    lines = compare.domain_gap(rows).splitlines()
-    assert lines[2].split()[-1] == "1.05"
-    assert lines[3].split()[-1] == "1.12"
+    lines = compare_table.domain_gap(rows).splitlines()
+    assert lines[2].split()[-1] == "1.050"
+    assert lines[3].split()[-1] == "1.121"
+
+
+def test_at_equal_accuracy_the_closest_setting_of_each_method_is_named():
+    def row(method: str, setting: str, accuracy: float, distance: float) -> dict:
+        limits = {"frechet_low": distance - 1, "frechet_high": distance + 1}
+        line = {"method": method, "setting": setting, "accuracy": accuracy, "frechet": distance}
+        return {"cluster": 0} | line | limits
+
+    rows = [
+        row("flow", "margin 0", 0.7, 10),
+        row("flow", "margin 0.6", 0.975, 90),
+        row("flow", "margin 0.8", 0.99, 200),
+        row("sefa", "set 2", 0.98, 300),
+        row("gaussian", "verified", 0.8, 20),
+    ]
+    lines = compare_table.closest(rows, 0.97).splitlines()
+    assert "flow, margin 0.6: Frechet 90.0 (89.0 to 91.0), accuracy 0.975" in lines[1]
+    assert "sefa, set 2" in lines[2]
+    assert lines[3].endswith("never as accurate: gaussian")

@@ -1,0 +1,268 @@
+"""k-means beside scikit-learn and FAISS, and streamed beside in memory.
+
+    python benchmarks/kmeans.py                          # real features, C=2 and C=8
+    python benchmarks/kmeans.py --only=8 --peers=faiss --peer-reps=1
+    python benchmarks/kmeans.py --only=64                # 100,000 x 512, FAISS
+    python benchmarks/kmeans.py --streamed               # 2,000 latents at PGAN-256's s3_c1
+
+Everything runs on the same two threads from one process; medians of repetitions with different
+seeds after one that warms up. `ratio` is the peer's seconds over ours; `inertia` the relative
+difference of the best objective found from the peer's, and `given` that of one restart from the
+same starting rows, where all must agree. Everyone gets the same restarts, at most the same
+iterations and no tolerance; who converges may stop (FAISS has no such rule).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+THREADS = 2
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = str(THREADS)
+# They name another processor where it is virtual, which slows the peers down.
+for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+    os.environ.pop(name, None)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+# C -> (restarts, peers, iterations)
+CASES: dict[int, tuple[int, tuple[str, ...], int]] = {
+    2: (10, ("sklearn", "faiss"), 25),
+    8: (10, ("sklearn", "faiss"), 25),
+    64: (1, ("faiss",), 25),
+}
+LAYER, NUM_LATENTS = "s3_c1", 2000
+
+
+def real_features(layer: str) -> np.ndarray:
+    """Return features of 10,000 latents of the embedded generator: 8,192 each at layer1."""
+    import jax
+
+    import cgjax
+    from cgjax.generators.bound import BoundGenerator
+
+    bound = BoundGenerator(cgjax.load_generator("dcgan_faces"), layer, {}, 128)
+    return bound.all_features(np.asarray(bound.sample_latents(jax.random.key(0), 10_000)))
+
+
+def blobs(num: int = 100_000, dim: int = 512, groups: int = 256) -> np.ndarray:
+    """Return overlapping groups: no partition is obvious, so nobody stops early."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((groups, dim), np.float32)
+    rows = rng.standard_normal((num, dim), np.float32)
+    return rows + centres[rng.integers(0, groups, num)]
+
+
+def inertia(rows: np.ndarray, centroids: np.ndarray) -> float:
+    """Return the objective in float64, the same way for everybody."""
+    total = 0.0
+    for begin in range(0, len(rows), 1000):
+        part = rows[begin : begin + 1000].astype(np.float64)
+        squares = (part**2).sum(1)[:, None] + (centroids.astype(np.float64) ** 2).sum(1)[None]
+        total += (squares - 2 * part @ centroids.astype(np.float64).T).min(1).sum()
+    return total
+
+
+Solver = Callable[[np.ndarray, int, int, int, int, "np.ndarray | None"], np.ndarray]
+
+
+def ours(rows: np.ndarray, c: int, restarts: int, iters: int, seed: int, init: Any) -> np.ndarray:
+    import jax
+
+    from cgjax.clustering import kmeans
+
+    start = {} if init is None else {"init": init}
+    key = jax.random.key(seed)
+    result = kmeans(rows, c, key=key, num_init=restarts, max_iter=iters, tol=0.0, **start)
+    return np.asarray(result.centroids)
+
+
+def sklearn(
+    rows: np.ndarray, c: int, restarts: int, iters: int, seed: int, init: Any
+) -> np.ndarray:
+    import warnings
+
+    from sklearn.cluster import KMeans
+
+    start, restarts = ("k-means++", restarts) if init is None else (init, 1)
+    solver = KMeans(
+        c,
+        init=start,
+        n_init=restarts,
+        max_iter=iters,
+        tol=0.0,
+        random_state=seed,
+        algorithm="lloyd",
+        copy_x=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return solver.fit(rows).cluster_centers_
+
+
+def faiss(rows: np.ndarray, c: int, restarts: int, iters: int, seed: int, init: Any) -> np.ndarray:
+    import faiss
+
+    faiss.omp_set_num_threads(THREADS)
+    solver = faiss.Kmeans(
+        rows.shape[1],
+        c,
+        niter=iters,
+        nredo=restarts if init is None else 1,
+        seed=seed + 1,
+        max_points_per_centroid=len(rows),
+        min_points_per_centroid=1,
+    )
+    solver.train(rows, init_centroids=init)
+    return solver.centroids
+
+
+def compare(c: int, layer: str, peers: list[str], reps: int, peer_reps: int) -> None:
+    """Print one line for each peer."""
+    import jax
+
+    restarts, all_peers, iters = CASES[c]
+    rows = blobs() if c == 64 else real_features(layer)
+    given = rows[np.random.default_rng(1).choice(len(rows), c, replace=False)]
+    placed = jax.device_put(rows)  # no copy on a CPU
+
+    def measure(solve: Solver, data: Any, reps: int) -> tuple[float, float, float]:
+        from_given = inertia(rows, solve(data, c, 1, iters, 0, given.copy()))
+        if solve is ours:
+            solve(data, c, restarts, iters, 99, None)  # compiles
+        seconds, reached = [], []
+        for seed in range(reps):
+            begun = time.perf_counter()
+            centroids = solve(data, c, restarts, iters, seed, None)
+            seconds.append(time.perf_counter() - begun)
+            reached.append(inertia(rows, centroids))
+        return statistics.median(seconds), min(reached), from_given
+
+    our_seconds, our_inertia, our_given = measure(ours, placed, reps)
+    shape = f"{len(rows)} x {rows.shape[1]}, C={c}, {restarts} restarts, {iters} iterations"
+    print(f"{shape}: ours {our_seconds:.3f} s (median of {reps})", flush=True)
+    for name in all_peers:
+        if name not in peers:
+            continue
+        solve = {"sklearn": sklearn, "faiss": faiss}[name]
+        seconds, reached, from_given = measure(solve, rows, peer_reps)
+        print(
+            f"  {name:8} {seconds:8.3f} s (median of {peer_reps}), ratio "
+            f"{seconds / our_seconds:6.2f}, inertia {our_inertia / reached - 1:+.1e}, "
+            f"given {our_given / from_given - 1:+.1e}",
+            flush=True,
+        )
+
+
+def streamed_side(side: str, folder: Path, restarts: int, num: int) -> None:
+    """Cluster PGAN-256's features in memory, or streamed, and print what it took as JSON."""
+    import jax
+
+    from benchmarks.generators import CASES as GENERATORS
+    from cgjax.clustering import kmeans
+    from cgjax.encoding import FeatureStream, all_features
+    from cgjax.generators.base import PretrainedGenerator
+    from cgjax.generators.bound import BoundGenerator
+    from cgjax.generators.families import build_network
+    from cgjax.memory import keep_freed_memory, peak_rss_mb, reset_peak_rss
+
+    keep_freed_memory()
+    gen = PretrainedGenerator(build_network("pgan", GENERATORS["pgan"][0]))
+    bound = BoundGenerator(gen, LAYER, {}, batch=8)
+    latents = np.asarray(bound.sample_latents(jax.random.key(0), num))
+    options = {"key": jax.random.key(1), "num_init": restarts, "max_iter": 25, "tol": 0.0}
+    jax.block_until_ready(bound.features(latents[:8]))
+    begun = time.perf_counter()
+    jax.block_until_ready([bound.features(latents[:8])[0, 0] for _ in range(4)])
+    forward = (time.perf_counter() - begun) / 32
+    reset_peak_rss()
+    before, begun = peak_rss_mb(), time.perf_counter()
+    marks = []
+
+    def on_block(what: str, done: int, total: int) -> None:
+        if done == total and what != "fetch":
+            marks.append((what, total, round(time.perf_counter() - begun, 2)))
+
+    if side == "memory":
+        features = all_features(bound, latents, lambda rows: None)
+        computed, storage = num, "memory"
+        encoded = time.perf_counter() - begun
+        result = kmeans(jax.device_put(features), 2, **options)
+    else:
+        with FeatureStream(bound, latents) as stream:
+            if side == "streamed":
+                stream.choose_storage(folder, num_reads=4)
+            result = kmeans(stream, 2, on_block=on_block, **options)
+            computed, storage = stream.num_computed, stream.storage
+        encoded = float("nan")
+    jax.block_until_ready(result)
+    seconds = time.perf_counter() - begun
+    np.save(folder / f"{side}.npy", np.asarray(result.labels))
+    numbers = {
+        "storage": storage,
+        "seconds": seconds,
+        "encoding": encoded,
+        "forward": forward * computed,
+        "rows computed": computed,
+        "iterations": int(result.num_iter),
+        "inertia": float(result.inertia),
+        "peak MB over the weights": peak_rss_mb() - before,
+        "readings": marks,
+    }
+    print(json.dumps(numbers), flush=True)
+
+
+def streamed(sides: list[str], folder: str | None, restarts: int, num: int) -> None:
+    """Run each side in a process of its own and compare their labels."""
+    with tempfile.TemporaryDirectory() as temporary:
+        where = Path(folder or temporary)
+        for side in sides:
+            command = [sys.executable, __file__, f"--side={side}", f"--folder={where}"]
+            command += [f"--restarts={restarts}", f"--latents={num}"]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            numbers = json.loads(done.stdout.strip().splitlines()[-1])
+            print(f"{side}: " + json.dumps(numbers, indent=1))
+            ratio = numbers["seconds"] / numbers["forward"]
+            print(f"{side}: {ratio:.2f} times its forward passes", flush=True)
+        labels = {p.stem: np.load(p) for p in sorted(where.glob("*.npy"))}
+        if "memory" in labels:
+            for name, found in labels.items():
+                print(f"{name}: {int((found != labels['memory']).sum())} labels differ from memory")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", type=int, choices=CASES, action="append")
+    parser.add_argument("--peers", default="sklearn,faiss", help="which, separated by commas")
+    parser.add_argument("--layer", default="layer1", help="of the embedded generator")
+    parser.add_argument("--reps", type=int, default=5)
+    parser.add_argument("--peer-reps", type=int, default=5)
+    parser.add_argument("--streamed", action="store_true")
+    parser.add_argument("--sides", default="memory,streamed", help="also: recompute")
+    parser.add_argument("--restarts", type=int, default=10)
+    parser.add_argument("--latents", type=int, default=NUM_LATENTS)
+    parser.add_argument("--folder", help="keeps the labels of each side, to compare later")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        streamed_side(given.side, Path(given.folder), given.restarts, given.latents)
+    elif given.streamed:
+        streamed(given.sides.split(","), given.folder, given.restarts, given.latents)
+    else:
+        for c in given.only or (2, 8):
+            compare(c, given.layer, given.peers.split(","), given.reps, given.peer_reps)
+
+
+if __name__ == "__main__":
+    main()

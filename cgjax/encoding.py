@@ -1,0 +1,234 @@
+"""Features of latents: in memory where they fit, else recomputed or kept on disk.
+
+A `FeatureStream` gives k-means the rows it asks for. A row is computed from its latent when it is
+first asked for; then it is either kept in a temporary file or computed again each time, whichever
+two measured blocks say is faster. The file has no name where the system allows it (Linux), so that
+nothing is left of it whatever ends the run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from cgjax.generators.bound import BoundGenerator
+
+# Rows that k-means gets at a time, and those of one forward pass: as many as fit into these.
+BLOCK_MB, BATCH_MB = 128, 64
+# What the features' file must leave of a disk.
+SPARE_MB = 1024
+
+Storage = Literal["disk", "recompute"]
+
+
+class Speed(NamedTuple):
+    """Seconds that one block of features takes.
+
+    Attributes:
+        compute: the forward pass.
+        write: to the disk, until it is there.
+        read: from the disk, where the system lets us get past its memory.
+    """
+
+    compute: float
+    write: float
+    read: float
+
+
+def feature_dim(bound: BoundGenerator, latents: Float[np.ndarray, "n d"]) -> tuple[int, ...]:
+    """Return the shape of one latent's activation."""
+    one = bound.gen.features(jnp.asarray(latents[:1]), bound.layer, **bound.keywords)
+    return tuple(one.shape[1:])
+
+
+def all_features(
+    bound: BoundGenerator, latents: Float[np.ndarray, "n d"], on_rows: Callable[[int], None]
+) -> Float[np.ndarray, "n f"]:
+    """Return the features of all latents, in memory.
+
+    Args:
+        bound: the generator and its layer.
+        latents: (n, d) float32.
+        on_rows: called between blocks with the number of rows done; may raise to stop.
+
+    Returns:
+        (n, f) float32 at a multiple of 64 bytes, which JAX takes on a CPU as it is: a copy of the
+        largest array of a run would double its memory.
+    """
+    shape = (len(latents), math.prod(feature_dim(bound, latents)))
+    features = _empty_aligned(shape)
+    step = bound.batch * max(1, 1024 // bound.batch)
+    for begin in range(0, len(latents), step):
+        rows = latents[begin : begin + step]
+        features[begin : begin + step] = bound.all_features(rows)
+        on_rows(begin + len(rows))
+    return features
+
+
+class FeatureStream:
+    """The features of latents as rows that are read when they are needed.
+
+    Attributes:
+        num_rows: n.
+        dim: f.
+        block: rows that `read` returns.
+        storage: "disk" or "recompute", once it is chosen.
+        num_computed: forward passes so far, in rows.
+    """
+
+    def __init__(
+        self, bound: BoundGenerator, latents: Float[np.ndarray, "n d"], *, block: int | None = None
+    ):
+        self._bound, self._latents = bound, latents
+        self.num_rows = len(latents)
+        self.dim = math.prod(feature_dim(bound, latents))
+        row_mb = 4 * self.dim / 2**20
+        self._batch = min(bound.batch, max(1, int(BATCH_MB / row_mb)))
+        if block is None:
+            block = self._batch * max(1, int(BLOCK_MB / row_mb) // self._batch)
+        self.block = min(block, self.num_rows)
+        self.storage: Storage = "recompute"
+        self.num_computed = 0
+        self._is_kept = np.zeros(self.num_rows, bool)
+        self._file: IO[bytes] | None = None
+        self._buffer: np.ndarray | None = None
+
+    def choose_storage(self, folder: Path, *, num_reads: int) -> Speed | None:
+        """Keep the features on disk if there is room for them and it is measured to be faster.
+
+        Args:
+            folder: where the file would lie.
+            num_reads: how often each row will be asked for at least.
+
+        Returns:
+            What was measured; None without room on the disk.
+        """
+        free_mb = shutil.disk_usage(folder).free / 2**20
+        if free_mb < 4 * self.num_rows * self.dim / 2**20 + SPARE_MB:
+            return None
+        first, second = np.arange(self.block), np.arange(self.block, 2 * self.block)
+        second = second[second < self.num_rows] if self.num_rows > self.block else first
+        compiled = np.asarray(self._compute(first))
+        begun = time.perf_counter()
+        rows = np.asarray(self._compute(second))
+        compute = time.perf_counter() - begun
+        self.keep_on_disk(folder)
+        assert self._file is not None
+        begun = time.perf_counter()
+        self._write(second, rows)
+        os.fsync(self._file.fileno())
+        write = time.perf_counter() - begun
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        begun = time.perf_counter()
+        self._read(second)
+        read = time.perf_counter() - begun
+        if write + (num_reads - 1) * read < (num_reads - 1) * compute:
+            self._write(first, compiled)
+        else:
+            self.close()
+        return Speed(compute, write, read)
+
+    def keep_on_disk(self, folder: Path) -> None:
+        """Keep rows in a temporary file from now on."""
+        # Closed by `close`: it lives as long as the stream.
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self.storage = "disk"
+
+    def close(self) -> None:
+        """Give the file back; rows are computed from now on."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self.storage = None, "recompute"
+        self._is_kept[:] = False
+
+    def __enter__(self) -> FeatureStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, index: Int[np.ndarray, " i"]) -> Float[Array, "s f"] | Float[np.ndarray, "s f"]:
+        """Return `block` rows, the first of them those asked for; see `RowSource`."""
+        if self._file is not None and self._is_kept[index].all():
+            return self._read(index)
+        rows = self._compute(index)
+        if self._file is not None:
+            try:
+                self._write(index, np.asarray(rows))
+            except OSError:  # somebody else filled the disk
+                self.close()
+        return rows
+
+    def first(self, num: int) -> Float[np.ndarray, "num f"]:
+        """Return the first rows, in memory."""
+        rows = np.empty((num, self.dim), np.float32)
+        for begin in range(0, num, self.block):
+            part = np.arange(begin, min(begin + self.block, num))
+            rows[part] = np.asarray(self.read(part))[: len(part)]
+        return rows
+
+    def _compute(self, index: Int[np.ndarray, " i"]) -> Float[Array, "s f"]:
+        parts, left = [], self.block
+        for begin in range(0, len(index), self._batch):
+            rows = self._latents[index[begin : begin + self._batch]]
+            missing = self._batch - len(rows)
+            features = self._bound.features(jnp.asarray(np.pad(rows, [(0, missing), (0, 0)])))
+            parts.append(features[: min(self._batch, left)])
+            left -= len(parts[-1])
+        self.num_computed += len(index)
+        if left:
+            parts.append(jnp.zeros((left, self.dim), jnp.float32))
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+    def _write(self, index: Int[np.ndarray, " i"], rows: Float[np.ndarray, "s f"]) -> None:
+        assert self._file is not None
+        for begin, end in _runs(index):
+            self._file.seek(4 * self.dim * int(index[begin]))
+            left = np.ascontiguousarray(rows[begin:end]).data.cast("B")
+            while left:
+                left = left[self._file.write(left) :]
+        self._is_kept[index] = True
+
+    def _read(self, index: Int[np.ndarray, " i"]) -> Float[np.ndarray, "s f"]:
+        assert self._file is not None
+        if self._buffer is None:
+            self._buffer = _empty_aligned((self.block, self.dim))
+        for begin, end in _runs(index):
+            self._file.seek(4 * self.dim * int(index[begin]))
+            left = self._buffer[begin:end].data.cast("B")
+            while left:
+                got = self._file.readinto(left)  # type: ignore[attr-defined]
+                if not got:
+                    raise OSError("the file of features ends too early")
+                left = left[got:]
+        return self._buffer
+
+
+def _runs(index: Int[np.ndarray, " i"]) -> list[tuple[int, int]]:
+    """Return where consecutive numbers begin and end.
+
+    Example:
+        >>> _runs(np.array([4, 5, 6, 9]))
+        [(0, 3), (3, 4)]
+    """
+    ends = [*(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def _empty_aligned(shape: tuple[int, int]) -> Float[np.ndarray, "n f"]:
+    """Return an empty float32 array at a multiple of 64 bytes."""
+    size = 4 * math.prod(shape)
+    buffer = np.empty(size + 64, np.uint8)
+    offset = -buffer.ctypes.data % 64
+    return buffer[offset : offset + size].view(np.float32).reshape(shape)

@@ -1,0 +1,155 @@
+"""The table of a comparison: its columns, as text and as CSV, and what it says in a few lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+# FID of PGAN, and of PGAN with its one-cluster mapping [Georgopoulos et al. 2022, supplementary].
+PAPER_FID = (8.79, 9.85)
+
+COLUMNS = (
+    "method",
+    "setting",
+    "cluster",
+    "membership",
+    "membership_low",
+    "membership_high",
+    "judge",
+    "attribute",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "found",
+    "strict",
+    "strict_low",
+    "strict_high",
+    "w1",
+    "w1_low",
+    "w1_high",
+    "feature",
+    "frechet",
+    "frechet_low",
+    "frechet_high",
+    "frechet_floor",
+    "ratio",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "norm_ratio",
+    "effective_rank",
+    "mean_distance",
+    "acceptance",
+    "sampling_ms",
+    "image_ms",
+    "training_s",
+    "num",
+)
+"""The columns of `compare.csv`, empty where a method has no such number."""
+
+Row = dict[str, Any]
+"""One line: a value for each of `COLUMNS` that the method has."""
+
+
+def to_csv(rows: list[Row]) -> str:
+    """Return the table as comma-separated text with a header."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items() if v is not None}
+        )
+    return buffer.getvalue()
+
+
+TEXT = (
+    ("membership", "inside", ".3f"),
+    ("accuracy", "judged", ".3f"),
+    ("accuracy_low", "from", ".3f"),
+    ("accuracy_high", "to", ".3f"),
+    ("found", "found", ".3f"),
+    ("strict", "strict", ".3f"),
+    ("w1", "W1", ".2f"),
+    ("frechet", "Frechet", ".1f"),
+    ("ratio", "/floor", ".2f"),
+    ("recall", "recall", ".3f"),
+    ("coverage", "cover", ".3f"),
+    ("norm_ratio", "norm", ".2f"),
+    ("effective_rank", "rank", ".2f"),
+    ("sampling_ms", "ms", ".3f"),
+    ("training_s", "fit s", ".1f"),
+)
+
+
+def to_text(rows: list[Row], accuracy: float) -> str:
+    """Lay out the table for a terminal, and below it what it says.
+
+    Args:
+        rows: of the table.
+        accuracy: as in `closest`; used where there was a judge and more than one cluster.
+    """
+    head = f"{'method':<14}{'setting':<26}{'c':>3}" + "".join(f"{t:>9}" for _, t, _ in TEXT)
+    table = "\n".join([head, *(as_line(row) for row in rows)])
+    if len({row["cluster"] for row in rows}) == 1:
+        return f"{table}\n\n{domain_gap(rows)}"
+    if any("accuracy" in row for row in rows):
+        return f"{table}\n\n{closest(rows, accuracy)}"
+    return table
+
+
+def as_line(row: Row) -> str:
+    """Lay out one line of the table."""
+    cells = []
+    for name, _, form in TEXT:
+        value = row.get(name)
+        cells.append(f"{'-' if value is None else format(value, form):>9}")
+    return f"{row['method']:<14}{row['setting']:<26}{row['cluster']:>3}" + "".join(cells)
+
+
+def closest(rows: list[Row], accuracy: float) -> str:
+    """Lay out, for each cluster, every method's setting closest to the members among the accurate.
+
+    Accuracy is easily bought with distance; at equal accuracy the distance alone decides.
+
+    Args:
+        rows: of the table.
+        accuracy: least judged accuracy among the faces found.
+    """
+    lines = [f"closest to the members at a judged accuracy of at least {accuracy:g}:"]
+    for c in sorted({row["cluster"] for row in rows}):
+        accurate = [r for r in rows if r["cluster"] == c and (r.get("accuracy") or 0) >= accuracy]
+        best: dict[str, Row] = {}
+        for row in sorted(accurate, key=lambda row: float(row["frechet"])):
+            best.setdefault(row["method"], row)
+        for row in best.values():
+            lines.append(
+                f"  cluster {c}: {row['method']}, {row['setting']}: Frechet {row['frechet']:.1f} "
+                f"({row['frechet_low']:.1f} to {row['frechet_high']:.1f}), "
+                f"accuracy {row['accuracy']:.3f}"
+            )
+        missing = {row["method"] for row in rows} - best.keys() - {"members"}
+        if missing:
+            lines.append(f"  cluster {c}: never as accurate: {', '.join(sorted(missing))}")
+    return "\n".join(lines)
+
+
+def domain_gap(rows: list[Row]) -> str:
+    """Lay out the one-cluster test: each method's distance over the prior's own.
+
+    With one cluster every latent is a member, so the floor, the mean distance between two sets of
+    members, is the prior's distance to the reference.
+    """
+    lines = [f"{'one cluster':<40}{'Frechet':>10}{'/ prior':>10}"]
+    for row in rows:
+        name = f"{row['method']}, {row['setting']}"
+        lines.append(f"{name:<40}{row['frechet']:>10.2f}{row['ratio']:>10.3f}")
+    before, after = PAPER_FID
+    lines.append(
+        f"{'paper: FID of PGAN, of PGAN + IMLE':<40}{f'{before}, {after}':>10}"
+        f"{after / before:>10.3f}"
+    )
+    return "\n".join(lines)

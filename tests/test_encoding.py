@@ -1,0 +1,152 @@
+"""Features that do not fit into memory: recomputed or on disk, they cluster as in memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax import encoding
+from cgjax.clustering import kmeans
+from cgjax.encoding import FeatureStream, all_features
+from cgjax.errors import Interrupted
+from cgjax.generators.bound import BoundGenerator
+from cgjax.testing.planted import make_planted
+from tests.golden_cases import load_golden
+
+FIXTURES = {
+    "dcgan_zoo_a": ("dcgan", {}),
+    "pgan_zoo_a": ("pgan", {}),
+    "stylegan_genforce_a": ("stylegan", {}),
+    "stylegan2_genforce_a": ("stylegan2", {}),
+    "biggan_deep_a": ("biggan", {"condition": "1", "truncation": 0.4}),
+}
+
+
+@pytest.fixture
+def bound():
+    return BoundGenerator(make_planted(), "layer2", {}, batch=16)
+
+
+@pytest.fixture
+def latents(bound):
+    return np.asarray(bound.sample_latents(jax.random.key(1), 100))
+
+
+def held(bound, latents):
+    return all_features(bound, latents, lambda rows: None)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", FIXTURES)
+def test_features_of_every_family_cluster_as_in_memory(name, tmp_path, key):
+    pytest.importorskip("torch")
+    from converters.__main__ import convert
+
+    family, keywords = FIXTURES[name]
+    gen = convert(family, load_golden(name).checkpoint, tmp_path / "weights")
+    bound = BoundGenerator(gen, "3", keywords, batch=16)
+    latents = np.asarray(bound.sample_latents(jax.random.key(1), 70))
+    expected = kmeans(held(bound, latents), 2, key=key, num_init=3)
+    for keep in (False, True):
+        with FeatureStream(bound, latents, block=32) as stream:
+            if keep:
+                stream.keep_on_disk(tmp_path)
+            found = kmeans(stream, 2, key=key, num_init=3)
+            assert stream.storage == ("disk" if keep else "recompute")
+            np.testing.assert_array_equal(found.labels, expected.labels)
+            # Sums of 70 float32 rows in another order.
+            np.testing.assert_allclose(found.centroids, expected.centroids, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found.inertia, expected.inertia, rtol=1e-5)
+            # A row is computed again for its own sake only when it is drawn as a candidate.
+            assert not keep or stream.num_computed < 70 + 2 * 3 * 2 + 1
+
+
+def test_rows_come_as_asked_for_from_wherever_they_are(bound, latents, tmp_path):
+    expected = held(bound, latents)
+    asked = np.array([3, 4, 5, 9, 50, 98, 99])
+    with FeatureStream(bound, latents, block=24) as stream:
+        np.testing.assert_array_equal(stream.read(asked)[:7], expected[asked])
+        stream.keep_on_disk(tmp_path)
+        for _ in range(2):
+            for begin in range(0, 100, 24):
+                part = np.arange(begin, min(begin + 24, 100))
+                rows = stream.read(part)
+                assert rows.shape == (24, stream.dim)
+                np.testing.assert_array_equal(rows[: len(part)], expected[part])
+        # Once from the latents, once from the file; seven rows before there was one.
+        assert stream.num_computed == 107
+        np.testing.assert_array_equal(stream.read(asked)[:7], expected[asked])
+        np.testing.assert_array_equal(stream.first(30), expected[:30])
+        assert stream.num_computed == 107
+
+
+def test_an_interrupted_clustering_leaves_no_file(bound, latents, tmp_path, key):
+    def stop(what, done, total):
+        assert list(tmp_path.iterdir()) == [], "without a name not even kill -9 leaves it"
+        if what == "iteration 1":
+            raise Interrupted("asked to")
+
+    with FeatureStream(bound, latents, block=24) as stream:
+        stream.keep_on_disk(tmp_path)
+        with pytest.raises(Interrupted):
+            kmeans(stream, 2, key=key, on_block=stop)
+    assert list(tmp_path.iterdir()) == []
+    assert stream.storage == "recompute"
+
+
+@pytest.mark.parametrize(("delay", "storage"), [(0.2, "disk"), (0.0, "recompute")])
+def test_the_faster_storage_is_chosen(delay, storage, bound, latents, tmp_path, monkeypatch):
+    write, compute = FeatureStream._write, FeatureStream._compute
+
+    def slowly(call, seconds):
+        def run(*arguments):
+            encoding.time.sleep(seconds)
+            return call(*arguments)
+
+        return run
+
+    monkeypatch.setattr(FeatureStream, "_compute", slowly(compute, delay))
+    monkeypatch.setattr(FeatureStream, "_write", slowly(write, 0.1))
+    monkeypatch.setattr(FeatureStream, "_read", slowly(FeatureStream._read, 0.1 - delay / 2))
+    with FeatureStream(bound, latents, block=24) as stream:
+        speed = stream.choose_storage(tmp_path, num_reads=4)
+        assert stream.storage == storage
+        assert speed.compute >= delay
+        assert speed.write >= 0.1
+
+
+def test_without_room_on_the_disk_nothing_is_written(bound, latents, tmp_path, monkeypatch):
+    usage = encoding.shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(encoding.shutil, "disk_usage", lambda folder: usage)
+    stream = FeatureStream(bound, latents)
+    assert stream.choose_storage(tmp_path, num_reads=4) is None
+    assert stream.storage == "recompute"
+
+
+def test_a_disk_that_fills_up_meanwhile_is_given_up(bound, latents, tmp_path, monkeypatch, key):
+    expected = kmeans(held(bound, latents), 2, key=key)
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with FeatureStream(bound, latents, block=24) as stream:
+        stream.keep_on_disk(tmp_path)
+        monkeypatch.setattr(FeatureStream, "_write", fail)
+        found = kmeans(stream, 2, key=key)
+        assert stream.storage == "recompute"
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_blocks_and_forward_passes_are_bounded_in_bytes(bound, latents, monkeypatch):
+    monkeypatch.setattr(encoding, "BATCH_MB", 5 * 1024 / 2**20)
+    monkeypatch.setattr(encoding, "BLOCK_MB", 13 * 1024 / 2**20)
+    stream = FeatureStream(bound, latents)
+    assert stream.dim == 256, "a row is 1 kB"
+    assert stream.block == 10, "two passes of five rows"
+    np.testing.assert_array_equal(stream.read(np.arange(10)), held(bound, latents)[:10])
+
+
+def test_features_lie_where_jax_takes_them_without_a_copy(bound, latents):
+    features = held(bound, latents)
+    assert features.ctypes.data % 64 == 0
+    np.testing.assert_array_equal(features, bound.features(jnp.asarray(latents)))

@@ -18,9 +18,9 @@ class Metrics:
         self._file = open(Path(path), "a", encoding="utf-8")  # noqa: SIM115  (lives as long as we)
 
     def write(self, **values: Any) -> None:
-        """Write one object; arrays become lists of numbers."""
+        """Write one object, the time in seconds since 1970 first; arrays become lists."""
         plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}
-        self._file.write(json.dumps(plain) + "\n")
+        self._file.write(json.dumps({"time": round(time.time(), 3), **plain}) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -115,6 +115,30 @@ def test_two_processes_end_where_one_does(one, tmp_path):
     assert_same_run(tmp_path / "run", one)
 
 
+def test_one_process_on_three_devices_ends_where_one_device_does(one, tmp_path):
+    workdir = untrained(one, tmp_path / "run")
+    for stage in ("encode", "cluster"):
+        (workdir / "stages" / f"{stage}.json").unlink()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "cgjax.main",
+            *ARGUMENTS,
+            "--devices=3",
+            f"--workdir={workdir}",
+        ],
+        cwd=ROOT,
+        env={**environment(), "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "encode: started" in done.stderr
+    assert_same_run(workdir, one)
+
+
 def test_killing_one_of_two_ends_the_other_in_time_and_one_process_takes_over(one, tmp_path):
     workdir = untrained(one, tmp_path / "run")
     process = launch(workdir)

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -156,11 +156,11 @@ class Pipeline:
             features, shape = self._encode(self._own(fitted))
         streamed = features if isinstance(features, encoding.FeatureStream) else None
         with self.stages.run("cluster", fingerprint) as result, streamed or nullcontext():
-            mesh, weights, data = None, None, features
+            mesh, weights, data = None, None, cast(Any, features)
             if isinstance(features, np.ndarray) and settings["backend"] == "jax":
                 mesh = self.mesh
             if self.processes.num > 1 and mesh is not None:
-                data, weights = join_rows(features, len(fitted), mesh)
+                data, weights = join_rows(data, len(fitted), mesh)
             found = kmeans(
                 # One device: no copy on a CPU, see all_features. Several: each its own rows.
                 data if streamed or mesh else jax.device_put(data),
@@ -515,11 +515,13 @@ class Pipeline:
 
 
 def _gather(found: KMeansResult, num: int) -> KMeansResult:
-    """Return a clustering over several processes as host arrays, whole in each of them."""
-    whole = {name: np.asarray(x) for name, x in found._asdict().items() if x.is_fully_replicated}
-    return found._replace(
-        labels=gather_rows(found.labels, num), margins=gather_rows(found.margins, num), **whole
-    )
+    """Return a clustering over several processes as arrays of each of them, labels whole."""
+
+    def whole(name: str, field: jax.Array) -> jax.Array:
+        is_split = name in ("labels", "margins")
+        return jnp.asarray(gather_rows(field, num) if is_split else np.asarray(field))
+
+    return KMeansResult(**{name: whole(name, field) for name, field in found._asdict().items()})
 
 
 def _titles(made: clusters.Clusters) -> list[str]:

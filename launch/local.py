@@ -31,6 +31,8 @@ from cgjax.processes import COORDINATOR, PROCESS, PROCESSES
 # Seconds that the others have to end by themselves once one has failed, and then on SIGTERM.
 GRACE_S = 8.0
 
+ABORTED = -signal.SIGABRT
+
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes to start, at least 1.")
 
 
@@ -112,17 +114,25 @@ def count_gpus(environment: dict[str, str]) -> int:
 
 def wait(children: Sequence[Child]) -> Child | None:
     """Wait until all have ended; once one has failed, end the rest. Return that one, if any."""
-    failed, deadline, number = None, 0.0, signal.SIGTERM
-    while running := [c for c in children if c.process.poll() is None]:
-        if failed is None:
-            failed = next((c for c in children if c.process.returncode), None)
+    failed: list[Child] = []  # by themselves, in order
+    deadline, number = 0.0, signal.SIGTERM
+    while True:
+        running = [c for c in children if c.process.poll() is None]
+        if number == signal.SIGTERM:
+            failed += [c for c in children if c.process.returncode and c not in failed]
+        if not running:
+            break
+        if failed and not deadline:
             deadline = time.monotonic() + GRACE_S
-        elif time.monotonic() > deadline:
+        if deadline and time.monotonic() > deadline:
             for child in running:
                 child.process.send_signal(number)
             deadline, number = time.monotonic() + GRACE_S, signal.SIGKILL
-        time.sleep(0.05)
-    return failed or next((c for c in children if c.process.returncode), None)
+        time.sleep(0.02)
+    # One that was killed is the cause of others' ends, even of ends that were seen sooner; JAX
+    # aborts a process because of another.
+    killed = [c for c in failed if c.process.returncode < 0 and c.process.returncode != ABORTED]
+    return next(iter(killed + failed), None)
 
 
 def report(failed: Child | None, first: Child, was_stopped: bool) -> int:

@@ -23,6 +23,7 @@ from cgjax.evaluation import compare, fidelity
 from cgjax.evaluation.features import fit_pca
 from cgjax.files import write_atomically
 from cgjax.interrupt import Interrupts
+from cgjax.memory import empty_aligned
 from cgjax.metrics import Metrics, Progress
 from cgjax.parallel import accelerator_mesh
 from cgjax.randomness import named_key
@@ -87,7 +88,7 @@ class Pipeline:
         with self.stages.run("cluster", fingerprint) as result:
             mesh = accelerator_mesh() if settings["backend"] == "jax" else None
             found = kmeans(
-                # One device: no copy on a CPU, see _empty_aligned. Several: each its own rows.
+                # One device: no copy on a CPU, see empty_aligned. Several: each its own rows.
                 jax.device_put(features) if mesh is None else features,
                 settings["num_clusters"],
                 key=named_key(run.root_key, "cluster"),
@@ -142,7 +143,7 @@ class Pipeline:
         bound = self.run.bound
         progress = Progress("encode", len(latents))
         one = bound.gen.features(jnp.asarray(latents[:1]), bound.layer, **bound.keywords)
-        features = _empty_aligned((len(latents), one[0].size))
+        features = empty_aligned((len(latents), one[0].size))  # not copied: it is the largest
         step = bound.batch * max(1, 1024 // bound.batch)
         for start in range(0, len(latents), step):
             rows = latents[start : start + step]
@@ -336,17 +337,6 @@ class Pipeline:
         with self.stages.run("report", self.fingerprints["report"]):
             build_report(self.run)
         self.write_summary()
-
-
-def _empty_aligned(shape: tuple[int, int]) -> np.ndarray:
-    """Return an empty float32 array at a multiple of 64 bytes, which JAX takes on a CPU as it is.
-
-    The features are the largest array of a run; a copy of them would double its memory.
-    """
-    size = 4 * math.prod(shape)
-    buffer = np.empty(size + 64, np.uint8)
-    offset = -buffer.ctypes.data % 64
-    return buffer[offset : offset + size].view(np.float32).reshape(shape)
 
 
 def _titles(made: clusters.Clusters) -> list[str]:

@@ -7,6 +7,9 @@ On a CPU: 5,000 queries against 10,000 rows, exact float32, medians. `of product
 product's time over ours: 100% would mean that finding the minima is free. FAISS is timed without
 building its index. Its wheel brings an OpenBLAS that takes a processor it does not know for an old
 one; `--openblas=SkylakeX` (any AVX-512) or `Haswell` names a core and gives FAISS its best.
+
+On a GPU: the fused kernel by both of its products and XLA's blocks, with their share of the card's
+float32 product measured in the same run; and PyTorch's, if its CUDA build is there.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 
-from cgjax.kernels.distance import nearest
+from cgjax.kernels.distance import nearest, nearest_fused_
 
 QUERIES, BASE = 5_000, 10_000
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -72,14 +75,63 @@ def on_cpu(reps: int) -> None:
         )
 
 
+def on_gpu(reps: int) -> None:
+    if jax.default_backend() != "gpu":
+        raise SystemExit("--gpu: JAX sees no GPU here; install jax[cuda12] on a machine with one")
+    print(f"{jax.devices()[0].device_kind}, {QUERIES} queries, {BASE} rows, median of {reps}")
+    for dim in (512, 100):
+        queries, base = data(QUERIES, BASE, dim)
+        searches = {
+            "fused tf32x3": jax.jit(lambda q, b: nearest_fused_(q, b, product="tf32x3")),
+            "fused float32": jax.jit(lambda q, b: nearest_fused_(q, b, product="ieee")),
+            "XLA": lambda q, b: nearest(q, b, kernel="xla"),
+            "XLA, one block": lambda q, b: nearest(q, b, kernel="xla", block=QUERIES),
+        }
+        expected = searches["XLA"](queries, base)[0]
+        for name, search in searches.items():
+            check(search(queries, base)[0], expected, queries, base, name)
+        calls = {
+            name: lambda s=search, q=queries, b=base: jax.block_until_ready(s(q, b))
+            for name, search in searches.items()
+        }
+        product = jax.jit(lambda q, b: jnp.matmul(q, b.T, precision=HIGHEST))
+        calls["product"] = lambda q=queries, b=base, p=product: p(q, b).block_until_ready()
+        calls |= on_torch(queries, base, expected)
+        seconds = timing.medians(calls, reps)
+        for name, s in seconds.items():
+            rate, share = 2e-12 * QUERIES * BASE * dim / s, seconds["product"] / s
+            row = f"{1e3 * s:>9.3f} ms {rate:>7.1f} Tflop/s {share:>6.0%} of the product"
+            print(f"{dim:>5} {name:<15}{row}")
+
+
+def on_torch(queries: jax.Array, base: jax.Array, expected: jax.Array) -> dict[str, Any]:
+    """Return PyTorch's search on the same GPU, checked; nothing where it has no CUDA."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    if not torch.cuda.is_available():
+        return {}
+    q, b = (torch.tensor(np.asarray(x), device="cuda") for x in (queries, base))
+    found = torch.cdist(q, b).argmin(1).cpu().numpy()
+    check(found, expected, queries, base, "torch.cdist")
+
+    def cdist() -> None:
+        torch.cdist(q, b).argmin(1)
+        torch.cuda.synchronize()
+
+    return {"torch.cdist": cdist}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--reps", type=int, default=7)
     parser.add_argument("--openblas", help="core that FAISS's OpenBLAS is told")
+    parser.add_argument("--gpu", action="store_true")
     args = parser.parse_args()
     if args.openblas:
         os.environ["OPENBLAS_CORETYPE"] = args.openblas
-    on_cpu(args.reps)
+    (on_gpu if args.gpu else on_cpu)(args.reps)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ CHOICES = {
     "cluster.init": ("k-means++", "random"),
     "cluster.backend": ("jax", "faiss"),
     "generator.noise": (None, "stored", "zeros"),
+    "samplers.imle.matcher": ("jax", "faiss"),
 }
 SAMPLER_RANGES: dict[str, tuple[float, float | None]] = {
     "num_epochs": (1, None),

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cgjax.generators.bound import BoundGenerator
+from cgjax.memory import empty_aligned
 
 # Rows that k-means gets at a time, and those of one forward pass: as many as fit into these.
 BLOCK_MB, BATCH_MB = 128, 64
@@ -66,7 +67,7 @@ def all_features(
         largest array of a run would double its memory.
     """
     shape = (len(latents), math.prod(feature_dim(bound, latents)))
-    features = _empty_aligned(shape)
+    features = empty_aligned(shape)
     step = bound.batch * max(1, 1024 // bound.batch)
     for begin in range(0, len(latents), step):
         rows = latents[begin : begin + step]
@@ -203,7 +204,7 @@ class FeatureStream:
     def _read(self, index: Int[np.ndarray, " i"]) -> Float[np.ndarray, "s f"]:
         assert self._file is not None
         if self._buffer is None:
-            self._buffer = _empty_aligned((self.block, self.dim))
+            self._buffer = empty_aligned((self.block, self.dim))
         for begin, end in _runs(index):
             self._file.seek(4 * self.dim * int(index[begin]))
             left = self._buffer[begin:end].data.cast("B")
@@ -224,11 +225,3 @@ def _runs(index: Int[np.ndarray, " i"]) -> list[tuple[int, int]]:
     """
     ends = [*(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
     return list(zip([0, *ends[:-1]], ends, strict=True))
-
-
-def _empty_aligned(shape: tuple[int, int]) -> Float[np.ndarray, "n f"]:
-    """Return an empty float32 array at a multiple of 64 bytes."""
-    size = 4 * math.prod(shape)
-    buffer = np.empty(size + 64, np.uint8)
-    offset = -buffer.ctypes.data % 64
-    return buffer[offset : offset + size].view(np.float32).reshape(shape)

@@ -109,6 +109,8 @@ def get_config() -> config_dict.ConfigDict:
     imle.decay_epochs = 50
     # Whether Adam's moments restart at every re-match.
     imle.reset_optimizer = True
+    # What finds the nearest codes: "jax", or "faiss" with the extra of that name. Both are exact.
+    imle.matcher = "jax"
     # "raw", or "sphere" to scale every latent to the prior's typical norm; unset takes sphere
     # unless the generator normalises its latent anyway.
     imle.output = config_dict.placeholder(str)

@@ -17,7 +17,7 @@ from converters.conversion import Container, Conversion, conv_kernel, dense_kern
 from converters.pgan import split_lod
 from converters.reading import Checkpoint, Tensors, choose_state
 from converters.settings import Settings
-from converters.zoo import has_tanh, read_zoo
+from converters.zoo import has_tanh, read_categories, read_zoo
 
 MAPPING_RATE = 0.01
 FUSED_FROM = 128
@@ -107,6 +107,7 @@ def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
         "tanh": has_tanh(loss),
         "blend": alpha,
         "truncation": phi,
+        "categories": read_categories(config),
     }
     return Conversion("stylegan", architecture, arrays)
 

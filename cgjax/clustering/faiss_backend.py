@@ -89,13 +89,15 @@ def nearest_faiss(
 ) -> tuple[Int[np.ndarray, " q"], Float[np.ndarray, " q"]]:
     """Find the nearest base row of each query with FAISS's exact flat index.
 
-    The contract of `cgjax.kernels.distance.nearest`, on the host: not for use inside jit. Ties may
-    go to any of the tied rows.
+    The contract of `cgjax.kernels.distance.nearest`, on the host: not for use inside jit. The index
+    lies on a GPU where FAISS has one. Ties may go to any of the tied rows.
     """
     faiss = _faiss()
     rows = np.ascontiguousarray(np.asarray(base, np.float32))
     offset = rows.mean(0)
     index = faiss.IndexFlatL2(rows.shape[1])
+    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
+        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     index.add(rows - offset)
     distance, found = index.search(np.asarray(queries, np.float32) - offset, 1)
     return found[:, 0].astype(np.int32), np.maximum(distance[:, 0], 0.0)

@@ -15,13 +15,14 @@ A layer's activation is the one after its style (AdaIN).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.generators.base import State, parameter
+from cgjax.generators.conditions import with_categories
 from cgjax.generators.layers import (
     blur,
     convolve,
@@ -56,6 +57,7 @@ class StyleGAN(StyleNetwork):
         num_classes: int = 0,
         const_input: bool = True,
         channel_noise: bool = False,
+        categories: Sequence[int] = (),
     ):
         """Build the network.
 
@@ -75,7 +77,9 @@ class StyleGAN(StyleNetwork):
             const_input: whether the synthesis starts from a learned constant, or from the style.
             channel_noise: whether noise is one number a channel, weighted by pixel, instead of
                 one a pixel, weighted by channel.
+            categories: sizes of the one-hot vectors that the latent ends in (the zoo's AC-GANs).
         """
+        self.categories = tuple(categories)
         self.form, self.leak, self.tanh = form, leak, tanh
         self.blend, self.extra_doublings = blend, extra_doublings
         self.image_channels, self.channel_noise = image_channels, channel_noise
@@ -129,6 +133,10 @@ class StyleGAN(StyleNetwork):
         if self.channel_noise:
             return (4 * 2**resolution, 4 * 2**resolution)
         return (1,) if self.form == "zoo" else (depths[resolution],)
+
+    def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
+        """Draw n latents, N(0, I), and a random value of every category."""
+        return with_categories(key, super().sample_latents(key, n, **keywords), self.categories)
 
     def synthesize(self, index: int, state: State) -> State:
         """One layer: convolution, noise, bias, leaky ReLU, instance norm, style."""

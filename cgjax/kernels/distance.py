@@ -13,13 +13,13 @@ so that the costly part is one matrix product. Three numeric traps are dealt wit
   of columns, and a search inside the winning group only, gives the same answer (ties to the lowest
   index) almost for free while the block of distances is still in the cache. The base is padded to
   whole groups for it.
-* Reproducibility: -2 (exact, a power of two) and the norms are folded into the product, so that
-  every pass sees the same bits.
+* Reproducibility: -2 (exact, a power of two) is folded into the product and the norms are added as
+  the first step of each pass: every pass sees the same bits, and none is spent on adding.
 
 Symbols: q queries, b base rows, f features, k neighbours, s block of queries.
 """
 
-from functools import partial
+from functools import partial, reduce
 from typing import Literal
 
 import jax
@@ -33,11 +33,10 @@ HIGHEST = jax.lax.Precision.HIGHEST
 Product = Literal["float32", "bfloat16"]
 Kernel = Literal["auto", "xla"]
 
-# Columns whose minimum is taken together when looking for a row's smallest value.
+# Columns whose minimum is taken together when looking for a row's smallest value, and how many of
+# them side by side: a vector register.
 _GROUP = 128
-
-# Squared distance of a row that is not valid; it must exceed every true one.
-_FAR = 1e37
+_LANES = 16
 
 # How many candidates the bfloat16 product keeps for the float32 re-check.
 _CANDIDATES = 8
@@ -48,14 +47,19 @@ def row_argmin(values: Float[Array, "s b"]) -> Int[Array, " s"]:
 
     The same as `jnp.argmin(values, 1)`, whose pair-wise reduction costs XLA as much on a CPU as the
     product that made the values. Where the width allows it, one vectorised pass takes the minimum
-    of every group of columns; the first group that has the row's minimum is then searched alone.
-    Elsewhere a second pass looks for the smallest index that equals the minimum. A row of
-    infinities gives index 0; a row with NaN any index.
+    of every group of columns, first lane by lane, for XLA does not vectorise a minimum along a
+    row; the first group that has the row's minimum is then searched alone. Elsewhere a second pass
+    looks for the smallest index that equals the minimum. A row of infinities gives index 0; a row
+    with NaN any index.
     """
     num = values.shape[1]
     if num % _GROUP == 0 and num > _GROUP:
         groups = values.reshape(values.shape[0], num // _GROUP, _GROUP)
-        group = _first_smallest(jnp.min(groups, axis=2))
+        vectors = groups.reshape(*groups.shape[:2], _GROUP // _LANES, _LANES)
+        lanes = reduce(jnp.minimum, (vectors[:, :, i] for i in range(vectors.shape[2])))
+        # Fused into the last minimum the lanes would be taken one at a time.
+        lanes = jax.lax.optimization_barrier(lanes)
+        group = _first_smallest(jnp.min(lanes, axis=2))
         inside = jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0]
         return group * _GROUP + _first_smallest(inside)
     return _first_smallest(values)
@@ -217,13 +221,10 @@ def _search(queries, base, valid, active, k, block, choose):  # type: ignore[no-
     if num_queries == 0:
         return jnp.zeros((0, k), jnp.int32), jnp.zeros((0, k), jnp.float32)
     block = min(block, num_queries)
-    # The norms ride along as one more feature that every query has once: adding them afterwards
-    # would cost a second pass over the distances. They are finite, so that no product is NaN.
-    transposed = jnp.concatenate([base.T, jnp.where(jnp.isinf(norms), _FAR, norms)[None, :]])
 
     def search(start):  # type: ignore[no-untyped-def]
         rows = jax.lax.dynamic_slice_in_dim(queries, start, block) - offset[None, :]
-        index = choose(rows, base, transposed, norms, k)
+        index = choose(rows, base, norms, k)
         difference = rows[:, None, :] - base[index]
         distance = jnp.sum(difference * difference, axis=-1)
         distance = jnp.where(jnp.isinf(norms)[index], jnp.inf, distance)
@@ -258,23 +259,24 @@ def _prepare(base, valid):  # type: ignore[no-untyped-def]
     return base, offset, jnp.where(valid, jnp.sum(base * base, axis=1), jnp.inf)
 
 
-def _by_minimum(rows, base, transposed, norms, k):  # type: ignore[no-untyped-def]
+def _by_minimum(rows, base, norms, k):  # type: ignore[no-untyped-def]
     """Choose one row by the float32 product."""
-    return row_argmin(_relative(rows, transposed))[:, None]
+    return row_argmin(_relative(rows, base, norms))[:, None]
 
 
-def _by_top_k(rows, base, transposed, norms, k):  # type: ignore[no-untyped-def]
+def _by_top_k(rows, base, norms, k):  # type: ignore[no-untyped-def]
     """Choose k rows by the float32 product."""
-    return jax.lax.top_k(-_relative(rows, transposed), k)[1]
+    return jax.lax.top_k(-_relative(rows, base, norms), k)[1]
 
 
-def _relative(rows, transposed):  # type: ignore[no-untyped-def]
+def _relative(rows, base, norms):  # type: ignore[no-untyped-def]
     """Return squared distances up to ||q||^2, which does not change their order."""
-    ones = jnp.ones((rows.shape[0], 1), rows.dtype)
-    return jnp.matmul(jnp.concatenate([-2.0 * rows, ones], axis=1), transposed, precision=HIGHEST)
+    # Contracting both on their features spares a transposed copy of the base.
+    both = (((1,), (1,)), ((), ()))
+    return norms[None, :] + jax.lax.dot_general(-2.0 * rows, base, both, precision=HIGHEST)
 
 
-def _by_recheck(rows, base, transposed, norms, k):  # type: ignore[no-untyped-def]
+def _by_recheck(rows, base, norms, k):  # type: ignore[no-untyped-def]
     """Choose one row by a bfloat16 product, several candidates and a float32 decision.
 
     With r and r' the rounded rows, d the error of a row and e that of a base row (Cauchy-Schwarz):
@@ -304,6 +306,6 @@ def _by_recheck(rows, base, transposed, norms, k):  # type: ignore[no-untyped-de
         return jax.lax.sort((distance, candidates), dimension=1, num_keys=2)[1][:, :1]
 
     def redo(_):  # type: ignore[no-untyped-def]
-        return _by_minimum(rows, base, transposed, norms, k)
+        return _by_minimum(rows, base, norms, k)
 
     return jax.lax.cond(jnp.all(is_decided), recheck, redo, None)

@@ -21,9 +21,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from cgjax.clustering.faiss_backend import nearest_faiss
+from cgjax.errors import UserError
 from cgjax.kernels.distance import nearest
 from cgjax.parallel import all_sum
 from cgjax.samplers.base import Members
@@ -35,6 +38,8 @@ from cgjax.samplers.mapping import (
     mapping_functions,
 )
 from cgjax.samplers.training import WholeEpoch, my_rows
+
+MATCHERS = ("jax", "faiss")
 
 
 class ImleState(NamedTuple):
@@ -61,6 +66,8 @@ class Imle:
         weight_decay: L2 added to the gradient, not decoupled.
         decay_epochs: the learning rate is halved as often as this; 0 keeps it.
         reset_optimizer: whether Adam's moments restart at every re-match.
+        matcher: one of `MATCHERS`: "jax" matches inside the compiled epoch, "faiss" by FAISS's
+            exact index on the host, between the epoch's two compiled halves.
     """
 
     latent_dim: int
@@ -75,8 +82,13 @@ class Imle:
     weight_decay: float = 1e-5
     decay_epochs: int = 50
     reset_optimizer: bool = True
+    matcher: str = "jax"
 
     always_verified = False
+
+    def __post_init__(self) -> None:
+        if self.matcher not in MATCHERS:
+            raise UserError(f"matcher={self.matcher!r}; expected one of {', '.join(MATCHERS)}")
 
     @property
     def dims(self) -> tuple[int, int, int]:
@@ -122,10 +134,16 @@ class Imle:
             The new state and (k,) metrics: "loss", the mean squared error per coordinate, and
             "match", the mean squared distance of a member to its match.
         """
-        return _epoch(state, members, key, self.rate(epoch), sampler=self)
+        if self.matcher == "jax":
+            return _epoch(state, members, key, self.rate(epoch), sampler=self)
+        pool = _draw(state.mapping, members, key, sampler=self)
+        matches = _match_by_faiss(members, pool, self)
+        return _learn(state, members, pool, matches, key, self.rate(epoch), sampler=self)
 
-    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
-        """Return the epoch as one function, for several devices."""
+    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch | None:
+        """Return the epoch as one function, for several devices; None where the host matches."""
+        if self.matcher != "jax":
+            return None
         return WholeEpoch(epoch_, self.rate(epoch), {"sampler": self})
 
     def rate(self, epoch: int) -> Array:
@@ -223,25 +241,71 @@ def epoch_(
     Cost per cluster: 2 g m d operations for the match, 6 m d_e w + ... for the steps; memory
     O(g d + block g).
     """
-    (k, m, _), b = members.latents.shape, sampler.batch
-    num_steps = max(1, m // b)
-    steps_of = jnp.maximum(1, members.counts // b)  # (k,)
-    key_pool, key_order = jax.random.split(key)
+    on = {"axis_name": axis_name, "num_devices": num_devices}
+    pool = draw_(state.mapping, members, key, sampler=sampler, **on)
+    matches = _match_all(members, pool.generated, pool_sizes(members, sampler), axis_name)
+    return learn_(state, members, pool, matches, key, rate, sampler=sampler, **on)
 
-    pool_steps = sampler.pool_factor * num_steps
+
+class Pool(NamedTuple):
+    """All clusters' codes of one epoch, mapped.
+
+    Attributes:
+        codes: (k, g, d_e).
+        generated: (k, g, d); with several devices this one's part.
+        stats: the batch norms' running moments after the pool.
+    """
+
+    codes: Float[Array, "k g d_e"]
+    generated: Float[Array, "k g d"]
+    stats: Any
+
+
+def pool_sizes(members: Members, sampler: Imle) -> Int[Array, " k"]:
+    """Return how many codes of each cluster's pool count."""
+    return sampler.pool_factor * jnp.maximum(1, members.counts // sampler.batch) * sampler.batch
+
+
+def draw_(
+    mapping: MappingState,
+    members: Members,
+    key: PRNGKeyArray,
+    *,
+    sampler: Imle,
+    axis_name: str | None = None,
+    num_devices: int = 1,
+) -> Pool:
+    """Draw and map the codes of an epoch: its first half."""
+    (k, m, _), b = members.latents.shape, sampler.batch
+    key_pool, _ = jax.random.split(key)
+    pool_steps = sampler.pool_factor * max(1, m // b)
     e = jax.random.normal(key_pool, (k, pool_steps, b, sampler.dims[0]), jnp.float32)
     draw = functools.partial(draw_pool, sampler=sampler, axis_name=axis_name)
     generated, stats = jax.vmap(draw)(
-        state.mapping,
-        my_rows(e, 1, axis_name, num_devices),
-        sampler.pool_factor * steps_of,
+        mapping, my_rows(e, 1, axis_name, num_devices), pool_sizes(members, sampler) // b
     )
-    index, distance = _match_all(members, generated, sampler.pool_factor * steps_of * b, axis_name)
-    matched = jnp.take_along_axis(e.reshape(k, pool_steps * b, -1), index[..., None], axis=1)
+    return Pool(e.reshape(k, pool_steps * b, -1), generated, stats)
 
-    is_member = jnp.arange(m)[None] < members.counts[:, None]
+
+def learn_(
+    state: ImleState,
+    members: Members,
+    pool: Pool,
+    matches: tuple[Int[Array, "k m"], Float[Array, "k m"]],
+    key: PRNGKeyArray,
+    rate: Float[Array, ""],
+    *,
+    sampler: Imle,
+    axis_name: str | None = None,
+    num_devices: int = 1,
+) -> tuple[ImleState, dict[str, Array]]:
+    """Train on the matches, index and squared distance of each member: an epoch's second half."""
+    index, distance = matches
+    _, key_order = jax.random.split(key)
+    matched = jnp.take_along_axis(pool.codes, index[..., None], axis=1)
+    is_member = jnp.arange(index.shape[1])[None] < members.counts[:, None]
     state, loss = train_on_matches(
-        ImleState(MappingState(state.mapping.params, stats), state.optimizer),
+        ImleState(MappingState(state.mapping.params, pool.stats), state.optimizer),
         members,
         matched,
         key_order,
@@ -323,6 +387,8 @@ def train_on_matches(
 _epoch = jax.jit(
     epoch_, static_argnames=("sampler", "axis_name", "num_devices"), donate_argnames=("state",)
 )
+_draw = jax.jit(draw_, static_argnames="sampler")
+_learn = jax.jit(learn_, static_argnames="sampler", donate_argnames=("state",))
 
 
 def _step(
@@ -375,6 +441,21 @@ def _match_all(
     index, distance = (jax.lax.all_gather(x, axis_name) for x in (index + start, distance))
     part = jnp.argmin(distance, axis=0)[None]
     index, distance = (jnp.take_along_axis(x, part, axis=0)[0] for x in (index, distance))
+    return index, distance
+
+
+def _match_by_faiss(
+    members: Members, pool: Pool, sampler: Imle
+) -> tuple[Int[np.ndarray, "k m"], Float[np.ndarray, "k m"]]:
+    """Match as `_match_all` does, on the host; padding gets index 0."""
+    index = np.zeros(members.latents.shape[:2], np.int32)
+    distance = np.zeros(index.shape, np.float32)
+    sizes = zip(members.counts.tolist(), pool_sizes(members, sampler).tolist(), strict=True)
+    for c, (count, size) in enumerate(sizes):
+        if count:
+            index[c, :count], distance[c, :count] = nearest_faiss(
+                members.latents[c, :count], pool.generated[c, :size]
+            )
     return index, distance
 
 

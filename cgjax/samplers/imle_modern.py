@@ -85,6 +85,9 @@ class ModernImle(Imle):
     quantile: float = 0.3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.matcher != "jax":
+            raise UserError(f"matcher={self.matcher!r}; IMLE's modern forms match with jax only")
         if self.matching not in MATCHINGS:
             raise UserError(f"matching={self.matching!r}; expected one of {', '.join(MATCHINGS)}")
 

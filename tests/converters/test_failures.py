@@ -319,6 +319,65 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_2(arguments, message
     assert done.stdout == ""
 
 
+def _change(how):
+    """Write the genforce PGAN fixture with one thing wrong."""
+
+    def write(path):
+        content = _load("pggan_genforce_a")
+        state = content["generator_smooth"]
+        if how == "missing":
+            del state["layer3.bias"]
+        elif how == "transposed":
+            state["layer6.weight"] = state["layer6.weight"].transpose(0, 1).contiguous()
+        elif how == "nan":
+            state["layer2.weight"][0, 0, 0, 0] = float("nan")
+        elif how == "discriminator":
+            content = {"discriminator": content["discriminator"]}
+        torch.save(content, path)
+
+    return write
+
+
+def _cut_short(path):
+    data = load_golden("pggan_genforce_a").checkpoint.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def _another_family(path):
+    path.write_bytes(load_golden("stylegan2_genforce_a").checkpoint.read_bytes())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_another_family, "it looks like stylegan2: python -m converters stylegan2"),
+        (_cut_short, "is damaged or no torch checkpoint"),
+        (_change("discriminator"), "is not a pgan file"),
+        (_change("missing"), "missing layer3.bias"),
+        (_change("transposed"), "layer6.weight has shape (16, 8, 3, 3), expected (8, 16, 3, 3)"),
+        (_change("nan"), "layer2.weight has NaN"),
+        (_plain_zip, "no torch checkpoint"),
+        (lambda path: path.write_bytes(b""), "is empty; download it again"),
+        (lambda path: path.mkdir(), "is a folder; give the checkpoint file inside it"),
+    ],
+    ids=[
+        "family", "truncated", "discriminator", "missing", "transposed", "nan", "zip", "empty",
+        "folder",
+    ],
+)  # fmt: skip
+def test_a_bad_file_on_the_command_line_is_one_line_and_exit_2(make, message, tmp_path):
+    path = tmp_path / "f.pth"
+    make(path)
+    done = _command("pgan", f"--src={path}", f"--dst={tmp_path / 'out'}")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert str(path) in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_converts_and_prints_what_it_made(tmp_path):
     golden = GOLDEN / "pgan_zoo_b"
     done = _command("pgan", f"--src={golden / 'checkpoint.pth'}", f"--dst={tmp_path / 'out'}")

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -132,8 +133,11 @@ def test_stylegan_zoo(depths, mappings, channels, config, options, tmp_path):
     plain = ("baseScale0", "mean_w")
     state = {n if n in plain else n.replace(".weight", ".module.weight")
              .replace(".bias", ".module.bias"): v for n, v in w.items()}  # fmt: skip
-    content = {"config": {"nMappings": mappings, **config}, "avgG": state, "netD": {}}
-    _check("stylegan", content, expected, z, tmp_path, noise=noise)
+    config = {"nMappings": mappings, "categoryVectorDim": 4, **config}
+    content = {"config": config, "avgG": state, "netD": {}}
+    gen = _check("stylegan", content, expected, z, tmp_path, noise=noise)
+    ends = np.asarray(gen.sample_latents(jax.random.key(0), 20))[:, -4:]
+    assert sorted(set(map(tuple, ends.tolist()))) == sorted(map(tuple, np.eye(4).tolist()))
 
 
 def _batch_norm(w, name, width):

@@ -10,6 +10,7 @@ import safetensors.numpy
 
 import cgjax
 from cgjax.errors import UserError
+from cgjax.generators import weights
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.families import abstract_network, build_network
 from cgjax.generators.weights import (
@@ -177,6 +178,16 @@ def test_weights_too_large_for_float16_are_refused(tmp_path):
             licence="none",
             dtype=np.float16,
         )
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices have memory of their own")
+def test_weights_are_in_memory_once(monkeypatch, folder):
+    read = weights._read_arrays
+    arrays = {}
+    monkeypatch.setattr(weights, "_read_arrays", lambda path: arrays.setdefault("a", read(path)))
+    taken = named_arrays(load_folder(folder).network)
+    for name, array in arrays["a"].items():
+        assert taken[name][...].unsafe_buffer_pointer() == array.ctypes.data, name
 
 
 def test_a_folder_can_be_moved(folder, tmp_path):

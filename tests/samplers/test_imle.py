@@ -1,6 +1,7 @@
 """IMLE is the published algorithm: direction of the match, masking, settings, devices."""
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from cgjax.errors import UserError
 from cgjax.samplers import imle
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.imle import Imle
@@ -236,3 +238,33 @@ def test_stacked_states_are_plain_arrays():
     state = Imle(6).init(jax.random.key(0), members)
     assert isinstance(state.mapping, MappingState)
     assert all(isinstance(x, jax.Array) and x.shape[0] == 2 for x in jax.tree.leaves(state))
+
+
+@pytest.mark.faiss
+def test_matching_by_faiss_gives_the_same_epoch():
+    pytest.importorskip("faiss")
+    members, _ = half_space_members()
+    results = []
+    for matcher in ("jax", "faiss"):
+        sampler = Imle(6, batch=32, matcher=matcher)
+        state = sampler.init(jax.random.key(0), members)
+        results.append(sampler.epoch(state, members, jax.random.key(1), 0))
+    # The matches are the same; two programs may round the steps after them differently.
+    for a, b in zip(*(jax.tree.leaves(state.mapping) for state, _ in results), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    for name in ("loss", "match"):
+        np.testing.assert_allclose(results[0][1][name], results[1][1][name], rtol=1e-5)
+
+
+def test_matching_by_faiss_without_faiss_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    members, _ = half_space_members(100)
+    sampler = Imle(6, batch=32, matcher="faiss")
+    with pytest.raises(UserError, match=r"cgjax\[faiss\]") as error:
+        sampler.epoch(sampler.init(jax.random.key(0), members), members, jax.random.key(1), 0)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_matcher_is_refused():
+    with pytest.raises(UserError, match="jax, faiss"):
+        Imle(6, matcher="annoy")

@@ -182,7 +182,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             array = arrays[name] = empty_aligned(tuple(entry["shape"]))
             file.seek(start + entry["data_offsets"][0])
             if entry["dtype"] == "F32":
-                file.readinto(memoryview(array.reshape(-1)).cast("B"))
+                file.readinto(array.reshape(-1).view(np.uint8).data)
             else:
                 array.reshape(-1)[:] = np.frombuffer(file.read(2 * array.size), np.float16)
     return arrays

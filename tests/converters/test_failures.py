@@ -328,7 +328,7 @@ def _change(how):
         if how == "missing":
             del state["layer3.bias"]
         elif how == "transposed":
-            state["layer6.weight"] = state["layer6.weight"].transpose(0, 1).contiguous()
+            state["layer0.weight"] = state["layer0.weight"].transpose(0, 1).contiguous()
         elif how == "nan":
             state["layer2.weight"][0, 0, 0, 0] = float("nan")
         elif how == "discriminator":
@@ -355,7 +355,7 @@ def _another_family(path):
         (_cut_short, "is damaged or no torch checkpoint"),
         (_change("discriminator"), "is not a pgan file"),
         (_change("missing"), "missing layer3.bias"),
-        (_change("transposed"), "layer6.weight has shape (16, 8, 3, 3), expected (8, 16, 3, 3)"),
+        (_change("transposed"), "layer0 makes 24 channels, output0 reads 16"),
         (_change("nan"), "layer2.weight has NaN"),
         (_plain_zip, "no torch checkpoint"),
         (lambda path: path.write_bytes(b""), "is empty; download it again"),

@@ -24,7 +24,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from cgjax.errors import UserError
-from cgjax.files import write_atomically
+from cgjax.files import write_json
 from cgjax.generators.weights import sha256_of
 
 KEEP = 2
@@ -88,7 +88,7 @@ class Checkpoints:
         if not is_first:
             return
         content = {"metadata": metadata, "sha256": _hashes(path)}
-        write_atomically(path.with_suffix(".json"), json.dumps(content, indent=1).encode())
+        write_json(path.with_suffix(".json"), content)
         for step in self.steps()[:-KEEP]:
             self.remove(step.number)
 

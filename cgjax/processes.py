@@ -15,13 +15,14 @@ Without them a run is one process, and none of this does anything.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from logging import ERROR, getLogger
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, Concatenate, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -263,3 +264,26 @@ def leave(command: Callable[[], int]) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+class _HasProcesses(Protocol):
+    processes: Processes
+
+
+_Self = TypeVar("_Self", bound=_HasProcesses)
+_Arguments = ParamSpec("_Arguments")
+
+
+def by_the_first(
+    method: Callable[Concatenate[_Self, _Arguments], Value],
+) -> Callable[Concatenate[_Self, _Arguments], Value]:
+    """Let the first process run a method while the others wait for its result.
+
+    The object has the processes as its attribute `processes`.
+    """
+
+    @functools.wraps(method)
+    def waited_for(self: _Self, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Value:
+        return self.processes.first(lambda: method(self, *args, **kwargs))
+
+    return waited_for

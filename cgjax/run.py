@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from cgjax import checkpoint, clusters, configuration
 from cgjax.clustering import assign
 from cgjax.errors import UserError
-from cgjax.files import write_atomically
+from cgjax.files import write_atomically, write_json
 from cgjax.generators.base import in_batches
 from cgjax.generators.bound import BoundGenerator
 from cgjax.generators.registry import load_generator
@@ -391,7 +391,7 @@ def save_config(run: Run) -> None:
         },
         "device": jax.devices()[0].device_kind,
     }
-    write_atomically(run.folder.config, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(run.folder.config, content)
 
 
 def check_config(root: str | Path, config: dict[str, Any], *, allow_change: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from cgjax.files import write_atomically
+from cgjax.files import write_json
 from cgjax.memory import peak_rss_mb, reset_peak_rss
 from cgjax.metrics import Metrics
 from cgjax.processes import Processes
@@ -71,7 +71,7 @@ class Stages:
             "result": result,
         }
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(manifest, indent=1).encode())
+        write_json(path, manifest)
         self._metrics.write(stage=name, seconds=seconds, peak_rss_mb=peak)
         logging.info("%s: %.1f s, peak memory %.0f MB", name, seconds, peak)
 

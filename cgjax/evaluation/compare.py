@@ -41,7 +41,7 @@ from cgjax.evaluation.diversity import (
 )
 from cgjax.evaluation.intervals import bootstrap_interval, judged_accuracy, wilson_interval
 from cgjax.evaluation.judges import Judge, load_judge
-from cgjax.files import write_atomically
+from cgjax.files import write_atomically, write_json
 from cgjax.randomness import named_key
 from cgjax.run import Run
 
@@ -151,7 +151,7 @@ class Comparison:
 
     def _save(self, rows: list[Row]) -> None:
         content = {"fingerprint": self.fingerprint, "rows": rows}
-        write_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
+        write_json(self.path, content)
 
     def _prepare(self) -> None:
         """Draw the held-out members, judge them, and see which way each cluster faces."""

@@ -20,7 +20,7 @@ import safetensors.numpy
 from flax import nnx
 
 from cgjax.errors import UserError
-from cgjax.files import write_atomically
+from cgjax.files import write_atomically, write_json
 from cgjax.generators.base import PretrainedGenerator, StagedNetwork
 from cgjax.generators.families import abstract_network, fill
 from cgjax.memory import empty_aligned
@@ -121,7 +121,7 @@ def save_generator(
         "converter_version": __version__,
         "weights_sha256": hashlib.sha256(payload).hexdigest(),
     }
-    write_atomically(folder / MANIFEST_FILE, (json.dumps(manifest, indent=1) + "\n").encode())
+    write_json(folder / MANIFEST_FILE, manifest)
     return folder
 
 

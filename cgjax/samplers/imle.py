@@ -241,7 +241,7 @@ def epoch_(
     Cost per cluster: 2 g m d operations for the match, 6 m d_e w + ... for the steps; memory
     O(g d + block g).
     """
-    on = {"axis_name": axis_name, "num_devices": num_devices}
+    on: dict[str, Any] = {"axis_name": axis_name, "num_devices": num_devices}
     pool = draw_(state.mapping, members, key, sampler=sampler, **on)
     matches = _match_all(members, pool.generated, pool_sizes(members, sampler), axis_name)
     return learn_(state, members, pool, matches, key, rate, sampler=sampler, **on)

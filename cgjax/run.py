@@ -26,7 +26,7 @@ from cgjax.processes import Processes
 from cgjax.randomness import named_key
 from cgjax.samplers.base import Members, Sampler, SamplerState, group_members
 from cgjax.samplers.registry import make_sampler
-from cgjax.samplers.verify import Draw, draw_verified, rescale
+from cgjax.samplers.verify import Draw, draw_unverified, draw_verified, rescale
 from cgjax.version import __version__
 
 KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
@@ -281,9 +281,7 @@ class Run:
             return fitted.propose(cluster, key, n, margin)
 
         if not verify:
-            rounds = range(-(-num // batch))
-            parts = [np.asarray(propose(jax.random.fold_in(key, r), batch)) for r in rounds]
-            return np.concatenate(parts)[:num], None
+            return draw_unverified(propose, key, num, batch=batch), None
         threshold = self.clusters.margin_above(cluster, margin) if margin else -np.inf
         draw = draw_verified(
             propose,

@@ -28,7 +28,7 @@ from cgjax.directions.sefa import fit_sefa
 from cgjax.errors import UserError
 from cgjax.evaluation import fidelity
 from cgjax.evaluation.compare_figure import plot
-from cgjax.evaluation.compare_table import Row, as_line, to_csv
+from cgjax.evaluation.compare_table import SAME_CODES, Row, as_line, to_csv
 from cgjax.evaluation.distances import (
     kid,
     precision_recall_density_coverage,
@@ -44,6 +44,8 @@ from cgjax.evaluation.judges import Judge, load_judge
 from cgjax.files import write_atomically, write_json
 from cgjax.randomness import named_key
 from cgjax.run import Run
+from cgjax.samplers.base import Sampler
+from cgjax.samplers.verify import draw_unverified
 
 
 class Method(NamedTuple):
@@ -54,12 +56,14 @@ class Method(NamedTuple):
         setting: what of it, in words.
         draw: (key, cluster, num) -> latents and the acceptance of the check, or None.
         training_s: what it took to fit, or None.
+        codes_of: setting of the same sampler whose random numbers it takes; None for its own.
     """
 
     name: str
     setting: str
     draw: Callable[[PRNGKeyArray, int, int], tuple[np.ndarray, float | None]]
     training_s: float | None
+    codes_of: str | None = None
 
 
 class Attribute:
@@ -178,15 +182,31 @@ class Comparison:
         run, margins = self.run, self.settings["margins"]
         for name in run.sampler_names:
             seconds = self.costs.get(name, {}).get("seconds")
-            always = run.fitted(name).sampler.always_verified
+            sampler = run.fitted(name).sampler
+            always = sampler.always_verified
             if not always:
                 yield Method(name, "unverified", self._sampler(name, False, 0.0), seconds)
+            if run.clusters.num == 1 and getattr(sampler, "starts_at_prior", False):
+                # What one draw of the prior scores varies by more than the gap looked for: the
+                # prior of the very same codes stands beside the sampler.
+                yield Method(name, SAME_CODES, self._untrained(sampler), None, "unverified")
             dialled = name in self.settings["dialled"]
             for margin in margins if dialled else (0.0,):
                 setting = f"verified, margin {margin:g}" if margin else "verified"
                 yield Method(name, setting, self._sampler(name, True, margin), seconds)
         if self.attribute is not None and self.settings["directions"]:
             yield from self._directions()
+
+    def _untrained(self, sampler: Sampler) -> Any:
+        state = sampler.init(named_key(self.key, "untrained"), self.run.members)
+
+        def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, None]:
+            def propose(key: PRNGKeyArray, n: int) -> Any:
+                return sampler.sample(state, key, c, n)
+
+            return draw_unverified(propose, key, num, batch=self.run.bound.batch), None
+
+        return draw
 
     def _members(self, key: PRNGKeyArray, cluster: int, num: int) -> tuple[np.ndarray, None]:
         return self.reference.latents[cluster][-num:], None
@@ -277,7 +297,7 @@ class Comparison:
     def _measure(self, method: Method, c: int) -> Row:
         """Draw latents of a cluster by a method, make their images, and measure both."""
         run, num = self.run, self.num
-        key = named_key(self.key, "test", method.name, method.setting, c)
+        key = named_key(self.key, "test", method.name, method.codes_of or method.setting, c)
         latents, acceptance = method.draw(key, c, num)
         timed = max(1, num // 4)
         started = time.perf_counter()

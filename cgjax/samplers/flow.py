@@ -128,6 +128,7 @@ class Flow:
 
     always_verified = False
     aims_at_margin = True
+    starts_at_prior = True
 
     @property
     def width(self) -> int:

@@ -78,6 +78,15 @@ def draw_verified(
     return Draw(np.concatenate(kept)[:num], proposed, accepted)
 
 
+def draw_unverified(
+    propose: Propose, key: PRNGKeyArray, num: int, *, batch: int
+) -> Float[np.ndarray, "num d"]:
+    """Draw `num` proposals as they come, in the rounds of `draw_verified`."""
+    rounds = range(-(-num // batch))
+    parts = [np.asarray(propose(jax.random.fold_in(key, r), batch)) for r in rounds]
+    return np.concatenate(parts)[:num]
+
+
 def rescale(z: Float[Array, "n d"], norm: float) -> Float[Array, "n d"]:
     """Scale every latent to a norm (`output=sphere`); a zero latent stays zero."""
     lengths = jnp.linalg.norm(z, axis=1, keepdims=True)

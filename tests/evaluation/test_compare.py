@@ -117,6 +117,8 @@ def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper
     assert text.splitlines()[-1].endswith("1.121")
     rows = json.loads((tmp_path / "run/compare.json").read_text())["rows"]
     assert all("accuracy" not in row for row in rows)
+    untrained = next(row for row in rows if row["setting"] == compare_table.SAME_CODES)
+    assert untrained["norm_ratio"] == pytest.approx(1.0, abs=0.1)  # 64 draws of the prior
 
 
 def test_an_attribute_that_the_judge_does_not_know_is_named():
@@ -129,10 +131,13 @@ def test_the_one_cluster_table_divides_by_the_floor_and_prints_the_paper_s_ratio
     rows = [
         {"method": "members", "setting": "true", "frechet": 2.0, "ratio": 1.0},
         {"method": "flow", "setting": "unverified", "frechet": 2.1, "ratio": 1.05},
+        {"method": "flow", "setting": compare_table.SAME_CODES, "frechet": 2.0, "ratio": 1.0},
+        {"method": "imle", "setting": "unverified", "frechet": 4.0, "ratio": 2.0},
     ]
     lines = compare_table.domain_gap(rows).splitlines()
-    assert lines[2].split()[-1] == "1.050"
-    assert lines[3].split()[-1] == "1.121"
+    assert lines[2].split()[-2:] == ["1.050", "1.050"]
+    assert lines[4].split()[-1] == "2.000"
+    assert lines[5].split()[-1] == "1.121"
 
 
 def test_at_equal_accuracy_the_closest_setting_of_each_method_is_named():

@@ -40,7 +40,7 @@ def summary(pipeline):
 
 def test_features_over_the_memory_are_streamed_to_the_same_clusters(make, caplog):
     held, streamed = make("held"), make("streamed", memory_mb=0)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         held.cluster()
         assert "memory_mb" not in caplog.text
         streamed.cluster()
@@ -57,7 +57,7 @@ def test_features_over_the_memory_are_streamed_to_the_same_clusters(make, caplog
 
 def test_a_part_is_clustered_only_when_asked_and_all_are_assigned(make, caplog):
     pipeline = make("part", max_samples=100)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         pipeline.cluster()
     assert "clustered the first 100 latents" in caplog.text
     found = pipeline.run.clusters

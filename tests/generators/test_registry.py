@@ -222,12 +222,12 @@ def test_every_published_entry_is_complete():
 
 
 def test_an_object_of_one_s_own_is_called_and_checked(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "my_models.py").write_text(
         "import cgjax\nmake = lambda: cgjax.load_generator('dcgan_faces')\nbad = lambda: 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert cgjax.load_generator("mine:make").latent_dim == 100
+    assert cgjax.load_generator("my_models:make").latent_dim == 100
     with pytest.raises(UserError, match="lacks layers"):
-        cgjax.load_generator("mine:bad")
+        cgjax.load_generator("my_models:bad")
     with pytest.raises(UserError, match=r"expected package\.module:function"):
-        cgjax.load_generator("mine:missing")
+        cgjax.load_generator("my_models:missing")

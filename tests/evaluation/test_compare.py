@@ -118,7 +118,7 @@ def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper
     rows = json.loads((tmp_path / "run/compare.json").read_text())["rows"]
     assert all("accuracy" not in row for row in rows)
     untrained = next(row for row in rows if row["setting"] == compare_table.SAME_CODES)
-    assert untrained["norm_ratio"] == pytest.approx(1.0, abs=0.1)  # 64 draws of the prior
+    assert untrained["norm_ratio"] == pytest.approx(1.0, abs=0.25)  # five deviations of 64 draws
 
 
 def test_an_attribute_that_the_judge_does_not_know_is_named():

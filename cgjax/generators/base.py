@@ -171,13 +171,43 @@ def images_(network: StagedNetwork, z: Array, inputs: Inputs) -> Array:
     return network.end(state)
 
 
+class _Graph:
+    """A network without its arrays, as a part of jit's key.
+
+    Hashed once: hashing a graph of hundreds of variables, and flattening its state, take longer
+    than the first layers of a small batch.
+    """
+
+    def __init__(self, graph: Any, tree: Any):
+        self._parts = (graph, tree)
+        self._hash = hash(self._parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Graph) and self._parts == other._parts)
+
+    def merge(self, weights: list[Array]) -> StagedNetwork:
+        """Return the network with these arrays."""
+        graph, tree = self._parts
+        network: StagedNetwork = nnx.merge(graph, jax.tree.unflatten(tree, weights))
+        return network
+
+
 @functools.partial(jax.jit, static_argnames=("walk", "graph", "index"))
 def _walk(
-    weights: Any, x: Array, inputs: Inputs, *, walk: Callable[..., Array], graph: Any, **static: int
+    weights: list[Array],
+    x: Array,
+    inputs: Inputs,
+    *,
+    walk: Callable[..., Array],
+    graph: _Graph,
+    **static: int,
 ) -> Array:
     # Accelerators default to TF32 or bfloat16 products, which miss the reference by 1e-2.
     with jax.default_matmul_precision("highest"):
-        return walk(nnx.merge(graph, weights), x, inputs, **static)
+        return walk(graph.merge(weights), x, inputs, **static)
 
 
 class PretrainedGenerator:
@@ -216,7 +246,9 @@ class PretrainedGenerator:
         self.family = network.family
         self.manifest = dict(manifest or {})
         self.network = network
-        self._graph, self._weights = nnx.split(network)
+        graph, state = nnx.split(network)
+        self._weights, tree = jax.tree.flatten(state)
+        self._graph = _Graph(graph, tree)
         self._shapes: dict[int, tuple[int, ...]] = {}
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:

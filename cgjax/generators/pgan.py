@@ -25,6 +25,7 @@ from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
 from cgjax.generators.conditions import class_vectors, with_categories
 from cgjax.generators.layers import (
     convolve,
+    dense,
     leaky_relu,
     pixel_norm,
     upsample_convolve,
@@ -135,7 +136,7 @@ class PGAN(StagedNetwork):
         if self.blend and step == self._last_resolution:
             state = state | {"previous": self.to_image(state["h"], len(self.to_rgb) - 2)}
         if step == 0:
-            h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.dense[...])
+            h = dense(state["h"], self.dense[...])
             bias = self.dense_bias[...]
             h = h + (bias[None] if bias.ndim == 3 else bias[None, None, None])
         else:

@@ -73,6 +73,17 @@ def test_operations_grow_with_the_layer_and_an_early_one_is_a_small_part(gen):
     assert costs[0] < 0.2 * costs[-1]
 
 
+def test_networks_of_one_architecture_share_their_programs_and_others_do_not():
+    first, again, other = tiny("pgan"), tiny("pgan"), tiny("pgan", tanh=True)
+    z = jnp.ones((7, first.latent_dim))  # a batch that no other test has traced
+    x = first.images(z)
+    programs = base._walk._cache_size()
+    np.testing.assert_array_equal(again.images(z), x)
+    assert base._walk._cache_size() == programs
+    np.testing.assert_allclose(other.images(z), jnp.tanh(x), atol=1e-6)
+    assert base._walk._cache_size() == programs + 1
+
+
 def test_a_layer_can_be_given_by_its_number_counted_from_one(gen):
     z = gen.sample_latents(jax.random.key(0), 2)
     np.testing.assert_array_equal(gen.features(z, 1), gen.features(z, gen.layers[0]))

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.errors import UserError
 from cgjax.generators.base import Inputs, StagedNetwork, State, buffer, parameter
 from cgjax.generators.conditions import class_vectors, imagenet_names
-from cgjax.generators.layers import convolve, dense, upsample_convolve, upsample_nearest
+from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
 
 REDUCTION = 4
 """How many times narrower the inside of a residual block is than its input."""
@@ -229,7 +229,7 @@ class BigGAN(StagedNetwork):
         """The dense layer (0), or a block, or the attention."""
         inputs, h = state["inputs"], state["h"]
         if index == 0:
-            h = dense(inputs["condition"], self.dense[...]) + self.dense_bias[...][None]
+            h = inputs["condition"] @ self.dense[...] + self.dense_bias[...][None]
         else:
             if index == 1:
                 h = h.reshape(h.shape[0], 4, 4, -1)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
 from cgjax.generators.conditions import with_categories
-from cgjax.generators.layers import dense, transposed_convolve
+from cgjax.generators.layers import transposed_convolve
 
 
 class DCGAN(StagedNetwork):
@@ -71,7 +71,7 @@ class DCGAN(StagedNetwork):
     def stage(self, index: int, state: State) -> State:
         """Transposed convolution, batch norm as an affine map, ReLU."""
         if index == 0:
-            h = dense(state["h"], self.first[...])
+            h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.first[...])
         else:
             h = transposed_convolve(state["h"], self.kernels[index - 1][...])
         scale, shift = self.scales[index][...], self.shifts[index][...]

@@ -38,23 +38,6 @@ def leaky_relu(x: Float[Array, "*shape"], leak: float = 0.2) -> Float[Array, "*s
     return jnp.where(x >= 0, x, x * leak)
 
 
-ROWS = (8, 16)
-
-
-def dense(x: Float[Array, "n i"], kernel: Float[Array, "i ..."]) -> Float[Array, "n ..."]:
-    """Multiply rows by a matrix, (i, ...) as it is stored; on a CPU, 8 to 15 rows made 16 by zeros.
-
-    With few rows the time goes into reading the matrix, which XLA's CPU product does faster when
-    it has 16 rows: by 1.2 to 1.35 times, measured on two cores with 8 rows.
-    """
-    n = x.shape[0]
-    low, full = ROWS
-    if jax.default_backend() == "cpu" and low <= n < full:
-        x = jnp.pad(x, ((0, full - n), (0, 0)))
-    y = x @ kernel.reshape(kernel.shape[0], -1)
-    return y[:n].reshape(n, *kernel.shape[1:])
-
-
 def upsample_nearest(x: Float[Array, "n h w c"], factor: int = 2) -> Float[Array, "n H W c"]:
     """Repeat every pixel `factor` times along both axes."""
     n, h, w, c = x.shape

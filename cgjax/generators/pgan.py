@@ -25,7 +25,6 @@ from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
 from cgjax.generators.conditions import class_vectors, with_categories
 from cgjax.generators.layers import (
     convolve,
-    dense,
     leaky_relu,
     pixel_norm,
     upsample_convolve,
@@ -136,7 +135,7 @@ class PGAN(StagedNetwork):
         if self.blend and step == self._last_resolution:
             state = state | {"previous": self.to_image(state["h"], len(self.to_rgb) - 2)}
         if step == 0:
-            h = dense(state["h"], self.dense[...])
+            h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.dense[...])
             bias = self.dense_bias[...]
             h = h + (bias[None] if bias.ndim == 3 else bias[None, None, None])
         else:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from cgjax.errors import UserError
 from cgjax.generators.base import Inputs, StagedNetwork, State, buffer, parameter
 from cgjax.generators.conditions import class_vectors
-from cgjax.generators.layers import dense, leaky_relu, pixel_norm
+from cgjax.generators.layers import leaky_relu, pixel_norm
 
 MAPPING_LEAK = 0.2
 
@@ -100,7 +100,7 @@ class StyleNetwork(StagedNetwork):
         """Turn latents into styles, before truncation."""
         x = self.condition_latent(z, inputs)
         for kernel, bias in zip(self.mapping, self.mapping_biases, strict=True):
-            x = self.activate_mapping(dense(x, kernel[...]) + bias[...][None])
+            x = self.activate_mapping(x @ kernel[...] + bias[...][None])
         return x
 
     def spread(self, w: Float[Array, "n ..."], inputs: Inputs) -> Float[Array, "n l w"]:

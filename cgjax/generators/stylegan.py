@@ -26,7 +26,6 @@ from cgjax.generators.conditions import with_categories
 from cgjax.generators.layers import (
     blur,
     convolve,
-    dense,
     instance_norm,
     leaky_relu,
     upsample_convolve,
@@ -153,7 +152,7 @@ class StyleGAN(StyleNetwork):
                 else convolve(state["h"], kernel)
             )
         elif self.first.ndim == 4:
-            h = dense(style, self.first[...])
+            h = jnp.einsum("nd,dyxc->nyxc", style, self.first[...])
         else:
             first = self.first[...]
             h = jnp.broadcast_to(first[None], (style.shape[0], *first.shape))
@@ -175,7 +174,7 @@ class StyleGAN(StyleNetwork):
         self, index: int, style: Float[Array, "n w"]
     ) -> tuple[Float[Array, "n c"], Float[Array, "n c"]]:
         """Return what a layer's style multiplies by and what it adds."""
-        y = dense(style, self.style_kernels[index][...]) + self.style_biases[index][...][None]
+        y = style @ self.style_kernels[index][...] + self.style_biases[index][...][None]
         half = y.shape[1] // 2
         return y[:, :half], y[:, half:]
 

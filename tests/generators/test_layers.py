@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from cgjax.generators.layers import (
-    ROWS,
     convolve,
-    dense,
     leaky_relu,
     pixel_norm,
     transposed_convolve,
@@ -93,16 +91,4 @@ def test_pixel_norm_makes_the_mean_square_of_channels_one():
 def test_leaky_relu_keeps_the_positive_and_scales_the_rest(leak):
     np.testing.assert_allclose(
         leaky_relu(jnp.array([-2.0, 0.0, 3.0]), leak), [-2 * leak, 0, 3], rtol=1e-6
-    )
-
-
-@pytest.mark.parametrize("rows", [1, ROWS[0], ROWS[1] - 1, ROWS[1]])
-@pytest.mark.parametrize("out", [(7,), (2, 3, 5)])
-def test_dense_is_the_product_for_few_rows_and_many(rows, out):
-    x, kernel = _random(0, rows, 6), _random(1, 6, *out)
-    expected = np.einsum("ni,im->nm", x.astype(np.float64), kernel.reshape(6, -1))
-    np.testing.assert_allclose(
-        jax.jit(dense)(jnp.asarray(x), jnp.asarray(kernel)),
-        expected.reshape(rows, *out),
-        atol=1e-5,  # float32 sums of 6 products of order 1
     )

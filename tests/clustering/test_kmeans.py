@@ -249,6 +249,20 @@ def test_seeding_draws_in_proportion_to_the_squared_distance():
     assert abs((from_zero == 1).mean() - 0.01) < 0.01
 
 
+def test_every_iteration_is_that_of_a_float64_loop_on_the_embedded_generator(layers):
+    points = np.asarray(layers["layer1"], np.float64)
+    data = prepare(layers["layer1"])
+    centroids = points[np.random.default_rng(1).choice(600, 8, replace=False)]
+    state = start(jnp.array(centroids, jnp.float32)[None] - data.offset[None, None], data.squares)
+    squares = (points**2).sum(1)[:, None]
+    for _ in range(12):
+        state = _step(data, state, tol=0.0)
+        labels = (squares - 2 * points @ centroids.T + (centroids**2).sum(1)).argmin(1)
+        np.testing.assert_array_equal(state.labels[:, 0], labels)
+        centroids = np.stack([points[labels == c].mean(0) for c in range(8)])
+        np.testing.assert_allclose(_starts(data, state)[0], centroids, atol=1e-5)
+
+
 def test_kmeans_agrees_with_a_numpy_loop_from_the_same_start():
     points, _ = _blobs(spread=1.5)
     data = prepare(jnp.array(points))

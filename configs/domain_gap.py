@@ -18,8 +18,8 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.cluster.num_init = 1
     config.sample.sampler = "flow"
     config.samplers.rejection.fit = False
-    # Even a perfect flow keeps the mean of the n latents that it learnt from: for 10,000 images that
-    # alone makes the ratio 1 + 5,000 / n.
+    # Even a perfect flow keeps the mean of the n latents that it learnt from: for 10,000 images
+    # that alone makes the ratio 1 + 5,000 / n.
     config.samplers.flow.num_latents = 200_000
     config.samplers.flow.num_epochs = 12
     config.samplers.gaussian.fit = True

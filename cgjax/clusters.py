@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,57 @@ from jaxtyping import Float, Int
 
 from cgjax.errors import UserError
 from cgjax.files import write_atomically
+
+
+class Band(NamedTuple):
+    """The part of a cluster between two quantiles of its members' margins: the dial `--margin`.
+
+    Raising `low` leaves out the members that hardly belong, which is the cluster's attribute at
+    greater strength. What it costs is that the rest lies further from the cluster's mean; lowering
+    `high` gives that back by leaving out the extreme members, which the attribute does not need.
+
+    Attributes:
+        low: quantile below which members are left out, from 0.
+        high: quantile above which they are, up to 1.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    @classmethod
+    def parse(cls, margin: float | str | Sequence[float], option: str = "--margin") -> Band:
+        """Read a margin as a user gives it: one quantile, for the part above it, or two.
+
+        Args:
+            margin: 0.6, "0.6", "0.55:0.8" or (0.55, 0.8).
+            option: where it stood, for the error.
+
+        Raises:
+            UserError: if it is neither, or nothing would be left.
+
+        Example:
+            >>> Band.parse(0.6), Band.parse("0.55:0.8")
+            (Band(low=0.6, high=1.0), Band(low=0.55, high=0.8))
+        """
+        shown = margin if isinstance(margin, str | int | float) else ":".join(map(str, margin))
+        try:
+            band = cls(*(float(part) for part in str(shown).split(":")))
+        except (TypeError, ValueError):
+            band = cls(1.0)
+        if not 0 <= band.low < band.high <= 1:
+            raise UserError(
+                f"{option}={shown}: expected a quantile from 0 to below 1, or two, the smaller "
+                "first, as in --margin=0.6 or --margin=0.55:0.8"
+            )
+        return band
+
+    def __str__(self) -> str:
+        """Return it as it is typed."""
+        return f"{self.low:g}" if self.high == 1 else f"{self.low:g}:{self.high:g}"
+
+
+WHOLE = Band()
+"""The cluster as it is."""
 
 
 class Clusters(NamedTuple):
@@ -37,9 +89,12 @@ class Clusters(NamedTuple):
         """How many clusters there are."""
         return len(self.centroids)
 
-    def margin_above(self, cluster: int, quantile: float) -> float:
-        """Return the margin above which the clearest 1 - quantile of a cluster's members lie."""
-        return float(np.quantile(self.margins[self.labels == cluster], quantile))
+    def margin_limits(self, cluster: int, band: Band) -> tuple[float, float]:
+        """Return the least and the greatest margin in a band of a cluster."""
+        own = self.margins[self.labels == cluster]
+        low = float(np.quantile(own, band.low)) if band.low > 0 else -np.inf
+        high = float(np.quantile(own, band.high)) if band.high < 1 else np.inf
+        return low, high
 
 
 def save_clusters(path: Path, clusters: Clusters) -> None:

@@ -35,8 +35,11 @@ _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.")
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
 _VERIFY = flags.DEFINE_bool("verify", True, "sample: check membership and draw again where not.")
-_MARGIN = flags.DEFINE_float(
-    "margin", 0.0, "sample: keep only the part of the cluster above this quantile of its margins."
+_MARGIN = flags.DEFINE_string(
+    "margin",
+    "0",
+    "sample: keep only the part of the cluster above this quantile of its margins, or between two, "
+    "LOW:HIGH.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "sample: the same seed gives the same images.")
 _DEVICES = flags.DEFINE_integer(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from cgjax import checkpoint, clusters, configuration
 from cgjax.clustering import assign
+from cgjax.clusters import WHOLE, Band
 from cgjax.errors import UserError
 from cgjax.files import write_atomically, write_json
 from cgjax.generators.base import in_batches
@@ -243,10 +244,12 @@ class Run:
             self._fitted[name] = FittedSampler(sampler, state, self.output_norm(name))
         return self._fitted[name]
 
-    def is_member(self, z: Array, cluster: int, margin: float = -np.inf) -> Bool[Array, " n"]:
-        """Whether the clustering assigns latents to a cluster, with at least a given margin."""
+    def is_member(
+        self, z: Array, cluster: int, limits: tuple[float, float] = (-np.inf, np.inf)
+    ) -> Bool[Array, " n"]:
+        """Whether the clustering assigns latents to a cluster, with a margin within limits."""
         labels, margins = assign(self.bound.features(z), jnp.asarray(self.clusters.centroids))
-        return (labels == cluster) & (margins >= margin)
+        return (labels == cluster) & (margins >= limits[0]) & (margins <= limits[1])
 
     def are_members(self, z: Float[np.ndarray, "n d"], cluster: int) -> Bool[np.ndarray, " n"]:
         """As `is_member`, in batches, on the host."""
@@ -260,7 +263,7 @@ class Run:
         *,
         sampler: str,
         verify: bool = True,
-        margin: float = 0.0,
+        band: Band = WHOLE,
         rescaled: bool = True,
     ) -> tuple[Float[np.ndarray, "num d"], Draw | None]:
         """Draw latents of a cluster; see `sample`. Returns them and, if verified, their cost.
@@ -271,21 +274,19 @@ class Run:
         fitted = self.fitted(sampler)
         if not rescaled:
             fitted = fitted._replace(norm=None)
-        if not 0 <= margin < 1:
-            raise UserError(f"--margin={margin:g}: expected a quantile from 0 to below 1")
-        if margin and not verify:
+        if band != WHOLE and not verify:
             raise UserError("--margin needs the membership check; leave --noverify out")
         batch = self.config["generator"]["batch"]
 
         def propose(key: PRNGKeyArray, n: int) -> Array:
-            return fitted.propose(cluster, key, n, margin)
+            return fitted.propose(cluster, key, n, band.low)
 
         if not verify:
             return draw_unverified(propose, key, num, batch=batch), None
-        threshold = self.clusters.margin_above(cluster, margin) if margin else -np.inf
+        limits = self.clusters.margin_limits(cluster, band)
         draw = draw_verified(
             propose,
-            lambda z: self.is_member(z, cluster, threshold),
+            lambda z: self.is_member(z, cluster, limits),
             key,
             num,
             batch=batch,
@@ -300,7 +301,7 @@ class Run:
         num: int,
         sampler: str | None = None,
         verify: bool = True,
-        margin: float = 0.0,
+        margin: float | str | tuple[float, float] = 0.0,
     ) -> Samples:
         """Draw images of one cluster.
 
@@ -311,13 +312,15 @@ class Run:
             sampler: one of `sampler_names`; the config's default if None.
             verify: check that every sample belongs to the cluster, and draw again where not.
             margin: keep only the part of the cluster above this quantile of its members' margins:
-                0 is the cluster as it is, towards 1 its attribute at full strength.
+                0 is the cluster as it is, towards 1 its attribute at full strength. Or between
+                two quantiles, (low, high), without the extreme members; see `clusters.Band`.
 
         Returns:
             The images, their latents, and the acceptance of the check.
 
         Raises:
-            UserError: an unknown cluster or sampler, a cluster too rare for the budget of draws.
+            UserError: an unknown cluster or sampler, a margin that is none, a cluster too rare for
+                the budget of draws.
         """
         if num < 1:
             raise UserError(f"--num={num}: expected at least 1")
@@ -325,7 +328,8 @@ class Run:
         name = sampler or self.config["sample"]["sampler"]
         c = clusters.find_cluster(cluster, entries)
         verify = verify or self.fitted(name).sampler.always_verified
-        latents, draw = self.draw(key, c, num, sampler=name, verify=verify, margin=margin)
+        band = Band.parse(margin)
+        latents, draw = self.draw(key, c, num, sampler=name, verify=verify, band=band)
         return Samples(self.bound.images(latents), latents, draw.acceptance if draw else None)
 
 

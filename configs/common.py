@@ -220,7 +220,8 @@ def get_config() -> config_dict.ConfigDict:
     compare.threshold = 10.0
     # At which judged accuracy the methods' distances are compared beneath the table.
     compare.accuracy = 0.97
-    # Samplers that are also measured above these quantiles of the margin.
+    # Samplers that are also measured above these quantiles of the margin, or between two of them:
+    # (0.0, 0.6, (0.55, 0.8)).
     compare.dialled = ("rejection", "flow")
     compare.margins = (0.0, 0.3, 0.6)
     # SeFa and GANSpace: directions tried, each way, at the middle alpha, on so many images of a

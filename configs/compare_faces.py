@@ -26,7 +26,10 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = common.get_config()
     config.sample.sampler = "flow"
     config.compare.judge = "face_mesh"
-    config.compare.margins = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8)
+    above = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8)
+    below_0_8 = ((0.5, 0.8), (0.55, 0.8), (0.6, 0.8))
+    below_0_9 = ((0.55, 0.9), (0.7, 0.9), (0.75, 0.9), (0.8, 0.9))
+    config.compare.margins = above + below_0_8 + below_0_9
     config.compare.alphas = (1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
     for name in TRAINED:
         config.samplers[name].fit = True

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cgjax import clusters
+from cgjax.clusters import WHOLE, Band
 from cgjax.errors import UserError
 
 
@@ -57,6 +58,25 @@ def test_a_cluster_is_found_by_id_or_name_and_an_unknown_one_lists_them():
         clusters.find_cluster("7", entries)
 
 
-def test_the_margin_of_a_quantile_is_the_clusters_own(made):
-    assert made.margin_above(0, 0.5) == 3.0
-    assert made.margin_above(1, 0.9) == 2.0
+def test_the_limits_of_a_band_are_quantiles_of_the_clusters_own_margins(made):
+    assert made.margin_limits(0, WHOLE) == (-np.inf, np.inf)
+    assert made.margin_limits(0, Band(0.5)) == (3.0, np.inf)
+    assert made.margin_limits(1, Band(0.9)) == (2.0, np.inf)
+    assert made.margin_limits(0, Band(0.0, 0.5)) == (-np.inf, 3.0)
+
+
+@pytest.mark.parametrize("margin", [0.6, "0.6", "0.6:1", (0.6, 1.0), [0.6, 1]])
+def test_a_margin_is_a_quantile_or_two(margin):
+    assert Band.parse(margin) == Band(0.6, 1.0)
+    assert str(Band.parse(margin)) == "0.6"
+    assert str(Band.parse("0.55:0.80")) == "0.55:0.8"
+    assert Band.parse(0) == WHOLE
+    assert Band.parse("0:0.9") == Band(0.0, 0.9) != WHOLE
+
+
+@pytest.mark.parametrize(
+    "margin", [1, -0.1, "high", "0.8:0.6", "0.5:0.5", "0.2:0.4:0.6", "", "nan", ()]
+)
+def test_a_margin_that_leaves_nothing_is_refused_with_what_to_type(margin):
+    with pytest.raises(UserError, match=r"--margin=.*--margin=0.55:0.8"):
+        Band.parse(margin)

@@ -22,6 +22,7 @@ from absl import logging
 from jaxtyping import Float, PRNGKeyArray
 
 from cgjax import configuration, figures
+from cgjax.clusters import WHOLE, Band
 from cgjax.directions.edits import Directions
 from cgjax.directions.ganspace import fit_ganspace
 from cgjax.directions.sefa import fit_sefa
@@ -111,6 +112,9 @@ class Comparison:
         self.settings: dict[str, Any] = run.config["compare"]
         self.key = named_key(run.root_key, "compare")
         self.num = int(self.settings["num"])
+        self.bands = [
+            Band.parse(margin, "--config.compare.margins") for margin in self.settings["margins"]
+        ]
         self.attribute: Attribute | None = None
         if self.settings["judge"] is not None:
             self.attribute = Attribute(
@@ -179,21 +183,21 @@ class Comparison:
 
     def _methods(self) -> Iterator[Method]:
         yield Method("members", "true, held out", self._members, None)
-        run, margins = self.run, self.settings["margins"]
+        run = self.run
         for name in run.sampler_names:
             seconds = self.costs.get(name, {}).get("seconds")
             sampler = run.fitted(name).sampler
             always = sampler.always_verified
             if not always:
-                yield Method(name, "unverified", self._sampler(name, False, 0.0), seconds)
+                yield Method(name, "unverified", self._sampler(name, verify=False), seconds)
             if run.clusters.num == 1 and getattr(sampler, "starts_at_prior", False):
                 # What one draw of the prior scores varies by more than the gap looked for: the
                 # prior of the very same codes stands beside the sampler.
                 yield Method(name, SAME_CODES, self._untrained(sampler), None, "unverified")
             dialled = name in self.settings["dialled"]
-            for margin in margins if dialled else (0.0,):
-                setting = f"verified, margin {margin:g}" if margin else "verified"
-                yield Method(name, setting, self._sampler(name, True, margin), seconds)
+            for band in self.bands if dialled else (WHOLE,):
+                setting = "verified" if band == WHOLE else f"verified, margin {band}"
+                yield Method(name, setting, self._sampler(name, band=band), seconds)
         if self.attribute is not None and self.settings["directions"]:
             yield from self._directions()
 
@@ -211,9 +215,9 @@ class Comparison:
     def _members(self, key: PRNGKeyArray, cluster: int, num: int) -> tuple[np.ndarray, None]:
         return self.reference.latents[cluster][-num:], None
 
-    def _sampler(self, name: str, verify: bool, margin: float) -> Any:
+    def _sampler(self, name: str, *, verify: bool = True, band: Band = WHOLE) -> Any:
         def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, float | None]:
-            latents, cost = self.run.draw(key, c, num, sampler=name, verify=verify, margin=margin)
+            latents, cost = self.run.draw(key, c, num, sampler=name, verify=verify, band=band)
             return latents, cost.acceptance if cost else None
 
         return draw

@@ -66,9 +66,9 @@ def draw_verified(
         if proposed >= max_draws:
             raise UserError(
                 f"only {accepted} of {num} samples after {proposed} draws (acceptance "
-                f"{accepted / max(1, proposed):.2g}): the cluster, or the part above the margin, "
-                "is too rare for this sampler; ask for fewer, lower --margin, use another "
-                "--sampler, or raise --config.sample.max_draws"
+                f"{accepted / max(1, proposed):.2g}): the cluster, or the part of it that "
+                "--margin keeps, is too rare for this sampler; ask for fewer, widen --margin, use "
+                "another --sampler, or raise --config.sample.max_draws"
             )
         z = propose(jax.random.fold_in(key, proposed // batch), batch)
         passed = np.asarray(accept(z))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import cgjax as library
+from cgjax.clusters import Band
 from cgjax.errors import UserError
 from cgjax.testing.planted import true_side
 from tests.e2e.command import cgjax, start
@@ -87,10 +88,15 @@ def test_verified_samples_are_members_and_unverified_rejection_is_not_a_thing(fi
 def test_margin_keeps_the_clear_part_of_the_cluster(finished):
     run = library.load_run(finished)
     samples = run.sample(jax.random.key(5), 0, 40, "rejection", margin=0.5)
-    threshold = run.clusters.margin_above(0, 0.5)
-    assert np.asarray(run.is_member(samples.latents, 0, threshold)).all()
+    limits = run.clusters.margin_limits(0, Band(0.5))
+    assert np.asarray(run.is_member(samples.latents, 0, limits)).all()
     # Half of a half of the prior is left, with room for three standard deviations.
     assert 0.1 < samples.acceptance < 0.45
+    band = run.sample(jax.random.key(5), 0, 40, "rejection", margin=(0.5, 0.8))
+    limits = run.clusters.margin_limits(0, Band(0.5, 0.8))
+    assert np.asarray(run.is_member(band.latents, 0, limits)).all()
+    assert not np.asarray(run.is_member(samples.latents, 0, limits)).all()
+    assert band.acceptance < samples.acceptance
     with pytest.raises(UserError, match="--margin"):
         run.sample(jax.random.key(5), 0, 4, "imle", verify=False, margin=0.5)
 
@@ -131,6 +137,7 @@ def test_a_name_given_by_a_person_can_be_sampled(finished, tmp_path):
         (["--mode=sample", "--sampler=magic", "--out=x"], "--sampler=magic"),
         (["--mode=sample", "--num=0", "--out=x"], "--num=0"),
         (["--mode=sample", "--margin=2", "--out=x"], "--margin=2"),
+        (["--mode=sample", "--margin=0.8:0.6", "--out=x"], "--margin=0.8:0.6"),
         (["--mode=sample"], "--out is missing"),
         (["--mode=dance"], "mode"),
         (["--no_such_flag"], "no_such_flag"),

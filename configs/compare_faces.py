@@ -27,10 +27,9 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.sample.sampler = "flow"
     config.compare.judge = "face_mesh"
     above = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8)
-    below_0_8 = ((0.5, 0.8), (0.55, 0.8), (0.6, 0.8))
-    below_0_9 = ((0.55, 0.9), (0.7, 0.9), (0.75, 0.9), (0.8, 0.9))
-    config.compare.margins = above + below_0_8 + below_0_9
-    config.compare.alphas = (1.0, 1.25, 1.5, 1.75, 2.0, 3.0)
+    between = ((0.55, 0.8), (0.6, 0.8), (0.7, 0.9), (0.75, 0.9), (0.8, 0.9))
+    config.compare.margins = above + between
+    config.compare.alphas = (1.0, 1.25, 1.3, 1.5, 1.6, 1.7, 1.75, 2.0, 3.0)
     for name in TRAINED:
         config.samplers[name].fit = True
     # A quarter of the recommendation's 400: both are done learning by then (docs/results.md).

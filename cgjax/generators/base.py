@@ -353,7 +353,8 @@ class PretrainedGenerator:
         return self._shapes[index]
 
     def _check_latents(self, z: Any) -> Array:
-        z = jnp.asarray(z, jnp.float32)
+        if not (isinstance(z, jax.Array) and z.dtype == jnp.float32):
+            z = jnp.asarray(z, jnp.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise UserError(
                 f"latents have shape {z.shape}; {self.family} expects (n, {self.latent_dim})"

@@ -22,6 +22,10 @@ from cgjax.generators.layers import leaky_relu, pixel_norm
 
 MAPPING_LEAK = 0.2
 
+# In place of a noise's arrays: the network's own. They are among its weights already, and fetching
+# and passing them again takes a call longer than its first layers.
+STORED: tuple[Array, ...] = ()
+
 
 class StyleNetwork(StagedNetwork):
     """The mapping network and the keywords; a family adds the synthesis network.
@@ -145,7 +149,7 @@ class StyleNetwork(StagedNetwork):
             keys = jax.vmap(lambda k: jax.random.fold_in(k, index))(noise)
             shape = self.noise_shapes[index]
             return jax.vmap(lambda k: jax.random.normal(k, shape, jnp.float32))(keys)
-        array: Array = noise[index]
+        array: Array = self.noise[index][...] if noise == STORED else noise[index]
         return array
 
     # Keywords.
@@ -213,7 +217,7 @@ class StyleNetwork(StagedNetwork):
             if noise == "zeros":
                 return None
             if noise == "stored" and self.has_noise:
-                return tuple(noise[...] for noise in self.noise)
+                return STORED
             has = "has no noise of its own" if noise == "stored" else "takes no such noise"
             raise UserError(
                 f"noise={noise!r}: this {self.family} {has}; expected "

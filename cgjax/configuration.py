@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from cgjax.clusters import Band
 from cgjax.errors import UserError
 from cgjax.samplers.registry import SAMPLERS
 
@@ -119,6 +120,11 @@ def validate(config: Mapping[str, Any]) -> None:
                 problems += _outside(path, value, *SAMPLER_RANGES[leaf])
             if leaf == "output" and value not in OUTPUTS:
                 problems.append(f"--{path}={value}: expected raw or sphere")
+    for margin in leaves.get("compare.margins", ()):
+        try:
+            Band.parse(margin, "--config.compare.margins")
+        except UserError as error:
+            problems.append(str(error))
     fitted = [name for name, settings in samplers.items() if settings.get("fit")]
     chosen = leaves.get("sample.sampler")
     if chosen not in fitted:

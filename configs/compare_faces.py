@@ -27,8 +27,9 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.sample.sampler = "flow"
     config.compare.judge = "face_mesh"
     above = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8)
-    between = ((0.55, 0.8), (0.6, 0.8), (0.7, 0.9), (0.75, 0.9), (0.8, 0.9))
-    config.compare.margins = above + between
+    below_0_8 = ((0.55, 0.8), (0.6, 0.8))
+    below_0_95 = ((0.7, 0.9), (0.75, 0.9), (0.8, 0.9), (0.82, 0.92), (0.8, 0.95))
+    config.compare.margins = above + below_0_8 + below_0_95
     config.compare.alphas = (1.0, 1.25, 1.3, 1.5, 1.6, 1.7, 1.75, 2.0, 3.0)
     for name in TRAINED:
         config.samplers[name].fit = True

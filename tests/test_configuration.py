@@ -24,6 +24,7 @@ def test_every_problem_is_named_with_the_flag_to_type():
     config["samplers"]["imle"]["batch"] = 1
     config["cluster"]["backend"] = "gpu"
     config["sample"]["sampler"] = "magic"
+    config["compare"]["margins"] = [0.0, [0.8, 0.6]]
     with pytest.raises(UserError) as error:
         configuration.validate(config)
     for part in (
@@ -31,6 +32,7 @@ def test_every_problem_is_named_with_the_flag_to_type():
         "--config.samplers.imle.batch=1: expected at least 2",
         "--config.cluster.backend=gpu: expected jax or faiss",
         "--config.sample.sampler=magic",
+        "--config.compare.margins=0.8:0.6: expected a quantile",
     ):
         assert part in str(error.value)
     assert "\n" not in str(error.value)

@@ -112,9 +112,7 @@ class Comparison:
         self.settings: dict[str, Any] = run.config["compare"]
         self.key = named_key(run.root_key, "compare")
         self.num = int(self.settings["num"])
-        self.bands = [
-            Band.parse(margin, "--config.compare.margins") for margin in self.settings["margins"]
-        ]
+        self.bands = [Band.parse(margin) for margin in self.settings["margins"]]
         self.attribute: Attribute | None = None
         if self.settings["judge"] is not None:
             self.attribute = Attribute(
@@ -123,27 +121,41 @@ class Comparison:
                 self.settings["centre"],
                 self.settings["threshold"],
             )
-        names = ("generator", "layer", "latents", "cluster", "samplers", "compare", "evaluate")
-        self.fingerprint = configuration.fingerprint(run.config, (*names, "seed"))
+        self.fingerprint = self._fingerprint()
         self.path = run.folder.root / "compare.json"
 
+    def _fingerprint(self) -> str:
+        """Hash what a line depends on: everything but which margins and alphas have a line."""
+        names = ("generator", "layer", "latents", "cluster", "samplers", "compare", "evaluate")
+        choices = dict.fromkeys(("margins", "alphas", "dialled", "accuracy"))
+        settings = self.settings | choices | {"middle_alpha": self._middle_alpha()}
+        config = self.run.config | {"compare": settings}
+        return configuration.fingerprint(config, (*names, "seed"))
+
+    def _middle_alpha(self) -> float:
+        return float(np.median(self.settings["alphas"]))
+
     def measure_all(self) -> list[Row]:
-        """Measure every method on every cluster and write table, JSON and figure."""
-        rows = self._load()
-        done = {(row["method"], row["setting"], row["cluster"]) for row in rows}
+        """Measure every method on every cluster and write table, JSON and figure.
+
+        Lines of an earlier call are kept; the table has those that the settings now ask for.
+        """
+        known = {(row["method"], row["setting"], row["cluster"]): row for row in self._load()}
+        rows: list[Row] = []
         self._prepare()
         for method in self._methods():
             for c in range(self.run.clusters.num):
-                if (method.name, method.setting, c) in done:
-                    continue
-                self.check()
-                try:
-                    rows.append(self._measure(method, c))
-                except UserError as error:
-                    logging.warning("%s, %s, cluster %d: %s", method.name, method.setting, c, error)
-                    continue
-                self._save(rows)
-                logging.info("compare: %s", as_line(rows[-1]))
+                place = (method.name, method.setting, c)
+                if place not in known:
+                    self.check()
+                    try:
+                        known[place] = self._measure(method, c)
+                    except UserError as error:
+                        logging.warning("%s, %s, cluster %d: %s", *place, error)
+                        continue
+                    self._save(list(known.values()))
+                    logging.info("compare: %s", as_line(known[place]))
+                rows.append(known[place])
         self._save(rows)
         write_atomically(self.run.folder.root / "compare.csv", to_csv(rows).encode())
         self.run.folder.figures.mkdir(parents=True, exist_ok=True)
@@ -259,7 +271,7 @@ class Comparison:
     def _choose(self, name: str, directions: Directions) -> list[tuple[int, int]]:
         """Return for each cluster the direction and sign with the most accurate selection set."""
         assert self.attribute is not None
-        num, alpha = self.settings["selection"], float(np.median(self.settings["alphas"]))
+        num, alpha = self.settings["selection"], self._middle_alpha()
         z = np.asarray(self._prior(named_key(self.key, "selection"), num))
         best = [(-1.0, 0, 1)] * self.run.clusters.num
         for index in range(len(directions.vectors)):

@@ -107,6 +107,30 @@ def test_a_second_call_measures_nothing_again(compared, monkeypatch):
     assert run_compare(make_pipeline(root)) == text
 
 
+def test_another_margin_costs_its_own_lines_and_a_margin_taken_away_leaves_the_table(
+    tmp_path, monkeypatch
+):
+    root, measured = tmp_path / "run", []
+    measure = compare.Comparison._measure
+
+    def count(self, method, c):
+        measured.append((method.name, method.setting))
+        return measure(self, method, c)
+
+    monkeypatch.setattr(compare.Comparison, "_measure", count)
+    run_compare(make_pipeline(root, margins=(0.0, 0.3), directions=0))
+    measured.clear()
+    run_compare(make_pipeline(root, margins=((0.2, 0.8), 0.0), directions=0))
+    settings = {("rejection", "verified, margin 0.2:0.8"), ("flow", "verified, margin 0.2:0.8")}
+    assert set(measured) == settings
+    assert len(measured) == 4  # of two clusters
+    rows = json.loads((root / "compare.json").read_text())["rows"]
+    assert "verified, margin 0.3" not in {row["setting"] for row in rows}
+    # In the order of the settings, whenever they were measured.
+    flow = [row["setting"] for row in rows if row["method"] == "flow" and row["cluster"] == 0]
+    assert flow == ["unverified", "verified, margin 0.2:0.8", "verified"]
+
+
 def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper_s_ratio(tmp_path):
     pipeline = make_pipeline(tmp_path / "run")
     pipeline.run.config["compare"]["judge"] = None

@@ -53,6 +53,15 @@ def run_mesh(num_devices: int | None = None) -> Mesh | None:
     return data_mesh(num_devices) if num_devices > 1 else None
 
 
+def local_mesh(mesh: Mesh | None) -> Mesh | None:
+    """Return a mesh of this process's devices of another mesh, or None for fewer than two."""
+    index = jax.process_index()
+    own = [] if mesh is None else [d for d in mesh.devices.flat if d.process_index == index]
+    if len(own) < 2:
+        return None
+    return jax.make_mesh((len(own),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=own)
+
+
 def all_sum(value: Array, axis_name: str | None) -> Array:
     """Sum over the shards of an axis; the value itself when there is no axis."""
     return value if axis_name is None else jax.lax.psum(value, axis_name)

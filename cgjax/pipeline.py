@@ -25,7 +25,7 @@ from cgjax.evaluation.compare_table import to_text
 from cgjax.files import write_atomically, write_json
 from cgjax.interrupt import Interrupts
 from cgjax.metrics import Metrics, Progress
-from cgjax.parallel import run_mesh
+from cgjax.parallel import local_mesh, run_mesh
 from cgjax.processes import Processes, by_the_first
 from cgjax.randomness import named_key
 from cgjax.report.build import build_report
@@ -68,6 +68,8 @@ class Pipeline:
         self.run = run
         self.processes = processes or Processes()
         self.mesh = run_mesh(num_devices)
+        if own := local_mesh(self.mesh):
+            run.bound = run.bound.over(own)
         if self.processes.num > 1 and run.config["cluster"]["backend"] == "faiss":
             raise UserError(
                 "--config.cluster.backend=faiss runs in one process; leave the launcher out, or "

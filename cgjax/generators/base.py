@@ -9,6 +9,7 @@ and jits the walk.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 from collections.abc import Callable, Mapping
@@ -18,9 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.parallel import replicate
 
 State = dict[str, Any]
 """What travels between layers: "h", the current activation, and whatever else a family carries."""
@@ -250,6 +253,12 @@ class PretrainedGenerator:
         self._weights, tree = jax.tree.flatten(state)
         self._graph = _Graph(graph, tree)
         self._shapes: dict[int, tuple[int, ...]] = {}
+
+    def over(self, mesh: Mesh) -> PretrainedGenerator:
+        """Return the same generator with a copy of its weights on every device of a mesh."""
+        other = copy.copy(self)
+        other._weights = [replicate(weight, mesh) for weight in self._weights]
+        return other
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
         """Draw n latents of the prior.

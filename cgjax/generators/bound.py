@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.generators.base import Generator, in_batches, layer_index
+from cgjax.generators.base import Generator, PretrainedGenerator, in_batches, layer_index
+from cgjax.parallel import shard_rows
 
 
 class BoundGenerator:
@@ -19,7 +22,11 @@ class BoundGenerator:
         gen: the generator.
         layer: the representation point's name.
         keywords: condition, truncation, noise, ... as given; unset ones are left out.
+        batch: rows of one pass.
+        mesh: the devices that share the rows of a pass, or None for one device.
     """
+
+    mesh: Mesh | None = None
 
     def __init__(self, gen: Generator, layer: str, keywords: Mapping[str, Any], batch: int):
         """Bind; raises UserError for a layer that is not there."""
@@ -30,8 +37,20 @@ class BoundGenerator:
 
     def with_condition(self, condition: Any) -> BoundGenerator:
         """Return the same generator and layer for another class."""
-        keywords = {**self.keywords, "condition": condition}
-        return BoundGenerator(self.gen, self.layer, keywords, self.batch)
+        other = copy.copy(self)
+        other.keywords = {**self.keywords, "condition": condition}
+        return other
+
+    def over(self, mesh: Mesh) -> BoundGenerator:
+        """Return the same generator with every pass split over the devices of this process.
+
+        Each of them gets as many rows a pass as one device has now.
+        """
+        other = copy.copy(self)
+        other.mesh, other.batch = mesh, self.batch * mesh.size
+        if isinstance(self.gen, PretrainedGenerator):
+            other.gen = self.gen.over(mesh)
+        return other
 
     @property
     def normalizes_latent(self) -> bool:
@@ -47,7 +66,7 @@ class BoundGenerator:
 
     def features(self, z: Float[Array, "n d"]) -> Float[Array, "n f"]:
         """Run up to the layer and flatten; all rows in one pass."""
-        h = self.gen.features(z, self.layer, **self.keywords)
+        h = self._split(lambda rows: self.gen.features(rows, self.layer, **self.keywords), z)
         return h.reshape(h.shape[0], -1)
 
     def all_features(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n f"]:
@@ -56,7 +75,16 @@ class BoundGenerator:
 
     def images(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n s s c"]:
         """Generate in batches, collected on the host."""
-        return in_batches(lambda rows: self.gen.images(rows, **self.keywords), z, self.batch)
+
+        def images(rows: Array) -> Array:
+            return self._split(lambda rows: self.gen.images(rows, **self.keywords), rows)
+
+        return in_batches(images, z, self.batch)
+
+    def _split(self, run: Callable[[Array], Array], z: Float[Array, "n d"]) -> Array:
+        if self.mesh is None:
+            return run(z)
+        return run(shard_rows(z, self.mesh)[0])[: z.shape[0]]
 
     def resume(self, h: Float[Array, "n ..."], z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
         """Run the rest of the network from activations of the layer.

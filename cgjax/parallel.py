@@ -4,9 +4,12 @@ Everything runs on JAX's own runtime. A mesh here always has automatic axes: `ja
 defaults to explicit ones, with which an array that is not yet sharded cannot enter `shard_map`.
 """
 
+from typing import TypeVar
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
@@ -14,6 +17,8 @@ from jaxtyping import Array
 from cgjax.errors import UserError
 
 DATA_AXIS = "data"
+
+Tree = TypeVar("Tree")
 
 
 def data_mesh(num_devices: int | None = None) -> Mesh:
@@ -62,9 +67,19 @@ def local_mesh(mesh: Mesh | None) -> Mesh | None:
     return jax.make_mesh((len(own),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=own)
 
 
-def all_sum(value: Array, axis_name: str | None) -> Array:
-    """Sum over the shards of an axis; the value itself when there is no axis."""
-    return value if axis_name is None else jax.lax.psum(value, axis_name)
+def all_sum(value: Tree, axis_name: str | None) -> Tree:
+    """Sum over the shards of an axis; the value itself when there is no axis.
+
+    Args:
+        value: an array, or a tree of arrays of one dtype, which go in one message: what a small sum
+            costs is the message.
+        axis_name: the axis.
+    """
+    if axis_name is None:
+        return value
+    flat, unflatten = ravel_pytree(value)
+    total: Tree = unflatten(jax.lax.psum(flat, axis_name))
+    return total
 
 
 def all_min(value: Array, axis_name: str | None) -> Array:

@@ -304,7 +304,7 @@ def epoch_(
             return jnp.mean(losses), losses
 
         found = jax.grad(mean_loss, has_aux=True)(state.params)
-        gradient, losses = jax.tree.map(lambda x: all_sum(x, axis_name), found)
+        gradient, losses = all_sum(found, axis_name)
         done = epoch * num_steps + step.astype(jnp.float32)
         return descend(state, gradient, done, total, sampler), losses
 

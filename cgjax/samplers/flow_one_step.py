@@ -153,7 +153,7 @@ def _distil(
             return jnp.mean(losses), losses
 
         found = jax.grad(mean_loss, has_aux=True)(student.params)
-        gradient, losses = jax.tree.map(lambda x: all_sum(x, axis_name), found)
+        gradient, losses = all_sum(found, axis_name)
         done = epoch * num_steps + number.astype(jnp.float32)
         return descend(student, gradient, done, total, sampler), losses
 

@@ -138,7 +138,7 @@ def step(
     apply = functools.partial(
         sampler.generator.functions.apply, mask=mask, train=True, axis_name=axis_name
     )
-    whole = functools.partial(jax.tree.map, lambda x: all_sum(x, axis_name))
+    whole = functools.partial(all_sum, axis_name=axis_name)
 
     def score(critic: Any, rows: Array) -> Array:
         return dense(critic, rows)[:, 0]

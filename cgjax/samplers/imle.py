@@ -216,9 +216,11 @@ def draw_pool(
 
     def fold(old: Array, moved: Array) -> Array:
         fresh = moved - (1.0 - BN_MOMENTUM) * old[None]
-        return kept * old + all_sum(jnp.einsum("s,s...->...", weight, fresh), axis_name)
+        return jnp.einsum("s,s...->...", weight, fresh)
 
-    return z.reshape(-1, z.shape[-1]), jax.tree.map(fold, mapping.stats, stats)
+    folded = all_sum(jax.tree.map(fold, mapping.stats, stats), axis_name)
+    stats = jax.tree.map(lambda old, new: kept * old + new, mapping.stats, folded)
+    return z.reshape(-1, z.shape[-1]), stats
 
 
 def epoch_(
@@ -412,9 +414,8 @@ def _step(
         return scale * (weight @ jnp.sum(jnp.square(z - generated), axis=1)), stats
 
     (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(mapping.params)
-    if axis_name is not None:
-        # The loss of all devices is the sum of theirs, each already divided by the whole count.
-        loss, gradient = jax.lax.psum((loss, gradient), axis_name)
+    # The loss of all devices is the sum of theirs, each already divided by the whole count.
+    loss, gradient = all_sum((loss, gradient), axis_name)
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
         update, optimizer = sampler.optimizer.update(gradient, optimizer, mapping.params)
     params = optax.apply_updates(mapping.params, jax.tree.map(lambda u: -rate * u, update))

@@ -38,16 +38,21 @@ class MaskedBatchNorm(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "n w"],
-        mask: Bool[Array, " n"] | None,
-        train: bool,
+        counted: tuple[Float[Array, " n"], Float[Array, ""]] | None,
         axis_name: str | None,
     ) -> Float[Array, "n w"]:
-        """Normalise; in train mode with the batch's moments, which also move the running ones."""
-        if not train:
+        """Normalise.
+
+        Args:
+            x: this device's rows.
+            counted: in train mode each row's weight in the moments, 0 or 1, and how many count on
+                all devices; the batch's moments are taken then, and move the running ones.
+            axis_name: devices over which the batch is spread.
+        """
+        if counted is None:
             mean, var = self.mean[...], self.var[...]
         else:
-            weight = jnp.ones(x.shape[:1], x.dtype) if mask is None else mask.astype(x.dtype)
-            count = all_sum(jnp.sum(weight), axis_name)
+            weight, count = counted
             safe = jnp.maximum(count, 1.0)
             mean = all_sum(weight @ x, axis_name) / safe
             var = all_sum(weight @ jnp.square(x - mean[None]), axis_name) / safe
@@ -90,9 +95,13 @@ class MappingNetwork(nnx.Module):
         Returns:
             (n, d) float32.
         """
+        counted = None
+        if train:
+            weight = jnp.ones(e.shape[:1], e.dtype) if mask is None else mask.astype(e.dtype)
+            counted = weight, all_sum(jnp.sum(weight), axis_name)
         x = e
         for kernel, norm in zip(self.kernels[:-1], self.norms, strict=True):
-            x = jax.nn.relu(norm(x @ kernel[...], mask, train, axis_name))
+            x = jax.nn.relu(norm(x @ kernel[...], counted, axis_name))
         return x @ self.kernels[-1][...]
 
 

@@ -164,7 +164,7 @@ def step(
 
     params = (state.mapping.params, state.encoder, state.log_variance)
     (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-    loss, gradient = jax.tree.map(lambda x: all_sum(x, axis_name), (loss, gradient))
+    loss, gradient = all_sum((loss, gradient), axis_name)
     params, moments = update(sampler.adam, gradient, state.moments, params, sampler.learning_rate)
     decoder, encoder, log_variance = params
     return VaeState(MappingState(decoder, stats), encoder, log_variance, moments), loss

@@ -9,8 +9,11 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from cgjax.clustering.kmeans import BACKENDS
+from cgjax.clustering.seeding import INITS
 from cgjax.clusters import Band
 from cgjax.errors import UserError
+from cgjax.samplers.matching import MATCHERS
 from cgjax.samplers.registry import SAMPLERS
 
 # Leaf -> (lowest legal value, highest or None).
@@ -40,11 +43,11 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "checkpoint_epochs": (1, None),
     "seed": (0, 2**32 - 1),
 }
-CHOICES = {
-    "cluster.init": ("k-means++", "random"),
-    "cluster.backend": ("jax", "faiss"),
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "cluster.init": INITS,
+    "cluster.backend": BACKENDS,
     "generator.noise": (None, "stored", "zeros"),
-    "samplers.imle.matcher": ("jax", "faiss"),
+    "samplers.imle.matcher": MATCHERS,
 }
 SAMPLER_RANGES: dict[str, tuple[float, float | None]] = {
     "num_epochs": (1, None),

@@ -21,13 +21,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.clustering.faiss_backend import nearest_faiss
 from cgjax.errors import UserError
-from cgjax.kernels.distance import nearest
 from cgjax.parallel import all_sum
 from cgjax.samplers.base import Members
 from cgjax.samplers.mapping import (
@@ -37,9 +34,8 @@ from cgjax.samplers.mapping import (
     init_mapping,
     mapping_functions,
 )
+from cgjax.samplers.matching import MATCHERS, match_all, match_by_faiss
 from cgjax.samplers.training import WholeEpoch, my_rows
-
-MATCHERS = ("jax", "faiss")
 
 
 class ImleState(NamedTuple):
@@ -137,7 +133,8 @@ class Imle:
         if self.matcher == "jax":
             return _epoch(state, members, key, self.rate(epoch), sampler=self)
         pool = _draw(state.mapping, members, key, sampler=self)
-        matches = _match_by_faiss(members, pool, self)
+        sizes = pool_sizes(members, self)
+        matches = match_by_faiss(members, pool.generated, sizes)
         return _learn(state, members, pool, matches, key, self.rate(epoch), sampler=self)
 
     def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch | None:
@@ -165,24 +162,6 @@ def _sample(
     one = jax.tree.map(lambda x: x[cluster], mapping)
     e = jax.random.normal(key, (num, sampler.dims[0]), jnp.float32)
     return sampler.functions.apply(one, e)[0]
-
-
-def match(
-    z: Float[Array, "m d"],
-    generated: Float[Array, "g d"],
-    num_generated: Int[Array, ""],
-    num_members: Int[Array, ""] | None = None,
-) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
-    """Return, for every member, its nearest generated latent and their squared distance.
-
-    Args:
-        z: (m, d) members.
-        generated: (g, d) mapped codes.
-        num_generated: how many of them count; the rest are padding.
-        num_members: how many of the members count; no work is done for blocks of padding.
-    """
-    valid = jnp.arange(generated.shape[0]) < num_generated
-    return nearest(z, generated, valid=valid, active=num_members)
 
 
 def draw_pool(
@@ -245,7 +224,7 @@ def epoch_(
     """
     on: dict[str, Any] = {"axis_name": axis_name, "num_devices": num_devices}
     pool = draw_(state.mapping, members, key, sampler=sampler, **on)
-    matches = _match_all(members, pool.generated, pool_sizes(members, sampler), axis_name)
+    matches = match_all(members, pool.generated, pool_sizes(members, sampler), axis_name)
     return learn_(state, members, pool, matches, key, rate, sampler=sampler, **on)
 
 
@@ -420,44 +399,6 @@ def _step(
         update, optimizer = sampler.optimizer.update(gradient, optimizer, mapping.params)
     params = optax.apply_updates(mapping.params, jax.tree.map(lambda u: -rate * u, update))
     return (MappingState(params, stats), optimizer), loss
-
-
-def _match_all(
-    members: Members, generated: Array, used: Array, axis_name: str | None
-) -> tuple[Array, Array]:
-    """Match every cluster's members, cluster after cluster so that each product is one big one.
-
-    With `axis_name`, `generated` is this device's part of the pool; the nearest of the parts'
-    nearest is taken, the lowest index on ties.
-    """
-    if axis_name is None:
-        start = jnp.int32(0)
-    else:
-        start = jax.lax.axis_index(axis_name) * generated.shape[1]
-    index, distance = jax.lax.map(
-        lambda args: match(*args), (members.latents, generated, used - start, members.counts)
-    )
-    if axis_name is None:
-        return index, distance
-    index, distance = (jax.lax.all_gather(x, axis_name) for x in (index + start, distance))
-    part = jnp.argmin(distance, axis=0)[None]
-    index, distance = (jnp.take_along_axis(x, part, axis=0)[0] for x in (index, distance))
-    return index, distance
-
-
-def _match_by_faiss(
-    members: Members, pool: Pool, sampler: Imle
-) -> tuple[Int[np.ndarray, "k m"], Float[np.ndarray, "k m"]]:
-    """Match as `_match_all` does, on the host; padding gets index 0."""
-    index = np.zeros(members.latents.shape[:2], np.int32)
-    distance = np.zeros(index.shape, np.float32)
-    sizes = zip(members.counts.tolist(), pool_sizes(members, sampler).tolist(), strict=True)
-    for c, (count, size) in enumerate(sizes):
-        if count:
-            index[c, :count], distance[c, :count] = nearest_faiss(
-                members.latents[c, :count], pool.generated[c, :size]
-            )
-    return index, distance
 
 
 def _where(active: Array, new: Array, old: Array) -> Array:

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from cgjax.errors import UserError
-from cgjax.samplers import imle
+from cgjax.samplers import imle, matching
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping, mapping_functions
@@ -25,7 +25,7 @@ def half_space_members(n: int = 700, d: int = 6) -> tuple[Members, np.ndarray]:
 def test_every_member_is_matched_to_its_nearest_generated_latent_not_the_other_way_round():
     z = jnp.array([[0.0, 0.0], [0.1, 0.0], [9.0, 0.0]])
     generated = jnp.array([[0.0, 0.05], [50.0, 0.0], [10.0, 0.0], [9.0, 0.0]])
-    index, distance = imle.match(z, generated, jnp.int32(3))
+    index, distance = matching.match(z, generated, jnp.int32(3))
     # Two members share a match, generated latent 1 has none, and padding (index 3) is not seen.
     assert index.tolist() == [0, 0, 2]
     # Distances are exact in float32 up to a rounding of 0.05**2.

@@ -45,6 +45,30 @@ def upsample_nearest(x: Float[Array, "n h w c"], factor: int = 2) -> Float[Array
     return repeated.reshape(n, h * factor, w * factor, c)
 
 
+def finish_image(
+    image: Float[Array, "n s s c"],
+    before: Float[Array, "n h h c"] | None,
+    *,
+    blend: float,
+    extra_doublings: int,
+    tanh: bool,
+) -> Float[Array, "n S S c"]:
+    """Do to the last image what a progressively grown checkpoint says.
+
+    Args:
+        image: of the last resolution.
+        before: of the one before it; needed where `blend` is not 0.
+        blend: weight of `before`, repeated to the size of `image`.
+        extra_doublings: how often the result is doubled by repetition.
+        tanh: whether it passes through a tanh.
+    """
+    if before is not None and blend:
+        image = blend * upsample_nearest(before) + (1 - blend) * image
+    if extra_doublings:
+        image = upsample_nearest(image, 2**extra_doublings)
+    return jnp.tanh(image) if tanh else image
+
+
 def convolve(
     x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]
 ) -> Float[Array, "n h w o"]:

@@ -25,10 +25,10 @@ from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
 from cgjax.generators.conditions import class_vectors, with_categories
 from cgjax.generators.layers import (
     convolve,
+    finish_image,
     leaky_relu,
     pixel_norm,
     upsample_convolve,
-    upsample_nearest,
 )
 
 Form = Literal["zoo", "genforce", "netdissect"]
@@ -157,12 +157,13 @@ class PGAN(StagedNetwork):
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
         """Make the image: the last 1x1 convolution, blended and doubled as the checkpoint says."""
-        x = self.to_image(state["h"], len(self.to_rgb) - 1)
-        if self.blend:
-            x = self.blend * upsample_nearest(state["previous"]) + (1 - self.blend) * x
-        if self.extra_doublings:
-            x = upsample_nearest(x, 2**self.extra_doublings)
-        return jnp.tanh(x) if self.tanh else x
+        return finish_image(
+            self.to_image(state["h"], len(self.to_rgb) - 1),
+            state.get("previous"),
+            blend=self.blend,
+            extra_doublings=self.extra_doublings,
+            tanh=self.tanh,
+        )
 
     def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
         """Resume from any layer, unless the image blends in features that lie before it."""

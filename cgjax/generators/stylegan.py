@@ -26,10 +26,10 @@ from cgjax.generators.conditions import with_categories
 from cgjax.generators.layers import (
     blur,
     convolve,
+    finish_image,
     instance_norm,
     leaky_relu,
     upsample_convolve,
-    upsample_nearest,
 )
 from cgjax.generators.style import StyleNetwork
 
@@ -185,12 +185,13 @@ class StyleGAN(StyleNetwork):
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
         """Make the image: the last 1x1 convolution, blended and doubled as the checkpoint says."""
-        x = self.to_image(state["h"], len(self.to_rgb) - 1)
-        if self.blend:
-            x = self.blend * upsample_nearest(state["previous"]) + (1 - self.blend) * x
-        if self.extra_doublings:
-            x = upsample_nearest(x, 2**self.extra_doublings)
-        return jnp.tanh(x) if self.tanh else x
+        return finish_image(
+            self.to_image(state["h"], len(self.to_rgb) - 1),
+            state.get("previous"),
+            blend=self.blend,
+            extra_doublings=self.extra_doublings,
+            tanh=self.tanh,
+        )
 
     def latent_weights(self, layers: Sequence[str] | None = None) -> Float[Array, "w m"]:
         """Return the weights that read the style, a row for each coordinate of w (SeFa).

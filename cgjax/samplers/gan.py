@@ -29,10 +29,9 @@ from cgjax.samplers.mapping import MappingState, init_mapping
 from cgjax.samplers.training import (
     WholeEpoch,
     dense,
-    draw_members,
     init_dense,
     my_rows,
-    num_batches,
+    pass_over,
     update,
 )
 
@@ -183,16 +182,8 @@ def epoch_(
     one_step = jax.vmap(
         functools.partial(step, sampler=sampler, axis_name=axis_name, num_devices=num_devices)
     )
-    k = members.counts.shape[0]
-
-    def body(state: GanState, number: Array) -> tuple[GanState, tuple[Array, Array]]:
-        key_rows, key_codes = jax.random.split(jax.random.fold_in(key, number))
-        z = draw_members(members, key_rows, sampler.batch)
-        return one_step(state, z, jax.random.split(key_codes, k))
-
-    steps = jnp.arange(num_batches(members, sampler.batch))
-    state, (loss, critic) = jax.lax.scan(body, state, steps)
-    return state, {"loss": jnp.mean(loss, axis=0), "critic": jnp.mean(critic, axis=0)}
+    state, (loss, critic) = pass_over(one_step, state, members, key, sampler.batch)
+    return state, {"loss": loss, "critic": critic}
 
 
 _epoch = jax.jit(

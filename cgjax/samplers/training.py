@@ -139,9 +139,34 @@ def draw_members(members: Members, key: PRNGKeyArray, rows: int) -> Float[Array,
     return jnp.take_along_axis(members.latents, index[..., None], axis=1)
 
 
-def num_batches(members: Members, batch: int) -> int:
-    """Return the steps that pass once over the largest cluster."""
-    return max(1, members.latents.shape[1] // batch)
+def pass_over(
+    step: Callable[[SamplerState, Array, PRNGKeyArray], tuple[SamplerState, Any]],
+    state: SamplerState,
+    members: Members,
+    key: PRNGKeyArray,
+    batch: int,
+) -> tuple[SamplerState, Any]:
+    """Take so many steps that the largest cluster is passed over once.
+
+    Args:
+        step: (state, (k, b, d) members, (k,) keys) -> the new state and (k,) losses.
+        state: before the first.
+        members: the latents of every cluster.
+        key: of the pass.
+        batch: b.
+
+    Returns:
+        The state after the last step and the losses' means over the steps.
+    """
+
+    def body(state: SamplerState, number: Array) -> tuple[SamplerState, Any]:
+        key_rows, key_codes = jax.random.split(jax.random.fold_in(key, number))
+        z = draw_members(members, key_rows, batch)
+        return step(state, z, jax.random.split(key_codes, z.shape[0]))
+
+    steps = jnp.arange(max(1, members.latents.shape[1] // batch))
+    state, losses = jax.lax.scan(body, state, steps)
+    return state, jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
 
 
 def init_dense(key: PRNGKeyArray, dims: tuple[int, ...]) -> list[dict[str, Array]]:

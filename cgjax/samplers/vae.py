@@ -29,10 +29,9 @@ from cgjax.samplers.mapping import MappingState, init_mapping
 from cgjax.samplers.training import (
     WholeEpoch,
     dense,
-    draw_members,
     init_dense,
     my_rows,
-    num_batches,
+    pass_over,
     update,
 )
 
@@ -135,8 +134,8 @@ def step(
     state: VaeState,
     z: Float[Array, "b d"],
     key: PRNGKeyArray,
-    beta: Float[Array, ""],
     *,
+    beta: Float[Array, ""],
     sampler: Vae,
     axis_name: str | None = None,
     num_devices: int = 1,
@@ -182,18 +181,12 @@ def epoch_(
 ) -> tuple[VaeState, dict[str, Array]]:
     """One epoch on all clusters, without jit."""
     one_step = jax.vmap(
-        functools.partial(step, sampler=sampler, axis_name=axis_name, num_devices=num_devices),
-        in_axes=(0, 0, 0, None),
+        functools.partial(
+            step, beta=beta, sampler=sampler, axis_name=axis_name, num_devices=num_devices
+        )
     )
-    k = members.counts.shape[0]
-
-    def body(state: VaeState, number: Array) -> tuple[VaeState, Array]:
-        key_rows, key_noise = jax.random.split(jax.random.fold_in(key, number))
-        z = draw_members(members, key_rows, sampler.batch)
-        return one_step(state, z, jax.random.split(key_noise, k), beta)
-
-    state, loss = jax.lax.scan(body, state, jnp.arange(num_batches(members, sampler.batch)))
-    return state, {"loss": jnp.mean(loss, axis=0)}
+    state, loss = pass_over(one_step, state, members, key, sampler.batch)
+    return state, {"loss": loss}
 
 
 _epoch = jax.jit(

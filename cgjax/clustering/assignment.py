@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from cgjax.clustering.rows import prepare, products, visit
-from cgjax.kernels.distance import row_argmin
+from cgjax.clustering.state import nearest_and_gap
 
 
 class Assignment(NamedTuple):
@@ -50,7 +50,8 @@ def assign_rows(features: Float[Array, "n f"], centroids: Float[Array, "k f"]) -
     points = centroids - rows.offset[None, :]
     # Squared distances up to ||y||^2, which does not change the order.
     relative = products(rows, points) + jnp.sum(jnp.square(points), axis=1)[None, :]
-    labels = row_argmin(relative)
+    nearest, gap = nearest_and_gap(relative[:, None, :])
+    labels, gap = nearest[:, 0], gap[:, 0]
     smallest = jnp.min(relative, axis=1)
     squared = jnp.maximum(rows.squares + smallest, 0.0)
 
@@ -61,8 +62,6 @@ def assign_rows(features: Float[Array, "n f"], centroids: Float[Array, "k f"]) -
     squared = visit(rows, squared < 1e-2 * rows.squares, exactly, squared)
     if num_clusters == 1:
         return Assignment(labels, jnp.zeros_like(squared), squared)
-    is_own = labels[:, None] == jnp.arange(num_clusters, dtype=jnp.int32)[None, :]
-    gap = jnp.min(jnp.where(is_own, jnp.inf, relative), axis=1) - smallest
     total = jnp.sqrt(squared) + jnp.sqrt(squared + gap)
     margins = jnp.where(total > 0.0, gap / jnp.where(total > 0.0, total, 1.0), 0.0)
     return Assignment(labels, margins, squared)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from cgjax.parallel import varying_like
 
@@ -50,8 +50,18 @@ class KMeansState(NamedTuple):
     num_iter: Int[Array, " r"]
 
 
-def start(centroids: Float[Array, "r k f"], squares: Float[Array, " n"]) -> KMeansState:
-    """Return the state in which nothing but the centroids (relative to the offset) is known."""
+def start(
+    centroids: Float[Array, "r k f"],
+    squares: Float[Array, " n"],
+    products: Float[Array, "n r k"] | None = None,
+) -> KMeansState:
+    """Return the state in which the centroids (relative to the offset) are known, and no labels.
+
+    Args:
+        centroids: (r, k, f), where to start.
+        squares: (n,) squared norms of the rows.
+        products: (n, r, k), -2 <y, centroid> of all rows where they are known already.
+    """
     num_init, num_clusters = centroids.shape[:2]
 
     def per_row(shape: tuple[int, ...], value: float, dtype: DTypeLike = jnp.float32) -> Array:
@@ -61,9 +71,9 @@ def start(centroids: Float[Array, "r k f"], squares: Float[Array, " n"]) -> KMea
         centroids=centroids,
         labels=per_row((num_init,), -1, jnp.int32),
         sums=jnp.zeros_like(centroids),
-        products=per_row((num_init, num_clusters), 0.0),
+        products=per_row((num_init, num_clusters), 0.0) if products is None else products,
         path=jnp.zeros((num_init,), jnp.float32),
-        visited=per_row((num_init,), -jnp.inf),
+        visited=per_row((num_init,), -jnp.inf if products is None else 0.0),
         inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
         is_done=jnp.zeros((num_init,), bool),
         num_iter=jnp.zeros((num_init,), jnp.int32),
@@ -76,18 +86,35 @@ def relative_distances(state: KMeansState) -> Float[Array, "n r k"]:
     return state.products + norms[None, :, :]
 
 
+def nearest_and_gap(
+    relative: Float[Array, "n r k"],
+) -> tuple[Int[Array, "n r"], Float[Array, "n r"]]:
+    """Return where the smallest distance is (lowest id on ties), and how far the second is above.
+
+    XLA's argmin costs several times as much on a CPU. The gap of a single cluster is infinite.
+    """
+    num_clusters = relative.shape[2]
+    ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
+    smallest = _minimum(relative)
+    is_smallest = relative == smallest[:, :, None]
+    nearest = _minimum(jnp.where(is_smallest, ids, num_clusters - 1))
+    others = jnp.where(ids == nearest[:, :, None], jnp.inf, relative)
+    return nearest, jnp.min(others, axis=2) - smallest
+
+
+def _minimum(values: Shaped[Array, "n r k"]) -> Shaped[Array, "n r"]:
+    """Return the minimum over the last axis, half against half: XLA vectorises that on a CPU."""
+    while values.shape[2] > 1:
+        half = (values.shape[2] + 1) // 2  # of an odd number both halves have the middle
+        values = jnp.minimum(values[:, :, :half], values[:, :, -half:])
+    return values[:, :, 0]
+
+
 def may_change(
     state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
 ) -> Bool[Array, "n r"]:
     """Return for which rows the order of the centroids cannot be told without reading them."""
-    relative = relative_distances(state)
-    if state.centroids.shape[1] > 1:
-        ids = jnp.arange(relative.shape[2], dtype=jnp.int32)[None, None, :]
-        is_smallest = ids == jnp.argmin(relative, axis=2)[:, :, None].astype(jnp.int32)
-        second = jnp.min(jnp.where(is_smallest, jnp.inf, relative), axis=2)
-        gap = second - jnp.min(relative, axis=2)
-    else:
-        gap = jnp.full(relative.shape[:2], jnp.inf, jnp.float32)
+    _, gap = nearest_and_gap(relative_distances(state))
     # What float32 rounding of the products and norms may hide counts as path.
     norms = jnp.sum(jnp.square(state.centroids), axis=2)
     rounding = 1e-6 * jnp.sqrt(jnp.max(norms, axis=1))[None, :]
@@ -99,7 +126,7 @@ def may_change(
 
 def nearest_labels(state: KMeansState, weights: Float[Array, " n"]) -> Int[Array, "n r"]:
     """Return the nearest centroid of every row, lowest id on ties; a done restart keeps its own."""
-    labels = jnp.argmin(relative_distances(state), axis=2).astype(jnp.int32)
+    labels, _ = nearest_and_gap(relative_distances(state))
     labels = jnp.where(state.is_done[None, :], state.labels, labels)
     return jnp.where(weights[:, None] > 0.0, labels, -1)
 

@@ -18,7 +18,7 @@ Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restart
 s rows of a chunk.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +74,15 @@ def init(
     axis_name: str | None = None,
 ) -> KMeansState:
     """Choose the starting centroids of all restarts; see `cgjax.clustering.seeding`."""
-    seed = seed_plus_plus if method == "k-means++" else seed_random
-    centroids = seed(rows, key, num_clusters=num_clusters, num_init=num_init, axis_name=axis_name)
-    return start(centroids, rows.squares)
+    options: dict[str, Any] = {
+        "num_clusters": num_clusters,
+        "num_init": num_init,
+        "axis_name": axis_name,
+    }
+    if method == "random":
+        return start(seed_random(rows, key, **options), rows.squares)
+    seeds = seed_plus_plus(rows, key, **options)
+    return start(seeds.centroids, rows.squares, seeds.products.transpose(2, 0, 1))
 
 
 def step(

@@ -6,10 +6,10 @@ asked for where they are needed and let go again. A row is read in an iteration 
 * its nearest centroid may have changed, by the bound of `state`, or
 * what is known of it already says that it has: its sum has to move.
 
-All restarts and trials share each read, so that a fit reads every row k times for k-means++ (exact,
-not k-means||: the draws use the distances to all rows), once for the first iteration, partly for
-the further ones, and once to assign. Rows are relative to the mean of the first block: the
-distances do not depend on the origin, and any one amid the data keeps their digits.
+All restarts and trials share each read, so that a fit reads every row at most k times for k-means++
+(exact, not k-means||: the draws use the distances to all rows), once for the first iteration,
+partly for the further ones, and once to assign. Rows are relative to the mean of the first block:
+the distances do not depend on the origin, and any one amid the data keeps their digits.
 
 Symbols: y rows (n, f), mu centroids (r, k, f), r restarts, k clusters, t trials, s rows of a block.
 """
@@ -25,7 +25,16 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.assignment import Assignment, assign_rows
 from cgjax.clustering.lloyd import KMeansResult
-from cgjax.clustering.seeding import choose, draw, draw_distinct, uniforms
+from cgjax.clustering.seeding import (
+    choose,
+    draw,
+    draw_distinct,
+    first_seeds,
+    fresh_candidates,
+    num_trials,
+    uniforms,
+    uniforms_of_rows,
+)
 from cgjax.clustering.state import (
     KMeansState,
     advance,
@@ -113,7 +122,8 @@ _difference = jax.jit(lambda block, offset: block - offset[None, :])
 _mean = jax.jit(lambda block: jnp.mean(block, axis=0))
 _draw = jax.jit(draw)
 _draw_distinct = jax.jit(draw_distinct)
-_choose = jax.jit(choose)
+_first_seeds = jax.jit(first_seeds, static_argnames=("num_clusters",))
+_choose = jax.jit(choose, static_argnames=("trials",))
 _start = jax.jit(start)
 
 
@@ -200,33 +210,39 @@ def _seed(
     """Choose the starting centroids as `cgjax.clustering.seeding` does; also the rows' squares."""
     num_rows = reader.num_rows
     weights = jnp.ones((num_rows,), jnp.float32)
-    uniform = uniforms(key, num_clusters=num_clusters, num_init=num_init, method=method)
     if method == "random":
+        uniform = uniforms_of_rows(key, num_clusters=num_clusters, num_init=num_init)
         row, _ = _draw_distinct(uniform, weights)
         return reader.fetch(np.asarray(row), offset), squares
+    drawing, keeping = uniforms(key, num_clusters=num_clusters, num_init=num_init)
     every = np.arange(num_rows, dtype=np.int32)
-    closest = jnp.ones((num_rows, num_init), jnp.float32)
-    chosen = []
-    for step in range(num_clusters):
-        row, _ = _draw(uniform[step], closest)
-        candidates = reader.fetch(np.asarray(row), offset)
-        points = candidates.reshape(-1, candidates.shape[-1])
+
+    def products(points: Array, count: int) -> Array:
+        nonlocal squares
         product = jnp.zeros((num_rows, points.shape[0]), jnp.float32)
-        for index, block in reader.blocks(f"k-means++ {step + 1}/{num_clusters}", every):
+        for index, block in reader.blocks(f"k-means++ {count}/{num_clusters}", every):
             product, squares = _seed_block(product, squares, index, block, offset, points)
             product.block_until_ready()
-        if step == 0:
-            _check_finite(reader, every, np.asarray(squares))
-        centre, closest = _choose(
-            closest,
-            candidates,
-            product,
-            squares=squares,
-            weights=weights,
-            is_first=jnp.bool_(step == 0),
-        )
-        chosen.append(centre)
-    return jnp.stack(chosen, axis=1), squares
+        return product
+
+    row, _ = _draw(drawing[0, :, :1], jnp.ones((num_rows, num_init), jnp.float32))
+    centres = reader.fetch(np.asarray(row), offset)[:, 0]
+    product = products(centres, 1)
+    _check_finite(reader, every, np.asarray(squares))
+    options = {"squares": squares, "weights": weights}
+    seeds = _first_seeds(centres, product, num_clusters=num_clusters, **options)
+    num_reads = 1
+    while (num_chosen := int(seeds.num_chosen)) < num_clusters:
+        row, _ = _draw(drawing[num_reads], seeds.closest.T)
+        closest = jnp.take_along_axis(seeds.closest, row, axis=1)
+        picked = reader.fetch(np.asarray(row), offset)
+        candidates = fresh_candidates(picked, closest, keeping[num_reads])
+        product = products(picked.reshape(-1, len(offset)), num_chosen + 1)
+        # A read donates the squares and finds them again.
+        options = {"squares": squares, "weights": weights}
+        seeds = _choose(seeds, candidates, product, trials=num_trials(num_clusters), **options)
+        num_reads += 1
+    return seeds.centroids, squares
 
 
 @partial(jax.jit, donate_argnames=("product", "squares"))

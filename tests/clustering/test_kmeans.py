@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cgjax
-from cgjax.clustering import KMeansResult, assign, kmeans, lloyd
-from cgjax.clustering.rows import prepare
-from cgjax.clustering.state import start
+from cgjax.clustering import KMeansResult, assign, kmeans, lloyd, seeding
+from cgjax.clustering.rows import centred, prepare, products, sums
+from cgjax.clustering.state import nearest_and_gap, start
 from cgjax.errors import UserError
 
 _init = jax.jit(lloyd.init, static_argnames=("num_clusters", "num_init", "method"))
@@ -247,6 +247,93 @@ def test_seeding_draws_in_proportion_to_the_squared_distance():
     # 3 leaves a potential of 1, and 1 leaves 4, so 1 is taken only when drawn twice: 0.01.
     from_zero = starts[starts[:, 0] == 0, 1]
     assert abs((from_zero == 1).mean() - 0.01) < 0.01
+
+
+def _law_of_starts(columns, monkeypatch):
+    """How often each set of three rows of eight is chosen, by what share of 8,000 keys."""
+    monkeypatch.setattr(seeding, "_COLUMNS", columns)
+    points = jnp.array([[0.0], [1.0], [1.5], [4.0], [4.5], [7.0], [9.0], [9.5]])
+    data = prepare(points)
+
+    def chosen(key):
+        return seeding.seed_plus_plus(data, key, num_clusters=3, num_init=1).centroids[0, :, 0]
+
+    starts = jax.jit(jax.vmap(chosen))(jax.random.split(jax.random.key(columns), 8000))
+    starts = np.asarray(starts) + np.asarray(data.offset)
+    rows = np.abs(starts[:, :, None] - np.ravel(points)).argmin(-1)
+    assert (np.diff(np.sort(rows), axis=1) > 0).all(), "no row twice"
+    sets = (2 ** rows.astype(int)).sum(1)
+    return np.bincount(sets, minlength=256) / len(sets)
+
+
+def test_centres_that_share_a_read_have_the_law_of_centres_with_their_own(monkeypatch):
+    own = _law_of_starts(1, monkeypatch)
+    shared = _law_of_starts(32, monkeypatch)
+    assert np.count_nonzero(own > 0.02) > 8, "many outcomes"
+    # Five standard deviations of the difference of two shares of at most 0.2 are 0.032.
+    np.testing.assert_allclose(shared, own, atol=0.032)
+
+
+def test_one_read_serves_several_centres():
+    points = jnp.array(_blobs(k=16)[0])
+    drawing, keeping = seeding.uniforms(jax.random.key(0), num_clusters=16, num_init=1)
+    data, trials = prepare(points), seeding.num_trials(16)
+    centres = centred(data, jnp.array([0]))
+    same = {"squares": data.squares, "weights": data.weights}
+    seeds = seeding.first_seeds(centres, products(data, centres), num_clusters=16, **same)
+    row, _ = seeding.draw(drawing[1], seeds.closest.T)
+    closest = jnp.take_along_axis(seeds.closest, row, axis=1)
+    candidates = seeding.fresh_candidates(centred(data, row), closest, keeping[1])
+    product = products(data, candidates.rows[0])
+    found = seeding.choose(seeds, candidates, product, trials=trials, **same)
+    assert candidates.rows.shape[1] == 8 * trials
+    assert 3 <= int(found.num_chosen) <= 9, "two or more after the first"
+    centres = found.centroids[0, : int(found.num_chosen)]
+    distance = jnp.sum(jnp.square(centred(data, jnp.arange(300))[:, None] - centres[None]), axis=2)
+    np.testing.assert_allclose(found.closest[0], jnp.min(distance, axis=1), rtol=1e-4, atol=1e-4)
+    known = found.products[0, : int(found.num_chosen)]
+    np.testing.assert_allclose(known, products(data, centres).T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 64])
+def test_nearest_and_gap_are_those_of_a_sort(k):
+    values = np.random.default_rng(k).integers(0, 9, (50, 3, k)).astype(np.float32)
+    nearest, gap = nearest_and_gap(jnp.array(values))
+    np.testing.assert_array_equal(nearest, values.argmin(2))
+    ordered = np.sort(np.pad(values, [(0, 0), (0, 0), (0, 1)], constant_values=np.inf), axis=2)
+    np.testing.assert_array_equal(gap, ordered[:, :, 1] - ordered[:, :, 0])
+
+
+@pytest.mark.parametrize("num_points", [1, 64, 70, 128])
+def test_products_of_any_number_of_points_are_those_of_float64(num_points):
+    rng = np.random.default_rng(num_points)
+    data = prepare(jnp.array(rng.normal(1.0, 1.0, (300, 33)), jnp.float32))
+    points = rng.normal(size=(num_points, 33)).astype(np.float32)
+    rows = np.asarray(data.features, np.float64) - np.asarray(data.offset, np.float64)
+    np.testing.assert_allclose(products(data, jnp.array(points)), -2.0 * rows @ points.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_init", [1, 10])
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+def test_sums_follow_the_rows_that_moved(share, num_init):
+    """One by one, by products of the rows that moved, and by a product of all."""
+    rng = np.random.default_rng(0)
+    data = prepare(jnp.array(rng.normal(0.5, 1.0, (600, 7)), jnp.float32))
+    before = rng.integers(-1, 4, (600, num_init))
+    is_moved = rng.random((600, 1)) < share
+    # All restarts of a row move, or few of them.
+    for is_other in (is_moved, is_moved & (rng.random((600, num_init)) < 2.0 / num_init)):
+        after = np.where(is_other, rng.integers(0, 4, (600, num_init)), before)
+        rows = np.asarray(data.features) - np.asarray(data.offset)
+        old, new = (
+            np.stack([[rows[of[:, r] == c].sum(0) for c in range(4)] for r in range(num_init)])
+            for of in (before, after)
+        )
+        before_, after_ = (jnp.array(of, jnp.int32) for of in (before, after))
+        found = jax.jit(sums, static_argnames="num_clusters")(
+            data, after_, num_clusters=4, old_labels=before_, old_sums=jnp.array(old)
+        )
+        np.testing.assert_allclose(found, new, rtol=1e-4, atol=1e-4)
 
 
 def test_every_iteration_is_that_of_a_float64_loop_on_the_embedded_generator(layers):

@@ -32,8 +32,10 @@ def assert_same(streamed, held, rtol=1e-5):
     np.testing.assert_allclose(streamed.inertia, held.inertia, rtol=rtol, atol=1e-6)
     np.testing.assert_allclose(streamed.inertias, held.inertias, rtol=rtol, atol=1e-6)
     np.testing.assert_allclose(streamed.margins, held.margins, rtol=1e-3, atol=10 * rtol * scale)
-    assert int(streamed.num_iter) == int(held.num_iter)
-    assert bool(streamed.converged) == bool(held.converged)
+    # Restarts that end in the same clustering tie up to rounding: either may be the one kept.
+    if int(jnp.argmin(streamed.inertias)) == int(jnp.argmin(held.inertias)):
+        assert int(streamed.num_iter) == int(held.num_iter)
+        assert bool(streamed.converged) == bool(held.converged)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,20 @@ def test_rows_whose_label_cannot_change_are_not_read_again(key):
     assert int(result.num_iter) >= 2
     # The first block, two centres, the first iteration, the assignment: and no more.
     assert source.reads.mean() < 4.5
+
+
+@pytest.mark.parametrize("num_init", [1, 8])
+def test_several_centres_share_a_read_as_in_memory(num_init, key):
+    seen = []
+    data = points(203)
+    options = {"key": key, "num_init": num_init, "max_iter": 3}
+    streamed = kmeans(
+        ArrayRows(data, 64), 6, on_block=lambda what, *_: seen.append(what), **options
+    )
+    assert_same(streamed, kmeans(data, 6, **options), rtol=1e-4)
+    readings = {what for what in seen if what.startswith("k-means++")}
+    # One for the first centre; alone, a restart has candidates enough for several in each other.
+    assert len(readings) == 6 if num_init == 8 else len(readings) <= 4
 
 
 def test_a_file_that_is_mapped_is_a_source(tmp_path, held, key):

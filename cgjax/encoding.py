@@ -17,10 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.bound import BoundGenerator
 from cgjax.memory import empty_aligned
 
@@ -48,7 +50,16 @@ class Speed(NamedTuple):
 
 def feature_dim(bound: BoundGenerator, latents: Float[np.ndarray, "n d"]) -> tuple[int, ...]:
     """Return the shape of one latent's activation."""
-    one = bound.gen.features(jnp.asarray(latents[:1]), bound.layer, **bound.keywords)
+
+    def features(z: Array) -> Array:
+        return bound.gen.features(z, bound.layer, **bound.keywords)
+
+    if isinstance(bound.gen, PretrainedGenerator):
+        # Nothing is computed, and a batch's own forward pass need not be traced again.
+        shape = (bound.batch, latents.shape[1])
+        one = jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
+    else:
+        one = features(jnp.asarray(latents[:1]))
     return tuple(one.shape[1:])
 
 
@@ -165,11 +176,39 @@ class FeatureStream:
             return self._read(index)
         rows = self._compute(index)
         if self._file is not None:
-            try:
-                self._write(index, np.asarray(rows))
-            except OSError:  # somebody else filled the disk
-                self.close()
+            self._keep(index, rows)
         return rows
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether rows are kept, so that their columns can be read."""
+        return self._file is not None
+
+    def keep_rows(self, on_rows: Callable[[int, int], None]) -> None:
+        """Compute and keep the rows that are not: some are computed while others are written.
+
+        Where the disk fills up the file is given back.
+
+        Args:
+            on_rows: called between with the number of rows done, and of how many; may raise.
+        """
+        missing = np.flatnonzero(~self._is_kept)
+        parts = [missing[b : b + self._batch] for b in range(0, len(missing), self._batch)]
+        done, waiting = 0, None
+        for part in [*parts, None]:
+            ahead = None if part is None else (part, self._pass(part))
+            if waiting is not None:
+                self._keep(*waiting)
+                if self._file is None:
+                    return
+                done += len(waiting[0])
+                on_rows(done, len(missing))
+            waiting = ahead
+
+    def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
+        """Fill the array with the columns from the given one on, of all rows."""
+        for row, part in enumerate(out):
+            self._fill(row, begin, part)
 
     def first(self, num: int) -> Float[np.ndarray, "num f"]:
         """Return the first rows, in memory."""
@@ -182,15 +221,24 @@ class FeatureStream:
     def _compute(self, index: Int[np.ndarray, " i"]) -> Float[Array, "s f"]:
         parts, left = [], self.block
         for begin in range(0, len(index), self._batch):
-            rows = self._latents[index[begin : begin + self._batch]]
-            missing = self._batch - len(rows)
-            features = self._bound.features(jnp.asarray(np.pad(rows, [(0, missing), (0, 0)])))
-            parts.append(features[: min(self._batch, left)])
+            parts.append(self._pass(index[begin : begin + self._batch])[:left])
             left -= len(parts[-1])
-        self.num_computed += len(index)
         if left:
             parts.append(jnp.zeros((left, self.dim), jnp.float32))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+    def _pass(self, index: Int[np.ndarray, " i"]) -> Float[Array, "b f"]:
+        """Start one forward pass, filled up to its size."""
+        rows = self._latents[index]
+        missing = self._batch - len(rows)
+        self.num_computed += len(rows)
+        return self._bound.features(jnp.asarray(np.pad(rows, [(0, missing), (0, 0)])))
+
+    def _keep(self, index: Int[np.ndarray, " i"], rows: Float[Array, "s f"]) -> None:
+        try:
+            self._write(index, np.asarray(rows))
+        except OSError:  # somebody else filled the disk
+            self.close()
 
     def _write(self, index: Int[np.ndarray, " i"], rows: Float[np.ndarray, "s f"]) -> None:
         assert self._file is not None
@@ -202,18 +250,22 @@ class FeatureStream:
         self._is_kept[index] = True
 
     def _read(self, index: Int[np.ndarray, " i"]) -> Float[np.ndarray, "s f"]:
-        assert self._file is not None
         if self._buffer is None:
             self._buffer = empty_aligned((self.block, self.dim))
         for begin, end in _runs(index):
-            self._file.seek(4 * self.dim * int(index[begin]))
-            left = self._buffer[begin:end].data.cast("B")
-            while left:
-                got = self._file.readinto(left)  # type: ignore[attr-defined]
-                if not got:
-                    raise OSError("the file of features ends too early")
-                left = left[got:]
+            self._fill(int(index[begin]), 0, self._buffer[begin:end])
         return self._buffer
+
+    def _fill(self, row: int, column: int, out: np.ndarray) -> None:
+        """Fill an array with what the file holds from there on."""
+        assert self._file is not None
+        self._file.seek(4 * (self.dim * row + column))
+        left = out.data.cast("B")
+        while left:
+            got = self._file.readinto(left)  # type: ignore[attr-defined]
+            if not got:
+                raise OSError("the file of features ends too early")
+            left = left[got:]
 
 
 def _runs(index: Int[np.ndarray, " i"]) -> list[tuple[int, int]]:

@@ -80,16 +80,25 @@ def test_rows_come_as_asked_for_from_wherever_they_are(bound, latents, tmp_path)
         assert stream.num_computed == 107
 
 
-def test_an_interrupted_clustering_leaves_no_file(bound, latents, tmp_path, key):
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [
+        ("keeping rows", {}),
+        ("inner products", {}),
+        ("assignment", {}),
+        ("iteration 1", {"init": np.eye(2, 256)}),
+    ],
+)
+def test_an_interrupted_clustering_leaves_no_file(stage, options, bound, latents, tmp_path, key):
     def stop(what, done, total):
         assert list(tmp_path.iterdir()) == [], "without a name not even kill -9 leaves it"
-        if what == "iteration 1":
+        if what == stage:
             raise Interrupted("asked to")
 
     with FeatureStream(bound, latents, block=24) as stream:
         stream.keep_on_disk(tmp_path)
         with pytest.raises(Interrupted):
-            kmeans(stream, 2, key=key, on_block=stop)
+            kmeans(stream, 2, key=key, on_block=stop, **options)
     assert list(tmp_path.iterdir()) == []
     assert stream.storage == "recompute"
 
@@ -115,6 +124,38 @@ def test_the_faster_storage_is_chosen(delay, storage, bound, latents, tmp_path, 
         assert speed.write >= 0.1
 
 
+def test_columns_of_rows_on_disk_are_theirs(bound, latents, tmp_path):
+    seen = []
+    with FeatureStream(bound, latents, block=24) as stream:
+        assert not stream.has_columns
+        stream.keep_on_disk(tmp_path)
+        stream.read(np.arange(7))
+        assert stream.has_columns
+        stream.keep_rows(lambda done, total: seen.append((done, total)))
+        assert stream.num_computed == 100, "each row once"
+        stream.keep_rows(lambda done, total: seen.append("nothing is missing any more"))
+        columns = np.empty((100, 30), np.float32)
+        stream.read_columns(50, columns[:, 3:])
+    np.testing.assert_array_equal(columns[:, 3:], held(bound, latents)[:, 50:77])
+    assert seen == [(done, 93) for done in (16, 32, 48, 64, 80, 93)]
+
+
+class OwnGenerator:
+    """A generator that JAX cannot trace."""
+
+    layers = ("layer1",)
+    latent_dim = 6
+
+    def features(self, z, layer):
+        return jnp.asarray(np.asarray(z)[:, :, None] * np.ones(4, np.float32))
+
+
+def test_the_shape_of_any_generator_is_known(bound, latents):
+    assert encoding.feature_dim(bound, latents) == (16, 16, 1)
+    own = BoundGenerator(OwnGenerator(), "layer1", {}, batch=16)
+    assert encoding.feature_dim(own, latents) == (6, 4)
+
+
 def test_without_room_on_the_disk_nothing_is_written(bound, latents, tmp_path, monkeypatch):
     usage = encoding.shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(encoding.shutil, "disk_usage", lambda folder: usage)
@@ -123,11 +164,17 @@ def test_without_room_on_the_disk_nothing_is_written(bound, latents, tmp_path, m
     assert stream.storage == "recompute"
 
 
-def test_a_disk_that_fills_up_meanwhile_is_given_up(bound, latents, tmp_path, monkeypatch, key):
+@pytest.mark.parametrize("kept", [0, 40])
+def test_a_disk_that_fills_up_meanwhile_is_given_up(
+    kept, bound, latents, tmp_path, monkeypatch, key
+):
     expected = kmeans(held(bound, latents), 2, key=key)
+    write = FeatureStream._write
 
-    def fail(*arguments):
-        raise OSError(28, "No space left on device")
+    def fail(stream, index, rows):
+        if index[0] >= kept:
+            raise OSError(28, "No space left on device")
+        write(stream, index, rows)
 
     with FeatureStream(bound, latents, block=24) as stream:
         stream.keep_on_disk(tmp_path)

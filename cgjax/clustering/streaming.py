@@ -15,14 +15,16 @@ Symbols: y rows (n, f), mu centroids (r, k, f), r restarts, k clusters, t trials
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from cgjax.clustering import gram
 from cgjax.clustering.assignment import Assignment, assign_rows
 from cgjax.clustering.lloyd import KMeansResult
 from cgjax.clustering.seeding import (
@@ -49,7 +51,8 @@ from cgjax.errors import UserError
 from cgjax.kernels.distance import HIGHEST
 
 OnBlock = Callable[[str, int, int], None]
-"""Called after every block with what is being done, rows done, and rows of this reading."""
+"""Called after every block with what is being done, how many rows (or columns) are done, and of how
+many in this reading."""
 
 
 @runtime_checkable
@@ -87,6 +90,15 @@ class ArrayRows:
         filled = np.pad(index, (0, self.block - len(index)), mode="edge")
         return np.asarray(self._rows[filled], np.float32)
 
+    has_columns = True
+
+    def keep_rows(self, on_rows: Callable[[int, int], None]) -> None:
+        """Do nothing: all rows are there."""
+
+    def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
+        """Fill the array with columns."""
+        out[:] = self._rows[:, begin : begin + out.shape[1]]
+
 
 class _Reader:
     """Reads a source in blocks, for jitted functions whose shapes must not change."""
@@ -105,8 +117,12 @@ class _Reader:
             filled = np.full(size, self.num_rows, np.int32)
             filled[: len(part)] = part
             yield filled, self._source.read(part)
-            if self._on_block is not None:
-                self._on_block(what, min(begin + size, len(index)), len(index))
+            self.report(what, min(begin + size, len(index)), len(index))
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Say how far a reading is."""
+        if self._on_block is not None:
+            self._on_block(what, done, total)
 
     def fetch(
         self, index: Int[np.ndarray, "*i"], offset: Float[Array, " f"]
@@ -155,6 +171,20 @@ def fit_streamed(
     ((_, block),) = reader.blocks("first block", first)
     offset = _mean(block)
     _check_finite(reader, first, np.asarray(jnp.sum(offset)))
+    if centroids is None and _has_cheap_products(source, num_clusters, num_init, max_iter):
+        solve = partial(
+            gram.best_restart,
+            key=key,
+            num_clusters=num_clusters,
+            num_init=num_init,
+            max_iter=jnp.int32(max_iter),
+            # In units of the mean variance of a feature, of which there are n then.
+            tol=jnp.float32(tol * source.num_rows / source.dim),
+            method=method,
+        )
+        result = _fit_by_gram(reader, source, offset, solve)
+        if result is not None:
+            return result
     squares = jnp.zeros((source.num_rows,), jnp.float32)
     if centroids is None:
         centred, squares = _seed(
@@ -370,6 +400,60 @@ def _advance(
         all_squares=jnp.sum(squares),
         least_shift=tol * spread / dim,
     )
+
+
+def _has_cheap_products(
+    source: RowSource, num_clusters: int, num_init: int, max_iter: int
+) -> TypeGuard[gram.ColumnSource]:
+    return (
+        isinstance(source, gram.ColumnSource)
+        and source.has_columns
+        and gram.is_cheaper(
+            source.num_rows,
+            source.dim,
+            num_clusters=num_clusters,
+            num_init=num_init,
+            max_iter=max_iter,
+        )
+    )
+
+
+def _fit_by_gram(
+    reader: _Reader,
+    source: gram.ColumnSource,
+    offset: Float[Array, " f"],
+    solve: Callable[[Float[np.ndarray, "n n"]], gram.BestRestart],
+) -> KMeansResult | None:
+    """Run all restarts on the inner products of the rows; None if there is no room to keep rows."""
+    num_rows = source.num_rows
+    with ThreadPoolExecutor(1) as pool:
+        # Compiled meanwhile.
+        pool.submit(solve, np.zeros((num_rows, num_rows), np.float32))
+        source.keep_rows(partial(reader.report, "keeping rows"))
+        if not source.has_columns:
+            return None
+        origin = np.asarray(offset)
+        found = gram.inner_products(source, origin, partial(reader.report, "inner products"))
+    total = np.trace(found)
+    is_small = total < np.finfo(np.float32).max
+    every = np.arange(num_rows, dtype=np.int32)
+    _check_finite(reader, every, np.where(is_small, total, np.nan))
+    best = solve(gram.embed(found))
+    del found
+    centroids, assigned = gram.assign_to_means(
+        source, best, origin, partial(reader.report, "assignment")
+    )
+    result = KMeansResult(
+        centroids=jnp.asarray(centroids),
+        labels=assigned.labels,
+        inertia=jnp.sum(assigned.squared_distances),
+        num_iter=best.num_iter,
+        converged=best.converged,
+        margins=assigned.margins,
+        counts=jnp.zeros((len(centroids),), jnp.int32),
+        inertias=best.inertias,
+    )
+    return _in_order(result, np.asarray(assigned.labels))
 
 
 def _finish(reader: _Reader, state: KMeansState, offset: Float[Array, " f"]) -> KMeansResult:

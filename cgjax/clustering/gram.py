@@ -1,0 +1,283 @@
+"""k-means of few long rows by their inner products.
+
+The objective, its seeding and its iteration know the rows only by their distances, and those are in
+
+    G = (Y - o)(Y - o)^T = L L^T
+
+for any origin o. The n rows of L have the same distances as the rows of Y and n numbers each
+instead of f, so that every restart and iteration runs in memory. That takes one reading of Y for G,
+and one for the centroids, which are means of rows of Y, and the distances to them: both a slab of
+columns at a time, because all rows meet there. The products are n^2 f operations: half of G, for it
+is symmetric.
+
+Symbols: y rows (n, f), G their products (n, n), w columns of a slab, r restarts, k clusters.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from scipy.linalg.lapack import dpstrf
+
+from cgjax.clustering.assignment import Assignment
+from cgjax.clustering.lloyd import init, iterate
+from cgjax.clustering.rows import prepare, products
+from cgjax.clustering.state import one_hot
+from cgjax.kernels.distance import HIGHEST
+from cgjax.memory import empty_aligned
+
+# Of one slab (two are held), and of G in float64.
+_SLAB_MB, _GRAM_MB = 64, 256
+# Rows of G that are computed together, from the diagonal on.
+_ROWS = 256
+# How many products take as long as reading one number, and how many full readings the iterations
+# amount to, where nothing else ends them: both as measured for 2,000 rows of 524,288 features.
+_READ, _ITERATIONS = 200, 15
+
+
+OnColumns = Callable[[int, int], None]
+"""Called between units of work with how many columns are done, and of how many; may raise."""
+
+
+@runtime_checkable
+class ColumnSource(Protocol):
+    """Rows of which some columns can be read.
+
+    Attributes:
+        num_rows: n.
+        dim: f.
+        has_columns: whether they can be read (once the rows are there).
+    """
+
+    num_rows: int
+    dim: int
+    has_columns: bool
+
+    def keep_rows(self, on_rows: Callable[[int, int], None]) -> None:
+        """Get all rows to where their columns can be read; `has_columns` says if that worked."""
+        ...
+
+    def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
+        """Fill the array with the columns from the given one on."""
+        ...
+
+
+class BestRestart(NamedTuple):
+    """What the best restart found.
+
+    Attributes:
+        labels: (n,) int32.
+        shares: (k, n) float32, how much of each row is in each centroid; their sum is 1.
+        num_iter: () int32, its iterations.
+        converged: () bool, whether it stopped by tolerance.
+        inertias: (r,) float32, what each restart reached.
+    """
+
+    labels: Int[Array, " n"]
+    shares: Float[Array, "k n"]
+    num_iter: Int[Array, ""]
+    converged: Bool[Array, ""]
+    inertias: Float[Array, " r"]
+
+
+def is_cheaper(num_rows: int, dim: int, *, num_clusters: int, num_init: int, max_iter: int) -> bool:
+    """Return whether the inner products cost less than the readings that they save.
+
+    Counted for each of the n f numbers: n operations for half of G and one reading, against
+    4 r k operations and a reading for each centre of k-means++ and each iteration.
+    """
+    if num_rows > dim or 8 * num_rows**2 > _GRAM_MB * 2**20:
+        return False
+    readings = num_clusters + min(max_iter, _ITERATIONS)
+    return num_rows + _READ < readings * (4 * num_init * num_clusters + _READ)
+
+
+def inner_products(
+    source: ColumnSource,
+    origin: Float[np.ndarray, " f"],
+    on_columns: OnColumns,
+) -> Float[np.ndarray, "n n"]:
+    """Return the upper triangle of G; below it is anything.
+
+    O(n^2 f) time in one reading, O(n^2 + n w) memory.
+
+    Args:
+        source: the rows, all of them kept.
+        origin: (f,), amid the rows, so that their products keep their digits.
+        on_columns: called after every slab.
+
+    Returns:
+        (n, n) float64, summed over slabs of float32 products.
+    """
+    total = np.zeros((source.num_rows, source.num_rows))
+
+    def add(blocks: list[Array]) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):  # the caller looks for NaN and Inf
+            for block in blocks:
+                begin = source.num_rows - block.shape[1]
+                total[begin : begin + len(block), begin:] += np.asarray(block)
+
+    waiting: list[Array] = []
+    for begin, slab in _slabs(source):
+        # Nobody waits: while a slab is multiplied, the next one is read and queued.
+        ahead = _multiply(slab, _part(origin, begin, slab.shape[1]))
+        add(waiting)
+        waiting = ahead
+        if begin:
+            on_columns(begin, source.dim)
+    add(waiting)
+    on_columns(source.dim, source.dim)
+    return total
+
+
+def assign_to_means(
+    source: ColumnSource,
+    best: BestRestart,
+    origin: Float[np.ndarray, " f"],
+    on_columns: OnColumns,
+) -> tuple[Float[np.ndarray, "k f"], Assignment]:
+    """Return the centroids and, from the same reading, every row's place among them.
+
+    O(n k f) time. What `cgjax.clustering.assignment` computes of a row is summed over the slabs.
+
+    Args:
+        source: the rows, all of them kept.
+        best: what the centroids are means of.
+        origin: as above.
+        on_columns: called after every slab.
+    """
+    num_clusters = len(best.shares)
+    found = np.empty((num_clusters, source.dim), np.float32)
+    relative = np.zeros((source.num_rows, num_clusters))
+    squared = np.zeros(source.num_rows)
+    for begin, slab in _slabs(source):
+        end = min(begin + slab.shape[1], source.dim)
+        part = _part(origin, begin, slab.shape[1])
+        mean, order, own = _compare(slab, part, best.labels, best.shares)
+        found[:, begin:end] = np.asarray(mean)[:, : end - begin]
+        relative += np.asarray(order)
+        squared += np.asarray(own)
+        on_columns(end, source.dim)
+    rows = np.arange(source.num_rows)
+    labels = np.argmin(relative, axis=1)
+    smallest = relative[rows, labels]
+    # The own centroid has moved since the labels were found, and may be another one now.
+    squared = np.maximum(squared + smallest - relative[rows, best.labels], 0.0)
+    relative[rows, labels] = np.inf
+    gap = np.min(relative, axis=1) - smallest
+    root = np.sqrt(squared)
+    with np.errstate(invalid="ignore"):  # one cluster, or centroids that coincide with the row
+        margins = np.nan_to_num(gap / (root + np.sqrt(squared + gap)), posinf=0.0)
+    return found, Assignment(
+        jnp.asarray(labels, jnp.int32),
+        jnp.asarray(margins, jnp.float32),
+        jnp.asarray(squared, jnp.float32),
+    )
+
+
+def _slabs(source: ColumnSource) -> Iterator[tuple[int, Float[np.ndarray, "n w"]]]:
+    """Yield first columns and slabs; the last is filled up with zeros, and each lives for two."""
+    width = int(_SLAB_MB * 2**20) // (4 * source.num_rows)
+    width = min(max(width // 64 * 64, 64), source.dim)
+    buffers = [empty_aligned((source.num_rows, width)) for _ in range(2)]
+    for number, begin in enumerate(range(0, source.dim, width)):
+        slab = buffers[number % 2]
+        left = min(width, source.dim - begin)
+        source.read_columns(begin, slab[:, :left])
+        slab[:, left:] = 0.0
+        yield begin, slab
+
+
+def _part(origin: Float[np.ndarray, " f"], begin: int, width: int) -> Float[np.ndarray, " w"]:
+    part = origin[begin : begin + width]
+    return np.pad(part, (0, width - len(part)))
+
+
+@jax.jit
+def _multiply(slab: Float[Array, "n w"], origin: Float[Array, " w"]) -> list[Array]:
+    rows = slab - origin[None, :]
+    return [
+        jnp.matmul(rows[begin : begin + _ROWS], rows[begin:].T, precision=HIGHEST)
+        for begin in range(0, rows.shape[0], _ROWS)
+    ]
+
+
+@jax.jit
+def _compare(
+    slab: Float[Array, "n w"],
+    origin: Float[Array, " w"],
+    labels: Int[Array, " n"],
+    shares: Float[Array, "k n"],
+) -> tuple[Float[Array, "k w"], Float[Array, "n k"], Float[Array, " n"]]:
+    """Return the means, the rows' squared distances to them (up to a number of each row's own) and
+    to that of the row's label."""
+    rows = slab - origin[None, :]
+    means = jnp.matmul(shares, rows, precision=HIGHEST)
+    middle = jnp.mean(means, axis=0)
+    points = means - middle[None, :]
+    order = jnp.sum(jnp.square(points), axis=1)[None, :] - 2.0 * jnp.matmul(
+        rows - middle[None, :], points.T, precision=HIGHEST
+    )
+    own = jnp.sum(jnp.square(rows - means[labels]), axis=1)
+    return means + origin[None, :], order, own
+
+
+def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Return rows with the given inner products: L of G = L L^T, by pivoted Cholesky.
+
+    Args:
+        gram: (n, n) float64, the upper triangle of G; it is overwritten.
+
+    Returns:
+        (n, n) float32; where the rows span fewer dimensions the last columns are zeros.
+
+    Example:
+        >>> embed(np.array([[4.0, 2.0], [2.0, 1.0]])).tolist()
+        [[2.0, 0.0], [1.0, 0.0]]
+    """
+    # What is left of a row below the rounding of the products is noise.
+    noise = np.finfo(np.float32).eps * float(np.max(np.diagonal(gram)))
+    # The upper triangle by rows is the lower one by columns, which is how LAPACK reads.
+    factor, pivots, rank, _ = dpstrf(gram.T, lower=1, tol=noise, overwrite_a=1)
+    factor[:, rank:] = 0.0
+    rows = np.empty(gram.shape, np.float32)
+    rows[pivots - 1] = np.tril(factor)
+    return rows
+
+
+@partial(jax.jit, static_argnames=("num_clusters", "num_init", "method"))
+def best_restart(
+    embedded: Float[Array, "n n"],
+    key: PRNGKeyArray,
+    *,
+    num_clusters: int,
+    num_init: int,
+    max_iter: int | Array,
+    tol: float | Array,
+    method: str,
+) -> BestRestart:
+    """Run all restarts on the rows of L. Arguments as for `lloyd.fit`.
+
+    The tolerance is in units of the mean variance of a feature: of n of them here.
+    """
+    rows = prepare(embedded)
+    state = init(rows, key, num_clusters=num_clusters, num_init=num_init, method=method)
+    state = iterate(rows, state, max_iter=max_iter, tol=tol)
+    best = jnp.argmin(state.inertias)
+    points, labels = state.centroids[best], state.labels[:, best]
+    members = one_hot(labels[:, None], num_clusters).T
+    # The centroid of a cluster that lost its members in the last step is a row.
+    relative = products(rows, points) + jnp.sum(jnp.square(points), axis=1)[None, :]
+    itself = jax.nn.one_hot(jnp.argmin(relative + rows.squares[:, None], axis=0), len(labels))
+    counts = jnp.sum(members, axis=1, keepdims=True)
+    return BestRestart(
+        labels=labels,
+        shares=jnp.where(counts > 0.0, members / jnp.maximum(counts, 1.0), itself),
+        num_iter=state.num_iter[best],
+        converged=state.is_done[best],
+        inertias=state.inertias,
+    )

@@ -1,5 +1,6 @@
 """Clustering by inner products equals clustering in memory, and is chosen where it is cheaper."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -95,14 +96,15 @@ def test_fewer_distinct_rows_than_clusters_cost_nothing(k, key):
     np.testing.assert_array_equal(groups, np.repeat(groups[:, :1], 15, axis=1))
 
 
-def test_a_cluster_left_empty_by_the_last_step_is_on_a_row(key):
+def test_a_cluster_left_empty_by_the_last_step_is_on_a_row():
     """Random rows are copies of one; the only step gives all of them to the first cluster."""
     data = np.concatenate([np.repeat(noise(1), NUM - 2, axis=0), noise(2, seed=5)])
+    key = jax.random.key(1)  # draws rows 26, 32 and 25
     options = {"key": key, "init": "random", "num_init": 1, "max_iter": 1}
     found = kmeans(CountedColumns(data), 3, **options)
     assert_same(found, kmeans(data, 3, **options))
     assert found.counts.tolist() == [NUM - 2, 1, 1]
-    np.testing.assert_allclose(found.centroids[0], data.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.centroids[0], data.mean(0), atol=1e-5)
     np.testing.assert_allclose(found.centroids[1:], data[-2:], atol=1e-6)
 
 

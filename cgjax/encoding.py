@@ -2,26 +2,25 @@
 
 A `FeatureStream` gives k-means the rows it asks for. A row is computed from its latent when it is
 first asked for; then it is either kept in a temporary file or computed again each time, whichever
-two measured blocks say is faster. The file has no name where the system allows it (Linux), so that
-nothing is left of it whatever ends the run.
+two measured blocks say is faster.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from cgjax.clustering.gram import slab_width
+from cgjax.feature_file import FeatureFile
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.bound import BoundGenerator
 from cgjax.memory import empty_aligned
@@ -112,7 +111,8 @@ class FeatureStream:
         self.storage: Storage = "recompute"
         self.num_computed = 0
         self._is_kept = np.zeros(self.num_rows, bool)
-        self._file: IO[bytes] | None = None
+        self._file: FeatureFile | None = None
+        self._is_fast = False  # the disk, beside the forward passes
         self._buffer: np.ndarray | None = None
 
     def choose_storage(self, folder: Path, *, num_reads: int) -> Speed | None:
@@ -138,13 +138,12 @@ class FeatureStream:
         assert self._file is not None
         begun = time.perf_counter()
         self._write(second, rows)
-        os.fsync(self._file.fileno())
+        self._file.let_go()
         write = time.perf_counter() - begun
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         begun = time.perf_counter()
         self._read(second)
         read = time.perf_counter() - begun
+        self._is_fast = 2 * (write + read) < compute
         if write + (num_reads - 1) * read < (num_reads - 1) * compute:
             self._write(first, compiled)
         else:
@@ -153,8 +152,8 @@ class FeatureStream:
 
     def keep_on_disk(self, folder: Path) -> None:
         """Keep rows in a temporary file from now on."""
-        # Closed by `close`: it lives as long as the stream.
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        width = slab_width(self.num_rows, self.dim)
+        self._file = FeatureFile(folder, self.num_rows, self.dim, width)
         self.storage = "disk"
 
     def close(self) -> None:
@@ -187,11 +186,14 @@ class FeatureStream:
     def keep_rows(self, on_rows: Callable[[int, int], None]) -> None:
         """Compute and keep the rows that are not: some are computed while others are written.
 
-        Where the disk fills up the file is given back.
+        From then on they are read by columns, once or twice: of a fast disk nothing stays in
+        memory. Where the disk fills up the file is given back.
 
         Args:
             on_rows: called between with the number of rows done, and of how many; may raise.
         """
+        assert self._file is not None
+        self._file.lets_go = self._is_fast
         missing = np.flatnonzero(~self._is_kept)
         parts = [missing[b : b + self._batch] for b in range(0, len(missing), self._batch)]
         done, waiting = 0, None
@@ -207,8 +209,8 @@ class FeatureStream:
 
     def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
         """Fill the array with the columns from the given one on, of all rows."""
-        for row, part in enumerate(out):
-            self._fill(row, begin, part)
+        assert self._file is not None
+        self._file.read_columns(begin, out)
 
     def first(self, num: int) -> Float[np.ndarray, "num f"]:
         """Return the first rows, in memory."""
@@ -243,29 +245,16 @@ class FeatureStream:
     def _write(self, index: Int[np.ndarray, " i"], rows: Float[np.ndarray, "s f"]) -> None:
         assert self._file is not None
         for begin, end in _runs(index):
-            self._file.seek(4 * self.dim * int(index[begin]))
-            left = np.ascontiguousarray(rows[begin:end]).data.cast("B")
-            while left:
-                left = left[self._file.write(left) :]
+            self._file.write_rows(int(index[begin]), rows[begin:end])
         self._is_kept[index] = True
 
     def _read(self, index: Int[np.ndarray, " i"]) -> Float[np.ndarray, "s f"]:
+        assert self._file is not None
         if self._buffer is None:
             self._buffer = empty_aligned((self.block, self.dim))
         for begin, end in _runs(index):
-            self._fill(int(index[begin]), 0, self._buffer[begin:end])
+            self._file.read_rows(int(index[begin]), self._buffer[begin:end])
         return self._buffer
-
-    def _fill(self, row: int, column: int, out: np.ndarray) -> None:
-        """Fill an array with what the file holds from there on."""
-        assert self._file is not None
-        self._file.seek(4 * (self.dim * row + column))
-        left = out.data.cast("B")
-        while left:
-            got = self._file.readinto(left)  # type: ignore[attr-defined]
-            if not got:
-                raise OSError("the file of features ends too early")
-            left = left[got:]
 
 
 def _runs(index: Int[np.ndarray, " i"]) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ Symbols: y rows (n, f), G their products (n, n), w columns of a slab, r restarts
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -30,10 +31,10 @@ from cgjax.clustering.state import one_hot
 from cgjax.kernels.distance import HIGHEST
 from cgjax.memory import empty_aligned
 
-# Of one slab (two are held), and of G in float64.
+# Of one slab (three are held), and of G in float64.
 _SLAB_MB, _GRAM_MB = 64, 256
 # Rows of G that are computed together, from the diagonal on.
-_ROWS = 256
+_ROWS = 512
 # How many products take as long as reading one number, and how many full readings the iterations
 # amount to where nothing else ends them: estimates, from 1.4 s an iteration at 2,000 x 524,288.
 _READ, _ITERATIONS = 200, 15
@@ -90,10 +91,22 @@ def is_cheaper(num_rows: int, dim: int, *, num_clusters: int, num_init: int, max
     Counted for each of the n f numbers: n operations for half of G and one reading, against
     4 r k operations and a reading for each centre of k-means++ and each iteration.
     """
-    if num_rows > dim or 8 * num_rows**2 > _GRAM_MB * 2**20:
+    if not _has_room(num_rows, dim):
         return False
     readings = num_clusters + min(max_iter, _ITERATIONS)
     return num_rows + _READ < readings * (4 * num_init * num_clusters + _READ)
+
+
+def slab_width(num_rows: int, dim: int) -> int:
+    """Return how many columns are read at a time: all of them where there is no room for G."""
+    if not _has_room(num_rows, dim):
+        return dim
+    width = int(_SLAB_MB * 2**20) // (4 * num_rows)
+    return min(max(width // 64 * 64, 64), dim)
+
+
+def _has_room(num_rows: int, dim: int) -> bool:
+    return num_rows <= dim and 8 * num_rows**2 <= _GRAM_MB * 2**20
 
 
 def inner_products(
@@ -123,7 +136,7 @@ def inner_products(
 
     waiting: list[Array] = []
     for begin, slab in _slabs(source):
-        # Nobody waits: while a slab is multiplied, the next one is read and queued.
+        # While a slab is multiplied, the one before it is added.
         ahead = _multiply(slab, _part(origin, begin, slab.shape[1]))
         add(waiting)
         waiting = ahead
@@ -180,16 +193,28 @@ def assign_to_means(
 
 
 def _slabs(source: ColumnSource) -> Iterator[tuple[int, Float[np.ndarray, "n w"]]]:
-    """Yield first columns and slabs; the last is filled up with zeros, and each lives for two."""
-    width = int(_SLAB_MB * 2**20) // (4 * source.num_rows)
-    width = min(max(width // 64 * 64, 64), source.dim)
-    buffers = [empty_aligned((source.num_rows, width)) for _ in range(2)]
-    for number, begin in enumerate(range(0, source.dim, width)):
-        slab = buffers[number % 2]
+    """Yield first columns and slabs while the next is read; the last is filled up with zeros.
+
+    A slab lives until the next but one is asked for.
+    """
+    width = slab_width(source.num_rows, source.dim)
+    buffers = [empty_aligned((source.num_rows, width)) for _ in range(3)]
+    starts = range(0, source.dim, width)
+
+    def read(number: int) -> Float[np.ndarray, "n w"]:
+        slab, begin = buffers[number % 3], starts[number]
         left = min(width, source.dim - begin)
         source.read_columns(begin, slab[:, :left])
         slab[:, left:] = 0.0
-        yield begin, slab
+        return slab
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, 0)
+        for number, begin in enumerate(starts):
+            slab = ahead.result()
+            if number + 1 < len(starts):
+                ahead = pool.submit(read, number + 1)
+            yield begin, slab
 
 
 def _part(origin: Float[np.ndarray, " f"], begin: int, width: int) -> Float[np.ndarray, " w"]:

@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -31,6 +32,13 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs() -> Iterator[None]:
+    """Let compiled programs go: a process that keeps all of them runs out of memory maps."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

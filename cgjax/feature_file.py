@@ -18,8 +18,8 @@ class FeatureFile:
 
     Attributes:
         lets_go: whether the system's memory gives up what was written or read. A file that is
-            soon read once more from a fast disk gains nothing there, and 4 GB of memory that the
-            system must first find may take it ten seconds.
+            soon read once more from a fast disk gains nothing there, and finding that memory costs
+            the system time.
     """
 
     def __init__(self, folder: Path, num_rows: int, dim: int, width: int):

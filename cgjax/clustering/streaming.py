@@ -80,6 +80,8 @@ class RowSource(Protocol):
 class ArrayRows:
     """Rows of an array: in memory, or mapped from a file (`np.load(path, mmap_mode="r")`)."""
 
+    has_columns = True
+
     def __init__(self, rows: Float[np.ndarray, "n f"], block: int = 1024):
         self._rows = rows
         self.num_rows, self.dim = rows.shape
@@ -89,8 +91,6 @@ class ArrayRows:
         """Return the rows, and copies of the last one where fewer than a block are asked for."""
         filled = np.pad(index, (0, self.block - len(index)), mode="edge")
         return np.asarray(self._rows[filled], np.float32)
-
-    has_columns = True
 
     def keep_rows(self, on_rows: Callable[[int, int], None]) -> None:
         """Do nothing: all rows are there."""

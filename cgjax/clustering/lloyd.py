@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.assignment import Assignment, assign_rows
-from cgjax.clustering.rows import Rows, centred, prepare, products, reads_all, sums
+from cgjax.clustering.rows import Rows, centred, prepare, products, some_products, sums
 from cgjax.clustering.seeding import seed_plus_plus, seed_random
 from cgjax.clustering.state import (
     KMeansState,
@@ -37,7 +37,12 @@ from cgjax.clustering.state import (
     one_hot,
     start,
 )
+from cgjax.clustering.subspace import most_points, span
 from cgjax.parallel import all_min, all_sum, axis_position
+
+# Centroids whose rows are picked out together. Measured on a CPU: beside its products picking out a
+# row takes as long as so many products, and reading it in its place as so many.
+_GROUP, _PICKING, _READING = 16, 40, 16
 
 
 class KMeansResult(NamedTuple):
@@ -80,9 +85,22 @@ def init(
         "axis_name": axis_name,
     }
     if method == "random":
-        return start(seed_random(rows, key, **options), rows.squares)
-    seeds = seed_plus_plus(rows, key, **options)
-    return start(seeds.centroids, rows.squares, seeds.products.transpose(2, 0, 1))
+        return _start(rows, seed_random(rows, key, **options))
+    seeds, tried = seed_plus_plus(rows, key, **options)
+    return start(seeds.centroids, rows.squares, seeds.products.transpose(2, 0, 1), span(*tried))
+
+
+def _start(rows: Rows, centroids: Float[Array, "r k f"]) -> KMeansState:
+    """Return the state of centroids whose products are not known yet."""
+    points = centroids.reshape(-1, centroids.shape[2])
+    product = products(rows, points)
+    num = len(points) if len(points) <= most_points(points.shape[1]) else 0
+    return start(
+        centroids,
+        rows.squares,
+        product.reshape(-1, *centroids.shape[:2]),
+        span(points[:num], product[:, :num]),
+    )
 
 
 def step(
@@ -129,19 +147,59 @@ def step(
 
 
 def _look(rows: Rows, state: KMeansState) -> KMeansState:
-    """Compute the products of all rows whose nearest centroid may have changed."""
-    is_wanted = jnp.any(may_change(state, rows.squares, rows.weights), axis=1)
-    found = products(
-        rows,
-        state.centroids.reshape(-1, state.centroids.shape[2]),
-        is_wanted=is_wanted,
-        known=state.products.reshape(rows.features.shape[0], -1),
-    )
-    is_seen = is_wanted | reads_all(rows, is_wanted)
-    return state._replace(
-        products=found.reshape(state.products.shape),
-        visited=jnp.where(is_seen[:, None], state.path[None, :], state.visited),
-    )
+    """Compute the products of all rows whose nearest centroid may have changed.
+
+    A few restarts at a time, whose rows are picked out, or all at once: whichever is less work.
+    """
+    num_init, num_clusters, dim = state.centroids.shape
+    is_open = may_change(state, rows.squares, rows.weights)
+    size = _group_size(num_init, num_clusters)
+    # Of the last group some restarts belong to the one before it too.
+    begins = jnp.minimum(jnp.arange(0, num_init, size, dtype=jnp.int32), num_init - size)
+
+    def wanted(begin: Array) -> Array:
+        return jnp.any(jax.lax.dynamic_slice_in_dim(is_open, begin, size, 1), axis=1)
+
+    count = jnp.sum(jax.vmap(wanted)(begins), dtype=jnp.float32)
+    picking = count * (size * num_clusters + _PICKING)
+    is_whole = picking > rows.weights.shape[0] * (num_init * num_clusters + _READING)
+
+    # Products and drift; the rest of the state would be copied.
+    Known = tuple[Array, Array]
+
+    def whole(known: Known) -> Known:
+        found = products(rows, state.centroids.reshape(-1, dim))
+        return found.reshape(known[0].shape), jnp.zeros_like(known[1])
+
+    def by_groups(known: Known) -> Known:
+        return jax.lax.fori_loop(0, len(begins), look_at, known)
+
+    def look_at(group: Array, known: Known) -> Known:
+        begin = begins[group]
+        is_wanted = wanted(begin)
+        product, drift = (jax.lax.dynamic_slice_in_dim(a, begin, size, 1) for a in known)
+        found = some_products(
+            rows,
+            jax.lax.dynamic_slice_in_dim(state.centroids, begin, size).reshape(-1, dim),
+            is_wanted=is_wanted,
+            known=product.reshape(-1, size * num_clusters),
+        )
+        new = found.reshape(product.shape), jnp.where(is_wanted[:, None, None], 0.0, drift)
+        first, second = (
+            jax.lax.dynamic_update_slice_in_dim(a, b, begin, 1)
+            for a, b in zip(known, new, strict=True)
+        )
+        return first, second
+
+    known = (state.products, state.drift)
+    product, drift = jax.lax.cond(is_whole & ~rows.is_far, whole, by_groups, known)
+    return state._replace(products=product, drift=drift)
+
+
+def _group_size(num_init: int, num_clusters: int) -> int:
+    """Return for how many restarts rows are picked out together."""
+    num_groups = min(max(num_init * num_clusters // _GROUP, 1), num_init)
+    return -(-num_init // num_groups)
 
 
 def _fetch_farthest(rows: Rows, state: KMeansState, axis_name: str | None) -> Float[Array, "r m f"]:
@@ -191,7 +249,7 @@ def fit(
     """
     rows = prepare(features, weights, axis_name=axis_name)
     if centroids is not None:
-        state = start(centroids - rows.offset[None, None, :], rows.squares)
+        state = _start(rows, centroids - rows.offset[None, None, :])
     else:
         state = init(
             rows,

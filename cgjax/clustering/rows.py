@@ -27,6 +27,9 @@ CHUNK = 256
 # How many points are multiplied at a time by XLA's products on a CPU.
 _TILE = 64
 
+# How many rows of a restart are moved together.
+_MOVES = 32
+
 # Up to this ratio of ||o|| to ||y - o|| the offset may be taken out of a product.
 _FAR = 4.0
 
@@ -125,58 +128,57 @@ def visit(
     return jax.lax.while_loop(is_left, body, (begin, carry))[1]
 
 
-def products(
-    rows: Rows,
-    points: Float[Array, "m f"],
-    *,
-    is_wanted: Bool[Array, " n"] | None = None,
-    known: Float[Array, "n m"] | None = None,
-) -> Float[Array, "n m"]:
+def products(rows: Rows, points: Float[Array, "m f"]) -> Float[Array, "n m"]:
     """Return -2 <y, m> for all rows and points, both relative to the offset.
 
     Args:
         rows: all rows.
         points: (m, f) float32, relative to the offset.
-        is_wanted: (n,) bool, rows whose products are needed; the others keep what is `known`
-            (unless more than half are wanted: then all are computed).
-        known: (n, m) float32.
     """
     num_rows = rows.features.shape[0]
-    if is_wanted is None:
-        is_wanted = varying_like(jnp.ones((num_rows,), bool), rows.features)
-    if known is None:
-        known = jnp.zeros((num_rows, points.shape[0]), jnp.float32)
-        known = varying_like(known, rows.features)
     doubled = -2.0 * points
 
-    def whole(known: Array) -> Array:
+    def whole(_: Array) -> Array:
         product = _times(rows.features, doubled)
         return product - jnp.matmul(doubled, rows.offset, precision=HIGHEST)[None, :]
 
-    def some(known: Array) -> Array:
-        def add(known: Array, index: Array, picked: Array, _: Array) -> Array:
-            product = jnp.matmul(picked, doubled.T, precision=HIGHEST)
-            return known.at[index].set(product, mode="drop")
+    def by_chunks(zero: Array) -> Array:
+        every = varying_like(jnp.ones((num_rows,), bool), rows.features)
+        return some_products(rows, points, is_wanted=every, known=zero)
 
-        return visit(rows, is_wanted, add, known)
+    zero = varying_like(jnp.zeros((num_rows, points.shape[0]), jnp.float32), rows.features)
+    return jax.lax.cond(rows.is_far, by_chunks, whole, zero)
 
-    return jax.lax.cond(reads_all(rows, is_wanted), whole, some, known)
+
+def some_products(
+    rows: Rows,
+    points: Float[Array, "m f"],
+    *,
+    is_wanted: Bool[Array, " n"],
+    known: Float[Array, "n m"],
+) -> Float[Array, "n m"]:
+    """Return -2 <y, m> for the wanted rows, and what is known of the others; see `products`."""
+    doubled = -2.0 * points
+
+    def add(known: Array, index: Array, picked: Array, _: Array) -> Array:
+        product = jnp.matmul(picked, doubled.T, precision=HIGHEST)
+        return known.at[index].set(product, mode="drop")
+
+    return visit(rows, is_wanted, add, known)
 
 
 def _times(rows: Float[Array, "n f"], points: Float[Array, "m f"]) -> Float[Array, "n m"]:
     """Return <y, m>, by whole tiles of points first: XLA's products on a CPU are wasteful of parts.
 
-    Of 10,000 x 8,192, 80 points at once take 42 ms, 64 take 23 and then 16 more 12.
+    Of 10,000 x 8,192, 80 points at once take 42 ms, 64 take 23 and then 16 more 12; 48 take 28.
     """
+    num = points.shape[0]
+    if num % _TILE > _TILE // 2:
+        points = jnp.pad(points, ((0, -num % _TILE), (0, 0)))
     num_tiled = points.shape[0] // _TILE * _TILE
     parts = [part for part in (points[:num_tiled], points[num_tiled:]) if part.shape[0]]
-    return jnp.concatenate([jnp.matmul(rows, part.T, precision=HIGHEST) for part in parts], axis=1)
-
-
-def reads_all(rows: Rows, is_wanted: Bool[Array, " n"]) -> Bool[Array, ""]:
-    """Return whether so many rows are wanted that reading all of them at once is faster."""
-    is_most = 2 * jnp.sum(is_wanted, dtype=jnp.int32) > is_wanted.shape[0]
-    return is_most & ~rows.is_far
+    parts = [jnp.matmul(rows, part.T, precision=HIGHEST) for part in parts]
+    return jnp.concatenate(parts, axis=1)[:, :num]
 
 
 def sums(
@@ -230,11 +232,8 @@ def sums(
         flat = zero.reshape(num_init * num_clusters, -1)
         return visit(rows, has_moved, add, flat).reshape(zero.shape)
 
-    def one_by_one(zero: Array) -> Array:
-        return move_rows(zero, rows.features, rows.offset, old_labels, labels)
-
     def few(zero: Array) -> Array:
-        return jax.lax.platform_dependent(zero, cpu=one_by_one, default=by_chunks)
+        return _move_rows(rows, labels, old_labels, num_clusters)
 
     def many(zero: Array) -> Array:
         return jax.lax.cond(is_whole, whole, by_chunks, zero)
@@ -243,41 +242,52 @@ def sums(
     return found + jnp.where(is_whole, 0.0, old_sums)
 
 
-def move_rows(
-    sums: Float[Array, "r k f"],
-    features: Float[Array, "s f"],
-    origin: Float[Array, " f"],
-    before: Int[Array, "s r"],
-    after: Int[Array, "s r"],
+def _move_rows(
+    rows: Rows, labels: Int[Array, "n r"], old_labels: Int[Array, "n r"], num_clusters: int
 ) -> Float[Array, "r k f"]:
-    """Move rows whose label changed from one sum to another, one by one: O(moves f) time.
+    """Return by how much the sums change, restart by restart: O(moves f) time for few clusters.
+
+    The rows that moved in a restart are picked out a chunk at a time and multiplied with its k
+    columns only.
 
     Args:
-        sums: (r, k, f), the sums of each cluster.
-        features: (s, f) rows.
-        origin: (f,), what the sums are relative to.
-        before: (s, r) int32, the labels that the sums belong to; -1 for none.
-        after: (s, r) int32, the new labels; none that changed is -1.
+        rows: all rows.
+        labels: (n, r) int32, the new labels.
+        old_labels: (n, r) int32, the earlier ones; -1 for none.
+        num_clusters: k.
     """
-    num_init, size = before.shape[1], before.size
-    is_moved = (before != after).reshape(-1)
-    ids = jnp.arange(size, dtype=jnp.int32)
+    num_rows, num_init = labels.shape
+    old, new = old_labels.T, labels.T
+    is_moved = old != new
+    counts = jnp.sum(is_moved, axis=1, dtype=jnp.int32)
     # Prefix sums compile slower than a sort (see `visit`), but so many numbers they order faster.
-    rank = jnp.cumsum(is_moved, dtype=jnp.int32)
-    order = jnp.zeros_like(ids).at[jnp.where(is_moved, rank - 1, size)].set(ids, mode="drop")
-    count = rank[-1]
+    rank = jnp.cumsum(is_moved.reshape(-1), dtype=jnp.int32)
+    place = jnp.where(is_moved.reshape(-1), rank - 1, rank.shape[0] + _MOVES)
+    ids = jnp.tile(jnp.arange(num_rows, dtype=jnp.int32), num_init)
+    order = jnp.zeros((rank.shape[0] + _MOVES,), jnp.int32).at[place].set(ids, mode="drop")
+    ends = jnp.cumsum(counts)
+    chunks = (counts + _MOVES - 1) // _MOVES
+    chunk_ends = jnp.cumsum(chunks)
 
     def is_left(carry: tuple[Array, Array]) -> Array:
-        return carry[0] < count
+        return carry[0] < chunk_ends[-1]
 
     def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        i, sums = carry
-        row, restart = order[i] // num_init, order[i] % num_init
-        own = jax.lax.dynamic_index_in_dim(features, row, keepdims=False) - origin
-        old, new = before[row, restart], after[row, restart]
-        # A row that had no label is taken from nowhere.
-        sums = sums.at[restart, jnp.maximum(old, 0)].add(jnp.where(old >= 0, -own, 0.0))
-        return i + 1, sums.at[restart, new].add(own)
+        i, change = carry
+        restart = jnp.sum(chunk_ends <= i, dtype=jnp.int32)
+        begin = (
+            ends[restart] - counts[restart] + (i - chunk_ends[restart] + chunks[restart]) * _MOVES
+        )
+        index = jax.lax.dynamic_slice_in_dim(order, begin, _MOVES)
+        is_real = begin + jnp.arange(_MOVES, dtype=jnp.int32) < ends[restart]
+        came = one_hot(new[restart, index][:, None], num_clusters)
+        went = one_hot(old[restart, index][:, None], num_clusters)
+        member = jnp.where(is_real[:, None], came - went, 0.0)
+        found = jax.lax.dot_general(
+            member, centred(rows, index), (((0,), (0,)), ((), ())), precision=HIGHEST
+        )
+        return i + 1, change.at[restart].add(found)
 
-    begin = varying_like(jnp.int32(0), count)
-    return jax.lax.while_loop(is_left, body, (begin, sums))[1]
+    change = jnp.zeros((num_init, num_clusters, rows.features.shape[1]), jnp.float32)
+    begin = varying_like(jnp.int32(0), chunk_ends)
+    return jax.lax.while_loop(is_left, body, (begin, varying_like(change, rows.features)))[1]

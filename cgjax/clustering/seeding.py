@@ -24,10 +24,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.rows import Rows, centred, products
+from cgjax.clustering.subspace import most_points
 from cgjax.parallel import all_sum, axis_position, varying_like
 
 # With so many points a product costs little more than the read it needs.
-_COLUMNS = 32
+_COLUMNS = 64
 
 INITS = ("k-means++", "random")
 
@@ -133,6 +134,18 @@ class Candidates(NamedTuple):
     rows: Float[Array, "r m f"]
     closest: Float[Array, "r m"]
     least: Float[Array, "r m"]
+
+
+class Tried(NamedTuple):
+    """The candidates of several reads; zeros where fewer were drawn.
+
+    Attributes:
+        points: (q, f) float32, relative to the offset.
+        products: (n, q) float32, -2 <y, point>; this shard's rows.
+    """
+
+    points: Float[Array, "q f"]
+    products: Float[Array, "n q"]
 
 
 def first_seeds(
@@ -267,7 +280,7 @@ def seed_plus_plus(
     num_clusters: int,
     num_init: int,
     axis_name: str | None = None,
-) -> Seeds:
+) -> tuple[Seeds, Tried]:
     """Choose centred starting centroids by greedy k-means++.
 
     O(n r m f) time for each of at most k reads of the data, O(n r (m + k)) memory.
@@ -278,6 +291,9 @@ def seed_plus_plus(
         num_clusters: k.
         num_init: number of restarts.
         axis_name: mesh axis over which the rows are split, if any.
+
+    Returns:
+        The seeds, and as many of the candidates as are worth following.
     """
     dim = rows.features.shape[1]
     drawing, keeping = uniforms(key, num_clusters=num_clusters, num_init=num_init)
@@ -288,11 +304,17 @@ def seed_plus_plus(
     centres = _from_shards(centred(rows, row), is_here, axis_name)[:, 0]
     seeds = first_seeds(centres, products(rows, centres), num_clusters=num_clusters, **same)
 
-    def is_running(carry: tuple[Array, Seeds]) -> Array:
+    width = num_init * drawing.shape[2]
+    num_kept = min(num_clusters - 1, most_points(dim) // width)
+    # Read by read, which keeps the products of one together.
+    points = jnp.zeros((num_kept, width, dim))
+    tried = varying_like(jnp.zeros((num_kept, rows.squares.shape[0], width)), rows.squares)
+
+    def is_running(carry: tuple[Array, Seeds, Array, Array]) -> Array:
         return carry[1].num_chosen < num_clusters
 
-    def read(carry: tuple[Array, Seeds]) -> tuple[Array, Seeds]:
-        num_reads, seeds = carry
+    def read(carry: tuple[Array, Seeds, Array, Array]) -> tuple[Array, Seeds, Array, Array]:
+        num_reads, seeds, points, tried = carry
         row, is_here = draw(drawing[num_reads], seeds.closest.T, axis_name=axis_name)
         closest = jnp.take_along_axis(seeds.closest, row, axis=1)
         candidates = fresh_candidates(
@@ -300,12 +322,20 @@ def seed_plus_plus(
             _from_shards(closest, is_here, axis_name),
             keeping[num_reads],
         )
-        product = products(rows, candidates.rows.reshape(-1, dim))
+        flat = candidates.rows.reshape(width, dim)
+        product = products(rows, flat)
         trials = num_trials(num_clusters)
         seeds = choose(seeds, candidates, product, trials=trials, axis_name=axis_name, **same)
-        return num_reads + 1, seeds
+        if num_kept:
+            points = points.at[num_reads - 1].set(flat, mode="drop")
+            tried = tried.at[num_reads - 1].set(product, mode="drop")
+        return num_reads + 1, seeds, points, tried
 
-    return jax.lax.while_loop(is_running, read, (jnp.int32(1), seeds))[1]
+    carry = (jnp.int32(1), seeds, points, tried)
+    _, seeds, points, tried = jax.lax.while_loop(is_running, read, carry)
+    num = num_kept * width
+    tried = tried.transpose(1, 0, 2).reshape(rows.squares.shape[0], num)
+    return seeds, Tried(points.reshape(num, dim), tried)
 
 
 def draw_distinct(

@@ -2,14 +2,15 @@
 
 Nothing here reads features: the same functions serve the iteration in memory and the streamed one.
 
-Between two visits of a row y the order of its centroids can change only if
+Between two visits of a row y its distances to the centroids are followed: exactly in a subspace,
+and within a bound in what is left of it (`cgjax.clustering.subspace`). Its label a may have changed
+only if for another centroid c
 
-    gap(y) <= 2 ||y|| * (path of the centroids since the visit)
+    rho_c - rho_a <= 2 rest(y) drift_c(y)
 
-where gap is the difference of the two smallest ||mu_c||^2 - 2 <y, mu_c>, with the norms of today
-and the products of the visit, and the path adds up max_{a,c} ||d_a - d_c|| over the movements d of
-each iteration (Cauchy-Schwarz; in the spirit of [Hamerly 2010], but the norms are kept exact, which
-for two clusters makes the bound several times tighter). Only the other rows have to be read.
+with rho_c = ||mu_c||^2 - 2 <y, mu_c> as followed, and drift_c(y) the sum of rest(d_a - d_c) over
+the movements d since the visit (in the spirit of [Elkan 2003], but the norms are kept exact and
+only differences of movements count, which makes the bound tighter). Only such rows are read.
 
 Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restarts, k clusters.
 """
@@ -21,6 +22,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from cgjax.clustering import subspace as sub
+from cgjax.clustering.subspace import Subspace
 from cgjax.parallel import varying_like
 
 
@@ -31,9 +34,9 @@ class KMeansState(NamedTuple):
         centroids: (r, k, f) float32, relative to the offset.
         labels: (n, r) int32, nearest centroid at the last step; -1 before it and for padding.
         sums: (r, k, f) float32, sums of the members.
-        products: (n, r, k) float32, -2 <y, mu> when the row was last visited.
-        path: (r,) float32, length of the centroids' path so far, as in the module's bound.
-        visited: (n, r) float32, the path at the row's last visit; -inf before the first.
+        products: (n, r, k) float32, -2 <y, mu> as followed since the row was last visited.
+        drift: (n, r, k) float32, as above; inf before the first visit.
+        subspace: in which products are followed.
         inertias: (r,) float32, objective of the labels with the new centroids; never rises.
         is_done: (r,) bool, converged; such a restart no longer changes.
         num_iter: (r,) int32.
@@ -43,8 +46,8 @@ class KMeansState(NamedTuple):
     labels: Int[Array, "n r"]
     sums: Float[Array, "r k f"]
     products: Float[Array, "n r k"]
-    path: Float[Array, " r"]
-    visited: Float[Array, "n r"]
+    drift: Float[Array, "n r k"]
+    subspace: Subspace
     inertias: Float[Array, " r"]
     is_done: Bool[Array, " r"]
     num_iter: Int[Array, " r"]
@@ -54,6 +57,7 @@ def start(
     centroids: Float[Array, "r k f"],
     squares: Float[Array, " n"],
     products: Float[Array, "n r k"] | None = None,
+    subspace: Subspace | None = None,
 ) -> KMeansState:
     """Return the state in which the centroids (relative to the offset) are known, and no labels.
 
@@ -61,8 +65,11 @@ def start(
         centroids: (r, k, f), where to start.
         squares: (n,) squared norms of the rows.
         products: (n, r, k), -2 <y, centroid> of all rows where they are known already.
+        subspace: in which products are followed; default: in none.
     """
-    num_init, num_clusters = centroids.shape[:2]
+    num_init, num_clusters, dim = centroids.shape
+    if subspace is None:
+        subspace = sub.nothing(squares.shape[0], dim, like=squares)
 
     def per_row(shape: tuple[int, ...], value: float, dtype: DTypeLike = jnp.float32) -> Array:
         return varying_like(jnp.full((squares.shape[0], *shape), value, dtype), squares)
@@ -72,8 +79,8 @@ def start(
         labels=per_row((num_init,), -1, jnp.int32),
         sums=jnp.zeros_like(centroids),
         products=per_row((num_init, num_clusters), 0.0) if products is None else products,
-        path=jnp.zeros((num_init,), jnp.float32),
-        visited=per_row((num_init,), -jnp.inf if products is None else 0.0),
+        drift=per_row((num_init, num_clusters), jnp.inf if products is None else 0.0),
+        subspace=subspace,
         inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
         is_done=jnp.zeros((num_init,), bool),
         num_iter=jnp.zeros((num_init,), jnp.int32),
@@ -113,14 +120,20 @@ def _minimum(values: Shaped[Array, "n r k"]) -> Shaped[Array, "n r"]:
 def may_change(
     state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
 ) -> Bool[Array, "n r"]:
-    """Return for which rows the order of the centroids cannot be told without reading them."""
-    _, gap = nearest_and_gap(relative_distances(state))
-    # What float32 rounding of the products and norms may hide counts as path.
-    norms = jnp.sum(jnp.square(state.centroids), axis=2)
-    rounding = 1e-6 * jnp.sqrt(jnp.max(norms, axis=1))[None, :]
-    size = jnp.sqrt(squares)[:, None]
-    slack = 2.0 * size * (state.path[None, :] - state.visited + rounding)
-    is_open = jnp.isneginf(state.visited) | (gap <= slack)
+    """Return for which rows the nearest centroid cannot be told without reading them."""
+    relative = relative_distances(state)
+    left = sub.rest_of_rows(state.subspace, squares)[:, None, None]
+    # What float32 rounding of the products and norms may hide.
+    longest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(state.centroids), axis=2), axis=1))
+    rounding = 2e-6 * jnp.sqrt(squares)[:, None] * longest[None, :]
+    nearest, _ = nearest_and_gap(relative)
+    ids = jnp.arange(relative.shape[2], dtype=jnp.int32)[None, None, :]
+    is_nearest = ids == nearest[:, :, None]
+    own = jnp.min(jnp.where(is_nearest, relative, jnp.inf), axis=2)
+    others = jnp.where(is_nearest, jnp.inf, relative - 2.0 * left * state.drift)
+    # Written so that what was never read, and NaN, is open.
+    is_open = ~(jnp.min(others, axis=2) > own + rounding)
+    is_open |= (nearest != state.labels) & (state.labels >= 0)
     return is_open & ~state.is_done[None, :] & (weights[:, None] > 0.0)
 
 
@@ -190,28 +203,17 @@ def advance(
     means = total / jnp.maximum(counts, 1.0)[:, :, None]
     inertias = all_squares - jnp.sum(counts * jnp.sum(jnp.square(means), axis=2), axis=1)
     movement = jnp.where(state.is_done[:, None, None], 0.0, moved - state.centroids)
+    change, left = sub.follow(state.subspace, movement)
+    restarts = jnp.arange(labels.shape[1])[None, :]
     # Written so that NaN counts as done: such data are reported by the caller.
     is_moving = jnp.sum(jnp.square(movement), axis=(1, 2)) > least_shift
     return state._replace(
         centroids=jnp.where(state.is_done[:, None, None], state.centroids, moved),
         labels=labels,
         sums=total,
-        path=state.path + _largest_difference(movement),
+        products=state.products + change.reshape(state.products.shape),
+        drift=state.drift + left[restarts, labels],
         inertias=jnp.where(state.is_done, state.inertias, jnp.maximum(inertias, 0.0)),
         is_done=state.is_done | ~is_moving,
         num_iter=state.num_iter + (~state.is_done).astype(jnp.int32),
     )
-
-
-def _largest_difference(movement: Float[Array, "r k f"]) -> Float[Array, " r"]:
-    """Return max_{a,c} ||d_a - d_c|| of each restart, or a bound on it.
-
-    Two clusters are compared directly; for more, the bound is the sum of the two longest movements.
-    """
-    num_clusters = movement.shape[1]
-    if num_clusters == 1:
-        return jnp.zeros((movement.shape[0],), jnp.float32)
-    if num_clusters == 2:
-        return jnp.linalg.norm(movement[:, 0] - movement[:, 1], axis=1)
-    lengths = jnp.linalg.norm(movement, axis=2)
-    return jnp.sum(jax.lax.top_k(lengths, 2)[0], axis=1)

@@ -348,11 +348,10 @@ def _visit_block(
         return sums + change.reshape(sums.shape)
 
     sums = jax.lax.cond(jnp.any(after != before), move, lambda sums: sums, state.sums)
-    path = jnp.broadcast_to(state.path[None, :], (index.shape[0], num_init))
     return (
         state._replace(
             products=state.products.at[index].set(found, mode="drop"),
-            visited=state.visited.at[index].set(path, mode="drop"),
+            drift=state.drift.at[index].set(0.0, mode="drop"),
             sums=sums,
         ),
         squares.at[index].set(own_squares, mode="drop"),

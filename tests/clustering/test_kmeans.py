@@ -256,7 +256,7 @@ def _law_of_starts(columns, monkeypatch):
     data = prepare(points)
 
     def chosen(key):
-        return seeding.seed_plus_plus(data, key, num_clusters=3, num_init=1).centroids[0, :, 0]
+        return seeding.seed_plus_plus(data, key, num_clusters=3, num_init=1)[0].centroids[0, :, 0]
 
     starts = jax.jit(jax.vmap(chosen))(jax.random.split(jax.random.key(columns), 8000))
     starts = np.asarray(starts) + np.asarray(data.offset)
@@ -286,8 +286,8 @@ def test_one_read_serves_several_centres():
     candidates = seeding.fresh_candidates(centred(data, row), closest, keeping[1])
     product = products(data, candidates.rows[0])
     found = seeding.choose(seeds, candidates, product, trials=trials, **same)
-    assert candidates.rows.shape[1] == 8 * trials
-    assert 3 <= int(found.num_chosen) <= 9, "two or more after the first"
+    assert candidates.rows.shape[1] == 16 * trials
+    assert int(found.num_chosen) >= 3, "two or more after the first"
     centres = found.centroids[0, : int(found.num_chosen)]
     distance = jnp.sum(jnp.square(centred(data, jnp.arange(300))[:, None] - centres[None]), axis=2)
     np.testing.assert_allclose(found.closest[0], jnp.min(distance, axis=1), rtol=1e-4, atol=1e-4)

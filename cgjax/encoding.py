@@ -193,7 +193,7 @@ class FeatureStream:
             on_rows: called between with the number of rows done, and of how many; may raise.
         """
         assert self._file is not None
-        self._file.lets_go = self._is_fast
+        self._file.passes_by = self._is_fast
         missing = np.flatnonzero(~self._is_kept)
         parts = [missing[b : b + self._batch] for b in range(0, len(missing), self._batch)]
         done, waiting = 0, None

@@ -13,6 +13,9 @@ import numpy as np
 # glibc's names for mallopt: see mallopt(3).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
+# What the memory and the disks of today are cut into, in bytes.
+PAGE = 4096
+
 
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed instead of handing it back to the system each time.
@@ -28,10 +31,13 @@ def keep_freed_memory() -> None:
 
 
 def empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an empty float32 array at a multiple of 64 bytes: JAX on a CPU takes it as it is."""
+    """Return an empty float32 array at the beginning of a page.
+
+    JAX on a CPU takes it as it is, and a disk writes into it without a copy.
+    """
     size = 4 * math.prod(shape)
-    buffer = np.empty(size + 64, np.uint8)
-    offset = -buffer.ctypes.data % 64
+    buffer = np.empty(size + PAGE, np.uint8)
+    offset = -buffer.ctypes.data % PAGE
     return buffer[offset : offset + size].view(np.float32).reshape(shape)
 
 

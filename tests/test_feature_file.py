@@ -1,9 +1,13 @@
 """A file of features gives back what was written, by rows and by columns."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
 from cgjax.feature_file import FeatureFile
+from cgjax.memory import empty_aligned
 
 
 @pytest.fixture
@@ -12,10 +16,10 @@ def rows():
 
 
 @pytest.mark.parametrize("width", [1, 3, 5, 10, 16])
-@pytest.mark.parametrize("lets_go", [True, False])
-def test_rows_and_columns_come_back(rows, width, lets_go, tmp_path):
+@pytest.mark.parametrize("passes_by", [True, False])
+def test_rows_and_columns_come_back(rows, width, passes_by, tmp_path):
     file = FeatureFile(tmp_path, 7, 10, width)
-    file.lets_go = lets_go
+    file.passes_by = passes_by
     for begin, end in ((4, 7), (0, 3), (3, 4)):
         file.write_rows(begin, rows[begin:end])
     for begin, end in ((0, 7), (2, 5), (6, 7)):
@@ -36,4 +40,40 @@ def test_rows_that_were_never_written_are_an_error(rows, tmp_path):
     file.write_rows(0, rows[:2])
     with pytest.raises(OSError, match="too early"):
         file.read_rows(5, np.empty((2, 10), np.float32))
+    file.close()
+
+
+@pytest.mark.parametrize("is_refused", [False, True], ids=["", "refused"])
+@pytest.mark.parametrize("num", [70, 6])
+def test_whole_pages_may_pass_by_the_systems_memory(num, is_refused, tmp_path, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(num, 2500)).astype(np.float32)
+    file = FeatureFile(tmp_path, num, 2500, 1024)
+    file.passes_by = True
+    direct, moved = file._direct, []
+
+    def watched(call):
+        def move(number, pieces, place):
+            if number == direct:
+                if is_refused:
+                    raise OSError(errno.EINVAL, "not here")
+                moved.append(sum(map(len, pieces)))
+            return call(number, pieces, place)
+
+        return move
+
+    for name in ("preadv", "pwritev"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    file.write_rows(0, rows[:5])
+    file.write_rows(5, rows[5:])
+    for begin, end in ((0, 1024), (1024, 2048), (2048, 2500), (1000, 1100)):
+        found = empty_aligned((num, end - begin))
+        file.read_columns(begin, found)
+        np.testing.assert_array_equal(found, rows[:, begin:end])
+    found = empty_aligned((num, 2500))
+    file.read_rows(0, found)
+    np.testing.assert_array_equal(found, rows)
+    if direct is not None and not is_refused:
+        assert sum(moved) >= 4 * 4 * 1024 * num, "two slabs there and back"
+    else:
+        assert not moved
     file.close()

@@ -31,10 +31,8 @@ from cgjax.clustering.state import one_hot
 from cgjax.kernels.distance import HIGHEST
 from cgjax.memory import empty_aligned
 
-# Of one slab (three are held), and of G in float64.
+# Of one slab (two are held), and of G in float64.
 _SLAB_MB, _GRAM_MB = 64, 256
-# Rows of G that are computed together, from the diagonal on.
-_ROWS = 512
 # How many products take as long as reading one number, and how many full readings the iterations
 # amount to where nothing else ends them: estimates, from 1.4 s an iteration at 2,000 x 524,288.
 _READ, _ITERATIONS = 200, 15
@@ -102,7 +100,9 @@ def slab_width(num_rows: int, dim: int) -> int:
     if not _has_room(num_rows, dim):
         return dim
     width = int(_SLAB_MB * 2**20) // (4 * num_rows)
-    return min(max(width // 64 * 64, 64), dim)
+    # Of a multiple of 1,024 numbers a row fills whole pages, in the file too.
+    multiple = 1024 if width >= 1024 else 64
+    return min(max(width // multiple * multiple, multiple), dim)
 
 
 def _has_room(num_rows: int, dim: int) -> bool:
@@ -114,7 +114,7 @@ def inner_products(
     origin: Float[np.ndarray, " f"],
     on_columns: OnColumns,
 ) -> Float[np.ndarray, "n n"]:
-    """Return the upper triangle of G; below it is anything.
+    """Return G.
 
     O(n^2 f) time in one reading, O(n^2 + n w) memory.
 
@@ -126,25 +126,27 @@ def inner_products(
     Returns:
         (n, n) float64, summed over slabs of float32 products.
     """
-    total = np.zeros((source.num_rows, source.num_rows))
-
-    def add(blocks: list[Array]) -> None:
+    shape = (source.num_rows, source.num_rows)
+    total, found = np.zeros(shape), np.empty(shape, np.float32)
+    for begin, slab in _slabs(source, origin=origin):
         with np.errstate(invalid="ignore", over="ignore"):  # the caller looks for NaN and Inf
-            for block in blocks:
-                begin = source.num_rows - block.shape[1]
-                total[begin : begin + len(block), begin:] += np.asarray(block)
-
-    waiting: list[Array] = []
-    for begin, slab in _slabs(source):
-        # While a slab is multiplied, the one before it is added.
-        ahead = _multiply(slab, _part(origin, begin, slab.shape[1]))
-        add(waiting)
-        waiting = ahead
-        if begin:
-            on_columns(begin, source.dim)
-    add(waiting)
-    on_columns(source.dim, source.dim)
+            total += _multiply(slab, found)
+        on_columns(min(begin + slab.shape[1], source.dim), source.dim)
     return total
+
+
+def _multiply(
+    rows: Float[np.ndarray, "n w"], out: Float[np.ndarray, "n n"]
+) -> Float[np.ndarray, "n n"]:
+    """Return the rows' products, in the array given where that is faster."""
+    if jax.default_backend() != "cpu":
+        return np.asarray(_square(rows))
+    # numpy knows that both sides are one matrix and has BLAS do half of the work; XLA does not.
+    # The next slab is read meanwhile, for which scipy's own call to it would leave no room.
+    return np.matmul(rows, rows.T, out=out)
+
+
+_square = jax.jit(lambda rows: jnp.matmul(rows, rows.T, precision=HIGHEST))
 
 
 def assign_to_means(
@@ -192,20 +194,24 @@ def assign_to_means(
     )
 
 
-def _slabs(source: ColumnSource) -> Iterator[tuple[int, Float[np.ndarray, "n w"]]]:
+def _slabs(
+    source: ColumnSource, *, origin: Float[np.ndarray, " f"] | None = None
+) -> Iterator[tuple[int, Float[np.ndarray, "n w"]]]:
     """Yield first columns and slabs while the next is read; the last is filled up with zeros.
 
-    A slab lives until the next but one is asked for.
+    A slab, relative to the origin if there is one, lives until the next one is asked for.
     """
     width = slab_width(source.num_rows, source.dim)
-    buffers = [empty_aligned((source.num_rows, width)) for _ in range(3)]
+    buffers = [empty_aligned((source.num_rows, width)) for _ in range(2)]
     starts = range(0, source.dim, width)
 
     def read(number: int) -> Float[np.ndarray, "n w"]:
-        slab, begin = buffers[number % 3], starts[number]
+        slab, begin = buffers[number % 2], starts[number]
         left = min(width, source.dim - begin)
         source.read_columns(begin, slab[:, :left])
         slab[:, left:] = 0.0
+        if origin is not None:
+            slab -= _part(origin, begin, width)
         return slab
 
     with ThreadPoolExecutor(1) as pool:
@@ -220,15 +226,6 @@ def _slabs(source: ColumnSource) -> Iterator[tuple[int, Float[np.ndarray, "n w"]
 def _part(origin: Float[np.ndarray, " f"], begin: int, width: int) -> Float[np.ndarray, " w"]:
     part = origin[begin : begin + width]
     return np.pad(part, (0, width - len(part)))
-
-
-@jax.jit
-def _multiply(slab: Float[Array, "n w"], origin: Float[Array, " w"]) -> list[Array]:
-    rows = slab - origin[None, :]
-    return [
-        jnp.matmul(rows[begin : begin + _ROWS], rows[begin:].T, precision=HIGHEST)
-        for begin in range(0, rows.shape[0], _ROWS)
-    ]
 
 
 @jax.jit
@@ -255,7 +252,7 @@ def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """Return rows with the given inner products: L of G = L L^T, by pivoted Cholesky.
 
     Args:
-        gram: (n, n) float64, the upper triangle of G; it is overwritten.
+        gram: (n, n) float64, G; it is overwritten.
 
     Returns:
         (n, n) float32; where the rows span fewer dimensions the last columns are zeros.
@@ -266,7 +263,7 @@ def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """
     # What is left of a row below the rounding of the products is noise.
     noise = np.finfo(np.float32).eps * float(np.max(np.diagonal(gram)))
-    # The upper triangle by rows is the lower one by columns, which is how LAPACK reads.
+    # As it is symmetric, its transpose is it in the order of LAPACK.
     factor, pivots, rank, _ = dpstrf(gram.T, lower=1, tol=noise, overwrite_a=1)
     factor[:, rank:] = 0.0
     rows = np.empty(gram.shape, np.float32)
@@ -274,7 +271,12 @@ def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     return rows
 
 
-@partial(jax.jit, static_argnames=("num_clusters", "num_init", "method"))
+@partial(
+    jax.jit,
+    static_argnames=("num_clusters", "num_init", "method"),
+    # Most of what it takes is compiling, which is twice as fast like this.
+    compiler_options={"xla_backend_optimization_level": 0},
+)
 def best_restart(
     embedded: Float[Array, "n n"],
     key: PRNGKeyArray,

@@ -25,7 +25,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.assignment import Assignment, assign_rows
-from cgjax.clustering.rows import Rows, centred, prepare, products, some_products, sums
+from cgjax.clustering.rows import (
+    Rows,
+    centred,
+    prepare,
+    products,
+    some_products,
+    sums,
+    whole_products,
+)
 from cgjax.clustering.seeding import seed_plus_plus, seed_random
 from cgjax.clustering.state import (
     KMeansState,
@@ -168,7 +176,7 @@ def _look(rows: Rows, state: KMeansState) -> KMeansState:
     Known = tuple[Array, Array]
 
     def whole(known: Known) -> Known:
-        found = products(rows, state.centroids.reshape(-1, dim))
+        found = whole_products(rows, state.centroids.reshape(-1, dim))
         return found.reshape(known[0].shape), jnp.zeros_like(known[1])
 
     def by_groups(known: Known) -> Known:

@@ -135,19 +135,23 @@ def products(rows: Rows, points: Float[Array, "m f"]) -> Float[Array, "n m"]:
         rows: all rows.
         points: (m, f) float32, relative to the offset.
     """
-    num_rows = rows.features.shape[0]
-    doubled = -2.0 * points
-
-    def whole(_: Array) -> Array:
-        product = _times(rows.features, doubled)
-        return product - jnp.matmul(doubled, rows.offset, precision=HIGHEST)[None, :]
 
     def by_chunks(zero: Array) -> Array:
-        every = varying_like(jnp.ones((num_rows,), bool), rows.features)
+        every = varying_like(jnp.ones((zero.shape[0],), bool), rows.features)
         return some_products(rows, points, is_wanted=every, known=zero)
 
-    zero = varying_like(jnp.zeros((num_rows, points.shape[0]), jnp.float32), rows.features)
-    return jax.lax.cond(rows.is_far, by_chunks, whole, zero)
+    def whole(_: Array) -> Array:
+        return whole_products(rows, points)
+
+    zero = jnp.zeros((rows.features.shape[0], points.shape[0]), jnp.float32)
+    return jax.lax.cond(rows.is_far, by_chunks, whole, varying_like(zero, rows.features))
+
+
+def whole_products(rows: Rows, points: Float[Array, "m f"]) -> Float[Array, "n m"]:
+    """Return the same in one product; only where the rows are not far (`Rows.is_far`)."""
+    doubled = -2.0 * points
+    product = _times(rows.features, doubled)
+    return product - jnp.matmul(doubled, rows.offset, precision=HIGHEST)[None, :]
 
 
 def some_products(

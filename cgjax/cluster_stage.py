@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 from cgjax import clusters, encoding, figures
 from cgjax.cluster_figures import means, principal_components
 from cgjax.clustering import kmeans
-from cgjax.clustering.lloyd import KMeansResult
-from cgjax.clustering.streaming import OnBlock, extend
+from cgjax.clustering.results import KMeansResult
+from cgjax.clustering.sources import OnBlock
+from cgjax.clustering.streaming import extend
 from cgjax.errors import UserError
 from cgjax.files import write_atomically, write_json
 from cgjax.metrics import Progress

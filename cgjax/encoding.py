@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cgjax.clustering.gram import slab_width
+from cgjax.clustering.sources import OnProgress
 from cgjax.feature_file import FeatureFile
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.bound import BoundGenerator
@@ -183,7 +184,7 @@ class FeatureStream:
         """Whether rows are kept, so that their columns can be read."""
         return self._file is not None
 
-    def keep_rows(self, on_rows: Callable[[int, int], None]) -> None:
+    def keep_rows(self, on_rows: OnProgress) -> None:
         """Compute and keep the rows that are not: some are computed while others are written.
 
         From then on they are read by columns, once or twice: of a fast disk nothing stays in

@@ -2,6 +2,6 @@
 
 from cgjax.clustering.assignment import assign
 from cgjax.clustering.kmeans import kmeans
-from cgjax.clustering.lloyd import KMeansResult
+from cgjax.clustering.results import KMeansResult
 
 __all__ = ["KMeansResult", "assign", "kmeans"]

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cgjax.clustering.lloyd import KMeansResult, finish, step
+from cgjax.clustering.lloyd import finish, step
+from cgjax.clustering.results import KMeansResult
 from cgjax.clustering.rows import prepare
 from cgjax.clustering.state import start
 from cgjax.errors import UserError

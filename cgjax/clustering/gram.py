@@ -13,10 +13,10 @@ is symmetric.
 Symbols: y rows (n, f), G their products (n, n), w columns of a slab, r restarts, k clusters.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,9 @@ from scipy.linalg.lapack import dpstrf
 
 from cgjax.clustering.assignment import Assignment
 from cgjax.clustering.lloyd import init, iterate
+from cgjax.clustering.results import KMeansResult, in_canonical_order
 from cgjax.clustering.rows import prepare, products
+from cgjax.clustering.sources import ColumnSource, OnProgress, Reader, check_finite
 from cgjax.clustering.state import one_hot
 from cgjax.kernels.distance import HIGHEST
 from cgjax.memory import empty_aligned
@@ -36,33 +38,6 @@ _SLAB_MB, _GRAM_MB = 64, 256
 # How many products take as long as reading one number, and how many full readings the iterations
 # amount to where nothing else ends them: estimates, from 1.4 s an iteration at 2,000 x 524,288.
 _READ, _ITERATIONS = 200, 15
-
-
-OnColumns = Callable[[int, int], None]
-"""Called between units of work with how many columns are done, and of how many; may raise."""
-
-
-@runtime_checkable
-class ColumnSource(Protocol):
-    """Rows of which some columns can be read.
-
-    Attributes:
-        num_rows: n.
-        dim: f.
-        has_columns: whether they can be read (once the rows are there).
-    """
-
-    num_rows: int
-    dim: int
-    has_columns: bool
-
-    def keep_rows(self, on_rows: Callable[[int, int], None]) -> None:
-        """Get all rows to where their columns can be read; `has_columns` says if that worked."""
-        ...
-
-    def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
-        """Fill the array with the columns from the given one on."""
-        ...
 
 
 class BestRestart(NamedTuple):
@@ -112,7 +87,7 @@ def _has_room(num_rows: int, dim: int) -> bool:
 def inner_products(
     source: ColumnSource,
     origin: Float[np.ndarray, " f"],
-    on_columns: OnColumns,
+    on_columns: OnProgress,
 ) -> Float[np.ndarray, "n n"]:
     """Return G.
 
@@ -153,7 +128,7 @@ def assign_to_means(
     source: ColumnSource,
     best: BestRestart,
     origin: Float[np.ndarray, " f"],
-    on_columns: OnColumns,
+    on_columns: OnProgress,
 ) -> tuple[Float[np.ndarray, "k f"], Assignment]:
     """Return the centroids and, from the same reading, every row's place among them.
 
@@ -308,3 +283,65 @@ def best_restart(
         converged=state.is_done[best],
         inertias=state.inertias,
     )
+
+
+def fit(
+    reader: Reader,
+    source: ColumnSource,
+    key: PRNGKeyArray,
+    *,
+    origin: Float[Array, " f"],
+    num_clusters: int,
+    num_init: int,
+    max_iter: int,
+    tol: float,
+    method: str,
+) -> KMeansResult | None:
+    """Run all restarts on the inner products of the rows; None if there is no room to keep rows.
+
+    Args:
+        reader: of the source; it reports and looks for bad rows.
+        source: the rows.
+        key: random key; it draws the rows that `lloyd.fit` draws.
+        origin: (f,), amid the rows.
+        num_clusters, num_init, max_iter, tol, method: as for `lloyd.fit`.
+    """
+    num_rows = source.num_rows
+    solve = partial(
+        best_restart,
+        key=key,
+        num_clusters=num_clusters,
+        num_init=num_init,
+        max_iter=jnp.int32(max_iter),
+        # In units of the mean variance of a feature, of which there are n then.
+        tol=jnp.float32(tol * num_rows / source.dim),
+        method=method,
+    )
+    with ThreadPoolExecutor(1) as pool:
+        # Compiled meanwhile.
+        pool.submit(solve, np.zeros((num_rows, num_rows), np.float32))
+        source.keep_rows(partial(reader.report, "keeping rows"))
+        if not source.has_columns:
+            return None
+        middle = np.asarray(origin)
+        found = inner_products(source, middle, partial(reader.report, "inner products"))
+    total = np.trace(found)
+    is_small = total < np.finfo(np.float32).max
+    every = np.arange(num_rows, dtype=np.int32)
+    check_finite(reader, every, np.where(is_small, total, np.nan))
+    best = solve(embed(found))
+    del found
+    centroids, assigned = assign_to_means(
+        source, best, middle, partial(reader.report, "assignment")
+    )
+    result = KMeansResult(
+        centroids=jnp.asarray(centroids),
+        labels=assigned.labels,
+        inertia=jnp.sum(assigned.squared_distances),
+        num_iter=best.num_iter,
+        converged=best.converged,
+        margins=assigned.margins,
+        counts=jnp.zeros((len(centroids),), jnp.int32),
+        inertias=best.inertias,
+    )
+    return in_canonical_order(result, np.asarray(assigned.labels))

@@ -15,10 +15,12 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray
 
-from cgjax.clustering.lloyd import KMeansResult, fit
+from cgjax.clustering.lloyd import fit
+from cgjax.clustering.results import KMeansResult
 from cgjax.clustering.seeding import INITS
 from cgjax.clustering.sharded import fit_sharded
-from cgjax.clustering.streaming import OnBlock, RowSource, fit_streamed
+from cgjax.clustering.sources import OnBlock, RowSource
+from cgjax.clustering.streaming import fit_streamed
 from cgjax.errors import UserError
 from cgjax.parallel import DATA_AXIS, is_split, shard_rows
 
@@ -47,7 +49,7 @@ def kmeans(
     O(n r k) memory beside the input, which is not copied.
 
     Features that do not fit into memory are given as a source of rows that reads them when they
-    are needed (`cgjax.clustering.streaming`): the result is that of the array up to rounding.
+    are needed (`cgjax.clustering.sources`): the result is that of the array up to rounding.
 
     Over a mesh every device reads its own rows and one sum a iteration goes over the devices; the
     labels are those of one device. A mesh of several processes takes features whose rows are split

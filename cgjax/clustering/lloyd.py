@@ -18,13 +18,14 @@ Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restart
 s rows of a chunk.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.assignment import Assignment, assign_rows
+from cgjax.clustering.results import KMeansResult
 from cgjax.clustering.rows import (
     Rows,
     centred,
@@ -51,30 +52,6 @@ from cgjax.parallel import all_min, all_sum, axis_position
 # Centroids whose rows are picked out together. Measured on a CPU: beside its products picking out a
 # row takes as long as so many products, and reading it in its place as so many.
 _GROUP, _PICKING, _READING = 16, 40, 16
-
-
-class KMeansResult(NamedTuple):
-    """A clustering, in canonical order: clusters by descending share, ties by first member.
-
-    Attributes:
-        centroids: (k, f) float32.
-        labels: (n,) int32, nearest centroid, lowest id on ties.
-        inertia: () float32, sum of squared distances to the own centroid.
-        num_iter: () int32, iterations of the restart that was kept.
-        converged: () bool, whether it stopped by tolerance rather than by `max_iter`.
-        margins: (n,) float32, distance to the nearest other centroid minus that to the own one.
-        counts: (k,) int32, members of each cluster.
-        inertias: (r,) float32, what each restart reached.
-    """
-
-    centroids: Float[Array, "k f"]
-    labels: Int[Array, " n"]
-    inertia: Float[Array, ""]
-    num_iter: Int[Array, ""]
-    converged: Bool[Array, ""]
-    margins: Float[Array, " n"]
-    counts: Int[Array, " k"]
-    inertias: Float[Array, " r"]
 
 
 def init(

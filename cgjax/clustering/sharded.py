@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.clustering.lloyd import KMeansResult, fit
+from cgjax.clustering.lloyd import fit
+from cgjax.clustering.results import KMeansResult
 from cgjax.parallel import DATA_AXIS
 
 

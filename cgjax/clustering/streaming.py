@@ -14,10 +14,7 @@ the distances do not depend on the origin, and any one amid the data keeps their
 Symbols: y rows (n, f), mu centroids (r, k, f), r restarts, k clusters, t trials, s rows of a block.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol, TypeGuard, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering import gram
 from cgjax.clustering.assignment import Assignment, assign_rows
-from cgjax.clustering.lloyd import KMeansResult
+from cgjax.clustering.results import KMeansResult, canonical_order, in_canonical_order
 from cgjax.clustering.seeding import (
     choose,
     draw,
@@ -37,6 +34,7 @@ from cgjax.clustering.seeding import (
     uniforms,
     uniforms_of_rows,
 )
+from cgjax.clustering.sources import ColumnSource, OnBlock, Reader, RowSource, check_finite
 from cgjax.clustering.state import (
     KMeansState,
     advance,
@@ -47,94 +45,8 @@ from cgjax.clustering.state import (
     one_hot,
     start,
 )
-from cgjax.errors import UserError
 from cgjax.kernels.distance import HIGHEST
 
-OnBlock = Callable[[str, int, int], None]
-"""Called after every block with what is being done, how many rows (or columns) are done, and of how
-many in this reading."""
-
-
-@runtime_checkable
-class RowSource(Protocol):
-    """Rows that are there when asked for.
-
-    Attributes:
-        num_rows: n.
-        dim: f.
-        block: s <= n, the number of rows that `read` returns.
-    """
-
-    num_rows: int
-    dim: int
-    block: int
-
-    def read(self, index: Int[np.ndarray, " i"]) -> Float[Array, "s f"] | Float[np.ndarray, "s f"]:
-        """Return s rows, of which the first i <= s are those asked for, the others anything.
-
-        A NumPy array that is returned may be overwritten by the next call.
-        """
-        ...
-
-
-class ArrayRows:
-    """Rows of an array: in memory, or mapped from a file (`np.load(path, mmap_mode="r")`)."""
-
-    has_columns = True
-
-    def __init__(self, rows: Float[np.ndarray, "n f"], block: int = 1024):
-        self._rows = rows
-        self.num_rows, self.dim = rows.shape
-        self.block = min(block, self.num_rows)
-
-    def read(self, index: Int[np.ndarray, " i"]) -> Float[np.ndarray, "s f"]:
-        """Return the rows, and copies of the last one where fewer than a block are asked for."""
-        filled = np.pad(index, (0, self.block - len(index)), mode="edge")
-        return np.asarray(self._rows[filled], np.float32)
-
-    def keep_rows(self, on_rows: Callable[[int, int], None]) -> None:
-        """Do nothing: all rows are there."""
-
-    def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
-        """Fill the array with columns."""
-        out[:] = self._rows[:, begin : begin + out.shape[1]]
-
-
-class _Reader:
-    """Reads a source in blocks, for jitted functions whose shapes must not change."""
-
-    def __init__(self, source: RowSource, on_block: OnBlock | None):
-        self._source, self._on_block = source, on_block
-        self.num_rows = source.num_rows
-
-    def blocks(
-        self, what: str, index: Int[np.ndarray, " i"]
-    ) -> Iterator[tuple[Int[np.ndarray, " s"], Array | np.ndarray]]:
-        """Yield the asked rows' indices, filled up with n (which a scatter drops), and the rows."""
-        size = self._source.block
-        for begin in range(0, len(index), size):
-            part = index[begin : begin + size]
-            filled = np.full(size, self.num_rows, np.int32)
-            filled[: len(part)] = part
-            yield filled, self._source.read(part)
-            self.report(what, min(begin + size, len(index)), len(index))
-
-    def report(self, what: str, done: int, total: int) -> None:
-        """Say how far a reading is."""
-        if self._on_block is not None:
-            self._on_block(what, done, total)
-
-    def fetch(
-        self, index: Int[np.ndarray, "*i"], offset: Float[Array, " f"]
-    ) -> Float[Array, "*i f"]:
-        """Return a few rows relative to the offset."""
-        rows, where = np.unique(index, return_inverse=True)
-        found = [_difference(block, offset) for _, block in self.blocks("fetch", rows)]
-        every = found[0] if len(found) == 1 else jnp.concatenate(found)
-        return every[where.reshape(index.shape)]
-
-
-_difference = jax.jit(lambda block, offset: block - offset[None, :])
 _mean = jax.jit(lambda block: jnp.mean(block, axis=0))
 _draw = jax.jit(draw)
 _draw_distinct = jax.jit(draw_distinct)
@@ -166,23 +78,19 @@ def fit_streamed(
     Raises:
         UserError: naming the rows that hold NaN or Inf.
     """
-    reader = _Reader(source, on_block)
+    reader = Reader(source, on_block)
     first = np.arange(source.block, dtype=np.int32)
     ((_, block),) = reader.blocks("first block", first)
     offset = _mean(block)
-    _check_finite(reader, first, np.asarray(jnp.sum(offset)))
-    if centroids is None and _has_cheap_products(source, num_clusters, num_init, max_iter):
-        solve = partial(
-            gram.best_restart,
-            key=key,
-            num_clusters=num_clusters,
-            num_init=num_init,
-            max_iter=jnp.int32(max_iter),
-            # In units of the mean variance of a feature, of which there are n then.
-            tol=jnp.float32(tol * source.num_rows / source.dim),
-            method=method,
-        )
-        result = _fit_by_gram(reader, source, offset, solve)
+    check_finite(reader, first, np.asarray(jnp.sum(offset)))
+    counts = {"num_clusters": num_clusters, "num_init": num_init, "max_iter": max_iter}
+    if (
+        centroids is None
+        and isinstance(source, ColumnSource)
+        and source.has_columns
+        and gram.is_cheaper(source.num_rows, source.dim, **counts)
+    ):
+        result = gram.fit(reader, source, key, origin=offset, tol=tol, method=method, **counts)
         if result is not None:
             return result
     squares = jnp.zeros((source.num_rows,), jnp.float32)
@@ -207,28 +115,8 @@ def fit_streamed(
     return _finish(reader, state, offset)
 
 
-def _check_finite(reader: _Reader, index: Int[np.ndarray, " i"], value: np.ndarray) -> None:
-    """Raise `UserError` if a number computed of the given rows says that one of them is bad."""
-    if np.isfinite(value).all():
-        return
-    bad = []
-    for filled, block in reader.blocks("looking for NaN or Inf", index):
-        is_bad = ~np.isfinite(np.asarray(block)).all(axis=1)
-        bad += filled[is_bad & (filled < reader.num_rows)].tolist()
-    if not bad:
-        raise UserError(
-            "the features are too large: their squared distances overflow float32; "
-            "divide them by a constant first"
-        )
-    shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-    raise UserError(
-        f"{len(bad)} features hold NaN or Inf (rows {shown}): expected finite numbers; check the "
-        "generator's weights and the latents of those rows"
-    )
-
-
 def _seed(
-    reader: _Reader,
+    reader: Reader,
     key: PRNGKeyArray,
     offset: Float[Array, " f"],
     squares: Float[Array, " n"],
@@ -258,7 +146,7 @@ def _seed(
     row, _ = _draw(drawing[0, :, :1], jnp.ones((num_rows, num_init), jnp.float32))
     centres = reader.fetch(np.asarray(row), offset)[:, 0]
     product = products(centres, 1)
-    _check_finite(reader, every, np.asarray(squares))
+    check_finite(reader, every, np.asarray(squares))
     options = {"squares": squares, "weights": weights}
     seeds = _first_seeds(centres, product, num_clusters=num_clusters, **options)
     num_reads = 1
@@ -294,7 +182,7 @@ def _seed_block(
 
 
 def _iterate(
-    reader: _Reader,
+    reader: Reader,
     state: KMeansState,
     squares: Float[Array, " n"],
     offset: Float[Array, " f"],
@@ -307,7 +195,7 @@ def _iterate(
         state, squares = _visit_block(state, squares, filled, block, offset)
         squares.block_until_ready()
     if iteration == 1:
-        _check_finite(reader, index, np.asarray(squares))
+        check_finite(reader, index, np.asarray(squares))
     labels, counts, moved = _means(state, squares)
     if bool(jnp.any((counts == 0.0) & ~state.is_done[:, None])):
         far = reader.fetch(np.asarray(_farthest(state, squares)), offset)
@@ -401,68 +289,14 @@ def _advance(
     )
 
 
-def _has_cheap_products(
-    source: RowSource, num_clusters: int, num_init: int, max_iter: int
-) -> TypeGuard[gram.ColumnSource]:
-    return (
-        isinstance(source, gram.ColumnSource)
-        and source.has_columns
-        and gram.is_cheaper(
-            source.num_rows,
-            source.dim,
-            num_clusters=num_clusters,
-            num_init=num_init,
-            max_iter=max_iter,
-        )
-    )
-
-
-def _fit_by_gram(
-    reader: _Reader,
-    source: gram.ColumnSource,
-    offset: Float[Array, " f"],
-    solve: Callable[[Float[np.ndarray, "n n"]], gram.BestRestart],
-) -> KMeansResult | None:
-    """Run all restarts on the inner products of the rows; None if there is no room to keep rows."""
-    num_rows = source.num_rows
-    with ThreadPoolExecutor(1) as pool:
-        # Compiled meanwhile.
-        pool.submit(solve, np.zeros((num_rows, num_rows), np.float32))
-        source.keep_rows(partial(reader.report, "keeping rows"))
-        if not source.has_columns:
-            return None
-        origin = np.asarray(offset)
-        found = gram.inner_products(source, origin, partial(reader.report, "inner products"))
-    total = np.trace(found)
-    is_small = total < np.finfo(np.float32).max
-    every = np.arange(num_rows, dtype=np.int32)
-    _check_finite(reader, every, np.where(is_small, total, np.nan))
-    best = solve(gram.embed(found))
-    del found
-    centroids, assigned = gram.assign_to_means(
-        source, best, origin, partial(reader.report, "assignment")
-    )
-    result = KMeansResult(
-        centroids=jnp.asarray(centroids),
-        labels=assigned.labels,
-        inertia=jnp.sum(assigned.squared_distances),
-        num_iter=best.num_iter,
-        converged=best.converged,
-        margins=assigned.margins,
-        counts=jnp.zeros((len(centroids),), jnp.int32),
-        inertias=best.inertias,
-    )
-    return _in_order(result, np.asarray(assigned.labels))
-
-
-def _finish(reader: _Reader, state: KMeansState, offset: Float[Array, " f"]) -> KMeansResult:
+def _finish(reader: Reader, state: KMeansState, offset: Float[Array, " f"]) -> KMeansResult:
     """Keep the restart with the smallest objective, assign to it, put it in canonical order."""
     best = int(jnp.argmin(state.inertias))
     centroids = state.centroids[best] + offset[None, :]
     num_iter, is_done, inertias = state.num_iter[best], state.is_done[best], state.inertias
     labels = np.asarray(state.labels[:, best])
     del state  # makes room for what the assignment holds
-    centroids = centroids[_order(labels, centroids.shape[0])]
+    centroids = centroids[canonical_order(labels, centroids.shape[0])]
     found = _assign(reader, centroids)
     result = KMeansResult(
         centroids=centroids,
@@ -474,26 +308,7 @@ def _finish(reader: _Reader, state: KMeansState, offset: Float[Array, " f"]) -> 
         counts=jnp.zeros((centroids.shape[0],), jnp.int32),
         inertias=inertias,
     )
-    return _in_order(result, np.asarray(found.labels))
-
-
-def _in_order(result: KMeansResult, labels: Int[np.ndarray, " n"]) -> KMeansResult:
-    """Return a result with these labels, counted, its clusters named by descending share."""
-    order = _order(labels, len(result.centroids))
-    labels = np.argsort(order).astype(np.int32)[labels]
-    return result._replace(
-        centroids=result.centroids[order],
-        labels=jnp.asarray(labels),
-        counts=jnp.asarray(np.bincount(labels, minlength=len(order)), jnp.int32),
-    )
-
-
-def _order(labels: Int[np.ndarray, " n"], num_clusters: int) -> Int[np.ndarray, " k"]:
-    """Return the clusters by descending share, ties by first member."""
-    counts = np.bincount(labels, minlength=num_clusters)
-    first = np.full(num_clusters, len(labels))
-    np.minimum.at(first, labels, np.arange(len(labels)))
-    return np.lexsort((first, -counts))
+    return in_canonical_order(result, np.asarray(found.labels))
 
 
 def extend(
@@ -510,16 +325,16 @@ def extend(
         Labels and margins of all rows, the further ones last, with their inertia and counts, in
         canonical order.
     """
-    further = _assign(_Reader(source, on_block), result.centroids)
+    further = _assign(Reader(source, on_block), result.centroids)
     labels = np.concatenate([result.labels, further.labels])
     result = result._replace(
         margins=jnp.concatenate([result.margins, further.margins]),
         inertia=result.inertia + jnp.sum(further.squared_distances),
     )
-    return _in_order(result, labels)
+    return in_canonical_order(result, labels)
 
 
-def _assign(reader: _Reader, centroids: Float[Array, "k f"]) -> Assignment:
+def _assign(reader: Reader, centroids: Float[Array, "k f"]) -> Assignment:
     zeros = jnp.zeros((reader.num_rows,), jnp.float32)
     found = Assignment(zeros.astype(jnp.int32), zeros, jnp.zeros_like(zeros))
     every = np.arange(reader.num_rows, dtype=np.int32)

@@ -6,7 +6,7 @@ import pytest
 
 from cgjax.clustering import gram, kmeans
 from cgjax.clustering.assignment import assign
-from cgjax.clustering.streaming import ArrayRows
+from cgjax.clustering.sources import ArrayRows
 from cgjax.errors import Interrupted, UserError
 from tests.clustering.test_streaming import assert_same
 

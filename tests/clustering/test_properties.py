@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from cgjax.clustering import assign, kmeans, rows
 from cgjax.clustering.lloyd import fit
-from cgjax.clustering.streaming import ArrayRows
+from cgjax.clustering.sources import ArrayRows
 from tests.clustering.device_cases import points
 
 # Of one shape, so that one compiled program serves all: 40 points, many of them equal.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cgjax.clustering import kmeans
-from cgjax.clustering.streaming import ArrayRows, extend
+from cgjax.clustering.sources import ArrayRows
+from cgjax.clustering.streaming import extend
 from cgjax.errors import Interrupted, UserError
 from tests.clustering.device_cases import points
 

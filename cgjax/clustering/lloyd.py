@@ -6,13 +6,13 @@ k-means looks for centroids mu that minimise
 
 All restarts share each read of the data, and most reads are avoided without changing the result:
 
-* Which rows need a look: those whose order of centroids may have changed, by the bound of
+* Which rows need a look: those whose nearest centroid may have changed, by the bound of
   `cgjax.clustering.state`.
 * Which rows moved: sums of members change only by the rows whose label changed.
 
-When more than half of the rows are concerned, one product with the whole data is faster than
-picking them out. Rows are relative to their mean: far from the origin the expanded square would
-lose its digits. No centred copy of the data is made.
+Where most rows are concerned, one product with the whole data is faster than picking them out.
+Rows are relative to their mean: far from the origin the expanded square would lose its digits. No
+centred copy of the data is made.
 
 Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restarts, k clusters,
 s rows of a chunk.

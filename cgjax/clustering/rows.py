@@ -279,9 +279,8 @@ def _move_rows(
     def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         i, change = carry
         restart = jnp.sum(chunk_ends <= i, dtype=jnp.int32)
-        begin = (
-            ends[restart] - counts[restart] + (i - chunk_ends[restart] + chunks[restart]) * _MOVES
-        )
+        number = i - (chunk_ends[restart] - chunks[restart])
+        begin = ends[restart] - counts[restart] + number * _MOVES
         index = jax.lax.dynamic_slice_in_dim(order, begin, _MOVES)
         is_real = begin + jnp.arange(_MOVES, dtype=jnp.int32) < ends[restart]
         came = one_hot(new[restart, index][:, None], num_clusters)

@@ -52,6 +52,8 @@ from cgjax.parallel import all_min, all_sum, axis_position
 # Centroids whose rows are picked out together. Measured on a CPU: beside its products picking out a
 # row takes as long as so many products, and reading it in its place as so many.
 _GROUP, _PICKING, _READING = 16, 40, 16
+# On a GPU picking out is a row of small kernels: an estimate, for none was at hand.
+_KERNELS = 10
 
 
 def init(
@@ -147,7 +149,10 @@ def _look(rows: Rows, state: KMeansState) -> KMeansState:
 
     count = jnp.sum(jax.vmap(wanted)(begins), dtype=jnp.float32)
     picking = count * (size * num_clusters + _PICKING)
-    is_whole = picking > rows.weights.shape[0] * (num_init * num_clusters + _READING)
+    reading = rows.weights.shape[0] * (num_init * num_clusters + _READING)
+    is_whole = jax.lax.platform_dependent(
+        picking, cpu=lambda work: work > reading, default=lambda work: _KERNELS * work > reading
+    )
 
     # Products and drift; the rest of the state would be copied.
     Known = tuple[Array, Array]

@@ -236,8 +236,12 @@ def sums(
         flat = zero.reshape(num_init * num_clusters, -1)
         return visit(rows, has_moved, add, flat).reshape(zero.shape)
 
-    def few(zero: Array) -> Array:
+    def by_restart(zero: Array) -> Array:
         return _move_rows(rows, labels, old_labels, num_clusters)
+
+    def few(zero: Array) -> Array:
+        # On a GPU that would be many small kernels.
+        return jax.lax.platform_dependent(zero, cpu=by_restart, default=by_chunks)
 
     def many(zero: Array) -> Array:
         return jax.lax.cond(is_whole, whole, by_chunks, zero)

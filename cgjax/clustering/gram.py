@@ -268,7 +268,7 @@ def best_restart(
     """
     rows = prepare(embedded)
     state = init(rows, key, num_clusters=num_clusters, num_init=num_init, method=method)
-    state = iterate(rows, state, max_iter=max_iter, tol=tol)
+    (state,) = iterate(rows, (state,), max_iter=max_iter, tol=tol)
     best = jnp.argmin(state.inertias)
     points, labels = state.centroids[best], state.labels[:, best]
     members = one_hot(labels[:, None], num_clusters).T

@@ -4,8 +4,9 @@ The arithmetic is in `cgjax.clustering.lloyd` (pure functions); here are the err
 on, the choice of backend, and the flattening of feature maps.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray
 
-from cgjax.clustering.lloyd import fit
+from cgjax.clustering.lloyd import fit_numbers
 from cgjax.clustering.results import KMeansResult
 from cgjax.clustering.seeding import INITS
 from cgjax.clustering.sharded import fit_sharded
@@ -26,9 +27,10 @@ from cgjax.parallel import DATA_AXIS, is_split, shard_rows
 
 BACKENDS = ("jax", "faiss")
 
-_fit = partial(jax.jit, static_argnames=("num_clusters", "num_init", "method"))(fit)
+_fit = partial(jax.jit, static_argnames=("numbers", "num_init", "method"))(fit_numbers)
 
 
+@overload
 def kmeans(
     features: ArrayLike | RowSource,
     num_clusters: int,
@@ -42,11 +44,47 @@ def kmeans(
     mesh: Mesh | None = None,
     weights: ArrayLike | None = None,
     on_block: OnBlock | None = None,
-) -> KMeansResult:
+) -> KMeansResult: ...
+
+
+@overload
+def kmeans(
+    features: ArrayLike | RowSource,
+    num_clusters: Sequence[int],
+    *,
+    key: PRNGKeyArray,
+    num_init: int = 10,
+    max_iter: int = 100,
+    tol: float = 1e-4,
+    init: Literal["k-means++", "random"] | ArrayLike = "k-means++",
+    backend: Literal["jax", "faiss"] = "jax",
+    mesh: Mesh | None = None,
+    weights: ArrayLike | None = None,
+    on_block: OnBlock | None = None,
+) -> tuple[KMeansResult, ...]: ...
+
+
+def kmeans(
+    features: ArrayLike | RowSource,
+    num_clusters: int | Sequence[int],
+    *,
+    key: PRNGKeyArray,
+    num_init: int = 10,
+    max_iter: int = 100,
+    tol: float = 1e-4,
+    init: Literal["k-means++", "random"] | ArrayLike = "k-means++",
+    backend: Literal["jax", "faiss"] = "jax",
+    mesh: Mesh | None = None,
+    weights: ArrayLike | None = None,
+    on_block: OnBlock | None = None,
+) -> KMeansResult | tuple[KMeansResult, ...]:
     """Cluster features by k-means: sum_y min_c ||y - mu_c||^2, the best of `num_init` restarts.
 
     All restarts run at once on one read of the data per iteration. O(n r k f) time per iteration,
     O(n r k) memory beside the input, which is not copied.
+
+    Several numbers of clusters share the reads too, and the seeding; where features are streamed,
+    or with backend "faiss", one number comes after the other.
 
     Features that do not fit into memory are given as a source of rows that reads them when they
     are needed (`cgjax.clustering.sources`): the result is that of the array up to rounding.
@@ -60,7 +98,7 @@ def kmeans(
     Args:
         features: (n, f) or (n, h, w, c), finite; anything behind the first axis is flattened. Or a
             `RowSource`.
-        num_clusters: k, from 1 to n.
+        num_clusters: k, from 1 to n, or several of them.
         key: random key (`jax.random.key(seed)`).
         num_init: restarts, at least 1.
         max_iter: most iterations of a restart, at least 1.
@@ -77,7 +115,8 @@ def kmeans(
             rows of this reading; may raise to stop.
 
     Returns:
-        A `KMeansResult`; clusters are ordered by descending share, ties by first member.
+        A `KMeansResult`; clusters are ordered by descending share, ties by first member. Of several
+        numbers a tuple of them.
 
     Raises:
         UserError: if the shape, the numbers or the options make no sense.
@@ -88,40 +127,94 @@ def kmeans(
         >>> result.centroids.ravel().tolist(), result.labels.tolist()
         ([1.0, 10.5], [0, 0, 0, 1, 1])
     """
+    is_single = not isinstance(num_clusters, Sequence)
+    numbers = (num_clusters,) if not isinstance(num_clusters, Sequence) else tuple(num_clusters)
+    if not numbers or not (is_single or isinstance(init, str)):
+        raise UserError(
+            f"num_clusters={numbers}: expected one or more numbers, and a single one where init "
+            "gives centroids; try num_clusters=(2, 3, 4)"
+        )
+    check_options(num_init=num_init, max_iter=max_iter, tol=tol, backend=backend)
+    options: dict[str, Any] = {"num_init": num_init, "max_iter": max_iter, "tol": tol}
     if isinstance(features, RowSource):
         if backend == "faiss" or mesh is not None or weights is not None:
             raise UserError(
                 "features that are streamed take neither backend=faiss nor mesh nor weights; use "
                 "backend=jax on one device, or hold them in memory (--config.cluster.memory_mb)"
             )
-        check_counts(features.num_rows, num_clusters)
-        method, starts = check_init(init, num_clusters, features.dim)
-        check_options(num_init=num_init, max_iter=max_iter, tol=tol, backend=backend)
-        return fit_streamed(
-            features,
-            key,
-            num_clusters=num_clusters,
-            num_init=num_init,
-            max_iter=max_iter,
-            tol=tol,
-            method=method,
-            centroids=starts,
-            on_block=on_block,
+        results = tuple(
+            _kmeans_streamed(features, k, key, init=init, on_block=on_block, **options)
+            for k in numbers
         )
-    flat = check_features(features, num_clusters, weights)
-    method, starts = check_init(init, num_clusters, flat.shape[1])
-    check_options(num_init=num_init, max_iter=max_iter, tol=tol, backend=backend)
-    if backend == "faiss":
-        from cgjax.clustering.faiss_backend import fit_faiss
-
+    elif backend == "faiss":
         if mesh is not None or weights is not None:
             raise UserError("backend=faiss takes neither mesh nor weights; use backend=jax")
-        check_finite(flat)
-        return fit_faiss(
-            jnp.asarray(flat), key, num_clusters=num_clusters, num_init=num_init, max_iter=max_iter
+        results = tuple(_kmeans_faiss(features, k, key, init=init, **options) for k in numbers)
+    else:
+        results = _kmeans_in_memory(
+            features, numbers, key, init=init, mesh=mesh, weights=weights, **options
         )
+    return results[0] if is_single else results
+
+
+def _kmeans_streamed(
+    source: RowSource,
+    num_clusters: int,
+    key: PRNGKeyArray,
+    *,
+    init: str | ArrayLike,
+    on_block: OnBlock | None,
+    **options: Any,
+) -> KMeansResult:
+    check_counts(source.num_rows, num_clusters)
+    method, starts = check_init(init, num_clusters, source.dim)
+    return fit_streamed(
+        source,
+        key,
+        num_clusters=num_clusters,
+        method=method,
+        centroids=starts,
+        on_block=on_block,
+        **options,
+    )
+
+
+def _kmeans_faiss(
+    features: ArrayLike,
+    num_clusters: int,
+    key: PRNGKeyArray,
+    *,
+    init: str | ArrayLike,
+    num_init: int,
+    max_iter: int,
+    tol: float,
+) -> KMeansResult:
+    from cgjax.clustering.faiss_backend import fit_faiss
+
+    flat = check_features(features, num_clusters)
+    check_init(init, num_clusters, flat.shape[1])
+    check_finite(flat)
+    options = {"num_clusters": num_clusters, "num_init": num_init, "max_iter": max_iter}
+    return fit_faiss(jnp.asarray(flat), key, **options)
+
+
+def _kmeans_in_memory(
+    features: ArrayLike,
+    numbers: tuple[int, ...],
+    key: PRNGKeyArray,
+    *,
+    init: str | ArrayLike,
+    mesh: Mesh | None,
+    weights: ArrayLike | None,
+    num_init: int,
+    max_iter: int,
+    tol: float,
+) -> tuple[KMeansResult, ...]:
+    for k in numbers:
+        flat = check_features(features, k, weights)
+    method, starts = check_init(init, max(numbers), flat.shape[1])
     options = {
-        "num_clusters": num_clusters,
+        "numbers": numbers,
         "num_init": num_init,
         "max_iter": jnp.int32(max_iter),
         "tol": jnp.float32(tol),
@@ -129,21 +222,18 @@ def kmeans(
         "centroids": starts,
     }
     if mesh is None:
-        result = _fit(
-            flat,
-            key,
-            weights=None if weights is None else jnp.asarray(weights, jnp.float32),
-            **options,
-        )
+        counted = None if weights is None else jnp.asarray(weights, jnp.float32)
+        results = _fit(flat, key, weights=counted, **options)
     else:
         rows, counted = _split(flat, weights, mesh)
-        result = fit_sharded(rows, counted, key, mesh=mesh, **options)
+        results = fit_sharded(rows, counted, key, mesh=mesh, **options)
         if rows.shape[0] != flat.shape[0]:
             num_rows = flat.shape[0]
-            result = result._replace(
-                labels=result.labels[:num_rows], margins=result.margins[:num_rows]
+            results = tuple(
+                result._replace(labels=result.labels[:num_rows], margins=result.margins[:num_rows])
+                for result in results
             )
-    if not np.isfinite(result.inertia):
+    if not all(np.isfinite(result.inertia) for result in results):
         # One bad number makes the mean, and so everything, non-finite: no read is spent on looking
         # for it unless it is there.
         check_finite(flat)
@@ -151,7 +241,7 @@ def kmeans(
             "the features are too large: their squared distances overflow float32; "
             "divide them by a constant first"
         )
-    return result
+    return results
 
 
 def _split(

@@ -22,7 +22,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.assignment import Assignment, assign_rows
 from cgjax.clustering.results import KMeansResult
@@ -66,15 +67,37 @@ def init(
     axis_name: str | None = None,
 ) -> KMeansState:
     """Choose the starting centroids of all restarts; see `cgjax.clustering.seeding`."""
+    options: dict[str, Any] = {"num_init": num_init, "method": method, "axis_name": axis_name}
+    return init_numbers(rows, key, numbers=(num_clusters,), **options)[0]
+
+
+def init_numbers(
+    rows: Rows,
+    key: PRNGKeyArray,
+    *,
+    numbers: tuple[int, ...],
+    num_init: int = 1,
+    method: str = "k-means++",
+    axis_name: str | None = None,
+) -> tuple[KMeansState, ...]:
+    """Choose starting centroids for several numbers of clusters.
+
+    Each gets the first k of those chosen for the largest: k-means++ goes centre by centre (and
+    tries as many candidates for each as the largest number asks for).
+    """
     options: dict[str, Any] = {
-        "num_clusters": num_clusters,
+        "num_clusters": max(numbers),
         "num_init": num_init,
         "axis_name": axis_name,
     }
     if method == "random":
-        return _start(rows, seed_random(rows, key, **options))
+        centroids = seed_random(rows, key, **options)
+        return tuple(_start(rows, centroids[:, :k]) for k in numbers)
     seeds, tried = seed_plus_plus(rows, key, **options)
-    return start(seeds.centroids, rows.squares, seeds.products.transpose(2, 0, 1), span(*tried))
+    product, subspace = seeds.products.transpose(2, 0, 1), span(*tried)
+    return tuple(
+        start(seeds.centroids[:, :k], rows.squares, product[:, :, :k], subspace) for k in numbers
+    )
 
 
 def _start(rows: Rows, centroids: Float[Array, "r k f"]) -> KMeansState:
@@ -99,97 +122,133 @@ def step(
     row for the next empty cluster). A restart is done when the centroids' squared movement is at
     most `tol` times the mean variance of the features; it is not changed from then on.
     """
-    num_clusters, dim = state.centroids.shape[1:]
-    state = _look(rows, state)
-    labels = nearest_labels(state, rows.weights)
-    total = sums(
+    return step_numbers(rows, (state,), tol=tol, axis_name=axis_name)[0]
+
+
+def step_numbers(
+    rows: Rows,
+    states: tuple[KMeansState, ...],
+    *,
+    tol: float | Array = 1e-4,
+    axis_name: str | None = None,
+) -> tuple[KMeansState, ...]:
+    """Do the same for several numbers of clusters, which share the reads."""
+    states = _look(rows, states)
+    numbers = [state.centroids.shape[1] for state in states]
+    labels = [nearest_labels(state, rows.weights) for state in states]
+    totals = sums(
         rows,
         labels,
-        num_clusters=num_clusters,
-        old_labels=state.labels,
-        old_sums=state.sums,
+        num_clusters=numbers,
+        old_labels=[state.labels for state in states],
+        old_sums=[state.sums for state in states],
         axis_name=axis_name,
     )
-    counts = all_sum(jnp.sum(one_hot(labels, num_clusters), axis=0), axis_name)
-    counts = counts.reshape(total.shape[:2])
+    members = [jnp.sum(one_hot(own, k), axis=0) for own, k in zip(labels, numbers, strict=True)]
+    all_counts, all_squares = all_sum((members, jnp.sum(rows.squares)), axis_name)
 
-    def refill(moved: Array) -> Array:
-        return fill_empty(moved, counts, _fetch_farthest(rows, state, axis_name))
+    def move(state: KMeansState, labels: Array, total: Array, counts: Array) -> KMeansState:
+        counts = counts.reshape(total.shape[:2])
 
-    moved = jax.lax.cond(
-        jnp.any((counts == 0.0) & ~state.is_done[:, None]),
-        refill,
-        lambda moved: moved,
-        total / jnp.maximum(counts, 1.0)[:, :, None],
-    )
-    return advance(
-        state,
-        labels,
-        total,
-        counts,
-        moved,
-        all_squares=all_sum(jnp.sum(rows.squares), axis_name),
-        least_shift=tol * rows.spread / dim,
-    )
+        def refill(moved: Array) -> Array:
+            return fill_empty(moved, counts, _fetch_farthest(rows, state, axis_name))
+
+        moved = jax.lax.cond(
+            jnp.any((counts == 0.0) & ~state.is_done[:, None]),
+            refill,
+            lambda moved: moved,
+            total / jnp.maximum(counts, 1.0)[:, :, None],
+        )
+        least = tol * rows.spread / total.shape[2]
+        return advance(
+            state, labels, total, counts, moved, all_squares=all_squares, least_shift=least
+        )
+
+    return tuple(map(move, states, labels, totals, all_counts))
 
 
-def _look(rows: Rows, state: KMeansState) -> KMeansState:
+# Products and drift; the rest of a state would be copied by a branch.
+Known = tuple[Float[Array, "n r k"], Float[Array, "n r k"]]
+
+
+def _look(rows: Rows, states: tuple[KMeansState, ...]) -> tuple[KMeansState, ...]:
     """Compute the products of all rows whose nearest centroid may have changed.
 
     A few restarts at a time, whose rows are picked out, or all at once: whichever is less work.
     """
-    num_init, num_clusters, dim = state.centroids.shape
-    is_open = may_change(state, rows.squares, rows.weights)
-    size = _group_size(num_init, num_clusters)
-    # Of the last group some restarts belong to the one before it too.
-    begins = jnp.minimum(jnp.arange(0, num_init, size, dtype=jnp.int32), num_init - size)
-
-    def wanted(begin: Array) -> Array:
-        return jnp.any(jax.lax.dynamic_slice_in_dim(is_open, begin, size, 1), axis=1)
-
-    count = jnp.sum(jax.vmap(wanted)(begins), dtype=jnp.float32)
-    picking = count * (size * num_clusters + _PICKING)
-    reading = rows.weights.shape[0] * (num_init * num_clusters + _READING)
+    opens = [may_change(state, rows.squares, rows.weights) for state in states]
+    points = [state.centroids.reshape(-1, state.centroids.shape[2]) for state in states]
+    widths = [len(part) for part in points]
+    picking = sum(map(_picking, states, opens))
+    reading = rows.weights.shape[0] * (sum(widths) + _READING)
     is_whole = jax.lax.platform_dependent(
         picking, cpu=lambda work: work > reading, default=lambda work: _KERNELS * work > reading
     )
 
-    # Products and drift; the rest of the state would be copied.
-    Known = tuple[Array, Array]
+    def whole(known: tuple[Known, ...]) -> tuple[Known, ...]:
+        found = whole_products(rows, jnp.concatenate(points))
+        parts = jnp.split(found, np.cumsum(widths)[:-1], axis=1)
+        return tuple(
+            (part.reshape(product.shape), jnp.zeros_like(drift))
+            for part, (product, drift) in zip(parts, known, strict=True)
+        )
 
-    def whole(known: Known) -> Known:
-        found = whole_products(rows, state.centroids.reshape(-1, dim))
-        return found.reshape(known[0].shape), jnp.zeros_like(known[1])
+    def by_groups(known: tuple[Known, ...]) -> tuple[Known, ...]:
+        return tuple(_pick(rows, *one) for one in zip(states, opens, known, strict=True))
 
-    def by_groups(known: Known) -> Known:
-        return jax.lax.fori_loop(0, len(begins), look_at, known)
+    known = tuple((state.products, state.drift) for state in states)
+    known = jax.lax.cond(is_whole & ~rows.is_far, whole, by_groups, known)
+    return tuple(
+        state._replace(products=product, drift=drift)
+        for state, (product, drift) in zip(states, known, strict=True)
+    )
+
+
+def _picking(state: KMeansState, is_open: Bool[Array, "n r"]) -> Float[Array, ""]:
+    """Return how much work it is to pick out the open rows, in products of a row."""
+    size, begins = _groups(state)
+    wanted = jax.vmap(lambda begin: _wanted(is_open, begin, size))(begins)
+    return jnp.sum(wanted, dtype=jnp.float32) * (size * state.centroids.shape[1] + _PICKING)
+
+
+def _pick(rows: Rows, state: KMeansState, is_open: Bool[Array, "n r"], known: Known) -> Known:
+    """Compute the products of the open rows, one group of restarts after the other."""
+    size, begins = _groups(state)
+    dim = state.centroids.shape[2]
+    part = jax.lax.dynamic_slice_in_dim
+    put = jax.lax.dynamic_update_slice_in_dim
 
     def look_at(group: Array, known: Known) -> Known:
         begin = begins[group]
-        is_wanted = wanted(begin)
-        product, drift = (jax.lax.dynamic_slice_in_dim(a, begin, size, 1) for a in known)
+        is_wanted = _wanted(is_open, begin, size)
+        product, drift = (part(values, begin, size, 1) for values in known)
         found = some_products(
             rows,
-            jax.lax.dynamic_slice_in_dim(state.centroids, begin, size).reshape(-1, dim),
+            part(state.centroids, begin, size).reshape(-1, dim),
             is_wanted=is_wanted,
-            known=product.reshape(-1, size * num_clusters),
+            known=product.reshape(product.shape[0], -1),
         )
-        new = found.reshape(product.shape), jnp.where(is_wanted[:, None, None], 0.0, drift)
-        first, second = (
-            jax.lax.dynamic_update_slice_in_dim(a, b, begin, 1)
-            for a, b in zip(known, new, strict=True)
+        drift = jnp.where(is_wanted[:, None, None], 0.0, drift)
+        return (
+            put(known[0], found.reshape(product.shape), begin, 1),
+            put(known[1], drift, begin, 1),
         )
-        return first, second
 
-    known = (state.products, state.drift)
-    product, drift = jax.lax.cond(is_whole & ~rows.is_far, whole, by_groups, known)
-    return state._replace(products=product, drift=drift)
+    return jax.lax.fori_loop(0, len(begins), look_at, known)
 
 
-def _group_size(num_init: int, num_clusters: int) -> int:
-    """Return for how many restarts rows are picked out together."""
+def _wanted(is_open: Bool[Array, "n r"], begin: Int[Array, ""], size: int) -> Bool[Array, " n"]:
+    return jnp.any(jax.lax.dynamic_slice_in_dim(is_open, begin, size, 1), axis=1)
+
+
+def _groups(state: KMeansState) -> tuple[int, Int[Array, " g"]]:
+    """Return for how many restarts rows are picked out together, and the first of each group."""
+    num_init, num_clusters = state.centroids.shape[:2]
     num_groups = min(max(num_init * num_clusters // _GROUP, 1), num_init)
-    return -(-num_init // num_groups)
+    size = -(-num_init // num_groups)
+    # Of the last group some restarts belong to the one before it too.
+    begins = jnp.arange(0, num_init, size, dtype=jnp.int32)
+    return size, jnp.minimum(begins, num_init - size)
 
 
 def _fetch_farthest(rows: Rows, state: KMeansState, axis_name: str | None) -> Float[Array, "r m f"]:
@@ -237,39 +296,65 @@ def fit(
         weights: (n,) 1 for rows that count and 0 for padding; default: all count.
         axis_name: mesh axis over which the rows are split, if any.
     """
+    return fit_numbers(
+        features,
+        key,
+        numbers=(num_clusters,),
+        num_init=num_init,
+        max_iter=max_iter,
+        tol=tol,
+        method=method,
+        centroids=centroids,
+        weights=weights,
+        axis_name=axis_name,
+    )[0]
+
+
+def fit_numbers(
+    features: Float[Array, "n f"],
+    key: PRNGKeyArray,
+    *,
+    numbers: tuple[int, ...],
+    num_init: int,
+    max_iter: int | Array,
+    tol: float | Array,
+    method: str,
+    centroids: Float[Array, "r k f"] | None = None,
+    weights: Float[Array, " n"] | None = None,
+    axis_name: str | None = None,
+) -> tuple[KMeansResult, ...]:
+    """Do the same for several numbers of clusters, which share the reads; arguments as for `fit`.
+
+    Centroids that are given are those of a single number.
+    """
     rows = prepare(features, weights, axis_name=axis_name)
     if centroids is not None:
-        state = _start(rows, centroids - rows.offset[None, None, :])
+        states: tuple[KMeansState, ...] = (_start(rows, centroids - rows.offset[None, None, :]),)
     else:
-        state = init(
-            rows,
-            key,
-            num_clusters=num_clusters,
-            num_init=num_init,
-            method=method,
-            axis_name=axis_name,
-        )
-    state = iterate(rows, state, max_iter=max_iter, tol=tol, axis_name=axis_name)
-    return finish(rows, state, axis_name=axis_name)
+        options: dict[str, Any] = {"num_init": num_init, "method": method, "axis_name": axis_name}
+        states = init_numbers(rows, key, numbers=numbers, **options)
+    states = iterate(rows, states, max_iter=max_iter, tol=tol, axis_name=axis_name)
+    return tuple(finish(rows, state, axis_name=axis_name) for state in states)
 
 
 def iterate(
     rows: Rows,
-    state: KMeansState,
+    states: tuple[KMeansState, ...],
     *,
     max_iter: int | Array,
     tol: float | Array,
     axis_name: str | None = None,
-) -> KMeansState:
-    """Repeat `step` until every restart is done or has taken `max_iter` steps."""
+) -> tuple[KMeansState, ...]:
+    """Repeat `step_numbers` until every restart is done or has taken `max_iter` steps."""
 
-    def is_running(state: KMeansState) -> Array:
-        return jnp.any(~state.is_done & (state.num_iter < max_iter))
+    def is_running(states: tuple[KMeansState, ...]) -> Array:
+        running = [~state.is_done & (state.num_iter < max_iter) for state in states]
+        return jnp.any(jnp.concatenate(running))
 
-    def body(state: KMeansState) -> KMeansState:
-        return step(rows, state, tol=tol, axis_name=axis_name)
+    def body(states: tuple[KMeansState, ...]) -> tuple[KMeansState, ...]:
+        return step_numbers(rows, states, tol=tol, axis_name=axis_name)
 
-    return jax.lax.while_loop(is_running, body, state)
+    return jax.lax.while_loop(is_running, body, states)
 
 
 def finish(rows: Rows, state: KMeansState, *, axis_name: str | None = None) -> KMeansResult:

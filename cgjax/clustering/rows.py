@@ -8,11 +8,12 @@ from the rows themselves, chunk by chunk. No centred copy of the data is ever ma
 Symbols: y rows (n, f), o offset, m points, s rows of a chunk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cgjax.clustering.state import one_hot
@@ -187,57 +188,66 @@ def _times(rows: Float[Array, "n f"], points: Float[Array, "m f"]) -> Float[Arra
 
 def sums(
     rows: Rows,
-    labels: Int[Array, "n r"],
+    labels: Sequence[Int[Array, "n r"]],
     *,
-    num_clusters: int,
-    old_labels: Int[Array, "n r"],
-    old_sums: Float[Array, "r k f"],
+    num_clusters: Sequence[int],
+    old_labels: Sequence[Int[Array, "n r"]],
+    old_sums: Sequence[Float[Array, "r k f"]],
     axis_name: str | None = None,
-) -> Float[Array, "r k f"]:
+) -> list[Float[Array, "r k f"]]:
     """Return the sum of each cluster's rows, from the sums of an earlier labelling.
+
+    Of several labellings into different numbers of clusters, which share the reads.
 
     Args:
         rows: all rows.
-        labels: (n, r) int32, cluster of each row in each restart; -1 for none.
-        num_clusters: k.
-        old_labels: (n, r) int32, the earlier labelling.
-        old_sums: (r, k, f) float32, its sums.
+        labels: (n, r) int32 each, cluster of each row in each restart; -1 for none.
+        num_clusters: k of each.
+        old_labels: (n, r) int32 each, the earlier labelling.
+        old_sums: (r, k, f) float32 each, its sums.
         axis_name: mesh axis over which the rows are split, if any.
     """
-    num_init = labels.shape[1]
-    is_moved = labels != old_labels
-    has_moved = jnp.any(is_moved, axis=1)
+    is_moved = [new != old for new, old in zip(labels, old_labels, strict=True)]
+    has_moved = jnp.any(jnp.concatenate(is_moved, axis=1), axis=1)
     moves, moved_rows, all_rows = (
-        all_sum(jnp.sum(some, dtype=jnp.int32), axis_name)
-        for some in (is_moved, has_moved, rows.weights > 0.0)
+        all_sum(sum(jnp.sum(part, dtype=jnp.int32) for part in some), axis_name)
+        for some in (is_moved, [has_moved], [rows.weights > 0.0])
     )
+    widths = [total.shape[0] * total.shape[1] for total in old_sums]
     # A move takes about as long as a row's share of the product for 40 sums.
-    is_few = 40 * moves <= num_init * num_clusters * moved_rows
+    is_few = 40 * moves <= sum(widths) * moved_rows
     is_whole = ~is_few & (2 * moved_rows > all_rows) & ~rows.is_far
-    zero = varying_like(jnp.zeros_like(old_sums), rows.features)
+    dim = rows.features.shape[1]
+    zero = varying_like(jnp.zeros((sum(widths), dim), jnp.float32), rows.features)
+
+    def members(index: Int[Array, " s"] | None, of: Sequence[Array]) -> Float[Array, "s p"]:
+        picked = of if index is None else [part.at[index].get(mode="clip") for part in of]
+        found = [one_hot(part, k) for part, k in zip(picked, num_clusters, strict=True)]
+        return jnp.concatenate(found, axis=1)
 
     def whole(_: Array) -> Array:
-        member = one_hot(labels, num_clusters)
+        member = members(None, labels)
         total = jax.lax.dot_general(
             member, rows.features, (((0,), (0,)), ((), ())), precision=HIGHEST
         )
-        total = total - jnp.sum(member, axis=0)[:, None] * rows.offset[None, :]
-        return total.reshape(old_sums.shape)
+        return total - jnp.sum(member, axis=0)[:, None] * rows.offset[None, :]
 
     def by_chunks(zero: Array) -> Array:
         def add(total: Array, index: Array, picked: Array, is_real: Array) -> Array:
-            new = one_hot(labels.at[index].get(mode="clip"), num_clusters)
-            old = one_hot(old_labels.at[index].get(mode="clip"), num_clusters)
-            member = jnp.where(is_real[:, None], new - old, 0.0)
+            change = members(index, labels) - members(index, old_labels)
+            member = jnp.where(is_real[:, None], change, 0.0)
             return total + jax.lax.dot_general(
                 member, picked, (((0,), (0,)), ((), ())), precision=HIGHEST
             )
 
-        flat = zero.reshape(num_init * num_clusters, -1)
-        return visit(rows, has_moved, add, flat).reshape(zero.shape)
+        return visit(rows, has_moved, add, zero)
 
     def by_restart(zero: Array) -> Array:
-        return _move_rows(rows, labels, old_labels, num_clusters)
+        moved = [
+            _move_rows(rows, new, old, k).reshape(-1, dim)
+            for new, old, k in zip(labels, old_labels, num_clusters, strict=True)
+        ]
+        return jnp.concatenate(moved)
 
     def few(zero: Array) -> Array:
         # On a GPU that would be many small kernels.
@@ -247,7 +257,11 @@ def sums(
         return jax.lax.cond(is_whole, whole, by_chunks, zero)
 
     found = all_sum(jax.lax.cond(is_few, few, many, zero), axis_name)
-    return found + jnp.where(is_whole, 0.0, old_sums)
+    parts = jnp.split(found, np.cumsum(widths)[:-1])
+    return [
+        part.reshape(old.shape) + jnp.where(is_whole, 0.0, old)
+        for part, old in zip(parts, old_sums, strict=True)
+    ]
 
 
 def _move_rows(

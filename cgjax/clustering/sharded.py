@@ -14,46 +14,46 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.clustering.lloyd import fit
+from cgjax.clustering.lloyd import fit_numbers
 from cgjax.clustering.results import KMeansResult
 from cgjax.parallel import DATA_AXIS
 
 
-@partial(jax.jit, static_argnames=("mesh", "num_clusters", "num_init", "method"))
+@partial(jax.jit, static_argnames=("mesh", "numbers", "num_init", "method"))
 def fit_sharded(
     features: Float[Array, "n f"],
     weights: Float[Array, " n"],
     key: PRNGKeyArray,
     *,
     mesh: Mesh,
-    num_clusters: int,
+    numbers: tuple[int, ...],
     num_init: int,
     max_iter: Array,
     tol: Array,
     method: str,
     centroids: Float[Array, "r k f"] | None,
-) -> KMeansResult:
-    """Run `cgjax.clustering.lloyd.fit` with the rows split over a mesh.
+) -> tuple[KMeansResult, ...]:
+    """Run `cgjax.clustering.lloyd.fit_numbers` with the rows split over a mesh.
 
     Args:
         features: (n, f) float32, rows split over the mesh; n is a multiple of its size.
         weights: (n,) float32, split alike: 1 for rows that count and 0 for padding.
         key: random key.
         mesh: from `cgjax.parallel.data_mesh`.
-        num_clusters, num_init, max_iter, tol, method, centroids: as for `fit`.
+        numbers, num_init, max_iter, tol, method, centroids: as for `fit_numbers`.
 
     Returns:
-        The result; labels and margins are split over the mesh as the rows are (padding rows have
-        some label), everything else is on every device.
+        A result for each number; labels and margins are split over the mesh as the rows are
+        (padding rows have some label), everything else is on every device.
     """
     given = (jax.random.key_data(key), max_iter, tol, centroids)
 
-    def fit_shard(features: Array, weights: Array, given: Any) -> KMeansResult:
+    def fit_shard(features: Array, weights: Array, given: Any) -> tuple[KMeansResult, ...]:
         data, max_iter, tol, centroids = given
-        return fit(
+        return fit_numbers(
             features,
             jax.random.wrap_key_data(data, impl=jax.random.key_impl(key)),
-            num_clusters=num_clusters,
+            numbers=numbers,
             num_init=num_init,
             max_iter=max_iter,
             tol=tol,
@@ -69,5 +69,5 @@ def fit_sharded(
         fit_shard,
         mesh=mesh,
         in_specs=(P(DATA_AXIS), P(DATA_AXIS), P()),
-        out_specs=KMeansResult(**specs),
+        out_specs=(KMeansResult(**specs),) * len(numbers),
     )(features, weights, given)

@@ -13,11 +13,17 @@ def points(n, dim=5):
     return (rng.normal(size=(n, dim)) + 3.0 * rng.integers(0, 3, (n, 1))).astype(np.float32)
 
 
-def compare(num_devices, n, k, **options):
+def compare(num_devices, n, k, *, dim=5, **options):
     """Assert that several devices find what one does."""
     options = {"num_init": 4, "key": jax.random.key(0)} | options
-    one = kmeans(points(n), k, **options)
-    many = kmeans(points(n), k, mesh=data_mesh(num_devices), **options)
+    one = kmeans(points(n, dim), k, **options)
+    many = kmeans(points(n, dim), k, mesh=data_mesh(num_devices), **options)
+    pairs = [(many, one)] if isinstance(k, int) else list(zip(many, one, strict=True))
+    for many, one in pairs:
+        _assert_same(many, one, n)
+
+
+def _assert_same(many, one, n):
     np.testing.assert_array_equal(many.labels, one.labels)
     np.testing.assert_array_equal(many.counts, one.counts)
     # Sums of up to a hundred float32 numbers in another order.

@@ -331,9 +331,9 @@ def test_sums_follow_the_rows_that_moved(share, num_init):
         )
         before_, after_ = (jnp.array(of, jnp.int32) for of in (before, after))
         found = jax.jit(sums, static_argnames="num_clusters")(
-            data, after_, num_clusters=4, old_labels=before_, old_sums=jnp.array(old)
+            data, (after_,), num_clusters=(4,), old_labels=(before_,), old_sums=(jnp.array(old),)
         )
-        np.testing.assert_allclose(found, new, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[0], new, rtol=1e-4, atol=1e-4)
 
 
 def test_every_iteration_is_that_of_a_float64_loop_on_the_embedded_generator(layers):
@@ -355,7 +355,7 @@ def test_kmeans_agrees_with_a_numpy_loop_from_the_same_start():
     data = prepare(jnp.array(points))
     state = _init(data, jax.random.key(3), num_clusters=4, num_init=1, method="random")
     centroids = np.asarray(_starts(data, state)[0], np.float64)
-    state = lloyd.iterate(data, state, max_iter=100, tol=0.0)
+    (state,) = lloyd.iterate(data, (state,), max_iter=100, tol=0.0)
     for _ in range(100):
         labels = ((points[:, None] - centroids[None]) ** 2).sum(-1).argmin(1)
         centroids = np.stack([points[labels == c].mean(0, dtype=np.float64) for c in range(4)])

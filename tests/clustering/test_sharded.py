@@ -33,6 +33,15 @@ def test_random_rows_and_given_centroids_are_the_same_starts_on_every_device(key
     compare(3, 100, 4, init=points(100)[:4])
 
 
+@pytest.mark.parametrize(("k", "init"), [(2, "k-means++"), (3, "random")])
+def test_products_that_are_followed_between_reads_are_those_of_one_device(k, init):
+    compare(3, 121, k, dim=640, init=init)
+
+
+def test_several_numbers_of_clusters_are_those_of_one_device():
+    compare(3, 121, (2, 4))
+
+
 def test_eight_devices_give_the_labels_of_one():
     code = "from tests.clustering.device_cases import compare as c; c(8, 123, 3); c(8, 5, 2)"
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}

@@ -1,0 +1,85 @@
+"""Several numbers of clusters at once: each as good as alone, from shared reads and seeds."""
+
+import jax
+import numpy as np
+import pytest
+
+from cgjax.clustering import assign, kmeans, lloyd, rows
+from cgjax.clustering.sources import ArrayRows
+from cgjax.errors import UserError
+
+
+def blobs(num=300, dim=6, groups=5, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = 4.0 * rng.normal(size=(groups, dim))
+    return (centres[rng.integers(0, groups, num)] + rng.normal(size=(num, dim))).astype(np.float32)
+
+
+def test_each_is_as_good_as_scikit_learns(key):
+    from sklearn.cluster import KMeans
+
+    data = blobs()
+    found = kmeans(data, (2, 5, 1, 3), key=key, num_init=20, tol=0.0)
+    for k, result in zip((2, 5, 1, 3), found, strict=True):
+        assert result.centroids.shape == (k, 6)
+        assert result.inertias.shape == (20,)
+        best = KMeans(k, n_init=20, tol=0.0, random_state=0).fit(data).inertia_
+        assert abs(float(result.inertia) / best - 1) <= 1e-4
+        labels, margins = assign(data, result.centroids)
+        np.testing.assert_array_equal(result.labels, labels)
+        np.testing.assert_array_equal(result.margins, margins)
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+@pytest.mark.parametrize("dim", [6, 640])
+def test_the_largest_is_what_it_is_alone(init, dim, key):
+    data = blobs(dim=dim)
+    options = {"key": key, "num_init": 3, "init": init}
+    together, alone = kmeans(data, [2, 4], **options)[1], kmeans(data, 4, **options)
+    np.testing.assert_array_equal(together.labels, alone.labels)
+    np.testing.assert_allclose(together.inertias, alone.inertias, rtol=1e-5)
+    assert int(together.num_iter) == int(alone.num_iter)
+
+
+def test_one_in_a_tuple_is_one(key):
+    (found,), alone = kmeans(blobs(), (3,), key=key), kmeans(blobs(), 3, key=key)
+    for one, other in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_products_and_sums_of_all_numbers_share_a_read():
+    """One product with the data for the distances of all numbers, and one for their sums."""
+    data = rows.prepare(jax.numpy.asarray(blobs(dim=640)))
+    states = lloyd.init_numbers(data, jax.random.key(0), numbers=(2, 3, 4), num_init=2)
+    seen = []
+
+    def watched(points):
+        seen.append(len(points))
+        return whole(data, points)
+
+    whole = rows.whole_products
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lloyd, "whole_products", lambda _, points: watched(points))
+        jax.eval_shape(lambda states: lloyd.step_numbers(data, states), states)
+    assert seen == [2 * (2 + 3 + 4)]
+
+
+def test_features_that_are_streamed_are_clustered_number_by_number(key):
+    data = blobs()
+    found = kmeans(ArrayRows(data, 64), (2, 5), key=key)
+    for k, result in zip((2, 5), found, strict=True):
+        np.testing.assert_array_equal(result.labels, kmeans(data, k, key=key).labels)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "init", "message"),
+    [
+        ((), "k-means++", "expected one or more"),
+        ((2, 3), np.zeros((3, 6), np.float32), "a single one where init gives centroids"),
+        ((2, 0), "k-means++", "num_clusters=0"),
+        ((2, 301), "k-means++", "only 300 features"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named(numbers, init, message, key):
+    with pytest.raises(UserError, match=message):
+        kmeans(blobs(), numbers, key=key, init=init)

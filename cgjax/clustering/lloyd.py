@@ -52,7 +52,7 @@ from cgjax.parallel import all_min, all_sum, axis_position
 
 # Centroids whose rows are picked out together. Measured on a CPU: beside its products picking out a
 # row takes as long as so many products, and reading it in its place as so many.
-_GROUP, _PICKING, _READING = 16, 40, 16
+_GROUP, _PICKING, _READING = 16, 56, 16
 # On a GPU picking out is a row of small kernels: an estimate, for none was at hand.
 _KERNELS = 10
 

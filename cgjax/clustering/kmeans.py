@@ -210,8 +210,8 @@ def _kmeans_in_memory(
     max_iter: int,
     tol: float,
 ) -> tuple[KMeansResult, ...]:
-    for k in numbers:
-        flat = check_features(features, k, weights)
+    flat = check_features(features, max(numbers), weights)
+    check_counts(flat.shape[0], min(numbers))
     method, starts = check_init(init, max(numbers), flat.shape[1])
     options = {
         "numbers": numbers,

@@ -29,7 +29,7 @@ CHUNK = 256
 _TILE = 64
 
 # How many rows of a restart are moved together.
-_MOVES = 32
+_MOVES = 64
 
 # Up to this ratio of ||o|| to ||y - o|| the offset may be taken out of a product.
 _FAR = 4.0

@@ -47,21 +47,26 @@ def test_one_in_a_tuple_is_one(key):
         np.testing.assert_array_equal(one, other)
 
 
-def test_products_and_sums_of_all_numbers_share_a_read():
-    """One product with the data for the distances of all numbers, and one for their sums."""
-    data = rows.prepare(jax.numpy.asarray(blobs(dim=640)))
-    states = lloyd.init_numbers(data, jax.random.key(0), numbers=(2, 3, 4), num_init=2)
-    seen = []
+def whole_reads(jaxpr, shape):
+    """Return how many products take all of the data, in a traced function and what it calls."""
+    num = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            num += any(operand.aval.shape == shape for operand in equation.invars)
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple) else (value,):
+                inner = getattr(part, "jaxpr", part)
+                num += whole_reads(inner, shape) if hasattr(inner, "eqns") else 0
+    return num
 
-    def watched(points):
-        seen.append(len(points))
-        return whole(data, points)
 
-    whole = rows.whole_products
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lloyd, "whole_products", lambda _, points: watched(points))
-        jax.eval_shape(lambda states: lloyd.step_numbers(data, states), states)
-    assert seen == [2 * (2 + 3 + 4)]
+@pytest.mark.parametrize("numbers", [(4,), (2, 3, 4)])
+def test_all_numbers_share_one_product_for_distances_and_one_for_sums(numbers):
+    points = jax.numpy.asarray(blobs(dim=640))
+    data = rows.prepare(points)
+    states = lloyd.init_numbers(data, jax.random.key(0), numbers=numbers, num_init=2)
+    traced = jax.make_jaxpr(lambda states: lloyd.step_numbers(data, states))(states)
+    assert whole_reads(traced.jaxpr, points.shape) == 2
 
 
 def test_features_that_are_streamed_are_clustered_number_by_number(key):

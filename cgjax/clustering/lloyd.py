@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.assignment import Assignment, assign_rows
+from cgjax.clustering.drift import count_marks, visit
 from cgjax.clustering.results import KMeansResult
 from cgjax.clustering.rows import (
     Rows,
@@ -145,9 +146,12 @@ def step_numbers(
         axis_name=axis_name,
     )
     members = [jnp.sum(one_hot(own, k), axis=0) for own, k in zip(labels, numbers, strict=True)]
-    all_counts, all_squares = all_sum((members, jnp.sum(rows.squares)), axis_name)
+    marks = [count_marks(state.drift) for state in states]
+    all_counts, all_marks, all_squares = all_sum((members, marks, jnp.sum(rows.squares)), axis_name)
 
-    def move(state: KMeansState, labels: Array, total: Array, counts: Array) -> KMeansState:
+    def move(
+        state: KMeansState, labels: Array, total: Array, counts: Array, marks: Array
+    ) -> KMeansState:
         counts = counts.reshape(total.shape[:2])
 
         def refill(moved: Array) -> Array:
@@ -160,15 +164,14 @@ def step_numbers(
             total / jnp.maximum(counts, 1.0)[:, :, None],
         )
         least = tol * rows.spread / total.shape[2]
-        return advance(
-            state, labels, total, counts, moved, all_squares=all_squares, least_shift=least
-        )
+        sizes = {"all_squares": all_squares, "least_shift": least}
+        return advance(state, labels, total, counts, moved, marks=marks, **sizes)
 
-    return tuple(map(move, states, labels, totals, all_counts))
+    return tuple(map(move, states, labels, totals, all_counts, all_marks))
 
 
-# Products and drift; the rest of a state would be copied by a branch.
-Known = tuple[Float[Array, "n r k"], Float[Array, "n r k"]]
+# Products, and which rows were visited; the rest of a state would be copied by a branch.
+Known = tuple[Float[Array, "n r k"], Bool[Array, "n r"]]
 
 
 def _look(rows: Rows, states: tuple[KMeansState, ...]) -> tuple[KMeansState, ...]:
@@ -189,18 +192,21 @@ def _look(rows: Rows, states: tuple[KMeansState, ...]) -> tuple[KMeansState, ...
         found = whole_products(rows, jnp.concatenate(points))
         parts = jnp.split(found, np.cumsum(widths)[:-1], axis=1)
         return tuple(
-            (part.reshape(product.shape), jnp.zeros_like(drift))
-            for part, (product, drift) in zip(parts, known, strict=True)
+            (part.reshape(product.shape), jnp.ones_like(is_visited))
+            for part, (product, is_visited) in zip(parts, known, strict=True)
         )
 
     def by_groups(known: tuple[Known, ...]) -> tuple[Known, ...]:
         return tuple(_pick(rows, *one) for one in zip(states, opens, known, strict=True))
 
-    known = tuple((state.products, state.drift) for state in states)
+    known = tuple(
+        (state.products, jnp.zeros_like(is_open))
+        for state, is_open in zip(states, opens, strict=True)
+    )
     known = jax.lax.cond(is_whole & ~rows.is_far, whole, by_groups, known)
     return tuple(
-        state._replace(products=product, drift=drift)
-        for state, (product, drift) in zip(states, known, strict=True)
+        state._replace(products=product, drift=visit(state.drift, is_visited))
+        for state, (product, is_visited) in zip(states, known, strict=True)
     )
 
 
@@ -221,17 +227,16 @@ def _pick(rows: Rows, state: KMeansState, is_open: Bool[Array, "n r"], known: Kn
     def look_at(group: Array, known: Known) -> Known:
         begin = begins[group]
         is_wanted = _wanted(is_open, begin, size)
-        product, drift = (part(values, begin, size, 1) for values in known)
+        product, is_visited = (part(values, begin, size, 1) for values in known)
         found = some_products(
             rows,
             part(state.centroids, begin, size).reshape(-1, dim),
             is_wanted=is_wanted,
             known=product.reshape(product.shape[0], -1),
         )
-        drift = jnp.where(is_wanted[:, None, None], 0.0, drift)
         return (
             put(known[0], found.reshape(product.shape), begin, 1),
-            put(known[1], drift, begin, 1),
+            put(known[1], is_visited | is_wanted[:, None], begin, 1),
         )
 
     return jax.lax.fori_loop(0, len(begins), look_at, known)

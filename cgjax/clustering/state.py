@@ -8,9 +8,10 @@ only if for another centroid c
 
     rho_c - rho_a <= 2 rest(y) drift_c(y)
 
-with rho_c = ||mu_c||^2 - 2 <y, mu_c> as followed, and drift_c(y) the sum of rest(d_a - d_c) over
-the movements d since the visit (in the spirit of [Elkan 2003], but the norms are kept exact and
-only differences of movements count, which makes the bound tighter). Only such rows are read.
+with rho_c = ||mu_c||^2 - 2 <y, mu_c> as followed, and drift_c(y) at least rest(m_a - m_c) of the
+movement m since the visit, see `cgjax.clustering.drift` (in the spirit of [Elkan 2003], but the
+norms are kept exact and only differences of movements count, which makes the bound tighter). Only
+such rows are read.
 
 Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restarts, k clusters.
 """
@@ -22,7 +23,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from cgjax.clustering import drift as drifts
 from cgjax.clustering import subspace as sub
+from cgjax.clustering.drift import Drift
 from cgjax.clustering.subspace import Subspace
 from cgjax.parallel import varying_like
 
@@ -35,7 +38,7 @@ class KMeansState(NamedTuple):
         labels: (n, r) int32, nearest centroid at the last step; -1 before it and for padding.
         sums: (r, k, f) float32, sums of the members.
         products: (n, r, k) float32, -2 <y, mu> as followed since the row was last visited.
-        drift: (n, r, k) float32, as above; inf before the first visit.
+        drift: how far the centroids may have drifted from there.
         subspace: in which products are followed.
         inertias: (r,) float32, objective of the labels with the new centroids; never rises.
         is_done: (r,) bool, converged; such a restart no longer changes.
@@ -46,7 +49,7 @@ class KMeansState(NamedTuple):
     labels: Int[Array, "n r"]
     sums: Float[Array, "r k f"]
     products: Float[Array, "n r k"]
-    drift: Float[Array, "n r k"]
+    drift: Drift
     subspace: Subspace
     inertias: Float[Array, " r"]
     is_done: Bool[Array, " r"]
@@ -79,7 +82,7 @@ def start(
         labels=per_row((num_init,), -1, jnp.int32),
         sums=jnp.zeros_like(centroids),
         products=per_row((num_init, num_clusters), 0.0) if products is None else products,
-        drift=per_row((num_init, num_clusters), jnp.inf if products is None else 0.0),
+        drift=drifts.start(centroids, squares, subspace, jnp.inf if products is None else 0.0),
         subspace=subspace,
         inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
         is_done=jnp.zeros((num_init,), bool),
@@ -122,18 +125,19 @@ def may_change(
 ) -> Bool[Array, "n r"]:
     """Return for which rows the nearest centroid cannot be told without reading them."""
     relative = relative_distances(state)
-    left = sub.rest_of_rows(state.subspace, squares)[:, None, None]
+    num_clusters = relative.shape[2]
     # What float32 rounding of the products and norms may hide.
     longest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(state.centroids), axis=2), axis=1))
     rounding = 2e-6 * jnp.sqrt(squares)[:, None] * longest[None, :]
-    nearest, _ = nearest_and_gap(relative)
-    ids = jnp.arange(relative.shape[2], dtype=jnp.int32)[None, None, :]
-    is_nearest = ids == nearest[:, :, None]
-    own = jnp.min(jnp.where(is_nearest, relative, jnp.inf), axis=2)
-    others = jnp.where(is_nearest, jnp.inf, relative - 2.0 * left * state.drift)
+    ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
+    labels = state.labels[:, :, None]
+    # Before the first step the nearest is as good as a label.
+    own = _minimum(jnp.where((ids == labels) | (labels < 0), relative, jnp.inf))
+    left = sub.rest_of_rows(state.subspace, squares)[:, None, None]
+    lower = relative - 2.0 * left * drifts.of_rows(state.drift, state.labels)
     # Written so that what was never read, and NaN, is open.
-    is_open = ~(jnp.min(others, axis=2) > own + rounding)
-    is_open |= (nearest != state.labels) & (state.labels >= 0)
+    is_farther = lower > (own + rounding)[:, :, None]
+    is_open = jnp.sum(is_farther, axis=2, dtype=jnp.int32) < num_clusters - 1
     return is_open & ~state.is_done[None, :] & (weights[:, None] > 0.0)
 
 
@@ -186,6 +190,7 @@ def advance(
     counts: Float[Array, "r k"],
     moved: Float[Array, "r k f"],
     *,
+    marks: Float[Array, " h"],
     all_squares: Float[Array, ""],
     least_shift: Float[Array, ""],
 ) -> KMeansState:
@@ -197,22 +202,22 @@ def advance(
         total: (r, k, f), its sums.
         counts: (r, k), its numbers of members.
         moved: (r, k, f), the new centroids: the means, or a row for an empty cluster.
+        marks: (h,), how many rows of all shards go by each mark of the drift.
         all_squares: sum of the squared norms of all rows.
         least_shift: a restart whose squared movement is not above this is done.
     """
     means = total / jnp.maximum(counts, 1.0)[:, :, None]
     inertias = all_squares - jnp.sum(counts * jnp.sum(jnp.square(means), axis=2), axis=1)
     movement = jnp.where(state.is_done[:, None, None], 0.0, moved - state.centroids)
-    change, left = sub.follow(state.subspace, movement)
-    restarts = jnp.arange(labels.shape[1])[None, :]
+    drift, change = drifts.advance(state.drift, state.subspace, movement, labels, marks)
     # Written so that NaN counts as done: such data are reported by the caller.
     is_moving = jnp.sum(jnp.square(movement), axis=(1, 2)) > least_shift
     return state._replace(
         centroids=jnp.where(state.is_done[:, None, None], state.centroids, moved),
         labels=labels,
         sums=total,
-        products=state.products + change.reshape(state.products.shape),
-        drift=state.drift + left[restarts, labels],
+        products=state.products + change,
+        drift=drift,
         inertias=jnp.where(state.is_done, state.inertias, jnp.maximum(inertias, 0.0)),
         is_done=state.is_done | ~is_moving,
         num_iter=state.num_iter + (~state.is_done).astype(jnp.int32),

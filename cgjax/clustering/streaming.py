@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering import gram
 from cgjax.clustering.assignment import Assignment, assign_rows
+from cgjax.clustering.drift import count_marks, visit
 from cgjax.clustering.results import KMeansResult, canonical_order, in_canonical_order
 from cgjax.clustering.seeding import (
     choose,
@@ -236,10 +237,11 @@ def _visit_block(
         return sums + change.reshape(sums.shape)
 
     sums = jax.lax.cond(jnp.any(after != before), move, lambda sums: sums, state.sums)
+    is_visited = jnp.zeros(state.labels.shape, bool).at[index].set(True, mode="drop")
     return (
         state._replace(
             products=state.products.at[index].set(found, mode="drop"),
-            drift=state.drift.at[index].set(0.0, mode="drop"),
+            drift=visit(state.drift, is_visited),
             sums=sums,
         ),
         squares.at[index].set(own_squares, mode="drop"),
@@ -284,6 +286,7 @@ def _advance(
         state.sums,
         counts,
         moved,
+        marks=count_marks(state.drift),
         all_squares=jnp.sum(squares),
         least_shift=tol * spread / dim,
     )

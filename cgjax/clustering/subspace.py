@@ -83,34 +83,44 @@ def rest_of_rows(subspace: Subspace, squares: Float[Array, " n"]) -> Float[Array
     return jnp.sqrt(_at_least(squares - subspace.explained, squares))
 
 
-def follow(
-    subspace: Subspace, movement: Float[Array, "r k f"]
-) -> tuple[Float[Array, "n rk"], Float[Array, "r k k"]]:
-    """Return by how much the products -2 <y, mu> change in the subspace, and rest(d_a - d_c).
+def along(subspace: Subspace, points: Float[Array, "r k f"]) -> Float[Array, "r k q"]:
+    """Return Qx of points x."""
+    inner = jnp.einsum("rkf,qf->rkq", points, subspace.points, precision=HIGHEST)
+    return jnp.einsum("rkp,qp->rkq", inner, subspace.transform, precision=HIGHEST)
+
+
+def change(subspace: Subspace, along: Float[Array, "r k q"]) -> Float[Array, "n r k"]:
+    """Return -2 <Qy, Qd> for all rows y, where Qd is given."""
+    return jnp.einsum("nq,rkq->nrk", subspace.coordinates, -2.0 * along, precision=HIGHEST)
+
+
+def rest_of_pairs(
+    movement: Float[Array, "*i k f"], along: Float[Array, "*i k q"], path: Float[Array, "*i k k"]
+) -> Float[Array, "*i k k"]:
+    """Return rest(m_a - m_c) of movements m made in several steps d.
 
     Args:
-        subspace: the directions.
-        movement: (r, k, f), d of each centroid.
+        movement: (..., k, f), m of each centroid.
+        along: (..., k, q), Qm.
+        path: (..., k, k), sum of ||d_a - d_c|| over the steps: each has been rounded by itself.
     """
-    num_init, num_clusters, dim = movement.shape
-    flat = movement.reshape(-1, dim)
-    along = jnp.matmul(flat, subspace.points.T, precision=HIGHEST)
-    along = jnp.matmul(along, subspace.transform.T, precision=HIGHEST)
-    change = jnp.matmul(subspace.coordinates, -2.0 * along.T, precision=HIGHEST)
-    inner = _inner(movement)
-    left = inner - _inner(along.reshape(num_init, num_clusters, -1))
-    sizes = _pairs(jnp.zeros_like(inner), inner)
-    return change, jnp.sqrt(_at_least(_pairs(left, left), sizes))
+    left = _pairs(_inner(movement) - _inner(along))
+    return jnp.sqrt(_at_least(left, jnp.square(path)))
 
 
-def _inner(points: Float[Array, "r k f"]) -> Float[Array, "r k k"]:
-    return jnp.einsum("raf,rcf->rac", points, points, precision=HIGHEST)
+def pairs(points: Float[Array, "*i k f"]) -> Float[Array, "*i k k"]:
+    """Return ||x_a - x_c||^2 of points x."""
+    return jnp.maximum(_pairs(_inner(points)), 0.0)
 
 
-def _pairs(inner: Float[Array, "r k k"], own: Float[Array, "r k k"]) -> Float[Array, "r k k"]:
-    """Return G_aa + G_cc - 2 G_ac, the first two from another matrix."""
-    squares = jnp.diagonal(own, axis1=1, axis2=2)
-    return squares[:, :, None] + squares[:, None, :] - 2.0 * inner
+def _inner(points: Float[Array, "*i k f"]) -> Float[Array, "*i k k"]:
+    return jnp.einsum("...af,...cf->...ac", points, points, precision=HIGHEST)
+
+
+def _pairs(inner: Float[Array, "*i k k"]) -> Float[Array, "*i k k"]:
+    """Return G_aa + G_cc - 2 G_ac."""
+    squares = jnp.diagonal(inner, axis1=-2, axis2=-1)
+    return squares[..., :, None] + squares[..., None, :] - 2.0 * inner
 
 
 def _at_least(left: Float[Array, "*i"], squares: Float[Array, "*i"]) -> Float[Array, "*i"]:

@@ -20,6 +20,11 @@ def low_rank(seed: int = 0, rank: int = 8, noise: float = 0.3) -> np.ndarray:
     return (rows - rows.mean(0)).astype(np.float32)
 
 
+def exact_products(rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return <y, x> of all rows and points (r, k, f), in float64."""
+    return np.einsum("nf,rkf->nrk", rows.astype(np.float64), points.astype(np.float64))
+
+
 POINTS = {
     "rows": lambda rows: rows[:20],
     "one row many times": lambda rows: np.repeat(rows[:1], 20, axis=0),
@@ -37,13 +42,13 @@ def test_what_is_left_of_a_product_is_within_the_bound(name, scale):
     points = POINTS[name](rows)
     found = subspace.span(jnp.asarray(points), jnp.asarray(-2.0 * rows @ points.T))
     movement = (rows[:12] - rows[12:24]).reshape(3, 4, DIM)
-    change, left = subspace.follow(found, jnp.asarray(movement))
-    squares = jnp.sum(jnp.square(rows), axis=1)
-    rest = np.asarray(subspace.rest_of_rows(found, squares), np.float64)
+    along = subspace.along(found, jnp.asarray(movement))
+    change = np.asarray(subspace.change(found, along), np.float64)
+    path = jnp.sqrt(subspace.pairs(jnp.asarray(movement)))
+    left = subspace.rest_of_pairs(jnp.asarray(movement), along, path)
+    rest = np.asarray(subspace.rest_of_rows(found, np.sum(np.square(rows), axis=1)), np.float64)
 
-    change = np.asarray(change, np.float64).reshape(NUM, 3, 4)
-    exact = -2.0 * np.einsum("nf,rkf->nrk", rows.astype(np.float64), movement.astype(np.float64))
-    error = exact - change
+    error = -2.0 * exact_products(rows, movement) - change
     pairs = np.abs(error[:, :, :, None] - error[:, :, None, :])
     assert (pairs <= 2.0 * rest[:, None, None, None] * np.asarray(left)[None]).all()
 
@@ -74,7 +79,7 @@ def test_rows_that_are_not_read_have_the_label_they_would_get(method, num_cluste
             shares.append(is_open[:, is_running].mean())
         relative = rows.astype(np.float64) - np.asarray(data.offset, np.float64)
         centroids = np.asarray(state.centroids, np.float64)
-        exact = np.sum(centroids**2, axis=2) - 2.0 * np.einsum("nf,rkf->nrk", relative, centroids)
+        exact = np.sum(centroids**2, axis=2) - 2.0 * exact_products(relative, centroids)
         expected = np.argmin(exact, axis=2)
         known = np.asarray(nearest_labels(state, data.weights))
         is_kept = ~is_open & ~np.asarray(state.is_done)[None, :]

@@ -66,9 +66,7 @@ def test_steps_in_many_directions_drift_less_than_the_sum_of_them():
     state = drifts.start(jnp.zeros(steps.shape[1:]), squares, none, 0.0)
     marks = jnp.array([2.0, 1.0, 0.0])  # the rows go by the first: others are set anew
     for step in steps:
-        state, _ = drifts.advance(
-            state, none, jnp.asarray(step), labels, jnp.array([2.0, 1.0, 0.0])
-        )
+        state, _ = drifts.advance(state, none, jnp.asarray(step), labels, marks)
     total = np.linalg.norm(steps - steps[:, :, :1], axis=3).sum(0)
     share = np.asarray(drifts.of_rows(state, labels))[0, :, 1:] / total[:, 1:]
     np.testing.assert_allclose(share, 12**-0.5, rtol=0.1)

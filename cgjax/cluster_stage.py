@@ -22,7 +22,7 @@ from cgjax.clustering.streaming import extend
 from cgjax.errors import UserError
 from cgjax.files import write_atomically, write_json
 from cgjax.metrics import Progress
-from cgjax.parallel import gather_rows, join_rows, own_rows
+from cgjax.parallel import gather_rows, join_rows, own_rows, process_mesh
 from cgjax.processes import Processes, by_the_first
 from cgjax.randomness import named_key
 from cgjax.run import Run
@@ -77,13 +77,13 @@ class ClusterStage:
         with self.stages.run("encode", fingerprint):
             latents = self._draw_latents(config["latents"]["num"])
             fitted = latents[: settings["max_samples"]]
-            features, shape = self._encode(self._own(fitted))
+            own, are_own = self._own(fitted)
+            features, shape = self._encode(own)
         streamed = features if isinstance(features, encoding.FeatureStream) else None
         with self.stages.run("cluster", fingerprint) as result, streamed or nullcontext():
-            mesh, weights, data = None, None, cast(Any, features)
-            if isinstance(features, np.ndarray) and settings["backend"] == "jax":
-                mesh = self.mesh
-            if self.processes.num > 1 and mesh is not None:
+            mesh = self.mesh if settings["backend"] == "jax" else None
+            data, weights = cast(Any, features), cast(Any, are_own)
+            if self.processes.num > 1 and mesh is not None and not streamed:
                 data, weights = join_rows(data, len(fitted), mesh)
             found = kmeans(
                 # One device: no copy on a CPU, see all_features. Several: each its own rows.
@@ -109,8 +109,14 @@ class ClusterStage:
                     len(fitted),
                     len(latents) - len(fitted),
                 )
-                rest = encoding.FeatureStream(run.bound, latents[len(fitted) :])
-                found = extend(found, rest, on_block=self._report_block())
+                own, are_own = self._own(latents[len(fitted) :])
+                found = extend(
+                    found,
+                    encoding.FeatureStream(run.bound, own),
+                    weights=are_own,
+                    mesh=process_mesh(self.mesh),
+                    on_block=self._report_block(),
+                )
             labels = np.asarray(found.labels)
             counts = np.bincount(labels, minlength=settings["num_clusters"])
             made = clusters.Clusters(
@@ -140,12 +146,16 @@ class ClusterStage:
                 ", ".join(f"{s:.3f}" for s in made.shares),
             )
 
-    def _own(self, latents: np.ndarray) -> np.ndarray:
-        """Return this process's part of the latents, filled up: every process has as many."""
+    def _own(self, latents: np.ndarray) -> tuple[np.ndarray, jax.Array | None]:
+        """Return this process's part of the latents, filled up: every process has as many.
+
+        Also 1 for those that count and 0 for what fills up; None where there is one process.
+        """
         if self.processes.num == 1 or self.mesh is None:
-            return latents
-        own = own_rows(len(latents), self.mesh)
-        return latents[np.minimum(own, len(latents) - 1)]
+            return latents, None
+        own = np.asarray(own_rows(len(latents), self.mesh))
+        is_real = own < len(latents)
+        return latents[np.where(is_real, own, -1)], jnp.asarray(is_real, jnp.float32)
 
     @by_the_first
     def _keep(self, made: clusters.Clusters, first: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -167,12 +177,13 @@ class ClusterStage:
     ) -> np.ndarray:
         """Return the features that the picture of principal components shows, the first rows."""
         most = max(3, min(PCA_ROWS, PCA_MB * 2**20 // (4 * made.centroids.shape[1])))
+        if self.processes.num > 1:
+            # The first process shows them, and some of them may be another's.
+            num = most if self.processes.is_first else 1
+            return self.run.bound.all_features(made.latents[:num])
         if isinstance(features, encoding.FeatureStream):
             return features.first(min(most, features.num_rows))
-        if self.processes.num == 1:
-            return features[:most]
-        # The first process shows them, and some of them may be another's.
-        return self.run.bound.all_features(made.latents[: most if self.processes.is_first else 1])
+        return features[:most]
 
     def _draw_latents(self, num: int) -> np.ndarray:
         key, batch = named_key(self.run.root_key, "latents"), 4096
@@ -201,17 +212,11 @@ class ClusterStage:
                 f"backend={settings['backend']} holds them in memory; raise "
                 "--config.cluster.memory_mb or use --config.cluster.backend=jax"
             )
-        if self.processes.num > 1:
-            raise UserError(
-                f"the features of {len(latents)} latents take {size_mb:.0f} MB in each of "
-                f"{self.processes.num} processes, which hold them in memory; raise "
-                "--config.cluster.memory_mb, start more processes, or cluster fewer of the latents "
-                "with --config.cluster.max_samples"
-            )
         stream = encoding.FeatureStream(bound, latents)
         # k-means++, the first iteration and the assignment read every row.
         reads = settings["num_clusters"] + 2
-        speed = stream.choose_storage(self.run.folder.root, num_reads=reads)
+        num = self.processes.num
+        speed = stream.choose_storage(self.run.folder.root, num_reads=reads, num_files=num)
         logging.info(
             "encode: %.0f MB of features do not fit into --config.cluster.memory_mb=%d: %s (%s)",
             size_mb,

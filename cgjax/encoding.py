@@ -116,18 +116,19 @@ class FeatureStream:
         self._is_fast = False  # the disk, beside the forward passes
         self._buffer: np.ndarray | None = None
 
-    def choose_storage(self, folder: Path, *, num_reads: int) -> Speed | None:
+    def choose_storage(self, folder: Path, *, num_reads: int, num_files: int = 1) -> Speed | None:
         """Keep the features on disk if there is room for them and it is measured to be faster.
 
         Args:
             folder: where the file would lie.
             num_reads: how often each row will be asked for at least.
+            num_files: how many such files, of as many processes, the disk must have room for.
 
         Returns:
             What was measured; None without room on the disk.
         """
         free_mb = shutil.disk_usage(folder).free / 2**20
-        if free_mb < 4 * self.num_rows * self.dim / 2**20 + SPARE_MB:
+        if free_mb < num_files * 4 * self.num_rows * self.dim / 2**20 + SPARE_MB:
             return None
         first, second = np.arange(self.block), np.arange(self.block, 2 * self.block)
         second = second[second < self.num_rows] if self.num_rows > self.block else first

@@ -4,9 +4,12 @@ Everything runs on JAX's own runtime. A mesh here always has automatic axes: `ja
 defaults to explicit ones, with which an array that is not yet sharded cannot enter `shard_map`.
 """
 
-from typing import TypeVar
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
@@ -67,6 +70,65 @@ def local_mesh(mesh: Mesh | None) -> Mesh | None:
     return jax.make_mesh((len(own),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=own)
 
 
+def process_mesh(mesh: Mesh | None) -> Mesh | None:
+    """Return a mesh of one device of each process of another mesh, or None for one process."""
+    if mesh is None or not mesh.is_multi_process:
+        return None
+    first: dict[int, jax.Device] = {}
+    for device in mesh.devices.flat:
+        first.setdefault(device.process_index, device)
+    shape, types = (len(first),), (AxisType.Auto,)
+    return jax.make_mesh(shape, (DATA_AXIS,), axis_types=types, devices=list(first.values()))
+
+
+def own_device(mesh: Mesh) -> jax.Device:
+    """Return this process's device of a `process_mesh`."""
+    index = jax.process_index()
+    device: jax.Device = next(d for d in mesh.devices.flat if d.process_index == index)
+    return device
+
+
+@functools.cache
+def over_processes(
+    function: Callable[..., Any], mesh: Mesh | None, **static: Any
+) -> Callable[..., Any]:
+    """Return a function of this process's own arrays that may sum over all processes, jitted.
+
+    Each process calls it with its own arrays, of the same shapes everywhere, and gets its own
+    result: it is one shard of a mesh on which there is no other.
+
+    Args:
+        function: takes trees of arrays, and `axis_name`, the axis to sum over, None for one
+            process.
+        mesh: from `process_mesh`.
+        static: further arguments, the same at every call.
+    """
+    if mesh is None:
+        return jax.jit(functools.partial(function, axis_name=None, **static))
+    sharding, device = NamedSharding(mesh, P(DATA_AXIS)), own_device(mesh)
+
+    # What varies over the mesh and what does not would have to be said of every argument.
+    @jax.jit
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=P(DATA_AXIS), out_specs=P(DATA_AXIS), check_vma=False
+    )
+    def run(given: Any) -> Any:
+        args, kwargs = jax.tree.map(lambda x: x[0], given)
+        result = function(*args, **kwargs, **static, axis_name=DATA_AXIS)
+        return jax.tree.map(lambda x: x[None], result)
+
+    def join(own: Any) -> Array:
+        piece = jax.device_put(jnp.asarray(own)[None], device)
+        shape = (mesh.size, *piece.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, [piece])
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = run(jax.tree.map(join, (args, kwargs)))
+        return jax.tree.map(lambda x: x.addressable_data(0)[0], result)
+
+    return call
+
+
 def all_sum(value: Tree, axis_name: str | None) -> Tree:
     """Sum over the shards of an axis; the value itself when there is no axis.
 
@@ -85,6 +147,25 @@ def all_sum(value: Tree, axis_name: str | None) -> Tree:
 def all_min(value: Array, axis_name: str | None) -> Array:
     """Take the minimum over the shards of an axis; the value itself when there is no axis."""
     return value if axis_name is None else jax.lax.pmin(value, axis_name)
+
+
+def all_max(value: Array, axis_name: str | None) -> Array:
+    """Take the maximum over the shards of an axis; the value itself when there is no axis."""
+    return value if axis_name is None else jax.lax.pmax(value, axis_name)
+
+
+def from_shards(picked: Array, is_here: Array, axis_name: str | None) -> Array:
+    """Return what was picked, each entry from the one shard that has it.
+
+    Args:
+        picked: (*i, ...), of the entries that are not here anything.
+        is_here: (*i) bool.
+        axis_name: the axis, if any.
+    """
+    if axis_name is None:
+        return picked
+    mask = is_here.reshape(is_here.shape + (1,) * (picked.ndim - is_here.ndim))
+    return all_sum(jnp.where(mask, picked, 0.0), axis_name)
 
 
 def axis_position(axis_name: str) -> Array:

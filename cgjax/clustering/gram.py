@@ -28,7 +28,7 @@ from cgjax.clustering.assignment import Assignment
 from cgjax.clustering.lloyd import init, iterate
 from cgjax.clustering.results import KMeansResult, in_canonical_order
 from cgjax.clustering.rows import prepare, products
-from cgjax.clustering.sources import ColumnSource, OnProgress, Reader, check_finite
+from cgjax.clustering.sources import ColumnSource, OnProgress, Reader
 from cgjax.clustering.state import one_hot
 from cgjax.kernels.distance import HIGHEST
 from cgjax.memory import empty_aligned
@@ -327,8 +327,7 @@ def fit(
         found = inner_products(source, middle, partial(reader.report, "inner products"))
     total = np.trace(found)
     is_small = total < np.finfo(np.float32).max
-    every = np.arange(num_rows, dtype=np.int32)
-    check_finite(reader, every, np.where(is_small, total, np.nan))
+    reader.check_finite(reader.every, np.where(is_small, total, np.nan))
     best = solve(embed(found))
     del found
     centroids, assigned = assign_to_means(
@@ -344,4 +343,4 @@ def fit(
         counts=jnp.zeros((len(centroids),), jnp.int32),
         inertias=best.inertias,
     )
-    return in_canonical_order(result, np.asarray(assigned.labels))
+    return in_canonical_order(result, assigned.labels)

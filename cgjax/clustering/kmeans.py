@@ -23,7 +23,14 @@ from cgjax.clustering.sharded import fit_sharded
 from cgjax.clustering.sources import OnBlock, RowSource
 from cgjax.clustering.streaming import fit_streamed
 from cgjax.errors import UserError
-from cgjax.parallel import DATA_AXIS, is_split, shard_rows
+from cgjax.parallel import (
+    DATA_AXIS,
+    all_sum,
+    is_split,
+    over_processes,
+    process_mesh,
+    shard_rows,
+)
 
 BACKENDS = ("jax", "faiss")
 
@@ -92,7 +99,8 @@ def kmeans(
     Over a mesh every device reads its own rows and one sum a iteration goes over the devices; the
     labels are those of one device. A mesh of several processes takes features whose rows are split
     over it (`jax.make_array_from_process_local_data`; fill up with rows of weight 0 what does not
-    divide), and labels and margins come back split the same way:
+    divide), or in each process a source of its own rows (as many in all of them). Labels and
+    margins come back split the same way:
     `jax.experimental.multihost_utils.process_allgather(result.labels, tiled=True)` gathers them.
 
     Args:
@@ -110,7 +118,7 @@ def kmeans(
         mesh: devices to split the rows over (`cgjax.parallel.data_mesh()`); default: the one that
             holds the features. Any n will do: what does not divide is padded.
         weights: (n,) 1 for rows that count and 0 for padding, which gets some label; default: all
-            rows count.
+            rows count. With a source, of its rows.
         on_block: of a source only: called after every block with what is being done, rows done and
             rows of this reading; may raise to stop.
 
@@ -137,14 +145,14 @@ def kmeans(
     check_options(num_init=num_init, max_iter=max_iter, tol=tol, backend=backend)
     options: dict[str, Any] = {"num_init": num_init, "max_iter": max_iter, "tol": tol}
     if isinstance(features, RowSource):
-        if backend == "faiss" or mesh is not None or weights is not None:
+        if backend == "faiss":
             raise UserError(
-                "features that are streamed take neither backend=faiss nor mesh nor weights; use "
-                "backend=jax on one device, or hold them in memory (--config.cluster.memory_mb)"
+                "features that are streamed do not go to backend=faiss; use backend=jax, or hold "
+                "them in memory (--config.cluster.memory_mb)"
             )
+        options |= {"init": init, "mesh": process_mesh(mesh), "weights": weights}
         results = tuple(
-            _kmeans_streamed(features, k, key, init=init, on_block=on_block, **options)
-            for k in numbers
+            _kmeans_streamed(features, k, key, on_block=on_block, **options) for k in numbers
         )
     elif backend == "faiss":
         if mesh is not None or weights is not None:
@@ -163,10 +171,13 @@ def _kmeans_streamed(
     key: PRNGKeyArray,
     *,
     init: str | ArrayLike,
-    on_block: OnBlock | None,
+    mesh: Mesh | None,
+    weights: ArrayLike | None,
     **options: Any,
 ) -> KMeansResult:
-    check_counts(source.num_rows, num_clusters)
+    counted = check_weights(weights, source.num_rows)
+    num_rows = over_processes(all_sum, mesh)(jnp.sum(counted))
+    check_counts(int(num_rows), num_clusters)
     method, starts = check_init(init, num_clusters, source.dim)
     return fit_streamed(
         source,
@@ -174,7 +185,8 @@ def _kmeans_streamed(
         num_clusters=num_clusters,
         method=method,
         centroids=starts,
-        on_block=on_block,
+        weights=counted,
+        mesh=mesh,
         **options,
     )
 
@@ -273,13 +285,21 @@ def check_features(
             f"features have shape {np.shape(features)}: expected (n, f) or (n, h, w, c), "
             "one row for each latent"
         )
-    shape = np.shape(features)
-    if weights is not None and np.shape(weights) != shape[:1]:
-        raise UserError(f"weights have shape {np.shape(weights)}: expected ({shape[0]},)")
-    num_rows = shape[0] if weights is None else int(jnp.sum(jnp.asarray(weights)))
-    check_counts(num_rows, num_clusters)
+    num = np.shape(features)[0]
+    check_counts(
+        num if weights is None else int(jnp.sum(check_weights(weights, num))), num_clusters
+    )
     module = jnp if isinstance(features, jax.Array) else np
-    return module.reshape(module.asarray(features, np.float32), (shape[0], -1))
+    return module.reshape(module.asarray(features, np.float32), (num, -1))
+
+
+def check_weights(weights: ArrayLike | None, num_rows: int) -> Array:
+    """Return the weights as (n,) float32, ones by default, or raise `UserError`."""
+    if weights is None:
+        return jnp.ones((num_rows,), jnp.float32)
+    if np.shape(weights) != (num_rows,):
+        raise UserError(f"weights have shape {np.shape(weights)}: expected ({num_rows},)")
+    return jnp.asarray(weights, jnp.float32)
 
 
 def check_counts(num_rows: int, num_clusters: int) -> None:

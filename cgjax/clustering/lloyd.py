@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.assignment import Assignment, assign_rows
 from cgjax.clustering.drift import count_marks, visit
-from cgjax.clustering.results import KMeansResult
+from cgjax.clustering.results import KMeansResult, canonical_order, count_members
 from cgjax.clustering.rows import (
     Rows,
     centred,
@@ -49,7 +49,7 @@ from cgjax.clustering.state import (
     start,
 )
 from cgjax.clustering.subspace import most_points, span
-from cgjax.parallel import all_min, all_sum, axis_position
+from cgjax.parallel import all_sum, from_shards
 
 # Centroids whose rows are picked out together. Measured on a CPU: beside its products picking out a
 # row takes as long as so many products, and reading it in its place as so many.
@@ -155,7 +155,9 @@ def step_numbers(
         counts = counts.reshape(total.shape[:2])
 
         def refill(moved: Array) -> Array:
-            return fill_empty(moved, counts, _fetch_farthest(rows, state, axis_name))
+            row, is_here = farthest(state, rows.squares, rows.weights, axis_name=axis_name)
+            far = from_shards(centred(rows, row), is_here, axis_name)
+            return fill_empty(moved, counts, far)
 
         moved = jax.lax.cond(
             jnp.any((counts == 0.0) & ~state.is_done[:, None]),
@@ -254,20 +256,6 @@ def _groups(state: KMeansState) -> tuple[int, Int[Array, " g"]]:
     # Of the last group some restarts belong to the one before it too.
     begins = jnp.arange(0, num_init, size, dtype=jnp.int32)
     return size, jnp.minimum(begins, num_init - size)
-
-
-def _fetch_farthest(rows: Rows, state: KMeansState, axis_name: str | None) -> Float[Array, "r m f"]:
-    """Return the farthest rows of each restart, from whichever shards hold them."""
-    distance, index = farthest(state, rows.squares, rows.weights)
-    far = centred(rows, index)
-    if axis_name is None:
-        return far
-    distance = jax.lax.all_gather(distance, axis_name, axis=1, tiled=True)
-    far = jax.lax.all_gather(far, axis_name, axis=1, tiled=True)
-    _, index = jax.lax.top_k(distance, min(state.centroids.shape[1], distance.shape[1]))
-    far = jnp.take_along_axis(far, index[:, :, None], axis=1)
-    # The same in every shard; the sum over one of them tells shard_map so.
-    return all_sum(jnp.where(axis_position(axis_name) == 0, far, 0.0), axis_name)
 
 
 def fit(
@@ -373,9 +361,11 @@ def finish(rows: Rows, state: KMeansState, *, axis_name: str | None = None) -> K
     num_clusters = centroids.shape[0]
     identity = jnp.arange(num_clusters, dtype=jnp.int32)
 
+    def count(labels: Array) -> tuple[Array, Array]:
+        return count_members(labels, rows.weights, num_clusters=num_clusters, axis_name=axis_name)
+
     def order_of(labels: Array) -> Array:
-        counts, first = _members(labels, rows.weights, num_clusters, axis_name)
-        return jnp.lexsort((first, -counts)).astype(jnp.int32)
+        return canonical_order(*count(labels))
 
     def is_unordered(attempt: tuple[Array, Array, Array, Assignment]) -> Array:
         order, count = attempt[1:3]
@@ -394,7 +384,7 @@ def finish(rows: Rows, state: KMeansState, *, axis_name: str | None = None) -> K
     nothing = Assignment(zeros.astype(jnp.int32), zeros, zeros)
     attempt = (centroids, order_of(state.labels[:, best]), jnp.int32(0), nothing)
     centroids, _, _, assigned = jax.lax.while_loop(is_unordered, assign_again, attempt)
-    counts, _ = _members(assigned.labels, rows.weights, num_clusters, axis_name)
+    counts, _ = count(assigned.labels)
     return KMeansResult(
         centroids=centroids,
         labels=assigned.labels,
@@ -405,19 +395,3 @@ def finish(rows: Rows, state: KMeansState, *, axis_name: str | None = None) -> K
         counts=counts,
         inertias=state.inertias,
     )
-
-
-def _members(
-    labels: Int[Array, " n"], weights: Float[Array, " n"], num_clusters: int, axis_name: str | None
-) -> tuple[Int[Array, " k"], Int[Array, " k"]]:
-    """Return how many rows each cluster has, and the first of them (in the global order)."""
-    num_rows = labels.shape[0]
-    begin = jnp.int32(0) if axis_name is None else axis_position(axis_name) * num_rows
-    index = begin + jnp.arange(num_rows, dtype=jnp.int32)
-    is_member = (labels[:, None] == jnp.arange(num_clusters, dtype=jnp.int32)[None, :]) & (
-        weights[:, None] > 0.0
-    )
-    never = jnp.iinfo(jnp.int32).max
-    first = jnp.min(jnp.where(is_member, index[:, None], never), axis=0)
-    counts = jnp.sum(is_member, axis=0, dtype=jnp.int32)
-    return all_sum(counts, axis_name), all_min(first, axis_name)

@@ -6,8 +6,10 @@ Symbols: n rows, f features, k clusters, r restarts.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
+
+from cgjax.parallel import all_min, all_sum, axis_position, over_processes
 
 
 class KMeansResult(NamedTuple):
@@ -34,20 +36,59 @@ class KMeansResult(NamedTuple):
     inertias: Float[Array, " r"]
 
 
-def in_canonical_order(result: KMeansResult, labels: Int[np.ndarray, " n"]) -> KMeansResult:
-    """Return a result with these labels, counted, its clusters named by descending share."""
-    order = canonical_order(labels, len(result.centroids))
-    labels = np.argsort(order).astype(np.int32)[labels]
+def count_members(
+    labels: Int[Array, " n"],
+    weights: Float[Array, " n"],
+    *,
+    num_clusters: int,
+    axis_name: str | None = None,
+) -> tuple[Int[Array, " k"], Int[Array, " k"]]:
+    """Return how many rows each cluster has, and the first of them, over all shards.
+
+    Args:
+        labels: (n,), this shard's.
+        weights: (n,) 1 for rows that count and 0 for padding.
+        num_clusters: k.
+        axis_name: mesh axis over which the rows are split, if any.
+    """
+    num_rows = labels.shape[0]
+    begin = jnp.int32(0) if axis_name is None else axis_position(axis_name) * num_rows
+    index = begin + jnp.arange(num_rows, dtype=jnp.int32)
+    is_member = (labels[:, None] == jnp.arange(num_clusters, dtype=jnp.int32)[None, :]) & (
+        weights[:, None] > 0.0
+    )
+    never = jnp.iinfo(jnp.int32).max
+    first = jnp.min(jnp.where(is_member, index[:, None], never), axis=0)
+    counts = jnp.sum(is_member, axis=0, dtype=jnp.int32)
+    return all_sum(counts, axis_name), all_min(first, axis_name)
+
+
+def canonical_order(counts: Int[Array, " k"], first: Int[Array, " k"]) -> Int[Array, " k"]:
+    """Return the clusters by descending share, ties by first member."""
+    return jnp.lexsort((first, -counts)).astype(jnp.int32)
+
+
+def in_canonical_order(
+    result: KMeansResult,
+    labels: Int[Array, " n"],
+    *,
+    weights: Float[Array, " n"] | None = None,
+    mesh: Mesh | None = None,
+) -> KMeansResult:
+    """Return a result with these labels, counted, its clusters named by descending share.
+
+    Args:
+        result: its centroids in the order that the labels mean.
+        labels: (n,), this process's.
+        weights: (n,) 1 for rows that count and 0 for padding; default: all count.
+        mesh: of the processes that have labels, see `cgjax.parallel.process_mesh`.
+    """
+    weights = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
+    count = over_processes(count_members, mesh, num_clusters=len(result.centroids))
+    counts, first = count(jnp.asarray(labels), weights)
+    order = canonical_order(counts, first)
     return result._replace(
         centroids=result.centroids[order],
-        labels=jnp.asarray(labels),
-        counts=jnp.asarray(np.bincount(labels, minlength=len(order)), jnp.int32),
+        labels=jnp.argsort(order).astype(jnp.int32)[labels],
+        counts=counts[order],
     )
-
-
-def canonical_order(labels: Int[np.ndarray, " n"], num_clusters: int) -> Int[np.ndarray, " k"]:
-    """Return the clusters by descending share, ties by first member."""
-    counts = np.bincount(labels, minlength=num_clusters)
-    first = np.full(num_clusters, len(labels))
-    np.minimum.at(first, labels, np.arange(len(labels)))
-    return np.lexsort((first, -counts))

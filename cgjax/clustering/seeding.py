@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.rows import Rows, centred, products
 from cgjax.clustering.subspace import most_points
-from cgjax.parallel import all_sum, axis_position, varying_like
+from cgjax.parallel import all_sum, axis_position, from_shards, varying_like
 
 # With so many points a product costs little more than the read it needs.
 _COLUMNS = 64
@@ -265,14 +265,6 @@ def _first_of(is_left: Bool[Array, "r m"], num: int) -> Int[Array, "r t"]:
     return jnp.sum(rank[:, None, :] < wanted, axis=2, dtype=jnp.int32)
 
 
-def _from_shards(picked: Array, is_here: Array, axis_name: str | None) -> Array:
-    """Return what the draws picked, from whichever shard holds it."""
-    if axis_name is None:
-        return picked
-    mask = is_here.reshape(is_here.shape + (1,) * (picked.ndim - is_here.ndim))
-    return all_sum(jnp.where(mask, picked, 0.0), axis_name)
-
-
 def seed_plus_plus(
     rows: Rows,
     key: PRNGKeyArray,
@@ -301,7 +293,7 @@ def seed_plus_plus(
 
     equally = jnp.broadcast_to(rows.weights[:, None], (rows.weights.shape[0], num_init))
     row, is_here = draw(drawing[0, :, :1], equally, axis_name=axis_name)
-    centres = _from_shards(centred(rows, row), is_here, axis_name)[:, 0]
+    centres = from_shards(centred(rows, row), is_here, axis_name)[:, 0]
     seeds = first_seeds(centres, products(rows, centres), num_clusters=num_clusters, **same)
 
     width = num_init * drawing.shape[2]
@@ -318,8 +310,8 @@ def seed_plus_plus(
         row, is_here = draw(drawing[num_reads], seeds.closest.T, axis_name=axis_name)
         closest = jnp.take_along_axis(seeds.closest, row, axis=1)
         candidates = fresh_candidates(
-            _from_shards(centred(rows, row), is_here, axis_name),
-            _from_shards(closest, is_here, axis_name),
+            from_shards(centred(rows, row), is_here, axis_name),
+            from_shards(closest, is_here, axis_name),
             keeping[num_reads],
         )
         flat = candidates.rows.reshape(width, dim)
@@ -366,4 +358,4 @@ def seed_random(
     """Choose k different rows per restart, uniformly. Arguments as for `seed_plus_plus`."""
     uniform = uniforms_of_rows(key, num_clusters=num_clusters, num_init=num_init)
     row, is_here = draw_distinct(uniform, rows.weights, axis_name=axis_name)
-    return _from_shards(centred(rows, row), is_here, axis_name)
+    return from_shards(centred(rows, row), is_here, axis_name)

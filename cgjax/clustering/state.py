@@ -27,7 +27,7 @@ from cgjax.clustering import drift as drifts
 from cgjax.clustering import subspace as sub
 from cgjax.clustering.drift import Drift
 from cgjax.clustering.subspace import Subspace
-from cgjax.parallel import varying_like
+from cgjax.parallel import axis_position, varying_like
 
 
 class KMeansState(NamedTuple):
@@ -155,21 +155,34 @@ def one_hot(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "n rk"
 
 
 def farthest(
-    state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
-) -> tuple[Float[Array, "r m"], Int[Array, "r m"]]:
+    state: KMeansState,
+    squares: Float[Array, " n"],
+    weights: Float[Array, " n"],
+    *,
+    axis_name: str | None = None,
+) -> tuple[Int[Array, "r m"], Bool[Array, "r m"]]:
     """Return the m = min(k, n) rows of each restart that are farthest from their centroids.
 
     The distances are those of the rows' last visits: good enough to choose by.
 
     Returns:
-        Squared distances, farthest first (-1 for padding), and the indices of the rows.
+        The rows within this shard, farthest first (padding last), and whether each belongs to this
+        shard.
     """
     own = squares[:, None] + jnp.min(relative_distances(state), axis=2)
     # What is left of rounding where a row equals its centroid must not look like a distance.
     own = jnp.where(own > 1e-6 * squares[:, None], own, 0.0)
     own = jnp.where(weights[:, None] > 0.0, own, -1.0)
-    distance, index = jax.lax.top_k(own.T, min(state.centroids.shape[1], own.shape[0]))
-    return distance, index
+    most = state.centroids.shape[1]
+    distance, row = jax.lax.top_k(own.T, min(most, own.shape[0]))
+    if axis_name is None:
+        return row, jnp.ones(row.shape, bool)
+    num = row.shape[1]
+    distance, row = (
+        jax.lax.all_gather(value, axis_name, axis=1, tiled=True) for value in (distance, row)
+    )
+    _, place = jax.lax.top_k(distance, min(most, distance.shape[1]))
+    return jnp.take_along_axis(row, place, axis=1), place // num == axis_position(axis_name)
 
 
 def fill_empty(

@@ -11,7 +11,11 @@ All restarts and trials share each read, so that a fit reads every row at most k
 partly for the further ones, and once to assign. Rows are relative to the mean of the first block:
 the distances do not depend on the origin, and any one amid the data keeps their digits.
 
-Symbols: y rows (n, f), mu centroids (r, k, f), r restarts, k clusters, t trials, s rows of a block.
+Each of several processes reads and holds its own rows. What they send is what the devices of
+`cgjax.clustering.sharded` do: drawn rows, and one sum of centroids an iteration.
+
+Symbols: y rows (n, f) of this process, mu centroids (r, k, f), r restarts, k clusters, t trials,
+s rows of a block.
 """
 
 from functools import partial
@@ -19,12 +23,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering import gram
 from cgjax.clustering.assignment import Assignment, assign_rows
 from cgjax.clustering.drift import count_marks, visit
-from cgjax.clustering.results import KMeansResult, canonical_order, in_canonical_order
+from cgjax.clustering.results import (
+    KMeansResult,
+    canonical_order,
+    count_members,
+    in_canonical_order,
+)
 from cgjax.clustering.seeding import (
     choose,
     draw,
@@ -35,7 +45,7 @@ from cgjax.clustering.seeding import (
     uniforms,
     uniforms_of_rows,
 )
-from cgjax.clustering.sources import ColumnSource, OnBlock, Reader, RowSource, check_finite
+from cgjax.clustering.sources import ColumnSource, OnBlock, Reader, RowSource
 from cgjax.clustering.state import (
     KMeansState,
     advance,
@@ -47,13 +57,12 @@ from cgjax.clustering.state import (
     start,
 )
 from cgjax.kernels.distance import HIGHEST
+from cgjax.parallel import join_rows
 
-_mean = jax.jit(lambda block: jnp.mean(block, axis=0))
-_draw = jax.jit(draw)
-_draw_distinct = jax.jit(draw_distinct)
+_sum = jax.jit(lambda block, is_real: jnp.sum(jnp.where(is_real[:, None], block, 0.0), axis=0))
 _first_seeds = jax.jit(first_seeds, static_argnames=("num_clusters",))
-_choose = jax.jit(choose, static_argnames=("trials",))
 _start = jax.jit(start)
+_fill_empty = jax.jit(fill_empty)
 
 
 def fit_streamed(
@@ -66,27 +75,38 @@ def fit_streamed(
     tol: float = 1e-4,
     method: str = "k-means++",
     centroids: Float[Array, "r k f"] | None = None,
+    weights: Float[Array, " n"] | None = None,
+    mesh: Mesh | None = None,
     on_block: OnBlock | None = None,
 ) -> KMeansResult:
     """Run k-means on rows that are read block by block; the result of `lloyd.fit` up to rounding.
 
     Args:
-        source: the rows.
+        source: the rows; of several processes this one's, as many in each.
         key: random key; it draws the rows that `fit` draws.
-        num_clusters, num_init, max_iter, tol, method, centroids: as for `fit`.
-        on_block: called between two blocks; may raise to stop.
+        num_clusters, num_init, max_iter, tol, method, centroids, weights: as for `fit`.
+        mesh: of the processes, from `cgjax.parallel.process_mesh`; None for one.
+        on_block: called between two blocks; may raise to stop, then in every process.
+
+    Returns:
+        The result; of several processes labels and margins are split over the mesh.
 
     Raises:
         UserError: naming the rows that hold NaN or Inf.
     """
-    reader = Reader(source, on_block)
-    first = np.arange(source.block, dtype=np.int32)
-    ((_, block),) = reader.blocks("first block", first)
-    offset = _mean(block)
-    check_finite(reader, first, np.asarray(jnp.sum(offset)))
+    reader = Reader(source, on_block, weights=weights, mesh=mesh)
+    first = reader.every[: source.block]
+    own = jnp.zeros((source.dim,), jnp.float32)
+    for index, block in reader.blocks("first block", first):
+        own = _sum(block, index < source.num_rows)
+    total, num = reader.total((own, jnp.float32(len(first))))
+    offset = total / num
+    reader.check_finite(first, jnp.sum(offset))
     counts = {"num_clusters": num_clusters, "num_init": num_init, "max_iter": max_iter}
     if (
         centroids is None
+        and len(reader.every) == source.num_rows
+        and mesh is None
         and isinstance(source, ColumnSource)
         and source.has_columns
         and gram.is_cheaper(source.num_rows, source.dim, **counts)
@@ -127,39 +147,38 @@ def _seed(
     method: str,
 ) -> tuple[Float[Array, "r k f"], Float[Array, " n"]]:
     """Choose the starting centroids as `cgjax.clustering.seeding` does; also the rows' squares."""
-    num_rows = reader.num_rows
-    weights = jnp.ones((num_rows,), jnp.float32)
     if method == "random":
         uniform = uniforms_of_rows(key, num_clusters=num_clusters, num_init=num_init)
-        row, _ = _draw_distinct(uniform, weights)
-        return reader.fetch(np.asarray(row), offset), squares
+        drawn = reader.over(draw_distinct)(uniform, reader.weights)
+        return reader.fetch(drawn, offset), squares
     drawing, keeping = uniforms(key, num_clusters=num_clusters, num_init=num_init)
-    every = np.arange(num_rows, dtype=np.int32)
 
     def products(points: Array, count: int) -> Array:
         nonlocal squares
-        product = jnp.zeros((num_rows, points.shape[0]), jnp.float32)
-        for index, block in reader.blocks(f"k-means++ {count}/{num_clusters}", every):
+        product = jnp.zeros((reader.num_rows, points.shape[0]), jnp.float32)
+        for index, block in reader.blocks(f"k-means++ {count}/{num_clusters}", reader.every):
             product, squares = _seed_block(product, squares, index, block, offset, points)
             product.block_until_ready()
         return product
 
-    row, _ = _draw(drawing[0, :, :1], jnp.ones((num_rows, num_init), jnp.float32))
-    centres = reader.fetch(np.asarray(row), offset)[:, 0]
+    equally = jnp.broadcast_to(reader.weights[:, None], (reader.num_rows, num_init))
+    drawn = reader.over(draw)(drawing[0, :, :1], equally)
+    centres = reader.fetch(drawn, offset)[:, 0]
     product = products(centres, 1)
-    check_finite(reader, every, np.asarray(squares))
-    options = {"squares": squares, "weights": weights}
+    reader.check_finite(reader.every, squares)
+    options = {"squares": squares, "weights": reader.weights}
     seeds = _first_seeds(centres, product, num_clusters=num_clusters, **options)
+    choose_best = reader.over(choose, trials=num_trials(num_clusters))
     num_reads = 1
     while (num_chosen := int(seeds.num_chosen)) < num_clusters:
-        row, _ = _draw(drawing[num_reads], seeds.closest.T)
-        closest = jnp.take_along_axis(seeds.closest, row, axis=1)
-        picked = reader.fetch(np.asarray(row), offset)
+        row, is_here = reader.over(draw)(drawing[num_reads], seeds.closest.T)
+        closest = reader.from_shards(jnp.take_along_axis(seeds.closest, row, axis=1), is_here)
+        picked = reader.fetch((row, is_here), offset)
         candidates = fresh_candidates(picked, closest, keeping[num_reads])
         product = products(picked.reshape(-1, len(offset)), num_chosen + 1)
         # A read donates the squares and finds them again.
-        options = {"squares": squares, "weights": weights}
-        seeds = _choose(seeds, candidates, product, trials=num_trials(num_clusters), **options)
+        options = {"squares": squares, "weights": reader.weights}
+        seeds = choose_best(seeds, candidates, product, **options)
         num_reads += 1
     return seeds.centroids, squares
 
@@ -191,22 +210,29 @@ def _iterate(
     iteration: int,
 ) -> tuple[KMeansState, Float[Array, " n"]]:
     """Do what `lloyd.step` does, in one reading of the rows that matter."""
-    index = np.flatnonzero(np.asarray(_must_be_read(state, squares))).astype(np.int32)
+    is_wanted = _must_be_read(state, squares, reader.weights)
+    index = np.flatnonzero(np.asarray(is_wanted)).astype(np.int32)
     for filled, block in reader.blocks(f"iteration {iteration}", index):
         state, squares = _visit_block(state, squares, filled, block, offset)
         squares.block_until_ready()
     if iteration == 1:
-        check_finite(reader, index, np.asarray(squares))
-    labels, counts, moved = _means(state, squares)
+        reader.check_finite(index, squares)
+    labels, own = _count(state, squares, reader.weights)
+    total, (counts, marks, all_squares) = reader.total((state.sums, own))
+    moved = _means(total, counts)
     if bool(jnp.any((counts == 0.0) & ~state.is_done[:, None])):
-        far = reader.fetch(np.asarray(_farthest(state, squares)), offset)
-        moved = _fill_empty(moved, counts, far)
-    return _advance(state, squares, labels, counts, moved, jnp.float32(tol)), squares
+        drawn = reader.over(farthest)(state, squares, reader.weights)
+        moved = _fill_empty(moved, counts, reader.fetch(drawn, offset))
+    # Of one process it is the state's own, which is donated.
+    others = None if reader.mesh is None else total
+    state = _advance(state, labels, others, counts, moved, marks, all_squares, jnp.float32(tol))
+    return state, squares
 
 
 @jax.jit
-def _must_be_read(state: KMeansState, squares: Float[Array, " n"]) -> Bool[Array, " n"]:
-    weights = jnp.ones_like(squares)
+def _must_be_read(
+    state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
+) -> Bool[Array, " n"]:
     is_open = may_change(state, squares, weights)
     return jnp.any(is_open | (nearest_labels(state, weights) != state.labels), axis=1)
 
@@ -249,47 +275,49 @@ def _visit_block(
 
 
 @jax.jit
-def _means(
-    state: KMeansState, squares: Float[Array, " n"]
-) -> tuple[Int[Array, "n r"], Float[Array, "r k"], Float[Array, "r k f"]]:
-    """Return the new labels, their counts and the means of the sums."""
-    labels = nearest_labels(state, jnp.ones_like(squares))
+def _count(
+    state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
+) -> tuple[Int[Array, "n r"], tuple[Array, Array, Array]]:
+    """Return the new labels; their counts (r, k), how many rows go by each mark, sum of squares."""
+    labels = nearest_labels(state, weights)
     num_init, num_clusters = state.sums.shape[:2]
     counts = jnp.sum(one_hot(labels, num_clusters), axis=0).reshape(num_init, num_clusters)
-    return labels, counts, state.sums / jnp.maximum(counts, 1.0)[:, :, None]
+    return labels, (counts, count_marks(state.drift), jnp.sum(squares))
 
 
 @jax.jit
-def _farthest(state: KMeansState, squares: Float[Array, " n"]) -> Int[Array, "r m"]:
-    return farthest(state, squares, jnp.ones_like(squares))[1]
-
-
-_fill_empty = jax.jit(fill_empty)
+def _means(total: Float[Array, "r k f"], counts: Float[Array, "r k"]) -> Float[Array, "r k f"]:
+    return total / jnp.maximum(counts, 1.0)[:, :, None]
 
 
 @partial(jax.jit, donate_argnames=("state",))
 def _advance(
     state: KMeansState,
-    squares: Float[Array, " n"],
     labels: Int[Array, "n r"],
+    total: Float[Array, "r k f"] | None,
     counts: Float[Array, "r k"],
     moved: Float[Array, "r k f"],
+    marks: Float[Array, " h"],
+    all_squares: Float[Array, ""],
     tol: Float[Array, ""],
 ) -> KMeansState:
-    num_rows, dim = squares.shape[0], moved.shape[2]
-    # The sums of any restart add up to the sum of all rows.
-    mean = jnp.sum(state.sums[0], axis=0) / num_rows
-    spread = jnp.mean(squares) - jnp.sum(jnp.square(mean))
-    return advance(
+    total = state.sums if total is None else total
+    # Those of any restart add up to all rows and their sum.
+    num_rows = jnp.sum(counts[0])
+    mean = jnp.sum(total[0], axis=0) / num_rows
+    spread = all_squares / num_rows - jnp.sum(jnp.square(mean))
+    advanced = advance(
         state,
         labels,
-        state.sums,
+        total,
         counts,
         moved,
-        marks=count_marks(state.drift),
-        all_squares=jnp.sum(squares),
-        least_shift=tol * spread / dim,
+        marks=marks,
+        all_squares=all_squares,
+        least_shift=tol * spread / moved.shape[2],
     )
+    # A state's sums are those of all rows; here each process keeps those of its own.
+    return advanced._replace(sums=state.sums)
 
 
 def _finish(reader: Reader, state: KMeansState, offset: Float[Array, " f"]) -> KMeansResult:
@@ -297,42 +325,57 @@ def _finish(reader: Reader, state: KMeansState, offset: Float[Array, " f"]) -> K
     best = int(jnp.argmin(state.inertias))
     centroids = state.centroids[best] + offset[None, :]
     num_iter, is_done, inertias = state.num_iter[best], state.is_done[best], state.inertias
-    labels = np.asarray(state.labels[:, best])
+    count = reader.over(count_members, num_clusters=len(centroids))
+    members = count(state.labels[:, best], reader.weights)
     del state  # makes room for what the assignment holds
-    centroids = centroids[canonical_order(labels, centroids.shape[0])]
+    centroids = centroids[canonical_order(*members)]
     found = _assign(reader, centroids)
     result = KMeansResult(
         centroids=centroids,
         labels=found.labels,
-        inertia=jnp.sum(found.squared_distances),
+        inertia=reader.total(jnp.sum(found.squared_distances)),
         num_iter=num_iter,
         converged=is_done,
         margins=found.margins,
         counts=jnp.zeros((centroids.shape[0],), jnp.int32),
         inertias=inertias,
     )
-    return in_canonical_order(result, np.asarray(found.labels))
+    mesh = reader.mesh
+    result = in_canonical_order(result, found.labels, weights=reader.weights, mesh=mesh)
+    if mesh is None:
+        return result
+    num = mesh.size * reader.num_rows
+    labels, margins = (
+        join_rows(np.asarray(own), num, mesh)[0] for own in (result.labels, result.margins)
+    )
+    return result._replace(labels=labels, margins=margins)
 
 
 def extend(
-    result: KMeansResult, source: RowSource, *, on_block: OnBlock | None = None
+    result: KMeansResult,
+    source: RowSource,
+    *,
+    weights: Float[Array, " n"] | None = None,
+    mesh: Mesh | None = None,
+    on_block: OnBlock | None = None,
 ) -> KMeansResult:
     """Assign further rows to the centroids that were found without them.
 
     Args:
-        result: of the rows that were clustered.
-        source: the further rows.
-        on_block: called between two blocks; may raise to stop.
+        result: of the rows that were clustered, with all their labels.
+        source: the further rows; of several processes this one's, as many in each.
+        weights, mesh, on_block: as for `fit_streamed`.
 
     Returns:
         Labels and margins of all rows, the further ones last, with their inertia and counts, in
         canonical order.
     """
-    further = _assign(Reader(source, on_block), result.centroids)
-    labels = np.concatenate([result.labels, further.labels])
+    reader = Reader(source, on_block, weights=weights, mesh=mesh)
+    further = _assign(reader, result.centroids)
+    labels = jnp.concatenate([result.labels, reader.gather(further.labels)])
     result = result._replace(
-        margins=jnp.concatenate([result.margins, further.margins]),
-        inertia=result.inertia + jnp.sum(further.squared_distances),
+        margins=jnp.concatenate([result.margins, reader.gather(further.margins)]),
+        inertia=result.inertia + reader.total(jnp.sum(further.squared_distances)),
     )
     return in_canonical_order(result, labels)
 
@@ -340,8 +383,7 @@ def extend(
 def _assign(reader: Reader, centroids: Float[Array, "k f"]) -> Assignment:
     zeros = jnp.zeros((reader.num_rows,), jnp.float32)
     found = Assignment(zeros.astype(jnp.int32), zeros, jnp.zeros_like(zeros))
-    every = np.arange(reader.num_rows, dtype=np.int32)
-    for index, block in reader.blocks("assignment", every):
+    for index, block in reader.blocks("assignment", reader.every):
         found = _assign_block(found, index, block, centroids)
         found.labels.block_until_ready()
     return found

@@ -1,5 +1,10 @@
 """Streamed k-means equals k-means in memory, whatever the block and wherever the rows come from."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +14,8 @@ from cgjax.clustering import kmeans
 from cgjax.clustering.sources import ArrayRows
 from cgjax.clustering.streaming import extend
 from cgjax.errors import Interrupted, UserError
+from cgjax.processes import COORDINATOR, PROCESS, PROCESSES
+from launch.local import free_port
 from tests.clustering.device_cases import points
 
 
@@ -126,6 +133,23 @@ def test_rows_assigned_later_join_the_clusters(key):
     np.testing.assert_allclose(result.inertia, distance.min(1).sum(), rtol=1e-5)
     two = np.sort(np.sqrt(distance), axis=1)[:, :2]
     np.testing.assert_allclose(result.margins, two[:, 1] - two[:, 0], atol=1e-4)
+
+
+def test_two_processes_stream_to_the_result_of_one():
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"
+    same = {COORDINATOR: f"127.0.0.1:{free_port()}", PROCESSES: "2", "XLA_FLAGS": flags}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.clustering.process_cases"],
+            env=os.environ | same | {PROCESS: str(index), "JAX_PLATFORMS": "cpu"},
+            cwd=Path(__file__).parents[2],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
 
 
 @pytest.mark.parametrize("row", [3, 171])

@@ -27,7 +27,7 @@ ARGUMENTS = (
 )
 
 
-def launch(workdir: Path, num: int = 2) -> subprocess.Popen[str]:
+def launch(workdir: Path, *more: str, num: int = 2) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable,
@@ -35,6 +35,7 @@ def launch(workdir: Path, num: int = 2) -> subprocess.Popen[str]:
             f"--processes={num}",
             "--",
             *ARGUMENTS,
+            *more,
             f"--workdir={workdir}",
         ],
         cwd=ROOT,
@@ -105,10 +106,12 @@ def assert_same_run(found: Path, expected: Path) -> None:
     assert names[0] == names[1]
 
 
-def test_two_processes_end_where_one_does(one, tmp_path):
-    process = launch(tmp_path / "run")
+@pytest.mark.parametrize("memory_mb", [1024, 0], ids=["in memory", "streamed"])
+def test_two_processes_end_where_one_does(memory_mb, one, tmp_path):
+    process = launch(tmp_path / "run", f"--config.cluster.memory_mb={memory_mb}")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
+    assert ("do not fit" in err) == (memory_mb == 0)
     assert "process 0 of 2" in err
     assert err.count("encode: started") == 1
     assert out.count("report: ") == 1

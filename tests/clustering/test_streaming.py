@@ -14,6 +14,7 @@ from cgjax.clustering import kmeans
 from cgjax.clustering.sources import ArrayRows
 from cgjax.clustering.streaming import extend
 from cgjax.errors import Interrupted, UserError
+from cgjax.parallel import data_mesh
 from cgjax.processes import COORDINATOR, PROCESS, PROCESSES
 from launch.local import free_port
 from tests.clustering.device_cases import points
@@ -133,6 +134,15 @@ def test_rows_assigned_later_join_the_clusters(key):
     np.testing.assert_allclose(result.inertia, distance.min(1).sum(), rtol=1e-5)
     two = np.sort(np.sqrt(distance), axis=1)[:, :2]
     np.testing.assert_allclose(result.margins, two[:, 1] - two[:, 0], atol=1e-4)
+
+
+def test_weights_leave_padding_out_and_a_mesh_of_one_process_is_one(key):
+    padded = np.concatenate([np.full((7, 5), 1e3, np.float32), points(203)])
+    result = kmeans(
+        ArrayRows(padded, 64), 3, key=key, weights=np.arange(210) >= 7, mesh=data_mesh(2)
+    )
+    np.testing.assert_array_equal(result.labels[7:], kmeans(points(203), 3, key=key).labels)
+    assert int(result.counts.sum()) == 203
 
 
 def test_two_processes_stream_to_the_result_of_one():

@@ -171,8 +171,8 @@ def compare(c: int, layer: str, peers: list[str], reps: int, peer_reps: int) -> 
         )
 
 
-def streamed_side(side: str, folder: Path, restarts: int, num: int) -> None:
-    """Cluster PGAN-256's features in memory, or streamed, and print what it took as JSON."""
+def streamed_side(side: str, folder: Path, restarts: int, num: int, reps: int) -> None:
+    """Cluster PGAN-256's features in memory, or streamed, and print a line of JSON each time."""
     import jax
 
     from benchmarks.generators import CASES as GENERATORS
@@ -190,7 +190,7 @@ def streamed_side(side: str, folder: Path, restarts: int, num: int) -> None:
     options = {"key": jax.random.key(1), "num_init": restarts, "max_iter": 25, "tol": 0.0}
     jax.block_until_ready(bound.features(latents[:8]))
 
-    def forward_passes() -> list[float]:
+    def forward_pass() -> list[float]:
         """Return the seconds of one latent, several times."""
         found = []
         for _ in range(6):
@@ -199,57 +199,69 @@ def streamed_side(side: str, folder: Path, restarts: int, num: int) -> None:
             found.append((time.perf_counter() - begun) / 32)
         return found
 
-    forward = forward_passes()
-    reset_peak_rss()
-    before, begun = peak_rss_mb(), time.perf_counter()
-    marks = []
+    def once() -> dict[str, Any]:
+        marks = []
 
-    def on_block(what: str, done: int, total: int) -> None:
-        if done == total and what != "fetch":
-            marks.append((what, total, round(time.perf_counter() - begun, 2)))
+        def on_block(what: str, done: int, total: int) -> None:
+            if done == total and what != "fetch":
+                marks.append((what, round(time.perf_counter() - begun, 2)))
 
-    if side == "memory":
-        features = all_features(bound, latents, lambda rows: None)
-        computed, storage = num, "memory"
-        encoded = time.perf_counter() - begun
-        result = kmeans(jax.device_put(features), 2, **options)
-    else:
-        with FeatureStream(bound, latents) as stream:
-            if side == "streamed":
-                stream.choose_storage(folder, num_reads=4)
-            result = kmeans(stream, 2, on_block=on_block, **options)
-            computed, storage = stream.num_computed, stream.storage
-        encoded = float("nan")
-    jax.block_until_ready(result)
-    seconds, peak = time.perf_counter() - begun, peak_rss_mb() - before
-    forward += forward_passes()
-    np.save(folder / f"{side}.npy", np.asarray(result.labels))
-    numbers = {
-        "storage": storage,
-        "seconds": seconds,
-        "encoding": encoded,
-        "forward": statistics.median(forward) * computed,
-        "rows computed": computed,
-        "iterations": int(result.num_iter),
-        "inertia": float(result.inertia),
-        "peak MB over the weights": peak,
-        "readings": marks,
-    }
-    print(json.dumps(numbers), flush=True)
+        forward = forward_pass()
+        reset_peak_rss()
+        before, begun = peak_rss_mb(), time.perf_counter()
+        if side == "memory":
+            features = all_features(bound, latents, lambda rows: None)
+            computed, storage = num, "memory"
+            result = kmeans(jax.device_put(features), 2, **options)
+        else:
+            with FeatureStream(bound, latents) as stream:
+                if side == "streamed":
+                    stream.choose_storage(folder, num_reads=4)
+                result = kmeans(stream, 2, on_block=on_block, **options)
+                computed, storage = stream.num_computed, stream.storage
+        jax.block_until_ready(result)
+        seconds, peak = time.perf_counter() - begun, peak_rss_mb() - before
+        forward += forward_pass()
+        np.save(folder / f"{side}.npy", np.asarray(result.labels))
+        return {
+            "storage": storage,
+            "seconds": round(seconds, 2),
+            "forward": round(statistics.median(forward) * computed, 2),
+            "rows computed": computed,
+            "iterations": int(result.num_iter),
+            "inertia": float(result.inertia),
+            "peak MB over the weights": round(peak),
+            "readings": marks,
+        }
+
+    for _ in range(1 + reps):
+        print(json.dumps(once()), flush=True)
 
 
-def streamed(sides: list[str], folder: str | None, restarts: int, num: int) -> None:
+def streamed(sides: list[str], folder: str | None, restarts: int, num: int, reps: int) -> None:
     """Run each side in a process of its own and compare their labels."""
     with tempfile.TemporaryDirectory() as temporary:
         where = Path(folder or temporary)
         for side in sides:
             command = [sys.executable, __file__, f"--side={side}", f"--folder={where}"]
-            command += [f"--restarts={restarts}", f"--latents={num}"]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            numbers = json.loads(done.stdout.strip().splitlines()[-1])
-            print(f"{side}: " + json.dumps(numbers, indent=1))
-            ratio = numbers["seconds"] / numbers["forward"]
-            print(f"{side}: {ratio:.2f} times its forward passes", flush=True)
+            command += [f"--restarts={restarts}", f"--latents={num}", f"--reps={reps}"]
+            ratios, peaks = [], []
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    numbers = json.loads(line)
+                    ratios.append(numbers["seconds"] / numbers["forward"])
+                    peaks.append(numbers["peak MB over the weights"])
+                    print(f"{side}: {ratios[-1]:.3f} times its forward passes, {line}", end="")
+            if process.returncode or not ratios:
+                raise SystemExit(f"{side}: ended with {process.returncode}")
+            first, *others = ratios
+            if others:
+                print(
+                    f"{side}: median {statistics.median(others):.2f} of {len(others)} after the "
+                    f"first, {first:.2f}, which compiles; peak {max(peaks)} MB over the weights",
+                    flush=True,
+                )
         files = [where / f"{side}.npy" for side in SIDES]
         labels = {file.stem: np.load(file) for file in files if file.exists()}
         if "memory" in labels:
@@ -275,9 +287,10 @@ def main() -> None:
     if given.openblas:
         os.environ["OPENBLAS_CORETYPE"] = given.openblas
     if given.side:
-        streamed_side(given.side, Path(given.folder), given.restarts, given.latents)
+        streamed_side(given.side, Path(given.folder), given.restarts, given.latents, given.reps)
     elif given.streamed:
-        streamed(given.sides.split(","), given.folder, given.restarts, given.latents)
+        sides = given.sides.split(",")
+        streamed(sides, given.folder, given.restarts, given.latents, given.reps)
     else:
         for c in given.only or (2, 8):
             compare(c, given.layer, given.peers.split(","), given.reps, given.peer_reps)

@@ -71,20 +71,14 @@ def all_features(
     Args:
         bound: the generator and its layer.
         latents: (n, d) float32.
-        on_rows: called between blocks with the number of rows done; may raise to stop.
+        on_rows: called after every batch with the number of rows done; may raise to stop.
 
     Returns:
         (n, f) float32 at a multiple of 64 bytes, which JAX takes on a CPU as it is: a copy of the
         largest array of a run would double its memory.
     """
-    shape = (len(latents), math.prod(feature_dim(bound, latents)))
-    features = empty_aligned(shape)
-    step = bound.batch * max(1, 1024 // bound.batch)
-    for begin in range(0, len(latents), step):
-        rows = latents[begin : begin + step]
-        features[begin : begin + step] = bound.all_features(rows)
-        on_rows(begin + len(rows))
-    return features
+    features = empty_aligned((len(latents), math.prod(feature_dim(bound, latents))))
+    return bound.all_features(latents, out=features, on_rows=on_rows)
 
 
 class FeatureStream:

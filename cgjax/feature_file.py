@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from jaxtyping import Float
@@ -48,9 +49,9 @@ class FeatureFile:
         self._staged: Float[np.ndarray, "m w"] | None = None
 
     def close(self) -> None:
-        """Give the disk back."""
+        """Give the disk back, which takes it a while that nobody has to wait for."""
         self._stay_with_memory()
-        self._file.close()
+        Thread(target=self._file.close).start()
 
     def write_rows(self, begin: int, rows: Float[np.ndarray, "s f"]) -> None:
         """Write rows from the given one on; an OSError where the disk is full."""

@@ -5,6 +5,7 @@ Symbols: n rows, f features, k clusters, r restarts.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
@@ -63,6 +64,7 @@ def count_members(
     return all_sum(counts, axis_name), all_min(first, axis_name)
 
 
+@jax.jit
 def canonical_order(counts: Int[Array, " k"], first: Int[Array, " k"]) -> Int[Array, " k"]:
     """Return the clusters by descending share, ties by first member."""
     return jnp.lexsort((first, -counts)).astype(jnp.int32)
@@ -87,8 +89,12 @@ def in_canonical_order(
     count = over_processes(count_members, mesh, num_clusters=len(result.centroids))
     counts, first = count(jnp.asarray(labels), weights)
     order = canonical_order(counts, first)
-    return result._replace(
-        centroids=result.centroids[order],
-        labels=jnp.argsort(order).astype(jnp.int32)[labels],
-        counts=counts[order],
-    )
+    centroids, labels = _rename(order, result.centroids, labels)
+    return result._replace(centroids=centroids, labels=labels, counts=counts[order])
+
+
+@jax.jit
+def _rename(
+    order: Int[Array, " k"], centroids: Float[Array, "k f"], labels: Int[Array, " n"]
+) -> tuple[Float[Array, "k f"], Int[Array, " n"]]:
+    return centroids[order], jnp.argsort(order).astype(jnp.int32)[labels]

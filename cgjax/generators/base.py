@@ -397,29 +397,43 @@ def in_batches(
     function: Callable[[Array], Array],
     x: Float[Array, "n ..."] | Float[np.ndarray, "n ..."],
     batch: int,
+    *,
+    out: Float[np.ndarray, "n ..."] | None = None,
+    on_rows: Callable[[int], None] | None = None,
 ) -> Float[np.ndarray, "n ..."]:
     """Apply a function to blocks of rows and collect the results in one host array.
 
-    The last block is padded to the full size, so that one compiled program serves every block.
+    The last block is padded to the full size, so that one compiled program serves every block. One
+    block is computed while the one before is copied.
 
     Args:
         function: (batch, ...) -> (batch, ...), row by row.
-        x: (n, ...) input, on the host or a device.
+        x: (n, ...) input, on the host or a device; n is at least 1.
         batch: rows at a time.
+        out: where the results go; default: a new array.
+        on_rows: called after every block with the number of rows done; may raise to stop.
 
     Returns:
         (n, ...) NumPy array of the results.
     """
     n = x.shape[0]
-    result: np.ndarray | None = None
-    for start in range(0, n, batch):
+
+    def begin(start: int) -> Array:
         block = jnp.asarray(x[start : start + batch])
-        rows = block.shape[0]
-        if rows < batch and n > batch:
-            block = jnp.pad(block, [(0, batch - rows)] + [(0, 0)] * (block.ndim - 1))
-        y = np.asarray(function(block))[:rows]
-        if result is None:
-            result = np.empty((n, *y.shape[1:]), y.dtype)
-        result[start : start + rows] = y
-    assert result is not None, "no rows"
-    return result
+        if block.shape[0] < batch < n:
+            block = jnp.pad(block, [(0, batch - block.shape[0])] + [(0, 0)] * (block.ndim - 1))
+        return function(block)
+
+    ahead = begin(0)
+    for start in range(0, n, batch):
+        block = ahead
+        if start + batch < n:
+            ahead = begin(start + batch)
+        rows = np.asarray(block)[: n - start]
+        if out is None:
+            out = np.empty((n, *rows.shape[1:]), rows.dtype)
+        out[start : start + len(rows)] = rows
+        if on_rows is not None:
+            on_rows(start + len(rows))
+    assert out is not None
+    return out

@@ -69,9 +69,15 @@ class BoundGenerator:
         h = self._split(lambda rows: self.gen.features(rows, self.layer, **self.keywords), z)
         return h.reshape(h.shape[0], -1)
 
-    def all_features(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n f"]:
-        """As `features`, in batches, collected on the host."""
-        return in_batches(self.features, z, self.batch)
+    def all_features(
+        self,
+        z: Float[np.ndarray, "n d"],
+        *,
+        out: Float[np.ndarray, "n f"] | None = None,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> Float[np.ndarray, "n f"]:
+        """As `features`, in batches, collected on the host: see `in_batches`."""
+        return in_batches(self.features, z, self.batch, out=out, on_rows=on_rows)
 
     def images(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n s s c"]:
         """Generate in batches, collected on the host."""

@@ -119,6 +119,11 @@ def test_resuming_from_a_wrong_shape_is_refused(gen):
 def test_in_batches_equals_one_call_whatever_the_number_of_rows(n):
     x = np.arange(2.0 * n, dtype=np.float32).reshape(n, 2)
     np.testing.assert_array_equal(in_batches(lambda b: b * 2 + 1, x, 4), x * 2 + 1)
+    done: list[int] = []
+    out = np.zeros_like(x)
+    assert in_batches(lambda b: b * 2 + 1, x, 4, out=out, on_rows=done.append) is out
+    np.testing.assert_array_equal(out, x * 2 + 1)
+    assert done == [*range(4, n, 4), n]
 
 
 def test_an_unknown_family_is_refused_with_the_nearest_name():

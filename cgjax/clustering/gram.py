@@ -5,18 +5,18 @@ The objective, its seeding and its iteration know the rows only by their distanc
     G = (Y - o)(Y - o)^T = L L^T
 
 for any origin o. The n rows of L have the same distances as the rows of Y and n numbers each
-instead of f, so that every restart and iteration runs in memory. That takes one reading of Y for G,
-and one for the centroids, which are means of rows of Y, and the distances to them: both a slab of
-columns at a time, because all rows meet there. The products are n^2 f operations: half of G, for it
-is symmetric.
+instead of f, so that every restart, iteration and number of clusters runs in memory. That takes one
+reading of Y for G, and one for the centroids, which are means of rows of Y, and the distances to
+them: both a slab of columns at a time, because all rows meet there. The products are n^2 f
+operations: half of G, for it is symmetric.
 
 Symbols: y rows (n, f), G their products (n, n), w columns of a slab, r restarts, k clusters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +25,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy.linalg.lapack import dpstrf
 
 from cgjax.clustering.assignment import Assignment
-from cgjax.clustering.lloyd import init, iterate
+from cgjax.clustering.lloyd import init_numbers, iterate
 from cgjax.clustering.results import KMeansResult, in_canonical_order
-from cgjax.clustering.rows import prepare, products
+from cgjax.clustering.rows import Rows, prepare, products
 from cgjax.clustering.sources import ColumnSource, OnProgress, Reader
-from cgjax.clustering.state import one_hot
+from cgjax.clustering.state import KMeansState, one_hot
 from cgjax.kernels.distance import HIGHEST
 from cgjax.memory import empty_aligned
 
@@ -58,7 +58,9 @@ class BestRestart(NamedTuple):
     inertias: Float[Array, " r"]
 
 
-def is_cheaper(num_rows: int, dim: int, *, num_clusters: int, num_init: int, max_iter: int) -> bool:
+def is_cheaper(
+    num_rows: int, dim: int, *, numbers: tuple[int, ...], num_init: int, max_iter: int
+) -> bool:
     """Return whether the inner products cost less than the readings that they save.
 
     Counted for each of the n f numbers: n operations for half of G and one reading, against
@@ -66,8 +68,8 @@ def is_cheaper(num_rows: int, dim: int, *, num_clusters: int, num_init: int, max
     """
     if not _has_room(num_rows, dim):
         return False
-    readings = num_clusters + min(max_iter, _ITERATIONS)
-    return num_rows + _READ < readings * (4 * num_init * num_clusters + _READ)
+    readings = max(numbers) + min(max_iter, _ITERATIONS)
+    return num_rows + _READ < readings * (4 * num_init * sum(numbers) + _READ)
 
 
 def slab_width(num_rows: int, dim: int) -> int:
@@ -126,47 +128,71 @@ _square = jax.jit(lambda rows: jnp.matmul(rows, rows.T, precision=HIGHEST))
 
 def assign_to_means(
     source: ColumnSource,
-    best: BestRestart,
+    bests: Sequence[BestRestart],
     origin: Float[np.ndarray, " f"],
     on_columns: OnProgress,
-) -> tuple[Float[np.ndarray, "k f"], Assignment]:
-    """Return the centroids and, from the same reading, every row's place among them.
+) -> list[tuple[Float[np.ndarray, "k f"], Assignment]]:
+    """Return centroids and, from the same reading, every row's place among them.
 
     O(n k f) time. What `cgjax.clustering.assignment` computes of a row is summed over the slabs.
 
     Args:
         source: the rows, all of them kept.
-        best: what the centroids are means of.
+        bests: what the centroids are means of, of each number of clusters.
         origin: as above.
         on_columns: called after every slab.
     """
-    num_clusters = len(best.shares)
-    found = np.empty((num_clusters, source.dim), np.float32)
-    relative = np.zeros((source.num_rows, num_clusters))
-    squared = np.zeros(source.num_rows)
+    sums = [_Sums.of(best, source.num_rows, source.dim) for best in bests]
     for begin, slab in _slabs(source):
         end = min(begin + slab.shape[1], source.dim)
         part = _part(origin, begin, slab.shape[1])
-        mean, order, own = _compare(slab, part, best.labels, best.shares)
-        found[:, begin:end] = np.asarray(mean)[:, : end - begin]
-        relative += np.asarray(order)
-        squared += np.asarray(own)
+        for best, one in zip(bests, sums, strict=True):
+            mean, order, own = _compare(slab, part, best.labels, best.shares)
+            one.means[:, begin:end] = np.asarray(mean)[:, : end - begin]
+            one.relative[:] += np.asarray(order)
+            one.own[:] += np.asarray(own)
         on_columns(end, source.dim)
-    rows = np.arange(source.num_rows)
-    labels = np.argmin(relative, axis=1)
-    smallest = relative[rows, labels]
-    # The own centroid has moved since the labels were found, and may be another one now.
-    squared = np.maximum(squared + smallest - relative[rows, best.labels], 0.0)
-    relative[rows, labels] = np.inf
-    gap = np.min(relative, axis=1) - smallest
-    root = np.sqrt(squared)
-    with np.errstate(invalid="ignore"):  # one cluster, or centroids that coincide with the row
-        margins = np.nan_to_num(gap / (root + np.sqrt(squared + gap)), posinf=0.0)
-    return found, Assignment(
-        jnp.asarray(labels, jnp.int32),
-        jnp.asarray(margins, jnp.float32),
-        jnp.asarray(squared, jnp.float32),
-    )
+    return [(one.means, one.assign(best)) for best, one in zip(bests, sums, strict=True)]
+
+
+class _Sums(NamedTuple):
+    """What the slabs add up to.
+
+    Attributes:
+        means: (k, f) float32, the centroids.
+        relative: (n, k) float64, squared distances to them, up to a number of each row's own.
+        own: (n,) float64, the squared distance to that of the row's label.
+    """
+
+    means: Float[np.ndarray, "k f"]
+    relative: Float[np.ndarray, "n k"]
+    own: Float[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, best: BestRestart, num_rows: int, dim: int) -> Self:
+        """Return the sums before the first slab."""
+        num_clusters = len(best.shares)
+        means = np.empty((num_clusters, dim), np.float32)
+        return cls(means, np.zeros((num_rows, num_clusters)), np.zeros(num_rows))
+
+    def assign(self, best: BestRestart) -> Assignment:
+        """Return every row's place."""
+        rows = np.arange(len(self.own))
+        labels = np.argmin(self.relative, axis=1)
+        smallest = self.relative[rows, labels]
+        # The own centroid has moved since the labels were found, and may be another one now.
+        squared = np.maximum(self.own + smallest - self.relative[rows, best.labels], 0.0)
+        others = self.relative.copy()
+        others[rows, labels] = np.inf
+        gap = np.min(others, axis=1) - smallest
+        root = np.sqrt(squared)
+        with np.errstate(invalid="ignore"):  # one cluster, or centroids that coincide with the row
+            margins = np.nan_to_num(gap / (root + np.sqrt(squared + gap)), posinf=0.0)
+        return Assignment(
+            jnp.asarray(labels, jnp.int32),
+            jnp.asarray(margins, jnp.float32),
+            jnp.asarray(squared, jnp.float32),
+        )
 
 
 def _slabs(
@@ -248,30 +274,34 @@ def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 
 @partial(
     jax.jit,
-    static_argnames=("num_clusters", "num_init", "method"),
+    static_argnames=("numbers", "num_init", "method"),
     # Most of what it takes is compiling, which is twice as fast like this.
     compiler_options={"xla_backend_optimization_level": 0},
 )
-def best_restart(
+def best_restarts(
     embedded: Float[Array, "n n"],
     key: PRNGKeyArray,
     *,
-    num_clusters: int,
+    numbers: tuple[int, ...],
     num_init: int,
     max_iter: int | Array,
     tol: float | Array,
     method: str,
-) -> BestRestart:
-    """Run all restarts on the rows of L. Arguments as for `lloyd.fit`.
+) -> tuple[BestRestart, ...]:
+    """Run all restarts on the rows of L. Arguments as for `lloyd.fit_numbers`.
 
     The tolerance is in units of the mean variance of a feature: of n of them here.
     """
     rows = prepare(embedded)
-    state = init(rows, key, num_clusters=num_clusters, num_init=num_init, method=method)
-    (state,) = iterate(rows, (state,), max_iter=max_iter, tol=tol)
+    states = init_numbers(rows, key, numbers=numbers, num_init=num_init, method=method)
+    states = iterate(rows, states, max_iter=max_iter, tol=tol)
+    return tuple(_best(rows, state) for state in states)
+
+
+def _best(rows: Rows, state: KMeansState) -> BestRestart:
     best = jnp.argmin(state.inertias)
     points, labels = state.centroids[best], state.labels[:, best]
-    members = one_hot(labels[:, None], num_clusters).T
+    members = one_hot(labels[:, None], len(points)).T
     # The centroid of a cluster that lost its members in the last step is a row.
     relative = products(rows, points) + jnp.sum(jnp.square(points), axis=1)[None, :]
     itself = jax.nn.one_hot(jnp.argmin(relative + rows.squares[:, None], axis=0), len(labels))
@@ -285,32 +315,32 @@ def best_restart(
     )
 
 
-def fit(
+def fit_numbers(
     reader: Reader,
     source: ColumnSource,
     key: PRNGKeyArray,
     *,
     origin: Float[Array, " f"],
-    num_clusters: int,
+    numbers: tuple[int, ...],
     num_init: int,
     max_iter: int,
     tol: float,
     method: str,
-) -> KMeansResult | None:
+) -> tuple[KMeansResult, ...] | None:
     """Run all restarts on the inner products of the rows; None if there is no room to keep rows.
 
     Args:
         reader: of the source; it reports and looks for bad rows.
         source: the rows.
-        key: random key; it draws the rows that `lloyd.fit` draws.
+        key: random key; it draws the rows that `lloyd.fit_numbers` draws.
         origin: (f,), amid the rows.
-        num_clusters, num_init, max_iter, tol, method: as for `lloyd.fit`.
+        numbers, num_init, max_iter, tol, method: as for `lloyd.fit_numbers`.
     """
     num_rows = source.num_rows
     solve = partial(
-        best_restart,
+        best_restarts,
         key=key,
-        num_clusters=num_clusters,
+        numbers=numbers,
         num_init=num_init,
         max_iter=jnp.int32(max_iter),
         # In units of the mean variance of a feature, of which there are n then.
@@ -328,11 +358,16 @@ def fit(
     total = np.trace(found)
     is_small = total < np.finfo(np.float32).max
     reader.check_finite(reader.every, np.where(is_small, total, np.nan))
-    best = solve(embed(found))
+    bests = solve(embed(found))
     del found
-    centroids, assigned = assign_to_means(
-        source, best, middle, partial(reader.report, "assignment")
-    )
+    on_columns = partial(reader.report, "assignment")
+    placed = assign_to_means(source, bests, middle, on_columns)
+    return tuple(_describe(best, *both) for best, both in zip(bests, placed, strict=True))
+
+
+def _describe(
+    best: BestRestart, centroids: Float[np.ndarray, "k f"], assigned: Assignment
+) -> KMeansResult:
     result = KMeansResult(
         centroids=jnp.asarray(centroids),
         labels=assigned.labels,

@@ -90,8 +90,8 @@ def kmeans(
     All restarts run at once on one read of the data per iteration. O(n r k f) time per iteration,
     O(n r k) memory beside the input, which is not copied.
 
-    Several numbers of clusters share the reads too, and the seeding; where features are streamed,
-    or with backend "faiss", one number comes after the other.
+    Several numbers of clusters share the reads too, and the seeding; with backend "faiss" one comes
+    after the other.
 
     Features that do not fit into memory are given as a source of rows that reads them when they
     are needed (`cgjax.clustering.sources`): the result is that of the array up to rounding.
@@ -151,9 +151,7 @@ def kmeans(
                 "them in memory (--config.cluster.memory_mb)"
             )
         options |= {"init": init, "mesh": process_mesh(mesh), "weights": weights}
-        results = tuple(
-            _kmeans_streamed(features, k, key, on_block=on_block, **options) for k in numbers
-        )
+        results = _kmeans_streamed(features, numbers, key, on_block=on_block, **options)
     elif backend == "faiss":
         if mesh is not None or weights is not None:
             raise UserError("backend=faiss takes neither mesh nor weights; use backend=jax")
@@ -167,22 +165,23 @@ def kmeans(
 
 def _kmeans_streamed(
     source: RowSource,
-    num_clusters: int,
+    numbers: tuple[int, ...],
     key: PRNGKeyArray,
     *,
     init: str | ArrayLike,
     mesh: Mesh | None,
     weights: ArrayLike | None,
     **options: Any,
-) -> KMeansResult:
+) -> tuple[KMeansResult, ...]:
     counted = check_weights(weights, source.num_rows)
-    num_rows = over_processes(all_sum, mesh)(jnp.sum(counted))
-    check_counts(int(num_rows), num_clusters)
-    method, starts = check_init(init, num_clusters, source.dim)
+    num_rows = int(over_processes(all_sum, mesh)(jnp.sum(counted)))
+    for num_clusters in numbers:
+        check_counts(num_rows, num_clusters)
+    method, starts = check_init(init, max(numbers), source.dim)
     return fit_streamed(
         source,
         key,
-        num_clusters=num_clusters,
+        numbers=numbers,
         method=method,
         centroids=starts,
         weights=counted,

@@ -6,10 +6,11 @@ asked for where they are needed and let go again. A row is read in an iteration 
 * its nearest centroid may have changed, by the bound of `state`, or
 * what is known of it already says that it has: its sum has to move.
 
-All restarts and trials share each read, so that a fit reads every row at most k times for k-means++
-(exact, not k-means||: the draws use the distances to all rows), once for the first iteration,
-partly for the further ones, and once to assign. Rows are relative to the mean of the first block:
-the distances do not depend on the origin, and any one amid the data keeps their digits.
+All restarts, trials and numbers of clusters share each read, so that a fit reads every row at most
+k times for k-means++ (exact, not k-means||: the draws use the distances to all rows), once for the
+first iteration, partly for the further ones, and once to assign. Rows are relative to the mean of
+the first block: the distances do not depend on the origin, and any one amid the data keeps their
+digits.
 
 Each of several processes reads and holds its own rows. What they send is what the devices of
 `cgjax.clustering.sharded` do: drawn rows, and one sum of centroids an iteration.
@@ -19,6 +20,7 @@ s rows of a block.
 """
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +71,7 @@ def fit_streamed(
     source: RowSource,
     key: PRNGKeyArray,
     *,
-    num_clusters: int,
+    numbers: tuple[int, ...],
     num_init: int = 10,
     max_iter: int = 100,
     tol: float = 1e-4,
@@ -78,18 +80,18 @@ def fit_streamed(
     weights: Float[Array, " n"] | None = None,
     mesh: Mesh | None = None,
     on_block: OnBlock | None = None,
-) -> KMeansResult:
-    """Run k-means on rows that are read block by block; the result of `lloyd.fit` up to rounding.
+) -> tuple[KMeansResult, ...]:
+    """Run k-means on rows that are read block by block; up to rounding what `lloyd` finds of them.
 
     Args:
         source: the rows; of several processes this one's, as many in each.
-        key: random key; it draws the rows that `fit` draws.
-        num_clusters, num_init, max_iter, tol, method, centroids, weights: as for `fit`.
+        key: random key; it draws the rows that `lloyd.fit_numbers` draws.
+        numbers, num_init, max_iter, tol, method, centroids, weights: as for `lloyd.fit_numbers`.
         mesh: of the processes, from `cgjax.parallel.process_mesh`; None for one.
         on_block: called between two blocks; may raise to stop, then in every process.
 
     Returns:
-        The result; of several processes labels and margins are split over the mesh.
+        A result for each number; of several processes labels and margins are split over the mesh.
 
     Raises:
         UserError: naming the rows that hold NaN or Inf.
@@ -102,18 +104,20 @@ def fit_streamed(
     total, num = reader.total((own, jnp.float32(len(first))))
     offset = total / num
     reader.check_finite(first, jnp.sum(offset))
-    counts = {"num_clusters": num_clusters, "num_init": num_init, "max_iter": max_iter}
+    options: dict[str, Any] = {"numbers": numbers, "num_init": num_init, "max_iter": max_iter}
     if (
         centroids is None
         and len(reader.every) == source.num_rows
         and mesh is None
         and isinstance(source, ColumnSource)
         and source.has_columns
-        and gram.is_cheaper(source.num_rows, source.dim, **counts)
+        and gram.is_cheaper(source.num_rows, source.dim, **options)
     ):
-        result = gram.fit(reader, source, key, origin=offset, tol=tol, method=method, **counts)
-        if result is not None:
-            return result
+        results = gram.fit_numbers(
+            reader, source, key, origin=offset, tol=tol, method=method, **options
+        )
+        if results is not None:
+            return results
     squares = jnp.zeros((source.num_rows,), jnp.float32)
     if centroids is None:
         centred, squares = _seed(
@@ -121,19 +125,19 @@ def fit_streamed(
             key,
             offset,
             squares,
-            num_clusters=num_clusters,
+            num_clusters=max(numbers),
             num_init=num_init,
             method=method,
         )
     else:
         centred = centroids - offset[None, None, :]
-    state = _start(centred, squares)
+    states = tuple(_start(centred[:, :k], squares) for k in numbers)
     del centred
     for iteration in range(1, max_iter + 1):
-        state, squares = _iterate(reader, state, squares, offset, tol, iteration)
-        if bool(jnp.all(state.is_done)):
+        states, squares = _iterate(reader, states, squares, offset, tol, iteration)
+        if all(bool(jnp.all(state.is_done)) for state in states):
             break
-    return _finish(reader, state, offset)
+    return _finish(reader, states, offset)
 
 
 def _seed(
@@ -203,53 +207,82 @@ def _seed_block(
 
 def _iterate(
     reader: Reader,
-    state: KMeansState,
+    states: tuple[KMeansState, ...],
     squares: Float[Array, " n"],
     offset: Float[Array, " f"],
     tol: float,
     iteration: int,
-) -> tuple[KMeansState, Float[Array, " n"]]:
-    """Do what `lloyd.step` does, in one reading of the rows that matter."""
-    is_wanted = _must_be_read(state, squares, reader.weights)
+) -> tuple[tuple[KMeansState, ...], Float[Array, " n"]]:
+    """Do what `lloyd.step_numbers` does, in one reading of the rows that matter."""
+    is_wanted = _must_be_read(states, squares, reader.weights)
     index = np.flatnonzero(np.asarray(is_wanted)).astype(np.int32)
     for filled, block in reader.blocks(f"iteration {iteration}", index):
-        state, squares = _visit_block(state, squares, filled, block, offset)
+        states, squares = _visit_block(states, squares, filled, block, offset)
         squares.block_until_ready()
     if iteration == 1:
         reader.check_finite(index, squares)
-    labels, own = _count(state, squares, reader.weights)
-    total, (counts, marks, all_squares) = reader.total((state.sums, own))
+    counted = [_count(state, squares, reader.weights) for state in states]
+    parts = [(state.sums, own) for state, (_, own) in zip(states, counted, strict=True)]
+    moved = []
+    for state, (labels, _), part in zip(states, counted, reader.total(parts), strict=True):
+        moved.append(_move(reader, state, labels, squares, offset, part, tol))
+    return tuple(moved), squares
+
+
+def _move(
+    reader: Reader,
+    state: KMeansState,
+    labels: Int[Array, "n r"],
+    squares: Float[Array, " n"],
+    offset: Float[Array, " f"],
+    found: tuple[Array, tuple[Array, Array, Array]],
+    tol: float,
+) -> KMeansState:
+    """Move the centroids to the means, by what was summed over all processes: see `_count`."""
+    total, (counts, marks, all_squares) = found
     moved = _means(total, counts)
     if bool(jnp.any((counts == 0.0) & ~state.is_done[:, None])):
         drawn = reader.over(farthest)(state, squares, reader.weights)
         moved = _fill_empty(moved, counts, reader.fetch(drawn, offset))
     # Of one process it is the state's own, which is donated.
     others = None if reader.mesh is None else total
-    state = _advance(state, labels, others, counts, moved, marks, all_squares, jnp.float32(tol))
-    return state, squares
+    return _advance(state, labels, others, counts, moved, marks, all_squares, jnp.float32(tol))
 
 
 @jax.jit
 def _must_be_read(
-    state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
+    states: tuple[KMeansState, ...], squares: Float[Array, " n"], weights: Float[Array, " n"]
 ) -> Bool[Array, " n"]:
-    is_open = may_change(state, squares, weights)
-    return jnp.any(is_open | (nearest_labels(state, weights) != state.labels), axis=1)
+    def some(state: KMeansState) -> Array:
+        is_open = may_change(state, squares, weights)
+        return jnp.any(is_open | (nearest_labels(state, weights) != state.labels), axis=1)
+
+    return jnp.any(jnp.stack([some(state) for state in states]), axis=0)
 
 
-@partial(jax.jit, donate_argnames=("state", "squares"))
+@partial(jax.jit, donate_argnames=("states", "squares"))
 def _visit_block(
-    state: KMeansState,
+    states: tuple[KMeansState, ...],
     squares: Float[Array, " n"],
     index: Int[Array, " s"],
     block: Float[Array, "s f"],
     offset: Float[Array, " f"],
-) -> tuple[KMeansState, Float[Array, " n"]]:
+) -> tuple[tuple[KMeansState, ...], Float[Array, " n"]]:
     """Enter the products of a block's rows and move those whose label changed to their new sums."""
-    num_init, num_clusters, dim = state.centroids.shape
     is_real = index < squares.shape[0]
     rows = jnp.where(is_real[:, None], block - offset[None, :], 0.0)
     own_squares = jnp.sum(jnp.square(rows), axis=1)
+    states = tuple(_visit_rows(state, index, rows, is_real) for state in states)
+    return states, squares.at[index].set(own_squares, mode="drop")
+
+
+def _visit_rows(
+    state: KMeansState,
+    index: Int[Array, " s"],
+    rows: Float[Array, "s f"],
+    is_real: Bool[Array, " s"],
+) -> KMeansState:
+    num_init, num_clusters, dim = state.centroids.shape
     found = jnp.matmul(rows, state.centroids.reshape(-1, dim).T, precision=HIGHEST)
     found = -2.0 * found.reshape(-1, num_init, num_clusters)
     before = state.labels.at[index].get(mode="clip")
@@ -264,13 +297,10 @@ def _visit_block(
 
     sums = jax.lax.cond(jnp.any(after != before), move, lambda sums: sums, state.sums)
     is_visited = jnp.zeros(state.labels.shape, bool).at[index].set(True, mode="drop")
-    return (
-        state._replace(
-            products=state.products.at[index].set(found, mode="drop"),
-            drift=visit(state.drift, is_visited),
-            sums=sums,
-        ),
-        squares.at[index].set(own_squares, mode="drop"),
+    return state._replace(
+        products=state.products.at[index].set(found, mode="drop"),
+        drift=visit(state.drift, is_visited),
+        sums=sums,
     )
 
 
@@ -320,28 +350,46 @@ def _advance(
     return advanced._replace(sums=state.sums)
 
 
-def _finish(reader: Reader, state: KMeansState, offset: Float[Array, " f"]) -> KMeansResult:
-    """Keep the restart with the smallest objective, assign to it, put it in canonical order."""
+class _Found(NamedTuple):
+    """What the best restart found, its clusters in canonical order of its own labels."""
+
+    centroids: Float[Array, "k f"]
+    num_iter: Int[Array, ""]
+    converged: Bool[Array, ""]
+    inertias: Float[Array, " r"]
+
+
+def _best_of(reader: Reader, state: KMeansState, offset: Float[Array, " f"]) -> _Found:
     best = int(jnp.argmin(state.inertias))
     centroids = state.centroids[best] + offset[None, :]
-    num_iter, is_done, inertias = state.num_iter[best], state.is_done[best], state.inertias
     count = reader.over(count_members, num_clusters=len(centroids))
-    members = count(state.labels[:, best], reader.weights)
-    del state  # makes room for what the assignment holds
-    centroids = centroids[canonical_order(*members)]
-    found = _assign(reader, centroids)
+    order = canonical_order(*count(state.labels[:, best], reader.weights))
+    return _Found(centroids[order], state.num_iter[best], state.is_done[best], state.inertias)
+
+
+def _finish(
+    reader: Reader, states: tuple[KMeansState, ...], offset: Float[Array, " f"]
+) -> tuple[KMeansResult, ...]:
+    """Keep the restarts with the smallest objective and assign to them, in canonical order."""
+    found = [_best_of(reader, state, offset) for state in states]
+    del states  # makes room for what the assignment holds
+    assigned = _assign(reader, tuple(one.centroids for one in found))
+    return tuple(_describe(reader, *both) for both in zip(found, assigned, strict=True))
+
+
+def _describe(reader: Reader, found: _Found, assigned: Assignment) -> KMeansResult:
     result = KMeansResult(
-        centroids=centroids,
-        labels=found.labels,
-        inertia=reader.total(jnp.sum(found.squared_distances)),
-        num_iter=num_iter,
-        converged=is_done,
-        margins=found.margins,
-        counts=jnp.zeros((centroids.shape[0],), jnp.int32),
-        inertias=inertias,
+        centroids=found.centroids,
+        labels=assigned.labels,
+        inertia=reader.total(jnp.sum(assigned.squared_distances)),
+        num_iter=found.num_iter,
+        converged=found.converged,
+        margins=assigned.margins,
+        counts=jnp.zeros((found.centroids.shape[0],), jnp.int32),
+        inertias=found.inertias,
     )
     mesh = reader.mesh
-    result = in_canonical_order(result, found.labels, weights=reader.weights, mesh=mesh)
+    result = in_canonical_order(result, assigned.labels, weights=reader.weights, mesh=mesh)
     if mesh is None:
         return result
     num = mesh.size * reader.num_rows
@@ -371,7 +419,7 @@ def extend(
         canonical order.
     """
     reader = Reader(source, on_block, weights=weights, mesh=mesh)
-    further = _assign(reader, result.centroids)
+    (further,) = _assign(reader, (result.centroids,))
     labels = jnp.concatenate([result.labels, reader.gather(further.labels)])
     result = result._replace(
         margins=jnp.concatenate([result.margins, reader.gather(further.margins)]),
@@ -380,22 +428,30 @@ def extend(
     return in_canonical_order(result, labels)
 
 
-def _assign(reader: Reader, centroids: Float[Array, "k f"]) -> Assignment:
-    zeros = jnp.zeros((reader.num_rows,), jnp.float32)
-    found = Assignment(zeros.astype(jnp.int32), zeros, jnp.zeros_like(zeros))
+def _assign(reader: Reader, centroids: tuple[Float[Array, "k f"], ...]) -> tuple[Assignment, ...]:
+    """Assign all rows to several sets of centroids, in one reading."""
+    zeros = np.zeros((reader.num_rows,), np.float32)
+    # Each an array of its own, for all of them are donated.
+    found = tuple(
+        Assignment(*(jnp.array(zeros, dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)))
+        for _ in centroids
+    )
     for index, block in reader.blocks("assignment", reader.every):
         found = _assign_block(found, index, block, centroids)
-        found.labels.block_until_ready()
+        found[0].labels.block_until_ready()
     return found
 
 
 @partial(jax.jit, donate_argnames=("found",))
 def _assign_block(
-    found: Assignment,
+    found: tuple[Assignment, ...],
     index: Int[Array, " s"],
     block: Float[Array, "s f"],
-    centroids: Float[Array, "k f"],
-) -> Assignment:
-    new = assign_rows(block, centroids)
-    entered = (a.at[index].set(b, mode="drop") for a, b in zip(found, new, strict=True))
-    return Assignment(*entered)
+    centroids: tuple[Float[Array, "k f"], ...],
+) -> tuple[Assignment, ...]:
+    def enter(known: Assignment, centroids: Array) -> Assignment:
+        new = assign_rows(block, centroids)
+        entered = (a.at[index].set(b, mode="drop") for a, b in zip(known, new, strict=True))
+        return Assignment(*entered)
+
+    return tuple(map(enter, found, centroids))

@@ -25,27 +25,32 @@ def own_source(data, block=16):
     return ArrayRows(rows, block), is_real.astype(np.float32)
 
 
-def compare(data, k, **options):
+def compare(data, *numbers, **options):
     """Assert that the processes find what one finds in memory."""
     options = {"num_init": 4, "key": jax.random.key(0)} | options
     source, weights = own_source(data)
-    many = kmeans(source, k, mesh=data_mesh(), weights=weights, **options)
-    one = kmeans(data, k, **options)
-    np.testing.assert_array_equal(gather_rows(many.labels, len(data)), one.labels)
-    np.testing.assert_array_equal(many.counts, one.counts)
-    # Sums of up to a hundred float32 numbers in another order, distances from another origin; a
-    # margin is a difference of two such distances.
-    np.testing.assert_allclose(many.centroids, one.centroids, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(many.inertia, one.inertia, rtol=1e-5)
-    np.testing.assert_allclose(many.inertias, one.inertias, rtol=1e-5)
-    np.testing.assert_allclose(
-        gather_rows(many.margins, len(data)), one.margins, rtol=1e-3, atol=1e-4
-    )
+    # One number is given as such, for starting centroids go with nothing else.
+    k = numbers if len(numbers) > 1 else numbers[0]
+    found = kmeans(source, k, mesh=data_mesh(), weights=weights, **options)
+    expected = kmeans(data, k, **options)
+    if len(numbers) == 1:
+        found, expected = (found,), (expected,)
+    for many, one in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(gather_rows(many.labels, len(data)), one.labels)
+        np.testing.assert_array_equal(many.counts, one.counts)
+        # Sums of up to a hundred float32 numbers in another order, distances from another origin; a
+        # margin is a difference of two such distances.
+        np.testing.assert_allclose(many.centroids, one.centroids, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(many.inertia, one.inertia, rtol=1e-5)
+        np.testing.assert_allclose(many.inertias, one.inertias, rtol=1e-5)
+        margins = gather_rows(many.margins, len(data))
+        np.testing.assert_allclose(margins, one.margins, rtol=1e-3, atol=1e-4)
 
 
 def every_start_gives_the_result_of_one():
     compare(points(203), 3)
     compare(points(203), 6, num_init=1)
+    compare(points(203), 2, 4)
     compare(points(203), 3, init="random")
     compare(points(203), 1)
 

@@ -116,12 +116,12 @@ def test_embedded_rows_keep_their_inner_products():
 
 
 def test_the_rule_weighs_products_against_readings():
-    options = {"num_clusters": 2, "num_init": 10, "max_iter": 25}
+    options = {"numbers": (2,), "num_init": 10, "max_iter": 25}
     assert gram.is_cheaper(2_000, 524_288, **options)
     assert not gram.is_cheaper(100_000, 524_288, **options), "the products take longer"
     assert not gram.is_cheaper(2_000, 524_288, **options | {"max_iter": 1})
     assert not gram.is_cheaper(203, 5, **options), "the rows are shorter than their products"
-    many = options | {"num_clusters": 100}
+    many = options | {"numbers": (100,)}
     assert not gram.is_cheaper(20_000, 10**6, **many), "the products do not fit"
 
 

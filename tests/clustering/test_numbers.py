@@ -7,6 +7,7 @@ import pytest
 from cgjax.clustering import assign, kmeans, lloyd, rows
 from cgjax.clustering.sources import ArrayRows
 from cgjax.errors import UserError
+from tests.clustering.test_streaming import assert_same
 
 
 def blobs(num=300, dim=6, groups=5, seed=0):
@@ -69,11 +70,34 @@ def test_all_numbers_share_one_product_for_distances_and_one_for_sums(numbers):
     assert whole_reads(traced.jaxpr, points.shape) == 2
 
 
-def test_features_that_are_streamed_are_clustered_number_by_number(key):
-    data = blobs()
-    found = kmeans(ArrayRows(data, 64), (2, 5), key=key)
-    for k, result in zip((2, 5), found, strict=True):
-        np.testing.assert_array_equal(result.labels, kmeans(data, k, key=key).labels)
+class CountedRows(ArrayRows):
+    """Rows that remember how many were read, as rows and as columns."""
+
+    num_read = 0
+
+    def read(self, index):
+        self.num_read += len(index)
+        return super().read(index)
+
+    def read_columns(self, begin, out):
+        self.num_read += self.num_rows * out.shape[1] / self.dim
+        super().read_columns(begin, out)
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+@pytest.mark.parametrize("dim", [6, 640], ids=["by blocks", "by inner products"])
+def test_all_numbers_share_each_reading_of_features_that_are_streamed(init, dim, key):
+    data = blobs(dim=dim)
+    options = {"key": key, "num_init": 4, "init": init}
+    numbers, readings = (2, 5, 3), []
+    for k in (numbers, 5):
+        source = CountedRows(data, 64)
+        found = kmeans(source, k, **options)
+        readings.append(source.num_read / len(data))
+        if k == numbers:
+            for one, held in zip(found, kmeans(data, numbers, **options), strict=True):
+                assert_same(one, held)
+    assert readings[0] <= 1.1 * readings[1], "hardly more than the largest number alone"
 
 
 @pytest.mark.parametrize(

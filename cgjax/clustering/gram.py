@@ -16,46 +16,45 @@ Symbols: y rows (n, f), G their products (n, n), w columns of a slab, r restarts
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.linalg.lapack import dpstrf
 
 from cgjax.clustering.assignment import Assignment
 from cgjax.clustering.lloyd import init_numbers, iterate
-from cgjax.clustering.results import KMeansResult, in_canonical_order
+from cgjax.clustering.results import BestRestart, best_of
 from cgjax.clustering.rows import Rows, prepare, products
-from cgjax.clustering.sources import ColumnSource, OnProgress, Reader
+from cgjax.clustering.sources import ArrayRows, ColumnSource, OnProgress, Reader
 from cgjax.clustering.state import KMeansState, one_hot
 from cgjax.kernels.distance import HIGHEST
 from cgjax.memory import empty_aligned
 
 # Of one slab (two are held), and of G in float64.
 _SLAB_MB, _GRAM_MB = 64, 256
-# How many products take as long as reading one number, and how many full readings the iterations
-# amount to where nothing else ends them: estimates, from 1.4 s an iteration at 2,000 x 524,288.
-_READ, _ITERATIONS = 200, 15
+# What rows in memory must be more than.
+_LARGE_MB = 256
 
 
-class BestRestart(NamedTuple):
-    """What the best restart found.
+class _Cost(NamedTuple):
+    """What clustering without inner products costs; estimates.
 
     Attributes:
-        labels: (n,) int32.
-        shares: (k, n) float32, how much of each row is in each centroid; their sum is 1.
-        num_iter: () int32, its iterations.
-        converged: () bool, whether it stopped by tolerance.
-        inertias: (r,) float32, what each restart reached.
+        read: how many products take as long as reading one number.
+        iterations: how many full readings the iterations amount to where nothing else ends them.
     """
 
-    labels: Int[Array, " n"]
-    shares: Float[Array, "k n"]
-    num_iter: Int[Array, ""]
-    converged: Bool[Array, ""]
-    inertias: Float[Array, " r"]
+    read: int
+    iterations: int
+
+
+# From 1.4 s an iteration at 2,000 x 524,288.
+_STREAMED = _Cost(read=200, iterations=15)
+# Seen: 2 (groups far apart, C = 2), 5 to 8 (real features), 17 (no groups).
+_IN_MEMORY = _Cost(read=100, iterations=8)
 
 
 def is_cheaper(
@@ -66,10 +65,27 @@ def is_cheaper(
     Counted for each of the n f numbers: n operations for half of G and one reading, against
     4 r k operations and a reading for each centre of k-means++ and each iteration.
     """
+    return _gain(_STREAMED, num_rows, dim, numbers, num_init, max_iter) > 0.0
+
+
+def is_cheaper_in_memory(
+    num_rows: int, dim: int, *, numbers: tuple[int, ...], num_init: int, max_iter: int
+) -> bool:
+    """Return the same for rows in memory: on CPUs, and where they are much more than its caches."""
+    is_large = 4 * num_rows * dim > _LARGE_MB * 2**20
+    gain = _gain(_IN_MEMORY, num_rows, dim, numbers, num_init, max_iter)
+    return is_large and gain > 0.0 and jax.default_backend() == "cpu"
+
+
+def _gain(
+    cost: _Cost, num_rows: int, dim: int, numbers: tuple[int, ...], num_init: int, max_iter: int
+) -> float:
     if not _has_room(num_rows, dim):
-        return False
-    readings = max(numbers) + min(max_iter, _ITERATIONS)
-    return num_rows + _READ < readings * (4 * num_init * sum(numbers) + _READ)
+        return 0.0
+    readings = max(numbers) + min(max_iter, cost.iterations)
+    without = readings * (4 * num_init * sum(numbers) + cost.read)
+    # The rows of L are clustered too, which are as many, of n numbers.
+    return without * (1 - num_rows / dim) - (num_rows + cost.read)
 
 
 def slab_width(num_rows: int, dim: int) -> int:
@@ -106,7 +122,7 @@ def inner_products(
     shape = (source.num_rows, source.num_rows)
     total, found = np.zeros(shape), np.empty(shape, np.float32)
     for begin, slab in _slabs(source, origin=origin):
-        with np.errstate(invalid="ignore", over="ignore"):  # the caller looks for NaN and Inf
+        with np.errstate(invalid="ignore", over="ignore"):
             total += _multiply(slab, found)
         on_columns(min(begin + slab.shape[1], source.dim), source.dim)
     return total
@@ -128,31 +144,35 @@ _square = jax.jit(lambda rows: jnp.matmul(rows, rows.T, precision=HIGHEST))
 
 def assign_to_means(
     source: ColumnSource,
-    bests: Sequence[BestRestart],
+    found: Sequence[tuple[BestRestart, Float[Array, "k n"]]],
     origin: Float[np.ndarray, " f"],
     on_columns: OnProgress,
-) -> list[tuple[Float[np.ndarray, "k f"], Assignment]]:
-    """Return centroids and, from the same reading, every row's place among them.
+) -> list[tuple[BestRestart, Assignment]]:
+    """Return restarts with their centroids and, from the same reading, every row's place.
 
     O(n k f) time. What `cgjax.clustering.assignment` computes of a row is summed over the slabs.
 
     Args:
         source: the rows, all of them kept.
-        bests: what the centroids are means of, of each number of clusters.
+        found: of each number of clusters the best restart and how much of each row is in each
+            centroid, see `best_restarts`.
         origin: as above.
         on_columns: called after every slab.
     """
-    sums = [_Sums.of(best, source.num_rows, source.dim) for best in bests]
+    sums = [_Sums.of(shares, source.dim) for _, shares in found]
     for begin, slab in _slabs(source):
         end = min(begin + slab.shape[1], source.dim)
         part = _part(origin, begin, slab.shape[1])
-        for best, one in zip(bests, sums, strict=True):
-            mean, order, own = _compare(slab, part, best.labels, best.shares)
+        for (best, shares), one in zip(found, sums, strict=True):
+            mean, order, own = _compare(slab, part, best.labels, shares)
             one.means[:, begin:end] = np.asarray(mean)[:, : end - begin]
             one.relative[:] += np.asarray(order)
             one.own[:] += np.asarray(own)
         on_columns(end, source.dim)
-    return [(one.means, one.assign(best)) for best, one in zip(bests, sums, strict=True)]
+    return [
+        (best._replace(centroids=jnp.asarray(one.means)), one.assign(np.asarray(best.labels)))
+        for (best, _), one in zip(found, sums, strict=True)
+    ]
 
 
 class _Sums(NamedTuple):
@@ -169,19 +189,19 @@ class _Sums(NamedTuple):
     own: Float[np.ndarray, " n"]
 
     @classmethod
-    def of(cls, best: BestRestart, num_rows: int, dim: int) -> Self:
+    def of(cls, shares: Float[Array, "k n"], dim: int) -> Self:
         """Return the sums before the first slab."""
-        num_clusters = len(best.shares)
+        num_clusters, num_rows = shares.shape
         means = np.empty((num_clusters, dim), np.float32)
         return cls(means, np.zeros((num_rows, num_clusters)), np.zeros(num_rows))
 
-    def assign(self, best: BestRestart) -> Assignment:
-        """Return every row's place."""
+    def assign(self, last_labels: Int[np.ndarray, " n"]) -> Assignment:
+        """Return every row's place; before, its label was another one perhaps."""
         rows = np.arange(len(self.own))
         labels = np.argmin(self.relative, axis=1)
         smallest = self.relative[rows, labels]
         # The own centroid has moved since the labels were found, and may be another one now.
-        squared = np.maximum(self.own + smallest - self.relative[rows, best.labels], 0.0)
+        squared = np.maximum(self.own + smallest - self.relative[rows, last_labels], 0.0)
         others = self.relative.copy()
         others[rows, labels] = np.inf
         gap = np.min(others, axis=1) - smallest
@@ -212,7 +232,8 @@ def _slabs(
         source.read_columns(begin, slab[:, :left])
         slab[:, left:] = 0.0
         if origin is not None:
-            slab -= _part(origin, begin, width)
+            with np.errstate(invalid="ignore"):  # the caller looks for NaN and Inf
+                slab -= _part(origin, begin, width)
         return slab
 
     with ThreadPoolExecutor(1) as pool:
@@ -287,10 +308,14 @@ def best_restarts(
     max_iter: int | Array,
     tol: float | Array,
     method: str,
-) -> tuple[BestRestart, ...]:
+) -> tuple[tuple[BestRestart, Float[Array, "k n"]], ...]:
     """Run all restarts on the rows of L. Arguments as for `lloyd.fit_numbers`.
 
     The tolerance is in units of the mean variance of a feature: of n of them here.
+
+    Returns:
+        For each number the best restart, its centroids among the rows of L, and how much of each
+        row is in each centroid (the sums are 1).
     """
     rows = prepare(embedded)
     states = init_numbers(rows, key, numbers=numbers, num_init=num_init, method=method)
@@ -298,21 +323,15 @@ def best_restarts(
     return tuple(_best(rows, state) for state in states)
 
 
-def _best(rows: Rows, state: KMeansState) -> BestRestart:
-    best = jnp.argmin(state.inertias)
-    points, labels = state.centroids[best], state.labels[:, best]
-    members = one_hot(labels[:, None], len(points)).T
+def _best(rows: Rows, state: KMeansState) -> tuple[BestRestart, Float[Array, "k n"]]:
+    best = best_of(state, jnp.zeros_like(rows.offset))
+    members = one_hot(best.labels[:, None], len(best.centroids)).T
     # The centroid of a cluster that lost its members in the last step is a row.
-    relative = products(rows, points) + jnp.sum(jnp.square(points), axis=1)[None, :]
-    itself = jax.nn.one_hot(jnp.argmin(relative + rows.squares[:, None], axis=0), len(labels))
+    relative = products(rows, best.centroids) + jnp.sum(jnp.square(best.centroids), axis=1)[None, :]
+    nearest = jnp.argmin(relative + rows.squares[:, None], axis=0)
+    itself = jax.nn.one_hot(nearest, len(best.labels))
     counts = jnp.sum(members, axis=1, keepdims=True)
-    return BestRestart(
-        labels=labels,
-        shares=jnp.where(counts > 0.0, members / jnp.maximum(counts, 1.0), itself),
-        num_iter=state.num_iter[best],
-        converged=state.is_done[best],
-        inertias=state.inertias,
-    )
+    return best, jnp.where(counts > 0.0, members / jnp.maximum(counts, 1.0), itself)
 
 
 def fit_numbers(
@@ -326,7 +345,7 @@ def fit_numbers(
     max_iter: int,
     tol: float,
     method: str,
-) -> tuple[KMeansResult, ...] | None:
+) -> list[tuple[BestRestart, Assignment]] | None:
     """Run all restarts on the inner products of the rows; None if there is no room to keep rows.
 
     Args:
@@ -360,22 +379,15 @@ def fit_numbers(
     reader.check_finite(reader.every, np.where(is_small, total, np.nan))
     bests = solve(embed(found))
     del found
-    on_columns = partial(reader.report, "assignment")
-    placed = assign_to_means(source, bests, middle, on_columns)
-    return tuple(_describe(best, *both) for best, both in zip(bests, placed, strict=True))
+    return assign_to_means(source, bests, middle, partial(reader.report, "assignment"))
 
 
-def _describe(
-    best: BestRestart, centroids: Float[np.ndarray, "k f"], assigned: Assignment
-) -> KMeansResult:
-    result = KMeansResult(
-        centroids=jnp.asarray(centroids),
-        labels=assigned.labels,
-        inertia=jnp.sum(assigned.squared_distances),
-        num_iter=best.num_iter,
-        converged=best.converged,
-        margins=assigned.margins,
-        counts=jnp.zeros((len(centroids),), jnp.int32),
-        inertias=best.inertias,
-    )
-    return in_canonical_order(result, assigned.labels)
+def fit_in_memory(
+    features: Float[np.ndarray, "n f"], key: PRNGKeyArray, **options: Any
+) -> list[BestRestart]:
+    """Run all restarts on the inner products of rows in memory; options as for `fit_numbers`."""
+    source = ArrayRows(features)
+    origin = jnp.asarray(np.mean(features[: source.block], axis=0))
+    found = fit_numbers(Reader(source), source, key, origin=origin, **options)
+    assert found is not None, "there is always room for rows that are there"
+    return [best for best, _ in found]

@@ -14,10 +14,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.clustering.lloyd import fit_numbers
-from cgjax.clustering.results import KMeansResult
+from cgjax.clustering import gram
+from cgjax.clustering.lloyd import describe, fit_numbers
+from cgjax.clustering.results import BestRestart, KMeansResult
 from cgjax.clustering.seeding import INITS
 from cgjax.clustering.sharded import fit_sharded
 from cgjax.clustering.sources import OnBlock, RowSource
@@ -35,6 +36,12 @@ from cgjax.parallel import (
 BACKENDS = ("jax", "faiss")
 
 _fit = partial(jax.jit, static_argnames=("numbers", "num_init", "method"))(fit_numbers)
+
+
+@jax.jit
+def _describe(features: Float[Array, "n f"], bests: list[BestRestart]) -> tuple[KMeansResult, ...]:
+    weights = jnp.ones((features.shape[0],), jnp.float32)
+    return tuple(describe(features, best, weights=weights) for best in bests)
 
 
 @overload
@@ -224,6 +231,15 @@ def _kmeans_in_memory(
     flat = check_features(features, max(numbers), weights)
     check_counts(flat.shape[0], min(numbers))
     method, starts = check_init(init, max(numbers), flat.shape[1])
+    counts: dict[str, Any] = {"numbers": numbers, "num_init": num_init, "max_iter": max_iter}
+    if (
+        mesh is None
+        and weights is None
+        and starts is None
+        and gram.is_cheaper_in_memory(*flat.shape, **counts)
+    ):
+        bests = gram.fit_in_memory(np.asarray(flat), key, tol=tol, method=method, **counts)
+        return _describe(flat, bests)
     options = {
         "numbers": numbers,
         "num_init": num_init,

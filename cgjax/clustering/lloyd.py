@@ -27,7 +27,13 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.assignment import Assignment, assign_rows
 from cgjax.clustering.drift import count_marks, visit
-from cgjax.clustering.results import KMeansResult, canonical_order, count_members
+from cgjax.clustering.results import (
+    BestRestart,
+    KMeansResult,
+    best_of,
+    canonical_order,
+    count_members,
+)
 from cgjax.clustering.rows import (
     Rows,
     centred,
@@ -351,18 +357,28 @@ def iterate(
 
 
 def finish(rows: Rows, state: KMeansState, *, axis_name: str | None = None) -> KMeansResult:
-    """Keep the restart with the smallest objective and describe it in canonical order.
+    """Keep the restart with the smallest objective; see `describe`."""
+    best = best_of(state, rows.offset)
+    return describe(rows.features, best, weights=rows.weights, axis_name=axis_name)
+
+
+def describe(
+    features: Float[Array, "n f"],
+    best: BestRestart,
+    *,
+    weights: Float[Array, " n"],
+    axis_name: str | None = None,
+) -> KMeansResult:
+    """Assign all rows to a restart's centroids, in canonical order.
 
     The labels are those of `assign` with the centroids returned, to the last bit. They are computed
     again when they call for another order of the clusters than the one they were computed in.
     """
-    best = jnp.argmin(state.inertias)
-    centroids = state.centroids[best] + rows.offset[None, :]
-    num_clusters = centroids.shape[0]
+    num_clusters = best.centroids.shape[0]
     identity = jnp.arange(num_clusters, dtype=jnp.int32)
 
     def count(labels: Array) -> tuple[Array, Array]:
-        return count_members(labels, rows.weights, num_clusters=num_clusters, axis_name=axis_name)
+        return count_members(labels, weights, num_clusters=num_clusters, axis_name=axis_name)
 
     def order_of(labels: Array) -> Array:
         return canonical_order(*count(labels))
@@ -377,21 +393,21 @@ def finish(rows: Rows, state: KMeansState, *, axis_name: str | None = None) -> K
     ) -> tuple[Array, Array, Array, Assignment]:
         centroids, order, count, _ = attempt
         centroids = centroids[order]
-        assigned = assign_rows(rows.features, centroids)
+        assigned = assign_rows(features, centroids)
         return centroids, order_of(assigned.labels), count + 1, assigned
 
-    zeros = jnp.zeros_like(rows.squares)
+    zeros = jnp.zeros_like(weights)
     nothing = Assignment(zeros.astype(jnp.int32), zeros, zeros)
-    attempt = (centroids, order_of(state.labels[:, best]), jnp.int32(0), nothing)
+    attempt = (best.centroids, order_of(best.labels), jnp.int32(0), nothing)
     centroids, _, _, assigned = jax.lax.while_loop(is_unordered, assign_again, attempt)
     counts, _ = count(assigned.labels)
     return KMeansResult(
         centroids=centroids,
         labels=assigned.labels,
-        inertia=all_sum(jnp.sum(assigned.squared_distances * rows.weights), axis_name),
-        num_iter=state.num_iter[best],
-        converged=state.is_done[best],
+        inertia=all_sum(jnp.sum(assigned.squared_distances * weights), axis_name),
+        num_iter=best.num_iter,
+        converged=best.converged,
         margins=assigned.margins,
         counts=counts,
-        inertias=state.inertias,
+        inertias=best.inertias,
     )

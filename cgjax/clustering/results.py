@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from cgjax.clustering.state import KMeansState
 from cgjax.parallel import all_min, all_sum, axis_position, over_processes
 
 
@@ -35,6 +36,37 @@ class KMeansResult(NamedTuple):
     margins: Float[Array, " n"]
     counts: Int[Array, " k"]
     inertias: Float[Array, " r"]
+
+
+class BestRestart(NamedTuple):
+    """The restart with the smallest objective, before its rows are assigned for good.
+
+    Attributes:
+        centroids: (k, f) float32.
+        labels: (n,) int32, of its last step: the centroids have moved since.
+        num_iter: () int32, its iterations.
+        converged: () bool, whether it stopped by tolerance.
+        inertias: (r,) float32, what each restart reached.
+    """
+
+    centroids: Float[Array, "k f"]
+    labels: Int[Array, " n"]
+    num_iter: Int[Array, ""]
+    converged: Bool[Array, ""]
+    inertias: Float[Array, " r"]
+
+
+@jax.jit
+def best_of(state: KMeansState, offset: Float[Array, " f"]) -> BestRestart:
+    """Return the best restart of a state whose centroids are relative to the offset."""
+    best = jnp.argmin(state.inertias)
+    return BestRestart(
+        centroids=state.centroids[best] + offset[None, :],
+        labels=state.labels[:, best],
+        num_iter=state.num_iter[best],
+        converged=state.is_done[best],
+        inertias=state.inertias,
+    )
 
 
 def count_members(

@@ -20,7 +20,7 @@ s rows of a block.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,9 @@ from cgjax.clustering import gram
 from cgjax.clustering.assignment import Assignment, assign_rows
 from cgjax.clustering.drift import count_marks, visit
 from cgjax.clustering.results import (
+    BestRestart,
     KMeansResult,
+    best_of,
     canonical_order,
     count_members,
     in_canonical_order,
@@ -113,11 +115,11 @@ def fit_streamed(
         and source.has_columns
         and gram.is_cheaper(source.num_rows, source.dim, **options)
     ):
-        results = gram.fit_numbers(
+        found = gram.fit_numbers(
             reader, source, key, origin=offset, tol=tol, method=method, **options
         )
-        if results is not None:
-            return results
+        if found is not None:
+            return tuple(_describe(reader, *both) for both in found)
     squares = jnp.zeros((source.num_rows,), jnp.float32)
     if centroids is None:
         centred, squares = _seed(
@@ -350,43 +352,32 @@ def _advance(
     return advanced._replace(sums=state.sums)
 
 
-class _Found(NamedTuple):
-    """What the best restart found, its clusters in canonical order of its own labels."""
-
-    centroids: Float[Array, "k f"]
-    num_iter: Int[Array, ""]
-    converged: Bool[Array, ""]
-    inertias: Float[Array, " r"]
-
-
-def _best_of(reader: Reader, state: KMeansState, offset: Float[Array, " f"]) -> _Found:
-    best = int(jnp.argmin(state.inertias))
-    centroids = state.centroids[best] + offset[None, :]
-    count = reader.over(count_members, num_clusters=len(centroids))
-    order = canonical_order(*count(state.labels[:, best], reader.weights))
-    return _Found(centroids[order], state.num_iter[best], state.is_done[best], state.inertias)
-
-
 def _finish(
     reader: Reader, states: tuple[KMeansState, ...], offset: Float[Array, " f"]
 ) -> tuple[KMeansResult, ...]:
     """Keep the restarts with the smallest objective and assign to them, in canonical order."""
-    found = [_best_of(reader, state, offset) for state in states]
+    bests = [_in_order(reader, best_of(state, offset)) for state in states]
     del states  # makes room for what the assignment holds
-    assigned = _assign(reader, tuple(one.centroids for one in found))
-    return tuple(_describe(reader, *both) for both in zip(found, assigned, strict=True))
+    assigned = _assign(reader, tuple(best.centroids for best in bests))
+    return tuple(_describe(reader, *both) for both in zip(bests, assigned, strict=True))
 
 
-def _describe(reader: Reader, found: _Found, assigned: Assignment) -> KMeansResult:
+def _in_order(reader: Reader, best: BestRestart) -> BestRestart:
+    count = reader.over(count_members, num_clusters=len(best.centroids))
+    order = canonical_order(*count(best.labels, reader.weights))
+    return best._replace(centroids=best.centroids[order])
+
+
+def _describe(reader: Reader, best: BestRestart, assigned: Assignment) -> KMeansResult:
     result = KMeansResult(
-        centroids=found.centroids,
+        centroids=best.centroids,
         labels=assigned.labels,
         inertia=reader.total(jnp.sum(assigned.squared_distances)),
-        num_iter=found.num_iter,
-        converged=found.converged,
+        num_iter=best.num_iter,
+        converged=best.converged,
         margins=assigned.margins,
-        counts=jnp.zeros((found.centroids.shape[0],), jnp.int32),
-        inertias=found.inertias,
+        counts=jnp.zeros((len(best.centroids),), jnp.int32),
+        inertias=best.inertias,
     )
     mesh = reader.mesh
     result = in_canonical_order(result, assigned.labels, weights=reader.weights, mesh=mesh)

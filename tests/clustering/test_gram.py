@@ -125,6 +125,40 @@ def test_the_rule_weighs_products_against_readings():
     assert not gram.is_cheaper(20_000, 10**6, **many), "the products do not fit"
 
 
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+def test_rows_in_memory_may_go_by_their_products_too(name, init, key, monkeypatch):
+    data, options = DATA[name], {"key": key, "num_init": 4, "init": init}
+    expected, calls = kmeans(data, (3, 2), **options), []
+    monkeypatch.setattr(gram, "_LARGE_MB", 0)
+    multiply = gram._multiply
+    monkeypatch.setattr(gram, "_multiply", lambda *args: calls.append(1) or multiply(*args))
+    found = kmeans(data, (3, 2), **options)
+    assert len(calls) == -(-DIM // 64), "one reading by slabs for both numbers"
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other, rtol=1e-4 if "far" in name else 1e-5)
+        labels, margins = assign(data, one.centroids)
+        np.testing.assert_array_equal(one.labels, labels)
+        np.testing.assert_array_equal(one.margins, margins)
+
+
+def test_small_arrays_and_long_products_stay_with_the_iteration():
+    options = {"numbers": (8,), "num_init": 10, "max_iter": 25}
+    assert gram.is_cheaper_in_memory(2_000, 524_288, **options)
+    assert not gram.is_cheaper_in_memory(200, 5_242, **options), "it is in the caches"
+    assert not gram.is_cheaper_in_memory(5_500, 65_536, **options | {"numbers": (2,)})
+    assert not gram.is_cheaper_in_memory(2_000, 40_000, **options | {"max_iter": 1, "num_init": 1})
+
+
+@pytest.mark.parametrize("row", [3, 40])
+def test_bad_rows_in_memory_are_named(row, key, monkeypatch):
+    monkeypatch.setattr(gram, "_LARGE_MB", 0)
+    data = noise()
+    data[row, 300] = np.inf
+    with pytest.raises(UserError, match=f"1 features hold NaN or Inf .rows {row}.:"):
+        kmeans(data, 2, key=key)
+
+
 def test_starting_centroids_are_compared_with_rows(key):
     source = CountedColumns(noise())
     init = noise(2, seed=5)

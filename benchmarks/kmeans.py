@@ -171,7 +171,9 @@ def compare(c: int, layer: str, peers: list[str], reps: int, peer_reps: int) -> 
         )
 
 
-def streamed_side(side: str, folder: Path, restarts: int, num: int, reps: int) -> None:
+def streamed_side(
+    side: str, folder: Path, restarts: int, num: int, clusters: int, reps: int
+) -> None:
     """Cluster PGAN-256's features in memory, or streamed, and print a line of JSON each time."""
     import jax
 
@@ -211,13 +213,14 @@ def streamed_side(side: str, folder: Path, restarts: int, num: int, reps: int) -
         before, begun = peak_rss_mb(), time.perf_counter()
         if side == "memory":
             features = all_features(bound, latents, lambda rows: None)
+            marks.append(("encoding", round(time.perf_counter() - begun, 2)))
             computed, storage = num, "memory"
-            result = kmeans(jax.device_put(features), 2, **options)
+            result = kmeans(jax.device_put(features), clusters, **options)
         else:
             with FeatureStream(bound, latents) as stream:
                 if side == "streamed":
                     stream.choose_storage(folder, num_reads=4)
-                result = kmeans(stream, 2, on_block=on_block, **options)
+                result = kmeans(stream, clusters, on_block=on_block, **options)
                 computed, storage = stream.num_computed, stream.storage
         jax.block_until_ready(result)
         seconds, peak = time.perf_counter() - begun, peak_rss_mb() - before
@@ -238,13 +241,16 @@ def streamed_side(side: str, folder: Path, restarts: int, num: int, reps: int) -
         print(json.dumps(once()), flush=True)
 
 
-def streamed(sides: list[str], folder: str | None, restarts: int, num: int, reps: int) -> None:
+def streamed(
+    sides: list[str], folder: str | None, restarts: int, num: int, clusters: int, reps: int
+) -> None:
     """Run each side in a process of its own and compare their labels."""
     with tempfile.TemporaryDirectory() as temporary:
         where = Path(folder or temporary)
         for side in sides:
             command = [sys.executable, __file__, f"--side={side}", f"--folder={where}"]
-            command += [f"--restarts={restarts}", f"--latents={num}", f"--reps={reps}"]
+            command += [f"--restarts={restarts}", f"--latents={num}"]
+            command += [f"--clusters={clusters}", f"--reps={reps}"]
             ratios, peaks = [], []
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
@@ -280,17 +286,18 @@ def main() -> None:
     parser.add_argument("--sides", default="memory,streamed", help="also: recompute")
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--latents", type=int, default=NUM_LATENTS)
+    parser.add_argument("--clusters", type=int, default=2, help="of the streamed ones")
     parser.add_argument("--openblas", help="core that the peers' OpenBLAS is told: see nearest.py")
     parser.add_argument("--folder", help="keeps the labels of each side, to compare later")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.openblas:
         os.environ["OPENBLAS_CORETYPE"] = given.openblas
+    sizes = (given.restarts, given.latents, given.clusters, given.reps)
     if given.side:
-        streamed_side(given.side, Path(given.folder), given.restarts, given.latents, given.reps)
+        streamed_side(given.side, Path(given.folder), *sizes)
     elif given.streamed:
-        sides = given.sides.split(",")
-        streamed(sides, given.folder, given.restarts, given.latents, given.reps)
+        streamed(given.sides.split(","), given.folder, *sizes)
     else:
         for c in given.only or (2, 8):
             compare(c, given.layer, given.peers.split(","), given.reps, given.peer_reps)

@@ -236,6 +236,7 @@ def _kmeans_in_memory(
         mesh is None
         and weights is None
         and starts is None
+        and _is_in_one_place(flat)
         and gram.is_cheaper_in_memory(*flat.shape, **counts)
     ):
         bests = gram.fit_in_memory(np.asarray(flat), key, tol=tol, method=method, **counts)
@@ -269,6 +270,10 @@ def _kmeans_in_memory(
             "divide them by a constant first"
         )
     return results
+
+
+def _is_in_one_place(features: Array | np.ndarray) -> bool:
+    return not isinstance(features, jax.Array) or len(features.sharding.device_set) == 1
 
 
 def _split(

@@ -139,7 +139,10 @@ def fit_streamed(
         states, squares = _iterate(reader, states, squares, offset, tol, iteration)
         if all(bool(jnp.all(state.is_done)) for state in states):
             break
-    return _finish(reader, states, offset)
+    bests = [_in_order(reader, best_of(state, offset)) for state in states]
+    del states  # makes room for what the assignment holds
+    assigned = _assign(reader, tuple(best.centroids for best in bests))
+    return tuple(_describe(reader, *both) for both in zip(bests, assigned, strict=True))
 
 
 def _seed(
@@ -352,23 +355,15 @@ def _advance(
     return advanced._replace(sums=state.sums)
 
 
-def _finish(
-    reader: Reader, states: tuple[KMeansState, ...], offset: Float[Array, " f"]
-) -> tuple[KMeansResult, ...]:
-    """Keep the restarts with the smallest objective and assign to them, in canonical order."""
-    bests = [_in_order(reader, best_of(state, offset)) for state in states]
-    del states  # makes room for what the assignment holds
-    assigned = _assign(reader, tuple(best.centroids for best in bests))
-    return tuple(_describe(reader, *both) for both in zip(bests, assigned, strict=True))
-
-
 def _in_order(reader: Reader, best: BestRestart) -> BestRestart:
+    """Put centroids in the canonical order of the last step's labels."""
     count = reader.over(count_members, num_clusters=len(best.centroids))
     order = canonical_order(*count(best.labels, reader.weights))
     return best._replace(centroids=best.centroids[order])
 
 
 def _describe(reader: Reader, best: BestRestart, assigned: Assignment) -> KMeansResult:
+    """Join both, in canonical order of the labels."""
     result = KMeansResult(
         centroids=best.centroids,
         labels=assigned.labels,

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from cgjax.clustering import kmeans
+from cgjax.clustering import gram, kmeans
 from cgjax.errors import UserError
 from cgjax.parallel import DATA_AXIS, accelerator_mesh, data_mesh, shard_rows
 from tests.clustering.device_cases import compare, points
@@ -63,6 +63,17 @@ def test_empty_clusters_take_the_farthest_points_of_all_devices(key):
     np.testing.assert_allclose(many.centroids, one.centroids, rtol=1e-6)
     np.testing.assert_array_equal(many.labels, one.labels)
     assert int(many.counts.min()) > 0
+
+
+def test_rows_that_are_split_stay_so_without_a_mesh(key, monkeypatch):
+    """Their inner products would need all of them in one place."""
+    data = points(40, 333)
+    one = kmeans(data, 2, key=key)
+    monkeypatch.setattr(gram, "_LARGE_MB", 0)
+    monkeypatch.setattr(gram, "fit_in_memory", None)
+    many = kmeans(shard_rows(data, data_mesh(4))[0], 2, key=key)
+    np.testing.assert_array_equal(many.labels, one.labels)
+    np.testing.assert_allclose(many.centroids, one.centroids, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_that_are_split_already_with_padding_anywhere(key):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 
 import numpy as np
 import pytest
@@ -33,6 +34,21 @@ def test_rows_and_columns_come_back(rows, width, passes_by, tmp_path):
         assert np.isnan(wide[:, end - begin :]).all()
     file.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_closing_gives_the_disk_back_soon(rows, tmp_path):
+    file = FeatureFile(tmp_path, 7, 10, 10)
+    file.write_rows(0, rows)
+    descriptors = [file._file.fileno(), file._direct]
+    file.close()
+    for _ in range(1000):
+        if file._file.closed:
+            break
+        time.sleep(0.01)
+    for descriptor in descriptors:
+        if descriptor is not None:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
 
 
 def test_rows_that_were_never_written_are_an_error(rows, tmp_path):

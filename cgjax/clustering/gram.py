@@ -63,7 +63,8 @@ def is_cheaper(
     """Return whether the inner products cost less than the readings that they save.
 
     Counted for each of the n f numbers: n operations for half of G and one reading, against
-    4 r k operations and a reading for each centre of k-means++ and each iteration.
+    4 r k operations (of all numbers k) and a reading for each centre of k-means++ and each
+    iteration.
     """
     return _gain(_STREAMED, num_rows, dim, numbers, num_init, max_iter) > 0.0
 
@@ -80,6 +81,7 @@ def is_cheaper_in_memory(
 def _gain(
     cost: _Cost, num_rows: int, dim: int, numbers: tuple[int, ...], num_init: int, max_iter: int
 ) -> float:
+    """Return how many operations are saved for each of the n f numbers."""
     if not _has_room(num_rows, dim):
         return 0.0
     readings = max(numbers) + min(max_iter, cost.iterations)
@@ -314,8 +316,8 @@ def best_restarts(
     The tolerance is in units of the mean variance of a feature: of n of them here.
 
     Returns:
-        For each number the best restart, its centroids among the rows of L, and how much of each
-        row is in each centroid (the sums are 1).
+        For each number the best restart, its centroids relative to the mean of L's rows, and how
+        much of each row is in each centroid (the sums are 1).
     """
     rows = prepare(embedded)
     states = init_numbers(rows, key, numbers=numbers, num_init=num_init, method=method)
@@ -385,7 +387,13 @@ def fit_numbers(
 def fit_in_memory(
     features: Float[np.ndarray, "n f"], key: PRNGKeyArray, **options: Any
 ) -> list[BestRestart]:
-    """Run all restarts on the inner products of rows in memory; options as for `fit_numbers`."""
+    """Run all restarts on the inner products of rows in memory.
+
+    Args:
+        features: (n, f) float32.
+        key: random key.
+        options: numbers, num_init, max_iter, tol and method, as for `fit_numbers`.
+    """
     source = ArrayRows(features)
     origin = jnp.asarray(np.mean(features[: source.block], axis=0))
     found = fit_numbers(Reader(source), source, key, origin=origin, **options)

@@ -14,14 +14,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.clustering import gram
 from cgjax.clustering.lloyd import describe, fit_numbers
 from cgjax.clustering.results import BestRestart, KMeansResult
 from cgjax.clustering.seeding import INITS
 from cgjax.clustering.sharded import fit_sharded
-from cgjax.clustering.sources import OnBlock, RowSource
+from cgjax.clustering.sources import OnBlock, RowSource, not_finite
 from cgjax.clustering.streaming import fit_streamed
 from cgjax.errors import UserError
 from cgjax.parallel import (
@@ -211,7 +211,9 @@ def _kmeans_faiss(
 
     flat = check_features(features, num_clusters)
     check_init(init, num_clusters, flat.shape[1])
-    check_finite(flat)
+    num, bad = _bad_rows(flat)
+    if num:
+        raise not_finite(num, bad)
     options = {"num_clusters": num_clusters, "num_init": num_init, "max_iter": max_iter}
     return fit_faiss(jnp.asarray(flat), key, **options)
 
@@ -264,11 +266,7 @@ def _kmeans_in_memory(
     if not all(np.isfinite(result.inertia) for result in results):
         # One bad number makes the mean, and so everything, non-finite: no read is spent on looking
         # for it unless it is there.
-        check_finite(flat)
-        raise UserError(
-            "the features are too large: their squared distances overflow float32; "
-            "divide them by a constant first"
-        )
+        raise not_finite(*_bad_rows(flat))
     return results
 
 
@@ -369,19 +367,14 @@ def check_options(*, num_init: int, max_iter: int, tol: float, backend: str) -> 
         )
 
 
-def check_finite(features: Array | np.ndarray) -> None:
-    """Raise `UserError` naming the first rows that hold NaN or Inf."""
+def _bad_rows(features: Array | np.ndarray) -> tuple[int, Int[np.ndarray, " b"]]:
+    """Return how many rows hold NaN or Inf, and which."""
     place = getattr(features, "sharding", None)
     if isinstance(place, NamedSharding):
         # Of a split array a process can read its own rows only.
         place = NamedSharding(place.mesh, P())
     bad = np.flatnonzero(~np.asarray(jax.jit(_is_finite, out_shardings=place)(features)))
-    if bad.size:
-        shown = ", ".join(str(row) for row in bad[:5]) + (", ..." if bad.size > 5 else "")
-        raise UserError(
-            f"{bad.size} of {features.shape[0]} features hold NaN or Inf (rows {shown}): expected "
-            "finite numbers; check the generator's weights and the latents of those rows"
-        )
+    return len(bad), bad
 
 
 def _is_finite(features: Array) -> Array:

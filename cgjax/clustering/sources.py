@@ -211,17 +211,8 @@ class Reader:
             bad += filled[is_bad & (filled < self.num_rows)].tolist()
         shown = np.full(_SHOWN, _NONE)
         shown[: len(bad)] = bad[:_SHOWN]
-        num, first = self.over(_join_bad, num_rows=self.num_rows)(len(bad), shown)
-        if not num:
-            raise UserError(
-                "the features are too large: their squared distances overflow float32; "
-                "divide them by a constant first"
-            )
-        named = ", ".join(str(row) for row in first.tolist() if row < _NONE)
-        raise UserError(
-            f"{num} features hold NaN or Inf (rows {named}{', ...' if num > _SHOWN else ''}): "
-            "expected finite numbers; check the generator's weights and the latents of those rows"
-        )
+        num, first = map(np.asarray, self.over(_join_bad, num_rows=self.num_rows)(len(bad), shown))
+        raise not_finite(int(num), first[first < _NONE])
 
     def _most(self, num: int) -> int:
         return num if self.mesh is None else int(self.over(all_max)(num))
@@ -229,6 +220,25 @@ class Reader:
     def _read(self, index: Int[np.ndarray, " i"]) -> Array | np.ndarray:
         block = self._source.read(index)
         return block if self.mesh is None else jax.device_put(block, own_device(self.mesh))
+
+
+def not_finite(num: int, first: Int[np.ndarray, " b"]) -> UserError:
+    """Return the error of distances that are not finite.
+
+    Args:
+        num: how many rows hold NaN or Inf.
+        first: (b,) the first of them.
+    """
+    if not num:
+        return UserError(
+            "the features are too large: their squared distances overflow float32; "
+            "divide them by a constant first"
+        )
+    named = ", ".join(map(str, first[:_SHOWN].tolist())) + (", ..." if num > _SHOWN else "")
+    return UserError(
+        f"{num} features hold NaN or Inf (rows {named}): expected finite numbers; check the "
+        "generator's weights and the latents of those rows"
+    )
 
 
 _difference = jax.jit(lambda block, offset: block - offset[None, :])

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cgjax.memory import keep_freed_memory, peak_rss_mb
+from cgjax.runtime.memory import keep_freed_memory, peak_rss_mb
 
 THREADS = 2
 SIDES = ("ours", "torch", "torch_nhwc")
@@ -319,7 +319,7 @@ def loading() -> None:
             "import sys, time, jax, jax.numpy as jnp\n"
             "import cgjax, cgjax.generators.pgan\n"
             "jnp.zeros(1).block_until_ready()\n"
-            "from cgjax.memory import peak_rss_mb, reset_peak_rss\n"
+            "from cgjax.runtime.memory import peak_rss_mb, reset_peak_rss\n"
             "reset_peak_rss()\n"
             "before, start = peak_rss_mb(), time.perf_counter()\n"
             "gen = cgjax.load_generator(sys.argv[1])\n"

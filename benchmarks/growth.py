@@ -29,7 +29,7 @@ import numpy as np
 import timing
 
 from cgjax.clustering import kmeans
-from cgjax.generators.bound import BoundGenerator
+from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.samplers.base import group_members
 from cgjax.samplers.flow import Flow
@@ -41,9 +41,9 @@ GROWTH = {name: [value << i for i in range(3)] for name, value in BASE.items()}
 
 
 def encode(n: int, d: int, C: int) -> Callable[[], Any]:
-    bound = BoundGenerator(load_generator("dcgan_faces"), "layer2", {}, 128)
-    z = np.asarray(bound.sample_latents(jax.random.key(0), n // 4))
-    return lambda: bound.all_features(z)
+    generator = ConditionedGenerator(load_generator("dcgan_faces"), "layer2", {}, 128)
+    z = np.asarray(generator.sample_latents(jax.random.key(0), n // 4))
+    return lambda: generator.all_features(z)
 
 
 def cluster(n: int, d: int, C: int) -> Callable[[], Any]:

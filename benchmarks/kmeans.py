@@ -52,10 +52,10 @@ def real_features(layer: str) -> np.ndarray:
     import jax
 
     import cgjax
-    from cgjax.generators.bound import BoundGenerator
+    from cgjax.generators.conditioned import ConditionedGenerator
 
-    bound = BoundGenerator(cgjax.load_generator("dcgan_faces"), layer, {}, 128)
-    return bound.all_features(np.asarray(bound.sample_latents(jax.random.key(0), 10_000)))
+    generator = ConditionedGenerator(cgjax.load_generator("dcgan_faces"), layer, {}, 128)
+    return generator.all_features(np.asarray(generator.sample_latents(jax.random.key(0), 10_000)))
 
 
 def blobs(num: int = 100_000, dim: int = 512, groups: int = 256) -> np.ndarray:
@@ -179,28 +179,29 @@ def streamed_side(
     import jax
 
     from benchmarks.generators import CASES as GENERATORS
-    from cgjax.clustering import gram, kmeans
-    from cgjax.encoding import FeatureStream, all_features
+    from cgjax.clustering import kmeans
+    from cgjax.clustering.kmeans import gram
+    from cgjax.features.stream import FeatureStream, all_features
     from cgjax.generators.base import PretrainedGenerator
-    from cgjax.generators.bound import BoundGenerator
+    from cgjax.generators.conditioned import ConditionedGenerator
     from cgjax.generators.families import build_network
-    from cgjax.memory import keep_freed_memory, peak_rss_mb, reset_peak_rss
+    from cgjax.runtime.memory import keep_freed_memory, peak_rss_mb, reset_peak_rss
 
     keep_freed_memory()
     if side == "iteration":
         gram.is_cheaper_in_memory = lambda *_, **__: False
     gen = PretrainedGenerator(build_network("pgan", GENERATORS["pgan"][0]))
-    bound = BoundGenerator(gen, LAYER, {}, batch=8)
-    latents = np.asarray(bound.sample_latents(jax.random.key(0), num))
+    generator = ConditionedGenerator(gen, LAYER, {}, batch=8)
+    latents = np.asarray(generator.sample_latents(jax.random.key(0), num))
     options = {"key": jax.random.key(1), "num_init": restarts, "max_iter": 25, "tol": 0.0}
-    jax.block_until_ready(bound.features(latents[:8]))
+    jax.block_until_ready(generator.features(latents[:8]))
 
     def forward_pass() -> list[float]:
         """Return the seconds of one latent, several times."""
         found = []
         for _ in range(6):
             begun = time.perf_counter()
-            jax.block_until_ready([bound.features(latents[:8])[0, 0] for _ in range(4)])
+            jax.block_until_ready([generator.features(latents[:8])[0, 0] for _ in range(4)])
             found.append((time.perf_counter() - begun) / 32)
         return found
 
@@ -215,12 +216,12 @@ def streamed_side(
         reset_peak_rss()
         before, begun = peak_rss_mb(), time.perf_counter()
         if side in ("memory", "iteration"):
-            features = all_features(bound, latents, lambda rows: None)
+            features = all_features(generator, latents, lambda rows: None)
             marks.append(("encoding", round(time.perf_counter() - begun, 2)))
             computed, storage = num, "memory"
             result = kmeans(jax.device_put(features), clusters, **options)
         else:
-            with FeatureStream(bound, latents) as stream:
+            with FeatureStream(generator, latents) as stream:
                 if side == "streamed":
                     stream.choose_storage(folder, num_reads=4)
                 result = kmeans(stream, clusters, on_block=on_block, **options)

@@ -43,8 +43,8 @@ def main() -> None:
 
     first = run.sampler_names[0]
     z = latents(first, True, jax.random.key(0))
-    images = median_ms(lambda _: run.bound.images(z), num, reps)
-    print(f"{jax.devices()[0].device_kind}, {run.bound.layer}, images {images:.3f} ms each")
+    images = median_ms(lambda _: run.generator.images(z), num, reps)
+    print(f"{jax.devices()[0].device_kind}, {run.generator.layer}, images {images:.3f} ms each")
     print(f"{'sampler':<16}{'latents ms':>12}{'of images':>11}{'verified ms':>13}{'of images':>11}")
     for name in run.sampler_names:
         plain = median_ms(lambda k, n=name: latents(n, False, k), num, reps)

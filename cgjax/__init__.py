@@ -2,7 +2,7 @@
 
 from cgjax.clustering import kmeans
 from cgjax.generators.registry import load_generator
-from cgjax.run import load_run
+from cgjax.run.run import load_run
 from cgjax.version import __version__
 
 __all__ = ["__version__", "kmeans", "load_generator", "load_run"]

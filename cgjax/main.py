@@ -12,16 +12,24 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from cgjax import configuration
-from cgjax.command import run_command
+from cgjax.config import plain as configuration
 from cgjax.errors import UserError
 from cgjax.evaluation.fidelity import check_features
-from cgjax.interrupt import handle_interrupts
-from cgjax.memory import keep_freed_memory
-from cgjax.pipeline import Pipeline
-from cgjax.processes import Processes, leave, start_processes
-from cgjax.run import Run, RunFolder, check_config, load_run, read_config, save_config, save_images
-from cgjax.transfer import check_targets
+from cgjax.run.run import (
+    Run,
+    RunFolder,
+    check_config,
+    load_run,
+    read_config,
+    save_config,
+    save_images,
+)
+from cgjax.runtime.command import run_command
+from cgjax.runtime.memory import keep_freed_memory
+from cgjax.runtime.processes import Processes, leave, start_processes
+from cgjax.runtime.signals import handle_interrupts
+from cgjax.stages.pipeline import Pipeline
+from cgjax.stages.transfer import check_targets
 
 MODES = ("run", "sample", "evaluate", "compare", "report")
 
@@ -91,7 +99,7 @@ def open_run(processes: Processes) -> Run:
         run.make_sampler(name)
     compares = _MODE.value == "compare"
     num = config["compare" if compares else "evaluate"]["num"]
-    check_features(config["evaluate"], num, run.bound)
+    check_features(config["evaluate"], num, run.generator)
     check_targets(run)
 
     def write() -> None:

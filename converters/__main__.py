@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from cgjax.command import run_command
 from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.families import abstract_network
 from cgjax.generators.published import PUBLISHED
 from cgjax.generators.weights import MANIFEST_FILE, load_folder, named_arrays, save_generator
+from cgjax.runtime.command import run_command
 from converters.conversion import Container, Conversion
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from typing import IO
 
 from absl import flags
 
-from cgjax.command import run_command
 from cgjax.errors import UserError
-from cgjax.processes import COORDINATOR, PROCESS, PROCESSES
+from cgjax.runtime.command import run_command
+from cgjax.runtime.processes import COORDINATOR, PROCESS, PROCESSES
 
 # Seconds that the others have to end by themselves once one has failed, and then on SIGTERM.
 GRACE_S = 8.0

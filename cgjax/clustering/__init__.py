@@ -1,7 +1,7 @@
 """Which groups a generator's layer forms: k-means and what is built on it."""
 
 from cgjax.clustering.assignment import assign
-from cgjax.clustering.kmeans import kmeans
-from cgjax.clustering.results import KMeansResult
+from cgjax.clustering.kmeans.api import kmeans
+from cgjax.clustering.kmeans.results import KMeansResult
 
 __all__ = ["KMeansResult", "assign", "kmeans"]

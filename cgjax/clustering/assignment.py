@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cgjax.clustering.rows import prepare, products, visit
-from cgjax.clustering.state import nearest_and_gap
+from cgjax.clustering.kmeans.rows import prepare, products, visit
+from cgjax.clustering.kmeans.state import nearest_and_gap
 
 
 class Assignment(NamedTuple):

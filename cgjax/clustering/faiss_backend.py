@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cgjax.clustering.lloyd import finish, step
-from cgjax.clustering.results import KMeansResult
-from cgjax.clustering.rows import prepare
-from cgjax.clustering.state import start
+from cgjax.clustering.kmeans.lloyd import finish, step
+from cgjax.clustering.kmeans.results import KMeansResult
+from cgjax.clustering.kmeans.rows import prepare
+from cgjax.clustering.kmeans.state import start
 from cgjax.errors import UserError
 
 
@@ -38,7 +38,7 @@ def fit_faiss(
     num_init: int = 10,
     max_iter: int = 100,
 ) -> KMeansResult:
-    """Run FAISS's k-means and describe what it found as `cgjax.clustering.kmeans` does.
+    """Run FAISS's k-means and describe what it found as `cgjax.clustering.kmeans.api` does.
 
     FAISS by default trains on 256 points per centroid and reports the objective of those only:
     here it gets every point. It has no stopping rule, so `num_iter` is `max_iter` and `converged`

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
-from cgjax.files import write_atomically
+from cgjax.runtime.files import write_atomically
 
 Form = Literal["shift", "set"]
 

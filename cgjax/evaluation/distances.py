@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
-from cgjax.evaluation._rows import Floats, as_line, as_pair, as_rows, centred_pair, distance_blocks
+from cgjax.numerics.rows import Floats, as_line, as_pair, as_rows, centred_pair, distance_blocks
 
 
 class Kid(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgjax.errors import UserError
-from cgjax.evaluation._rows import as_rows, distance_blocks
+from cgjax.numerics.rows import as_rows, distance_blocks
 
 
 def participation_ratio(rows: ArrayLike) -> float:

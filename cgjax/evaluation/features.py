@@ -19,7 +19,7 @@ from scipy.linalg import eigh
 
 from cgjax.errors import UserError
 from cgjax.evaluation import inception
-from cgjax.evaluation._rows import BLOCK_ROWS, as_rows
+from cgjax.numerics.rows import BLOCK_ROWS, as_rows
 
 # Up to this many rows (or columns, if fewer) the Gram matrix is decomposed exactly; beyond it,
 # randomised.

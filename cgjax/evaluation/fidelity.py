@@ -28,9 +28,9 @@ from cgjax.evaluation.features import (
 )
 from cgjax.evaluation.intervals import Interval, bootstrap_interval, wilson_interval
 from cgjax.generators.base import layer_index
-from cgjax.generators.bound import BoundGenerator
-from cgjax.randomness import named_key
-from cgjax.run import FittedSampler, Run
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.run.run import FittedSampler, Run
+from cgjax.runtime.keys import named_key
 from cgjax.samplers.registry import make_sampler
 from cgjax.samplers.verify import draw_verified
 
@@ -40,13 +40,13 @@ INCEPTION_DIM = 2048
 RESAMPLES, FEW_RESAMPLES = 100, 10
 
 
-def check_features(settings: Mapping[str, Any], num: int, bound: BoundGenerator) -> None:
+def check_features(settings: Mapping[str, Any], num: int, generator: ConditionedGenerator) -> None:
     """Check the feature that distances are to be measured in, before any work.
 
     Args:
         settings: `config.evaluate`.
         num: samples and members that will be compared.
-        bound: the generator.
+        generator: the generator.
 
     Raises:
         UserError: an unknown feature, a layer or file that is not there, too few samples for an
@@ -54,7 +54,7 @@ def check_features(settings: Mapping[str, Any], num: int, bound: BoundGenerator)
     """
     kind, _, what = settings["features"].partition(":")
     if kind == "layer" and what:
-        layer_index(bound.gen.layers, what)
+        layer_index(generator.gen.layers, what)
     elif kind == "inception" and what:
         if not Path(what).is_file():
             raise UserError(f"--config.evaluate.features={settings['features']}: no file {what}")
@@ -71,13 +71,13 @@ def check_features(settings: Mapping[str, Any], num: int, bound: BoundGenerator)
 
 
 def make_extractor(
-    name: str, bound: BoundGenerator, prior: Float[np.ndarray, "n d"], components: int
+    name: str, generator: ConditionedGenerator, prior: Float[np.ndarray, "n d"], components: int
 ) -> FeatureExtractor:
     """Build the feature that distances are measured in.
 
     Args:
         name: "pca_pixels", "random_cnn", "layer:NAME" or "inception:FILE".
-        bound: the generator.
+        generator: the generator.
         prior: latents of the prior, whose images or activations the components are fitted to.
         components: how many, for "pca_pixels" and "layer:NAME".
     """
@@ -87,10 +87,12 @@ def make_extractor(
     if kind == "random_cnn":
         return RandomCnn()
     if kind == "layer":
-        layer = bound.gen.layers[layer_index(bound.gen.layers, what)]
-        activations = GeneratorLayer(bound.gen, layer, batch_size=bound.batch, **bound.keywords)
+        layer = generator.gen.layers[layer_index(generator.gen.layers, what)]
+        activations = GeneratorLayer(
+            generator.gen, layer, batch_size=generator.batch, **generator.keywords
+        )
         return Projected.fit(activations, prior, components)
-    return Projected.fit(Pixels(), bound.images(prior), components)
+    return Projected.fit(Pixels(), generator.images(prior), components)
 
 
 def distance_name(extractor: FeatureExtractor) -> str:
@@ -143,11 +145,11 @@ def extract(
     run: Run, extractor: FeatureExtractor, z: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "n f"]:
     """Return the features of latents or of their images, in blocks: memory does not grow with n."""
-    step = max(run.bound.batch, 512)
+    step = max(run.generator.batch, 512)
     blocks = (z[i : i + step] for i in range(0, len(z), step))
     if extractor.input == "latents":
         return np.concatenate([extractor(block) for block in blocks])
-    return np.concatenate([extractor(run.bound.images(block)) for block in blocks])
+    return np.concatenate([extractor(run.generator.images(block)) for block in blocks])
 
 
 def make_reference(
@@ -166,9 +168,9 @@ def make_reference(
     Returns:
         The reference; the same key gives the same one.
     """
-    prior = run.bound.sample_latents(named_key(key, "prior"), prior_images)
-    extractor = make_extractor(features, run.bound, np.asarray(prior), components)
-    sampler = make_sampler("rejection", {}, prior=run.bound.sample_latents)
+    prior = run.generator.sample_latents(named_key(key, "prior"), prior_images)
+    extractor = make_extractor(features, run.generator, np.asarray(prior), components)
+    sampler = make_sampler("rejection", {}, prior=run.generator.sample_latents)
     exact = FittedSampler(sampler, {}, None)
     latents = []
     for c in range(run.clusters.num):
@@ -177,7 +179,7 @@ def make_reference(
             lambda z, c=c: run.is_member(z, c),  # type: ignore[misc]
             named_key(key, "members", c),
             2 * num,
-            batch=run.bound.batch,
+            batch=run.generator.batch,
             max_draws=run.config["sample"]["max_draws"],
         )
         latents.append(draw.latents)

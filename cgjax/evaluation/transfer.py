@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from cgjax.errors import UserError
 from cgjax.evaluation.intervals import Interval, wilson_interval
-from cgjax.figures import GAP, TEXT, contact_sheet
+from cgjax.figures.sheets import GAP, TEXT, contact_sheet
 
 FRAME = GAP  # drawn where there is no picture
 

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.parallel import replicate
+from cgjax.runtime.mesh import replicate
 
 State = dict[str, Any]
 """What travels between layers: "h", the current activation, and whatever else a family carries."""

@@ -4,7 +4,7 @@ Both ways in which these networks double a map, nearest upsampling followed by a
 a stride-2 4x4 transposed convolution, are four 2x2 convolutions on the *small* map, one for each
 parity (row, column) of the output pixel. `phase_convolution` is that one code path: it costs 4/9 of
 the operations of convolving the upsampled map and never dilates an input with zeros. Where a CPU
-gains from it, 3x3 convolutions take the forms of `fewer_products`; the shapes decide.
+gains from it, 3x3 convolutions take the forms of `fast_convolutions`; the shapes decide.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cgjax.generators.fewer_products import (
+from cgjax.generators.fast_convolutions import (
     best_form,
     interleave,
     nine_products,

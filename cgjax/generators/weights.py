@@ -20,10 +20,10 @@ import safetensors.numpy
 from flax import nnx
 
 from cgjax.errors import UserError
-from cgjax.files import write_atomically, write_json
 from cgjax.generators.base import PretrainedGenerator, StagedNetwork
 from cgjax.generators.families import abstract_network, fill
-from cgjax.memory import empty_aligned
+from cgjax.runtime.files import write_atomically, write_json
+from cgjax.runtime.memory import empty_aligned
 
 FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"

@@ -9,9 +9,9 @@ from typing import Any
 
 import jinja2
 
-from cgjax import clusters
-from cgjax.files import write_atomically
-from cgjax.run import Run
+from cgjax.regions import clustering as clusters
+from cgjax.run.run import Run
+from cgjax.runtime.files import write_atomically
 
 FIGURES = (
     ("clusters.png", "Verified samples of the default sampler, one row a cluster."),

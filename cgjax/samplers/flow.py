@@ -39,9 +39,9 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.parallel import all_sum
+from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import Members
-from cgjax.samplers.training import WholeEpoch, my_rows, update
+from cgjax.samplers.training import DataParallelEpoch, local_shard, update
 
 MAX_MARGIN = 0.95
 TIME_FREQUENCIES = 4
@@ -161,13 +161,15 @@ class Flow:
         Returns:
             The new state and (k,) "loss": the mean squared error per coordinate.
         """
-        _, scalar, static = self.whole_epoch(members, epoch)
+        _, scalar, static = self.data_parallel_epoch(members, epoch)
         return _epoch(state, members, key, scalar, **static)
 
-    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
+    def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
         """Return the epoch as one function, for several devices."""
         num_steps = max(1, int(np.sum(members.counts)) // self.batch)
-        return WholeEpoch(epoch_, jnp.float32(epoch), {"sampler": self, "num_steps": num_steps})
+        return DataParallelEpoch(
+            epoch_, jnp.float32(epoch), {"sampler": self, "num_steps": num_steps}
+        )
 
     def sample(
         self,
@@ -290,7 +292,7 @@ def epoch_(
     """
     k, _, d = members.latents.shape
     rows = max(1, sampler.batch // k)
-    mine = functools.partial(my_rows, axis=1, axis_name=axis_name, num_devices=num_devices)
+    mine = functools.partial(local_shard, axis=1, axis_name=axis_name, num_devices=num_devices)
     weight = mine(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))[..., None]
     total = float(max(1, sampler.num_epochs * num_steps))
 
@@ -339,7 +341,7 @@ _epoch = jax.jit(
 )
 
 
-def carry(
+def integrate(
     params: Any,
     e: Float[Array, "n d"],
     c: Int[Array, ""],
@@ -387,4 +389,4 @@ def _sample(
     num_clusters: int,
 ) -> Float[Array, "num d"]:
     e = jax.random.normal(key, (num, sampler.latent_dim), jnp.float32)
-    return carry(params, e, c, q, num_steps=sampler.num_steps, guidance=sampler.guidance)
+    return integrate(params, e, c, q, num_steps=sampler.num_steps, guidance=sampler.guidance)

@@ -20,20 +20,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.parallel import all_sum
+from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import Members
 from cgjax.samplers.flow import (
     MAX_MARGIN,
     Flow,
     FlowState,
-    carry,
     descend,
     draw_noise,
     draw_rows,
+    integrate,
     velocity,
 )
 from cgjax.samplers.flow import epoch_ as flow_epoch_
-from cgjax.samplers.training import WholeEpoch, my_rows
+from cgjax.samplers.training import DataParallelEpoch, local_shard
 
 
 class OneStepState(NamedTuple):
@@ -69,15 +69,15 @@ class OneStepFlow(Flow):
         self, state: OneStepState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[OneStepState, dict[str, Array]]:
         """As `Flow.epoch`; the last epochs leave the flow as it is and train the step."""
-        _, scalar, static = self.whole_epoch(members, epoch)
+        _, scalar, static = self.data_parallel_epoch(members, epoch)
         return _epoch(state, members, key, scalar, **static)
 
-    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
+    def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
         """Return the epoch as one function, for several devices."""
-        _, _, static = super().whole_epoch(members, epoch)
+        _, _, static = super().data_parallel_epoch(members, epoch)
         distils = epoch >= self.flow_epochs
         begun = epoch - self.flow_epochs if distils else epoch
-        return WholeEpoch(epoch_, jnp.float32(begun), static | {"distils": distils})
+        return DataParallelEpoch(epoch_, jnp.float32(begun), static | {"distils": distils})
 
     def sample(  # type: ignore[override]
         self, state: OneStepState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
@@ -134,7 +134,7 @@ def _distil(
 ) -> tuple[FlowState, dict[str, Array]]:
     k, _, d = members.latents.shape
     rows = max(1, sampler.batch // k)
-    mine = functools.partial(my_rows, axis=1, axis_name=axis_name, num_devices=num_devices)
+    mine = functools.partial(local_shard, axis=1, axis_name=axis_name, num_devices=num_devices)
     weight = mine(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))
     total = float(max(1, sampler.num_epochs - sampler.flow_epochs)) * num_steps
 
@@ -143,7 +143,9 @@ def _distil(
         q = mine(draw_rows(members, key_rows, rows)[1])
         e = mine(draw_noise(key_noise, k, rows, d)[0])
         c = jnp.broadcast_to(jnp.arange(k)[:, None], q.shape)
-        follow = functools.partial(carry, num_steps=sampler.num_steps, guidance=sampler.guidance)
+        follow = functools.partial(
+            integrate, num_steps=sampler.num_steps, guidance=sampler.guidance
+        )
         target = follow(state.flow.average, e.reshape(-1, d), c.reshape(-1), q.reshape(-1))
 
         def mean_loss(params: Any) -> tuple[Array, Array]:

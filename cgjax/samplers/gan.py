@@ -22,15 +22,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.parallel import all_sum
+from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import Members
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping
 from cgjax.samplers.training import (
-    WholeEpoch,
+    DataParallelEpoch,
     dense,
     init_dense,
-    my_rows,
+    local_shard,
     pass_over,
     update,
 )
@@ -106,9 +106,9 @@ class Gan:
         """Pass over the members; (k,) "loss" is the mapping's, "critic" the critic's."""
         return _epoch(state, members, key, jnp.float32(epoch), sampler=self)
 
-    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
+    def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
         """Return the epoch as one function, for several devices."""
-        return WholeEpoch(epoch_, jnp.float32(epoch), {"sampler": self})
+        return DataParallelEpoch(epoch_, jnp.float32(epoch), {"sampler": self})
 
     def sample(
         self, state: GanState, key: PRNGKeyArray, cluster: int, num: int
@@ -128,7 +128,7 @@ def step(
 ) -> tuple[GanState, tuple[Array, Array]]:
     """One step of critic and mapping of one cluster (no leading axis)."""
     rate, b = sampler.learning_rate, z.shape[0]
-    mine = functools.partial(my_rows, axis_name=axis_name, num_devices=num_devices)
+    mine = functools.partial(local_shard, axis_name=axis_name, num_devices=num_devices)
     codes = jax.random.normal(key, (2, b, sampler.generator.dims[0]), jnp.float32)
     z, codes = mine(z, 0), mine(codes, 1)
     # Rows of padding count neither in the moments nor in the means; sums go over all devices.

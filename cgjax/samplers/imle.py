@@ -25,7 +25,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.parallel import all_sum
+from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import Members
 from cgjax.samplers.mapping import (
     BN_MOMENTUM,
@@ -35,7 +35,7 @@ from cgjax.samplers.mapping import (
     mapping_functions,
 )
 from cgjax.samplers.matching import MATCHERS, match_all, match_by_faiss
-from cgjax.samplers.training import WholeEpoch, my_rows
+from cgjax.samplers.training import DataParallelEpoch, local_shard
 
 
 class ImleState(NamedTuple):
@@ -137,11 +137,11 @@ class Imle:
         matches = match_by_faiss(members, pool.generated, sizes)
         return _learn(state, members, pool, matches, key, self.rate(epoch), sampler=self)
 
-    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch | None:
+    def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch | None:
         """Return the epoch as one function, for several devices; None where the host matches."""
         if self.matcher != "jax":
             return None
-        return WholeEpoch(epoch_, self.rate(epoch), {"sampler": self})
+        return DataParallelEpoch(epoch_, self.rate(epoch), {"sampler": self})
 
     def rate(self, epoch: int) -> Array:
         """Return the learning rate of an epoch, a float32 scalar."""
@@ -263,7 +263,7 @@ def draw_(
     e = jax.random.normal(key_pool, (k, pool_steps, b, sampler.dims[0]), jnp.float32)
     draw = functools.partial(draw_pool, sampler=sampler, axis_name=axis_name)
     generated, stats = jax.vmap(draw)(
-        mapping, my_rows(e, 1, axis_name, num_devices), pool_sizes(members, sampler) // b
+        mapping, local_shard(e, 1, axis_name, num_devices), pool_sizes(members, sampler) // b
     )
     return Pool(e.reshape(k, pool_steps * b, -1), generated, stats)
 
@@ -343,7 +343,7 @@ def train_on_matches(
         short = num_steps * b - m
         rows = jnp.pad(rows, [(0, 0), (0, max(0, short))] + [(0, 0)] * (rows.ndim - 2))
         rows = rows[:, : num_steps * b].reshape(k, num_steps, b, *rows.shape[2:])
-        return jnp.moveaxis(my_rows(rows, 2, axis_name, num_devices), 1, 0)
+        return jnp.moveaxis(local_shard(rows, 2, axis_name, num_devices), 1, 0)
 
     step_data = (batches(members.latents), batches(matched), batches(is_member))
 

@@ -125,7 +125,7 @@ class ModernImle(Imle):
         return state, {"loss": loss}
 
     # Its epochs differ by what is due, and members keep codes: one device.
-    whole_epoch = None  # type: ignore[assignment]
+    data_parallel_epoch = None  # type: ignore[assignment]
 
     def sample(  # type: ignore[override]
         self, state: ModernState, key: PRNGKeyArray, cluster: int, num: int

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from cgjax.parallel import all_sum
+from cgjax.runtime.mesh import all_sum
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1  # share of the newest batch in the running statistics, PyTorch's default

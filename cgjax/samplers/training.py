@@ -2,8 +2,8 @@
 
 Data parallelism is one recipe for all of them. An epoch is a pure function of replicated state,
 members and key; every device draws the same numbers, works on its share of every batch's rows
-(`my_rows`, padded with rows of weight 0), and gradients, losses and batch-norm moments are summed.
-The result equals one device's up to the order of the sums, whatever the number of devices.
+(`local_shard`, padded with rows of weight 0), and gradients, losses and batch-norm moments are
+summed. The result equals one device's up to the order of the sums, whatever the number of devices.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.parallel import DATA_AXIS
+from cgjax.runtime.mesh import DATA_AXIS
 from cgjax.samplers.base import Members, Sampler, SamplerState
 
 Epoch = Callable[[SamplerState, Members, PRNGKeyArray, int], tuple[SamplerState, dict[str, Array]]]
 
 
-class WholeEpoch(NamedTuple):
-    """An epoch as one traceable function, for `epoch_on`.
+class DataParallelEpoch(NamedTuple):
+    """An epoch as one traceable function, for `over_mesh`.
 
     Attributes:
         function: `function(state, members, key, scalar, **static, axis_name=, num_devices=)`
@@ -42,33 +42,33 @@ class WholeEpoch(NamedTuple):
     static: dict[str, Any]
 
 
-def epoch_on(mesh: Mesh, sampler: Sampler) -> Epoch:
+def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
     """Return `sampler.epoch`, with every batch's rows spread over the devices of a mesh.
 
-    One device, or a sampler without a `whole_epoch`, takes the sampler's own. The mesh may span
-    several processes: each calls this with the same arguments, and what is returned is on all of
-    its devices. The whole epoch is one compiled program; the state is donated.
+    One device, or a sampler without a `data_parallel_epoch`, takes the sampler's own. The mesh may
+    span several processes: each calls this with the same arguments, and what is returned is on all
+    of its devices. The whole epoch is one compiled program; the state is donated.
 
     Args:
-        mesh: one-dimensional, axis `DATA_AXIS`, as `cgjax.parallel.data_mesh` makes it.
+        mesh: one-dimensional, axis `DATA_AXIS`, as `cgjax.runtime.mesh.data_mesh` makes it.
         sampler: the sampler.
 
     Returns:
         `(state, members, key, epoch) -> (state, metrics)`. State and members may lie anywhere.
 
     Example:
-        >>> from cgjax.parallel import data_mesh
+        >>> from cgjax.runtime.mesh import data_mesh
         >>> from cgjax.samplers.base import group_members
         >>> from cgjax.samplers.flow import Flow
         >>> members = group_members(np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), 2)
         >>> sampler = Flow(4, hidden_dim=8, batch=4)
-        >>> epoch = epoch_on(data_mesh(), sampler)
+        >>> epoch = over_mesh(data_mesh(), sampler)
         >>> state = sampler.init(jax.random.key(0), members)
         >>> state, metrics = epoch(state, members, jax.random.key(1), 0)
         >>> metrics["loss"].shape
         (2,)
     """
-    whole = getattr(sampler, "whole_epoch", None)
+    whole = getattr(sampler, "data_parallel_epoch", None)
     if mesh.size == 1 or whole is None:
         return sampler.epoch
     seen: list[Members] = []  # the members as given, and on the mesh: they are placed once
@@ -89,7 +89,7 @@ def epoch_on(mesh: Mesh, sampler: Sampler) -> Epoch:
 
 @functools.lru_cache(maxsize=64)
 def _spread(mesh: Mesh, function: Callable[..., Any], static: tuple[tuple[str, Any], ...]) -> Any:
-    """Return the compiled epoch of `epoch_on`; keys enter as their data."""
+    """Return the compiled epoch of `over_mesh`; keys enter as their data."""
 
     def body(state: Any, members: Members, key_data: Array, scalar: Array) -> Any:
         return function(
@@ -119,7 +119,7 @@ def _place(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
-def my_rows(x: Array, axis: int, axis_name: str | None, num_devices: int) -> Array:
+def local_shard(x: Array, axis: int, axis_name: str | None, num_devices: int) -> Array:
     """Return this device's share of an axis, padded with zeros to a multiple of the devices."""
     if axis_name is None:
         return x

@@ -22,15 +22,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.parallel import all_sum
+from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import Members
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping
 from cgjax.samplers.training import (
-    WholeEpoch,
+    DataParallelEpoch,
     dense,
     init_dense,
-    my_rows,
+    local_shard,
     pass_over,
     update,
 )
@@ -111,13 +111,13 @@ class Vae:
         self, state: VaeState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[VaeState, dict[str, Array]]:
         """Pass over the members; (k,) "loss" is the negative bound per coordinate."""
-        _, beta, static = self.whole_epoch(members, epoch)
+        _, beta, static = self.data_parallel_epoch(members, epoch)
         return _epoch(state, members, key, beta, **static)
 
-    def whole_epoch(self, members: Members, epoch: int) -> WholeEpoch:
+    def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
         """Return the epoch as one function, for several devices."""
         beta = self.beta * min(1.0, (epoch + 1) / max(1, self.warmup_epochs))
-        return WholeEpoch(epoch_, jnp.float32(beta), {"sampler": self})
+        return DataParallelEpoch(epoch_, jnp.float32(beta), {"sampler": self})
 
     def sample(
         self, state: VaeState, key: PRNGKeyArray, cluster: int, num: int
@@ -142,7 +142,7 @@ def step(
 ) -> tuple[VaeState, Array]:
     """One step of one cluster (no leading axis)."""
     d, d_e, b = sampler.latent_dim, sampler.decoder.dims[0], z.shape[0]
-    mine = functools.partial(my_rows, axis=0, axis_name=axis_name, num_devices=num_devices)
+    mine = functools.partial(local_shard, axis=0, axis_name=axis_name, num_devices=num_devices)
     z, noise = mine(z), mine(jax.random.normal(key, (b, d_e), jnp.float32))
     # Rows of padding count neither in the moments nor in the means; sums go over all devices.
     mask = None if axis_name is None else mine(jnp.ones(b, bool))

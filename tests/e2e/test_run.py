@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import cgjax as library
-from cgjax.clusters import Band
 from cgjax.errors import UserError
+from cgjax.regions.clustering import MarginRange
 from cgjax.testing.planted import true_side
 from tests.e2e.command import cgjax, start
 
@@ -88,15 +88,15 @@ def test_verified_samples_are_members_and_unverified_rejection_is_not_a_thing(fi
 def test_margin_keeps_the_clear_part_of_the_cluster(finished):
     run = library.load_run(finished)
     samples = run.sample(jax.random.key(5), 0, 40, "rejection", margin=0.5)
-    limits = run.clusters.margin_limits(0, Band(0.5))
+    limits = run.clusters.margin_limits(0, MarginRange(0.5))
     assert np.asarray(run.is_member(samples.latents, 0, limits)).all()
     # Half of a half of the prior is left, with room for three standard deviations.
     assert 0.1 < samples.acceptance < 0.45
-    band = run.sample(jax.random.key(5), 0, 40, "rejection", margin=(0.5, 0.8))
-    limits = run.clusters.margin_limits(0, Band(0.5, 0.8))
-    assert np.asarray(run.is_member(band.latents, 0, limits)).all()
+    margin_range = run.sample(jax.random.key(5), 0, 40, "rejection", margin=(0.5, 0.8))
+    limits = run.clusters.margin_limits(0, MarginRange(0.5, 0.8))
+    assert np.asarray(run.is_member(margin_range.latents, 0, limits)).all()
     assert not np.asarray(run.is_member(samples.latents, 0, limits)).all()
-    assert band.acceptance < samples.acceptance
+    assert margin_range.acceptance < samples.acceptance
     with pytest.raises(UserError, match="--margin"):
         run.sample(jax.random.key(5), 0, 4, "imle", verify=False, margin=0.5)
 

@@ -4,17 +4,17 @@ import jax
 import numpy as np
 import pytest
 
-from cgjax import configuration
+from cgjax.config import plain as configuration
 from cgjax.errors import UserError
 from cgjax.evaluation import fidelity
-from cgjax.generators.bound import BoundGenerator
+from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from configs import common, tiny
 
 
 @pytest.fixture(scope="module")
-def bound() -> BoundGenerator:
-    return BoundGenerator(load_generator(tiny.get_config().generator.name), "layer1", {}, 32)
+def generator() -> ConditionedGenerator:
+    return ConditionedGenerator(load_generator(tiny.get_config().generator.name), "layer1", {}, 32)
 
 
 def settings(features: str) -> dict:
@@ -30,17 +30,17 @@ def settings(features: str) -> dict:
         ("inception:nowhere.safetensors", "no file nowhere.safetensors"),
     ],
 )
-def test_a_feature_that_cannot_be_had_is_refused_before_any_work(features, message, bound):
+def test_a_feature_that_cannot_be_had_is_refused_before_any_work(features, message, generator):
     with pytest.raises(UserError, match=message):
-        fidelity.check_features(settings(features), 5000, bound)
+        fidelity.check_features(settings(features), 5000, generator)
 
 
-def test_an_fid_of_fewer_images_than_features_is_refused(tmp_path, bound):
+def test_an_fid_of_fewer_images_than_features_is_refused(tmp_path, generator):
     path = tmp_path / "inception.safetensors"
     path.touch()
     with pytest.raises(UserError, match=r"evaluate\.num .* at least 2048"):
-        fidelity.check_features(settings(f"inception:{path}"), 1000, bound)
-    fidelity.check_features(settings(f"inception:{path}"), 2048, bound)
+        fidelity.check_features(settings(f"inception:{path}"), 1000, generator)
+    fidelity.check_features(settings(f"inception:{path}"), 2048, generator)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_an_fid_of_fewer_images_than_features_is_refused(tmp_path, bound):
         ("random_cnn", "Frechet distance in random_cnn", 416),
     ],
 )
-def test_a_distance_names_its_feature_and_is_no_fid(features, name, dim, bound):
-    fidelity.check_features(settings(features), 64, bound)
-    prior = np.asarray(bound.sample_latents(jax.random.key(0), 40))
-    extractor = fidelity.make_extractor(features, bound, prior, 3)
+def test_a_distance_names_its_feature_and_is_no_fid(features, name, dim, generator):
+    fidelity.check_features(settings(features), 64, generator)
+    prior = np.asarray(generator.sample_latents(jax.random.key(0), 40))
+    extractor = fidelity.make_extractor(features, generator, prior, 3)
     assert fidelity.distance_name(extractor) == name
-    batch = prior if extractor.input == "latents" else bound.images(prior)
+    batch = prior if extractor.input == "latents" else generator.images(prior)
     assert extractor(batch).shape == (40, dim)
 
 

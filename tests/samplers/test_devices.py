@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cgjax.parallel import data_mesh
+from cgjax.runtime.mesh import data_mesh
 from cgjax.samplers import flow
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.flow import Flow
@@ -15,7 +15,7 @@ from cgjax.samplers.gan import Gan
 from cgjax.samplers.gaussian import Gaussian
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.imle_modern import ModernImle
-from cgjax.samplers.training import epoch_on
+from cgjax.samplers.training import over_mesh
 from cgjax.samplers.vae import Vae
 
 D = 6
@@ -51,7 +51,7 @@ def on_one(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_parameters_and_losses_are_those_of_one_device(name, devices):
     expected, expected_metrics = on_one(name)
-    found, found_metrics = trained(name, epoch_on(data_mesh(devices), SAMPLERS[name]))
+    found, found_metrics = trained(name, over_mesh(data_mesh(devices), SAMPLERS[name]))
     # Sums over devices in another order; Adam divides by the root of tiny moments, which magnifies
     # the rounding of near-zero gradients to a small part of a step of 1e-3.
     for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
@@ -65,7 +65,7 @@ def test_parameters_and_losses_are_those_of_one_device(name, devices):
 def test_flow_runs_under_pmap(devices):
     sampler = SAMPLERS["flow"]
     state = sampler.init(jax.random.key(0), members())
-    _, scalar, static = sampler.whole_epoch(members(), 0)
+    _, scalar, static = sampler.data_parallel_epoch(members(), 0)
     given = (state, members(), jax.random.key(1), scalar)
     expected, _ = flow.epoch_(*given, **static)
     epoch = functools.partial(flow.epoch_, axis_name="devices", num_devices=devices, **static)
@@ -78,7 +78,7 @@ def test_flow_runs_under_pmap(devices):
 
 def test_the_state_is_donated():
     sampler = SAMPLERS["flow"]
-    epoch = epoch_on(data_mesh(2), sampler)
+    epoch = over_mesh(data_mesh(2), sampler)
     state, _ = epoch(sampler.init(jax.random.key(0), members()), members(), jax.random.key(1), 0)
     epoch(state, members(), jax.random.key(2), 1)
     assert state.params["inner"].is_deleted()
@@ -86,4 +86,4 @@ def test_the_state_is_donated():
 
 def test_samplers_without_a_spread_epoch_run_their_own():
     for sampler in (Gaussian(D), ModernImle(D)):
-        assert epoch_on(data_mesh(2), sampler) == sampler.epoch
+        assert over_mesh(data_mesh(2), sampler) == sampler.epoch

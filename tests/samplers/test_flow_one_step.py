@@ -4,16 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from cgjax.parallel import data_mesh
+from cgjax.runtime.mesh import data_mesh
 from cgjax.samplers.flow_one_step import OneStepFlow, OneStepState
-from cgjax.samplers.training import epoch_on
+from cgjax.samplers.training import over_mesh
 from tests.samplers.test_flow import D, half_spaces
 
 
 def train(sampler: OneStepFlow, num_devices: int = 1) -> OneStepState:
     members = half_spaces()
     state = sampler.init(jax.random.key(0), members)
-    epoch = epoch_on(data_mesh(num_devices), sampler)
+    epoch = over_mesh(data_mesh(num_devices), sampler)
     for number in range(sampler.num_epochs):
         key = jax.random.fold_in(jax.random.key(1), number)
         state, _ = epoch(state, members, key, number)

@@ -1,0 +1,1 @@
+"""k-means: all restarts in one product per read of the data; in memory, streamed, over devices."""

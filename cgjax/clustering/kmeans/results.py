@@ -1,0 +1,132 @@
+"""What a clustering is, and in which order its clusters are named.
+
+Symbols: n rows, f features, k clusters, r restarts.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from cgjax.clustering.kmeans.state import KMeansState
+from cgjax.runtime.mesh import all_min, all_sum, axis_position, over_processes
+
+
+class KMeansResult(NamedTuple):
+    """A clustering, in canonical order: clusters by descending share, ties by first member.
+
+    Attributes:
+        centroids: (k, f) float32.
+        labels: (n,) int32, nearest centroid, lowest id on ties.
+        inertia: () float32, sum of squared distances to the own centroid.
+        num_iter: () int32, iterations of the restart that was kept.
+        converged: () bool, whether it stopped by tolerance rather than by `max_iter`.
+        margins: (n,) float32, distance to the nearest other centroid minus that to the own one.
+        counts: (k,) int32, members of each cluster.
+        inertias: (r,) float32, what each restart reached.
+    """
+
+    centroids: Float[Array, "k f"]
+    labels: Int[Array, " n"]
+    inertia: Float[Array, ""]
+    num_iter: Int[Array, ""]
+    converged: Bool[Array, ""]
+    margins: Float[Array, " n"]
+    counts: Int[Array, " k"]
+    inertias: Float[Array, " r"]
+
+
+class BestRestart(NamedTuple):
+    """The restart with the smallest objective, before its rows are assigned for good.
+
+    Attributes:
+        centroids: (k, f) float32.
+        labels: (n,) int32, of its last step: the centroids have moved since.
+        num_iter: () int32, its iterations.
+        converged: () bool, whether it stopped by tolerance.
+        inertias: (r,) float32, what each restart reached.
+    """
+
+    centroids: Float[Array, "k f"]
+    labels: Int[Array, " n"]
+    num_iter: Int[Array, ""]
+    converged: Bool[Array, ""]
+    inertias: Float[Array, " r"]
+
+
+@jax.jit
+def best_of(state: KMeansState, offset: Float[Array, " f"]) -> BestRestart:
+    """Return the best restart of a state whose centroids are relative to the offset."""
+    best = jnp.argmin(state.inertias)
+    return BestRestart(
+        centroids=state.centroids[best] + offset[None, :],
+        labels=state.labels[:, best],
+        num_iter=state.num_iter[best],
+        converged=state.is_done[best],
+        inertias=state.inertias,
+    )
+
+
+def count_members(
+    labels: Int[Array, " n"],
+    weights: Float[Array, " n"],
+    *,
+    num_clusters: int,
+    axis_name: str | None = None,
+) -> tuple[Int[Array, " k"], Int[Array, " k"]]:
+    """Return how many rows each cluster has, and the first of them, over all shards.
+
+    Args:
+        labels: (n,), this shard's.
+        weights: (n,) 1 for rows that count and 0 for padding.
+        num_clusters: k.
+        axis_name: mesh axis over which the rows are split, if any.
+    """
+    num_rows = labels.shape[0]
+    begin = jnp.int32(0) if axis_name is None else axis_position(axis_name) * num_rows
+    index = begin + jnp.arange(num_rows, dtype=jnp.int32)
+    is_member = (labels[:, None] == jnp.arange(num_clusters, dtype=jnp.int32)[None, :]) & (
+        weights[:, None] > 0.0
+    )
+    never = jnp.iinfo(jnp.int32).max
+    first = jnp.min(jnp.where(is_member, index[:, None], never), axis=0)
+    counts = jnp.sum(is_member, axis=0, dtype=jnp.int32)
+    return all_sum(counts, axis_name), all_min(first, axis_name)
+
+
+@jax.jit
+def canonical_order(counts: Int[Array, " k"], first: Int[Array, " k"]) -> Int[Array, " k"]:
+    """Return the clusters by descending share, ties by first member."""
+    return jnp.lexsort((first, -counts)).astype(jnp.int32)
+
+
+def in_canonical_order(
+    result: KMeansResult,
+    labels: Int[Array, " n"],
+    *,
+    weights: Float[Array, " n"] | None = None,
+    mesh: Mesh | None = None,
+) -> KMeansResult:
+    """Return a result with these labels, counted, its clusters named by descending share.
+
+    Args:
+        result: its centroids in the order that the labels mean.
+        labels: (n,), this process's.
+        weights: (n,) 1 for rows that count and 0 for padding; default: all count.
+        mesh: of the processes that have labels, see `cgjax.runtime.mesh.process_mesh`.
+    """
+    weights = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
+    count = over_processes(count_members, mesh, num_clusters=len(result.centroids))
+    counts, first = count(jnp.asarray(labels), weights)
+    order = canonical_order(counts, first)
+    centroids, labels = _rename(order, result.centroids, labels)
+    return result._replace(centroids=centroids, labels=labels, counts=counts[order])
+
+
+@jax.jit
+def _rename(
+    order: Int[Array, " k"], centroids: Float[Array, "k f"], labels: Int[Array, " n"]
+) -> tuple[Float[Array, "k f"], Int[Array, " n"]]:
+    return centroids[order], jnp.argsort(order).astype(jnp.int32)[labels]

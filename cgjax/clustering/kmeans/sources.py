@@ -1,0 +1,258 @@
+"""Rows that do not fit into memory: where k-means gets them from, a block at a time.
+
+Symbols: n rows, f features, s rows of a block, w columns.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from cgjax.errors import UserError
+from cgjax.runtime.mesh import (
+    all_max,
+    all_sum,
+    axis_position,
+    from_shards,
+    over_processes,
+    own_device,
+)
+
+Tree = TypeVar("Tree")
+
+OnBlock = Callable[[str, int, int], None]
+"""Called after every block with what is being done, how many rows (or columns) are done, and of how
+many in this reading."""
+
+OnProgress = Callable[[int, int], None]
+"""Called between units of work with how many are done, and of how many; may raise."""
+
+
+@runtime_checkable
+class RowSource(Protocol):
+    """Rows that are there when asked for.
+
+    Attributes:
+        num_rows: n.
+        dim: f.
+        block: s <= n, the number of rows that `read` returns.
+    """
+
+    num_rows: int
+    dim: int
+    block: int
+
+    def read(self, index: Int[np.ndarray, " i"]) -> Float[Array, "s f"] | Float[np.ndarray, "s f"]:
+        """Return s rows, of which the first i <= s are those asked for, the others anything.
+
+        A NumPy array that is returned may be overwritten by the next call.
+        """
+        ...
+
+
+@runtime_checkable
+class ColumnSource(Protocol):
+    """Rows of which some columns can be read.
+
+    Attributes:
+        num_rows: n.
+        dim: f.
+        has_columns: whether they can be read (once the rows are there).
+    """
+
+    num_rows: int
+    dim: int
+    has_columns: bool
+
+    def keep_rows(self, on_rows: OnProgress) -> None:
+        """Get all rows to where their columns can be read; `has_columns` says if that worked."""
+        ...
+
+    def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
+        """Fill the array with the columns from the given one on."""
+        ...
+
+
+class ArrayRows:
+    """Rows of an array: in memory, or mapped from a file (`np.load(path, mmap_mode="r")`)."""
+
+    has_columns = True
+
+    def __init__(self, rows: Float[np.ndarray, "n f"], block: int = 1024):
+        self._rows = rows
+        self.num_rows, self.dim = rows.shape
+        self.block = min(block, self.num_rows)
+
+    def read(self, index: Int[np.ndarray, " i"]) -> Float[np.ndarray, "s f"]:
+        """Return the rows, and copies of the last one where fewer than a block are asked for."""
+        filled = np.pad(index, (0, self.block - len(index)), mode="edge")
+        return np.asarray(self._rows[filled], np.float32)
+
+    def keep_rows(self, on_rows: OnProgress) -> None:
+        """Do nothing: all rows are there."""
+
+    def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
+        """Fill the array with columns."""
+        out[:] = self._rows[:, begin : begin + out.shape[1]]
+
+
+class Reader:
+    """Reads a source in blocks, for jitted functions whose shapes must not change.
+
+    Each of several processes reads its own rows. They take as many turns: one whose rows are fewer
+    waits, so that all can stop at the same block.
+
+    Attributes:
+        num_rows: n, the source's.
+        weights: (n,) float32, 1 for rows that count and 0 for padding.
+        every: the rows that count.
+        mesh: of the processes, or None for one.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        on_block: OnBlock | None = None,
+        *,
+        weights: Float[Array, " n"] | None = None,
+        mesh: Mesh | None = None,
+    ):
+        """Prepare.
+
+        Args:
+            source: this process's rows; every process has as many.
+            on_block: called after every block; of several processes by all of them.
+            weights: (n,) 1 for rows that count and 0 for padding; default: all count.
+            mesh: from `cgjax.runtime.mesh.process_mesh`.
+        """
+        self._source, self._on_block = source, on_block
+        self.num_rows, self.mesh = source.num_rows, mesh
+        self.weights = jnp.ones((self.num_rows,), jnp.float32) if weights is None else weights
+        self.every = np.flatnonzero(np.asarray(self.weights)).astype(np.int32)
+
+    def over(self, function: Callable[..., Any], **static: Any) -> Callable[..., Any]:
+        """Return a function of this process's arrays that may sum over all of them, jitted."""
+        return over_processes(function, self.mesh, **static)
+
+    def total(self, tree: Tree) -> Tree:
+        """Sum arrays of one dtype over the processes."""
+        found: Tree = tree if self.mesh is None else self.over(all_sum)(tree)
+        return found
+
+    def all_agree(self, flag: bool) -> bool:
+        """Return whether the flag is set in every process."""
+        return flag if self.mesh is None else not self._most(int(not flag))
+
+    def blocks(
+        self, what: str, index: Int[np.ndarray, " i"]
+    ) -> Iterator[tuple[Int[np.ndarray, " s"], Array | np.ndarray]]:
+        """Yield the asked rows' indices, filled up with n (which a scatter drops), and the rows."""
+        size = self._source.block
+        total = self._most(len(index))
+        for begin in range(0, total, size):
+            part = index[begin : begin + size]
+            if len(part):
+                filled = np.full(size, self.num_rows, np.int32)
+                filled[: len(part)] = part
+                yield filled, self._read(part)
+            self.report(what, min(begin + size, total), total)
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Say how far a reading is."""
+        if self._on_block is not None:
+            self._on_block(what, done, total)
+
+    def fetch(
+        self,
+        drawn: tuple[Int[Array, "*i"], Bool[Array, "*i"]],
+        offset: Float[Array, " f"],
+    ) -> Float[Array, "*i f"]:
+        """Return a few rows relative to the offset, each from the process that has it.
+
+        Args:
+            drawn: rows within this process, and whether each belongs to it.
+            offset: (f,).
+        """
+        row, is_here = drawn
+        here = np.asarray(is_here)
+        rows, place = np.unique(np.asarray(row)[here], return_inverse=True)
+        found = [_difference(block, offset) for _, block in self.blocks("fetch", rows)]
+        where = np.zeros(here.shape, np.int32)
+        where[here] = place
+        if not found:
+            found = [jnp.zeros((1, len(offset)), jnp.float32)]
+        every = found[0] if len(found) == 1 else jnp.concatenate(found)
+        return self.from_shards(every[where], is_here)
+
+    def from_shards(self, picked: Array, is_here: Bool[Array, "*i"]) -> Array:
+        """Return what was picked, each entry from the one process that has it."""
+        found: Array = self.over(from_shards)(picked, is_here)
+        return found
+
+    def gather(self, own: Array) -> np.ndarray:
+        """Return what each process has of its rows, of all rows that count, in all of them."""
+        values, weights = np.asarray(own), np.asarray(self.weights)
+        if self.mesh is not None:
+            values, weights = multihost_utils.process_allgather((values, weights), tiled=True)
+        return np.asarray(values[weights > 0])
+
+    def check_finite(self, index: Int[np.ndarray, " i"], value: Array | np.ndarray) -> None:
+        """Raise `UserError` if a number computed of the given rows says that one of them is bad."""
+        if self.all_agree(bool(np.isfinite(np.asarray(value)).all())):
+            return
+        bad: list[int] = []
+        for filled, block in self.blocks("looking for NaN or Inf", index):
+            is_bad = ~np.isfinite(np.asarray(block)).all(axis=1)
+            bad += filled[is_bad & (filled < self.num_rows)].tolist()
+        shown = np.full(_SHOWN, _NONE)
+        shown[: len(bad)] = bad[:_SHOWN]
+        num, first = map(np.asarray, self.over(_join_bad, num_rows=self.num_rows)(len(bad), shown))
+        raise not_finite(int(num), first[first < _NONE])
+
+    def _most(self, num: int) -> int:
+        return num if self.mesh is None else int(self.over(all_max)(num))
+
+    def _read(self, index: Int[np.ndarray, " i"]) -> Array | np.ndarray:
+        block = self._source.read(index)
+        return block if self.mesh is None else jax.device_put(block, own_device(self.mesh))
+
+
+def not_finite(num: int, first: Int[np.ndarray, " b"]) -> UserError:
+    """Return the error of distances that are not finite.
+
+    Args:
+        num: how many rows hold NaN or Inf.
+        first: (b,) the first of them.
+    """
+    if not num:
+        return UserError(
+            "the features are too large: their squared distances overflow float32; "
+            "divide them by a constant first"
+        )
+    named = ", ".join(map(str, first[:_SHOWN].tolist())) + (", ..." if num > _SHOWN else "")
+    return UserError(
+        f"{num} features hold NaN or Inf (rows {named}): expected finite numbers; check the "
+        "generator's weights and the latents of those rows"
+    )
+
+
+_difference = jax.jit(lambda block, offset: block - offset[None, :])
+
+# How many bad rows a message names, and what stands for none.
+_SHOWN, _NONE = 5, np.iinfo(np.int32).max
+
+
+def _join_bad(
+    num: Int[Array, ""], rows: Int[Array, " b"], *, num_rows: int, axis_name: str | None
+) -> tuple[Int[Array, ""], Int[Array, " b"]]:
+    """Return how many bad rows all processes have, and the first of them, counted over all."""
+    if axis_name is None:
+        return num, rows
+    rows = jnp.where(rows < _NONE, rows + axis_position(axis_name) * num_rows, rows)
+    every = jax.lax.all_gather(rows, axis_name, tiled=True)
+    return all_sum(num, axis_name), jnp.sort(every)[: len(rows)]

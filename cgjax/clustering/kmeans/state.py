@@ -1,0 +1,237 @@
+"""What k-means knows of its restarts between two reads of the data, and how it moves on.
+
+Nothing here reads features: the same functions serve the iteration in memory and the streamed one.
+
+Between two visits of a row y its distances to the centroids are followed: exactly in a subspace,
+and within a bound in what is left of it (`subspace`). Its label a may have changed
+only if for another centroid c
+
+    rho_c - rho_a <= 2 rest(y) drift_c(y)
+
+with rho_c = ||mu_c||^2 - 2 <y, mu_c> as followed, and drift_c(y) at least rest(m_a - m_c) of the
+movement m since the visit, see `bounds` (in the spirit of [Elkan 2003], but the
+norms are kept exact and only differences of movements count, which makes the bound tighter). Only
+such rows are read.
+
+Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restarts, k clusters.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from cgjax.clustering.kmeans import bounds as drifts
+from cgjax.clustering.kmeans import subspace as sub
+from cgjax.clustering.kmeans.bounds import Drift
+from cgjax.clustering.kmeans.subspace import Subspace
+from cgjax.runtime.mesh import axis_position, varying_like
+
+
+class KMeansState(NamedTuple):
+    """The state of all restarts.
+
+    Attributes:
+        centroids: (r, k, f) float32, relative to the offset.
+        labels: (n, r) int32, nearest centroid at the last step; -1 before it and for padding.
+        sums: (r, k, f) float32, sums of the members.
+        products: (n, r, k) float32, -2 <y, mu> as followed since the row was last visited.
+        drift: how far the centroids may have drifted from there.
+        subspace: in which products are followed.
+        inertias: (r,) float32, objective of the labels with the new centroids; never rises.
+        is_done: (r,) bool, converged; such a restart no longer changes.
+        num_iter: (r,) int32.
+    """
+
+    centroids: Float[Array, "r k f"]
+    labels: Int[Array, "n r"]
+    sums: Float[Array, "r k f"]
+    products: Float[Array, "n r k"]
+    drift: Drift
+    subspace: Subspace
+    inertias: Float[Array, " r"]
+    is_done: Bool[Array, " r"]
+    num_iter: Int[Array, " r"]
+
+
+def start(
+    centroids: Float[Array, "r k f"],
+    squares: Float[Array, " n"],
+    products: Float[Array, "n r k"] | None = None,
+    subspace: Subspace | None = None,
+) -> KMeansState:
+    """Return the state in which the centroids (relative to the offset) are known, and no labels.
+
+    Args:
+        centroids: (r, k, f), where to start.
+        squares: (n,) squared norms of the rows.
+        products: (n, r, k), -2 <y, centroid> of all rows where they are known already.
+        subspace: in which products are followed; default: in none.
+    """
+    num_init, num_clusters, dim = centroids.shape
+    if subspace is None:
+        subspace = sub.nothing(squares.shape[0], dim, like=squares)
+
+    def per_row(shape: tuple[int, ...], value: float, dtype: DTypeLike = jnp.float32) -> Array:
+        return varying_like(jnp.full((squares.shape[0], *shape), value, dtype), squares)
+
+    return KMeansState(
+        centroids=centroids,
+        labels=per_row((num_init,), -1, jnp.int32),
+        sums=jnp.zeros_like(centroids),
+        products=per_row((num_init, num_clusters), 0.0) if products is None else products,
+        drift=drifts.start(centroids, squares, subspace, jnp.inf if products is None else 0.0),
+        subspace=subspace,
+        inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
+        is_done=jnp.zeros((num_init,), bool),
+        num_iter=jnp.zeros((num_init,), jnp.int32),
+    )
+
+
+def relative_distances(state: KMeansState) -> Float[Array, "n r k"]:
+    """Return ||y - mu||^2 - ||y||^2 by what is known of each row: only the order of it is right."""
+    norms = jnp.sum(jnp.square(state.centroids), axis=2)
+    return state.products + norms[None, :, :]
+
+
+def nearest_and_gap(
+    relative: Float[Array, "n r k"],
+) -> tuple[Int[Array, "n r"], Float[Array, "n r"]]:
+    """Return where the smallest distance is (lowest id on ties), and how far the second is above.
+
+    XLA's argmin costs several times as much on a CPU. The gap of a single cluster is infinite.
+    """
+    num_clusters = relative.shape[2]
+    ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
+    smallest = _minimum(relative)
+    is_smallest = relative == smallest[:, :, None]
+    nearest = _minimum(jnp.where(is_smallest, ids, num_clusters - 1))
+    others = jnp.where(ids == nearest[:, :, None], jnp.inf, relative)
+    return nearest, jnp.min(others, axis=2) - smallest
+
+
+def _minimum(values: Shaped[Array, "n r k"]) -> Shaped[Array, "n r"]:
+    """Return the minimum over the last axis, half against half: XLA vectorises that on a CPU."""
+    while values.shape[2] > 1:
+        half = (values.shape[2] + 1) // 2  # of an odd number both halves have the middle
+        values = jnp.minimum(values[:, :, :half], values[:, :, -half:])
+    return values[:, :, 0]
+
+
+def may_change(
+    state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
+) -> Bool[Array, "n r"]:
+    """Return for which rows the nearest centroid cannot be told without reading them."""
+    relative = relative_distances(state)
+    num_clusters = relative.shape[2]
+    # What float32 rounding of the products and norms may hide.
+    longest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(state.centroids), axis=2), axis=1))
+    rounding = 2e-6 * jnp.sqrt(squares)[:, None] * longest[None, :]
+    ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
+    labels = state.labels[:, :, None]
+    # Before the first step the nearest is as good as a label.
+    own = _minimum(jnp.where((ids == labels) | (labels < 0), relative, jnp.inf))
+    left = sub.rest_of_rows(state.subspace, squares)[:, None, None]
+    lower = relative - 2.0 * left * drifts.of_rows(state.drift, state.labels)
+    # Written so that what was never read, and NaN, is open.
+    is_farther = lower > (own + rounding)[:, :, None]
+    is_open = jnp.sum(is_farther, axis=2, dtype=jnp.int32) < num_clusters - 1
+    return is_open & ~state.is_done[None, :] & (weights[:, None] > 0.0)
+
+
+def nearest_labels(state: KMeansState, weights: Float[Array, " n"]) -> Int[Array, "n r"]:
+    """Return the nearest centroid of every row, lowest id on ties; a done restart keeps its own."""
+    labels, _ = nearest_and_gap(relative_distances(state))
+    labels = jnp.where(state.is_done[None, :], state.labels, labels)
+    return jnp.where(weights[:, None] > 0.0, labels, -1)
+
+
+def one_hot(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "n rk"]:
+    """Return (n, r * k) float32 with a one where a row belongs to a cluster; -1 gives zeros."""
+    ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
+    return (labels[:, :, None] == ids).astype(jnp.float32).reshape(labels.shape[0], -1)
+
+
+def farthest(
+    state: KMeansState,
+    squares: Float[Array, " n"],
+    weights: Float[Array, " n"],
+    *,
+    axis_name: str | None = None,
+) -> tuple[Int[Array, "r m"], Bool[Array, "r m"]]:
+    """Return the m = min(k, n) rows of each restart that are farthest from their centroids.
+
+    The distances are those of the rows' last visits: good enough to choose by.
+
+    Returns:
+        The rows within this shard, farthest first (padding last), and whether each belongs to this
+        shard.
+    """
+    own = squares[:, None] + jnp.min(relative_distances(state), axis=2)
+    # What is left of rounding where a row equals its centroid must not look like a distance.
+    own = jnp.where(own > 1e-6 * squares[:, None], own, 0.0)
+    own = jnp.where(weights[:, None] > 0.0, own, -1.0)
+    most = state.centroids.shape[1]
+    distance, row = jax.lax.top_k(own.T, min(most, own.shape[0]))
+    if axis_name is None:
+        return row, jnp.ones(row.shape, bool)
+    num = row.shape[1]
+    distance, row = (
+        jax.lax.all_gather(value, axis_name, axis=1, tiled=True) for value in (distance, row)
+    )
+    _, place = jax.lax.top_k(distance, min(most, distance.shape[1]))
+    return jnp.take_along_axis(row, place, axis=1), place // num == axis_position(axis_name)
+
+
+def fill_empty(
+    moved: Float[Array, "r k f"], counts: Float[Array, "r k"], far: Float[Array, "r m f"]
+) -> Float[Array, "r k f"]:
+    """Put the e-th empty cluster of each restart on its e-th farthest row."""
+    is_empty = counts == 0.0
+    rank = jnp.cumsum(is_empty.astype(jnp.int32), axis=1) - 1
+    rank = jnp.maximum(rank, 0) % far.shape[1]
+    taken = jnp.take_along_axis(far, rank[:, :, None], axis=1)
+    return jnp.where(is_empty[:, :, None], taken, moved)
+
+
+def advance(
+    state: KMeansState,
+    labels: Int[Array, "n r"],
+    total: Float[Array, "r k f"],
+    counts: Float[Array, "r k"],
+    moved: Float[Array, "r k f"],
+    *,
+    marks: Float[Array, " h"],
+    all_squares: Float[Array, ""],
+    least_shift: Float[Array, ""],
+) -> KMeansState:
+    """Return the state after the centroids moved.
+
+    Args:
+        state: the state before.
+        labels: (n, r), the new labelling.
+        total: (r, k, f), its sums.
+        counts: (r, k), its numbers of members.
+        moved: (r, k, f), the new centroids: the means, or a row for an empty cluster.
+        marks: (h,), how many rows of all shards go by each mark of the drift.
+        all_squares: sum of the squared norms of all rows.
+        least_shift: a restart whose squared movement is not above this is done.
+    """
+    means = total / jnp.maximum(counts, 1.0)[:, :, None]
+    inertias = all_squares - jnp.sum(counts * jnp.sum(jnp.square(means), axis=2), axis=1)
+    movement = jnp.where(state.is_done[:, None, None], 0.0, moved - state.centroids)
+    drift, change = drifts.advance(state.drift, state.subspace, movement, labels, marks)
+    # Written so that NaN counts as done: such data are reported by the caller.
+    is_moving = jnp.sum(jnp.square(movement), axis=(1, 2)) > least_shift
+    return state._replace(
+        centroids=jnp.where(state.is_done[:, None, None], state.centroids, moved),
+        labels=labels,
+        sums=total,
+        products=state.products + change,
+        drift=drift,
+        inertias=jnp.where(state.is_done, state.inertias, jnp.maximum(inertias, 0.0)),
+        is_done=state.is_done | ~is_moving,
+        num_iter=state.num_iter + (~state.is_done).astype(jnp.int32),
+    )

@@ -1,0 +1,1 @@
+"""Pictures of clusters, samples and comparisons."""

@@ -1,0 +1,103 @@
+"""A generator with its keywords fixed, called in batches: what a run works with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.generators.base import Generator, PretrainedGenerator, in_batches, layer_index
+from cgjax.runtime.mesh import shard_rows
+
+
+class ConditionedGenerator:
+    """One generator, one layer and one set of keywords, so that features are a function of z.
+
+    Attributes:
+        gen: the generator.
+        layer: the representation point's name.
+        keywords: condition, truncation, noise, ... as given; unset ones are left out.
+        batch: rows of one pass.
+        mesh: the devices that share the rows of a pass, or None for one device.
+    """
+
+    mesh: Mesh | None = None
+
+    def __init__(self, gen: Generator, layer: str, keywords: Mapping[str, Any], batch: int):
+        """Bind; raises UserError for a layer that is not there."""
+        self.gen = gen
+        self.layer = gen.layers[layer_index(gen.layers, layer)]
+        self.keywords = {k: v for k, v in keywords.items() if v is not None}
+        self.batch = batch
+
+    def with_condition(self, condition: Any) -> ConditionedGenerator:
+        """Return the same generator and layer for another class."""
+        other = copy.copy(self)
+        other.keywords = {**self.keywords, "condition": condition}
+        return other
+
+    def over(self, mesh: Mesh) -> ConditionedGenerator:
+        """Return the same generator with every pass split over the devices of this process.
+
+        Each of them gets as many rows a pass as one device has now.
+        """
+        other = copy.copy(self)
+        other.mesh, other.batch = mesh, self.batch * mesh.size
+        if isinstance(self.gen, PretrainedGenerator):
+            other.gen = self.gen.over(mesh)
+        return other
+
+    @property
+    def normalizes_latent(self) -> bool:
+        """Whether only a latent's direction matters to the generator."""
+        return bool(getattr(self.gen, "normalizes_latent", False))
+
+    def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """Draw latents of the prior, truncated where the family truncates its prior."""
+        if getattr(self.gen, "family", None) == "biggan" and "truncation" in self.keywords:
+            keywords = {"truncation": self.keywords["truncation"]}
+            return jax.numpy.asarray(self.gen.sample_latents(key, n, **keywords))
+        return jax.numpy.asarray(self.gen.sample_latents(key, n))
+
+    def features(self, z: Float[Array, "n d"]) -> Float[Array, "n f"]:
+        """Run up to the layer and flatten; all rows in one pass."""
+        h = self._split(lambda rows: self.gen.features(rows, self.layer, **self.keywords), z)
+        return h.reshape(h.shape[0], -1)
+
+    def all_features(
+        self,
+        z: Float[np.ndarray, "n d"],
+        *,
+        out: Float[np.ndarray, "n f"] | None = None,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> Float[np.ndarray, "n f"]:
+        """As `features`, in batches, collected on the host: see `in_batches`."""
+        return in_batches(self.features, z, self.batch, out=out, on_rows=on_rows)
+
+    def images(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n s s c"]:
+        """Generate in batches, collected on the host."""
+
+        def images(rows: Array) -> Array:
+            return self._split(lambda rows: self.gen.images(rows, **self.keywords), rows)
+
+        return in_batches(images, z, self.batch)
+
+    def _split(self, run: Callable[[Array], Array], z: Float[Array, "n d"]) -> Array:
+        if self.mesh is None:
+            return run(z)
+        return run(shard_rows(z, self.mesh)[0])[: z.shape[0]]
+
+    def resume(self, h: Float[Array, "n ..."], z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
+        """Run the rest of the network from activations of the layer.
+
+        Args:
+            h: activations in the layer's own shape.
+            z: latents for the families whose later layers read them too.
+        """
+        own = getattr(self.gen, "resume_needs_latents", False)
+        return self.gen.resume(h, self.layer, **self.keywords, **({"latents": z} if own else {}))

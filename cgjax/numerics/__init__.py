@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: what several packages compute alike."""

@@ -1,0 +1,160 @@
+"""Saving and restoring samplers with orbax; the only module that imports it.
+
+A step is a folder of orbax's beside a small JSON file with the SHA-256 of every file in it. The
+JSON is written last, so a step without one never happened, and a step whose files differ from it is
+refused: orbax itself does not notice every damaged byte.
+
+Of several processes all must call `save` (orbax keeps them in step) and the first writes; `steps`,
+`restore` and `remove` are for one of them to call. What is saved is the same in every process, so
+that a step can be restored onto any number of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from orbax.checkpoint import v1 as ocp
+
+from cgjax.errors import UserError
+from cgjax.generators.weights import sha256_of
+from cgjax.runtime.files import write_json
+
+KEEP = 2
+
+
+class Step(NamedTuple):
+    """A saved step: its number and what was said when it was saved."""
+
+    number: int
+    metadata: dict[str, Any]
+
+
+class Checkpoints:
+    """The steps of one sampler in `folder`: `<number>/` and `<number>.json`."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder).absolute()
+
+    def steps(self) -> list[Step]:
+        """Return the steps whose saving was finished, oldest first."""
+        found = []
+        for path in self.folder.glob("*.json"):
+            try:
+                found.append(Step(int(path.stem), json.loads(path.read_text())["metadata"]))
+            except (ValueError, KeyError):
+                logging.warning("%s is damaged; its step is not used", path)
+        return sorted(found)
+
+    def save(self, number: int, tree: Any, metadata: dict[str, Any]) -> None:
+        """Save a step and drop all but the last two.
+
+        Args:
+            number: of the step; one of the same number is replaced.
+            tree: a pytree of arrays, the same in every process.
+            metadata: JSON-able, returned by `steps`.
+
+        Raises:
+            UserError: if it cannot be written, a full disk for instance; earlier steps stay.
+        """
+        path = self.folder / str(number)
+        is_first = jax.process_index() == 0
+        if jax.process_count() > 1:
+            # As NumPy arrays: orbax refuses to save what lies on one process's devices only.
+            tree = jax.tree.map(np.asarray, tree)
+        try:
+            if is_first:
+                self.remove(number)
+                self.folder.mkdir(parents=True, exist_ok=True)
+            with _quiet():
+                ocp.save(str(path), tree, overwrite=True)
+        except (OSError, ValueError) as error:
+            # A full disk comes as OSError, or as ValueError with RESOURCE_EXHAUSTED in its text.
+            if isinstance(error, ValueError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            if is_first:
+                shutil.rmtree(path, ignore_errors=True)
+            raise UserError(
+                f"cannot write the checkpoint {path} ({str(error).splitlines()[0][:100]}); free "
+                "some space and run the same command again, it resumes"
+            ) from error
+        if not is_first:
+            return
+        content = {"metadata": metadata, "sha256": _hashes(path)}
+        write_json(path.with_suffix(".json"), content)
+        for step in self.steps()[:-KEEP]:
+            self.remove(step.number)
+
+    def restore(self, number: int, abstract: Any) -> Any:
+        """Restore a step onto this machine's first device, whatever it was saved from.
+
+        Args:
+            number: of the step.
+            abstract: a pytree of shapes and dtypes (arrays will do).
+
+        Returns:
+            The pytree of arrays.
+
+        Raises:
+            UserError: if a file is missing or differs from what was saved, or does not fit.
+        """
+        path = self.folder / str(number)
+        try:
+            content = json.loads(path.with_suffix(".json").read_text())
+            expected: dict[str, str] = content["sha256"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path.with_suffix('.json')} is missing or damaged") from error
+        actual = _hashes(path)
+        bad = sorted(n for n in expected.keys() | actual.keys() if expected.get(n) != actual.get(n))
+        if bad:
+            raise UserError(
+                f"checkpoint {path} is damaged ({path / bad[0]} is not what was saved); remove "
+                "the folder and run again to train from the step before it"
+            )
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
+        )
+        with _quiet(), _alone():
+            return ocp.load(str(path), target)
+
+    def remove(self, number: int) -> None:
+        """Remove a step, its JSON first, so that an interruption leaves no half of one."""
+        path = self.folder / str(number)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep orbax's twenty lines a step out of the log; warnings stay."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _alone() -> contextlib.AbstractContextManager[Any]:
+    """Let this process read without the others."""
+    if jax.process_count() == 1:
+        return contextlib.nullcontext()
+    context = ocp.Context()
+    index = jax.process_index()
+    context.multiprocessing.primary_host = index
+    context.multiprocessing.active_processes = {index}
+    context.multiprocessing.barrier_sync_key_prefix = f"process_{index}"
+    return context
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): sha256_of(p) for p in files}

@@ -1,0 +1,34 @@
+"""The configs of the paper's experiments are whole, valid, and name what is published."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from cgjax.config.plain import to_plain, validate
+from cgjax.generators.published import PUBLISHED
+
+CONFIGS = sorted(
+    p.stem
+    for pattern in ("pgan_*.py", "stylegan_*.py", "biggan_*.py")
+    for p in (Path(__file__).parents[2] / "configs").glob(pattern)
+)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("variant", ["", "quick"])
+def test_a_config_is_valid_and_its_generator_published(name, variant):
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config(variant)
+    validate(to_plain(config))
+    assert config.generator.name in PUBLISHED
+    assert config.latents.num == (512 if variant else 10_000)
+    assert f"configs/{name}.py" in module.__doc__
+    assert "igure" in module.__doc__
+
+
+def test_the_layers_config_takes_a_layer_behind_the_colon():
+    get_config = importlib.import_module("configs.pgan_celebahq_layers").get_config
+    assert get_config("s1_c1").layer == "s1_c1"
+    assert get_config("quick-s1_c1").layer == "s1_c1"
+    assert get_config("quick-s1_c1").latents.num == 512

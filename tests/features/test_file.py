@@ -1,0 +1,102 @@
+"""A file of features gives back what was written, by rows and by columns."""
+
+import contextlib
+import errno
+import os
+import time
+
+import numpy as np
+import pytest
+
+from cgjax.features.file import FeatureFile
+from cgjax.runtime.memory import empty_aligned
+
+
+@pytest.fixture
+def rows():
+    return np.random.default_rng(0).normal(size=(7, 10)).astype(np.float32)
+
+
+@pytest.mark.parametrize("width", [1, 3, 5, 10, 16])
+@pytest.mark.parametrize("direct_io", [True, False])
+def test_rows_and_columns_come_back(rows, width, direct_io, tmp_path):
+    file = FeatureFile(tmp_path, 7, 10, width)
+    file.direct_io = direct_io
+    for begin, end in ((4, 7), (0, 3), (3, 4)):
+        file.write_rows(begin, rows[begin:end])
+    for begin, end in ((0, 7), (2, 5), (6, 7)):
+        found = np.empty((end - begin, 10), np.float32)
+        file.read_rows(begin, found)
+        np.testing.assert_array_equal(found, rows[begin:end])
+    for begin, end in ((0, 10), (0, 3), (3, 6), (9, 10), (2, 9)):
+        wide = np.full((7, 12), np.nan, np.float32)
+        file.read_columns(begin, wide[:, : end - begin])
+        np.testing.assert_array_equal(wide[:, : end - begin], rows[:, begin:end])
+        assert np.isnan(wide[:, end - begin :]).all()
+    file.close()
+    assert not list(tmp_path.iterdir())
+
+
+def open_files(folder):
+    """Return this process's open files in a folder, also those without a name."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [name for name in found if name.startswith(str(folder))]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux's list of open files")
+def test_closing_gives_the_disk_back_soon(rows, tmp_path):
+    file = FeatureFile(tmp_path, 7, 10, 10)
+    file.write_rows(0, rows)
+    assert open_files(tmp_path)
+    file.close()
+    deadline = time.monotonic() + 30.0
+    while open_files(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not open_files(tmp_path)
+
+
+def test_rows_that_were_never_written_are_an_error(rows, tmp_path):
+    file = FeatureFile(tmp_path, 7, 10, 10)
+    file.write_rows(0, rows[:2])
+    with pytest.raises(OSError, match="too early"):
+        file.read_rows(5, np.empty((2, 10), np.float32))
+    file.close()
+
+
+@pytest.mark.parametrize("is_refused", [False, True], ids=["", "refused"])
+@pytest.mark.parametrize("num", [70, 6])
+def test_whole_pages_may_pass_by_the_systems_memory(num, is_refused, tmp_path, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(num, 2500)).astype(np.float32)
+    file = FeatureFile(tmp_path, num, 2500, 1024)
+    file.direct_io = True
+    direct, moved = file._direct, []
+
+    def watched(call):
+        def move(number, pieces, place):
+            if number == direct:
+                if is_refused:
+                    raise OSError(errno.EINVAL, "not here")
+                moved.append(sum(map(len, pieces)))
+            return call(number, pieces, place)
+
+        return move
+
+    for name in ("preadv", "pwritev"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    file.write_rows(0, rows[:5])
+    file.write_rows(5, rows[5:])
+    for begin, end in ((0, 1024), (1024, 2048), (2048, 2500), (1000, 1100)):
+        found = empty_aligned((num, end - begin))
+        file.read_columns(begin, found)
+        np.testing.assert_array_equal(found, rows[:, begin:end])
+    found = empty_aligned((num, 2500))
+    file.read_rows(0, found)
+    np.testing.assert_array_equal(found, rows)
+    if direct is not None and not is_refused:
+        assert sum(moved) >= 4 * 4 * 1024 * num, "two slabs there and back"
+    else:
+        assert not moved
+    file.close()

@@ -1,0 +1,201 @@
+"""Features that do not fit into memory: recomputed or on disk, they cluster as in memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.clustering import kmeans
+from cgjax.errors import Interrupted
+from cgjax.features import stream as encoding
+from cgjax.features.stream import FeatureStream, all_features
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.testing.planted import make_planted
+from tests.golden_cases import load_golden
+
+FIXTURES = {
+    "dcgan_zoo_a": ("dcgan", {}),
+    "pgan_zoo_a": ("pgan", {}),
+    "stylegan_genforce_a": ("stylegan", {}),
+    "stylegan2_genforce_a": ("stylegan2", {}),
+    "biggan_deep_a": ("biggan", {"condition": "1", "truncation": 0.4}),
+}
+
+
+@pytest.fixture
+def generator():
+    return ConditionedGenerator(make_planted(), "layer2", {}, batch=16)
+
+
+@pytest.fixture
+def latents(generator):
+    return np.asarray(generator.sample_latents(jax.random.key(1), 100))
+
+
+def held(generator, latents):
+    return all_features(generator, latents, lambda rows: None)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", FIXTURES)
+def test_features_of_every_family_cluster_as_in_memory(name, tmp_path, key):
+    pytest.importorskip("torch")
+    from converters.__main__ import convert
+
+    family, keywords = FIXTURES[name]
+    gen = convert(family, load_golden(name).checkpoint, tmp_path / "weights")
+    generator = ConditionedGenerator(gen, "3", keywords, batch=16)
+    latents = np.asarray(generator.sample_latents(jax.random.key(1), 70))
+    expected = kmeans(held(generator, latents), 2, key=key, num_init=3)
+    for keep in (False, True):
+        with FeatureStream(generator, latents, block=32) as stream:
+            if keep:
+                stream.keep_on_disk(tmp_path)
+            found = kmeans(stream, 2, key=key, num_init=3)
+            assert stream.storage == ("disk" if keep else "recompute")
+            np.testing.assert_array_equal(found.labels, expected.labels)
+            # Sums of 70 float32 rows in another order.
+            np.testing.assert_allclose(found.centroids, expected.centroids, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found.inertia, expected.inertia, rtol=1e-5)
+            # A row is computed again for its own sake only when it is drawn as a candidate.
+            assert not keep or stream.num_computed < 70 + 2 * 3 * 2 + 1
+
+
+def test_rows_come_as_asked_for_from_wherever_they_are(generator, latents, tmp_path):
+    expected = held(generator, latents)
+    asked = np.array([3, 4, 5, 9, 50, 98, 99])
+    with FeatureStream(generator, latents, block=24) as stream:
+        np.testing.assert_array_equal(stream.read(asked)[:7], expected[asked])
+        stream.keep_on_disk(tmp_path)
+        for _ in range(2):
+            for begin in range(0, 100, 24):
+                part = np.arange(begin, min(begin + 24, 100))
+                rows = stream.read(part)
+                assert rows.shape == (24, stream.dim)
+                np.testing.assert_array_equal(rows[: len(part)], expected[part])
+        # Once from the latents, once from the file; seven rows before there was one.
+        assert stream.num_computed == 107
+        np.testing.assert_array_equal(stream.read(asked)[:7], expected[asked])
+        np.testing.assert_array_equal(stream.first(30), expected[:30])
+        assert stream.num_computed == 107
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [
+        ("keeping rows", {}),
+        ("inner products", {}),
+        ("assignment", {}),
+        ("iteration 1", {"init": np.eye(2, 256)}),
+    ],
+)
+def test_an_interrupted_clustering_leaves_no_file(
+    stage, options, generator, latents, tmp_path, key
+):
+    def stop(what, done, total):
+        assert list(tmp_path.iterdir()) == [], "without a name not even kill -9 leaves it"
+        if what == stage:
+            raise Interrupted("asked to")
+
+    with FeatureStream(generator, latents, block=24) as stream:
+        stream.keep_on_disk(tmp_path)
+        with pytest.raises(Interrupted):
+            kmeans(stream, 2, key=key, on_block=stop, **options)
+    assert list(tmp_path.iterdir()) == []
+    assert stream.storage == "recompute"
+
+
+@pytest.mark.parametrize(("delay", "storage"), [(0.2, "disk"), (0.0, "recompute")])
+def test_the_faster_storage_is_chosen(delay, storage, generator, latents, tmp_path, monkeypatch):
+    write, compute = FeatureStream._write, FeatureStream._compute
+
+    def slowly(call, seconds):
+        def run(*arguments):
+            encoding.time.sleep(seconds)
+            return call(*arguments)
+
+        return run
+
+    monkeypatch.setattr(FeatureStream, "_compute", slowly(compute, delay))
+    monkeypatch.setattr(FeatureStream, "_write", slowly(write, 0.1))
+    monkeypatch.setattr(FeatureStream, "_read", slowly(FeatureStream._read, 0.1 - delay / 2))
+    with FeatureStream(generator, latents, block=24) as stream:
+        speed = stream.choose_storage(tmp_path, num_reads=4)
+        assert stream.storage == storage
+        assert speed.compute >= delay
+        assert speed.write >= 0.1
+
+
+def test_columns_of_rows_on_disk_are_theirs(generator, latents, tmp_path):
+    seen = []
+    with FeatureStream(generator, latents, block=24) as stream:
+        assert not stream.has_columns
+        stream.keep_on_disk(tmp_path)
+        stream.read(np.arange(7))
+        assert stream.has_columns
+        stream.keep_rows(lambda done, total: seen.append((done, total)))
+        assert stream.num_computed == 100, "each row once"
+        stream.keep_rows(lambda done, total: seen.append("nothing is missing any more"))
+        columns = np.empty((100, 30), np.float32)
+        stream.read_columns(50, columns[:, 3:])
+    np.testing.assert_array_equal(columns[:, 3:], held(generator, latents)[:, 50:77])
+    assert seen == [(done, 93) for done in (16, 32, 48, 64, 80, 93)]
+
+
+class OwnGenerator:
+    """A generator that JAX cannot trace."""
+
+    layers = ("layer1",)
+    latent_dim = 6
+
+    def features(self, z, layer):
+        return jnp.asarray(np.asarray(z)[:, :, None] * np.ones(4, np.float32))
+
+
+def test_the_shape_of_any_generator_is_known(generator, latents):
+    assert encoding.feature_dim(generator, latents) == (16, 16, 1)
+    own = ConditionedGenerator(OwnGenerator(), "layer1", {}, batch=16)
+    assert encoding.feature_dim(own, latents) == (6, 4)
+
+
+def test_without_room_on_the_disk_nothing_is_written(generator, latents, tmp_path, monkeypatch):
+    usage = encoding.shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(encoding.shutil, "disk_usage", lambda folder: usage)
+    stream = FeatureStream(generator, latents)
+    assert stream.choose_storage(tmp_path, num_reads=4) is None
+    assert stream.storage == "recompute"
+
+
+@pytest.mark.parametrize("kept", [0, 40])
+def test_a_disk_that_fills_up_meanwhile_is_given_up(
+    kept, generator, latents, tmp_path, monkeypatch, key
+):
+    expected = kmeans(held(generator, latents), 2, key=key)
+    write = FeatureStream._write
+
+    def fail(stream, index, rows):
+        if index[0] >= kept:
+            raise OSError(28, "No space left on device")
+        write(stream, index, rows)
+
+    with FeatureStream(generator, latents, block=24) as stream:
+        stream.keep_on_disk(tmp_path)
+        monkeypatch.setattr(FeatureStream, "_write", fail)
+        found = kmeans(stream, 2, key=key)
+        assert stream.storage == "recompute"
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_blocks_and_forward_passes_are_bounded_in_bytes(generator, latents, monkeypatch):
+    monkeypatch.setattr(encoding, "BATCH_MB", 5 * 1024 / 2**20)
+    monkeypatch.setattr(encoding, "BLOCK_MB", 13 * 1024 / 2**20)
+    stream = FeatureStream(generator, latents)
+    assert stream.dim == 256, "a row is 1 kB"
+    assert stream.block == 10, "two passes of five rows"
+    np.testing.assert_array_equal(stream.read(np.arange(10)), held(generator, latents)[:10])
+
+
+def test_features_lie_where_jax_takes_them_without_a_copy(generator, latents):
+    features = held(generator, latents)
+    assert features.ctypes.data % 64 == 0
+    np.testing.assert_array_equal(features, generator.features(jnp.asarray(latents)))

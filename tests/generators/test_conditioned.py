@@ -1,0 +1,61 @@
+"""A pass over several devices is the pass over one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.families import build_network
+from cgjax.runtime import mesh as parallel
+from cgjax.testing.planted import make_planted
+
+STYLEGAN = {
+    "form": "genforce",
+    "latent_dim": 8,
+    "style_dim": 8,
+    "mapping_widths": [8, 8],
+    "depths": [8, 4],
+}
+
+
+def stylegan() -> PretrainedGenerator:
+    return PretrainedGenerator(build_network("stylegan", STYLEGAN))
+
+
+@pytest.mark.parametrize("make", [stylegan, make_planted])
+@pytest.mark.parametrize("devices", [2, 3])
+def test_a_pass_over_several_devices_is_that_of_one_also_where_rows_do_not_divide(make, devices):
+    gen = make()
+    one = ConditionedGenerator(gen, gen.layers[-1], {}, batch=4)
+    several = one.over(parallel.data_mesh(devices))
+    z = np.asarray(one.sample_latents(jax.random.key(0), 4 * devices + 3))
+    np.testing.assert_allclose(several.all_features(z), one.all_features(z), atol=1e-5)
+    np.testing.assert_allclose(several.images(z), one.images(z), atol=1e-5)
+    few = jnp.asarray(z[:1])
+    np.testing.assert_allclose(several.features(few), one.features(few), atol=1e-5)
+
+
+def test_every_device_runs_its_own_rows():
+    gen = stylegan()
+    several = ConditionedGenerator(gen, "layer0", {}, batch=2).over(parallel.data_mesh(4))
+    h = several.features(jnp.ones((8, 8)))
+    assert several.batch == 8
+    assert {shard.data.shape[0] for shard in h.addressable_shards} == {2}
+
+
+def test_with_another_condition_the_devices_stay():
+    generator = ConditionedGenerator(make_planted(), "layer2", {}, batch=4)
+    other = generator.over(parallel.data_mesh(2)).with_condition(3)
+    assert other.mesh is not None
+    assert other.keywords == {"condition": 3}
+    assert generator.keywords == {}
+
+
+def test_devices_of_this_process():
+    assert parallel.local_mesh(None) is None
+    assert parallel.local_mesh(parallel.data_mesh(1)) is None
+    mesh = parallel.local_mesh(parallel.data_mesh(3))
+    assert mesh is not None
+    assert mesh.size == 3

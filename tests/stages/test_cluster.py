@@ -1,0 +1,88 @@
+"""The cluster stage finds the same in memory, streamed, and by a part that was asked for."""
+
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+
+from cgjax.config import plain as configuration
+from cgjax.errors import Interrupted, UserError
+from cgjax.run.run import Run
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.pipeline import Pipeline
+from configs import tiny
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(name, **changes):
+        config = tiny.get_config("quick")
+        for leaf, value in changes.items():
+            config.cluster[leaf] = value
+        plain = configuration.to_plain(config)
+        configuration.validate(plain)
+        (tmp_path / name).mkdir()
+        made.append(Pipeline(Run(tmp_path / name, plain), Interrupts()))
+        return made[-1]
+
+    made = []
+    yield make
+    for pipeline in made:
+        pipeline.metrics.close()
+
+
+def summary(pipeline):
+    pipeline.write_summary()
+    return json.loads(pipeline.run.folder.summary.read_text())
+
+
+def test_features_over_the_memory_are_streamed_to_the_same_clusters(make, caplog):
+    held, streamed = make("held"), make("streamed", memory_mb=0)
+    with caplog.at_level(logging.INFO, logger="absl"):
+        held.cluster()
+        assert "memory_mb" not in caplog.text
+        streamed.cluster()
+    assert re.search("do not fit into --config.cluster.memory_mb=0: (kept|recomputed)", caplog.text)
+    assert re.search("cluster: k-means.. 2/2 512/512", caplog.text)
+    np.testing.assert_array_equal(held.run.clusters.labels, streamed.run.clusters.labels)
+    np.testing.assert_allclose(
+        held.run.clusters.centroids, streamed.run.clusters.centroids, rtol=1e-5, atol=1e-6
+    )
+    assert summary(held)["features"] == "memory"
+    assert summary(streamed)["features"] in ("disk", "recompute")
+    assert (streamed.run.folder.figures / "pca.png").is_file()
+
+
+def test_a_part_is_clustered_only_when_asked_and_all_are_assigned(make, caplog):
+    pipeline = make("part", max_samples=100)
+    with caplog.at_level(logging.INFO, logger="absl"):
+        pipeline.cluster()
+    assert "clustered the first 100 latents" in caplog.text
+    found = pipeline.run.clusters
+    assert len(found.labels) == len(found.margins) == 512
+    assert summary(pipeline)["fitted_latents"] == 100
+    features = pipeline.run.generator.all_features(found.latents)
+    distance = ((features[:, None] - found.centroids[None]) ** 2).sum(-1)
+    np.testing.assert_array_equal(found.labels, distance.argmin(1))
+    np.testing.assert_allclose(summary(pipeline)["inertia"], distance.min(1).sum(), rtol=1e-4)
+
+
+def test_faiss_says_that_it_holds_everything_in_memory(make):
+    with pytest.raises(UserError, match=r"raise --config.cluster.memory_mb or use .*backend=jax"):
+        make("faiss", memory_mb=0, backend="faiss").cluster()
+
+
+def test_a_streamed_clustering_that_is_interrupted_leaves_no_file(make):
+    pipeline = make("stopped", memory_mb=0)
+    pipeline.interrupts.requested = True
+    with pytest.raises(Interrupted, match="nothing is kept"):
+        pipeline.cluster()
+    left = {p.name for p in pipeline.run.folder.root.iterdir()}
+    assert left <= {"metrics.jsonl", "stages"}
+
+
+def test_fewer_samples_than_clusters_are_refused(make):
+    with pytest.raises(UserError, match="max_samples=1 is less than num_clusters=2"):
+        make("few", max_samples=1)

@@ -1,0 +1,85 @@
+"""The classes to transfer to are read from the config and checked against the generator."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.families import abstract_network
+from cgjax.stages.transfer import check_targets, target_classes
+
+
+class Plain:
+    """A generator of one's own, without classes."""
+
+    layers = ("layer1",)
+    latent_dim, image_size = 2, 4
+
+    def features(self, z, layer):
+        return z
+
+
+class Conditional(Plain):
+    """One of one's own with classes."""
+
+    def features(self, z, layer, condition=None):
+        return z + jnp.float32(condition)
+
+
+def _run(gen, *conditions):
+    config = {"transfer": {"conditions": conditions}}
+    return SimpleNamespace(config=config, generator=ConditionedGenerator(gen, gen.layers[0], {}, 4))
+
+
+def _biggan():
+    architecture = {
+        "latent_dim": 4, "num_classes": 1000, "width": 4, "blocks": [[1, 64, 4]], "attention": None,
+    }  # fmt: skip
+    return PretrainedGenerator(abstract_network("biggan", architecture))
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ((), []),
+        (("beagle",), ["beagle"]),
+        ((207, 331), ["207", "331"]),
+        (("beagle,wood_rabbit", "sea lion"), ["beagle", "wood_rabbit", "sea lion"]),
+    ],
+)
+def test_classes_are_given_one_by_one_or_with_commas(given, names):
+    assert target_classes(_run(Plain(), *given)) == names
+
+
+def test_a_config_from_before_there_was_transfer_asks_for_none():
+    assert target_classes(SimpleNamespace(config={})) == []
+
+
+def test_the_classes_of_the_paper_s_config_are_all_known():
+    from configs.biggan_dog_pose import get_config
+
+    check_targets(_run(_biggan(), *get_config().transfer.conditions))
+
+
+def test_an_unknown_class_lists_the_candidates():
+    with pytest.raises(UserError, match=r"transfer.conditions=retreiver: .*retriever"):
+        check_targets(_run(_biggan(), "beagle", "retreiver"))
+
+
+def test_a_generator_of_one_s_own_needs_a_condition():
+    check_targets(_run(Plain()))
+    with pytest.raises(UserError, match="takes no condition"):
+        check_targets(_run(Plain(), "1"))
+    check_targets(_run(Conditional(), 1))
+
+
+def test_a_mistake_inside_a_generator_of_one_s_own_is_not_taken_for_a_user_s():
+    class Broken(Plain):
+        def features(self, z, layer, condition=None):
+            return z + "x"
+
+    with pytest.raises(TypeError):
+        check_targets(_run(Broken(), "1"))

@@ -1,0 +1,209 @@
+"""The table of every leaf of a config: its type, its range, and whether it is a resource.
+
+`configs/common.py` has the defaults and says what every leaf means.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+INT_MAX = 2**31 - 1
+"""The greatest whole number: jax holds counts as int32."""
+
+
+class Leaf(NamedTuple):
+    """What one setting may be.
+
+    Attributes:
+        kind: int, float, str, bool or tuple (a list in JSON).
+        low: least legal value of a number, or None.
+        high: greatest one, or None; whole numbers end at `INT_MAX` all the same.
+        choices: legal words, or None for any.
+        optional: whether it may be unset (None).
+        is_resource: True if it changes how something is computed, not what: no artifact depends on
+            it.
+    """
+
+    kind: type
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] | None = None
+    optional: bool = False
+    is_resource: bool = False
+
+
+def _count(low: int, *, optional: bool = False, is_resource: bool = False) -> Leaf:
+    return Leaf(int, low, optional=optional, is_resource=is_resource)
+
+
+FLAG, TEXT, LIST = Leaf(bool), Leaf(str), Leaf(tuple)
+OPTIONAL_TEXT = Leaf(str, optional=True)
+SHARE, NOT_NEGATIVE, NUMBER = Leaf(float, 0, 1), Leaf(float, 0), Leaf(float)
+
+INITS = ("k-means++", "random")
+BACKENDS = ("jax", "faiss")
+MATCHERS = ("jax", "faiss")
+MATCHINGS = ("nearest", "adaptive", "rejection")
+JUDGES: dict[str, tuple[str, ...]] = {
+    "face_mesh": ("yaw", "pitch", "face"),
+    "age_gender": ("apparent_female", "apparent_age", "face"),
+    "heuristic_brightness": ("brightness",),
+    "heuristic_hair_tone": ("hair_tone",),
+}
+"""The judges that come with cgjax, and their attributes."""
+
+SECTIONS: dict[str, dict[str, Leaf]] = {
+    "generator": {
+        "name": TEXT,
+        "weights": OPTIONAL_TEXT,
+        "condition": OPTIONAL_TEXT,
+        "truncation": NOT_NEGATIVE._replace(optional=True),
+        "truncation_layers": _count(0, optional=True),
+        "noise": Leaf(str, choices=("stored", "zeros"), optional=True),
+        "batch": _count(1, is_resource=True),
+    },
+    "latents": {"num": _count(2)},
+    "cluster": {
+        "num_clusters": _count(1),
+        "num_init": _count(1),
+        "max_iter": _count(1),
+        "tol": NOT_NEGATIVE,
+        "init": Leaf(str, choices=INITS),
+        "backend": Leaf(str, choices=BACKENDS),
+        "memory_mb": _count(0, is_resource=True),
+        "max_samples": _count(1, optional=True),
+    },
+    "sample": {"num": _count(1), "sampler": TEXT, "max_draws": _count(1, is_resource=True)},
+    "evaluate": {
+        "num": _count(2),
+        "features": TEXT,
+        "components": _count(1),
+        "prior_images": _count(2),
+    },
+    "compare": {
+        "num": _count(2),
+        "judge": OPTIONAL_TEXT,
+        "attribute": TEXT,
+        "centre": NUMBER,
+        "threshold": NUMBER,
+        "accuracy": SHARE,
+        "dialled": LIST,
+        "margins": LIST,
+        "directions": _count(0),
+        "selection": _count(1),
+        "alphas": LIST,
+        "ganspace_latents": _count(2),
+    },
+    "transfer": {"conditions": LIST, "num": _count(1), "columns": _count(1)},
+}
+
+_OUTPUT = Leaf(str, choices=("raw", "sphere"), optional=True)
+_TRAINED = {
+    "fit": FLAG,
+    "num_epochs": _count(1),
+    "batch": _count(2),
+    "hidden_dim": _count(1, optional=True),
+    "learning_rate": NOT_NEGATIVE,
+    "output": _OUTPUT,
+}
+_NUM_LATENTS = {"num_latents": _count(2, optional=True)}
+_CODED = _TRAINED | {"code_dim": _count(1, optional=True)}
+_ADAM = {"beta1": SHARE, "beta2": SHARE}
+_FLOW = _TRAINED | _NUM_LATENTS
+_FLOW |= {"average": SHARE, "num_steps": _count(1), "guidance": NOT_NEGATIVE}
+_IMLE = _CODED | {"pool_factor": _count(1)}
+_MODERN_IMLE = _IMLE | {
+    "matching": Leaf(str, choices=MATCHINGS),
+    "residual": FLAG,
+    "match_epochs": _count(1),
+    "threshold": SHARE,
+    "force_epochs": _count(1),
+    "quantile": SHARE,
+}
+_GAUSSIAN = _NUM_LATENTS | {
+    "fit": FLAG,
+    "num_components": _count(1),
+    "num_epochs": _count(1),
+    "output": _OUTPUT,
+}
+SAMPLERS: dict[str, dict[str, Leaf]] = {
+    "rejection": {"fit": FLAG},
+    "flow": _FLOW,
+    "flow_one_step": _FLOW | {"distilled": SHARE},
+    "imle": _IMLE
+    | _ADAM
+    | {
+        "weight_decay": NOT_NEGATIVE,
+        "decay_epochs": _count(0),
+        "reset_optimizer": FLAG,
+        "matcher": Leaf(str, choices=MATCHERS),
+    },
+    "imle_residual": _MODERN_IMLE,
+    "imle_adaptive": _MODERN_IMLE,
+    "imle_rs": _MODERN_IMLE,
+    "gaussian": _GAUSSIAN,
+    "mixture": _GAUSSIAN,
+    "gan": _CODED | _NUM_LATENTS | _ADAM | {"critic_dim": _count(1), "penalty": NOT_NEGATIVE},
+    "vae": _CODED
+    | _NUM_LATENTS
+    | {
+        "encoder_dim": _count(1),
+        "beta": NOT_NEGATIVE,
+        "warmup_epochs": _count(0),
+        "output_noise": FLAG,
+    },
+}
+"""The leaves of every sampler; all but `fit` have a default in the sampler and may be missing."""
+
+LEAVES: dict[str, Leaf] = {
+    "seed": Leaf(int, 0, 2**32 - 1),
+    "layer": TEXT,
+    "checkpoint_epochs": _count(1, is_resource=True),
+    **{f"{s}.{name}": leaf for s, leaves in SECTIONS.items() for name, leaf in leaves.items()},
+    **{f"samplers.{s}.{n}": leaf for s, leaves in SAMPLERS.items() for n, leaf in leaves.items()},
+}
+"""Every leaf by its dotted path."""
+
+ADDED: dict[str, Any] = {
+    "cluster.memory_mb": 4096,
+    "cluster.max_samples": None,
+    "evaluate.features": "pca_pixels",
+    "compare.num": 2000,
+    "compare.judge": None,
+    "compare.attribute": "yaw",
+    "compare.centre": 0.0,
+    "compare.threshold": 10.0,
+    "compare.accuracy": 0.97,
+    "compare.dialled": ["rejection", "flow"],
+    "compare.margins": [0.0, 0.3, 0.6],
+    "compare.directions": 10,
+    "compare.selection": 200,
+    "compare.alphas": [1.0, 1.5, 2.0, 3.0],
+    "compare.ganspace_latents": 10_000,
+    "transfer.conditions": [],
+    "transfer.num": 500,
+    "transfer.columns": 4,
+    "samplers.imle.matcher": "jax",
+}
+"""Leaves that older run folders lack, with the values that those runs were made with."""
+
+
+def leaf_of(path: str) -> Leaf | None:
+    """Return the leaf at a dotted path, or None.
+
+    Example:
+        >>> leaf_of("latents.num").low
+        2
+    """
+    return LEAVES.get(path)
+
+
+def is_resource(path: str) -> bool:
+    """Whether a leaf changes how something is computed and not what; unknown leaves do not.
+
+    Example:
+        >>> is_resource("generator.batch"), is_resource("samplers.flow.batch")
+        (True, False)
+    """
+    leaf = leaf_of(path)
+    return leaf is not None and leaf.is_resource

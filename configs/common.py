@@ -1,6 +1,8 @@
 """Defaults of every experiment. A leaf that may be unset is a placeholder, shown as null.
 
-Any leaf can be given on the command line: --config.cluster.num_clusters=4
+Any leaf can be given on the command line: --config.cluster.num_clusters=4. Types and ranges are in
+`cgjax/config/leaves.py`. A sampler's leaf without a comment means what it means in the sampler
+above.
 """
 
 from __future__ import annotations
@@ -11,112 +13,118 @@ from ml_collections import config_dict
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
 
-    # Root of every random number; stages, clusters and epochs are folded in by name.
+    # Root of all random numbers; stages, clusters and epochs derive theirs from it by name.
     config.seed = 0
-    # The representation point to cluster: a name from gen.layers, or its number counted from 1.
+    # The layer whose features are clustered: a name from gen.layers, or its number, from 1.
     config.layer = "layer2"
 
     config.generator = config_dict.ConfigDict()
     # "dcgan_faces" (embedded), a published name, a folder of converted weights, or
     # "package.module:function" for your own.
     config.generator.name = "dcgan_faces"
-    # Folder of converted weights to use instead of the name's.
+    # Folder of converted weights to use instead of those that belong to the name.
     config.generator.weights = config_dict.placeholder(str)
-    # What else the family's forward pass depends on (docs/methods.md): class of a conditional
-    # generator; StyleGAN's psi, on how many layers it acts; "stored" or "zeros".
+    # Class of a conditional generator, by name or id.
     config.generator.condition = config_dict.placeholder(str)
+    # StyleGAN's psi, or the truncation of BigGAN's prior.
     config.generator.truncation = config_dict.placeholder(float)
+    # On how many layers StyleGAN's truncation acts.
     config.generator.truncation_layers = config_dict.placeholder(int)
+    # StyleGAN's noise: "stored" or "zeros".
     config.generator.noise = config_dict.placeholder(str)
-    # Latents per forward pass.
+    # Latents per forward pass. Changes memory and time, not the result.
     config.generator.batch = 128
 
     config.latents = config_dict.ConfigDict()
-    # Latents drawn once, clustered, and learnt from.
+    # How many latents are drawn, clustered and learnt from.
     config.latents.num = 10_000
 
     config.cluster = config_dict.ConfigDict()
+    # How many clusters.
     config.cluster.num_clusters = 2
-    # Restarts of k-means, of which the best is kept.
+    # Restarts of k-means; the best is kept.
     config.cluster.num_init = 10
+    # Most iterations of one restart.
     config.cluster.max_iter = 100
-    # Stop when no centroid moved by more than this, squared, relative to the mean variance.
+    # Stop when no centroid has moved by more than this, squared, relative to the mean variance.
     config.cluster.tol = 1e-4
-    # "k-means++" or "random".
+    # Starting centroids: "k-means++" or "random".
     config.cluster.init = "k-means++"
     # "jax", or "faiss" with the extra of that name.
     config.cluster.backend = "jax"
-    # Features of more than so many MB are not held in memory: they are kept in a temporary file in
-    # the run's folder or computed again when they are read, whichever is measured faster. The
+    # At most this many MB of features are held in memory. Larger ones are kept in a temporary file
+    # in the run's folder or recomputed when they are read, whichever is measured to be faster; the
     # clusters are the same up to rounding.
     config.cluster.memory_mb = 4096
-    # Find the clusters with the first so many latents only and assign the others; unset: with all.
+    # Find the clusters with this many latents, the first ones, and assign the rest; unset: with
+    # all of them.
     config.cluster.max_samples = config_dict.placeholder(int)
 
-    # Every sampler named here with fit=True is trained, sampled and evaluated.
     config.samplers = config_dict.ConfigDict()
-    # The exact reference: prior draws that the clustering assigns to the cluster.
-    config.samplers.rejection = config_dict.ConfigDict({"fit": True})
+    # The exact reference: draws of the prior that the clustering assigns to the cluster.
+    rejection = config.samplers.rejection = config_dict.ConfigDict()
+    # Whether a sampler is trained, sampled and evaluated; every sampler has this leaf.
+    rejection.fit = True
 
-    # Latent flow matching: the whole cluster, few-step sampling (docs/methods.md).
-    flow = config.samplers.flow = config_dict.ConfigDict()
-    flow.fit = True
-    flow.num_epochs = 60
-    # Prior latents whose members are learnt from; those beyond latents.num are drawn and assigned.
-    flow.num_latents = 40_000
-    # Rows a step, all clusters together.
-    flow.batch = 512
-    # Width of the two hidden layers; unset takes 256, or 512 from 256 latent dimensions on.
-    flow.hidden_dim = config_dict.placeholder(int)
-    # Falls to zero along a half cosine.
-    flow.learning_rate = 5e-3
-    # Decay per step of the moving average of the parameters, with which samples are drawn.
-    flow.average = 0.999
-    # Midpoint steps of sampling, two calls of a small network each.
-    flow.num_steps = 2
-    # Factor on the velocity: 1 is the cluster as it is, more overstates it.
-    flow.guidance = 1.0
-    # As imle.output below.
-    flow.output = "raw"
-
-    # The flow distilled into one call of the network; settings as above.
-    one_step = config.samplers.flow_one_step = config_dict.ConfigDict(
-        flow.copy_and_resolve_references()
-    )
-    one_step.fit = False
-    one_step.num_epochs = 100
-    # Midpoint steps in which the flow is followed to learn where it leads.
-    one_step.num_steps = 4
+    # Latent flow matching, and the same distilled into one call of the network (docs/methods.md).
+    for name in ("flow", "flow_one_step"):
+        is_one_step = name == "flow_one_step"
+        flow = config.samplers[name] = config_dict.ConfigDict()
+        flow.fit = not is_one_step
+        # Passes over the members.
+        flow.num_epochs = 100 if is_one_step else 60
+        # Latents of the prior whose members are learnt from; those beyond latents.num are drawn and
+        # assigned. Unset: latents.num.
+        flow.num_latents = 40_000
+        # Members per training step, all clusters together.
+        flow.batch = 512
+        # Width of the two hidden layers; unset: 256, or 512 from 256 latent dimensions on.
+        flow.hidden_dim = config_dict.placeholder(int)
+        # Learning rate at the start; it falls to zero along half a cosine.
+        flow.learning_rate = 5e-3
+        # Decay per step of the moving average of the parameters that samples are drawn with.
+        flow.average = 0.999
+        # Midpoint steps: of sampling, two calls of a small network each; in flow_one_step those
+        # by which the flow is followed to learn where it leads.
+        flow.num_steps = 4 if is_one_step else 2
+        # Factor on the velocity: 1 is the cluster as it is, more exaggerates it.
+        flow.guidance = 1.0
+        # Length of the samples; see imle.output.
+        flow.output = "raw"
     # Share of the epochs, the last ones, in which the one step is learnt.
-    one_step.distilled = 0.4
+    config.samplers.flow_one_step.distilled = 0.4
 
-    # The published sampler, with the paper's settings where it states them and GLANN's elsewhere.
+    # The published sampler, with the paper's settings where it states them, otherwise GLANN's.
     imle = config.samplers.imle = config_dict.ConfigDict()
     imle.fit = True
     imle.num_epochs = 400
+    # Members per training step, for each cluster.
     imle.batch = 128
-    # Width of the code and of the hidden layers; unset takes min(latent_dim, 64) and 128 (512 from
-    # 512 latent dimensions on).
+    # Width of the code; unset: min(latent_dim, 64).
     imle.code_dim = config_dict.placeholder(int)
+    # Width of the hidden layers; unset: 128, or 512 from 512 latent dimensions on.
     imle.hidden_dim = config_dict.placeholder(int)
     # Codes drawn per epoch, in multiples of the members.
     imle.pool_factor = 2
+    # Adam's learning rate.
     imle.learning_rate = 1e-3
+    # Decay of Adam's first moment.
     imle.beta1 = 0.5
+    # Decay of Adam's second moment.
     imle.beta2 = 0.999
+    # Adam's weight decay.
     imle.weight_decay = 1e-5
-    # The learning rate is halved this often; 0 keeps it.
+    # Epochs after which the learning rate is halved, again and again; 0: never.
     imle.decay_epochs = 50
-    # Whether Adam's moments restart at every re-match.
+    # Whether Adam's moments restart at every new matching.
     imle.reset_optimizer = True
     # What finds the nearest codes: "jax", or "faiss" with the extra of that name. Both are exact.
     imle.matcher = "jax"
-    # "raw", or "sphere" to scale every latent to the prior's typical norm; unset takes sphere
-    # unless the generator normalises its latent anyway.
+    # "raw": latents as they come; "sphere": scaled to the prior's typical norm. Unset: sphere,
+    # unless the generator normalises its latents itself.
     imle.output = config_dict.placeholder(str)
 
-    # IMLE's modern forms. "nearest" matches as published, "adaptive" keeps a member's code until
-    # it is learnt, "rejection" leaves out what already lies near a member.
+    # Modern forms of IMLE.
     for name, matching in (
         ("imle_residual", "nearest"),
         ("imle_adaptive", "adaptive"),
@@ -124,6 +132,8 @@ def get_config() -> config_dict.ConfigDict:
     ):
         modern = config.samplers[name] = config_dict.ConfigDict()
         modern.fit = False
+        # "nearest" matches as published, "adaptive" keeps a member's code until it is learnt,
+        # "rejection" leaves out codes that already lie near a member.
         modern.matching = matching
         # Whether samples get back the covariance that the fit left out.
         modern.residual = name == "imle_residual"
@@ -133,28 +143,30 @@ def get_config() -> config_dict.ConfigDict:
         modern.hidden_dim = config_dict.placeholder(int)
         modern.pool_factor = 4
         modern.learning_rate = 1e-3
-        # Epochs between two matches.
+        # Epochs between two matchings.
         modern.match_epochs = 5
-        # adaptive: a member is matched again once its distance fell below its threshold, this
-        # share of what it was at its match, or after so many epochs.
+        # adaptive: a member is matched again once its distance is below this share of what it was
+        # when it was matched.
         modern.threshold = 0.96
+        # adaptive: or after this many epochs.
         modern.force_epochs = 30
         # rejection: quantile of the members' distances to each other that counts as near.
         modern.quantile = 0.3
         modern.output = "raw"
 
-    # The baselines: one Gaussian a cluster, and several; covariances shrunk.
+    # Baselines: one Gaussian per cluster, and a mixture; covariances are shrunk.
     for name, components, epochs in (("gaussian", 1, 1), ("mixture", 8, 30)):
         gaussian = config.samplers[name] = config_dict.ConfigDict()
         gaussian.fit = False
+        # Gaussians per cluster.
         gaussian.num_components = components
-        # Iterations; one is exact for one component.
+        # Iterations; a single one is exact for one component.
         gaussian.num_epochs = epochs
         gaussian.num_latents = config_dict.placeholder(int)
         gaussian.output = "raw"
 
-    # The supplementary's ablation: the same network trained as a GAN or as a VAE. Settings are
-    # ours where the paper states none. Sizes and num_latents as above.
+    # The ablation of the supplementary material: the same network trained as a GAN. The settings
+    # are ours where the paper states none.
     gan = config.samplers.gan = config_dict.ConfigDict()
     gan.fit = False
     gan.num_epochs = 400
@@ -162,6 +174,7 @@ def get_config() -> config_dict.ConfigDict:
     gan.batch = 128
     gan.code_dim = config_dict.placeholder(int)
     gan.hidden_dim = config_dict.placeholder(int)
+    # Width of the critic's hidden layers.
     gan.critic_dim = 256
     gan.learning_rate = 2e-4
     gan.beta1 = 0.5
@@ -170,6 +183,7 @@ def get_config() -> config_dict.ConfigDict:
     gan.penalty = 1.0
     gan.output = "raw"
 
+    # The same network trained as a VAE.
     vae = config.samplers.vae = config_dict.ConfigDict()
     vae.fit = False
     vae.num_epochs = 400
@@ -177,12 +191,14 @@ def get_config() -> config_dict.ConfigDict:
     vae.batch = 128
     vae.code_dim = config_dict.placeholder(int)
     vae.hidden_dim = config_dict.placeholder(int)
+    # Width of the encoder's hidden layers.
     vae.encoder_dim = 256
     vae.learning_rate = 1e-3
-    # Weight of the divergence, and the epochs over which it rises from 0.
+    # Weight of the divergence.
     vae.beta = 1.0
+    # Epochs over which that weight rises from 0.
     vae.warmup_epochs = 20
-    # Whether samples get the output noise that the model says is there.
+    # Whether samples get the output noise that the model assumes.
     vae.output_noise = False
     vae.output = "raw"
 
@@ -191,7 +207,7 @@ def get_config() -> config_dict.ConfigDict:
     config.sample.num = 64
     # The sampler of --mode=sample and of clusters.png when none is named.
     config.sample.sampler = "imle"
-    # Proposals checked before a draw gives up.
+    # Most proposals that are checked before a draw gives up.
     config.sample.max_draws = 1_000_000
 
     config.evaluate = config_dict.ConfigDict()
@@ -203,7 +219,7 @@ def get_config() -> config_dict.ConfigDict:
     config.evaluate.features = "pca_pixels"
     # How many principal components.
     config.evaluate.components = 48
-    # Images of the prior that those components are fitted to.
+    # Images of the prior to which those components are fitted.
     config.evaluate.prior_images = 2000
 
     # --mode=compare: samplers and baselines side by side.
@@ -211,35 +227,40 @@ def get_config() -> config_dict.ConfigDict:
     # Samples per method, setting and cluster, and held-out members per half.
     compare.num = 2000
     # "face_mesh", "age_gender", "heuristic_brightness", "heuristic_hair_tone" or
-    # "package.module:function"; unset, nothing is judged and there are no direction baselines.
+    # "package.module:function". Unset: nothing is judged and there are no direction baselines.
     compare.judge = config_dict.placeholder(str)
-    # One of the judge's attributes; an image is right if it lies on the cluster's side of the
-    # centre by the threshold (yaw in degrees: 0 and 10).
+    # One of the judge's attributes.
     compare.attribute = "yaw"
+    # The attribute's neutral value (for yaw in degrees).
     compare.centre = 0.0
+    # An image is right if it lies on the cluster's side of the centre by at least this much.
     compare.threshold = 10.0
-    # At which judged accuracy the methods' distances are compared beneath the table.
+    # The judged accuracy at which the methods' distances are compared below the table.
     compare.accuracy = 0.97
-    # Samplers that are also measured above these quantiles of the margin, or between two of them:
-    # (0.0, 0.6, (0.55, 0.8)).
+    # Samplers that are also measured at the margins below.
     compare.dialled = ("rejection", "flow")
+    # Quantiles of the margin above which to sample, or pairs of quantiles between which to:
+    # (0.0, 0.6, (0.55, 0.8)).
     compare.margins = (0.0, 0.3, 0.6)
-    # SeFa and GANSpace: directions tried, each way, at the middle alpha, on so many images of a
-    # selection set; and the strengths at which the best is put in the table. 0 leaves them out.
+    # SeFa and GANSpace: how many directions are tried, both ways, at the middle alpha; 0 leaves
+    # these baselines out.
     compare.directions = 10
+    # Images of the selection set on which the best direction is chosen.
     compare.selection = 200
+    # Strengths at which the best direction is put in the table.
     compare.alphas = (1.0, 1.5, 2.0, 3.0)
+    # Latents to which GANSpace's components are fitted.
     compare.ganspace_latents = 10_000
 
-    # Cross-class transfer of a conditional generator's clusters and samplers; needs the class they
-    # are learnt on in generator.condition.
+    # Transfer of a conditional generator's clusters and samplers to other classes; needs the class
+    # on which they are learnt in generator.condition.
     transfer = config.transfer = config_dict.ConfigDict()
-    # Ids or names of the classes to try them on: --config.transfer.conditions=beagle,wood_rabbit,
+    # Names or ids of the classes to transfer to: --config.transfer.conditions=beagle,wood_rabbit,
     # =207,331, or "=('sea lion', 331)" where a name has a space instead of an underscore.
     transfer.conditions = ()
-    # Latents a sampler and cluster that are scored.
+    # Latents scored per sampler and cluster.
     transfer.num = 500
-    # Latents a cluster in figures/transfer.png.
+    # Latents per cluster in figures/transfer.png.
     transfer.columns = 4
 
     # Epochs between two checkpoints.
@@ -273,7 +294,7 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:
-    """Apply what stands behind the colon of --config=FILE:ARG: nothing, or quick."""
+    """Apply what follows the colon of --config=FILE:ARG: nothing, or quick."""
     if arg not in ("", "quick"):
         raise ValueError(f"config variant {arg!r} is not known; expected none or :quick")
     return quick(config) if arg == "quick" else config

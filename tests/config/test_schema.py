@@ -4,9 +4,9 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import itertools
 import json
 import re
-import sys
 import types
 import typing
 from pathlib import Path
@@ -100,6 +100,20 @@ def test_the_table_has_exactly_the_leaves_of_the_defaults_and_their_types():
             holder = holder[section]
         assert holder.get_type(name) is leaf.kind, path
         assert flat[path] is not None or leaf.optional, path
+
+
+def test_every_leaf_of_the_defaults_has_a_comment_where_it_first_stands():
+    lines = inspect.getsource(common.get_config).splitlines()
+    explained, bare = set(), []
+    for before, line in itertools.pairwise(lines):
+        leaf = re.match(r"\s+([\w.]+)\.(\w+) = ", line)
+        if leaf is None or "ConfigDict(" in line:
+            continue
+        if before.lstrip().startswith("#"):
+            explained.add(leaf[2])
+        elif leaf[1].startswith("config") or leaf[2] not in explained:
+            bare.append(line)
+    assert bare == []
 
 
 @pytest.mark.parametrize("name", registry.SAMPLERS)

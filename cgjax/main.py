@@ -14,22 +14,14 @@ from ml_collections import config_flags
 
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
-from cgjax.evaluation.fidelity import check_features
-from cgjax.run.run import (
-    Run,
-    RunFolder,
-    check_config,
-    load_run,
-    read_config,
-    save_config,
-    save_images,
-)
+from cgjax.run.opening import open_run
+from cgjax.run.run import load_run
+from cgjax.run.sampling import save_images
 from cgjax.runtime.command import run_command
 from cgjax.runtime.memory import keep_freed_memory
-from cgjax.runtime.processes import Processes, leave, start_processes
+from cgjax.runtime.processes import leave, start_processes
 from cgjax.runtime.signals import handle_interrupts
 from cgjax.stages.pipeline import Pipeline
-from cgjax.stages.transfer import check_targets
 
 MODES = ("run", "sample", "evaluate", "compare", "report")
 
@@ -80,36 +72,6 @@ def given_config() -> dict[str, Any] | None:
         raise UserError(str(error)) from error
 
 
-def resolve_config(root: Path) -> dict[str, Any]:
-    """Return the config of the flags, or the folder's saved one, checked against the folder."""
-    config = given_config()
-    if config is None:
-        config = read_config(RunFolder(root))["config"]
-    configuration.validate(config)
-    check_config(root, config, allow_change=_ALLOW.value)
-    return config
-
-
-def open_run(processes: Processes) -> Run:
-    """Open the run of the flags for writing: from --config, or with the folder's saved config."""
-    root = workdir()
-    config = processes.first(lambda: resolve_config(root))
-    run = Run(root, config)
-    for name in run.sampler_names:
-        run.make_sampler(name)
-    compares = _MODE.value == "compare"
-    num = config["compare" if compares else "evaluate"]["num"]
-    check_features(config["evaluate"], num, run.generator)
-    check_targets(run)
-
-    def write() -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        save_config(run)
-
-    processes.first(write)
-    return run
-
-
 def sample() -> None:
     """Draw images of one cluster from a finished run."""
     run = load_run(workdir())
@@ -140,7 +102,14 @@ def main(argv: Sequence[str]) -> None:
         sample()
         return
     with handle_interrupts(processes) as interrupts:
-        pipeline = Pipeline(open_run(processes), interrupts, processes, _DEVICES.value)
+        run = open_run(
+            workdir(),
+            given_config(),
+            mode=_MODE.value,
+            allow_change=_ALLOW.value,
+            processes=processes,
+        )
+        pipeline = Pipeline(run, interrupts, processes, _DEVICES.value)
         devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
         logging.info("%s, jax %s, in %s", devices, jax.__version__, pipeline.run.folder.root)
         if _MODE.value == "compare":

@@ -7,7 +7,7 @@ with its floor, the distance between two halves of the true members of the same 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +29,8 @@ from cgjax.evaluation.features import (
 from cgjax.evaluation.intervals import Interval, bootstrap_interval, wilson_interval
 from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.run.run import FittedSampler, Run
 from cgjax.runtime.keys import named_key
-from cgjax.samplers.registry import make_sampler
-from cgjax.samplers.verify import draw_verified
+from cgjax.samplers.verify import Accept, draw_verified
 
 INCEPTION_DIM = 2048
 
@@ -108,21 +106,37 @@ class Reference(NamedTuple):
         extractor: the feature that distances are measured in.
         features: for each cluster, (2 * num, f) features of held-out members.
         latents: for each cluster, (2 * num, d) their latents.
+        floors: for each cluster, the real-vs-real (split-half) distance: that between two sets of
+            members, the mean over random splits.
     """
 
     extractor: FeatureExtractor
     features: list[Float[np.ndarray, "m f"]]
     latents: list[Float[np.ndarray, "m d"]]
+    floors: list[float]
 
     def halves(self, cluster: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the features of a cluster's members in two halves."""
         rows = self.features[cluster]
         return rows[: len(rows) // 2], rows[len(rows) // 2 :]
 
-    def floor(self, cluster: int) -> float:
-        """Return the distance between two sets of members, the mean over random splits."""
-        # One split knows it to some 15% only.
-        return frechet_floor(self.features[cluster], num_splits=8, allow_few_rows=True)
+
+class Drawn(NamedTuple):
+    """What one sampler drew for one cluster.
+
+    Attributes:
+        verified: (n, d) latents that passed the membership check.
+        plain: (n, d) as they came, unverified; those verified for a sampler that always is.
+        raw: (n, d) the same before they were rescaled.
+        acceptance: of the check.
+        inside: how many of `plain` are members.
+    """
+
+    verified: Float[np.ndarray, "n d"]
+    plain: Float[np.ndarray, "n d"]
+    raw: Float[np.ndarray, "n d"]
+    acceptance: float
+    inside: int
 
 
 def distance_to(
@@ -142,123 +156,120 @@ def distance_to(
 
 
 def extract(
-    run: Run, extractor: FeatureExtractor, z: Float[np.ndarray, "n d"]
+    generator: ConditionedGenerator, extractor: FeatureExtractor, z: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "n f"]:
     """Return the features of latents or of their images, in blocks: memory does not grow with n."""
-    step = max(run.generator.batch, 512)
+    step = max(generator.batch, 512)
     blocks = (z[i : i + step] for i in range(0, len(z), step))
     if extractor.input == "latents":
         return np.concatenate([extractor(block) for block in blocks])
-    return np.concatenate([extractor(run.generator.images(block)) for block in blocks])
+    return np.concatenate([extractor(generator.images(block)) for block in blocks])
 
 
 def make_reference(
-    run: Run, key: PRNGKeyArray, *, num: int, components: int, prior_images: int, features: str
+    generator: ConditionedGenerator,
+    clusters: Sequence[Accept],
+    key: PRNGKeyArray,
+    *,
+    num: int,
+    components: int,
+    prior_images: int,
+    features: str,
+    max_draws: int,
 ) -> Reference:
     """Draw held-out members of every cluster and prepare the feature they are compared in.
 
     Args:
-        run: with its clusters.
+        generator: whose prior and images they are.
+        clusters: for each cluster, which latents are its members.
         key: a typed key; other than the one the clustered latents came from.
         num: half of the members drawn per cluster.
         components: as in `make_extractor`.
         prior_images: how many draws of the prior those components are fitted to.
         features: as in `make_extractor`.
+        max_draws: give up a cluster after so many draws of the prior.
 
     Returns:
         The reference; the same key gives the same one.
+
+    Raises:
+        UserError: a cluster too rare for the budget of draws.
     """
-    prior = run.generator.sample_latents(named_key(key, "prior"), prior_images)
-    extractor = make_extractor(features, run.generator, np.asarray(prior), components)
-    sampler = make_sampler("rejection", {}, prior=run.generator.sample_latents)
-    exact = FittedSampler(sampler, {}, None)
-    latents = []
-    for c in range(run.clusters.num):
-        draw = draw_verified(
-            lambda k, n: exact.propose(0, k, n),
-            lambda z, c=c: run.is_member(z, c),  # type: ignore[misc]
+    prior = generator.sample_latents(named_key(key, "prior"), prior_images)
+    extractor = make_extractor(features, generator, np.asarray(prior), components)
+    latents = [
+        draw_verified(
+            generator.sample_latents,
+            is_member,
             named_key(key, "members", c),
             2 * num,
-            batch=run.generator.batch,
-            max_draws=run.config["sample"]["max_draws"],
-        )
-        latents.append(draw.latents)
-    rows = [extract(run, extractor, z) for z in latents]
+            batch=generator.batch,
+            max_draws=max_draws,
+        ).latents
+        for c, is_member in enumerate(clusters)
+    ]
+    rows = [extract(generator, extractor, z) for z in latents]
     if num <= rows[0].shape[1]:
         logging.warning(
             "%d samples in %d features: the distances mean little; raise --config.evaluate.num",
             *(num, rows[0].shape[1]),
         )
-    return Reference(extractor, rows, latents)
+    # One split knows the floor to some 15% only.
+    floors = [frechet_floor(part, num_splits=8, allow_few_rows=True) for part in rows]
+    return Reference(extractor, rows, latents, floors)
 
 
-def evaluate_sampler(
-    run: Run, name: str, reference: Reference, key: PRNGKeyArray, num: int
-) -> dict[str, list[Any]]:
-    """Measure one sampler on every cluster.
+def measure(
+    drawn: Drawn, reference: Reference, cluster: int, generator: ConditionedGenerator
+) -> dict[str, Any]:
+    """Measure what one sampler drew for one cluster.
 
     Args:
-        run: with the sampler fitted.
-        name: of the sampler.
+        drawn: its latents.
         reference: the held-out members.
-        key: a typed key.
-        num: samples per cluster.
+        cluster: whose.
+        generator: makes the images.
 
     Returns:
-        One entry a cluster: "membership" of unverified samples with its 95% Wilson interval,
-        "acceptance" of the check, "norm_ratio" of the raw proposals' mean length to the members',
-        "effective_rank" of the raw proposals' covariance as a ratio to the members', "frechet" of
-        unverified samples (of the only kind there is for a sampler that is always verified) with
-        its bootstrap interval, "frechet_verified", and "frechet_floor".
+        "acceptance" of the check; "frechet" of unverified samples (of the only kind there is for a
+        sampler that is always verified) with its bootstrap interval, "frechet_verified", and
+        "frechet_floor"; "membership" of unverified samples with its 95% Wilson interval;
+        "norm_ratio" of the raw proposals' mean length to the members', "effective_rank" of the raw
+        proposals' covariance as a ratio to the members'.
     """
-    result: dict[str, list[Any]] = {}
-
-    def put(field: str, value: Any) -> None:
-        result.setdefault(field, []).append(value)
-
-    fitted = run.fitted(name)
-    for c in range(run.clusters.num):
-        key_c = named_key(key, name, c)
-        verified, draw = run.draw(key_c, c, num, sampler=name)
-        assert draw is not None
-        put("acceptance", draw.acceptance)
-        features = extract(run, reference.extractor, verified)
-        put("frechet_verified", distance_to(features, *reference.halves(c))[0])
-        if fitted.sampler.always_verified:
-            # Its proposals are the prior's, no samples of the cluster.
-            plain = raw = verified
-        else:
-            plain, _ = run.draw(key_c, c, num, sampler=name, verify=False)
-            raw, _ = run.draw(key_c, c, num, sampler=name, verify=False, rescaled=False)
-            # The same key: verified samples are the plain ones that passed, and some more, so most
-            # images are there already.
-            features = _look_up(plain, verified, features, run, reference.extractor)
-        distance, interval = distance_to(features, *reference.halves(c))
-        put("frechet", distance)
-        put("frechet_interval", list(interval))
-        put("frechet_floor", reference.floor(c))
-        inside = int(run.are_members(plain, c).sum())
-        put("membership", inside / len(plain))
-        put("membership_interval", list(wilson_interval(inside, len(plain))))
-        members = reference.latents[c]
-        lengths = [np.linalg.norm(z, axis=1).mean() for z in (raw, members)]
-        put("norm_ratio", float(lengths[0] / lengths[1]))
-        ranks = [participation_ratio(z) for z in (raw, members[: len(raw)])]
-        put("effective_rank", float(ranks[0] / ranks[1]))
-    return result
+    halves, num = reference.halves(cluster), len(drawn.plain)
+    verified = extract(generator, reference.extractor, drawn.verified)
+    # The same key: verified samples are the plain ones that passed, and some more, so most images
+    # are there already.
+    plain = _look_up(drawn.plain, drawn.verified, verified, generator, reference.extractor)
+    distance, interval = distance_to(plain, *halves)
+    members = reference.latents[cluster]
+    lengths = [np.linalg.norm(z, axis=1).mean() for z in (drawn.raw, members)]
+    ranks = [participation_ratio(z) for z in (drawn.raw, members[:num])]
+    return {
+        "acceptance": drawn.acceptance,
+        "frechet_verified": distance_to(verified, *halves)[0],
+        "frechet": distance,
+        "frechet_interval": list(interval),
+        "frechet_floor": reference.floors[cluster],
+        "membership": drawn.inside / num,
+        "membership_interval": list(wilson_interval(drawn.inside, num)),
+        "norm_ratio": float(lengths[0] / lengths[1]),
+        "effective_rank": float(ranks[0] / ranks[1]),
+    }
 
 
 def _look_up(
-    wanted: np.ndarray,
-    known: np.ndarray,
-    features: np.ndarray,
-    run: Run,
+    wanted: Float[np.ndarray, "n d"],
+    known: Float[np.ndarray, "m d"],
+    features: Float[np.ndarray, "m f"],
+    generator: ConditionedGenerator,
     extractor: FeatureExtractor,
 ) -> Float[np.ndarray, "n f"]:
     """Return the features of latents, generating only those that are not known yet."""
     rows = {z.tobytes(): y for z, y in zip(known, features, strict=True)}
     missing = [z for z in wanted if z.tobytes() not in rows]
     if missing:
-        new = extract(run, extractor, np.stack(missing))
+        new = extract(generator, extractor, np.stack(missing))
         rows |= {z.tobytes(): y for z, y in zip(missing, new, strict=True)}
     return np.stack([rows[z.tobytes()] for z in wanted])

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image, ImageDraw, ImageFont
 
+from cgjax.runtime.png import to_pixels
+
 # Colour-blind safe (Okabe and Ito 2008), without black; repeated if there are more clusters.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 TEXT = 13
 GAP = 2
-
-
-def to_pixels(images: Float[np.ndarray, "*n s s c"]) -> np.ndarray:
-    """Turn images in [-1, 1] into uint8 RGB, clipped; a single channel is repeated."""
-    pixels = np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
-
-
-def to_png(image: Float[np.ndarray, "s s c"] | Image.Image) -> bytes:
-    """Encode an image as PNG; the same image gives the same bytes."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(to_pixels(image))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def contact_sheet(

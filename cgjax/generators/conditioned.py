@@ -41,6 +41,14 @@ class ConditionedGenerator:
         other.keywords = {**self.keywords, "condition": condition}
         return other
 
+    def at(self, layer: str) -> ConditionedGenerator:
+        """Return the same generator at another layer."""
+        if layer == self.layer:
+            return self
+        other = copy.copy(self)
+        other.layer = self.gen.layers[layer_index(self.gen.layers, layer)]
+        return other
+
     def over(self, mesh: Mesh) -> ConditionedGenerator:
         """Return the same generator with every pass split over the devices of this process.
 

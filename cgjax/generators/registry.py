@@ -28,7 +28,8 @@ from absl import logging
 from cgjax.errors import UserError
 from cgjax.generators.base import Generator
 from cgjax.generators.published import PUBLISHED, Published
-from cgjax.generators.weights import MANIFEST_FILE, load_folder, sha256_of
+from cgjax.generators.weights import MANIFEST_FILE, load_folder
+from cgjax.runtime.files import sha256_of
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = {"dcgan_faces": ASSETS / "dcgan_faces"}

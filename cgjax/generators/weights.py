@@ -22,18 +22,12 @@ from flax import nnx
 from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator, StagedNetwork
 from cgjax.generators.families import abstract_network, fill
-from cgjax.runtime.files import write_atomically, write_json
+from cgjax.runtime.files import sha256_of, write_atomically, write_json
 from cgjax.runtime.memory import empty_aligned
 
 FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "generator.json"
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def named_arrays(network: StagedNetwork) -> dict[str, Any]:

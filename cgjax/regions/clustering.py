@@ -1,13 +1,12 @@
-"""The clusters of a run: which latent belongs where, how clearly, and what people call them."""
+"""A clustering: which latent belongs where and how clearly; its file is checked when it is read."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,160 +14,110 @@ from jaxtyping import Float, Int
 from cgjax.errors import UserError
 from cgjax.runtime.files import write_atomically
 
-
-class MarginRange(NamedTuple):
-    """The part of a cluster between two quantiles of its members' margins: the dial `--margin`.
-
-    Raising `low` leaves out the members that hardly belong, which is the cluster's attribute at
-    greater strength. What it costs is that the rest lies further from the cluster's mean; lowering
-    `high` gives that back by leaving out the extreme members, which the attribute does not need.
-
-    Attributes:
-        low: quantile below which members are left out, from 0.
-        high: quantile above which they are, up to 1.
-    """
-
-    low: float = 0.0
-    high: float = 1.0
-
-    @classmethod
-    def parse(cls, margin: float | str | Sequence[float], option: str = "--margin") -> MarginRange:
-        """Read a margin as a user gives it: one quantile, for the part above it, or two.
-
-        Args:
-            margin: 0.6, "0.6", "0.55:0.8" or (0.55, 0.8).
-            option: where it stood, for the error.
-
-        Raises:
-            UserError: if it is neither, or nothing would be left.
-
-        Example:
-            >>> MarginRange.parse(0.6), MarginRange.parse("0.55:0.8")
-            (MarginRange(low=0.6, high=1.0), MarginRange(low=0.55, high=0.8))
-        """
-        shown = margin if isinstance(margin, str | int | float) else ":".join(map(str, margin))
-        try:
-            margin_range = cls(*(float(part) for part in str(shown).split(":")))
-        except (TypeError, ValueError):
-            margin_range = cls(1.0)
-        if not 0 <= margin_range.low < margin_range.high <= 1:
-            raise UserError(
-                f"{option}={shown}: expected a quantile from 0 to below 1, or two, the smaller "
-                "first, as in --margin=0.6 or --margin=0.55:0.8"
-            )
-        return margin_range
-
-    def __str__(self) -> str:
-        """Return it as it is typed."""
-        return f"{self.low:g}" if self.high == 1 else f"{self.low:g}:{self.high:g}"
+FIELDS = ("centroids", "labels", "margins", "shares", "latents")
+"""The arrays of `clusters.npz`."""
 
 
-WHOLE = MarginRange()
-"""The cluster as it is."""
-
-
-class Clusters(NamedTuple):
-    """The content of `clusters.npz`.
+class Clustering(NamedTuple):
+    """One layer's features in k groups.
 
     Attributes:
+        layer: the layer's name.
         centroids: (k, f) float32, in the flattened features of the layer.
         labels: (n,) int32.
         margins: (n,) float32; distance to the nearest other centroid minus that to the own one.
         shares: (k,) float64, summing to 1.
-        latents: (n, d) float32.
     """
 
+    layer: str
     centroids: Float[np.ndarray, "k f"]
     labels: Int[np.ndarray, " n"]
     margins: Float[np.ndarray, " n"]
     shares: Float[np.ndarray, " k"]
-    latents: Float[np.ndarray, "n d"]
 
     @property
     def num(self) -> int:
         """How many clusters there are."""
         return len(self.centroids)
 
-    def margin_limits(self, cluster: int, margin_range: MarginRange) -> tuple[float, float]:
-        """Return the least and the greatest margin in a margin range of a cluster."""
-        own = self.margins[self.labels == cluster]
-        low = float(np.quantile(own, margin_range.low)) if margin_range.low > 0 else -np.inf
-        high = float(np.quantile(own, margin_range.high)) if margin_range.high < 1 else np.inf
-        return low, high
+    @property
+    def id(self) -> str:
+        """A short name for paths and tables, as in "layer2-k2"."""
+        return f"{self.layer}-k{self.num}"
+
+    @property
+    def digest(self) -> str:
+        """A hash of which latent belongs where; the same clustering has the same one."""
+        return digest_of(self.centroids, self.labels)
 
 
-def save_clusters(path: Path, clusters: Clusters) -> None:
-    """Write `clusters.npz`, whole or not at all; the same clusters give the same bytes."""
+def digest_of(centroids: Float[np.ndarray, "k f"], labels: Int[np.ndarray, " n"]) -> str:
+    """Return `Clustering.digest` of two arrays."""
+    return hashlib.sha256(centroids.tobytes() + labels.tobytes()).hexdigest()
+
+
+def save_clustering(path: Path, clustering: Clustering, latents: Float[np.ndarray, "n d"]) -> None:
+    """Write `clusters.npz`, whole or not at all; the same clustering gives the same bytes."""
+    arrays = {**clustering._asdict(), "latents": latents}
     buffer = io.BytesIO()
-    np.savez(buffer, **clusters._asdict())
+    np.savez(buffer, **{name: arrays[name] for name in FIELDS})
     write_atomically(path, buffer.getvalue())
 
 
-def load_clusters(path: Path) -> Clusters:
-    """Read `clusters.npz`.
+def parse_clustering(
+    data: bytes, path: Path, layer: str
+) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
+    """Read the content of `clusters.npz` and check that it can be a clustering.
+
+    Args:
+        data: the file's bytes.
+        path: where they came from, for the message.
+        layer: the clustered layer's name.
+
+    Returns:
+        The clustering and the latents that were clustered.
 
     Raises:
-        UserError: if it is missing or damaged.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is not there yet; run the experiment first (--mode=run)")
-    return parse(path.read_bytes(), path)
-
-
-def parse(data: bytes, path: Path) -> Clusters:
-    """Read the content of `clusters.npz`; `path` says where it came from.
-
-    Raises:
-        UserError: if it is damaged.
+        UserError: if the file is damaged, or holds what no clustering can be.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return Clusters(**{name: arrays[name] for name in Clusters._fields})
+            found = {name: arrays[name] for name in FIELDS}
+        problem = _problem(**found)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); remove it and run again to make it anew"
-        ) from error
+        problem = str(error)
+    if problem:
+        raise UserError(f"{path} is damaged ({problem}); remove it and run again to recompute it")
+    latents = found.pop("latents")
+    return Clustering(layer, **found), latents
 
 
-def describe(clusters: Clusters) -> list[dict[str, Any]]:
-    """Return the content of a fresh `clusters.json`: no names yet."""
-    return [
-        {"id": c, "name": None, "share": round(float(clusters.shares[c]), 6), "note": ""}
-        for c in range(clusters.num)
-    ]
-
-
-def read_descriptions(path: Path) -> list[dict[str, Any]]:
-    """Read `clusters.json`.
-
-    Raises:
-        UserError: if it is missing or no list of clusters.
-    """
-    try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text())
-        return [dict(entry, id=int(entry["id"])) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is missing or damaged: {error}") from error
-
-
-def find_cluster(wanted: str | int, entries: list[dict[str, Any]]) -> int:
-    """Return a cluster's id from its id or the name a person gave it.
-
-    Args:
-        wanted: an id, its text, or a name.
-        entries: the content of `clusters.json`.
-
-    Raises:
-        UserError: listing the clusters there are.
-
-    Example:
-        >>> find_cluster("left", [{"id": 0, "name": None}, {"id": 1, "name": "left"}])
-        1
-    """
-    for entry in entries:
-        if str(wanted) in (str(entry["id"]), entry.get("name")):
-            return int(entry["id"])
-    known = ", ".join(
-        f"{e['id']} ({e['name']})" if e.get("name") else str(e["id"]) for e in entries
-    )
-    raise UserError(f"--cluster={wanted} is none of this run's clusters: {known}")
+def _problem(
+    centroids: np.ndarray,
+    labels: np.ndarray,
+    margins: np.ndarray,
+    shares: np.ndarray,
+    latents: np.ndarray,
+) -> str:
+    """Return what is wrong with the arrays of a clustering; nothing if they can be one."""
+    axes = {"centroids": 2, "labels": 1, "margins": 1, "shares": 1, "latents": 2}
+    arrays = dict(zip(FIELDS, (centroids, labels, margins, shares, latents), strict=True))
+    for name, array in arrays.items():
+        if array.ndim != axes[name] or not array.size:
+            return f"{name} has shape {array.shape}"
+        expected = np.integer if name == "labels" else np.floating
+        if not np.issubdtype(array.dtype, expected):
+            return f"{name} has dtype {array.dtype}"
+        if not np.isfinite(array).all():
+            return f"{name} has NaN or infinite values"
+    k, n = len(centroids), len(labels)
+    if len(shares) != k or len(margins) != n or len(latents) != n:
+        return (
+            f"{k} centroids, {len(shares)} shares, {n} labels, {len(margins)} margins and "
+            f"{len(latents)} latents"
+        )
+    if labels.min() < 0 or labels.max() >= k:
+        return f"labels from {labels.min()} to {labels.max()} for {k} clusters"
+    if not np.allclose(np.bincount(labels, minlength=k) / n, shares, atol=1e-6):
+        return "shares that are not those of the labels"
+    return ""

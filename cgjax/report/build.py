@@ -9,9 +9,8 @@ from typing import Any
 
 import jinja2
 
-from cgjax.regions import clustering as clusters
 from cgjax.run.run import Run
-from cgjax.runtime.files import write_atomically
+from cgjax.runtime.files import make_folder, write_atomically
 
 FIGURES = (
     ("clusters.png", "Verified samples of the default sampler, one row a cluster."),
@@ -24,11 +23,12 @@ FIGURES = (
 )
 
 
-def build_report(run: Run) -> Path:
+def build_report(run: Run, summary: dict[str, Any]) -> Path:
     """Write `report/index.html`, one self-contained file.
 
     Args:
-        run: with its summary written.
+        run: with its clusters.
+        summary: the content of `summary.json`.
 
     Returns:
         The page's path.
@@ -40,7 +40,6 @@ def build_report(run: Run) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    summary: dict[str, Any] = json.loads(run.folder.summary.read_text())
     pictures = [
         {"data": _data_url(run.folder.figures / name), "name": name, "caption": caption}
         for name, caption in FIGURES
@@ -49,13 +48,13 @@ def build_report(run: Run) -> Path:
     page = environment.get_template("index.html").render(
         title=run.folder.root.name,
         summary=summary,
-        entries=clusters.read_descriptions(run.folder.descriptions),
+        entries=run.entries,
         pictures=pictures,
         config=json.dumps(run.config, indent=1),
         num=run.config["evaluate"]["num"],
         default=run.config["sample"]["sampler"],
     )
-    run.folder.report.mkdir(parents=True, exist_ok=True)
+    make_folder(run.folder.report)
     path = run.folder.report / "index.html"
     write_atomically(path, page.encode())
     return path

@@ -1,83 +1,342 @@
-"""Stages of a run: done when their manifest exists and nothing they depend on has changed."""
+"""What the stages of a run leave, what each of it depends on, and whether it is current.
+
+An artifact reads some leaves of the config and has other artifacts as inputs. Its key hashes those
+settings and its inputs' keys, so that the keys form a graph: change one leaf, and exactly what
+depends on it has another key. Beside an artifact lies a manifest with the key and the hashes of the
+files that it was made with. Loading compares both: what is stale, half-made or edited is never
+shown. Leaves that are resources (memory, batch sizes) change no result and are read by nobody.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from absl import logging
+from cgjax.config.plain import digest, flatten
+from cgjax.config.schema import is_resource
+from cgjax.errors import UserError
+from cgjax.run import legacy
+from cgjax.run.folder import RunFolder
+from cgjax.runtime.files import make_folder, sha256_of, write_json
+from cgjax.samplers.registry import SAMPLERS
 
-from cgjax.runtime.files import write_json
-from cgjax.runtime.log import Metrics
-from cgjax.runtime.memory import peak_rss_mb, reset_peak_rss
-from cgjax.runtime.processes import Processes
+REFERENCE = "rejection"
+"""The exact sampler, which stands beside the chosen one in a transfer."""
 
 
-class Stages:
-    """The manifests of a run's stages, and the time and memory each took.
+class Artifact(NamedTuple):
+    """One thing that a stage leaves.
 
-    Of several processes the first reads and writes them, and counts its own time and memory.
+    Attributes:
+        name: as in "cluster" or "fit flow".
+        stage: the stage that `summary.json` counts its seconds under.
+        reads: the leaves it depends on, with their values.
+        inputs: the artifacts it is made from.
+        places: the files and folders that are its own, relative to the run's folder.
+        key: a hash of `reads` and of the inputs' keys.
     """
 
-    def __init__(self, folder: Path, metrics: Metrics, processes: Processes | None = None):
-        self._folder, self._metrics = folder, metrics
-        self._processes = processes or Processes()
+    name: str
+    stage: str
+    reads: dict[str, Any]
+    inputs: tuple[str, ...]
+    places: tuple[str, ...]
+    key: str
 
-    def result(self, name: str, fingerprint: str) -> dict[str, Any] | None:
-        """Return what a stage left, or None if it is not done, or was done for something else."""
-        return self._processes.first(lambda: self._result(name, fingerprint))
 
-    def _result(self, name: str, fingerprint: str) -> dict[str, Any] | None:
-        manifest = self._read(name)
-        if manifest is None or manifest.get("fingerprint") != fingerprint:
-            return None
-        return dict(manifest["result"])
+Graph = dict[str, Artifact]
+"""Artifacts by name, each after its inputs."""
 
-    def costs(self) -> dict[str, dict[str, float]]:
-        """Return seconds and peak memory of every stage on record, in the order they were made."""
-        manifests = [self._read(path.stem) for path in self._folder.glob("*.json")]
-        known = sorted((m for m in manifests if m), key=lambda m: m["finished"])
-        return {
-            m["stage"]: {"seconds": m["seconds"], "peak_rss_mb": m["peak_rss_mb"]} for m in known
-        }
 
-    @contextlib.contextmanager
-    def run(self, name: str, fingerprint: str) -> Iterator[dict[str, Any]]:
-        """Time a stage and write its manifest when it ends well.
+def declare(config: Mapping[str, Any], identity: str) -> Graph:
+    """Return the artifacts of a run.
 
-        Yields:
-            A dict; what the stage puts there is what `result` returns later.
+    Args:
+        config: nested plain dicts with every leaf.
+        identity: of the generator: a hash of its weights, or the name of a generator without.
+
+    Returns:
+        The graph.
+    """
+    graph: Graph = {}
+    read = functools.partial(_read, config)
+
+    def add(
+        name: str, stage: str, reads: dict[str, Any], inputs: Iterable[str], *places: str
+    ) -> None:
+        inputs = tuple(inputs)
+        key = digest([reads, {i: graph[i].key for i in inputs}])
+        graph[name] = Artifact(name, stage, reads, inputs, places, key)
+
+    generator = {p: v for p, v in read("generator").items() if p not in _NAMED}
+    prior = read("seed", "latents", "generator.truncation") | {"generator": identity}
+    add("latents", "encode", prior, (), "latents.npy")
+    add("cluster", "cluster", generator | read("layer", "cluster"), ["latents"], "clusters.npz")
+    pictures = ("figures/pca.png", "figures/means.png")
+    add("cluster figures", "cluster", {}, ["cluster"], *pictures)
+    fitted = [name for name, settings in config["samplers"].items() if settings["fit"]]
+    drawn: dict[str, dict[str, Any]] = {}
+    for name in fitted:
+        drawn[name] = drawing(config, name)
+        learnt = {p: v for p, v in read(f"samplers.{name}").items() if p not in drawn[name]}
+        learnt.pop(f"samplers.{name}.fit")
+        add(fit(name), "fit", learnt, ["cluster"])
+        reads = drawn[name] | read("sample.num")
+        add(sample(name), "sample", reads, [fit(name)], f"samples/{name}")
+        add(evaluate(name), "evaluate", drawn[name] | read("evaluate"), [fit(name)])
+    default = config["sample"]["sampler"]
+    add("sheet", "sample", {}, [sample(default)], "figures/clusters.png")
+    tried = [name for name in dict.fromkeys((default, REFERENCE)) if name in fitted]
+    how = {path: value for name in tried for path, value in drawn[name].items()}
+    targets = target_classes(config)
+    for i, target in enumerate(targets):
+        reads = {"target": target, **how} | read("transfer.num")
+        add(transfer(i), "transfer", reads, map(fit, tried))
+    if targets:
+        columns = min(config["transfer"]["columns"], config["transfer"]["num"])
+        reads = {"targets": targets, "columns": columns, **how}
+        add("transfer figure", "transfer", reads, map(fit, tried), "figures/transfer.png")
+    how = {path: value for name in fitted for path, value in drawn[name].items()}
+    reads = how | read("compare", *(f"evaluate.{name}" for name in FEATURE))
+    table = ("compare.csv", "compare.txt", "figures/compare.png")
+    add("compare", "compare", reads, map(fit, fitted), *table)
+    shown = [name for name in graph if name != "compare"]
+    add("report", "report", {}, shown, "report")
+    return graph
+
+
+def _read(config: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:
+    """Return the leaves at or below these paths that are no resources."""
+    return {
+        path: value
+        for path, value in flatten(config).items()
+        if not is_resource(path) and any(path == p or path.startswith(f"{p}.") for p in prefixes)
+    }
+
+
+def drawing(config: Mapping[str, Any], sampler: str) -> dict[str, Any]:
+    """Return the leaves of a sampler that only drawing from it reads, not training."""
+    names = ("output", *SAMPLERS[sampler].sampling_leaves)
+    return _read(config, *(f"samplers.{sampler}.{name}" for name in names))
+
+
+FEATURE = ("features", "components", "prior_images")
+"""The leaves of `config.evaluate` that say in which feature distances are measured."""
+
+# Where in a folder artifacts lie.
+_OURS = {
+    (name,)
+    for name in (
+        *("latents.npy", "clusters.npz", "figures", "samples", "report"),
+        *("compare.csv", "compare.txt"),
+    )
+}
+
+# What says which generator it is, in words; its identity says it better.
+_NAMED = ("generator.name", "generator.weights")
+
+
+def fit(sampler: str) -> str:
+    """Return the name of what a sampler has learnt, whose files are its checkpoints."""
+    return f"fit {sampler}"
+
+
+def sample(sampler: str) -> str:
+    """Return the name of a sampler's saved samples."""
+    return f"sample {sampler}"
+
+
+def evaluate(sampler: str) -> str:
+    """Return the name of a sampler's measurements."""
+    return f"evaluate {sampler}"
+
+
+def transfer(index: int) -> str:
+    """Return the name of the score of one of the classes transferred to."""
+    return f"transfer {index}"
+
+
+def target_classes(config: Mapping[str, Any]) -> list[str]:
+    """Return the classes that a config transfers to; `a,b` in one text are two."""
+    given = [str(entry) for entry in config["transfer"]["conditions"]]
+    return [name.strip() for text in given for name in text.split(",") if name.strip()]
+
+
+class Manifests:
+    """The manifests of a run's folder, held against what its config asks for."""
+
+    def __init__(self, folder: RunFolder, graph: Graph, old: legacy.Fingerprints | None = None):
+        """Open; reads nothing yet.
+
+        Args:
+            folder: the run's.
+            graph: what there should be.
+            old: the fingerprints by which a folder of an earlier version is known.
         """
-        path = self._folder / f"{name}.json"
-        if self._processes.is_first:
-            path.unlink(missing_ok=True)
-        logging.info("%s: started", name)
-        begun, result = time.monotonic(), dict[str, Any]()
-        reset_peak_rss()
-        yield result
-        if not self._processes.is_first:
-            return
-        seconds, peak = round(time.monotonic() - begun, 3), round(peak_rss_mb(), 1)
+        self.folder, self.graph, self._old = folder, graph, old
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """Return what an artifact's stage said of it; None if it is not there or not current."""
+        manifest = self._current(name)
+        return None if manifest is None else dict(manifest["result"])
+
+    def require(self, name: str) -> dict[str, Any]:
+        """Return the same of an artifact that must be there.
+
+        Raises:
+            UserError: if it is missing, stale, or not as it was written; says which and what to
+                type.
+        """
+        manifest = self._current(name)
+        if manifest is not None:
+            return dict(manifest["result"])
+        raise UserError(f"{self.folder.root}: {self.why_not(name)}; {self.folder.command} makes it")
+
+    def why_not(self, name: str) -> str:
+        """Say in words why an artifact is not current."""
+        for part in self._upstream(name):
+            manifest = self._read(part)
+            if manifest is None or "key" not in manifest:
+                return f"{part!r} is not there yet"
+            changed = differing(manifest["reads"], self.graph[part].reads)
+            if changed:
+                return f"{part!r} was made with another config ({'; '.join(changed)})"
+        return f"{name!r} is stale, or its files are not those that were written"
+
+    def _upstream(self, name: str) -> list[str]:
+        parts: list[str] = []
+        for part in (*self.graph[name].inputs, name):
+            above = [part] if part == name else self._upstream(part)
+            parts += [p for p in above if p not in parts]
+        return parts
+
+    def record(self, name: str, result: dict[str, Any], costs: dict[str, Any]) -> None:
+        """Write the manifest of an artifact whose files are all written.
+
+        Args:
+            name: of the artifact.
+            result: JSON-able, returned by `result`.
+            costs: seconds and peak memory of each stage that worked on it.
+        """
+        artifact = self.graph[name]
         manifest = {
-            "stage": name,
-            "fingerprint": fingerprint,
+            "name": name,
+            "stage": artifact.stage,
+            "key": artifact.key,
+            "reads": artifact.reads,
+            "places": artifact.places,
+            "files": self._hashes(artifact.places),
             "finished": time.time(),
-            "seconds": seconds,
-            "peak_rss_mb": peak,
+            "costs": costs,
             "result": result,
         }
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, manifest)
-        self._metrics.write(stage=name, seconds=seconds, peak_rss_mb=peak)
-        logging.info("%s: %.1f s, peak memory %.0f MB", name, seconds, peak)
+        make_folder(self.folder.manifests)
+        write_json(self._path(name), manifest)
+
+    def forget(self, name: str) -> None:
+        """Remove an artifact: its manifest first, so that it is never half there."""
+        manifest = self._read(name) or {}
+        self._path(name).unlink(missing_ok=True)
+        own = self.graph[name].places if name in self.graph else ()
+        self._remove((*own, *manifest.get("places", ())))
+
+    def forget_stale(self) -> list[str]:
+        """Remove every artifact that is not current, and what the run no longer has.
+
+        Returns:
+            The names of those that were there.
+        """
+        stale = [name for name in self._recorded() if self._current(name) is None]
+        for name in stale:
+            self.forget(name)
+        for old in legacy.stale(self.folder.manifests, self._old):
+            old.path.unlink()
+            self._remove(old.places)
+            stale.append(old.path.stem)
+        return stale
+
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Return seconds and peak memory of every stage, in the order they were first finished."""
+        found: dict[str, dict[str, float]] = dict(legacy.costs(self.folder.manifests))
+        manifests = [m for m in map(self._read, self._recorded()) if m and "costs" in m]
+        for manifest in sorted(manifests, key=lambda m: float(m["finished"])):
+            for stage, cost in manifest["costs"].items():
+                known = found.setdefault(stage, {"seconds": 0.0, "peak_rss_mb": 0.0})
+                known["seconds"] = round(known["seconds"] + cost["seconds"], 3)
+                known["peak_rss_mb"] = max(known["peak_rss_mb"], cost["peak_rss_mb"])
+        return found
+
+    def _current(self, name: str) -> dict[str, Any] | None:
+        artifact = self.graph.get(name)
+        if artifact is None:
+            return None
+        manifest = self._read(name)
+        if manifest is None or "key" not in manifest:
+            return legacy.manifest(self.folder.manifests, name, self._old)
+        is_current = (
+            manifest["key"] == artifact.key
+            and self._hashes(artifact.places) == manifest["files"]
+            # An input that is gone takes with it what was made from it.
+            and all(self._path(i).is_file() or self._is_legacy(i) for i in artifact.inputs)
+        )
+        return manifest if is_current else None
+
+    def _is_legacy(self, name: str) -> bool:
+        return legacy.manifest(self.folder.manifests, name, self._old) is not None
+
+    def _path(self, name: str) -> Path:
+        return self.folder.manifests / f"{name.replace(' ', '-')}.json"
+
+    def _recorded(self) -> list[str]:
+        """Return the names of the artifacts that have a manifest of this version."""
+        manifests = (_load(path) for path in sorted(self.folder.manifests.glob("*.json")))
+        return [str(m["name"]) for m in manifests if m and "key" in m and "name" in m]
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        try:
-            manifest: dict[str, Any] = json.loads((self._folder / f"{name}.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return manifest if manifest.keys() >= {"result", "finished", "seconds"} else None
+        return _load(self._path(name))
+
+    def _hashes(self, places: Iterable[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for place in places:
+            path = self.folder.root / place
+            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            found |= {
+                str(p.relative_to(self.folder.root)): sha256_of(p) for p in files if p.is_file()
+            }
+        return found
+
+    def _remove(self, places: Iterable[str]) -> None:
+        root = self.folder.root.resolve()
+        for place in places:
+            path = (root / place).resolve()
+            if not (path.is_relative_to(root) and path.relative_to(root).parts[:1] in _OURS):
+                continue  # an edited manifest may say anything
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    needed = {"result", "finished"}
+    is_whole = isinstance(manifest, dict) and manifest.keys() >= needed
+    return manifest if is_whole and isinstance(manifest["result"], dict) else None
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Describe the settings in which two artifacts of one name differ."""
+    return [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        # As JSON: a tuple comes back from a file as a list.
+        if json.dumps(old.get(name)) != json.dumps(new.get(name))
+    ]

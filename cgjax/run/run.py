@@ -1,105 +1,49 @@
-"""A run's folder: where things are, what was resolved, and sampling from it."""
+"""A run opened: its config, generator, clustering and fitted samplers, and drawing from it."""
 
 from __future__ import annotations
 
 import functools
 import io
-import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from cgjax.clustering import assign
-from cgjax.config import plain as configuration
+from cgjax.config.plain import digest
+from cgjax.config.schema import validate
 from cgjax.errors import UserError
 from cgjax.generators.base import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
-from cgjax.regions import clustering as clusters
-from cgjax.regions.clustering import WHOLE, MarginRange
-from cgjax.runtime import checkpoints as checkpoint
-from cgjax.runtime.files import write_atomically, write_json
+from cgjax.regions.clustering import Clustering, parse_clustering
+from cgjax.regions.names import Entry, find_cluster, read_entries
+from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
+from cgjax.run import legacy
+from cgjax.run.artifacts import Manifests, declare, fit
+from cgjax.run.folder import RunFolder, check_weights, read_config
+from cgjax.run.members import members_for
+from cgjax.run.sampling import FittedSampler, Samples
+from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.processes import Processes
 from cgjax.samplers.base import Members, Sampler, SamplerState, group_members
 from cgjax.samplers.registry import make_sampler
-from cgjax.samplers.verify import Draw, draw_unverified, draw_verified, rescale
-from cgjax.version import __version__
+from cgjax.samplers.verify import Draw, draw_unverified, draw_verified
 
 KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
 
 
-class RunFolder:
-    """The paths inside a run's folder; README.md lists it."""
-
-    def __init__(self, root: str | Path):
-        self.root = Path(root)
-        self.config = self.root / "config.json"
-        self.clusters = self.root / "clusters.npz"
-        self.descriptions = self.root / "clusters.json"
-        self.checkpoints = self.root / "checkpoints"
-        self.samples = self.root / "samples"
-        self.figures = self.root / "figures"
-        self.metrics = self.root / "metrics.jsonl"
-        self.summary = self.root / "summary.json"
-        self.stages = self.root / "stages"
-        self.report = self.root / "report"
-
-
-class Samples(NamedTuple):
-    """What `Run.sample` returns.
-
-    Attributes:
-        images: (num, size, size, channels) float32, nominally in [-1, 1].
-        latents: (num, d) float32.
-        acceptance: share of the checked proposals that were members, or None if not verified.
-    """
-
-    images: Float[np.ndarray, "num s s c"]
-    latents: Float[np.ndarray, "num d"]
-    acceptance: float | None
-
-
-class FittedSampler(NamedTuple):
-    """A sampler with what it has learnt, as a source of proposals.
-
-    Attributes:
-        sampler: the hyper-parameters.
-        state: the arrays.
-        norm: length to which proposals are scaled, or None to leave them as they are.
-    """
-
-    sampler: Sampler
-    state: SamplerState
-    norm: float | None
-
-    def propose(
-        self, cluster: int, key: PRNGKeyArray, num: int, margin: float = 0.0
-    ) -> Float[Array, "num d"]:
-        """Draw latents that are meant to be members of a cluster, above a quantile of its margin.
-
-        A sampler that cannot aim at a margin proposes from the whole cluster.
-        """
-        if margin and getattr(self.sampler, "aims_at_margin", False):
-            z = self.sampler.sample(self.state, key, cluster, num, margin=margin)  # type: ignore[call-arg]
-        else:
-            z = self.sampler.sample(self.state, key, cluster, num)
-        return z if self.norm is None else rescale(z, self.norm)
-
-
 class Run:
-    """A run's folder opened: its config, generator, clusters and fitted samplers.
+    """A run's folder opened.
 
     Attributes:
         folder: the paths.
         config: nested plain dicts.
-        generator: the generator with its keywords fixed.
+        generator: with its layer and keywords fixed.
+        manifests: what is there and current.
     """
 
     def __init__(self, root: str | Path, config: dict[str, Any]):
@@ -114,77 +58,94 @@ class Run:
             settings["batch"],
         )
         self.root_key = jax.random.key(config["seed"])
+        self._old = legacy.fingerprints(config, self.weights_sha256)
+        self.manifests = Manifests(self.folder, declare(config, self.identity), self._old)
         self._fitted: dict[str, FittedSampler] = {}
-        self._more: tuple[int, Members] | None = None
 
     @property
     def weights_sha256(self) -> str:
         """Hash of the generator's weights; empty for a generator that has none."""
-        return str(getattr(self.generator.gen, "manifest", {}).get("weights_sha256", ""))
+        return str(self._generator_manifest.get("weights_sha256", ""))
+
+    @property
+    def identity(self) -> str:
+        """What tells this generator from any other: its weights and architecture, or its name."""
+        known = self._generator_manifest
+        if not self.weights_sha256:
+            return str(self.config["generator"]["name"])
+        return digest([known.get("family"), known.get("architecture"), self.weights_sha256])
+
+    @property
+    def _generator_manifest(self) -> dict[str, Any]:
+        manifest = getattr(self.generator.gen, "manifest", None)
+        return manifest if isinstance(manifest, dict) else {}
 
     @functools.cached_property
-    def clusters(self) -> clusters.Clusters:
-        """The clusters; a UserError before they are there."""
-        return clusters.load_clusters(self.folder.clusters)
+    def _clustered(self) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
+        self.manifests.require("cluster")
+        return self.read_clusters(self.folder.clusters.read_bytes())
 
-    @functools.cached_property
-    def members(self) -> Members:
-        """The latents of every cluster."""
-        return group_members(self.clusters.latents, self.clusters.labels, self.clusters.num)
+    @property
+    def clustering(self) -> Clustering:
+        """The clustering; a UserError before it is there, or if it is of another config."""
+        return self._clustered[0]
 
-    def more_members(
+    @property
+    def latents(self) -> Float[np.ndarray, "n d"]:
+        """The latents that were clustered."""
+        return self._clustered[1]
+
+    def set_clusters(self, data: bytes) -> None:
+        """Take the content of `clusters.npz` from another process."""
+        self._clustered = self.read_clusters(data)
+
+    def read_clusters(self, data: bytes) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
+        """Read the content of `clusters.npz`, and check that it is of this generator."""
+        clustering, latents = parse_clustering(data, self.folder.clusters, self.generator.layer)
+        dim = int(self.generator.gen.latent_dim)
+        if latents.shape[1] != dim or clustering.num != self.config["cluster"]["num_clusters"]:
+            raise UserError(
+                f"{self.folder.clusters} has {clustering.num} clusters of latents of length "
+                f"{latents.shape[1]}; this run has {self.config['cluster']['num_clusters']} of "
+                f"length {dim}; remove it and run again to recompute it"
+            )
+        return clustering, latents
+
+    @property
+    def regions(self) -> list[ClusterRegion]:
+        """The clusters, whole."""
+        return [ClusterRegion(self.clustering, c) for c in range(self.clustering.num)]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What people call the clusters."""
+        return read_entries(self.folder.names, self.clustering)
+
+    def region(
+        self, cluster: int | str, margin: float | str | tuple[float, float] = 0.0
+    ) -> ClusterRegion:
+        """Return a cluster, or a part of it, as a user names it.
+
+        Args:
+            cluster: an id, or the name a person gave it.
+            margin: as `MarginRange.parse` takes it.
+
+        Raises:
+            UserError: an unknown cluster, an invalid margin.
+        """
+        margin_range = MarginRange.parse(margin)
+        return ClusterRegion(self.clustering, find_cluster(cluster, self.entries), margin_range)
+
+    def members(
         self,
-        num: int,
+        sampler: Sampler,
         check: Callable[[], None] = lambda: None,
         processes: Processes | None = None,
     ) -> Members:
-        """Return the members among `num` latents, each cluster's sorted by margin, least first.
-
-        Those of the run come first; what is missing is drawn from the prior and assigned. The same
-        seed gives the same members; the last result is kept.
-
-        Args:
-            num: latents in all.
-            check: called between blocks; may raise to stop.
-            processes: which share the assignment; every one of them must call this.
-        """
-        if self._more is None or self._more[0] != num:
-            made = self.clusters
-            z, c, margins = made.latents[:num], made.labels[:num], made.margins[:num]
-            if num > len(z):
-                more, found = self._more_latents(num - len(z), check, processes or Processes())
-                z = np.concatenate([z, more])
-                c = np.concatenate([c, found[:, 0].astype(np.int32)])
-                margins = np.concatenate([margins, found[:, 1]])
-            order = np.argsort(margins, kind="stable")
-            self._more = num, group_members(z[order], c[order], made.num)
-        return self._more[1]
-
-    def _more_latents(
-        self, num: int, check: Callable[[], None], processes: Processes
-    ) -> tuple[Float[np.ndarray, "num d"], Float[np.ndarray, "num 2"]]:
-        """Draw latents in blocks, and run each process's share of them; see `_assignment`."""
-        key, block = named_key(self.root_key, "more members"), 4096
-        num_blocks = -(-num // block)
-
-        def draw(r: int) -> Float[np.ndarray, "b d"]:
-            z = self.generator.sample_latents(named_key(key, r), block)
-            return np.asarray(z)[: num - r * block]
-
-        mine = processes.share(num_blocks)
-        found = np.zeros((processes.largest_share(num_blocks) * block, 2), np.float32)
-        for i in range(processes.largest_share(num_blocks)):
-            check()  # by every process, also by one that has nothing left to do
-            if i < len(mine):
-                rows = in_batches(self._assignment, draw(mine[i]), self.generator.batch)
-                found[i * block : i * block + len(rows)] = rows
-        latents = np.concatenate([draw(r) for r in range(num_blocks)])
-        return latents, processes.gather(found)[:num]
-
-    def _assignment(self, z: Array) -> Float[Array, "n 2"]:
-        labels, margins = assign(self.generator.features(z), jnp.asarray(self.clusters.centroids))
-        # Cluster ids are exact as float32.
-        return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
+        """Return what a sampler learns from: see `members_for`."""
+        key = named_key(self.root_key, "more members")
+        args = (sampler, self.clustering, self.latents, self.generator, key)
+        return members_for(*args, check=check, processes=processes)
 
     @property
     def sampler_names(self) -> list[str]:
@@ -209,66 +170,77 @@ class Run:
             prior=self.generator.sample_latents,
         )
 
-    def checkpoints(self, name: str) -> checkpoint.Checkpoints:
+    def checkpoints(self, name: str) -> Checkpoints:
         """The saved steps of a sampler."""
-        return checkpoint.Checkpoints(self.folder.checkpoints / name)
+        return Checkpoints(self.folder.checkpoints / name)
+
+    def is_step_of(self, name: str, step: Step) -> bool:
+        """Whether a saved step was trained with this config on these clusters."""
+        if "fingerprint" in step.metadata:
+            return bool(step.metadata["fingerprint"] == self._old.samplers[name])
+        return bool(step.metadata.get("key") == self.manifests.graph[fit(name)].key)
+
+    def last_step(self, name: str) -> Step | None:
+        """Return the step in which a sampler's training ended; None if it has not."""
+        num_epochs = self.make_sampler(name).num_epochs
+        steps = self.checkpoints(name).steps()
+        is_done = steps and steps[-1].number == num_epochs and self.is_step_of(name, steps[-1])
+        return steps[-1] if is_done else None
 
     def output_norm(self, name: str) -> float | None:
         """Length to which a sampler's proposals are scaled, the prior's typical one, or None."""
         output = self.config["samplers"][name].get("output", "raw")
         if output == "raw" or (output is None and self.generator.normalizes_latent):
             return None
-        return float(np.linalg.norm(self.clusters.latents, axis=1).mean())
+        return float(np.linalg.norm(self.latents, axis=1).mean())
 
     def fitted(self, name: str) -> FittedSampler:
         """Restore a sampler from its checkpoint.
 
         Raises:
-            UserError: if it was not trained to its end, or its checkpoint is damaged.
+            UserError: if it was not trained to its end with this config, or its checkpoint is
+                damaged.
         """
         if name not in self._fitted:
             sampler = self.make_sampler(name)
+            clustering, latents = self.clustering, self.latents
             state: SamplerState = {}
             if sampler.num_epochs:
-                steps = self.checkpoints(name).steps()
-                if not steps or steps[-1].number < sampler.num_epochs:
+                step = self.last_step(name)
+                if step is None:
                     raise UserError(
-                        f"sampler {name!r} is not trained yet in {self.folder.root}; run "
-                        f"python -m cgjax.main --workdir={self.folder.root}"
+                        f"sampler {name!r} is not trained yet in {self.folder.root} on these "
+                        f"clusters and with these settings; run {self.folder.command}"
                     )
+                margins = clustering.margins if sampler.needs_margin_order else None
+                members = group_members(latents, clustering.labels, clustering.num, margins)
                 # Shapes and dtypes only; the members' shapes are enough to know them.
-                template = jax.eval_shape(
-                    sampler.init, jax.random.key(0), jax.eval_shape(lambda: self.members)
-                )
-                state = self.checkpoints(name).restore(steps[-1].number, {"state": template})[
-                    "state"
-                ]
+                template = jax.eval_shape(lambda: sampler.init(jax.random.key(0), members))
+                state = self.checkpoints(name).restore(step.number, {"state": template})["state"]
             self._fitted[name] = FittedSampler(sampler, state, self.output_norm(name))
         return self._fitted[name]
 
-    def is_member(
-        self, z: Array, cluster: int, limits: tuple[float, float] = (-np.inf, np.inf)
-    ) -> Bool[Array, " n"]:
-        """Whether the clustering assigns latents to a cluster, with a margin within limits."""
-        labels, margins = assign(self.generator.features(z), jnp.asarray(self.clusters.centroids))
-        return (labels == cluster) & (margins >= limits[0]) & (margins <= limits[1])
+    def is_inside(self, z: Float[Array, "n d"], region: Region) -> Bool[Array, " n"]:
+        """Whether latents lie in a region."""
+        return region.contains(lambda layer: self.generator.at(layer).features(z))
 
-    def are_members(self, z: Float[np.ndarray, "n d"], cluster: int) -> Bool[np.ndarray, " n"]:
-        """As `is_member`, in batches, on the host."""
-        return in_batches(lambda rows: self.is_member(rows, cluster), z, self.generator.batch)
+    def are_inside(
+        self, z: Float[np.ndarray, "n d"] | Float[Array, "n d"], region: Region
+    ) -> Bool[np.ndarray, " n"]:
+        """As `is_inside`, in batches, on the host."""
+        return in_batches(lambda rows: self.is_inside(rows, region), z, self.generator.batch)
 
     def draw(
         self,
         key: PRNGKeyArray,
-        cluster: int,
+        region: Region,
         num: int,
         *,
         sampler: str,
         verify: bool = True,
-        margin_range: MarginRange = WHOLE,
         rescaled: bool = True,
     ) -> tuple[Float[np.ndarray, "num d"], Draw | None]:
-        """Draw latents of a cluster; see `sample`. Returns them and, if verified, their cost.
+        """Draw latents of a region; see `sample`. Returns them and, if verified, their cost.
 
         Unverified draws are the proposals as they come, whatever the sampler; with
         `rescaled=False` as the sampler made them.
@@ -276,22 +248,20 @@ class Run:
         fitted = self.fitted(sampler)
         if not rescaled:
             fitted = fitted._replace(norm=None)
-        if margin_range != WHOLE and not verify:
+        if region.margin != WHOLE and not verify:
             raise UserError("--margin needs the membership check; leave --noverify out")
-        batch = self.config["generator"]["batch"]
 
         def propose(key: PRNGKeyArray, n: int) -> Array:
-            return fitted.propose(cluster, key, n, margin_range.low)
+            return fitted.propose(region, key, n)
 
         if not verify:
-            return draw_unverified(propose, key, num, batch=batch), None
-        limits = self.clusters.margin_limits(cluster, margin_range)
+            return draw_unverified(propose, key, num), None
         draw = draw_verified(
             propose,
-            lambda z: self.is_member(z, cluster, limits),
+            lambda z: self.are_inside(z, region),
             key,
             num,
-            batch=batch,
+            batch=self.generator.batch,
             max_draws=self.config["sample"]["max_draws"],
         )
         return draw.latents, draw
@@ -309,31 +279,37 @@ class Run:
 
         Args:
             key: a typed random key; the same one gives the same samples.
-            cluster: an id, or the name a person gave it.
+            cluster: an id, or the name a person gave it; a number is always an id.
             num: how many images.
             sampler: one of `sampler_names`; the config's default if None.
-            verify: check that every sample belongs to the cluster, and draw again where not.
+            verify: check that every sample belongs to the cluster, and redraw it if it does not.
             margin: keep only the part of the cluster above this quantile of its members' margins:
                 0 is the cluster as it is, towards 1 its attribute at full strength. Or between
-                two quantiles, (low, high), without the extreme members; see `clusters.MarginRange`.
+                two quantiles, (low, high), without the extreme members; see `MarginRange`.
 
         Returns:
             The images, their latents, and the acceptance of the check.
 
         Raises:
-            UserError: an unknown cluster or sampler, a margin that is none, a cluster too rare for
-                the budget of draws.
+            UserError: an unknown cluster or sampler, an invalid margin, a cluster too rare for the
+                budget of draws, clusters or a sampler that are not of the run's config.
         """
+        return self.sample_region(key, self.region(cluster, margin), num, sampler, verify)
+
+    def sample_region(
+        self,
+        key: PRNGKeyArray,
+        region: Region,
+        num: int,
+        sampler: str | None = None,
+        verify: bool = True,
+    ) -> Samples:
+        """Draw images of any region; arguments and errors as for `sample`."""
         if num < 1:
             raise UserError(f"--num={num}: expected at least 1")
-        entries = clusters.read_descriptions(self.folder.descriptions)
         name = sampler or self.config["sample"]["sampler"]
-        c = clusters.find_cluster(cluster, entries)
         verify = verify or self.fitted(name).sampler.always_verified
-        margin_range = MarginRange.parse(margin)
-        latents, draw = self.draw(
-            key, c, num, sampler=name, verify=verify, margin_range=margin_range
-        )
+        latents, draw = self.draw(key, region, num, sampler=name, verify=verify)
         return Samples(self.generator.images(latents), latents, draw.acceptance if draw else None)
 
 
@@ -347,8 +323,8 @@ def load_run(root: str | Path) -> Run:
         The run.
 
     Raises:
-        UserError: if it is no run's folder, or the generator's weights are not those it was made
-            with.
+        UserError: if it is not a run's folder, or the generator's weights are not those it was
+            made with.
 
     Example:
         run = cgjax.load_run("runs/dcgan_pose")
@@ -356,83 +332,15 @@ def load_run(root: str | Path) -> Run:
     """
     folder = RunFolder(root)
     saved = read_config(folder)
-    run = Run(root, saved["config"])
-    if saved["weights_sha256"] != run.weights_sha256:
-        raise UserError(
-            f"{root} was made with other weights (SHA-256 {saved['weights_sha256'][:12]}..., now "
-            f"{run.weights_sha256[:12]}...); give back the old ones or use another --workdir"
-        )
+    try:
+        validate(saved.config)
+    except UserError as error:
+        raise UserError(f"{folder.config} was edited: {error}") from error
+    run = Run(root, saved.config)
+    check_weights(folder, run.weights_sha256, allow_change=False)
     return run
 
 
-def read_config(folder: RunFolder) -> dict[str, Any]:
-    """Read `config.json`: {"config", "versions", "weights_sha256", "device"}.
-
-    Raises:
-        UserError: if it is not there or damaged.
-    """
-    if not folder.config.is_file():
-        raise UserError(
-            f"{folder.root} is no run's folder (no config.json); name one with --workdir, or start "
-            "one with --config=configs/dcgan_pose.py"
-        )
-    try:
-        saved: dict[str, Any] = json.loads(folder.config.read_text())
-        saved["config"], saved["weights_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder.config} is damaged: {error}") from error
-    return saved
-
-
-def save_config(run: Run) -> None:
-    """Write `config.json`: what was asked for, and with what."""
-    content = {
-        "config": run.config,
-        "weights_sha256": run.weights_sha256,
-        "versions": {
-            "cgjax": __version__,
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "device": jax.devices()[0].device_kind,
-    }
-    write_json(run.folder.config, content)
-
-
-def check_config(root: str | Path, config: dict[str, Any], *, allow_change: bool) -> None:
-    """Refuse a folder that is not ours, or that was made with another config.
-
-    Args:
-        root: the folder; it need not exist.
-        config: the new run's.
-        allow_change: accept another config; what depends on the change is made anew.
-
-    Raises:
-        UserError: listing every leaf that differs.
-    """
-    folder = RunFolder(root)
-    if not folder.config.is_file():
-        if folder.root.exists() and (not folder.root.is_dir() or any(folder.root.iterdir())):
-            raise UserError(f"--workdir={root} exists and is no run of ours; name another folder")
-        return
-    changed = configuration.differences(read_config(folder)["config"], config)
-    if changed and not allow_change:
-        raise UserError(
-            f"{root} was made with another config ({'; '.join(changed)}); use another --workdir, "
-            "or --allow_config_change to make anew what depends on it"
-        )
-
-
-def save_images(images: Float[np.ndarray, "n s s c"], latents: np.ndarray, folder: Path) -> None:
-    """Write `00000.png`, ... and `latents.npy`; older samples in the folder are replaced."""
-    from cgjax.figures.sheets import to_png
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
-        old.unlink()
-    for i, image in enumerate(images):
-        write_atomically(folder / f"{i:05d}.png", to_png(image))
-    buffer = io.BytesIO()
-    np.save(buffer, latents)
-    write_atomically(folder / "latents.npy", buffer.getvalue())
+def load_latents(path: Path) -> Float[np.ndarray, "n d"]:
+    """Read `latents.npy`."""
+    return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)

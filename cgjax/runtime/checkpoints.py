@@ -24,8 +24,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from cgjax.errors import UserError
-from cgjax.generators.weights import sha256_of
-from cgjax.runtime.files import write_json
+from cgjax.runtime.files import sha256_of, write_json
 
 KEEP = 2
 

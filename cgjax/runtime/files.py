@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -9,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from cgjax.errors import UserError
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -42,3 +49,18 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, whole or not at all."""
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and those above it; return it.
+
+    Raises:
+        UserError: if that cannot be done.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot create the folder {path}: {error.strerror or error}; name another one"
+        ) from error
+    return path

@@ -30,7 +30,10 @@ class Members(NamedTuple):
 
 
 def group_members(
-    latents: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], num_clusters: int
+    latents: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    num_clusters: int,
+    margins: Any = None,
 ) -> Members:
     """Sort latents by cluster.
 
@@ -48,6 +51,9 @@ def group_members(
         ((2, 2, 3), [1, 2])
     """
     latents, labels = np.asarray(latents, np.float32), np.asarray(labels)
+    if margins is not None:
+        order = np.argsort(margins, kind="stable")
+        latents, labels = latents[order], labels[order]
     counts = np.bincount(labels, minlength=num_clusters).astype(np.int32)
     padded = np.zeros((num_clusters, max(1, counts.max(initial=0)), latents.shape[1]), np.float32)
     for c in range(num_clusters):
@@ -63,6 +69,11 @@ class Sampler(Protocol):
         always_verified: True where proposals are the prior and only the membership check makes
             them members.
     """
+
+    num_latents: Any
+    needs_margin_order: Any
+    starts_at_prior: Any
+    sampling_leaves: Any
 
     @property
     def num_epochs(self) -> int: ...  # noqa: D102
@@ -81,7 +92,7 @@ class Sampler(Protocol):
         ...
 
     def sample(
-        self, state: SamplerState, key: PRNGKeyArray, cluster: int, num: int
+        self, state: SamplerState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Propose latents of a cluster; whether they are members is checked elsewhere."""
         ...

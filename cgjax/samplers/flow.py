@@ -127,6 +127,8 @@ class Flow:
     guidance: float = 1.0
 
     always_verified = False
+    sampling_leaves = ("num_steps", "guidance")
+    needs_margin_order = True
     aims_at_margin = True
     starts_at_prior = True
 

@@ -76,6 +76,10 @@ class Gan:
     penalty: float = 1.0
 
     always_verified = False
+    sampling_leaves = ()
+    needs_margin_order = False
+    starts_at_prior = False
+    aims_at_margin = False
 
     @functools.cached_property
     def generator(self) -> Imle:
@@ -111,7 +115,7 @@ class Gan:
         return DataParallelEpoch(epoch_, jnp.float32(epoch), {"sampler": self})
 
     def sample(
-        self, state: GanState, key: PRNGKeyArray, cluster: int, num: int
+        self, state: GanState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes, batch norm in inference mode."""
         return self.generator.sample(state, key, cluster, num)  # type: ignore[arg-type]

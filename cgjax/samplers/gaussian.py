@@ -57,6 +57,10 @@ class Gaussian:
     num_latents: int | None = None
 
     always_verified = False
+    sampling_leaves = ()
+    needs_margin_order = False
+    starts_at_prior = False
+    aims_at_margin = False
 
     def init(self, key: PRNGKeyArray, members: Members) -> GaussianState:
         """Return unit Gaussians at random members."""
@@ -74,7 +78,7 @@ class Gaussian:
         return _epoch(state, members)
 
     def sample(
-        self, state: GaussianState, key: PRNGKeyArray, cluster: int, num: int
+        self, state: GaussianState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Pick a component for each latent and draw from it."""
         return _sample(state, key, jnp.int32(cluster), num=num)

@@ -81,6 +81,11 @@ class Imle:
     matcher: str = "jax"
 
     always_verified = False
+    sampling_leaves = ()
+    needs_margin_order = False
+    starts_at_prior = False
+    aims_at_margin = False
+    num_latents = None
 
     def __post_init__(self) -> None:
         if self.matcher not in MATCHERS:
@@ -149,7 +154,7 @@ class Imle:
         return jnp.float32(self.learning_rate * 0.5**halvings)
 
     def sample(
-        self, state: ImleState, key: PRNGKeyArray, cluster: int, num: int
+        self, state: ImleState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes, batch norm in inference mode: a sample does not depend on its batch."""
         return _sample(state.mapping, key, jnp.int32(cluster), sampler=self, num=num)

@@ -128,7 +128,7 @@ class ModernImle(Imle):
     data_parallel_epoch = None  # type: ignore[assignment]
 
     def sample(  # type: ignore[override]
-        self, state: ModernState, key: PRNGKeyArray, cluster: int, num: int
+        self, state: ModernState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes and, with `residual`, add the residual's noise."""
         z = super().sample(state, key, cluster, num)  # type: ignore[arg-type]

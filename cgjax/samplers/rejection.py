@@ -24,6 +24,10 @@ class Rejection:
 
     num_epochs = 0
     always_verified = True
+    sampling_leaves = ()
+    needs_margin_order = False
+    starts_at_prior = False
+    num_latents = None
 
     def init(self, key: PRNGKeyArray, members: Members) -> SamplerState:
         """Nothing is learnt."""
@@ -36,7 +40,7 @@ class Rejection:
         return state, {}
 
     def sample(
-        self, state: SamplerState, key: PRNGKeyArray, cluster: int, num: int
+        self, state: SamplerState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Draw from the prior, whatever the cluster."""
         return self.prior(key, num)

@@ -83,6 +83,10 @@ class Vae:
     output_noise: bool = False
 
     always_verified = False
+    sampling_leaves = ()
+    needs_margin_order = False
+    starts_at_prior = False
+    aims_at_margin = False
 
     @functools.cached_property
     def decoder(self) -> Imle:
@@ -120,7 +124,7 @@ class Vae:
         return DataParallelEpoch(epoch_, jnp.float32(beta), {"sampler": self})
 
     def sample(
-        self, state: VaeState, key: PRNGKeyArray, cluster: int, num: int
+        self, state: VaeState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes, batch norm in inference mode, with the output's noise if asked."""
         z = self.decoder.sample(state, key, cluster, num)  # type: ignore[arg-type]

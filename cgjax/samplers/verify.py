@@ -15,8 +15,12 @@ from cgjax.errors import UserError
 Propose = Callable[[PRNGKeyArray, int], Array]
 """(key, n) -> (n, d) latents."""
 
-Accept = Callable[[Array], Array]
-"""(n, d) latents -> (n,) bool."""
+Accept = Callable[[Array], np.ndarray]
+"""(n, d) latents -> (n,) bool on the host; minds itself how many rows fit in one pass."""
+
+ROUND = 128
+"""Proposals of one key: a constant, so that the same key gives the same latents on any number of
+devices and with any batch."""
 
 
 class Draw(NamedTuple):
@@ -43,15 +47,16 @@ def draw_verified(
 ) -> Draw:
     """Draw until `num` proposals have passed the check.
 
-    Proposals are drawn in rounds of `batch`, round r with `fold_in(key, r)`, so the first rows of
-    a longer draw are those of a shorter one.
+    Proposals are drawn in rounds, round r with `fold_in(key, r)`, so the first rows of a longer
+    draw are those of a shorter one.
 
     Args:
         propose: the sampler.
         accept: the membership check.
         key: a typed key.
         num: latents wanted.
-        batch: proposals a round.
+        batch: proposals that are worth being checked together; whole rounds are. Changes how fast
+            it is, not what comes of it.
         max_draws: give up after so many proposals.
 
     Returns:
@@ -61,29 +66,34 @@ def draw_verified(
         UserError: if the budget is used up, with the acceptance seen.
     """
     kept: list[np.ndarray] = []
-    proposed = accepted = 0
+    accepted = 0
+    at_once = max(1, batch // ROUND)
     while accepted < num:
-        if proposed >= max_draws:
+        if len(kept) * ROUND >= max_draws:
+            proposed = len(kept) * ROUND
             raise UserError(
                 f"only {accepted} of {num} samples after {proposed} draws (acceptance "
                 f"{accepted / max(1, proposed):.2g}): the cluster, or the part of it that "
                 "--margin keeps, is too rare for this sampler; ask for fewer, widen --margin, use "
                 "another --sampler, or raise --config.sample.max_draws"
             )
-        z = propose(jax.random.fold_in(key, proposed // batch), batch)
-        passed = np.asarray(accept(z))
-        kept.append(np.asarray(z)[passed])
-        proposed += batch
-        accepted += int(passed.sum())
-    return Draw(np.concatenate(kept)[:num], proposed, accepted)
+        rounds = [
+            propose(jax.random.fold_in(key, r), ROUND)
+            for r in range(len(kept), len(kept) + at_once)
+        ]
+        z = jnp.concatenate(rounds) if at_once > 1 else rounds[0]
+        passed = np.asarray(accept(z)).reshape(at_once, ROUND)
+        for rows, is_kept in zip(np.split(np.asarray(z), at_once), passed, strict=True):
+            if accepted < num:
+                kept.append(rows[is_kept])
+                accepted += int(is_kept.sum())
+    return Draw(np.concatenate(kept)[:num], len(kept) * ROUND, accepted)
 
 
-def draw_unverified(
-    propose: Propose, key: PRNGKeyArray, num: int, *, batch: int
-) -> Float[np.ndarray, "num d"]:
+def draw_unverified(propose: Propose, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "num d"]:
     """Draw `num` proposals as they come, in the rounds of `draw_verified`."""
-    rounds = range(-(-num // batch))
-    parts = [np.asarray(propose(jax.random.fold_in(key, r), batch)) for r in rounds]
+    rounds = range(-(-num // ROUND))
+    parts = [np.asarray(propose(jax.random.fold_in(key, r), ROUND)) for r in rounds]
     return np.concatenate(parts)[:num]
 
 

@@ -16,49 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float, Int
+from PIL import Image
 
 from cgjax.clustering import assign, kmeans
-from cgjax.errors import UserError
-from cgjax.evaluation.transfer import transfer_figure, transfer_score
-from cgjax.figures import sheets as figures
+from cgjax.evaluation.transfer import transfer_score
+from cgjax.figures.transfer import transfer_figure
 from cgjax.generators.base import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.run.artifacts import Stages
+from cgjax.run.artifacts import REFERENCE, target_classes, transfer
 from cgjax.run.run import Run
-from cgjax.runtime.files import write_atomically
+from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
-from cgjax.runtime.log import Metrics
+from cgjax.runtime.png import to_png
+from cgjax.stages.graph import Maker
 
-REFERENCE = "rejection"
 FIGURE = "transfer.png"
-
-
-def target_classes(run: Run) -> list[str]:
-    """Return the classes that a run's config names; `a,b` in one text are two."""
-    given = [str(entry) for entry in run.config.get("transfer", {}).get("conditions", ())]
-    return [name.strip() for text in given for name in text.split(",") if name.strip()]
-
-
-def check_targets(run: Run) -> None:
-    """Check before any work that the generator has the classes that the config names.
-
-    Raises:
-        UserError: a generator without classes, an unknown class with the candidates.
-    """
-    for name in target_classes(run):
-        generator = run.generator.with_condition(name)
-        latents = jax.ShapeDtypeStruct((1, generator.gen.latent_dim), jnp.float32)
-        try:
-            jax.eval_shape(generator.features, latents)
-        except UserError as error:
-            raise UserError(f"--config.transfer.conditions={name}: {error}") from error
-        except TypeError as error:
-            if "condition" not in str(error):
-                raise
-            raise UserError(
-                f"--config.transfer.conditions={name}: this generator's features() takes no "
-                "condition, and transfer is between classes; leave transfer.conditions empty"
-            ) from error
 
 
 def sampler_names(run: Run) -> list[str]:
@@ -67,68 +39,48 @@ def sampler_names(run: Run) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name in run.sampler_names]
 
 
-class Transfer:
-    """The transfer stages of a run, one a class, so that an interrupted run keeps whole classes."""
+class TransferStage:
+    """The transfer of a run, an artifact a class: an interrupted run keeps whole classes."""
 
-    def __init__(
-        self,
-        run: Run,
-        stages: Stages,
-        metrics: Metrics,
-        fingerprint: str,
-        check: Callable[..., None],
-    ):
+    def __init__(self, run: Run, maker: Maker, check: Callable[..., None]):
         """Bind.
 
         Args:
             run: with its clusters.
-            stages: the manifests.
-            metrics: where every class's score is written.
-            fingerprint: of everything that the transfer depends on.
+            maker: of its artifacts.
             check: called between pieces of work; may raise to stop.
         """
-        self.run, self.stages, self.metrics = run, stages, metrics
-        self.fingerprint, self.check = fingerprint, check
-
-    def results(self) -> dict[str, Any] | None:
-        """Return what `summary.json` says of the transfer; None where none is asked for."""
-        names = target_classes(self.run)
-        done = [self.stages.result(_stage(i), self.fingerprint) for i in range(len(names))]
-        if not names or None in done:
-            return None
-        return {"source": self.run.config["generator"]["condition"], "classes": done}
+        self.run, self.maker, self.check = run, maker, check
 
     def run_all(self) -> None:
         """Score every class that is not done, and draw the figure."""
-        run, names = self.run, target_classes(self.run)
-        path = run.folder.figures / FIGURE
-        if not names:
-            path.unlink(missing_ok=True)
-            return
-        todo = [i for i in range(len(names)) if not self.stages.result(_stage(i), self.fingerprint)]
-        if not todo and path.is_file():
+        run, maker, names = self.run, self.maker, target_classes(self.run.config)
+        todo = [i for i in range(len(names)) if maker.result(transfer(i)) is None]
+        if not names or not (todo or maker.result("transfer figure") is None):
             return
         asked = {name: self._draw(name) for name in sampler_names(run)}
         for i in todo:
-            with self.stages.run(_stage(i), self.fingerprint) as result:
+            with maker.making(transfer(i)) as result:
                 result |= self._score(names[i], asked)
             self.check()
-        picture = self._draw_figure(names, next(iter(asked.values())))
-        write_atomically(path, figures.to_png(picture))
+        with maker.making("transfer figure"):
+            make_folder(run.folder.figures)
+            picture = self._draw_figure(names, next(iter(asked.values())))
+            write_atomically(run.folder.figures / FIGURE, to_png(picture))
 
     def _draw(self, sampler: str) -> Float[np.ndarray, "k n d"]:
         """Draw latents for every cluster of the source class, as they come from the sampler."""
         run, num = self.run, self.run.config["transfer"]["num"]
         verify = run.fitted(sampler).sampler.always_verified
         drawn = []
-        for c in range(run.clusters.num):
-            key = named_key(run.root_key, "transfer", sampler, c)
-            drawn.append(run.draw(key, c, num, sampler=sampler, verify=verify)[0])
+        for region in run.regions:
+            key = named_key(run.root_key, "transfer", sampler, region.cluster)
+            drawn.append(run.draw(key, region, num, sampler=sampler, verify=verify)[0])
             self.check()
         return np.stack(drawn)
 
     def _score(self, name: str, asked: dict[str, Float[np.ndarray, "k n d"]]) -> dict[str, Any]:
-        run, num = self.run, self.run.clusters.num
+        run, num = self.run, self.run.clustering.num
         generator = run.generator.with_condition(name)
         centroids, labels = self._cluster(generator)
         shares = np.bincount(labels, minlength=num) / len(labels)
@@ -144,7 +96,7 @@ class Transfer:
                 "matching": score.matching.tolist(),
                 "by_cluster": score.by_cluster.tolist(),
             }
-            self.metrics.write(stage="transfer", condition=name, sampler=sampler, **entry)
+            self.maker.metrics.write(stage="transfer", condition=name, sampler=sampler, **entry)
             logging.info(
                 "transfer to %s, %s: agreement %.3f (%.3f to %.3f), chance %.3f",
                 name,
@@ -160,7 +112,7 @@ class Transfer:
     ) -> tuple[Float[np.ndarray, "k f"], Int[np.ndarray, " n"]]:
         """Cluster the run's latents in a class's own features, with the run's settings and seed."""
         run, settings = self.run, self.run.config["cluster"]
-        features = generator.all_features(run.clusters.latents)
+        features = generator.all_features(run.latents)
         self.check("this class begins anew next time")
         found = kmeans(
             jax.device_put(features),
@@ -174,7 +126,7 @@ class Transfer:
         )
         return np.asarray(found.centroids), np.asarray(found.labels)
 
-    def _draw_figure(self, names: list[str], asked: Float[np.ndarray, "k n d"]) -> Any:
+    def _draw_figure(self, names: list[str], asked: Float[np.ndarray, "k n d"]) -> Image.Image:
         run = self.run
         shown = asked[:, : run.config["transfer"]["columns"]]
         latents = shown.reshape(-1, shown.shape[-1])
@@ -193,7 +145,3 @@ def _assigned(
 ) -> Int[np.ndarray, " n"]:
     points = jnp.asarray(centroids)
     return in_batches(lambda rows: assign(generator.features(rows), points)[0], z, generator.batch)
-
-
-def _stage(index: int) -> str:
-    return f"transfer_{index}"

@@ -12,7 +12,7 @@ from PIL import Image
 
 import cgjax as library
 from cgjax.errors import UserError
-from cgjax.regions.clustering import MarginRange
+from cgjax.regions.region import ClusterRegion, MarginRange
 from cgjax.testing.planted import true_side
 from tests.e2e.command import cgjax, start
 
@@ -80,7 +80,7 @@ def test_verified_samples_are_members_and_unverified_rejection_is_not_a_thing(fi
     for name in ("imle", "rejection"):
         for verify in (True, False):
             samples = run.sample(key, 1, 30, name, verify=verify)
-            inside = np.asarray(run.is_member(samples.latents, 1))
+            inside = run.are_inside(samples.latents, run.regions[1])
             assert inside.all() or (name == "imle" and not verify)
             assert (samples.acceptance is None) == (name == "imle" and not verify)
 
@@ -88,15 +88,14 @@ def test_verified_samples_are_members_and_unverified_rejection_is_not_a_thing(fi
 def test_margin_keeps_the_clear_part_of_the_cluster(finished):
     run = library.load_run(finished)
     samples = run.sample(jax.random.key(5), 0, 40, "rejection", margin=0.5)
-    limits = run.clusters.margin_limits(0, MarginRange(0.5))
-    assert np.asarray(run.is_member(samples.latents, 0, limits)).all()
+    assert run.are_inside(samples.latents, run.region(0, 0.5)).all()
     # Half of a half of the prior is left, with room for three standard deviations.
     assert 0.1 < samples.acceptance < 0.45
-    margin_range = run.sample(jax.random.key(5), 0, 40, "rejection", margin=(0.5, 0.8))
-    limits = run.clusters.margin_limits(0, MarginRange(0.5, 0.8))
-    assert np.asarray(run.is_member(margin_range.latents, 0, limits)).all()
-    assert not np.asarray(run.is_member(samples.latents, 0, limits)).all()
-    assert margin_range.acceptance < samples.acceptance
+    between = run.sample(jax.random.key(5), 0, 40, "rejection", margin=(0.5, 0.8))
+    part = ClusterRegion(run.clustering, 0, MarginRange(0.5, 0.8))
+    assert run.are_inside(between.latents, part).all()
+    assert not run.are_inside(samples.latents, part).all()
+    assert between.acceptance < samples.acceptance
     with pytest.raises(UserError, match="--margin"):
         run.sample(jax.random.key(5), 0, 4, "imle", verify=False, margin=0.5)
 
@@ -133,7 +132,7 @@ def test_a_name_given_by_a_person_can_be_sampled(finished, tmp_path):
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["--mode=sample", "--cluster=7", "--out=x"], "--cluster=7 is none of"),
+        (["--mode=sample", "--cluster=7", "--out=x"], "no cluster '7' in this run"),
         (["--mode=sample", "--sampler=magic", "--out=x"], "--sampler=magic"),
         (["--mode=sample", "--num=0", "--out=x"], "--num=0"),
         (["--mode=sample", "--margin=2", "--out=x"], "--margin=2"),
@@ -164,7 +163,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     done = cgjax(CONFIG, f"--workdir={tmp_path}")
     assert done.returncode == 2
-    assert "no run of ours" in done.stderr
+    assert "not a cgjax run folder" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.evaluation.transfer import transfer_figure, transfer_score
+from cgjax.evaluation.transfer import transfer_score
+from cgjax.figures.transfer import transfer_figure
 
 
 def test_renamed_clusters_agree_fully():

@@ -14,7 +14,7 @@ import cgjax
 from cgjax.errors import UserError
 from cgjax.generators import registry
 from cgjax.generators.published import PUBLISHED, Published
-from cgjax.generators.weights import sha256_of
+from cgjax.runtime.files import sha256_of
 from tests.golden_cases import GOLDEN
 
 ROOT = Path(__file__).parents[2]

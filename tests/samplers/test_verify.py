@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.samplers.verify import draw_verified, rescale
+from cgjax.samplers.verify import ROUND, draw_unverified, draw_verified, rescale
 
 
 def propose(key, n):
@@ -13,7 +13,7 @@ def propose(key, n):
 
 
 def right_half(z):
-    return z[:, 0] > 0
+    return np.asarray(z[:, 0] > 0)
 
 
 def test_exactly_the_number_asked_for_and_only_members(key):
@@ -30,9 +30,28 @@ def test_a_shorter_draw_is_the_beginning_of_a_longer_one(key):
     np.testing.assert_array_equal(short.latents, long.latents[:20])
 
 
+@pytest.mark.parametrize("batch", [16, 128, 300, 512])
+def test_the_draw_and_its_cost_do_not_depend_on_how_many_are_checked_together(key, batch):
+    seen = []
+
+    def accept(z):
+        seen.append(len(z))
+        return right_half(z)
+
+    options = {"max_draws": 10_000}
+    expected = draw_verified(propose, right_half, key, 300, batch=ROUND, **options)
+    draw = draw_verified(propose, accept, key, 300, batch=batch, **options)
+    np.testing.assert_array_equal(draw.latents, expected.latents)
+    assert draw.acceptance == expected.acceptance
+    assert max(seen) <= max(batch, ROUND)
+    plain = draw_unverified(propose, key, 300)
+    kept = plain[right_half(plain)]
+    np.testing.assert_array_equal(draw.latents[: len(kept)], kept)
+
+
 def test_a_cluster_too_rare_for_the_budget_is_an_error_with_the_acceptance_seen(key):
     with pytest.raises(UserError, match=r"only 0 of 5 samples after 128 draws \(acceptance 0\)"):
-        draw_verified(propose, lambda z: z[:, 0] > 50, key, 5, batch=32, max_draws=128)
+        draw_verified(propose, lambda z: np.asarray(z[:, 0] > 50), key, 5, batch=32, max_draws=128)
 
 
 def test_rescaling_gives_every_latent_the_norm_and_leaves_zero_alone():

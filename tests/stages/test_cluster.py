@@ -9,7 +9,7 @@ import pytest
 
 from cgjax.config import plain as configuration
 from cgjax.errors import Interrupted, UserError
-from cgjax.run.run import Run
+from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny
@@ -21,10 +21,8 @@ def make(tmp_path):
         config = tiny.get_config("quick")
         for leaf, value in changes.items():
             config.cluster[leaf] = value
-        plain = configuration.to_plain(config)
-        configuration.validate(plain)
-        (tmp_path / name).mkdir()
-        made.append(Pipeline(Run(tmp_path / name, plain), Interrupts()))
+        run = open_run(tmp_path / name, configuration.to_plain(config))
+        made.append(Pipeline(run, Interrupts()))
         return made[-1]
 
     made = []
@@ -46,9 +44,9 @@ def test_features_over_the_memory_are_streamed_to_the_same_clusters(make, caplog
         streamed.cluster()
     assert re.search("do not fit into --config.cluster.memory_mb=0: (kept|recomputed)", caplog.text)
     assert re.search("cluster: k-means.. 2/2 512/512", caplog.text)
-    np.testing.assert_array_equal(held.run.clusters.labels, streamed.run.clusters.labels)
+    np.testing.assert_array_equal(held.run.clustering.labels, streamed.run.clustering.labels)
     np.testing.assert_allclose(
-        held.run.clusters.centroids, streamed.run.clusters.centroids, rtol=1e-5, atol=1e-6
+        held.run.clustering.centroids, streamed.run.clustering.centroids, rtol=1e-5, atol=1e-6
     )
     assert summary(held)["features"] == "memory"
     assert summary(streamed)["features"] in ("disk", "recompute")
@@ -60,10 +58,10 @@ def test_a_part_is_clustered_only_when_asked_and_all_are_assigned(make, caplog):
     with caplog.at_level(logging.INFO, logger="absl"):
         pipeline.cluster()
     assert "clustered the first 100 latents" in caplog.text
-    found = pipeline.run.clusters
+    found = pipeline.run.clustering
     assert len(found.labels) == len(found.margins) == 512
     assert summary(pipeline)["fitted_latents"] == 100
-    features = pipeline.run.generator.all_features(found.latents)
+    features = pipeline.run.generator.all_features(pipeline.run.latents)
     distance = ((features[:, None] - found.centroids[None]) ** 2).sum(-1)
     np.testing.assert_array_equal(found.labels, distance.argmin(1))
     np.testing.assert_allclose(summary(pipeline)["inertia"], distance.min(1).sum(), rtol=1e-4)
@@ -80,7 +78,7 @@ def test_a_streamed_clustering_that_is_interrupted_leaves_no_file(make):
     with pytest.raises(Interrupted, match="nothing is kept"):
         pipeline.cluster()
     left = {p.name for p in pipeline.run.folder.root.iterdir()}
-    assert left <= {"metrics.jsonl", "stages"}
+    assert left <= {"config.json", "metrics.jsonl", "stages", "latents.npy"}
 
 
 def test_fewer_samples_than_clusters_are_refused(make):

@@ -10,10 +10,13 @@ import pytest
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
 from cgjax.evaluation import compare_table
+from cgjax.evaluation.attribute import Attribute
 from cgjax.evaluation.judges import FunctionJudge
-from cgjax.run.run import Run, save_config
+from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import compare
+from cgjax.stages.graph import Maker
+from cgjax.stages.methods import Method
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny
 
@@ -39,11 +42,7 @@ def make_config(**compare_settings) -> dict:
 
 def make_pipeline(root, **compare_settings) -> Pipeline:
     config = make_config(**compare_settings)
-    configuration.validate(config)
-    root.mkdir(exist_ok=True)
-    run = Run(root, config)
-    save_config(run)
-    return Pipeline(run, Interrupts())
+    return Pipeline(open_run(root, config, mode="compare", allow_change=True), Interrupts())
 
 
 def run_compare(pipeline: Pipeline) -> str:
@@ -104,7 +103,9 @@ def test_a_second_call_measures_nothing_again(compared, monkeypatch):
     def refuse(*args):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(compare.Comparison, "_measure", refuse)
+    monkeypatch.setattr(compare.CompareStage, "_measure", refuse)
+    assert run_compare(make_pipeline(root)) == text
+    (root / "compare.txt").unlink()  # the lines are still known
     assert run_compare(make_pipeline(root)) == text
 
 
@@ -112,13 +113,13 @@ def test_another_margin_costs_its_own_lines_and_a_margin_taken_away_leaves_the_t
     tmp_path, monkeypatch
 ):
     root, measured = tmp_path / "run", []
-    measure = compare.Comparison._measure
+    measure = compare.CompareStage._measure
 
     def count(self, method, c):
         measured.append((method.name, method.setting))
         return measure(self, method, c)
 
-    monkeypatch.setattr(compare.Comparison, "_measure", count)
+    monkeypatch.setattr(compare.CompareStage, "_measure", count)
     run_compare(make_pipeline(root, margins=(0.0, 0.3), directions=0))
     measured.clear()
     run_compare(make_pipeline(root, margins=((0.2, 0.8), 0.0), directions=0))
@@ -132,13 +133,37 @@ def test_another_margin_costs_its_own_lines_and_a_margin_taken_away_leaves_the_t
     assert flow == ["unverified", "verified, margin 0.2:0.8", "verified"]
 
 
+def test_a_line_depends_on_its_own_sampler_the_clusters_and_the_weights(tmp_path):
+    def keys(change=lambda config: None):
+        config = make_config()
+        change(config)
+        run = open_run(tmp_path / "run", config, mode="compare", allow_change=True)
+        stage = compare.CompareStage(run, Maker(run.manifests, None), lambda: None)
+        names = ("members", "flow", "imle", "sefa")
+        return {name: stage._key(Method(name, "", None, None)) for name in names}
+
+    def changed(change):
+        return {name for name, key in keys(change).items() if key != before[name]}
+
+    before = keys()
+    assert changed(lambda c: c["samplers"]["imle"].update(num_epochs=3)) == {"imle"}
+    assert changed(lambda c: c["samplers"]["imle"].update(output="raw")) == {"imle"}
+    assert changed(lambda c: c["compare"].update(margins=[0.1], accuracy=0.5)) == set()
+    assert changed(lambda c: c["compare"].update(selection=3)) == {"members", "sefa"}
+    assert changed(lambda c: c["compare"].update(threshold=0.2)) == set(before)
+    assert changed(lambda c: c["cluster"].update(num_clusters=3)) == set(before)
+    other = "tests.run.changes:other_generator"
+    assert changed(lambda c: c["generator"].update(name=other)) == set(before)
+
+
 def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper_s_ratio(tmp_path):
-    pipeline = make_pipeline(tmp_path / "run")
-    pipeline.run.config["compare"]["judge"] = None
-    pipeline.run.config["cluster"]["num_clusters"] = 1
-    for name, settings in pipeline.run.config["samplers"].items():
+    config = make_config(judge=None)
+    config["cluster"]["num_clusters"] = 1
+    config["sample"]["sampler"] = "flow"
+    for name, settings in config["samplers"].items():
         settings["fit"] = name in ("flow", "gaussian")
-    text = run_compare(pipeline)
+    run = open_run(tmp_path / "run", config, mode="compare")
+    text = run_compare(Pipeline(run, Interrupts()))
     assert text.splitlines()[-1].endswith("1.121")
     rows = json.loads((tmp_path / "run/compare.json").read_text())["rows"]
     assert all("accuracy" not in row for row in rows)
@@ -149,7 +174,7 @@ def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper
 def test_an_attribute_that_the_judge_does_not_know_is_named():
     judge = FunctionJudge(disc_side, "disc_side")
     with pytest.raises(UserError, match=r"compare\.attribute=yaw: the judge disc_side knows"):
-        compare.Attribute(judge, "yaw", 0.0, 10.0)
+        Attribute(judge, "yaw", 0.0, 10.0)
 
 
 def test_the_one_cluster_table_divides_by_the_floor_and_prints_the_paper_s_ratio():

@@ -9,7 +9,8 @@ from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import abstract_network
-from cgjax.stages.transfer import check_targets, target_classes
+from cgjax.run.artifacts import target_classes
+from cgjax.run.opening import check_targets
 
 
 class Plain:
@@ -51,11 +52,7 @@ def _biggan():
     ],
 )
 def test_classes_are_given_one_by_one_or_with_commas(given, names):
-    assert target_classes(_run(Plain(), *given)) == names
-
-
-def test_a_config_from_before_there_was_transfer_asks_for_none():
-    assert target_classes(SimpleNamespace(config={})) == []
+    assert target_classes(_run(Plain(), *given).config) == names
 
 
 def test_the_classes_of_the_paper_s_config_are_all_known():

@@ -1,0 +1,107 @@
+"""What a judge is asked of a cluster: does an image show its end of an attribute?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from cgjax.errors import UserError
+from cgjax.evaluation.distances import wasserstein1
+from cgjax.evaluation.intervals import bootstrap_interval, judged_accuracy
+from cgjax.evaluation.judges import Judge, load_judge
+
+
+class Attribute:
+    """What the judge is asked: does an image show a cluster's end of an attribute?
+
+    Attributes:
+        judge: reads it off images.
+        name: one of the judge's attributes.
+        centre: its neutral value.
+        threshold: by how much an image must lie on the asked side of the centre.
+    """
+
+    def __init__(self, judge: Judge, name: str, centre: float, threshold: float):
+        if name not in judge.attributes:
+            raise UserError(
+                f"--config.compare.attribute={name}: the judge {judge.name} knows "
+                f"{', '.join(judge.attributes)}"
+            )
+        self.judge, self.name = judge, name
+        self.centre, self.threshold = centre, threshold
+
+    def values(self, images: Float[np.ndarray, "n s s c"]) -> Float[np.ndarray, " n"]:
+        """Judge images; NaN where there is no face."""
+        return self.judge(images)[self.name]
+
+    def is_right(self, values: Float[np.ndarray, " n"], sign: int) -> Bool[np.ndarray, " n"]:
+        """Whether judged values lie on a side, by the threshold."""
+        return sign * (values - self.centre) >= self.threshold
+
+    def side_of(self, images: Float[np.ndarray, "n s s c"]) -> Side:
+        """Return the end of the attribute that a cluster's true members lie at."""
+        values = self.values(images)
+        values = values[~np.isnan(values)]
+        return Side(self, 1 if np.median(values) >= self.centre else -1, values)
+
+
+class Side(NamedTuple):
+    """One end of an attribute, and what true members look like there.
+
+    Attributes:
+        attribute: the attribute.
+        sign: +1 or -1, on which side of the centre.
+        members: (m,) judged values of true members.
+    """
+
+    attribute: Attribute
+    sign: int
+    members: Float[np.ndarray, " m"]
+
+    def measure(self, images: Float[np.ndarray, "n s s c"]) -> dict[str, Any]:
+        """Return how often images show this side, with intervals: columns of the comparison."""
+        sign, attribute = self.sign, self.attribute
+        values = attribute.values(images)
+        judged = judged_accuracy(values, lambda found: attribute.is_right(found, sign))
+        seen = values[~np.isnan(values)]
+        side = f"{attribute.name} {'>=' if sign > 0 else '<='} "
+        w1: dict[str, Any] = {}
+        if len(seen):
+            spread = bootstrap_interval(
+                wasserstein1, seen, self.members, num_resamples=200, method="normal"
+            )
+            w1 = {
+                "w1": wasserstein1(seen, self.members),
+                "w1_low": spread.low,
+                "w1_high": spread.high,
+            }
+        return {
+            "judge": attribute.judge.name,
+            "attribute": side + f"{attribute.centre + sign * attribute.threshold:g}",
+            "accuracy": judged.accuracy,
+            "accuracy_low": judged.interval.low,
+            "accuracy_high": judged.interval.high,
+            "found": judged.found,
+            "strict": judged.strict,
+            "strict_low": judged.strict_interval.low,
+            "strict_high": judged.strict_interval.high,
+            **w1,
+        }
+
+
+def attribute_of(settings: Mapping[str, Any]) -> Attribute | None:
+    """Return what the config's judge is asked; None where there is no judge.
+
+    Args:
+        settings: `config.compare`.
+
+    Raises:
+        UserError: an unknown judge or attribute.
+    """
+    if settings["judge"] is None:
+        return None
+    judge = load_judge(settings["judge"])
+    return Attribute(judge, *(settings[n] for n in ("attribute", "centre", "threshold")))

@@ -1,0 +1,51 @@
+"""The picture of a transfer: the same latents in several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+
+from cgjax.figures.sheets import GAP, TEXT, contact_sheet
+
+FRAME = GAP  # drawn where there is no picture
+
+
+def transfer_figure(
+    images: Sequence[Sequence[Float[np.ndarray, "n s s c"]]],
+    class_names: Sequence[str],
+    cluster_names: Sequence[str],
+) -> Image.Image:
+    """Lay out transfers as the paper's Figure 6: a row a class, the clusters side by side.
+
+    The first row, framed in red, is the class that the clusters were learnt on. A column is one
+    latent, the same in every row.
+
+    Args:
+        images: for each class, for each cluster, a batch of images in [-1, 1], of the same latents
+            in every class.
+        class_names: one for each class.
+        cluster_names: one for each cluster.
+
+    Returns:
+        The picture.
+    """
+    blank = [""] * len(class_names)
+    sheets = [
+        contact_sheet([of_class[c] for of_class in images], blank if c else class_names, [name])
+        for c, name in enumerate(cluster_names)
+    ]
+    width, height = sum(s.width for s in sheets) + FRAME, sheets[0].height + FRAME
+    picture = Image.new("RGB", (width, height), "white")
+    left = 0
+    for sheet in sheets:
+        picture.paste(sheet, (left, 0))
+        left += sheet.width
+    header = TEXT + 9
+    row = (sheets[0].height - header) // len(class_names)
+    first = sheets[0].width - len(images[0][0]) * row  # what is left of it are the classes' names
+    frame = (first - FRAME, header - FRAME, width - 1, header + row - 1)
+    ImageDraw.Draw(picture).rectangle(frame, outline="red", width=FRAME)
+    return picture

@@ -1,0 +1,131 @@
+"""What people call clusters: `clusters.json`, and the one place where a name becomes an id.
+
+The file is written by us and edited by people, so it is checked as a stranger's. Names belong to a
+clustering, not to a folder: when another one takes its place they are put aside under its digest,
+and restored when the same one comes back.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from cgjax.errors import UserError
+from cgjax.regions.clustering import Clustering
+from cgjax.runtime.files import make_folder, write_json
+
+Entry = dict[str, Any]
+"""{"id", "name" (None if none was given), "share", "note"}."""
+
+
+def unnamed(clustering: Clustering) -> list[Entry]:
+    """Return the content of a fresh `clusters.json`: no names yet."""
+    return [
+        {"id": c, "name": None, "share": round(float(share), 6), "note": ""}
+        for c, share in enumerate(clustering.shares)
+    ]
+
+
+def read_entries(path: Path, clustering: Clustering) -> list[Entry]:
+    """Read `clusters.json`: one entry for each cluster, in the order of the ids.
+
+    Names and notes are a person's; shares are the clustering's own, whatever the file says. An
+    entry that was left out has no name.
+
+    Raises:
+        UserError: if it is missing, no list of clusters, or speaks of a cluster that is not there.
+    """
+    entries = unnamed(clustering)
+    try:
+        # Editors on Windows begin a file with a byte-order mark.
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return entries
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); correct it, or remove it to have one without names"
+        ) from error
+    seen: set[int] = set()
+    for given in content if isinstance(content, list) else [content]:
+        c = given.get("id") if isinstance(given, dict) else None
+        if type(c) is not int or not 0 <= c < clustering.num or c in seen:
+            raise UserError(
+                f'{path}: expected a list with one {{"id": ..., "name": ...}} for each id from 0 '
+                f"to {clustering.num - 1}; found {json.dumps(given)[:80]}"
+            )
+        seen.add(c)
+        name, note = given.get("name"), given.get("note") or ""
+        if isinstance(name, int | float) and not isinstance(name, bool):
+            name = str(name)
+        if not isinstance(name, str | None) or not isinstance(note, str):
+            raise UserError(
+                f"{path}: cluster {c} has the name {json.dumps(name)[:40]} and the note "
+                f"{json.dumps(note)[:40]}; expected texts"
+            )
+        entries[c] |= {"name": (name or "").strip() or None, "note": note}
+    return entries
+
+
+def find_cluster(wanted: str | int, entries: list[Entry]) -> int:
+    """Return a cluster's id from its id or the name a person gave it.
+
+    A number is always an id, never a name.
+
+    Args:
+        wanted: an id, its text, or a name.
+        entries: the content of `clusters.json`.
+
+    Raises:
+        UserError: listing the clusters there are; also for a name that several clusters have.
+
+    Example:
+        >>> find_cluster("left", [{"id": 0, "name": None}, {"id": 1, "name": "left"}])
+        1
+    """
+    text = str(wanted).strip()
+    if text.lstrip("-").isdigit():
+        found = [e["id"] for e in entries if e["id"] == int(text)]
+    else:
+        found = [e["id"] for e in entries if e["name"] == text]
+    if len(found) == 1:
+        return int(found[0])
+    known = ", ".join(f"{e['id']} ({e['name']})" if e["name"] else str(e["id"]) for e in entries)
+    if found:
+        raise UserError(f"--cluster={wanted} is the name of clusters {found}; give one of the ids")
+    raise UserError(f"no cluster {text!r} in this run; it has: {known}; try --cluster=0")
+
+
+def put_aside(path: Path, archive: Path, digest: str) -> None:
+    """Keep the names of a clustering that is about to be replaced, if it has any.
+
+    Args:
+        path: `clusters.json`; removed.
+        archive: the folder where such files are kept.
+        digest: of the clustering that the names belong to.
+    """
+    try:
+        content = path.read_bytes()
+        entries = json.loads(content.decode("utf-8-sig"))
+        is_named = any(entry.get("name") or entry.get("note") for entry in entries)
+    except FileNotFoundError:
+        return
+    except (ValueError, AttributeError, TypeError):
+        is_named = True  # unreadable, but somebody's work
+    if is_named:
+        make_folder(archive)
+        kept = archive / f"{digest[:16]}.json"
+        kept.write_bytes(content)
+        logging.info("the names of the clusters that are recomputed are kept in %s", kept)
+    path.unlink()
+
+
+def restore_or_begin(path: Path, archive: Path, clustering: Clustering) -> None:
+    """Write `clusters.json`: with the names that this very clustering had, or without any."""
+    kept = archive / f"{clustering.digest[:16]}.json"
+    if kept.is_file():
+        kept.replace(path)
+    elif not path.is_file():
+        write_json(path, unnamed(clustering))

@@ -1,0 +1,158 @@
+"""Regions of the latent space: what can be drawn, verified, evaluated and named.
+
+A region is a predicate on latents. Whoever asks one gives it the generator's features by layer, so
+that a region of several layers is asked like a cluster of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from cgjax.clustering import assign
+from cgjax.errors import UserError
+from cgjax.regions.clustering import Clustering
+
+Features = Callable[[str], Array]
+"""A layer's name -> the (n, f) features of the latents that are asked about."""
+
+
+class MarginRange(NamedTuple):
+    """The part of a cluster between two quantiles of its members' margins: the dial `--margin`.
+
+    Raising `low` leaves out the members that hardly belong, which is the cluster's attribute at
+    greater strength. What it costs is that the rest lies further from the cluster's mean; lowering
+    `high` gives that back by leaving out the extreme members, which the attribute does not need.
+
+    Attributes:
+        low: quantile below which members are left out, from 0.
+        high: quantile above which they are, up to 1.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    @classmethod
+    def parse(cls, margin: float | str | Sequence[float], option: str = "--margin") -> MarginRange:
+        """Read a margin as a user gives it: one quantile, for the part above it, or two.
+
+        Args:
+            margin: 0.6, "0.6", "0.55:0.8" or (0.55, 0.8).
+            option: where it stood, for the error.
+
+        Raises:
+            UserError: if it is neither, or nothing would be left.
+
+        Example:
+            >>> MarginRange.parse(0.6), MarginRange.parse("0.55:0.8")
+            (MarginRange(low=0.6, high=1.0), MarginRange(low=0.55, high=0.8))
+        """
+        shown = margin if isinstance(margin, str | int | float) else ":".join(map(str, margin))
+        try:
+            parsed = cls(*(float(part) for part in str(shown).split(":")))
+        except (TypeError, ValueError):
+            parsed = cls(1.0)
+        if not 0 <= parsed.low < parsed.high <= 1:
+            raise UserError(
+                f"{option}={shown}: expected a quantile from 0 to below 1, or two, the smaller "
+                "first, as in --margin=0.6 or --margin=0.55:0.8"
+            )
+        return parsed
+
+    def __str__(self) -> str:
+        """Return it as it is typed."""
+        return f"{self.low:g}" if self.high == 1 else f"{self.low:g}:{self.high:g}"
+
+
+WHOLE = MarginRange()
+"""The cluster as it is."""
+
+
+class Region(Protocol):
+    """A part of the latent space.
+
+    Attributes:
+        layers: the layers whose features it has to see.
+        share: its share of the prior, as far as the clustered latents tell.
+        cluster: the cluster whose sampler makes the proposals.
+        margin: the part of that cluster to aim at.
+    """
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def share(self) -> float: ...  # noqa: D102
+
+    @property
+    def cluster(self) -> int: ...  # noqa: D102
+
+    @property
+    def margin(self) -> MarginRange: ...  # noqa: D102
+
+    def contains(self, features: Features) -> Bool[Array, " n"]:
+        """Whether latents belong to it, from their features."""
+        ...
+
+
+class ClusterRegion(NamedTuple):
+    """A cluster, or the part of it within a range of its margins.
+
+    Attributes:
+        clustering: that the cluster is one of.
+        cluster: its id.
+        margin: the part of it.
+    """
+
+    clustering: Clustering
+    cluster: int
+    margin: MarginRange = WHOLE
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The clustered layer."""
+        return (self.clustering.layer,)
+
+    @property
+    def share(self) -> float:
+        """Its share of the clustered latents."""
+        whole = float(self.clustering.shares[self.cluster])
+        return whole * (self.margin.high - self.margin.low)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest margin of a member; infinite where nothing is left out.
+
+        Raises:
+            UserError: for a part of a cluster that has no members to tell its margins from.
+        """
+        own = self.clustering.margins[self.clustering.labels == self.cluster]
+        if self.margin != WHOLE and not len(own):
+            raise UserError(
+                f"--margin={self.margin}: cluster {self.cluster} has no members, and so no "
+                "margins; leave --margin out or choose another --cluster"
+            )
+        low = float(np.quantile(own, self.margin.low)) if self.margin.low > 0 else -np.inf
+        high = float(np.quantile(own, self.margin.high)) if self.margin.high < 1 else np.inf
+        return low, high
+
+    def contains(self, features: Features) -> Bool[Array, " n"]:
+        """Whether the clustering assigns latents to the cluster, with a margin within the limits.
+
+        Args:
+            features: see `Features`.
+        """
+        centroids: Float[Array, "k f"] = jnp.asarray(self.clustering.centroids)
+        labels, margins = assign(features(self.clustering.layer), centroids)
+        low, high = self.limits
+        return (labels == self.cluster) & (margins >= low) & (margins <= high)
+
+    def __str__(self) -> str:
+        """Return it as it is typed after --cluster and --margin."""
+        return (
+            f"{self.cluster}" if self.margin == WHOLE else f"{self.cluster}, margin {self.margin}"
+        )

@@ -1,0 +1,144 @@
+"""A run's folder: its paths, its config, and whether a new config may have it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cgjax.config.plain import differences
+from cgjax.config.schema import complete, is_resource
+from cgjax.errors import UserError
+from cgjax.runtime.files import write_json
+from cgjax.version import __version__
+
+
+class RunFolder:
+    """The paths inside a run's folder; README.md lists it."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.config = self.root / "config.json"
+        self.latents = self.root / "latents.npy"
+        self.clusters = self.root / "clusters.npz"
+        self.names = self.root / "clusters.json"
+        self.old_names = self.root / "names"
+        self.checkpoints = self.root / "checkpoints"
+        self.samples = self.root / "samples"
+        self.figures = self.root / "figures"
+        self.metrics = self.root / "metrics.jsonl"
+        self.summary = self.root / "summary.json"
+        self.compared = self.root / "compare.json"
+        self.manifests = self.root / "stages"
+        self.report = self.root / "report"
+
+    @property
+    def command(self) -> str:
+        """What to type to make what is missing or stale in it."""
+        return f"python -m cgjax.main --workdir={self.root}"
+
+
+class SavedConfig(NamedTuple):
+    """What `config.json` says.
+
+    Attributes:
+        config: of the run, nested plain dicts with every leaf of this version.
+        raw: as it stands in the file.
+        weights_sha256: of the generator's weights; empty where it has none.
+    """
+
+    config: dict[str, Any]
+    raw: dict[str, Any]
+    weights_sha256: str
+
+
+def read_config(folder: RunFolder) -> SavedConfig:
+    """Read `config.json`.
+
+    Raises:
+        UserError: if it is not there or damaged.
+    """
+    if not folder.config.is_file():
+        raise UserError(
+            f"{folder.root} is not a cgjax run folder (no config.json); name one with --workdir, "
+            "or start one with --config=configs/dcgan_pose.py"
+        )
+    try:
+        saved = json.loads(folder.config.read_text(encoding="utf-8-sig"))
+        raw, digest = saved["config"], str(saved["weights_sha256"])
+        if not isinstance(raw, dict):
+            raise TypeError("its config is no object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder.config} is damaged ({error}); give the run's config again with --config"
+        ) from error
+    return SavedConfig(complete(raw), raw, digest)
+
+
+def save_config(folder: RunFolder, config: Mapping[str, Any], weights_sha256: str) -> None:
+    """Write `config.json`: what was asked for, and with what."""
+    content = {
+        "config": config,
+        "weights_sha256": weights_sha256,
+        "versions": {
+            "cgjax": __version__,
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "device": jax.devices()[0].device_kind,
+    }
+    write_json(folder.config, content)
+
+
+def check_folder(folder: RunFolder, config: Mapping[str, Any], *, allow_change: bool) -> None:
+    """Refuse a folder that is not ours, or that was made with another config.
+
+    What changes no result, as memory and batch sizes, may differ.
+
+    Args:
+        folder: the folder; it need not exist.
+        config: the new run's.
+        allow_change: accept another config; what depends on the change is recomputed.
+
+    Raises:
+        UserError: listing every leaf that differs.
+    """
+    if not folder.config.is_file():
+        root = folder.root
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UserError(
+                f"--workdir={root} exists and is not a cgjax run folder; name another one"
+            )
+        return
+    if allow_change:
+        return
+    changed = differences(read_config(folder).config, config)
+    changed = [line for line in changed if not is_resource(line.partition(":")[0])]
+    if changed:
+        raise UserError(
+            f"{folder.root} was made with another config ({'; '.join(changed)}); use another "
+            "--workdir, or --allow_config_change to recompute what depends on it"
+        )
+
+
+def check_weights(folder: RunFolder, weights_sha256: str, *, allow_change: bool) -> None:
+    """Refuse a folder that was made with other weights.
+
+    Raises:
+        UserError: saying which.
+    """
+    if allow_change or not folder.config.is_file():
+        return
+    saved = read_config(folder).weights_sha256
+    if saved != weights_sha256:
+        raise UserError(
+            f"{folder.root} was made with other weights (SHA-256 {saved[:12] or 'none'}, now "
+            f"{weights_sha256[:12] or 'none'}); restore the original weights, use another "
+            "--workdir, or run it with --allow_config_change to recompute everything"
+        )

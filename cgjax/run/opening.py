@@ -1,0 +1,141 @@
+"""Opening a run's folder for writing: every check before any work, and nothing stale left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from cgjax.config.schema import complete, validate
+from cgjax.errors import UserError
+from cgjax.evaluation.attribute import attribute_of
+from cgjax.evaluation.fidelity import check_features
+from cgjax.regions.clustering import digest_of
+from cgjax.regions.names import put_aside
+from cgjax.run.artifacts import fit, target_classes
+from cgjax.run.folder import RunFolder, check_folder, check_weights, read_config, save_config
+from cgjax.run.run import Run
+from cgjax.runtime.files import make_folder
+from cgjax.runtime.processes import Processes
+
+MAKES_ALL = ("run", "compare")
+"""The modes that make what is missing; the others need clusters and samplers that are there."""
+
+
+def open_run(
+    root: str | Path,
+    config: dict[str, Any] | None,
+    *,
+    mode: str = "run",
+    allow_change: bool = False,
+    processes: Processes | None = None,
+) -> Run:
+    """Open a run's folder for writing.
+
+    Nothing is written before everything that a user may have got wrong is checked. Then what is
+    not of this config is removed, so that the folder never shows it.
+
+    Args:
+        root: the folder; it need not exist.
+        config: nested plain dicts, or None for the folder's saved one.
+        mode: what will be done: "run", "compare", "evaluate" or "report".
+        allow_change: accept another config than the folder was made with.
+        processes: those of the run; every one of them must call this.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: a config, generator or folder that cannot be used.
+    """
+    processes = processes or Processes()
+    folder = RunFolder(root)
+
+    def resolve() -> dict[str, Any]:
+        resolved = read_config(folder).config if config is None else complete(config)
+        validate(resolved)
+        check_folder(folder, resolved, allow_change=allow_change)
+        return resolved
+
+    run = Run(root, processes.first(resolve))
+    check_run(run, mode)
+
+    def begin() -> None:
+        check_weights(folder, run.weights_sha256, allow_change=allow_change)
+        if mode not in MAKES_ALL:
+            for name in ("cluster", *map(fit, run.sampler_names)):
+                run.manifests.require(name)
+        make_folder(folder.root)
+        save_config(folder, run.config, run.weights_sha256)
+        forget_stale(run)
+
+    processes.first(begin)
+    return run
+
+
+def check_run(run: Run, mode: str) -> None:
+    """Check what can be known before any work.
+
+    Raises:
+        UserError: a sampler, feature, judge or class that cannot be had.
+    """
+    for name in run.sampler_names:
+        run.make_sampler(name)
+    settings = run.config["compare" if mode == "compare" else "evaluate"]
+    check_features(run.config["evaluate"], settings["num"], run.generator)
+    if mode == "compare":
+        attribute_of(run.config["compare"])
+    check_targets(run)
+
+
+def check_targets(run: Run) -> None:
+    """Check that the generator has the classes that the config transfers to.
+
+    Raises:
+        UserError: a generator without classes, an unknown class with the candidates.
+    """
+    for name in target_classes(run.config):
+        generator = run.generator.with_condition(name)
+        latents = jax.ShapeDtypeStruct((1, generator.gen.latent_dim), jnp.float32)
+        try:
+            jax.eval_shape(generator.features, latents)
+        except UserError as error:
+            raise UserError(f"--config.transfer.conditions={name}: {error}") from error
+        except TypeError as error:
+            if "condition" not in str(error):
+                raise
+            raise UserError(
+                f"--config.transfer.conditions={name}: this generator's features() takes no "
+                "condition, and transfer is between classes; leave transfer.conditions empty"
+            ) from error
+
+
+def forget_stale(run: Run) -> None:
+    """Remove what is not of the run's config; names that a person gave are put aside."""
+    folder, manifests = run.folder, run.manifests
+    if manifests.result("cluster") is None:
+        put_aside(folder.names, folder.old_names, _digest(folder))
+        folder.compared.unlink(missing_ok=True)
+    stale = manifests.forget_stale()
+    if stale:
+        logging.info("recomputing what is stale: %s", ", ".join(stale))
+        folder.summary.unlink(missing_ok=True)
+
+
+def _digest(folder: RunFolder) -> str:
+    """Return the digest of the clustering that a folder holds, whatever its config says now."""
+    try:
+        manifest = json.loads((folder.manifests / "cluster.json").read_text())
+        return str(manifest["result"]["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:  # a folder of an earlier version
+        with np.load(folder.clusters, allow_pickle=False) as arrays:
+            return digest_of(arrays["centroids"], arrays["labels"])
+    except (OSError, ValueError, KeyError):
+        return "unknown"

@@ -1,0 +1,128 @@
+"""The direction baselines of a comparison: SeFa and GANSpace, along the direction a judge chose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float, PRNGKeyArray
+
+from cgjax.directions.edits import Directions
+from cgjax.directions.ganspace import fit_ganspace
+from cgjax.directions.sefa import fit_sefa
+from cgjax.errors import UserError
+from cgjax.evaluation.attribute import Side
+from cgjax.run.run import Run
+from cgjax.runtime.keys import named_key
+from cgjax.stages.methods import Drawer, Method
+
+Form = Literal["shift", "set"]
+"""Whether an edit moves a latent along its direction, or sets its coordinate there."""
+
+
+class Along(NamedTuple):
+    """A direction and which way along it: +1 or -1."""
+
+    direction: int
+    sign: int
+
+
+class DirectionBaselines:
+    """SeFa and GANSpace on one run."""
+
+    def __init__(self, run: Run, sides: list[Side], key: PRNGKeyArray, check: Callable[..., None]):
+        """Prepare.
+
+        Args:
+            run: with its clusters.
+            sides: for each cluster, the end of the judged attribute that its members lie at.
+            key: of the selection set and of GANSpace's latents.
+            check: called between directions; may raise to stop.
+        """
+        self.run, self.sides, self.key, self.check = run, sides, key, check
+        self.settings = run.config["compare"]
+
+    def methods(self) -> Iterator[Method]:
+        """Yield both systems, both forms, every alpha, along the direction the judge chose."""
+        for name, fit in (("sefa", self._fit_sefa), ("ganspace", self._fit_ganspace)):
+            started = time.monotonic()
+            try:
+                directions = fit()
+            except UserError as error:
+                logging.warning("no %s: %s", name, error)
+                continue
+            seconds = time.monotonic() - started
+            chosen = self._choose(name, directions)
+            indices = [along.direction for along in chosen]
+            is_one = len(set(indices)) == 1
+            what = f"direction {indices[0]}" if is_one else f"directions {indices}"
+            for form in get_args(Form):
+                for alpha in self.settings["alphas"]:
+                    draw = self._drawer(directions, chosen, alpha, form)
+                    yield Method(name, f"{what}, {form} {alpha:g}", draw, seconds)
+
+    def _fit_sefa(self) -> Directions:
+        gen = self.run.generator.gen
+        return fit_sefa(gen, num_directions=self.settings["directions"])
+
+    def _fit_ganspace(self) -> Directions:
+        return fit_ganspace(
+            self.run.generator.gen,
+            self.run.generator.layer,
+            key=named_key(self.key, "ganspace"),
+            num_latents=self.settings["ganspace_latents"],
+            num_components=self.settings["directions"],
+        )
+
+    def _choose(self, name: str, directions: Directions) -> list[Along]:
+        """Return for each cluster the direction and sign with the most accurate selection set."""
+        alpha = middle_alpha(self.settings["alphas"])
+        z = self._prior(named_key(self.key, "selection"), self.settings["selection"])
+        best = [(-1.0, Along(0, 1))] * len(self.sides)
+        for index in range(len(directions.vectors)):
+            for sign in (1, -1):
+                self.check("the lines that are measured are kept")
+                edited = self._edit(directions, z, index, sign * alpha, "shift")
+                images = self.run.generator.images(edited)
+                values = self.sides[0].attribute.values(images)
+                for c, side in enumerate(self.sides):
+                    right = side.attribute.is_right(values, side.sign)  # NaN: wrong
+                    found = float(np.mean(right)), Along(index, sign)
+                    best[c] = max(best[c], found, key=lambda b: b[0])
+        for c, (accuracy, along) in enumerate(best):
+            logging.info(
+                "%s, cluster %d: direction %d, sign %+d (%.3f on the selection set)",
+                *(name, c, along.direction, along.sign, accuracy),
+            )
+        return [along for _, along in best]
+
+    def _prior(self, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n d"]:
+        return np.asarray(self.run.generator.sample_latents(key, num))
+
+    def _edit(
+        self,
+        directions: Directions,
+        z: Float[np.ndarray, "n d"],
+        index: int,
+        alpha: float,
+        form: Form,
+    ) -> Float[np.ndarray, "n d"]:
+        normalise = self.run.generator.normalizes_latent
+        return np.asarray(directions.edit(z, index, alpha, form=form, normalise=normalise))
+
+    def _drawer(
+        self, directions: Directions, chosen: list[Along], alpha: float, form: Form
+    ) -> Drawer:
+        def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, None]:
+            index, sign = chosen[c]
+            return self._edit(directions, self._prior(key, num), index, sign * alpha, form), None
+
+        return draw
+
+
+def middle_alpha(alphas: Sequence[float]) -> float:
+    """Return the strength at which the direction is chosen."""
+    return float(np.median(alphas))

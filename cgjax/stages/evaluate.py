@@ -1,0 +1,79 @@
+"""The stage that measures every sampler against held-out members of every cluster."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from cgjax.evaluation import fidelity
+from cgjax.evaluation.fidelity import Drawn, Reference
+from cgjax.run.artifacts import evaluate
+from cgjax.run.run import Run
+from cgjax.runtime.keys import named_key
+from cgjax.runtime.log import Progress
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.graph import Maker
+
+
+def reference_of(run: Run, key: Any, *, num: int) -> Reference:
+    """Draw what a run's samplers are compared with: see `fidelity.make_reference`."""
+    settings = run.config["evaluate"]
+    return fidelity.make_reference(
+        run.generator,
+        [functools.partial(run.are_inside, region=region) for region in run.regions],
+        key,
+        num=num,
+        components=settings["components"],
+        prior_images=settings["prior_images"],
+        features=settings["features"],
+        max_draws=run.config["sample"]["max_draws"],
+    )
+
+
+class EvaluateStage:
+    """Evaluation of a run's samplers; what they are compared with is drawn once."""
+
+    def __init__(self, run: Run, maker: Maker, interrupts: Interrupts):
+        self.run, self.maker, self.interrupts = run, maker, interrupts
+        self.key = named_key(run.root_key, "evaluate")
+
+    def run_all(self) -> None:
+        """Measure every sampler that is not measured with these settings."""
+        run, maker = self.run, self.maker
+        names = [name for name in run.sampler_names if maker.result(evaluate(name)) is None]
+        if not names:
+            return
+        progress = Progress("evaluate", 1 + len(names))
+        reference: Reference | None = None
+        for i, name in enumerate(names):
+            self.interrupts.check("the samplers that are evaluated are kept")
+            with maker.making(evaluate(name)) as result:
+                if reference is None:
+                    reference = reference_of(run, self.key, num=run.config["evaluate"]["num"])
+                    progress.update(1)
+                numbers = self._evaluate(name, reference)
+                result["distance"] = fidelity.distance_name(reference.extractor)
+                result["numbers"] = numbers
+                maker.metrics.write(stage="evaluate", sampler=name, **numbers)
+            progress.update(2 + i)
+
+    def _evaluate(self, name: str, reference: Reference) -> dict[str, list[Any]]:
+        """Measure a sampler on every cluster: one entry a cluster in every list."""
+        run, num = self.run, self.run.config["evaluate"]["num"]
+        always = run.fitted(name).sampler.always_verified
+        numbers: dict[str, list[Any]] = {}
+        for region in run.regions:
+            key = named_key(self.key, name, region.cluster)
+            verified, draw = run.draw(key, region, num, sampler=name)
+            assert draw is not None
+            plain = raw = verified
+            if not always:  # else its proposals are the prior's, no samples of the cluster
+                options: dict[str, Any] = {"sampler": name, "verify": False}
+                plain, _ = run.draw(key, region, num, **options)
+                raw, _ = run.draw(key, region, num, rescaled=False, **options)
+            inside = int(run.are_inside(plain, region).sum())
+            drawn = Drawn(verified, plain, raw, draw.acceptance, inside)
+            measured = fidelity.measure(drawn, reference, region.cluster, run.generator)
+            for field, value in measured.items():
+                numbers.setdefault(field, []).append(value)
+        return numbers

@@ -1,0 +1,74 @@
+"""Making what is not current: timed, recorded when it is done, and once for all processes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging
+
+from cgjax.run.artifacts import Manifests
+from cgjax.runtime.log import Metrics
+from cgjax.runtime.memory import peak_rss_mb, reset_peak_rss
+from cgjax.runtime.processes import Processes
+
+Costs = dict[str, dict[str, float]]
+
+
+class Maker:
+    """Makes the artifacts of a run.
+
+    Of several processes the first reads and writes the manifests, and counts its own time and
+    memory; every one must call `result` and `making`.
+
+    Attributes:
+        is_changed: whether anything was made since somebody last set this to False.
+    """
+
+    def __init__(self, manifests: Manifests, metrics: Metrics, processes: Processes | None = None):
+        self.manifests, self.metrics = manifests, metrics
+        self.processes = processes or Processes()
+        self.is_changed = False
+        self._costs: Costs = {}
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """Return what an artifact's stage said of it, or None if it has to be made."""
+        return self.processes.first(lambda: self.manifests.result(name))
+
+    @contextlib.contextmanager
+    def making(self, name: str, *, in_parts: bool = False) -> Iterator[dict[str, Any]]:
+        """Make an artifact: the old one is removed first, the manifest is written last.
+
+        Args:
+            name: of the artifact.
+            in_parts: whether the caller times the parts itself, with `timed`.
+
+        Yields:
+            A dict; what is put there is what `result` returns later.
+        """
+        if self.processes.is_first:
+            self.manifests.forget(name)
+        result: dict[str, Any] = {}
+        before, self._costs = self._costs, {}
+        stage, _, part = name.partition(" ")
+        whole = self.timed(self.manifests.graph[name].stage, part if stage != name else "")
+        with contextlib.nullcontext() if in_parts else whole:
+            yield result
+        if self.processes.is_first:
+            self.manifests.record(name, result, self._costs)
+        self._costs, self.is_changed = before, True
+
+    @contextlib.contextmanager
+    def timed(self, stage: str, detail: str = "") -> Iterator[None]:
+        """Time what a stage does, and say when it begins and ends."""
+        shown = f" ({detail})" if detail else ""
+        logging.info("%s: started%s", stage, shown)
+        begun = time.monotonic()
+        reset_peak_rss()
+        yield
+        seconds, peak = round(time.monotonic() - begun, 3), round(peak_rss_mb(), 1)
+        self._costs[stage] = {"seconds": seconds, "peak_rss_mb": peak}
+        self.metrics.write(stage=stage, part=detail, seconds=seconds, peak_rss_mb=peak)
+        logging.info("%s: %.1f s, peak memory %.0f MB%s", stage, seconds, peak, shown)

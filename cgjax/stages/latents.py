@@ -1,0 +1,38 @@
+"""Drawing the latents of a run, once, for all that is made of them."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from cgjax.run.run import Run
+from cgjax.runtime.files import write_atomically
+from cgjax.runtime.keys import named_key
+from cgjax.stages.graph import Maker
+
+BATCH = 4096
+"""Latents of one key: a constant, so that the same seed gives the same latents everywhere."""
+
+
+def latents_of(run: Run, maker: Maker) -> Float[np.ndarray, "n d"]:
+    """Return the run's latents in every process; draws and keeps them if they are not there."""
+    path = run.folder.latents
+    if maker.result("latents") is None:
+        with maker.making("latents", in_parts=True):
+            if maker.processes.is_first:
+                buffer = io.BytesIO()
+                np.save(buffer, _draw(run, run.config["latents"]["num"]))
+                write_atomically(path, buffer.getvalue())
+    data = path.read_bytes() if maker.processes.is_first else b""
+    return np.load(io.BytesIO(maker.processes.send(data)), allow_pickle=False)
+
+
+def _draw(run: Run, num: int) -> Float[np.ndarray, "n d"]:
+    key = named_key(run.root_key, "latents")
+    rounds = range(math.ceil(num / BATCH))
+    parts = [run.generator.sample_latents(named_key(key, r), BATCH) for r in rounds]
+    return np.asarray(jnp.concatenate(parts)[:num])

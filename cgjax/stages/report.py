@@ -1,0 +1,49 @@
+"""The last stage: `summary.json` and the page, of what is there and current."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cgjax.report.build import build_report
+from cgjax.run.artifacts import evaluate, target_classes, transfer
+from cgjax.run.run import Run
+from cgjax.runtime.files import write_json
+from cgjax.stages.graph import Maker
+
+# What summary.json says of the clustering.
+SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_latents")
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """Return the content of `summary.json`, README.md and design.md say what it holds.
+
+    Raises:
+        UserError: if there are no clusters yet.
+    """
+    result = run.manifests.result
+    clustered = run.manifests.require("cluster")
+    summary: dict[str, Any] = {name: clustered[name] for name in SUMMARISED}
+    summary |= {"stages": run.manifests.costs(), "samplers": {}}
+    for name in run.sampler_names:
+        if measured := result(evaluate(name)):
+            summary["distance"] = measured["distance"]
+            summary["samplers"][name] = measured["numbers"]
+    targets = target_classes(run.config)
+    scores = [result(transfer(i)) for i in range(len(targets))]
+    if targets and None not in scores:
+        source = run.config["generator"]["condition"]
+        summary["transfer"] = {"source": source, "classes": scores}
+    return summary
+
+
+def write_summary(run: Run) -> None:
+    """Write `summary.json`."""
+    write_json(run.folder.summary, summarise(run))
+
+
+def write_page(run: Run, maker: Maker) -> None:
+    """Build the static page; cheap, so it is always rebuilt."""
+    with maker.making("report"):
+        build_report(run, summarise(run))
+    write_summary(run)
+    maker.is_changed = False

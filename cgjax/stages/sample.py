@@ -1,0 +1,56 @@
+"""The stage that saves images of every cluster, and the picture of all clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cgjax.figures.clusters import titles
+from cgjax.figures.sheets import contact_sheet
+from cgjax.run.artifacts import sample
+from cgjax.run.run import Run
+from cgjax.run.sampling import save_images
+from cgjax.runtime.files import make_folder, write_atomically
+from cgjax.runtime.keys import named_key
+from cgjax.runtime.png import to_png
+from cgjax.stages.graph import Maker
+
+SHEET_COLUMNS = 10
+
+
+def save_samples(run: Run, maker: Maker, name: str, check: Callable[[], None]) -> None:
+    """Draw a sampler's samples of every cluster, verified, and save them.
+
+    Args:
+        run: with the sampler fitted.
+        maker: of its artifacts.
+        name: of the sampler.
+        check: called after every cluster; may raise to stop.
+    """
+    if maker.result(sample(name)) is not None:
+        return
+    with maker.making(sample(name)) as result:
+        result["acceptance"] = []
+        for region in run.regions:
+            key = named_key(run.root_key, "sample", name, region.cluster)
+            samples = run.sample_region(key, region, run.config["sample"]["num"], name)
+            folder = run.folder.samples / name / str(region.cluster)
+            save_images(samples.images, samples.latents, folder)
+            result["acceptance"].append({"acceptance": samples.acceptance})
+            check()
+
+
+def draw_sheet(run: Run, maker: Maker) -> None:
+    """Draw `clusters.png`: samples of the default sampler, a row for each cluster."""
+    if maker.result("sheet") is not None:
+        return
+    with maker.making("sheet"):
+        folder = run.folder.samples / run.config["sample"]["sampler"]
+        rows = []
+        for c in range(run.clustering.num):
+            latents = np.load(folder / str(c) / "latents.npy", allow_pickle=False)
+            rows.append(run.generator.images(latents)[:SHEET_COLUMNS])
+        make_folder(run.folder.figures)
+        picture = contact_sheet(rows, titles(run.clustering))
+        write_atomically(run.folder.figures / "clusters.png", to_png(picture))

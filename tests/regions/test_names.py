@@ -1,0 +1,112 @@
+"""Names resolve in one place, are checked as a stranger's, and belong to their clustering."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.regions.clustering import Clustering
+from cgjax.regions.names import find_cluster, put_aside, read_entries, restore_or_begin, unnamed
+
+
+@pytest.fixture
+def clustering():
+    return Clustering(
+        layer="layer1",
+        centroids=np.arange(3, dtype=np.float32)[:, None],
+        labels=np.array([0, 1, 2, 0], np.int32),
+        margins=np.ones(4, np.float32),
+        shares=np.array([0.5, 0.25, 0.25]),
+    )
+
+
+def entries(*names):
+    return [{"id": c, "name": name} for c, name in enumerate(names)]
+
+
+def test_a_cluster_is_found_by_id_or_name_and_an_unknown_one_lists_them():
+    known = entries(None, "facing left")
+    assert find_cluster(1, known) == 1
+    assert find_cluster("0", known) == 0
+    assert find_cluster("facing left", known) == 1
+    with pytest.raises(UserError, match=r"no cluster '7' .*: 0, 1 \(facing left\)"):
+        find_cluster("7", known)
+
+
+def test_an_id_is_never_looked_up_among_names():
+    known = entries("1", "0", "2")
+    for wanted in (0, 1, 2):
+        assert find_cluster(wanted, known) == find_cluster(str(wanted), known) == wanted
+    with pytest.raises(UserError, match="no cluster '-1'"):
+        find_cluster(-1, known)
+
+
+def test_a_name_that_two_clusters_have_is_refused():
+    with pytest.raises(UserError, match=r"left is the name of clusters \[0, 2\]"):
+        find_cluster("left", entries("left", None, "left"))
+
+
+def read(tmp_path, content, clustering, *, encoding="utf-8"):
+    path = tmp_path / "clusters.json"
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding=encoding)
+    return read_entries(path, clustering)
+
+
+def test_what_a_person_edits_is_read_and_the_rest_is_the_clusterings_own(tmp_path, clustering):
+    given = [{"id": 2, "name": " left ", "share": 9, "note": "n"}, {"id": 0, "name": 5}]
+    assert read(tmp_path, given, clustering) == [
+        {"id": 0, "name": "5", "share": 0.5, "note": ""},
+        {"id": 1, "name": None, "share": 0.25, "note": ""},
+        {"id": 2, "name": "left", "share": 0.25, "note": "n"},
+    ]
+
+
+def test_a_file_saved_by_a_windows_editor_is_read(tmp_path, clustering):
+    given = [{"id": 0, "name": "Köpfe links"}]
+    found = read(tmp_path, json.dumps(given), clustering, encoding="utf-8-sig")
+    assert found[0]["name"] == "Köpfe links"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"id": 7, "name": "x"}],
+        [{"id": -1}],
+        [{"id": 1.7}],
+        [{"id": "0"}],
+        [{"id": True}],
+        [{"id": 1}, {"id": 1}],
+        [0, 1, 2],
+        {"0": "left"},
+        [{"name": "left"}],
+        [{"id": 0, "name": ["left"]}],
+        [{"id": 0, "note": 3}],
+        "[{",
+    ],
+)
+def test_what_is_no_list_of_this_runs_clusters_is_refused(tmp_path, clustering, content):
+    with pytest.raises(UserError, match=r"clusters\.json"):
+        read(tmp_path, content, clustering)
+
+
+def test_names_are_put_aside_for_another_clustering_and_restored_with_their_own(
+    tmp_path, clustering
+):
+    path, archive = tmp_path / "clusters.json", tmp_path / "names"
+    restore_or_begin(path, archive, clustering)
+    assert json.loads(path.read_text()) == unnamed(clustering)
+    named = unnamed(clustering)
+    named[1]["name"] = "left"
+    path.write_text(json.dumps(named))
+
+    put_aside(path, archive, clustering.digest)
+    other = clustering._replace(labels=np.array([0, 1, 2, 1], np.int32))
+    restore_or_begin(path, archive, other)
+    assert all(entry["name"] is None for entry in read_entries(path, other))
+
+    put_aside(path, archive, other.digest)
+    assert len(list(archive.iterdir())) == 1, "what has no names is not kept"
+    restore_or_begin(path, archive, clustering)
+    assert json.loads(path.read_text()) == named

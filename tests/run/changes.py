@@ -1,0 +1,168 @@
+"""What depends on what: for every leaf of a config, a new value and the artifacts it makes stale.
+
+The config is `small()`: rejection, flow (the default) and imle are fitted; nothing is transferred.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cgjax.config.plain import flatten, to_plain
+from cgjax.config.schema import complete
+from cgjax.generators.base import PretrainedGenerator
+from cgjax.testing.planted import PlantedDiscs
+from configs import tiny
+
+FITTED = ("rejection", "flow", "imle")
+DEFAULT = "flow"
+
+SHOWN = {"report"}
+COMPARED = {"compare"}
+
+
+def of(*samplers: str) -> set[str]:
+    """What is drawn and measured of some samplers."""
+    found = {f"{what} {name}" for what in ("sample", "evaluate") for name in samplers}
+    return found | SHOWN | COMPARED | ({"sheet"} if DEFAULT in samplers else set())
+
+
+def learnt(*samplers: str) -> set[str]:
+    """What is learnt by some samplers, and everything drawn from them."""
+    return {f"fit {name}" for name in samplers} | of(*samplers)
+
+
+CLUSTERED = {"cluster", "cluster figures"} | learnt(*FITTED)
+EVERYTHING = {"latents"} | CLUSTERED
+FEATURE = {f"evaluate {name}" for name in FITTED} | SHOWN | COMPARED
+
+
+def small() -> dict[str, Any]:
+    """Return a config that runs in seconds."""
+    config = tiny.get_config("quick")
+    config.update_from_flattened_dict(
+        {
+            "latents.num": 96,
+            "cluster.num_init": 1,
+            "samplers.flow.num_epochs": 1,
+            "samplers.flow.num_latents": 160,
+            "samplers.flow.batch": 64,
+            "samplers.imle.num_epochs": 2,
+            "samplers.imle.batch": 16,
+            "sample.num": 2,
+            "sample.sampler": DEFAULT,
+            "evaluate.num": 12,
+            "evaluate.components": 4,
+            "evaluate.prior_images": 16,
+            "compare.num": 12,
+            "compare.margins": (0.0, 0.5),
+        }
+    )
+    return complete(to_plain(config))
+
+
+# Leaf -> (another value, what it makes stale). Leaves of samplers that are not fitted: nothing.
+CHANGES: dict[str, tuple[Any, set[str]]] = {
+    "seed": (1, EVERYTHING),
+    "layer": ("layer2", CLUSTERED),
+    "generator.name": ("tests.run.changes:other_generator", EVERYTHING),
+    "generator.weights": (None, set()),  # of a generator from a function there are none
+    "generator.condition": (None, set()),
+    "generator.truncation": (None, set()),
+    "generator.truncation_layers": (None, set()),
+    "generator.noise": (None, set()),
+    "generator.batch": (32, set()),
+    "latents.num": (100, EVERYTHING),
+    "cluster.num_clusters": (3, CLUSTERED),
+    "cluster.num_init": (2, CLUSTERED),
+    "cluster.max_iter": (50, CLUSTERED),
+    "cluster.tol": (1e-3, CLUSTERED),
+    "cluster.init": ("random", CLUSTERED),
+    "cluster.backend": ("faiss", CLUSTERED),
+    "cluster.memory_mb": (2048, set()),  # streamed, the sums come in another order
+    "cluster.max_samples": (80, CLUSTERED),
+    "samplers.rejection.fit": (
+        False,
+        {"sample rejection", "evaluate rejection"} | SHOWN | COMPARED,
+    ),
+    "samplers.flow.num_epochs": (2, learnt("flow")),
+    "samplers.flow.num_latents": (None, learnt("flow")),
+    "samplers.flow.batch": (32, learnt("flow")),
+    "samplers.flow.hidden_dim": (16, learnt("flow")),
+    "samplers.flow.learning_rate": (1e-3, learnt("flow")),
+    "samplers.flow.average": (0.9, learnt("flow")),
+    "samplers.flow.num_steps": (3, of("flow")),
+    "samplers.flow.guidance": (1.5, of("flow")),
+    "samplers.flow.output": ("sphere", of("flow")),
+    "samplers.imle.fit": (False, of("imle")),
+    "samplers.imle.num_epochs": (3, learnt("imle")),
+    "samplers.imle.batch": (8, learnt("imle")),
+    "samplers.imle.code_dim": (3, learnt("imle")),
+    "samplers.imle.hidden_dim": (16, learnt("imle")),
+    "samplers.imle.pool_factor": (3, learnt("imle")),
+    "samplers.imle.learning_rate": (1e-4, learnt("imle")),
+    "samplers.imle.beta1": (0.4, learnt("imle")),
+    "samplers.imle.beta2": (0.9, learnt("imle")),
+    "samplers.imle.weight_decay": (0.0, learnt("imle")),
+    "samplers.imle.decay_epochs": (1, learnt("imle")),
+    "samplers.imle.reset_optimizer": (False, learnt("imle")),
+    "samplers.imle.matcher": ("faiss", learnt("imle")),
+    "samplers.imle.output": ("raw", of("imle")),
+    "samplers.gaussian.fit": (True, SHOWN | COMPARED),
+    "sample.num": (3, {f"sample {name}" for name in FITTED} | SHOWN | {"sheet"}),
+    "sample.sampler": ("imle", SHOWN | {"sheet"}),
+    "sample.max_draws": (10_000, set()),
+    "evaluate.num": (10, {f"evaluate {name}" for name in FITTED} | SHOWN),
+    "evaluate.features": ("random_cnn", FEATURE),
+    "evaluate.components": (3, FEATURE),
+    "evaluate.prior_images": (20, FEATURE),
+    "compare.num": (10, COMPARED),
+    "compare.judge": ("heuristic_brightness", COMPARED),
+    "compare.attribute": ("brightness", COMPARED),
+    "compare.centre": (0.5, COMPARED),
+    "compare.threshold": (0.1, COMPARED),
+    "compare.accuracy": (0.5, COMPARED),
+    "compare.dialled": (["flow"], COMPARED),
+    "compare.margins": ([0.0, 0.6], COMPARED),
+    "compare.directions": (1, COMPARED),
+    "compare.selection": (8, COMPARED),
+    "compare.alphas": ([1.0], COMPARED),
+    "compare.ganspace_latents": (64, COMPARED),
+    "transfer.conditions": (["1"], SHOWN),
+    "transfer.num": (5, set()),
+    "transfer.columns": (2, set()),
+    "checkpoint_epochs": (1, set()),
+}
+
+
+def changed(path: str) -> tuple[dict[str, Any], set[str]]:
+    """Return the config with one leaf changed, and what that makes stale."""
+    config = small()
+    value, stale = CHANGES[path] if path in CHANGES else (_another(config, path), set())
+    *sections, name = path.split(".")
+    place = config
+    for section in sections:
+        place = place[section]
+    place[name] = value
+    return config, stale
+
+
+def leaves() -> list[str]:
+    """Every leaf but those that say whether a further sampler is fitted."""
+    return [p for p in flatten(small()) if p in CHANGES or not p.endswith(".fit")]
+
+
+def _another(config: dict[str, Any], path: str) -> Any:
+    value = flatten(config)[path]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return type(value)(value / 2) if isinstance(value, float) else value + 1
+    known = {"raw": "sphere", "nearest": "rejection", "adaptive": "nearest", "rejection": "nearest"}
+    return known.get(value)
+
+
+def other_generator() -> PretrainedGenerator:
+    """Return the planted discs in other colours."""
+    network = PlantedDiscs()
+    network.colour.set_value(network.colour.get_value()[::-1])
+    return PretrainedGenerator(network)

@@ -1,0 +1,107 @@
+"""One leaf changes: exactly what depends on it is stale. Loading never believes what it finds."""
+
+import json
+
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.run.artifacts import Manifests, declare, differing
+from cgjax.run.folder import RunFolder
+from tests.run.changes import CHANGES, changed, leaves, small
+
+
+def identity(config):
+    return str(config["generator"]["name"])
+
+
+@pytest.mark.parametrize("path", leaves())
+def test_exactly_what_depends_on_a_leaf_has_another_key(path):
+    old = declare(small(), identity(small()))
+    config, stale = changed(path)
+    new = declare(config, identity(config))
+    keys = {name: artifact.key for name, artifact in new.items()}
+    found = {name for name, artifact in old.items() if keys.get(name, artifact.key) != artifact.key}
+    gone = old.keys() - new.keys()
+    assert found | {name for name in gone if not name.startswith("fit ")} == stale
+
+
+def test_the_table_speaks_of_leaves_that_there_are():
+    assert CHANGES.keys() <= set(leaves())
+
+
+def test_every_artifact_comes_after_its_inputs_and_owns_its_places():
+    graph = declare(small(), "name")
+    seen, places = set(), []
+    for name, artifact in graph.items():
+        assert seen >= set(artifact.inputs)
+        seen.add(name)
+        places += artifact.places
+    assert len(places) == len(set(places))
+
+
+@pytest.fixture
+def manifests(tmp_path):
+    folder = RunFolder(tmp_path)
+    graph = declare(small(), "name")
+    found = Manifests(folder, graph)
+    folder.latents.write_bytes(b"latents")
+    found.record("latents", {}, {})
+    folder.clusters.write_bytes(b"clusters")
+    found.record("cluster", {"shares": [0.5]}, {"cluster": {"seconds": 1.0, "peak_rss_mb": 2.0}})
+    return found
+
+
+def test_what_was_recorded_is_current_and_its_costs_are_added_up(manifests):
+    assert manifests.require("cluster") == {"shares": [0.5]}
+    manifests.record("fit flow", {}, {"fit": {"seconds": 1.0, "peak_rss_mb": 5.0}})
+    manifests.record("fit imle", {}, {"fit": {"seconds": 2.0, "peak_rss_mb": 4.0}})
+    assert manifests.costs() == {
+        "cluster": {"seconds": 1.0, "peak_rss_mb": 2.0},
+        "fit": {"seconds": 3.0, "peak_rss_mb": 5.0},
+    }
+
+
+def test_an_artifact_whose_file_is_not_what_was_written_is_not_loaded(manifests):
+    manifests.folder.clusters.write_bytes(b"another")
+    with pytest.raises(UserError, match=r"'cluster' .* not those that were written; python -m"):
+        manifests.require("cluster")
+
+
+def test_an_artifact_whose_input_is_gone_is_not_loaded(manifests):
+    manifests.forget("latents")
+    assert manifests.result("cluster") is None
+    with pytest.raises(UserError, match="'latents' is not there yet"):
+        manifests.require("cluster")
+
+
+def test_an_artifact_of_another_config_says_what_differs(manifests):
+    config, _ = changed("cluster.num_clusters")
+    other = Manifests(manifests.folder, declare(config, "name"))
+    with pytest.raises(UserError, match=r"another config \(cluster.num_clusters: 2 -> 3\)"):
+        other.require("cluster")
+    assert set(other.forget_stale()) == {"cluster"}
+    assert not manifests.folder.clusters.exists()
+    assert manifests.folder.latents.exists()
+
+
+def test_a_stale_artifact_takes_only_its_own_places_with_it(manifests, tmp_path):
+    outside = tmp_path.parent / "thesis.tex"
+    outside.write_text("years of work")
+    path = manifests.folder.manifests / "cluster.json"
+    manifest = json.loads(path.read_text()) | {"places": ["clusters.npz", "../thesis.tex", ""]}
+    path.write_text(json.dumps(manifest))
+    manifests.forget("cluster")
+    assert outside.exists()
+    assert manifests.folder.latents.exists()
+    assert not manifests.folder.clusters.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"result": 3, "finished": 0}', "null"])
+def test_a_damaged_manifest_is_none(manifests, content):
+    (manifests.folder.manifests / "cluster.json").write_text(content)
+    assert manifests.result("cluster") is None
+
+
+def test_settings_read_back_from_json_do_not_differ():
+    assert differing({"a": [1, 2]}, {"a": (1, 2)}) == []
+    assert differing({"a": 1}, {"b": 2}) == ["a: 1 -> None", "b: None -> 2"]

@@ -1,1 +1,1 @@
-"""One file per experiment; `common.py` has the defaults and says what every leaf means."""
+"""One file per experiment; `common.py` has the defaults and explains every leaf."""

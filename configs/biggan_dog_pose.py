@@ -1,14 +1,14 @@
-r"""Pose of dogs in BigGAN-deep, learnt on one class and used on others (the paper's Figure 6).
+r"""Pose of dogs in BigGAN-deep, learnt on one class and applied to others (the paper's Figure 6).
 
     python -m cgjax.main --config=configs/biggan_dog_pose.py
     python -m cgjax.main --config=configs/biggan_dog_pose.py --config.generator.condition=beagle \
         --config.transfer.conditions=red_fox,kit_fox
 
-The figure shows other breeds, a rabbit and a seal below the dogs that the clusters were learnt on;
-what ImageNet has nearest to a seal is the sea lion. The class is fixed while clustering: a
-conditional generator's features depend on it. The published weights are fetched by name on a
-machine with a network. The truncation is not stated in the paper; 0.4 is that of the reference's
-own example.
+The paper's figure shows other breeds, a rabbit and a seal below the dogs on which the clusters were
+learnt; the class of ImageNet closest to a seal is the sea lion. The class is fixed while
+clustering, because a conditional generator's features depend on it. The published weights are
+downloaded by name. The paper does not state the truncation; 0.4 is that of the reference's own
+example.
 """
 
 from ml_collections import config_dict

@@ -269,7 +269,7 @@ def get_config() -> config_dict.ConfigDict:
 
 
 def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """Shrink an experiment to under a minute on two cores; its numbers mean nothing."""
+    """Shrink an experiment to under a minute on two cores; its results mean nothing."""
     config.latents.num = 512
     config.cluster.num_init = 2
     config.samplers.imle.num_epochs = 4

@@ -2,8 +2,8 @@
 
     python -m cgjax.main --mode=compare --config=configs/compare_faces.py
 
-The clusters of configs/dcgan_pose.py; the judge is the face mesh, the question whether a face is
-turned the cluster's way by at least 10 degrees (extra `judges`).
+The clusters are those of configs/dcgan_pose.py. The judge is the face mesh (extra `judges`); it is
+asked whether a face is turned the cluster's way by at least 10 degrees.
 """
 
 from ml_collections import config_dict
@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.compare.alphas = (1.0, 1.25, 1.3, 1.5, 1.6, 1.7, 1.75, 2.0, 3.0)
     for name in TRAINED:
         config.samplers[name].fit = True
-    # A quarter of the recommendation's 400: both are done learning by then (docs/results.md).
+    # A quarter of the default's 400: both have stopped improving by then (docs/results.md).
     config.samplers.gan.num_epochs = 100
     config.samplers.vae.num_epochs = 100
     return common.variant(config, arg)

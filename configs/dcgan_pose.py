@@ -1,4 +1,4 @@
-"""Head pose, from the second layer of the embedded face generator.
+"""Head pose, in the second layer of the embedded face generator.
 
     python -m cgjax.main --config=configs/dcgan_pose.py
 

@@ -2,9 +2,9 @@
 
     python -m cgjax.main --mode=compare --config=configs/domain_gap.py
 
-The supplementary's test of the domain gap: Frechet distance of the prior's images and of each
-sampler's to a reference set, and their ratio; the paper's 9.85 / 8.79 is printed beside it. The
-reference here is another draw of the generator's own images, so a ratio of 1 is perfect.
+The test of the domain gap in the supplementary material: the Frechet distance of each sampler's
+images to a reference set, divided by that of the prior's images; the paper's 9.85 / 8.79 is printed
+beside it. The reference here is another draw of the generator's own images, so 1 is perfect.
 """
 
 from ml_collections import config_dict
@@ -18,13 +18,13 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.cluster.num_init = 1
     config.sample.sampler = "flow"
     config.samplers.rejection.fit = False
-    # Even a perfect flow keeps the mean of the n latents that it learnt from: for 10,000 images
+    # Even a perfect flow keeps the mean of the n latents from which it learnt: for 10,000 images
     # that alone makes the ratio 1 + 5,000 / n.
     config.samplers.flow.num_latents = 200_000
     config.samplers.flow.num_epochs = 12
     config.samplers.gaussian.fit = True
     config.samplers.imle_residual.fit = True
-    # As many images as the paper's.
+    # As many images as in the paper.
     config.compare.num = 10_000
     config.compare.margins = (0.0,)
     config.compare.directions = 0

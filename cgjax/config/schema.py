@@ -21,14 +21,16 @@ from cgjax.config.leaves import (
 from cgjax.config.rules import problems_between, problems_of, shown
 from cgjax.errors import UserError
 
+LISTS_OF_FLOATS = ("compare.margins", "compare.alphas")
+
 __all__ = ["LEAVES", "Leaf", "complete", "is_resource", "leaf_of", "validate"]
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config with the leaves that a newer version added, and its values in one form.
 
-    Whole numbers of a float leaf become floats and tuples become lists, so that equal settings
-    have equal digests. Nothing is checked: what `validate` would refuse stays as it is.
+    Whole numbers become floats where floats belong, and tuples become lists, so that equal
+    settings have equal digests. Nothing is checked: what `validate` would refuse stays as it is.
 
     Args:
         config: nested plain dicts, as `to_plain` returns them or as read from `config.json`.
@@ -53,12 +55,11 @@ def _in_one_form(value: Any, path: str) -> Any:
         prefix = f"{path}." if path else ""
         return {name: _in_one_form(inner, f"{prefix}{name}") for name, inner in value.items()}
     if isinstance(value, tuple | list):
-        return [_in_one_form(inner, "") for inner in value]
+        return [_in_one_form(inner, path) for inner in value]
     leaf = leaf_of(path)
+    takes_floats = path in LISTS_OF_FLOATS or (leaf is not None and leaf.kind is float)
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if leaf is not None and leaf.kind is float and is_whole and abs(value) < 2**53:
-        return float(value)
-    return value
+    return float(value) if takes_floats and is_whole and abs(value) < 2**53 else value
 
 
 def validate(config: Mapping[str, Any]) -> None:

@@ -1,0 +1,95 @@
+"""What the pages name exists: files, members, settings and the works that are cited."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from cgjax.config import leaves, schema
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SOURCES = [
+    path
+    for folder in ("cgjax", "configs", "converters", "benchmarks", "launch", "tests")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+FOLDERS = [path.name for path in ROOT.iterdir() if path.is_dir()]
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def one_line(path):
+    return re.sub(r"\s+", " ", path.read_text())
+
+
+def missing_files(path):
+    """Return the files of this repository that a page or a docstring names and that are not there.
+
+    A page may name a module of the library from `cgjax/` on or without it.
+    """
+    named = re.findall(
+        r"(?<![\w/.<-])(?:[\w-]+/)+[\w.-]+\.(?:py|md|yaml|sbatch)\b", path.read_text()
+    )
+    bases = (ROOT, ROOT / "cgjax", path.parent)
+    return {file for file in named if not any((base / file).is_file() for base in bases)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_file_that_a_page_names_exists(page):
+    assert missing_files(page) == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_folder_that_a_page_names_exists(page):
+    named = re.findall(r"`((?:[\w-]+/)+[\w-]*)`", page.read_text())
+    ours = [folder for folder in named if folder.split("/")[0] in FOLDERS]
+    assert [folder for folder in ours if not (ROOT / folder).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_of_a_page_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_member_of_the_library_that_a_page_names_exists(page):
+    for dotted in re.findall(r"\b(?:python -m )?(cgjax(?:\.[A-Za-z_]\w*)+)", page.read_text()):
+        found, parts = importlib.import_module("cgjax"), dotted.split(".")[1:]
+        for i, part in enumerate(parts):
+            if not hasattr(found, part):
+                found = importlib.import_module(".".join(["cgjax", *parts[: i + 1]]))
+            else:
+                found = getattr(found, part)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_setting_that_a_page_names_is_in_the_schema(page):
+    text = page.read_text()
+    named = set(re.findall(r"config\.((?:[a-z]\w*)(?:\.[a-z]\w*)*)(?==|`|\s|\)|,|;)", text))
+    known = {*schema.LEAVES, *leaves.SECTIONS, *(f"samplers.{s}" for s in leaves.SAMPLERS)}
+    assert {path for path in named if path not in known and path not in {"json", "py"}} == set()
+
+
+def test_every_page_that_a_docstring_names_exists():
+    named = {page for path in SOURCES for page in re.findall(r"\bdocs/\w+\.md", path.read_text())}
+    assert {page for page in named if not (ROOT / page).is_file()} == set()
+
+
+AUTHORS = r"[A-Z][a-z]+(?: et al\.| (?:&|and) [A-Z][a-z]+)? (?:19|20)\d\d"
+
+
+def test_every_work_that_is_cited_is_in_the_references_and_every_reference_is_used():
+    listed = set(re.findall(rf"\[({AUTHORS})\]", one_line(ROOT / "docs" / "references.md")))
+    assert len(listed) > 30
+    cited = set()
+    for path in [*PAGES, *SOURCES]:
+        if path.name != "references.md" and path != Path(__file__):
+            for bracket in re.findall(r"\[([^\[\]]{4,160})\]", one_line(path)):
+                cited |= set(re.findall(AUTHORS, bracket))
+    assert cited - listed == set()
+    assert listed - cited <= {"Li & Malik 2018"}

@@ -32,7 +32,7 @@ def get_config() -> config_dict.ConfigDict:
     config.generator.truncation_layers = config_dict.placeholder(int)
     # StyleGAN's noise: "stored" or "zeros".
     config.generator.noise = config_dict.placeholder(str)
-    # Latents per forward pass. Changes memory and time, not the result.
+    # Latents per forward pass: a matter of memory and time.
     config.generator.batch = 128
 
     config.latents = config_dict.ConfigDict()

@@ -1,11 +1,13 @@
 """The configs of the paper's experiments are whole, valid, and name what is published."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
 
-from cgjax.config.plain import to_plain, validate
+from cgjax.config.plain import to_plain
+from cgjax.config.schema import validate
 from cgjax.generators.published import PUBLISHED
 
 CONFIGS = sorted(
@@ -24,10 +26,10 @@ def test_a_config_is_valid_and_its_generator_published(name, variant):
     assert config.generator.name in PUBLISHED
     assert config.latents.num == (512 if variant else 10_000)
     assert f"configs/{name}.py" in module.__doc__
-    assert "igure" in module.__doc__
+    assert re.search(r"the paper's (supplementary )?Figure \d", " ".join(module.__doc__.split()))
 
 
-def test_the_layers_config_takes_a_layer_behind_the_colon():
+def test_the_layers_config_takes_a_layer_after_the_colon():
     get_config = importlib.import_module("configs.pgan_celebahq_layers").get_config
     assert get_config("s1_c1").layer == "s1_c1"
     assert get_config("quick-s1_c1").layer == "s1_c1"

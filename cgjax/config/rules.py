@@ -142,6 +142,7 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
                     f"--config.samplers.{name}.{leaf}={settings[leaf]}: needs more than "
                     f"{size / 1e9:,.0f} GB; expected what fits in {MAX_GB} GB"
                 )
+                break
 
 
 def _judge_problems(leaves: Mapping[str, Any]) -> Iterator[str]:

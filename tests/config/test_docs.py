@@ -74,7 +74,7 @@ def test_every_setting_that_a_page_names_is_in_the_schema(page):
     sections = "|".join([*leaves.SECTIONS, "samplers"])
     named |= set(re.findall(rf"`((?:{sections})(?:\.[a-z]\w*)+)`", text))
     known = {*schema.LEAVES, *leaves.SECTIONS, *(f"samplers.{s}" for s in leaves.SAMPLERS)}
-    files = {path for path in named if path.split(".")[-1] in ("json", "csv", "txt")}
+    files = {path for path in named if path.split(".")[-1] in ("json", "csv", "txt", "npy", "png")}
     assert named - known - files == set()
 
 

@@ -393,7 +393,9 @@ def test_a_size_that_no_memory_holds_is_refused_with_the_size(path):
     for settings in config["samplers"].values():
         settings["fit"] = True
     put(config, path, 100_000_000)
-    assert re.search(rf"--config\.{path}=100000000: needs more than [\d,]+ GB", message(config))
+    line = message(config)
+    assert re.search(rf"^--config\.{path}=100000000: needs more than [\d,]+ GB", line)
+    assert line.count("--config") == 1
     put(config, path, 1000)
     schema.validate(config)
 

@@ -128,14 +128,12 @@ def drawing(config: Mapping[str, Any], sampler: str) -> dict[str, Any]:
 FEATURE = ("features", "components", "prior_images")
 """The leaves of `config.evaluate` that say in which feature distances are measured."""
 
-# Where in a folder artifacts lie.
-_OURS = {
-    (name,)
-    for name in (
-        *("latents.npy", "clusters.npz", "figures", "samples", "report"),
-        *("compare.csv", "compare.txt"),
-    )
-}
+PLACES = (
+    *("latents.npy", "clusters.npz", "compare.csv", "compare.txt", "report"),
+    *(f"figures/{name}.png" for name in ("pca", "means", "clusters", "transfer", "compare")),
+    *(f"samples/{name}" for name in SAMPLERS),
+)
+"""Where in a folder artifacts lie, those of every config."""
 
 # What says which generator it is, in words; its identity says it better.
 _NAMED = ("generator.name", "generator.weights")
@@ -239,26 +237,30 @@ class Manifests:
         write_json(self._path(name), manifest)
 
     def forget(self, name: str) -> None:
-        """Remove an artifact: its manifest first, so that it is never half there."""
+        """Remove an artifact: its manifest last, so that half of it is known to be stale."""
         manifest = self._read(name) or {}
-        self._path(name).unlink(missing_ok=True)
         own = self.graph[name].places if name in self.graph else ()
         self._remove((*own, *manifest.get("places", ())))
+        self._path(name).unlink(missing_ok=True)
 
     def forget_stale(self) -> list[str]:
         """Remove every artifact that is not current, and what the run no longer has.
 
+        Also what an interrupted run wrote without getting to a manifest.
+
         Returns:
-            The names of those that were there.
+            The names of those that had one.
         """
-        stale = [name for name in self._recorded() if self._current(name) is None]
+        current = [name for name in self.graph if self._current(name) is not None]
+        kept = {place for name in current for place in self.graph[name].places}
+        self._remove(place for place in PLACES if place not in kept)
+        stale = [name for name in self._recorded() if name not in current]
         for name in stale:
             self.forget(name)
-        for old in legacy.stale(self.folder.manifests, self._old):
-            old.path.unlink()
-            self._remove(old.places)
-            stale.append(old.path.stem)
-        return stale
+        old = legacy.stale(self.folder.manifests, self._old)
+        for path in old:
+            path.unlink()
+        return stale + [path.stem for path in old]
 
     def costs(self) -> dict[str, dict[str, float]]:
         """Return seconds and peak memory of every stage, in the order they were first finished."""
@@ -311,11 +313,10 @@ class Manifests:
         return found
 
     def _remove(self, places: Iterable[str]) -> None:
-        root = self.folder.root.resolve()
         for place in places:
-            path = (root / place).resolve()
-            if not (path.is_relative_to(root) and path.relative_to(root).parts[:1] in _OURS):
+            if place not in PLACES:
                 continue  # an edited manifest may say anything
+            path = self.folder.root / place
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

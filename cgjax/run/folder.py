@@ -50,11 +50,13 @@ class SavedConfig(NamedTuple):
         config: of the run, nested plain dicts with every leaf of this version.
         raw: as it stands in the file.
         weights_sha256: of the generator's weights; empty where it has none.
+        trace: how a generator without weights acts; None in folders of earlier versions.
     """
 
     config: dict[str, Any]
     raw: dict[str, Any]
     weights_sha256: str
+    trace: list[float] | None
 
 
 def read_config(folder: RunFolder) -> SavedConfig:
@@ -73,18 +75,29 @@ def read_config(folder: RunFolder) -> SavedConfig:
         raw, digest = saved["config"], str(saved["weights_sha256"])
         if not isinstance(raw, dict):
             raise TypeError("its config is no object")
+        trace = saved.get("trace")
+        if trace is not None and not all(isinstance(x, float) for x in trace):
+            raise TypeError("its trace is no list of numbers")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder.config} is damaged ({error}); give the run's config again with --config"
         ) from error
-    return SavedConfig(complete(raw), raw, digest)
+    return SavedConfig(complete(raw), raw, digest, trace)
 
 
-def save_config(folder: RunFolder, config: Mapping[str, Any], weights_sha256: str) -> None:
+def kept_trace(folder: RunFolder) -> list[float]:
+    """Return the trace of the generator that a folder was made with; empty if none was kept."""
+    return (read_config(folder).trace or []) if folder.config.is_file() else []
+
+
+def save_config(
+    folder: RunFolder, config: Mapping[str, Any], weights_sha256: str, trace: list[float]
+) -> None:
     """Write `config.json`: what was asked for, and with what."""
     content = {
         "config": config,
         "weights_sha256": weights_sha256,
+        "trace": trace,
         "versions": {
             "cgjax": __version__,
             "jax": jax.__version__,
@@ -127,18 +140,30 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any], *, allow_change: 
         )
 
 
-def check_weights(folder: RunFolder, weights_sha256: str, *, allow_change: bool) -> None:
-    """Refuse a folder that was made with other weights.
+def check_generator_is(folder: RunFolder, weights_sha256: str, trace: list[float]) -> None:
+    """Refuse a folder that was made with another generator.
+
+    Args:
+        folder: the folder; it need not exist.
+        weights_sha256: of the generator's weights.
+        trace: of a generator without; the kept one itself where it is the same generator.
 
     Raises:
-        UserError: saying which.
+        UserError: saying what differs.
     """
-    if allow_change or not folder.config.is_file():
+    if not folder.config.is_file():
         return
-    saved = read_config(folder).weights_sha256
-    if saved != weights_sha256:
+    saved = read_config(folder)
+    what = ""
+    if saved.weights_sha256 != weights_sha256:
+        what = (
+            f"other weights (SHA-256 {saved.weights_sha256[:12] or 'none'}, now "
+            f"{weights_sha256[:12] or 'none'})"
+        )
+    elif saved.trace is not None and saved.trace != trace:
+        what = "a generator that made other features or images of the same latents"
+    if what:
         raise UserError(
-            f"{folder.root} was made with other weights (SHA-256 {saved[:12] or 'none'}, now "
-            f"{weights_sha256[:12] or 'none'}); restore the original weights, use another "
+            f"{folder.root} was made with {what}; restore the original weights, use another "
             "--workdir, or run it with --allow_config_change to recompute everything"
         )

@@ -19,12 +19,6 @@ _SECTIONS = {
     "evaluate": ("evaluate",),
     "report": (),
 }
-_PLACES = {
-    "cluster": ("clusters.npz", "figures/pca.png", "figures/means.png"),
-    "sample": ("samples", "figures/clusters.png"),
-    "compare": ("compare.csv", "compare.txt", "figures/compare.png"),
-    "report": ("report",),
-}
 
 
 class Fingerprints(NamedTuple):
@@ -37,13 +31,6 @@ class Fingerprints(NamedTuple):
 
     stages: dict[str, str]
     samplers: dict[str, str]
-
-
-class Stale(NamedTuple):
-    """A manifest that is not of this config, and what it was made with."""
-
-    path: Path
-    places: tuple[str, ...]
 
 
 def fingerprints(config: Mapping[str, Any], weights_sha256: str) -> Fingerprints:
@@ -91,16 +78,15 @@ def manifest(folder: Path, name: str, old: Fingerprints | None) -> dict[str, Any
     return found | {"result": result}
 
 
-def stale(folder: Path, old: Fingerprints | None) -> list[Stale]:
+def stale(folder: Path, old: Fingerprints | None) -> list[Path]:
     """Return the old manifests that are not of this config."""
     expected = old.stages if old else {}
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        known, stage = _read(path), path.stem.partition("_")[0]
-        if known and known["fingerprint"] != expected.get(stage):
-            places = ("figures/transfer.png",) if stage == "transfer" else _PLACES.get(stage, ())
-            found.append(Stale(path, places))
-    return found
+    return [
+        path
+        for path in sorted(folder.glob("*.json"))
+        if (known := _read(path))
+        and known["fingerprint"] != expected.get(path.stem.partition("_")[0])
+    ]
 
 
 def costs(folder: Path) -> dict[str, dict[str, float]]:

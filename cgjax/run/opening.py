@@ -18,9 +18,9 @@ from cgjax.evaluation.fidelity import check_features
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
 from cgjax.run.artifacts import fit, target_classes
-from cgjax.run.folder import RunFolder, check_folder, check_weights, read_config, save_config
+from cgjax.run.folder import RunFolder, check_folder, check_generator_is, read_config, save_config
 from cgjax.run.run import Run
-from cgjax.runtime.files import make_folder
+from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.processes import Processes
 
 MAKES_ALL = ("run", "compare")
@@ -66,13 +66,17 @@ def open_run(
     check_run(run, mode)
 
     def begin() -> None:
-        check_weights(folder, run.weights_sha256, allow_change=allow_change)
+        if not allow_change:
+            check_generator_is(folder, run.weights_sha256, run.trace)
         if mode not in MAKES_ALL:
             for name in ("cluster", *map(fit, run.sampler_names)):
                 run.manifests.require(name)
         make_folder(folder.root)
-        save_config(folder, run.config, run.weights_sha256)
+        remove_unfinished(folder.root)
+        # In this order: an interruption between the two leaves less, never something of another
+        # config than the one that is saved beside it.
         forget_stale(run)
+        save_config(folder, run.config, run.weights_sha256, run.trace)
 
     processes.first(begin)
     return run

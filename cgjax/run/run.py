@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from cgjax.config.plain import digest
 from cgjax.config.schema import validate
 from cgjax.errors import UserError
 from cgjax.generators.base import in_batches
@@ -23,7 +21,8 @@ from cgjax.regions.names import Entry, find_cluster, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run import legacy
 from cgjax.run.artifacts import Manifests, declare, fit
-from cgjax.run.folder import RunFolder, check_weights, read_config
+from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_config
+from cgjax.run.identity import identity_of, is_same, trace_of, weights_of
 from cgjax.run.members import members_for
 from cgjax.run.sampling import FittedSampler, Samples
 from cgjax.runtime.checkpoints import Checkpoints, Step
@@ -44,6 +43,7 @@ class Run:
         config: nested plain dicts.
         generator: with its layer and keywords fixed.
         manifests: what is there and current.
+        trace: how a generator without weights of a known hash acts; see `identity`.
     """
 
     def __init__(self, root: str | Path, config: dict[str, Any]):
@@ -58,27 +58,18 @@ class Run:
             settings["batch"],
         )
         self.root_key = jax.random.key(config["seed"])
+        # Where it is that generator, the trace as it was kept: within rounding they are the same.
+        kept, trace = kept_trace(self.folder), trace_of(self.generator)
+        self.trace = kept if is_same(trace, kept) else trace
         self._old = legacy.fingerprints(config, self.weights_sha256)
-        self.manifests = Manifests(self.folder, declare(config, self.identity), self._old)
+        identity = identity_of(self.generator, str(settings["name"]), self.trace)
+        self.manifests = Manifests(self.folder, declare(config, identity), self._old)
         self._fitted: dict[str, FittedSampler] = {}
 
     @property
     def weights_sha256(self) -> str:
         """Hash of the generator's weights; empty for a generator that has none."""
-        return str(self._generator_manifest.get("weights_sha256", ""))
-
-    @property
-    def identity(self) -> str:
-        """What tells this generator from any other: its weights and architecture, or its name."""
-        known = self._generator_manifest
-        if not self.weights_sha256:
-            return str(self.config["generator"]["name"])
-        return digest([known.get("family"), known.get("architecture"), self.weights_sha256])
-
-    @property
-    def _generator_manifest(self) -> dict[str, Any]:
-        manifest = getattr(self.generator.gen, "manifest", None)
-        return manifest if isinstance(manifest, dict) else {}
+        return weights_of(self.generator)
 
     @functools.cached_property
     def _clustered(self) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
@@ -337,10 +328,5 @@ def load_run(root: str | Path) -> Run:
     except UserError as error:
         raise UserError(f"{folder.config} was edited: {error}") from error
     run = Run(root, saved.config)
-    check_weights(folder, run.weights_sha256, allow_change=False)
+    check_generator_is(folder, run.weights_sha256, run.trace)
     return run
-
-
-def load_latents(path: Path) -> Float[np.ndarray, "n d"]:
-    """Read `latents.npy`."""
-    return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)

@@ -11,6 +11,9 @@ from typing import Any
 
 from cgjax.errors import UserError
 
+# How the names of files end that are being written.
+_UNFINISHED = ".unfinished"
+
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
@@ -32,7 +35,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
+            dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED, delete=False
         ) as file:
             temporary = file.name
             file.write(data)
@@ -44,6 +47,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process had begun to write in a folder and those below it."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

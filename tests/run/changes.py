@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxtyping import Array
+
 from cgjax.config.plain import flatten, to_plain
 from cgjax.config.schema import complete
 from cgjax.generators.base import PretrainedGenerator
@@ -163,6 +165,11 @@ def _another(config: dict[str, Any], path: str) -> Any:
 
 def other_generator() -> PretrainedGenerator:
     """Return the planted discs in other colours."""
+    return of_colour(PlantedDiscs().colour.get_value()[::-1])
+
+
+def of_colour(colour: Array) -> PretrainedGenerator:
+    """Return the planted discs in these colours."""
     network = PlantedDiscs()
-    network.colour.set_value(network.colour.get_value()[::-1])
+    network.colour.set_value(colour)
     return PretrainedGenerator(network)

@@ -15,9 +15,11 @@ import pytest
 from cgjax.errors import UserError
 from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
+from cgjax.runtime.mesh import data_mesh
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
-from tests.run.changes import changed, leaves, small
+from cgjax.testing.planted import PlantedDiscs
+from tests.run.changes import changed, leaves, of_colour, small
 
 KINDS = [
     "seed",
@@ -125,3 +127,61 @@ def test_names_come_back_with_their_clustering(finished, tmp_path):
     assert names_of(root) == [None, None]
     run(root, small())
     assert json.loads((root / "clusters.json").read_text()) == NAMED
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "report"])
+def test_old_clusters_are_never_measured_or_shown_under_a_new_config(mode, finished, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    config, _ = changed("cluster.num_clusters")
+    with pytest.raises(
+        UserError, match=r"another config \(cluster.num_clusters: 2 -> 3"
+    ):
+        open_run(root, config, mode=mode, allow_change=True)
+    assert (root / "config.json").read_bytes() == (finished / "config.json").read_bytes()
+    assert content_of(root) == content_of(finished)
+
+
+def test_a_report_that_fails_does_not_disarm_the_guard_on_another_generator(finished, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    config, _ = changed("generator.name")
+    with pytest.raises(UserError):
+        open_run(root, config, mode="report", allow_change=True)
+    saved = json.loads((root / "config.json").read_text())
+    assert saved["config"]["generator"]["name"] == small()["generator"]["name"]
+
+
+def test_a_generator_that_was_trained_further_is_not_taken_for_the_old_one(
+    finished, tmp_path, monkeypatch
+):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    colour = PlantedDiscs().colour.get_value()
+    monkeypatch.setattr("cgjax.testing.planted.make_planted", lambda: of_colour(colour * 1.02))
+    for opening in (lambda: load_run(root), lambda: open_run(root, None)):
+        with pytest.raises(UserError, match="other features or images of the same latents"):
+            opening()
+    run(root, small())  # allowed: everything is recomputed
+    monkeypatch.setattr("cgjax.testing.planted.make_planted", lambda: of_colour(colour * 1.020001))
+    load_run(root)  # within rounding
+
+
+@pytest.mark.parametrize("path", ["seed", "cluster.num_clusters", "samplers.imle.num_epochs"])
+def test_a_saved_config_that_the_folder_is_not_of_draws_nothing_stale(path, finished, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    config, _ = changed(path)
+    saved = json.loads((root / "config.json").read_text())
+    (root / "config.json").write_text(json.dumps(saved | {"config": config}))
+    with pytest.raises(UserError, match=r"python -m cgjax\.main --workdir="):
+        load_run(root).sample(jax.random.key(0), 0, 2, "imle")
+
+
+def test_draws_do_not_depend_on_devices(finished):
+    one, several = load_run(finished), load_run(finished)
+    several.generator = several.generator.over(data_mesh(4))
+    for name in ("rejection", "flow"):
+        a, b = (r.sample(jax.random.key(0), 0, 300, name) for r in (one, several))
+        np.testing.assert_array_equal(a.latents, b.latents)
+        assert a.acceptance == b.acceptance

@@ -1,0 +1,109 @@
+"""Killed at any write of a change, a folder holds and answers with one config only, and resumes."""
+
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.run.opening import open_run
+from cgjax.run.run import load_run
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.pipeline import Pipeline
+from tests.run.changes import changed, small
+from tests.stages.test_change import content_of, run
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch):
+    """Let the process die before its n-th change of the file system."""
+    count = {"left": 0}
+
+    def dying(function):
+        def call(*args, **kwargs):
+            count["left"] -= 1
+            if count["left"] == 0:
+                raise Killed
+            return function(*args, **kwargs)
+
+        return call
+
+    def set_left(number):
+        count["left"] = number
+
+    for module, name in ((os, "replace"), (Path, "unlink"), (shutil, "rmtree"), (Path, "mkdir")):
+        monkeypatch.setattr(module, name, dying(getattr(module, name)))
+    return set_left
+
+
+def samples(root):
+    """What --mode=sample answers, by sampler."""
+    opened, found = load_run(root), {}
+    for name in opened.sampler_names:
+        try:
+            drawn = opened.sample(jax.random.key(1), 1, 3, name)
+            found[name] = drawn.latents.tobytes()
+        except UserError:
+            found[name] = None
+    return found
+
+
+def measured(root, mode):
+    """What --mode=evaluate or --mode=report shows, of a copy."""
+    copy = root.with_name("copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(root, copy)
+    try:
+        pipeline = Pipeline(open_run(copy, None, mode=mode), Interrupts())
+    except UserError:
+        return None
+    if mode == "evaluate":
+        pipeline.evaluate(again=True)
+    pipeline.report()
+    pipeline.metrics.close()
+    return content_of(copy)["summary"]["samplers"]
+
+
+@pytest.mark.slow
+def test_killed_at_any_write_of_a_change_it_never_mixes_and_resumes_to_a_fresh_runs_bytes(
+    tmp_path, kill_at
+):
+    old, (new, _) = small(), changed("cluster.num_clusters")
+    expected = {}
+    for k, config in ((2, old), (3, new)):
+        run(tmp_path / str(k), config)
+        expected[k] = content_of(tmp_path / str(k)), samples(tmp_path / str(k))
+    root = tmp_path / "run"
+    shutil.copytree(tmp_path / "2", root)
+    seen, kills = set(), 0
+    while True:
+        kill_at(kills + 1)
+        try:
+            run(root, new)
+            break
+        except Killed:
+            kills += 1
+        finally:
+            kill_at(0)
+        k = load_run(root).config["cluster"]["num_clusters"]
+        seen.add(k)
+        content, drawn = expected[k]
+        for path in (p for p in root.rglob("*.*") if p.is_file()):
+            name = str(path.relative_to(root))
+            assert path.read_bytes() == content.get(name, path.read_bytes()), name
+            is_left = name.startswith(("samples/", "figures/")) and not path.name.startswith(".")
+            assert not is_left or name in content, name
+        for name, latents in samples(root).items():
+            assert latents in (None, drawn[name])
+        for mode in ("evaluate", "report") if kills % 7 == 0 else ():
+            shown = measured(root, mode) or {}
+            assert all(content["summary"]["samplers"][name] == shown[name] for name in shown)
+    assert seen == {2, 3}
+    assert kills > 40
+    assert content_of(root) == expected[3][0]

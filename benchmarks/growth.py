@@ -54,7 +54,7 @@ def cluster(n: int, d: int, C: int) -> Callable[[], Any]:
 
 def train(sampler: Any, n: int, d: int, C: int) -> Callable[[], Any]:
     z = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
-    members = group_members(z, np.arange(n) % C, C)
+    members = group_members(z, np.arange(n) % C, C, margins=np.ones(n))
     state = sampler.init(jax.random.key(0), members)
 
     def epoch() -> None:

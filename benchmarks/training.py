@@ -36,7 +36,7 @@ Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def members(num: int, dim: int) -> Members:
     """Return two equal clusters of unit-normal latents."""
     z = jax.random.normal(jax.random.key(0), (2, num, dim), jnp.float32)
-    return Members(z, jnp.full(2, num, jnp.int32))
+    return Members(z, jnp.full(2, num, jnp.int32), is_ordered=True)
 
 
 def faiss_match(z: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:

@@ -7,8 +7,12 @@ checkpoints them, and the membership check treats their output alike.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -17,38 +21,58 @@ SamplerState = Any
 """A pytree of arrays."""
 
 
-class Members(NamedTuple):
-    """The latents of every cluster, padded to the largest.
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["latents", "counts"],
+    meta_fields=["is_ordered"],
+)
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """The latents of every cluster, padded to the largest; a pytree of its two arrays.
 
     Attributes:
         latents: (k, m, d) float32; rows at or past a cluster's count are zeros.
         counts: (k,) int32, true members of each cluster.
+        is_ordered: whether each cluster is sorted by margin, least first.
     """
 
     latents: Float[Array, "k m d"]
     counts: Int[Array, " k"]
+    is_ordered: bool = False
+
+    def require_order(self) -> None:
+        """Raise a ValueError unless the members are sorted by margin."""
+        if not self.is_ordered:
+            raise ValueError(
+                "members must be sorted by margin, least first: group_members(..., margins=...)"
+            )
 
 
 def group_members(
     latents: Float[np.ndarray, "n d"],
     labels: Int[np.ndarray, " n"],
     num_clusters: int,
-    margins: Any = None,
+    margins: Float[np.ndarray, " n"] | None = None,
 ) -> Members:
-    """Sort latents by cluster.
+    """Sort latents by cluster and, where margins are given, each cluster by its margin.
 
     Args:
         latents: (n, d) float32.
         labels: (n,) cluster ids below `num_clusters`.
         num_clusters: k; a cluster may be empty.
+        margins: (n,) how far each latent lies from the boundary of its cluster.
 
     Returns:
-        The members, in their order in `latents`.
+        The members, by margin, least first (ties in their order in `latents`), or without margins
+        all in their order in `latents`.
 
     Example:
-        >>> members = group_members(np.eye(3, dtype=np.float32), np.array([1, 0, 1]), 2)
-        >>> members.latents.shape, members.counts.tolist()
-        ((2, 2, 3), [1, 2])
+        >>> z, labels = np.eye(3, dtype=np.float32), np.array([1, 0, 1])
+        >>> members = group_members(z, labels, 2, margins=np.array([0.9, 0.5, 0.1]))
+        >>> members.latents.shape, members.counts.tolist(), members.is_ordered
+        ((2, 2, 3), [1, 2], True)
+        >>> members.latents[1].argmax(axis=1).tolist()
+        [2, 0]
     """
     latents, labels = np.asarray(latents, np.float32), np.asarray(labels)
     if margins is not None:
@@ -58,28 +82,59 @@ def group_members(
     padded = np.zeros((num_clusters, max(1, counts.max(initial=0)), latents.shape[1]), np.float32)
     for c in range(num_clusters):
         padded[c, : counts[c]] = latents[labels == c]
-    return Members(jnp.asarray(padded), jnp.asarray(counts))
+    return Members(jnp.asarray(padded), jnp.asarray(counts), is_ordered=margins is not None)
 
 
+class DataParallelEpoch(NamedTuple):
+    """An epoch as one traceable function, for `cgjax.samplers.training.over_mesh`.
+
+    Attributes:
+        function: `function(state, members, key, scalar, **static, axis_name=, num_devices=)`
+            returns the new state and the metrics.
+        scalar: what changes with the epoch, a float32 scalar.
+        static: hashable keyword arguments.
+    """
+
+    function: Callable[..., Any]
+    scalar: Array
+    static: dict[str, Any]
+
+
+@runtime_checkable
 class Sampler(Protocol):
-    """A way to draw latents of one cluster.
+    """A way to draw latents of one cluster; `SamplerBase` has the usual answers.
 
     Attributes:
         num_epochs: how often `epoch` is to be called; 0 where nothing is trained.
+        num_latents: prior latents whose members are learnt from; None takes those of the run.
         always_verified: True where proposals are the prior and only the membership check makes
             them members.
+        aims_at_margin: whether `sample` heeds `margin`; others propose from the whole cluster.
+        starts_at_prior: whether `init`'s state proposes the prior itself.
+        needs_margin_order: whether `init` and `epoch` take only members sorted by margin.
+        sampling_leaves: the settings that only `sample` reads; changing them does not retrain.
     """
-
-    num_latents: Any
-    needs_margin_order: Any
-    starts_at_prior: Any
-    sampling_leaves: Any
 
     @property
     def num_epochs(self) -> int: ...  # noqa: D102
 
     @property
+    def num_latents(self) -> int | None: ...  # noqa: D102
+
+    @property
     def always_verified(self) -> bool: ...  # noqa: D102
+
+    @property
+    def aims_at_margin(self) -> bool: ...  # noqa: D102
+
+    @property
+    def starts_at_prior(self) -> bool: ...  # noqa: D102
+
+    @property
+    def needs_margin_order(self) -> bool: ...  # noqa: D102
+
+    @property
+    def sampling_leaves(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def init(self, key: PRNGKeyArray, members: Members) -> SamplerState:
         """Return the state before the first epoch, all clusters in one pytree."""
@@ -91,8 +146,36 @@ class Sampler(Protocol):
         """Train one epoch on all clusters at once; returns the state and (k,) metrics."""
         ...
 
+    def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch | None:
+        """Return the epoch as one function for several devices; None where one device trains."""
+        ...
+
     def sample(
         self, state: SamplerState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
-        """Propose latents of a cluster; whether they are members is checked elsewhere."""
+        """Propose latents of a cluster; whether they are members is checked elsewhere.
+
+        Args:
+            state: after the last epoch.
+            key: a typed key.
+            cluster: below the number of clusters.
+            num: how many.
+            margin: from 0 to 1, propose from the part of the cluster above this quantile of its
+                margins; only samplers with `aims_at_margin` heed it.
+        """
         ...
+
+
+class SamplerBase:
+    """The answers most samplers give; a dataclass's fields and properties override them."""
+
+    num_latents: int | None = None
+    always_verified: ClassVar[bool] = False
+    aims_at_margin: ClassVar[bool] = False
+    starts_at_prior: ClassVar[bool] = False
+    needs_margin_order: ClassVar[bool] = False
+    sampling_leaves: ClassVar[tuple[str, ...]] = ()
+
+    def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch | None:
+        """Return None: one device trains."""
+        return None

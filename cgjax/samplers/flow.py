@@ -30,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.runtime.mesh import all_sum
-from cgjax.samplers.base import Members
-from cgjax.samplers.training import DataParallelEpoch, local_shard, update
+from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
+from cgjax.samplers.training import local_shard, update
 
 MAX_MARGIN = 0.95
 TIME_FREQUENCIES = 4
@@ -100,7 +100,7 @@ class FlowState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flow:
+class Flow(SamplerBase):
     """Latent flow matching; hyper-parameters.
 
     Attributes:
@@ -126,11 +126,10 @@ class Flow:
     num_steps: int = 2
     guidance: float = 1.0
 
-    always_verified = False
-    sampling_leaves = ("num_steps", "guidance")
-    needs_margin_order = True
     aims_at_margin = True
     starts_at_prior = True
+    needs_margin_order = True
+    sampling_leaves: ClassVar[tuple[str, ...]] = ("num_steps", "guidance")
 
     @property
     def width(self) -> int:
@@ -143,7 +142,8 @@ class Flow:
         return optax.scale_by_adam(b1=0.9, b2=0.99)
 
     def init(self, key: PRNGKeyArray, members: Members) -> FlowState:
-        """Return a fresh network."""
+        """Return a fresh network; the members must be ordered."""
+        members.require_order()
         k = members.counts.shape[0]
         params = _split(self.latent_dim, self.width, k, nnx.Rngs(params=key))[1]
         average = jax.tree.map(jnp.array, params)  # other buffers: both are donated
@@ -156,7 +156,7 @@ class Flow:
 
         Args:
             state: as `init` or the epoch before left it; its buffers are donated.
-            members: the latents of every cluster, least clear first.
+            members: the latents of every cluster, sorted by margin.
             key: a key of this epoch's own.
             epoch: counted from 0; sets the learning rate.
 
@@ -168,6 +168,7 @@ class Flow:
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
         """Return the epoch as one function, for several devices."""
+        members.require_order()
         num_steps = max(1, int(np.sum(members.counts)) // self.batch)
         return DataParallelEpoch(
             epoch_, jnp.float32(epoch), {"sampler": self, "num_steps": num_steps}

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.runtime.mesh import all_sum
-from cgjax.samplers.base import Members
+from cgjax.samplers.base import DataParallelEpoch, Members
 from cgjax.samplers.flow import (
     MAX_MARGIN,
     Flow,
@@ -33,7 +33,7 @@ from cgjax.samplers.flow import (
     velocity,
 )
 from cgjax.samplers.flow import epoch_ as flow_epoch_
-from cgjax.samplers.training import DataParallelEpoch, local_shard
+from cgjax.samplers.training import local_shard
 
 
 class OneStepState(NamedTuple):
@@ -55,6 +55,9 @@ class OneStepFlow(Flow):
     sampling_leaves = ()
     num_steps: int = 4
     distilled: float = 0.4
+
+    # Its training follows the flow, with all of its settings.
+    sampling_leaves: ClassVar[tuple[str, ...]] = ()
 
     @property
     def flow_epochs(self) -> int:

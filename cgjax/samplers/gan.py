@@ -23,11 +23,10 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.runtime.mesh import all_sum
-from cgjax.samplers.base import Members
+from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping
 from cgjax.samplers.training import (
-    DataParallelEpoch,
     dense,
     init_dense,
     local_shard,
@@ -46,7 +45,7 @@ class GanState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gan:
+class Gan(SamplerBase):
     """The mapping by a GAN; hyper-parameters.
 
     Attributes:
@@ -74,12 +73,6 @@ class Gan:
     beta1: float = 0.5
     beta2: float = 0.999
     penalty: float = 1.0
-
-    always_verified = False
-    sampling_leaves = ()
-    needs_margin_order = False
-    starts_at_prior = False
-    aims_at_margin = False
 
     @functools.cached_property
     def generator(self) -> Imle:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.samplers.base import Members
+from cgjax.samplers.base import Members, SamplerBase
 
 
 class GaussianState(NamedTuple):
@@ -41,7 +41,7 @@ class GaussianState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian:
+class Gaussian(SamplerBase):
     """One Gaussian a cluster.
 
     Attributes:
@@ -55,12 +55,6 @@ class Gaussian:
     num_components: int = 1
     num_epochs: int = 1
     num_latents: int | None = None
-
-    always_verified = False
-    sampling_leaves = ()
-    needs_margin_order = False
-    starts_at_prior = False
-    aims_at_margin = False
 
     def init(self, key: PRNGKeyArray, members: Members) -> GaussianState:
         """Return unit Gaussians at random members."""

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.runtime.mesh import all_sum
-from cgjax.samplers.base import Members
+from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
 from cgjax.samplers.mapping import (
     BN_MOMENTUM,
     MappingFunctions,
@@ -35,7 +35,7 @@ from cgjax.samplers.mapping import (
     mapping_functions,
 )
 from cgjax.samplers.matching import MATCHERS, match_all, match_by_faiss
-from cgjax.samplers.training import DataParallelEpoch, local_shard
+from cgjax.samplers.training import local_shard
 
 
 class ImleState(NamedTuple):
@@ -46,7 +46,7 @@ class ImleState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Imle:
+class Imle(SamplerBase):
     """The published sampler; hyper-parameters with the paper's and GLANN's values.
 
     Attributes:
@@ -79,13 +79,6 @@ class Imle:
     decay_epochs: int = 50
     reset_optimizer: bool = True
     matcher: str = "jax"
-
-    always_verified = False
-    sampling_leaves = ()
-    needs_margin_order = False
-    starts_at_prior = False
-    aims_at_margin = False
-    num_latents = None
 
     def __post_init__(self) -> None:
         if self.matcher not in MATCHERS:

@@ -124,8 +124,9 @@ class ModernImle(Imle):
             state = _measure_residual(state, members, sampler=self)
         return state, {"loss": loss}
 
-    # Its epochs differ by what is due, and members keep codes: one device.
-    data_parallel_epoch = None  # type: ignore[assignment]
+    def data_parallel_epoch(self, members: Members, epoch: int) -> None:
+        """Return None: its epochs differ by what is due, and members keep codes."""
+        return None
 
     def sample(  # type: ignore[override]
         self, state: ModernState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.samplers.base import Members, SamplerState
+from cgjax.samplers.base import Members, SamplerBase, SamplerState
 
 
 @dataclasses.dataclass(frozen=True)
-class Rejection:
+class Rejection(SamplerBase):
     """Proposals of the prior; the membership check, never switched off here, makes them members.
 
     Costs 1/share(c) partial forward passes a sample: two for a balanced pair of clusters.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,27 +27,13 @@ from cgjax.samplers.base import Members, Sampler, SamplerState
 Epoch = Callable[[SamplerState, Members, PRNGKeyArray, int], tuple[SamplerState, dict[str, Array]]]
 
 
-class DataParallelEpoch(NamedTuple):
-    """An epoch as one traceable function, for `over_mesh`.
-
-    Attributes:
-        function: `function(state, members, key, scalar, **static, axis_name=, num_devices=)`
-            returns the new state and the metrics.
-        scalar: what changes with the epoch, a float32 scalar.
-        static: hashable keyword arguments.
-    """
-
-    function: Callable[..., Any]
-    scalar: Array
-    static: dict[str, Any]
-
-
 def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
     """Return `sampler.epoch`, with every batch's rows spread over the devices of a mesh.
 
-    One device, or a sampler without a `data_parallel_epoch`, takes the sampler's own. The mesh may
-    span several processes: each calls this with the same arguments, and what is returned is on all
-    of its devices. The whole epoch is one compiled program; the state is donated.
+    With one device, or where the sampler's `data_parallel_epoch` is None, that is `sampler.epoch`.
+    The mesh may span several processes: each calls this with the same arguments, and what is
+    returned is on all of its devices. The whole epoch is one compiled program; the state is
+    donated.
 
     Args:
         mesh: one-dimensional, axis `DATA_AXIS`, as `cgjax.runtime.mesh.data_mesh` makes it.
@@ -60,7 +46,9 @@ def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
         >>> from cgjax.runtime.mesh import data_mesh
         >>> from cgjax.samplers.base import group_members
         >>> from cgjax.samplers.flow import Flow
-        >>> members = group_members(np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), 2)
+        >>> members = group_members(
+        ...     np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), 2, np.arange(4)
+        ... )
         >>> sampler = Flow(4, hidden_dim=8, batch=4)
         >>> epoch = over_mesh(data_mesh(), sampler)
         >>> state = sampler.init(jax.random.key(0), members)
@@ -68,15 +56,17 @@ def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
         >>> metrics["loss"].shape
         (2,)
     """
-    whole = getattr(sampler, "data_parallel_epoch", None)
-    if mesh.size == 1 or whole is None:
+    if mesh.size == 1:
         return sampler.epoch
     seen: list[Members] = []  # the members as given, and on the mesh: they are placed once
 
     def epoch(
         state: SamplerState, members: Members, key: PRNGKeyArray, number: int
     ) -> tuple[SamplerState, dict[str, Array]]:
-        function, scalar, static = whole(members, number)
+        parts = sampler.data_parallel_epoch(members, number)
+        if parts is None:
+            return sampler.epoch(state, members, key, number)
+        function, scalar, static = parts
         if not seen or seen[0] is not members:
             seen[:] = [members, _place(members, mesh)]
         run = _spread(mesh, function, tuple(static.items()))

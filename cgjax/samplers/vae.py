@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,10 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.runtime.mesh import all_sum
-from cgjax.samplers.base import Members
+from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping
 from cgjax.samplers.training import (
-    DataParallelEpoch,
     dense,
     init_dense,
     local_shard,
@@ -53,7 +52,7 @@ class VaeState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Vae:
+class Vae(SamplerBase):
     """The mapping by a VAE; hyper-parameters.
 
     Attributes:
@@ -82,11 +81,7 @@ class Vae:
     warmup_epochs: int = 20
     output_noise: bool = False
 
-    always_verified = False
-    sampling_leaves = ()
-    needs_margin_order = False
-    starts_at_prior = False
-    aims_at_margin = False
+    sampling_leaves: ClassVar[tuple[str, ...]] = ("output_noise",)
 
     @functools.cached_property
     def decoder(self) -> Imle:

@@ -31,7 +31,7 @@ SAMPLERS = {
 @functools.cache
 def members() -> Members:
     z = np.random.default_rng(0).normal(size=(200, D)).astype(np.float32)
-    return group_members(z, (z[:, 0] > 0.4).astype(np.int32), 2)
+    return group_members(z, (z[:, 0] > 0.4).astype(np.int32), 2, margins=np.abs(z[:, 0] - 0.4))
 
 
 def trained(name, epoch):
@@ -84,6 +84,11 @@ def test_the_state_is_donated():
     assert state.params["inner"].is_deleted()
 
 
-def test_samplers_without_a_spread_epoch_run_their_own():
-    for sampler in (Gaussian(D), ModernImle(D)):
-        assert over_mesh(data_mesh(2), sampler) == sampler.epoch
+@pytest.mark.parametrize("sampler", [Gaussian(D), ModernImle(D, batch=13)])
+def test_a_sampler_that_trains_on_one_device_does_so_on_any_mesh(sampler):
+    states = [
+        epoch(sampler.init(jax.random.key(0), members()), members(), jax.random.key(1), 0)[0]
+        for epoch in (sampler.epoch, over_mesh(data_mesh(2), sampler))
+    ]
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(a, b)

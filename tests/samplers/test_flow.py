@@ -17,8 +17,7 @@ D = 8
 def half_spaces(n: int = 8000) -> Members:
     """Two halves of a normal law, each sorted by its distance from the border."""
     z = np.random.default_rng(0).normal(size=(n, D)).astype(np.float32)
-    z = z[np.argsort(np.abs(z[:, 0]))]
-    return group_members(z, (z[:, 0] < 0).astype(np.int32), 2)
+    return group_members(z, (z[:, 0] < 0).astype(np.int32), 2, margins=np.abs(z[:, 0]))
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +89,9 @@ def test_drawn_rows_are_members_above_their_quantile(key):
 
 def test_padding_reaches_no_number():
     members = half_spaces(600)
-    short = members._replace(counts=jnp.array([300, 50], jnp.int32))
+    short = dataclasses.replace(members, counts=jnp.array([300, 50], jnp.int32))
     pad = jnp.arange(members.latents.shape[1])[None] >= short.counts[:, None]
-    spoiled = short._replace(latents=jnp.where(pad[..., None], 1e6, members.latents))
+    spoiled = dataclasses.replace(short, latents=jnp.where(pad[..., None], 1e6, members.latents))
     sampler = Flow(D, hidden_dim=16, batch=64)
     results = [
         sampler.epoch(sampler.init(jax.random.key(0), m), m, jax.random.key(1), 0)
@@ -123,7 +122,7 @@ def test_equal_seeds_give_equal_bytes():
 def test_one_cluster_and_more_clusters_than_rows_in_a_batch_both_train():
     z = np.random.default_rng(0).normal(size=(300, D)).astype(np.float32)
     for k in (1, 100):
-        members = group_members(z, np.arange(300, dtype=np.int32) % k, k)
+        members = group_members(z, np.arange(300, dtype=np.int32) % k, k, margins=np.ones(300))
         sampler = Flow(D, hidden_dim=16, batch=64)
         state = sampler.init(jax.random.key(0), members)
         _, metrics = sampler.epoch(state, members, jax.random.key(1), 0)

@@ -1,5 +1,6 @@
 """IMLE is the published algorithm: direction of the match, masking, settings, devices."""
 
+import dataclasses
 import functools
 import sys
 
@@ -60,7 +61,7 @@ def test_a_sample_does_not_depend_on_the_batch_it_came_in():
 def test_padding_reaches_neither_the_loss_nor_the_moments():
     members, _ = half_space_members()
     pad = jnp.arange(members.latents.shape[1])[None] >= members.counts[:, None]
-    spoiled = members._replace(latents=jnp.where(pad[..., None], 1e6, members.latents))
+    spoiled = dataclasses.replace(members, latents=jnp.where(pad[..., None], 1e6, members.latents))
     sampler = Imle(6, batch=32)
     results = [
         sampler.epoch(sampler.init(jax.random.key(0), m), m, jax.random.key(1), 0)

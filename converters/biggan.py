@@ -12,15 +12,16 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cgjax.errors import UserError
 from cgjax.generators.biggan import REDUCTION
-from converters.conversion import Container, Conversion, conv_kernel, dense_kernel, has_tensors
-from converters.reading import Checkpoint, Tensors, choose_state
+from converters.conversion import Container, Conversion, conv_kernel, dense_kernel
+from converters.networks import Network, has_tensors
 from converters.settings import Settings
+from converters.tensors import Tensors
 
 IMAGE_CHANNELS = 3
 
@@ -34,22 +35,69 @@ PUBLISHED_LAYOUTS = (
 )
 
 
-def _read_config(checkpoint: Checkpoint, given: str) -> dict[str, Any]:
+class Config(NamedTuple):
+    """A model's config.json.
+
+    Attributes:
+        path: the file; None if there is none.
+        entries: what it says; empty if there is none.
+    """
+
+    path: Path | None
+    entries: Mapping[str, Any]
+
+    def blocks(self, width: int) -> list[tuple[int, int, int]] | None:
+        """Return (upsamples, channels in, channels out) of each block; None if it does not say.
+
+        Raises:
+            UserError: if `layers` has another form.
+        """
+        layers = self.entries.get("layers")
+        if layers is None:
+            return None
+        if not isinstance(layers, list) or not all(map(_is_block, layers)):
+            raise UserError(
+                f"{self.path}: layers is not a list of [upsamples, channels in, channels out]"
+            )
+        return [(int(up), i * width, o * width) for up, i, o in layers]
+
+    def check(self, **sizes: int) -> None:
+        """Compare sizes with those of the tensors.
+
+        Raises:
+            UserError: naming one that differs.
+        """
+        for name, size in sizes.items():
+            stated = self.entries.get(name)
+            if stated is not None and (type(stated) is not int or stated != size):
+                raise UserError(
+                    f"{self.path} has {name}={json.dumps(stated)[:60]}, the weights have {size}: "
+                    "it is another model's config.json"
+                )
+
+
+def _is_block(block: Any) -> bool:
+    if not isinstance(block, list) or len(block) != 3 or block[0] not in (0, 1):
+        return False
+    return all(type(channels) is int and channels > 0 for channels in block[1:])
+
+
+def _read_config(path: Path, given: str) -> Config:
     """Read the config named with --set config=, or the one beside the file."""
-    path = checkpoint.path
     beside = [path.with_name("config.json")]
     if path.name.endswith("pytorch_model.bin"):
         beside.insert(0, path.with_name(path.name.replace("pytorch_model.bin", "config.json")))
     candidates = [Path(given)] if given else [p for p in beside if p.is_file()]
     if not candidates:
-        return {}
+        return Config(None, {})
+    where = candidates[0]
     try:
-        config = json.loads(candidates[0].read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{candidates[0]} is no config.json of BigGAN: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{candidates[0]} is no config.json of BigGAN: expected an object")
-    return config
+        entries = json.loads(where.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not a config.json of BigGAN: {error}") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"{where} is not a config.json of BigGAN: expected an object {{...}}")
+    return Config(where, entries)
 
 
 def _spectral(tensors: Tensors, name: str, shape: tuple[int, ...], eps: float) -> np.ndarray:
@@ -75,54 +123,52 @@ def _normalized(x: np.ndarray, eps: float) -> np.ndarray:
 
 
 def _layout(
-    tensors: Tensors, config: Mapping[str, Any], source: object
-) -> tuple[list[tuple[int, int, int]], int | None, int]:
-    """Return the blocks (upsamples, in, out), the attention's place, and the width."""
-    width = tensors.shape("generator.bn.weight", 1)[0]
-    attention = next(
-        (int(n.split(".")[2]) for n in tensors.names(r"generator\.layers\.\d+\.gamma")), None
-    )
-    count = tensors.count("generator.layers.{}.conv_0.weight_orig")
+    tensors: Tensors, config: Config, width: int, path: Path
+) -> tuple[list[tuple[int, int, int]], int | None]:
+    """Return the blocks (upsamples, channels in, channels out) and the attention's place."""
+    pattern = r"generator\.layers\.(\d{1,9})\.gamma"
+    places = [int(re.sub(pattern, r"\1", name)) for name in tensors.names(pattern)]
+    attention = places[0] if places else None
     shapes = []
-    for i in (i for i in range(count) if i != attention):
-        width_in = tensors.shape(f"generator.layers.{i}.conv_0.weight_orig", 4)[1]
-        width_out = tensors.shape(f"generator.layers.{i}.conv_3.weight_orig", 4)[0]
-        shapes.append((width_in, width_out))
-    layers = config.get("layers")
-    if layers is None:
-        layers = next(
-            (
-                layout
-                for layout in PUBLISHED_LAYOUTS
-                if [(i * width, o * width) for _, i, o in layout] == shapes
-            ),
-            None,
-        )
-    if layers is None:
+    for i in range(tensors.count("generator.layers.{}.conv_0.weight_orig")):
+        if i != attention:
+            name = f"generator.layers.{i}"
+            width_in = tensors.shape(f"{name}.conv_0.weight_orig", 4)[1]
+            shapes.append((width_in, tensors.shape(f"{name}.conv_3.weight_orig", 4)[0]))
+    blocks = config.blocks(width)
+    if blocks is None:
+        scaled = ([(up, i * width, o * width) for up, i, o in b] for b in PUBLISHED_LAYOUTS)
+        blocks = next((layout for layout in scaled if [b[1:] for b in layout] == shapes), None)
+    if blocks is None:
         raise UserError(
-            f"{source}: its blocks are not those of a published BigGAN-deep, so config.json must "
+            f"{path}: its blocks are not those of a published BigGAN-deep, so config.json must "
             "say which of them upsample; put it beside the file or give --set config=PATH"
         )
-    blocks = [(int(bool(up)), int(i) * width, int(o) * width) for up, i, o in layers]
-    if [(i, o) for _, i, o in blocks] != shapes:
+    if [b[1:] for b in blocks] != shapes:
         raise UserError(
-            f"{source}: the config's layers have channels {[b[1:] for b in blocks]}, the file's "
+            f"{path}: the config's layers have channels {[b[1:] for b in blocks]}, the file's "
             f"{shapes}; it is another model's config.json"
         )
-    return blocks, attention, width
+    return blocks, attention
 
 
-def convert(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
-    """Convert a BigGAN-deep file."""
-    chosen = Settings(given)
-    config = _read_config(checkpoint, chosen.get("config", ""))
-    settings = Settings({k: v for k, v in given.items() if k != "config"}, config)
-    eps = settings.get("eps", 1e-4)
+def convert(network: Network, given: Mapping[str, str]) -> Conversion:
+    """Convert a BigGAN-deep."""
+    config = _read_config(network.path, given.get("config", ""))
+    settings, tensors = Settings(given, {**config.entries, "config": None}), network.tensors()
+    settings.get("config", "")
+    eps = settings.get("eps", 1e-4, low=1e-12, high=1)
     settings.finish()
-    tensors = Tensors(choose_state(checkpoint, ("state_dict", "generator")), checkpoint.path)
-    blocks, attention, width = _layout(tensors, config, checkpoint.path)
+    width = tensors.shape("generator.bn.weight", 1)[0]
     latent_dim, num_classes = tensors.shape("embeddings.weight", 2)
     num_stats = tensors.shape("generator.bn.running_means", 2)[0]
+    config.check(z_dim=latent_dim, num_classes=num_classes, channel_width=width, n_stats=num_stats)
+    blocks, attention = _layout(tensors, config, width, network.path)
+    if not blocks or num_stats < 2:
+        raise UserError(
+            f"{network.path}: {len(blocks)} blocks and statistics of {num_stats} truncations; "
+            "expected one block and two truncations at least"
+        )
     condition = 2 * latent_dim
 
     arrays = {
@@ -199,7 +245,7 @@ CONTAINERS = (
     Container(
         "huggingface",
         "pytorch-pretrained-BigGAN (BigGAN-deep): pytorch_model.bin with config.json beside it",
-        lambda c: has_tensors(c, "embeddings.weight", "generator.gen_z.weight_orig"),
+        lambda s: has_tensors(s, "embeddings.weight", "generator.gen_z.weight_orig"),
         convert,
     ),
 )

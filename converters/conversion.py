@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from converters.reading import Checkpoint, is_state_dict, strip_prefix
+from converters.networks import Network
+from converters.tensors import Tensors
+
+Turn = Callable[[np.ndarray], np.ndarray]
 
 
 class Conversion(NamedTuple):
@@ -30,14 +33,41 @@ class Container(NamedTuple):
     Attributes:
         name: how it is called on the command line and in reports.
         description: one line for `--list`.
-        recognize: whether a file's content has this layout.
-        convert: (checkpoint, --set values) -> Conversion.
+        fits: whether a state dict, names without wrappers' prefixes, is this layout's generator.
+        convert: (network, --set values) -> Conversion.
     """
 
     name: str
     description: str
-    recognize: Callable[[Checkpoint], bool]
-    convert: Callable[[Checkpoint, Mapping[str, str]], Conversion]
+    fits: Callable[[Mapping[str, Any]], bool]
+    convert: Callable[[Network, Mapping[str, str]], Conversion]
+
+
+class Row(NamedTuple):
+    """One line of a layout's table: an array of ours and the tensor that it is made from.
+
+    Attributes:
+        ours: the array's dotted path.
+        theirs: the tensor's name.
+        shape: the tensor's shape.
+        scale: a factor that the file's own code applies at run time, baked in here.
+        turn: from the tensor's order of axes to ours.
+    """
+
+    ours: str
+    theirs: str
+    shape: tuple[int, ...]
+    scale: float = 1.0
+    turn: Turn = np.asarray
+
+
+def take_rows(tensors: Tensors, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+    """Return the arrays of a table; what is wrong with the tensors is collected in `tensors`."""
+    arrays = {}
+    for row in rows:
+        value = tensors.take(row.theirs, row.shape)
+        arrays[row.ours] = row.turn(value * np.float32(row.scale) if row.scale != 1 else value)
+    return arrays
 
 
 def conv_kernel(weight: np.ndarray) -> np.ndarray:
@@ -45,30 +75,31 @@ def conv_kernel(weight: np.ndarray) -> np.ndarray:
     return weight.transpose(2, 3, 1, 0)
 
 
+def flipped_kernel(weight: np.ndarray) -> np.ndarray:
+    """OIHW to HWIO, turned by 180 degrees: what a transposed convolution does with its kernel."""
+    return conv_kernel(weight[:, :, ::-1, ::-1])
+
+
+def pixel_kernel(weight: np.ndarray) -> np.ndarray:
+    """OIHW of one pixel to [in, out]."""
+    return weight[:, :, 0, 0].transpose(1, 0)
+
+
+def first_kernel(weight: np.ndarray) -> np.ndarray:
+    """OIHW over a padded 1x1 map to the dense [in, h, w, out]: it is read spatially flipped."""
+    return weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0)
+
+
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """NCHW to NHWC."""
+    return array.transpose(0, 2, 3, 1)
+
+
+def constant(weight: np.ndarray) -> np.ndarray:
+    """1CHW to HWC."""
+    return weight[0].transpose(1, 2, 0)
+
+
 def dense_kernel(weight: np.ndarray) -> np.ndarray:
     """[out, in] to [in, out]."""
     return weight.transpose(1, 0)
-
-
-def state_dicts(checkpoint: Checkpoint) -> list[Mapping[str, Any]]:
-    """Return every state dict in the file, at the top or up to two levels down.
-
-    Names come without DataParallel's prefix and without the GAN zoo's infix.
-    """
-    content = checkpoint.content
-    if not isinstance(content, Mapping):
-        return []
-    places = [content, *content.values()]
-    places += [
-        v for value in content.values() if isinstance(value, Mapping) for v in value.values()
-    ]
-    return [
-        {name.replace(".module.", "."): v for name, v in strip_prefix(place).items()}
-        for place in places
-        if is_state_dict(place)
-    ]
-
-
-def has_tensors(checkpoint: Checkpoint, *names: str) -> bool:
-    """Whether one of the file's state dicts has all of these names."""
-    return any(all(name in state for name in names) for state in state_dicts(checkpoint))

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cgjax.errors import UserError
-from converters.conversion import Container, Conversion, has_tensors
-from converters.reading import Checkpoint, Tensors, choose_state
+from converters.conversion import Container, Conversion
+from converters.networks import Network, has_tensors
 from converters.settings import Settings
-from converters.zoo import has_tanh, read_categories, read_zoo
+from converters.tensors import Tensors
+from converters.zoo import get_categories, get_tanh, zoo_settings
 
 BATCH_NORM_EPS = 1e-5
 
@@ -56,38 +57,38 @@ def _convert_layers(
     return Conversion("dcgan", architecture, arrays)
 
 
-def convert_examples(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
-    """Convert a file of the PyTorch examples' DCGAN."""
+def convert_examples(network: Network, given: Mapping[str, str]) -> Conversion:
+    """Convert a network of the PyTorch examples' DCGAN."""
     settings = Settings(given)
     tanh = settings.get("tanh", True)
     settings.finish()
-    state = choose_state(checkpoint, ("netG_state_dict", "netG", "generator", "state_dict"))
-    tensors = Tensors(state, checkpoint.path)
-    names = sorted({int(n.split(".")[1]) for n in tensors.names(r"main\.\d+\.weight")})
+    tensors = network.tensors()
+    names = sorted({int(n.split(".")[1]) for n in tensors.names(r"main\.\d{1,9}\.weight")})
     # `main` alternates convolution, batch norm, ReLU; the last convolution stands alone.
     convolutions = [f"main.{i}" for i in names if i % 3 == 0]
     norms = [f"main.{i}" for i in names if i % 3 == 1]
     if len(convolutions) < 2 or len(norms) != len(convolutions) - 1:
         missing = f"main.{names[-1] + 2}.weight" if names and names[-1] % 3 == 1 else "one"
         raise UserError(
-            f"{checkpoint.path}: expected convolutions main.0, main.3, ... each but the last "
+            f"{network.path}: expected convolutions main.0, main.3, ... each but the last "
             f"followed by its batch norm; found weights at {names}, missing {missing}"
         )
     return _convert_layers(tensors, convolutions, norms, tanh)
 
 
-def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
-    """Convert a GAN-zoo DCGAN file."""
-    tensors, config = read_zoo(checkpoint)
-    settings = Settings(given, config)
-    loss = settings.get("lossCriterion", "DCGAN")
+def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
+    """Convert a GAN-zoo DCGAN."""
+    tensors, settings = network.tensors(), zoo_settings(network, given)
+    tanh = get_tanh(settings, "DCGAN")
+    latent_dim = tensors.shape("formatLayer.weight", 4)[0]
+    categories = get_categories(network, settings, latent_dim)
     settings.finish()
     depth = tensors.count("main.convTranspose{}.weight") - 1
     middle = [f"main.convTranspose{i}" for i in range(1, depth + 1)]
     convolutions = ["formatLayer", *middle, "main.outlayer"]
     norms = [f"main.batchNorm{i}" for i in range(max(depth, 0) + 1)]
-    converted = _convert_layers(tensors, convolutions, norms, has_tanh(loss))
-    converted.architecture["categories"] = read_categories(config)
+    converted = _convert_layers(tensors, convolutions, norms, tanh)
+    converted.architecture["categories"] = categories
     return converted
 
 
@@ -95,13 +96,14 @@ CONTAINERS = (
     Container(
         "examples",
         "PyTorch examples: state dict main.0.weight, ... (netG_epoch_N.pth)",
-        lambda c: has_tensors(c, "main.0.weight"),
+        # Their discriminator has a main.0 too, and a convolution where the generator has a ReLU.
+        lambda s: has_tensors(s, "main.0.weight") and "main.2.weight" not in s,
         convert_examples,
     ),
     Container(
         "zoo",
         "pytorch_GAN_zoo DCGAN: dict with config, netG, avgG",
-        lambda c: has_tensors(c, "main.outlayer.weight"),
+        lambda s: has_tensors(s, "formatLayer.weight", "main.outlayer.weight"),
         convert_zoo,
     ),
 )

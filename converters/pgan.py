@@ -5,6 +5,7 @@ The run-time weight scales ("equalised learning rate") are baked in here.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,64 +13,72 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cgjax.errors import UserError
-from converters.conversion import Container, Conversion, conv_kernel, has_tensors
-from converters.reading import Checkpoint, Tensors, choose_state
+from converters.conversion import (
+    Container,
+    Conversion,
+    Row,
+    Turn,
+    conv_kernel,
+    first_kernel,
+    flipped_kernel,
+    pixel_kernel,
+    take_rows,
+)
+from converters.networks import Network, has_tensors
 from converters.settings import Settings
-from converters.zoo import has_tanh, read_categories, read_zoo
+from converters.tensors import Tensors
+from converters.zoo import get_categories, get_tanh, layer_rows, zoo_settings
 
 
-def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
+def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert a GAN-zoo PGAN file.
 
     The equalised scale s = sqrt(2 / fan_in) multiplies the layer's output, bias included, for every
     layer; `alpha` is the weight of the *lower* resolution.
     """
-    tensors, config = read_zoo(checkpoint)
-    settings = Settings(given, config)
+    tensors, settings = network.tensors(), zoo_settings(network, given)
+    num_rows, latent_dim = tensors.shape("formatLayer.weight", 2)
     leak = settings.get("leakyReluLeak", 0.2)
-    alpha = settings.get("alpha", 0.0)
+    alpha = settings.get("alpha", 0.0, low=0, high=1)
     equalized = settings.get("equalizedlR", True)
     normalized = settings.get("perChannelNormalization", True)
-    loss = settings.get("lossCriterion", "WGANGP")
+    tanh = get_tanh(settings, "WGANGP")
+    categories = get_categories(network, settings, latent_dim)
     settings.finish()
     if not normalized:
         raise UserError(
-            f"{checkpoint.path}: perChannelNormalization=False; the reference code cannot run such "
+            f"{network.path}: perChannelNormalization=False; the reference code cannot run such "
             "a file, so there is nothing to be equal to"
         )
-    if not 0 <= alpha <= 1:
-        raise UserError(f"{checkpoint.path}: alpha={alpha} is not in [0, 1]; give --set alpha=0")
-
-    rows, latent_dim = tensors.shape("formatLayer.weight", 2)
-    if rows % 16:
+    if num_rows % 16:
         raise UserError(
-            f"{checkpoint.path}: formatLayer.weight has {rows} rows, not 16 times a width"
+            f"{network.path}: formatLayer.weight has {num_rows} rows, not 16 times a width"
         )
     scales = tensors.count("scaleLayers.{}.0.weight")
-    depths = [rows // 16]
+    depths = [num_rows // 16]
     depths += [tensors.shape(f"scaleLayers.{i}.0.weight", 4)[0] for i in range(scales)]
     channels = tensors.shape("toRGBLayers.0.weight", 4)[0]
+    rows_of = functools.partial(layer_rows, is_equalized=equalized)
 
-    def take(name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        scale = math.sqrt(2 / math.prod(shape[1:])) if equalized else 1.0
-        weight = tensors.take(f"{name}.weight", shape) * np.float32(scale)
-        return weight, tensors.take(f"{name}.bias", shape[:1]) * np.float32(scale)
-
-    weight, bias = take("formatLayer", (rows, latent_dim))
-    arrays = {
-        "dense": weight.reshape(depths[0], 4, 4, latent_dim).transpose(3, 1, 2, 0),
-        "dense_bias": bias.reshape(depths[0], 4, 4).transpose(1, 2, 0),
-    }
+    square = (depths[0], 4, 4)
+    dense, bias = rows_of(
+        ("dense", "dense_bias"), "formatLayer", (num_rows, latent_dim), np.asarray
+    )
+    rows = [
+        dense._replace(turn=lambda w: w.reshape(*square, latent_dim).transpose(3, 1, 2, 0)),
+        bias._replace(turn=lambda b: b.reshape(square).transpose(1, 2, 0)),
+    ]
     layers = [("groupScale0.0", depths[0], depths[0])]
     for i in range(scales):
         layers += [(f"scaleLayers.{i}.0", depths[i], depths[i + 1])]
         layers += [(f"scaleLayers.{i}.1", depths[i + 1], depths[i + 1])]
     for i, (name, width_in, width_out) in enumerate(layers):
-        weight, arrays[f"biases.{i}"] = take(name, (width_out, width_in, 3, 3))
-        arrays[f"kernels.{i}"] = conv_kernel(weight)
+        ours = f"kernels.{i}", f"biases.{i}"
+        rows += rows_of(ours, name, (width_out, width_in, 3, 3), conv_kernel)
     for i, depth in enumerate(depths):
-        weight, arrays[f"to_rgb_biases.{i}"] = take(f"toRGBLayers.{i}", (channels, depth, 1, 1))
-        arrays[f"to_rgb.{i}"] = conv_kernel(weight)[0, 0]
+        ours = f"to_rgb.{i}", f"to_rgb_biases.{i}"
+        rows += rows_of(ours, f"toRGBLayers.{i}", (channels, depth, 1, 1), pixel_kernel)
+    arrays = take_rows(tensors, rows)
     tensors.finish()
     architecture = {
         "form": "zoo",
@@ -77,21 +86,11 @@ def convert_zoo(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
         "depths": depths,
         "image_channels": channels,
         "leak": leak,
-        "tanh": has_tanh(loss),
+        "tanh": tanh,
         "blend": alpha if scales else 0.0,
-        "categories": read_categories(config),
+        "categories": categories,
     }
     return Conversion("pgan", architecture, arrays)
-
-
-def _scaled(weight: np.ndarray, gain: float) -> np.ndarray:
-    """Bake gain / sqrt(fan_in) of an OIHW kernel whose bias stays unscaled."""
-    return weight * np.float32(gain / math.sqrt(math.prod(weight.shape[1:])))
-
-
-def _first_kernel(weight: np.ndarray) -> np.ndarray:
-    """Turn the 4x4 kernel over a padded 1x1 map into a dense one: it is read spatially flipped."""
-    return _scaled(weight, math.sqrt(2))[:, :, ::-1, ::-1].transpose(1, 2, 3, 0)
 
 
 def split_lod(lod: float, resolutions: int, source: object) -> tuple[int, float]:
@@ -119,18 +118,25 @@ def _is_fused(tensors: Tensors, depths: Sequence[int]) -> bool:
     return False
 
 
-def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
+def _fused_kernel(stored: np.ndarray) -> np.ndarray:
+    """Turn a fused up-convolution's kernel, stored (in, out), into an ordinary one.
+
+    A transposed convolution uses it, which equals upsampling and convolving with the flipped
+    kernel; the reference takes its fan_in from the first axis.
+    """
+    return flipped_kernel(stored.transpose(1, 0, 2, 3))
+
+
+def convert_genforce(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert a genforce (or SeFa) PGAN file; kernels are scaled, biases are not."""
-    tensors = Tensors(choose_state(checkpoint, ("generator_smooth", "generator")), checkpoint.path)
+    tensors = network.tensors()
     stored_lod = tensors.scalar("lod", 0.0)
     settings = Settings(given)
     lod = settings.get("lod", stored_lod)
     tanh = settings.get("final_tanh", False)
     wscale = settings.get("use_wscale", True)
-    num_classes = settings.get("label_size", 0)
-
-    scaled = _scaled if wscale else (lambda weight, gain: weight)
     width, latent_dim = tensors.shape("layer0.weight", 4)[:2]
+    num_classes = settings.get("label_size", 0, low=0, high=latent_dim - 1)
     resolutions = tensors.count("output{}.weight")
     depths = [tensors.shape(f"output{b}.weight", 4)[1] for b in range(resolutions)]
     fused = settings.get("fused_scale", _is_fused(tensors, depths))
@@ -138,36 +144,41 @@ def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
     channels = tensors.shape("output0.weight", 4)[0]
     if width != depths[0]:
         raise UserError(
-            f"{checkpoint.path}: layer0 makes {width} channels, output0 reads {depths[0]}"
+            f"{network.path}: layer0 has {width} output channels, output0 reads {depths[0]}"
         )
-    active, blend = split_lod(lod, resolutions, checkpoint.path)
+    active, blend = split_lod(lod, resolutions, network.path)
 
-    first = tensors.take("layer0.weight", (width, latent_dim, 4, 4))
-    if not wscale:
-        first = first * np.float32(math.sqrt(16 * latent_dim / 2))  # undone by _first_kernel
-    arrays = {"dense": _first_kernel(first), "dense_bias": tensors.take("layer0.bias", (width,))}
-    for layer in range(1, 2 * resolutions):
-        b, upsampling = divmod(layer, 2)[0], layer % 2 == 0
-        width_in, width_out = depths[b - 1] if upsampling else depths[b], depths[b]
-        name = f"layer{layer}"
-        if fused and upsampling:
-            # Stored (in, out) and used by a transposed convolution, which equals upsampling and
-            # convolving with the flipped kernel; the reference takes its fan_in from the first
-            # axis.
-            stored = tensors.take(f"{name}.weight", (width_in, width_out, 3, 3))
-            kernel = stored.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
-        else:
-            kernel = tensors.take(f"{name}.weight", (width_out, width_in, 3, 3))
-        bias = tensors.take(f"{name}.bias", (width_out,))
+    def gain(value: float, fan_in: int) -> float:
+        return value / math.sqrt(fan_in) if wscale else 1.0
+
+    first, root = (width, latent_dim, 4, 4), math.sqrt(2)
+    rows = [
+        Row("dense", "layer0.weight", first, gain(root, 16 * latent_dim), first_kernel),
+        Row("dense_bias", "layer0.bias", (width,)),
+    ]
+    arrays = take_rows(tensors, rows)
+    for b, depth in enumerate(depths):
+        rows = []
+        for layer in (1,) if b == 0 else (2 * b, 2 * b + 1):
+            is_up = layer % 2 == 0
+            width_in = depths[b - is_up]
+            is_fused = fused and is_up
+            shape = (width_in, depth, 3, 3) if is_fused else (depth, width_in, 3, 3)
+            turn: Turn = _fused_kernel if is_fused else conv_kernel
+            scale = gain(root, 9 * width_in)
+            rows += [
+                Row(f"kernels.{layer - 1}", f"layer{layer}.weight", shape, scale, turn),
+                Row(f"biases.{layer - 1}", f"layer{layer}.bias", (depth,)),
+            ]
+        shape = (channels, depth, 1, 1)
+        rows += [
+            Row(f"to_rgb.{b}", f"output{b}.weight", shape, gain(1.0, depth), pixel_kernel),
+            Row(f"to_rgb_biases.{b}", f"output{b}.bias", (channels,)),
+        ]
+        # Every resolution is checked; those above the level of detail are not kept.
+        taken = take_rows(tensors, rows)
         if b < active:
-            arrays[f"kernels.{layer - 1}"] = conv_kernel(scaled(kernel, math.sqrt(2)))
-            arrays[f"biases.{layer - 1}"] = bias
-    for b in range(resolutions):
-        weight = tensors.take(f"output{b}.weight", (channels, depths[b], 1, 1))
-        bias = tensors.take(f"output{b}.bias", (channels,))
-        if b < active:
-            arrays[f"to_rgb.{b}"] = conv_kernel(scaled(weight, 1.0))[0, 0]
-            arrays[f"to_rgb_biases.{b}"] = bias
+            arrays |= taken
     tensors.finish()
     architecture = {
         "form": "genforce",
@@ -182,40 +193,48 @@ def convert_genforce(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conver
     return Conversion("pgan", architecture, arrays)
 
 
-def convert_netdissect(checkpoint: Checkpoint, given: Mapping[str, str]) -> Conversion:
+def convert_netdissect(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert a GANDissect PGAN file: genforce's arithmetic, layers counted from 1."""
     settings = Settings(given)
     tanh = settings.get("final_tanh", False)
     settings.finish()
-    state = choose_state(checkpoint, ("state_dict", "generator"))
     # Old files say features.{n-1} and output.
-    state = {re.sub(r"^features\.(\d+)", _renumber, name): v for name, v in state.items()}
-    outputs = sorted({name.split(".")[0] for name in state if name.startswith("output")})
+    state = {
+        re.sub(r"^features\.(\d{1,9})(?!\d)", _renumber, str(name)): value
+        for name, value in network.state.items()
+    }
+    tensors = Tensors(state, network.path)
+    outputs = sorted({name.split(".")[0] for name in tensors.names("output.*")})
     if len(outputs) != 1:
-        raise UserError(f"{checkpoint.path}: expected one output layer, found {outputs or 'none'}")
-    tensors = Tensors(state, checkpoint.path)
+        raise UserError(
+            f"{network.path}: expected one output layer, found {', '.join(outputs) or 'none'}"
+        )
     latent_dim = tensors.shape("layer1.conv.weight", 4)[1]
-    layers = max(int(n.split(".")[0][5:]) for n in tensors.names(r"layer\d+\.conv\.weight"))
+    layers = tensors.count("layer{}.conv.weight") - 1
     channels, depth_last = tensors.shape(f"{outputs[0]}.conv.weight", 4)[:2]
     if layers % 2:
-        raise UserError(f"{checkpoint.path}: {layers} layers; expected two for each resolution")
+        raise UserError(f"{network.path}: {layers} layers; expected two for each resolution")
     depths = [tensors.shape(f"layer{2 * b + 2}.conv.weight", 4)[0] for b in range(layers // 2)]
     if depth_last != depths[-1]:
         tensors.note(f"{outputs[0]} reads {depth_last} channels, expected {depths[-1]}")
 
-    arrays = {
-        "dense": _first_kernel(tensors.take("layer1.conv.weight", (depths[0], latent_dim, 4, 4))),
-        "dense_bias": tensors.take("layer1.wscale.b", (depths[0],)),
-    }
+    def rows_of(
+        ours: tuple[str, str], theirs: str, shape: tuple[int, ...], turn: Turn
+    ) -> list[Row]:
+        scale = math.sqrt((1 if theirs == outputs[0] else 2) / math.prod(shape[1:]))
+        return [
+            Row(ours[0], f"{theirs}.conv.weight", shape, scale, turn),
+            Row(ours[1], f"{theirs}.wscale.b", shape[:1]),
+        ]
+
+    first = (depths[0], latent_dim, 4, 4)
+    rows = rows_of(("dense", "dense_bias"), "layer1", first, first_kernel)
     for n in range(2, layers + 1):
-        b, upsampling = (n - 1) // 2, n % 2 == 1
-        width_in = depths[b - 1] if upsampling else depths[b]
-        kernel = tensors.take(f"layer{n}.conv.weight", (depths[b], width_in, 3, 3))
-        arrays[f"kernels.{n - 2}"] = conv_kernel(_scaled(kernel, math.sqrt(2)))
-        arrays[f"biases.{n - 2}"] = tensors.take(f"layer{n}.wscale.b", (depths[b],))
-    weight = tensors.take(f"{outputs[0]}.conv.weight", (channels, depths[-1], 1, 1))
-    arrays["to_rgb.0"] = conv_kernel(_scaled(weight, 1.0))[0, 0]
-    arrays["to_rgb_biases.0"] = tensors.take(f"{outputs[0]}.wscale.b", (channels,))
+        ours, b = (f"kernels.{n - 2}", f"biases.{n - 2}"), (n - 1) // 2
+        rows += rows_of(ours, f"layer{n}", (depths[b], depths[b - n % 2], 3, 3), conv_kernel)
+    ours, last = ("to_rgb.0", "to_rgb_biases.0"), (channels, depths[-1], 1, 1)
+    rows += rows_of(ours, outputs[0], last, pixel_kernel)
+    arrays = take_rows(tensors, rows)
     tensors.finish()
     architecture = {
         "form": "netdissect",
@@ -235,22 +254,19 @@ CONTAINERS = (
     Container(
         "zoo",
         "pytorch_GAN_zoo PGAN: dict with config, netG, avgG",
-        lambda c: (
-            has_tensors(c, "formatLayer.weight", "groupScale0.0.weight")
-            or has_tensors(c, "formatLayer.module.weight", "groupScale0.0.module.weight")
-        ),
+        lambda s: has_tensors(s, "formatLayer.weight", "groupScale0.0.weight"),
         convert_zoo,
     ),
     Container(
         "genforce",
         "genforce and SeFa pggan_*: dict with generator, generator_smooth",
-        lambda c: has_tensors(c, "layer0.weight", "output0.weight"),
+        lambda s: has_tensors(s, "layer0.weight", "output0.weight"),
         convert_genforce,
     ),
     Container(
         "netdissect",
         "GANDissect PGAN: state dict layer1.conv.weight, layer1.wscale.b, ...",
-        lambda c: has_tensors(c, "layer1.conv.weight") or has_tensors(c, "features.0.conv.weight"),
+        lambda s: has_tensors(s, "layer1.conv.weight") or has_tensors(s, "features.0.conv.weight"),
         convert_netdissect,
     ),
 )

@@ -3,43 +3,85 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+
+import numpy as np
 
 from cgjax.errors import UserError
 
-T = TypeVar("T")
+T = TypeVar("T", bool, int, float, str)
+
+# A setting of every file: which of its networks to convert (`networks.choose` reads it).
+NETWORK = "network"
+
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
 
 
 class Settings:
     """Named settings with defaults; what the user gave wins over the file, the file over ours.
 
     Example:
-        >>> settings = Settings({"final_tanh": "true"}, {})
-        >>> settings.get("final_tanh", False)
-        True
+        >>> settings = Settings({"final_tanh": "true"}, {"alpha": 0})
+        >>> settings.get("final_tanh", False), settings.get("alpha", 0.5)
+        (True, 0.0)
     """
 
     def __init__(self, given: Mapping[str, str], config: Mapping[str, Any] | None = None):
         self._given = dict(given)
         self._config = dict(config or {})
-        self._known: set[str] = set()
+        self._known = {NETWORK}
 
-    def get(self, name: str, default: T) -> T:
-        """Return a setting with the type of its default.
+    def get(
+        self,
+        name: str,
+        default: T,
+        *,
+        low: float = -math.inf,
+        high: float = math.inf,
+        words: Sequence[str] = (),
+    ) -> T:
+        """Return a setting of the type of its default.
+
+        Args:
+            name: by the file's own code.
+            default: for a file that does not say; its type decides what is accepted. A truth value
+                may be stored as such, as 0 or 1, or as a word: "False" is false.
+            low: least value of a number.
+            high: largest value of a number.
+            words: the words to choose from, in any case; empty for any.
+
+        Returns:
+            The value.
 
         Raises:
-            UserError: if the given text, or the file's value, is not of that type.
+            UserError: if the given text, or the file's value, is not of that type or range.
         """
         self._known.add(name)
-        if name in self._given:
-            return _parse(name, self._given[name], default)
-        value = self._config.get(name)
+        is_given = name in self._given
+        value = self._given[name] if is_given else self._config.get(name)
         if value is None:
             return default
-        if not isinstance(value, bool | int | float | str):
-            raise UserError(f"the file's config has {name}={value!r}; give it with --set {name}=")
-        return type(default)(value)  # type: ignore[call-arg]
+        typed: Any = _typed(value, type(default))
+        expected = _EXPECTED[type(default)]
+        if words:
+            expected = f"one of {', '.join(words)}"
+            typed = next((w for w in words if w.lower() == str(typed).lower()), None)
+        elif not isinstance(default, bool | str) and (low, high) != (-math.inf, math.inf):
+            expected += f" from {low:g} to {high:g}" if math.isfinite(high) else f" from {low:g} up"
+            if typed is not None and not low <= typed <= high:
+                typed = None
+        if typed is not None:
+            result: T = typed
+            return result
+        if is_given:
+            raise UserError(f"--set {name}={value}: expected {expected}")
+        raise UserError(
+            f"the file's config has {name}={_short(value)}: expected {expected}; give it with "
+            f"--set {name}={default}"
+        )
 
     def finish(self) -> None:
         """Check that every --set name was one that this kind of file has.
@@ -49,11 +91,10 @@ class Settings:
         """
         for name in self._given:
             if name not in self._known:
-                near = difflib.get_close_matches(name, self._known, n=1, cutoff=0)
+                near = difflib.get_close_matches(name, self._known, n=1, cutoff=0)[0]
                 raise UserError(
                     f"--set {name}: this kind of file has no such setting "
-                    f"({', '.join(sorted(self._known)) or 'it has none'})"
-                    + (f"; did you mean {near[0]}?" if near else "")
+                    f"({', '.join(sorted(self._known))}); did you mean {near}?"
                 )
 
 
@@ -65,21 +106,57 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
     """
     pairs = {}
     for text in texts:
-        name, separator, value = text.partition("=")
+        name, separator, value = (part.strip() for part in text.partition("="))
         if not separator or not name:
             raise UserError(f"--set {text!r}: expected name=value, for example --set lod=0")
-        pairs[name.strip()] = value.strip()
+        pairs[name] = value
     return pairs
 
 
-def _parse(name: str, text: str, default: T) -> T:
-    if isinstance(default, bool):
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.lower() not in words:
-            raise UserError(f"--set {name}={text}: expected true or false")
-        return words[text.lower()]  # type: ignore[return-value]
-    try:
-        return type(default)(text)  # type: ignore[call-arg]
-    except ValueError as error:
-        kind = type(default).__name__
-        raise UserError(f"--set {name}={text}: expected a {kind}") from error
+def as_mapping(value: Any, what: str) -> dict[str, Any]:
+    """Return a part of a file that must be a mapping, or be absent.
+
+    Args:
+        value: the part; None is an empty one.
+        what: what it is and where, for the message.
+
+    Returns:
+        Its entries.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{what} is {_short(value)}, expected names with values")
+    return dict(value)
+
+
+def _typed(value: Any, kind: type[T]) -> T | None:
+    """Return a value as a type if that loses nothing, else None; text is parsed."""
+    if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
+        value = value.item()
+    result: Any = None
+    if kind is str:
+        result = value if isinstance(value, str) else None
+    elif kind is bool:
+        if isinstance(value, str):
+            result = _WORDS.get(value.strip().lower())
+        elif isinstance(value, int | float) and value in (0, 1):
+            result = bool(value)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            result = kind(value)
+        except (ValueError, OverflowError):
+            return None
+        if kind is int and not isinstance(value, str) and result != value:
+            return None
+    if isinstance(result, float) and not math.isfinite(result):
+        return None
+    return result
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

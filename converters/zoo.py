@@ -2,47 +2,90 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from cgjax.errors import UserError
-from converters.reading import Checkpoint, Tensors, choose_state
+from converters.conversion import Row, Turn
+from converters.networks import Network
+from converters.settings import Settings, as_mapping
+
+LOSSES = ("WGANGP", "Logistic", "DCGAN", "MSE")
 
 
-def read_zoo(checkpoint: Checkpoint) -> tuple[Tensors, dict[str, Any]]:
-    """Return the averaged generator's tensors under their canonical names, and the config.
-
-    `avgG` is preferred over `netG` (its images are better). The `.module.` infix that newer files
-    have before the last part of a name is dropped.
+def zoo_settings(network: Network, given: Mapping[str, str]) -> Settings:
+    """Return the settings of a GAN-zoo file: its pickled config, and what the user gave.
 
     Raises:
-        UserError: if there is no generator in the file.
+        UserError: if the config is none.
     """
-    state = choose_state(checkpoint, ("avgG", "netG"))
-    canonical = {name.replace(".module.", "."): value for name, value in state.items()}
-    if len(canonical) != len(state):
-        raise UserError(f"{checkpoint.path}: names with and without .module. stand side by side")
-    config = checkpoint.content.get("config") if isinstance(checkpoint.content, Mapping) else None
-    return Tensors(canonical, checkpoint.path), dict(config or {})
+    return Settings(given, _config(network))
 
 
-def has_tanh(loss: str) -> bool:
-    """Whether a model trained with this loss ends in a tanh."""
-    return loss in ("DCGAN", "MSE")
+def layer_rows(
+    ours: tuple[str, str],
+    theirs: str,
+    shape: tuple[int, ...],
+    turn: Turn,
+    *,
+    factor: float = 1.0,
+    is_equalized: bool = True,
+) -> tuple[Row, Row]:
+    """Return the rows of a layer whose output, bias included, is scaled by sqrt(2 / fan_in).
+
+    Args:
+        ours: our names of kernel and bias.
+        theirs: the layer's name.
+        shape: of the stored weight, outputs first.
+        turn: the weight's order of axes to ours.
+        factor: multiplies the scale.
+        is_equalized: whether there is a scale at all.
+    """
+    scale = factor * (math.sqrt(2 / math.prod(shape[1:])) if is_equalized else 1.0)
+    kernel, bias = ours
+    return (
+        Row(kernel, f"{theirs}.weight", shape, scale, turn),
+        Row(bias, f"{theirs}.bias", shape[:1], scale),
+    )
 
 
-def read_categories(config: Mapping[str, Any]) -> list[int]:
+def get_tanh(settings: Settings, default: str) -> bool:
+    """Return whether the network ends in a tanh, as its loss tells.
+
+    Args:
+        settings: of the file.
+        default: the loss of a file that does not say.
+    """
+    return settings.get("lossCriterion", default, words=LOSSES) in ("DCGAN", "MSE")
+
+
+def get_categories(network: Network, settings: Settings, latent_dim: int) -> list[int]:
     """Return the sizes of the one-hot vectors that an AC-GAN's latent ends in, in order.
 
     `attribKeysOrder` maps each attribute to its order and its values; a file that lacks it is taken
-    to have one category.
+    to have one category of `categoryVectorDim` values.
+
+    Raises:
+        UserError: if the file's entries are not of that form, or contradict each other.
     """
-    total = int(config.get("categoryVectorDim") or 0)
-    order = config.get("attribKeysOrder")
-    if isinstance(order, Mapping):
-        entries = [e for e in order.values() if isinstance(e, Mapping)]
+    what = f"{network.path}: attribKeysOrder of the file's config"
+    attributes = as_mapping(_config(network).get("attribKeysOrder"), what)
+    entries = [as_mapping(e, f"{what}, {name}") for name, e in attributes.items()]
+    try:
         entries.sort(key=lambda entry: int(entry.get("order", 0)))
         sizes = [len(entry.get("values", ())) for entry in entries]
-        if sum(sizes) == total:
-            return sizes
-    return [total] if total > 0 else []
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what}: expected orders and lists of values ({error})") from error
+    total = settings.get("categoryVectorDim", sum(sizes), low=0)
+    if sizes and sum(sizes) != total:
+        raise UserError(f"{what} has {sum(sizes)} values, its categoryVectorDim is {total}")
+    if total > latent_dim:
+        raise UserError(f"{what} has {total} values, the latents {latent_dim}")
+    return sizes or [total] * (total > 0)
+
+
+def _config(network: Network) -> dict[str, Any]:
+    content = network.checkpoint.content
+    config = content.get("config") if isinstance(content, Mapping) else None
+    return as_mapping(config, f"{network.path}: the file's config")

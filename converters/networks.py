@@ -1,0 +1,202 @@
+"""Which of a file's networks is converted: the averaged generator, if there is one.
+
+Training scripts keep a running average of the generator's weights beside the weights that are
+trained; the average makes the better images and is what was published. The names are anybody's
+(`netG_ema`, `ema`, `avgG`, `generator_smooth`), so that no list of them decides here: every state
+dict of the file that has the layout's tensors is a candidate, wherever it lies and whatever it is
+called. Averaged ones, told by their names, win over others. Where the names do not tell and the
+values differ, nothing is taken: the user says which (`--set network=NAME`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cgjax.errors import UserError
+from converters.plain import Unreadable
+from converters.reading import Checkpoint
+from converters.tensors import Tensors
+
+WHOLE_FILE = "."
+DEPTH = 6  # levels below the top at which a network may lie
+
+_AVERAGED = re.compile(
+    # g_ema, emaG, netGema, EMA, avgG, averaged, smooth, g_running, shadow, polyak, swa, Gs
+    r"(?<![A-Za-z])ema(?![a-z])|Ema(?![a-z])|EMA|[gG]ema(?![a-z])|(?i:avg|average|smooth|running)"
+    r"|(?i:shadow|polyak)|(?<![A-Za-z])(?i:swa|test)(?![A-Za-z])|^(net)?G_?s$"
+)
+# The opposite: no_ema, without_avg, nonEMA.
+_NOT_AVERAGED = re.compile(
+    r"(\b|_)(no|non|not|without|before|pre)[_-]?(ema|avg|average|swa)", re.IGNORECASE
+)
+# What an optimizer holds may bear the names of the weights: Adam's moments.
+_OPTIMIZER = re.compile(
+    r"optimi[sz]er|optim(?![a-z])|(?<![a-z])adam|exp_avg|momentum_buffer|scheduler", re.IGNORECASE
+)
+
+
+class Network(NamedTuple):
+    """A state dict of a checkpoint.
+
+    Attributes:
+        checkpoint: the file that it is in.
+        name: where it lies in the file, a dotted path; `.` for the whole file.
+        state: its tensors by name, without the prefixes of DataParallel and torch.compile.
+        is_averaged: whether it is a running average of another one.
+    """
+
+    checkpoint: Checkpoint
+    name: str
+    state: Mapping[Any, Any]
+    is_averaged: bool
+
+    @property
+    def path(self) -> Any:
+        """The file."""
+        return self.checkpoint.path
+
+    def tensors(self) -> Tensors:
+        """Return the tensors, to be taken one by one."""
+        return Tensors(self.state, self.path)
+
+
+def has_tensors(state: Mapping[str, Any], *names: str) -> bool:
+    """Whether a state dict has tensors of all these names."""
+    return all(isinstance(state.get(name), np.ndarray | Unreadable) for name in names)
+
+
+def find_networks(checkpoint: Checkpoint) -> list[Network]:
+    """Return every mapping in the file that holds tensors, outermost first."""
+    return [
+        Network(checkpoint, ".".join(path) or WHOLE_FILE, *_canonical(value, path))
+        for path, value in _walk(checkpoint.content)
+        if isinstance(value, Mapping) and any(map(_is_tensor, value.values()))
+    ]
+
+
+def choose(candidates: Sequence[Network], asked: str = "") -> Network:
+    """Pick the network to convert.
+
+    Args:
+        candidates: the networks of one file that have a layout's tensors, at least one.
+        asked: the name that the user gave, whole or its last part; "" to take the averaged one.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: no network of that name; several that differ and no name that tells them apart;
+            an averaged copy in a form that cannot be read.
+    """
+    path = candidates[0].path
+    names = ", ".join(n.name for n in candidates)
+    if asked:
+        chosen = [n for n in candidates if n.name == asked] or [
+            n for n in candidates if n.name.endswith(f".{asked}")
+        ]
+        if len(chosen) == 1:
+            return chosen[0]
+        raise UserError(
+            f"--set network={asked}: expected one of the generators in {path.name}: {names}"
+        )
+    averaged = [n for n in candidates if n.is_averaged]
+    pool = averaged or list(candidates)
+    differing = [n for i, n in enumerate(pool) if not any(_same(n, o) for o in pool[:i])]
+    if len(differing) > 1:
+        kind = "averaged generators" if averaged else "generators"
+        raise UserError(
+            f"{path} holds {len(differing)} {kind} that differ "
+            f"({', '.join(n.name for n in differing)}); choose one, for example with "
+            f"--set network={differing[0].name}"
+        )
+    if not averaged and (hidden := _unreadable_average(pool[0])):
+        raise UserError(
+            f"{path}: {hidden!r} looks like the averaged copy of {pool[0].name!r}, in a form that "
+            "this version cannot read: save it as a state dict with the generator's own names; "
+            f"--set network={pool[0].name} takes the raw one"
+        )
+    return pool[0]
+
+
+def is_averaged(name: str) -> bool:
+    """Whether a network's name says that it is a running average.
+
+    Example:
+        >>> is_averaged("netG_ema"), is_averaged("netG"), is_averaged("netG_no_ema")
+        (True, False, False)
+    """
+    return bool(_AVERAGED.search(name)) and not _NOT_AVERAGED.search(name)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, np.ndarray | Unreadable)
+
+
+def _walk(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield what a file holds with its path, level by level, optimizers left out."""
+    level: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    opened: set[int] = set()
+    for _ in range(DEPTH + 1):
+        yield from level
+        below = []
+        for path, value in level:
+            if isinstance(value, Mapping) and id(value) not in opened:
+                opened.add(id(value))
+                below += [((*path, str(name)), item) for name, item in value.items()]
+        level = [
+            (path, value)
+            for path, value in below
+            if isinstance(value, Mapping | list) and not _OPTIMIZER.search(path[-1])
+        ]
+
+
+def _canonical(state: Mapping[Any, Any], path: Sequence[str]) -> tuple[dict[Any, Any], bool]:
+    """Drop what wrappers add to names; returns the state and whether it is averaged.
+
+    `module.` (DataParallel, and the GAN zoo before the last part of a name) and `_orig_mod.`
+    (torch.compile) may stand anywhere; torch's own AveragedModel counts in `n_averaged`.
+    """
+    counted = "n_averaged" in state
+    canonical: dict[Any, Any] = {}
+    for name, value in state.items():
+        if counted and name == "n_averaged":
+            continue
+        if isinstance(name, str):
+            name = re.sub(r"(?<![^.])(module|_orig_mod)\.", "", name)
+        # Two names that become one: the second keeps its own and is reported as left over.
+        canonical[name if name not in canonical else f"{name} (with and without 'module.')"] = value
+    return canonical, counted or any(map(is_averaged, path))
+
+
+def _same(a: Network, b: Network) -> bool:
+    return a.state.keys() == b.state.keys() and all(
+        isinstance(value, np.ndarray)
+        and isinstance(b.state[name], np.ndarray)
+        and np.array_equal(value, b.state[name])
+        for name, value in a.state.items()
+    )
+
+
+def _unreadable_average(network: Network) -> str:
+    """Name a part of the file that is called averaged and has tensors of the network's shapes."""
+    needed = _shapes(network.state)
+    for path, value in _walk(network.checkpoint.content):
+        if path and any(map(is_averaged, path)) and needed and needed <= _shapes(value):
+            return ".".join(path)
+    return ""
+
+
+def _shapes(value: Any, depth: int = DEPTH) -> Counter[tuple[int, ...]]:
+    """Count the shapes of the kernels, dense ones and convolutions', below a value."""
+    shapes: Counter[tuple[int, ...]] = Counter()
+    for item in value.values() if isinstance(value, Mapping) else value:
+        if isinstance(item, np.ndarray) and item.ndim > 1:
+            shapes[item.shape] += 1
+        elif isinstance(item, Mapping | list) and depth:
+            shapes += _shapes(item, depth - 1)
+    return shapes

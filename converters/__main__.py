@@ -110,14 +110,16 @@ def say(text: str) -> None:
     """Print at once.
 
     Raises:
-        UserError: if standard output cannot be written (a full disk, a closed pipe).
+        UserError: if standard output cannot be written (a full disk).
     """
     try:
         print(text, flush=True)
     except OSError as error:
         # What could not be written is still buffered: Python would try again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise UserError(f"cannot print the result: {error.strerror or error}") from error
+        if not isinstance(error, BrokenPipeError):  # the reader has seen enough
+            message = f"cannot write to standard output: {error.strerror or error}"
+            raise UserError(message) from error
 
 
 def _required(flag: flags.FlagHolder[str | None]) -> str:

@@ -61,8 +61,8 @@ class Config(NamedTuple):
             )
         return [(int(up), i * width, o * width) for up, i, o in layers]
 
-    def check(self, **sizes: int) -> None:
-        """Compare sizes with those of the tensors.
+    def check(self, weights: Path, **sizes: int) -> None:
+        """Compare sizes with those of the tensors in the file of weights.
 
         Raises:
             UserError: naming one that differs.
@@ -71,8 +71,8 @@ class Config(NamedTuple):
             stated = self.entries.get(name)
             if stated is not None and (type(stated) is not int or stated != size):
                 raise UserError(
-                    f"{self.path} has {name}={json.dumps(stated)[:60]}, the weights have {size}: "
-                    "it is another model's config.json"
+                    f"{self.path} has {name}={json.dumps(stated)[:60]}, the shapes in {weights} "
+                    f"say {size}; it is another model's config.json, or a tensor has a wrong shape"
                 )
 
 
@@ -162,7 +162,13 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
     width = tensors.shape("generator.bn.weight", 1)[0]
     latent_dim, num_classes = tensors.shape("embeddings.weight", 2)
     num_stats = tensors.shape("generator.bn.running_means", 2)[0]
-    config.check(z_dim=latent_dim, num_classes=num_classes, channel_width=width, n_stats=num_stats)
+    config.check(
+        network.path,
+        z_dim=latent_dim,
+        num_classes=num_classes,
+        channel_width=width,
+        n_stats=num_stats,
+    )
     blocks, attention = _layout(tensors, config, width, network.path)
     if not blocks or num_stats < 2:
         raise UserError(

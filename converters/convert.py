@@ -56,6 +56,7 @@ def convert(
 
     Raises:
         UserError: whatever is wrong with the file or the folder, in one line.
+        Interrupted: by Ctrl-C while writing; the folder is as it was.
     """
     from converters.reading import read_checkpoint
     from converters.writing import check_destination, write_folder

@@ -59,14 +59,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         UserError: no such file, a folder, an empty, truncated or foreign file, or one that asks for
             anything but tensors, plain containers and the GAN zoo's config.
     """
-    path = Path(path)
+    path = _file(Path(path))
     try:
-        path = _file(path)
         return Checkpoint(plain(_read(path)), path, sha256_of(path))
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except safe_pickle.ForbiddenGlobal as error:
         raise UserError(_refused(path, error.name)) from error
     except pickle.UnpicklingError as error:
@@ -86,14 +81,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 def _file(path: Path) -> Path:
     """Check that there is such a file; of Hugging Face's folders, name the file inside."""
-    if path.is_dir() and (path / HUGGING_FACE_FILE).is_file():
-        path = path / HUGGING_FACE_FILE
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the checkpoint file inside it")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; --src names the checkpoint to convert")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty; download it again")
+    try:
+        if path.is_dir() and (path / HUGGING_FACE_FILE).is_file():
+            path = path / HUGGING_FACE_FILE
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give the checkpoint file inside it")
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; --src names the checkpoint to convert")
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise UserError(f"{path} is empty; download it again")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     return path
 
 

@@ -85,7 +85,7 @@ class Tensors:
         """Return a tensor as float32; one of another shape is noted and becomes zeros."""
         self._taken.add(name)
         value = self._state.get(name)
-        if value is None:
+        if name not in self._state:
             self.note(f"missing {name}")
         elif not isinstance(value, np.ndarray):
             self.note(f"{name} {_not_an_array(value)}")

@@ -157,17 +157,20 @@ def _is_ours(name: str) -> bool:
 def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a folder's lock, which a dead process does not keep.
 
+    Where there are no locks (Windows, some network file systems), waiting is doing without one.
+
     Raises:
-        OSError: if there are no locks here, or another process holds it and `wait` is false.
+        OSError: if `wait` is false and another process holds it, or may.
     """
     if fcntl is None:
         if not wait:
-            raise OSError("no locks on this system: what is left may be in use")
+            raise OSError("no locks on this system")
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        with contextlib.suppress(OSError) if wait else contextlib.nullcontext():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)

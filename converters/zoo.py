@@ -77,11 +77,12 @@ def get_categories(network: Network, settings: Settings, latent_dim: int) -> lis
         sizes = [len(entry.get("values", ())) for entry in entries]
     except (TypeError, ValueError) as error:
         raise UserError(f"{what}: expected orders and lists of values ({error})") from error
-    total = settings.get("categoryVectorDim", sum(sizes), low=0)
-    if sizes and sum(sizes) != total:
-        raise UserError(f"{what} has {sum(sizes)} values, its categoryVectorDim is {total}")
-    if total > latent_dim:
-        raise UserError(f"{what} has {total} values, the latents {latent_dim}")
+    total = settings.get("categoryVectorDim", sum(sizes), low=0, high=latent_dim)
+    if sum(sizes) > latent_dim or (sizes and sum(sizes) != total):
+        raise UserError(
+            f"{what} has {sum(sizes)} values, its categoryVectorDim is {total} and the latents "
+            f"have {latent_dim}"
+        )
     return sizes or [total] * (total > 0)
 
 

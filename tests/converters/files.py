@@ -1,9 +1,14 @@
 """Checkpoint files for the tests: the fixtures' content as torch objects, to be changed."""
 
 import re
+import sys
+from unittest import mock
 
 import torch
+from absl.testing import flagsaver
 
+from cgjax.command import run_command
+from converters.__main__ import main
 from converters.reading import ZooConfig
 from tests.golden_cases import GOLDEN, load_golden
 
@@ -54,3 +59,9 @@ def changed(state, by=0.25):
         n: v + by if v.is_floating_point() and v.ndim and not constants.search(n) else v
         for n, v in state.items()
     }
+
+
+def command(*arguments):
+    """Run `python -m converters ARGUMENTS` in this process; returns its exit code."""
+    with mock.patch.object(sys, "argv", ["converters", *arguments]), flagsaver.flagsaver():
+        return run_command(main)

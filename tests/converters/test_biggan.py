@@ -123,7 +123,7 @@ def test_another_model_s_config_is_refused(golden, tmp_path):
     with pytest.raises(UserError, match="another model's config"):
         convert("biggan", path, tmp_path / "out")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"no config\.json"):
+    with pytest.raises(UserError, match=r"not a config\.json"):
         convert("biggan", path, tmp_path / "out")
 
 

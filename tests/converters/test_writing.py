@@ -1,0 +1,276 @@
+"""The destination holds a whole conversion or what it held before, whatever happens on the way."""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cgjax.errors import Interrupted, UserError
+from cgjax.generators.weights import load_folder
+from converters import writing
+from converters.__main__ import convert
+from converters.interrupts import on_interrupt
+from tests.converters.files import changed, command, load, write
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two checkpoints of one layout."""
+    folder, state = tmp_path_factory.mktemp("files"), load("dcgan_examples_a")
+    return write(folder / "old.pth", state), write(folder / "new.pth", changed(state))
+
+
+@pytest.fixture(scope="module")
+def hashes(files, tmp_path_factory):
+    """Of their weights."""
+    folder = tmp_path_factory.mktemp("hashes")
+    return [_weights(convert("dcgan", path, folder / path.stem)) for path in files]
+
+
+def _weights(gen):
+    return gen.manifest["weights_sha256"]
+
+
+def _names(folder):
+    return sorted(os.listdir(folder))
+
+
+WHOLE = ["generator.json", "weights.safetensors"]
+
+
+def test_a_destination_that_cannot_be_is_refused_before_the_file_is_read(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious.txt").write_text("mine")
+    for dst, message in (
+        ("file", "is a file"),
+        ("file/below", r"lies below .*file, which is a file"),
+        ("file/far/below", r"lies below .*file, which is a file"),
+        ("other", "is not a folder of converted weights"),
+        ("x" * 300, "File name too long"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            convert("dcgan", tmp_path / "no_such_file.pth", tmp_path / dst)
+        assert "\n" not in str(caught.value)
+    assert _names(tmp_path) == ["file", "other"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["folder", "folder/new", "folder/far/below"])
+def test_a_read_only_destination_is_refused_before_the_file_is_read(place, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    # Root may write anywhere: the answer of a read-only file system is put in its place.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "folder")
+    with pytest.raises(UserError, match=r"cannot write .*folder is read-only"):
+        convert("dcgan", tmp_path / "no_such_file.pth", tmp_path / place)
+
+
+@pytest.mark.parametrize("call", ["mkdir", "mkdtemp", "replace", "unlink", "fsync"])
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(
+    call, files, hashes, tmp_path, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fails(dst):
+        with monkeypatch.context() as patch:
+            owner = {"mkdir": Path, "unlink": Path, "mkdtemp": writing.tempfile}.get(call, os)
+            patch.setattr(owner, call, full)
+            with pytest.raises(UserError, match=r"cannot write .*No space left on device"):
+                convert("dcgan", files[1], dst)
+
+    if call != "unlink":  # nothing to unlink in a new folder
+        fails(tmp_path / "new" / "below")
+        assert not (tmp_path / "new").exists()
+    convert("dcgan", files[0], tmp_path / "old")
+    if call != "mkdir":
+        fails(tmp_path / "old")
+    assert _names(tmp_path / "old") == WHOLE
+    assert _weights(load_folder(tmp_path / "old")) == hashes[0]
+
+
+def _steps(monkeypatch, stop_at):
+    """Let the process die at its n-th change to the file system; returns the counter."""
+    count = [0]
+
+    def counted(owner, name):
+        real = getattr(owner, name)
+
+        def step(*args, **keywords):
+            count[0] += 1
+            if count[0] == stop_at:
+                # From here on nothing happens any more, clean-up included.
+                raise _Killed
+            if stop_at and count[0] > stop_at:
+                raise _Killed
+            return real(*args, **keywords)
+
+        monkeypatch.setattr(owner, name, step)
+
+    for owner, names in ((os, ("replace", "fsync", "chmod", "rmdir", "unlink", "mkdir")),
+                         (Path, ("unlink", "mkdir", "rmdir")),
+                         (writing.shutil, ("rmtree",))):  # fmt: skip
+        for name in names:
+            counted(owner, name)
+    return count
+
+
+class _Killed(BaseException):
+    """Stands for kill -9: nothing catches it, and what would clean up raises it again."""
+
+
+@pytest.mark.parametrize("is_replacing", [False, True], ids=["new", "replacing"])
+def test_killed_at_any_step_a_folder_is_old_or_new_or_none_and_the_same_command_mends_it(
+    is_replacing, files, hashes, tmp_path
+):
+    with pytest.MonkeyPatch.context() as patch:
+        count = _steps(patch, 0)
+        if is_replacing:
+            convert("dcgan", files[0], tmp_path / "count")
+        before = count[0]
+        convert("dcgan", files[1], tmp_path / "count")
+        steps = count[0] - before
+    assert steps > 6
+    seen = set()
+    for stop_at in range(1, steps + 1):
+        dst = tmp_path / str(stop_at)
+        if is_replacing:
+            convert("dcgan", files[0], dst)
+        with pytest.MonkeyPatch.context() as patch:
+            _steps(patch, stop_at)
+            with pytest.raises(_Killed):
+                convert("dcgan", files[1], dst)
+        if (dst / "generator.json").exists():
+            # Loading compares the hashes: never a mixture, never a damaged one.
+            seen.add(hashes.index(_weights(load_folder(dst))))
+        else:
+            seen.add(None)
+        assert _weights(convert("dcgan", files[1], dst)) == hashes[1]
+        assert _names(dst) == WHOLE
+    assert seen == ({0, None, 1} if is_replacing else {None, 1})
+
+
+def test_what_an_older_version_left_unfinished_is_taken_over(files, tmp_path):
+    (tmp_path / ".weights.safetensors.abc").write_bytes(b"half")
+    (tmp_path / "weights.safetensors").write_bytes(b"half")
+    (tmp_path / ".unfinished-x").mkdir()
+    convert("dcgan", files[0], tmp_path)
+    assert _names(tmp_path) == WHOLE
+
+
+def test_what_another_process_is_writing_is_left_alone(files, tmp_path):
+    (tmp_path / ".unfinished-x").mkdir()
+    with writing._locked(tmp_path / ".unfinished-x"):
+        convert("dcgan", files[0], tmp_path)
+        assert _names(tmp_path) == [".unfinished-x", *WHOLE]
+    convert("dcgan", files[0], tmp_path)
+    assert _names(tmp_path) == WHOLE
+
+
+def test_without_locks_converting_works_too(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "fcntl", None)
+    (tmp_path / ".unfinished-x").mkdir()
+    convert("dcgan", files[0], tmp_path)
+    assert _names(tmp_path) == [".unfinished-x", *WHOLE]
+
+
+def test_what_a_person_put_beside_the_weights_stays(files, tmp_path):
+    convert("dcgan", files[0], tmp_path)
+    (tmp_path / "README").write_text("mine")
+    convert("dcgan", files[1], tmp_path)
+    assert _names(tmp_path) == ["README", *WHOLE]
+
+
+def test_a_network_whose_images_are_not_finite_is_never_put_in_place(tmp_path, capsys):
+    state = load("dcgan_examples_a")
+    state["main.12.weight"] = torch.full_like(state["main.12.weight"], 3e38)
+    path = write(tmp_path / "f.pth", state)
+    assert command("dcgan", f"--src={path}", f"--dst={tmp_path / 'o'}", "--set=tanh=false") == 2
+    assert "images have NaN or infinite values" in capsys.readouterr().err
+    assert _names(tmp_path) == ["f.pth"]
+
+
+def test_ctrl_c_while_writing_leaves_what_was_there(files, hashes, tmp_path, capsys):
+    convert("dcgan", files[0], tmp_path / "o")
+
+    def interrupt(_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="is as it was"):
+        convert("dcgan", files[1], tmp_path / "o", check=interrupt)
+    with pytest.raises(Interrupted):
+        convert("dcgan", files[1], tmp_path / "n" / "m", check=interrupt)
+    assert _names(tmp_path) == ["o"]
+    assert _names(tmp_path / "o") == WHOLE
+    assert _weights(load_folder(tmp_path / "o")) == hashes[0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_is_put_back_after_its_block():
+    before = signal.getsignal(signal.SIGINT)
+    with contextlib.suppress(KeyError), on_interrupt(signal.SIG_IGN):
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        raise KeyError
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# The process itself
+
+
+def _start(tmp_path, *arguments, interrupt_at="", **keywords):
+    """Start the command; it gets Ctrl-C when it imports a module of a name."""
+    (tmp_path / "site").mkdir(exist_ok=True)
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {interrupt_at!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join([str(tmp_path / "site"), root])
+    return subprocess.run(
+        [sys.executable, "-m", "converters", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+        **keywords,
+    )
+
+
+@pytest.mark.parametrize("module", ["absl", "jax", "flax", "torch", "converters.reading"])
+def test_ctrl_c_at_any_import_is_one_line_and_exit_130(module, files, tmp_path):
+    arguments = "dcgan", f"--src={files[0]}", f"--dst={tmp_path / 'out'}"
+    done = _start(tmp_path, *arguments, interrupt_at=module, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "interrupted"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--list"], ["--help"]], ids=str)
+def test_a_full_standard_output_is_one_line_and_exit_2(arguments, tmp_path):
+    with open("/dev/full", "w") as full:
+        done = _start(tmp_path, *arguments, stdout=full)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.endswith("No space left on device\n")
+
+
+def test_the_folder_says_where_it_is_from(files, tmp_path):
+    convert("dcgan", files[0], tmp_path / "o")
+    source = json.loads((tmp_path / "o" / "generator.json").read_text())["source"]
+    assert source.keys() == {"name", "sha256", "container", "network"}
+    assert source["container"] == "dcgan/examples"

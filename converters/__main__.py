@@ -21,8 +21,8 @@ if __name__ == "__main__":
 
 from absl import flags
 
-from cgjax.runtime.command import run_command
 from cgjax.errors import UserError
+from cgjax.runtime.command import run_command
 from converters.convert import (
     FAMILIES,
     UNKNOWN_LICENCE,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgjax.errors import UserError
-from cgjax.generators.weights import sha256_of
+from cgjax.runtime.files import sha256_of
 from converters import safe_pickle
 from converters.plain import ZooConfig, plain
 

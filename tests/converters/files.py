@@ -7,7 +7,7 @@ from unittest import mock
 import torch
 from absl.testing import flagsaver
 
-from cgjax.command import run_command
+from cgjax.runtime.command import run_command
 from converters.__main__ import main
 from converters.reading import ZooConfig
 from tests.golden_cases import GOLDEN, load_golden

@@ -148,7 +148,7 @@ def test_a_wrong_hash_is_refused_and_the_file_kept_aside(server, cache, monkeypa
 def test_a_file_that_does_not_convert_leaves_no_generator_behind(server, cache, monkeypatch):
     server.data = b"<html>moved</html>"
     _publish(monkeypatch, server.address, prefix="")
-    with pytest.raises(UserError, match=r"cannot convert .*no torch checkpoint"):
+    with pytest.raises(UserError, match=r"cannot convert .*not a torch checkpoint"):
         cgjax.load_generator("tiny")
     assert not (cache / "generators" / "tiny").exists()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from cgjax.errors import Interrupted, UserError
+from cgjax.errors import ForeignError, Interrupted, UserError
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> int:
@@ -17,8 +18,9 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
         main: takes the arguments that are no flags, the program's name first.
 
     Returns:
-        0 done, 2 a user error (one line on stderr), 130 interrupted after saving. Bugs propagate
-        with their traceback.
+        0 done, 2 a user error (one line on stderr), 130 interrupted after saving, 1 an exception in
+        the user's own code (a line that says whose, then its traceback). Bugs propagate with their
+        traceback.
     """
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
@@ -27,6 +29,10 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
     except UserError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
+    except ForeignError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        traceback.print_exception(error.__cause__)
+        return 1
     except (Interrupted, KeyboardInterrupt) as error:
         print(f"interrupted: {_one_line(error) or 'before anything was run'}", file=sys.stderr)
         return 130

@@ -1,0 +1,80 @@
+"""An import path of the user's resolves, or one line says what is wrong and whose code it is."""
+
+import sys
+
+import pytest
+
+from cgjax.errors import ForeignError, UserError
+from cgjax.runtime.imports import load_attribute
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write modules into the current folder; they are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+
+    def write(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_module_in_the_current_folder_is_found(write):
+    write("beside_me.py", "x = 5\n")
+    write("parcel/__init__.py", "")
+    write("parcel/inner.py", "y = 6\n")
+    assert load_attribute("beside_me:x", "judge") == 5
+    assert load_attribute("parcel.inner:y", "judge") == 6
+
+
+@pytest.mark.parametrize(
+    "path", [":X", "mine:", "mine", "", ":", "a..b:c", "a:b:c", "a b:c", "3:x"]
+)
+def test_a_path_of_another_form_is_refused_with_an_example(path):
+    with pytest.raises(UserError, match=r"generator .*expected package\.module:name"):
+        load_attribute(path, "generator")
+
+
+def test_a_module_or_name_that_is_not_there_is_a_user_error(write):
+    write("beside_me.py", "def make(): pass\n")
+    write("parcel/__init__.py", "")
+    with pytest.raises(UserError, match="no module 'nowhere'; run from the folder"):
+        load_attribute("nowhere:x", "judge")
+    with pytest.raises(UserError, match=r"no module 'parcel\.nowhere'"):
+        load_attribute("parcel.nowhere:x", "judge")
+    with pytest.raises(UserError, match="no module 'nowhere'"):
+        load_attribute("nowhere.deep:x", "judge")
+    with pytest.raises(UserError, match="has no 'maker'; did you mean beside_me:make"):
+        load_attribute("beside_me:maker", "judge")
+
+
+def test_a_syntax_error_is_one_line_with_file_and_line(write):
+    write("broken.py", "x = 1\ndef f(:\n")
+    with pytest.raises(UserError, match=r"broken\.py, line 2: ") as caught:
+        load_attribute("broken:f", "generator")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("import module_that_is_not_there", ModuleNotFoundError),
+        ("from os import thing_that_is_not_there", ImportError),
+        ("import os\nos.not_there", AttributeError),
+        ("1 / 0", ZeroDivisionError),
+        ("raise SystemExit(3)", SystemExit),
+    ],
+)
+def test_an_error_inside_the_module_is_not_taken_for_a_bad_name(write, body, kind):
+    write("raises.py", f"{body}\n")
+    with pytest.raises(
+        ForeignError, match=f"generator 'raises:x' raised {kind.__name__}"
+    ) as caught:
+        load_attribute("raises:x", "generator")
+    assert isinstance(caught.value.__cause__, kind)
+    assert "\n" not in str(caught.value)

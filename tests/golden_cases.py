@@ -12,7 +12,8 @@ import numpy as np
 from flax import nnx
 
 from cgjax.errors import UserError
-from cgjax.generators.base import PretrainedGenerator, resume_
+from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.staged import resume_
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -1,10 +1,7 @@
-"""What a generator is: the protocol users meet, and the staged network the families share.
+"""What a generator is: the protocol that users meet, and pretrained networks behind it.
 
-A family is one `StagedNetwork`: an ordered list of named layers, each computed from the state the
-layer before it left. Features, resuming and images are the same walk along that list, started or
-stopped at different places, so a layer is never run further than asked. `PretrainedGenerator` puts
-a network behind the public protocol: it resolves the keywords on the host, splits the module once
-and jits the walk.
+`PretrainedGenerator` puts a `StagedNetwork` behind the protocol: it resolves the keywords on the
+host, splits the module once and jits the walk along its layers.
 """
 
 from __future__ import annotations
@@ -17,24 +14,23 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.generators.staged import Inputs, StagedNetwork, features_, images_, resume_
 from cgjax.runtime.mesh import replicate
-
-State = dict[str, Any]
-"""What travels between layers: "h", the current activation, and whatever else a family carries."""
-
-Inputs = dict[str, Any]
-"""Resolved keywords (arrays): class vectors, truncation, noise, ..., as a family defines them."""
 
 
 @runtime_checkable
 class Generator(Protocol):
     """Anything with these members can be clustered and sampled; it need not be ours.
+
+    What it returns may be an array of JAX, NumPy or PyTorch. `generators.contract` checks an object
+    against all of this. A generator that can run the rest of the network from a layer's activation
+    also has `resume(h, layer) -> images`; for a layer where it cannot, `resume` raises
+    NotImplementedError.
 
     Attributes:
         layers: ordered names of the representation points.
@@ -54,124 +50,9 @@ class Generator(Protocol):
         """Run the network up to a layer, and no further: (n, h, w, c) or (n, dim) float32."""
         ...
 
-    def resume(self, h: Float[Array, "n ..."], layer: str) -> Float[Array, "n s s c"]:
-        """Run the rest of the network from the activation of a layer."""
-        ...
-
     def images(self, z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
-        """Generate: (n, size, size, channels) float32, nominally in [-1, 1]."""
+        """Generate: (n, size, size, channels) float32, nominally in [-1, 1]; 3 channels, or 1."""
         ...
-
-
-class Buffer(nnx.Variable[Any]):
-    """An array that belongs to a network and was not trained: statistics, stored noise."""
-
-
-def parameter(*shape: int, std: float = 0.0, mean: float = 0.0) -> nnx.Param[Array]:
-    """Declare a trained array; `std` and `mean` say how `build_network` draws a random one."""
-    return nnx.Param(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
-
-
-def buffer(*shape: int, std: float = 0.0, mean: float = 0.0) -> Buffer:
-    """Declare an array that was not trained, as `parameter`."""
-    return Buffer(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
-
-
-class StagedNetwork(nnx.Module):
-    """A generator as an ordered list of layers; a family implements the four methods below.
-
-    The constructor takes JSON-able keywords only (the `architecture` of `generator.json`) and makes
-    its arrays with `parameter` and `buffer`. Attributes that are no arrays must be hashable: they
-    are part of jit's key.
-
-    Attributes:
-        family: the family's name, as in `generator.json`.
-        normalizes_latent: True where the network rescales its latent, so that only a latent's
-            direction matters.
-        resume_needs_latents: True where `resume` needs `latents` (or `w`) besides the
-            activation.
-    """
-
-    family: str
-    layers: tuple[str, ...]
-    latent_dim: int
-    image_size: int
-    image_channels: int
-    normalizes_latent: bool = False
-    resume_needs_latents: bool = False
-
-    def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
-        """Return the state before the first layer."""
-        raise NotImplementedError
-
-    def stage(self, index: int, state: State) -> State:
-        """Compute layer `index`; its activation is the new state's "h"."""
-        raise NotImplementedError
-
-    def end(self, state: State) -> Float[Array, "n s s c"]:
-        """Turn the state after the last layer into an image."""
-        raise NotImplementedError
-
-    def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
-        """Return the state after layer `index`, whose activation is h.
-
-        Raises:
-            UserError: if the rest of the network needs more than h and the inputs.
-        """
-        return {"h": h}
-
-    def resolve(self, num: int, **keywords: Any) -> Inputs:
-        """Turn a call's keywords into arrays, on the host. A plain latent model takes none."""
-        self.refuse(**keywords)
-        return {}
-
-    def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
-        """Return what resuming needs besides `resolve`'s inputs: nothing in a plain network."""
-        self.refuse(w=w)
-        return {}
-
-    def refuse(self, **keywords: Any) -> None:
-        """Refuse every keyword that is given.
-
-        Raises:
-            UserError: naming the first.
-        """
-        given = [name for name, value in keywords.items() if value is not None]
-        if given:
-            raise UserError(f"{self.family} takes no {given[0]!r}; remove {given[0]}=...")
-
-    def takes(self, h: Array, index: int) -> bool:
-        """Whether `enter` takes this activation although `features` returns another shape."""
-        return False
-
-    def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents, N(0, I) unless a family says otherwise."""
-        self.resolve(n, **keywords)
-        return jax.random.normal(key, (n, self.latent_dim), jnp.float32)
-
-
-def features_(network: StagedNetwork, z: Array, inputs: Inputs, *, index: int) -> Array:
-    """Walk from the latent to layer `index`; later layers are not traced at all."""
-    state = network.begin(z, inputs)
-    for i in range(index + 1):
-        state = network.stage(i, state)
-    return state["h"]
-
-
-def resume_(network: StagedNetwork, h: Array, inputs: Inputs, *, index: int) -> Array:
-    """Walk from the activation of layer `index` to the image."""
-    state = network.enter(h, index, inputs)
-    for i in range(index + 1, len(network.layers)):
-        state = network.stage(i, state)
-    return network.end(state)
-
-
-def images_(network: StagedNetwork, z: Array, inputs: Inputs) -> Array:
-    """Walk from the latent to the image."""
-    state = network.begin(z, inputs)
-    for i in range(len(network.layers)):
-        state = network.stage(i, state)
-    return network.end(state)
 
 
 class _Graph:
@@ -391,49 +272,3 @@ def layer_index(layers: tuple[str, ...], layer: str | int) -> int:
         f"layer={layer!r} is not one of this generator's ({', '.join(layers)}) "
         f"nor a number from 1 to {len(layers)}; try --config.layer={near[0]}"
     )
-
-
-def in_batches(
-    function: Callable[[Array], Array],
-    x: Float[Array, "n ..."] | Float[np.ndarray, "n ..."],
-    batch: int,
-    *,
-    out: Float[np.ndarray, "n ..."] | None = None,
-    on_rows: Callable[[int], None] | None = None,
-) -> Float[np.ndarray, "n ..."]:
-    """Apply a function to blocks of rows and collect the results in one host array.
-
-    The last block is padded to the full size, so that one compiled program serves every block. One
-    block is computed while the one before is copied.
-
-    Args:
-        function: (batch, ...) -> (batch, ...), row by row.
-        x: (n, ...) input, on the host or a device; n is at least 1.
-        batch: rows at a time.
-        out: where the results go; default: a new array.
-        on_rows: called after every block with the number of rows done; may raise to stop.
-
-    Returns:
-        (n, ...) NumPy array of the results.
-    """
-    n = x.shape[0]
-
-    def begin(start: int) -> Array:
-        block = jnp.asarray(x[start : start + batch])
-        if block.shape[0] < batch < n:
-            block = jnp.pad(block, [(0, batch - block.shape[0])] + [(0, 0)] * (block.ndim - 1))
-        return function(block)
-
-    ahead = begin(0)
-    for start in range(0, n, batch):
-        block = ahead
-        if start + batch < n:
-            ahead = begin(start + batch)
-        rows = np.asarray(block)[: n - start]
-        if out is None:
-            out = np.empty((n, *rows.shape[1:]), rows.dtype)
-        out[start : start + len(rows)] = rows
-        if on_rows is not None:
-            on_rows(start + len(rows))
-    assert out is not None
-    return out

@@ -22,9 +22,9 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.generators.base import Inputs, StagedNetwork, State, buffer, parameter
 from cgjax.generators.conditions import class_vectors, imagenet_names
 from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
+from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
 
 REDUCTION = 4
 """How many times narrower the inside of a residual block is than its input."""

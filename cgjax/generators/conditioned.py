@@ -11,7 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.generators.base import Generator, PretrainedGenerator, in_batches, layer_index
+from cgjax.generators.base import PretrainedGenerator, layer_index
+from cgjax.generators.batching import in_batches
+from cgjax.generators.foreign import CannotResume, CheckedGenerator, checked
 from cgjax.runtime.mesh import shard_rows
 
 
@@ -19,7 +21,7 @@ class ConditionedGenerator:
     """One generator, one layer and one set of keywords, so that features are a function of z.
 
     Attributes:
-        gen: the generator.
+        gen: the generator; a user's own stands behind the checks of `foreign`.
         layer: the representation point's name.
         keywords: condition, truncation, noise, ... as given; unset ones are left out.
         batch: rows of one pass.
@@ -28,17 +30,43 @@ class ConditionedGenerator:
 
     mesh: Mesh | None = None
 
-    def __init__(self, gen: Generator, layer: str, keywords: Mapping[str, Any], batch: int):
-        """Bind; raises UserError for a layer that is not there."""
-        self.gen = gen
-        self.layer = gen.layers[layer_index(gen.layers, layer)]
-        self.keywords = {k: v for k, v in keywords.items() if v is not None}
+    def __init__(self, gen: Any, layer: str, keywords: Mapping[str, Any], batch: int):
+        """Bind.
+
+        Args:
+            gen: a `Generator`.
+            layer: one of its layers, or its number counted from 1.
+            keywords: what its methods are given besides; None is left out.
+            batch: rows of one pass.
+
+        Raises:
+            UserError: an object that is no generator, a layer that is not there, a keyword that it
+                does not take.
+        """
+        self.gen = checked(gen)
+        self.layer = self.gen.layers[layer_index(self.gen.layers, layer)]
+        self.keywords = self._accepted({k: v for k, v in keywords.items() if v is not None})
         self.batch = batch
 
+    def _accepted(self, keywords: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(self.gen, CheckedGenerator):
+            self.gen.check_keywords(keywords)
+        return keywords
+
     def with_condition(self, condition: Any) -> ConditionedGenerator:
-        """Return the same generator and layer for another class."""
+        """Return the same generator and layer for another class.
+
+        Raises:
+            UserError: if the generator takes no condition.
+        """
         other = copy.copy(self)
-        other.keywords = {**self.keywords, "condition": condition}
+        other.keywords = self._accepted({**self.keywords, "condition": condition})
+        return other
+
+    def at_layer(self, layer: str) -> ConditionedGenerator:
+        """Return the same generator and keywords at another layer."""
+        other = copy.copy(self)
+        other.layer = self.gen.layers[layer_index(self.gen.layers, layer)]
         return other
 
     def at(self, layer: str) -> ConditionedGenerator:
@@ -106,6 +134,11 @@ class ConditionedGenerator:
         Args:
             h: activations in the layer's own shape.
             z: latents for the families whose later layers read them too.
+
+        Raises:
+            CannotResume: if the generator cannot resume from this layer; a UserError.
         """
+        if not hasattr(self.gen, "resume"):
+            raise CannotResume("this generator has no resume(h, layer)")
         own = getattr(self.gen, "resume_needs_latents", False)
         return self.gen.resume(h, self.layer, **self.keywords, **({"latents": z} if own else {}))

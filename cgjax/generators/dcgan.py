@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
 from cgjax.generators.conditions import with_categories
 from cgjax.generators.layers import transposed_convolve
+from cgjax.generators.staged import Inputs, StagedNetwork, State, parameter
 
 
 class DCGAN(StagedNetwork):

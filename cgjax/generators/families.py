@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from cgjax.errors import UserError
-from cgjax.generators.base import StagedNetwork
+from cgjax.generators.staged import StagedNetwork
 
 # family -> "module:class"; imported when asked for, so that start-up pays for one family only.
 FAMILIES = {

@@ -21,7 +21,6 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.generators.base import Inputs, StagedNetwork, State, parameter
 from cgjax.generators.conditions import class_vectors, with_categories
 from cgjax.generators.layers import (
     convolve,
@@ -30,6 +29,7 @@ from cgjax.generators.layers import (
     pixel_norm,
     upsample_convolve,
 )
+from cgjax.generators.staged import Inputs, StagedNetwork, State, parameter
 
 Form = Literal["zoo", "genforce", "netdissect"]
 

@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import fcntl
 import http.client
-import importlib
+import inspect
 import os
 import shutil
 import subprocess
@@ -21,15 +21,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from absl import logging
 
-from cgjax.errors import UserError
+from cgjax.errors import UserError, foreign_code
+from cgjax.generators.arrays import describe_kind
 from cgjax.generators.base import Generator
+from cgjax.generators.foreign import MEMBERS, checked
 from cgjax.generators.published import PUBLISHED, Published
 from cgjax.generators.weights import MANIFEST_FILE, load_folder
 from cgjax.runtime.files import sha256_of
+from cgjax.runtime.imports import load_attribute
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = {"dcgan_faces": ASSETS / "dcgan_faces"}
@@ -44,15 +47,16 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
 
     Args:
         name: `"dcgan_faces"` (embedded, works offline), the name of a published one, a folder of
-            converted weights, or `"package.module:function"`, where the function returns any object
-            with the members of `Generator`.
+            converted weights, or `"package.module:name"` for one of your own: an object with the
+            members of `Generator`, or a class or function without arguments that returns one.
 
     Returns:
         The generator.
 
     Raises:
-        UserError: an unknown name, a folder that is none, a file that is damaged, a published file
-            that cannot be had.
+        UserError: an unknown name, a folder that holds no generator, a damaged file, a published
+            file that cannot be downloaded, an object that is no generator.
+        ForeignError: your own code raised an exception.
 
     Example:
         >>> import cgjax
@@ -83,23 +87,45 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
 
 
 def load_object(path: str) -> Generator:
-    """Call `package.module:function` and check that it made a generator.
+    """Import `package.module:name`: a generator, or what returns one when it is called.
+
+    Args:
+        path: the name of an object with the members of `Generator`, or of a class or function
+            without arguments that returns one.
+
+    Returns:
+        The generator; if it is not a `PretrainedGenerator`, behind the checks of `foreign`.
 
     Raises:
-        UserError: if the module or function is not there, or the result lacks a member.
+        UserError: the name is not there, is no function, needs arguments, or the object lacks a
+            member or has one of the wrong kind.
+        ForeignError: the module or the function raised an exception.
     """
-    module_name, _, function_name = path.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module beside the user, as `python -m` would find it
+    made = load_attribute(path, "generator")
+    is_generator = not isinstance(made, type) and all(hasattr(made, m) for m in MEMBERS)
+    if not is_generator:
+        made = _call_factory(made, path)
+    return cast(Generator, checked(made, path))
+
+
+def _call_factory(factory: Any, path: str) -> Any:
+    expected = "expected a class or function without arguments that returns a generator"
+    if not callable(factory):
+        raise UserError(f"generator {path!r} is {describe_kind(factory)}; {expected}")
     try:
-        made = getattr(importlib.import_module(module_name), function_name)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"generator {path!r}: {error}; expected package.module:function") from error
-    members = ("layers", "latent_dim", "image_size", "sample_latents", "features", "images")
-    missing = [m for m in members if not hasattr(made, m)]
-    if missing:
-        raise UserError(f"generator {path!r} lacks {', '.join(missing)}; see the README's example")
-    return cast(Generator, made)
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise UserError(
+            f"generator {path!r} needs arguments ({error}); {expected}, such as "
+            f"def make(): return {path.partition(':')[2]}(...), and name that"
+        ) from error
+    except ValueError:  # a builtin's signature is not known
+        pass
+    with foreign_code(path):
+        made = factory()
+    if made is None:
+        raise UserError(f"generator {path!r} returned None; is its return statement missing?")
+    return made
 
 
 def cache_folder() -> Path:

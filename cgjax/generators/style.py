@@ -16,9 +16,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
-from cgjax.generators.base import Inputs, StagedNetwork, State, buffer, parameter
 from cgjax.generators.conditions import class_vectors
 from cgjax.generators.layers import leaky_relu, pixel_norm
+from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
 
 MAPPING_LEAK = 0.2
 

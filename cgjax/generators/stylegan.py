@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.generators.base import State, parameter
 from cgjax.generators.conditions import with_categories
 from cgjax.generators.layers import (
     blur,
@@ -31,6 +30,7 @@ from cgjax.generators.layers import (
     leaky_relu,
     upsample_convolve,
 )
+from cgjax.generators.staged import State, parameter
 from cgjax.generators.style import StyleNetwork
 
 BLUR_TAPS = (0.25, 0.5, 0.25)

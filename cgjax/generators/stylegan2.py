@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cgjax.generators.base import Inputs, State, parameter
 from cgjax.generators.layers import (
     EPS,
     convolve,
@@ -26,6 +25,7 @@ from cgjax.generators.layers import (
     pixel_norm,
     upsample_filtered,
 )
+from cgjax.generators.staged import Inputs, State, parameter
 from cgjax.generators.style import StyleNetwork
 
 GAIN = 2**0.5

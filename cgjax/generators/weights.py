@@ -20,8 +20,9 @@ import safetensors.numpy
 from flax import nnx
 
 from cgjax.errors import UserError
-from cgjax.generators.base import PretrainedGenerator, StagedNetwork
+from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.families import abstract_network, fill
+from cgjax.generators.staged import StagedNetwork
 from cgjax.runtime.files import sha256_of, write_atomically, write_json
 from cgjax.runtime.memory import empty_aligned
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.clustering import assign
-from cgjax.generators.base import in_batches
+from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering
 from cgjax.runtime.keys import named_key

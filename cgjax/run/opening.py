@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -15,6 +13,8 @@ from cgjax.config.schema import complete, validate
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
 from cgjax.evaluation.fidelity import check_features
+from cgjax.features.stream import feature_dim
+from cgjax.generators.contract import ensure_generator
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
 from cgjax.run.artifacts import fit, target_classes
@@ -86,7 +86,9 @@ def check_run(run: Run, mode: str) -> None:
     """Check what can be known before any work.
 
     Raises:
-        UserError: a sampler, feature, judge or class that cannot be had.
+        UserError: a sampler, feature, judge or class that cannot be had; a generator that does not
+            keep its contract.
+        ForeignError: the generator's own code raised an exception.
     """
     for name in run.sampler_names:
         run.make_sampler(name)
@@ -94,6 +96,8 @@ def check_run(run: Run, mode: str) -> None:
     check_features(run.config["evaluate"], settings["num"], run.generator)
     if mode == "compare":
         attribute_of(run.config["compare"])
+    named = run.config["generator"]
+    ensure_generator(run.generator, named["weights"] or named["name"])
     check_targets(run)
 
 
@@ -104,19 +108,11 @@ def check_targets(run: Run) -> None:
         UserError: a generator without classes, an unknown class with the candidates.
     """
     for name in target_classes(run.config):
-        generator = run.generator.with_condition(name)
-        latents = jax.ShapeDtypeStruct((1, generator.gen.latent_dim), jnp.float32)
         try:
-            jax.eval_shape(generator.features, latents)
+            generator = run.generator.with_condition(name)
+            feature_dim(generator, np.zeros((1, generator.gen.latent_dim), np.float32))
         except UserError as error:
             raise UserError(f"--config.transfer.conditions={name}: {error}") from error
-        except TypeError as error:
-            if "condition" not in str(error):
-                raise
-            raise UserError(
-                f"--config.transfer.conditions={name}: this generator's features() takes no "
-                "condition, and transfer is between classes; leave transfer.conditions empty"
-            ) from error
 
 
 def forget_stale(run: Run) -> None:

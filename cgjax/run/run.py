@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from cgjax.config.schema import validate
 from cgjax.errors import UserError
-from cgjax.generators.base import in_batches
+from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.regions.clustering import Clustering, parse_clustering

@@ -21,7 +21,7 @@ from PIL import Image
 from cgjax.clustering import assign, kmeans
 from cgjax.evaluation.transfer import transfer_score
 from cgjax.figures.transfer import transfer_figure
-from cgjax.generators.base import in_batches
+from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.run.artifacts import REFERENCE, target_classes, transfer
 from cgjax.run.run import Run

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from cgjax.generators.base import Inputs, PretrainedGenerator, StagedNetwork, State
+from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.staged import Inputs, StagedNetwork, State
 
 SIZE = 16
 

@@ -146,7 +146,8 @@ class OwnGenerator:
     """A generator that JAX cannot trace."""
 
     layers = ("layer1",)
-    latent_dim = 6
+    latent_dim, image_size = 6, 4
+    sample_latents = images = lambda self, *_: None  # not called here
 
     def features(self, z, layer):
         return jnp.asarray(np.asarray(z)[:, :, None] * np.ones(4, np.float32))

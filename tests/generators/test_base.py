@@ -9,7 +9,8 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.generators import base
-from cgjax.generators.base import Generator, PretrainedGenerator, in_batches, layer_index
+from cgjax.generators.base import Generator, PretrainedGenerator, layer_index
+from cgjax.generators.batching import in_batches
 from cgjax.generators.families import FAMILIES, build_network
 
 TINY = {
@@ -124,6 +125,33 @@ def test_in_batches_equals_one_call_whatever_the_number_of_rows(n):
     assert in_batches(lambda b: b * 2 + 1, x, 4, out=out, on_rows=done.append) is out
     np.testing.assert_array_equal(out, x * 2 + 1)
     assert done == [*range(4, n, 4), n]
+
+
+@pytest.mark.parametrize("n", [2, 8, 11])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b[:1],
+        lambda b: jnp.concatenate([b, b]),
+        lambda b: b.sum(),
+        lambda b: b[:, 0],
+    ],
+    ids=["half", "one", "twice", "number", "column"],
+)
+def test_in_batches_refuses_a_function_that_returns_other_rows_than_it_was_given(wrong, n):
+    x = np.ones((n, 3), np.float32)
+    out = np.full_like(x, 7)
+    with pytest.raises(UserError, match=r"batch of \d rows gave an array of shape .*expected"):
+        in_batches(wrong, x, 4, out=out)
+    assert (out == 7).all()
+
+
+def test_in_batches_refuses_rows_whose_shape_changes():
+    x = np.ones((6, 3), np.float32)
+    widths = iter([3, 2])
+    with pytest.raises(UserError, match=r"shape \(4, 2\); expected \(4, 3\)"):
+        in_batches(lambda b: b[:, : next(widths)], x, 4)
 
 
 def test_an_unknown_family_is_refused_with_the_nearest_name():

@@ -5,8 +5,8 @@ import math
 import pytest
 from flax import nnx
 
-from cgjax.generators.base import Buffer
 from cgjax.generators.families import abstract_network
+from cgjax.generators.staged import Buffer
 from converters.biggan import PUBLISHED_LAYOUTS
 
 WIDTHS = (512, 512, 512, 512, 256, 128, 64, 32, 16)

@@ -229,5 +229,7 @@ def test_an_object_of_one_s_own_is_called_and_checked(tmp_path, monkeypatch):
     assert cgjax.load_generator("my_models:make").latent_dim == 100
     with pytest.raises(UserError, match="lacks layers"):
         cgjax.load_generator("my_models:bad")
-    with pytest.raises(UserError, match=r"expected package\.module:function"):
+    with pytest.raises(UserError, match=r"module 'my_models' .* has no 'missing'"):
         cgjax.load_generator("my_models:missing")
+    with pytest.raises(UserError, match=r"expected package\.module:name"):
+        cgjax.load_generator(":make")

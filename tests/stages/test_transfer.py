@@ -19,8 +19,14 @@ class Plain:
     layers = ("layer1",)
     latent_dim, image_size = 2, 4
 
+    def sample_latents(self, key, n):
+        return jnp.ones((n, 2))
+
     def features(self, z, layer):
         return z
+
+    def images(self, z):
+        return jnp.ones((len(z), 4, 4, 3))
 
 
 class Conditional(Plain):
@@ -28,6 +34,9 @@ class Conditional(Plain):
 
     def features(self, z, layer, condition=None):
         return z + jnp.float32(condition)
+
+    def images(self, z, condition=None):
+        return super().images(z)
 
 
 def _run(gen, *conditions):

@@ -1,0 +1,134 @@
+"""The staged network that the families share: an ordered list of named layers.
+
+Each layer is computed from the state that the one before it left. Features, resuming and images are
+the same walk along that list, started or stopped at different places, so a layer is never run
+further than asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.errors import UserError
+
+State = dict[str, Any]
+"""What travels between layers: "h", the current activation, and whatever else a family carries."""
+
+Inputs = dict[str, Any]
+"""Resolved keywords (arrays): class vectors, truncation, noise, ..., as a family defines them."""
+
+
+class Buffer(nnx.Variable[Any]):
+    """An array that belongs to a network and was not trained: statistics, stored noise."""
+
+
+def parameter(*shape: int, std: float = 0.0, mean: float = 0.0) -> nnx.Param[Array]:
+    """Declare a trained array; `std` and `mean` say how `build_network` draws a random one."""
+    return nnx.Param(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
+
+
+def buffer(*shape: int, std: float = 0.0, mean: float = 0.0) -> Buffer:
+    """Declare an array that was not trained, as `parameter`."""
+    return Buffer(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
+
+
+class StagedNetwork(nnx.Module):
+    """A generator as an ordered list of layers; a family implements the four methods below.
+
+    The constructor takes JSON-able keywords only (the `architecture` of `generator.json`) and makes
+    its arrays with `parameter` and `buffer`. Attributes that are no arrays must be hashable: they
+    are part of jit's key.
+
+    Attributes:
+        family: the family's name, as in `generator.json`.
+        normalizes_latent: True where the network rescales its latent, so that only a latent's
+            direction matters.
+        resume_needs_latents: True where `resume` needs `latents` (or `w`) besides the
+            activation.
+    """
+
+    family: str
+    layers: tuple[str, ...]
+    latent_dim: int
+    image_size: int
+    image_channels: int
+    normalizes_latent: bool = False
+    resume_needs_latents: bool = False
+
+    def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
+        """Return the state before the first layer."""
+        raise NotImplementedError
+
+    def stage(self, index: int, state: State) -> State:
+        """Compute layer `index`; its activation is the new state's "h"."""
+        raise NotImplementedError
+
+    def end(self, state: State) -> Float[Array, "n s s c"]:
+        """Turn the state after the last layer into an image."""
+        raise NotImplementedError
+
+    def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
+        """Return the state after layer `index`, whose activation is h.
+
+        Raises:
+            UserError: if the rest of the network needs more than h and the inputs.
+        """
+        return {"h": h}
+
+    def resolve(self, num: int, **keywords: Any) -> Inputs:
+        """Turn a call's keywords into arrays, on the host. A plain latent model takes none."""
+        self.refuse(**keywords)
+        return {}
+
+    def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
+        """Return what resuming needs besides `resolve`'s inputs: nothing in a plain network."""
+        self.refuse(w=w)
+        return {}
+
+    def refuse(self, **keywords: Any) -> None:
+        """Refuse every keyword that is given.
+
+        Raises:
+            UserError: naming the first.
+        """
+        given = [name for name, value in keywords.items() if value is not None]
+        if given:
+            raise UserError(f"{self.family} takes no {given[0]!r}; remove {given[0]}=...")
+
+    def takes(self, h: Array, index: int) -> bool:
+        """Whether `enter` takes this activation although `features` returns another shape."""
+        return False
+
+    def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
+        """Draw n latents, N(0, I) unless a family says otherwise."""
+        self.resolve(n, **keywords)
+        return jax.random.normal(key, (n, self.latent_dim), jnp.float32)
+
+
+def features_(network: StagedNetwork, z: Array, inputs: Inputs, *, index: int) -> Array:
+    """Walk from the latent to layer `index`; later layers are not traced at all."""
+    state = network.begin(z, inputs)
+    for i in range(index + 1):
+        state = network.stage(i, state)
+    return state["h"]
+
+
+def resume_(network: StagedNetwork, h: Array, inputs: Inputs, *, index: int) -> Array:
+    """Walk from the activation of layer `index` to the image."""
+    state = network.enter(h, index, inputs)
+    for i in range(index + 1, len(network.layers)):
+        state = network.stage(i, state)
+    return network.end(state)
+
+
+def images_(network: StagedNetwork, z: Array, inputs: Inputs) -> Array:
+    """Walk from the latent to the image."""
+    state = network.begin(z, inputs)
+    for i in range(len(network.layers)):
+        state = network.stage(i, state)
+    return network.end(state)

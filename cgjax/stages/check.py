@@ -1,0 +1,71 @@
+"""`--mode=check`: is this a generator, and what does each of its layers cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.contract import Findings, check_generator
+from cgjax.generators.registry import load_generator
+from cgjax.run.run import KEYWORDS
+
+
+def check_run(config: Mapping[str, Any]) -> str:
+    """Check a config's generator at all of its layers; nothing is written.
+
+    Args:
+        config: nested plain dicts, as `configuration.to_plain` returns them. Its layer need not be
+            one of the generator's.
+
+    Returns:
+        The findings as text: the images' size and range, and for every layer its shape, the memory
+        and the time that a thousand latents take, and whether the network can be resumed from it.
+
+    Raises:
+        UserError: what is wrong with the generator, in one line, with what to change.
+        ForeignError: the generator's own code raised an exception.
+    """
+    settings = config["generator"]
+    name = settings["weights"] or settings["name"]
+    generator = load_generator(name)
+    keywords = {keyword: settings[keyword] for keyword in KEYWORDS}
+    conditioned = ConditionedGenerator(generator, generator.layers[0], keywords, settings["batch"])
+    found = check_generator(conditioned, name=name, time_batch=settings["batch"])
+    return to_text(found, settings["batch"], config["layer"])
+
+
+def to_text(found: Findings, batch: int, chosen: str) -> str:
+    """Lay out findings as text.
+
+    Args:
+        found: with times.
+        batch: latents a pass with which they were measured.
+        chosen: the config's layer, which is marked.
+    """
+    size = " x ".join(map(str, found.layers[-1].shape))
+    low, high = found.image_range
+    rows = [("layer", "shape", "MB", "ms", "resume")]
+    for layer in found.layers:
+        mark = "*" if layer.name == str(chosen) else ""
+        rows.append(
+            (
+                layer.name + mark,
+                " x ".join(map(str, layer.shape)),
+                f"{layer.megabytes:.1f}",
+                "" if layer.milliseconds is None else f"{layer.milliseconds:.0f}",
+                "" if layer is found.layers[-1] else "yes" if layer.can_resume else "no",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = [
+        f"{found.name}: no fault found",
+        f"latents of {found.latent_dim} numbers; images {size}, from {low:.2f} to {high:.2f}",
+        f"MB and ms are those of a thousand latents, in passes of {batch}; * the config's layer",
+        "",
+    ]
+    for row in rows:
+        left = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
+        right = [row[i].rjust(widths[i]) for i in (2, 3, 4)]
+        lines.append("  ".join(left + right).rstrip())
+    return "\n".join(lines)

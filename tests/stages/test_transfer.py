@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import pytest
 
-from cgjax.errors import UserError
+from cgjax.errors import ForeignError, UserError
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import abstract_network
@@ -83,9 +83,10 @@ def test_a_generator_of_one_s_own_needs_a_condition():
 
 
 def test_a_mistake_inside_a_generator_of_one_s_own_is_not_taken_for_a_user_s():
-    class Broken(Plain):
+    class Broken(Conditional):
         def features(self, z, layer, condition=None):
             return z + "x"
 
-    with pytest.raises(TypeError):
+    with pytest.raises(ForeignError, match=r"Broken\.features raised TypeError") as caught:
         check_targets(_run(Broken(), "1"))
+    assert isinstance(caught.value.__cause__, TypeError)

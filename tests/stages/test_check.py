@@ -1,0 +1,43 @@
+"""`--mode=check` prints what was found of any config's generator, and writes nothing."""
+
+import pytest
+
+from cgjax.config.plain import to_plain
+from cgjax.errors import ForeignError, UserError
+from cgjax.stages.check import check_run
+from configs import tiny
+
+
+def config_of(name: str) -> dict:
+    config = tiny.get_config()
+    config.generator.name = name
+    config.generator.batch = 4
+    return to_plain(config)
+
+
+def test_the_table_has_a_line_for_every_layer_and_marks_the_config_s(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = check_run(config_of("cgjax.testing.planted:make_planted")).splitlines()
+    assert lines[0] == "cgjax.testing.planted:make_planted: no fault found"
+    assert lines[1].startswith("latents of 6 numbers; images 16 x 16 x 3, from -0.")
+    assert "in passes of 4" in lines[2]
+    rows = [line.split() for line in lines[4:]]
+    assert rows[0] == ["layer", "shape", "MB", "ms", "resume"]
+    assert [row[0] for row in rows[1:]] == ["layer1*", "layer2", "images"]
+    assert rows[1][1:6] == ["1", "x", "1", "x", "4"]
+    assert rows[1][-1] == rows[2][-1] == "yes"
+    assert float(rows[2][6]) == pytest.approx(1000 * 256 * 4 / 2**20, abs=0.1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_generator_without_the_config_s_layer_shows_those_it_has():
+    text = check_run(config_of("tests.generators.objects:Good"))
+    assert "early  " in text
+    assert "layer1" not in text
+
+
+def test_what_is_wrong_with_a_generator_is_one_line():
+    with pytest.raises(UserError, match=r"objects:ImagesUint8\.images returned .* / 127\.5 - 1"):
+        check_run(config_of("tests.generators.objects:ImagesUint8"))
+    with pytest.raises(ForeignError, match="objects:Raises raised OSError: no weights"):
+        check_run(config_of("tests.generators.objects:Raises"))

@@ -256,7 +256,7 @@ def check_truncation(truncation: Any) -> float:
     """Return t, 1 where none is given.
 
     Raises:
-        UserError: if it is no number in (0, 1].
+        UserError: if it is not a number in (0, 1].
     """
     try:
         t = 1.0 if truncation is None else float(truncation)

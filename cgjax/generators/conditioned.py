@@ -40,8 +40,8 @@ class ConditionedGenerator:
             batch: rows of one pass.
 
         Raises:
-            UserError: an object that is no generator, a layer that is not there, a keyword that it
-                does not take.
+            UserError: an object that is not a generator, a layer that is not there, a keyword that
+                it does not take.
         """
         self.gen = checked(gen)
         self.layer = self.gen.layers[layer_index(self.gen.layers, layer)]

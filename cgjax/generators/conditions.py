@@ -51,7 +51,7 @@ def find_class(name: str, names: Names) -> int:
             return candidates[0]
     found = f"fits {len(near)} classes"
     if not near:
-        found = "is no class's name"
+        found = "is not a class name"
         texts = [(t, i) for i, known in enumerate(names) for k in known for t in _texts(_normal(k))]
         alike = difflib.get_close_matches(wanted, [t for t, _ in texts], n=5, cutoff=0.6)
         near = [i for t in dict.fromkeys(alike) for text, i in texts if text == t]

@@ -121,7 +121,7 @@ def check_generator(
         conditioned: the generator with its keywords.
         name: what messages call it; default: the name it was loaded by, or its class.
         layers: the layers to try; default: all.
-        time_batch: measure passes of so many latents; default: measure nothing.
+        time_batch: latents a pass when measuring; default: measure nothing.
 
     Returns:
         What was found.

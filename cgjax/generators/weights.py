@@ -169,7 +169,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         # The header was checked when it was opened: every place lies inside the file.
         start = 8 + int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(start - 8))
-        for name in checked.keys():  # noqa: SIM118, it is no mapping
+        for name in checked.keys():  # noqa: SIM118, not a mapping
             entry = header[name]
             if entry["dtype"] not in ("F16", "F32"):
                 arrays[name] = checked.get_tensor(name)
@@ -192,7 +192,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         raise UserError(
-            f"{folder} is no folder of converted weights (no {MANIFEST_FILE}); make one with "
+            f"{folder} is not a folder of converted weights (no {MANIFEST_FILE}); make one with "
             "python -m converters FAMILY --src=FILE --dst=FOLDER"
         )
     try:

@@ -46,8 +46,8 @@ def test_a_class_is_found_by_any_of_its_names(name, index):
         ("crane", "fits 2 classes: 134 crane, 517 crane"),
         ("retriever", "207 golden retriever, 208 Labrador"),
         ("terrier", "and .* more"),
-        ("labradr", "is no class's name: 208 Labrador retriever"),
-        ("qqqq", "is no class's name; give an id"),
+        ("labradr", "is not a class name: 208 Labrador retriever"),
+        ("qqqq", "is not a class name; give an id"),
     ],
 )
 def test_an_ambiguous_or_unknown_name_lists_candidates(name, message):

@@ -12,7 +12,7 @@ import pytest
 
 import cgjax
 from cgjax.errors import UserError
-from cgjax.generators import registry
+from cgjax.generators import download
 from cgjax.generators.published import PUBLISHED, Published
 from cgjax.runtime.files import sha256_of
 from tests.golden_cases import GOLDEN
@@ -102,7 +102,7 @@ def test_an_interrupted_download_is_continued_where_it_ended(server, cache, monk
     server.cuts = [1000, 5000]
     path = cache / "tiny.pth"
     cache.mkdir()
-    registry._download(server.address, path)
+    download._download(server.address, path)
     assert path.read_bytes() == server.data
     assert server.requests == [None, "bytes=1000-", "bytes=6000-"]
 
@@ -111,7 +111,7 @@ def test_a_server_without_ranges_sends_the_file_again_from_the_start(server, cac
     server.cuts, server.ranges = [1000], False
     path = cache / "tiny.pth"
     cache.mkdir()
-    registry._download(server.address, path)
+    download._download(server.address, path)
     assert path.read_bytes() == server.data
 
 
@@ -119,7 +119,7 @@ def test_a_stale_part_that_is_longer_than_the_file_is_thrown_away(server, cache)
     path = cache / "tiny.pth"
     cache.mkdir()
     path.with_name("tiny.pth.part").write_bytes(server.data + b"more")
-    registry._download(server.address, path)
+    download._download(server.address, path)
     assert path.read_bytes() == server.data
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cgjax.config.schema import complete, validate
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.contract import Findings, check_generator
 from cgjax.generators.registry import load_generator
@@ -23,9 +24,12 @@ def check_run(config: Mapping[str, Any]) -> str:
         and the time that a thousand latents take, and whether the network can be resumed from it.
 
     Raises:
-        UserError: what is wrong with the generator, in one line, with what to change.
+        UserError: a config with wrong values; what is wrong with the generator, in one line, with
+            what to change.
         ForeignError: the generator's own code raised an exception.
     """
+    config = complete(config)
+    validate(config)
     settings = config["generator"]
     name = settings["weights"] or settings["name"]
     generator = load_generator(name)

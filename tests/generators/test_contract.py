@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cgjax.config.plain import to_plain
 from cgjax.errors import ForeignError, UserError
 from cgjax.generators import contract
 from cgjax.generators.base import PretrainedGenerator
@@ -14,7 +15,9 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.contract import check_generator, ensure_generator, is_ours
 from cgjax.generators.families import build_network
 from cgjax.generators.registry import load_generator
+from cgjax.run.opening import open_run
 from cgjax.testing.planted import PlantedDiscs, make_planted
+from configs import tiny
 from tests.generators.objects import GOOD
 
 # Object -> error of its numbers: float32's, or half a unit of the shorter type's last place.
@@ -141,7 +144,7 @@ def bind(name: str, **keywords: object) -> ConditionedGenerator:
     return ConditionedGenerator(gen, gen.layers[0], keywords, batch=4)
 
 
-def open_run(name: str) -> ConditionedGenerator:
+def begin_run(name: str) -> ConditionedGenerator:
     """What a run does with a generator before its first latent is drawn."""
     conditioned = bind(name)
     ensure_generator(conditioned, name)
@@ -149,7 +152,7 @@ def open_run(name: str) -> ConditionedGenerator:
 
 
 def compare_with_good(name: str, tolerance: float) -> None:
-    conditioned = open_run(name)
+    conditioned = begin_run(name)
     key = jax.random.key(3)
     z = conditioned.sample_latents(key, 11)  # three batches, the last one filled up
     np.testing.assert_allclose(z, GOOD.sample_latents(key, 11), rtol=tolerance, atol=0)
@@ -185,7 +188,7 @@ def test_tensors_of_torch_work_with_the_right_numbers(name):
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_object_that_is_no_proper_generator_is_refused_in_one_line(name):
     with np.errstate(all="ignore"), pytest.raises(UserError, match=REFUSED[name]) as caught:
-        open_run(name)
+        begin_run(name)
     message = str(caught.value)
     assert "\n" not in message
     assert "objects:" in message  # whose code it is
@@ -194,19 +197,31 @@ def test_an_object_that_is_no_proper_generator_is_refused_in_one_line(name):
 @pytest.mark.parametrize("name", RAISED)
 def test_an_exception_of_the_users_own_code_says_whose_it_is_and_keeps_its_cause(name):
     with pytest.raises(ForeignError, match=rf"objects:{name}.* raised ") as caught:
-        open_run(name)
+        begin_run(name)
     assert "\n" not in str(caught.value)
     assert type(caught.value.__cause__) is RAISED[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["BatchNorm", "Random", "Images255", "FeaturesHalf", "FeaturesRaise"]
+)
+def test_a_run_of_it_ends_before_anything_is_written(name, tmp_path):
+    config = tiny.get_config("quick")
+    config.generator.name = f"tests.generators.objects:{name}"
+    config.layer = "early"
+    with pytest.raises((UserError, ForeignError), match=f"objects:{name}"):
+        open_run(tmp_path / "run", to_plain(config))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.torch
 def test_a_sparse_tensor_says_whose_it_is():
     with pytest.raises(ForeignError, match=r"FeaturesSparse\.features raised TypeError.*read"):
-        open_run("FeaturesSparse")
+        begin_run("FeaturesSparse")
 
 
 def test_images_of_one_channel_work():
-    assert open_run("Grey").images(np.ones((3, 6), np.float32)).shape == (3, 8, 8, 1)
+    assert begin_run("Grey").images(np.ones((3, 6), np.float32)).shape == (3, 8, 8, 1)
 
 
 def test_bright_images_are_taken_as_they_are_where_the_generator_says_so():

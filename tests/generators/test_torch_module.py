@@ -16,7 +16,7 @@ from cgjax.generators.base import Generator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.contract import check_generator
 from cgjax.generators.torch_module import from_torch
-from cgjax.run.run import Run
+from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny
@@ -244,9 +244,8 @@ def test_every_stage_of_a_run_works_on_it(make, layer, tmp_path, caplog):
     config.samplers.flow.fit = False
     config.evaluate.num = 16
     config.evaluate.prior_images = 32
-    plain = configuration.to_plain(config)
-    configuration.validate(plain)
-    pipeline = Pipeline(Run(tmp_path, plain), Interrupts())
+    run = open_run(tmp_path, configuration.to_plain(config))
+    pipeline = Pipeline(run, Interrupts())
     with caplog.at_level(logging.WARNING, logger="absl"):
         pipeline.run_all()
     pipeline.metrics.close()

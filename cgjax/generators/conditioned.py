@@ -65,12 +65,6 @@ class ConditionedGenerator:
 
     def at_layer(self, layer: str) -> ConditionedGenerator:
         """Return the same generator and keywords at another layer."""
-        other = copy.copy(self)
-        other.layer = self.gen.layers[layer_index(self.gen.layers, layer)]
-        return other
-
-    def at(self, layer: str) -> ConditionedGenerator:
-        """Return the same generator at another layer."""
         if layer == self.layer:
             return self
         other = copy.copy(self)

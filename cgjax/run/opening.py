@@ -90,6 +90,8 @@ def check_run(run: Run, mode: str) -> None:
             keep its contract.
         ForeignError: the generator's own code raised an exception.
     """
+    settings = run.config["generator"]
+    ensure_generator(run.generator, settings["weights"] or settings["name"])
     for name in run.sampler_names:
         run.make_sampler(name)
     settings = run.config["compare" if mode == "compare" else "evaluate"]

@@ -213,7 +213,7 @@ class Run:
 
     def is_inside(self, z: Float[Array, "n d"], region: Region) -> Bool[Array, " n"]:
         """Whether latents lie in a region."""
-        return region.contains(lambda layer: self.generator.at(layer).features(z))
+        return region.contains(lambda layer: self.generator.at_layer(layer).features(z))
 
     def are_inside(
         self, z: Float[np.ndarray, "n d"] | Float[Array, "n d"], region: Region

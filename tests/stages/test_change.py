@@ -134,9 +134,7 @@ def test_old_clusters_are_never_measured_or_shown_under_a_new_config(mode, finis
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     config, _ = changed("cluster.num_clusters")
-    with pytest.raises(
-        UserError, match=r"another config \(cluster.num_clusters: 2 -> 3"
-    ):
+    with pytest.raises(UserError, match=r"another config \(cluster.num_clusters: 2 -> 3"):
         open_run(root, config, mode=mode, allow_change=True)
     assert (root / "config.json").read_bytes() == (finished / "config.json").read_bytes()
     assert content_of(root) == content_of(finished)

@@ -84,10 +84,12 @@ def main(argv: Sequence[str]) -> None:
         check=check_image,
     )
     source = gen.manifest["source"]
+    network = source["network"]
     say(
         f"{dst}: {gen.family}, latents of {gen.latent_dim}, images {gen.image_size}x"
         f"{gen.image_size}x{gen.image_channels}, layers {', '.join(gen.layers)}; "
-        f"network {source['network']}, source SHA-256 {source['sha256']}"
+        f"network {'the whole file' if network == '.' else network}, "
+        f"source SHA-256 {source['sha256']}"
     )
 
 

@@ -212,7 +212,7 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
     take_statistics("generator.bn", width, "final_statistics")
     arrays["final_scale"] = tensors.take("generator.bn.weight", (width,))
     arrays["final_offset"] = tensors.take("generator.bn.bias", (width,))
-    # The last convolution makes as many channels as it reads; the image is the first three.
+    # The last convolution outputs as many channels as it reads; the image is the first three.
     channels = min(IMAGE_CHANNELS, width)
     rgb = _spectral(tensors, "generator.conv_to_rgb", (width, width, 3, 3), eps)
     arrays["to_rgb"] = conv_kernel(rgb)[..., :channels]

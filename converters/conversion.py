@@ -1,4 +1,4 @@
-"""What a converter returns, and the layouts that all of them turn around."""
+"""What a converter returns, the table that it reads, and the orders of axes."""
 
 from __future__ import annotations
 

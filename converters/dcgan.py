@@ -68,10 +68,12 @@ def convert_examples(network: Network, given: Mapping[str, str]) -> Conversion:
     convolutions = [f"main.{i}" for i in names if i % 3 == 0]
     norms = [f"main.{i}" for i in names if i % 3 == 1]
     if len(convolutions) < 2 or len(norms) != len(convolutions) - 1:
-        missing = f"main.{names[-1] + 2}.weight" if names and names[-1] % 3 == 1 else "one"
+        ends_in_norm = names[-1:] != [] and names[-1] % 3 == 1
         raise UserError(
             f"{network.path}: expected convolutions main.0, main.3, ... each but the last "
-            f"followed by its batch norm; found weights at {names}, missing {missing}"
+            f"followed by its batch norm; the weights are at {names}"
+            + f"; main.{names[-1] + 2}.weight is missing"
+            * ends_in_norm
         )
     return _convert_layers(tensors, convolutions, norms, tanh)
 

@@ -1,11 +1,11 @@
 """Which of a file's networks is converted: the averaged generator, if there is one.
 
 Training scripts keep a running average of the generator's weights beside the weights that are
-trained; the average makes the better images and is what was published. The names are anybody's
-(`netG_ema`, `ema`, `avgG`, `generator_smooth`), so that no list of them decides here: every state
-dict of the file that has the layout's tensors is a candidate, wherever it lies and whatever it is
-called. Averaged ones, told by their names, win over others. Where the names do not tell and the
-values differ, nothing is taken: the user says which (`--set network=NAME`).
+trained; the average gives better images and is what authors publish. What it is called varies
+(`netG_ema`, `ema`, `avgG`, `generator_smooth`), so no list of names decides here: every state dict
+in the file that has the layout's tensors is a candidate, wherever it lies and whatever its name.
+Candidates whose names say that they are averages win over the others. Where the names leave it open
+and the values differ, the user has to choose (`--set network=NAME`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,13 +57,18 @@ class Network(NamedTuple):
     is_averaged: bool
 
     @property
-    def path(self) -> Any:
+    def path(self) -> Path:
         """The file."""
         return self.checkpoint.path
 
+    @property
+    def place(self) -> str:
+        """The file and where in it, for messages."""
+        return str(self.path) if self.name == WHOLE_FILE else f"{self.path}, {self.name}"
+
     def tensors(self) -> Tensors:
         """Return the tensors, to be taken one by one."""
-        return Tensors(self.state, self.path)
+        return Tensors(self.state, self.place)
 
 
 def has_tensors(state: Mapping[str, Any], *names: str) -> bool:

@@ -48,7 +48,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     if not normalized:
         raise UserError(
             f"{network.path}: perChannelNormalization=False; the reference code cannot run such "
-            "a file, so there is nothing to be equal to"
+            "a file, so there is no reference to match"
         )
     if num_rows % 16:
         raise UserError(
@@ -203,7 +203,7 @@ def convert_netdissect(network: Network, given: Mapping[str, str]) -> Conversion
         re.sub(r"^features\.(\d{1,9})(?!\d)", _renumber, str(name)): value
         for name, value in network.state.items()
     }
-    tensors = Tensors(state, network.path)
+    tensors = Tensors(state, network.place)
     outputs = sorted({name.split(".")[0] for name in tensors.names("output.*")})
     if len(outputs) != 1:
         raise UserError(

@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
     """Return a file's content as dicts, lists, numbers, strings, arrays and `Unreadable`.
 
     Args:
-        value: what torch's or our own unpickler made of the file.
+        value: what torch's or our own unpickler returned.
 
     Returns:
         The content; what a module was built with stands beside it, under `settings`.

@@ -49,17 +49,17 @@ class Module:
 
     def tensors(self, prefix: str = "") -> dict[str, Any]:
         """Return parameters and buffers by dotted path, as a state dict has them."""
-        found: dict[str, Any] = {}
+        tensors: dict[str, Any] = {}
         for kind in ("_parameters", "_buffers"):
             entries = self.attributes.get(kind)
             for name, value in entries.items() if isinstance(entries, Mapping) else ():
                 if value is not None:
-                    found[prefix + str(name)] = value
+                    tensors[prefix + str(name)] = value
         children = self.attributes.get("_modules")
         for name, child in children.items() if isinstance(children, Mapping) else ():
             if isinstance(child, Module):
-                found |= child.tensors(f"{prefix}{name}.")
-        return found
+                tensors |= child.tensors(f"{prefix}{name}.")
+        return tensors
 
 
 def _reconstruct_persistent(meta: Any) -> Module:

@@ -3,7 +3,7 @@
 The files are written and checked in a folder inside the destination (the same file system, and the
 only place that is sure to be writable) and renamed into place, the manifest last and the old one
 gone first: at no moment does a manifest stand beside another conversion's weights. What a killed
-process leaves is a folder that is no generator, and the next conversion takes it over.
+process leaves is not a generator, and the next conversion takes the folder over.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ def _unfinished_folder(dst: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        for made in parents:
+        for parent in parents:
             with contextlib.suppress(OSError):
-                made.rmdir()  # only if it is empty
+                parent.rmdir()  # only if it is empty
 
 
 def _remove_leftovers(dst: Path) -> None:

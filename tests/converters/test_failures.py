@@ -134,7 +134,7 @@ def _foreign_pickle(path):
         "empty", "folder", "missing", "html", "zip", "pickle", "list", "zoo_netD", "discriminator",
     ],
 )  # fmt: skip
-def test_what_is_no_generator_is_refused(family, make, message, tmp_path):
+def test_a_file_without_a_generator_is_refused(family, make, message, tmp_path):
     path = tmp_path / "f.pth"
     make(path)
     with pytest.raises(UserError, match=message) as caught:
@@ -330,7 +330,7 @@ def test_a_bad_file_on_the_command_line_is_one_line_and_exit_2(make, message, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_converts_and_prints_what_it_made(tmp_path, capsys):
+def test_the_command_converts_and_prints_the_result(tmp_path, capsys):
     golden = GOLDEN / "pgan_zoo_b"
     assert command("pgan", f"--src={golden / 'checkpoint.pth'}", f"--dst={tmp_path / 'out'}") == 0
     said = capsys.readouterr().out

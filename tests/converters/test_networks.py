@@ -129,7 +129,7 @@ def test_what_no_name_decides_is_refused_with_what_to_type(names, message, dcgan
         assert _weights(gen) == _weights(bare)
 
 
-def test_copies_that_do_not_differ_are_no_ambiguity(dcgan, right, tmp_path):
+def test_copies_that_do_not_differ_are_not_ambiguous(dcgan, right, tmp_path):
     for names in (("ema", "G_smooth", "G"), ("netG_A", "netG_B")):
         content = {n: {k: v.clone() for k, v in dcgan.items()} for n in names}
         assert _weights(_convert(content, tmp_path)) == right
@@ -168,6 +168,13 @@ def test_an_averaged_copy_in_a_form_that_is_not_known_is_never_passed_over(copy,
     assert not (tmp_path / "out").exists()
     gen = _convert(content, tmp_path, {"network": "netG"})
     assert gen.manifest["source"]["network"] == "netG"
+
+
+def test_an_averaged_copy_without_its_buffers_is_refused_by_name(dcgan, tmp_path):
+    averaged = {n: v for n, v in dcgan.items() if "running" not in n and v.ndim}
+    content = {"netG": changed(dcgan), "netG_ema": averaged}
+    with pytest.raises(UserError, match=r"f\.pth, netG_ema: missing main\.1\.running_mean"):
+        _convert(content, tmp_path)
 
 
 def test_what_else_is_called_averaged_does_not_disturb(dcgan, right, tmp_path):

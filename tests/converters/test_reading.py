@@ -117,7 +117,7 @@ def test_a_tensor_without_readable_values_is_named_in_one_line(how, message, dcg
 
 
 @pytest.mark.parametrize("value", [[0.5], 0.5, None, "text", {}, True], ids=repr)
-def test_what_is_no_tensor_is_named(value, dcgan, tmp_path):
+def test_an_entry_that_is_not_a_tensor_is_named(value, dcgan, tmp_path):
     path = write(tmp_path / "f.pth", {**dcgan, "main.3.weight": value})
     with pytest.raises(UserError, match=r"main.3.weight is not a tensor \((list|float|N|str|d|b)"):
         convert("dcgan", path, tmp_path / "out")
@@ -140,7 +140,7 @@ def test_what_the_network_does_not_need_may_be_of_any_kind(how, dcgan, tmp_path)
     convert("dcgan", write(tmp_path / "f.pth", content), tmp_path / "out")
 
 
-def test_names_that_are_no_text_are_reported(dcgan, tmp_path):
+def test_names_that_are_not_text_are_reported(dcgan, tmp_path):
     path = write(tmp_path / "f.pth", {**dcgan, 5: torch.ones(2), (1, 2): torch.ones(1)})
     with pytest.raises(UserError, match=r"extra 5; extra \(1, 2\)"):
         convert("dcgan", path, tmp_path / "out")

@@ -129,7 +129,7 @@ def test_a_zoo_config_of_wrong_types_is_one_line(name, change, tmp_path):
 
 @pytest.mark.parametrize("config", [5, "text", [1], torch.zeros(3), True], ids=type)
 @pytest.mark.parametrize("name", ZOO)
-def test_a_zoo_config_that_is_no_mapping_is_one_line(name, config, tmp_path):
+def test_a_zoo_config_that_is_not_a_mapping_is_one_line(name, config, tmp_path):
     path = write(tmp_path / "f.pth", {**load(name), "config": config})
     with pytest.raises(UserError, match=r"the file's config is .*, expected names with values"):
         convert(ZOO[name], path, tmp_path / "out")
@@ -209,7 +209,7 @@ def _biggan(biggan, tmp_path, text):
     ["[]", "5", "null", '"text"', "", "{", "[" * 100_000, b"\xff\xfe", '{"eps": 1e-4'],
     ids=["list", "number", "null", "string", "empty", "cut", "deep", "bytes", "unclosed"],
 )
-def test_a_config_json_that_is_no_object_is_one_line(text, biggan, tmp_path):
+def test_a_config_json_that_is_not_an_object_is_one_line(text, biggan, tmp_path):
     with pytest.raises(UserError, match=r"is not a config\.json of BigGAN") as caught:
         _biggan(biggan, tmp_path, text)
     assert "\n" not in str(caught.value)

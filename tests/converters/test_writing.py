@@ -176,6 +176,16 @@ def test_what_another_process_is_writing_is_left_alone(files, tmp_path):
     assert _names(tmp_path) == WHOLE
 
 
+def test_two_conversions_at_once_to_one_folder_both_succeed(files, hashes, tmp_path):
+    def convert_another(_):
+        assert _weights(convert("dcgan", files[0], tmp_path / "o")) == hashes[0]
+        assert _weights(load_folder(tmp_path / "o")) == hashes[0]
+
+    convert("dcgan", files[1], tmp_path / "o", check=convert_another)
+    assert _weights(load_folder(tmp_path / "o")) == hashes[1]
+    assert _names(tmp_path / "o") == WHOLE
+
+
 def test_without_locks_converting_works_too(files, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "fcntl", None)
     (tmp_path / ".unfinished-x").mkdir()

@@ -34,6 +34,8 @@ def to_array(value: Any, whose: str, shape: tuple[Any, ...]) -> Array:
         >>> to_array(np.ones((2, 3)), "mine:Mine.features", (2, "..."))[0]
         Array([1., 1., 1.], dtype=float32)
     """
+    if isinstance(value, jax.Array) and value.dtype == jnp.float32 and value.ndim:
+        return value
     expected = f"expected a float32 array {describe_shape(shape)}"
     if not all(hasattr(value, name) for name in ("shape", "dtype", "__array__")):
         change = "return an array"

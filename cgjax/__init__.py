@@ -1,8 +1,39 @@
 """Cluster-guided image synthesis with pretrained, unlabelled generators."""
 
-from cgjax.clustering import kmeans
-from cgjax.generators.registry import load_generator
-from cgjax.run.run import load_run
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from cgjax.version import __version__
 
-__all__ = ["__version__", "kmeans", "load_generator", "load_run"]
+if TYPE_CHECKING:
+    from cgjax.clustering import kmeans
+    from cgjax.generators.registry import load_generator
+    from cgjax.generators.torch_module import from_torch
+    from cgjax.run.run import load_run
+
+__all__ = ["__version__", "from_torch", "kmeans", "load_generator", "load_run"]
+
+# Where each public name is defined: imported when it is first asked for, since JAX takes a second
+# that `--help` and a mistyped flag need not wait for.
+_HOMES = {
+    "from_torch": "cgjax.generators.torch_module",
+    "kmeans": "cgjax.clustering",
+    "load_generator": "cgjax.generators.registry",
+    "load_run": "cgjax.run.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from where it is defined."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cgjax' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,29 +1,40 @@
-"""The command line: `python -m cgjax.main --config=configs/dcgan_pose.py`."""
+"""The command line: `python -m cgjax.main --config=configs/dcgan_pose.py`.
+
+JAX and whatever needs it is imported once flags and config are checked: `--help` and a mistake need
+not wait for it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from logging import WARNING, getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
+from cgjax.runtime.signals import handle_interrupts, quit_on_signals, raise_on_signals
+
+if __name__ == "__main__":
+    quit_on_signals()  # until there is something to save; importing takes a while
+
 from absl import flags, logging
 from ml_collections import config_flags
 
-from cgjax.config import plain as configuration
+from cgjax.config.plain import to_plain
+from cgjax.config.schema import complete, validate
 from cgjax.errors import UserError
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
-from cgjax.run.sampling import save_images
-from cgjax.runtime.command import run_command
-from cgjax.runtime.memory import keep_freed_memory
-from cgjax.runtime.processes import leave, start_processes
-from cgjax.runtime.signals import handle_interrupts
-from cgjax.stages.pipeline import Pipeline
+from cgjax.runtime.command import leave, run_command
+from cgjax.runtime.files import check_folder, make_folder
+from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
+from cgjax.runtime.lock import FolderLock
 
-MODES = ("run", "sample", "evaluate", "compare", "report")
+if TYPE_CHECKING:
+    from cgjax.runtime.processes import Processes
+    from cgjax.runtime.signals import Interrupts
+
+MODES = ("run", "check", "sample", "evaluate", "compare", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
@@ -31,22 +42,34 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run's folder; runs/<config's name> by default."
 )
 _CLUSTER = flags.DEFINE_string("cluster", "0", "sample: id or name of the cluster.")
-_NUM = flags.DEFINE_integer("num", 64, "sample: how many images.")
+_NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
-_VERIFY = flags.DEFINE_bool("verify", True, "sample: check membership and draw again where not.")
+_VERIFY = flags.DEFINE_bool("verify", True, "sample: redraw what falls outside the cluster.")
 _MARGIN = flags.DEFINE_string(
     "margin",
     "0",
     "sample: keep only the part of the cluster above this quantile of its margins, or between two, "
     "LOW:HIGH.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "sample: the same seed gives the same images.")
+_SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "sample: the same seed gives the same images.",
+    lower_bound=0,
+    upper_bound=2**32 - 1,
+)
 _DEVICES = flags.DEFINE_integer(
-    "devices", None, "Devices to work on; by default all accelerators, or the one CPU."
+    "devices",
+    None,
+    "Devices to work on; by default all accelerators, or the one CPU.",
+    lower_bound=1,
 )
 _ALLOW = flags.DEFINE_bool(
-    "allow_config_change", False, "run: make anew what depends on a changed config."
+    "allow_config_change", False, "run: recompute what depends on a changed config."
+)
+_CACHE = flags.DEFINE_bool(
+    "compilation_cache", True, "Keep compiled programs in the cache folder for the next command."
 )
 
 
@@ -67,16 +90,41 @@ def given_config() -> dict[str, Any] | None:
     """Return the config of the flags as plain dicts, or None if no --config was given."""
     try:
         # A file that could not be loaded says so at the first look into the config, not before.
-        return None if _CONFIG.value is None else configuration.to_plain(_CONFIG.value)
-    except (OSError, ValueError) as error:
-        raise UserError(str(error)) from error
+        return None if _CONFIG.value is None else to_plain(_CONFIG.value)
+    except FLAG_ERRORS as error:
+        raise explain(error, sys.argv) from error
+
+
+def check_flags(argv: Sequence[str]) -> None:
+    """Check what can be checked before anything is imported or read.
+
+    Raises:
+        UserError: the first mistake.
+    """
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; every option starts with --")
+    root, config = workdir(), given_config()
+    if config is not None:
+        validate(complete(config))
+    if _MODE.value == "sample":
+        if not _OUT.value:
+            raise UserError(
+                "--out is missing: the folder for the images, for example --out=samples/"
+            )
+        check_folder(_OUT.value, "--out")
+    elif _MODE.value != "check":
+        check_folder(root, "--workdir")
 
 
 def sample() -> None:
     """Draw images of one cluster from a finished run."""
+    import jax
+
+    from cgjax.run.run import load_run
+    from cgjax.run.sampling import save_images
+
     run = load_run(workdir())
-    if not _OUT.value:
-        raise UserError("--out is missing: the folder for the images, for example --out=samples/")
+    folder = Path(_OUT.value or "")
     samples = run.sample(
         jax.random.key(_SEED.value),
         _CLUSTER.value,
@@ -85,48 +133,81 @@ def sample() -> None:
         _VERIFY.value,
         _MARGIN.value,
     )
-    save_images(samples.images, samples.latents, Path(_OUT.value))
+    save_images(samples.images, samples.latents, make_folder(folder, "--out"))
     checked = "" if samples.acceptance is None else f", acceptance {samples.acceptance:.3f}"
-    print(f"{len(samples.images)} images in {_OUT.value}{checked}")
+    print(f"{len(samples.images)} images in {folder}{checked}")
+
+
+def check() -> None:
+    """Check the config's generator and print what each of its layers costs."""
+    from cgjax.run.folder import RunFolder, read_config
+    from cgjax.stages.check import check_run
+
+    config = given_config()
+    saved = read_config(RunFolder(workdir())).config if config is None else complete(config)
+    print(check_run(saved))
+
+
+def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> None:
+    """Run the stages that the mode asks for, in the run's folder."""
+    import jax
+
+    from cgjax.run.opening import open_run
+    from cgjax.stages.pipeline import Pipeline
+
+    run = open_run(
+        workdir(),
+        given_config(),
+        mode=_MODE.value,
+        allow_change=_ALLOW.value,
+        processes=processes,
+        lock=lock,
+    )
+    pipeline = Pipeline(run, interrupts, processes, _DEVICES.value)
+    devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+    logging.info("%s, jax %s, in %s", devices, jax.__version__, pipeline.run.folder.root)
+    if _MODE.value == "compare":
+        table = pipeline.compare()
+        if processes.is_first:
+            print(table)
+        return
+    if _MODE.value == "run":
+        pipeline.run_all()
+    else:
+        if _MODE.value == "evaluate":
+            pipeline.evaluate(again=True)
+        pipeline.report()
+    if processes.is_first:
+        print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
+        print(f"report: {pipeline.run.folder.report / 'index.html'}")
 
 
 def main(argv: Sequence[str]) -> None:
     """Dispatch on --mode."""
+    check_flags(argv)
+
+    from cgjax.runtime.cache import CompileCounter, keep_programs
+    from cgjax.runtime.memory import keep_freed_memory
+    from cgjax.runtime.processes import start_processes
+
+    getLogger("jax._src.xla_bridge").setLevel(WARNING)  # it lists the accelerators it looked for
     keep_freed_memory()
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; every option starts with --")
+    folder = keep_programs() if _CACHE.value else None
+    counter = CompileCounter()
     processes = start_processes(os.environ)
-    if _MODE.value == "sample":
+    if _MODE.value in ("sample", "check"):
         if processes.num > 1:
-            raise UserError("--mode=sample is for one process; leave the launcher out")
-        sample()
-        return
-    with handle_interrupts(processes) as interrupts:
-        run = open_run(
-            workdir(),
-            given_config(),
-            mode=_MODE.value,
-            allow_change=_ALLOW.value,
-            processes=processes,
-        )
-        pipeline = Pipeline(run, interrupts, processes, _DEVICES.value)
-        devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
-        logging.info("%s, jax %s, in %s", devices, jax.__version__, pipeline.run.folder.root)
-        if _MODE.value == "compare":
-            table = pipeline.compare()
-            if processes.is_first:
-                print(table)
-            return
-        if _MODE.value == "run":
-            pipeline.run_all()
-        else:
-            if _MODE.value == "evaluate":
-                pipeline.evaluate(again=True)
-            pipeline.report()
-        if not processes.is_first:
-            return
-        print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
-        print(f"report: {pipeline.run.folder.report / 'index.html'}")
+            raise UserError(f"--mode={_MODE.value} is for one process; leave the launcher out")
+        raise_on_signals()
+        sample() if _MODE.value == "sample" else check()
+    else:
+        with (
+            FolderLock(workdir()) as lock,
+            handle_interrupts(processes, lock.check) as interrupts,
+        ):
+            write(processes, lock, interrupts)
+    compiled, loaded = counter.counts()
+    logging.info("%d programs compiled, %d loaded from %s", compiled, loaded, folder)
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:

@@ -25,8 +25,8 @@ from typing import IO
 from absl import flags
 
 from cgjax.errors import UserError
+from cgjax.runtime.address import COORDINATOR, PROCESS, PROCESSES
 from cgjax.runtime.command import run_command
-from cgjax.runtime.processes import COORDINATOR, PROCESS, PROCESSES
 
 # Seconds that the others have to end by themselves once one has failed, and then on SIGTERM.
 GRACE_S = 8.0
@@ -146,7 +146,7 @@ def report(failed: Child | None, first: Child, was_stopped: bool) -> int:
         print(f"[process {failed.index}] {line}", file=sys.stderr)
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit {code}"
     print(
-        f"error: process {failed.index} {how} and the others were ended; once that is mended, run "
+        f"error: process {failed.index} {how} and the others were ended; once that is fixed, run "
         "the same command again, it resumes",
         file=sys.stderr,
     )

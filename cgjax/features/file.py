@@ -12,10 +12,11 @@ from threading import Thread
 import numpy as np
 from jaxtyping import Float
 
+from cgjax.runtime.disk import drop_from_page_cache, open_direct, read_at, write_at
 from cgjax.runtime.memory import PAGE, empty_aligned
 
-# `os.pwritev` or `os.preadv`: file, pieces of memory, place -> how many bytes were moved.
-Call = Callable[[int, list[memoryview], int], int]
+# `write_at` or `read_at`: file, memory, place -> how many bytes were moved.
+Move = Callable[[int, memoryview, int], int]
 # Rows that are copied together where they cannot be written from where they lie.
 _STAGED = 64
 
@@ -27,9 +28,9 @@ class FeatureFile:
     is one long piece in each slab, and a slab of all rows is one piece.
 
     Attributes:
-        direct_io: whether what is written or read passes by the system's memory, as far as the
-            system lets us and the pieces fill whole pages. A file that is soon read once more from
-            a fast disk gains nothing there, and finding that memory and copying cost time.
+        direct_io: whether writes and reads bypass the page cache, where the system allows it and
+            the pieces fill whole pages. A file that is soon read once more from a fast disk gains
+            nothing from the cache, and finding memory for it and copying cost time.
     """
 
     def __init__(self, folder: Path, num_rows: int, dim: int, width: int):
@@ -45,13 +46,13 @@ class FeatureFile:
         self.direct_io = False
         # Closed by `close`: it lives as long as this does.
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        self._direct = _open_direct(self._file.fileno())
+        self._direct = open_direct(self._file.fileno())
         self._staged: Float[np.ndarray, "m w"] | None = None
 
     def close(self) -> None:
-        """Give the disk back, which takes it a while that nobody has to wait for."""
-        self._stay_with_memory()
-        Thread(target=self._file.close).start()
+        """Give the disk back, which takes a while that nobody has to wait for."""
+        self._use_page_cache()
+        Thread(target=self._file.close, name="closing a feature file").start()
 
     def write_rows(self, begin: int, rows: Float[np.ndarray, "s f"]) -> None:
         """Write rows from the given one on; an OSError where the disk is full."""
@@ -59,7 +60,7 @@ class FeatureFile:
             part = rows[:, first : first + self.width]
             for some in range(0, len(part), _STAGED):
                 piece = part[some : some + _STAGED]
-                self._move(os.pwritev, self._place(begin + some, first), self._in_one(piece))
+                self._move(write_at, self._place(begin + some, first), self._in_one(piece))
 
     def read_rows(self, begin: int, out: Float[np.ndarray, "s f"]) -> None:
         """Fill an array with the rows from the given one on."""
@@ -80,10 +81,8 @@ class FeatureFile:
                     self._read(self._place(row, low), part[row])
 
     def let_go(self) -> None:
-        """Bring everything to the disk and out of the system's memory, where we are let."""
-        os.fsync(self._file.fileno())
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        """Bring everything to the disk and, where the system lets us, out of its page cache."""
+        drop_from_page_cache(self._file.fileno())
 
     def _place(self, row: int, column: int) -> int:
         """Return where in the file a number lies, in bytes."""
@@ -103,42 +102,34 @@ class FeatureFile:
 
     def _read(self, place: int, out: np.ndarray) -> None:
         part = out if out.flags.c_contiguous else np.empty(out.shape, np.float32)
-        self._move(os.preadv, place, part)
+        self._move(read_at, place, part)
         if part is not out:
             out[...] = part
 
-    def _move(self, call: Call, place: int, part: np.ndarray) -> None:
-        """Write or read one piece: its whole pages past the system's memory, if that is wanted."""
+    def _move(self, move: Move, place: int, part: np.ndarray) -> None:
+        """Write or read one piece: its whole pages by direct I/O, if that is wanted."""
         left = part.data.cast("B")
         if self.direct_io and self._direct is not None:
             num = len(left) // PAGE * PAGE
             if place % PAGE == 0 and part.ctypes.data % PAGE == 0 and num:
                 try:
-                    self._move_all(call, self._direct, place, left[:num])
+                    self._move_all(move, self._direct, place, left[:num])
                     left, place = left[num:], place + num
                 except OSError as error:
                     if error.errno != errno.EINVAL:
                         raise
-                    # The file system lets nothing pass by after all.
-                    self._stay_with_memory()
-        self._move_all(call, self._file.fileno(), place, left)
+                    # The file system has no direct I/O after all.
+                    self._use_page_cache()
+        self._move_all(move, self._file.fileno(), place, left)
 
-    def _move_all(self, call: Call, file: int, place: int, left: memoryview) -> None:
+    def _move_all(self, move: Move, file: int, place: int, left: memoryview) -> None:
         while left:
-            done = call(file, [left], place)
+            done = move(file, left, place)
             if not done:
-                raise OSError("the file of features ends too early")
+                raise OSError("the feature file ends too early")
             left, place = left[done:], place + done
 
-    def _stay_with_memory(self) -> None:
+    def _use_page_cache(self) -> None:
         if self._direct is not None:
             os.close(self._direct)
         self._direct = None
-
-
-def _open_direct(file: int) -> int | None:
-    """Open a file once more, past the system's memory; None where there is no such way."""
-    try:
-        return os.open(f"/proc/self/fd/{file}", os.O_RDWR | os.O_DIRECT)
-    except (AttributeError, OSError):
-        return None

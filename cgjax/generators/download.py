@@ -6,8 +6,6 @@ its own: the only step that needs torch. From then on the converted folder is lo
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import http.client
 import os
 import shutil
@@ -16,7 +14,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -25,18 +22,15 @@ from absl import logging
 from cgjax.errors import UserError
 from cgjax.generators.published import PUBLISHED, Published
 from cgjax.generators.weights import MANIFEST_FILE
+from cgjax.runtime.cache import cache_folder
 from cgjax.runtime.files import sha256_of
+from cgjax.runtime.lock import wait_for_lock
 
 PACKAGES = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 30.0
 TRIES = 3
 _CHUNK = 1 << 20
-
-
-def cache_folder() -> Path:
-    """Return where downloads and converted weights are kept: CGJAX_CACHE, or ~/.cache/cgjax."""
-    given = os.environ.get("CGJAX_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "cgjax"
+_WAITING = "another process is fetching %s; waiting for it"
 
 
 def fetch(name: str) -> Path:
@@ -61,7 +55,7 @@ def fetch(name: str) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(cache / f"{name}.lock", name):
+        with wait_for_lock(cache / f"{name}.lock", lambda: logging.info(_WAITING, name)):
             if (folder / MANIFEST_FILE).is_file():
                 return folder
             if not entry.address:
@@ -90,18 +84,6 @@ def _by_hand(name: str, entry: Published) -> str:
         f"python -m converters {entry.family} --src={entry.file} --dst=weights/{name}"
         f", then give --config.generator.weights=weights/{name}"
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, name: str) -> Iterator[None]:
-    # The kernel drops the lock when its holder dies, however it dies.
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            logging.info("another process is fetching %s; waiting for it", name)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _download(address: str, path: Path) -> None:

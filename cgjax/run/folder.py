@@ -15,6 +15,7 @@ from cgjax.config.plain import differences
 from cgjax.config.schema import complete, is_resource
 from cgjax.errors import UserError
 from cgjax.runtime.files import write_json
+from cgjax.runtime.lock import LOCK_FILE
 from cgjax.version import __version__
 
 
@@ -124,7 +125,7 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any], *, allow_change: 
     """
     if not folder.config.is_file():
         root = folder.root
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if root.exists() and not (root.is_dir() and _is_empty(root)):
             raise UserError(
                 f"--workdir={root} exists and is not a cgjax run folder; name another one"
             )
@@ -138,6 +139,10 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any], *, allow_change: 
             f"{folder.root} was made with another config ({'; '.join(changed)}); use another "
             "--workdir, or --allow_config_change to recompute what depends on it"
         )
+
+
+def _is_empty(root: Path) -> bool:
+    return all(path.name == LOCK_FILE for path in root.iterdir())
 
 
 def check_generator_is(folder: RunFolder, weights_sha256: str, trace: list[float]) -> None:

@@ -21,6 +21,7 @@ from cgjax.run.artifacts import fit, target_classes
 from cgjax.run.folder import RunFolder, check_folder, check_generator_is, read_config, save_config
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, remove_unfinished
+from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.processes import Processes
 
 MAKES_ALL = ("run", "compare")
@@ -34,6 +35,7 @@ def open_run(
     mode: str = "run",
     allow_change: bool = False,
     processes: Processes | None = None,
+    lock: FolderLock | None = None,
 ) -> Run:
     """Open a run's folder for writing.
 
@@ -46,17 +48,21 @@ def open_run(
         mode: what will be done: "run", "compare", "evaluate" or "report".
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
+        lock: the folder's, acquired before anything is written; its `with` block is the caller's.
 
     Returns:
         The run.
 
     Raises:
-        UserError: a config, generator or folder that cannot be used.
+        UserError: a config, generator or folder that cannot be used, or that another command is
+            writing to.
     """
     processes = processes or Processes()
     folder = RunFolder(root)
 
     def resolve() -> dict[str, Any]:
+        if lock is not None:
+            lock.refuse_if_taken()
         resolved = read_config(folder).config if config is None else complete(config)
         validate(resolved)
         check_folder(folder, resolved, allow_change=allow_change)
@@ -71,7 +77,11 @@ def open_run(
         if mode not in MAKES_ALL:
             for name in ("cluster", *map(fit, run.sampler_names)):
                 run.manifests.require(name)
-        make_folder(folder.root)
+        if lock is not None:
+            lock.acquire()
+            # Another command may have written since this one looked.
+            check_folder(folder, run.config, allow_change=allow_change)
+        make_folder(folder.root, "--workdir")
         remove_unfinished(folder.root)
         # In this order: an interruption between the two leaves less, never something of another
         # config than the one that is saved beside it.

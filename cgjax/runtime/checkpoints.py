@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from logging import Filter, LogRecord
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +27,13 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import sha256_of, write_json
+from cgjax.runtime.files import make_folder, sha256_of, write_json
 
 KEEP = 2
 
 
 class Step(NamedTuple):
-    """A saved step: its number and what was said when it was saved."""
+    """A saved step: its number and the metadata it was saved with."""
 
     number: int
     metadata: dict[str, Any]
@@ -44,13 +47,14 @@ class Checkpoints:
 
     def steps(self) -> list[Step]:
         """Return the steps whose saving was finished, oldest first."""
-        found = []
+        steps = []
         for path in self.folder.glob("*.json"):
             try:
-                found.append(Step(int(path.stem), json.loads(path.read_text())["metadata"]))
-            except (ValueError, KeyError):
+                metadata = json.loads(path.read_text())["metadata"]
+                steps.append(Step(int(path.stem), dict(metadata)))
+            except (ValueError, KeyError, TypeError):
                 logging.warning("%s is damaged; its step is not used", path)
-        return sorted(found)
+        return sorted(steps)
 
     def save(self, number: int, tree: Any, metadata: dict[str, Any]) -> None:
         """Save a step and drop all but the last two.
@@ -68,21 +72,22 @@ class Checkpoints:
         if jax.process_count() > 1:
             # As NumPy arrays: orbax refuses to save what lies on one process's devices only.
             tree = jax.tree.map(np.asarray, tree)
+        if is_first:
+            self.remove(number)
+            self._remove_leftovers()
+            make_folder(self.folder)
         try:
-            if is_first:
-                self.remove(number)
-                self.folder.mkdir(parents=True, exist_ok=True)
-            with _quiet():
+            with _quiet(is_disk_error):
                 ocp.save(str(path), tree, overwrite=True)
-        except (OSError, ValueError) as error:
-            # A full disk comes as OSError, or as ValueError with RESOURCE_EXHAUSTED in its text.
-            if isinstance(error, ValueError) and "RESOURCE_EXHAUSTED" not in str(error):
+        except Exception as error:
+            if not is_disk_error(error):
                 raise
             if is_first:
                 shutil.rmtree(path, ignore_errors=True)
+                self._remove_leftovers()
             raise UserError(
-                f"cannot write the checkpoint {path} ({str(error).splitlines()[0][:100]}); free "
-                "some space and run the same command again, it resumes"
+                f"cannot write the checkpoint {path} ({_reason(error)}); free some space and run "
+                "the same command again, it resumes"
             ) from error
         if not is_first:
             return
@@ -107,8 +112,8 @@ class Checkpoints:
         path = self.folder / str(number)
         try:
             content = json.loads(path.with_suffix(".json").read_text())
-            expected: dict[str, str] = content["sha256"]
-        except (OSError, ValueError, KeyError) as error:
+            expected: dict[str, str] = dict(content["sha256"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path.with_suffix('.json')} is missing or damaged") from error
         actual = _hashes(path)
         bad = sorted(n for n in expected.keys() | actual.keys() if expected.get(n) != actual.get(n))
@@ -130,16 +135,78 @@ class Checkpoints:
         path.with_suffix(".json").unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
 
+    def _remove_leftovers(self) -> None:
+        """Remove what a kill or a full disk has left: orbax's temporary folders, unfinished steps.
+
+        Only for the process that writes, before it does.
+        """
+        for path in self.folder.glob("*"):
+            is_step = path.name.isdigit() and not path.with_suffix(".json").exists()
+            if is_step or ".orbax-checkpoint-tmp" in path.name:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Return whether an error of orbax's, or one that it was raised for, is the disk's.
+
+    It comes as OSError from Python, as ValueError with the system's number in its text from the
+    library that writes the arrays.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, OSError) and current.errno is not None:
+            return True
+        if "os_error_code=" in str(current) or "RESOURCE_EXHAUSTED" in str(current):
+            return True
+        current = current.__cause__ or current.__context__
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    """Return the system's words out of orbax's, which are long."""
+    text = " ".join(str(error).split())
+    code = re.search(r"os_error_code='?(\d+)", text)
+    if code:
+        return os.strerror(int(code[1]))
+    return (isinstance(error, OSError) and error.strerror) or text[:100]
+
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep orbax's twenty lines a step out of the log; warnings stay."""
-    before = logging.get_verbosity()
+def _quiet(is_told: Callable[[Exception], bool] = lambda error: False) -> Iterator[None]:
+    """Keep orbax's twenty lines a step out of the log; warnings and errors follow at the end.
+
+    Args:
+        is_told: of an error whether whoever catches it says all that the log would say.
+    """
+    held = _Held()
+    logger, before = logging.get_absl_logger(), logging.get_verbosity()
     logging.set_verbosity(min(before, logging.WARNING))
+    logger.addFilter(held)
+    is_repeated = True
     try:
         yield
+    except Exception as error:
+        is_repeated = not is_told(error)
+        raise
     finally:
+        logger.removeFilter(held)
         logging.set_verbosity(before)
+        for record in held.records if is_repeated else ():
+            logger.handle(record)
+
+
+class _Held(Filter):
+    """Holds back what is logged, from every thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[LogRecord] = []
+
+    def filter(self, record: LogRecord) -> bool:
+        self.records.append(record)
+        return False
 
 
 def _alone() -> contextlib.AbstractContextManager[Any]:

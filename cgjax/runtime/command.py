@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 
 from cgjax.errors import ForeignError, Interrupted, UserError
+from cgjax.runtime.files import say_os_error
+from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
+from cgjax.runtime.system import (
+    StdoutError,
+    check_system,
+    open_standard_streams,
+    watch_stdout,
+)
+
+# What the system says where a file or folder that the user named, or a disk, cannot be used.
+_USERS_ERRNO = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY, errno.EIO, errno.ESTALE,
+    errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
+_FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# As a shell reports a program that the system ended because nobody reads what it prints.
+_BROKEN_PIPE = 141
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> int:
@@ -18,43 +41,131 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
         main: takes the arguments that are no flags, the program's name first.
 
     Returns:
-        0 done, 2 a user error (one line on stderr), 130 interrupted after saving, 1 an exception in
-        the user's own code (a line that says whose, then its traceback). Bugs propagate with their
-        traceback.
+        0 done, 2 a user error (one line on stderr; a full disk and too little memory are among
+        them), 130 interrupted, 1 an exception in the user's own code (a line that says whose, then
+        its traceback). Bugs propagate with their traceback, which --verbosity=1 also shows of a
+        user error.
     """
-    logging.set_verbosity(logging.INFO)
-    logging.set_stderrthreshold("info")
+    open_standard_streams()
+    watch_stdout()
     try:
-        app.run(main, flags_parser=_parse)
-    except UserError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        code = _run(main)
+        sys.stdout.flush()
+    except StdoutError as error:
+        # The work is done; nobody was told.
+        if error.errno == errno.EPIPE:
+            return _BROKEN_PIPE
+        _say(f"error: cannot write to standard output: {error.strerror}")
         return 2
-    except ForeignError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        traceback.print_exception(error.__cause__)
-        return 1
+    return code
+
+
+def _run(main: Callable[[Sequence[str]], None]) -> int:
+    try:
+        check_system()
+        logging.set_verbosity(logging.INFO)
+        logging.set_stderrthreshold("info")
+        app.run(main, flags_parser=_parse)
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"interrupted: {_one_line(error) or 'before anything was run'}", file=sys.stderr)
+        _say(f"interrupted: {_one_line(error) or 'stopped at once'}")
         return 130
     except SystemExit as end:
         # absl ends --help with 1.
         asked_for_help = any(arg.lstrip("-").startswith("help") for arg in sys.argv[1:])
         return 0 if asked_for_help or end.code is None else int(end.code)
+    except StdoutError:
+        raise
+    except ForeignError as error:
+        _say(f"error: {_one_line(error)}")
+        traceback.print_exception(error.__cause__)
+        return 1
+    except Exception as error:
+        line = users_error(error, sys.argv[1:])
+        if line is None:
+            raise
+        logging.debug("the error below was raised here", exc_info=True)
+        _say(f"error: {line}")
+        return 2
     return 0
 
 
+def users_error(error: Exception, arguments: Sequence[str] = ()) -> str | None:
+    """Return what to tell the user about an error that is not a bug; None if it is one.
+
+    Args:
+        error: any.
+        arguments: the command line, of which the settings that may be too large are named.
+    """
+    if isinstance(error, UserError):
+        return _one_line(error)
+    if isinstance(error, OSError):
+        if error.errno in _FULL_ERRNO:
+            return f"{say_os_error(error)}; free some space and run the same command again"
+        if error.errno in _USERS_ERRNO and error.filename is not None:
+            return say_os_error(error)
+        return None
+    return _memory_error(error, arguments)
+
+
+def _memory_error(error: Exception, arguments: Sequence[str]) -> str | None:
+    """Say what to lower where an array did not fit; XLA's errors are known by their text."""
+    text = _one_line(error)
+    is_xla = "RESOURCE_EXHAUSTED" in text and type(error).__name__.endswith("RuntimeError")
+    is_numpy = isinstance(error, ValueError) and text.startswith(
+        ("array is too big", "Maximum allowed dimension exceeded", "Maximum allowed size exceeded")
+    )
+    if not (is_xla or is_numpy or isinstance(error, MemoryError)):
+        return None
+    size = re.search(r"[Uu]nable to allocate ([\d.]+ \w+)|allocat\w+ (\d+) bytes", text)
+    needed = ""
+    if size:
+        needed = f" (for an array of {size[1] or f'{int(size[2]) / 2**30:.1f} GiB'})"
+    given = [a for a in arguments if re.fullmatch(r"--[\w.]+=\d{3,}", a)]
+    lower = " or ".join(given) or "--config.generator.batch or --config.latents.num"
+    return f"not enough memory{needed}; lower {lower}"
+
+
+def leave(command: Callable[[], int]) -> NoReturn:
+    """Run a command to its exit code and end this process with it.
+
+    A process of several that fails ends at once: an orderly end would wait for the others, which
+    wait for it. They notice by themselves that it is gone.
+    """
+    try:
+        code = command()
+    except BaseException:
+        if not _is_one_of_several():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code not in (0, 130) and _is_one_of_several():
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _is_one_of_several() -> bool:
+    jax = sys.modules.get("jax")  # not imported yet: not connected to others
+    return jax is not None and jax.distributed.is_initialized()
+
+
 def _parse(argv: list[str]) -> list[str]:
-    # ml_collections raises KeyError, AttributeError, TypeError or ValueError for a wrong override,
-    # OSError for a config file that is not there, absl its own Error: all are the command line's.
     try:
         return list(flags.FLAGS(argv))
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
-        raise UserError(_one_line(error)) from error
+    except StdoutError:  # of --help
+        raise
+    except (flags.Error, *FLAG_ERRORS) as error:
+        raise explain(error, argv) from error
+    except Exception as error:
+        raise ForeignError(f"the config file raised {type(error).__name__}: {error}") from error
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads stderr either
+        print(line, file=sys.stderr, flush=True)
 
 
 def _one_line(error: BaseException) -> str:
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if "Traceback (most recent call last)" in text:
-        # ml_collections hands on the whole traceback of a config's own error: its end says it.
-        text = text.strip().splitlines()[-1]
-    return " ".join(text.split())
+    return " ".join(str(error).split())

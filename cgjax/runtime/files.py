@@ -1,7 +1,8 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and folders with a word to the user."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,64 @@ from cgjax.errors import UserError
 
 # How the names of files end that are being written.
 _UNFINISHED = ".unfinished"
+
+
+def make_folder(path: str | os.PathLike[str], option: str = "") -> Path:
+    """Make a folder and those above it, unless it is there, and see that it can be written.
+
+    Args:
+        path: the folder.
+        option: how the user named it, `--out` for instance; empty for one of ours.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: in one line, if there is a file in the way, no permission or no space.
+
+    Example:
+        >>> make_folder("/dev/null/x", "--out")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        cgjax.errors.UserError: --out=/dev/null/x: cannot write to this folder (/dev/null is a ...
+    """
+    path = check_folder(path, option)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(_no_folder(path, option, say_os_error(error))) from error
+    return path
+
+
+def check_folder(path: str | os.PathLike[str], option: str = "") -> Path:
+    """Check that a folder can be made and written, as far as that can be told; touch nothing.
+
+    Args, returns and raises as `make_folder`.
+    """
+    path = Path(path)
+    above = next((p for p in (path, *path.parents) if os.path.lexists(p)), Path())
+    if not os.path.isdir(above):
+        kind = "a file" if os.path.exists(above) else "a broken link"
+        raise UserError(_no_folder(path, option, f"{above} is {kind}"))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(_no_folder(path, option, f"no permission to write in {above}"))
+    return path
+
+
+def _no_folder(path: Path, option: str, reason: str) -> str:
+    named = f"{option}={path}" if option else str(path)
+    return f"{named}: cannot write to this folder ({reason}); name another one"
+
+
+def say_os_error(error: OSError) -> str:
+    """Return what the system says, and of which file where it is not plain.
+
+    Example:
+        >>> say_os_error(PermissionError(13, "Permission denied", "/etc/x"))
+        '/etc/x: Permission denied'
+    """
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -43,10 +102,13 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:  # also where Ctrl-C came between
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -58,18 +120,3 @@ def remove_unfinished(folder: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, whole or not at all."""
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def make_folder(path: Path) -> Path:
-    """Create a folder and those above it; return it.
-
-    Raises:
-        UserError: if that cannot be done.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot create the folder {path}: {error.strerror or error}; name another one"
-        ) from error
-    return path

@@ -50,14 +50,19 @@ def run_mesh(num_devices: int | None = None) -> Mesh | None:
             accelerators of one.
 
     Raises:
-        UserError: if there are not so many.
+        UserError: if there are not that many.
     """
     if num_devices is None:
         return data_mesh() if jax.process_count() > 1 else accelerator_mesh()
     if jax.process_count() > 1:
         raise UserError("--devices is for one process; of several every device is used")
     if not 1 <= num_devices <= jax.device_count():
-        raise UserError(f"--devices={num_devices}: expected 1 to {jax.device_count()}")
+        num, kind = jax.device_count(), jax.devices()[0].device_kind
+        there_is = f"is 1 device ({kind})" if num == 1 else f"are {num} devices ({kind})"
+        raise UserError(
+            f"--devices={num_devices}: there {there_is}; "
+            f"expected {'1' if num == 1 else f'1 to {num}'}, or leave --devices out"
+        )
     return data_mesh(num_devices) if num_devices > 1 else None
 
 

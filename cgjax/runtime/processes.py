@@ -4,13 +4,9 @@ Every process runs the same program. What must be decided or written once is don
 them while the others wait for what came of it; nothing but JAX's collectives is sent, and nothing
 but JAX's runtime notices that a process is gone.
 
-A launcher sets three variables (`launch/` has some for one machine, Slurm and Kubernetes):
-
-    CGJAX_COORDINATOR   host:port on which the first process listens
-    CGJAX_PROCESSES     how many processes there are
-    CGJAX_PROCESS       which of them this is, from 0
-
-Without them a run is one process, and none of this does anything.
+A launcher says in three variables that there are several (`address`; `launch/` has launchers for
+one machine, Slurm and Kubernetes). Without them a run is one process, and none of this does
+anything.
 """
 
 from __future__ import annotations
@@ -18,11 +14,9 @@ from __future__ import annotations
 import functools
 import json
 import os
-import sys
-import traceback
 from collections.abc import Callable, Mapping
 from logging import ERROR, getLogger
-from typing import Any, Concatenate, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -30,11 +24,13 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from cgjax.errors import Interrupted, UserError
-
-COORDINATOR, PROCESSES, PROCESS = "CGJAX_COORDINATOR", "CGJAX_PROCESSES", "CGJAX_PROCESS"
+from cgjax.runtime.address import COORDINATOR as COORDINATOR
+from cgjax.runtime.address import PROCESS as PROCESS
+from cgjax.runtime.address import PROCESSES as PROCESSES
+from cgjax.runtime.address import read_address as read_address
 
 # Seconds without a sign of life after which a process counts as dead and the others end; how long
-# the first waits for all to appear, and one that is done for the rest.
+# the first waits for all to start, and one that is done for the rest.
 HEARTBEAT_S = 20
 START_S = 300
 SHUTDOWN_S = 30
@@ -48,46 +44,6 @@ CHUNK = 2**26
 
 Value = TypeVar("Value")
 Tree = TypeVar("Tree")
-
-
-class Address(NamedTuple):
-    """Where a process finds the others, and which of them it is."""
-
-    coordinator: str
-    num: int
-    process: int
-
-
-def read_address(environment: Mapping[str, str]) -> Address | None:
-    """Return what the launcher's variables say, or None if there are none.
-
-    Raises:
-        UserError: if one is missing or makes no sense.
-
-    Example:
-        >>> read_address({COORDINATOR: "10.0.0.1:9876", PROCESSES: "2", PROCESS: "1"})
-        Address(coordinator='10.0.0.1:9876', num=2, process=1)
-    """
-    names = (COORDINATOR, PROCESSES, PROCESS)
-    missing = [name for name in names if not environment.get(name)]
-    if len(missing) == len(names):
-        return None
-    if missing:
-        raise UserError(
-            f"{missing[0]} is not set but others of {', '.join(names)} are: expected all three, or "
-            "none for a run of one process"
-        )
-    coordinator = environment[COORDINATOR]
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"{COORDINATOR}={coordinator}: expected host:port")
-    numbers = environment[PROCESSES], environment[PROCESS]
-    if not all(number.isdigit() for number in numbers) or int(numbers[1]) >= int(numbers[0]):
-        raise UserError(
-            f"{PROCESSES}={numbers[0]} {PROCESS}={numbers[1]}: expected a number of processes, and "
-            "one from 0 to below it"
-        )
-    return Address(coordinator, int(numbers[0]), int(numbers[1]))
 
 
 class Processes:
@@ -202,12 +158,12 @@ class Processes:
 
 
 def start_processes(environment: Mapping[str, str]) -> Processes:
-    """Meet the other processes, if a launcher said that there are any.
+    """Connect to the other processes, if a launcher said that there are any.
 
     Must be called before anything else of JAX's. Only the first process logs more than warnings.
 
     Raises:
-        UserError: if the launcher's variables make no sense, or the others do not appear in time.
+        UserError: if the launcher's variables make no sense, or the others do not start in time.
     """
     address = read_address(environment)
     if address is None:
@@ -216,14 +172,14 @@ def start_processes(environment: Mapping[str, str]) -> Processes:
     # It would take SIGTERM away from us; the processes agree on when to stop by themselves.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # JAX's own words about the meeting say nothing that ours do not, and warn of proxies.
+    # JAX's own messages say nothing that ours do not, and warn of proxies.
     getLogger("jax._src.distributed").setLevel(ERROR)
     if address.process:
         logging.set_verbosity(logging.WARNING)
     logging.info("process %d of %d, first at %s", address.process, address.num, address.coordinator)
     host, _, port = address.coordinator.rpartition(":")
     is_local = host in ("127.0.0.1", "localhost")
-    # gRPC, on which the processes meet, would ask an http_proxy for the way to the first.
+    # gRPC would go through an http_proxy to reach the first process.
     direct = environment.get("no_grpc_proxy") or environment.get("no_proxy", "")
     os.environ["no_grpc_proxy"] = f"{direct},{host}".strip(",")  # noqa: SIM112  (its name is small)
     try:
@@ -239,31 +195,11 @@ def start_processes(environment: Mapping[str, str]) -> Processes:
         )
     except RuntimeError as error:
         raise UserError(
-            f"the {address.num} processes did not meet at {address.coordinator} within "
-            f"{START_S} s ({str(error).splitlines()[0][:200]}); start all of them, with a "
-            f"{COORDINATOR} that every one can reach"
+            f"process {address.process} of {address.num} could not connect to the coordinator at "
+            f"{address.coordinator} within {START_S} s ({str(error).splitlines()[0][:200]}); start "
+            f"all processes, with a {COORDINATOR} that every one can reach"
         ) from error
     return Processes(address.process, address.num)
-
-
-def leave(command: Callable[[], int]) -> NoReturn:
-    """Run a command to its exit code and end this process with it.
-
-    A process of several that fails ends at once: an orderly end would wait for the others, which
-    wait for it. They notice by themselves that it is gone.
-    """
-    try:
-        code = command()
-    except BaseException:
-        if not jax.distributed.is_initialized():
-            raise
-        traceback.print_exc()
-        code = 1
-    if code in (1, 2) and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 class _HasProcesses(Protocol):

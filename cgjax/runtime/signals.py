@@ -6,25 +6,60 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
-
-from absl import logging
+from typing import TYPE_CHECKING, NoReturn
 
 from cgjax.errors import Interrupted
-from cgjax.runtime.processes import Processes
+
+if TYPE_CHECKING:
+    from cgjax.runtime.processes import Processes
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def quit_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM end this process at once, with a line and exit code 130.
+
+    For the beginning of a command, while modules are imported: a KeyboardInterrupt would come out
+    of any of them, with its traceback. Nothing is written yet that would have to be saved.
+    """
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, b"interrupted: stopped before anything was done\n")
+        os._exit(130)
+
+    for number in SIGNALS:
+        signal.signal(number, handler)
+
+
+def raise_on_signals() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, and SIGTERM end the process: as Python does it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Interrupts:
     """Whether the run was asked to stop; of several processes, any of them."""
 
-    def __init__(self, processes: Processes | None = None) -> None:
+    def __init__(
+        self, processes: Processes | None = None, watch: Callable[[], None] = lambda: None
+    ) -> None:
+        """Begin with no request.
+
+        Args:
+            processes: those of the run; by default this one.
+            watch: called whenever somebody asks; may raise to stop the run.
+        """
         self.requested = False
-        self._processes = processes or Processes()
+        self._processes, self._watch = processes, watch
 
     def agreed(self) -> bool:
         """Return whether to stop here, the same in every process."""
+        self._watch()
+        if self._processes is None:
+            return self.requested
         return self._processes.any(self.requested)
 
     def check(self, state: str = "the stages before this one are kept") -> None:
@@ -46,9 +81,18 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def handle_interrupts(processes: Processes | None = None) -> Iterator[Interrupts]:
-    """Turn SIGINT and SIGTERM into a request for the length of a block."""
-    interrupts = Interrupts(processes)
+def handle_interrupts(
+    processes: Processes | None = None, watch: Callable[[], None] = lambda: None
+) -> Iterator[Interrupts]:
+    """Turn SIGINT and SIGTERM into a request for the length of a block.
+
+    Args:
+        processes: those of the run; by default this one.
+        watch: called between units of work; may raise to stop the run.
+    """
+    from absl import logging
+
+    interrupts = Interrupts(processes, watch)
     if threading.current_thread() is not threading.main_thread():
         yield interrupts  # only the main thread may set handlers
         return
@@ -59,7 +103,7 @@ def handle_interrupts(processes: Processes | None = None) -> Iterator[Interrupts
         interrupts.requested = True
         logging.warning("stopping after this unit of work; once more to stop at once")
 
-    old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    old = {s: signal.signal(s, handler) for s in SIGNALS}
     try:
         yield interrupts
     finally:

@@ -105,25 +105,34 @@ def test_an_interrupted_clustering_leaves_no_file(
     assert stream.storage == "recompute"
 
 
-@pytest.mark.parametrize(("delay", "storage"), [(0.2, "disk"), (0.0, "recompute")])
-def test_the_faster_storage_is_chosen(delay, storage, generator, latents, tmp_path, monkeypatch):
-    write, compute = FeatureStream._write, FeatureStream._compute
+@pytest.mark.parametrize(
+    ("compute", "write", "read", "storage"),
+    [
+        (9.0, 1.0, 1.0, "disk"),
+        (2.0, 3.0, 1.5, "recompute"),  # 3 + 3 * 1.5 against 3 * 2
+        (3.0, 3.0, 1.5, "disk"),
+        (1.0, 0.5, 1.0, "recompute"),
+    ],
+)
+def test_the_faster_storage_is_chosen(
+    compute, write, read, storage, generator, latents, tmp_path, monkeypatch
+):
+    now = 0.0
 
-    def slowly(call, seconds):
+    def taking(call, seconds):
         def run(*arguments):
-            encoding.time.sleep(seconds)
+            nonlocal now
+            now += seconds
             return call(*arguments)
 
         return run
 
-    monkeypatch.setattr(FeatureStream, "_compute", slowly(compute, delay))
-    monkeypatch.setattr(FeatureStream, "_write", slowly(write, 0.1))
-    monkeypatch.setattr(FeatureStream, "_read", slowly(FeatureStream._read, 0.1 - delay / 2))
+    monkeypatch.setattr(encoding.time, "perf_counter", lambda: now)
+    for name, seconds in (("_compute", compute), ("_write", write), ("_read", read)):
+        monkeypatch.setattr(FeatureStream, name, taking(getattr(FeatureStream, name), seconds))
     with FeatureStream(generator, latents, block=24) as stream:
-        speed = stream.choose_storage(tmp_path, num_reads=4)
+        assert stream.choose_storage(tmp_path, num_reads=4) == (compute, write, read)
         assert stream.storage == storage
-        assert speed.compute >= delay
-        assert speed.write >= 0.1
 
 
 def test_columns_of_rows_on_disk_are_theirs(generator, latents, tmp_path):

@@ -1,12 +1,15 @@
 """A checkpoint is restored exactly or refused, and an interrupted step never happened."""
 
 import json
+import logging
+import os
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cgjax.errors import UserError
+from cgjax.runtime import checkpoints
 from cgjax.runtime.checkpoints import Checkpoints
 
 
@@ -59,3 +62,85 @@ def test_a_step_without_its_record_never_happened(tmp_path, tree):
     assert len(saved.steps()) == 1
     (tmp_path / "c" / "1.json").write_text(json.dumps({"half": 1})[:5])
     assert saved.steps() == []
+
+
+def test_what_a_kill_left_is_removed_before_the_next_step(tmp_path, tree):
+    saved = Checkpoints(tmp_path / "c")
+    saved.save(1, tree, {})
+    for name in ("2.orbax-checkpoint-tmp", "2.orbax-checkpoint-tmp-1234", "2"):
+        (tmp_path / "c" / name).mkdir()
+        (tmp_path / "c" / name / "part").write_text("half")
+    saved.save(3, tree, {})
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "1", "1.json", "3", "3.json",
+    ]  # fmt: skip
+
+
+def test_a_full_disk_is_one_line_without_a_log_and_leaves_nothing(tmp_path, capfd, caplog):
+    resource = pytest.importorskip("resource")
+    saved = Checkpoints(tmp_path / "c")
+    saved.save(1, {"a": jnp.ones(10)}, {})
+    numbers = np.random.default_rng(0).normal(size=300_000).astype(np.float32)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A file may not grow beyond this: writing fails as on a full disk, but on any disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(UserError) as error:
+            saved.save(2, {"a": jnp.asarray(numbers)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    text = str(error.value)
+    assert text.startswith(f"cannot write the checkpoint {tmp_path / 'c' / '2'} (")
+    assert os.strerror(27) in text
+    assert "\n" not in text
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "1.json"]
+    assert [step.number for step in saved.steps()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_users"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (ValueError("RESOURCE_EXHAUSTED: write [os_error_code='28']"), True),
+        (ValueError("a bug"), False),
+        (KeyError("a bug"), False),
+    ],
+)
+def test_what_orbax_logs_is_told_unless_the_error_says_it(
+    error, is_users, tmp_path, tree, monkeypatch, caplog
+):
+    def save(*args, **kwargs):
+        logging.getLogger("absl").warning("two hundred lines")
+        raise error
+
+    monkeypatch.setattr(checkpoints.ocp, "save", save)
+    with pytest.raises(UserError if is_users else type(error)):
+        Checkpoints(tmp_path / "c").save(1, tree, {})
+    assert [record.getMessage() for record in caplog.records] == (
+        [] if is_users else ["two hundred lines"]
+    )
+
+
+def test_what_orbax_warns_of_is_told_when_all_went_well(tmp_path, tree, monkeypatch, caplog):
+    save = checkpoints.ocp.save
+
+    def warn(*args, **kwargs):
+        logging.getLogger("absl").warning("the disk is slow")
+        return save(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoints.ocp, "save", warn)
+    Checkpoints(tmp_path / "c").save(1, tree, {})
+    assert "the disk is slow" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["[]", "1", '{"metadata": 3, "sha256": {}}', "{}"])
+def test_a_record_that_parses_but_is_none_is_not_used(content, tmp_path, tree):
+    saved = Checkpoints(tmp_path / "c")
+    saved.save(1, tree, {})
+    (tmp_path / "c" / "1.json").write_text(content)
+    assert saved.steps() == []
+    (tmp_path / "c" / "1.json").write_text('{"metadata": {}, "sha256": [1]}')
+    with pytest.raises(UserError, match="missing or damaged"):
+        saved.restore(1, tree)

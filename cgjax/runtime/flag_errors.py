@@ -1,0 +1,119 @@
+"""What was wrong on the command line, in one line; absl's and ml_collections' own words are not.
+
+The config flag is named `config` in every command that has one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from cgjax.errors import UserError
+
+# What absl and ml_collections raise for a flag that is wrong, and Python for a config file that is.
+FLAG_ERRORS = (
+    KeyError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    IndexError,
+    OSError,
+    SyntaxError,
+    ImportError,
+)
+
+_FLAG = re.compile(r"--?(?:no)?(config\.[^=\s]+)")
+
+
+def explain(error: BaseException, arguments: Sequence[str]) -> UserError:
+    """Return a user error that says what an error of the flags' means.
+
+    Args:
+        error: raised while flags were parsed, or at the first look into the config.
+        arguments: the command line.
+
+    Returns:
+        The error to raise, in one line.
+    """
+    text = _last_line(error)
+    if isinstance(error, (SyntaxError, ImportError)):
+        return UserError(_of_config_file(error, arguments))
+    if "earlier failure to load" in text or isinstance(error, OSError):
+        return UserError(_of_missing_file(error, arguments))
+    if unknown := re.match(r"'?(\w+)'?(?: Did you mean [\"'](\w+)[\"'].*)?$", text):
+        return UserError(_of_unknown_leaf(unknown[1], unknown[2], arguments) or text)
+    if part := re.match(r"Attribute <class '(\w+)'>\.(\w+) does not exist", text):
+        return UserError(_of_unknown_leaf(part[2], None, arguments) or text)
+    if re.match(r"flag --config\.\S+", text):
+        return UserError(_of_wrong_value(text))
+    if text == "Unknown command line flag 'config'" or "Unknown command line flag 'config." in text:
+        given = next((a for a in arguments if _FLAG.match(a)), "--config.seed")
+        return UserError(f"{given}: give the config file before it, --config=FILE")
+    return UserError(text)
+
+
+def _last_line(error: BaseException) -> str:
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if "Traceback (most recent call last)" in text:
+        # ml_collections hands on the whole traceback of a config's own error: its end says it.
+        text = re.sub(r"^[\w.]+: ", "", text.strip().splitlines()[-1])
+    # A KeyError of a KeyError: quoted twice, line ends written out.
+    text = text.replace("\\n", " ").replace("\\'", "'")
+    return " ".join(text.split()).removeprefix("'").removeprefix("'")
+
+
+def _config_file(arguments: Sequence[str]) -> str:
+    """Return the config file as it was given, without the variant."""
+    for i, argument in enumerate(arguments):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            if not equals:
+                value = arguments[i + 1] if i + 1 < len(arguments) else ""
+            return value.split(":")[0]
+    return ""
+
+
+def _of_config_file(error: SyntaxError | ImportError, arguments: Sequence[str]) -> str:
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}, line {error.lineno}"
+        reason = f"{error.msg} ({where}); expected a config file in Python"
+    else:
+        reason = str(error)
+    return f"--config={_config_file(arguments)}: {reason}"
+
+
+def _of_missing_file(error: BaseException, arguments: Sequence[str]) -> str:
+    path = _config_file(arguments)
+    if not path:
+        return "--config is empty; expected a file, for example --config=configs/dcgan_pose.py"
+    found = re.search(r"\[Errno \d+\] ([^:']+)", str(error))
+    reason = found[1].strip() if found else _last_line(error)
+    return f"--config={path}: {reason}; expected a file, for example --config=configs/dcgan_pose.py"
+
+
+def _of_unknown_leaf(word: str, near: str | None, arguments: Sequence[str]) -> str | None:
+    """Name the whole flag of which one part is unknown."""
+    for argument in arguments:
+        flag = _FLAG.match(argument)
+        parts = flag[1].split(".") if flag else []
+        if flag is not None and word in parts:
+            hint = ""
+            if near is not None:
+                parts[parts.index(word)] = near
+                hint = f"; did you mean --{'.'.join(parts)}?"
+            return f"--{flag[1]}: there is no such setting in this config{hint}"
+    return None
+
+
+def _of_wrong_value(text: str) -> str:
+    """Say what kind of value a flag takes, in words."""
+    flag, _, reason = text.removeprefix("flag ").partition(": ")
+    if "invalid literal for int()" in reason:
+        reason = "expected a whole number"
+    elif "could not convert string to float" in reason:
+        reason = "expected a number"
+    elif "Non-boolean argument" in reason:
+        reason = "expected true or false"
+    elif "is not a dict" in reason or "as a ConfigDict" in reason:
+        reason = f"expected one of the settings below it, as {flag.partition('=')[0]}.NAME=VALUE"
+    return f"{flag}: {reason}"

@@ -1,0 +1,232 @@
+"""Locks on folders: one process writes, and a dead process holds none.
+
+Where the file system has `flock` the kernel drops the lock of a process however that ends.
+Elsewhere the process that the lock's file names must still be alive, as far as this machine can
+tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cgjax.errors import UserError
+from cgjax.runtime.files import make_folder, say_os_error
+from cgjax.runtime.system import is_alive
+
+LOCK_FILE = ".lock"
+# What flock says where a file system has none.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
+
+
+class FolderLock:
+    """The right to write into a folder, from `acquire` to the end of a `with` block.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as root, FolderLock(root) as lock:
+        ...     lock.acquire()
+        ...     lock.check()
+    """
+
+    def __init__(self, root: str | os.PathLike[str], option: str = "--workdir"):
+        """Name the folder; nothing is touched.
+
+        Args:
+            root: the folder; it need not exist.
+            option: how the user named it.
+        """
+        self._root, self._option = Path(root), option
+        self._path = self._root / LOCK_FILE
+        self._file: int | None = None
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        """Give the lock back.
+
+        Raises:
+            UserError: if the folder has gone meanwhile, whatever else went wrong because of that.
+        """
+        try:
+            if kind is None or issubclass(kind, Exception):
+                self.check()
+        finally:
+            self._release()
+
+    def refuse_if_taken(self) -> None:
+        """Stop if another process writes into the folder; nothing is touched.
+
+        Raises:
+            UserError: saying which one.
+        """
+        try:
+            file = os.open(self._path, os.O_RDONLY)
+        except OSError:
+            return
+        try:
+            if not _try_lock(file, exclusive=False):
+                raise self._taken(file)
+        finally:
+            os.close(file)
+
+    def acquire(self) -> None:
+        """Take the lock; makes the folder if need be.
+
+        Raises:
+            UserError: if another process has it, saying which, or the folder cannot be written.
+        """
+        make_folder(self._root, self._option)
+        while self._file is None:
+            try:
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise UserError(f"{self._option}={self._root}: {say_os_error(error)}") from error
+            if not _try_lock(file, exclusive=True, tries=5):
+                try:
+                    raise self._taken(file)
+                finally:
+                    os.close(file)
+            if self._is_at_path(file):
+                self._file = file
+            else:  # whoever had it removed the file before it was ours
+                os.close(file)
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+        try:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(holder).encode(), 0)
+        except OSError as error:
+            raise UserError(f"{self._option}={self._root}: {say_os_error(error)}") from error
+
+    def check(self) -> None:
+        """Stop if the folder is not the one that was locked any more; cheap.
+
+        Raises:
+            UserError: if it was removed, or moved.
+        """
+        if self._file is not None and not self._is_at_path(self._file):
+            raise UserError(
+                f"{self._option}={self._root} was removed or replaced while this command was "
+                "writing to it; run the command again to start over"
+            )
+
+    def _is_at_path(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(file))
+        except OSError:
+            return False
+
+    def _release(self) -> None:
+        if self._file is None:
+            return
+        if self._is_at_path(self._file):
+            self._path.unlink(missing_ok=True)  # before others can have it
+        os.close(self._file)
+        self._file = None
+
+    def _taken(self, file: int) -> UserError:
+        holder = _holder(file)
+        holder = {"pid": "?", "host": "?", "since": "?", **_holder(file)}
+        who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
+        # Of a process elsewhere not every file system knows whether it still is there.
+        is_here = holder["host"] == socket.gethostname()
+        hint = "" if is_here else f"; if that process is gone, remove {self._path}"
+        return UserError(
+            f"{self._option}={self._root} is being written by another command ({who}); wait until "
+            f"it has ended, or name another folder{hint}"
+        )
+
+
+@contextlib.contextmanager
+def wait_for_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock for the length of a block, waiting for whoever has it.
+
+    Args:
+        path: the lock's file, made if need be; it stays.
+        on_wait: called once if somebody has it.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not _try_lock(file, exclusive=True):
+            on_wait()
+            while not _try_lock(file, exclusive=True):
+                time.sleep(0.2)
+        if _flock is None:
+            os.ftruncate(file, 0)
+            holder = {"pid": os.getpid(), "host": socket.gethostname()}
+            os.write(file, json.dumps(holder).encode())
+        yield
+        if _flock is None:
+            os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def _try_lock(file: int, *, exclusive: bool, tries: int = 1) -> bool:
+    """Try to lock an open file; return whether nobody else has it.
+
+    With several tries, one who only looks (`refuse_if_taken`) does not count.
+    """
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(0.05)
+        if _try_lock_once(file, exclusive):
+            return True
+    return False
+
+
+def _try_lock_once(file: int, exclusive: bool) -> bool:
+    if _flock is not None:
+        try:
+            return _flock(file, exclusive)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+    # Two that try in the same instant both get it; with flock they cannot.
+    holder = _holder(file)
+    if not holder or holder.get("pid") == os.getpid():
+        return True
+    return holder.get("host") == socket.gethostname() and not is_alive(holder["pid"])
+
+
+def _holder(file: int) -> dict[str, Any]:
+    """Return what a lock's file says of its holder; empty if nothing."""
+    try:
+        holder = json.loads(os.pread(file, 4096, 0))
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) and isinstance(holder.get("pid"), int) else {}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _find_flock() -> Callable[[int, bool], bool] | None:
+    """Return a function that locks a file if it is free, or None on a system without one."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+
+    def flock(file: int, exclusive: bool) -> bool:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            raise
+        return True
+
+    return flock
+
+
+_flock = _find_flock()

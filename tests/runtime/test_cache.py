@@ -1,0 +1,134 @@
+"""Compiled programs are kept where only their user can write, whole, and within a limit."""
+
+import os
+import time
+import warnings
+import zlib
+
+import jax
+import pytest
+
+from cgjax.runtime import cache
+from cgjax.runtime.cache import keep_programs
+
+SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty cache folder, and JAX without a cache of its own."""
+    before = {name: jax.config.values[name] for name in SETTINGS}
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.setenv("CGJAX_CACHE", str(tmp_path / "cache"))
+    with warnings.catch_warnings():
+        yield tmp_path / "cache"
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    said = []
+    monkeypatch.setattr(cache.logging, "warning", lambda text, *args: said.append(text % args))
+    return said
+
+
+def test_programs_are_kept_in_a_folder_of_user_versions_and_processor(folder, warned):
+    found = keep_programs()
+    assert found.parent.parent == folder / "programs"
+    assert found.parent.name.startswith("user")
+    assert jax.__version__ in found.name
+    assert jax.config.values["jax_compilation_cache_dir"] == str(found)
+    assert found.parent.stat().st_mode & 0o077 == 0
+    assert not warned
+
+
+def test_another_processor_gets_another_folder(folder, monkeypatch):
+    def processor(text):
+        if text is None:
+            monkeypatch.setattr(cache, "Path", lambda path: folder / "no such file")
+        else:
+            (folder.parent / "cpuinfo").write_text(text)
+            monkeypatch.setattr(cache, "Path", lambda path: folder.parent / "cpuinfo")
+        cache._processor.cache_clear()
+        return cache._processor()
+
+    try:
+        flags = [None, "flags\t: avx avx2\n", "flags\t: avx avx2 avx512f\n", "Features\t: asimd\n"]
+        assert len({processor(text) for text in flags}) == 4
+        assert processor("flags\t: avx\nbogomips\t: 1\n") == processor("flags\t: avx\n\n")
+    finally:
+        cache._processor.cache_clear()
+
+
+def test_a_cache_of_the_users_own_is_left_alone(folder, tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+    assert keep_programs() is None
+    assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "mine")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file", "written by others"])
+def test_a_folder_that_cannot_be_used_is_one_warning(kind, folder, warned, monkeypatch):
+    if kind == "written by others":
+        keep_programs().parent.chmod(0o777)
+        jax.config.update("jax_compilation_cache_dir", None)
+    elif kind == "a file":
+        folder.write_text("")
+    else:
+        (folder.parent / "file").write_text("")
+        monkeypatch.setenv("CGJAX_CACHE", str(folder.parent / "file" / "cache"))
+    assert keep_programs() is None
+    assert len(warned) == 1
+    assert "CGJAX_CACHE" in warned[0]
+    assert jax.config.values["jax_compilation_cache_dir"] is None
+
+
+def entry(path, size=100, age_s=0.0):
+    path.write_bytes(zlib.compress(os.urandom(size)))
+    then = time.time() - age_s
+    os.utime(path, (then, then))
+    return path
+
+
+def again(folder):
+    jax.config.update("jax_compilation_cache_dir", None)
+    return keep_programs()
+
+
+def test_entries_that_a_kill_left_half_written_are_removed(folder):
+    found = keep_programs()
+    whole = entry(found / "jit_a-1-cache")
+    half = entry(found / "jit_b-2-cache")
+    half.write_bytes(half.read_bytes()[:50])
+    empty = found / "jit_c-3-cache"
+    empty.touch()
+    zstandard = found / "jit_d-4-cache"
+    zstandard.write_bytes(b"\x28\xb5\x2f\xfd" + b"half of one")
+    again(folder)
+    assert whole.exists()
+    assert not any(path.exists() for path in (half, empty, zstandard))
+
+
+def test_the_programs_least_used_go_first_beyond_the_limit(folder, monkeypatch):
+    found = keep_programs()
+    paths = [entry(found / f"jit_{i}-cache", 2**18, age_s=1000.0 - i) for i in range(8)]
+    os.utime(paths[0])  # used just now
+    monkeypatch.setattr(cache, "PROGRAMS_MB", 1)
+    again(folder)
+    assert [path.exists() for path in paths] == [True, *[False] * 5, True, True]
+
+
+def test_versions_that_are_not_used_any_more_are_removed(folder):
+    found = keep_programs()
+    for name, days in (("cgjax-old", cache.KEPT_DAYS + 1), ("cgjax-recent", 1)):
+        other = found.parent / name
+        other.mkdir()
+        (other / cache._CHECKED).touch()
+        entry(other / "jit_x-cache")
+        for path in (other / cache._CHECKED, other):
+            os.utime(path, (time.time() - days * 86400,) * 2)
+    again(folder)
+    assert sorted(path.name for path in found.parent.iterdir()) == sorted(
+        [found.name, "cgjax-recent"]
+    )

@@ -1,0 +1,154 @@
+"""How commands end: every mistake in one line that says what to type, bugs with their traceback."""
+
+import errno
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from cgjax.config import plain as configuration
+from cgjax.errors import Interrupted, UserError
+from cgjax.runtime.command import run_command, users_error
+from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
+from cgjax.runtime.system import StdoutError
+
+# ml_collections' own, once for each config file.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+def end(monkeypatch, capsys, error):
+    """The exit code and what is on stderr of a command that raises an error."""
+
+    def main(argv):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    code = run_command(main)
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (UserError("do\n this"), 2, "error: do this\n"),
+        (Interrupted("saved at epoch 3"), 130, "interrupted: saved at epoch 3\n"),
+        (KeyboardInterrupt(), 130, "interrupted: stopped at once\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: /x: Permission d"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), 2, "error: /x: Read-only"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x"), 2, "error: /x: Not a dir"),
+        (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "error: /x: File exists"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: No space left on device; fr"),
+        (StdoutError(errno.ENOSPC, "No space left on device"), 2, "error: cannot write to stand"),
+        (StdoutError(errno.EPIPE, "Broken pipe"), 141, ""),
+        (MemoryError("Unable to allocate 3.7 TiB for an array"), 2, "error: not enough memory (fo"),
+    ],
+)
+def test_what_a_user_can_change_is_one_line(error, code, expected, monkeypatch, capsys):
+    found, err = end(monkeypatch, capsys, error)
+    assert found == code
+    assert err.startswith(expected)
+    assert err.count("\n") == bool(expected)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a bug"),
+        RuntimeError("RESOURCE_EXHAUSTED is only a word here"[:5]),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"),
+        PermissionError(errno.EACCES, "of no file"),
+    ],
+)
+def test_bugs_keep_their_traceback(error, monkeypatch, capsys):
+    with pytest.raises(type(error)):
+        end(monkeypatch, capsys, error)
+
+
+def test_too_little_memory_names_the_settings_to_lower():
+    arguments = ["--config.samplers.imle.code_dim=100000000", "--workdir=x", "--config.seed=1"]
+    with pytest.raises(MemoryError) as numpys:
+        np.empty(2**55, np.float32)
+    xlas = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 51200000000 b")
+    too_big = ValueError("array is too big; `arr.size * arr.dtype.itemsize` is larger than ...")
+    for error in (numpys.value, xlas, too_big):
+        line = users_error(error, arguments)
+        assert line.startswith("not enough memory")
+        assert line.endswith("lower --config.samplers.imle.code_dim=100000000")
+    assert "GiB" in users_error(xlas.__class__("RESOURCE_EXHAUSTED: allocating 51200000000 bytes"))
+    assert "--config.generator.batch" in users_error(MemoryError())
+
+
+def message(*arguments):
+    """What the user reads about a command line with a config."""
+    values, argv = flags.FlagValues(), ["command", *arguments]
+    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=values)
+    try:
+        values(argv)
+        configuration.to_plain(config.value)
+    except (flags.Error, *FLAG_ERRORS) as error:
+        return str(explain(error, argv))
+    raise AssertionError("no error")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["--config.cluster.numclusters=3"],
+            "--config.cluster.numclusters: there is no such setting in this config; did you mean "
+            "--config.cluster.num_clusters?",
+        ),
+        (
+            ["--config.clusters.num_init=3"],
+            "--config.clusters.num_init: there is no such setting in this config; did you mean "
+            "--config.cluster.num_init?",
+        ),
+        (
+            ["--config.latents.num.x=3"],
+            "--config.latents.num.x: there is no such setting in this config",
+        ),
+        (["--config.latents.num=many"], "--config.latents.num=many: expected a whole number"),
+        (["--config.cluster.tol=x"], "--config.cluster.tol=x: expected a number"),
+        (["--config.samplers.flow.fit=x"], "--config.samplers.flow.fit=x: expected true or false"),
+        (
+            ["--config.cluster=3"],
+            "--config.cluster=3: expected one of the settings below it, as "
+            "--config.cluster.NAME=VALUE",
+        ),
+        (["--devices=0"], "flag --devices=0: 0 is not a positive integer"),
+        (["--divices=3"], "Unknown command line flag 'divices'. Did you mean: devices ?"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_what_is_expected(arguments, expected):
+    assert message("--config=configs/tiny.py:quick", *arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "No such file or directory; expected a file, for example"),
+        ("x = = 1", "invalid syntax ({}, line 1); expected a config file in Python"),
+        ("import no_such_module", "No module named 'no_such_module'"),
+    ],
+)
+@pytest.mark.parametrize("override", [[], ["--config.seed=1"]])
+def test_a_config_file_that_is_none_is_named(content, expected, override, tmp_path):
+    path = tmp_path / "mine.py"
+    if content is not None:
+        path.write_text(content)
+    found = message(f"--config={path}", *override)
+    assert found.startswith(f"--config={path}: {expected.format(path)}")
+
+
+def test_a_setting_without_a_config_file_says_where_it_belongs():
+    assert message("--config.seed=3").startswith("--config.seed=3: give the config file before it")
+    assert message("--config=").startswith("--config is empty")
+
+
+def test_the_configs_own_error_is_told_without_its_type(tmp_path):
+    found = message("--config=configs/tiny.py:fast")
+    assert found == "config variant 'fast' is not known; expected none or :quick"

@@ -1,0 +1,79 @@
+"""Folders are made or refused in one line; files are there whole or not at all."""
+
+import errno
+import os
+
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.runtime import files
+from cgjax.runtime.files import check_folder, make_folder, say_os_error, write_atomically
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path):
+    assert make_folder(tmp_path / "a" / "b", "--out").is_dir()
+    assert make_folder(tmp_path / "a" / "b", "--out").is_dir()
+
+
+@pytest.mark.parametrize("function", [check_folder, make_folder])
+@pytest.mark.parametrize("place", ["file", "file/below", "link", "link/below"])
+def test_what_cannot_be_a_folder_is_named_with_its_option(function, place, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError) as error:
+        function(tmp_path / place, "--out")
+    kind = "a file" if place.startswith("file") else "a broken link"
+    assert str(error.value) == (
+        f"--out={tmp_path / place}: cannot write to this folder ({tmp_path / place.split('/')[0]} "
+        f"is {kind}); name another one"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+@pytest.mark.parametrize("function", [check_folder, make_folder])
+def test_a_folder_that_cannot_be_written_is_refused(function, tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(UserError, match=f"no permission to write in {tmp_path}"):
+        function(tmp_path / "a", "--workdir")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG])
+def test_what_the_system_says_of_a_folder_is_one_line(number, tmp_path, monkeypatch):
+    def mkdir(path, *args, **kwargs):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(files.Path, "mkdir", mkdir)
+    with pytest.raises(UserError) as error:
+        make_folder(tmp_path / "a", "--workdir")
+    assert os.strerror(number) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(UserError, match=f"cannot write {path}: No space left"):
+        write_atomically(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert path.read_bytes() == b"old"
+
+
+def test_ctrl_c_while_a_file_is_written_leaves_no_other(tmp_path, monkeypatch):
+    def interrupt(number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "x", b"new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_no_file_is_told_without_one():
+    assert say_os_error(OSError(errno.EIO, "Input/output error")) == "Input/output error"
+    assert say_os_error(OSError("of our own")) == "of our own"

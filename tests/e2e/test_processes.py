@@ -72,7 +72,7 @@ def untrained(finished: Path, workdir: Path) -> Path:
 def wait_for_training(workdir: Path, process: subprocess.Popen[str]) -> None:
     metrics = workdir / "metrics.jsonl"
     while process.poll() is None:
-        if metrics.is_file() and '"stage": "fit"' in metrics.read_text():
+        if metrics.is_file() and '"epoch": ' in metrics.read_text():
             return
         time.sleep(0.02)
     pytest.fail(f"ended before it trained: {process.communicate()[1]}")

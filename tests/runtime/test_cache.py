@@ -1,9 +1,12 @@
 """Compiled programs are kept where only their user can write, whole, and within a limit."""
 
 import os
+import subprocess
+import sys
 import time
 import warnings
 import zlib
+from pathlib import Path
 
 import jax
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from cgjax.runtime import cache
 from cgjax.runtime.cache import keep_programs
 
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
 
@@ -132,3 +136,50 @@ def test_versions_that_are_not_used_any_more_are_removed(folder):
     assert sorted(path.name for path in found.parent.iterdir()) == sorted(
         [found.name, "cgjax-recent"]
     )
+
+
+WORK = """
+import sys, warnings
+import jax
+from cgjax.runtime.cache import CompileCounter, keep_programs
+assert keep_programs() is not None
+counter = CompileCounter()
+sys.stdin.readline()
+total = sum(float(jax.jit(lambda x, i=i: (x * i).sum() + i)(jax.numpy.ones(9))) for i in range(20))
+print(total, *counter.counts())
+"""
+
+
+def test_two_processes_write_the_same_programs_at_once_and_a_third_compiles_none(tmp_path):
+    names = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    env = {name: value for name, value in os.environ.items() if name not in names}
+    env |= {"CGJAX_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-c", WORK],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(process):
+        out, err = process.communicate("go\n")
+        assert process.returncode == 0, err
+        assert not err
+        total, compiled, loaded = out.split()
+        return float(total), int(compiled), int(loaded)
+
+    both = [start(), start()]
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    found = [end(process) for process in both]
+    assert found[0][0] == found[1][0]
+    assert all(compiled + loaded >= 20 for _, compiled, loaded in found)
+    total, compiled, loaded = end(start())
+    assert total == found[0][0]
+    assert compiled == 0
+    assert loaded == sum(found[0][1:])

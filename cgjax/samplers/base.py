@@ -8,7 +8,6 @@ checkpoints them, and the membership check treats their output alike.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -21,11 +20,6 @@ SamplerState = Any
 """A pytree of arrays."""
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["latents", "counts"],
-    meta_fields=["is_ordered"],
-)
 @dataclasses.dataclass(frozen=True)
 class Members:
     """The latents of every cluster, padded to the largest; a pytree of its two arrays.
@@ -46,6 +40,11 @@ class Members:
             raise ValueError(
                 "members must be sorted by margin, least first: group_members(..., margins=...)"
             )
+
+
+jax.tree_util.register_dataclass(
+    Members, data_fields=["latents", "counts"], meta_fields=["is_ordered"]
+)
 
 
 def group_members(

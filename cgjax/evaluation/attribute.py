@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cgjax.errors import UserError
 from cgjax.evaluation.distances import wasserstein1
 from cgjax.evaluation.intervals import bootstrap_interval, judged_accuracy
-from cgjax.evaluation.judges import Judge, load_judge
+from cgjax.evaluation.judges import Judge, check_judge
 
 
 class Attribute:
@@ -25,11 +24,6 @@ class Attribute:
     """
 
     def __init__(self, judge: Judge, name: str, centre: float, threshold: float):
-        if name not in judge.attributes:
-            raise UserError(
-                f"--config.compare.attribute={name}: the judge {judge.name} knows "
-                f"{', '.join(judge.attributes)}"
-            )
         self.judge, self.name = judge, name
         self.centre, self.threshold = centre, threshold
 
@@ -99,9 +93,10 @@ def attribute_of(settings: Mapping[str, Any]) -> Attribute | None:
         settings: `config.compare`.
 
     Raises:
-        UserError: an unknown judge or attribute.
+        UserError: an unknown judge or attribute, a judge that does not keep its contract.
+        ForeignError: the user's own judge raised an exception.
     """
-    if settings["judge"] is None:
+    judge = check_judge(settings)
+    if judge is None:
         return None
-    judge = load_judge(settings["judge"])
     return Attribute(judge, *(settings[n] for n in ("attribute", "centre", "threshold")))

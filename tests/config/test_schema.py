@@ -138,7 +138,7 @@ def test_names_and_choices_are_those_of_the_code():
     assert (table.MATCHERS, table.MATCHINGS) == (MATCHERS, MATCHINGS)
     built_in = (judges.FaceMesh, judges.AgeGender, judges.Brightness, judges.HairTone)
     assert {judge.name: judge.attributes for judge in built_in} == table.JUDGES
-    assert list(table.JUDGES) == list(judges._BUILT_IN)
+    assert list(table.JUDGES) == list(judges.JUDGES)
 
 
 def test_resources_are_the_four_that_change_no_result():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cgjax
-from cgjax.errors import UserError
+from cgjax.errors import ForeignError, UserError
 from cgjax.evaluation import judges
 
 
@@ -190,21 +190,83 @@ def test_own_function_may_return_several_declared_attributes(own_module):
 
 def test_own_judge_class_is_used_as_it_is(own_module):
     own_module.Mine = judges.Brightness
-    assert isinstance(judges.load_judge("my_judges:Mine"), judges.Brightness)
+    judge = judges.load_judge("my_judges:Mine")
+    assert (judge.name, judge.attributes) == ("heuristic_brightness", ("brightness",))
+    np.testing.assert_allclose(judge(np.ones((3, 4, 4, 1)))["brightness"], 1)
 
 
-def test_own_function_with_a_wrong_shape_is_refused(own_module):
-    own_module.flat = lambda images: images.mean()
-    with pytest.raises(UserError, match=r"shape \(\) for 'flat'; expected \(2,\)"):
-        judges.load_judge("my_judges:flat")(np.zeros((2, 4, 4, 3)))
+class Careless:
+    """A judge by its members, but not by what it returns."""
+
+    name = "careless"
+    attributes = ("tone",)
+
+    def __call__(self, images):
+        return {"shade": images.mean(axis=(1, 2, 3))}
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        (lambda images: images.mean(), r"shape \(\) for 'own'; expected \(2,\)"),
+        (lambda images: images.mean(axis=(1, 2)), r"shape \(2, 3\) for 'own'; expected \(2,\)"),
+        (lambda images: [0.5], r"shape \(1,\) for 'own'"),
+        (lambda images: [[0.5], [0.1, 0.2]], "'own', which is no array"),
+        (lambda images: None, r"shape \(\) for 'own'"),
+        (lambda images: ["yes", "no"], "<U3 for 'own'; expected real numbers"),
+        (lambda images: np.array([1j, 2j]), "complex128 for 'own'; expected real numbers"),
+        (lambda images: [1.0, np.inf], "infinities for 'own'; return NaN"),
+        (Careless(), r"returned \['shade'\]; expected \['tone'\]"),
+        (Careless, r"returned \['shade'\]; expected \['tone'\]"),
+        (5, "is 5; expected a function or a judge"),
+    ],
+)
+def test_what_an_own_judge_returns_is_checked_before_any_work(own_module, judge, message):
+    own_module.own = judge
+    attribute = "tone" if "Careless" in repr(judge) else "own"
+    with pytest.raises(UserError, match=message):
+        judges.check_judge({"judge": "my_judges:own", "attribute": attribute})
+
+
+@pytest.mark.parametrize("attributes", ["low", (), ("low", "low"), ("low", 3), 7])
+def test_attributes_that_are_no_names_are_refused(own_module, attributes):
+    def own(images):
+        return {}
+
+    own.attributes, own_module.own = attributes, own
+    with pytest.raises(UserError, match="expected distinct names, such as"):
+        judges.load_judge("my_judges:own")
+
+
+def test_an_exception_in_an_own_judge_says_whose_it_is(own_module):
+    own_module.own = lambda images: {}["key"]
+    with pytest.raises(ForeignError, match=r"judge 'my_judges:own' raised KeyError: 'key'"):
+        judges.check_judge({"judge": "my_judges:own", "attribute": "own"})
+
+    class NeedsArguments:
+        def __init__(self, width):
+            self.width = width
+
+    own_module.own = NeedsArguments
+    with pytest.raises(ForeignError, match=r"raised TypeError.*width.*made without arguments"):
+        judges.load_judge("my_judges:own")
+
+
+@pytest.mark.parametrize("name", ["heuristic_brightness", "heuristic_hair_tone"])
+def test_an_unknown_attribute_is_found_before_any_work(name):
+    known = judges.load_judge(name).attributes[0]
+    assert judges.check_judge({"judge": name, "attribute": known}).name == name
+    with pytest.raises(UserError, match=f"--config.compare.attribute=tone: the judge {name} knows"):
+        judges.check_judge({"judge": name, "attribute": "tone"})
+    assert judges.check_judge({"judge": None, "attribute": None}) is None
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("face_mash", "expected one of face_mesh, age_gender"),
-        ("no_such_module:f", "no module 'no_such_module'"),
-        ("json:no_such_function", "has no function 'no_such_function'"),
+        ("no_such_module:f", "there is no module 'no_such_module'"),
+        ("json:no_such_function", "has no 'no_such_function'"),
         (":f", "is not known"),
     ],
 )

@@ -1,0 +1,43 @@
+"""Heuristic judges: means of pixels, with no learnt model behind them."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cgjax.evaluation.features import as_colour_images
+from cgjax.evaluation.judge_base import Judgement
+
+
+def _luma(images: ArrayLike) -> NDArray[np.float64]:
+    """Return Rec. 709 luma (n, h, w) in [0, 1]."""
+    unit = (np.clip(as_colour_images(images).astype(np.float64), -1, 1) + 1) / 2
+    return unit @ np.array([0.2126, 0.7152, 0.0722])
+
+
+class Brightness:
+    """A heuristic: the mean luma of the whole image, 0 black to 1 white, background included."""
+
+    name = "heuristic_brightness"
+    attributes: tuple[str, ...] = ("brightness",)
+
+    def __call__(self, images: ArrayLike, /) -> Judgement:
+        """Judge (n, h, w, c) images in [-1, 1]."""
+        return {"brightness": _luma(images).mean(axis=(1, 2))}
+
+
+class HairTone:
+    """A heuristic: the mean luma of the band where an aligned face has its hair, 0 dark to 1 light.
+
+    Rows 3% to 13%, columns 30% to 70%. A hat, a bald head or the background in that band is judged
+    as hair.
+    """
+
+    name = "heuristic_hair_tone"
+    attributes: tuple[str, ...] = ("hair_tone",)
+
+    def __call__(self, images: ArrayLike, /) -> Judgement:
+        """Judge (n, h, w, c) images in [-1, 1]."""
+        luma = _luma(images)
+        height, width = luma.shape[1:]
+        rows = slice(int(0.03 * height), max(int(0.13 * height), int(0.03 * height) + 1))
+        columns = slice(int(0.3 * width), max(int(0.7 * width), int(0.3 * width) + 1))
+        return {"hair_tone": luma[:, rows, columns].mean(axis=(1, 2))}

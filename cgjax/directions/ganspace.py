@@ -20,11 +20,10 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh
 
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
-from cgjax.evaluation.features import PCA, fit_pca, fix_signs
+from cgjax.numerics.pca import PCA, PCAState, finish_pca, fit_pca, update_pca
 
 Blocks = Callable[[], Iterable[tuple[ArrayLike, ArrayLike]]]
 """Starts one pass over (latents (b, d), features (b, ...)); called twice, for the same blocks."""
@@ -56,63 +55,6 @@ class GANSpace:
         array = np.asarray(features, np.float32)
         step = alpha * self.act_stdev[index] * self.pca.components[index]
         return array + step.astype(np.float32).reshape((1, *array.shape[1:]))
-
-
-@dataclasses.dataclass(frozen=True)
-class PCAState:
-    """What incremental PCA remembers: count, mean (f,), scaled components (k, f), total scatter."""
-
-    num_rows: int
-    mean: NDArray[np.float64]
-    scaled: NDArray[np.float32]
-    scatter: float
-
-
-def update_pca(state: PCAState | None, rows: NDArray[np.float32], num_components: int) -> PCAState:
-    """Take one block of rows into an incremental PCA [Ross et al. 2008, figure 1].
-
-    The top components of the rows seen so far (as k rows, scaled by their singular values), the
-    centred block, and one row for the shift of the mean are decomposed together through their small
-    Gram matrix, in O((k + b) f min(k + b, f)) time. Exact while k is at least the rank of what was
-    seen; else what was cut is lost.
-
-    Args:
-      state: of the blocks before; None at the first.
-      rows: (b, f) float32.
-      num_components: k.
-    """
-    n, b = (0 if state is None else state.num_rows), len(rows)
-    block_mean = rows.mean(axis=0, dtype=np.float64)
-    centred = rows - block_mean.astype(np.float32)
-    scatter = float(np.einsum("ij,ij->", centred, centred, dtype=np.float64))
-    if state is None:
-        stacked, mean = centred, block_mean
-    else:
-        shift = np.sqrt(n * b / (n + b)) * (state.mean - block_mean)
-        stacked = np.concatenate([state.scaled, centred, shift[None].astype(np.float32)])
-        mean = (n * state.mean + b * block_mean) / (n + b)
-        scatter += state.scatter + float(shift @ shift)
-    k = min(num_components, *stacked.shape)
-    is_wide = len(stacked) < stacked.shape[1]
-    gram = (stacked @ stacked.T if is_wide else stacked.T @ stacked).astype(np.float64)
-    values, vectors = eigh(gram, subset_by_index=[len(gram) - k, len(gram) - 1])
-    if is_wide:  # U^T X: its rows have the singular values' length, without dividing by a small one
-        scaled = vectors[:, ::-1].T.astype(np.float32) @ stacked
-    else:
-        lengths = np.sqrt(np.maximum(values[::-1], 0))[:, None]
-        scaled = (lengths * vectors[:, ::-1].T).astype(np.float32)
-    return PCAState(n + b, mean, scaled, scatter)
-
-
-def finish_pca(state: PCAState) -> PCA:
-    """Turn the state of an incremental PCA into components, ordered and of fixed sign."""
-    _, singular, components = np.linalg.svd(state.scaled.astype(np.float64), full_matrices=False)
-    return PCA(
-        mean=state.mean.astype(np.float32),
-        components=fix_signs(components).astype(np.float32),
-        explained_variance=(singular**2 / (state.num_rows - 1)).astype(np.float32),
-        total_variance=state.scatter / (state.num_rows - 1),
-    )
 
 
 def _pair(

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
-from cgjax.evaluation.features import fix_signs
+from cgjax.numerics.pca import fix_signs
 
 
 def sefa(

@@ -1,4 +1,4 @@
-"""Feature extractors for distances between sets of images, and the PCA they share.
+"""Feature extractors for distances between sets of images.
 
 An extractor has a `name`, which every table prints beside its distances, an `input` ("images" or
 "latents") and is called on that input: (n, h, w, c) float32 in [-1, 1], or (n, d) latents. It
@@ -6,8 +6,7 @@ returns (n, d) float32. All of them work offline; `InceptionPool3` needs a file 
 and only its Frechet distance may be called FID.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -15,15 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh
 
 from cgjax.errors import UserError
 from cgjax.evaluation import inception
-from cgjax.numerics.rows import BLOCK_ROWS, as_rows
-
-# Up to this many rows (or columns, if fewer) the Gram matrix is decomposed exactly; beyond it,
-# randomised.
-EXACT_LIMIT = 4096
+from cgjax.generators.batching import in_batches
+from cgjax.numerics.pca import PCA, fit_pca
+from cgjax.numerics.rows import as_rows
 
 
 @runtime_checkable
@@ -40,124 +36,6 @@ class FeatureExtractor(Protocol):
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return (n, d) float32 features."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PCA:
-    """Principal components of a set of rows.
-
-    Attributes:
-      mean: (f,) float32.
-      components: (k, f) float32, orthonormal rows, most variance first; the entry of largest
-        magnitude of each is positive, so that the sign does not depend on the solver.
-      explained_variance: (k,) float32, unbiased (divided by n - 1).
-      total_variance: of all f features together.
-    """
-
-    mean: NDArray[np.float32]
-    components: NDArray[np.float32]
-    explained_variance: NDArray[np.float32]
-    total_variance: float
-
-    def project(self, rows: ArrayLike) -> NDArray[np.float32]:
-        """Return the (n, k) coordinates of (n, f) rows; images are flattened."""
-        wide = as_rows("the rows to project", rows)
-        if wide.shape[1] != len(self.mean):
-            raise UserError(
-                f"rows of {wide.shape[1]} features do not fit a PCA of {len(self.mean)}; "
-                "project what was fitted"
-            )
-        out = np.empty((len(wide), len(self.components)), np.float32)
-        for first in range(
-            0, len(wide), BLOCK_ROWS
-        ):  # centred block by block: no second copy of all
-            block = wide[first : first + BLOCK_ROWS] - self.mean
-            out[first : first + BLOCK_ROWS] = block @ self.components.T
-        return out
-
-
-def fix_signs(vectors: NDArray[Any]) -> NDArray[Any]:
-    """Flip each row so that its entry of largest magnitude is positive."""
-    largest = np.argmax(np.abs(vectors), axis=1)
-    signs = np.sign(vectors[np.arange(len(vectors)), largest])
-    return vectors * np.where(signs == 0, 1, signs)[:, None].astype(vectors.dtype)
-
-
-def _randomised_basis(
-    centred: NDArray[np.float32], num_components: int, seed: int, num_iterations: int = 7
-) -> NDArray[np.float32]:
-    """Return (f, k + 20) columns that span nearly the top components [Halko et al. 2011, 4.4]."""
-    rng = np.random.default_rng(seed)
-    width = min(num_components + 20, *centred.shape)
-    basis = rng.standard_normal((centred.shape[1], width)).astype(np.float32)
-    for _ in range(num_iterations):
-        basis = np.linalg.qr(centred.T @ (centred @ np.linalg.qr(basis)[0]))[0]
-    return basis
-
-
-def fit_pca(
-    rows: ArrayLike,
-    num_components: int,
-    *,
-    method: Literal["auto", "exact", "randomised"] = "auto",
-    seed: int = 0,
-) -> PCA:
-    """Fit the top principal components.
-
-    Exact: the eigenvectors of the smaller of X X^T and X^T X (X centred), then one Rayleigh-Ritz
-    step on their span, which restores orthonormality and the small variances that the squared
-    condition number of a float32 product blurs. Above `EXACT_LIMIT` in both n and f the span comes
-    from a randomised subspace iteration instead. O(n f min(n, f)) time and O(min(n, f)^2) memory
-    beside one centred copy.
-
-    Args:
-      rows: (n, f) float; images are flattened.
-      num_components: k, at most min(n - 1, f).
-      method: "exact", "randomised" or, by size, "auto".
-      seed: of the randomised method.
-
-    Raises:
-      UserError: k does not fit, or a row is not finite.
-
-    >>> x = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
-    >>> fit_pca(x, 2).project(x).shape
-    (100, 2)
-    """
-    wide = as_rows("the rows", rows, min_rows=2)
-    n, f = wide.shape
-    if not 1 <= num_components <= min(n - 1, f):
-        raise UserError(
-            f"num_components={num_components} does not fit {n} rows of {f} features; "
-            f"expected 1 to {min(n - 1, f)}"
-        )
-    if method not in ("auto", "exact", "randomised"):
-        raise UserError(f"method={method!r}; expected 'auto', 'exact' or 'randomised'")
-    mean = wide.mean(axis=0, dtype=np.float64).astype(np.float32)
-    centred = (wide - mean).astype(np.float32, copy=False)
-    if method == "randomised" or (method == "auto" and min(n, f) > EXACT_LIMIT):
-        basis = _randomised_basis(centred, num_components, seed)
-    elif n < f:
-        basis = centred.T @ _top_eigenvectors(centred @ centred.T, num_components)
-    else:
-        basis = _top_eigenvectors(centred.T @ centred, num_components)
-    basis = np.linalg.qr(basis.astype(np.float64))[0]
-    coordinates = (centred @ basis.astype(np.float32)).astype(np.float64)
-    coordinates -= coordinates.mean(axis=0)
-    _, singular, rotation = np.linalg.svd(coordinates, full_matrices=False)
-    components = fix_signs((basis @ rotation[:num_components].T).T)
-    return PCA(
-        mean=mean,
-        components=components.astype(np.float32),
-        explained_variance=(singular[:num_components] ** 2 / (n - 1)).astype(np.float32),
-        total_variance=float(np.einsum("ij,ij->", centred, centred, dtype=np.float64) / (n - 1)),
-    )
-
-
-def _top_eigenvectors(gram: NDArray[np.float32], num: int) -> NDArray[np.float32]:
-    """Return the (m, num) eigenvectors of the largest eigenvalues, largest first."""
-    size = len(gram)
-    _, vectors = eigh(gram.astype(np.float64), subset_by_index=[size - num, size - 1])
-    return vectors[:, ::-1].astype(np.float32)
 
 
 class Pixels:
@@ -210,18 +88,19 @@ class GeneratorLayer:
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return the flattened (n, f) features."""
         latents = np.asarray(batch, np.float32)
-        parts = [
-            np.asarray(self.generator.features(jnp.asarray(part), self.layer, **self.options))
-            for part in _batches(latents, self.batch_size)
-        ]
-        return np.concatenate([part.reshape(len(part), -1) for part in parts])
+
+        def flat(rows: jax.Array) -> jax.Array:
+            features = self.generator.features(rows, self.layer, **self.options)
+            return jnp.asarray(features).reshape(len(rows), -1)
+
+        return in_batches(flat, at_least_one(latents), self.batch_size)
 
 
-def _batches(array: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
-    if len(array) == 0:
+def at_least_one(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return the rows, or raise a UserError if there are none."""
+    if len(rows) == 0:
         raise UserError("no rows were given; expected at least one")
-    for first in range(0, len(array), size):
-        yield array[first : first + size]
+    return rows
 
 
 def as_colour_images(images: ArrayLike) -> NDArray[np.float32]:
@@ -234,16 +113,13 @@ def as_colour_images(images: ArrayLike) -> NDArray[np.float32]:
     return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
 
 
-def _padded_batches(
+def _in_full_batches(
     function: Callable[[jax.Array], jax.Array], images: NDArray[np.float32], size: int
 ) -> NDArray[np.float32]:
-    """Apply a function batch by batch; the last is padded, so that one shape is compiled."""
-    parts = []
-    for part in _batches(images, size):
-        padded = np.zeros((size, *part.shape[1:]), np.float32)
-        padded[: len(part)] = part
-        parts.append(np.asarray(function(jnp.asarray(padded)))[: len(part)])
-    return np.concatenate(parts)
+    """As `in_batches`, but few rows are padded to a batch too: one shape is compiled."""
+    missing = max(0, size - len(at_least_one(images)))
+    padded = np.pad(images, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
+    return in_batches(function, padded, size)[: len(images)]
 
 
 class RandomCnn:
@@ -298,7 +174,7 @@ class RandomCnn:
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return (n, 2 * sum(widths)); grey images are repeated to three channels."""
-        return _padded_batches(
+        return _in_full_batches(
             lambda part: self._forward(self.kernels, part), as_colour_images(batch), self.batch_size
         )
 
@@ -326,6 +202,6 @@ class InceptionPool3:
         """Return (n, 2048); grey images are repeated to three channels."""
         images = as_colour_images(batch)
         levels = np.floor((np.clip(images, -1, 1) + 1) * 127.5 + 0.5) / 127.5 - 1
-        return _padded_batches(
+        return _in_full_batches(
             lambda part: self._forward(self._weights, part), levels, self.batch_size
         )

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from cgjax.errors import UserError
-from cgjax.evaluation.features import fit_pca
 from cgjax.figures import sheets
 from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.numerics.pca import fit_pca
 from cgjax.regions.clustering import Clustering
 
 MEAN_IMAGES = 512

@@ -52,7 +52,6 @@ class OneStepFlow(Flow):
         distilled: share of the epochs, the last ones, in which the one step is learnt.
     """
 
-    sampling_leaves = ()
     num_steps: int = 4
     distilled: float = 0.4
 

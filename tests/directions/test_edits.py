@@ -1,11 +1,11 @@
-"""Edits do what their formulas say; saved directions come back; nothing in the file can run."""
+"""Edits do what their formulas say."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from cgjax.directions import Directions, edit, load_directions
+from cgjax.directions import Directions, edit
 from cgjax.errors import UserError
 
 
@@ -83,41 +83,3 @@ def test_alpha_is_counted_in_the_directions_scale(directions, latents):
     np.testing.assert_allclose((moved - 1) @ UNIT, 1.5, atol=1e-5)
     with pytest.raises(UserError, match="direction 2 is not one of 0 to 1"):
         directions.edit(latents, 2, 1.0)
-
-
-def test_saved_directions_come_back_the_same(directions, tmp_path):
-    directions.save(tmp_path / "directions.npz")
-    again = load_directions(tmp_path / "directions.npz")
-    assert (again.method, again.space, again.layers) == ("ganspace", "w", ("layer1", "layer2"))
-    for name in ("vectors", "strengths", "scales", "mean"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(directions, name))
-        assert getattr(again, name).dtype == np.float32
-
-
-class Trap:
-    ran = False
-
-    def __reduce__(self):
-        return (setattr, (Trap, "ran", True))
-
-
-def test_a_pickle_inside_the_file_is_refused_and_does_not_run(tmp_path):
-    np.savez(tmp_path / "bad.npz", method=np.array([Trap()], dtype=object))
-    with pytest.raises(UserError, match="does not hold saved directions"):
-        load_directions(tmp_path / "bad.npz")
-    assert not Trap.ran
-
-
-def test_missing_broken_and_inconsistent_files_are_refused(directions, tmp_path):
-    with pytest.raises(UserError, match="fit the directions first"):
-        load_directions(tmp_path / "none.npz")
-    for content in (b"", b"no archive", b"PK\x03\x04 torn"):
-        (tmp_path / "torn.npz").write_bytes(content)
-        with pytest.raises(UserError, match="does not hold saved directions"):
-            load_directions(tmp_path / "torn.npz")
-    np.save(tmp_path / "array.npy", np.ones(3))
-    with pytest.raises(UserError, match="does not hold saved directions"):
-        load_directions(tmp_path / "array.npy")
-    np.savez(tmp_path / "odd.npz", **{**vars(directions), "mean": np.ones(5, np.float32)})
-    with pytest.raises(UserError, match="do not fit each other"):
-        load_directions(tmp_path / "odd.npz")

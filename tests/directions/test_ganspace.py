@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA, IncrementalPCA
 from cgjax.directions import ganspace as module
 from cgjax.directions.ganspace import fit_ganspace, ganspace, ganspace_streaming
 from cgjax.errors import UserError
-from cgjax.evaluation.features import fix_signs
+from cgjax.numerics.pca import fix_signs
 
 
 def problem(n: int = 600, d: int = 10, shape: tuple[int, ...] = (3, 3, 8), seed: int = 0):

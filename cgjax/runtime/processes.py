@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from cgjax.errors import Interrupted, UserError
+from cgjax.errors import ForeignError, Interrupted, UserError
 from cgjax.runtime.address import COORDINATOR as COORDINATOR
 from cgjax.runtime.address import PROCESS as PROCESS
 from cgjax.runtime.address import PROCESSES as PROCESSES
@@ -41,6 +41,9 @@ _PATIENCE = "--xla_cpu_collective_timeout_seconds=604800"
 
 # Bytes sent at a time.
 CHUNK = 2**26
+
+# What the first process's errors are in the others.
+_SENT = (UserError, Interrupted, ForeignError)
 
 Value = TypeVar("Value")
 Tree = TypeVar("Tree")
@@ -73,21 +76,26 @@ class Processes:
             function: its result must be JSON-able; in a run of one process it may be anything.
 
         Raises:
-            UserError, Interrupted: in every process, if the function raised it in the first.
+            UserError, Interrupted, ForeignError: in every process, if the function raised it in
+                the first; its cause is known there only.
         """
         if self._is_alone:
             return function()
         outcome: dict[str, Any] = {}
+        raised: Exception | None = None
         if self.is_first:
             self._is_alone = True
             try:
                 outcome["value"] = function()
-            except (UserError, Interrupted) as error:
-                outcome[type(error).__name__] = str(error)
+            except _SENT as error:
+                kind = next(kind for kind in _SENT if isinstance(error, kind))
+                outcome[kind.__name__], raised = str(error), error
             finally:
                 self._is_alone = False
         outcome = json.loads(self.send(json.dumps(outcome).encode()))
-        for kind in (UserError, Interrupted):
+        if raised is not None:
+            raise raised
+        for kind in _SENT:
             if kind.__name__ in outcome:
                 raise kind(outcome[kind.__name__])
         value: Value = outcome["value"]

@@ -55,9 +55,11 @@ class FitStage:
         members = run.members(sampler, check, maker.processes)
         state, begin, spent = self._resume(name, sampler.init(named_key(key, "init"), members))
         maker.metrics.forget(
-            lambda line: line.get("stage") == "fit"
-            and line.get("sampler") == name
-            and line.get("epoch", 0) > begin
+            lambda line: (
+                line.get("stage") == "fit"
+                and line.get("sampler") == name
+                and line.get("epoch", 0) > begin
+            )
         )
         saved, artifact_key = run.checkpoints(name), maker.manifests.graph[fit(name)].key
 

@@ -199,7 +199,7 @@ class Manifests:
         """Say in words why an artifact is not current."""
         for part in self._upstream(name):
             manifest = self._read(part)
-            if manifest is None or "key" not in manifest:
+            if manifest is None:
                 return f"{part!r} is not there yet"
             changed = differing(manifest["reads"], self.graph[part].reads)
             if changed:
@@ -265,12 +265,12 @@ class Manifests:
     def costs(self) -> dict[str, dict[str, float]]:
         """Return seconds and peak memory of every stage, in the order they were first finished."""
         found: dict[str, dict[str, float]] = dict(legacy.costs(self.folder.manifests))
-        manifests = [m for m in map(self._read, self._recorded()) if m and "costs" in m]
+        manifests = filter(None, map(self._read, self._recorded()))
         for manifest in sorted(manifests, key=lambda m: float(m["finished"])):
             for stage, cost in manifest["costs"].items():
                 known = found.setdefault(stage, {"seconds": 0.0, "peak_rss_mb": 0.0})
-                known["seconds"] = round(known["seconds"] + cost["seconds"], 3)
-                known["peak_rss_mb"] = max(known["peak_rss_mb"], cost["peak_rss_mb"])
+                known["seconds"] = round(known["seconds"] + cost.get("seconds", 0.0), 3)
+                known["peak_rss_mb"] = max(known["peak_rss_mb"], cost.get("peak_rss_mb", 0.0))
         return found
 
     def _current(self, name: str) -> dict[str, Any] | None:
@@ -278,7 +278,7 @@ class Manifests:
         if artifact is None:
             return None
         manifest = self._read(name)
-        if manifest is None or "key" not in manifest:
+        if manifest is None:
             return legacy.manifest(self.folder.manifests, name, self._old)
         is_current = (
             manifest["key"] == artifact.key
@@ -297,7 +297,7 @@ class Manifests:
     def _recorded(self) -> list[str]:
         """Return the names of the artifacts that have a manifest of this version."""
         manifests = (_load(path) for path in sorted(self.folder.manifests.glob("*.json")))
-        return [str(m["name"]) for m in manifests if m and "key" in m and "name" in m]
+        return [str(manifest["name"]) for manifest in manifests if manifest]
 
     def _read(self, name: str) -> dict[str, Any] | None:
         return _load(self._path(name))
@@ -323,14 +323,33 @@ class Manifests:
                 path.unlink(missing_ok=True)
 
 
+# What a manifest holds. One of an earlier version (`legacy`) has no key.
+_KINDS = {
+    "name": str,
+    "key": str,
+    "reads": dict,
+    "places": list,
+    "files": dict,
+    "costs": dict,
+    "finished": float,
+    "result": dict,
+}
+
+
 def _load(path: Path) -> dict[str, Any] | None:
+    """Read a manifest; None if it is missing, damaged, or not one of this version."""
     try:
         manifest = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    needed = {"result", "finished"}
-    is_whole = isinstance(manifest, dict) and manifest.keys() >= needed
-    return manifest if is_whole and isinstance(manifest["result"], dict) else None
+    if not isinstance(manifest, dict):
+        return None
+    is_whole = all(isinstance(manifest.get(name), kind) for name, kind in _KINDS.items())
+    is_ours = is_whole and all(
+        isinstance(cost, dict) and all(isinstance(c, int | float) for c in cost.values())
+        for cost in manifest["costs"].values()
+    )
+    return manifest if is_ours else None
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

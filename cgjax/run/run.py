@@ -327,6 +327,9 @@ def load_run(root: str | Path) -> Run:
         validate(saved.config)
     except UserError as error:
         raise UserError(f"{folder.config} was edited: {error}") from error
-    run = Run(root, saved.config)
+    try:
+        run = Run(root, saved.config)
+    except UserError as error:
+        raise UserError(f"{folder.config}: {error}") from error
     check_generator_is(folder, run.weights_sha256, run.trace)
     return run

@@ -1,0 +1,123 @@
+"""What a person or a disk did to a run's files ends in one line, or in the right samples."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.run.run import load_run
+from tests.run.changes import small
+from tests.stages.test_change import run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished") / "run"
+    config = small()
+    for name, settings in config["samplers"].items():
+        settings["fit"] = name == "flow"
+    run(root, config)
+    return root
+
+
+def sample(root, cluster=0):
+    return load_run(root).sample(jax.random.key(0), cluster, 3).latents
+
+
+def edit_json(path, change):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(change(content)))
+
+
+def with_arrays(**changes):
+    def edit(root):
+        path = root / "clusters.npz"
+        with np.load(path) as arrays:
+            content = {name: arrays[name] for name in arrays}
+        np.savez(path, **{n: changes[n](a) if n in changes else a for n, a in content.items()})
+
+    return edit
+
+
+def with_leaf(path, value):
+    def edit(root):
+        def change(saved):
+            place = saved["config"]
+            *sections, name = path.split(".")
+            for section in sections:
+                place = place[section]
+            if value is None:
+                place.pop(name)
+            else:
+                place[name] = value
+            return saved
+
+        edit_json(root / "config.json", change)
+
+    return edit
+
+
+def with_step(text):
+    def edit(root):
+        for path in (root / "checkpoints" / "flow").glob("*.json"):
+            path.write_text(text)
+
+    return edit
+
+
+EDITS = {
+    "labels of no cluster": with_arrays(labels=lambda a: np.where(a == 1, 9, a)),
+    "labels as floats": with_arrays(labels=lambda a: a.astype(np.float64)),
+    "too few latents": with_arrays(latents=lambda a: a[:-1]),
+    "another width": with_arrays(centroids=lambda a: a[:, :-1]),
+    "another number of centroids": with_arrays(centroids=lambda a: a[:1]),
+    "one NaN": with_arrays(centroids=lambda a: np.where(a == a[0, 0], np.nan, a)),
+    "centroids swapped": with_arrays(centroids=lambda a: a[::-1]),
+    "no layer": with_leaf("layer", None),
+    "a layer that is not there": with_leaf("layer", "layer9"),
+    "a word for a number": with_leaf("latents.num", "many"),
+    "a negative batch": with_leaf("generator.batch", -1),
+    "a section that is a number": with_leaf("cluster", 3),
+    "config.json is a list": lambda root: (root / "config.json").write_text("[]"),
+    "config.json without a config": lambda root: (root / "config.json").write_text("{}"),
+    "a trace of words": lambda root: edit_json(
+        root / "config.json", lambda saved: saved | {"trace": ["x"]}
+    ),
+    "a trace that is a number": lambda root: edit_json(
+        root / "config.json", lambda saved: saved | {"trace": 3}
+    ),
+    "a step's file is a list": with_step("[]"),
+    "a step's file is a word": with_step('"step"'),
+    "a step's file without hashes": with_step('{"metadata": {}}'),
+    "a step's metadata is a number": with_step('{"metadata": 3, "sha256": {}}'),
+    "a manifest is a list": lambda root: (root / "stages" / "cluster.json").write_text("[]"),
+    "a manifest without files": lambda root: edit_json(
+        root / "stages" / "cluster.json", lambda m: {k: m[k] for k in m if k != "files"}
+    ),
+    "a manifest whose reads are a number": lambda root: edit_json(
+        root / "stages" / "cluster.json", lambda m: m | {"reads": 3, "key": "x"}
+    ),
+    "a cluster that is not there": lambda root: (root / "clusters.json").write_text('[{"id": 7}]'),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_that_makes_no_sense_is_one_line(name, finished, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    EDITS[name](root)
+    with pytest.raises(UserError) as error:
+        sample(root)
+    assert "\n" not in str(error.value)
+    assert str(root) in str(error.value)
+
+
+def test_what_was_not_edited_is_sampled_from(finished, tmp_path):
+    root = tmp_path / "elsewhere"
+    shutil.copytree(finished, root)
+    shutil.rmtree(root / "figures")
+    (root / "clusters.json").unlink()
+    np.testing.assert_array_equal(sample(root), sample(finished))

@@ -1,0 +1,96 @@
+"""A folder of the version before artifacts had keys opens, resumes, and is never believed stale."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.run import legacy
+from cgjax.run.run import load_run
+from tests.run.changes import changed, small
+from tests.stages.test_change import content_of, run
+
+
+def as_it_was(root):
+    """Turn a run's folder into what the version before would have left."""
+    results = {}
+    for path in (root / "stages").glob("*.json"):
+        manifest = json.loads(path.read_text())
+        results[manifest["name"]] = manifest["result"]
+        path.unlink()
+    config = json.loads((root / "config.json").read_text())["config"]
+    old = legacy.fingerprints(config, "")
+    names = [name for name, settings in config["samplers"].items() if settings["fit"]]
+    evaluated = {name: results[f"evaluate {name}"] for name in names}
+    stages = {
+        "encode": {},
+        "cluster": results["cluster"],
+        "fit": {name: results[f"fit {name}"] for name in names},
+        "sample": {name: results[f"sample {name}"]["acceptance"] for name in names},
+        "evaluate": {
+            "distance": evaluated["flow"]["distance"],
+            "samplers": {name: found["numbers"] for name, found in evaluated.items()},
+        },
+        "report": {},
+    }
+    for i, (stage, result) in enumerate(stages.items()):
+        manifest = {"stage": stage, "fingerprint": old.stages[stage], "finished": float(i)}
+        manifest |= {"seconds": 1.0, "peak_rss_mb": 2.0, "result": result}
+        (root / "stages" / f"{stage}.json").write_text(json.dumps(manifest))
+    for path in (root / "checkpoints").glob("*/*.json"):
+        step = json.loads(path.read_text())
+        step["metadata"] = {"fingerprint": old.samplers[path.parent.name], "seconds": 1.0}
+        path.write_text(json.dumps(step))
+    saved = json.loads((root / "config.json").read_text())
+    del saved["trace"]
+    (root / "config.json").write_text(json.dumps(saved))
+    (root / "latents.npy").unlink()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished") / "run"
+    run(root, small())
+    return root
+
+
+@pytest.fixture
+def old(finished, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    as_it_was(root)
+    return root
+
+
+def test_it_is_sampled_from_as_before(old, finished):
+    for name in ("rejection", "flow", "imle"):
+        a, b = (load_run(r).sample(jax.random.key(0), 1, 3, name) for r in (old, finished))
+        np.testing.assert_array_equal(a.latents, b.latents)
+
+
+def test_a_second_run_makes_only_the_page_and_keeps_its_numbers(old, finished):
+    expected = json.loads((finished / "summary.json").read_text())
+    run(old, None)
+    made = {json.loads(p.read_text()).get("name") for p in (old / "stages").glob("*.json")}
+    assert made == {None, "report"}
+    summary = json.loads((old / "summary.json").read_text())
+    assert summary["samplers"] == expected["samplers"]
+    assert summary["stages"]["fit"] == {"seconds": 1.0, "peak_rss_mb": 2.0}
+
+
+def test_a_change_recomputes_what_was_made_with_the_old_config(old, tmp_path):
+    config, _ = changed("cluster.num_clusters")
+    run(old, config)
+    run(tmp_path / "fresh", config)
+    assert content_of(old) == content_of(tmp_path / "fresh")
+
+
+def test_clusters_of_another_config_are_not_taken_for_its_own(old):
+    saved = json.loads((old / "config.json").read_text())
+    saved["config"]["cluster"]["max_iter"] += 1
+    (old / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match="'latents' is not there yet"):
+        load_run(old).sample(jax.random.key(0), 0, 3)

@@ -53,12 +53,13 @@ Graph = dict[str, Artifact]
 """Artifacts by name, each after its inputs."""
 
 
-def declare(config: Mapping[str, Any], identity: str) -> Graph:
+def declare(config: Mapping[str, Any], prior: str, identity: str) -> Graph:
     """Return the artifacts of a run.
 
     Args:
         config: nested plain dicts with every leaf.
-        identity: of the generator: a hash of its weights, or the name of a generator without.
+        prior: the identity of the generator's prior, see `cgjax.run.identity`.
+        identity: of the whole generator.
 
     Returns:
         The graph.
@@ -74,8 +75,9 @@ def declare(config: Mapping[str, Any], identity: str) -> Graph:
         graph[name] = Artifact(name, stage, reads, inputs, places, key)
 
     generator = {p: v for p, v in read("generator").items() if p not in _NAMED}
-    prior = read("seed", "latents", "generator.truncation") | {"generator": identity}
-    add("latents", "encode", prior, (), "latents.npy")
+    generator["generator"] = identity
+    reads = read("seed", "latents", "generator.truncation") | {"prior": prior}
+    add("latents", "encode", reads, (), "latents.npy")
     add("cluster", "cluster", generator | read("layer", "cluster"), ["latents"], "clusters.npz")
     pictures = ("figures/pca.png", "figures/means.png")
     add("cluster figures", "cluster", {}, ["cluster"], *pictures)

@@ -23,8 +23,14 @@ NUM = 4
 # more.
 TOLERANCE = 1e-3
 
+_EACH = 6
+"""Numbers that are kept of an array of one latent."""
+
 Trace = list[float]
-"""A few numbers of each latent, its feature and its image."""
+"""A few numbers of each of the latents, then of their features and images."""
+
+PRIOR = NUM * _EACH
+"""How many of them are of the latents: what the prior alone decides."""
 
 
 def manifest_of(generator: ConditionedGenerator) -> dict[str, Any]:
@@ -49,8 +55,9 @@ def trace_of(generator: ConditionedGenerator) -> Trace:
 
 def _summary(row: np.ndarray) -> list[float]:
     flat = row.reshape(-1).astype(np.float64)
-    picked = flat[:: max(1, len(flat) // 3)][:4]
-    return [float(x) for x in (flat.mean(), flat.std(), *np.pad(picked, (0, 4 - len(picked))))]
+    picked = flat[:: max(1, len(flat) // 3)][: _EACH - 2]
+    padded = np.pad(picked, (0, _EACH - 2 - len(picked)))
+    return [float(x) for x in (flat.mean(), flat.std(), *padded)]
 
 
 def is_same(trace: Sequence[float], other: Sequence[float]) -> bool:
@@ -62,13 +69,19 @@ def is_same(trace: Sequence[float], other: Sequence[float]) -> bool:
     return bool(np.all(np.abs(a - b) <= TOLERANCE * scale))
 
 
+def settled(trace: Trace, kept: Trace) -> Trace:
+    """Return a trace with the numbers that were kept wherever the two agree within rounding."""
+    parts = ((trace[:PRIOR], kept[:PRIOR]), (trace[PRIOR:], kept[PRIOR:]))
+    return [value for new, old in parts for value in (old if is_same(new, old) else new)]
+
+
 def identity_of(generator: ConditionedGenerator, name: str, trace: Trace) -> str:
     """Return a text that is the same for the same generator only.
 
     Args:
         generator: the generator.
         name: as the config names it; counts where there are no weights.
-        trace: of the generator, as it was kept.
+        trace: of the generator, or the part of it that is of the prior, as it was kept.
     """
     known = manifest_of(generator)
     if not weights_of(generator):

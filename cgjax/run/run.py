@@ -22,7 +22,7 @@ from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run import legacy
 from cgjax.run.artifacts import Manifests, declare, fit
 from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_config
-from cgjax.run.identity import identity_of, is_same, trace_of, weights_of
+from cgjax.run.identity import PRIOR, identity_of, settled, trace_of, weights_of
 from cgjax.run.members import members_for
 from cgjax.run.sampling import FittedSampler, Samples
 from cgjax.runtime.checkpoints import Checkpoints, Step
@@ -58,12 +58,13 @@ class Run:
             settings["batch"],
         )
         self.root_key = jax.random.key(config["seed"])
-        # Where it is that generator, the trace as it was kept: within rounding they are the same.
-        kept, trace = kept_trace(self.folder), trace_of(self.generator)
-        self.trace = kept if is_same(trace, kept) else trace
+        self.trace = settled(trace_of(self.generator), kept_trace(self.folder))
         self._old = legacy.fingerprints(config, self.weights_sha256)
-        identity = identity_of(self.generator, str(settings["name"]), self.trace)
-        self.manifests = Manifests(self.folder, declare(config, identity), self._old)
+        prior, whole = (
+            identity_of(self.generator, str(settings["name"]), trace)
+            for trace in (self.trace[:PRIOR], self.trace)
+        )
+        self.manifests = Manifests(self.folder, declare(config, prior, whole), self._old)
         self._fitted: dict[str, FittedSampler] = {}
 
     @property

@@ -10,15 +10,16 @@ from cgjax.run.folder import RunFolder
 from tests.run.changes import CHANGES, changed, leaves, small
 
 
-def identity(config):
-    return str(config["generator"]["name"])
+def identities(config):
+    name = str(config["generator"]["name"])
+    return f"prior of {name}", name
 
 
 @pytest.mark.parametrize("path", leaves())
 def test_exactly_what_depends_on_a_leaf_has_another_key(path):
-    old = declare(small(), identity(small()))
+    old = declare(small(), *identities(small()))
     config, stale = changed(path)
-    new = declare(config, identity(config))
+    new = declare(config, *identities(config))
     keys = {name: artifact.key for name, artifact in new.items()}
     found = {name for name, artifact in old.items() if keys.get(name, artifact.key) != artifact.key}
     gone = old.keys() - new.keys()
@@ -30,7 +31,7 @@ def test_the_table_speaks_of_leaves_that_there_are():
 
 
 def test_every_artifact_comes_after_its_inputs_and_owns_its_places():
-    graph = declare(small(), "name")
+    graph = declare(small(), "prior", "name")
     seen, places = set(), []
     for name, artifact in graph.items():
         assert seen >= set(artifact.inputs)
@@ -42,7 +43,7 @@ def test_every_artifact_comes_after_its_inputs_and_owns_its_places():
 @pytest.fixture
 def manifests(tmp_path):
     folder = RunFolder(tmp_path)
-    graph = declare(small(), "name")
+    graph = declare(small(), "prior", "name")
     found = Manifests(folder, graph)
     folder.latents.write_bytes(b"latents")
     found.record("latents", {}, {})
@@ -76,7 +77,7 @@ def test_an_artifact_whose_input_is_gone_is_not_loaded(manifests):
 
 def test_an_artifact_of_another_config_says_what_differs(manifests):
     config, _ = changed("cluster.num_clusters")
-    other = Manifests(manifests.folder, declare(config, "name"))
+    other = Manifests(manifests.folder, declare(config, "prior", "name"))
     with pytest.raises(UserError, match=r"another config \(cluster.num_clusters: 2 -> 3\)"):
         other.require("cluster")
     assert set(other.forget_stale()) == {"cluster"}

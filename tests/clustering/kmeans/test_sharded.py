@@ -49,7 +49,7 @@ def test_eight_devices_give_the_labels_of_one():
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | flags,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
     )

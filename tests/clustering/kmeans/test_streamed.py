@@ -152,7 +152,7 @@ def test_two_processes_stream_to_the_result_of_one():
         subprocess.Popen(
             [sys.executable, "-m", "tests.clustering.kmeans.process_cases"],
             env=os.environ | same | {PROCESS: str(index), "JAX_PLATFORMS": "cpu"},
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -11,18 +11,22 @@ is and its attribute at full strength).
 Symbols: y features (n, f), mu centroids (k, f), c labels (n,), k number of clusters.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from cgjax.clustering.kmeans.rows import prepare, products, visit
 from cgjax.clustering.kmeans.state import nearest_and_gap
+from cgjax.errors import UserError
 
 
 class Assignment(NamedTuple):
-    """What `assign_rows` says of each row.
+    """What `assign_rows` finds for each row.
 
     Attributes:
         labels: (n,) int32, nearest centroid, lowest id on ties.
@@ -39,8 +43,8 @@ class Assignment(NamedTuple):
 def assign_rows(features: Float[Array, "n f"], centroids: Float[Array, "k f"]) -> Assignment:
     """Assign all rows: O(n k f) time, O(n k) memory beside the input.
 
-    The origin is the mean of the centroids. Where the distance to the own centroid is much smaller
-    than that to the origin it is computed again from the difference.
+    The origin is the mean of the centroids. A distance to the own centroid that is much smaller
+    than that to the origin is computed again from the difference.
     """
     num_rows, num_clusters = features.shape[0], centroids.shape[0]
     if num_rows == 0:
@@ -76,9 +80,11 @@ def assign_(
     return result.labels, result.margins
 
 
-@jax.jit
+_assign = jax.jit(assign_)
+
+
 def assign(
-    features: Float[Array, "n *f"], centroids: Float[Array, "k f"]
+    features: ArrayLike, centroids: ArrayLike
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """Assign features to their nearest centroid and say how clearly.
 
@@ -86,16 +92,34 @@ def assign(
     in other jitted functions.
 
     Args:
-        features: (n, f) or (n, h, w, c) float32; anything behind the first axis is flattened.
-        centroids: (k, f) float32.
+        features: (n, f) or (n, h, w, c) float32; all axes after the first are flattened.
+        centroids: (k, f) float32, finite.
 
     Returns:
         labels (n,) int32, lowest id on ties, and margins (n,) float32, at least 0: the Euclidean
         distance to the nearest other centroid minus that to the own one (zeros when k = 1).
+
+    Raises:
+        UserError: if the shapes do not fit together, or a centroid holds NaN or Inf (not checked
+            inside other jitted functions).
 
     Example:
         >>> labels, margins = assign(jnp.array([[1.0], [7.0]]), jnp.array([[0.0], [10.0]]))
         >>> labels.tolist(), margins.tolist()
         ([0, 1], [8.0, 4.0])
     """
-    return assign_(features, centroids)
+    rows, points = np.shape(features), np.shape(centroids)
+    if len(points) != 2 or 0 in points:
+        raise UserError(f"centroids have shape {points}: expected (clusters, features)")
+    if len(rows) < 2 or math.prod(rows[1:]) != points[1]:
+        raise UserError(
+            f"features have shape {rows} and centroids {points}: expected {points[1]} numbers for "
+            "each row; both must come from the same layer"
+        )
+    if not isinstance(centroids, jax.core.Tracer) and not np.isfinite(np.asarray(centroids)).all():
+        bad = np.flatnonzero(~np.isfinite(np.asarray(centroids)).all(axis=1))
+        raise UserError(
+            f"centroids of clusters {', '.join(map(str, bad))} hold NaN or Inf: expected finite "
+            "numbers; cluster again"
+        )
+    return _assign(jnp.asarray(features), jnp.asarray(centroids))

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cgjax.clustering.kmeans.lloyd import finish, step
-from cgjax.clustering.kmeans.results import KMeansResult
+from cgjax.clustering.kmeans.lloyd import assign_best, step
+from cgjax.clustering.kmeans.options import Options
+from cgjax.clustering.kmeans.results import KMeansResult, best_of
 from cgjax.clustering.kmeans.rows import prepare
 from cgjax.clustering.kmeans.state import start
 from cgjax.errors import UserError
@@ -31,16 +32,11 @@ def _faiss() -> ModuleType:
 
 
 def fit_faiss(
-    features: Float[Array, "n f"],
-    key: PRNGKeyArray,
-    *,
-    num_clusters: int,
-    num_init: int = 10,
-    max_iter: int = 100,
-) -> KMeansResult:
-    """Run FAISS's k-means and describe what it found as `cgjax.clustering.kmeans.api` does.
+    features: Float[Array, "n f"], key: PRNGKeyArray, options: Options
+) -> tuple[KMeansResult, ...]:
+    """Run FAISS's k-means for one number of clusters after the other.
 
-    FAISS by default trains on 256 points per centroid and reports the objective of those only:
+    FAISS by default trains on 256 points per centroid and reports the objective of those only;
     here it gets every point. It has no stopping rule, so `num_iter` is `max_iter` and `converged`
     tells whether one more of our own steps would move nothing beyond the default tolerance.
     """
@@ -52,19 +48,26 @@ def fit_faiss(
         # Far from the origin FAISS's expanded squares lose their digits.
         rows = rows - offset
     seed = int(jax.random.randint(key, (), 1, np.iinfo(np.int32).max))
-    solver = faiss.Kmeans(
-        dim,
-        num_clusters,
-        niter=max_iter,
-        nredo=num_init,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=num_rows,
-        gpu=hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0,
-    )
-    solver.train(rows)
-    centroids = solver.centroids if is_far else solver.centroids - offset
-    return _describe(features, jnp.asarray(centroids), jnp.int32(max_iter))
+    results = []
+    for num_clusters in options.numbers:
+        solver = faiss.Kmeans(
+            dim,
+            num_clusters,
+            niter=options.max_iter,
+            nredo=options.num_init,
+            seed=seed,
+            min_points_per_centroid=1,
+            max_points_per_centroid=num_rows,
+            gpu=_num_gpus(faiss) > 0,
+        )
+        solver.train(rows)
+        centroids = solver.centroids if is_far else solver.centroids - offset
+        results.append(_describe(features, jnp.asarray(centroids), jnp.int32(options.max_iter)))
+    return tuple(results)
+
+
+def _num_gpus(faiss: ModuleType) -> int:
+    return faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
 
 
 @jax.jit
@@ -80,9 +83,9 @@ def _describe(
     """Describe centroids (relative to the mean) by our own labels, order and objective."""
     rows = prepare(features)
     # The step gives the labels and the objective; the centroids stay what FAISS found.
-    after = step(rows, start(centroids[None], rows.squares))
-    result = finish(rows, after._replace(centroids=centroids[None]))
-    return result._replace(num_iter=max_iter, converged=after.is_done[0])
+    (after,) = step(rows, (start(centroids[None], rows.squares),))
+    best = best_of(after._replace(centroids=centroids[None]), rows.offset)
+    return assign_best(features, best._replace(num_iter=max_iter))
 
 
 def nearest_faiss(
@@ -97,8 +100,8 @@ def nearest_faiss(
     rows = np.ascontiguousarray(np.asarray(base, np.float32))
     offset = rows.mean(0)
     index = faiss.IndexFlatL2(rows.shape[1])
-    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
+    if _num_gpus(faiss) > 0:
         index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     index.add(rows - offset)
-    distance, found = index.search(np.asarray(queries, np.float32) - offset, 1)
-    return found[:, 0].astype(np.int32), np.maximum(distance[:, 0], 0.0)
+    distance, nearest = index.search(np.asarray(queries, np.float32) - offset, 1)
+    return nearest[:, 0].astype(np.int32), np.maximum(distance[:, 0], 0.0)

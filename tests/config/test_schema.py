@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cgjax.clustering.kmeans.api import BACKENDS
-from cgjax.clustering.kmeans.seeding import INITS
+from cgjax.clustering.kmeans.checks import BACKENDS
+from cgjax.clustering.kmeans.options import INITS
 from cgjax.config import leaves as table
 from cgjax.config import plain as configuration
 from cgjax.config import rules, schema

@@ -6,9 +6,9 @@ The objective, its seeding and its iteration know the rows only by their distanc
 
 for any origin o. The n rows of L have the same distances as the rows of Y and n numbers each
 instead of f, so that every restart, iteration and number of clusters runs in memory. That takes one
-reading of Y for G, and one for the centroids, which are means of rows of Y, and the distances to
-them: both a slab of columns at a time, because all rows meet there. The products are n^2 f
-operations: half of G, for it is symmetric.
+pass over Y for G, and one for the centroids, which are means of rows of Y, and the distances to
+them: both a slab of columns at a time, where all rows meet. The products are n^2 f operations: G is
+symmetric, and half of it is enough.
 
 Symbols: y rows (n, f), G their products (n, n), w columns of a slab, r restarts, k clusters.
 """
@@ -16,7 +16,7 @@ Symbols: y rows (n, f), G their products (n, n), w columns of a slab, r restarts
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.linalg.lapack import dpstrf
 
 from cgjax.clustering.assignment import Assignment
-from cgjax.clustering.kmeans.lloyd import init_numbers, iterate
+from cgjax.clustering.kmeans.lloyd import init, iterate
+from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.results import BestRestart, best_of
 from cgjax.clustering.kmeans.rows import Rows, prepare, products
 from cgjax.clustering.kmeans.sources import ArrayRows, ColumnSource, OnProgress, Reader
@@ -33,9 +34,9 @@ from cgjax.clustering.kmeans.state import KMeansState, one_hot
 from cgjax.kernels.distance import HIGHEST
 from cgjax.runtime.memory import empty_aligned
 
-# Of one slab (two are held), and of G in float64.
+# The size of one slab (two are held), and the most for G in float64.
 _SLAB_MB, _GRAM_MB = 64, 256
-# What rows in memory must be more than.
+# Rows in memory must exceed this.
 _LARGE_MB = 256
 
 
@@ -44,7 +45,7 @@ class _Cost(NamedTuple):
 
     Attributes:
         read: how many products take as long as reading one number.
-        iterations: how many full readings the iterations amount to where nothing else ends them.
+        iterations: how many full passes the iterations amount to where nothing else ends them.
     """
 
     read: int
@@ -57,36 +58,29 @@ _STREAMED = _Cost(read=200, iterations=15)
 _IN_MEMORY = _Cost(read=100, iterations=8)
 
 
-def is_cheaper(
-    num_rows: int, dim: int, *, numbers: tuple[int, ...], num_init: int, max_iter: int
-) -> bool:
-    """Return whether the inner products cost less than the readings that they save.
+def is_cheaper(num_rows: int, dim: int, options: Options) -> bool:
+    """Return whether the inner products cost less than the passes that they save.
 
-    Counted for each of the n f numbers: n operations for half of G and one reading, against
-    4 r k operations (of all numbers k) and a reading for each centre of k-means++ and each
-    iteration.
+    Counted for each of the n f numbers: n operations for half of G and one pass, against 4 r k
+    operations (of all numbers k) and a pass for each centre of k-means++ and each iteration.
     """
-    return _gain(_STREAMED, num_rows, dim, numbers, num_init, max_iter) > 0.0
+    return _gain(_STREAMED, num_rows, dim, options) > 0.0
 
 
-def is_cheaper_in_memory(
-    num_rows: int, dim: int, *, numbers: tuple[int, ...], num_init: int, max_iter: int
-) -> bool:
-    """Return the same for rows in memory: on CPUs, and where they are much more than its caches."""
+def is_cheaper_in_memory(num_rows: int, dim: int, options: Options) -> bool:
+    """Return the same for rows in memory: on a CPU, and only if they far exceed its caches."""
     is_large = 4 * num_rows * dim > _LARGE_MB * 2**20
-    gain = _gain(_IN_MEMORY, num_rows, dim, numbers, num_init, max_iter)
+    gain = _gain(_IN_MEMORY, num_rows, dim, options)
     return is_large and gain > 0.0 and jax.default_backend() == "cpu"
 
 
-def _gain(
-    cost: _Cost, num_rows: int, dim: int, numbers: tuple[int, ...], num_init: int, max_iter: int
-) -> float:
+def _gain(cost: _Cost, num_rows: int, dim: int, options: Options) -> float:
     """Return how many operations are saved for each of the n f numbers."""
     if not _has_room(num_rows, dim):
         return 0.0
-    readings = max(numbers) + min(max_iter, cost.iterations)
-    without = readings * (4 * num_init * sum(numbers) + cost.read)
-    # The rows of L are clustered too, which are as many, of n numbers.
+    passes = max(options.numbers) + min(int(options.max_iter), cost.iterations)
+    without = passes * (4 * options.num_init * sum(options.numbers) + cost.read)
+    # The n rows of L, of n numbers each, are clustered too.
     return without * (1 - num_rows / dim) - (num_rows + cost.read)
 
 
@@ -111,7 +105,7 @@ def inner_products(
 ) -> Float[np.ndarray, "n n"]:
     """Return G.
 
-    O(n^2 f) time in one reading, O(n^2 + n w) memory.
+    O(n^2 f) time in one pass, O(n^2 + n w) memory.
 
     Args:
         source: the rows, all of them kept.
@@ -122,10 +116,10 @@ def inner_products(
         (n, n) float64, summed over slabs of float32 products.
     """
     shape = (source.num_rows, source.num_rows)
-    total, found = np.zeros(shape), np.empty(shape, np.float32)
+    total, product = np.zeros(shape), np.empty(shape, np.float32)
     for begin, slab in _slabs(source, origin=origin):
         with np.errstate(invalid="ignore", over="ignore"):
-            total += _multiply(slab, found)
+            total += _multiply(slab, product)
         on_columns(min(begin + slab.shape[1], source.dim), source.dim)
     return total
 
@@ -136,8 +130,8 @@ def _multiply(
     """Return the rows' products, in the array given where that is faster."""
     if jax.default_backend() != "cpu":
         return np.asarray(_square(rows))
-    # numpy knows that both sides are one matrix and has BLAS do half of the work; XLA does not.
-    # The next slab is read meanwhile, for which scipy's own call to it would leave no room.
+    # numpy sees that both sides are one matrix and lets BLAS do half of the work; XLA does not.
+    # Unlike scipy's call of the same BLAS routine it releases the lock, so the next slab is read.
     return np.matmul(rows, rows.T, out=out)
 
 
@@ -146,26 +140,26 @@ _square = jax.jit(lambda rows: jnp.matmul(rows, rows.T, precision=HIGHEST))
 
 def assign_to_means(
     source: ColumnSource,
-    found: Sequence[tuple[BestRestart, Float[Array, "k n"]]],
+    restarts: Sequence[tuple[BestRestart, Float[Array, "k n"]]],
     origin: Float[np.ndarray, " f"],
     on_columns: OnProgress,
 ) -> list[tuple[BestRestart, Assignment]]:
-    """Return restarts with their centroids and, from the same reading, every row's place.
+    """Return restarts with their centroids and, from the same pass, every row's assignment.
 
-    O(n k f) time. What `cgjax.clustering.assignment` computes of a row is summed over the slabs.
+    O(n k f) time. What `cgjax.clustering.assignment` computes for a row is summed over the slabs.
 
     Args:
         source: the rows, all of them kept.
-        found: of each number of clusters the best restart and how much of each row is in each
+        restarts: for each number of clusters the best restart and how much of each row is in each
             centroid, see `best_restarts`.
         origin: as above.
         on_columns: called after every slab.
     """
-    sums = [_Sums.of(shares, source.dim) for _, shares in found]
+    sums = [_Sums.of(shares, source.dim) for _, shares in restarts]
     for begin, slab in _slabs(source):
         end = min(begin + slab.shape[1], source.dim)
         part = _part(origin, begin, slab.shape[1])
-        for (best, shares), one in zip(found, sums, strict=True):
+        for (best, shares), one in zip(restarts, sums, strict=True):
             mean, order, own = _compare(slab, part, best.labels, shares)
             one.means[:, begin:end] = np.asarray(mean)[:, : end - begin]
             one.relative[:] += np.asarray(order)
@@ -173,17 +167,17 @@ def assign_to_means(
         on_columns(end, source.dim)
     return [
         (best._replace(centroids=jnp.asarray(one.means)), one.assign(np.asarray(best.labels)))
-        for (best, _), one in zip(found, sums, strict=True)
+        for (best, _), one in zip(restarts, sums, strict=True)
     ]
 
 
 class _Sums(NamedTuple):
-    """What the slabs add up to.
+    """The sums over the slabs.
 
     Attributes:
         means: (k, f) float32, the centroids.
-        relative: (n, k) float64, squared distances to them, up to a number of each row's own.
-        own: (n,) float64, the squared distance to that of the row's label.
+        relative: (n, k) float64, squared distances to them, up to a constant of each row.
+        own: (n,) float64, squared distance to the centroid of the row's label.
     """
 
     means: Float[np.ndarray, "k f"]
@@ -198,11 +192,11 @@ class _Sums(NamedTuple):
         return cls(means, np.zeros((num_rows, num_clusters)), np.zeros(num_rows))
 
     def assign(self, last_labels: Int[np.ndarray, " n"]) -> Assignment:
-        """Return every row's place; before, its label was another one perhaps."""
+        """Return every row's assignment; the last step's label may have been another."""
         rows = np.arange(len(self.own))
         labels = np.argmin(self.relative, axis=1)
         smallest = self.relative[rows, labels]
-        # The own centroid has moved since the labels were found, and may be another one now.
+        # The centroids have moved since the labels were computed: the nearest may be another now.
         squared = np.maximum(self.own + smallest - self.relative[rows, last_labels], 0.0)
         others = self.relative.copy()
         others[rows, labels] = np.inf
@@ -259,8 +253,8 @@ def _compare(
     labels: Int[Array, " n"],
     shares: Float[Array, "k n"],
 ) -> tuple[Float[Array, "k w"], Float[Array, "n k"], Float[Array, " n"]]:
-    """Return the means, the rows' squared distances to them (up to a number of each row's own) and
-    to that of the row's label."""
+    """Return the means, the squared distances to them (up to a constant of each row) and the
+    squared distance to the mean of the row's label."""
     rows = slab - origin[None, :]
     means = jnp.matmul(shares, rows, precision=HIGHEST)
     middle = jnp.mean(means, axis=0)
@@ -287,7 +281,7 @@ def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """
     # What is left of a row below the rounding of the products is noise.
     noise = np.finfo(np.float32).eps * float(np.max(np.diagonal(gram)))
-    # As it is symmetric, its transpose is it in the order of LAPACK.
+    # It is symmetric, so that its transpose is the same matrix in LAPACK's order.
     factor, pivots, rank, _ = dpstrf(gram.T, lower=1, tol=noise, overwrite_a=1)
     factor[:, rank:] = 0.0
     rows = np.empty(gram.shape, np.float32)
@@ -295,33 +289,21 @@ def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     return rows
 
 
-@partial(
-    jax.jit,
-    static_argnames=("numbers", "num_init", "method"),
-    # Most of what it takes is compiling, which is twice as fast like this.
-    compiler_options={"xla_backend_optimization_level": 0},
-)
+# Most of the time is compilation, which is twice as fast like this.
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def best_restarts(
-    embedded: Float[Array, "n n"],
-    key: PRNGKeyArray,
-    *,
-    numbers: tuple[int, ...],
-    num_init: int,
-    max_iter: int | Array,
-    tol: float | Array,
-    method: str,
+    embedded: Float[Array, "n n"], key: PRNGKeyArray, options: Options
 ) -> tuple[tuple[BestRestart, Float[Array, "k n"]], ...]:
-    """Run all restarts on the rows of L. Arguments as for `lloyd.fit_numbers`.
+    """Run all restarts on the rows of L. Arguments as for `lloyd.fit`.
 
-    The tolerance is in units of the mean variance of a feature: of n of them here.
+    The tolerance is in units of the mean variance of a feature, of which there are n here.
 
     Returns:
         For each number the best restart, its centroids relative to the mean of L's rows, and how
         much of each row is in each centroid (the sums are 1).
     """
     rows = prepare(embedded)
-    states = init_numbers(rows, key, numbers=numbers, num_init=num_init, method=method)
-    states = iterate(rows, states, max_iter=max_iter, tol=tol)
+    states = iterate(rows, init(rows, key, options), options)
     return tuple(_best(rows, state) for state in states)
 
 
@@ -336,66 +318,47 @@ def _best(rows: Rows, state: KMeansState) -> tuple[BestRestart, Float[Array, "k 
     return best, jnp.where(counts > 0.0, members / jnp.maximum(counts, 1.0), itself)
 
 
-def fit_numbers(
+def fit_columns(
     reader: Reader,
     source: ColumnSource,
     key: PRNGKeyArray,
-    *,
+    options: Options,
     origin: Float[Array, " f"],
-    numbers: tuple[int, ...],
-    num_init: int,
-    max_iter: int,
-    tol: float,
-    method: str,
 ) -> list[tuple[BestRestart, Assignment]] | None:
     """Run all restarts on the inner products of the rows; None if there is no room to keep rows.
 
     Args:
         reader: of the source; it reports and looks for bad rows.
         source: the rows.
-        key: random key; it draws the rows that `lloyd.fit_numbers` draws.
+        key: random key; it draws the rows that `lloyd.fit` draws.
+        options: how to search.
         origin: (f,), amid the rows.
-        numbers, num_init, max_iter, tol, method: as for `lloyd.fit_numbers`.
     """
     num_rows = source.num_rows
-    solve = partial(
-        best_restarts,
-        key=key,
-        numbers=numbers,
-        num_init=num_init,
-        max_iter=jnp.int32(max_iter),
-        # In units of the mean variance of a feature, of which there are n then.
-        tol=jnp.float32(tol * num_rows / source.dim),
-        method=method,
-    )
+    # In units of the mean variance of a feature, of which there are n then.
+    options = options._replace(tol=options.tol * num_rows / source.dim)
     with ThreadPoolExecutor(1) as pool:
-        # Compiled meanwhile.
-        pool.submit(solve, np.zeros((num_rows, num_rows), np.float32))
+        # Compiles while the rows are read.
+        pool.submit(best_restarts, np.zeros((num_rows, num_rows), np.float32), key, options)
         source.keep_rows(partial(reader.report, "keeping rows"))
         if not source.has_columns:
             return None
         middle = np.asarray(origin)
-        found = inner_products(source, middle, partial(reader.report, "inner products"))
-    total = np.trace(found)
+        gram = inner_products(source, middle, partial(reader.report, "inner products"))
+    total = np.trace(gram)
     is_small = total < np.finfo(np.float32).max
     reader.check_finite(reader.every, np.where(is_small, total, np.nan))
-    bests = solve(embed(found))
-    del found
+    bests = best_restarts(embed(gram), key, options)
+    del gram
     return assign_to_means(source, bests, middle, partial(reader.report, "assignment"))
 
 
 def fit_in_memory(
-    features: Float[np.ndarray, "n f"], key: PRNGKeyArray, **options: Any
+    features: Float[np.ndarray, "n f"], key: PRNGKeyArray, options: Options
 ) -> list[BestRestart]:
-    """Run all restarts on the inner products of rows in memory.
-
-    Args:
-        features: (n, f) float32.
-        key: random key.
-        options: numbers, num_init, max_iter, tol and method, as for `fit_numbers`.
-    """
+    """Run all restarts on the inner products of rows in memory; arguments as for `lloyd.fit`."""
     source = ArrayRows(features)
     origin = jnp.asarray(np.mean(features[: source.block], axis=0))
-    found = fit_numbers(Reader(source), source, key, origin=origin, **options)
-    assert found is not None, "there is always room for rows that are there"
-    return [best for best, _ in found]
+    results = fit_columns(Reader(source), source, key, options, origin)
+    assert results is not None, "rows in memory always have columns"
+    return [best for best, _ in results]

@@ -1,4 +1,4 @@
-"""What a clustering is, and in which order its clusters are named.
+"""What a clustering is, and the order of its clusters.
 
 Symbols: n rows, f features, k clusters, r restarts.
 """
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from cgjax.clustering.assignment import Assignment
 from cgjax.clustering.kmeans.state import KMeansState
-from cgjax.runtime.mesh import all_min, all_sum, axis_position, over_processes
+from cgjax.runtime.mesh import all_min, all_sum, axis_position
 
 
 class KMeansResult(NamedTuple):
@@ -39,11 +39,11 @@ class KMeansResult(NamedTuple):
 
 
 class BestRestart(NamedTuple):
-    """The restart with the smallest objective, before its rows are assigned for good.
+    """The restart with the smallest objective, before the final assignment of the rows.
 
     Attributes:
         centroids: (k, f) float32.
-        labels: (n,) int32, of its last step: the centroids have moved since.
+        labels: (n,) int32, those of its last step; the centroids have moved since.
         num_iter: () int32, its iterations.
         converged: () bool, whether it stopped by tolerance.
         inertias: (r,) float32, what each restart reached.
@@ -76,10 +76,10 @@ def count_members(
     num_clusters: int,
     axis_name: str | None = None,
 ) -> tuple[Int[Array, " k"], Int[Array, " k"]]:
-    """Return how many rows each cluster has, and the first of them, over all shards.
+    """Return how many rows each cluster has and the index of the first one, over all shards.
 
     Args:
-        labels: (n,), this shard's.
+        labels: (n,), this shard's rows.
         weights: (n,) 1 for rows that count and 0 for padding.
         num_clusters: k.
         axis_name: mesh axis over which the rows are split, if any.
@@ -96,37 +96,65 @@ def count_members(
     return all_sum(counts, axis_name), all_min(first, axis_name)
 
 
-@jax.jit
 def canonical_order(counts: Int[Array, " k"], first: Int[Array, " k"]) -> Int[Array, " k"]:
     """Return the clusters by descending share, ties by first member."""
     return jnp.lexsort((first, -counts)).astype(jnp.int32)
 
 
 def in_canonical_order(
-    result: KMeansResult,
-    labels: Int[Array, " n"],
-    *,
-    weights: Float[Array, " n"] | None = None,
-    mesh: Mesh | None = None,
+    result: KMeansResult, weights: Float[Array, " n"], *, axis_name: str | None = None
 ) -> KMeansResult:
-    """Return a result with these labels, counted, its clusters named by descending share.
+    """Return a result with its members counted and its clusters by descending share.
 
     Args:
-        result: its centroids in the order that the labels mean.
-        labels: (n,), this process's.
-        weights: (n,) 1 for rows that count and 0 for padding; default: all count.
-        mesh: of the processes that have labels, see `cgjax.runtime.mesh.process_mesh`.
+        result: labels of this shard, counts of any kind.
+        weights: (n,) 1 for rows that count and 0 for padding.
+        axis_name: mesh axis over which the rows are split, if any.
     """
-    weights = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
-    count = over_processes(count_members, mesh, num_clusters=len(result.centroids))
-    counts, first = count(jnp.asarray(labels), weights)
+    num_clusters = len(result.centroids)
+    counts, first = count_members(
+        result.labels, weights, num_clusters=num_clusters, axis_name=axis_name
+    )
     order = canonical_order(counts, first)
-    centroids, labels = _rename(order, result.centroids, labels)
-    return result._replace(centroids=centroids, labels=labels, counts=counts[order])
+    return result._replace(
+        centroids=result.centroids[order],
+        labels=jnp.argsort(order).astype(jnp.int32)[result.labels],
+        counts=counts[order],
+    )
 
 
-@jax.jit
-def _rename(
-    order: Int[Array, " k"], centroids: Float[Array, "k f"], labels: Int[Array, " n"]
-) -> tuple[Float[Array, "k f"], Int[Array, " n"]]:
-    return centroids[order], jnp.argsort(order).astype(jnp.int32)[labels]
+def put_in_order(
+    best: BestRestart, weights: Float[Array, " n"], *, axis_name: str | None = None
+) -> BestRestart:
+    """Put centroids in the canonical order of the last step's labels, which become meaningless."""
+    num_clusters = len(best.centroids)
+    members = count_members(best.labels, weights, num_clusters=num_clusters, axis_name=axis_name)
+    return best._replace(centroids=best.centroids[canonical_order(*members)])
+
+
+def describe(
+    best: BestRestart,
+    assigned: Assignment,
+    weights: Float[Array, " n"],
+    *,
+    axis_name: str | None = None,
+) -> KMeansResult:
+    """Join a restart and the assignment of every row to its centroids, in canonical order.
+
+    Args:
+        best: the restart; its labels are those of its last step, not used here.
+        assigned: this shard's rows, assigned to `best.centroids`.
+        weights: (n,) 1 for rows that count and 0 for padding.
+        axis_name: mesh axis over which the rows are split, if any.
+    """
+    result = KMeansResult(
+        centroids=best.centroids,
+        labels=assigned.labels,
+        inertia=all_sum(jnp.sum(assigned.squared_distances * weights), axis_name),
+        num_iter=best.num_iter,
+        converged=best.converged,
+        margins=assigned.margins,
+        counts=jnp.zeros((len(best.centroids),), jnp.int32),
+        inertias=best.inertias,
+    )
+    return in_canonical_order(result, weights, axis_name=axis_name)

@@ -5,15 +5,12 @@ the first centre is a uniform row; every further one is the best of t = 2 + log 
 probability proportional to D(y)^2 = min_j ||y - mu_j||^2, where best means the smallest
 sum_y min(D(y)^2, ||y - candidate||^2). It is exact at every size.
 
-All restarts share each read of the data, and where there are few of them a read serves several
-centres. It draws m > t candidates at once; those not yet tried when a centre has been chosen stay
-fair draws for the next one if each is kept with probability D(now)^2 / D(when drawn)^2 (rejection
-sampling: D never grows). When fewer than t are left, the next read draws anew.
+All restarts share each pass over the data, and with few restarts a pass serves several centres. It
+draws m > t candidates at once; those not yet tried when a centre has been chosen stay fair draws
+for the next one if each is kept with probability D(now)^2 / D(when drawn)^2 (rejection sampling: D
+never grows). When fewer than t are left, the next pass draws new ones.
 
-Draws go shard by shard through cumulative sums, so that the same key gives the same rows (up to
-rounding) whatever the number of devices.
-
-Symbols: y rows (n, f), r restarts, k clusters, t trials, m candidates of a read.
+Symbols: y rows (n, f), r restarts, k clusters, t trials, m candidates of a pass.
 """
 
 import math
@@ -23,14 +20,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from cgjax.clustering.kmeans.drawing import Uniforms, draw, draw_distinct
+from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.rows import Rows, centred, products
 from cgjax.clustering.kmeans.subspace import most_points
-from cgjax.runtime.mesh import all_sum, axis_position, from_shards, varying_like
+from cgjax.runtime.mesh import all_sum, from_shards, varying_like
 
-# With so many points a product costs little more than the read it needs.
+# With up to this many points a product costs little more than the pass over the data.
 _COLUMNS = 64
-
-INITS = ("k-means++", "random")
 
 
 def num_trials(num_clusters: int) -> int:
@@ -39,78 +36,34 @@ def num_trials(num_clusters: int) -> int:
 
 
 def num_candidates(num_clusters: int, num_init: int) -> int:
-    """Return how many candidates m a read draws for each restart."""
+    """Return how many candidates m a pass draws for each restart."""
     trials = num_trials(num_clusters)
-    # After the first centre two clusters need one more: there is nothing to share.
+    # Two clusters need a single further centre: there is nothing to share.
     return max(trials, _COLUMNS // num_init) if num_clusters > 2 else trials
 
 
 def uniforms(
     key: PRNGKeyArray, *, num_clusters: int, num_init: int
-) -> tuple[Float[Array, "k r m"], Float[Array, "k r m"]]:
-    """Return all random numbers of greedy k-means++, uniform in [0, 1): two for each candidate.
+) -> tuple[Uniforms, Float[Array, "k r m"]]:
+    """Return all random numbers of greedy k-means++.
 
-    The first of each pair draws it, the second says whether it is kept.
+    The first of each pair draws a candidate, the second says whether it is kept.
     """
     shape = (2, num_clusters, num_init, num_candidates(num_clusters, num_init))
-    drawing, keeping = jax.random.uniform(key, shape)
-    return drawing, keeping
+    both = Uniforms.draw(key, shape)
+    return both.at(0), both.coarse[1]
 
 
-def uniforms_of_rows(
-    key: PRNGKeyArray, *, num_clusters: int, num_init: int
-) -> Float[Array, "k r 1"]:
-    """Return all random numbers of random rows, uniform in [0, 1)."""
-    return jax.random.uniform(key, (num_clusters, num_init, 1))
-
-
-def draw(
-    uniform: Float[Array, "r t"], weights: Float[Array, "n r"], *, axis_name: str | None = None
-) -> tuple[Int[Array, "r t"], Bool[Array, "r t"]]:
-    """Draw rows with probability proportional to their weights, for each restart.
-
-    Args:
-        uniform: (r, t) in [0, 1).
-        weights: (n, r), at least 0, this shard's rows.
-        axis_name: mesh axis over which the rows are split, if any.
-
-    Returns:
-        The rows within this shard, and whether each draw belongs to this shard.
-    """
-    return jax.vmap(lambda u, w: _draw(u, w, axis_name), in_axes=(0, 1))(uniform, weights)
-
-
-def _draw(
-    uniform: Float[Array, " t"], weights: Float[Array, " n"], axis_name: str | None
-) -> tuple[Int[Array, " t"], Bool[Array, " t"]]:
-    heap = jnp.cumsum(weights)
-    # Rounding may push a target past the end: then the last row with any weight is meant.
-    last = jnp.max(jnp.where(weights > 0.0, jnp.arange(weights.shape[0], dtype=jnp.int32), 0))
-    if axis_name is None:
-        row = _count_up_to(heap, uniform * heap[-1])
-        return jnp.minimum(row, last), jnp.ones(uniform.shape, bool)
-    totals = jax.lax.all_gather(heap[-1], axis_name)
-    ends = jnp.cumsum(totals)
-    target = uniform * ends[-1]
-    last_shard = jnp.max(jnp.where(totals > 0.0, jnp.arange(totals.shape[0], dtype=jnp.int32), 0))
-    shard = jnp.minimum(_count_up_to(ends, target), last_shard)
-    row = _count_up_to(heap, target - (ends[shard] - totals[shard]))
-    return jnp.minimum(row, last), shard == axis_position(axis_name)
-
-
-def _count_up_to(heap: Float[Array, " n"], target: Float[Array, " t"]) -> Int[Array, " t"]:
-    """Return how many entries of the ascending heap are at most the target: a plain comparison.
-
-    The targets are few, and a binary search would be one more loop to compile.
-    """
-    return jnp.sum(heap[:, None] <= target[None, :], axis=0, dtype=jnp.int32)
+def uniforms_of_rows(key: PRNGKeyArray, *, num_clusters: int, num_init: int) -> Uniforms:
+    """Return all random numbers of random rows, (k, r, 1)."""
+    return Uniforms.draw(key, (num_clusters, num_init, 1))
 
 
 class Seeds(NamedTuple):
     """The centres chosen so far.
 
     Attributes:
-        centroids: (r, k, f) float32, relative to the offset; zeros for those to come.
+        centroids: (r, k, f) float32, relative to the offset; zeros for those not chosen yet.
         products: (r, k, n) float32, -2 <y, centre>; this shard's rows.
         closest: (r, n) float32, D(y)^2; 0 for padding.
         num_chosen: () int32.
@@ -123,7 +76,7 @@ class Seeds(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Rows drawn for one read.
+    """Rows drawn for one pass over the data.
 
     Attributes:
         rows: (r, m, f) float32, relative to the offset.
@@ -137,7 +90,7 @@ class Candidates(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """The candidates of several reads; zeros where fewer were drawn.
+    """The candidates of several passes; zeros where fewer were drawn.
 
     Attributes:
         points: (q, f) float32, relative to the offset.
@@ -196,10 +149,10 @@ def choose(
     trials: int,
     axis_name: str | None = None,
 ) -> Seeds:
-    """Choose centres for as long as every restart has t candidates left: at least one.
+    """Choose centres while every restart has t candidates left: at least one centre.
 
-    Each is the best of the first t candidates that are left; whatever comes up to the last of them
-    is used up, those tried and those rejected.
+    Each is the best of the first t candidates that are left; all candidates up to the last of these
+    are used up, tried or rejected.
 
     Args:
         seeds: the centres so far.
@@ -216,7 +169,7 @@ def choose(
     ids = jnp.arange(num, dtype=jnp.int32)[None, :]
 
     def is_left(closest: Array, num_used: Array) -> Array:
-        # NaN stays: such data are reported by the caller, and a read must choose a centre.
+        # NaN stays: such data are reported by the caller, and a pass must choose a centre.
         return ~(closest < least) & (ids >= num_used[:, None])
 
     def can_choose(carry: tuple[Seeds, Array, Array]) -> Array:
@@ -258,7 +211,7 @@ def _distances(
 
 
 def _first_of(is_left: Bool[Array, "r m"], num: int) -> Int[Array, "r t"]:
-    """Return where the first `num` are: by counting, for a sort would take longer to compile."""
+    """Return where the first `num` are, by counting: a sort would take longer to compile."""
     rank = jnp.cumsum(is_left, axis=1, dtype=jnp.int32)
     wanted = jnp.arange(1, num + 1, dtype=jnp.int32)[None, :, None]
     # As many come before the j-th as have a smaller rank.
@@ -266,96 +219,71 @@ def _first_of(is_left: Bool[Array, "r m"], num: int) -> Int[Array, "r t"]:
 
 
 def seed_plus_plus(
-    rows: Rows,
-    key: PRNGKeyArray,
-    *,
-    num_clusters: int,
-    num_init: int,
-    axis_name: str | None = None,
+    rows: Rows, key: PRNGKeyArray, options: Options, *, axis_name: str | None = None
 ) -> tuple[Seeds, Tried]:
-    """Choose centred starting centroids by greedy k-means++.
+    """Choose starting centroids, relative to the offset, by greedy k-means++.
 
-    O(n r m f) time for each of at most k reads of the data, O(n r (m + k)) memory.
+    O(n r m f) time for each of at most k passes over the data, O(n r (m + k)) memory.
 
     Args:
         rows: the data, this shard's rows.
         key: random key, the same in every shard.
-        num_clusters: k.
-        num_init: number of restarts.
+        options: how to search; k is the largest number of clusters.
         axis_name: mesh axis over which the rows are split, if any.
 
     Returns:
         The seeds, and as many of the candidates as are worth following.
     """
+    num_clusters, num_init = max(options.numbers), options.num_init
     dim = rows.features.shape[1]
     drawing, keeping = uniforms(key, num_clusters=num_clusters, num_init=num_init)
+    first = Uniforms(*(values[0, :, :1] for values in drawing))
     same = {"squares": rows.squares, "weights": rows.weights}
 
     equally = jnp.broadcast_to(rows.weights[:, None], (rows.weights.shape[0], num_init))
-    row, is_here = draw(drawing[0, :, :1], equally, axis_name=axis_name)
+    row, is_here = draw(first, equally, axis_name=axis_name)
     centres = from_shards(centred(rows, row), is_here, axis_name)[:, 0]
     seeds = first_seeds(centres, products(rows, centres), num_clusters=num_clusters, **same)
 
-    width = num_init * drawing.shape[2]
+    width = num_init * keeping.shape[2]
     num_kept = min(num_clusters - 1, most_points(dim) // width)
-    # Read by read, which keeps the products of one together.
+    # Pass by pass, which keeps the products of one together.
     points = jnp.zeros((num_kept, width, dim))
     tried = varying_like(jnp.zeros((num_kept, rows.squares.shape[0], width)), rows.squares)
 
     def is_running(carry: tuple[Array, Seeds, Array, Array]) -> Array:
         return carry[1].num_chosen < num_clusters
 
-    def read(carry: tuple[Array, Seeds, Array, Array]) -> tuple[Array, Seeds, Array, Array]:
-        num_reads, seeds, points, tried = carry
-        row, is_here = draw(drawing[num_reads], seeds.closest.T, axis_name=axis_name)
+    def next_pass(carry: tuple[Array, Seeds, Array, Array]) -> tuple[Array, Seeds, Array, Array]:
+        num_passes, seeds, points, tried = carry
+        row, is_here = draw(drawing.at(num_passes), seeds.closest.T, axis_name=axis_name)
         closest = jnp.take_along_axis(seeds.closest, row, axis=1)
         candidates = fresh_candidates(
             from_shards(centred(rows, row), is_here, axis_name),
             from_shards(closest, is_here, axis_name),
-            keeping[num_reads],
+            keeping[num_passes],
         )
         flat = candidates.rows.reshape(width, dim)
         product = products(rows, flat)
         trials = num_trials(num_clusters)
         seeds = choose(seeds, candidates, product, trials=trials, axis_name=axis_name, **same)
         if num_kept:
-            points = points.at[num_reads - 1].set(flat, mode="drop")
-            tried = tried.at[num_reads - 1].set(product, mode="drop")
-        return num_reads + 1, seeds, points, tried
+            points = points.at[num_passes - 1].set(flat, mode="drop")
+            tried = tried.at[num_passes - 1].set(product, mode="drop")
+        return num_passes + 1, seeds, points, tried
 
     carry = (jnp.int32(1), seeds, points, tried)
-    _, seeds, points, tried = jax.lax.while_loop(is_running, read, carry)
+    _, seeds, points, tried = jax.lax.while_loop(is_running, next_pass, carry)
     num = num_kept * width
     tried = tried.transpose(1, 0, 2).reshape(rows.squares.shape[0], num)
     return seeds, Tried(points.reshape(num, dim), tried)
 
 
-def draw_distinct(
-    uniform: Float[Array, "k r 1"], weights: Float[Array, " n"], *, axis_name: str | None = None
-) -> tuple[Int[Array, "r k"], Bool[Array, "r k"]]:
-    """Draw k different rows per restart, uniformly among those with weight; returns as `draw`."""
-    num_init = uniform.shape[1]
-    index = jnp.arange(weights.shape[0], dtype=jnp.int32)
-
-    def body(remaining: Array, uniform: Array) -> tuple[Array, tuple[Array, Array]]:
-        row, is_here = draw(uniform, remaining, axis_name=axis_name)
-        is_hit = (index[:, None] == row[:, 0][None, :]) & is_here[:, 0][None, :]
-        return jnp.where(is_hit, 0.0, remaining), (row[:, 0], is_here[:, 0])
-
-    remaining = jnp.broadcast_to(weights[:, None], (weights.shape[0], num_init))
-    _, (row, is_here) = jax.lax.scan(body, remaining, uniform)
-    return row.T, is_here.T
-
-
 def seed_random(
-    rows: Rows,
-    key: PRNGKeyArray,
-    *,
-    num_clusters: int,
-    num_init: int,
-    axis_name: str | None = None,
+    rows: Rows, key: PRNGKeyArray, options: Options, *, axis_name: str | None = None
 ) -> Float[Array, "r k f"]:
     """Choose k different rows per restart, uniformly. Arguments as for `seed_plus_plus`."""
-    uniform = uniforms_of_rows(key, num_clusters=num_clusters, num_init=num_init)
+    num_clusters = max(options.numbers)
+    uniform = uniforms_of_rows(key, num_clusters=num_clusters, num_init=options.num_init)
     row, is_here = draw_distinct(uniform, rows.weights, axis_name=axis_name)
     return from_shards(centred(rows, row), is_here, axis_name)

@@ -1,4 +1,4 @@
-"""Rows that do not fit into memory: where k-means gets them from, a block at a time.
+"""Rows that do not fit into memory: where k-means reads them from, a block at a time.
 
 Symbols: n rows, f features, s rows of a block, w columns.
 """
@@ -26,16 +26,16 @@ from cgjax.runtime.mesh import (
 Tree = TypeVar("Tree")
 
 OnBlock = Callable[[str, int, int], None]
-"""Called after every block with what is being done, how many rows (or columns) are done, and of how
-many in this reading."""
+"""Called after every block with what is being done, how many rows (or columns) of this pass are
+done, and how many there are."""
 
 OnProgress = Callable[[int, int], None]
-"""Called between units of work with how many are done, and of how many; may raise."""
+"""Called between units of work with how many are done and how many there are; may raise."""
 
 
 @runtime_checkable
 class RowSource(Protocol):
-    """Rows that are there when asked for.
+    """Rows that are read when they are needed.
 
     Attributes:
         num_rows: n.
@@ -48,21 +48,22 @@ class RowSource(Protocol):
     block: int
 
     def read(self, index: Int[np.ndarray, " i"]) -> Float[Array, "s f"] | Float[np.ndarray, "s f"]:
-        """Return s rows, of which the first i <= s are those asked for, the others anything.
+        """Return s rows; the first i <= s are those asked for, the others are arbitrary.
 
-        A NumPy array that is returned may be overwritten by the next call.
+        The same index must give the same rows every time. A NumPy array that is returned may be
+        overwritten by the next call.
         """
         ...
 
 
 @runtime_checkable
 class ColumnSource(Protocol):
-    """Rows of which some columns can be read.
+    """Rows that can also be read by columns.
 
     Attributes:
         num_rows: n.
         dim: f.
-        has_columns: whether they can be read (once the rows are there).
+        has_columns: whether columns can be read (once the rows are kept).
     """
 
     num_rows: int
@@ -70,11 +71,11 @@ class ColumnSource(Protocol):
     has_columns: bool
 
     def keep_rows(self, on_rows: OnProgress) -> None:
-        """Get all rows to where their columns can be read; `has_columns` says if that worked."""
+        """Put all rows where their columns can be read; `has_columns` says if that worked."""
         ...
 
     def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
-        """Fill the array with the columns from the given one on."""
+        """Fill the array with columns, starting at the given one."""
         ...
 
 
@@ -104,11 +105,13 @@ class ArrayRows:
 class Reader:
     """Reads a source in blocks, for jitted functions whose shapes must not change.
 
-    Each of several processes reads its own rows. They take as many turns: one whose rows are fewer
-    waits, so that all can stop at the same block.
+    Each of several processes reads its own rows. All take the same number of turns (one with fewer
+    rows waits), so that they can stop at the same block.
 
     Attributes:
         num_rows: n, the source's.
+        dim: f, the source's.
+        block: s, the source's.
         weights: (n,) float32, 1 for rows that count and 0 for padding.
         every: the rows that count.
         mesh: of the processes, or None for one.
@@ -131,7 +134,8 @@ class Reader:
             mesh: from `cgjax.runtime.mesh.process_mesh`.
         """
         self._source, self._on_block = source, on_block
-        self.num_rows, self.mesh = source.num_rows, mesh
+        self.num_rows, self.dim, self.block = source.num_rows, source.dim, source.block
+        self.mesh = mesh
         self.weights = jnp.ones((self.num_rows,), jnp.float32) if weights is None else weights
         self.every = np.flatnonzero(np.asarray(self.weights)).astype(np.int32)
 
@@ -141,8 +145,8 @@ class Reader:
 
     def total(self, tree: Tree) -> Tree:
         """Sum arrays of one dtype over the processes."""
-        found: Tree = tree if self.mesh is None else self.over(all_sum)(tree)
-        return found
+        summed: Tree = tree if self.mesh is None else self.over(all_sum)(tree)
+        return summed
 
     def all_agree(self, flag: bool) -> bool:
         """Return whether the flag is set in every process."""
@@ -151,8 +155,8 @@ class Reader:
     def blocks(
         self, what: str, index: Int[np.ndarray, " i"]
     ) -> Iterator[tuple[Int[np.ndarray, " s"], Array | np.ndarray]]:
-        """Yield the asked rows' indices, filled up with n (which a scatter drops), and the rows."""
-        size = self._source.block
+        """Yield blocks of the rows asked for and their index, filled up with n (dropped later)."""
+        size = self.block
         total = self._most(len(index))
         for begin in range(0, total, size):
             part = index[begin : begin + size]
@@ -163,7 +167,7 @@ class Reader:
             self.report(what, min(begin + size, total), total)
 
     def report(self, what: str, done: int, total: int) -> None:
-        """Say how far a reading is."""
+        """Say how far a pass is."""
         if self._on_block is not None:
             self._on_block(what, done, total)
 
@@ -181,28 +185,28 @@ class Reader:
         row, is_here = drawn
         here = np.asarray(is_here)
         rows, place = np.unique(np.asarray(row)[here], return_inverse=True)
-        found = [_difference(block, offset) for _, block in self.blocks("fetch", rows)]
+        parts = [_difference(block, offset) for _, block in self.blocks("fetch", rows)]
         where = np.zeros(here.shape, np.int32)
         where[here] = place
-        if not found:
-            found = [jnp.zeros((1, len(offset)), jnp.float32)]
-        every = found[0] if len(found) == 1 else jnp.concatenate(found)
+        if not parts:
+            parts = [jnp.zeros((1, len(offset)), jnp.float32)]
+        every = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
         return self.from_shards(every[where], is_here)
 
     def from_shards(self, picked: Array, is_here: Bool[Array, "*i"]) -> Array:
         """Return what was picked, each entry from the one process that has it."""
-        found: Array = self.over(from_shards)(picked, is_here)
-        return found
+        whole: Array = self.over(from_shards)(picked, is_here)
+        return whole
 
     def gather(self, own: Array) -> np.ndarray:
-        """Return what each process has of its rows, of all rows that count, in all of them."""
+        """Return the values of all rows that count, to every process, from those of its own."""
         values, weights = np.asarray(own), np.asarray(self.weights)
         if self.mesh is not None:
             values, weights = multihost_utils.process_allgather((values, weights), tiled=True)
         return np.asarray(values[weights > 0])
 
     def check_finite(self, index: Int[np.ndarray, " i"], value: Array | np.ndarray) -> None:
-        """Raise `UserError` if a number computed of the given rows says that one of them is bad."""
+        """Raise `UserError` if a number computed from the given rows shows that one is bad."""
         if self.all_agree(bool(np.isfinite(np.asarray(value)).all())):
             return
         bad: list[int] = []
@@ -218,8 +222,28 @@ class Reader:
         return num if self.mesh is None else int(self.over(all_max)(num))
 
     def _read(self, index: Int[np.ndarray, " i"]) -> Array | np.ndarray:
-        block = self._source.read(index)
+        block = self._checked(self._source.read(index), len(index))
         return block if self.mesh is None else jax.device_put(block, own_device(self.mesh))
+
+    def _checked(self, block: Any, num: int) -> Array | np.ndarray:
+        """Return what the source returned for so many rows as float32, or raise `UserError`."""
+        if not isinstance(block, jax.Array):
+            block = np.asarray(block)
+        name, expected = type(self._source).__name__, (self.block, self.dim)
+        if block.shape != expected:
+            raise UserError(
+                f"{name}.read returned an array of shape {block.shape} when asked for {num} rows: "
+                f"expected {expected}, a whole block of rows (block={self.block}, dim={self.dim})"
+            )
+        if not is_real_number(block.dtype):
+            raise UserError(f"{name}.read returned {block.dtype} numbers: expected float32")
+        return block if block.dtype == np.float32 else block.astype(np.float32)
+
+
+def is_real_number(dtype: Any) -> bool:
+    """Return whether numbers of a type can become float32: floating point, integers, booleans."""
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def not_finite(num: int, first: Int[np.ndarray, " b"]) -> UserError:

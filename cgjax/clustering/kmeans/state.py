@@ -1,17 +1,17 @@
-"""What k-means knows of its restarts between two reads of the data, and how it moves on.
+"""What k-means knows of its restarts between two passes over the data, and how it goes on.
 
 Nothing here reads features: the same functions serve the iteration in memory and the streamed one.
 
 Between two visits of a row y its distances to the centroids are followed: exactly in a subspace,
-and within a bound in what is left of it (`subspace`). Its label a may have changed
-only if for another centroid c
+and within a bound in what is left of it (`subspace`). Its label a may have changed only if for
+another centroid c
 
-    rho_c - rho_a <= 2 rest(y) drift_c(y)
+    d_c - d_a <= 2 rho(y) move_c(y)
 
-with rho_c = ||mu_c||^2 - 2 <y, mu_c> as followed, and drift_c(y) at least rest(m_a - m_c) of the
-movement m since the visit, see `bounds` (in the spirit of [Elkan 2003], but the
-norms are kept exact and only differences of movements count, which makes the bound tighter). Only
-such rows are read.
+with d_c = ||mu_c||^2 - 2 <y, mu_c> as followed, rho the residual norm, and move_c(y) at least
+rho(m_a - m_c) of the movement m since the visit, see `bounds` (in the spirit of [Elkan 2003], but
+the norms are kept exact and only differences of movements count, which makes the bound tighter).
+Only such rows are read.
 
 Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restarts, k clusters.
 """
@@ -23,9 +23,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from cgjax.clustering.kmeans import bounds as drifts
+from cgjax.clustering.kmeans import bounds
 from cgjax.clustering.kmeans import subspace as sub
-from cgjax.clustering.kmeans.bounds import Drift
+from cgjax.clustering.kmeans.bounds import MovementBound
 from cgjax.clustering.kmeans.subspace import Subspace
 from cgjax.runtime.mesh import axis_position, varying_like
 
@@ -38,7 +38,7 @@ class KMeansState(NamedTuple):
         labels: (n, r) int32, nearest centroid at the last step; -1 before it and for padding.
         sums: (r, k, f) float32, sums of the members.
         products: (n, r, k) float32, -2 <y, mu> as followed since the row was last visited.
-        drift: how far the centroids may have drifted from there.
+        bound: how far the centroids may have moved since then.
         subspace: in which products are followed.
         inertias: (r,) float32, objective of the labels with the new centroids; never rises.
         is_done: (r,) bool, converged; such a restart no longer changes.
@@ -49,7 +49,7 @@ class KMeansState(NamedTuple):
     labels: Int[Array, "n r"]
     sums: Float[Array, "r k f"]
     products: Float[Array, "n r k"]
-    drift: Drift
+    bound: MovementBound
     subspace: Subspace
     inertias: Float[Array, " r"]
     is_done: Bool[Array, " r"]
@@ -62,12 +62,12 @@ def start(
     products: Float[Array, "n r k"] | None = None,
     subspace: Subspace | None = None,
 ) -> KMeansState:
-    """Return the state in which the centroids (relative to the offset) are known, and no labels.
+    """Return the state with centroids (relative to the offset) and no labels yet.
 
     Args:
         centroids: (r, k, f), where to start.
         squares: (n,) squared norms of the rows.
-        products: (n, r, k), -2 <y, centroid> of all rows where they are known already.
+        products: (n, r, k), -2 <y, centroid> of all rows, if they are known already.
         subspace: in which products are followed; default: in none.
     """
     num_init, num_clusters, dim = centroids.shape
@@ -82,7 +82,7 @@ def start(
         labels=per_row((num_init,), -1, jnp.int32),
         sums=jnp.zeros_like(centroids),
         products=per_row((num_init, num_clusters), 0.0) if products is None else products,
-        drift=drifts.start(centroids, squares, subspace, jnp.inf if products is None else 0.0),
+        bound=bounds.start(centroids, squares, subspace, jnp.inf if products is None else 0.0),
         subspace=subspace,
         inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
         is_done=jnp.zeros((num_init,), bool),
@@ -91,7 +91,7 @@ def start(
 
 
 def relative_distances(state: KMeansState) -> Float[Array, "n r k"]:
-    """Return ||y - mu||^2 - ||y||^2 by what is known of each row: only the order of it is right."""
+    """Return ||y - mu||^2 - ||y||^2 from what is known of each row; only its order is right."""
     norms = jnp.sum(jnp.square(state.centroids), axis=2)
     return state.products + norms[None, :, :]
 
@@ -99,7 +99,7 @@ def relative_distances(state: KMeansState) -> Float[Array, "n r k"]:
 def nearest_and_gap(
     relative: Float[Array, "n r k"],
 ) -> tuple[Int[Array, "n r"], Float[Array, "n r"]]:
-    """Return where the smallest distance is (lowest id on ties), and how far the second is above.
+    """Return the nearest centroid (lowest id on ties), and by how much the second is farther.
 
     XLA's argmin costs several times as much on a CPU. The gap of a single cluster is infinite.
     """
@@ -133,9 +133,9 @@ def may_change(
     labels = state.labels[:, :, None]
     # Before the first step the nearest is as good as a label.
     own = _minimum(jnp.where((ids == labels) | (labels < 0), relative, jnp.inf))
-    left = sub.rest_of_rows(state.subspace, squares)[:, None, None]
-    lower = relative - 2.0 * left * drifts.of_rows(state.drift, state.labels)
-    # Written so that what was never read, and NaN, is open.
+    residual = sub.residuals_of_rows(state.subspace, squares)[:, None, None]
+    lower = relative - 2.0 * residual * bounds.of_rows(state.bound, state.labels)
+    # Written so that rows never read, and NaN, are open.
     is_farther = lower > (own + rounding)[:, :, None]
     is_open = jnp.sum(is_farther, axis=2, dtype=jnp.int32) < num_clusters - 1
     return is_open & ~state.is_done[None, :] & (weights[:, None] > 0.0)
@@ -163,14 +163,14 @@ def farthest(
 ) -> tuple[Int[Array, "r m"], Bool[Array, "r m"]]:
     """Return the m = min(k, n) rows of each restart that are farthest from their centroids.
 
-    The distances are those of the rows' last visits: good enough to choose by.
+    The distances are those at the rows' last visits, which is good enough to choose by.
 
     Returns:
         The rows within this shard, farthest first (padding last), and whether each belongs to this
         shard.
     """
     own = squares[:, None] + jnp.min(relative_distances(state), axis=2)
-    # What is left of rounding where a row equals its centroid must not look like a distance.
+    # Rounding, where a row equals its centroid, must not look like a distance.
     own = jnp.where(own > 1e-6 * squares[:, None], own, 0.0)
     own = jnp.where(weights[:, None] > 0.0, own, -1.0)
     most = state.centroids.shape[1]
@@ -203,7 +203,7 @@ def advance(
     counts: Float[Array, "r k"],
     moved: Float[Array, "r k f"],
     *,
-    marks: Float[Array, " h"],
+    references: Float[Array, " h"],
     all_squares: Float[Array, ""],
     least_shift: Float[Array, ""],
 ) -> KMeansState:
@@ -215,14 +215,14 @@ def advance(
         total: (r, k, f), its sums.
         counts: (r, k), its numbers of members.
         moved: (r, k, f), the new centroids: the means, or a row for an empty cluster.
-        marks: (h,), how many rows of all shards go by each mark of the drift.
+        references: (h,), how many rows of all shards use each reference of the bound.
         all_squares: sum of the squared norms of all rows.
         least_shift: a restart whose squared movement is not above this is done.
     """
     means = total / jnp.maximum(counts, 1.0)[:, :, None]
     inertias = all_squares - jnp.sum(counts * jnp.sum(jnp.square(means), axis=2), axis=1)
     movement = jnp.where(state.is_done[:, None, None], 0.0, moved - state.centroids)
-    drift, change = drifts.advance(state.drift, state.subspace, movement, labels, marks)
+    bound, change = bounds.advance(state.bound, state.subspace, movement, labels, references)
     # Written so that NaN counts as done: such data are reported by the caller.
     is_moving = jnp.sum(jnp.square(movement), axis=(1, 2)) > least_shift
     return state._replace(
@@ -230,7 +230,7 @@ def advance(
         labels=labels,
         sums=total,
         products=state.products + change,
-        drift=drift,
+        bound=bound,
         inertias=jnp.where(state.is_done, state.inertias, jnp.maximum(inertias, 0.0)),
         is_done=state.is_done | ~is_moving,
         num_iter=state.num_iter + (~state.is_done).astype(jnp.int32),

@@ -2,10 +2,10 @@
 
 When a centroid moves by d, the product of a row y with it changes by
 
-    <y, d> = <Qy, Qd> + y^T (I - Q^T Q) d,    |y^T (I - Q^T Q) d| <= rest(y) rest(d)
+    <y, d> = <Qy, Qd> + y^T (I - Q^T Q) d,    |y^T (I - Q^T Q) d| <= rho(y) rho(d)
 
-with rest(x)^2 = ||x||^2 - ||Qx||^2, for any Q whose singular values are at most 1: the first part
-is cheap, and the bound of the second is Cauchy-Schwarz in what Q leaves over. With
+with the residual norm rho(x)^2 = ||x||^2 - ||Qx||^2, for any Q whose singular values are at most 1:
+the first part is cheap, and the bound on the second is Cauchy-Schwarz in what Q leaves over. With
 
     Q = T P,    T = inverse of the Cholesky factor of (P P^T + e I)
 
@@ -24,12 +24,12 @@ from jaxtyping import Array, Float
 from cgjax.kernels.distance import HIGHEST
 from cgjax.runtime.mesh import varying_like
 
-# A share of the features' number: then a row's part in the subspace costs little to follow.
+# At most one point for each _SHARE features: following a row's coordinates then costs little.
 _MOST, _SHARE = 512, 16
 # e, as a share of the points' mean square; with it float32 is exact to 1e-4 of ||y|| ||d||.
 _DAMPING = 1e-3
-# rest(x) is never taken for less than this share of ||x||, which covers that rounding.
-_LEAST_REST = 0.03
+# rho(x) is never taken for less than this share of ||x||, which covers that rounding.
+_LEAST_RESIDUAL = 0.03
 
 
 class Subspace(NamedTuple):
@@ -49,7 +49,7 @@ class Subspace(NamedTuple):
 
 
 def most_points(dim: int) -> int:
-    """Return how many points are worth following in rows of so many features."""
+    """Return how many points are worth following for rows of `dim` features."""
     return min(_MOST, dim // _SHARE)
 
 
@@ -57,7 +57,7 @@ def span(points: Float[Array, "q f"], product: Float[Array, "n q"]) -> Subspace:
     """Return the subspace of the points: O(n q^2) time.
 
     Args:
-        points: (q, f) float32, relative to the offset; any, also zeros or one twice.
+        points: (q, f) float32, relative to the offset; zeros and repeated points are allowed.
         product: (n, q), -2 <y, point> of all rows.
     """
     num = points.shape[0]
@@ -78,8 +78,8 @@ def nothing(num_rows: int, dim: int, *, like: Array) -> Subspace:
     return Subspace(jnp.zeros((0, dim)), jnp.zeros((0, 0)), empty, zeros)
 
 
-def rest_of_rows(subspace: Subspace, squares: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Return rest(y) of all rows, of which the squared norms are given."""
+def residuals_of_rows(subspace: Subspace, squares: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Return the residual norms rho(y) of all rows, given their squared norms."""
     return jnp.sqrt(_at_least(squares - subspace.explained, squares))
 
 
@@ -94,15 +94,15 @@ def change(subspace: Subspace, along: Float[Array, "r k q"]) -> Float[Array, "n 
     return jnp.einsum("nq,rkq->nrk", subspace.coordinates, -2.0 * along, precision=HIGHEST)
 
 
-def rest_of_pairs(
+def residuals_of_pairs(
     movement: Float[Array, "*i k f"], along: Float[Array, "*i k q"], path: Float[Array, "*i k k"]
 ) -> Float[Array, "*i k k"]:
-    """Return rest(m_a - m_c) of movements m made in several steps d.
+    """Return rho(m_a - m_c) of movements m made in several steps d.
 
     Args:
         movement: (..., k, f), m of each centroid.
         along: (..., k, q), Qm.
-        path: (..., k, k), sum of ||d_a - d_c|| over the steps: each has been rounded by itself.
+        path: (..., k, k), sum of ||d_a - d_c|| over the steps, each of which was rounded.
     """
     left = _pairs(_inner(movement) - _inner(along))
     return jnp.sqrt(_at_least(left, jnp.square(path)))
@@ -124,4 +124,4 @@ def _pairs(inner: Float[Array, "*i k k"]) -> Float[Array, "*i k k"]:
 
 
 def _at_least(left: Float[Array, "*i"], squares: Float[Array, "*i"]) -> Float[Array, "*i"]:
-    return jnp.maximum(left, 0.0) + _LEAST_REST**2 * squares
+    return jnp.maximum(left, 0.0) + _LEAST_RESIDUAL**2 * squares

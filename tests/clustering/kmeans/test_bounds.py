@@ -1,12 +1,11 @@
-"""What a row's products may have missed since its visit is bounded, whichever mark it goes by."""
+"""What a row's products may have missed since its visit is bounded, whichever reference it uses."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cgjax.clustering.kmeans import bounds as drifts
-from cgjax.clustering.kmeans import subspace
+from cgjax.clustering.kmeans import bounds, subspace
 from tests.clustering.kmeans.test_subspace import exact_products, low_rank
 
 RESTARTS, CLUSTERS = 2, 3
@@ -32,49 +31,49 @@ def test_the_bound_holds_after_any_number_of_steps_and_visits(name, num_points):
     points = rows[:num_points]
     found = subspace.span(jnp.asarray(points), jnp.asarray(-2.0 * rows @ points.T))
     centroids = np.zeros((RESTARTS, CLUSTERS, rows.shape[1]), np.float32)
-    state = drifts.start(jnp.asarray(centroids), squares, found, 0.0)
+    state = bounds.start(jnp.asarray(centroids), squares, found, 0.0)
     assert state.path.shape[0] == 3
-    rest = np.asarray(subspace.rest_of_rows(found, squares), np.float64)
+    residual = np.asarray(subspace.residuals_of_rows(found, squares), np.float64)
 
     rng = np.random.default_rng(2)
     labels = jnp.asarray(rng.integers(0, CLUSTERS, (len(rows), RESTARTS)), jnp.int32)
     own = np.asarray(labels)[:, :, None]
     missed = np.zeros((len(rows), RESTARTS, CLUSTERS))
-    advance, used = jax.jit(drifts.advance), set()
+    advance, used = jax.jit(bounds.advance), set()
     for step in walk(name, rows, 12):
-        marks = drifts.count_marks(state)
-        assert float(marks.sum()) == labels.size
-        state, change = advance(state, found, jnp.asarray(step), labels, marks)
+        references = bounds.count_references(state)
+        assert float(references.sum()) == labels.size
+        state, change = advance(state, found, jnp.asarray(step), labels, references)
         missed += -2.0 * exact_products(rows, step) - np.asarray(change, np.float64)
         error = np.abs(missed - np.take_along_axis(missed, own, axis=2))
-        bound = np.asarray(drifts.of_rows(state, labels), np.float64)
-        assert (error <= 2.0 * rest[:, None, None] * bound).all()
+        bound = np.asarray(bounds.of_rows(state, labels), np.float64)
+        assert (error <= 2.0 * residual[:, None, None] * bound).all()
         used.add(int(state.newest))
         is_visited = rng.random(labels.shape) < 0.2
-        state = drifts.visit(state, jnp.asarray(is_visited))
+        state = bounds.visit(state, jnp.asarray(is_visited))
         missed[is_visited] = 0.0
-        assert (np.asarray(drifts.of_rows(state, labels))[is_visited] == 0.0).all()
-    assert used == {0, 1, 2}, "otherwise no mark is ever set anew"
+        assert (np.asarray(bounds.of_rows(state, labels))[is_visited] == 0.0).all()
+    assert used == {0, 1, 2}, "otherwise no reference is ever moved"
 
 
-def test_steps_in_many_directions_drift_less_than_the_sum_of_them():
+def test_steps_in_many_directions_move_less_than_the_sum_of_them():
     rows = low_rank()
     steps = walk("anywhere", rows, 12)
     squares = jnp.asarray(np.sum(rows**2, axis=1))
     none = subspace.nothing(*rows.shape, like=squares)
     labels = jnp.zeros((len(rows), RESTARTS), jnp.int32)
-    state = drifts.start(jnp.zeros(steps.shape[1:]), squares, none, 0.0)
-    marks = jnp.array([2.0, 1.0, 0.0])  # the rows go by the first: others are set anew
+    state = bounds.start(jnp.zeros(steps.shape[1:]), squares, none, 0.0)
+    references = jnp.array([2.0, 1.0, 0.0])  # the rows use the first: the others move
     for step in steps:
-        state, _ = drifts.advance(state, none, jnp.asarray(step), labels, marks)
+        state, _ = bounds.advance(state, none, jnp.asarray(step), labels, references)
     total = np.linalg.norm(steps - steps[:, :, :1], axis=3).sum(0)
-    share = np.asarray(drifts.of_rows(state, labels))[0, :, 1:] / total[:, 1:]
+    share = np.asarray(bounds.of_rows(state, labels))[0, :, 1:] / total[:, 1:]
     np.testing.assert_allclose(share, 12**-0.5, rtol=0.1)
 
 
 def test_what_was_never_visited_may_be_anywhere():
     centroids = jnp.zeros((RESTARTS, CLUSTERS, 8))
     none = subspace.nothing(10, 8, like=centroids)
-    state = drifts.start(centroids, jnp.ones(10), none, jnp.inf)
-    assert jnp.isposinf(drifts.of_rows(state, jnp.full((10, RESTARTS), -1))).all()
-    assert state.path.shape[0] == 1, "three marks would be more than the rows themselves"
+    state = bounds.start(centroids, jnp.ones(10), none, jnp.inf)
+    assert jnp.isposinf(bounds.of_rows(state, jnp.full((10, RESTARTS), -1))).all()
+    assert state.path.shape[0] == 1, "three references would be more than the rows themselves"

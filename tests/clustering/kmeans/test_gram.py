@@ -7,6 +7,7 @@ import pytest
 from cgjax.clustering import kmeans
 from cgjax.clustering.assignment import assign
 from cgjax.clustering.kmeans import gram
+from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.sources import ArrayRows
 from cgjax.errors import Interrupted, UserError
 from tests.clustering.kmeans.test_streamed import assert_same
@@ -116,14 +117,14 @@ def test_embedded_rows_keep_their_inner_products():
     assert not rows[:, 4:].any()
 
 
-def test_the_rule_weighs_products_against_readings():
-    options = {"numbers": (2,), "num_init": 10, "max_iter": 25}
-    assert gram.is_cheaper(2_000, 524_288, **options)
-    assert not gram.is_cheaper(100_000, 524_288, **options), "the products take longer"
-    assert not gram.is_cheaper(2_000, 524_288, **options | {"max_iter": 1})
-    assert not gram.is_cheaper(203, 5, **options), "the rows are shorter than their products"
-    many = options | {"numbers": (100,)}
-    assert not gram.is_cheaper(20_000, 10**6, **many), "the products do not fit"
+def test_the_rule_weighs_products_against_passes():
+    options = Options((2,), num_init=10, max_iter=25)
+    assert gram.is_cheaper(2_000, 524_288, options)
+    assert not gram.is_cheaper(100_000, 524_288, options), "the products take longer"
+    assert not gram.is_cheaper(2_000, 524_288, options._replace(max_iter=1))
+    assert not gram.is_cheaper(203, 5, options), "the rows are shorter than their products"
+    many = options._replace(numbers=(100,))
+    assert not gram.is_cheaper(20_000, 10**6, many), "the products do not fit"
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -144,11 +145,11 @@ def test_rows_in_memory_may_go_by_their_products_too(name, init, key, monkeypatc
 
 
 def test_small_arrays_and_long_products_stay_with_the_iteration():
-    options = {"numbers": (8,), "num_init": 10, "max_iter": 25}
-    assert gram.is_cheaper_in_memory(2_000, 524_288, **options)
-    assert not gram.is_cheaper_in_memory(200, 5_242, **options), "it is in the caches"
-    assert not gram.is_cheaper_in_memory(5_500, 65_536, **options | {"numbers": (2,)})
-    assert not gram.is_cheaper_in_memory(2_000, 40_000, **options | {"max_iter": 1, "num_init": 1})
+    options = Options((8,), num_init=10, max_iter=25)
+    assert gram.is_cheaper_in_memory(2_000, 524_288, options)
+    assert not gram.is_cheaper_in_memory(200, 5_242, options), "it is in the caches"
+    assert not gram.is_cheaper_in_memory(5_500, 65_536, options._replace(numbers=(2,)))
+    assert not gram.is_cheaper_in_memory(2_000, 40_000, options._replace(max_iter=1, num_init=1))
 
 
 @pytest.mark.parametrize("row", [3, 40])

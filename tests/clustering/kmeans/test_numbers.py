@@ -1,4 +1,4 @@
-"""Several numbers of clusters at once: each as good as alone, from shared reads and seeds."""
+"""Several numbers of clusters at once: each as good as alone, from shared passes and seeds."""
 
 import jax
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 
 from cgjax.clustering import assign, kmeans
 from cgjax.clustering.kmeans import lloyd, rows
+from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.sources import ArrayRows
 from cgjax.errors import UserError
 from tests.clustering.kmeans.test_streamed import assert_same
@@ -66,8 +67,8 @@ def whole_reads(jaxpr, shape):
 def test_all_numbers_share_one_product_for_distances_and_one_for_sums(numbers):
     points = jax.numpy.asarray(blobs(dim=640))
     data = rows.prepare(points)
-    states = lloyd.init_numbers(data, jax.random.key(0), numbers=numbers, num_init=2)
-    traced = jax.make_jaxpr(lambda states: lloyd.step_numbers(data, states))(states)
+    states = lloyd.init(data, jax.random.key(0), Options(numbers, num_init=2))
+    traced = jax.make_jaxpr(lambda states: lloyd.step(data, states))(states)
     assert whole_reads(traced.jaxpr, points.shape) == 2
 
 
@@ -87,7 +88,7 @@ class CountedRows(ArrayRows):
 
 @pytest.mark.parametrize("init", ["k-means++", "random"])
 @pytest.mark.parametrize("dim", [6, 640], ids=["by blocks", "by inner products"])
-def test_all_numbers_share_each_reading_of_features_that_are_streamed(init, dim, key):
+def test_all_numbers_share_each_pass_over_features_that_are_streamed(init, dim, key):
     data = blobs(dim=dim)
     options = {"key": key, "num_init": 4, "init": init}
     numbers, readings = (2, 5, 3), []
@@ -105,7 +106,7 @@ def test_all_numbers_share_each_reading_of_features_that_are_streamed(init, dim,
     ("numbers", "init", "message"),
     [
         ((), "k-means++", "expected one or more"),
-        ((2, 3), np.zeros((3, 6), np.float32), "a single one where init gives centroids"),
+        ((2, 3), np.zeros((3, 6), np.float32), "a single number where init gives centroids"),
         ((2, 0), "k-means++", "num_clusters=0"),
         ((2, 301), "k-means++", "only 300 features"),
     ],

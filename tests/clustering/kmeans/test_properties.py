@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from cgjax.clustering import assign, kmeans
 from cgjax.clustering.kmeans import rows
 from cgjax.clustering.kmeans.lloyd import fit
+from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.sources import ArrayRows
 from tests.clustering.kmeans.device_cases import points
 
@@ -72,7 +73,7 @@ def test_the_chunk_of_rows_does_not_change_the_labels(chunk, monkeypatch, key):
     data = points(203)
     expected = kmeans(data, 3, key=key, num_init=4)
     monkeypatch.setattr(rows, "CHUNK", chunk)
-    result = jax.jit(lambda y: fit(y, key, num_clusters=3, num_init=4))(data)
+    (result,) = jax.jit(fit)(data, key, Options((3,), num_init=4))
     np.testing.assert_array_equal(result.labels, expected.labels)
     np.testing.assert_array_equal(assign(data, result.centroids)[0], expected.labels)
     np.testing.assert_allclose(result.inertia, expected.inertia, rtol=1e-5)

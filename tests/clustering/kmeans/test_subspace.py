@@ -1,13 +1,13 @@
 """What is followed between two reads: the bound holds, and no row that matters is left out."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cgjax.clustering.kmeans import lloyd, subspace
+from cgjax.clustering.kmeans import subspace
 from cgjax.clustering.kmeans.rows import prepare
 from cgjax.clustering.kmeans.state import may_change, nearest_labels
+from tests.clustering.kmeans.helpers import init, step
 
 NUM, DIM = 200, 640
 
@@ -45,20 +45,22 @@ def test_what_is_left_of_a_product_is_within_the_bound(name, scale):
     along = subspace.along(found, jnp.asarray(movement))
     change = np.asarray(subspace.change(found, along), np.float64)
     path = jnp.sqrt(subspace.pairs(jnp.asarray(movement)))
-    left = subspace.rest_of_pairs(jnp.asarray(movement), along, path)
-    rest = np.asarray(subspace.rest_of_rows(found, np.sum(np.square(rows), axis=1)), np.float64)
+    left = subspace.residuals_of_pairs(jnp.asarray(movement), along, path)
+    residual = np.asarray(
+        subspace.residuals_of_rows(found, np.sum(np.square(rows), axis=1)), np.float64
+    )
 
     error = -2.0 * exact_products(rows, movement) - change
     pairs = np.abs(error[:, :, :, None] - error[:, :, None, :])
-    assert (pairs <= 2.0 * rest[:, None, None, None] * np.asarray(left)[None]).all()
+    assert (pairs <= 2.0 * residual[:, None, None, None] * np.asarray(left)[None]).all()
 
 
-def test_rows_in_the_span_have_little_rest():
+def test_rows_in_the_span_have_small_residuals():
     rows = low_rank(noise=0.0)
     found = subspace.span(jnp.asarray(rows[:20]), jnp.asarray(-2.0 * rows @ rows[:20].T))
     squares = np.sum(rows**2, axis=1)
-    rest = np.asarray(subspace.rest_of_rows(found, jnp.asarray(squares)))
-    assert (rest <= 0.1 * np.sqrt(squares)).all()
+    residual = np.asarray(subspace.residuals_of_rows(found, jnp.asarray(squares)))
+    assert (residual <= 0.1 * np.sqrt(squares)).all()
 
 
 @pytest.mark.parametrize("method", ["k-means++", "random"])
@@ -68,9 +70,9 @@ def test_rows_that_are_not_read_have_the_label_they_would_get(method, num_cluste
     rows = low_rank(seed=num_clusters) + shift
     data = prepare(jnp.asarray(rows))
     options = {"num_clusters": num_clusters, "num_init": 4, "method": method}
-    state = lloyd.init(data, key, **options)
+    state = init(data, key, **options)
     assert (state.subspace.coordinates.shape[1] > 0) == (method == "random" or num_clusters == 2)
-    step, shares = jax.jit(lloyd.step), []
+    shares = []
     for number in range(12):
         is_open = np.asarray(may_change(state, data.squares, data.weights))
         is_running = ~np.asarray(state.is_done)

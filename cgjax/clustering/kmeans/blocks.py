@@ -1,0 +1,179 @@
+"""The jitted functions of one block of rows, and of what was summed over the blocks.
+
+A block's rows come with their index, filled up with n, which a scatter drops.
+
+Symbols: y rows (n, f), s rows of a block, p points, r restarts, k clusters, h references.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from cgjax.clustering.assignment import Assignment, assign_rows
+from cgjax.clustering.kmeans import bounds
+from cgjax.clustering.kmeans import state as states
+from cgjax.clustering.kmeans.state import KMeansState, may_change, nearest_labels, one_hot
+from cgjax.kernels.distance import HIGHEST
+
+fill_empty = jax.jit(states.fill_empty)
+
+
+@jax.jit
+def add_up(block: Float[Array, "s f"], is_real: Bool[Array, " s"]) -> Float[Array, " f"]:
+    """Return the sum of a block's real rows."""
+    return jnp.sum(jnp.where(is_real[:, None], block, 0.0), axis=0)
+
+
+@partial(jax.jit, donate_argnames=("product", "squares"))
+def seed(
+    product: Float[Array, "n p"],
+    squares: Float[Array, " n"],
+    index: Int[Array, " s"],
+    block: Float[Array, "s f"],
+    offset: Float[Array, " f"],
+    points: Float[Array, "p f"],
+) -> tuple[Float[Array, "n p"], Float[Array, " n"]]:
+    """Enter -2 <y, point> and ||y||^2 of a block's rows."""
+    rows = block - offset[None, :]
+    products = -2.0 * jnp.matmul(rows, points.T, precision=HIGHEST)
+    return (
+        product.at[index].set(products, mode="drop"),
+        squares.at[index].set(jnp.sum(jnp.square(rows), axis=1), mode="drop"),
+    )
+
+
+@jax.jit
+def must_be_read(
+    states: tuple[KMeansState, ...], squares: Float[Array, " n"], weights: Float[Array, " n"]
+) -> Bool[Array, " n"]:
+    """Return which rows an iteration has to read."""
+
+    def some(state: KMeansState) -> Array:
+        is_open = may_change(state, squares, weights)
+        return jnp.any(is_open | (nearest_labels(state, weights) != state.labels), axis=1)
+
+    return jnp.any(jnp.stack([some(state) for state in states]), axis=0)
+
+
+@partial(jax.jit, donate_argnames=("states", "squares"))
+def visit(
+    states: tuple[KMeansState, ...],
+    squares: Float[Array, " n"],
+    index: Int[Array, " s"],
+    block: Float[Array, "s f"],
+    offset: Float[Array, " f"],
+) -> tuple[tuple[KMeansState, ...], Float[Array, " n"]]:
+    """Enter the products of a block's rows, and move rows whose label changed to their new sums."""
+    is_real = index < squares.shape[0]
+    rows = jnp.where(is_real[:, None], block - offset[None, :], 0.0)
+    own_squares = jnp.sum(jnp.square(rows), axis=1)
+    states = tuple(_visit_rows(state, index, rows, is_real) for state in states)
+    return states, squares.at[index].set(own_squares, mode="drop")
+
+
+def _visit_rows(
+    state: KMeansState,
+    index: Int[Array, " s"],
+    rows: Float[Array, "s f"],
+    is_real: Bool[Array, " s"],
+) -> KMeansState:
+    num_init, num_clusters, dim = state.centroids.shape
+    inner = jnp.matmul(rows, state.centroids.reshape(-1, dim).T, precision=HIGHEST)
+    product = -2.0 * inner.reshape(-1, num_init, num_clusters)
+    before = state.labels.at[index].get(mode="clip")
+    weights = is_real.astype(jnp.float32)
+    after = nearest_labels(state._replace(products=product, labels=before), weights)
+    before = jnp.where(is_real[:, None], before, -1)
+
+    def move(sums: Array) -> Array:
+        member = one_hot(after, num_clusters) - one_hot(before, num_clusters)
+        change = jax.lax.dot_general(member, rows, (((0,), (0,)), ((), ())), precision=HIGHEST)
+        return sums + change.reshape(sums.shape)
+
+    sums = jax.lax.cond(jnp.any(after != before), move, lambda sums: sums, state.sums)
+    is_visited = jnp.zeros(state.labels.shape, bool).at[index].set(True, mode="drop")
+    return state._replace(
+        products=state.products.at[index].set(product, mode="drop"),
+        bound=bounds.visit(state.bound, is_visited),
+        sums=sums,
+    )
+
+
+class Counts(NamedTuple):
+    """Numbers that are summed over the processes.
+
+    Attributes:
+        members: (r, k) float32, of each cluster.
+        references: (h,) float32, how many rows use each reference of the bound.
+        squares: () float32, sum of the rows' squared norms.
+    """
+
+    members: Float[Array, "r k"]
+    references: Float[Array, " h"]
+    squares: Float[Array, ""]
+
+
+@jax.jit
+def count(
+    state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
+) -> tuple[Int[Array, "n r"], Counts]:
+    """Return the new labels, and what is counted of them and of this process's rows."""
+    labels = nearest_labels(state, weights)
+    num_init, num_clusters = state.sums.shape[:2]
+    members = jnp.sum(one_hot(labels, num_clusters), axis=0).reshape(num_init, num_clusters)
+    return labels, Counts(members, bounds.count_references(state.bound), jnp.sum(squares))
+
+
+@jax.jit
+def means(total: Float[Array, "r k f"], members: Float[Array, "r k"]) -> Float[Array, "r k f"]:
+    """Return the means, zeros for clusters without members."""
+    return total / jnp.maximum(members, 1.0)[:, :, None]
+
+
+@partial(jax.jit, donate_argnames=("state",))
+def advance(
+    state: KMeansState,
+    labels: Int[Array, "n r"],
+    total: Float[Array, "r k f"] | None,
+    counts: Counts,
+    moved: Float[Array, "r k f"],
+    tol: Float[Array, ""],
+) -> KMeansState:
+    """Return the state after a step; `total` is None where it is the state's own sums."""
+    total = state.sums if total is None else total
+    # Those of any restart add up to all rows and their sum.
+    num_rows = jnp.sum(counts.members[0])
+    mean = jnp.sum(total[0], axis=0) / num_rows
+    spread = counts.squares / num_rows - jnp.sum(jnp.square(mean))
+    advanced = states.advance(
+        state,
+        labels,
+        total,
+        counts.members,
+        moved,
+        references=counts.references,
+        all_squares=counts.squares,
+        least_shift=tol * spread / moved.shape[2],
+    )
+    # A state's sums are those of all rows; here each process keeps those of its own.
+    return advanced._replace(sums=state.sums)
+
+
+@partial(jax.jit, donate_argnames=("assigned",))
+def assign(
+    assigned: tuple[Assignment, ...],
+    index: Int[Array, " s"],
+    block: Float[Array, "s f"],
+    centroids: tuple[Float[Array, "k f"], ...],
+) -> tuple[Assignment, ...]:
+    """Enter the assignment of a block's rows to several sets of centroids."""
+
+    def enter(known: Assignment, centroids: Array) -> Assignment:
+        new = assign_rows(block, centroids)
+        entered = (a.at[index].set(b, mode="drop") for a, b in zip(known, new, strict=True))
+        return Assignment(*entered)
+
+    return tuple(map(enter, assigned, centroids))

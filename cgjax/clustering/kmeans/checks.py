@@ -1,0 +1,155 @@
+"""What the user gives k-means, checked where it enters: every error is one line.
+
+Symbols: n rows, f features, r restarts, k clusters.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from cgjax.clustering.kmeans.options import INITS, Method, Options
+from cgjax.clustering.kmeans.sources import RowSource, is_real_number
+from cgjax.errors import UserError
+
+BACKENDS = ("jax", "faiss")
+
+
+def check_numbers(num_clusters: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers of clusters as a tuple."""
+    several = isinstance(num_clusters, Sequence) and not isinstance(num_clusters, str)
+    numbers = tuple(cast(Sequence[int], num_clusters)) if several else (num_clusters,)
+    if not numbers:
+        raise UserError("num_clusters=(): expected one or more numbers; try num_clusters=(2, 3, 4)")
+    return tuple(_whole("num_clusters", k, default=2) for k in cast(tuple[int, ...], numbers))
+
+
+def check_options(
+    numbers: tuple[int, ...],
+    dim: int,
+    *,
+    init: str | ArrayLike,
+    num_init: int,
+    max_iter: int,
+    tol: float,
+) -> Options:
+    """Return the options of a search in rows of `dim` features."""
+    method, centroids = _check_init(init, numbers, dim)
+    try:
+        is_tolerance = float(tol) >= 0.0
+    except (TypeError, ValueError):
+        is_tolerance = False
+    if not is_tolerance:
+        raise UserError(f"tol={tol!r}: expected 0 or more; try --config.cluster.tol=1e-4")
+    return Options(
+        numbers,
+        num_init=_whole("num_init", num_init, default=10),
+        method=method,
+        max_iter=_whole("max_iter", max_iter, default=100),
+        tol=float(tol),
+        centroids=centroids,
+    )
+
+
+def check_backend(backend: str) -> None:
+    """Raise `UserError` for a backend that does not exist."""
+    if backend not in BACKENDS:
+        raise UserError(
+            f"backend={backend!r}: expected one of {', '.join(BACKENDS)}; "
+            "try --config.cluster.backend=jax"
+        )
+
+
+def check_features(features: ArrayLike) -> Array | np.ndarray:
+    """Return the features as (n, f) float32, on the host if they are there."""
+    shape = np.shape(features)
+    if len(shape) < 2 or 0 in shape[1:]:
+        raise UserError(
+            f"features have shape {shape}: expected (n, f) or (n, h, w, c), one row for each latent"
+        )
+    module = jnp if isinstance(features, jax.Array) else np
+    array = module.asarray(features)
+    if not is_real_number(array.dtype):
+        raise UserError(f"features are {array.dtype} numbers: expected float32")
+    flat = (shape[0], math.prod(shape[1:]))
+    return module.reshape(array.astype(np.float32, copy=False), flat)
+
+
+def check_source(source: RowSource) -> None:
+    """Raise `UserError` for a source whose sizes make no sense."""
+    name = type(source).__name__
+    sizes = {field: getattr(source, field) for field in ("num_rows", "dim", "block")}
+    for field, size in sizes.items():
+        if not _is_whole(size) or size < 1:
+            raise UserError(f"{name}.{field} is {size!r}: expected a whole number of at least 1")
+    if sizes["block"] > sizes["num_rows"]:
+        raise UserError(
+            f"{name}.block is {source.block}: expected at most num_rows={source.num_rows}"
+        )
+
+
+def check_weights(weights: ArrayLike | None, num_rows: int) -> Float[Array, " n"]:
+    """Return the weights as float32, ones by default."""
+    if weights is None:
+        return jnp.ones((num_rows,), jnp.float32)
+    if np.shape(weights) != (num_rows,):
+        raise UserError(f"weights have shape {np.shape(weights)}: expected ({num_rows},)")
+    counted = jnp.asarray(weights, jnp.float32)
+    # Eager operations: of an array that is split over processes each of them gets the answer.
+    if not bool(jnp.all((counted == 0.0) | (counted == 1.0))):
+        raise UserError(
+            "weights other than 0 and 1 (or NaN): expected 1 for rows that count and 0 for padding"
+        )
+    return counted
+
+
+def check_counts(num_rows: int, numbers: tuple[int, ...]) -> None:
+    """Raise `UserError` if there are fewer rows (that count) than clusters."""
+    if num_rows == 0:
+        raise UserError("there are no features to cluster: no rows, or only rows of weight 0")
+    if num_rows < max(numbers):
+        raise UserError(
+            f"num_clusters={max(numbers)} but there are only {num_rows} features: "
+            "expected at least as many features as clusters; raise --config.latents.num"
+        )
+
+
+def _check_init(
+    init: str | ArrayLike, numbers: tuple[int, ...], dim: int
+) -> tuple[Method, Float[Array, "r k f"] | None]:
+    if isinstance(init, str):
+        if init not in INITS:
+            raise UserError(f"init={init!r}: expected one of {', '.join(INITS)}, or centroids")
+        return init, None
+    if len(numbers) > 1:
+        raise UserError(
+            f"num_clusters={numbers}: expected a single number where init gives centroids"
+        )
+    shape, (k,) = np.shape(init), numbers
+    if len(shape) not in (2, 3) or shape[-2:] != (k, dim) or 0 in shape:
+        raise UserError(
+            f"init has shape {shape}: expected ({k}, {dim}) or (restarts, {k}, {dim}), one row for "
+            "each cluster"
+        )
+    centroids = jnp.asarray(init, jnp.float32).reshape(-1, k, dim)
+    if not bool(jnp.all(jnp.isfinite(centroids))):
+        raise UserError("init holds NaN or Inf: expected finite centroids")
+    return "k-means++", centroids
+
+
+def _whole(name: str, value: int, *, default: int) -> int:
+    if not _is_whole(value) or value < 1:
+        raise UserError(
+            f"{name}={value!r}: expected a whole number of at least 1; "
+            f"try --config.cluster.{name}={default}"
+        )
+    return int(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

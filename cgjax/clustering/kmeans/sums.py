@@ -1,0 +1,161 @@
+"""The sums of each cluster's rows, updated by the rows that changed their cluster.
+
+Symbols: y rows (n, f), r restarts, k clusters, s rows of a chunk, p clusters of all restarts.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from cgjax.clustering.kmeans.rows import Rows, centred, visit
+from cgjax.clustering.kmeans.state import one_hot
+from cgjax.kernels.distance import HIGHEST
+from cgjax.runtime.mesh import all_sum, varying_like
+
+# How many rows of a restart are moved together.
+_MOVES = 64
+
+
+class Relabelling(NamedTuple):
+    """Labels of one number of clusters before and after a step.
+
+    Attributes:
+        new: (n, r) int32, cluster of each row in each restart; -1 for none.
+        old: (n, r) int32, the labels before.
+        sums: (r, k, f) float32, the sums of the labels before.
+    """
+
+    new: Int[Array, "n r"]
+    old: Int[Array, "n r"]
+    sums: Float[Array, "r k f"]
+
+    @property
+    def num_clusters(self) -> int:
+        """Number of clusters k."""
+        return self.sums.shape[1]
+
+
+def sums(
+    rows: Rows, changes: Sequence[Relabelling], *, axis_name: str | None = None
+) -> list[Float[Array, "r k f"]]:
+    """Return the sum of each cluster's rows for every new labelling, in shared passes.
+
+    Whichever is less work: restart by restart the rows that moved, the rows that moved in any
+    restart, or one product of all rows.
+
+    Args:
+        rows: all rows.
+        changes: for each number of clusters.
+        axis_name: mesh axis over which the rows are split, if any.
+    """
+    is_moved = [change.new != change.old for change in changes]
+    has_moved = jnp.any(jnp.concatenate(is_moved, axis=1), axis=1)
+    moves, moved_rows, all_rows = (
+        all_sum(sum(jnp.sum(part, dtype=jnp.int32) for part in some), axis_name)
+        for some in (is_moved, [has_moved], [rows.weights > 0.0])
+    )
+    widths = [change.sums.shape[0] * change.num_clusters for change in changes]
+    # A move takes about as long as a row's share of the product for 40 sums.
+    # As floats: of many rows the products exceed int32.
+    is_few = 40.0 * jnp.float32(moves) <= sum(widths) * jnp.float32(moved_rows)
+    is_whole = ~is_few & (2 * moved_rows > all_rows) & ~rows.is_far
+    zero = jnp.zeros((sum(widths), rows.features.shape[1]), jnp.float32)
+    zero = varying_like(zero, rows.features)
+
+    def by_restart(_: Array) -> Array:
+        dim = rows.features.shape[1]
+        return jnp.concatenate([_by_restart(rows, change).reshape(-1, dim) for change in changes])
+
+    def by_chunks(zero: Array) -> Array:
+        return _by_chunks(rows, changes, has_moved, zero)
+
+    def few(zero: Array) -> Array:
+        # On a GPU going by restart would be many small kernels.
+        return jax.lax.platform_dependent(zero, cpu=by_restart, default=by_chunks)
+
+    def many(zero: Array) -> Array:
+        return jax.lax.cond(is_whole, lambda _: _whole(rows, changes), by_chunks, zero)
+
+    total = all_sum(jax.lax.cond(is_few, few, many, zero), axis_name)
+    parts = jnp.split(total, np.cumsum(widths)[:-1])
+    return [
+        part.reshape(change.sums.shape) + jnp.where(is_whole, 0.0, change.sums)
+        for part, change in zip(parts, changes, strict=True)
+    ]
+
+
+def _whole(rows: Rows, changes: Sequence[Relabelling]) -> Float[Array, "p f"]:
+    """Return the new sums by one product of all rows."""
+    member = _members([change.new for change in changes], changes)
+    total = jax.lax.dot_general(member, rows.features, (((0,), (0,)), ((), ())), precision=HIGHEST)
+    return total - jnp.sum(member, axis=0)[:, None] * rows.offset[None, :]
+
+
+def _by_chunks(
+    rows: Rows, changes: Sequence[Relabelling], has_moved: Array, zero: Float[Array, "p f"]
+) -> Float[Array, "p f"]:
+    """Return by how much the sums change, from the rows that moved in any restart."""
+
+    def add(total: Array, index: Array, picked: Array, is_real: Array) -> Array:
+        new, old = (
+            _members([part.at[index].get(mode="clip") for part in labels], changes)
+            for labels in ([c.new for c in changes], [c.old for c in changes])
+        )
+        member = jnp.where(is_real[:, None], new - old, 0.0)
+        return total + jax.lax.dot_general(
+            member, picked, (((0,), (0,)), ((), ())), precision=HIGHEST
+        )
+
+    return visit(rows, has_moved, add, zero)
+
+
+def _members(labels: Sequence[Array], changes: Sequence[Relabelling]) -> Float[Array, "s p"]:
+    each = zip(labels, changes, strict=True)
+    return jnp.concatenate([one_hot(own, change.num_clusters) for own, change in each], axis=1)
+
+
+def _by_restart(rows: Rows, change: Relabelling) -> Float[Array, "r k f"]:
+    """Return by how much the sums change, restart by restart: O(moves f) time for few clusters.
+
+    The rows that moved in a restart are picked out a chunk at a time and multiplied with its k
+    columns only.
+    """
+    num_clusters = change.num_clusters
+    num_rows, num_init = change.new.shape
+    old, new = change.old.T, change.new.T
+    is_moved = old != new
+    counts = jnp.sum(is_moved, axis=1, dtype=jnp.int32)
+    # Prefix sums compile more slowly than a sort (see `visit`) but order this many numbers faster.
+    rank = jnp.cumsum(is_moved.reshape(-1), dtype=jnp.int32)
+    place = jnp.where(is_moved.reshape(-1), rank - 1, rank.shape[0] + _MOVES)
+    ids = jnp.tile(jnp.arange(num_rows, dtype=jnp.int32), num_init)
+    order = jnp.zeros((rank.shape[0] + _MOVES,), jnp.int32).at[place].set(ids, mode="drop")
+    ends = jnp.cumsum(counts)
+    chunks = (counts + _MOVES - 1) // _MOVES
+    chunk_ends = jnp.cumsum(chunks)
+
+    def is_left(carry: tuple[Array, Array]) -> Array:
+        return carry[0] < chunk_ends[-1]
+
+    def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        i, total = carry
+        restart = jnp.sum(chunk_ends <= i, dtype=jnp.int32)
+        number = i - (chunk_ends[restart] - chunks[restart])
+        begin = ends[restart] - counts[restart] + number * _MOVES
+        index = jax.lax.dynamic_slice_in_dim(order, begin, _MOVES)
+        is_real = begin + jnp.arange(_MOVES, dtype=jnp.int32) < ends[restart]
+        came = one_hot(new[restart, index][:, None], num_clusters)
+        went = one_hot(old[restart, index][:, None], num_clusters)
+        member = jnp.where(is_real[:, None], came - went, 0.0)
+        moved = jax.lax.dot_general(
+            member, centred(rows, index), (((0,), (0,)), ((), ())), precision=HIGHEST
+        )
+        return i + 1, total.at[restart].add(moved)
+
+    zero = varying_like(jnp.zeros_like(change.sums), rows.features)
+    begin = varying_like(jnp.int32(0), chunk_ends)
+    return jax.lax.while_loop(is_left, body, (begin, zero))[1]

@@ -1,0 +1,106 @@
+"""Which rows an iteration visits: all of them in one product, or the few that may have changed.
+
+Symbols: n rows, r restarts, k clusters, g groups of restarts.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from cgjax.clustering.kmeans.bounds import visit
+from cgjax.clustering.kmeans.rows import Rows, some_products, whole_products
+from cgjax.clustering.kmeans.state import KMeansState, may_change
+
+# Restarts are picked out in groups of about this many centroids. Measured on a CPU: picking out a
+# row takes as long as _PICKING of its products, reading it in place as long as _READING.
+_GROUP, _PICKING, _READING = 16, 56, 16
+# On a GPU picking out rows is a series of small kernels; an estimate, not measured.
+_KERNELS = 10
+
+# Products, and which rows were visited: a branch would copy the rest of a state.
+Known = tuple[Float[Array, "n r k"], Bool[Array, "n r"]]
+
+
+def update_products(rows: Rows, states: tuple[KMeansState, ...]) -> tuple[KMeansState, ...]:
+    """Compute the products of all rows whose nearest centroid may have changed.
+
+    Either all rows at once, or the rows of a few restarts at a time, picked out: whichever is less
+    work.
+    """
+    opens = [may_change(state, rows.squares, rows.weights) for state in states]
+    points = [state.centroids.reshape(-1, state.centroids.shape[2]) for state in states]
+    widths = [len(part) for part in points]
+    picking = sum(map(_picking, states, opens))
+    reading = rows.weights.shape[0] * (sum(widths) + _READING)
+    is_whole = jax.lax.platform_dependent(
+        picking, cpu=lambda work: work > reading, default=lambda work: _KERNELS * work > reading
+    )
+
+    def whole(known: tuple[Known, ...]) -> tuple[Known, ...]:
+        parts = jnp.split(
+            whole_products(rows, jnp.concatenate(points)), np.cumsum(widths)[:-1], axis=1
+        )
+        return tuple(
+            (part.reshape(product.shape), jnp.ones_like(is_visited))
+            for part, (product, is_visited) in zip(parts, known, strict=True)
+        )
+
+    def by_groups(known: tuple[Known, ...]) -> tuple[Known, ...]:
+        return tuple(_pick(rows, *one) for one in zip(states, opens, known, strict=True))
+
+    known = tuple(
+        (state.products, jnp.zeros_like(is_open))
+        for state, is_open in zip(states, opens, strict=True)
+    )
+    known = jax.lax.cond(is_whole & ~rows.is_far, whole, by_groups, known)
+    return tuple(
+        state._replace(products=product, bound=visit(state.bound, is_visited))
+        for state, (product, is_visited) in zip(states, known, strict=True)
+    )
+
+
+def _picking(state: KMeansState, is_open: Bool[Array, "n r"]) -> Float[Array, ""]:
+    """Return the work of picking out the open rows, in units of one product of a row."""
+    size, begins = _groups(state)
+    wanted = jax.vmap(lambda begin: _wanted(is_open, begin, size))(begins)
+    return jnp.sum(wanted, dtype=jnp.float32) * (size * state.centroids.shape[1] + _PICKING)
+
+
+def _pick(rows: Rows, state: KMeansState, is_open: Bool[Array, "n r"], known: Known) -> Known:
+    """Compute the products of the open rows, group of restarts by group."""
+    size, begins = _groups(state)
+    dim = state.centroids.shape[2]
+    part = jax.lax.dynamic_slice_in_dim
+    put = jax.lax.dynamic_update_slice_in_dim
+
+    def look_at(group: Array, known: Known) -> Known:
+        begin = begins[group]
+        is_wanted = _wanted(is_open, begin, size)
+        product, is_visited = (part(values, begin, size, 1) for values in known)
+        updated = some_products(
+            rows,
+            part(state.centroids, begin, size).reshape(-1, dim),
+            is_wanted=is_wanted,
+            known=product.reshape(product.shape[0], -1),
+        )
+        return (
+            put(known[0], updated.reshape(product.shape), begin, 1),
+            put(known[1], is_visited | is_wanted[:, None], begin, 1),
+        )
+
+    return jax.lax.fori_loop(0, len(begins), look_at, known)
+
+
+def _wanted(is_open: Bool[Array, "n r"], begin: Int[Array, ""], size: int) -> Bool[Array, " n"]:
+    return jnp.any(jax.lax.dynamic_slice_in_dim(is_open, begin, size, 1), axis=1)
+
+
+def _groups(state: KMeansState) -> tuple[int, Int[Array, " g"]]:
+    """Return the size of the groups of restarts, and the first restart of each group."""
+    num_init, num_clusters = state.centroids.shape[:2]
+    num_groups = min(max(num_init * num_clusters // _GROUP, 1), num_init)
+    size = -(-num_init // num_groups)
+    # The last group may overlap the one before it.
+    begins = jnp.arange(0, num_init, size, dtype=jnp.int32)
+    return size, jnp.minimum(begins, num_init - size)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from cgjax.errors import UserError
 
@@ -16,9 +16,9 @@ def in_batches(
     x: Float[Array, "n ..."] | Float[np.ndarray, "n ..."],
     batch: int,
     *,
-    out: Float[np.ndarray, "n ..."] | None = None,
+    out: Shaped[np.ndarray, "n ..."] | None = None,
     on_rows: Callable[[int], None] | None = None,
-) -> Float[np.ndarray, "n ..."]:
+) -> Shaped[np.ndarray, "n ..."]:
     """Apply a function to blocks of rows and collect the results in one host array.
 
     The last block is padded to the full size, so that one compiled program serves every block. One
@@ -39,11 +39,14 @@ def in_batches(
             another shape than before.
     """
     n = x.shape[0]
+    # Cut and padded on the host: JAX would compile a program for every place and size.
+    rows_of = np.asarray(x) if n > batch else x
 
     def begin(start: int) -> tuple[Array, int]:
-        block = jnp.asarray(x[start : start + batch])
-        if block.shape[0] < batch < n:
-            block = jnp.pad(block, [(0, batch - block.shape[0])] + [(0, 0)] * (block.ndim - 1))
+        rows = rows_of[start : start + batch]
+        if rows.shape[0] < batch < n:
+            rows = np.pad(rows, [(0, batch - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1))
+        block = jnp.asarray(rows)
         return function(block), block.shape[0]
 
     ahead = begin(0)

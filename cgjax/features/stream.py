@@ -1,4 +1,4 @@
-"""Features of latents: in memory where they fit, else recomputed or kept on disk.
+"""Features of latents that do not fit in memory: recomputed or kept on disk.
 
 A `FeatureStream` gives k-means the rows it asks for. A row is computed from its latent when it is
 first asked for; then it is either kept in a temporary file or computed again each time, whichever
@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -22,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from cgjax.clustering.kmeans.gram import slab_width
 from cgjax.clustering.kmeans.sources import OnProgress
 from cgjax.features.file import FeatureFile
-from cgjax.generators.base import PretrainedGenerator
+from cgjax.features.in_memory import feature_dim
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.memory import empty_aligned
 
@@ -40,49 +38,12 @@ class Speed(NamedTuple):
     Attributes:
         compute: the forward pass.
         write: to the disk, until it is there.
-        read: from the disk, where the system lets us get past its memory.
+        read: from the disk, where the system lets us bypass its page cache.
     """
 
     compute: float
     write: float
     read: float
-
-
-def feature_dim(
-    generator: ConditionedGenerator, latents: Float[np.ndarray, "n d"]
-) -> tuple[int, ...]:
-    """Return the shape of one latent's activation."""
-
-    def features(z: Array) -> Array:
-        return generator.gen.features(z, generator.layer, **generator.keywords)
-
-    if isinstance(generator.gen, PretrainedGenerator):
-        # Nothing is computed, and a batch's own forward pass need not be traced again.
-        shape = (generator.batch, latents.shape[1])
-        one = jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
-    else:
-        one = features(jnp.asarray(latents[:1]))
-    return tuple(one.shape[1:])
-
-
-def all_features(
-    generator: ConditionedGenerator,
-    latents: Float[np.ndarray, "n d"],
-    on_rows: Callable[[int], None],
-) -> Float[np.ndarray, "n f"]:
-    """Return the features of all latents, in memory.
-
-    Args:
-        generator: the generator and its layer.
-        latents: (n, d) float32.
-        on_rows: called after every batch with the number of rows done; may raise to stop.
-
-    Returns:
-        (n, f) float32 at a multiple of 64 bytes, which JAX takes on a CPU as it is: a copy of the
-        largest array of a run would double its memory.
-    """
-    features = empty_aligned((len(latents), math.prod(feature_dim(generator, latents))))
-    return generator.all_features(latents, out=features, on_rows=on_rows)
 
 
 class FeatureStream:

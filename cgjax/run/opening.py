@@ -13,7 +13,7 @@ from cgjax.config.schema import complete, validate
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
 from cgjax.evaluation.fidelity import check_features
-from cgjax.features.stream import feature_dim
+from cgjax.features.in_memory import feature_dim
 from cgjax.generators.contract import ensure_generator
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside

@@ -12,10 +12,13 @@ that a step can be restored onto any number of them.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from logging import Filter, LogRecord
 from pathlib import Path
@@ -84,7 +87,9 @@ class Checkpoints:
                 raise
             if is_first:
                 shutil.rmtree(path, ignore_errors=True)
-                self._remove_leftovers()
+                for _ in range(5):  # one of orbax's threads may still be writing
+                    self._remove_leftovers()
+                    time.sleep(0.1)
             raise UserError(
                 f"cannot write the checkpoint {path} ({_reason(error)}); free some space and run "
                 "the same command again, it resumes"
@@ -184,41 +189,78 @@ def _quiet(is_told: Callable[[Exception], bool] = lambda error: False) -> Iterat
     logger, before = logging.get_absl_logger(), logging.get_verbosity()
     logging.set_verbosity(min(before, logging.WARNING))
     logger.addFilter(held)
-    is_repeated = True
     try:
         yield
     except Exception as error:
-        is_repeated = not is_told(error)
+        _join_threads()
+        held.is_dropping = is_told(error)
         raise
     finally:
-        logger.removeFilter(held)
         logging.set_verbosity(before)
-        for record in held.records if is_repeated else ():
-            logger.handle(record)
+        if not held.is_dropping:
+            logger.removeFilter(held)
+            for record in held.records:
+                logger.handle(record)
+
+
+def _join_threads() -> None:
+    """Wait for orbax's threads: after an error in one the others go on writing, and complain."""
+    joined: set[threading.Thread] = set()
+    while threads := {t for t in threading.enumerate() if _is_orbaxs(t)} - joined:
+        for thread in threads:
+            with contextlib.suppress(Exception):  # it raises here what it ended with
+                thread.join(timeout=60)
+        joined |= threads  # one may have started another
+
+
+def _is_orbaxs(thread: threading.Thread) -> bool:
+    return type(thread).__module__.startswith("orbax.")
 
 
 class _Held(Filter):
-    """Holds back what is logged, from every thread."""
+    """Holds back what is logged, from every thread.
+
+    Attributes:
+        records: what was held back.
+        is_dropping: whether what orbax says is of no interest any more; the rest is let through.
+            For good: one of its threads may complain at any later time.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[LogRecord] = []
+        self.is_dropping = False
 
     def filter(self, record: LogRecord) -> bool:
+        if self.is_dropping:
+            return "orbax" not in record.pathname
         self.records.append(record)
         return False
 
 
-def _alone() -> contextlib.AbstractContextManager[Any]:
-    """Let this process read without the others."""
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let this process read without the others.
+
+    Orbax numbers its barriers by how often a process has called it. A process that kept the number
+    of a call of its own would wait at the next barrier for ever.
+    """
     if jax.process_count() == 1:
-        return contextlib.nullcontext()
+        yield
+        return
+    from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
+
+    index, number = jax.process_index(), int(OperationIdGenerator.get_current_operation_id())
     context = ocp.Context()
-    index = jax.process_index()
     context.multiprocessing.primary_host = index
     context.multiprocessing.active_processes = {index}
     context.multiprocessing.barrier_sync_key_prefix = f"process_{index}"
-    return context
+    try:
+        with context:
+            yield
+    finally:
+        OperationIdGenerator._operation_id = number
+        OperationIdGenerator._operation_id_counter = itertools.count(number + 1)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -18,7 +18,8 @@ from cgjax.clustering import KMeansResult, kmeans
 from cgjax.clustering.kmeans.sources import OnBlock
 from cgjax.clustering.kmeans.streamed import extend
 from cgjax.errors import UserError
-from cgjax.features import stream as encoding
+from cgjax.features.in_memory import all_features, feature_dim
+from cgjax.features.stream import FeatureStream
 from cgjax.figures.clusters import means, principal_components
 from cgjax.regions.clustering import Clustering, save_clustering
 from cgjax.regions.names import restore_or_begin
@@ -45,7 +46,7 @@ class Encoded(NamedTuple):
         num: rows that count, of all processes.
     """
 
-    features: Float[np.ndarray, "n f"] | encoding.FeatureStream
+    features: Float[np.ndarray, "n f"] | FeatureStream
     weights: Float[Array, " n"] | None
     num: int
 
@@ -91,7 +92,7 @@ class ClusterStage:
                 latents = latents_of(run, self.maker)
                 encoded = self._encode(latents[: settings["max_samples"]])
             features = encoded.features
-            streamed = features if isinstance(features, encoding.FeatureStream) else None
+            streamed = features if isinstance(features, FeatureStream) else None
             with self.maker.timed("cluster"), streamed or nullcontext():
                 found = self._assign_rest(self._fit(encoded), latents, encoded.num)
                 labels = np.asarray(found.labels)
@@ -130,7 +131,7 @@ class ClusterStage:
         run, settings = self.run, self.run.config["cluster"]
         mesh = self.mesh if settings["backend"] == "jax" else None
         data, weights = cast(Any, encoded.features), cast(Any, encoded.weights)
-        is_streamed = isinstance(data, encoding.FeatureStream)
+        is_streamed = isinstance(data, FeatureStream)
         if self.processes.num > 1 and mesh is not None and not is_streamed:
             data, weights = join_rows(data, encoded.num, mesh)
         found = kmeans(
@@ -162,7 +163,7 @@ class ClusterStage:
         own, weights = self._own(latents[num:])
         return extend(
             found,
-            encoding.FeatureStream(self.run.generator, own),
+            FeatureStream(self.run.generator, own),
             weights=weights,
             mesh=process_mesh(self.mesh),
             on_block=self._report_block(),
@@ -182,7 +183,7 @@ class ClusterStage:
         """Return the features, streamed if they do not fit."""
         generator, settings = self.run.generator, self.run.config["cluster"]
         own, weights = self._own(latents)
-        dim = math.prod(encoding.feature_dim(generator, own))
+        dim = math.prod(feature_dim(generator, own))
         size_mb = 4 * len(own) * dim / 2**20
         if size_mb <= settings["memory_mb"]:
             progress = Progress("encode", len(own))
@@ -191,14 +192,14 @@ class ClusterStage:
                 progress.update(done)
                 self.check("nothing is kept of the encoding")
 
-            return Encoded(encoding.all_features(generator, own, on_rows), weights, len(latents))
+            return Encoded(all_features(generator, own, on_rows), weights, len(latents))
         if settings["backend"] != "jax":
             raise UserError(
                 f"the features of {len(own)} latents take {size_mb:.0f} MB and "
                 f"backend={settings['backend']} holds them in memory; raise "
                 "--config.cluster.memory_mb or use --config.cluster.backend=jax"
             )
-        stream = encoding.FeatureStream(generator, own)
+        stream = FeatureStream(generator, own)
         # k-means++, the first iteration and the assignment read every row.
         reads = settings["num_clusters"] + 2
         num = self.processes.num
@@ -237,7 +238,7 @@ class ClusterStage:
             first = self._first
             if first is None:
                 first = generator.all_features(latents[: _num_shown(clustering)])
-            shape = encoding.feature_dim(generator, latents)
+            shape = feature_dim(generator, latents)
             make_folder(run.folder.figures)
             pictures = {
                 "pca.png": principal_components(clustering, first, latents),
@@ -254,9 +255,9 @@ def _num_shown(clustering: Clustering) -> int:
 
 
 def _first_rows(
-    features: Float[np.ndarray, "n f"] | encoding.FeatureStream, num: int
+    features: Float[np.ndarray, "n f"] | FeatureStream, num: int
 ) -> Float[np.ndarray, "m f"]:
-    if isinstance(features, encoding.FeatureStream):
+    if isinstance(features, FeatureStream):
         return features.first(min(num, features.num_rows))
     return features[:num].copy()
 

@@ -8,7 +8,8 @@ import pytest
 from cgjax.clustering import kmeans
 from cgjax.errors import Interrupted
 from cgjax.features import stream as encoding
-from cgjax.features.stream import FeatureStream, all_features
+from cgjax.features.in_memory import all_features, feature_dim
+from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.testing.planted import make_planted
 from tests.golden_cases import load_golden
@@ -163,9 +164,9 @@ class OwnGenerator:
 
 
 def test_the_shape_of_any_generator_is_known(generator, latents):
-    assert encoding.feature_dim(generator, latents) == (16, 16, 1)
+    assert feature_dim(generator, latents) == (16, 16, 1)
     own = ConditionedGenerator(OwnGenerator(), "layer1", {}, batch=16)
-    assert encoding.feature_dim(own, latents) == (6, 4)
+    assert feature_dim(own, latents) == (6, 4)
 
 
 def test_without_room_on_the_disk_nothing_is_written(generator, latents, tmp_path, monkeypatch):

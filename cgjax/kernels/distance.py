@@ -19,6 +19,7 @@ so that the costly part is one matrix product. Three numeric traps are dealt wit
 Symbols: q queries, b base rows, f features, k neighbours, s block of queries.
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import Literal
 
@@ -210,7 +211,19 @@ def k_nearest(
     return k_nearest_(queries, base, k, valid=valid, block=block)
 
 
-def _search(queries, base, valid, active, k, block, choose):  # type: ignore[no-untyped-def]
+# Centred queries, centred base, its squared norms and k -> k base rows of each query.
+Choose = Callable[[Array, Array, Array, int], Array]
+
+
+def _search(
+    queries: Float[Array, "q f"],
+    base: Float[Array, "b f"],
+    valid: Bool[Array, " b"] | None,
+    active: Int[Array, ""] | None,
+    k: int,
+    block: int,
+    choose: Choose,
+) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Run `choose` on blocks of centred queries; re-compute the distances of what it chose."""
     num_queries = queries.shape[0]
     base, offset, norms = _prepare(base, valid)
@@ -222,7 +235,7 @@ def _search(queries, base, valid, active, k, block, choose):  # type: ignore[no-
         return jnp.zeros((0, k), jnp.int32), jnp.zeros((0, k), jnp.float32)
     block = min(block, num_queries)
 
-    def search(start):  # type: ignore[no-untyped-def]
+    def search(start: Array) -> tuple[Array, Array]:
         rows = jax.lax.dynamic_slice_in_dim(queries, start, block) - offset[None, :]
         index = choose(rows, base, norms, k)
         difference = rows[:, None, :] - base[index]
@@ -233,10 +246,10 @@ def _search(queries, base, valid, active, k, block, choose):  # type: ignore[no-
             distance, index = jax.lax.sort((distance, index), dimension=1, num_keys=2)
         return index, distance
 
-    def skip(start):  # type: ignore[no-untyped-def]
+    def skip(start: Array) -> tuple[Array, Array]:
         return jnp.zeros((block, k), jnp.int32), jnp.full((block, k), jnp.inf, jnp.float32)
 
-    def body(_, start):  # type: ignore[no-untyped-def]
+    def body(_: None, start: Array) -> tuple[None, tuple[Array, Array]]:
         if active is None:
             return None, search(start)
         return None, jax.lax.cond(start < active, search, skip, start)
@@ -245,7 +258,9 @@ def _search(queries, base, valid, active, k, block, choose):  # type: ignore[no-
     return join_blocks(index, num_queries), join_blocks(distance, num_queries)
 
 
-def _prepare(base, valid):  # type: ignore[no-untyped-def]
+def _prepare(
+    base: Float[Array, "b f"], valid: Bool[Array, " b"] | None
+) -> tuple[Float[Array, "b f"], Float[Array, " f"], Float[Array, " b"]]:
     """Return the base minus its mean, the mean, and the squared norms (infinite if not valid)."""
     base = base.astype(jnp.float32)
     if valid is None:
@@ -259,24 +274,32 @@ def _prepare(base, valid):  # type: ignore[no-untyped-def]
     return base, offset, jnp.where(valid, jnp.sum(base * base, axis=1), jnp.inf)
 
 
-def _by_minimum(rows, base, norms, k):  # type: ignore[no-untyped-def]
+def _by_minimum(
+    rows: Float[Array, "s f"], base: Float[Array, "b f"], norms: Float[Array, " b"], k: int
+) -> Int[Array, "s 1"]:
     """Choose one row by the float32 product."""
     return row_argmin(_relative(rows, base, norms))[:, None]
 
 
-def _by_top_k(rows, base, norms, k):  # type: ignore[no-untyped-def]
+def _by_top_k(
+    rows: Float[Array, "s f"], base: Float[Array, "b f"], norms: Float[Array, " b"], k: int
+) -> Int[Array, "s k"]:
     """Choose k rows by the float32 product."""
     return jax.lax.top_k(-_relative(rows, base, norms), k)[1]
 
 
-def _relative(rows, base, norms):  # type: ignore[no-untyped-def]
+def _relative(
+    rows: Float[Array, "s f"], base: Float[Array, "b f"], norms: Float[Array, " b"]
+) -> Float[Array, "s b"]:
     """Return squared distances up to ||q||^2, which does not change their order."""
     # Contracting both on their features spares a transposed copy of the base.
     both = (((1,), (1,)), ((), ()))
     return norms[None, :] + jax.lax.dot_general(-2.0 * rows, base, both, precision=HIGHEST)
 
 
-def _by_recheck(rows, base, norms, k):  # type: ignore[no-untyped-def]
+def _by_recheck(
+    rows: Float[Array, "s f"], base: Float[Array, "b f"], norms: Float[Array, " b"], k: int
+) -> Int[Array, "s 1"]:
     """Choose one row by a bfloat16 product, several candidates and a float32 decision.
 
     With r and r' the rounded rows, d the error of a row and e that of a base row (Cauchy-Schwarz):
@@ -299,13 +322,13 @@ def _by_recheck(rows, base, norms, k):  # type: ignore[no-untyped-def]
     error = error + 1e-5 * (size_rows + largest) ** 2
     is_decided = (values[:, 0] - values[:, -1] > 2.0 * error) | (num == base.shape[0])
 
-    def recheck(_):  # type: ignore[no-untyped-def]
+    def recheck(_: None) -> Array:
         difference = rows[:, None, :] - base[candidates]
         distance = jnp.sum(difference * difference, axis=-1)
         distance = jnp.where(jnp.isinf(norms)[candidates], jnp.inf, distance)
         return jax.lax.sort((distance, candidates), dimension=1, num_keys=2)[1][:, :1]
 
-    def redo(_):  # type: ignore[no-untyped-def]
+    def redo(_: None) -> Array:
         return _by_minimum(rows, base, norms, k)
 
     return jax.lax.cond(jnp.all(is_decided), recheck, redo, None)

@@ -167,9 +167,9 @@ def assign(
     assigned: tuple[Assignment, ...],
     index: Int[Array, " s"],
     block: Float[Array, "s f"],
-    centroids: tuple[Float[Array, "k f"], ...],
+    centroids: tuple[Array, ...],
 ) -> tuple[Assignment, ...]:
-    """Enter the assignment of a block's rows to several sets of centroids."""
+    """Enter the assignment of a block's rows to several sets of centroids (k, f)."""
 
     def enter(known: Assignment, centroids: Array) -> Assignment:
         new = assign_rows(block, centroids)

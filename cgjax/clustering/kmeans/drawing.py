@@ -11,7 +11,7 @@ rounding) whatever the number of devices.
 Symbols: n rows, r restarts, t draws, b blocks of s rows.
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Uniforms(NamedTuple):
     fine: Float[Array, "*i"]
 
     @classmethod
-    def draw(cls, key: PRNGKeyArray, shape: tuple[int, ...]) -> Self:
+    def draw(cls, key: PRNGKeyArray, shape: tuple[int, ...]) -> "Uniforms":
         """Draw numbers; the coarse ones are those of `jax.random.uniform(key, shape)`."""
         fine = jax.random.uniform(jax.random.fold_in(key, 1), shape)
         return cls(jax.random.uniform(key, shape), fine)

@@ -16,7 +16,7 @@ Symbols: y rows (n, f), G their products (n, n), w columns of a slab, r restarts
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +140,7 @@ _square = jax.jit(lambda rows: jnp.matmul(rows, rows.T, precision=HIGHEST))
 
 def assign_to_means(
     source: ColumnSource,
-    restarts: Sequence[tuple[BestRestart, Float[Array, "k n"]]],
+    restarts: Sequence[tuple[BestRestart, Array]],
     origin: Float[np.ndarray, " f"],
     on_columns: OnProgress,
 ) -> list[tuple[BestRestart, Assignment]]:
@@ -150,8 +150,8 @@ def assign_to_means(
 
     Args:
         source: the rows, all of them kept.
-        restarts: for each number of clusters the best restart and how much of each row is in each
-            centroid, see `best_restarts`.
+        restarts: for each number of clusters the best restart and how much (k, n) of each row is
+            in each centroid, see `best_restarts`.
         origin: as above.
         on_columns: called after every slab.
     """
@@ -185,7 +185,7 @@ class _Sums(NamedTuple):
     own: Float[np.ndarray, " n"]
 
     @classmethod
-    def of(cls, shares: Float[Array, "k n"], dim: int) -> Self:
+    def of(cls, shares: Float[Array, "k n"], dim: int) -> "_Sums":
         """Return the sums before the first slab."""
         num_clusters, num_rows = shares.shape
         means = np.empty((num_clusters, dim), np.float32)
@@ -293,14 +293,14 @@ def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def best_restarts(
     embedded: Float[Array, "n n"], key: PRNGKeyArray, options: Options
-) -> tuple[tuple[BestRestart, Float[Array, "k n"]], ...]:
+) -> tuple[tuple[BestRestart, Array], ...]:
     """Run all restarts on the rows of L. Arguments as for `lloyd.fit`.
 
     The tolerance is in units of the mean variance of a feature, of which there are n here.
 
     Returns:
         For each number the best restart, its centroids relative to the mean of L's rows, and how
-        much of each row is in each centroid (the sums are 1).
+        much (k, n) of each row is in each centroid (the sums are 1).
     """
     rows = prepare(embedded)
     states = iterate(rows, init(rows, key, options), options)

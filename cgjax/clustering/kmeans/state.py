@@ -74,7 +74,9 @@ def start(
     if subspace is None:
         subspace = sub.nothing(squares.shape[0], dim, like=squares)
 
-    def per_row(shape: tuple[int, ...], value: float, dtype: DTypeLike = jnp.float32) -> Array:
+    def per_row(
+        shape: tuple[int, ...], value: int | float, dtype: DTypeLike = jnp.float32
+    ) -> Array:
         return varying_like(jnp.full((squares.shape[0], *shape), value, dtype), squares)
 
     return KMeansState(

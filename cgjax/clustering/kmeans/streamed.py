@@ -266,8 +266,8 @@ def extend(
 _in_canonical_order = jax.jit(in_canonical_order)
 
 
-def _assign(reader: Reader, centroids: tuple[Float[Array, "k f"], ...]) -> tuple[Assignment, ...]:
-    """Assign all rows to several sets of centroids, in one pass."""
+def _assign(reader: Reader, centroids: tuple[Array, ...]) -> tuple[Assignment, ...]:
+    """Assign all rows to several sets of centroids (k, f), in one pass."""
     zeros = np.zeros((reader.num_rows,), np.float32)
     # Each an array of its own: all of them are donated.
     assigned = tuple(

@@ -41,8 +41,8 @@ class Relabelling(NamedTuple):
 
 def sums(
     rows: Rows, changes: Sequence[Relabelling], *, axis_name: str | None = None
-) -> list[Float[Array, "r k f"]]:
-    """Return the sum of each cluster's rows for every new labelling, in shared passes.
+) -> list[Array]:
+    """Return the sums (r, k, f) of each cluster's rows for every new labelling, in shared passes.
 
     Whichever is less work: restart by restart the rows that moved, the rows that moved in any
     restart, or one product of all rows.

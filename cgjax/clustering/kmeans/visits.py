@@ -18,8 +18,8 @@ _GROUP, _PICKING, _READING = 16, 56, 16
 # On a GPU picking out rows is a series of small kernels; an estimate, not measured.
 _KERNELS = 10
 
-# Products, and which rows were visited: a branch would copy the rest of a state.
-Known = tuple[Float[Array, "n r k"], Bool[Array, "n r"]]
+# Products (n, r, k), and which rows were visited (n, r): a branch would copy the rest of a state.
+Known = tuple[Array, Array]
 
 
 def update_products(rows: Rows, states: tuple[KMeansState, ...]) -> tuple[KMeansState, ...]:

@@ -62,7 +62,7 @@ def test_the_result_is_that_of_memory(name, options, key):
     options = {"key": key, "num_init": 4} | options
     source = CountedColumns(DATA[name])
     found = kmeans(source, 3, **options)
-    assert source.columns == 2 * DIM, "one reading for the products, one to assign"
+    assert source.columns == 2 * DIM, "one pass for the products, one to assign"
     assert source.rows == source.block, "the first block, for the origin"
     # Coordinates of 1,000 have 4 digits behind the point.
     rtol = 1e-4 if "far" in name else 1e-5
@@ -136,7 +136,7 @@ def test_rows_in_memory_may_go_by_their_products_too(name, init, key, monkeypatc
     multiply = gram._multiply
     monkeypatch.setattr(gram, "_multiply", lambda *args: calls.append(1) or multiply(*args))
     found = kmeans(data, (3, 2), **options)
-    assert len(calls) == -(-DIM // 64), "one reading by slabs for both numbers"
+    assert len(calls) == -(-DIM // 64), "one pass by slabs for both numbers"
     for one, other in zip(found, expected, strict=True):
         assert_same(one, other, rtol=1e-4 if "far" in name else 1e-5)
         labels, margins = assign(data, one.centroids)

@@ -91,15 +91,15 @@ class CountedRows(ArrayRows):
 def test_all_numbers_share_each_pass_over_features_that_are_streamed(init, dim, key):
     data = blobs(dim=dim)
     options = {"key": key, "num_init": 4, "init": init}
-    numbers, readings = (2, 5, 3), []
+    numbers, passes = (2, 5, 3), []
     for k in (numbers, 5):
         source = CountedRows(data, 64)
         found = kmeans(source, k, **options)
-        readings.append(source.num_read / len(data))
+        passes.append(source.num_read / len(data))
         if k == numbers:
             for one, held in zip(found, kmeans(data, numbers, **options), strict=True):
                 assert_same(one, held)
-    assert readings[0] <= 1.1 * readings[1], "hardly more than the largest number alone"
+    assert passes[0] <= 1.1 * passes[1], "hardly more than the largest number alone"
 
 
 @pytest.mark.parametrize(

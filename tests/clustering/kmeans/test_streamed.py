@@ -98,9 +98,9 @@ def test_several_centres_share_a_read_as_in_memory(num_init, key):
         ArrayRows(data, 64), 6, on_block=lambda what, *_: seen.append(what), **options
     )
     assert_same(streamed, kmeans(data, 6, **options), rtol=1e-4)
-    readings = {what for what in seen if what.startswith("k-means++")}
+    passes = {what for what in seen if what.startswith("k-means++")}
     # One for the first centre; alone, a restart has candidates enough for several in each other.
-    assert len(readings) == 6 if num_init == 16 else len(readings) <= 4
+    assert len(passes) == 6 if num_init == 16 else len(passes) <= 4
 
 
 def test_a_file_that_is_mapped_is_a_source(tmp_path, held, key):

@@ -47,7 +47,7 @@ def test_what_is_left_of_a_product_is_within_the_bound(name, scale):
     path = jnp.sqrt(subspace.pairs(jnp.asarray(movement)))
     left = subspace.residuals_of_pairs(jnp.asarray(movement), along, path)
     residual = np.asarray(
-        subspace.residuals_of_rows(found, np.sum(np.square(rows), axis=1)), np.float64
+        subspace.residuals_of_rows(found, jnp.asarray(np.sum(np.square(rows), axis=1))), np.float64
     )
 
     error = -2.0 * exact_products(rows, movement) - change

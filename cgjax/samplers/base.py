@@ -42,8 +42,16 @@ class Members:
             )
 
 
-jax.tree_util.register_dataclass(
-    Members, data_fields=["latents", "counts"], meta_fields=["is_ordered"]
+def _rebuild(is_ordered: bool, leaves: tuple[Any, Any]) -> Members:
+    """Rebuild members from the leaves of a tree, which need not be arrays (shapes, shardings)."""
+    members = object.__new__(Members)
+    for name, value in zip(("latents", "counts", "is_ordered"), (*leaves, is_ordered), strict=True):
+        object.__setattr__(members, name, value)
+    return members
+
+
+jax.tree_util.register_pytree_node(
+    Members, lambda m: ((m.latents, m.counts), m.is_ordered), _rebuild
 )
 
 

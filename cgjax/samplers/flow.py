@@ -347,8 +347,8 @@ _epoch = jax.jit(
 def integrate(
     params: Any,
     e: Float[Array, "n d"],
-    c: Int[Array, ""],
-    q: Float[Array, ""],
+    c: Int[Array, ""] | Int[Array, " n"],
+    q: Float[Array, ""] | Float[Array, " n"],
     *,
     num_steps: int,
     guidance: float = 1.0,
@@ -358,8 +358,8 @@ def integrate(
     Args:
         params: of the network.
         e: (n, d) codes.
-        c: the cluster.
-        q: the margin quantile.
+        c: the cluster, of all or of each.
+        q: the margin quantile, of all or of each.
         num_steps: steps; two network calls each.
         guidance: factor on the velocity.
 

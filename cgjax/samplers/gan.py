@@ -111,7 +111,7 @@ class Gan(SamplerBase):
         self, state: GanState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes, batch norm in inference mode."""
-        return self.generator.sample(state, key, cluster, num)  # type: ignore[arg-type]
+        return self.generator.map_codes(state.mapping, key, cluster, num)
 
 
 def step(

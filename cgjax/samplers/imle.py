@@ -150,11 +150,17 @@ class Imle(SamplerBase):
         self, state: ImleState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes, batch norm in inference mode: a sample does not depend on its batch."""
-        return _sample(state.mapping, key, jnp.int32(cluster), sampler=self, num=num)
+        return self.map_codes(state.mapping, key, cluster, num)
+
+    def map_codes(
+        self, mapping: MappingState, key: PRNGKeyArray, cluster: int, num: int
+    ) -> Float[Array, "num d"]:
+        """Map fresh codes by the network of one of the clusters, at rest."""
+        return _map_codes(mapping, key, jnp.int32(cluster), sampler=self, num=num)
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "num"))
-def _sample(
+def _map_codes(
     mapping: MappingState, key: PRNGKeyArray, cluster: Array, *, sampler: Imle, num: int
 ) -> Float[Array, "num d"]:
     one = jax.tree.map(lambda x: x[cluster], mapping)

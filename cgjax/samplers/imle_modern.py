@@ -132,7 +132,7 @@ class ModernImle(Imle):
         self, state: ModernState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes and, with `residual`, add the residual's noise."""
-        z = super().sample(state, key, cluster, num)  # type: ignore[arg-type]
+        z = self.map_codes(state.mapping, key, cluster, num)
         if not self.residual:
             return z
         noise = jax.random.normal(jax.random.fold_in(key, 1), z.shape, jnp.float32)

@@ -47,7 +47,7 @@ def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
         >>> from cgjax.samplers.base import group_members
         >>> from cgjax.samplers.flow import Flow
         >>> members = group_members(
-        ...     np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), 2, np.arange(4)
+        ...     np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), 2, np.ones(4)
         ... )
         >>> sampler = Flow(4, hidden_dim=8, batch=4)
         >>> epoch = over_mesh(data_mesh(), sampler)

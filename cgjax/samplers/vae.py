@@ -122,7 +122,7 @@ class Vae(SamplerBase):
         self, state: VaeState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes, batch norm in inference mode, with the output's noise if asked."""
-        z = self.decoder.sample(state, key, cluster, num)  # type: ignore[arg-type]
+        z = self.decoder.map_codes(state.mapping, key, cluster, num)
         if not self.output_noise:
             return z
         noise = jax.random.normal(jax.random.fold_in(key, 1), z.shape, jnp.float32)

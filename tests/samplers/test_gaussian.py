@@ -28,7 +28,10 @@ def test_padded_rows_do_not_count():
     z = rows()
     spoiled = np.concatenate([z, np.full((9, 7), 1e3, np.float32)])
     weights = jnp.asarray(np.arange(69) < 60, jnp.float32)
-    a, b = shrunk_covariance(jnp.asarray(z), jnp.ones(60)), shrunk_covariance(spoiled, weights)
+    a, b = (
+        shrunk_covariance(jnp.asarray(z), jnp.ones(60)),
+        shrunk_covariance(jnp.asarray(spoiled), weights),
+    )
     for x, y in zip(a, b, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
 

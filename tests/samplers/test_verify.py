@@ -1,6 +1,7 @@
 """The membership check keeps members only, counts what it cost, and gives up in time."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,5 +56,5 @@ def test_a_cluster_too_rare_for_the_budget_is_an_error_with_the_acceptance_seen(
 
 
 def test_rescaling_gives_every_latent_the_norm_and_leaves_zero_alone():
-    z = rescale(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32), 10.0)
+    z = rescale(jnp.array([[3.0, 4.0], [0.0, 0.0]], jnp.float32), 10.0)
     np.testing.assert_allclose(z, [[6.0, 8.0], [0.0, 0.0]], rtol=1e-6)

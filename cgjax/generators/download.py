@@ -126,7 +126,9 @@ def _download_part(address: str, part: Path) -> bool:
     return total is None or done == total
 
 
-def _copy(response: IO[bytes], file: IO[bytes], have: int, total: int | None, name: str) -> int:
+def _copy(
+    response: http.client.HTTPResponse, file: IO[bytes], have: int, total: int | None, name: str
+) -> int:
     done, start, said = have, time.monotonic(), 0.0
     while chunk := response.read(_CHUNK):
         file.write(chunk)

@@ -201,7 +201,7 @@ class TorchGenerator:
         device, dtype = _place(self._module)
         return z.to(device, dtype)
 
-    def _to_images(self, output: Any) -> Float[np.ndarray, "n s s c"]:
+    def _to_images(self, output: Any) -> np.ndarray:
         x = _to_numpy(_tensor_of(output, 0, f"{self.name}.forward"))
         low, high = self._range
         return x if (low, high) == (-1, 1) else (x - low) * np.float32(2 / (high - low)) - 1

@@ -97,6 +97,7 @@ def test_an_unknown_layer_is_refused_naming_those_there_are(gen, layer):
         gen.features(jnp.zeros((1, gen.latent_dim)), layer)
 
 
+@pytest.mark.usefixtures("untyped")
 def test_latents_of_another_length_are_refused(gen):
     for z in (jnp.zeros((2, gen.latent_dim + 1)), jnp.zeros(gen.latent_dim)):
         with pytest.raises(UserError, match=rf"expects \(n, {gen.latent_dim}\)"):

@@ -187,6 +187,7 @@ def test_of_a_submodule_that_runs_twice_the_first_output_counts():
     np.testing.assert_allclose(gen.resume(own, "fc"), gen.images(z), atol=1e-5)
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from logging import ERROR, getLogger
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -210,6 +210,7 @@ def start_processes(environment: Mapping[str, str]) -> Processes:
     return Processes(address.process, address.num)
 
 
+@runtime_checkable
 class _HasProcesses(Protocol):
     processes: Processes
 

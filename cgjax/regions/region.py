@@ -7,7 +7,7 @@ that a region of several layers is asked like a cluster of one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +72,7 @@ WHOLE = MarginRange()
 """The cluster as it is."""
 
 
+@runtime_checkable
 class Region(Protocol):
     """A part of the latent space.
 

@@ -20,7 +20,7 @@ from cgjax.config import plain as configuration
 from cgjax.config import rules, schema
 from cgjax.errors import UserError
 from cgjax.evaluation import judges
-from cgjax.regions.clustering import MarginRange
+from cgjax.regions.region import MarginRange
 from cgjax.samplers import registry
 from cgjax.samplers.imle_modern import MATCHINGS
 from cgjax.samplers.matching import MATCHERS

@@ -49,6 +49,7 @@ def test_shift_by_three_quarters_moves_a_balanced_attribute_to_77_percent():
     assert share == pytest.approx(0.77, abs=0.01)
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

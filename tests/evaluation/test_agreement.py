@@ -113,6 +113,7 @@ def test_eta_squared_leaves_unjudged_images_out():
     assert agreement.eta_squared(labels, values) == agreement.eta_squared(labels[:4], values[:4])
 
 
+@pytest.mark.usefixtures("untyped")
 def test_agreement_refuses_arrays_that_do_not_match():
     with pytest.raises(UserError, match=r"\(3,\).*\(2,\)"):
         agreement.nmi([0, 1, 1], [0, 1])

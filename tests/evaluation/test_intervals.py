@@ -55,6 +55,7 @@ def test_normal_bootstrap_of_a_frechet_distance_is_centred_where_percentiles_are
     assert estimate < percentile.low  # the resamples' repeated rows raise the distance
 
 
+@pytest.mark.usefixtures("untyped")
 def test_bootstrap_interval_refuses_no_sample_and_unknown_methods():
     with pytest.raises(UserError, match="at least one sample"):
         bootstrap_interval(np.mean)

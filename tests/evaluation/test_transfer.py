@@ -49,6 +49,7 @@ def test_a_cluster_that_was_not_asked_for_has_no_agreement():
     assert np.isnan(score.by_cluster[1:]).all()
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("asked", "own"), [([0, 1], [0]), ([], []), ([0, 3], [0, 1]), ([0, -1], [0, 1])]
 )

@@ -19,7 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
+
+import tests.typechecker  # noqa: F401  # the hook imports its package only
+
+# Shapes, dtypes and all other annotations are checked at every call: before anything is imported.
+jaxtyping.install_import_hook(["cgjax", "converters"], "tests.typechecker.check")
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -46,6 +52,14 @@ def _forget_programs() -> Iterator[None]:
     """Let compiled programs go: a process that keeps all of them runs out of memory maps."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def untyped() -> Iterator[None]:
+    """Leave annotations unchecked, for a test of what they forbid."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

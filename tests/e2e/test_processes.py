@@ -156,7 +156,7 @@ def test_killing_one_of_two_ends_the_other_and_one_process_takes_over(one, tmp_p
     assert process.returncode == 1
     assert "error: process 1 was killed by SIGKILL and the others were ended" in err
     assert "fit: started" in err
-    assert "sample: started" not in err
+    assert "evaluate: started" not in err
     done = cgjax(*ARGUMENTS, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     assert "encode: started" not in done.stderr

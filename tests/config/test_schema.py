@@ -327,6 +327,7 @@ def test_a_sampler_needs_only_to_say_whether_it_is_fitted():
     assert message(config) == "config.samplers.gan=True: expected a section of settings"
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("config", [None, [], "x", 3, {}, {"generator": None}, {"samplers": []}])
 def test_what_is_no_config_at_all_is_refused_in_one_line(config):
     message(config)

@@ -189,6 +189,7 @@ def test_feature_maps_are_flattened(key):
     )
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -235,6 +236,7 @@ def test_a_vector_is_refused(key):
         kmeans(np.zeros(300), 2, key=key)
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("features", "message"),
     [

@@ -71,7 +71,7 @@ class Network(NamedTuple):
         return Tensors(self.state, self.place)
 
 
-def has_tensors(state: Mapping[str, Any], *names: str) -> bool:
+def has_tensors(state: Mapping[Any, Any], *names: str) -> bool:
     """Whether a state dict has tensors of all these names."""
     return all(isinstance(state.get(name), np.ndarray | Unreadable) for name in names)
 

@@ -25,12 +25,33 @@ import pytest
 import tests.typechecker  # noqa: F401  # the hook imports its package only
 
 # Shapes, dtypes and all other annotations are checked at every call: before anything is imported.
-jaxtyping.install_import_hook(["cgjax", "converters"], "tests.typechecker.check")
+jaxtyping.install_import_hook(["cgjax"], "tests.typechecker.check")
 
 GOLDEN = Path(__file__).parent / "golden"
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# What `-m fast` runs: a minute on two cores, for the time between two edits.
+FAST = (
+    *("config", "regions", "runtime/test_log.py", "runtime/test_files.py", "runtime/test_lock.py"),
+    *("runtime/test_mesh.py", "run/test_artifacts.py", "samplers/test_verify.py"),
+    *("generators/test_conditions.py", "evaluation/test_agreement.py", "test_layout.py"),
+    *(
+        "evaluation/test_intervals.py",
+        "evaluation/test_diversity.py",
+        "converters/test_settings.py",
+    ),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is fast."""
+    here = Path(__file__).parent
+    for item in items:
+        if any(item.path.is_relative_to(here / name) for name in FAST):
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture(autouse=True)

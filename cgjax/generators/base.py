@@ -155,7 +155,7 @@ class PretrainedGenerator:
         return self.network.sample_latents(key, n, **keywords)
 
     def features(
-        self, z: Float[Array, "n d"], layer: str | int, **keywords: Any
+        self, z: Float[Array | np.ndarray, "n d"], layer: str | int, **keywords: Any
     ) -> Float[Array, "n ..."]:
         """Run the network up to a layer, and no further.
 
@@ -177,10 +177,10 @@ class PretrainedGenerator:
 
     def resume(
         self,
-        h: Float[Array, "n ..."],
+        h: Float[Array | np.ndarray, "n ..."],
         layer: str | int,
         *,
-        latents: Float[Array, "n d"] | None = None,
+        latents: Float[Array | np.ndarray, "n d"] | None = None,
         w: Any = None,
         **keywords: Any,
     ) -> Float[Array, "n s s c"]:
@@ -217,7 +217,7 @@ class PretrainedGenerator:
         inputs |= self.network.resolve_resume(n, index, latents, w)
         return _walk(self._weights, h, inputs, walk=resume_, graph=self._graph, index=index)
 
-    def images(self, z: Float[Array, "n d"], **keywords: Any) -> Float[Array, "n s s c"]:
+    def images(self, z: Float[Array | np.ndarray, "n d"], **keywords: Any) -> Float[Array, "n s s c"]:
         """Generate images.
 
         Args:

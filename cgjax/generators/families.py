@@ -67,7 +67,8 @@ def build_network(family: str, architecture: Mapping[str, Any], *, seed: int = 0
     def draw(name: str, variable: Any) -> np.ndarray:
         metadata = variable.get_metadata()
         values = rng.standard_normal(variable.shape, np.float32)
-        return np.float32(metadata["mean"]) + np.float32(metadata["std"]) * values
+        scaled = np.float32(metadata["mean"]) + np.float32(metadata["std"]) * values
+        return np.asarray(scaled)  # of a scalar NumPy makes a number
 
     return fill(abstract_network(family, architecture), draw)
 

@@ -127,6 +127,7 @@ def test_a_wrong_flag_is_named_with_what_is_expected(arguments, expected):
     assert message("--config=configs/tiny.py:quick", *arguments) == expected
 
 
+@pytest.mark.usefixtures("untyped")  # what stands for a config that could not be loaded
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -144,6 +145,7 @@ def test_a_config_file_that_is_none_is_named(content, expected, override, tmp_pa
     assert found.startswith(f"--config={path}: {expected.format(path)}")
 
 
+@pytest.mark.usefixtures("untyped")  # what stands for a config that could not be loaded
 def test_a_setting_without_a_config_file_says_where_it_belongs():
     assert message("--config.seed=3").startswith("--config.seed=3: give the config file before it")
     assert message("--config=").startswith("--config is empty")

@@ -133,6 +133,7 @@ def test_another_margin_costs_its_own_lines_and_a_margin_taken_away_leaves_the_t
     assert flow == ["unverified", "verified, margin 0.2:0.8", "verified"]
 
 
+@pytest.mark.usefixtures("untyped")  # a stage without metrics, methods that draw nothing
 def test_a_line_depends_on_its_own_sampler_the_clusters_and_the_weights(tmp_path):
     def keys(change=lambda config: None):
         config = make_config()

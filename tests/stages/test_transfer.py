@@ -12,6 +12,9 @@ from cgjax.generators.families import abstract_network
 from cgjax.run.artifacts import target_classes
 from cgjax.run.opening import check_targets
 
+# What is checked needs a run's config and generator, and nothing else of it.
+pytestmark = pytest.mark.usefixtures("untyped")
+
 
 class Plain:
     """A generator of one's own, without classes."""

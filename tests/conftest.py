@@ -25,7 +25,12 @@ import pytest
 import tests.typechecker  # noqa: F401  # the hook imports its package only
 
 # Shapes, dtypes and all other annotations are checked at every call: before anything is imported.
-jaxtyping.install_import_hook(["cgjax"], "tests.typechecker.check")
+# Not those of `generators` and `testing`, whose public calls take whatever can become an array.
+CHECKED = (
+    *("clustering", "config", "directions", "evaluation", "features", "figures", "kernels"),
+    *("numerics", "regions", "report", "run", "runtime", "samplers", "stages"),
+)
+jaxtyping.install_import_hook([f"cgjax.{name}" for name in CHECKED], "tests.typechecker.check")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -217,7 +217,9 @@ class PretrainedGenerator:
         inputs |= self.network.resolve_resume(n, index, latents, w)
         return _walk(self._weights, h, inputs, walk=resume_, graph=self._graph, index=index)
 
-    def images(self, z: Float[Array | np.ndarray, "n d"], **keywords: Any) -> Float[Array, "n s s c"]:
+    def images(
+        self, z: Float[Array | np.ndarray, "n d"], **keywords: Any
+    ) -> Float[Array, "n s s c"]:
         """Generate images.
 
         Args:

@@ -10,8 +10,7 @@ import pytest
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
 from cgjax.evaluation import compare_table
-from cgjax.evaluation.attribute import Attribute
-from cgjax.evaluation.judges import FunctionJudge
+from cgjax.evaluation.attribute import attribute_of
 from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import compare
@@ -173,9 +172,9 @@ def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper
 
 
 def test_an_attribute_that_the_judge_does_not_know_is_named():
-    judge = FunctionJudge(disc_side, "disc_side")
-    with pytest.raises(UserError, match=r"compare\.attribute=yaw: the judge disc_side knows"):
-        Attribute(judge, "yaw", 0.0, 10.0)
+    settings = make_config(attribute="yaw")["compare"]
+    with pytest.raises(UserError, match=r"compare\.attribute=yaw: the judge .*disc_side knows"):
+        attribute_of(settings)
 
 
 def test_the_one_cluster_table_divides_by_the_floor_and_prints_the_paper_s_ratio():

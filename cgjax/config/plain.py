@@ -59,19 +59,3 @@ def digest(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def fingerprint(config: Mapping[str, Any], names: tuple[str, ...], *more: str) -> str:
-    """Hash the parts of a config that a stage depends on, and what came before it.
-
-    Args:
-        config: nested plain dicts.
-        names: top-level names.
-        *more: fingerprints of earlier stages, hashes of weights.
-
-    Returns:
-        A SHA-256 in hexadecimal.
-    """
-    part = {name: config.get(name) for name in names}
-    text = json.dumps([part, *more], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

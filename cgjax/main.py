@@ -141,11 +141,11 @@ def sample() -> None:
 def check() -> None:
     """Check the config's generator and print what each of its layers costs."""
     from cgjax.run.folder import RunFolder, read_config
-    from cgjax.stages.check import check_run
+    from cgjax.stages.check import describe_generator
 
     config = given_config()
     saved = read_config(RunFolder(workdir())).config if config is None else complete(config)
-    print(check_run(saved))
+    print(describe_generator(saved))
 
 
 def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> None:

@@ -5,7 +5,18 @@ own loops (the products and convolutions are a library's, the same at every leve
 them: XLA_FLAGS=--xla_backend_optimization_level=3 pytest ...; half as long again.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
+
+# Workers and the commands that tests start inherit one folder of compiled programs. It is gone with
+# the session, so that no test passes because of a program that an older version compiled.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    PROGRAMS = tempfile.mkdtemp(prefix="cgjax-test-programs-")
+    atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -27,7 +38,8 @@ import tests.typechecker  # noqa: F401  # the hook imports its package only
 # Shapes, dtypes and all other annotations are checked at every call: before anything is imported.
 # Not those of `generators` and `testing`, whose public calls take whatever can become an array.
 CHECKED = (
-    *("clustering", "config", "directions", "evaluation", "features", "figures", "kernels"),
+    *("clustering", "config", "directions", "evaluation", "features", "figures", "generators"),
+    *("kernels", "testing"),
     *("numerics", "regions", "report", "run", "runtime", "samplers", "stages"),
 )
 jaxtyping.install_import_hook([f"cgjax.{name}" for name in CHECKED], "tests.typechecker.check")

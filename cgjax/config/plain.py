@@ -9,9 +9,6 @@ from typing import Any
 
 from ml_collections import config_dict
 
-# For the callers that take it from here.
-from cgjax.config.schema import validate as validate
-
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return every leaf by its dotted path."""

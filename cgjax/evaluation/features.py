@@ -20,6 +20,7 @@ from cgjax.evaluation import inception
 from cgjax.generators.batching import in_batches
 from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
+from cgjax.runtime.png import in_colour
 
 
 @runtime_checkable
@@ -104,13 +105,13 @@ def at_least_one(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_colour_images(images: ArrayLike) -> NDArray[np.float32]:
-    """Return (n, h, w, 3) float32 of finite images; grey ones are repeated to three channels."""
+    """Return (n, h, w, 3) float32 of finite images of 1 to 4 channels, as they are shown."""
     array = np.asarray(images, np.float32)
-    if array.ndim != 4 or array.shape[-1] not in (1, 3):
-        raise UserError(f"images have shape {array.shape}; expected (n, h, w, 3) or (n, h, w, 1)")
+    if array.ndim != 4 or not 1 <= array.shape[-1] <= 4:
+        raise UserError(f"images have shape {array.shape}; expected (n, h, w, channels), 1 to 4")
     if not np.isfinite(array).all():
         raise UserError("the images hold NaN or infinities; expected numbers in [-1, 1]")
-    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
+    return in_colour(array)
 
 
 def _in_full_batches(

@@ -51,7 +51,7 @@ class Generator(Protocol):
         ...
 
     def images(self, z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
-        """Generate: (n, size, size, channels) float32, nominally in [-1, 1]; 3 channels, or 1."""
+        """Generate: (n, size, size, channels) float32, nominally in [-1, 1]; 1 to 4 channels."""
         ...
 
 

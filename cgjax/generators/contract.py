@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 
 from cgjax.errors import UserError
+from cgjax.generators.arrays import describe_shape
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.foreign import CannotResume
@@ -234,6 +235,12 @@ def _check_resume(
         resumed = np.asarray(conditioned.resume(jnp.asarray(h), jnp.asarray(z)))
     except can_refuse:
         return _findings(layer, h, can_resume=False)
+    if resumed.shape != images.shape:
+        raise UserError(
+            f"{name}.resume(features(z, {layer!r}), {layer!r}) returned images "
+            f"{describe_shape(resumed.shape[1:])}, images(z) {describe_shape(images.shape[1:])}; "
+            "expected the same; run exactly the rest of the network from the activation"
+        )
     if (distance := _distance(resumed, images, images)) > ALONE:
         raise UserError(
             f"{name}.resume(features(z, {layer!r}), {layer!r}) is not images(z): they differ by "

@@ -20,7 +20,7 @@ from cgjax.generators.arrays import describe_kind, describe_shape, to_array
 from cgjax.generators.base import PretrainedGenerator, layer_index
 
 MEMBERS = ("layers", "latent_dim", "image_size", "sample_latents", "features", "images")
-CHANNELS = (1, 3)
+CHANNELS = (1, 2, 3, 4)
 README = "the README's section 'Your own generator' shows one"
 
 
@@ -204,11 +204,11 @@ class CheckedGenerator:
         elif x.shape in [(n, c, size, size) for c in CHANNELS]:
             change = "channels come last: x.transpose(0, 2, 3, 1), or x.permute in torch"
         elif x.shape[:3] == (n, size, size):
-            change = "1 or 3 channels can be shown; leave an alpha channel out: x[..., :3]"
+            change = "1 to 4 channels can be shown; return the colours only: x[..., :3]"
         elif x.ndim == 4 and x.shape[0] == n and x.shape[1] == x.shape[2]:
             change = f"image_size = {x.shape[1]} if that is its size"
         else:
-            change = "an image for each row, square, channels last, 1 or 3 of them"
+            change = "an image for each row, square, channels last, 1 to 4 of them"
         raise self._wrong(method, x, expected, change)
 
     def _wrong(self, method: str, x: Array, expected: tuple[Any, ...], change: str) -> UserError:

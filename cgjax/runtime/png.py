@@ -5,14 +5,27 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num, UInt8
 from PIL import Image
 
 
+def in_colour(images: Num[np.ndarray, "*n h w c"]) -> Num[np.ndarray, "*n h w 3"]:
+    """Return the channels that are shown and judged, three of them.
+
+    Of one channel or two the first is repeated, of more the first three are taken: a last one that
+    holds transparency or depth is no colour.
+
+    Example:
+        >>> in_colour(np.zeros((8, 16, 16, 4), np.float32)).shape
+        (8, 16, 16, 3)
+    """
+    return np.repeat(images[..., :1], 3, axis=-1) if images.shape[-1] < 3 else images[..., :3]
+
+
 def to_pixels(images: Float[np.ndarray, "*n s s c"]) -> UInt8[np.ndarray, "*n s s 3"]:
-    """Turn images in [-1, 1] into uint8 RGB, clipped; a single channel is repeated."""
-    pixels = np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+    """Turn images in [-1, 1] into uint8 RGB, clipped; see `in_colour`."""
+    pixels = np.rint((np.asarray(images, np.float32) + 1) * 127.5)
+    return in_colour(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def to_png(image: Float[np.ndarray, "s s c"] | Image.Image) -> bytes:

@@ -12,7 +12,7 @@ from cgjax.generators.registry import load_generator
 from cgjax.run.run import KEYWORDS
 
 
-def check_run(config: Mapping[str, Any]) -> str:
+def describe_generator(config: Mapping[str, Any]) -> str:
     """Check a config's generator at all of its layers; nothing is written.
 
     Args:

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@functools.cache
-def program_folder() -> Path:
-    """Compiled programs of this test session: every command would compile the same ones.
-
-    Several workers share it. What it holds is gone with the session, so that no test passes
-    because of a program that an older version compiled.
-    """
-    temporary = Path(tempfile.gettempdir())
-    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    folder = temporary / f"cgjax-test-programs-{session or os.getpid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if session is None:
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    else:  # another worker may still need it
-        for old in temporary.glob("cgjax-test-programs-*"):
-            if time.time() - old.stat().st_mtime > 86400:
-                shutil.rmtree(old, ignore_errors=True)
-    return folder
 
 
 def environment() -> dict[str, str]:
     """One CPU device, strict about nothing but what a user would see."""
     # A proxy that is not there stands for no network, and an empty cache for a new machine.
     proxy = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    programs = {
-        "JAX_COMPILATION_CACHE_DIR": str(program_folder()),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
     own = {"CGJAX_CACHE": tempfile.mkdtemp(), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    env = {**programs, **os.environ, **proxy, **own}
+    env = {**os.environ, **proxy, **own}
     env.pop("XLA_FLAGS", None)
     return env
 

@@ -45,8 +45,8 @@ def test_random_cnn_is_fixed_by_its_seed():
 
 def test_random_cnn_takes_grey_images_and_refuses_others():
     assert features.RandomCnn()(small_images(2, channels=1)).shape[0] == 2
-    with pytest.raises(UserError, match=r"\(n, h, w, 3\)"):
-        features.RandomCnn()(np.zeros((2, 16, 16, 4), np.float32))
+    with pytest.raises(UserError, match=r"\(n, h, w, channels\)"):
+        features.RandomCnn()(np.zeros((2, 16, 16, 5), np.float32))
 
 
 class DoublingGenerator:

@@ -156,7 +156,12 @@ ImagesNone = returning(lambda x: None, "images")
 ImagesHalf = returning(lambda x: x[: len(x) // 2], "images")
 ImagesChannelsFirst = returning(lambda x: x.transpose(0, 3, 1, 2), "images")
 ImagesWithoutChannels = returning(lambda x: x[..., 0], "images")
-ImagesFourChannels = returning(lambda x: np.concatenate([x, x[..., :1]], axis=-1), "images")
+ImagesTwoChannels = returning(lambda x: x[..., :2], "images", "resume")
+ImagesFourChannels = returning(
+    lambda x: np.concatenate([x, x[..., :1]], axis=-1), "images", "resume"
+)
+ResumeOtherChannels = returning(lambda x: x[..., :2], "resume")
+ImagesFiveChannels = returning(lambda x: np.concatenate([x, x[..., :2]], axis=-1), "images")
 ImagesFlat = returning(lambda x: x.reshape(len(x), -1), "images")
 ImagesOblong = returning(lambda x: x[:, :4], "images")
 ImagesOtherSize = with_members(image_size=16)

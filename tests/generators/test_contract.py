@@ -9,6 +9,7 @@ import pytest
 
 from cgjax.config.plain import to_plain
 from cgjax.errors import ForeignError, UserError
+from cgjax.evaluation.features import as_colour_images
 from cgjax.generators import contract
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -16,6 +17,7 @@ from cgjax.generators.contract import check_generator, ensure_generator, is_ours
 from cgjax.generators.families import build_network
 from cgjax.generators.registry import load_generator
 from cgjax.run.opening import open_run
+from cgjax.runtime.png import in_colour, to_png
 from cgjax.testing.planted import PlantedDiscs, make_planted
 from configs import tiny
 from tests.generators.objects import GOOD
@@ -107,7 +109,7 @@ REFUSED = {
     "ImagesHalf": r"images returned an array \(2, .*expected \(4, 8, 8, channels\)",
     "ImagesChannelsFirst": r"images returned an array \(4, 3, 8, 8\); .*x\.transpose\(0, 2, 3, 1\)",
     "ImagesWithoutChannels": r"images returned an array \(4, 8, 8\); .*x\[\.\.\., None\]",
-    "ImagesFourChannels": r"images returned an array \(4, 8, 8, 4\); .*x\[\.\.\., :3\]",
+    "ImagesFiveChannels": r"images returned an array \(4, 8, 8, 5\); .*x\[\.\.\., :3\]",
     "ImagesFlat": r"images returned an array \(4, 192\); expected \(4, 8, 8, channels\)",
     "ImagesOblong": r"images returned an array \(4, 4, 8, 3\); .*square",
     "ImagesOtherSize": r"images returned an array \(4, 8, 8, 3\); .*image_size = 8",
@@ -120,6 +122,7 @@ REFUSED = {
     "ResumeWrong": r"resume\(features\(z, 'early'\), 'early'\) is not images\(z\)",
     "ResumeOneRow": r"resume returned an array \(1, 8, 8, 3\); expected \(4",
     "ResumeNone": "resume returned None; expected",
+    "ResumeOtherChannels": r"resume\(.*\) returned images \(8, 8, 2\), images\(z\) \(8, 8, 3\)",
     # What is not a function of the latent.
     "Random": "features gives other values for the same latents at layer 'early'.*eval",
     "RandomImages": "images gives other values for the same latents.*eval",
@@ -300,3 +303,14 @@ def test_the_module_of_objects_is_what_the_tables_name():
     module = importlib.import_module("tests.generators.objects")
     for name in {*WORK, *WORK_IN_TORCH, *REFUSED, *RAISED} - {"missing"}:
         assert hasattr(module, name), name
+
+
+@pytest.mark.parametrize(("number", "channels"), [("Two", 2), ("Four", 4)])
+def test_images_of_two_and_four_channels_are_shown_by_their_colours(number, channels):
+    conditioned = begin_run(f"Images{number}Channels")
+    images = conditioned.images(np.asarray(conditioned.sample_latents(jax.random.key(3), 5)))
+    assert images.shape == (5, 8, 8, channels)
+    shown = images[..., :1] if channels == 2 else images[..., :3]
+    np.testing.assert_array_equal(in_colour(images), np.broadcast_to(shown, (5, 8, 8, 3)))
+    np.testing.assert_array_equal(as_colour_images(images), in_colour(images))
+    assert to_png(images[0])

@@ -4,7 +4,7 @@ import pytest
 
 from cgjax.config.plain import to_plain
 from cgjax.errors import ForeignError, UserError
-from cgjax.stages.check import check_run
+from cgjax.stages.check import describe_generator
 from configs import tiny
 
 
@@ -17,7 +17,7 @@ def config_of(name: str) -> dict:
 
 def test_the_table_has_a_line_for_every_layer_and_marks_the_config_s(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines = check_run(config_of("cgjax.testing.planted:make_planted")).splitlines()
+    lines = describe_generator(config_of("cgjax.testing.planted:make_planted")).splitlines()
     assert lines[0] == "cgjax.testing.planted:make_planted: no fault found"
     assert lines[1].startswith("latents of 6 numbers; images 16 x 16 x 3, from -0.")
     assert "in passes of 4" in lines[2]
@@ -31,13 +31,13 @@ def test_the_table_has_a_line_for_every_layer_and_marks_the_config_s(tmp_path, m
 
 
 def test_a_generator_without_the_config_s_layer_shows_those_it_has():
-    text = check_run(config_of("tests.generators.objects:Good"))
+    text = describe_generator(config_of("tests.generators.objects:Good"))
     assert "early  " in text
     assert "layer1" not in text
 
 
 def test_what_is_wrong_with_a_generator_is_one_line():
     with pytest.raises(UserError, match=r"objects:ImagesUint8\.images returned .* / 127\.5 - 1"):
-        check_run(config_of("tests.generators.objects:ImagesUint8"))
+        describe_generator(config_of("tests.generators.objects:ImagesUint8"))
     with pytest.raises(ForeignError, match="objects:Raises raised OSError: no weights"):
-        check_run(config_of("tests.generators.objects:Raises"))
+        describe_generator(config_of("tests.generators.objects:Raises"))

@@ -13,10 +13,17 @@ from tests.e2e.command import ROOT, cgjax
 README = (ROOT / "README.md").read_text()
 
 
-def test_ci_runs_the_readmes_test_command():
-    lines = re.findall(r"^pip install .* && pytest.*$", README, re.MULTILINE)
-    assert len(lines) == 1
-    assert "^\\(pip install .* && pytest" in (ROOT / ".ci" / "run").read_text()
+def test_ci_takes_both_its_commands_out_of_the_readme():
+    script = (ROOT / ".ci" / "run").read_text()
+    extractions = re.findall(r"^command=\$\((sed .*)\)$", script, re.MULTILINE)
+    found = [
+        subprocess.run(["bash", "-c", e], cwd=ROOT, capture_output=True, text=True).stdout
+        for e in extractions
+    ]
+    first, second = (text.rstrip("\n") for text in found)
+    assert re.fullmatch(r"pip install \. && python -m cgjax\.main --config=\S+", first)
+    assert re.fullmatch(r"pip install -e '\.\[test\]' && pytest -n auto .*", second)
+    assert script.count('eval "$command') == 2
 
 
 @pytest.mark.slow

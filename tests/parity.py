@@ -180,9 +180,22 @@ def _style_based(case: Case) -> None:
         for name, noise in (("random_noise", case.noise("random_noise")), ("no_noise", "zeros")):
             if f"run0_image_{name}" in case.golden.arrays:
                 case.check(f"run0_image_{name}", gen.images(case.z, noise=noise, **keywords))
+        _other_generators(case, keywords)
         if "run0_image_lod0" in case.golden.arrays:
             finished = case.convert(case.golden.checkpoint, lod="0")
             case.check("run0_image_lod0", finished.images(case.z, **keywords))
+
+
+def _other_generators(case: Case, keywords: dict[str, Any]) -> None:
+    """Compare with what other choices than the converter's own give: raw weights, no clamp."""
+    for name, settings in (
+        ("image_G", {"network": "G"}),
+        ("image_g", {"network": "g"}),
+        ("image_unclamped", {"conv_clamp": "0"}),
+    ):
+        if f"run0_{name}" in case.golden.arrays:
+            other = case.convert(case.golden.checkpoint, **settings)
+            case.check(f"run0_{name}", other.images(case.z, **keywords))
 
 
 def _image_layers(case: Case, activations: Arrays, wp: Any) -> None:
@@ -253,6 +266,7 @@ FAMILIES: dict[str, tuple[str, Callable[[Case], None]]] = {
     "stylegan_genforce": ("stylegan", _style_based),
     "stylegan2_genforce": ("stylegan2", _style_based),
     "stylegan2_nvidia_ada": ("stylegan2", _style_based),
+    "stylegan2_nvidia_pkl": ("stylegan2", _style_based),
     "biggan_deep_hf": ("biggan", _biggan),
 }
 

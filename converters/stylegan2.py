@@ -13,6 +13,7 @@ import numpy as np
 
 from cgjax.errors import UserError
 from cgjax.generators.layers import FILTER_TAPS
+from converters import rosinality
 from converters.conversion import (
     Container,
     Conversion,
@@ -232,5 +233,11 @@ CONTAINERS = (
         "NVIDIA StyleGAN2: state dict of G_ema, or the .pkl (its code is not run)",
         lambda s: has_tensors(s, "synthesis.b4.const"),
         convert_nvidia,
+    ),
+    Container(
+        "rosinality",
+        "rosinality stylegan2-pytorch: dict with g_ema, latent_avg",
+        lambda s: has_tensors(s, "input.input", "conv1.conv.weight"),
+        rosinality.convert,
     ),
 )

@@ -205,7 +205,7 @@ def _image_layers(case: Case, activations: Arrays, wp: Any) -> None:
         if network.family == "stylegan":
             rgb = network.to_image(activations[f"layer{2 * r + 1}"], r)
         else:
-            layer = f"layer{2 * r}" if network.form == "genforce" else f"b{4 * 2**r}_conv1"
+            layer = network.layers[2 * r + 1 + network.has_input_layer]
             state = {"h": activations[layer], "styles": wp}
             if running is not None:
                 from cgjax.generators.layers import upsample_filtered
@@ -214,6 +214,11 @@ def _image_layers(case: Case, activations: Arrays, wp: Any) -> None:
             running = network.add_image(state, r)
             rgb = network.to_image(activations[layer], r, wp)
             case.check(f"run0_img_b{4 * 2**r}", running)
+            rosinality = f"to_rgbs_{r - 1}" if r else "to_rgb1"
+            case.check(f"run0_img_{rosinality}", running)
+            # There without the bias.
+            bias = network.to_rgb_biases[r][...][None, None, None]
+            case.check(f"run0_rgbconv_{rosinality}", rgb - bias)
         case.check(f"run0_rgb_output{r}", rgb)
         case.check(f"run0_rgb_b{4 * 2**r}", rgb)
 
@@ -267,6 +272,7 @@ FAMILIES: dict[str, tuple[str, Callable[[Case], None]]] = {
     "stylegan2_genforce": ("stylegan2", _style_based),
     "stylegan2_nvidia_ada": ("stylegan2", _style_based),
     "stylegan2_nvidia_pkl": ("stylegan2", _style_based),
+    "stylegan2_rosinality": ("stylegan2", _style_based),
     "biggan_deep_hf": ("biggan", _biggan),
 }
 

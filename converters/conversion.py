@@ -20,11 +20,13 @@ class Conversion(NamedTuple):
         family: a key of `cgjax.generators.families.FAMILIES`.
         architecture: the network's keyword arguments.
         arrays: every array of the network by dotted path, float32.
+        decided: what the file does not say and how it was decided, in words, by setting.
     """
 
     family: str
     architecture: dict[str, Any]
     arrays: dict[str, np.ndarray]
+    decided: Mapping[str, str] = {}
 
 
 class Container(NamedTuple):

@@ -71,13 +71,15 @@ def convert(
         known = "; ".join(c.description for c in containers_of(family))
         raise UserError(f"{src} is not a {family} file this version knows ({known}){hint}")
     container, network = _choose(fitting, settings)
+    conversion = container.convert(network, settings)
     return write_folder(
         dst,
-        container.convert(network, settings),
+        conversion,
         source={
             **checkpoint.source,
             "container": f"{family}/{container.name}",
             "network": network.name,
+            **({"decided": dict(conversion.decided)} if conversion.decided else {}),
         },
         licence=licence,
         dtype=dtype,
@@ -126,6 +128,7 @@ def inspect(src: str | Path, settings: Mapping[str, str] | None = None) -> str:
         "layers": ", ".join(abstract.layers),
         "numbers": f"{numbers:,}",
         **{k: str(v) for k, v in conversion.architecture.items()},
+        **{f"decided, {k}": v for k, v in conversion.decided.items()},
     }
     published = [
         name

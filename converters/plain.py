@@ -44,18 +44,22 @@ def plain(value: Any) -> Any:
     Returns:
         The content; what a module was built with stands beside it, under `settings`.
     """
+    if isinstance(value, safe_pickle.Module):
+        value = {"network": value}  # a pickled module without a dict around it
     return _plain(value, {})
 
 
 def _plain(value: Any, seen: dict[int, Any]) -> Any:
     import torch
 
-    # What is shared in the file stays shared: unfolding it could take for ever.
-    if id(value) in seen:
-        return seen[id(value)]
+    # What is shared in the file stays shared: unfolding it could take for ever. Only what the file
+    # keeps alive is in `seen`: a dict made here would leave its id to the next.
+    key = id(value)
+    if key in seen:
+        return seen[key]
     if isinstance(value, torch.Tensor):
-        seen[id(value)] = to_array(value)
-        return seen[id(value)]
+        seen[key] = to_array(value)
+        return seen[key]
     if isinstance(value, safe_pickle.Array):
         return value.array
     if isinstance(value, safe_pickle.Module):
@@ -64,11 +68,11 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
         value = vars(value)
     if isinstance(value, Mapping):
         result: dict[Any, Any] = {}
-        seen[id(value)] = result
+        seen[key] = result
         for name, item in value.items():
             result[name] = _plain(item, seen)
         settings = {
-            name: _plain(item.attributes.get("_init_kwargs", {}), seen)
+            name: _plain(item.built(), {})
             for name, item in value.items()
             if isinstance(item, safe_pickle.Module)
         }
@@ -77,7 +81,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
         return result
     if isinstance(value, list | tuple):
         items: list[Any] = []
-        seen[id(value)] = items
+        seen[key] = items
         items += (_plain(item, seen) for item in value)
         return items
     return value

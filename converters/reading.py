@@ -118,8 +118,13 @@ def _read(path: Path) -> Any:
 
 def _refused(path: Path, name: str) -> str:
     hint = ""
-    if name.startswith("dnnlib.tflib"):
-        hint = "; it is a TensorFlow network: convert it to PyTorch with its authors' code first"
+    if name.startswith(("dnnlib.tflib", "tfutil")):
+        hint = (
+            "; it is a TensorFlow network: convert it to PyTorch with NVIDIA's stylegan3 "
+            f"repository, python legacy.py --source={path.name} --dest=NEW.pkl, and give NEW.pkl"
+        )
+    elif name.split(".")[0] in ("pg_modules", "feature_networks", "timm"):
+        hint = "; it is StyleGAN-XL or another projected GAN, whose networks are not supported"
     elif name.split(".")[0] not in ("posix", "nt", "os", "builtins", "subprocess", "sys"):
         hint = "; if you trust it, load it with its own code and save the state dict alone"
     return (

@@ -16,6 +16,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+# What `Module.built` adds to the constructor's arguments.
+CLASS, VALUES = "(class)", "(values)"
+
+# NVIDIA's own classes, where a file names them instead of carrying their source code.
+_NETWORKS = ("networks", "networks_stylegan2", "networks_stylegan3")
+_CLASSES = (
+    *("Generator", "Discriminator", "MappingNetwork", "SynthesisNetwork", "SynthesisBlock"),
+    *("SynthesisLayer", "SynthesisInput", "ToRGBLayer", "FullyConnectedLayer", "Conv2dLayer"),
+    *("DiscriminatorBlock", "DiscriminatorEpilogue", "MinibatchStdLayer"),
+)
+
 
 class ForbiddenGlobal(pickle.UnpicklingError):
     """A pickle asked for a name that is not on the list."""
@@ -36,13 +47,22 @@ class Module:
     """Stands in for a torch module: its attributes, no behaviour.
 
     Attributes:
-        class_name: the name of the class it had.
+        class_name: the name of the class it had, with its module's where the file says that.
         attributes: what its `__dict__` held.
     """
 
+    class_name = ""
+
     def __init__(self, class_name: str = "", attributes: Mapping[str, Any] | None = None):
-        self.class_name = class_name
+        self.class_name = class_name or self.class_name
         self.attributes = dict(attributes or {})
+
+    @property
+    def children(self) -> dict[str, Module]:
+        """The modules inside, by name."""
+        modules = self.attributes.get("_modules")
+        entries = modules.items() if isinstance(modules, Mapping) else ()
+        return {str(name): child for name, child in entries if isinstance(child, Module)}
 
     def __setstate__(self, state: Any) -> None:
         self.attributes = dict(state) if isinstance(state, Mapping) else {}
@@ -55,18 +75,45 @@ class Module:
             for name, value in entries.items() if isinstance(entries, Mapping) else ():
                 if value is not None:
                     tensors[prefix + str(name)] = value
-        children = self.attributes.get("_modules")
-        for name, child in children.items() if isinstance(children, Mapping) else ():
-            if isinstance(child, Module):
-                tensors |= child.tensors(f"{prefix}{name}.")
+        for name, child in self.children.items():
+            tensors |= child.tensors(f"{prefix}{name}.")
         return tensors
+
+    def built(self) -> dict[str, Any]:
+        """Return what the module was built with, by the names of its constructor's arguments.
+
+        Two further entries say what it was built by and what became of it: `CLASS`, its class, and
+        `VALUES`, the numbers and words that it and the modules inside keep, by dotted path.
+        """
+        arguments = self.attributes.get("_init_kwargs")
+        given = dict(arguments) if isinstance(arguments, Mapping) else {}
+        return {**given, CLASS: self.class_name, VALUES: self._values("")}
+
+    def _values(self, prefix: str) -> dict[str, Any]:
+        values = {
+            f"{prefix}{name}": value
+            for name, value in self.attributes.items()
+            if not str(name).startswith("_")
+            and (value is None or isinstance(value, bool | int | float | str))
+        }
+        for name, child in self.children.items():
+            values |= child._values(f"{prefix}{name}.")
+        return values
 
 
 def _reconstruct_persistent(meta: Any) -> Module:
     if not isinstance(meta, Mapping) or meta.get("type") != "class":
         raise pickle.UnpicklingError("a persistent object of another form than a class")
     state = meta.get("state")
-    return Module(str(meta.get("class_name")), state if isinstance(state, Mapping) else {})
+    name, module = str(meta.get("class_name")), meta.get("module_name")
+    if isinstance(module, str) and "." not in name:
+        name = f"{module}.{name}"
+    return Module(name, state if isinstance(state, Mapping) else {})
+
+
+def _module_class(name: str) -> type[Module]:
+    """Return a stand-in for a class whose instances a file holds without its source."""
+    return type("Module", (Module,), {"class_name": name})
 
 
 def _load_storage(data: bytes) -> Any:
@@ -126,6 +173,13 @@ def _reconstruct_array(*_: Any) -> Array:
     return Array()
 
 
+def _encode(text: Any, encoding: Any = "") -> bytes:
+    # How old protocols write bytes.
+    if encoding != "latin1" or not isinstance(text, str):
+        raise pickle.UnpicklingError("bytes of another form than text in latin1")
+    return text.encode("latin1")
+
+
 def _inert(*arguments: Any) -> tuple[Any, ...]:
     return arguments
 
@@ -139,17 +193,24 @@ def _allowed() -> dict[str, Callable[..., Any]]:
         "torch.storage._load_from_bytes": _load_storage,
         "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
         "torch._utils._rebuild_parameter": _rebuild_parameter,
+        "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
         "torch.Size": tuple,
         "torch.device": _inert,
         "torch.nn.modules.container.ModuleList": Module,
         "torch.nn.modules.container.ModuleDict": Module,
         "torch.nn.modules.container.Sequential": Module,
+        "training.augment.AugmentPipe": Module,
+        "_codecs.encode": _encode,
         "numpy.dtype": _Dtype,
         "numpy.ndarray": Array,
     }
     for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
         allowed[f"{package}.scalar"] = _numpy_scalar
         allowed[f"{package}._reconstruct"] = _reconstruct_array
+    for module in _NETWORKS:
+        for cls in _CLASSES:
+            name = f"training.{module}.{cls}"
+            allowed[name] = _module_class(name)
     for dtype in ("float16", "float32", "float64", "int32", "int64", "bool", "memory_format"):
         allowed[f"torch.{dtype}"] = _inert
     return allowed

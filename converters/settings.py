@@ -34,6 +34,14 @@ class Settings:
         self._config = dict(config or {})
         self._known = {NETWORK}
 
+    def is_given(self, name: str) -> bool:
+        """Whether the user gave a setting."""
+        return name in self._given
+
+    def default(self, name: str, value: Any) -> None:
+        """Take a value as the file's own where it does not say so under the setting's name."""
+        self._config.setdefault(name, value)
+
     def get(
         self,
         name: str,

@@ -115,7 +115,7 @@ def _zoo_layer(layer: int, depths: Sequence[int]) -> Iterator[Row]:
 
 
 def mapping_rows(
-    tensors: Tensors, name: str, gain: Callable[[int], float], rate: float
+    tensors: Tensors, name: str, gain: Callable[[int], float], rate: float, first: int = 0
 ) -> tuple[list[int], list[Row]]:
     """Return the widths of a mapping network of dense layers, its input's first, and its rows.
 
@@ -124,11 +124,12 @@ def mapping_rows(
         name: the layers' name with one {}.
         gain: the weights' run-time scale by their fan-in.
         rate: the mapping network's learning-rate factor, which weights and biases are scaled by.
+        first: the first layer's number.
     """
-    widths = [tensors.shape(f"{name.format(0)}.weight", 2)[1]]
+    widths = [tensors.shape(f"{name.format(first)}.weight", 2)[1]]
     rows = []
-    for i in range(tensors.count(f"{name}.weight")):
-        layer, width_in = name.format(i), widths[-1]
+    for i in range(tensors.count(f"{name}.weight") - first):
+        layer, width_in = name.format(first + i), widths[-1]
         widths.append(tensors.shape(f"{layer}.weight", 2)[0])
         shape = (widths[-1], width_in)
         scale = rate * gain(width_in)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from cgjax.errors import UserError
 from cgjax.generators.layers import FILTER_TAPS
+from converters import rosinality
 from converters.conversion import (
     Container,
     Conversion,
@@ -27,7 +27,8 @@ from converters.conversion import (
     take_rows,
 )
 from converters.networks import Network, has_tensors
-from converters.settings import Settings, as_mapping
+from converters.nvidia import built, check_activations, get_clamp, get_rate
+from converters.settings import Settings
 from converters.stylegan import MAPPING_RATE, label_rows, mapping_rows
 
 FILTER = np.outer(FILTER_TAPS, FILTER_TAPS).astype(np.float32)
@@ -112,28 +113,18 @@ def convert_genforce(network: Network, given: Mapping[str, str]) -> Conversion:
     return Conversion("stylegan2", architecture, arrays)
 
 
-def _nvidia_settings(network: Network) -> dict[str, Any]:
-    """Return what an official pickle says its network was built with."""
-    content = network.checkpoint.content
-    settings = content.get("settings") if isinstance(content, Mapping) else None
-    if not isinstance(settings, Mapping):
-        return {}
-    what = f"{network.path}: what {network.name} was built with"
-    built = as_mapping(settings.get(network.name), what)
-    parts = [as_mapping(built.get(n), what) for n in ("mapping_kwargs", "synthesis_kwargs")]
-    return {name: value for part in parts for name, value in part.items()}
-
-
 def convert_nvidia(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert NVIDIA's StyleGAN2: a state dict of `G_ema`, or the official pickle.
 
     Relative to genforce's files: the style biases hold their 1, the kernels carry no run-time
     scale (demodulation cancels it) and those of up-convolutions are stored flipped.
     """
-    tensors, settings = network.tensors(), Settings(given, _nvidia_settings(network))
-    clamp = settings.get("conv_clamp", 0.0, low=0)
-    rate = settings.get("lr_multiplier", MAPPING_RATE)
+    tensors, settings, found = network.tensors(), Settings(given), built(network)
+    decided: dict[str, str] = {}
+    clamp = get_clamp(found, settings, network, decided)
+    rate = get_rate(found, settings)
     settings.finish()
+    check_activations(found, network)
 
     if tensors.names(r"synthesis\.b\d+\.skip\.weight"):
         raise UserError(f"{network.path}: architecture resnet; only skip and orig are known")
@@ -223,7 +214,7 @@ def convert_nvidia(network: Network, given: Mapping[str, str]) -> Conversion:
         "embedding_dim": embedding_dim or None,
         "stored_noise": stored_noise,
     }
-    return Conversion("stylegan2", architecture, arrays)
+    return Conversion("stylegan2", architecture, arrays, decided)
 
 
 def _as_image(noise: np.ndarray) -> np.ndarray:
@@ -239,8 +230,14 @@ CONTAINERS = (
     ),
     Container(
         "nvidia",
-        "NVIDIA stylegan2-ada-pytorch: state dict of G_ema, or the .pkl (its code is not run)",
+        "NVIDIA StyleGAN2: state dict of G_ema, or the .pkl (its code is not run)",
         lambda s: has_tensors(s, "synthesis.b4.const"),
         convert_nvidia,
+    ),
+    Container(
+        "rosinality",
+        "rosinality stylegan2-pytorch: dict with g_ema, latent_avg",
+        lambda s: has_tensors(s, "input.input", "conv1.conv.weight"),
+        rosinality.convert,
     ),
 )

@@ -180,9 +180,22 @@ def _style_based(case: Case) -> None:
         for name, noise in (("random_noise", case.noise("random_noise")), ("no_noise", "zeros")):
             if f"run0_image_{name}" in case.golden.arrays:
                 case.check(f"run0_image_{name}", gen.images(case.z, noise=noise, **keywords))
+        _other_generators(case, keywords)
         if "run0_image_lod0" in case.golden.arrays:
             finished = case.convert(case.golden.checkpoint, lod="0")
             case.check("run0_image_lod0", finished.images(case.z, **keywords))
+
+
+def _other_generators(case: Case, keywords: dict[str, Any]) -> None:
+    """Compare with what other choices than the converter's own give: raw weights, no clamp."""
+    for name, settings in (
+        ("image_G", {"network": "G"}),
+        ("image_g", {"network": "g"}),
+        ("image_unclamped", {"conv_clamp": "0"}),
+    ):
+        if f"run0_{name}" in case.golden.arrays:
+            other = case.convert(case.golden.checkpoint, **settings)
+            case.check(f"run0_{name}", other.images(case.z, **keywords))
 
 
 def _image_layers(case: Case, activations: Arrays, wp: Any) -> None:
@@ -192,7 +205,7 @@ def _image_layers(case: Case, activations: Arrays, wp: Any) -> None:
         if network.family == "stylegan":
             rgb = network.to_image(activations[f"layer{2 * r + 1}"], r)
         else:
-            layer = f"layer{2 * r}" if network.form == "genforce" else f"b{4 * 2**r}_conv1"
+            layer = network.layers[2 * r + 1 + network.has_input_layer]
             state = {"h": activations[layer], "styles": wp}
             if running is not None:
                 from cgjax.generators.layers import upsample_filtered
@@ -201,6 +214,11 @@ def _image_layers(case: Case, activations: Arrays, wp: Any) -> None:
             running = network.add_image(state, r)
             rgb = network.to_image(activations[layer], r, wp)
             case.check(f"run0_img_b{4 * 2**r}", running)
+            rosinality = f"to_rgbs_{r - 1}" if r else "to_rgb1"
+            case.check(f"run0_img_{rosinality}", running)
+            # There without the bias.
+            bias = network.to_rgb_biases[r][...][None, None, None]
+            case.check(f"run0_rgbconv_{rosinality}", rgb - bias)
         case.check(f"run0_rgb_output{r}", rgb)
         case.check(f"run0_rgb_b{4 * 2**r}", rgb)
 
@@ -253,6 +271,8 @@ FAMILIES: dict[str, tuple[str, Callable[[Case], None]]] = {
     "stylegan_genforce": ("stylegan", _style_based),
     "stylegan2_genforce": ("stylegan2", _style_based),
     "stylegan2_nvidia_ada": ("stylegan2", _style_based),
+    "stylegan2_nvidia_pkl": ("stylegan2", _style_based),
+    "stylegan2_rosinality": ("stylegan2", _style_based),
     "biggan_deep_hf": ("biggan", _biggan),
 }
 

@@ -1,10 +1,11 @@
-"""StyleGAN2 [Karras et al. 2020], config F: genforce's ports and NVIDIA's own PyTorch networks.
+"""StyleGAN2 [Karras et al. 2020], config F: genforce's ports, NVIDIA's own networks, rosinality's.
 
 A convolution's kernel is modulated by the style and normalised ("demodulated"). Instead of one
 kernel a row, the input is scaled by the style and the output by the norm, which is the same sum.
-Both forms are the same arithmetic once the converter has baked their scales in; layers are `w`,
-`early_layer` (the constant), `layer0`, `layer1`, ... (genforce) or `w`, `b4_conv1`, `b8_conv0`,
-`b8_conv1`, ... (nvidia). An activation is the one after a layer's leaky ReLU.
+All forms are the same arithmetic once the converter has baked their scales in; layers are `w`,
+`early_layer` (the constant), `layer0`, `layer1`, ... (genforce), `w`, `b4_conv1`, `b8_conv0`,
+`b8_conv1`, ... (nvidia), or `w`, `input` (the constant), `conv1`, `convs_00`, `convs_01`, ...
+(rosinality). An activation is the one after a layer's leaky ReLU.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class StyleGAN2(StyleNetwork):
 
     def __init__(
         self,
-        form: Literal["genforce", "nvidia"],
+        form: Literal["genforce", "nvidia", "rosinality"],
         latent_dim: int,
         style_dim: int,
         mapping_widths: Sequence[int],
@@ -72,6 +73,7 @@ class StyleGAN2(StyleNetwork):
             stored_noise: whether the file holds noise.
         """
         self.form, self.tanh, self.skip = form, tanh, skip
+        self.has_input_layer = form != "nvidia"
         self.demodulate, self.clamp = demodulate, clamp
         self.image_channels = image_channels
         self.image_size = 4 * 2 ** (len(depths) - 1)
@@ -109,6 +111,8 @@ class StyleGAN2(StyleNetwork):
     def _layer_names(self) -> list[str]:
         if self.form == "genforce":
             return ["early_layer", *(f"layer{i}" for i in range(len(self.plan)))]
+        if self.form == "rosinality":
+            return ["input", "conv1", *(f"convs_{i:02d}" for i in range(len(self.plan) - 1))]
         return [f"b{4 * 2**r}_conv{0 if up else 1}" for r, up in self.plan]
 
     @property
@@ -118,7 +122,7 @@ class StyleGAN2(StyleNetwork):
 
     def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
         """Normalise the latent and the label's embedding: together, or (nvidia) each."""
-        if not self.num_classes or self.form == "genforce":
+        if not self.num_classes or self.form != "nvidia":
             return super().condition_latent(z, inputs)
         embedded = inputs["classes"] @ self.embedding[...] + self.embedding_bias[...][None]
         return jnp.concatenate([pixel_norm(z), pixel_norm(embedded)], axis=1)
@@ -128,13 +132,13 @@ class StyleGAN2(StyleNetwork):
         return leaky_relu(x) * GAIN
 
     def truncates(self, psi: float) -> bool:
-        """NVIDIA's code truncates at any psi but 1, genforce's below 1."""
+        """NVIDIA's code truncates at any psi but 1, the others' below 1."""
         return psi != 1 if self.form == "nvidia" else psi < 1
 
     def synthesize(self, index: int, state: State) -> State:
         """The constant, or one modulated convolution with noise, bias and leaky ReLU."""
         n = state["styles"].shape[0]
-        index -= self.form == "genforce"
+        index -= self.has_input_layer
         if index <= 0:
             const = self.const[...]
             state = state | {"h": jnp.broadcast_to(const[None], (n, *const.shape))}
@@ -195,7 +199,7 @@ class StyleGAN2(StyleNetwork):
         Args:
             layers: whose styles; None for all convolutions.
         """
-        offset = 2 if self.form == "genforce" else 1  # before the first convolution
+        offset = 1 + self.has_input_layer  # layers before the first convolution
         chosen = self.layers[offset:] if layers is None else layers
         indices = [self.layers.index(name) - offset for name in chosen]
         return jnp.concatenate([self.style_kernels[i][...] for i in indices if i >= 0], axis=1)

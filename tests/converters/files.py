@@ -24,6 +24,7 @@ CASES = {
     "stylegan_genforce_a": ("stylegan", {}),
     "stylegan2_genforce_a": ("stylegan2", {}),
     "stylegan2_nvidia_a": ("stylegan2", {}),
+    "stylegan2_rosinality_a": ("stylegan2", {}),
     "biggan_deep_a": ("biggan", {"config": str(GOLDEN / "biggan_deep_a" / "config.json")}),
 }
 
@@ -40,7 +41,7 @@ def load(name):
 
 def generator(content):
     """Return the state dict that a converter takes, to be changed in place."""
-    for key in ("avgG", "generator_smooth", "state_dict"):
+    for key in ("avgG", "generator_smooth", "g_ema", "state_dict"):
         if key in content:
             return content[key]
     return content

@@ -376,6 +376,42 @@ def stylegan2_nvidia(
     return found
 
 
+def stylegan2_rosinality(w, z, size, psi=1.0, noise=None, rate=0.01):
+    def full(x, name, factor=1.0):
+        weight = w[f"{name}.weight"]
+        return F.linear(x, weight * factor / math.sqrt(weight.shape[1]), w[f"{name}.bias"] * factor)
+
+    def modulate(x, name, index, up=False, demodulate=True):
+        weight = w[f"{name}.conv.weight"][0]
+        style = full(ws[:, index], f"{name}.conv.modulation")
+        return modulated(x, weight / math.sqrt(weight[0].numel()), style, up, demodulate)
+
+    found, y, i = {}, pixel_norm(z), 1
+    while f"style.{i}.weight" in w:
+        y = act2(full(y, f"style.{i}", rate))
+        i += 1
+    found["w"], resolutions = y, int(math.log2(size)) - 1
+    mean = w.get("latent_avg", torch.zeros(y.shape[1]))
+    ws = truncate(y, mean, 2 * resolutions, y.shape[1], min(psi, 1.0), None)
+    x = found["input"] = w["input.input"].expand(len(z), -1, -1, -1)
+    image = None
+    for layer in range(2 * resolutions - 1):
+        name = f"convs.{layer - 1}" if layer else "conv1"
+        x = modulate(x, name, layer, layer % 2 == 1)
+        if noise is not None:
+            x = x + noise[layer] * w[f"{name}.noise.weight"]
+        elif f"noises.noise_{layer}" in w:
+            x = x + w[f"noises.noise_{layer}"] * w[f"{name}.noise.weight"]
+        x = act2(x + w[f"{name}.activate.bias"][None, :, None, None])
+        found[f"convs_{layer - 1:02d}" if layer else "conv1"] = x
+        if layer % 2 == 0:
+            out = f"to_rgbs.{layer // 2 - 1}" if layer else "to_rgb1"
+            rgb = modulate(x, out, layer + 1, demodulate=False) + w[f"{out}.bias"]
+            image = rgb if image is None else rgb + upsample2(image)
+    found["image"] = image
+    return found
+
+
 # GANDissect
 
 

@@ -3,9 +3,7 @@
 import io
 import os
 import pickle
-import sys
 import types
-import warnings
 from collections import OrderedDict
 
 import numpy as np
@@ -16,6 +14,7 @@ from cgjax.errors import UserError
 from cgjax.generators.published import PUBLISHED
 from converters.__main__ import FAMILIES, containers_of, convert, inspect, listing
 from converters.reading import read_checkpoint
+from tests.converters.pickles import EasyDict, as_nvidia_s, dumps, loads, module
 from tests.golden_cases import GOLDEN, TOLERANCE, error, load_golden
 
 pytestmark = pytest.mark.torch
@@ -55,94 +54,24 @@ def test_inspect_refuses_a_file_that_holds_no_generator(tmp_path):
         inspect(tmp_path / "f.pth")
 
 
-# A pickle as NVIDIA's code makes it: its modules go through a reduce function that carries their
-# source code along, and their tensors carry their storages as bytes.
-
-
-def _reconstruct_persistent_obj(meta):
-    exec(meta["module_src"], {})
-    raise AssertionError("the file's code was run")
-
-
-class EasyDict(dict):
-    """As dnnlib's."""
-
-
-class _Persistent:
-    def __init__(self, class_name, source, **state):
-        self.class_name, self.source, self.state = class_name, source, state
-
-    def __reduce__(self):
-        meta = {
-            "type": "class",
-            "version": 6,
-            "module_src": self.source,
-            "class_name": self.class_name,
-            "state": self.state,
-        }
-        return _reconstruct_persistent_obj, (meta,), None
-
-
-def _module(class_name, source, tensors, **settings):
-    """Nest a state dict into modules, as torch keeps them."""
-    children, own = {}, OrderedDict()
-    for name, value in tensors.items():
-        head, _, rest = name.partition(".")
-        if rest:
-            children.setdefault(head, {})[rest] = value
-        else:
-            own[name] = torch.nn.Parameter(value) if value.ndim else value
-    return _Persistent(
-        class_name,
-        source,
-        training=False,
-        weight_gain=np.float64(0.5),
-        sizes=np.arange(3),
-        _init_kwargs=EasyDict(settings),
-        _parameters=OrderedDict((n, v) for n, v in own.items() if v.requires_grad),
-        _buffers=OrderedDict((n, v) for n, v in own.items() if not v.requires_grad),
-        _modules=OrderedDict((n, _module("Part", source, t)) for n, t in children.items()),
-    )
-
-
-def _dumps(content):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says its own storages are deprecated
-        return pickle.dumps(content)
-
-
-def _loads(data):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pickle.loads(data)
-
-
 @pytest.fixture
 def official(tmp_path, monkeypatch):
     """Write a .pkl whose code would create a file, under the names that NVIDIA's code has."""
-    for name, member in (
-        ("torch_utils.persistence", _reconstruct_persistent_obj),
-        ("dnnlib.util", EasyDict),
-    ):
-        module = types.ModuleType(name)
-        setattr(module, member.__name__, member)
-        monkeypatch.setattr(member, "__module__", name)
-        monkeypatch.setitem(sys.modules, name, module)
-        monkeypatch.setitem(sys.modules, name.split(".")[0], types.ModuleType(name.split(".")[0]))
+    as_nvidia_s(monkeypatch)
     state = torch.load(
         load_golden("stylegan2_nvidia_a").checkpoint, map_location="cpu", weights_only=True
     )
     source = f"open({os.fspath(tmp_path / 'executed')!r}, 'w')"
     wrong = {n: v + 1 for n, v in state.items()}
     content = {
-        "G": _module("Generator", source, wrong),
-        "D": _module("Discriminator", source, {"b4.weight": torch.zeros(2, 2)}),
-        "G_ema": _module("Generator", source, state, synthesis_kwargs=EasyDict(conv_clamp=256)),
+        "G": module("Generator", source, wrong),
+        "D": module("Discriminator", source, {"b4.weight": torch.zeros(2, 2)}),
+        "G_ema": module("Generator", source, state, synthesis_kwargs=EasyDict(conv_clamp=256)),
         "training_set_kwargs": EasyDict(path="x"),
         "augment_pipe": None,
     }
     path = tmp_path / "network.pkl"
-    path.write_bytes(_dumps(content))
+    path.write_bytes(dumps(content))
     return path
 
 
@@ -154,7 +83,7 @@ def test_an_official_nvidia_pickle_converts_and_its_code_is_not_run(official, tm
     assert not (tmp_path / "executed").exists()
     # Loaded as its authors load it, it does run its code: the check above can fail.
     with pytest.raises(AssertionError, match="code was run"):
-        _loads(official.read_bytes())
+        loads(official.read_bytes())
     assert (tmp_path / "executed").exists()
 
 
@@ -186,7 +115,7 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path):
             return torch._utils._rebuild_tensor_v2, (storage, 0, (400,), (1,), False, OrderedDict())
 
     path = tmp_path / "network.pkl"
-    path.write_bytes(_dumps({"G_ema": Long()}))
+    path.write_bytes(dumps({"G_ema": Long()}))
     with pytest.raises(UserError, match="damaged"):
         read_checkpoint(path)
 

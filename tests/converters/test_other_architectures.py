@@ -12,33 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from converters.__main__ import convert
 from tests.converters import reference as ref
-from tests.golden_cases import TOLERANCE, error, run_everything
+from tests.converters.comparing import check, latents, one_hot
 
 pytestmark = pytest.mark.torch
-
-
-def _check(family, content, expected, z, tmp_path, settings=None, name="f.pth", **keywords):
-    path = tmp_path / name
-    torch.save(content, path)
-    gen = convert(family, path, tmp_path / "out", settings or {})
-    if (noise := keywords.get("noise")) is not None and not isinstance(noise, str):
-        keywords["noise"] = [np.asarray(x).transpose(0, 2, 3, 1) for x in noise]
-    found, _ = run_everything(gen, z.numpy(), resume=False, **keywords)
-    assert set(found) == set(expected)
-    errors = {name: error(found[name], expected[name].numpy()) for name in expected}
-    worst = max(errors, key=errors.get)
-    assert errors[worst] < TOLERANCE, (worst, errors[worst])
-    return gen
-
-
-def _latents(n, d, seed=7):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
-
-
-def _one_hot(n, classes):
-    return torch.eye(classes)[torch.arange(n) % classes]
 
 
 # pytorch_GAN_zoo
@@ -77,18 +54,18 @@ def _zoo_pgan_state(latent, depths, channels, infix):
 )
 def test_pgan_zoo(depths, channels, infix, config, options, tmp_path):
     w, state = _zoo_pgan_state(11, depths, channels, infix)
-    z = 3 * _latents(2, 11)
+    z = 3 * latents(2, 11)
     expected = ref.pgan_zoo(w, z, depths, **options)
-    _check("pgan", {"config": config, "netG": {}, "avgG": state}, expected, z, tmp_path)
+    check("pgan", {"config": config, "netG": {}, "avgG": state}, expected, z, tmp_path)
 
 
 def test_pgan_zoo_with_categories_samples_one_hot_ends(tmp_path):
     w, state = _zoo_pgan_state(9, [4, 5], 3, ".module")
     order = {"b": {"order": 1, "values": ["x", "y"]}, "a": {"order": 0, "values": [1, 2, 3]}}
     config = {"attribKeysOrder": order, "categoryVectorDim": 5, "noiseVectorDim": 4}
-    z = _latents(2, 9)
+    z = latents(2, 9)
     expected = ref.pgan_zoo(w, z, [4, 5])
-    gen = _check("pgan", {"config": config, "avgG": state}, expected, z, tmp_path)
+    gen = check("pgan", {"config": config, "avgG": state}, expected, z, tmp_path)
     assert gen.network.categories == (3, 2)
 
 
@@ -127,16 +104,16 @@ def test_stylegan_zoo(depths, mappings, channels, config, options, tmp_path):
         layer(f"{adain}.styleModulator", 2 * b, d0)
         w.draw(f"{noise}.weight", 1, 1, 1, 1)
     sizes = [4 * 2 ** (i // 2) for i in range(2 * len(depths))]
-    noise = [_latents(2, s * s, s).view(2, 1, s, s) for s in sizes]
-    z = _latents(2, 10)
+    noise = [latents(2, s * s, s).view(2, 1, s, s) for s in sizes]
+    z = latents(2, 10)
     expected = ref.stylegan_zoo(w, z, depths, mappings, noise, **options)
     plain = ("baseScale0", "mean_w")
     state = {n if n in plain else n.replace(".weight", ".module.weight")
              .replace(".bias", ".module.bias"): v for n, v in w.items()}  # fmt: skip
     config = {"nMappings": mappings, "categoryVectorDim": 4, **config}
     content = {"config": config, "avgG": state, "netD": {}}
-    gen = _check("stylegan", content, expected, z, tmp_path, noise=noise)
-    ends = np.asarray(gen.sample_latents(jax.random.key(0), 20))[:, -4:]
+    gen = check("stylegan", content, expected, z, tmp_path, noise=noise)
+    ends = np.asarray(gen.samplelatents(jax.random.key(0), 20))[:, -4:]
     assert sorted(set(map(tuple, ends.tolist()))) == sorted(map(tuple, np.eye(4).tolist()))
 
 
@@ -154,11 +131,11 @@ def test_dcgan_of_the_examples_at_another_size(widths, channels, tmp_path):
         w.draw(f"main.{3 * i}.weight", a, b, 4, 4, std=0.3)
         if i < len(widths):
             _batch_norm(w, f"main.{3 * i + 1}", b)
-    z = _latents(2, 13)
+    z = latents(2, 13)
     convolutions = [f"main.{3 * i}" for i in range(len(widths) + 1)]
     norms = [f"main.{3 * i + 1}" for i in range(len(widths))]
     expected = ref.dcgan(w, z, convolutions, norms)
-    gen = _check("dcgan", dict(w), expected, z, tmp_path)
+    gen = check("dcgan", dict(w), expected, z, tmp_path)
     assert gen.image_size == 8 * 2 ** (len(widths) - 1)
 
 
@@ -177,12 +154,12 @@ def test_dcgan_zoo_at_another_depth(depth, channels, loss, categories, tmp_path)
     w.draw("main.outlayer.weight", widths[-1], channels, 4, 4, std=0.3)
     middle = [f"main.convTranspose{i}" for i in range(1, depth + 1)]
     norms = [f"main.batchNorm{i}" for i in range(depth + 1)]
-    z = _latents(2, latent)
+    z = latents(2, latent)
     expected = ref.dcgan(
         w, z, ["formatLayer", *middle, "main.outlayer"], norms, tanh=loss == "DCGAN"
     )
     config = {"lossCriterion": loss, "categoryVectorDim": sum(categories)}
-    gen = _check("dcgan", {"config": config, "avgG": dict(w)}, expected, z, tmp_path)
+    gen = check("dcgan", {"config": config, "avgG": dict(w)}, expected, z, tmp_path)
     assert gen.network.categories == tuple(categories)
 
 
@@ -220,12 +197,12 @@ def test_pggan_genforce(depths, channels, classes, options, settings, tmp_path):
         w.draw(f"output{b}.bias", channels)
     stored = 0.0 if "lod" in settings else options.get("lod", 0.0)
     state = {**w, "lod": torch.tensor(stored)}
-    z = 2 * _latents(2, latent)
-    label = _one_hot(2, classes) if classes else None
+    z = 2 * latents(2, latent)
+    label = one_hot(2, classes) if classes else None
     expected = ref.pggan_genforce(w, z, len(depths), label, **options)
     keywords = {"condition": label.numpy()} if classes else {}
     content = {"generator_smooth": state, "discriminator": {"x": torch.zeros(1)}}
-    gen = _check("pgan", content, expected, z, tmp_path, settings, **keywords)
+    gen = check("pgan", content, expected, z, tmp_path, settings, **keywords)
     assert gen.image_size == 4 * 2 ** (len(depths) - 1)
 
 
@@ -282,12 +259,12 @@ def test_stylegan_genforce(depths, widths, classes, options, settings, tmp_path)
         w.draw(f"synthesis.output{b}.weight", 3, depth, 1, 1)
         w.draw(f"synthesis.output{b}.bias", 3)
     state = {**w, "synthesis.lod": torch.tensor(options.get("lod", 0.0))}
-    z = _latents(2, latent)
-    label = _one_hot(2, classes) if classes else None
+    z = latents(2, latent)
+    label = one_hot(2, classes) if classes else None
     expected = ref.stylegan_genforce(w, z, len(depths), len(widths), label, **options)
     keywords = {"condition": label.numpy()} if classes else {}
     keywords |= {"truncation": options.get("psi"), "truncation_layers": options.get("psi_layers")}
-    _check("stylegan", {"generator_smooth": state}, expected, z, tmp_path, settings, **keywords)
+    check("stylegan", {"generator_smooth": state}, expected, z, tmp_path, settings, **keywords)
 
 
 # StyleGAN2
@@ -329,12 +306,12 @@ def test_stylegan2_genforce(depths, channels, classes, options, settings, tmp_pa
             w[f"{name}.filter.kernel"] = filter4
     for r in range(len(depths)) if options.get("skip", True) else [len(depths) - 1]:
         styled(f"synthesis.output{r}", channels, depths[r], 1)
-    z = _latents(2, latent)
-    label = _one_hot(2, classes) if classes else None
+    z = latents(2, latent)
+    label = one_hot(2, classes) if classes else None
     expected = ref.stylegan2_genforce(w, z, len(depths), 2, label, **options)
     keywords = {"condition": label.numpy()} if classes else {}
     keywords |= {"truncation": options.get("psi"), "truncation_layers": options.get("psi_layers")}
-    _check("stylegan2", {"models": {"generator_smooth": dict(w)}}, expected, z, tmp_path,
+    check("stylegan2", {"models": {"generator_smooth": dict(w)}}, expected, z, tmp_path,
            settings, **keywords)  # fmt: skip
 
 
@@ -383,12 +360,12 @@ def test_stylegan2_nvidia(depths, channels, classes, stored, options, settings, 
             w.draw(f"{block}.torgb.weight", channels, depth, 1, 1)
             w.draw(f"{block}.torgb.bias", channels)
             affine(f"{block}.torgb", depth)
-    z = _latents(2, latent)
-    label = _one_hot(2, classes) if classes else None
+    z = latents(2, latent)
+    label = one_hot(2, classes) if classes else None
     expected = ref.stylegan2_nvidia(w, z, len(depths), 2, label, **options)
     keywords = {"condition": label.numpy()} if classes else {}
     keywords |= {"truncation": options.get("psi"), "truncation_layers": options.get("cutoff")}
-    _check("stylegan2", {"G_ema": dict(w)}, expected, z, tmp_path, settings, **keywords)
+    check("stylegan2", {"G_ema": dict(w)}, expected, z, tmp_path, settings, **keywords)
 
 
 # GANDissect
@@ -407,7 +384,7 @@ def test_pggan_netdissect(depths, old, tmp_path):
         w.draw(f"layer{n}.wscale.b", depths[(n - 1) // 2])
     w.draw(f"{output}.conv.weight", 3, depths[-1], 1, 1)
     w.draw(f"{output}.wscale.b", 3)
-    z = _latents(2, 9)
+    z = latents(2, 9)
     expected = ref.pggan_netdissect(w, z, layers, output)
     state = dict(w)
     if old:
@@ -417,7 +394,7 @@ def test_pggan_netdissect(depths, old, tmp_path):
             next(names[p] for p in names if n.startswith(p)) + n.split(".", 1)[1]: v
             for n, v in w.items()
         }
-    _check("pgan", {"state_dict": state} if old else state, expected, z, tmp_path)
+    check("pgan", {"state_dict": state} if old else state, expected, z, tmp_path)
 
 
 # BigGAN-deep
@@ -507,13 +484,13 @@ def test_biggan(layers, attention, width, n_stats, eps, t, stored_v, beside, tmp
     }
     w = _biggan_state(config, stored_v)
     n = 2 if len(layers) < 8 else 1
-    z, classes = _latents(n, 6), torch.softmax(_latents(n, 5), dim=1)
+    z, classes = latents(n, 6), torch.softmax(latents(n, 5), dim=1)
     expected = ref.biggan(w, z, classes, t, config)
     name = "biggan-deep-x-pytorch_model.bin"
     if beside:
         beside_name = name.replace("pytorch_model.bin", "config.json")
         (tmp_path / beside_name).write_text(json.dumps(config))
-    gen = _check("biggan", dict(w), expected, z, tmp_path, name=name,
+    gen = check("biggan", dict(w), expected, z, tmp_path, name=name,
                  condition=classes.numpy(), truncation=t)  # fmt: skip
     assert gen.image_size == config["output_dim"]
     assert math.isclose(gen.network.eps, eps)

@@ -19,12 +19,14 @@ NAMES = {
     "stylegan_genforce_a": "stylegan",
     "stylegan2_genforce_a": "stylegan2",
     "stylegan2_nvidia_a": "stylegan2",
+    "stylegan2_rosinality_a": "stylegan2",
 }
 LAYERS = {
     "stylegan_zoo_a": ("w", "s0_a0", "s0_a1", "s1_a0"),
     "stylegan_genforce_a": ("w", "layer0", "layer1", "layer2"),
     "stylegan2_genforce_a": ("w", "early_layer", "layer0", "layer1"),
     "stylegan2_nvidia_a": ("w", "b4_conv1", "b8_conv0", "b8_conv1"),
+    "stylegan2_rosinality_a": ("w", "input", "conv1", "convs_00"),
 }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from cgjax.errors import UserError
 from cgjax.generators.biggan import REDUCTION
+from converters import biggan_pytorch
 from converters.conversion import Container, Conversion, conv_kernel, dense_kernel
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
@@ -253,5 +254,11 @@ CONTAINERS = (
         "pytorch-pretrained-BigGAN (BigGAN-deep): pytorch_model.bin with config.json beside it",
         lambda s: has_tensors(s, "embeddings.weight", "generator.gen_z.weight_orig"),
         convert,
+    ),
+    Container(
+        "ajbrock",
+        "BigGAN-PyTorch (ajbrock): state dict G_ema.pth",
+        lambda s: has_tensors(s, "linear.weight", "blocks.0.0.conv1.weight"),
+        biggan_pytorch.convert,
     ),
 )

@@ -20,13 +20,14 @@ class Conversion(NamedTuple):
         family: a key of `cgjax.generators.families.FAMILIES`.
         architecture: the network's keyword arguments.
         arrays: every array of the network by dotted path, float32.
-        decided: what the file does not say and how it was decided, in words, by setting.
+        assumed: what the tensors do not tell and the user did not say, each with the flag that
+            changes it.
     """
 
     family: str
     architecture: dict[str, Any]
     arrays: dict[str, np.ndarray]
-    decided: Mapping[str, str] = {}
+    assumed: tuple[str, ...] = ()
 
 
 class Container(NamedTuple):

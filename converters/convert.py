@@ -79,7 +79,7 @@ def convert(
             **checkpoint.source,
             "container": f"{family}/{container.name}",
             "network": network.name,
-            **({"decided": dict(conversion.decided)} if conversion.decided else {}),
+            **({"assumed": list(conversion.assumed)} if conversion.assumed else {}),
         },
         licence=licence,
         dtype=dtype,
@@ -128,7 +128,7 @@ def inspect(src: str | Path, settings: Mapping[str, str] | None = None) -> str:
         "layers": ", ".join(abstract.layers),
         "numbers": f"{numbers:,}",
         **{k: str(v) for k, v in conversion.architecture.items()},
-        **{f"decided, {k}": v for k, v in conversion.decided.items()},
+        **({"assumed": "; ".join(conversion.assumed)} if conversion.assumed else {}),
     }
     published = [
         name

@@ -106,8 +106,8 @@ def _infer(record: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     return STYLEGAN2 if keeps_sizes or is_flat else ADA
 
 
-def get_clamp(found: Built, settings: Settings, network: Network, decided: dict[str, str]) -> float:
-    """Return the bound on activations, 0 for none; a default is noted in `decided`.
+def get_clamp(found: Built, settings: Settings, network: Network, assumed: list[str]) -> float:
+    """Return the bound on activations, 0 for none; a default is noted in `assumed`.
 
     Raises:
         UserError: the layers keep several bounds, or the user gave none that is one.
@@ -121,9 +121,13 @@ def get_clamp(found: Built, settings: Settings, network: Network, decided: dict[
     elif not settings.is_given(name):
         bound = f"{CLAMPS[found.module]:g}" if CLAMPS.get(found.module) else "none"
         if found.module:
-            decided[name] = f"{bound}, the default of {found.code}, whose class wrote the file"
+            assumed.append(
+                f"{name}: {bound}, the default of {found.code}, whose class wrote the file"
+            )
         else:
-            decided[name] = f"{bound}: the file does not say; --set {name}=256 if it was so built"
+            assumed.append(
+                f"{name}: {bound}: the file does not say; --set {name}=256 if it was so built"
+            )
     return settings.get(name, CLAMPS.get(found.module, 0.0), low=0)
 
 

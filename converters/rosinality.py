@@ -39,10 +39,12 @@ FILTER = np.outer(FILTER_TAPS, FILTER_TAPS).astype(np.float32)
 def convert(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert rosinality's StyleGAN2; run-time scales are 1 / sqrt(fan_in)."""
     tensors, settings = network.tensors(), Settings(given)
-    decided: dict[str, str] = {}
+    assumed: list[str] = []
     rate = settings.get("lr_mlp", MAPPING_RATE)
     if not settings.is_given("lr_mlp"):
-        decided["lr_mlp"] = f"{rate:g}, the code's default: the file does not say; --set lr_mlp=..."
+        assumed.append(
+            f"lr_mlp: {rate:g}, the code's default: the file does not say; --set lr_mlp=..."
+        )
     settings.finish()
     widths, rows = mapping_rows(tensors, "style.{}", lambda n: 1 / math.sqrt(n), rate, first=1)
     style_dim, layers = widths[-1], ["conv1"]
@@ -80,7 +82,7 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
         if r:
             tensors.check_constant(f"{name}.upsample.kernel", FILTER)
     arrays |= take_rows(tensors, rows)
-    arrays["mean_style"] = _mean_style(network, tensors, arrays, style_dim, decided)
+    arrays["mean_style"] = _mean_style(network, tensors, arrays, style_dim, assumed)
     tensors.finish()
     architecture = {
         "form": "rosinality",
@@ -91,7 +93,7 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
         "image_channels": channels,
         "stored_noise": stored_noise,
     }
-    return Conversion("stylegan2", architecture, arrays, decided)
+    return Conversion("stylegan2", architecture, arrays, tuple(assumed))
 
 
 def _modulated(
@@ -125,7 +127,7 @@ def _mean_style(
     tensors: Tensors,
     arrays: Mapping[str, np.ndarray],
     style_dim: int,
-    decided: dict[str, str],
+    assumed: list[str],
 ) -> np.ndarray:
     """Return the truncation's mean: `latent_avg` beside the network, else one estimated here."""
     place = network.checkpoint.content
@@ -139,9 +141,9 @@ def _mean_style(
         mean = other.take("latent_avg", (style_dim,))
         other.finish()
         return mean
-    decided["latent_avg"] = (
-        f"the mean of the styles of {MEAN_LATENTS} latents, NumPy's default_rng(0): the file has "
-        "no latent_avg"
+    assumed.append(
+        f"latent_avg: the mean of the styles of {MEAN_LATENTS} latents, NumPy's default_rng(0): "
+        "the file has none"
     )
     x = np.random.default_rng(0).standard_normal(
         (MEAN_LATENTS, tensors.shape("style.1.weight", 2)[1])

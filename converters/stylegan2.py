@@ -120,8 +120,8 @@ def convert_nvidia(network: Network, given: Mapping[str, str]) -> Conversion:
     scale (demodulation cancels it) and those of up-convolutions are stored flipped.
     """
     tensors, settings, found = network.tensors(), Settings(given), built(network)
-    decided: dict[str, str] = {}
-    clamp = get_clamp(found, settings, network, decided)
+    assumed: list[str] = []
+    clamp = get_clamp(found, settings, network, assumed)
     rate = get_rate(found, settings)
     settings.finish()
     check_activations(found, network)
@@ -214,7 +214,7 @@ def convert_nvidia(network: Network, given: Mapping[str, str]) -> Conversion:
         "embedding_dim": embedding_dim or None,
         "stored_noise": stored_noise,
     }
-    return Conversion("stylegan2", architecture, arrays, decided)
+    return Conversion("stylegan2", architecture, arrays, tuple(assumed))
 
 
 def _as_image(noise: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from cgjax.generators.layers import convolve, pixel_norm, transposed_convolve
 from tests.golden_cases import GOLDEN, TOLERANCE, Golden, error, read_golden, run_everything
 
 # Inputs, and outputs of the reference in training mode, which no converter reproduces.
-NOT_COMPARED = r"z|c|class_vector|truncations|noise_\d+|random_noise_\d+|.*train_mode.*"
+NOT_COMPARED = r"z|c|y|class_vector|truncations|noise_\d+|random_noise_\d+|.*train_mode.*"
 
 Arrays = dict[str, Any]
 
@@ -261,6 +261,14 @@ def _biggan(case: Case) -> None:
             case.check(name, ours)
 
 
+def _biggan_pytorch(case: Case) -> None:
+    classes = case.golden.arrays["y"]
+    activations, _ = run_everything(case.gen, case.z, condition=classes, resume=False)
+    for layer in case.gen.layers:
+        case.check(f"act_{layer}", activations[layer])
+    case.check("image", activations["image"])
+
+
 FAMILIES: dict[str, tuple[str, Callable[[Case], None]]] = {
     "dcgan_examples": ("dcgan", _dcgan),
     "dcgan_zoo": ("dcgan", _dcgan),
@@ -274,6 +282,7 @@ FAMILIES: dict[str, tuple[str, Callable[[Case], None]]] = {
     "stylegan2_nvidia_pkl": ("stylegan2", _style_based),
     "stylegan2_rosinality": ("stylegan2", _style_based),
     "biggan_deep_hf": ("biggan", _biggan),
+    "biggan_pytorch": ("biggan", _biggan_pytorch),
 }
 
 # Options of the reference's constructors that its files do not tell.

@@ -14,7 +14,7 @@ FIXTURES = sorted(p.parent.name for p in GOLDEN.glob("*/meta.json"))
 @pytest.mark.parametrize("name", FIXTURES)
 def test_every_array_equals_the_reference(name):
     errors = parity(GOLDEN / name)
-    assert len(errors) > 5
+    assert len(errors) > 4
     assert not [n for n, e in errors.items() if np.isnan(e)], "not compared"
     assert {n: e for n, e in errors.items() if e >= TOLERANCE} == {}
 

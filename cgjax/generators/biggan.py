@@ -198,12 +198,7 @@ class BigGAN(StagedNetwork):
     def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
         """Return the latents: every layer reads them."""
         self.refuse(w=w)
-        if latents is None:
-            raise UserError(
-                f"resuming {self.family} from {self.layers[index]!r} needs latents=z, those that "
-                "the activation belongs to: every block reads them"
-            )
-        return {"latents": latents}
+        return need_latents(self, index, latents)
 
     def sample_latents(
         self, key: PRNGKeyArray, n: int, *, truncation: Any = None, **others: Any
@@ -250,6 +245,20 @@ class BigGAN(StagedNetwork):
     def latent_weights(self) -> Float[Array, "d m"]:
         """Return the weight that first touches the latent: a row for each coordinate (SeFa)."""
         return self.dense[...][: self.latent_dim]
+
+
+def need_latents(network: StagedNetwork, index: int, latents: Array | None) -> Inputs:
+    """Return what resuming from a layer needs besides its activation.
+
+    Raises:
+        UserError: if there are no latents.
+    """
+    if latents is None:
+        raise UserError(
+            f"resuming {network.family} from {network.layers[index]!r} needs latents=z, those that "
+            "the activation belongs to: every block reads them"
+        )
+    return {"latents": latents}
 
 
 def check_truncation(truncation: Any) -> float:

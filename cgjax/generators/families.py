@@ -21,6 +21,7 @@ FAMILIES = {
     "stylegan": "cgjax.generators.stylegan:StyleGAN",
     "stylegan2": "cgjax.generators.stylegan2:StyleGAN2",
     "biggan": "cgjax.generators.biggan:BigGAN",
+    "biggan_pytorch": "cgjax.generators.biggan_pytorch:BigGANPyTorch",
 }
 
 

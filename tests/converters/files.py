@@ -25,6 +25,7 @@ CASES = {
     "stylegan2_genforce_a": ("stylegan2", {}),
     "stylegan2_nvidia_a": ("stylegan2", {}),
     "stylegan2_rosinality_a": ("stylegan2", {}),
+    "biggan_pytorch_a": ("biggan", {}),
     "biggan_deep_a": ("biggan", {"config": str(GOLDEN / "biggan_deep_a" / "config.json")}),
 }
 

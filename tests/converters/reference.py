@@ -513,3 +513,63 @@ def attention(w, x, name, eps):
     scores = torch.softmax(theta.transpose(1, 2) @ phi, dim=-1)
     out = (g @ scores.transpose(1, 2)).view(n, c // 2, h, width)
     return x + w[f"{name}.gamma"] * conv(out, "o_conv")
+
+
+# BigGAN-PyTorch
+
+
+def biggan_pytorch(w, z, classes, blocks, eps=1e-5, statistics="stored_{}"):
+    def normed(name):
+        weight = w[f"{name}.weight"]
+        if f"{name}.u0" not in w:
+            return weight
+        matrix = weight.reshape(len(weight), -1)
+        v = F.normalize(w[f"{name}.u0"] @ matrix, eps=1e-12)
+        u = F.normalize(v @ matrix.T, eps=1e-12)
+        return weight / (v @ matrix.T @ u.T)
+
+    def conv(x, name):
+        kernel = normed(name)
+        return F.conv2d(x, kernel, w.get(f"{name}.bias"), padding=kernel.shape[-1] // 2)
+
+    def norm(x, name, scale, shift):
+        mean, variance = (w[f"{name}.{statistics.format(part)}"] for part in ("mean", "var"))
+        x = F.batch_norm(x, mean, variance, None, None, False, 0.1, eps)
+        return x * scale[:, :, None, None] + shift[:, :, None, None]
+
+    def conditional(x, name, y):
+        if "shared.weight" in w:
+            scale, shift = (F.linear(y, normed(f"{name}.{part}")) for part in ("gain", "bias"))
+        else:
+            scale, shift = (y @ w[f"{name}.{part}.weight"] for part in ("gain", "bias"))
+        return norm(x, name, 1 + scale, shift)
+
+    embedded = classes @ w["shared.weight"] if "shared.weight" in w else classes
+    piece = w["linear.weight"].shape[1]
+    pieces = z.split(piece, dim=1)
+    conditions = [torch.cat((embedded, p), dim=1) for p in pieces[1:]] or [embedded] * blocks
+    found = {}
+    x = found["linear"] = F.linear(pieces[0], normed("linear"), w["linear.bias"])
+    first = w["blocks.0.0.conv1.weight"].shape[1]
+    size = math.isqrt(x.shape[1] // first)
+    x = x.view(len(z), first, size, size)
+    for i in range(blocks):
+        name, y = f"blocks.{i}.0", conditions[i]
+        h = double(torch.relu(conditional(x, f"{name}.bn1", y)))
+        h = conv(
+            torch.relu(conditional(conv(h, f"{name}.conv1"), f"{name}.bn2", y)), f"{name}.conv2"
+        )
+        x = h + conv(double(x), f"{name}.conv_sc")
+        name = f"blocks.{i}.1"
+        if f"{name}.gamma" in w:
+            n, c, height, width = x.shape
+            theta = conv(x, f"{name}.theta").flatten(2)
+            phi, g = (F.max_pool2d(conv(x, f"{name}.{p}"), 2).flatten(2) for p in ("phi", "g"))
+            scores = torch.softmax(theta.transpose(1, 2) @ phi, dim=-1)
+            out = conv((g @ scores.transpose(1, 2)).view(n, c // 2, height, width), f"{name}.o")
+            x = w[f"{name}.gamma"] * out + x
+        found[f"block{i}"] = x
+    name = "output_layer.0"
+    x = norm(x, name, w[f"{name}.gain"][None], w[f"{name}.bias"][None])
+    found["image"] = torch.tanh(conv(torch.relu(x), "output_layer.2"))
+    return found

@@ -58,17 +58,17 @@ def test_the_clamp_is_the_file_s_own_or_the_default_of_the_class_that_wrote_it(
     network = _network(tmp_path / "f.pkl", content)
     conversion = convert_nvidia(network, {})
     assert conversion.architecture["clamp"] == clamp
-    assert conversion.decided.get("conv_clamp", "").startswith(words)
-    assert ("conv_clamp" in conversion.decided) == bool(words)
+    assert "".join(conversion.assumed).startswith(words and f"conv_clamp: {words}")
+    assert len(conversion.assumed) == bool(words)
     given = convert_nvidia(network, {"conv_clamp": "3"})
-    assert (given.architecture["clamp"], dict(given.decided)) == (3, {})
+    assert (given.architecture["clamp"], given.assumed) == (3, ())
 
 
 def test_a_bare_state_dict_says_that_it_does_not_tell(state, tmp_path):
     torch.save({"G_ema": state}, tmp_path / "f.pt")
     gen = convert("stylegan2", tmp_path / "f.pt", tmp_path / "out")
-    decided = gen.manifest["source"]["decided"]
-    assert "--set conv_clamp=256" in decided["conv_clamp"]
+    (assumed,) = gen.manifest["source"]["assumed"]
+    assert "--set conv_clamp=256" in assumed
     assert gen.network.clamp is None
 
 

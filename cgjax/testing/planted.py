@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -66,6 +67,6 @@ def make_planted() -> PretrainedGenerator:
     return PretrainedGenerator(PlantedDiscs())
 
 
-def true_side(z: Float[Array, "n d"]) -> Int[Array, " n"]:
+def true_side(z: Float[Array | np.ndarray, "n d"]) -> Int[Array, " n"]:
     """Return the planted attribute: 1 where the disc is on the right, else 0."""
-    return (z[:, 0] > 0).astype(jnp.int32)
+    return (jnp.asarray(z)[:, 0] > 0).astype(jnp.int32)

@@ -16,6 +16,7 @@ import numpy as np
 
 from cgjax.errors import UserError
 
+CHANNELS = 4  # at most, of an image
 Modules = Mapping[str, Mapping[str, Any]]
 
 
@@ -54,13 +55,36 @@ def modules_of(state: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
 def is_chain(state: Mapping[Any, Any]) -> bool:
     """Whether most 4-D weights of a state dict follow from each other as transposed convolutions.
 
-    One layer may be wrong or missing: that is reported when the file is converted.
+    One layer may be wrong or missing: that is reported when the file is converted. A flat state
+    dict that holds a whole chain under a name of its own, beside other things, is none.
     """
+    groups: dict[str, dict[Any, Any]] = {}
+    for name, value in state.items():
+        head, dot, rest = name.partition(".") if isinstance(name, str) else ("", "", name)
+        groups.setdefault(head, {})[rest if dot else name] = value
+    if len(groups) == 1 and state.keys() != (inner := next(iter(groups.values()))).keys():
+        return is_chain(inner)
     modules = modules_of(state)
     weights = [module.get("weight") for module in modules.values()]
-    if any(isinstance(weight, np.ndarray) and weight.ndim == 2 for weight in weights):
-        return False  # a dense layer: a discriminator's, or another kind of generator's
-    return max(_score(modules, order) for order in _orders(modules)) > 0
+    is_dense = any(isinstance(weight, np.ndarray) and weight.ndim == 2 for weight in weights)
+    # A dense layer is a discriminator's, or another kind of generator's.
+    if is_dense or max(_score(modules, order) for order in _orders(modules)) == 0:
+        return False
+    if _is_exactly_one(state):
+        return True
+    chains = sum(map(_is_exactly_one, groups.values()))
+    # A single tensor beside a chain is a stray one, which is named when the file is converted.
+    return not chains or (chains == 1 and min(map(len, groups.values())) == 1)
+
+
+def _is_exactly_one(state: Mapping[Any, Any]) -> bool:
+    """Whether a state dict is a chain that ends in an image's channels, and nothing else."""
+    try:
+        links = find_chain(state, "")
+    except UserError:
+        return False
+    used = {link.name for link in links} | {link.norm for link in links}
+    return links[-1].width_out <= CHANNELS and modules_of(state).keys() <= used
 
 
 def find_chain(
@@ -127,24 +151,35 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _score(modules: Modules, order: Sequence[str]) -> int:
-    """Count the kernels that follow from the one before; 0 where this is no DCGAN's chain."""
-    shapes = [modules[n]["weight"].shape for n in order if _is_kernel(modules[n].get("weight"))]
-    if len(shapes) < 2:
+    """Return how well kernels follow from each other, 0 where this is no DCGAN's chain."""
+    weights = [modules[name].get("weight", np.zeros(1)) for name in order]
+    # What is no array may be any kernel.
+    shapes = [
+        w.shape if _is_kernel(w) else None
+        for w in weights
+        if _is_kernel(w) or not isinstance(w, np.ndarray)
+    ]
+    known = [shape for shape in shapes if shape is not None]
+    if len(shapes) < 2 or not known:
         return 0
-    width, good, other, broken = shapes[0][1], 0, 0, 0
-    for a, b, h, _ in shapes[1:]:
-        if a == width:
+    width = shapes[0] and shapes[0][1]
+    good, broken = 0, 0
+    for shape in shapes[1:]:
+        if shape is None:
+            width = None
+            continue
+        a, b, h, _ = shape
+        if width in (None, a):
             good += 1
-            other += a == b
             width = b
         elif b == width and h % 2:
-            other += 1
             width = a
         else:
             broken += 1
             width = b
-    as_plain = sum(s[0] == t[1] for s, t in itertools.pairwise(shapes))
-    if broken > 2 or good < max(broken, 1) or good + (width < shapes[0][1]) <= as_plain:
+    as_plain = sum(s[0] == t[1] for s, t in itertools.pairwise(known))
+    narrows = width is not None and width < known[0][1]
+    if broken > 2 or good < max(broken, 1) or good + narrows <= as_plain:
         return 0
     return max(2 * good - broken, 0)
 

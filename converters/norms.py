@@ -44,8 +44,10 @@ def fold_norms(
         parts = _old_parts(match[1]) if match.re is _OLD else _new_parts(match)
         for kind, make, names in parts:
             values = [folded.get(part) for part in names]
-            is_complete = all(isinstance(v, np.ndarray) and v.dtype.kind == "f" for v in values)
-            weight = make(*values, transposed) if is_complete else None
+            if not all(isinstance(v, np.ndarray) and v.dtype.kind in "fb" for v in values):
+                continue
+            with np.errstate(all="ignore"):  # what is not finite is refused with the layout's name
+                weight = make(*(np.asarray(v, np.float32) for v in values), transposed)
             if weight is not None:
                 target = _target(match)
                 for part in names:
@@ -80,37 +82,52 @@ def _new_parts(match: re.Match[str]) -> list[tuple[str, Any, list[str]]]:
 
 
 def _matrix(weight: np.ndarray, axis: int) -> np.ndarray:
-    return np.moveaxis(weight.astype(np.float64), axis, 0).reshape(weight.shape[axis], -1)
-
-
-def _axis(weight: np.ndarray, length: int, transposed: bool) -> int | None:
-    """Return the axis of the outputs, whose length is u's."""
-    axes = [axis for axis in (0, 1) if axis < weight.ndim and weight.shape[axis] == length]
-    if len(axes) == 2:
-        return int(transposed and weight.ndim == 4)
-    return axes[0] if axes else None
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
 
 
 def _spectral(
     weight: np.ndarray, u: np.ndarray, v: np.ndarray, transposed: bool
 ) -> np.ndarray | None:
-    axis = _axis(weight, u.size, transposed)
-    if axis is None or u.size * v.size != weight.size:
+    import torch
+
+    u, v = u.ravel(), v.ravel()
+    axes = [
+        axis
+        for axis in range(min(weight.ndim, 2))
+        if weight.shape[axis] == u.size and u.size * v.size == weight.size
+    ]
+    if not axes or not weight.size:
         return None
-    sigma = u.astype(np.float64).ravel() @ _matrix(weight, axis) @ v.astype(np.float64).ravel()
-    return weight.astype(np.float64) / sigma if sigma else None
+    # The outputs' axis: the usual one, unless u belongs to the other one's matrix (u = W v / |W v|
+    # after a power iteration).
+    usual = 1 if transposed and weight.ndim == 4 else 0
+    products = {axis: _matrix(weight, axis) @ v for axis in axes}
+    cosines = {axis: _cosine(u, products[axis]) for axis in axes}
+    axis = max(axes, key=lambda a: (cosines[a] > 0.9, a == usual))
+    # As torch does it, to the bit: sigma may be a small difference of large numbers.
+    matrix, *vectors = (
+        torch.tensor(np.ascontiguousarray(x)) for x in (_matrix(weight, axis), u, v)
+    )
+    sigma = float(torch.dot(vectors[0], torch.mv(matrix, vectors[1])))
+    return weight / np.float32(sigma) if sigma else None
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / length if length else 0.0
 
 
 def _spectral_without_v(weight: np.ndarray, u: np.ndarray, transposed: bool) -> np.ndarray | None:
     """As torch 1.0 stored it: v, and u anew, are one power iteration away."""
-    axis = _axis(weight, u.size, transposed)
-    if axis is None:
+    usual = 1 if transposed and weight.ndim == 4 else 0
+    axes = [axis for axis in (usual, 1 - usual) if weight.shape[axis : axis + 1] == (u.size,)]
+    if not axes:
         return None
-    matrix = _matrix(weight, axis)
-    v = matrix.T @ u.astype(np.float64).ravel()
+    matrix = _matrix(weight, axes[0])
+    v = matrix.T @ u.ravel()
     v /= max(float(np.linalg.norm(v)), EPS)
     sigma = float(np.linalg.norm(matrix @ v))
-    return weight.astype(np.float64) / sigma if sigma else None
+    return weight / sigma if sigma else None
 
 
 def _weight_norm(g: np.ndarray, v: np.ndarray, transposed: bool) -> np.ndarray | None:

@@ -23,17 +23,15 @@ from absl import flags
 
 from cgjax.errors import UserError
 from cgjax.runtime.command import run_command
-from converters.convert import (
-    FAMILIES,
-    UNKNOWN_LICENCE,
-    containers_of,
-    convert,
-    inspect,
-    listing,
-)
+from converters.convert import UNKNOWN_LICENCE, convert, listing
+from converters.inspecting import describe, inspect
+from converters.layouts import FAMILIES, containers_of
+from converters.settings import NETWORK, parse_assignments
 
 if TYPE_CHECKING:
     from cgjax.generators.base import PretrainedGenerator
+    from converters.conversion import Conversion
+    from converters.finding import Found
 
 __all__ = ["FAMILIES", "containers_of", "convert", "inspect", "listing", "main"]
 
@@ -46,6 +44,10 @@ _SET = flags.DEFINE_multi_string(
     "What the tensors do not tell: name=value; repeatable. network=NAME takes one of several "
     "generators in a file; otherwise the averaged one is taken.",
 )
+_KEY = flags.DEFINE_string(
+    "key", None, "Which of several generators in a file to take: the same as --set network=NAME."
+)
+_MEMBER = flags.DEFINE_string("member", "", "Which file inside a wheel, zip or tar to read.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "How to store the weights.")
 _LICENCE = flags.DEFINE_string("licence", UNKNOWN_LICENCE, "Licence of the weights, in words.")
 _LIST = flags.DEFINE_bool("list", False, "Print families, accepted files and published names.")
@@ -53,8 +55,6 @@ _LIST = flags.DEFINE_bool("list", False, "Print families, accepted files and pub
 
 def main(argv: Sequence[str]) -> None:
     """Run the command line."""
-    from converters.settings import parse_assignments
-
     if _LIST.value:
         say(listing())
         return
@@ -68,9 +68,11 @@ def main(argv: Sequence[str]) -> None:
     if command == "inspect" and len(argv) != 3:
         raise UserError("expected one file: python -m converters inspect FILE")
     settings = parse_assignments(_SET.value)
+    if _KEY.value:
+        settings[NETWORK] = _KEY.value
     if command == "inspect":
         _require_torch()
-        say(inspect(argv[2], settings))
+        say(inspect(argv[2], settings, member=_MEMBER.value))
         return
     src, dst = (_required(flag) for flag in (_SRC, _DST))
     _require_torch()
@@ -81,7 +83,9 @@ def main(argv: Sequence[str]) -> None:
         settings,
         dtype=_DTYPE.value,
         licence=_LICENCE.value,
+        member=_MEMBER.value,
         check=check_image,
+        tell=tell,
     )
     source = gen.manifest["source"]
     network = source["network"]
@@ -91,6 +95,17 @@ def main(argv: Sequence[str]) -> None:
         f"network {'the whole file' if network == '.' else network}, "
         f"source SHA-256 {source['sha256']}"
     )
+
+
+def tell(found: Found, conversion: Conversion, candidates: Sequence[Found]) -> None:
+    """Print which of several networks was taken, and warn of what the tensors do not tell."""
+    if len(candidates) > 1:
+        say(f"network: {describe(found.network, [each.network for each in candidates])}")
+    if found.network.folded:
+        say(f"folded: {', '.join(found.network.folded)}")
+    if conversion.assumed:
+        text = "; ".join(conversion.assumed)
+        print(f"warning: assumed, as the tensors do not tell: {text}", file=sys.stderr, flush=True)
 
 
 def check_image(generator: PretrainedGenerator) -> None:

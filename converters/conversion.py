@@ -38,12 +38,17 @@ class Container(NamedTuple):
         description: one line for `--list`.
         fits: whether a state dict, names without wrappers' prefixes, is this layout's generator.
         convert: (network, --set values) -> Conversion.
+        is_loose: whether `fits` goes by shapes rather than by names: such a layout is asked only
+            about what no other family's layout fits.
+        transposed: whether 4-D weights are those of transposed convolutions, (in, out, h, w).
     """
 
     name: str
     description: str
     fits: Callable[[Mapping[str, Any]], bool]
     convert: Callable[[Network, Mapping[str, str]], Conversion]
+    is_loose: bool = False
+    transposed: bool = False
 
 
 class Row(NamedTuple):

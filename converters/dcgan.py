@@ -1,81 +1,46 @@
-"""DCGAN files: the PyTorch examples' `netG_epoch_N.pth` and the GAN zoo's."""
+"""DCGAN files: the PyTorch examples', what people derive from them, and the GAN zoo's."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cgjax.errors import UserError
+from cgjax.generators.dcgan import DOUBLING
+from converters.chains import Link, find_chain, is_chain
 from converters.conversion import Container, Conversion
+from converters.dcgan_stages import Shape, choose_shape
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
 from converters.tensors import Tensors
 from converters.zoo import get_categories, get_tanh, zoo_settings
 
 BATCH_NORM_EPS = 1e-5
+OUTPUTS = ("tanh", "sigmoid", "none")
 
 
-def _convert_layers(
-    tensors: Tensors, convolutions: Sequence[str], norms: Sequence[str], tanh: bool
-) -> Conversion:
-    """Convert a chain of transposed convolutions, all but the last followed by a batch norm."""
-    latent_dim, first = tensors.shape(f"{convolutions[0]}.weight", 4)[:2]
-    widths = [first]
-    kernels = [tensors.take(f"{convolutions[0]}.weight", (latent_dim, first, 4, 4))]
-    for name in convolutions[1:]:
-        out = tensors.shape(f"{name}.weight", 4)[1]
-        kernels.append(tensors.take(f"{name}.weight", (widths[-1], out, 4, 4)))
-        widths.append(out)
-    channels = widths.pop()
-    # torch's ConvTranspose2d keeps (in, out, h, w); ours are (h, w, in, out), the first one dense.
-    arrays = {
-        "first": kernels[0].transpose(0, 2, 3, 1),
-        "output": kernels[-1].transpose(2, 3, 0, 1),
-    }
-    for i, kernel in enumerate(kernels[1:-1]):
-        arrays[f"kernels.{i}"] = kernel.transpose(2, 3, 0, 1)
-    for i, (name, width) in enumerate(zip(norms, widths, strict=True)):
-        weight, bias, mean, variance = (
-            tensors.take(f"{name}.{part}", (width,)).astype(np.float64)
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        tensors.ignore(re.escape(f"{name}.num_batches_tracked"))
-        if (variance < 0).any():
-            tensors.note(f"{name}.running_var has negative values")
-        scale = weight / np.sqrt(np.maximum(variance, 0) + BATCH_NORM_EPS)
-        arrays[f"scales.{i}"] = scale.astype(np.float32)
-        arrays[f"shifts.{i}"] = (bias - mean * scale).astype(np.float32)
-    tensors.finish()
-    architecture = {
-        "latent_dim": latent_dim,
-        "widths": widths,
-        "image_channels": channels,
-        "tanh": tanh,
-    }
-    return Conversion("dcgan", architecture, arrays)
-
-
-def convert_examples(network: Network, given: Mapping[str, str]) -> Conversion:
-    """Convert a network of the PyTorch examples' DCGAN."""
+def convert_chain(network: Network, given: Mapping[str, str]) -> Conversion:
+    """Convert a chain of transposed convolutions, whatever its layers are called."""
     settings = Settings(given)
-    tanh = settings.get("tanh", True)
-    settings.finish()
+    links = find_chain(network.state, network.place, settings.get_words("convolutions"))
+    options = _Options(settings, links, network.place)
     tensors = network.tensors()
-    names = sorted({int(n.split(".")[1]) for n in tensors.names(r"main\.\d{1,9}\.weight")})
-    # `main` alternates convolution, batch norm, ReLU; the last convolution stands alone.
-    convolutions = [f"main.{i}" for i in names if i % 3 == 0]
-    norms = [f"main.{i}" for i in names if i % 3 == 1]
-    if len(convolutions) < 2 or len(norms) != len(convolutions) - 1:
-        ends_in_norm = names[-1:] != [] and names[-1] % 3 == 1
-        raise UserError(
-            f"{network.path}: expected convolutions main.0, main.3, ... each but the last "
-            f"followed by its batch norm; the weights are at {names}"
-            + f"; main.{names[-1] + 2}.weight is missing"
-            * ends_in_norm
-        )
-    return _convert_layers(tensors, convolutions, norms, tanh)
+    converted = _convert_layers(tensors, links, options.shape, options.eps, options.sigmoid)
+    converted.arrays["first"] = options.order_rows(converted.arrays["first"])
+    optional = {
+        "leak": options.leak,
+        "num_classes": options.num_classes,
+        "class_names": list(options.class_names),
+    }
+    converted.architecture.update(
+        {name: value for name, value in optional.items() if value},
+        latent_dim=links[0].width_in - options.num_classes,
+        tanh=options.output != "none",
+    )
+    return converted._replace(assumed=(*options.assumed, *converted.assumed))
 
 
 def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
@@ -87,20 +52,166 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     settings.finish()
     depth = tensors.count("main.convTranspose{}.weight") - 1
     middle = [f"main.convTranspose{i}" for i in range(1, depth + 1)]
-    convolutions = ["formatLayer", *middle, "main.outlayer"]
-    norms = [f"main.batchNorm{i}" for i in range(max(depth, 0) + 1)]
-    converted = _convert_layers(tensors, convolutions, norms, tanh)
-    converted.architecture["categories"] = categories
+    links: list[Link] = []
+    for i, name in enumerate(["formatLayer", *middle, "main.outlayer"]):
+        width = tensors.shape(f"{name}.weight", 4)[1]
+        width_in = links[-1].width_out if links else latent_dim
+        norm = f"main.batchNorm{i}" if i <= max(depth, 0) else ""
+        links.append(Link(name, (4, 4), width_in, width, True, False, norm))
+    shape = Shape(0, 0, tuple(DOUBLING for _ in links[1:]))
+    converted = _convert_layers(tensors, links, shape)
+    converted.architecture.update(tanh=tanh, categories=categories)
     return converted
+
+
+class _Options:
+    """What the tensors of a chain do not tell: as given, or assumed, and then listed."""
+
+    def __init__(self, settings: Settings, links: Sequence[Link], place: str):
+        self.assumed: list[str] = []
+        self.shape, said = choose_shape(settings, links, place)
+        self._assume("", said)
+        self.leak = settings.get("leak", 0.0, low=0, high=1)
+        self._assume("leak" if settings.has("leak") else "", "ReLU (--set leak=0.2 for LeakyReLU)")
+        self.eps = settings.get("eps", BATCH_NORM_EPS, low=0)
+        if any(link.norm for link in links):
+            said = f"batch norm's eps {self.eps:g} (--set eps={BATCH_NORM_EPS:g})"
+            self._assume("eps" if settings.has("eps") else "", said)
+        tanh = settings.get("tanh", True)  # as older versions called it
+        self.output = settings.get("output", "tanh" if tanh else "none", words=OUTPUTS)
+        if not settings.has("tanh"):
+            said = "tanh at the end (--set output=sigmoid, or none)"
+            self._assume("output" if settings.has("output") else "", said)
+        self.sigmoid = self.output == "sigmoid"
+        width = links[0].width_in
+        self.num_classes = settings.get("num_classes", 0, low=0, high=width - 1)
+        said = f"no classes among the {width} inputs (--set num_classes=8 for a one-hot vector)"
+        self._assume("num_classes" if settings.has("num_classes") else "", said)
+        self.class_names = settings.get_words("class_names")
+        self._classes_first = settings.get("classes_first", False)
+        if self.num_classes:
+            said = "the class vector behind the latent (--set classes_first=true)"
+            self._assume("given" if settings.has("classes_first") else "", said)
+        settings.finish()
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise UserError(
+                f"--set class_names: {len(self.class_names)} names for num_classes="
+                f"{self.num_classes}; give one for each class, in order"
+            )
+
+    def _assume(self, given: str, said: str) -> None:
+        if said and not given:
+            self.assumed.append(said)
+
+    def order_rows(self, first: np.ndarray) -> np.ndarray:
+        """Put the rows of the class vector behind the latent's."""
+        if not self._classes_first:
+            return first
+        return np.concatenate([first[self.num_classes :], first[: self.num_classes]])
+
+
+def _convert_layers(
+    tensors: Tensors,
+    links: Sequence[Link],
+    shape: Shape,
+    eps: float = BATCH_NORM_EPS,
+    sigmoid: bool = False,
+) -> Conversion:
+    """Convert a chain; its biases and batch norms become a scale and a shift per channel."""
+    arrays, assumed = {}, []
+    affine = []
+    for i, link in enumerate(links):
+        kernel = _take_kernel(tensors, link)  # (h, w, in, out)
+        if i == 0:
+            arrays["first"] = _cropped(kernel, shape).transpose(2, 0, 1, 3)
+        elif i < len(links) - 1:
+            arrays[f"kernels.{i - 1}"] = kernel
+        scale, shift = _take_norm(tensors, link, eps)
+        if link.has_bias:
+            shift = shift + scale * tensors.take(f"{link.name}.bias", (link.width_out,))
+        if link.norm and not any(f"{link.norm}.{part}" in tensors for part in ("weight", "bias")):
+            assumed.append(f"{link.norm} has no weight and bias: 1 and 0")
+        affine.append((scale, shift))
+    # A sigmoid's image in [-1, 1], 2 sigmoid(x) - 1, is tanh(x / 2).
+    scale, shift = (value * (0.5 if sigmoid else 1.0) for value in affine.pop())
+    arrays["output"] = (kernel * scale).astype(np.float32)
+    if has_shift := bool(shift.any()) or links[-1].has_bias:
+        arrays["output_bias"] = shift.astype(np.float32)
+    for i, (scale, shift) in enumerate(affine):
+        arrays[f"scales.{i}"] = scale.astype(np.float32)
+        arrays[f"shifts.{i}"] = shift.astype(np.float32)
+    tensors.finish()
+    architecture = {
+        "latent_dim": links[0].width_in,
+        "widths": [link.width_out for link in links[:-1]],
+        "image_channels": links[-1].width_out,
+        "tanh": True,
+    }
+    if arrays["first"].shape[1] != 4 or any(stage != DOUBLING for stage in shape.stages):
+        architecture["first_size"] = arrays["first"].shape[1]
+        architecture["stages"] = [list(stage) for stage in shape.stages]
+    if has_shift:
+        architecture["output_bias"] = True
+    return Conversion("dcgan", architecture, arrays, tuple(assumed))
+
+
+def _take_kernel(tensors: Tensors, link: Link) -> np.ndarray:
+    """Return a kernel (h, w, in, out) as a transposed convolution uses it."""
+    widths = (link.width_in, link.width_out)
+    if link.is_transposed:
+        return tensors.take(f"{link.name}.weight", (*widths, *link.size)).transpose(2, 3, 0, 1)
+    # A convolution that keeps the size is a transposed one with the kernel turned around.
+    weight = tensors.take(f"{link.name}.weight", (*widths[::-1], *link.size))
+    return weight[:, :, ::-1, ::-1].transpose(2, 3, 1, 0)
+
+
+def _cropped(kernel: np.ndarray, shape: Shape) -> np.ndarray:
+    """Return what the first kernel makes of a single pixel: its padding takes pixels off."""
+    low, high = shape.first_padding, shape.first_extra - shape.first_padding
+    sides = (0, max(high, 0))
+    kernel = np.pad(kernel, (sides, sides, (0, 0), (0, 0)))
+    stop = kernel.shape[0] + min(high, 0)
+    return kernel[low:stop, low:stop]
+
+
+def _take_norm(tensors: Tensors, link: Link, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a batch norm as scale and shift; 1 and 0 where there is none."""
+    width, name = link.width_out, link.norm
+    if not name:
+        return np.ones(width), np.zeros(width)
+    parts = {"weight": np.ones(width), "bias": np.zeros(width)}
+    if any(f"{name}.{part}" in tensors for part in parts):
+        parts = {part: tensors.take(f"{name}.{part}", (width,)) for part in parts}
+    if not any(f"{name}.{part}" in tensors for part in ("running_mean", "running_var")):
+        tensors.note(
+            f"missing {name}.running_mean and {name}.running_var: {name} has no running "
+            "statistics, so it normalises by the batch or the image (batch norm without "
+            "track_running_stats, instance or group norm), which is not read"
+        )
+        return np.ones(width), np.zeros(width)
+    mean, variance = (
+        tensors.take(f"{name}.{part}", (width,)).astype(np.float64)
+        for part in ("running_mean", "running_var")
+    )
+    tensors.ignore(re.escape(f"{name}.num_batches_tracked"))
+    if (variance < 0).any():
+        tensors.note(f"{name}.running_var has negative values")
+    deviation = np.sqrt(np.maximum(variance, 0) + eps)
+    if not deviation.all() or not math.isfinite(float(deviation.max())):
+        tensors.note(f"{name}.running_var has zeros, and eps is 0")
+        deviation = np.ones(width)
+    scale = parts["weight"].astype(np.float64) / deviation
+    return scale, parts["bias"].astype(np.float64) - mean * scale
 
 
 CONTAINERS = (
     Container(
         "examples",
-        "PyTorch examples: state dict main.0.weight, ... (netG_epoch_N.pth)",
-        # Their discriminator has a main.0 too, and a convolution where the generator has a ReLU.
-        lambda s: has_tensors(s, "main.0.weight") and "main.2.weight" not in s,
-        convert_examples,
+        "PyTorch examples and others like it: state dict main.0.weight, ... (netG_epoch_N.pth)",
+        is_chain,
+        convert_chain,
+        is_loose=True,
+        transposed=True,
     ),
     Container(
         "zoo",

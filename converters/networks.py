@@ -4,8 +4,9 @@ Training scripts keep a running average of the generator's weights beside the we
 trained; the average gives better images and is what authors publish. What it is called varies
 (`netG_ema`, `ema`, `avgG`, `generator_smooth`), so no list of names decides here: every state dict
 in the file that has the layout's tensors is a candidate, wherever it lies and whatever its name.
-Candidates whose names say that they are averages win over the others. Where the names leave it open
-and the values differ, the user has to choose (`--set network=NAME`).
+Flat files that put a name before each tensor's own (`generator.main.0.weight`) are taken apart at
+the dots. Candidates whose names say that they are averages win over the others. Where the names
+leave it open and the values differ, the user has to choose (`--key=NAME`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgjax.errors import UserError
+from converters.norms import fold_norms
 from converters.plain import Unreadable
 from converters.reading import Checkpoint
 from converters.tensors import Tensors
 
 WHOLE_FILE = "."
 DEPTH = 6  # levels below the top at which a network may lie
+LONGEST = 64  # entries of a list that are looked into
 
 _AVERAGED = re.compile(
     # g_ema, emaG, netGema, EMA, avgG, averaged, smooth, g_running, shadow, polyak, swa, Gs
@@ -47,14 +50,18 @@ class Network(NamedTuple):
     Attributes:
         checkpoint: the file that it is in.
         name: where it lies in the file, a dotted path; `.` for the whole file.
-        state: its tensors by name, without the prefixes of DataParallel and torch.compile.
+        state: its tensors by name, without the prefixes of wrappers.
         is_averaged: whether it is a running average of another one.
+        prefix: what stood before every tensor's name and was dropped.
+        folded: the weights that were put together from parts (`norms`), in words.
     """
 
     checkpoint: Checkpoint
     name: str
     state: Mapping[Any, Any]
     is_averaged: bool
+    prefix: str = ""
+    folded: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -85,6 +92,41 @@ def find_networks(checkpoint: Checkpoint) -> list[Network]:
     ]
 
 
+def split_network(network: Network) -> list[Network]:
+    """Take a flat state dict apart at the first dot of its names.
+
+    Args:
+        network: whose tensors' names have several parts.
+
+    Returns:
+        For every first part that several tensors share, those tensors without it; optimizers are
+        left out.
+    """
+    parts: dict[str, dict[Any, Any]] = {}
+    for name, value in network.state.items():
+        head, dot, rest = name.partition(".") if isinstance(name, str) else ("", "", "")
+        if dot and _is_tensor(value):
+            parts.setdefault(head, {})[rest] = value
+    outer = "" if network.name == WHOLE_FILE else f"{network.name}."
+    return [
+        Network(
+            network.checkpoint,
+            outer + head,
+            state,
+            network.is_averaged or is_averaged(head),
+            f"{network.prefix}{head}.",
+        )
+        for head, state in parts.items()
+        if len(state) > 1 and not _OPTIMIZER.search(head)
+    ]
+
+
+def with_norms_folded(network: Network, *, transposed: bool) -> Network | None:
+    """Return a network whose weights were stored in parts; None if none was. See `fold_norms`."""
+    state, folded = fold_norms(network.state, transposed=transposed)
+    return network._replace(state=state, folded=folded) if folded else None
+
+
 def choose(candidates: Sequence[Network], asked: str = "") -> Network:
     """Pick the network to convert.
 
@@ -108,7 +150,8 @@ def choose(candidates: Sequence[Network], asked: str = "") -> Network:
         if len(chosen) == 1:
             return chosen[0]
         raise UserError(
-            f"--set network={asked}: expected one of the generators in {path.name}: {names}"
+            f"--key={asked} or --set network={asked}: expected one of the generators in "
+            f"{path.name}: {names}"
         )
     averaged = [n for n in candidates if n.is_averaged]
     pool = averaged or list(candidates)
@@ -118,13 +161,13 @@ def choose(candidates: Sequence[Network], asked: str = "") -> Network:
         raise UserError(
             f"{path} holds {len(differing)} {kind} that differ "
             f"({', '.join(n.name for n in differing)}); choose one, for example with "
-            f"--set network={differing[0].name}"
+            f"--key={differing[0].name} (the same as --set network={differing[0].name})"
         )
     if not averaged and (hidden := _unreadable_average(pool[0])):
         raise UserError(
             f"{path}: {hidden!r} looks like the averaged copy of {pool[0].name!r}, in a form that "
             "this version cannot read: save it as a state dict with the generator's own names; "
-            f"--set network={pool[0].name} takes the raw one"
+            f"--key={pool[0].name}, or --set network={pool[0].name} takes the raw one"
         )
     return pool[0]
 
@@ -146,14 +189,18 @@ def _is_tensor(value: Any) -> bool:
 def _walk(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield what a file holds with its path, level by level, optimizers left out."""
     level: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    if not isinstance(content, Mapping | list):
+        return
     opened: set[int] = set()
     for _ in range(DEPTH + 1):
         yield from level
         below = []
         for path, value in level:
-            if isinstance(value, Mapping) and id(value) not in opened:
-                opened.add(id(value))
-                below += [((*path, str(name)), item) for name, item in value.items()]
+            if id(value) in opened:
+                continue
+            opened.add(id(value))
+            entries = value.items() if isinstance(value, Mapping) else enumerate(value[:LONGEST])
+            below += [((*path, str(name)), item) for name, item in entries]
         level = [
             (path, value)
             for path, value in below

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from converters import safe_pickle
+from converters.stubs import Namespace, ZooConfig
 
 if TYPE_CHECKING:
     import torch
 
 # How many values a sparse or expanded tensor may unfold to: a tiny file can claim any number.
 LARGEST = 2**26
-
-
-class ZooConfig:
-    """Stands in for the GAN zoo's `models.utils.config.BaseConfig`: attributes, no behaviour."""
 
 
 class Unreadable(NamedTuple):
@@ -64,7 +61,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
         return value.array
     if isinstance(value, safe_pickle.Module):
         value = value.tensors()
-    elif isinstance(value, ZooConfig):
+    elif isinstance(value, ZooConfig | Namespace):
         value = vars(value)
     if isinstance(value, Mapping):
         result: dict[Any, Any] = {}

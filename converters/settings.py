@@ -91,6 +91,49 @@ class Settings:
             f"--set {name}={default}"
         )
 
+    def has(self, name: str) -> bool:
+        """Whether the user gave a setting, or the file's config holds it."""
+        self._known.add(name)
+        return name in self._given or self._config.get(name) is not None
+
+    def get_words(self, name: str) -> tuple[str, ...]:
+        """Return a setting that lists words, separated by commas; empty where it is not given.
+
+        Example:
+            >>> Settings({"class_names": "red, green"}).get_words("class_names")
+            ('red', 'green')
+
+        Raises:
+            UserError: if a word is empty, or stands there twice.
+        """
+        text = self.get(name, "")
+        words = tuple(word.strip() for word in text.split(",")) if text else ()
+        if "" in words or len(set(words)) < len(words):
+            raise UserError(f"--set {name}={text}: expected different words between commas")
+        return words
+
+    def get_numbers(self, name: str, count: int, *, low: int = 0) -> tuple[int, ...]:
+        """Return a setting that lists whole numbers, separated by commas; empty if not given.
+
+        Args:
+            name: as for `get`.
+            count: how many there must be.
+            low: least value of each.
+
+        Raises:
+            UserError: if there is another number of them, or one is none.
+        """
+        text = self.get(name, "")
+        if not text:
+            return ()
+        numbers = [_typed(word, int) for word in text.split(",")]
+        if len(numbers) != count or any(n is None or not low <= n < 1000 for n in numbers):
+            raise UserError(
+                f"--set {name}={text}: expected {count} whole numbers from {low} up, one for each "
+                f"layer: --set {name}={','.join(['1'] * count)}"
+            )
+        return tuple(n for n in numbers if n is not None)
+
     def finish(self) -> None:
         """Check that every --set name was one that this kind of file has.
 

@@ -1,0 +1,123 @@
+"""Files that hold a checkpoint among other files: wheels, zips, tars."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from typing import BinaryIO, NamedTuple
+
+from cgjax.errors import UserError
+
+SUFFIXES = (
+    ".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".safetensors", ".model", ".tar", ".th",
+    ".npz", ".whl", ".zip",
+)  # fmt: skip
+SHOWN = 12  # names in a message
+
+
+class Member(NamedTuple):
+    """A file inside an archive.
+
+    Attributes:
+        kind: what the archive is, in words.
+        name: the file's path in it.
+        data: its bytes.
+    """
+
+    kind: str
+    name: str
+    data: bytes
+
+
+def is_torch_zip(names: Sequence[str]) -> bool:
+    """Whether a zip with these members is one of torch's own files."""
+    return any(name == "data.pkl" or name.endswith("/data.pkl") for name in names)
+
+
+def zip_names(file: BinaryIO) -> list[str] | None:
+    """Return the members of a zip, None for any other file; the file is rewound."""
+    names = None
+    if file.read(2) == b"PK" and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    file.seek(0)
+    return names
+
+
+def open_member(file: BinaryIO, where: str, asked: str) -> Member | None:
+    """Open the checkpoint inside an archive; the file is rewound.
+
+    Args:
+        file: open for reading in binary mode.
+        where: the file's name, for messages.
+        asked: the member to open, its whole path or the end of it; "" for the only one there is.
+
+    Returns:
+        The member; None for a file that is no archive, and for torch's own.
+
+    Raises:
+        UserError: none, or several, of the members can be meant.
+    """
+    names = zip_names(file)
+    if names is not None:
+        if is_torch_zip(names) or _is_npz(names):
+            return None
+        with zipfile.ZipFile(file) as archive:
+            name = _pick(names, where, asked)
+            return Member("wheel" if where.endswith(".whl") else "zip", name, archive.read(name))
+    if _is_tar(file):
+        with tarfile.open(fileobj=file) as tar:
+            infos = {info.name: info for info in tar.getmembers() if info.isfile()}
+            if {"pickle", "storages", "tensors"} <= infos.keys():  # torch's first serialization
+                file.seek(0)
+                return None
+            name = _pick(list(infos), where, asked)
+            content = tar.extractfile(infos[name])
+            return Member("tar", name, content.read() if content else b"")
+    return None
+
+
+def _is_npz(names: Sequence[str]) -> bool:
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _is_tar(file: BinaryIO) -> bool:
+    start = file.read(512)
+    file.seek(0)
+    if start[257:262] != b"ustar" and start[:2] != b"\x1f\x8b":
+        return False
+    try:
+        with tarfile.open(fileobj=io.BytesIO(start) if start[257:262] == b"ustar" else file):
+            return True
+    except (tarfile.TarError, EOFError, OSError):
+        return start[257:262] == b"ustar"
+    finally:
+        file.seek(0)
+
+
+def _pick(names: Sequence[str], where: str, asked: str) -> str:
+    files = [name for name in names if not name.endswith("/")]
+    if asked:
+        found = [n for n in files if n == asked] or [n for n in files if n.endswith(f"/{asked}")]
+        if len(found) == 1:
+            return found[0]
+        raise UserError(f"--member={asked}: expected one of the files in {where}: {_list(files)}")
+    found = [name for name in files if name.lower().endswith(SUFFIXES)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(
+            f"{where} holds {len(found)} files that may be checkpoints; choose one with --member=: "
+            f"{_list(found)}"
+        )
+    raise UserError(
+        f"{where} is an archive, not a torch checkpoint, and no file in it is called like one "
+        f"({_list(files) or 'it is empty'}); name the one that is with --member="
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,79 @@
+"""Which of a file's networks are generators, and of which layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from converters.conversion import Container
+from converters.layouts import FAMILIES, containers_of
+from converters.networks import (
+    Network,
+    choose,
+    find_networks,
+    is_averaged,
+    split_network,
+    with_norms_folded,
+)
+from converters.reading import Checkpoint
+
+DEPTH = 4  # parts of names that may stand before a tensor's own
+
+
+class Found(NamedTuple):
+    """A generator in a file.
+
+    Attributes:
+        family: a name of `FAMILIES`.
+        container: its layout.
+        network: its tensors.
+    """
+
+    family: str
+    container: Container
+    network: Network
+
+
+def find_generators(checkpoint: Checkpoint) -> list[Found]:
+    """Return the generators in a file, by family; several of one family are candidates."""
+    found = [each for network in find_networks(checkpoint) for each in _within(network, DEPTH)]
+    # What goes by shapes alone may take a discriminator for a generator.
+    known = [each for each in found if not each.container.is_loose] or found
+    return [each for family in FAMILIES for each in known if each.family == family]
+
+
+def choose_generator(found: Sequence[Found], asked: str = "") -> Found:
+    """Pick one of a family's generators: see `networks.choose`."""
+    network = choose([each.network for each in found], asked)
+    return next(each for each in found if each.network is network)
+
+
+def _within(network: Network, depth: int) -> Iterable[Found]:
+    """Yield a state dict's layouts, or those of what its names group together."""
+    own = _fitting(network)
+    yield from own
+    for part in split_network(network) if depth else ():
+        # Beside a generator's own tensors only another copy of it is looked for.
+        if not own or (is_averaged(part.prefix) and not is_averaged(network.prefix)):
+            yield from _within(part, depth - 1)
+
+
+def _fitting(network: Network) -> list[Found]:
+    every = [(f, c) for f in FAMILIES for c in containers_of(f)]
+    strict = [(f, c) for f, c in every if not c.is_loose]
+    for layouts in (strict, [entry for entry in every if entry not in strict]):
+        # Weights in parts are put together where the layout does not know them as they are.
+        for are_folded in (False, True):
+            found = []
+            for family, container in layouts:
+                seen = network
+                if are_folded:
+                    folded = with_norms_folded(network, transposed=container.transposed)
+                    if folded is None:
+                        continue
+                    seen = folded
+                if container.fits(seen.state):
+                    found.append(Found(family, container, seen))
+            if found:
+                return found
+    return []

@@ -1,0 +1,151 @@
+"""Weights that are stored in parts: spectral norm, weight norm, pruning masks.
+
+torch keeps the parts beside each other, under the names of either of its two generations:
+`weight_orig`, `weight_u`, `weight_v` or `weight_g`, `weight_v` (torch.nn.utils), and
+`parametrizations.weight.original...` (torch.nn.utils.parametrizations). In inference a layer uses
+one weight, which is what the state dict has after folding. Spectral norm divides by
+sigma = u . (W v) with the stored u and v [Miyato et al. 2018, equation 8]; weight norm is
+g v / |v| [Salimans and Kingma 2016, equation 2].
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+EPS = 1e-12
+_OLD = re.compile(r"(.*)_(orig|g)")
+_NEW = re.compile(r"(?:(.*)\.)?parametrizations\.([^.]+)\.original(0?)")
+
+
+def fold_norms(
+    state: Mapping[Any, Any], *, transposed: bool = False
+) -> tuple[dict[Any, Any], tuple[str, ...]]:
+    """Replace the parts of every weight by the weight.
+
+    Args:
+        state: tensors by name.
+        transposed: whether 4-D weights are those of transposed convolutions, (in, out, h, w), which
+            matters where their first two axes are of one length and u does not tell.
+
+    Returns:
+        The state, and what was folded in: names with the kind of norm. Parts that are incomplete,
+        or do not fit together, stay as they are.
+    """
+    folded, said = dict(state), []
+    for name in list(state):
+        match = isinstance(name, str) and (_OLD.fullmatch(name) or _NEW.fullmatch(name))
+        if not match:
+            continue
+        parts = _old_parts(match[1]) if match.re is _OLD else _new_parts(match)
+        for kind, make, names in parts:
+            values = [folded.get(part) for part in names]
+            if not all(isinstance(v, np.ndarray) and v.dtype.kind in "fb" for v in values):
+                continue
+            with np.errstate(all="ignore"):  # what is not finite is refused with the layout's name
+                weight = make(*(np.asarray(v, np.float32) for v in values), transposed)
+            if weight is not None:
+                target = _target(match)
+                for part in names:
+                    del folded[part]
+                folded[target] = weight.astype(np.float32)
+                said.append(f"{target} ({kind})")
+                break
+    return folded, tuple(said)
+
+
+def _target(match: re.Match[str]) -> str:
+    if match.re is _OLD:
+        return match[1]
+    return f"{match[1]}.{match[2]}" if match[1] else match[2]
+
+
+def _old_parts(name: str) -> list[tuple[str, Any, list[str]]]:
+    return [
+        ("spectral norm", _spectral, [f"{name}_orig", f"{name}_u", f"{name}_v"]),
+        ("spectral norm", _spectral_without_v, [f"{name}_orig", f"{name}_u"]),
+        ("weight norm", _weight_norm, [f"{name}_g", f"{name}_v"]),
+        ("pruned", _masked, [f"{name}_orig", f"{name}_mask"]),
+    ]
+
+
+def _new_parts(match: re.Match[str]) -> list[tuple[str, Any, list[str]]]:
+    stem = match.string.removesuffix("0").removesuffix("original")
+    if match[3]:
+        return [("weight norm", _weight_norm, [f"{stem}original0", f"{stem}original1"])]
+    names = [f"{stem}original", f"{stem}0._u", f"{stem}0._v"]
+    return [("spectral norm", _spectral, names)]
+
+
+def _matrix(weight: np.ndarray, axis: int) -> np.ndarray:
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+
+
+def _spectral(
+    weight: np.ndarray, u: np.ndarray, v: np.ndarray, transposed: bool
+) -> np.ndarray | None:
+    import torch
+
+    u, v = u.ravel(), v.ravel()
+    axes = [
+        axis
+        for axis in range(min(weight.ndim, 2))
+        if weight.shape[axis] == u.size and u.size * v.size == weight.size
+    ]
+    if not axes or not weight.size:
+        return None
+    # The outputs' axis: the usual one, unless u belongs to the other one's matrix (u = W v / |W v|
+    # after a power iteration).
+    usual = 1 if transposed and weight.ndim == 4 else 0
+    products = {axis: _matrix(weight, axis) @ v for axis in axes}
+    cosines = {axis: _cosine(u, products[axis]) for axis in axes}
+    axis = max(axes, key=lambda a: (cosines[a] > 0.9, a == usual))
+    # As torch does it, to the bit: sigma may be a small difference of large numbers.
+    matrix, *vectors = (
+        torch.tensor(np.ascontiguousarray(x)) for x in (_matrix(weight, axis), u, v)
+    )
+    sigma = float(torch.dot(vectors[0], torch.mv(matrix, vectors[1])))
+    return weight / np.float32(sigma) if sigma else None
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / length if length else 0.0
+
+
+def _spectral_without_v(weight: np.ndarray, u: np.ndarray, transposed: bool) -> np.ndarray | None:
+    """As torch 1.0 stored it: v, and u anew, are one power iteration away."""
+    usual = 1 if transposed and weight.ndim == 4 else 0
+    axes = [axis for axis in (usual, 1 - usual) if weight.shape[axis : axis + 1] == (u.size,)]
+    if not axes:
+        return None
+    matrix = _matrix(weight, axes[0])
+    v = matrix.T @ u.ravel()
+    v /= max(float(np.linalg.norm(v)), EPS)
+    sigma = float(np.linalg.norm(matrix @ v))
+    return weight / sigma if sigma else None
+
+
+def _weight_norm(g: np.ndarray, v: np.ndarray, transposed: bool) -> np.ndarray | None:
+    """g has the length of v along one axis, or is one number for the whole weight."""
+    if g.size != 1 and (
+        g.ndim != v.ndim
+        or any(a not in (1, b) for a, b in zip(g.shape, v.shape, strict=True))
+        or g.size not in v.shape
+    ):
+        return None
+    axis = next((i for i, n in enumerate(g.shape) if n > 1), None)
+    wide = v.astype(np.float64)
+    others = tuple(i for i in range(v.ndim) if i != axis)
+    norm = np.sqrt(np.square(wide).sum(axis=others, keepdims=True))
+    if not math.isfinite(float(norm.max(initial=0))) or not norm.all():
+        return None
+    return wide * (g.astype(np.float64).reshape(g.shape or (1,) * v.ndim) / norm)
+
+
+def _masked(weight: np.ndarray, mask: np.ndarray, transposed: bool) -> np.ndarray | None:
+    return weight * mask if weight.shape == mask.shape else None

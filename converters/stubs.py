@@ -1,0 +1,50 @@
+"""What a checkpoint may hold besides tensors and plain containers, each as something inert.
+
+Training scripts put their settings, counters and random states beside the weights. A name that is
+not here, in torch's own list or in `safe_pickle`'s ends the reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from converters import safe_pickle
+
+
+class ZooConfig:
+    """Stands in for the GAN zoo's `models.utils.config.BaseConfig`: attributes, no behaviour."""
+
+
+class Namespace:
+    """Stands in for `argparse.Namespace`: attributes, no behaviour."""
+
+
+def _path(*parts: Any) -> str:
+    return "/".join(map(str, parts))
+
+
+def _default_dict(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def torch_stubs() -> list[tuple[Callable[..., Any], str]]:
+    """Return the names that torch's restricted unpickler lets through, and what they stand for."""
+    stubs: list[tuple[Callable[..., Any], str]] = [
+        (ZooConfig, "models.utils.config.BaseConfig"),
+        (Namespace, "argparse.Namespace"),
+        (_default_dict, "collections.defaultdict"),
+    ]
+    for system in ("Posix", "Windows", "PurePosix", "PureWindows"):
+        stubs += [(_path, f"pathlib.{system}Path"), (_path, f"pathlib._local.{system}Path")]
+    # What a defaultdict is made with.
+    stubs += [(_nothing, f"{m}.{n}") for m in _BUILTINS for n in ("dict", "list", "int", "float")]
+    stubs += [(stub, name) for name, stub in safe_pickle.numpy_stubs().items()]
+    return stubs
+
+
+_BUILTINS = ("builtins", "__builtin__")

@@ -52,8 +52,9 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
         condition = num_classes
     if extra not in (0, piece):
         raise UserError(
-            f"{network.path}: blocks read {condition} values, expected {embedding_dim} of the "
-            f"class's embedding, and {piece} of the latent where it is hierarchical"
+            f"{network.path}: blocks.0.0.bn1.gain.weight has shape {tuple(gain)}: it reads "
+            f"{condition} values; expected {embedding_dim} of the class's embedding (the rows of "
+            f"shared.weight), and {piece} of the latent where it is hierarchical"
         )
     reader.dense(("dense", "dense_bias"), "linear", (first, piece))
     attention: list[int] = []

@@ -73,8 +73,11 @@ def is_chain(state: Mapping[Any, Any]) -> bool:
     if _is_exactly_one(state):
         return True
     chains = sum(map(_is_exactly_one, groups.values()))
-    # A single tensor beside a chain is a stray one, which is named when the file is converted.
-    return not chains or (chains == 1 and min(map(len, groups.values())) == 1)
+    # A single tensor beside a chain is a stray one, which is named when the file is converted; but
+    # a kernel is another network's.
+    strays = [next(iter(group.values())) for group in groups.values() if len(group) == 1]
+    is_with_strays = bool(strays) and not any(map(_is_kernel, strays))
+    return not chains or (chains == 1 and is_with_strays)
 
 
 def _is_exactly_one(state: Mapping[Any, Any]) -> bool:

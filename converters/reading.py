@@ -162,7 +162,8 @@ def _read_tensors(file: BinaryIO, where: str) -> tuple[Any, str]:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 28:
         import safetensors.torch
 
-        return safetensors.torch.load(file.read()), "safetensors"
+        # The format keeps no order of the tensors: any is as good, but always the same.
+        return dict(sorted(safetensors.torch.load(file.read()).items())), "safetensors"
     is_legacy = start.startswith(_LEGACY)
     with (
         torch.serialization.safe_globals(list(torch_stubs())),

@@ -113,7 +113,7 @@ def test_stylegan_zoo(depths, mappings, channels, config, options, tmp_path):
     config = {"nMappings": mappings, "categoryVectorDim": 4, **config}
     content = {"config": config, "avgG": state, "netD": {}}
     gen = check("stylegan", content, expected, z, tmp_path, noise=noise)
-    ends = np.asarray(gen.samplelatents(jax.random.key(0), 20))[:, -4:]
+    ends = np.asarray(gen.sample_latents(jax.random.key(0), 20))[:, -4:]
     assert sorted(set(map(tuple, ends.tolist()))) == sorted(map(tuple, np.eye(4).tolist()))
 
 

@@ -283,5 +283,5 @@ def test_a_full_standard_output_is_one_line_and_exit_2(arguments, tmp_path):
 def test_the_folder_says_where_it_is_from(files, tmp_path):
     convert("dcgan", files[0], tmp_path / "o")
     source = json.loads((tmp_path / "o" / "generator.json").read_text())["source"]
-    assert source.keys() == {"name", "sha256", "container", "network"}
+    assert source.keys() == {"name", "sha256", "container", "network", "assumed"}
     assert source["container"] == "dcgan/examples"

@@ -8,9 +8,9 @@
 Random weights at full size, one process each, two threads, medians. PyTorch runs the operations of
 the public implementations: nearest upsampling then a 3x3 convolution on the large map, a blur by
 channels, batch norm written out; once in its own memory layout (NCHW), which the public code uses,
-and once with kernels in channels_last (NHWC). `ratio` is ours over the faster of the first two; a layer's
-row is the network up to it. `time` and `operations` are a layer's share of the whole image's. On a
-GPU PyTorch runs in float32 as ours does, once more with TF32 and once in bfloat16.
+and once with kernels in channels_last (NHWC). `ratio` is ours over the faster of the first two; a
+layer's row is the network up to it. `time` and `operations` are a layer's share of the whole
+image's. On a GPU PyTorch runs in float32 as ours does, once more with TF32 and once in bfloat16.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def run_ours(family: str, batch: int, reps: int) -> dict[str, Any]:
 
     def operations(walk: Callable[..., Any], **static: int) -> float:
         lowered = base._walk.lower(gen._weights, z, inputs, walk=walk, graph=gen._graph, **static)
-        return float(lowered.cost_analysis()["flops"])
+        # A GPU's compiler counts only what it has compiled.
+        return float((lowered.cost_analysis() or lowered.compile().cost_analysis())["flops"])
 
     flops = {layer: operations(base.features_, index=gen.layers.index(layer)) for layer in layers}
     flops["image"] = operations(base.images_)
@@ -402,7 +403,9 @@ def _measure(side: str, family: str, batch: int, reps: int, is_gpu: bool) -> dic
     root = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root}
     environment.pop("OPENBLAS_CORETYPE", None)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side} {family}: {done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 

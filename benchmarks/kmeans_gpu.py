@@ -84,6 +84,7 @@ def main() -> None:
 
     seconds: dict[int, float] = {}
     for num_iter in (5, 25):
+
         def fit(num_iter: int = num_iter) -> Any:
             key = jax.random.key(1)
             result = cgjax.kmeans(
@@ -95,8 +96,11 @@ def main() -> None:
         result = fit()
         print(f"ours, {num_iter} iterations: {seconds[num_iter]:.3f} s, {result.inertia:.7g}")
     step = (seconds[25] - seconds[5]) / 20
-    print(f"an iteration {1e3 * step:.2f} ms, {read / step:.0%} of the read; "
-          f"mean of 25 with seeding and assignment {40 * seconds[25]:.2f} ms", flush=True)
+    print(
+        f"an iteration {1e3 * step:.2f} ms, {read / step:.0%} of the read; "
+        f"mean of 25 with seeding and assignment {40 * seconds[25]:.2f} ms",
+        flush=True,
+    )
     if args.no_peer:
         return
     import torch

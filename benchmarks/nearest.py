@@ -1,15 +1,15 @@
 """The nearest-code search beside FAISS and beside the matrix product that it cannot do without.
 
     python benchmarks/nearest.py [--reps=7]
-    python benchmarks/nearest.py --gpu        # fused and unfused, PyTorch on the same GPU
+    python benchmarks/nearest.py --gpu        # beside PyTorch on the same GPU
 
 On a CPU: 5,000 queries against 10,000 rows, exact float32, medians. `of product` is the bare jitted
 product's time over ours: 100% would mean that finding the minima is free. FAISS is timed without
 building its index. Its wheel brings an OpenBLAS that takes a processor it does not know for an old
 one; `--openblas=SkylakeX` (any AVX-512) or `Haswell` names a core and gives FAISS its best.
 
-On a GPU: the fused kernel by both of its products and XLA's blocks, with their share of the card's
-float32 product measured in the same run; and PyTorch's, if its CUDA build is there.
+On a GPU: by blocks and in one block, with their share of the card's float32 product measured in the
+same run; and PyTorch's, if its CUDA build is there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 
-from cgjax.kernels.distance import nearest, nearest_fused_
+from cgjax.kernels.distance import nearest
 
 QUERIES, BASE = 5_000, 10_000
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -82,12 +82,10 @@ def on_gpu(reps: int) -> None:
     for dim in (512, 100):
         queries, base = data(QUERIES, BASE, dim)
         searches = {
-            "fused tf32x3": jax.jit(lambda q, b: nearest_fused_(q, b, product="tf32x3")),
-            "fused float32": jax.jit(lambda q, b: nearest_fused_(q, b, product="ieee")),
-            "XLA": lambda q, b: nearest(q, b, kernel="xla"),
-            "XLA, one block": lambda q, b: nearest(q, b, kernel="xla", block=QUERIES),
+            "blocks": lambda q, b: nearest(q, b),
+            "one block": lambda q, b: nearest(q, b, block=QUERIES),
         }
-        expected = searches["XLA"](queries, base)[0]
+        expected = searches["blocks"](queries, base)[0]
         for name, search in searches.items():
             check(search(queries, base)[0], expected, queries, base, name)
         calls = {

@@ -12,7 +12,5 @@ from numpy.typing import ArrayLike
 _ARRAY_LIKE = np.ndarray | jax.Array | np.generic | bool | int | float | complex | Sequence
 
 check = beartype(
-    conf=BeartypeConf(
-        is_pep484_tower=True, hint_overrides=FrozenDict({ArrayLike: _ARRAY_LIKE})
-    )
+    conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({ArrayLike: _ARRAY_LIKE}))
 )

@@ -27,12 +27,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from cgjax.kernels import nearest_gpu
-
-HIGHEST = jax.lax.Precision.HIGHEST
+from cgjax.kernels.products import float32_product
 
 Product = Literal["float32", "bfloat16"]
-Kernel = Literal["auto", "xla"]
 
 # Columns whose minimum is taken together when looking for a row's smallest value, and how many of
 # them side by side: a vector register.
@@ -96,40 +93,13 @@ def nearest_(
     active: Int[Array, ""] | None = None,
     block: int = 512,
     product: Product = "float32",
-    kernel: Kernel = "auto",
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query (un-jitted body of `nearest`)."""
     if product == "bfloat16":
         index, distance = _search(queries, base, valid, active, 1, block, _by_recheck)
-    elif kernel == "auto" and nearest_gpu.is_available():
-        fused = partial(nearest_fused_, valid=valid, active=active)
-        plain = partial(
-            nearest_, valid=valid, active=active, block=block, product=product, kernel="xla"
-        )
-        return jax.lax.platform_dependent(queries, base, cuda=fused, default=plain)
     else:
         index, distance = _search(queries, base, valid, active, 1, block, _by_minimum)
     return index[:, 0], distance[:, 0]
-
-
-def nearest_fused_(
-    queries: Float[Array, "q f"],
-    base: Float[Array, "b f"],
-    *,
-    valid: Bool[Array, " b"] | None = None,
-    active: Int[Array, ""] | None = None,
-    product: nearest_gpu.Product = "tf32x3",
-    interpret: bool = False,
-) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
-    """Find the nearest base row of each query by the fused GPU kernel; as `nearest_` otherwise."""
-    if queries.shape[0] == 0:
-        return jnp.zeros(0, jnp.int32), jnp.zeros(0, jnp.float32)
-    base, offset, norms = _prepare(base, valid)
-    rows = queries - offset[None, :]
-    index = nearest_gpu.smallest(rows, base, norms, active, product=product, interpret=interpret)
-    difference = rows - base[index]
-    distance = jnp.sum(difference * difference, axis=1)
-    return index, jnp.where(jnp.isinf(norms)[index], jnp.inf, distance)
 
 
 def k_nearest_(
@@ -146,7 +116,7 @@ def k_nearest_(
     return _search(queries, base, valid, None, k, block, _by_top_k)
 
 
-@partial(jax.jit, static_argnames=("block", "product", "kernel"))
+@partial(jax.jit, static_argnames=("block", "product"))
 def nearest(
     queries: Float[Array, "q f"],
     base: Float[Array, "b f"],
@@ -155,7 +125,6 @@ def nearest(
     active: Int[Array, ""] | None = None,
     block: int = 512,
     product: Product = "float32",
-    kernel: Kernel = "auto",
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query: argmin_j ||q - b_j||^2, lowest index on ties.
 
@@ -175,8 +144,6 @@ def nearest(
             decides among them in float32; a block in which a bound on the rounding cannot prove
             that the winner is among them is done again in float32. Same answer, faster where
             bfloat16 has its own units.
-        kernel: "auto" takes the fused kernel of `nearest_gpu` for float32 on a CUDA GPU, where
-            memory is O(q f); "xla" the blocks.
 
     Returns:
         index (q,) int32 and squared distance (q,) float32, at least 0.
@@ -186,9 +153,7 @@ def nearest(
         >>> index.tolist()
         [0, 1]
     """
-    return nearest_(
-        queries, base, valid=valid, active=active, block=block, product=product, kernel=kernel
-    )
+    return nearest_(queries, base, valid=valid, active=active, block=block, product=product)
 
 
 @partial(jax.jit, static_argnames=("k", "block"))
@@ -293,8 +258,7 @@ def _relative(
 ) -> Float[Array, "s b"]:
     """Return squared distances up to ||q||^2, which does not change their order."""
     # Contracting both on their features spares a transposed copy of the base.
-    both = (((1,), (1,)), ((), ()))
-    return norms[None, :] + jax.lax.dot_general(-2.0 * rows, base, both, precision=HIGHEST)
+    return norms[None, :] + float32_product(-2.0 * rows, base, ((1,), (1,)))
 
 
 def _by_recheck(

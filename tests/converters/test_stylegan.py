@@ -67,7 +67,9 @@ def test_resuming_with_w_equals_resuming_with_latents(case):
     z, layer = golden.arrays["z"], gen.layers[3]
     h, w = gen.features(z, layer), gen.features(z, "w")
     with_latents = gen.resume(h, layer, latents=z)
-    np.testing.assert_array_equal(gen.resume(h, layer, w=w), with_latents)
+    # Of two programs: equal up to the last bits.
+    atol = 1e-6 * np.abs(with_latents).max()
+    np.testing.assert_allclose(gen.resume(h, layer, w=w), with_latents, rtol=0.0, atol=atol)
     assert error(with_latents, np.asarray(gen.images(z)).transpose(0, 3, 1, 2)) < TOLERANCE
 
 

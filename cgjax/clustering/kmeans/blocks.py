@@ -16,7 +16,7 @@ from cgjax.clustering.assignment import Assignment, assign_rows
 from cgjax.clustering.kmeans import bounds
 from cgjax.clustering.kmeans import state as states
 from cgjax.clustering.kmeans.state import KMeansState, may_change, nearest_labels, one_hot
-from cgjax.kernels.distance import HIGHEST
+from cgjax.kernels.products import HIGHEST
 
 fill_empty = jax.jit(states.fill_empty)
 

@@ -31,7 +31,7 @@ from cgjax.clustering.kmeans.results import BestRestart, best_of
 from cgjax.clustering.kmeans.rows import Rows, prepare, products
 from cgjax.clustering.kmeans.sources import ArrayRows, ColumnSource, OnProgress, Reader
 from cgjax.clustering.kmeans.state import KMeansState, one_hot
-from cgjax.kernels.distance import HIGHEST
+from cgjax.kernels.products import HIGHEST
 from cgjax.runtime.memory import empty_aligned
 
 # The size of one slab (two are held), and the most for G in float64.

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cgjax.kernels.distance import HIGHEST
+from cgjax.kernels.products import HIGHEST
 from cgjax.runtime.mesh import varying_like
 
 # At most one point for each _SHARE features: following a row's coordinates then costs little.

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from cgjax.clustering.kmeans.rows import Rows, centred, visit
 from cgjax.clustering.kmeans.state import one_hot
-from cgjax.kernels.distance import HIGHEST
+from cgjax.kernels.products import float32_product
 from cgjax.runtime.mesh import all_sum, varying_like
 
 # How many rows of a restart are moved together.
@@ -91,7 +91,7 @@ def sums(
 def _whole(rows: Rows, changes: Sequence[Relabelling]) -> Float[Array, "p f"]:
     """Return the new sums by one product of all rows."""
     member = _members([change.new for change in changes], changes)
-    total = jax.lax.dot_general(member, rows.features, (((0,), (0,)), ((), ())), precision=HIGHEST)
+    total = float32_product(member, rows.features, ((0,), (0,)))
     return total - jnp.sum(member, axis=0)[:, None] * rows.offset[None, :]
 
 
@@ -106,9 +106,7 @@ def _by_chunks(
             for labels in ([c.new for c in changes], [c.old for c in changes])
         )
         member = jnp.where(is_real[:, None], new - old, 0.0)
-        return total + jax.lax.dot_general(
-            member, picked, (((0,), (0,)), ((), ())), precision=HIGHEST
-        )
+        return total + float32_product(member, picked, ((0,), (0,)))
 
     return visit(rows, has_moved, add, zero)
 
@@ -151,9 +149,7 @@ def _by_restart(rows: Rows, change: Relabelling) -> Float[Array, "r k f"]:
         came = one_hot(new[restart, index][:, None], num_clusters)
         went = one_hot(old[restart, index][:, None], num_clusters)
         member = jnp.where(is_real[:, None], came - went, 0.0)
-        moved = jax.lax.dot_general(
-            member, centred(rows, index), (((0,), (0,)), ((), ())), precision=HIGHEST
-        )
+        moved = float32_product(member, centred(rows, index), ((0,), (0,)))
         return i + 1, total.at[restart].add(moved)
 
     zero = varying_like(jnp.zeros_like(change.sums), rows.features)

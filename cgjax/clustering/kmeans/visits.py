@@ -15,8 +15,9 @@ from cgjax.clustering.kmeans.state import KMeansState, may_change
 # Restarts are picked out in groups of about this many centroids. Measured on a CPU: picking out a
 # row takes as long as _PICKING of its products, reading it in place as long as _READING.
 _GROUP, _PICKING, _READING = 16, 56, 16
-# On a GPU picking out rows is a series of small kernels; an estimate, not measured.
-_KERNELS = 10
+# How much longer picking out takes beside reading on a GPU; with 10 an iteration took 16 ms of an
+# H200, with 2 it took 7 (benchmarks/kmeans_gpu.py).
+_KERNELS = 2
 
 # Products (n, r, k), and which rows were visited (n, r): a branch would copy the rest of a state.
 Known = tuple[Array, Array]

@@ -25,6 +25,8 @@ CASES = {
     "stylegan2_genforce_a": ("stylegan2", {}),
     "stylegan2_nvidia_a": ("stylegan2", {}),
     "stylegan2_rosinality_a": ("stylegan2", {}),
+    "stylegan3_t_a": ("stylegan3", {}),
+    "stylegan3_r_a": ("stylegan3", {}),
     "biggan_pytorch_a": ("biggan", {}),
     "biggan_deep_a": ("biggan", {"config": str(GOLDEN / "biggan_deep_a" / "config.json")}),
 }

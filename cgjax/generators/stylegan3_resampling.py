@@ -1,0 +1,152 @@
+"""A nonlinearity between an up- and a down-sampling filter, StyleGAN3's, on NHWC arrays.
+
+A leaky ReLU makes frequencies that a map's sampling rate cannot hold. So the map is resampled to a
+higher rate first, and what the lower rate cannot hold is filtered off on the way back. Both filters
+are products of one along each axis, but for the round down-sampling filters of config-r.
+
+Filters are sums of shifted maps, which a CPU runs at the speed of its memory; no zeros are inserted
+and nothing is interleaved: with u outputs for each input, y[u m + p] = sum over e of
+g[e, p] x[m + e], so the u phases are one broadcast product.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cgjax.generators.layers import leaky_relu
+
+
+class Resampling(NamedTuple):
+    """The two factors, the padding between zero insertion and the first filter, and the bounds.
+
+    Attributes:
+        up: factor of the first resampling.
+        down: of the second.
+        padding: pixels of the upper rate added before and after along both axes; negative ones are
+            taken off.
+        leak: slope of the leaky ReLU below zero.
+        gain: what its output is multiplied by.
+        clamp: bound on the magnitude of that; None for none.
+    """
+
+    up: int
+    down: int
+    padding: tuple[int, int]
+    leak: float
+    gain: float
+    clamp: float | None
+
+
+def filtered_activation(
+    x: Float[Array, "n h w c"],
+    up_filter: Float[Array, " f"],
+    down_filter: Float[Array, " g"] | Float[Array, "g g"],
+    how: Resampling,
+) -> Float[Array, "n H W c"]:
+    """Resample, apply the leaky ReLU, resample back.
+
+    Args:
+        x: (n, h, w, c) float32.
+        up_filter: (taps,), for both axes; the gain of zero insertion is applied here.
+        down_filter: (taps,) for both axes, or one of two dimensions.
+        how: see there.
+
+    Returns:
+        (n, (h up + padding - taps + 1 - taps of the second) / down + 1, ..., c) float32.
+    """
+    for axis in (1, 2):
+        x = _stored(upsample(x, up_filter, how.up, how.padding, axis))
+    x = leaky_relu(x, how.leak) * how.gain
+    if how.clamp is not None:
+        x = jnp.clip(x, -how.clamp, how.clamp)
+    if down_filter.ndim == 2:
+        return downsample_round(_stored(x), down_filter, how.down)
+    for axis in (1, 2):
+        x = downsample(_stored(x), down_filter, how.down, axis)
+    return x
+
+
+def _stored(x: Array) -> Array:
+    """Keep XLA from computing x anew for each of the sums that read it."""
+    stored: Array = jax.lax.optimization_barrier(x)
+    return stored
+
+
+def upsample(
+    x: Float[Array, "n h w c"],
+    taps: Float[Array, " f"],
+    factor: int,
+    padding: tuple[int, int],
+    axis: int,
+) -> Float[Array, "n H W c"]:
+    """Insert zeros, pad or crop, and convolve along one axis; keeps the mean.
+
+    With i over the samples of x, y[t] = factor * sum of x[i] taps[t + f - 1 - before - factor i].
+    """
+    num, before = len(taps), padding[0]
+    length = x.shape[axis] * factor + sum(padding) - num + 1
+    periods = -(-length // factor)
+    # Phase p of period m reads x[m + first], ..., x[m + last].
+    offset = num - 1 - before
+    first = math.ceil((offset - num + 1) / factor)
+    last = (offset + factor - 1) // factor
+    index = offset + jnp.arange(factor)[None] - factor * jnp.arange(first, last + 1)[:, None]
+    inside = (index >= 0) & (index < num)
+    weights = jnp.where(inside, taps[jnp.clip(index, 0, num - 1)], 0) * factor
+    padded = _fit(x, first, periods + last, axis)
+    shape = [1] * (x.ndim + 1)
+    shape[axis + 1] = factor
+    terms = (
+        jnp.expand_dims(jax.lax.slice_in_dim(padded, e, e + periods, axis=axis), axis + 1)
+        * weights[e].reshape(shape)
+        for e in range(last - first + 1)
+    )
+    phases = functools.reduce(jnp.add, terms)
+    y = phases.reshape(*x.shape[:axis], periods * factor, *x.shape[axis + 1 :])
+    return jax.lax.slice_in_dim(y, 0, length, axis=axis)
+
+
+def _fit(x: Array, start: int, stop: int, axis: int) -> Array:
+    """Return x[start:stop] along an axis, zeros where there is nothing."""
+    pads = [(0, 0, 0)] * x.ndim
+    pads[axis] = (-start, stop - x.shape[axis], 0)
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
+
+
+def downsample(
+    x: Float[Array, "n h w c"], taps: Float[Array, " f"], factor: int, axis: int
+) -> Float[Array, "n H W c"]:
+    """Convolve along one axis without padding, and keep every sample number 0, factor, ...."""
+    num = len(taps)
+    stop = x.shape[axis] - num + 1
+    terms = (
+        taps[num - 1 - k] * jax.lax.slice_in_dim(x, k, k + stop, factor, axis=axis)
+        for k in range(num)
+    )
+    return functools.reduce(jnp.add, terms)
+
+
+def downsample_round(
+    x: Float[Array, "n h w c"], taps: Float[Array, "f f"], factor: int
+) -> Float[Array, "n H W c"]:
+    """Convolve both axes with one filter, without padding, and keep every factor-th sample."""
+    num, kernel = len(taps), taps[::-1, ::-1]
+    stop = x.shape[1] - num + 1
+    total = None
+    for k in range(num):
+        rows = jax.lax.slice_in_dim(x, k, k + stop, factor, axis=1)
+        wide = x.shape[2] - num + 1
+        terms = (
+            kernel[k, j] * jax.lax.slice_in_dim(rows, j, j + wide, factor, axis=2)
+            for j in range(num)
+        )
+        row = functools.reduce(jnp.add, terms)
+        total = row if total is None else total + row
+    assert total is not None
+    return total

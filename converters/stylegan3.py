@@ -36,15 +36,15 @@ from converters.settings import Settings
 from converters.stylegan import mapping_rows
 from converters.tensors import Tensors
 
-# The schedule's fields by the names of the file's own code, with the code's defaults.
-_SETTINGS: dict[str, tuple[str, Any]] = {
-    "num_critical": ("num_critical", 2),
-    "first_cutoff": ("first_cutoff", 2.0),
-    "first_stopband": ("first_stopband", 2**2.1),
-    "last_stopband_rel": ("last_stopband_rel", 2**0.3),
-    "margin_size": ("margin", 10),
-    "filter_size": ("filter_size", 6),
-    "lrelu_upsampling": ("oversampling", 2),
+# The schedule's fields by the names of the file's own code: field, the code's default, least value.
+_SETTINGS: dict[str, tuple[str, Any, float]] = {
+    "num_critical": ("num_critical", 2, 0),
+    "first_cutoff": ("first_cutoff", 2.0, 1e-3),
+    "first_stopband": ("first_stopband", 2**2.1, 1e-3),
+    "last_stopband_rel": ("last_stopband_rel", 2**0.3, 1e-3),
+    "margin_size": ("margin", 10, 0),
+    "filter_size": ("filter_size", 6, 1),
+    "lrelu_upsampling": ("oversampling", 2, 1),
 }
 _LAYER = r"synthesis\.(L(\d{1,4})_(\d{1,6})_(\d{1,6}))\.weight"
 
@@ -171,13 +171,13 @@ def _schedule(
         "radial": bool(rounds),
     }
     guessed = []
-    for theirs, (ours, default) in _SETTINGS.items():
+    for theirs, (ours, default, low) in _SETTINGS.items():
         said = _said(found, theirs)
         if said is not None:
             settings.default(theirs, said)
         elif not settings.is_given(theirs) and not found.module:
             guessed.append(theirs)
-        fields[ours] = settings.get(theirs, default, low=0 if theirs == "margin_size" else 1e-6)
+        fields[ours] = settings.get(theirs, default, low=low)
     if guessed:
         assumed.append(
             f"{', '.join(guessed)}: the code's defaults, which the filters in the file agree with; "
@@ -226,7 +226,7 @@ def _disagreement(tensors: Tensors, names: list[str], schedule: Schedule) -> str
 
 def _in_words(schedule: Schedule) -> str:
     fields = schedule._asdict()
-    return ", ".join(f"{theirs}={fields[ours]:.6g}" for theirs, (ours, _) in _SETTINGS.items())
+    return ", ".join(f"{theirs}={fields[ours]:.6g}" for theirs, (ours, *_) in _SETTINGS.items())
 
 
 def _take_filters(

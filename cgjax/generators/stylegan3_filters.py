@@ -7,6 +7,7 @@ of the image, sizes in pixels. A map is wider than the image by a margin on ever
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -181,6 +182,7 @@ def down_filter(layer: LayerPlan) -> np.ndarray:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def low_pass(
     taps: int, cutoff: float, half_width: float, rate: float, *, radial: bool
 ) -> np.ndarray:
@@ -195,13 +197,20 @@ def low_pass(
             product of one along each axis.
 
     Returns:
-        (taps,) or (taps, taps) float32.
+        (taps,) or (taps, taps) float32, read-only: it is kept for the next call.
     """
+    design = np.asarray(_design(taps, cutoff, half_width, rate, radial=radial), np.float32)
+    design.flags.writeable = False
+    return design
+
+
+def _design(
+    taps: int, cutoff: float, half_width: float, rate: float, *, radial: bool
+) -> np.ndarray:
     if taps == 1:
-        return np.ones(1, np.float32)
+        return np.ones(1)
     if not radial:
-        designed = scipy.signal.firwin(taps, cutoff=cutoff, width=2 * half_width, fs=rate)
-        return np.asarray(designed, np.float32)
+        return np.asarray(scipy.signal.firwin(taps, cutoff, width=2 * half_width, fs=rate))
     place = (np.arange(taps) - (taps - 1) / 2) / rate
     radius = np.hypot(place[:, None], place[None])
     # An odd number of taps has one in the middle, where the jinc's limit is pi f^2.
@@ -211,4 +220,4 @@ def low_pass(
     attenuation = scipy.signal.kaiser_atten(taps, 2 * half_width / (rate / 2))
     window = scipy.signal.windows.kaiser(taps, scipy.signal.kaiser_beta(attenuation))
     shaped = ideal * window[:, None] * window[None]
-    return np.asarray(shaped / shaped.sum(), np.float32)
+    return np.asarray(shaped / shaped.sum())

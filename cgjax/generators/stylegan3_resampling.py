@@ -4,7 +4,8 @@ A leaky ReLU makes frequencies that a map's sampling rate cannot hold. So the ma
 higher rate first, and what the lower rate cannot hold is filtered off on the way back. Both filters
 are products of one along each axis, but for the round down-sampling filters of config-r.
 
-Filters are sums of shifted maps, which a CPU runs at the speed of its memory; no zeros are inserted
+A filter along one axis is a banded matrix. Small maps are multiplied by it, zeros and all; of large
+ones, shifted maps are added up, which a CPU does at the speed of its memory. No zeros are inserted
 and nothing is interleaved: with u outputs for each input, y[u m + p] = sum over e of
 g[e, p] x[m + e], so the u phases are one broadcast product.
 """
@@ -20,6 +21,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cgjax.generators.layers import leaky_relu
+
+# Up to this many pixels along the middle map, measured on two cores, the matrix product is faster.
+DENSE = 128
 
 
 class Resampling(NamedTuple):
@@ -91,14 +95,18 @@ def upsample(
     """
     num, before = len(taps), padding[0]
     length = x.shape[axis] * factor + sum(padding) - num + 1
+    offset = num - 1 - before
+    if num == factor == 1:
+        return _fit(x, -before, x.shape[axis] + padding[1], axis) * taps[0]
+    if length <= DENSE:
+        index = offset + jnp.arange(length)[:, None] - factor * jnp.arange(x.shape[axis])[None]
+        return _multiply(_pick(taps, index) * factor, x, axis)
     periods = -(-length // factor)
     # Phase p of period m reads x[m + first], ..., x[m + last].
-    offset = num - 1 - before
     first = math.ceil((offset - num + 1) / factor)
     last = (offset + factor - 1) // factor
     index = offset + jnp.arange(factor)[None] - factor * jnp.arange(first, last + 1)[:, None]
-    inside = (index >= 0) & (index < num)
-    weights = jnp.where(inside, taps[jnp.clip(index, 0, num - 1)], 0) * factor
+    weights = _pick(taps, index) * factor
     padded = _fit(x, first, periods + last, axis)
     shape = [1] * (x.ndim + 1)
     shape[axis + 1] = factor
@@ -110,6 +118,21 @@ def upsample(
     phases = functools.reduce(jnp.add, terms)
     y = phases.reshape(*x.shape[:axis], periods * factor, *x.shape[axis + 1 :])
     return jax.lax.slice_in_dim(y, 0, length, axis=axis)
+
+
+def _pick(taps: Float[Array, " f"], index: Array) -> Array:
+    """Return the taps at some indices, zeros outside."""
+    inside = (index >= 0) & (index < len(taps))
+    return jnp.where(inside, taps[jnp.clip(index, 0, len(taps) - 1)], 0)
+
+
+def _multiply(matrix: Float[Array, "t s"], x: Array, axis: int) -> Array:
+    """Multiply a matrix and every line of a map along an axis, as batches of plain products."""
+    n, h, w, c = x.shape
+    batch = n if axis == 1 else n * h
+    lines = x.reshape(batch, x.shape[axis], -1)
+    y = jnp.matmul(jnp.broadcast_to(matrix, (batch, *matrix.shape)), lines)
+    return y.reshape((n, -1, w, c) if axis == 1 else (n, h, -1, c))
 
 
 def _fit(x: Array, start: int, stop: int, axis: int) -> Array:
@@ -125,6 +148,9 @@ def downsample(
     """Convolve along one axis without padding, and keep every sample number 0, factor, ...."""
     num = len(taps)
     stop = x.shape[axis] - num + 1
+    if num > 1 and x.shape[axis] <= DENSE:
+        kept = factor * jnp.arange(-(-stop // factor))[:, None]
+        return _multiply(_pick(taps, num - 1 + kept - jnp.arange(x.shape[axis])[None]), x, axis)
     terms = (
         taps[num - 1 - k] * jax.lax.slice_in_dim(x, k, k + stop, factor, axis=axis)
         for k in range(num)

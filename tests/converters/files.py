@@ -26,7 +26,6 @@ CASES = {
     "stylegan2_nvidia_a": ("stylegan2", {}),
     "stylegan2_rosinality_a": ("stylegan2", {}),
     "stylegan3_t_a": ("stylegan3", {}),
-    "stylegan3_r_a": ("stylegan3", {}),
     "biggan_pytorch_a": ("biggan", {}),
     "biggan_deep_a": ("biggan", {"config": str(GOLDEN / "biggan_deep_a" / "config.json")}),
 }

@@ -2,12 +2,14 @@
 
 import re
 import sys
+import warnings
 from unittest import mock
 
 import torch
 from absl.testing import flagsaver
 
 from cgjax.runtime.command import run_command
+from converters import safe_pickle
 from converters.__main__ import main
 from converters.reading import ZooConfig
 from tests.golden_cases import GOLDEN, load_golden
@@ -32,7 +34,14 @@ CASES = {
 
 
 def load(name):
-    """Read a fixture's checkpoint as torch objects; the zoo's config becomes a plain dict."""
+    """Read a fixture's checkpoint as torch objects; the zoo's config becomes a plain dict.
+
+    Of a pickle the averaged generator's state dict is left.
+    """
+    if load_golden(name).checkpoint.suffix == ".pkl":
+        with open(load_golden(name).checkpoint, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says its own storages are deprecated
+            return {"G_ema": safe_pickle.load(file)["G_ema"].tensors()}
     with torch.serialization.safe_globals([(ZooConfig, "models.utils.config.BaseConfig")]):
         content = torch.load(load_golden(name).checkpoint, map_location="cpu", weights_only=True)
     if isinstance(content, dict) and isinstance(content.get("config"), ZooConfig):
@@ -43,7 +52,7 @@ def load(name):
 
 def generator(content):
     """Return the state dict that a converter takes, to be changed in place."""
-    for key in ("avgG", "generator_smooth", "g_ema", "state_dict"):
+    for key in ("avgG", "generator_smooth", "g_ema", "G_ema", "state_dict"):
         if key in content:
             return content[key]
     return content

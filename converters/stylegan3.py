@@ -31,7 +31,7 @@ from converters.conversion import (
     take_rows,
 )
 from converters.networks import Network, has_tensors
-from converters.nvidia import Built, built, check_activations, get_clamp, get_rate
+from converters.nvidia import STYLEGAN3, Built, built, check_activations, get_clamp, get_rate
 from converters.settings import Settings
 from converters.stylegan import mapping_rows
 from converters.tensors import Tensors
@@ -58,12 +58,16 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
     assumed: list[str] = []
     if tensors.names(r"mapping\.embed_proj\..*"):
         raise UserError(f"{network.place} is a StyleGAN-XL, which is not supported")
+    is_bare = not found.module
+    found = found._replace(module=STYLEGAN3)  # the only code that has this network
     clamp = get_clamp(found, settings, network, assumed)
     rate = get_rate(found, settings)
     settings.default("output_scale", _said(found, "output_scale"))
     scale = settings.get("output_scale", 0.25)
     names = _layer_names(tensors, network)
-    schedule, plan = _schedule(tensors, settings, found, names, network, assumed)
+    schedule, plan = _schedule(
+        tensors, settings, found, names, network, assumed if is_bare else None
+    )
     settings.finish()
     check_activations(found, network)
 
@@ -158,9 +162,12 @@ def _schedule(
     found: Built,
     names: list[str],
     network: Network,
-    assumed: list[str],
+    assumed: list[str] | None,
 ) -> tuple[Schedule, tuple[LayerPlan, ...]]:
-    """Return the layers' sizes, rates and cutoffs, checked against the file's names and filters."""
+    """Return the layers' sizes, rates and cutoffs, checked against the file's names and filters.
+
+    What is taken by default is listed in `assumed`; it is None where the file's code is known.
+    """
     kernel = tensors.shape(f"synthesis.{names[0]}.weight", 4)[2]
     image_size = int(names[-1].split("_")[1])
     rounds = [n for n in tensors.names(r"synthesis\..*\.down_filter") if _ndim(tensors, n) == 2]
@@ -175,10 +182,10 @@ def _schedule(
         said = _said(found, theirs)
         if said is not None:
             settings.default(theirs, said)
-        elif not settings.is_given(theirs) and not found.module:
+        elif assumed is not None and not settings.is_given(theirs):
             guessed.append(theirs)
         fields[ours] = settings.get(theirs, default, low=low)
-    if guessed:
+    if guessed and assumed is not None:
         assumed.append(
             f"{', '.join(guessed)}: the code's defaults, which the filters in the file agree with; "
             f"--set {guessed[0]}=... if they were others"

@@ -113,11 +113,11 @@ class Layer(nnx.Module):
         self.style_bias = parameter(width_in, mean=1.0)
         self.gain = buffer(mean=1.0)
         up, down = up_filter(plan), down_filter(plan)
-        self.up_filter = buffer(*up.shape, mean=_constants(up))
-        self.down_filter = buffer(*down.shape, mean=_constants(down))
+        self.up_filter = buffer(*up.shape, mean=_constants(up.tolist()))
+        self.down_filter = buffer(*down.shape, mean=_constants(down.tolist()))
 
     def __call__(
-        self, h: Float[Array, "n h w i"], style: Float[Array, "n w"]
+        self, h: Float[Array, "n h w i"], style: Float[Array, "n d"]
     ) -> Float[Array, "n H W o"]:
         """Return the layer's output."""
         plan, kernel = self.plan, self.kernel[...]
@@ -140,14 +140,14 @@ class Layer(nnx.Module):
         )
         return filtered_activation(x, self.up_filter[...], self.down_filter[...], how)
 
-    def style_of(self, style: Float[Array, "n w"]) -> Float[Array, "n i"]:
+    def style_of(self, style: Float[Array, "n d"]) -> Float[Array, "n i"]:
         """Return the scales of the input channels."""
         return style @ self.style_kernel[...] + self.style_bias[...][None]
 
 
-def _constants(values: np.ndarray) -> Any:
-    """Return an array as nested tuples: what is declared of a variable must be hashable."""
-    return tuple(map(_constants, values)) if values.ndim else float(values)
+def _constants(values: Any) -> Any:
+    """Return nested lists as tuples: what is declared of a variable must be hashable."""
+    return tuple(map(_constants, values)) if isinstance(values, list) else values
 
 
 def _grow(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "n H W o"]:

@@ -84,7 +84,7 @@ def test_nine_products_are_upsampling_and_convolving(shape):
         ((8, 8, 8, 64, 256), None),
         ((1, 128, 128, 128, 128), None),
     ],
-    ids=["wide", "few pixels", "odd", "narrow", "large"],
+    ids=["wide", "few pixels", "large and wide", "odd", "narrow", "large"],
 )
 def test_the_shapes_decide_which_form_is_taken(shape, form):
     x, kernel = _random(*shape)

@@ -58,16 +58,14 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
     assumed: list[str] = []
     if tensors.names(r"mapping\.embed_proj\..*"):
         raise UserError(f"{network.place} is a StyleGAN-XL, which is not supported")
-    is_bare = not found.module
+    guesses = None if found.module else assumed
     found = found._replace(module=STYLEGAN3)  # the only code that has this network
     clamp = get_clamp(found, settings, network, assumed)
     rate = get_rate(found, settings)
     settings.default("output_scale", _said(found, "output_scale"))
     scale = settings.get("output_scale", 0.25)
     names = _layer_names(tensors, network)
-    schedule, plan = _schedule(
-        tensors, settings, found, names, network, assumed if is_bare else None
-    )
+    schedule, plan = _schedule(tensors, settings, found, names, network, guesses)
     settings.finish()
     check_activations(found, network)
 

@@ -48,7 +48,7 @@ class FourierInput(nnx.Module):
         self.frequencies = buffer(width, 2, std=plan.cutoff / 2)
         self.phases = buffer(width, std=0.3)
         self.transform = buffer(3, 3, mean=_IDENTITY)
-        self.affine = parameter(style_dim, 4)
+        self.affine = parameter(style_dim, 4, std=0.3 * style_dim**-0.5)
         self.affine_bias = parameter(4, mean=(1.0, 0.0, 0.0, 0.0))
         self.mix = parameter(width, width, std=width**-0.5)
 

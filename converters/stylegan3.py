@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -190,18 +190,34 @@ def _schedule(
         )
     schedule = Schedule(**fields)
     wrong = _disagreement(tensors, names, schedule)
-    if wrong and "num_critical" in guessed:
-        for count in range(len(names) - 1):
-            other = schedule._replace(num_critical=count)
-            if not _disagreement(tensors, names, other):
-                schedule, wrong = other, ""
-                break
+    if wrong:
+        others = _other_schedules(schedule, guessed, int(names[0].split("_")[1]))
+        fitting = (o for o in others if not _disagreement(tensors, names, o))
+        if (other := next(fitting, None)) is not None:
+            schedule, wrong = other, ""
     if wrong:
         raise UserError(
             f"{network.place}: {wrong}; tell how it was built: "
             f"--set {'=... --set '.join(_SETTINGS)}=..."
         )
     return schedule, plan_layers(schedule)[1]
+
+
+def _other_schedules(
+    schedule: Schedule, guessed: Sequence[str], first_size: int
+) -> Iterator[Schedule]:
+    """Yield schedules with other values of what names and filters can tell."""
+    margins = [schedule.margin]
+    if "margin_size" in guessed:
+        source, _ = plan_layers(schedule._replace(num_critical=0))
+        margins.append((first_size - source.rate) // 2)
+    counts = [schedule.num_critical]
+    if "num_critical" in guessed:
+        counts += range(schedule.num_layers)
+    for margin in margins:
+        for count in counts:
+            if margin >= 0:
+                yield schedule._replace(margin=margin, num_critical=count)
 
 
 def _ndim(tensors: Tensors, name: str) -> int:

@@ -98,17 +98,23 @@ def test_stylegan3(size, widths, classes, options, call, settings, tmp_path, mon
     assert gen.network.synthesis[0].clamp == options.get("conv_clamp", 256)
 
 
-def test_the_number_of_critical_layers_is_found_by_the_filters(tmp_path):
-    w = _state(32, [4] * 5, **{**SMALL, "num_layers": 4, "num_critical": 3, "margin_size": 10})
-    torch.save(dict(w), tmp_path / "f.pt")
+@pytest.mark.parametrize(("critical", "margin"), [(3, 10), (1, 3)])
+def test_margin_and_critical_layers_are_found_by_names_and_filters(critical, margin, tmp_path):
+    options = {"num_layers": 4, "num_critical": critical, "margin_size": margin}
+    torch.save(dict(_state(32, [4] * 5, **options)), tmp_path / "f.pt")
     gen = convert("stylegan3", tmp_path / "f.pt", tmp_path / "out")
-    assert gen.manifest["architecture"]["schedule"]["num_critical"] == 3
+    schedule = gen.manifest["architecture"]["schedule"]
+    assert (schedule["num_critical"], schedule["margin"]) == (critical, margin)
 
 
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        (lambda w: w, {}, "L0_22_6 is 36 pixels wide with num_critical=2.*--set num_critical="),
+        (
+            lambda w: w,
+            {"margin_size": "4"},
+            "L0_22_6 is 24 pixels wide with num_critical=2.*--set num_critical=",
+        ),
         (lambda w: w, {"margin_size": "3", "num_critical": "3"}, "num_critical=3 of 3 layers"),
         (
             lambda w: {**w, "synthesis.L0_22_6.up_filter": torch.rand(12)},

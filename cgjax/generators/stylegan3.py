@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
 from cgjax.generators.layers import EPS, convolve, leaky_relu, pixel_norm
+from cgjax.generators.resampling import Resampling, filtered_activation
 from cgjax.generators.staged import Inputs, State, buffer, parameter
 from cgjax.generators.style import StyleNetwork
 from cgjax.generators.stylegan3_filters import (
@@ -35,7 +36,6 @@ from cgjax.generators.stylegan3_filters import (
     plan_layers,
     up_filter,
 )
-from cgjax.generators.stylegan3_resampling import Resampling, filtered_activation
 
 GAIN = 2**0.5
 

@@ -6,6 +6,7 @@ import pytest
 import scipy.signal
 import torch
 
+from cgjax.generators.resampling import Resampling, filtered_activation
 from cgjax.generators.stylegan3_filters import (
     Schedule,
     down_filter,
@@ -13,7 +14,6 @@ from cgjax.generators.stylegan3_filters import (
     plan_layers,
     up_filter,
 )
-from cgjax.generators.stylegan3_resampling import Resampling, filtered_activation
 from converters.reading import read_checkpoint
 from tests.converters.reference_stylegan3 import resample
 from tests.golden_cases import error, load_golden
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.torch
 def test_a_filtered_nonlinearity_is_zeros_filters_and_every_other_sample(
     dense, up, down, taps, padding, is_round, monkeypatch
 ):
-    monkeypatch.setattr("cgjax.generators.stylegan3_resampling.DENSE", dense)
+    monkeypatch.setattr("cgjax.generators.resampling.DENSE", dense)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 17, 14, generator=generator)
     first = torch.rand(taps[0], generator=generator)  # not symmetric: the order shows

@@ -1,4 +1,4 @@
-"""A nonlinearity between an up- and a down-sampling filter, StyleGAN3's, on NHWC arrays.
+"""Resampling filters of any length on NHWC arrays, and StyleGAN3's nonlinearity between two.
 
 A leaky ReLU makes frequencies that a map's sampling rate cannot hold. So the map is resampled to a
 higher rate first, and what the lower rate cannot hold is filtered off on the way back. Both filters
@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cgjax.generators.layers import leaky_relu
+from cgjax.generators.layers import convolve_zero_inserted, leaky_relu
 
 # Up to this many pixels along the middle map, measured on two cores, the matrix product is faster.
 DENSE = 128
@@ -156,6 +157,37 @@ def downsample(
         for k in range(num)
     )
     return functools.reduce(jnp.add, terms)
+
+
+def double(x: Float[Array, "n h w c"], taps: Sequence[float]) -> Float[Array, "n H W c"]:
+    """Upsample x2 by zero insertion and a filter of any length along both axes (StyleGAN2).
+
+    Args:
+        x: (n, h, w, c) float32.
+        taps: of the filter, which sum to 1.
+    """
+    num = len(taps)
+    for axis in (1, 2):
+        x = upsample(x, jnp.asarray(taps, x.dtype), 2, ((num + 1) // 2, (num - 2) // 2), axis)
+    return x
+
+
+def double_and_convolve(
+    x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"], taps: Sequence[float]
+) -> Float[Array, "n H W o"]:
+    """Insert zeros x2, correlate with a 3x3 kernel, filter (StyleGAN2's up-convolution).
+
+    Args:
+        x: (n, h, w, i) float32.
+        kernel: (3, 3, i, o).
+        taps: of the filter, which sum to 1.
+    """
+    x = convolve_zero_inserted(x, kernel)
+    num = len(taps)
+    for axis in (1, 2):
+        padding = ((num + 1) // 2 - 1, (num - 2) // 2)
+        x = upsample(x, 2 * jnp.asarray(taps, x.dtype), 1, padding, axis)
+    return x
 
 
 def downsample_round(

@@ -66,7 +66,7 @@ def write(path, content):
 
 def changed(state, by=0.25):
     """Return a state dict with other values: raw weights beside averaged ones."""
-    constants = re.compile(r"(blur|filter|upsample)\.kernel|resample_filter")
+    constants = re.compile(r"(blur|filter|upsample)\.kernel|(resample|up|down)_filter")
     return {
         n: v + by if v.is_floating_point() and v.ndim and not constants.search(n) else v
         for n, v in state.items()

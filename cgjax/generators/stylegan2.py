@@ -23,12 +23,11 @@ from cgjax.generators.layers import (
     convolve,
     filter_convolve_upsampled,
     leaky_relu,
-    pixel_norm,
     upsample_filtered,
 )
 from cgjax.generators.resampling import double, double_and_convolve
 from cgjax.generators.staged import Inputs, State, parameter
-from cgjax.generators.style import StyleNetwork
+from cgjax.generators.style import StyleNetwork, join_normalized
 
 GAIN = 2**0.5
 
@@ -129,7 +128,7 @@ class StyleGAN2(StyleNetwork):
         if not self.num_classes or self.form != "nvidia":
             return super().condition_latent(z, inputs)
         embedded = inputs["classes"] @ self.embedding[...] + self.embedding_bias[...][None]
-        return jnp.concatenate([pixel_norm(z), pixel_norm(embedded)], axis=1)
+        return join_normalized(z, embedded)
 
     def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
         """Leaky ReLU times sqrt(2)."""

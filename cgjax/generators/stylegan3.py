@@ -27,7 +27,7 @@ from cgjax.errors import UserError
 from cgjax.generators.layers import EPS, convolve, leaky_relu, pixel_norm
 from cgjax.generators.resampling import Resampling, filtered_activation
 from cgjax.generators.staged import Inputs, State, buffer, parameter
-from cgjax.generators.style import StyleNetwork
+from cgjax.generators.style import StyleNetwork, join_normalized
 from cgjax.generators.stylegan3_filters import (
     InputPlan,
     LayerPlan,
@@ -228,7 +228,7 @@ class StyleGAN3(StyleNetwork):
         if not self.num_classes:
             return pixel_norm(z)
         embedded = inputs["classes"] @ self.embedding[...] + self.embedding_bias[...][None]
-        return jnp.concatenate([pixel_norm(z), pixel_norm(embedded)], axis=1)
+        return join_normalized(z, embedded)
 
     def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
         """Leaky ReLU times sqrt(2)."""

@@ -45,6 +45,8 @@ _GENFORCE_LICENCE = (
 )
 _BIGGAN = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
 _BIGGAN_LICENCE = "code MIT (pytorch-pretrained-BigGAN); weights after DeepMind's TF Hub modules"
+_NVIDIA = "https://api.ngc.nvidia.com/v2/models/nvidia/research/"
+_NVIDIA_LICENCE = "NVIDIA Source Code License: not for commercial use"
 
 
 def _zoo(family: str, path: str, image_size: int) -> Published:
@@ -64,6 +66,17 @@ def _genforce(family: str, prefix: str, key: str) -> tuple[str, Published]:
     size = int(next(digits for digits in ("1024", "512", "256") if key.endswith(digits)))
     entry = Published(family, f"{prefix}_{key}.pth", size, _GENFORCE_LICENCE, _GENFORCE)
     return f"{family}_{key}", entry
+
+
+def _nvidia(key: str, file: str) -> tuple[str, Published]:
+    family = key.split("_")[0]
+    size = int(file.rsplit("x", 1)[1])
+    source = "github.com/NVlabs/stylegan3"
+    address = f"{_NVIDIA}{family}/versions/1/files/{family}-{file}.pkl"
+    what = file.rsplit("-", 1)[0].removeprefix("t-").removeprefix("r-")
+    name = f"{key}_{what}_{size}"
+    entry = Published(family, f"{family}-{file}.pkl", size, _NVIDIA_LICENCE, source, address)
+    return name, entry
 
 
 def _biggan(size: int) -> Published:
@@ -87,6 +100,13 @@ _STYLEGAN = """ffhq1024 celebahq1024 bedroom256 cat256 car512 ffhq256 ffhq512 ce
 livingroom256 diningroom256 kitchen256 apartment256 church256 tower256 bridge256 restaurant256
 classroom256 conferenceroom256 animeface512 animeportrait512 artface512"""
 
+_STYLEGAN3 = """ffhq-1024x1024 ffhqu-1024x1024 ffhqu-256x256 metfaces-1024x1024
+metfacesu-1024x1024 afhqv2-512x512"""
+
+_STYLEGAN2_NVIDIA = """ffhq-1024x1024 ffhq-512x512 ffhq-256x256 ffhqu-1024x1024 ffhqu-256x256
+metfaces-1024x1024 metfacesu-1024x1024 afhqv2-512x512 afhqcat-512x512 afhqdog-512x512
+afhqwild-512x512 brecahad-512x512 cifar10-32x32 celebahq-256x256 lsundog-256x256"""
+
 _STYLEGAN2 = "ffhq1024 church256 cat256 horse256 car512"
 
 PUBLISHED: dict[str, Published] = {
@@ -100,4 +120,6 @@ PUBLISHED: dict[str, Published] = {
     **dict(_genforce("pgan", "pggan", key) for key in _PGAN.split()),
     **dict(_genforce("stylegan", "stylegan", key) for key in _STYLEGAN.split()),
     **dict(_genforce("stylegan2", "stylegan2", key) for key in _STYLEGAN2.split()),
+    **dict(_nvidia("stylegan2_nvidia", file) for file in _STYLEGAN2_NVIDIA.split()),
+    **dict(_nvidia(f"stylegan3_{c}", f"{c}-{file}") for c in "tr" for file in _STYLEGAN3.split()),
 }

@@ -265,19 +265,19 @@ def stylegan_genforce(
 TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
 
 
-def filtered(x, pad):
-    kernel = 4 * torch.outer(TAPS, TAPS).expand(x.shape[1], 1, 4, 4)
-    return F.conv2d(F.pad(x, pad), kernel, groups=x.shape[1])
+def filtered(x, before, after, taps=TAPS):
+    kernel = 4 * torch.outer(taps, taps).flip(0, 1).expand(x.shape[1], 1, -1, -1)
+    return F.conv2d(F.pad(x, (before, after, before, after)), kernel, groups=x.shape[1])
 
 
-def upsample2(x):
+def upsample2(x, taps=TAPS):
     n, c, h, w = x.shape
     zeros = torch.zeros(n, c, 2 * h, 2 * w)
     zeros[:, :, ::2, ::2] = x
-    return filtered(zeros, (2, 1, 2, 1))
+    return filtered(zeros, (len(taps) + 1) // 2, (len(taps) - 2) // 2, taps)
 
 
-def modulated(x, weight, style, up=False, demodulate=True):
+def modulated(x, weight, style, up=False, demodulate=True, taps=TAPS):
     """One kernel a row, as the definition says; `weight` as a transposed convolution uses it."""
     rows = []
     for row, s in zip(x, style, strict=True):
@@ -286,7 +286,8 @@ def modulated(x, weight, style, up=False, demodulate=True):
             kernel = kernel / torch.sqrt((kernel**2).sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
         if up:
             y = F.conv_transpose2d(row[None], kernel.transpose(0, 1), stride=2)
-            rows.append(filtered(y, (1, 1, 1, 1)))
+            # Of the padding that upsampling alone takes, the convolution's own two pixels are gone.
+            rows.append(filtered(y, (len(taps) + 1) // 2 - 1, (len(taps) - 2) // 2, taps))
         else:
             rows.append(F.conv2d(row[None], kernel, padding=weight.shape[-1] // 2))
     return torch.cat(rows)
@@ -330,7 +331,7 @@ def stylegan2_genforce(
 
 def stylegan2_nvidia(
     w, z, resolutions, mappings, label=None, skip=True, psi=1.0, cutoff=None, clamp=None,
-    noise=None, rate=0.01,
+    noise=None, rate=0.01, taps=TAPS,
 ):  # fmt: skip
     def moment(x):
         return x * torch.rsqrt((x**2).mean(dim=1, keepdim=True) + 1e-8)
@@ -357,7 +358,7 @@ def stylegan2_nvidia(
         for part in ("conv1",) if r == 0 else ("conv0", "conv1"):
             name = f"{block}.{part}"
             style = full(ws[:, index], f"{name}.affine")
-            x = modulated(x, w[f"{name}.weight"], style, part == "conv0")
+            x = modulated(x, w[f"{name}.weight"], style, part == "conv0", taps=taps)
             if noise is not None:
                 x = x + noise[index] * w[f"{name}.noise_strength"]
             elif f"{name}.noise_const" in w:
@@ -371,12 +372,12 @@ def stylegan2_nvidia(
             style = full(ws[:, index], f"{name}.affine") / math.sqrt(weight.shape[1])
             rgb = modulated(x, weight, style, demodulate=False)
             rgb = bounded(rgb + w[f"{name}.bias"][None, :, None, None])
-            image = rgb if image is None else rgb + upsample2(image)
+            image = rgb if image is None else rgb + upsample2(image, taps)
     found["image"] = image
     return found
 
 
-def stylegan2_rosinality(w, z, size, psi=1.0, noise=None, rate=0.01):
+def stylegan2_rosinality(w, z, size, psi=1.0, noise=None, rate=0.01, taps=TAPS):
     def full(x, name, factor=1.0):
         weight = w[f"{name}.weight"]
         return F.linear(x, weight * factor / math.sqrt(weight.shape[1]), w[f"{name}.bias"] * factor)
@@ -384,7 +385,7 @@ def stylegan2_rosinality(w, z, size, psi=1.0, noise=None, rate=0.01):
     def modulate(x, name, index, up=False, demodulate=True):
         weight = w[f"{name}.conv.weight"][0]
         style = full(ws[:, index], f"{name}.conv.modulation")
-        return modulated(x, weight / math.sqrt(weight[0].numel()), style, up, demodulate)
+        return modulated(x, weight / math.sqrt(weight[0].numel()), style, up, demodulate, taps)
 
     found, y, i = {}, pixel_norm(z), 1
     while f"style.{i}.weight" in w:
@@ -407,7 +408,7 @@ def stylegan2_rosinality(w, z, size, psi=1.0, noise=None, rate=0.01):
         if layer % 2 == 0:
             out = f"to_rgbs.{layer // 2 - 1}" if layer else "to_rgb1"
             rgb = modulate(x, out, layer + 1, demodulate=False) + w[f"{out}.bias"]
-            image = rgb if image is None else rgb + upsample2(image)
+            image = rgb if image is None else rgb + upsample2(image, taps)
     found["image"] = image
     return found
 

@@ -211,7 +211,7 @@ def test_every_published_entry_is_complete():
     for name, entry in PUBLISHED.items():
         assert entry.family == name.split("_")[0]
         assert entry.file.endswith((".pth", ".bin", ".pkl"))
-        assert entry.image_size in (128, 256, 512, 1024)
+        assert entry.image_size in (32, 128, 256, 512, 1024)
         assert entry.licence
         assert entry.source
         if entry.sha256_prefix:

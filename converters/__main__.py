@@ -48,6 +48,9 @@ _KEY = flags.DEFINE_string(
     "key", None, "Which of several generators in a file to take: the same as --set network=NAME."
 )
 _MEMBER = flags.DEFINE_string("member", "", "Which file inside a wheel, zip or tar to read.")
+_VERIFY = flags.DEFINE_enum(
+    "verify", None, ["torch"], "Run the file's network in torch beside ours, and compare layers."
+)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "How to store the weights.")
 _LICENCE = flags.DEFINE_string("licence", UNKNOWN_LICENCE, "Licence of the weights, in words.")
 _LIST = flags.DEFINE_bool("list", False, "Print families, accepted files and published names.")
@@ -76,6 +79,20 @@ def main(argv: Sequence[str]) -> None:
         return
     src, dst = (_required(flag) for flag in (_SRC, _DST))
     _require_torch()
+    chosen: list[tuple[Found, Conversion]] = []
+
+    def check(generator: PretrainedGenerator) -> None:
+        if not _VERIFY.value:
+            check_image(generator)
+            return
+        from converters.verifying import report, verify
+
+        say(report(verify(generator, *chosen[0], settings)))
+
+    def tell_choice(found: Found, conversion: Conversion, candidates: Sequence[Found]) -> None:
+        chosen.append((found, conversion))
+        tell(found, conversion, candidates)
+
     gen = convert(
         command,
         src,
@@ -84,8 +101,8 @@ def main(argv: Sequence[str]) -> None:
         dtype=_DTYPE.value,
         licence=_LICENCE.value,
         member=_MEMBER.value,
-        check=check_image,
-        tell=tell,
+        check=check,
+        tell=tell_choice,
     )
     source = gen.manifest["source"]
     network = source["network"]

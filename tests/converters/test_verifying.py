@@ -32,9 +32,7 @@ def test_every_layout_has_its_torch_network():
     assert layouts >= set(REFERENCES)
 
 
-def test_a_conversion_that_differs_is_refused_and_nothing_is_written(
-    tmp_path, capsys, monkeypatch
-):
+def test_a_conversion_that_differs_is_refused_and_nothing_is_written(tmp_path, capsys, monkeypatch):
     state = load("dcgan_examples_a")
     path = write(tmp_path / "f.pth", state)
     right = verifying.REFERENCES["dcgan/examples"]

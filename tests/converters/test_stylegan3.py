@@ -9,10 +9,11 @@ import torch
 from cgjax.errors import UserError
 from cgjax.generators.stylegan3_filters import low_pass
 from converters.__main__ import convert, inspect
+from converters.reference.stylegan3 import layers, stylegan3
 from tests.converters import reference as ref
 from tests.converters.comparing import check, latents, one_hot
+from tests.converters.files import command
 from tests.converters.pickles import as_nvidia_s, dumps, module
-from tests.converters.reference_stylegan3 import layers, stylegan3
 from tests.golden_cases import TOLERANCE, error, load_golden, run_everything
 
 pytestmark = pytest.mark.torch
@@ -43,16 +44,17 @@ def _state(size, widths, channels=3, classes=0, latent=6, style_dim=5, mapping=(
     dense("synthesis.input.affine", 4, style_dim)
     outputs = (*widths[1:], channels)
     for i, (layer, a, b) in enumerate(zip(plan, widths, outputs, strict=True)):
-        name = f"synthesis.L{i}_{layer['out']}_{b}"
-        w.draw(f"{name}.weight", b, a, layer["k"], layer["k"])
+        name = f"synthesis.L{i}_{layer.after.pixels}_{b}"
+        w.draw(f"{name}.weight", b, a, layer.kernel, layer.kernel)
         w.draw(f"{name}.bias", b, std=0.3)
         dense(f"{name}.affine", a, style_dim, std=0.5, mean=1.0)
         w[f"{name}.magnitude_ema"] = torch.rand((), generator=w.generator) + 0.5
-        for part, taps in zip(("up", "down"), layer["taps"], strict=True):
-            radial = layer["radial"] and part == "down"
-            cutoff, half = layer[f"{part}_design"]
+        filters = ("up", layer.up_taps, layer.before), ("down", layer.down_taps, layer.after)
+        for part, taps, band in filters:
+            radial = layer.is_round and part == "down"
             if taps > 1:
-                design = low_pass(taps, cutoff, half, layer["middle"], radial=radial)
+                how = (taps, band.cutoff, band.half_width, layer.middle_rate)
+                design = low_pass(*how, radial=radial)
                 w[f"{name}.{part}_filter"] = torch.from_numpy(np.array(design))
     return w
 
@@ -245,6 +247,24 @@ def test_style_weights_read_w(small):
     weights = gen.network.latent_weights(gen.layers[-2:])
     assert weights.shape == (5, 4 + 3)
     np.testing.assert_array_equal(gen.network.latent_weights()[:, -7:], weights)
+
+
+def test_verifying_in_torch_takes_the_schedule_and_the_rate_of_the_pickle(
+    tmp_path, monkeypatch, capsys
+):
+    options = SMALL | {"conv_kernel": 1, "use_radial_filters": True, "output_scale": 0.4}
+    as_nvidia_s(monkeypatch)
+    w = _state(16, [5, 6, 4, 3], classes=2, **options)
+    kept = {"mapping.fc0.bias_gain": 0.5}
+    made = module("training.networks_stylegan3.Generator", "", w, kept, **options)
+    (tmp_path / "f.pkl").write_bytes(dumps({"G_ema": made}))
+    flags = (f"--src={tmp_path / 'f.pkl'}", f"--dst={tmp_path / 'out'}", "--verify=torch")
+    assert command("stylegan3", *flags) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "verified: " in line]
+    assert len(said) == 8
+    assert float(said[-1].split()[2]) < 3e-5
+    assert command("stylegan3", *flags, "--dtype=float16") == 2
+    assert "verify first" in capsys.readouterr().err
 
 
 def test_inspect_names_the_schedule_of_a_conditional_pickle():

@@ -15,7 +15,7 @@ from cgjax.generators.stylegan3_filters import (
     up_filter,
 )
 from converters.reading import read_checkpoint
-from tests.converters.reference_stylegan3 import resample
+from converters.reference.stylegan3 import resample
 from tests.golden_cases import error, load_golden
 
 pytestmark = pytest.mark.torch

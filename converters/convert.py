@@ -107,14 +107,13 @@ def generators_of(checkpoint: Checkpoint, family: str) -> list[Found]:
 def listing() -> str:
     """Return families, accepted files and published names, as `--list` prints them."""
     from cgjax.generators.published import PUBLISHED
-    from cgjax.generators.wheels import WHEELS
 
     lines = ["Families and the files they accept:"]
     for family in FAMILIES:
         lines += [f"  {family:10} {c.name:12} {c.description}" for c in containers_of(family)]
     lines.append("Published generators (name, pixels, file, where it comes from):")
-    for name, entry in (PUBLISHED | WHEELS).items():
-        by_hand = "" if name in WHEELS else " (get it by hand)"
-        where = entry.address or f"{entry.source}{by_hand}"
+    for name, entry in PUBLISHED.items():
+        by_hand = "" if entry.requirement else " (get it by hand)"
+        where = entry.address or entry.source + by_hand
         lines.append(f"  {name:28} {entry.image_size:4}  {entry.file}  {where}")
     return "\n".join(lines)

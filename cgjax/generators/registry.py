@@ -15,7 +15,6 @@ from cgjax.generators.download import fetch
 from cgjax.generators.foreign import MEMBERS, checked
 from cgjax.generators.published import PUBLISHED
 from cgjax.generators.weights import load_folder
-from cgjax.generators.wheels import WHEELS
 from cgjax.runtime.imports import load_attribute
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -48,7 +47,7 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
         return cast(Generator, load_folder(EMBEDDED[text]))
     if Path(text).is_dir():
         return cast(Generator, load_folder(text))
-    if text in PUBLISHED or text in WHEELS:
+    if text in PUBLISHED:
         return cast(Generator, load_folder(fetch(text)))
     if Path(text).is_file():
         raise UserError(
@@ -57,7 +56,7 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
         )
     if ":" in text:
         return load_object(text)
-    known = [*EMBEDDED, *PUBLISHED, *WHEELS]
+    known = [*EMBEDDED, *PUBLISHED]
     near = difflib.get_close_matches(text, known, n=3, cutoff=0.5) or list(EMBEDDED)
     raise UserError(
         f"generator {text!r} is neither a known name (python -m converters --list prints the "

@@ -66,7 +66,7 @@ def convert(
     checkpoint = read_checkpoint(src, member)
     candidates = generators_of(checkpoint, family)
     found = choose_generator(candidates, settings.get(NETWORK, ""))
-    conversion = found.container.convert(found.network, settings)
+    conversion = found.convert(settings)
     tell(found, conversion, candidates)
     source = {
         **checkpoint.source,

@@ -54,6 +54,7 @@ class Network(NamedTuple):
         is_averaged: whether it is a running average of another one.
         prefix: what stood before every tensor's name and was dropped.
         folded: the weights that were put together from parts (`norms`), in words.
+        assumed: what those parts do not tell.
     """
 
     checkpoint: Checkpoint
@@ -62,6 +63,7 @@ class Network(NamedTuple):
     is_averaged: bool
     prefix: str = ""
     folded: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -123,8 +125,8 @@ def split_network(network: Network) -> list[Network]:
 
 def with_norms_folded(network: Network, *, transposed: bool) -> Network | None:
     """Return a network whose weights were stored in parts; None if none was. See `fold_norms`."""
-    state, folded = fold_norms(network.state, transposed=transposed)
-    return network._replace(state=state, folded=folded) if folded else None
+    state, folded, assumed = fold_norms(network.state, transposed=transposed)
+    return network._replace(state=state, folded=folded, assumed=assumed) if folded else None
 
 
 def choose(candidates: Sequence[Network], asked: str = "") -> Network:

@@ -53,13 +53,14 @@ def _normed(norm, layer):
 def test_a_folded_weight_is_the_module_s_own(prefix, norm, layer):
     module = _normed(norm, layer)
     state = {prefix + name: value.numpy() for name, value in module.state_dict().items()}
-    folded, said = fold_norms(state, transposed="transposed" in layer)
+    folded, said, assumed = fold_norms(state, transposed="transposed" in layer)
     assert folded.keys() == {f"{prefix}weight", f"{prefix}bias"}
     np.testing.assert_allclose(
         folded[f"{prefix}weight"], module.weight.detach().numpy(), rtol=1e-5, atol=1e-6
     )
     assert len(said) == 1
     assert said[0].startswith(f"{prefix}weight (")
+    assert assumed == ()
 
 
 def test_spectral_norm_of_torch_1_0_has_no_v():
@@ -69,7 +70,7 @@ def test_spectral_norm_of_torch_1_0_has_no_v():
     matrix = state["weight_orig"].reshape(7, -1)
     v = matrix.T @ state["weight_u"]
     sigma = np.linalg.norm(matrix @ (v / np.linalg.norm(v)))
-    folded, _ = fold_norms(state)
+    folded, *_ = fold_norms(state)
     np.testing.assert_allclose(folded["weight"], state["weight_orig"] / sigma, rtol=1e-5)
 
 
@@ -82,8 +83,20 @@ def test_the_axis_of_u_is_found_where_the_shape_does_not_tell():
     with torch.no_grad():
         module(torch.randn(1, 6, 2, 2))
     state = {name: value.numpy() for name, value in module.state_dict().items()}
-    folded, _ = fold_norms(state, transposed=True)
+    folded, *_ = fold_norms(state, transposed=True)
     np.testing.assert_allclose(folded["weight"], module.weight.detach().numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["transposed_square", "convolution_square"])
+def test_a_square_kernel_that_was_never_trained_has_the_module_type_s_axis_and_that_is_said(layer):
+    torch.manual_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = _run(nn.utils.spectral_norm(LAYERS[layer]()), training=False)
+    state = {name: value.numpy() for name, value in module.state_dict().items()}
+    folded, _, assumed = fold_norms(state, transposed="transposed" in layer)
+    np.testing.assert_allclose(folded["weight"], module.weight.detach().numpy(), rtol=1e-5)
+    assert "do not tell the outputs' axis" in assumed[0]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +112,4 @@ def test_the_axis_of_u_is_found_where_the_shape_does_not_tell():
     ids=["alone", "u", "g", "zeros", "text", "new"],
 )
 def test_parts_that_do_not_fit_stay_as_they_are(state):
-    folded, said = fold_norms(state)
-    assert folded == state
-    assert said == ()
+    assert fold_norms(state) == (state, (), ())

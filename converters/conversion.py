@@ -87,8 +87,10 @@ def take_filter(
     names = tensors.names(pattern)
     found: list[float] | None = None
     for i, name in enumerate(names):
-        size = tensors.shape(name, 2)[0]
-        values = tensors.take(name, (size, size)) / np.float32(gain)
+        shape = tensors.shape(name, -1)
+        is_line = len(shape) == 1  # NVIDIA's code keeps one axis of a filter of 8 taps or more
+        values = tensors.take(name, shape if is_line else (shape[0], shape[0])) / np.float32(gain)
+        values = np.outer(values, values) if is_line else values
         taps = values.sum(axis=1, dtype=np.float64)
         if not np.allclose(np.outer(taps, taps), values, atol=1e-6):
             tensors.note(f"{name} is not the product of a filter that sums to 1 with itself")

@@ -146,10 +146,10 @@ def _layer_names(tensors: Tensors, network: Network) -> list[str]:
     """
     matches = [re.fullmatch(_LAYER, name) for name in tensors.names(_LAYER)]
     layers = sorted((int(m[2]), m[1]) for m in matches if m)
-    if len(layers) < 3 or [i for i, _ in layers] != list(range(len(layers))):
+    if len(layers) < 2 or [i for i, _ in layers] != list(range(len(layers))):
         raise UserError(
             f"{network.place}: layers {', '.join(n for _, n in layers) or 'none'}; expected "
-            "synthesis.L0_..., L1_..., ... without a gap, three at least"
+            "synthesis.L0_..., L1_..., ... without a gap, two at least"
         )
     return [name for _, name in layers]
 
@@ -191,7 +191,9 @@ def _schedule(
     schedule = Schedule(**fields)
     wrong = _disagreement(tensors, names, schedule)
     if wrong:
-        others = _other_schedules(schedule, guessed, int(names[0].split("_")[1]))
+        first = f"synthesis.{names[0]}.up_filter"
+        taps = tensors.shape(first, 1)[0] if first in tensors else 0
+        others = _other_schedules(schedule, guessed, int(names[0].split("_")[1]), taps)
         fitting = (o for o in others if not _disagreement(tensors, names, o))
         if (other := next(fitting, None)) is not None:
             schedule, wrong = other, ""
@@ -204,9 +206,18 @@ def _schedule(
 
 
 def _other_schedules(
-    schedule: Schedule, guessed: Sequence[str], first_size: int
+    schedule: Schedule, guessed: Sequence[str], first_size: int, taps: int
 ) -> Iterator[Schedule]:
-    """Yield schedules with other values of what names and filters can tell."""
+    """Yield schedules with other values of what names and filters can tell.
+
+    Args:
+        schedule: one with the defaults.
+        guessed: what was taken by default.
+        first_size: width of the first layer's map.
+        taps: of the first layer's up-sampling filter, 0 for none: a multiple of `filter_size`.
+    """
+    if "filter_size" in guessed and taps:
+        schedule = schedule._replace(filter_size=taps // schedule.oversampling)
     margins = [schedule.margin]
     if "margin_size" in guessed:
         source, _ = plan_layers(schedule._replace(num_critical=0))
@@ -240,9 +251,24 @@ def _disagreement(tensors: Tensors, names: list[str], schedule: Schedule) -> str
                 stored = tensors.value(theirs)
                 if stored.shape != designed.shape:
                     return f"{theirs} has shape {designed.shape} with {_in_words(schedule)}"
-                if not np.abs(stored - designed).max() < FILTER_TOLERANCE:
+                allowed = FILTER_TOLERANCE + _rounding(stored) * np.abs(designed).max()
+                if not np.abs(stored - designed).max() < allowed:
                     return f"{theirs} is another filter with {_in_words(schedule)}"
     return ""
+
+
+def _rounding(values: np.ndarray) -> float:
+    """Return how far numbers that were stored in few bits may be from what was rounded.
+
+    Example:
+        >>> _rounding(np.float32(np.array([0.3, 0.7], np.float16))) == 2.0**-11
+        True
+    """
+    mantissas, _ = np.frexp(values)
+    for bits in (3, 4, 8, 11):  # float8_e5m2, float8_e4m3fn, bfloat16, float16
+        if (mantissas * 2**bits % 1 == 0).all():
+            return float(2.0**-bits)
+    return 0.0
 
 
 def _in_words(schedule: Schedule) -> str:

@@ -291,8 +291,9 @@ def _rosinality(case: Case) -> Activations:
 
 def _taps(case: Case, name: str) -> torch.Tensor:
     """Return the taps of the first filter of a name; without one there is no up-sampling."""
-    filters = [value for key, value in case.w.items() if key.endswith(name)]
-    return filters[0].sum(dim=0) / filters[0].sum() if filters else stylegan2.TAPS
+    found = next((value for key, value in case.w.items() if key.endswith(name)), stylegan2.TAPS)
+    taps = found.sum(dim=0) if found.ndim == 2 else found
+    return taps / taps.sum()
 
 
 def _stylegan3(case: Case) -> Activations:

@@ -100,13 +100,26 @@ def test_stylegan3(size, widths, classes, options, call, settings, tmp_path, mon
     assert gen.network.synthesis[0].clamp == options.get("conv_clamp", 256)
 
 
-@pytest.mark.parametrize(("critical", "margin"), [(3, 10), (1, 3)])
-def test_margin_and_critical_layers_are_found_by_names_and_filters(critical, margin, tmp_path):
-    options = {"num_layers": 4, "num_critical": critical, "margin_size": margin}
-    torch.save(dict(_state(32, [4] * 5, **options)), tmp_path / "f.pt")
+@pytest.mark.parametrize(
+    ("layers", "critical", "margin", "taps", "dtype"),
+    [
+        (4, 3, 10, 6, torch.float32),
+        (4, 1, 3, 6, torch.float16),
+        (3, 2, 2, 5, torch.bfloat16),
+        (1, 0, 4, 6, torch.float8_e4m3fn),
+    ],
+    ids=["critical", "margin_half", "taps_bfloat16", "one_layer_float8"],
+)
+def test_what_names_and_filters_tell_of_the_schedule_is_found(
+    layers, critical, margin, taps, dtype, tmp_path
+):
+    options = {"num_layers": layers, "num_critical": critical, "margin_size": margin}
+    w = _state(32, [4] * (layers + 1), filter_size=taps, **options)
+    torch.save({name: value.to(dtype) for name, value in w.items()}, tmp_path / "f.pt")
     gen = convert("stylegan3", tmp_path / "f.pt", tmp_path / "out")
-    schedule = gen.manifest["architecture"]["schedule"]
-    assert (schedule["num_critical"], schedule["margin"]) == (critical, margin)
+    found = gen.manifest["architecture"]["schedule"]
+    assert (found["num_critical"], found["margin"]) == (critical, margin if layers > 1 else 10)
+    assert found["filter_size"] == taps
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def choose(candidates: Sequence[Network], asked: str = "") -> Network:
             f"{path.name}: {names}"
         )
     averaged = [n for n in candidates if n.is_averaged]
+    averaged = [n for n in averaged if not _is_beside_average(n, averaged)]
     pool = averaged or list(candidates)
     differing = [n for i, n in enumerate(pool) if not any(_same(n, o) for o in pool[:i])]
     if len(differing) > 1:
@@ -182,6 +183,16 @@ def is_averaged(name: str) -> bool:
         (True, False, False)
     """
     return bool(_AVERAGED.search(name)) and not _NOT_AVERAGED.search(name)
+
+
+def _is_beside_average(network: Network, others: Sequence[Network]) -> bool:
+    """Whether only what a network lies in is called averaged, and a sibling is so itself.
+
+    ema_pytorch keeps `ema.online_model`, the trained weights, beside `ema.ema_model`.
+    """
+    place, _, last = network.name.rpartition(".")
+    siblings = [o.name.rpartition(".")[2] for o in others if o.name.rpartition(".")[0] == place]
+    return not is_averaged(last) and any(map(is_averaged, siblings))
 
 
 def _is_tensor(value: Any) -> bool:

@@ -217,6 +217,11 @@ SAME = {
                | {"initted": torch.tensor(1), "step": torch.tensor(5)}),
         "ema_model",
     ),
+    "averaged_wrapper_with_both": (
+        _torch(lambda s: _prefixed("G.", RAW(s)) | _prefixed("ema_G.ema_model.", s)
+               | _prefixed("ema_G.online_model.", RAW(s)) | {"ema_G.step": torch.tensor(5)}),
+        "ema_G.ema_model",
+    ),
     "flat_averaged_beside_bare": (_torch(lambda s: {**RAW(s), **_prefixed("ema.", s)}), "ema"),
     "lightning_averaged": (
         _torch(lambda s: {"state_dict": _prefixed("G.", RAW(s)) | _prefixed("G_ema.", s)}),

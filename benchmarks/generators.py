@@ -4,13 +4,15 @@
     python benchmarks/generators.py --only=pgan --batch=8 --reps=5
     python benchmarks/generators.py --loading            # a full-size converted folder
     python benchmarks/generators.py --loading --only=stylegan3
+    python benchmarks/generators.py --gpu --batch=64     # PyTorch on the same GPU
 
 Random weights at full size, one process each, two threads, medians. PyTorch runs the operations of
 the public implementations: nearest upsampling then a 3x3 convolution on the large map, a blur by
 channels, StyleGAN3's filters as convolutions by channels of a map with zeros inserted, one kernel a
 row, batch norm written out; once in its own memory layout (NCHW), which the public code uses,
-and once with kernels in channels_last (NHWC). `ratio` is ours over the faster of the two; a layer's
-row is the network up to it. `time` and `operations` are a layer's share of the whole image's.
+and once with kernels in channels_last (NHWC). `ratio` is ours over the faster of the first two; a
+layer's row is the network up to it. `time` and `operations` are a layer's share of the whole
+image's. On a GPU PyTorch runs in float32 as ours does, once more with TF32 and once in bfloat16.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from cgjax.runtime.memory import keep_freed_memory, peak_rss_mb
 
 THREADS = 2
 SIDES = ("ours", "torch", "torch_nhwc")
+GPU_SIDES = ("ours", "torch", "torch_nhwc", "torch_tf32", "torch_bf16")
 DEPTHS = [512, 512, 512, 512, 256, 128, 64]
 BIGGAN = [
     (0, 16, 16), (1, 16, 16), (0, 16, 16), (1, 16, 8), (0, 8, 8),
@@ -122,18 +125,26 @@ def run_ours(family: str, batch: int, reps: int) -> dict[str, Any]:
 
     def operations(walk: Callable[..., Any], **static: int) -> float:
         lowered = base._walk.lower(gen._weights, z, inputs, walk=walk, graph=gen._graph, **static)
-        return float(lowered.cost_analysis()["flops"])
+        # A GPU's compiler counts only what it has compiled.
+        return float((lowered.cost_analysis() or lowered.compile().cost_analysis())["flops"])
 
     flops = {layer: operations(base.features_, index=gen.layers.index(layer)) for layer in layers}
     flops["image"] = operations(base.images_)
     return {"seconds": median_seconds(calls, reps), "operations": flops}
 
 
-def run_torch(family: str, batch: int, reps: int, layout: str) -> dict[str, Any]:
+def run_torch(
+    family: str, batch: int, reps: int, layout: str, *, is_gpu: bool = False
+) -> dict[str, Any]:
     """Time PyTorch's operations in the same order, in one memory layout."""
     import torch
 
     torch.set_num_threads(THREADS)
+    if is_gpu:
+        torch.set_default_device("cuda")
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = layout == "torch_tf32"
+        torch.backends.cuda.matmul.allow_tf32 = layout == "torch_tf32"
     torch.manual_seed(0)
     _, _, layers = CASES[family]
     made = {
@@ -143,10 +154,17 @@ def run_torch(family: str, batch: int, reps: int, layout: str) -> dict[str, Any]
         "biggan": torch_biggan,
     }
     forward = made[family](
-        torch.channels_last if layout == "torch_nhwc" else torch.contiguous_format
+        torch.contiguous_format if layout in ("torch", "torch_tf32") else torch.channels_last
     )
+
+    def run(name: str) -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=layout == "torch_bf16"):
+            forward(batch, name)
+        if is_gpu:
+            torch.cuda.synchronize()
+
     calls: dict[str, Callable[[], Any]] = {
-        name: lambda name=name: forward(batch, name) for name in [*layers, "image"]
+        name: lambda name=name: run(name) for name in [*layers, "image"]
     }
     with torch.no_grad():
         return {"seconds": median_seconds(calls, reps)}
@@ -444,6 +462,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--loading", action="store_true")
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
@@ -452,7 +471,7 @@ def main() -> None:
         result = (
             run_ours(family, given.batch, given.reps)
             if side == "ours"
-            else run_torch(family, given.batch, given.reps, side)
+            else run_torch(family, given.batch, given.reps, side, is_gpu=given.gpu)
         )
         print(json.dumps({**result, "peak_mb": peak_rss_mb()}))
         return
@@ -460,29 +479,35 @@ def main() -> None:
         for family in given.only or ["pgan"]:
             loading(family)
         return
-    print(f"batch {given.batch}, medians of {given.reps}, {THREADS} threads; images per second")
-    columns = ("ours", "torch", "torch_nhwc", "ratio", "time", "operations")
+    sides = GPU_SIDES if given.gpu else SIDES
+    where = "on a GPU" if given.gpu else f"{THREADS} threads"
+    print(f"batch {given.batch}, medians of {given.reps}, {where}; images per second")
+    columns = (*sides, "ratio", "time", "operations")
     print(f"{'network':10}{'up to':12}" + "".join(f"{c:>12}" for c in columns))
     for family in given.only or CASES:
-        results = {side: _measure(side, family, given.batch, given.reps) for side in SIDES}
+        results = {
+            side: _measure(side, family, given.batch, given.reps, given.gpu) for side in sides
+        }
         seconds = {side: result["seconds"] for side, result in results.items()}
         operations, ours = results["ours"]["operations"], seconds["ours"]
         for layer in ours:
-            rates = [given.batch / seconds[side][layer] for side in SIDES]
+            rates = [given.batch / seconds[side][layer] for side in sides]
             shares = (ours[layer] / ours["image"], operations[layer] / operations["image"])
-            numbers = "".join(f"{x:12.2f}" for x in (*rates, rates[0] / max(rates[1:])))
+            numbers = "".join(f"{x:12.2f}" for x in (*rates, rates[0] / max(rates[1:3])))
             print(f"{family:10}{layer:12}{numbers}" + "".join(f"{x:12.4f}" for x in shares))
-        peaks = "".join(f"{results[side]['peak_mb']:12.0f}" for side in SIDES)
+        peaks = "".join(f"{results[side]['peak_mb']:12.0f}" for side in sides)
         print(f"{family:10}{'peak MB':12}{peaks}", flush=True)
 
 
-def _measure(side: str, family: str, batch: int, reps: int) -> dict[str, Any]:
+def _measure(side: str, family: str, batch: int, reps: int, is_gpu: bool) -> dict[str, Any]:
     command = [sys.executable, __file__, "--worker", side, family]
-    command += [f"--batch={batch}", f"--reps={reps}"]
+    command += [f"--batch={batch}", f"--reps={reps}", *(["--gpu"] if is_gpu else [])]
     root = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root}
     environment.pop("OPENBLAS_CORETYPE", None)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side} {family}: {done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 

@@ -16,7 +16,7 @@ from absl import logging
 from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.evaluation.distances import frechet, frechet_floor
+from cgjax.evaluation.distances import frechet_floor, frechet_gaussians, mean_and_covariance
 from cgjax.evaluation.diversity import participation_ratio
 from cgjax.evaluation.features import (
     FeatureExtractor,
@@ -148,7 +148,9 @@ def distance_to(
     """
 
     def distance(features: np.ndarray, *members: np.ndarray) -> float:
-        return sum(frechet(features, m, allow_few_rows=True) for m in members) / len(members)
+        law = mean_and_covariance(features)
+        distances = (frechet_gaussians(*law, *mean_and_covariance(m)) for m in members)
+        return sum(distances) / len(members)
 
     num = RESAMPLES if features.shape[1] <= 512 else FEW_RESAMPLES
     interval = bootstrap_interval(distance, features, *members, num_resamples=num, method="normal")

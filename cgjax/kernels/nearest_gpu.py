@@ -134,6 +134,7 @@ def _kernel(queries: Any, base: Any, norms: Any, limit: Any, out: Any, *, precis
         return jnp.where(better, value, best[0]), jnp.where(better, start + index, best[1])
 
     start = jnp.full((rows,), jnp.inf, jnp.float32), jnp.zeros((rows,), jnp.int32)
-    is_active = pl.program_id(0) * rows < limit[0]
-    num_blocks = jnp.where(is_active, num_base // _COLUMNS, 0)
+    # By arithmetic: Triton's loops take no bound that is chosen between two numbers.
+    is_active = (pl.program_id(0) * rows < limit[0]).astype(jnp.int32)
+    num_blocks = is_active * (num_base // _COLUMNS)
     out[...] = jax.lax.fori_loop(0, num_blocks, search, start)[1]

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import arith, scf  # noqa: F401  # Triton's modules hold their operations
+from jaxlib.triton import dialect as triton
 
 from cgjax.kernels import nearest_gpu
 from cgjax.kernels.distance import nearest_, nearest_fused_
@@ -79,8 +82,19 @@ def test_no_queries_give_empty_results():
     assert index.shape == distance.shape == (0,)
 
 
+def _triton_modules(operation):
+    """Return the bytes of all of Triton's modules inside an operation."""
+    found = []
+    for block in (block for region in operation.regions for block in region.blocks):
+        for inner in block.operations:
+            if "triton" in str(inner.attributes.get("call_target_name")):
+                found.append(inner.attributes["mhlo.backend_config"]["ir"].value_bytes)
+            found += _triton_modules(inner.operation)
+    return found
+
+
 @pytest.mark.parametrize("product", ["tf32x3", "ieee"])
-def test_it_lowers_for_cuda_without_a_gpu(product):
+def test_what_it_lowers_to_for_cuda_is_a_valid_module_of_triton(product):
     """JAX 0.10 hands the Triton code to XLA; later ones compile it while lowering."""
     if jax.version.__version_info__ >= (0, 11):
         pytest.skip("lowering needs the CUDA plugin from JAX 0.11 on")
@@ -93,7 +107,10 @@ def test_it_lowers_for_cuda_without_a_gpu(product):
     lowered = (
         jax.jit(search).trace(queries, base, valid, active).lower(lowering_platforms=("cuda",))
     )
-    assert "xla.gpu.triton" in lowered.as_text()
+    (module,) = _triton_modules(lowered.compiler_ir("stablehlo").operation)
+    with ir.Context() as context:
+        triton.register_dialect(context)
+        assert ir.Module.parse(module).operation.verify()
 
 
 @pytest.mark.gpu

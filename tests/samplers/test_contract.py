@@ -166,7 +166,8 @@ def test_a_sampler_that_starts_at_the_prior_proposes_it_untrained(name):
     sampler = make(name)
     state = sampler.init(jax.random.key(0), members())
     proposed = sampler.sample(state, jax.random.key(3), 0, NUM)
-    is_prior = content(proposed) == content(prior(jax.random.key(3), NUM))
+    # Two programs may round the same normal numbers differently.
+    is_prior = np.allclose(proposed, prior(jax.random.key(3), NUM), rtol=0.0, atol=1e-6)
     assert is_prior == (sampler.starts_at_prior or sampler.always_verified)
 
 

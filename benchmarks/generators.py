@@ -1,13 +1,15 @@
 """Forward images per second and peak memory, beside the same operations in PyTorch.
 
-    python benchmarks/generators.py                      # PGAN-256, StyleGAN-256, BigGAN-deep-128
+    python benchmarks/generators.py  # PGAN-256, StyleGAN-256, StyleGAN3-t-256, BigGAN-deep-128
     python benchmarks/generators.py --only=pgan --batch=8 --reps=5
     python benchmarks/generators.py --loading            # a full-size converted folder
+    python benchmarks/generators.py --loading --only=stylegan3
     python benchmarks/generators.py --gpu --batch=64     # PyTorch on the same GPU
 
 Random weights at full size, one process each, two threads, medians. PyTorch runs the operations of
 the public implementations: nearest upsampling then a 3x3 convolution on the large map, a blur by
-channels, batch norm written out; once in its own memory layout (NCHW), which the public code uses,
+channels, StyleGAN3's filters as convolutions by channels of a map with zeros inserted, one kernel a
+row, batch norm written out; once in its own memory layout (NCHW), which the public code uses,
 and once with kernels in channels_last (NHWC). `ratio` is ours over the faster of the first two; a
 layer's row is the network up to it. `time` and `operations` are a layer's share of the whole
 image's. On a GPU PyTorch runs in float32 as ours does, once more with TF32 and once in bfloat16.
@@ -28,6 +30,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cgjax.generators.stylegan3_filters import (
+    Schedule,
+    cutoffs,
+    down_filter,
+    plan_layers,
+    up_filter,
+)
 from cgjax.runtime.memory import keep_freed_memory, peak_rss_mb
 
 THREADS = 2
@@ -38,6 +47,9 @@ BIGGAN = [
     (0, 16, 16), (1, 16, 16), (0, 16, 16), (1, 16, 8), (0, 8, 8),
     (1, 8, 4), (0, 4, 4), (1, 4, 2), (0, 2, 2), (1, 2, 1),
 ]  # fmt: skip
+
+STYLEGAN3 = Schedule(256)
+STYLEGAN3_WIDTHS = [round(min(16384 / c, 512)) for c in cutoffs(STYLEGAN3)]
 
 # family -> (architecture, keywords, layers to time)
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
@@ -56,6 +68,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         },
         {},
         ["w", "layer0", "layer1", "layer2", "layer3", "layer5", "layer7"],
+    ),
+    "stylegan3": (
+        {
+            "latent_dim": 512,
+            "style_dim": 512,
+            "mapping_widths": [512] * 2,
+            "widths": [STYLEGAN3_WIDTHS[0], *STYLEGAN3_WIDTHS[:-1]],
+            "schedule": STYLEGAN3._asdict(),
+        },
+        {},
+        ["w", "input", "L0_36_512", "L2_36_512", "L3_52_512", "L5_84_512", "L8_148_512"],
     ),
     "biggan": (
         {
@@ -124,7 +147,13 @@ def run_torch(
         torch.backends.cuda.matmul.allow_tf32 = layout == "torch_tf32"
     torch.manual_seed(0)
     _, _, layers = CASES[family]
-    forward = {"pgan": torch_pgan, "stylegan": torch_stylegan, "biggan": torch_biggan}[family](
+    made = {
+        "pgan": torch_pgan,
+        "stylegan": torch_stylegan,
+        "stylegan3": torch_stylegan3,
+        "biggan": torch_biggan,
+    }
+    forward = made[family](
         torch.contiguous_format if layout in ("torch", "torch_tf32") else torch.channels_last
     )
 
@@ -239,6 +268,78 @@ def torch_stylegan(layout: Any) -> Callable[[int, str], Any]:
     return forward
 
 
+def torch_stylegan3(layout: Any) -> Callable[[int, str], Any]:
+    """Return the forward pass of StyleGAN3, config-t, as it runs where its own kernels cannot."""
+    import torch
+    import torch.nn.functional as F
+
+    _weight = _weights(layout)
+    source, plan = plan_layers(STYLEGAN3)
+    widths = [STYLEGAN3_WIDTHS[0], *STYLEGAN3_WIDTHS[:-1], 3]
+    mapping = [(_weight(512, 512), torch.zeros(512)) for _ in range(2)]
+    frequencies, mix = torch.randn(widths[0], 2), _weight(widths[0], widths[0])
+    layers = [
+        {
+            "plan": p,
+            "name": f"L{i}_{p.out_size}_{widths[i + 1]}",
+            "weight": torch.randn(widths[i + 1], widths[i], p.kernel, p.kernel),
+            "bias": torch.zeros(widths[i + 1]),
+            "style": (_weight(widths[i], 512), torch.ones(widths[i])),
+            "filters": [torch.tensor(f) for f in (up_filter(p), down_filter(p))],
+        }
+        for i, p in enumerate(plan)
+    ]
+
+    def filtered(x: Any, taps: Any) -> Any:
+        channels = x.shape[1]
+        rows = taps[None, None, :, None].expand(channels, 1, -1, 1)
+        return F.conv2d(F.conv2d(x, rows, groups=channels), rows.transpose(2, 3), groups=channels)
+
+    def nonlinear(x: Any, layer: dict[str, Any]) -> Any:
+        p, (up, down) = layer["plan"], layer["filters"]
+        n, c, h, w = x.shape
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, p.up - 1, 0, 0, 0, p.up - 1])
+        x = F.pad(x.reshape(n, c, h * p.up, w * p.up), [*p.padding, *p.padding])
+        x = filtered(x, up * p.up) if len(up) > 1 else x
+        x = (F.leaky_relu(x, 0.2) * 2**0.5).clamp(-256, 256)
+        x = filtered(x, down) if len(down) > 1 else x
+        return x[:, :, :: p.down, :: p.down]
+
+    def convolve(x: Any, layer: dict[str, Any], style: Any) -> Any:
+        p, weight, n = layer["plan"], layer["weight"], len(x)
+        if p.is_image:
+            kernels = weight[None] * style[:, None, :, None, None] / weight.shape[1] ** 0.5
+        else:
+            weight = weight * weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
+            kernels = weight[None] * (style * style.square().mean().rsqrt())[:, None, :, None, None]
+            kernels = kernels * (kernels.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+        kernels = kernels.reshape(-1, *weight.shape[1:]).to(memory_format=layout)
+        size = x.shape[2:]
+        y = F.conv2d(x.reshape(1, -1, *size), kernels, padding=p.kernel - 1, groups=n)
+        return y.reshape(n, -1, *y.shape[2:]) + layer["bias"][None, :, None, None]
+
+    def forward(n: int, stop: str) -> Any:
+        w = torch.randn(n, 512)
+        w = w * ((w**2).mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        for weight, bias in mapping:
+            w = F.leaky_relu(F.linear(w, weight, bias), 0.2) * 2**0.5
+        if stop == "w":
+            return w
+        line = (torch.arange(source.size) + 0.5 - source.size / 2) / source.rate
+        grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)
+        x = torch.sin(2 * math.pi * (grid @ frequencies.T)).expand(n, -1, -1, -1) @ mix.T
+        x = x.permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        if stop == "input":
+            return x
+        for layer in layers:
+            x = nonlinear(convolve(x, layer, F.linear(w, *layer["style"])), layer)
+            if stop == layer["name"]:
+                return x
+        return x * 0.25
+
+    return forward
+
+
 def torch_biggan(layout: Any) -> Callable[[int, str], Any]:
     """Return the forward pass of BigGAN-deep-128, spectral norms baked in."""
     import torch
@@ -315,19 +416,19 @@ def torch_biggan(layout: Any) -> Callable[[int, str], Any]:
     return forward
 
 
-def loading() -> None:
-    """Write a full-size random PGAN folder and time loading it in a fresh process."""
+def loading(family: str) -> None:
+    """Write a full-size random folder and time loading it in a fresh process."""
     import numpy as np
 
     from cgjax.generators.families import build_network
     from cgjax.generators.weights import named_arrays, save_generator
 
-    architecture = CASES["pgan"][0]
-    arrays = named_arrays(build_network("pgan", architecture))
+    architecture = CASES[family][0]
+    arrays = named_arrays(build_network(family, architecture))
     with tempfile.TemporaryDirectory() as folder:
         save_generator(
             folder,
-            "pgan",
+            family,
             architecture,
             {name: np.asarray(value) for name, value in arrays.items()},
             source={"name": "random", "sha256": ""},
@@ -335,7 +436,7 @@ def loading() -> None:
         )
         script = (
             "import sys, time, jax, jax.numpy as jnp\n"
-            "import cgjax, cgjax.generators.pgan\n"
+            f"import cgjax, cgjax.generators.{family}\n"
             "jnp.zeros(1).block_until_ready()\n"
             "from cgjax.runtime.memory import peak_rss_mb, reset_peak_rss\n"
             "reset_peak_rss()\n"
@@ -349,7 +450,7 @@ def loading() -> None:
         size = (Path(folder) / "weights.safetensors").stat().st_size / 2**20
     seconds, memory = map(float, done.stdout.split())
     print(
-        f"loading pgan-256 from a folder: {seconds:.2f} s, peak memory {memory:.0f} MB over the "
+        f"loading {family} from a folder: {seconds:.2f} s, peak memory {memory:.0f} MB over the "
         f"imports, {memory / size:.2f} times the weights' {size:.0f} MB"
     )
 
@@ -375,7 +476,8 @@ def main() -> None:
         print(json.dumps({**result, "peak_mb": peak_rss_mb()}))
         return
     if given.loading:
-        loading()
+        for family in given.only or ["pgan"]:
+            loading(family)
         return
     sides = GPU_SIDES if given.gpu else SIDES
     where = "on a GPU" if given.gpu else f"{THREADS} threads"

@@ -48,6 +48,9 @@ _KEY = flags.DEFINE_string(
     "key", None, "Which of several generators in a file to take: the same as --set network=NAME."
 )
 _MEMBER = flags.DEFINE_string("member", "", "Which file inside a wheel, zip or tar to read.")
+_VERIFY = flags.DEFINE_enum(
+    "verify", None, ["torch"], "Run the file's network in torch beside ours, and compare layers."
+)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "How to store the weights.")
 _LICENCE = flags.DEFINE_string("licence", UNKNOWN_LICENCE, "Licence of the weights, in words.")
 _LIST = flags.DEFINE_bool("list", False, "Print families, accepted files and published names.")
@@ -75,7 +78,20 @@ def main(argv: Sequence[str]) -> None:
         say(inspect(argv[2], settings, member=_MEMBER.value))
         return
     src, dst = (_required(flag) for flag in (_SRC, _DST))
+    if _VERIFY.value and _DTYPE.value != "float32":
+        raise UserError(
+            f"--verify and --dtype={_DTYPE.value}: rounded weights differ; verify first"
+        )
     _require_torch()
+
+    def check(generator: PretrainedGenerator, found: Found, conversion: Conversion) -> None:
+        if not _VERIFY.value:
+            check_image(generator)
+            return
+        from converters.verifying import report, verify
+
+        say(report(verify(generator, found, conversion, settings)))
+
     gen = convert(
         command,
         src,
@@ -84,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
         dtype=_DTYPE.value,
         licence=_LICENCE.value,
         member=_MEMBER.value,
-        check=check_image,
+        check=check,
         tell=tell,
     )
     source = gen.manifest["source"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +67,38 @@ class Row(NamedTuple):
     shape: tuple[int, ...]
     scale: float = 1.0
     turn: Turn = np.asarray
+
+
+def take_filter(
+    tensors: Tensors, pattern: str, gain: float, usual: Sequence[float]
+) -> list[float] | None:
+    """Return the taps of an up-sampling filter, of which a file holds one copy a layer.
+
+    Args:
+        tensors: the file.
+        pattern: of the copies' names.
+        gain: what their numbers sum to.
+        usual: the taps that our arithmetic has built in.
+
+    Returns:
+        The taps along one axis, which sum to 1; None for the usual ones, or where there are none.
+        A filter that is no product of one along each axis, or another one elsewhere, is noted.
+    """
+    names = tensors.names(pattern)
+    found: list[float] | None = None
+    for i, name in enumerate(names):
+        shape = tensors.shape(name, -1)
+        is_line = len(shape) == 1  # NVIDIA's code keeps one axis of a filter of 8 taps or more
+        values = tensors.take(name, shape if is_line else (shape[0], shape[0])) / np.float32(gain)
+        values = np.outer(values, values) if is_line else values
+        taps = values.sum(axis=1, dtype=np.float64)
+        if not np.allclose(np.outer(taps, taps), values, atol=1e-6):
+            tensors.note(f"{name} is not the product of a filter that sums to 1 with itself")
+        elif i and taps.tolist() != found:
+            tensors.note(f"{name} is not the filter of {names[0]}")
+        found = taps.tolist() if i == 0 else found
+    is_usual = found is None or (len(found) == len(usual) and np.allclose(found, usual, atol=1e-6))
+    return None if is_usual else found
 
 
 def take_rows(tensors: Tensors, rows: Iterable[Row]) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ def convert(
     dtype: str = "float32",
     licence: str = UNKNOWN_LICENCE,
     member: str = "",
-    check: Callable[[PretrainedGenerator], Any] = lambda generator: None,
+    check: Callable[[PretrainedGenerator, Found, Conversion], Any] = lambda generator, *_: None,
     tell: Callable[[Found, Conversion, list[Found]], Any] = lambda found, conversion, others: None,
 ) -> PretrainedGenerator:
     """Convert a checkpoint file and check the result.
@@ -46,7 +46,8 @@ def convert(
         member: of a wheel, zip or tar, the file inside; "" for the only one.
         tell: is called, before anything is written, with what was chosen, its conversion, and all
             that there was to choose from.
-        check: looks at the generator before the folder is put in place, and raises what is wrong.
+        check: looks at the generator, and what it was converted from and how, before the folder is
+            put in place, and raises what is wrong.
 
     Returns:
         The generator, loaded back from the folder.
@@ -65,7 +66,7 @@ def convert(
     checkpoint = read_checkpoint(src, member)
     candidates = generators_of(checkpoint, family)
     found = choose_generator(candidates, settings.get(NETWORK, ""))
-    conversion = found.container.convert(found.network, settings)
+    conversion = found.convert(settings)
     tell(found, conversion, candidates)
     source = {
         **checkpoint.source,
@@ -73,7 +74,14 @@ def convert(
         "network": found.network.name,
         **({"assumed": list(conversion.assumed)} if conversion.assumed else {}),
     }
-    return write_folder(dst, conversion, source=source, licence=licence, dtype=dtype, check=check)
+    return write_folder(
+        dst,
+        conversion,
+        source=source,
+        licence=licence,
+        dtype=dtype,
+        check=lambda generator: check(generator, found, conversion),
+    )
 
 
 def generators_of(checkpoint: Checkpoint, family: str) -> list[Found]:
@@ -105,6 +113,7 @@ def listing() -> str:
         lines += [f"  {family:10} {c.name:12} {c.description}" for c in containers_of(family)]
     lines.append("Published generators (name, pixels, file, where it comes from):")
     for name, entry in PUBLISHED.items():
-        where = entry.address or f"{entry.source} (get it by hand)"
+        by_hand = "" if entry.requirement else " (get it by hand)"
+        where = entry.address or entry.source + by_hand
         lines.append(f"  {name:28} {entry.image_size:4}  {entry.file}  {where}")
     return "\n".join(lines)

@@ -24,9 +24,7 @@ OUTPUTS = ("tanh", "sigmoid", "none")
 
 def convert_chain(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert a chain of transposed convolutions, whatever its layers are called."""
-    settings = Settings(given)
-    links = find_chain(network.state, network.place, settings.get_words("convolutions"))
-    options = _Options(settings, links, network.place)
+    links, options = read_chain(network, given)
     tensors = network.tensors()
     converted = _convert_layers(tensors, links, options.shape, options.eps, options.sigmoid)
     converted.arrays["first"] = options.order_rows(converted.arrays["first"])
@@ -41,6 +39,13 @@ def convert_chain(network: Network, given: Mapping[str, str]) -> Conversion:
         tanh=options.output != "none",
     )
     return converted._replace(assumed=(*options.assumed, *converted.assumed))
+
+
+def read_chain(network: Network, given: Mapping[str, str]) -> tuple[list[Link], Options]:
+    """Return a network's layers, and what is assumed or was given of them."""
+    settings = Settings(given)
+    links = find_chain(network.state, network.place, settings.get_words("convolutions"))
+    return links, Options(settings, links, network.place)
 
 
 def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
@@ -64,7 +69,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     return converted
 
 
-class _Options:
+class Options:
     """What the tensors of a chain do not tell: as given, or assumed, and then listed."""
 
     def __init__(self, settings: Settings, links: Sequence[Link], place: str):
@@ -92,7 +97,7 @@ class _Options:
         said = f"no classes among the {width} inputs (--set num_classes=8 for a one-hot vector)"
         assume("num_classes", said)
         self.class_names = settings.get_words("class_names")
-        self._classes_first = settings.get("classes_first", False)
+        self.classes_first = settings.get("classes_first", False)
         if self.num_classes:
             assume("classes_first", "the class vector behind the latent (--set classes_first=true)")
         settings.finish()
@@ -104,7 +109,7 @@ class _Options:
 
     def order_rows(self, first: np.ndarray) -> np.ndarray:
         """Put the rows of the class vector behind the latent's."""
-        if not self._classes_first:
+        if not self.classes_first:
             return first
         return np.concatenate([first[self.num_classes :], first[: self.num_classes]])
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from converters.conversion import Container
+from converters.conversion import Container, Conversion
 from converters.layouts import FAMILIES, containers_of
 from converters.networks import (
     Network,
@@ -32,6 +32,15 @@ class Found(NamedTuple):
     family: str
     container: Container
     network: Network
+
+    def convert(self, given: Mapping[str, str]) -> Conversion:
+        """Convert it, with `--set` values.
+
+        Raises:
+            UserError: whatever is wrong with its tensors or the values.
+        """
+        converted = self.container.convert(self.network, given)
+        return converted._replace(assumed=(*converted.assumed, *self.network.assumed))
 
 
 def find_generators(checkpoint: Checkpoint) -> list[Found]:

@@ -45,7 +45,7 @@ def inspect(src: str | Path, settings: Mapping[str, str] | None = None, *, membe
     family = every[0].family
     candidates = [each for each in every if each.family == family]
     found = choose_generator(candidates, settings.get(NETWORK, ""))
-    conversion = found.container.convert(found.network, settings)
+    conversion = found.convert(settings)
     abstract = abstract_network(conversion.family, conversion.architecture)
     numbers = sum(math.prod(a.shape) for a in named_arrays(abstract).values())
     lines = [

@@ -54,6 +54,7 @@ class Network(NamedTuple):
         is_averaged: whether it is a running average of another one.
         prefix: what stood before every tensor's name and was dropped.
         folded: the weights that were put together from parts (`norms`), in words.
+        assumed: what those parts do not tell.
     """
 
     checkpoint: Checkpoint
@@ -62,6 +63,7 @@ class Network(NamedTuple):
     is_averaged: bool
     prefix: str = ""
     folded: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -123,8 +125,8 @@ def split_network(network: Network) -> list[Network]:
 
 def with_norms_folded(network: Network, *, transposed: bool) -> Network | None:
     """Return a network whose weights were stored in parts; None if none was. See `fold_norms`."""
-    state, folded = fold_norms(network.state, transposed=transposed)
-    return network._replace(state=state, folded=folded) if folded else None
+    state, folded, assumed = fold_norms(network.state, transposed=transposed)
+    return network._replace(state=state, folded=folded, assumed=assumed) if folded else None
 
 
 def choose(candidates: Sequence[Network], asked: str = "") -> Network:
@@ -154,6 +156,7 @@ def choose(candidates: Sequence[Network], asked: str = "") -> Network:
             f"{path.name}: {names}"
         )
     averaged = [n for n in candidates if n.is_averaged]
+    averaged = [n for n in averaged if not _is_beside_average(n, averaged)]
     pool = averaged or list(candidates)
     differing = [n for i, n in enumerate(pool) if not any(_same(n, o) for o in pool[:i])]
     if len(differing) > 1:
@@ -180,6 +183,16 @@ def is_averaged(name: str) -> bool:
         (True, False, False)
     """
     return bool(_AVERAGED.search(name)) and not _NOT_AVERAGED.search(name)
+
+
+def _is_beside_average(network: Network, others: Sequence[Network]) -> bool:
+    """Whether only what a network lies in is called averaged, and a sibling is so itself.
+
+    ema_pytorch keeps `ema.online_model`, the trained weights, beside `ema.ema_model`.
+    """
+    place, _, last = network.name.rpartition(".")
+    siblings = [o.name.rpartition(".")[2] for o in others if o.name.rpartition(".")[0] == place]
+    return not is_averaged(last) and any(map(is_averaged, siblings))
 
 
 def _is_tensor(value: Any) -> bool:

@@ -13,18 +13,35 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 EPS = 1e-12
+ALIKE = 0.9  # cosine of u and W v after a power iteration, at least
+_USUAL_AXIS = (
+    "the stored vectors, which have seen no power iteration, do not tell the outputs' axis: the "
+    "module type's own; if spectral_norm was given another dim, save the folded weights instead"
+)
 _OLD = re.compile(r"(.*)_(orig|g)")
 _NEW = re.compile(r"(?:(.*)\.)?parametrizations\.([^.]+)\.original(0?)")
 
 
-def fold_norms(
-    state: Mapping[Any, Any], *, transposed: bool = False
-) -> tuple[dict[Any, Any], tuple[str, ...]]:
+class Folded(NamedTuple):
+    """A state dict whose weights are whole.
+
+    Attributes:
+        state: the tensors by name.
+        said: the weights that were put together, with the kind of norm.
+        assumed: what the parts of some do not tell.
+    """
+
+    state: dict[Any, Any]
+    said: tuple[str, ...]
+    assumed: tuple[str, ...]
+
+
+def fold_norms(state: Mapping[Any, Any], *, transposed: bool = False) -> Folded:
     """Replace the parts of every weight by the weight.
 
     Args:
@@ -33,10 +50,12 @@ def fold_norms(
             matters where their first two axes are of one length and u does not tell.
 
     Returns:
-        The state, and what was folded in: names with the kind of norm. Parts that are incomplete,
-        or do not fit together, stay as they are.
+        The state, and what was folded in. Parts that are incomplete, or do not fit together, stay
+        as they are.
     """
-    folded, said = dict(state), []
+    folded = dict(state)
+    said: list[str] = []
+    assumed: list[str] = []
     for name in list(state):
         match = isinstance(name, str) and (_OLD.fullmatch(name) or _NEW.fullmatch(name))
         if not match:
@@ -47,15 +66,18 @@ def fold_norms(
             if not all(isinstance(v, np.ndarray) and v.dtype.kind in "fb" for v in values):
                 continue
             with np.errstate(all="ignore"):  # what is not finite is refused with the layout's name
-                weight = make(*(np.asarray(v, np.float32) for v in values), transposed)
+                arrays = [np.asarray(v, np.float32) for v in values]
+                weight = make(*arrays, transposed)
             if weight is not None:
                 target = _target(match)
                 for part in names:
                     del folded[part]
                 folded[target] = weight.astype(np.float32)
                 said.append(f"{target} ({kind})")
+                if make is _spectral and not _tells_axis(*arrays):
+                    assumed.append(f"{target}: {_USUAL_AXIS}")
                 break
-    return folded, tuple(said)
+    return Folded(folded, tuple(said), tuple(assumed))
 
 
 def _target(match: re.Match[str]) -> str:
@@ -85,25 +107,33 @@ def _matrix(weight: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
 
 
+def _cosines(weight: np.ndarray, u: np.ndarray, v: np.ndarray) -> dict[int, float]:
+    """Return, for every axis that the outputs may lie along, how well u agrees with W v."""
+    return {
+        axis: _cosine(u, _matrix(weight, axis) @ v)
+        for axis in range(min(weight.ndim, 2))
+        if weight.shape[axis] == u.size and u.size * v.size == weight.size > 0
+    }
+
+
+def _tells_axis(weight: np.ndarray, u: np.ndarray, v: np.ndarray) -> bool:
+    """Whether the parts tell the outputs' axis: by their lengths, or as u = W v / |W v|."""
+    cosines = _cosines(weight, u.ravel(), v.ravel())
+    return len(cosines) < 2 or max(cosines.values()) > ALIKE
+
+
 def _spectral(
     weight: np.ndarray, u: np.ndarray, v: np.ndarray, transposed: bool
 ) -> np.ndarray | None:
     import torch
 
     u, v = u.ravel(), v.ravel()
-    axes = [
-        axis
-        for axis in range(min(weight.ndim, 2))
-        if weight.shape[axis] == u.size and u.size * v.size == weight.size
-    ]
-    if not axes or not weight.size:
+    cosines = _cosines(weight, u, v)
+    if not cosines:
         return None
-    # The outputs' axis: the usual one, unless u belongs to the other one's matrix (u = W v / |W v|
-    # after a power iteration).
+    # The outputs' axis: the usual one, unless u belongs to the other one's matrix.
     usual = 1 if transposed and weight.ndim == 4 else 0
-    products = {axis: _matrix(weight, axis) @ v for axis in axes}
-    cosines = {axis: _cosine(u, products[axis]) for axis in axes}
-    axis = max(axes, key=lambda a: (cosines[a] > 0.9, a == usual))
+    axis = max(cosines, key=lambda a: (cosines[a] > ALIKE, a == usual))
     # As torch does it, to the bit: sigma may be a small difference of large numbers.
     matrix, *vectors = (
         torch.tensor(np.ascontiguousarray(x)) for x in (_matrix(weight, axis), u, v)

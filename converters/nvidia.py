@@ -122,7 +122,7 @@ def get_clamp(found: Built, settings: Settings, network: Network, assumed: list[
         bound = f"{CLAMPS[found.module]:g}" if CLAMPS.get(found.module) else "none"
         if found.module:
             assumed.append(
-                f"{name}: {bound}, the default of {found.code}, whose class wrote the file"
+                f"{name}: {bound}, the default of {found.code}; --set {name}=... if it was another"
             )
         else:
             assumed.append(

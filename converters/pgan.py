@@ -9,6 +9,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +29,8 @@ from converters.networks import Network, has_tensors
 from converters.settings import Settings
 from converters.tensors import Tensors
 from converters.zoo import get_categories, get_tanh, layer_rows, zoo_settings
+
+T = TypeVar("T")
 
 
 def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
@@ -109,7 +112,7 @@ def split_lod(lod: float, resolutions: int, source: object) -> tuple[int, float]
     return resolutions - math.floor(lod), lod - math.floor(lod)
 
 
-def _is_fused(tensors: Tensors, depths: Sequence[int]) -> bool:
+def has_fused_kernels(tensors: Tensors, depths: Sequence[int]) -> bool:
     """Whether up-convolutions are stored (in, out): visible only where the two differ."""
     for r in range(1, len(depths)):
         name = f"layer{2 * r}.weight"
@@ -139,7 +142,7 @@ def convert_genforce(network: Network, given: Mapping[str, str]) -> Conversion:
     num_classes = settings.get("label_size", 0, low=0, high=latent_dim - 1)
     resolutions = tensors.count("output{}.weight")
     depths = [tensors.shape(f"output{b}.weight", 4)[1] for b in range(resolutions)]
-    fused = settings.get("fused_scale", _is_fused(tensors, depths))
+    fused = settings.get("fused_scale", has_fused_kernels(tensors, depths))
     settings.finish()
     channels = tensors.shape("output0.weight", 4)[0]
     if width != depths[0]:
@@ -198,12 +201,7 @@ def convert_netdissect(network: Network, given: Mapping[str, str]) -> Conversion
     settings = Settings(given)
     tanh = settings.get("final_tanh", False)
     settings.finish()
-    # Old files say features.{n-1} and output.
-    state = {
-        re.sub(r"^features\.(\d{1,9})(?!\d)", _renumber, str(name)): value
-        for name, value in network.state.items()
-    }
-    tensors = Tensors(state, network.place)
+    tensors = Tensors(renumbered(network.state), network.place)
     outputs = sorted({name.split(".")[0] for name in tensors.names("output.*")})
     if len(outputs) != 1:
         raise UserError(
@@ -244,6 +242,12 @@ def convert_netdissect(network: Network, given: Mapping[str, str]) -> Conversion
         "tanh": tanh,
     }
     return Conversion("pgan", architecture, arrays)
+
+
+def renumbered(state: Mapping[Any, T]) -> dict[str, T]:
+    """Name the layers of old GANDissect files, features.{n-1}, as new ones do, layer{n}."""
+    pattern = re.compile(r"^features\.(\d{1,9})(?!\d)")
+    return {pattern.sub(_renumber, str(name)): value for name, value in state.items()}
 
 
 def _renumber(match: re.Match[str]) -> str:

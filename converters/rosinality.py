@@ -23,6 +23,7 @@ from converters.conversion import (
     dense_kernel,
     flipped_kernel,
     pixel_kernel,
+    take_filter,
     take_rows,
 )
 from converters.networks import Network
@@ -32,8 +33,6 @@ from converters.tensors import Tensors
 
 MEAN_LATENTS = 10_000
 """How many latents' styles are averaged where a file has no mean."""
-
-FILTER = np.outer(FILTER_TAPS, FILTER_TAPS).astype(np.float32)
 
 
 def convert(network: Network, given: Mapping[str, str]) -> Conversion:
@@ -70,8 +69,6 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
         if stored_noise:
             shape = (1, 1, size, size)
             rows.append(Row(f"noise.{i}", f"noises.noise_{i}", shape, turn=channels_last))
-        if is_up:
-            tensors.check_constant(f"{name}.conv.blur.kernel", FILTER)
     for r, depth in enumerate(depths):
         name = f"to_rgbs.{r - 1}" if r else "to_rgb1"
         rows += _modulated(
@@ -79,9 +76,9 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
         )
         bias = (1, channels, 1, 1)
         rows.append(Row(f"to_rgb_biases.{r}", f"{name}.bias", bias, turn=np.ravel))
-        if r:
-            tensors.check_constant(f"{name}.upsample.kernel", FILTER)
     arrays |= take_rows(tensors, rows)
+    shares = [tap / 2 for tap in FILTER_TAPS]
+    taps = take_filter(tensors, r".*\.(blur|upsample)\.kernel", 4, shares)
     arrays["mean_style"] = _mean_style(network, tensors, arrays, style_dim, assumed)
     tensors.finish()
     architecture = {
@@ -92,6 +89,7 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
         "depths": depths,
         "image_channels": channels,
         "stored_noise": stored_noise,
+        "filter_taps": taps,
     }
     return Conversion("stylegan2", architecture, arrays, tuple(assumed))
 

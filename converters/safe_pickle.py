@@ -211,8 +211,9 @@ def _allowed() -> dict[str, Callable[..., Any]]:
         for cls in _CLASSES:
             name = f"training.{module}.{cls}"
             allowed[name] = _module_class(name)
-    for dtype in ("float16", "float32", "float64", "int32", "int64", "bool", "memory_format"):
+    for dtype in ("float16", "bfloat16", "float32", "float64", "uint8", "int32", "int64", "bool"):
         allowed[f"torch.{dtype}"] = _inert
+    allowed["torch.memory_format"] = _inert
     return allowed
 
 

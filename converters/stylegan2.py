@@ -24,6 +24,7 @@ from converters.conversion import (
     dense_kernel,
     flipped_kernel,
     pixel_kernel,
+    take_filter,
     take_rows,
 )
 from converters.networks import Network, has_tensors
@@ -31,6 +32,8 @@ from converters.nvidia import built, check_activations, get_clamp, get_rate
 from converters.settings import Settings
 from converters.stylegan import MAPPING_RATE, label_rows, mapping_rows
 
+# The file's taps sum to 1, ours to the gain of zero insertion.
+FILTER_SHARES = [tap / 2 for tap in FILTER_TAPS]
 FILTER = np.outer(FILTER_TAPS, FILTER_TAPS).astype(np.float32)
 
 
@@ -198,8 +201,7 @@ def convert_nvidia(network: Network, given: Mapping[str, str]) -> Conversion:
             *styles("rgb_style", k, name, depth),
         ]
     arrays |= take_rows(tensors, rows)
-    for name in tensors.names(r".*resample_filter"):
-        tensors.check_constant(name, FILTER / 4)  # NVIDIA applies the gain at run time
+    taps = take_filter(tensors, r".*resample_filter", 1, FILTER_SHARES)
     tensors.finish()
     architecture = {
         "form": "nvidia",
@@ -213,6 +215,7 @@ def convert_nvidia(network: Network, given: Mapping[str, str]) -> Conversion:
         "num_classes": num_classes,
         "embedding_dim": embedding_dim or None,
         "stored_noise": stored_noise,
+        "filter_taps": taps,
     }
     return Conversion("stylegan2", architecture, arrays, tuple(assumed))
 

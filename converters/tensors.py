@@ -63,6 +63,15 @@ class Tensors:
             raise UserError(f"{self._source}: {name} has shape {value.shape}: it is empty")
         return value.shape
 
+    def value(self, name: str) -> np.ndarray:
+        """Return a tensor as it is, to look at; it has to be taken besides.
+
+        Raises:
+            UserError: at once, as `shape`.
+        """
+        self.shape(name, -1)
+        return np.asarray(self._state[name])
+
     def count(self, pattern: str) -> int:
         """Return how many consecutive indices a pattern with one `{}` has, counted from 0.
 

@@ -186,6 +186,21 @@ def _style_based(case: Case) -> None:
             case.check("run0_image_lod0", finished.images(case.z, **keywords))
 
 
+def _stylegan3(case: Case) -> None:
+    extra = {"condition": case.golden.arrays["c"]} if "c" in case.golden.arrays else {}
+    for i, run in enumerate(case.golden.meta["runs"]):
+        keywords = {**_truncation(run), **extra}
+        activations, _ = run_everything(case.gen, case.z, **keywords, resume=False)
+        inputs = case.network.resolve(len(case.z), **keywords)
+        case.check(f"run{i}_ws", case.network.spread(activations["w"], inputs))
+        case.check(f"run{i}_image", activations["image"])
+        if i == 0:
+            case.check("w", activations["w"])
+            for layer in case.gen.layers[1:]:
+                case.check(f"run0_act_{layer}", activations[layer])
+            _other_generators(case, keywords)
+
+
 def _other_generators(case: Case, keywords: dict[str, Any]) -> None:
     """Compare with what other choices than the converter's own give: raw weights, no clamp."""
     for name, settings in (
@@ -281,6 +296,7 @@ FAMILIES: dict[str, tuple[str, Callable[[Case], None]]] = {
     "stylegan2_nvidia_ada": ("stylegan2", _style_based),
     "stylegan2_nvidia_pkl": ("stylegan2", _style_based),
     "stylegan2_rosinality": ("stylegan2", _style_based),
+    "stylegan3_nvidia_pkl": ("stylegan3", _stylegan3),
     "biggan_deep_hf": ("biggan", _biggan),
     "biggan_pytorch": ("biggan", _biggan_pytorch),
 }

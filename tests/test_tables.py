@@ -22,6 +22,13 @@ TINY = {
     "pgan": {"form": "zoo", "latent_dim": 6, "depths": [8, 6]},
     "stylegan": {"form": "genforce", **STYLE},
     "stylegan2": {"form": "genforce", **STYLE},
+    "stylegan3": {
+        "latent_dim": 8,
+        "style_dim": 8,
+        "mapping_widths": [8, 8],
+        "widths": [6, 6, 4],
+        "schedule": {"image_size": 16, "num_layers": 2, "num_critical": 1, "margin": 2},
+    },
     "biggan": {
         "latent_dim": 6,
         "num_classes": 3,

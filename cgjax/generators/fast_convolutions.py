@@ -30,7 +30,9 @@ from jaxtyping import Array, Float
 # Where they pay, measured on two cores: the additions before and after the products grow with
 # i + o, the products that are saved with i * o.
 CHANNELS = 128
-WINOGRAD_SIZE = 64
+WINOGRAD_SIZE = 64  # of maps with fewer channels than
+WIDE = 256
+STRIP = 2**26  # numbers, of input and output, that are transformed at once
 PIXELS = 512  # with fewer, transforming the kernel for Winograd costs what it saves
 NINE_CHANNELS = 256
 PHASES_CHANNELS = 128
@@ -43,7 +45,8 @@ def best_form(x: Array, kernel: Array) -> Callable[[Array, Array], Array] | None
         return None
     if n * h * w < PIXELS:
         return unfolded_convolve
-    return winograd_convolve if h % 2 == w % 2 == 0 and max(h, w) <= WINOGRAD_SIZE else None
+    pays = max(h, w) <= WINOGRAD_SIZE or min(i, kernel.shape[3]) >= WIDE
+    return winograd_convolve if h % 2 == w % 2 == 0 and pays else None
 
 
 def nine_products_pay(x: Array, kernel: Array) -> bool:
@@ -72,11 +75,24 @@ def unfolded_convolve(
 def winograd_convolve(
     x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]
 ) -> Float[Array, "n h w o"]:
-    """Correlate with a 3x3 kernel, zero padding 1; h and w are even."""
+    """Correlate with a 3x3 kernel, zero padding 1; h and w are even.
+
+    What is transformed has four times the map's numbers: a large map is taken strip by strip.
+    """
     n, h, w, i = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows = max(STRIP // (n * w * (i + kernel.shape[3])) // 2 * 2, 2)
+    starts = range(0, h, rows)
+    strips = [_winograd_strip(padded[:, s : min(s + rows, h) + 2], kernel) for s in starts]
+    return strips[0] if len(strips) == 1 else jnp.concatenate(strips, axis=1)
+
+
+def _winograd_strip(padded: Array, kernel: Array) -> Array:
+    n, i = padded.shape[0], padded.shape[3]
+    h, w = padded.shape[1] - 2, padded.shape[2] - 2
     shape = (n, h // 2, w // 2, kernel.shape[3])
     # Inputs 2t-1, ..., 2t+2 of a tile t, along an axis split into pairs.
-    pairs = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, i)
+    pairs = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, i)
     rows = [pairs[:, :-1, 0], pairs[:, :-1, 1], pairs[:, 1:, 0], pairs[:, 1:, 1]]
     products = []
     for row, taps in zip(_inputs(*rows), _taps(*kernel), strict=True):

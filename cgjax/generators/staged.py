@@ -27,12 +27,16 @@ class Buffer(nnx.Variable[Any]):
     """An array that belongs to a network and was not trained: statistics, stored noise."""
 
 
-def parameter(*shape: int, std: float = 0.0, mean: float = 0.0) -> nnx.Param[Array]:
+Mean = float | tuple[Any, ...]
+"""A number for a whole array, or nested tuples of its shape (hashable, as declarations must be)."""
+
+
+def parameter(*shape: int, std: float = 0.0, mean: Mean = 0.0) -> nnx.Param[Array]:
     """Declare a trained array; `std` and `mean` say how `build_network` draws a random one."""
     return nnx.Param(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
 
 
-def buffer(*shape: int, std: float = 0.0, mean: float = 0.0) -> Buffer:
+def buffer(*shape: int, std: float = 0.0, mean: Mean = 0.0) -> Buffer:
     """Declare an array that was not trained, as `parameter`."""
     return Buffer(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
 

@@ -27,6 +27,11 @@ MAPPING_LEAK = 0.2
 STORED: tuple[Array, ...] = ()
 
 
+def join_normalized(z: Float[Array, "n d"], embedded: Float[Array, "n e"]) -> Float[Array, "n f"]:
+    """Normalise latents and label embeddings each, and put them side by side (NVIDIA's code)."""
+    return jnp.concatenate([pixel_norm(z), pixel_norm(embedded)], axis=1)
+
+
 class StyleNetwork(StagedNetwork):
     """The mapping network and the keywords; a family adds the synthesis network.
 

@@ -23,11 +23,11 @@ from cgjax.generators.layers import (
     convolve,
     filter_convolve_upsampled,
     leaky_relu,
-    pixel_norm,
     upsample_filtered,
 )
+from cgjax.generators.resampling import double, double_and_convolve
 from cgjax.generators.staged import Inputs, State, parameter
-from cgjax.generators.style import StyleNetwork
+from cgjax.generators.style import StyleNetwork, join_normalized
 
 GAIN = 2**0.5
 
@@ -53,6 +53,7 @@ class StyleGAN2(StyleNetwork):
         num_classes: int = 0,
         embedding_dim: int | None = None,
         stored_noise: bool = True,
+        filter_taps: Sequence[float] | None = None,
     ):
         """Build the network.
 
@@ -71,7 +72,9 @@ class StyleGAN2(StyleNetwork):
             num_classes: length of a label; 0 for none.
             embedding_dim: length of a label's embedding; None for the latent's.
             stored_noise: whether the file holds noise.
+            filter_taps: of the up-sampling filter, which sum to 1; None for (1, 3, 3, 1) / 8.
         """
+        self.filter_taps = None if filter_taps is None else tuple(filter_taps)
         self.form, self.tanh, self.skip = form, tanh, skip
         self.has_input_layer = form != "nvidia"
         self.demodulate, self.clamp = demodulate, clamp
@@ -125,7 +128,7 @@ class StyleGAN2(StyleNetwork):
         if not self.num_classes or self.form != "nvidia":
             return super().condition_latent(z, inputs)
         embedded = inputs["classes"] @ self.embedding[...] + self.embedding_bias[...][None]
-        return jnp.concatenate([pixel_norm(z), pixel_norm(embedded)], axis=1)
+        return join_normalized(z, embedded)
 
     def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
         """Leaky ReLU times sqrt(2)."""
@@ -146,11 +149,16 @@ class StyleGAN2(StyleNetwork):
                 return state
         r, upsampling = self.plan[index]
         if upsampling and self.skip:
-            state = state | {"image": upsample_filtered(self.add_image(state, r - 1))}
+            state = state | {"image": self.double_image(self.add_image(state, r - 1))}
         style = self.style_of(index, state["styles"])
         h = state["h"] * style[:, None, None]
         kernel = self.kernels[index][...]
-        h = filter_convolve_upsampled(h, kernel) if upsampling else convolve(h, kernel)
+        if not upsampling:
+            h = convolve(h, kernel)
+        elif self.filter_taps is None:
+            h = filter_convolve_upsampled(h, kernel)
+        else:
+            h = double_and_convolve(h, kernel, self.filter_taps)
         if self.demodulate:
             squares = jnp.square(style) @ jnp.sum(jnp.square(kernel), axis=(0, 1))
             h = h * jax.lax.rsqrt(squares + EPS)[:, None, None]
@@ -182,6 +190,12 @@ class StyleGAN2(StyleNetwork):
         modulated = h * self.rgb_style_of(r, styles)[:, None, None]
         x = convolve(modulated, self.to_rgb[k][...][None, None])
         return self._clamped(x + self.to_rgb_biases[k][...][None, None, None])
+
+    def double_image(self, image: Float[Array, "n s s c"]) -> Float[Array, "n S S c"]:
+        """Return the running image at the next resolution."""
+        if self.filter_taps is None:
+            return upsample_filtered(image)
+        return double(image, self.filter_taps)
 
     def add_image(self, state: State, r: int) -> Float[Array, "n s s c"]:
         """Return the running image with what resolution r, whose activation is h, adds."""

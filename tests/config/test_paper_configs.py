@@ -29,6 +29,16 @@ def test_a_config_is_valid_and_its_generator_published(name, variant):
     assert re.search(r"the paper's (supplementary )?Figure \d", " ".join(module.__doc__.split()))
 
 
+@pytest.mark.parametrize("variant", ["", "quick"])
+def test_the_eyes_are_tried_on_every_colour_but_their_own(variant):
+    config = importlib.import_module("configs.dcgan_eyes").get_config(variant)
+    validate(to_plain(config))
+    settings = dict(text.split("=") for text in PUBLISHED[config.generator.name].settings)
+    colours = settings["class_names"].split(",")
+    assert {config.generator.condition, *config.transfer.conditions} == set(colours)
+    assert len(config.transfer.conditions) == int(settings["num_classes"]) - 1
+
+
 def test_the_layers_config_takes_a_layer_after_the_colon():
     get_config = importlib.import_module("configs.pgan_celebahq_layers").get_config
     assert get_config("s1_c1").layer == "s1_c1"

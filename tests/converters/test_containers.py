@@ -217,6 +217,11 @@ SAME = {
                | {"initted": torch.tensor(1), "step": torch.tensor(5)}),
         "ema_model",
     ),
+    "averaged_wrapper_with_both": (
+        _torch(lambda s: _prefixed("G.", RAW(s)) | _prefixed("ema_G.ema_model.", s)
+               | _prefixed("ema_G.online_model.", RAW(s)) | {"ema_G.step": torch.tensor(5)}),
+        "ema_G.ema_model",
+    ),
     "flat_averaged_beside_bare": (_torch(lambda s: {**RAW(s), **_prefixed("ema.", s)}), "ema"),
     "lightning_averaged": (
         _torch(lambda s: {"state_dict": _prefixed("G.", RAW(s)) | _prefixed("G_ema.", s)}),
@@ -449,14 +454,10 @@ def _with_config(content, state):
 
 
 FORMS = {
-    "legacy": lambda c, s: (_torch(lambda _: _with_config(c, s),
-                                   _use_new_zipfile_serialization=False), "netG"),
     "wheel": lambda c, s: (_archive({"a/f.pth": lambda _: _bytes(_with_config(c, s))}), "netG"),
     "flat": lambda c, s: (_torch(lambda _: {"G": {**_prefixed("module.netG.", s), "netD.x":
         torch.ones(1), "netD.y": torch.ones(1)}, **_with_config(c, {})}), "G.netG"),
     "both": lambda c, s: (_torch(lambda _: {**_with_config(c, RAW(s)), "ema": {"G": s}}), "ema.G"),
-    "optimizer": lambda c, s: (_torch(lambda _: {**_with_config(c, s), "optimizerG": _adam(
-        {n: v for n, v in s.items() if v.is_floating_point()})}), "netG"),
 }  # fmt: skip
 
 

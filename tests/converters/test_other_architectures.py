@@ -323,8 +323,18 @@ def test_stylegan2_genforce(depths, channels, classes, options, settings, tmp_pa
         ([6, 5, 4], 3, 0, False, {"skip": False}, {}),
         ([6, 6, 5, 4], 4, 2, True, {"clamp": 0.8, "psi": 0.5}, {"conv_clamp": "0.8"}),
         ([6, 5], 3, 0, True, {"rate": 1.0}, {"lr_multiplier": "1"}),
+        ([6, 5], 3, 0, True, {"taps": torch.tensor([1.0, 1.0]) / 2}, {}),
+        ([6, 5], 3, 0, True, {"taps": torch.tensor([1.0, 2, 3, 4, 4, 3, 2, 1]) / 20}, {}),
     ],
-    ids=["4x4", "classes_psi_above_1", "orig_no_noise", "clamped_rgba", "mapping_rate"],
+    ids=[
+        "4x4",
+        "classes_psi_above_1",
+        "orig_no_noise",
+        "clamped_rgba",
+        "mapping_rate",
+        "two_taps",
+        "eight_taps",
+    ],
 )
 def test_stylegan2_nvidia(depths, channels, classes, stored, options, settings, tmp_path):
     w, latent, style_dim, embedding = ref.Weights(), 8, 7, 5
@@ -337,7 +347,8 @@ def test_stylegan2_nvidia(depths, channels, classes, stored, options, settings, 
         w.draw(f"mapping.fc{i}.weight", b, a, std=mapping_std)
         w.draw(f"mapping.fc{i}.bias", b, std=mapping_std / 3)
     w.draw("mapping.w_avg", style_dim)
-    filter4 = torch.outer(ref.TAPS, ref.TAPS)
+    taps = options.get("taps", ref.TAPS)
+    filter4 = torch.outer(taps, taps) if len(taps) < 8 else taps
     w.draw("synthesis.b4.const", depths[0], 4, 4)
 
     def affine(name, width_in):

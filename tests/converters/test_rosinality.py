@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from cgjax.errors import UserError
 from converters.__main__ import convert
+from converters.reference.stylegan2 import map_rosinality
 from tests.converters import reference as ref
 from tests.converters.comparing import check, latents
 
 pytestmark = pytest.mark.torch
 
 
-def _rosinality_state(depths, channels, widths, stored, mlp_std):
-    w, style_dim, filter4 = ref.Weights(), widths[-1], 4 * torch.outer(ref.TAPS, ref.TAPS)
+def _rosinality_state(depths, channels, widths, stored, mlp_std, taps=ref.TAPS):
+    w, style_dim, filter4 = ref.Weights(), widths[-1], 4 * torch.outer(taps, taps)
     for i, (a, b) in enumerate(itertools.pairwise(widths), start=1):
         w.draw(f"style.{i}.weight", b, a, std=mlp_std)
         w.draw(f"style.{i}.bias", b, std=mlp_std / 3)
@@ -49,11 +51,14 @@ def _rosinality_state(depths, channels, widths, stored, mlp_std):
         ([6], 3, [7, 7], True, {"psi": 0.6}, {}),
         ([5, 6, 4, 3], 3, [9, 8, 7], False, {"psi": 1.5}, {}),
         ([6, 5, 4], 1, [8] * 9, True, {"rate": 0.5, "psi": 0.3}, {"lr_mlp": "0.5"}),
+        ([6, 5, 4], 3, [7, 7], True, {"psi": 1, "taps": torch.tensor([1.0, 2.0, 1.0]) / 4}, {}),
+        ([6, 5], 3, [7, 7], True, {"psi": 1, "taps": torch.tensor([1.0, 2, 3, 4, 5, 5]) / 20}, {}),
     ],
-    ids=["4x4", "no_noise", "gray_mapping_rate"],
+    ids=["4x4", "no_noise", "gray_mapping_rate", "three_taps", "six_taps"],
 )
 def test_stylegan2_rosinality(depths, channels, widths, stored, options, settings, tmp_path):
-    w = _rosinality_state(depths, channels, widths, stored, 1.0 if settings else 100.0)
+    taps = options.get("taps", ref.TAPS)
+    w = _rosinality_state(depths, channels, widths, stored, 1.0 if settings else 100.0, taps)
     w.draw("latent_avg", widths[-1])
     z = latents(2, widths[0])
     expected = ref.stylegan2_rosinality(w, z, 4 * 2 ** (len(depths) - 1), **options)
@@ -70,7 +75,20 @@ def test_without_a_mean_style_one_is_estimated_and_said(tmp_path):
     torch.save({"g_ema": dict(w)}, tmp_path / "f.pt")
     gen = convert("stylegan2", tmp_path / "f.pt", tmp_path / "out")
     assert any("10000 latents" in text for text in gen.manifest["source"]["assumed"])
-    mapped = ref.stylegan2_rosinality(w, latents(4000, 6), 8)["w"]
+    mapped = map_rosinality(w, latents(4000, 6))
     mean = np.asarray(gen.network.mean_style[...])
     spread = mapped.std(dim=0).numpy()
     np.testing.assert_array_less(np.abs(mean - mapped.mean(dim=0).numpy()), 0.1 * spread)
+
+
+def test_a_filter_that_is_no_product_or_another_one_elsewhere_is_named(tmp_path):
+    for change, message in (
+        (lambda k: k + torch.eye(4), "is not the product of a filter"),
+        (lambda k: torch.ones(4, 4) / 4, "is not the filter of"),
+    ):
+        w = _rosinality_state([6, 5, 4], 3, [7, 7], True, 100.0)
+        name = "to_rgbs.1.upsample.kernel"
+        w[name] = change(w[name])
+        torch.save({"g_ema": dict(w)}, tmp_path / "f.pt")
+        with pytest.raises(UserError, match=f"{name} {message}"):
+            convert("stylegan2", tmp_path / "f.pt", tmp_path / "out")

@@ -177,7 +177,7 @@ def test_what_another_process_is_writing_is_left_alone(files, tmp_path):
 
 
 def test_two_conversions_at_once_to_one_folder_both_succeed(files, hashes, tmp_path):
-    def convert_another(_):
+    def convert_another(*_):
         assert _weights(convert("dcgan", files[0], tmp_path / "o")) == hashes[0]
         assert _weights(load_folder(tmp_path / "o")) == hashes[0]
 
@@ -213,7 +213,7 @@ def test_ctrl_c_while_writing_leaves_what_was_there(files, hashes, tmp_path, cap
     convert("dcgan", files[0], tmp_path / "o")
     before = signal.getsignal(signal.SIGINT)
 
-    def interrupt(_):
+    def interrupt(*_):
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match="is as it was"):

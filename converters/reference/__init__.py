@@ -1,0 +1,1 @@
+"""The published networks written out in torch, to compare with."""

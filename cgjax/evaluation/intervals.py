@@ -8,13 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
-
-
-class Interval(NamedTuple):
-    """Both ends of a two-sided interval."""
-
-    low: float
-    high: float
+from cgjax.numerics.intervals import Interval as Interval
 
 
 def _normal_quantile(confidence: float) -> float:

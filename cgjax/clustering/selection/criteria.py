@@ -1,0 +1,117 @@
+"""The usual criteria, for comparison: silhouette, elbow and gap statistic.
+
+Symbols: n rows, q coordinates, k clusters, W_k sum of squared distances to the own centroid.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial.distance import cdist
+
+from cgjax.clustering.selection.partitions import partition_all
+from cgjax.errors import UserError
+
+
+def silhouettes(
+    rows: Float[np.ndarray, "n q"], labelings: Sequence[Int[np.ndarray, " n"]]
+) -> list[float]:
+    """Return the mean silhouette (b - a) / max(a, b) of several clusterings of the same rows.
+
+    a is a row's mean distance to the others of its cluster, b that to the nearest other cluster;
+    0 for a row alone in its cluster [Rousseeuw 1987]. O(n^2 q) time once, O(n^2) memory.
+
+    Args:
+        rows: (n, q) float.
+        labelings: (n,) labels from 0; NaN is returned for fewer than 2 or more than n - 1 clusters.
+    """
+    distances = cdist(rows.astype(np.float64), rows.astype(np.float64))
+    return [_silhouette(distances, labels) for labels in labelings]
+
+
+def _silhouette(distances: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"]) -> float:
+    _, own = np.unique(labels, return_inverse=True)
+    num, sizes = len(labels), np.bincount(own)
+    if not 2 <= len(sizes) < num:
+        return float("nan")
+    members = np.eye(len(sizes))[own]
+    sums = distances @ members
+    index = np.arange(num)
+    inside = sums[index, own] / np.maximum(sizes[own] - 1, 1)
+    means = sums / sizes[None, :]
+    means[index, own] = np.inf
+    outside = means.min(axis=1)
+    widths = (outside - inside) / np.maximum(np.maximum(inside, outside), np.finfo(float).tiny)
+    return float(np.where(sizes[own] == 1, 0.0, widths).mean())
+
+
+def elbow(inertias: Sequence[float]) -> int:
+    """Return the number whose W_k lies farthest below the chord of the curve, from k = 1.
+
+    >>> elbow([10.0, 2.0, 1.0, 0.5])
+    2
+    """
+    values = np.asarray(inertias)
+    if len(values) < 3 or values[0] <= values[-1]:
+        return 1
+    place = np.linspace(0.0, 1.0, len(values))
+    height = (values - values[-1]) / (values[0] - values[-1])
+    return 1 + int(np.argmax(1.0 - place - height))
+
+
+def gap_statistic(
+    rows: Float[np.ndarray, "n q"],
+    max_number: int,
+    rng: np.random.Generator,
+    *,
+    num_references: int = 10,
+) -> list[tuple[float, float]]:
+    """Return Gap(k) and s_k for k = 1, 2, ... [Tibshirani, Walther & Hastie 2001].
+
+    Gap(k) = mean_b log W_b(k) - log W(k) over references b that are uniform in the box along the
+    rows' principal axes, s_k = sd_b sqrt(1 + 1/B).
+
+    Args:
+        rows: (n, q) float32.
+        max_number: largest k.
+        rng: of the references.
+        num_references: B.
+    """
+    if num_references < 2:
+        raise UserError(f"num_references={num_references}; expected at least 2")
+    centred = rows - rows.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    turned = centred @ axes.T
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    logs = np.stack(
+        [
+            _log_inertias(rng.uniform(low, high, turned.shape).astype(np.float32), max_number)
+            for _ in range(num_references)
+        ]
+    )
+    gaps = logs.mean(axis=0) - _log_inertias(turned, max_number)
+    spread = logs.std(axis=0) * np.sqrt(1 + 1 / num_references)
+    return list(zip(gaps.tolist(), spread.tolist(), strict=True))
+
+
+def gap_choice(gaps: Sequence[tuple[float, float]]) -> int:
+    """Return the smallest k with Gap(k) >= Gap(k + 1) - s_{k+1}; the largest if there is none."""
+    for k, ((here, _), (after, spread)) in enumerate(zip(gaps, gaps[1:], strict=False), start=1):
+        if here >= after - spread:
+            return k
+    return len(gaps)
+
+
+def inertia(
+    rows: Float[np.ndarray, "n q"],
+    labels: Int[np.ndarray, " n"],
+    centroids: Float[np.ndarray, "k q"],
+) -> float:
+    """Return W_k in float64."""
+    return float(np.square(rows - centroids[labels], dtype=np.float64).sum())
+
+
+def _log_inertias(rows: Float[np.ndarray, "n q"], most: int) -> Float[np.ndarray, " k"]:
+    tiny = np.finfo(float).tiny
+    parts = partition_all(rows, most)
+    return np.log([max(inertia(rows, part.labels, part.centroids), tiny) for part in parts])

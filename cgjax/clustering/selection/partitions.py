@@ -1,0 +1,112 @@
+"""One set of rows clustered into every number of clusters, from one tree.
+
+Restarts would cost more than everything else, and few of them miss small clusters among many. Each
+number starts instead from the means of Ward's tree [Ward 1963], which joins the two groups whose
+union raises the k-means objective least, cut at that number; Lloyd's iteration does the rest.
+
+Symbols: n rows, q coordinates, k clusters.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+_MAX_ITER = 50
+
+
+class Partition(NamedTuple):
+    """A clustering, clusters by descending share.
+
+    Attributes:
+        centroids: (k, q) float32.
+        labels: (n,) int, of the rows that were clustered.
+    """
+
+    centroids: Float[np.ndarray, "k q"]
+    labels: Int[np.ndarray, " n"]
+
+
+def partition_all(
+    rows: Float[np.ndarray, "n q"], max_number: int, *, seed_rows: int = 3000
+) -> tuple[Partition, ...]:
+    """Cluster rows into 1, 2, ... `max_number` clusters.
+
+    O(s^2 q) time for the tree of s rows, then O(n q k) an iteration.
+
+    Args:
+        rows: (n, q) float32, n at least `max_number`.
+        max_number: most clusters.
+        seed_rows: s, rows of the tree, at most; the first ones.
+
+    Returns:
+        One partition a number, from 1.
+
+    Example:
+        >>> rows = np.array([[0.0], [1.0], [10.0], [11.0], [12.0]], np.float32)
+        >>> partition_all(rows, 2)[1].labels.tolist()
+        [1, 1, 0, 0, 0]
+    """
+    starts = _ward_means(rows[:seed_rows], max_number)
+    return tuple(_lloyd(rows, start) for start in starts)
+
+
+def products(
+    rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]
+) -> Float[np.ndarray, "n k"]:
+    """Return the inner products of rows and centroids, all that assignment needs of the rows."""
+    return rows @ centroids.T
+
+
+def nearest(
+    product: Float[np.ndarray, "n k"], centroids: Float[np.ndarray, "k q"]
+) -> Int[np.ndarray, " n"]:
+    """Return the nearest centroid of each row, lowest id on ties, given the inner products."""
+    return np.argmax(product - 0.5 * _squares(centroids)[None, :], axis=1)
+
+
+def _squares(points: Float[np.ndarray, "k q"]) -> Float[np.ndarray, " k"]:
+    return np.einsum("kq,kq->k", points, points)
+
+
+def _ward_means(rows: Float[np.ndarray, "n q"], most: int) -> list[Float[np.ndarray, "k q"]]:
+    """Return the group means of Ward's tree cut at 1, 2, ... groups."""
+    num = len(rows)
+    if num < 2:
+        return [rows.copy()]
+    tree = linkage(rows, "ward")
+    # In the order of the leaves every node is a range.
+    sums = np.zeros((num + 1, rows.shape[1]))
+    np.cumsum(rows[leaves_list(tree)], axis=0, dtype=np.float64, out=sums[1:])
+    groups = {2 * num - 2: (0, num)}
+    means = []
+    for k in range(1, min(most, num) + 1):
+        ranges = np.array(list(groups.values()))
+        sizes = (ranges[:, 1] - ranges[:, 0])[:, None]
+        means.append(((sums[ranges[:, 1]] - sums[ranges[:, 0]]) / sizes).astype(np.float32))
+        if k < num:
+            last = max(groups)  # joined last
+            begin, end = groups.pop(last)
+            left, right = (int(node) for node in tree[last - num, :2])
+            middle = begin + (1 if left < num else int(tree[left - num, 3]))
+            groups |= {left: (begin, middle), right: (middle, end)}
+    return means
+
+
+def _lloyd(rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]) -> Partition:
+    """Repeat assignment and means; a cluster that loses its rows stays where it is."""
+    num, k = len(rows), len(centroids)
+    labels = nearest(products(rows, centroids), centroids)
+    for _ in range(_MAX_ITER):
+        members = np.zeros((num, k), np.float32)
+        members[np.arange(num), labels] = 1.0
+        counts = members.sum(axis=0)[:, None]
+        means = members.T @ rows / np.maximum(counts, 1.0)
+        centroids = np.where(counts > 0, means, centroids)
+        moved = nearest(products(rows, centroids), centroids)
+        if np.array_equal(moved, labels):
+            break
+        labels = moved
+    order = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
+    return Partition(centroids[order], np.argsort(order)[labels])

@@ -27,7 +27,7 @@ from cgjax.clustering.selection.criteria import (
 )
 from cgjax.clustering.selection.gaps import Gaps, gaps_of, groups_of
 from cgjax.clustering.selection.inner import split_within
-from cgjax.clustering.selection.null import one_gaussian_p_value
+from cgjax.clustering.selection.null import one_gaussian_p_value, one_gaussian_p_value_of_two
 from cgjax.clustering.selection.options import SelectionOptions
 from cgjax.clustering.selection.partitions import Partition, nearest, partition_all, products
 from cgjax.clustering.selection.results import Alternatives, NumberRow, Selection
@@ -82,17 +82,10 @@ def select_number(
     stabilities = _stabilities(samples, labels, key, options)
     rows = _table(samples, parts, labels, found, stabilities, generator(key, "gap statistic"))
     rng = generator(key, "null")
-    p_value = one_gaussian_p_value(
-        found.held_out,
-        parts[found.at - 1].centroids,
-        found.between,
-        found.is_apart,
-        rng,
-        num_draws=options.num_null,
-    )
+    p_value = _against_one_gaussian(parts[found.at - 1], found, rng, options.num_null)
     sets = (samples.first, samples.second, samples.third)
     own = [_assign(part, parts[number - 1]) for part in sets]
-    inner = [split_within(sets, own, c, rng, num_draws=options.num_null) for c in range(number)]
+    inner = [split_within(sets, own, c, rng) for c in range(number)]
     pair = parts[1].centroids
     line = pair[1] - pair[0]
     evidence = Evidence(
@@ -131,7 +124,7 @@ class _Found(NamedTuple):
         at: smallest number of clusters that shows them; 2 where there is one group.
         groups: (at,) the group of each cluster.
         between: (at, at), the windows of the gaps.
-        is_apart: (at, at), pairs in different groups; the only pair where there is one group.
+        is_apart: (at, at), pairs in different groups.
         held_out: rows in which the gaps were counted.
         per_number: groups and gaps for 2, 3, ... clusters.
     """
@@ -156,10 +149,18 @@ def _find_groups(samples: Samples, parts: tuple[Partition, ...], alpha: float) -
     groups = per_number[index][0]
     num_groups = int(groups.max()) + 1
     is_apart = groups[:, None] != groups[None, :]
-    if num_groups == 1:
-        is_apart = ~np.eye(len(groups), dtype=bool)
     return _Found(
         num_groups, index + 2, groups, windows[index], is_apart, held_out, tuple(per_number)
+    )
+
+
+def _against_one_gaussian(
+    part: Partition, found: _Found, rng: np.random.Generator, num_draws: int
+) -> float:
+    if found.at == 2:
+        return one_gaussian_p_value_of_two(found.held_out, part.centroids, found.between, rng)
+    return one_gaussian_p_value(
+        found.held_out, part.centroids, found.between, found.is_apart, rng, num_draws=num_draws
     )
 
 

@@ -3,6 +3,7 @@
 Symbols: n rows, q coordinates, k clusters, W_k sum of squared distances to the own centroid.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,8 +81,8 @@ def gap_statistic(
     if num_references < 2:
         raise UserError(f"num_references={num_references}; expected at least 2")
     centred = rows - rows.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    turned = centred @ axes.T
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    turned = centred @ axes
     low, high = turned.min(axis=0), turned.max(axis=0)
     logs = np.stack(
         [
@@ -96,7 +97,7 @@ def gap_statistic(
 
 def gap_choice(gaps: Sequence[tuple[float, float]]) -> int:
     """Return the smallest k with Gap(k) >= Gap(k + 1) - s_{k+1}; the largest if there is none."""
-    for k, ((here, _), (after, spread)) in enumerate(zip(gaps, gaps[1:], strict=False), start=1):
+    for k, ((here, _), (after, spread)) in enumerate(itertools.pairwise(gaps), start=1):
         if here >= after - spread:
             return k
     return len(gaps)

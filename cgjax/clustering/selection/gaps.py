@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import binom
 
-from cgjax.clustering.selection.partitions import nearest
+from cgjax.clustering.selection.partitions import nearest, products
 
 # Bins of 1/20 of the distance between the centroids; windows of six of them, 0.3.
 _BIN, _NUM_BINS, _WINDOW = 0.05, 26, 6
@@ -105,8 +105,8 @@ def gaps_of(
     centroids: Float[np.ndarray, "k q"],
 ) -> tuple[Gaps, Int[np.ndarray, "k k"]]:
     """Return the gaps between clusters and the windows: those of one set, counted in another."""
-    between = emptiest(line_counts(train @ centroids.T, train_labels, centroids))
-    product = held_out @ centroids.T
+    between = emptiest(line_counts(products(train, centroids), train_labels, centroids))
+    product = products(held_out, centroids)
     counts = line_counts(product, nearest(product, centroids), centroids)
     return find_gaps(counts, between), between
 
@@ -115,6 +115,17 @@ def groups_of(gaps: Gaps, alpha: float) -> Int[np.ndarray, " k"]:
     """Return each cluster's group: clusters are joined where no gap has p at most alpha."""
     is_joined: Bool[np.ndarray, "k k"] = gaps.p_values > alpha
     return connected_components(is_joined, directed=False)[1]
+
+
+def window_ends(between: int) -> Float[np.ndarray, "3 2"]:
+    """Return where on the line a pair's windows begin and end: at the one centroid, between, at
+    the other. They do not overlap.
+
+    Args:
+        between: first bin of the one between.
+    """
+    begin = np.array([0, between, _NUM_BINS - _WINDOW])
+    return (np.stack([begin, begin + _WINDOW], axis=1) - _NUM_BINS / 2) * _BIN
 
 
 def _windows(counts: Int[np.ndarray, "k k b"]) -> Int[np.ndarray, "k k w"]:

@@ -12,14 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cgjax.clustering.selection.gaps import gaps_of
-from cgjax.clustering.selection.null import one_gaussian_p_value
+from cgjax.clustering.selection.null import one_gaussian_p_value_of_two
 from cgjax.clustering.selection.partitions import nearest, partition_all, products
 from cgjax.numerics.partitions import adjusted_rand, cross_table
 
 # Of a cluster in each set; with fewer nothing is said.
 _LEAST_ROWS = 20
-
-_PAIR = np.array([[False, True], [True, False]])
 
 
 class InnerSplit(NamedTuple):
@@ -43,8 +41,6 @@ def split_within(
     labels: Sequence[Int[np.ndarray, " _"]],
     cluster: int,
     rng: np.random.Generator,
-    *,
-    num_draws: int,
 ) -> InnerSplit | None:
     """Split one cluster in two; None if it has too few rows.
 
@@ -53,7 +49,6 @@ def split_within(
         labels: the cluster of each row of them, by one clustering.
         cluster: the one to split.
         rng: of the draws of one Gaussian.
-        num_draws: how many.
     """
     first, second, third = (rows[own == cluster] for rows, own in zip(sets, labels, strict=True))
     if min(len(first), len(second), len(third)) < _LEAST_ROWS:
@@ -61,12 +56,12 @@ def split_within(
     part, again = partition_all(first, 2)[1], partition_all(second, 2)[1]
     held_out = np.concatenate([second, third])
     gaps, between = gaps_of(first, part.labels, held_out, part.centroids)
-    table = cross_table(*(_assign(third, one.centroids) for one in (part, again)), (2, 2))
+    table = cross_table(_assign(third, part.centroids), _assign(third, again.centroids), (2, 2))
     return InnerSplit(
         cluster,
         float(adjusted_rand(table)),
         float(gaps.p_values[0, 1]),
-        one_gaussian_p_value(held_out, part.centroids, between, _PAIR, rng, num_draws=num_draws),
+        one_gaussian_p_value_of_two(held_out, part.centroids, between, rng),
     )
 
 

@@ -18,7 +18,7 @@ class SelectionOptions(NamedTuple):
         num_repeats: clusterings that each cluster is looked for in; the first is of the second
             set, the others of its rows drawn with replacement.
         num_resamples: for the intervals.
-        num_null: draws of one Gaussian.
+        num_null: draws of one Gaussian, where more than two clusters are compared with it.
         alpha: a gap between two clusters counts when a cloud without one has at most this chance
             to show it.
         confidence: of the intervals.

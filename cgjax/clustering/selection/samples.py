@@ -59,18 +59,17 @@ def take_samples(
             "the drawn features", np.asarray(source(named_key(key, "draw", 0), sizes[0]))
         )
         pca, explained, used = _fit(rows, options.dim)
-        later = [_project(pca, _blocks(source, key, i, sizes[i])) for i in (1, 2)]
         first = pca.project(rows)
+        second, third = (_project(pca, _blocks(source, key, i, sizes[i])) for i in (1, 2))
     else:
         rows = as_rows("the features", np.asarray(source))
         check_rows(len(rows), max_number)
         num = min(options.num_fit, 3 * len(rows) // 10)
         end = min(len(rows), 2 * num + options.num_third)
         pca, explained, used = _fit(rows[:num], options.dim)
-        first, *later = (
-            pca.project(rows[a:b]) for a, b in ((0, num), (num, 2 * num), (2 * num, end))
-        )
-    return Samples(first, *later, explained, first.shape[1], used)
+        first = pca.project(rows[:num])
+        second, third = pca.project(rows[num : 2 * num]), pca.project(rows[2 * num : end])
+    return Samples(first, second, third, explained, first.shape[1], used)
 
 
 def generator(key: PRNGKeyArray, name: str) -> np.random.Generator:

@@ -1,5 +1,6 @@
 """How clusters split from one number to the next: a small tree from the labels of the same rows."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ def split_tree(labelings: Sequence[Int[np.ndarray, " n"]]) -> tuple[Branch, ...]
         Branch(number=2, cluster=1, share=0.25, parent=0, from_parent=1.0)
     """
     branches = []
-    for number, (before, after) in enumerate(zip(labelings, labelings[1:], strict=False), start=2):
+    for number, (before, after) in enumerate(itertools.pairwise(labelings), start=2):
         table = cross_table(before, after, (number - 1, number))
         sizes = table.sum(axis=0)
         for cluster, parent in enumerate(np.argmax(table, axis=0).tolist()):

@@ -22,14 +22,19 @@ from cgjax.clustering.selection.criteria import (
     elbow,
     gap_choice,
     gap_statistic,
-    inertia,
     silhouettes,
 )
 from cgjax.clustering.selection.gaps import Gaps, gaps_of, groups_of
 from cgjax.clustering.selection.inner import split_within
 from cgjax.clustering.selection.null import one_gaussian_p_value, one_gaussian_p_value_of_two
 from cgjax.clustering.selection.options import SelectionOptions
-from cgjax.clustering.selection.partitions import Partition, nearest, partition_all, products
+from cgjax.clustering.selection.partitions import (
+    Partition,
+    inertia,
+    nearest,
+    partition_all,
+    products,
+)
 from cgjax.clustering.selection.results import Alternatives, NumberRow, Selection
 from cgjax.clustering.selection.samples import Draw, Samples, generator, take_samples
 from cgjax.clustering.selection.stability import Stability, measure_stability
@@ -79,7 +84,7 @@ def select_number(
     found = _find_groups(samples, parts, options.alpha)
     number = min(found.num_groups, max_number)
     labels = [_assign(samples.third, part) for part in parts[:max_number]]
-    stabilities = _stabilities(samples, labels, key, options)
+    stabilities = _stabilities(parts[:max_number], found, len(samples.second), key, options)
     rows = _table(samples, parts, labels, found, stabilities, generator(key, "gap statistic"))
     rng = generator(key, "null")
     p_value = _against_one_gaussian(parts[found.at - 1], found, rng, options.num_null)
@@ -169,30 +174,33 @@ def _assign(rows: Float[np.ndarray, "n q"], part: Partition) -> Int[np.ndarray, 
 
 
 def _stabilities(
-    samples: Samples,
-    labels: list[Int[np.ndarray, " n"]],
+    parts: tuple[Partition, ...],
+    found: _Found,
+    num_second: int,
     key: PRNGKeyArray,
     options: SelectionOptions,
 ) -> list[Stability]:
-    """Return the stability of every number, from 1."""
+    """Return the stability of each of these partitions, for 1, 2, ... clusters."""
     rng = generator(key, "repeats")
-    second, most = samples.second, len(labels)
-    found = []
-    for repeat in range(options.num_repeats):
-        drawn = second if repeat == 0 else second[rng.integers(len(second), size=len(second))]
+    labels = [_assign(found.held_out, part) for part in parts]
+    order = np.arange(len(found.held_out))
+    tables: list[list[Int[np.ndarray, "k k"]]] = [[] for _ in parts]
+    for _ in range(options.num_repeats):
+        second, third = order[:num_second], order[num_second:]
         # Half as large a tree costs a quarter.
-        again = partition_all(drawn, most, seed_rows=options.seed_rows // 2)
-        found.append([_assign(samples.third, part) for part in again])
+        again = partition_all(found.held_out[second], len(parts), seed_rows=options.seed_rows // 2)
+        for k, part in enumerate(again, start=1):
+            own = _assign(found.held_out[third], part)
+            tables[k - 1].append(cross_table(labels[k - 1][third], own, (k, k)))
+        order = rng.permutation(len(found.held_out))
     return [
         measure_stability(
-            own,
-            np.stack([repeat[k - 1] for repeat in found]),
-            k,
+            np.stack(table),
             rng,
             num_resamples=options.num_resamples,
             confidence=options.confidence,
         )
-        for k, own in enumerate(labels, start=1)
+        for table in tables
     ]
 
 
@@ -221,7 +229,7 @@ def _table(
                 min(stability.jaccard),
                 widths[k - 1],
                 *gaps[k - 1],
-                inertia(samples.first, parts[k - 1].labels, parts[k - 1].centroids),
+                inertia(samples.first, parts[k - 1]),
             )
         )
     return tuple(rows)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
-from cgjax.clustering.selection.partitions import partition_all
+from cgjax.clustering.selection.partitions import inertia, partition_all
 from cgjax.errors import UserError
 
 
@@ -103,16 +103,7 @@ def gap_choice(gaps: Sequence[tuple[float, float]]) -> int:
     return len(gaps)
 
 
-def inertia(
-    rows: Float[np.ndarray, "n q"],
-    labels: Int[np.ndarray, " n"],
-    centroids: Float[np.ndarray, "k q"],
-) -> float:
-    """Return W_k in float64."""
-    return float(np.square(rows - centroids[labels], dtype=np.float64).sum())
-
-
 def _log_inertias(rows: Float[np.ndarray, "n q"], most: int) -> Float[np.ndarray, " k"]:
     tiny = np.finfo(float).tiny
     parts = partition_all(rows, most)
-    return np.log([max(inertia(rows, part.labels, part.centroids), tiny) for part in parts])
+    return np.log([max(inertia(rows, part), tiny) for part in parts])

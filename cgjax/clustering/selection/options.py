@@ -15,8 +15,8 @@ class SelectionOptions(NamedTuple):
         num_fit: rows of each of the two sets that are clustered, at most.
         num_third: rows of the third set, which both assign, at most.
         dim: leading principal components in whose span all is done, at most.
-        num_repeats: clusterings that each cluster is looked for in; the first is of the second
-            set, the others of its rows drawn with replacement.
+        num_repeats: clusterings that each cluster is looked for in: of the second set, and then
+            of as many random rows of the second and the third, of which the rest is assigned.
         num_resamples: for the intervals.
         num_null: draws of one Gaussian, where more than two clusters are compared with it.
         alpha: a gap between two clusters counts when a cloud without one has at most this chance

@@ -1,8 +1,10 @@
 """One set of rows clustered into every number of clusters, from one tree.
 
 Restarts would cost more than everything else, and few of them miss small clusters among many. Each
-number starts instead from the means of Ward's tree [Ward 1963], which joins the two groups whose
-union raises the k-means objective least, cut at that number; Lloyd's iteration does the rest.
+number starts instead twice: from the means of Ward's tree [Ward 1963], which joins the two groups
+whose union raises the k-means objective least, cut at that number; and from the clusters of one
+number less, the widest of them cut across its main axis, which is how a cloud without groups is cut
+best. Lloyd's iteration does the rest, and the smaller objective is kept.
 
 Symbols: n rows, q coordinates, k clusters.
 """
@@ -14,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.sparse import csr_array
 
-_MAX_ITER, _BLOCK = 50, 128
+_MAX_ITER, _BLOCK = 100, 128
 
 
 class Partition(NamedTuple):
@@ -49,8 +51,20 @@ def partition_all(
         >>> partition_all(rows, 2)[1].labels.tolist()
         [1, 1, 0, 0, 0]
     """
-    starts = _ward_means(rows[:seed_rows], max_number)
-    return tuple(_lloyd(rows, start) for start in starts)
+    parts: list[Partition] = []
+    for start in _ward_means(rows[:seed_rows], max_number):
+        part = _lloyd(rows, start)
+        if parts:
+            other = _lloyd(rows, _split_widest(rows, parts[-1]))
+            part = min(part, other, key=lambda one: inertia(rows, one))
+        parts.append(part)
+    return tuple(parts)
+
+
+def inertia(rows: Float[np.ndarray, "n q"], part: Partition) -> float:
+    """Return the k-means objective, W_k, in float64."""
+    difference = rows - part.centroids[part.labels]
+    return float(np.einsum("nq,nq->", difference, difference, dtype=np.float64))
 
 
 def products(
@@ -102,6 +116,18 @@ def _ward_means(rows: Float[np.ndarray, "n q"], most: int) -> list[Float[np.ndar
             middle = begin + (1 if left < num else int(tree[left - num, 3]))
             groups |= {left: (begin, middle), right: (middle, end)}
     return means
+
+
+def _split_widest(rows: Float[np.ndarray, "n q"], part: Partition) -> Float[np.ndarray, "k1 q"]:
+    """Return the centroids with that of the largest inertia replaced by two along its main axis."""
+    squares = np.square(rows - part.centroids[part.labels]).sum(axis=1)
+    widest = int(np.argmax(np.bincount(part.labels, squares, len(part.centroids))))
+    own = rows[part.labels == widest] - part.centroids[widest]
+    values, vectors = np.linalg.eigh(own.T @ own / len(own))
+    # The means of both halves of a Gaussian.
+    step = (vectors[:, -1] * np.sqrt(2 / np.pi * max(values[-1], 0.0))).astype(np.float32)
+    both = part.centroids[widest] + np.stack([step, -step])
+    return np.concatenate([np.delete(part.centroids, widest, axis=0), both])
 
 
 def _lloyd(rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]) -> Partition:

@@ -1,9 +1,9 @@
 """Whether a clustering of fresh rows is the same one.
 
-Two independent sets are clustered and a third is assigned by both; all that is said comes from the
-table of the third set's two labels, see `numerics.partitions`. The intervals are of a bootstrap
-over both what could have come out otherwise: the rows of the third set, redrawn within every
-repetition, and the repetitions.
+Two independent sets are clustered and a third is assigned by both, repeatedly; all that is said
+comes from the table of the third set's two labels, see `numerics.partitions`. The intervals are of
+a bootstrap over both what could have come out otherwise: the rows of the third set, redrawn within
+every repetition, and the repetitions.
 
 Symbols: r repetitions, k clusters, n rows of the third set, s resamples.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cgjax.numerics.intervals import Interval
-from cgjax.numerics.partitions import adjusted_rand, cross_table, jaccard, prediction_strength
+from cgjax.numerics.partitions import adjusted_rand, jaccard, prediction_strength
 
 
 class Measure(NamedTuple):
@@ -39,30 +39,26 @@ class Stability(NamedTuple):
 
 
 def measure_stability(
-    reference: Int[np.ndarray, " n"],
-    found: Int[np.ndarray, "r n"],
-    num_clusters: int,
+    tables: Int[np.ndarray, "r k k"],
     rng: np.random.Generator,
     *,
     num_resamples: int = 200,
     confidence: float = 0.95,
 ) -> Stability:
-    """Compare the labels that one clustering gives the third set with those of others.
+    """Compare the labels that one clustering gives a third set with those of others.
 
     Args:
-        reference: (n,) labels by the clustering that is judged.
-        found: (r, n) labels by clusterings of other rows.
-        num_clusters: k, of each of them.
+        tables: (r, k, k), `cross_table` of the labels by the clustering that is judged and by
+            another one, of as many rows in each repetition.
         rng: of the resampling.
         num_resamples: s.
         confidence: of the intervals.
     """
-    shape = (num_clusters, num_clusters)
-    tables = np.stack([cross_table(reference, other, shape) for other in found])
-    shares = tables.reshape(len(found), 1, -1) / len(reference)
-    size = (len(found), num_resamples)
-    redrawn = rng.multinomial(len(reference), shares, size=size).reshape(*size, *shape)
-    chosen = rng.integers(len(found), size=size)
+    num_repeats, num_clusters, num_rows = *tables.shape[:2], int(tables[0].sum())
+    size = (num_repeats, num_resamples)
+    shares = tables.reshape(num_repeats, 1, -1) / num_rows
+    redrawn = rng.multinomial(num_rows, shares, size=size).reshape(*size, *tables.shape[1:])
+    chosen = rng.integers(num_repeats, size=size)
 
     def measure(seen: Float[np.ndarray, " r"], drawn: Float[np.ndarray, "r s"]) -> Measure:
         means = np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)

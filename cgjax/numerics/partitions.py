@@ -8,11 +8,9 @@ and every function takes one table (A, B) or a stack of them (..., A, B), such a
 drawn with replacement change nothing but the counts.
 """
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Table = Int[np.ndarray, "*batch a b"]
 
@@ -29,10 +27,10 @@ def cross_table(
     return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
 
 
-def _pairs(counts: NDArray[Any]) -> NDArray[np.float64]:
+def _pairs(counts: ArrayLike) -> NDArray[np.float64]:
     # Floats: products of numbers of pairs pass 2**63 at about 80,000 rows.
-    counts = counts.astype(np.float64)
-    return counts * (counts - 1) / 2
+    each = np.asarray(counts, np.float64)
+    return np.asarray(each * (each - 1) / 2)
 
 
 def adjusted_rand(table: Table) -> Float[np.ndarray, "*batch"]:

@@ -91,7 +91,7 @@ def make_clouds(
 
     Example:
       >>> rows, labels = make_clouds(3, 5, ratio=4).draw(np.random.default_rng(0), 1000)
-      >>> rows.shape, [round(share, 2) for share in make_clouds(3, 5, ratio=4).shares]
+      >>> rows.shape, make_clouds(3, 5, ratio=4).shares.round(2).tolist()
       ((1000, 5), [0.14, 0.29, 0.57])
     """
     if shape not in ("round", "long", "tapering") or not 0.5 < accuracy < 1 or num < 1:

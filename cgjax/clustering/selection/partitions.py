@@ -1,10 +1,10 @@
 """One set of rows clustered into every number of clusters, from one tree.
 
 Restarts would cost more than everything else, and few of them miss small clusters among many. Each
-number starts instead twice: from the means of Ward's tree [Ward 1963], which joins the two groups
-whose union raises the k-means objective least, cut at that number; and from the clusters of one
-number less, the widest of them cut across its main axis, which is how a cloud without groups is cut
-best. Lloyd's iteration does the rest, and the smaller objective is kept.
+number starts instead from the means of Ward's tree [Ward 1963], which joins the two groups whose
+union raises the k-means objective least, cut at that number. Up to eight clusters start from those
+of one number less too, the widest of them cut across its main axis, which is how a cloud without
+groups is cut best. Lloyd's iteration does the rest, and the smaller objective is kept.
 
 Symbols: n rows, q coordinates, k clusters.
 """
@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array
 
-_MAX_ITER, _BLOCK = 100, 128
+_MAX_ITER, _POWER_ITER, _BLOCK, _SPLIT_MOST = 100, 12, 128, 8
 
 
 class Partition(NamedTuple):
@@ -54,7 +54,7 @@ def partition_all(
     parts: list[Partition] = []
     for start in _ward_means(rows[:seed_rows], max_number):
         part = _lloyd(rows, start)
-        if parts:
+        if 1 < len(start) <= _SPLIT_MOST:
             other = _lloyd(rows, _split_widest(rows, parts[-1]))
             part = min(part, other, key=lambda one: inertia(rows, one))
         parts.append(part)
@@ -123,11 +123,17 @@ def _split_widest(rows: Float[np.ndarray, "n q"], part: Partition) -> Float[np.n
     squares = np.square(rows - part.centroids[part.labels]).sum(axis=1)
     widest = int(np.argmax(np.bincount(part.labels, squares, len(part.centroids))))
     own = rows[part.labels == widest] - part.centroids[widest]
-    values, vectors = np.linalg.eigh(own.T @ own / len(own))
-    # The means of both halves of a Gaussian.
-    step = (vectors[:, -1] * np.sqrt(2 / np.pi * max(values[-1], 0.0))).astype(np.float32)
-    both = part.centroids[widest] + np.stack([step, -step])
+    axis = own[np.argmax(squares[part.labels == widest])]
+    for _ in range(_POWER_ITER):  # einsum, for the reason given at `products`
+        axis = np.einsum("n,nq->q", np.einsum("nq,q->n", own, _unit(axis)), own) / len(own)
+    # Its length is the variance along it. These are the means of both halves of a Gaussian.
+    step = _unit(axis) * np.sqrt(2 / np.pi * np.sqrt(np.square(axis).sum()))
+    both = part.centroids[widest][None, :] + np.stack([step, -step])
     return np.concatenate([np.delete(part.centroids, widest, axis=0), both])
+
+
+def _unit(axis: Float[np.ndarray, " q"]) -> Float[np.ndarray, " q"]:
+    return axis / max(float(np.sqrt(np.square(axis).sum())), 1e-30)
 
 
 def _lloyd(rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]) -> Partition:
@@ -136,9 +142,9 @@ def _lloyd(rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]) 
     ones, ends = np.ones(num, np.float32), np.arange(num + 1)
     labels = nearest(products(rows, centroids), centroids)
     for _ in range(_MAX_ITER):
-        members = csr_array((ones, labels, ends), (num, k))
+        members = csc_array((ones, labels, ends), (k, num))
         counts = np.bincount(labels, minlength=k)[:, None].astype(np.float32)
-        means = (members.T @ rows) / np.maximum(counts, 1.0)
+        means = (members @ rows) / np.maximum(counts, 1.0)
         centroids = np.where(counts > 0, means, centroids)
         moved = nearest(products(rows, centroids), centroids)
         if np.array_equal(moved, labels):

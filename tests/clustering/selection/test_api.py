@@ -9,10 +9,10 @@ from cgjax.clustering.selection.words import table_text, tree_text
 from cgjax.errors import UserError
 from cgjax.testing.clouds import make_clouds
 
-QUICK = SelectionOptions(num_fit=1200, num_third=1600, num_repeats=2, num_null=19)
+QUICK = SelectionOptions(num_fit=1000, num_third=1400, num_repeats=2, num_null=19)
 
 
-def choose(*args, most=8, rows=4000, seed=0, **kinds):
+def choose(*args, most=6, rows=3400, seed=0, **kinds):
     drawn, _ = make_clouds(*args, seed=seed, **kinds).draw(np.random.default_rng(seed), rows)
     return select_number(drawn, most, key=jax.random.key(seed), options=QUICK)
 
@@ -56,10 +56,10 @@ def test_two_stable_clusters_of_one_long_gaussian_are_called_a_cut(long_cloud):
 
 def test_nothing_is_chosen_silently(long_cloud):
     table = table_text(long_cloud).splitlines()
-    assert len(table) == 1 + 8 == 1 + len(long_cloud.table)
+    assert len(table) == 1 + 6 == 1 + len(long_cloud.table)
     assert table[1].startswith("*")
-    assert [row.number for row in long_cloud.table] == list(range(1, 9))
-    assert len(tree_text(long_cloud.tree).splitlines()) == 7
+    assert [row.number for row in long_cloud.table] == list(range(1, 7))
+    assert len(tree_text(long_cloud.tree).splitlines()) == 5
 
 
 def test_long_clusters_that_kmeans_cuts_first_are_counted_right_and_said():
@@ -92,7 +92,7 @@ def test_a_function_is_asked_for_fresh_rows_and_the_same_key_gives_the_same():
     first, second = (select_number(draw, 3, key=jax.random.key(4), options=QUICK) for _ in range(2))
     assert (first.reason, table_text(first)) == (second.reason, table_text(second))
     assert sum(asked) == 2 * (2 * QUICK.num_fit + QUICK.num_third)
-    assert max(asked) == QUICK.num_fit
+    assert max(asked) <= 1024  # projected block by block: wide rows need not fit
     assert first.number == 2
 
 

@@ -27,10 +27,8 @@ def assign(rows, centroids):
 
 def test_partitions_reach_the_objective_of_kmeans_with_ten_restarts():
     rows, _ = draw(600, 5, 8, ratio=10.0)
-    parts = partition_all(rows, 6)
-    for k in (2, 5):
-        best = float(kmeans(rows, k, key=jax.random.key(0)).inertia)
-        assert inertia(rows, parts[k - 1]) <= 1.01 * best
+    best = float(kmeans(rows, 5, key=jax.random.key(0)).inertia)
+    assert inertia(rows, partition_all(rows, 5)[4]) <= 1.001 * best
 
 
 def test_one_cluster_s_centroid_is_the_mean_and_shares_descend():
@@ -86,32 +84,36 @@ def test_clusters_cut_in_parts_are_joined_again():
     assert table.max(axis=1).sum() > 0.97 * table.sum()
 
 
-def both_p_values(rows):
+def cut_in_two(rows):
     train, held_out = rows[: len(rows) // 3], rows[len(rows) // 3 :]
     part = partition_all(train, 2)[1]
-    _, between = gaps_of(train, part.labels, held_out, part.centroids)
-    rng = np.random.default_rng(0)
-    apart = ~np.eye(2, dtype=bool)
+    return held_out, part.centroids, gaps_of(train, part.labels, held_out, part.centroids)[1]
+
+
+def both_p_values(rows, num_draws):
+    cut, rng, apart = cut_in_two(rows), np.random.default_rng(0), ~np.eye(2, dtype=bool)
     return (
-        one_gaussian_p_value_of_two(held_out, part.centroids, between, rng, num_draws=999),
-        one_gaussian_p_value(held_out, part.centroids, between, apart, rng, num_draws=999),
+        one_gaussian_p_value_of_two(*cut, rng, num_draws=num_draws),
+        one_gaussian_p_value(*cut, apart, rng, num_draws=num_draws),
     )
 
 
 def test_p_values_of_one_long_gaussian_are_uniform_enough():
-    p_values = [both_p_values(draw(1500, 1, 8, shape="long", seed=i)[0])[0] for i in range(40)]
+    rng = np.random.default_rng(0)
+    cuts = [cut_in_two(draw(900, 1, 4, shape="long", seed=i)[0]) for i in range(40)]
+    p_values = [one_gaussian_p_value_of_two(*cut, rng) for cut in cuts]
     # The median of 40 uniform numbers has a standard deviation of 0.08.
     assert 0.25 < np.median(p_values) < 0.75
     assert min(p_values) > 1e-3
 
 
 def test_two_clusters_are_told_from_one_gaussian_both_ways():
-    assert max(both_p_values(draw(1500, 2, 8)[0])) <= 0.001
+    assert max(both_p_values(draw(1500, 2, 8)[0], 99)) == 0.01
 
 
 def test_the_quick_p_value_of_two_clusters_agrees_with_the_general_one():
-    quick, general = both_p_values(draw(1500, 1, 8, shape="long", seed=5)[0])
-    # Monte Carlo: 0.016 each with 999 draws.
+    quick, general = both_p_values(draw(1500, 1, 8, shape="long", seed=5)[0], 499)
+    # Monte Carlo: 0.022 each with 499 draws.
     assert quick == pytest.approx(general, abs=0.08)
 
 

@@ -56,8 +56,9 @@ def select_number(
 ) -> Selection:
     """Choose the number of clusters, from 1 to `max_number`, and say why.
 
-    The chance that a single cloud without gaps is called several clusters is bounded by `alpha`
-    for each pair of clusters, whatever the shape of the cloud.
+    A cloud is one cluster if it has one peak along every line, however long it is: to be called
+    several, all gaps between two parts of it would have to be seen by chance, each of which has
+    at most the chance `alpha`.
 
     Args:
         source: (n, f) or (n, h, w, c) features of independent draws in no order; or a function
@@ -129,7 +130,7 @@ class _Found(NamedTuple):
         at: smallest number of clusters that shows them; 2 where there is one group.
         groups: (at,) the group of each cluster.
         between: (at, at), the windows of the gaps.
-        is_apart: (at, at), pairs in different groups.
+        is_apart: (at, at), neighbours in different groups.
         held_out: rows in which the gaps were counted.
         per_number: groups and gaps for 2, 3, ... clusters.
     """
@@ -153,7 +154,7 @@ def _find_groups(samples: Samples, parts: tuple[Partition, ...], alpha: float) -
     index = int(np.argmax([groups.max() for groups, _ in per_number]))
     groups = per_number[index][0]
     num_groups = int(groups.max()) + 1
-    is_apart = groups[:, None] != groups[None, :]
+    is_apart = per_number[index][1].is_next & (groups[:, None] != groups[None, :])
     return _Found(
         num_groups, index + 2, groups, windows[index], is_apart, held_out, tuple(per_number)
     )
@@ -218,7 +219,7 @@ def _table(
     rows = []
     for k, stability in enumerate(stabilities, start=1):
         groups, pairs = (None, None) if k == 1 else found.per_number[k - 2]
-        apart = np.nan if pairs is None else pairs.p_values[np.triu_indices(k, 1)].max()
+        apart = np.nan if pairs is None else pairs.p_values[pairs.is_next].max()
         rows.append(
             NumberRow(
                 k,

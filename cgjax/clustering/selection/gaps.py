@@ -7,12 +7,17 @@ them have, without a gap,
 
     P(at most v of v + e) <= P(Binomial(v + e, 1/2) <= v)
 
-which is the p-value. It is exact, whatever the shape and the length of the cloud, because centroids
-and windows come from one set of rows and the counts from another. Each pair of clusters has its
-own line and its own rows: those that either cluster holds.
+which is the p-value. Centroids and windows come from one set of rows and the counts from another.
 
-Clusters without a gap between them are one group: the groups of a partition are what is left when
-all such clusters are joined.
+Of all rows of both clusters, those near the middle are fewer only because other clusters took them:
+k-means cuts a round cloud into cells that look well apart. Hence only the rows count whose nearest
+point at t = 0 still belongs to one of both. They lie in a cylinder over a convex set, and what a
+log-concave cloud, such as a Gaussian of any covariance, has along a convex cylinder has one peak
+[Prekopa 1973]. For those the p-value is exact, whatever their length.
+
+Clusters without a gap between them are one group, if they are neighbours: no third centroid lies in
+the ball between both [Gabriel & Sokal 1969]. This graph is connected, so that one cloud stays one
+group in however many parts it is cut.
 
 Symbols: n rows, k clusters, b bins.
 """
@@ -39,10 +44,12 @@ class Gaps(NamedTuple):
         p_values: (k, k), 1 on the diagonal.
         ratios: (k, k), rows between over rows around the emptier end; about 0 in a clear gap, above
             1 in a cut, 0 on the diagonal.
+        is_next: (k, k), the neighbours; of others nothing is asked.
     """
 
     p_values: Float[np.ndarray, "k k"]
     ratios: Float[np.ndarray, "k k"]
+    is_next: Bool[np.ndarray, "k k"]
 
 
 def line_counts(
@@ -57,20 +64,43 @@ def line_counts(
         labels: (n,) nearest centroid.
         centroids: (k, q).
     """
-    k, num = len(centroids), len(labels)
-    inner = centroids @ centroids.T
-    squares = np.diagonal(inner)
-    distance = np.maximum(squares[:, None] + squares[None, :] - 2 * inner, np.float32(1e-30))
-    own = product[np.arange(num), labels]
-    place = product - own[:, None] - 0.5 * (squares[None, :] - squares[labels][:, None])
-    place /= distance[labels]
-    # From the own cluster at -1/2; bins of rows beyond the windows are left out.
-    bins = np.floor((place + _NUM_BINS * _BIN / 2) / _BIN)
-    pair = labels[:, None] * k + np.arange(k)[None, :]
-    is_inside = (bins >= 0) & (bins < _NUM_BINS) & (labels[:, None] != np.arange(k)[None, :])
-    flat = (pair * _NUM_BINS + bins.astype(np.int64))[is_inside]
-    counts = np.bincount(flat, minlength=k * k * _NUM_BINS).reshape(k, k, _NUM_BINS)
+    k = len(centroids)
+    squares = np.einsum("kq,kq->k", centroids, centroids)
+    counts = np.zeros((k, k, _NUM_BINS), np.int64)
+    for i in range(k):
+        # Of each cluster over the own one: 0, and nobody has more.
+        score = product[labels == i] - 0.5 * squares[None, :]
+        score -= score[:, i, None]
+        inner = _inner_from(centroids, i)
+        place = score / np.maximum(np.diagonal(inner), np.float32(1e-30))[None, :]
+        # The scores of all clusters l where the row would be at t = 0 between i and j.
+        moved = score[:, None, :] - place[:, :, None] * inner[None, :, :]
+        moved[:, np.arange(k), np.arange(k)] = 0.0
+        bins = np.floor((place + _NUM_BINS * _BIN / 2) / _BIN)
+        is_counted = (moved.max(axis=2) <= 0.0) & (bins >= 0) & (bins < _NUM_BINS)
+        is_counted[:, i] = False
+        flat = (np.arange(k)[None, :] * _NUM_BINS + bins.astype(np.int64))[is_counted]
+        counts[i] = np.bincount(flat, minlength=k * _NUM_BINS).reshape(k, _NUM_BINS)
     return counts + counts.transpose(1, 0, 2)[:, :, ::-1]
+
+
+def neighbours(centroids: Float[np.ndarray, "k q"]) -> Bool[np.ndarray, "k k"]:
+    """Return which clusters have no third centroid in the ball between both."""
+    k = len(centroids)
+    is_next = np.zeros((k, k), bool)
+    for i in range(k):
+        inner = _inner_from(centroids, i)
+        ahead = inner - np.diagonal(inner)[None, :]
+        ahead[np.arange(k), np.arange(k)] = 0.0
+        is_next[i] = ahead.max(axis=1) <= 0.0
+        is_next[i, i] = False
+    return is_next | is_next.T
+
+
+def _inner_from(centroids: Float[np.ndarray, "k q"], i: int) -> Float[np.ndarray, "k k"]:
+    """Return the inner products of the centroids as seen from one of them."""
+    seen = centroids - centroids[i][None, :]
+    return seen @ seen.T
 
 
 def emptiest(counts: Int[np.ndarray, "k k b"]) -> Int[np.ndarray, "k k"]:
@@ -78,17 +108,22 @@ def emptiest(counts: Int[np.ndarray, "k k b"]) -> Int[np.ndarray, "k k"]:
     return _BETWEEN[np.argmin(_windows(counts)[..., _BETWEEN], axis=-1)]
 
 
-def find_gaps(counts: Int[np.ndarray, "k k b"], between: Int[np.ndarray, "k k"]) -> Gaps:
+def find_gaps(
+    counts: Int[np.ndarray, "k k b"],
+    between: Int[np.ndarray, "k k"],
+    is_next: Bool[np.ndarray, "k k"],
+) -> Gaps:
     """Test all pairs.
 
     Args:
         counts: of rows that chose neither the centroids nor the windows.
         between: of `emptiest`.
+        is_next: of `neighbours`.
     """
     ratios, inside, ends = _compare(counts, between)
     p_values = binom.cdf(inside, inside + ends, 0.5)
     np.fill_diagonal(p_values, 1.0)
-    return Gaps(p_values, ratios)
+    return Gaps(p_values, ratios, is_next)
 
 
 def ratios_of(
@@ -108,12 +143,12 @@ def gaps_of(
     between = emptiest(line_counts(products(train, centroids), train_labels, centroids))
     product = products(held_out, centroids)
     counts = line_counts(product, nearest(product, centroids), centroids)
-    return find_gaps(counts, between), between
+    return find_gaps(counts, between, neighbours(centroids)), between
 
 
 def groups_of(gaps: Gaps, alpha: float) -> Int[np.ndarray, " k"]:
-    """Return each cluster's group: clusters are joined where no gap has p at most alpha."""
-    is_joined: Bool[np.ndarray, "k k"] = gaps.p_values > alpha
+    """Return each cluster's group: neighbours are joined where no gap has p at most alpha."""
+    is_joined = gaps.is_next & (gaps.p_values > alpha)
     return connected_components(is_joined, directed=False)[1]
 
 

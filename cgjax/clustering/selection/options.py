@@ -30,8 +30,8 @@ class SelectionOptions(NamedTuple):
     dim: int = 64
     num_repeats: int = 4
     num_resamples: int = 200
-    num_null: int = 199
-    alpha: float = 1e-3
+    num_null: int = 99
+    alpha: float = 0.01
     confidence: float = 0.95
     seed_rows: int = 3000
 

@@ -70,38 +70,37 @@ class _Options:
     def __init__(self, settings: Settings, links: Sequence[Link], place: str):
         self.assumed: list[str] = []
         self.shape, said = choose_shape(settings, links, place)
-        self._assume("", said)
+        if said:
+            self.assumed.append(said)
+
+        def assume(name: str, said: str) -> None:
+            if not settings.is_given(name):
+                self.assumed.append(said)
+
         self.leak = settings.get("leak", 0.0, low=0, high=1)
-        self._assume("leak" if settings.has("leak") else "", "ReLU (--set leak=0.2 for LeakyReLU)")
+        assume("leak", "ReLU (--set leak=0.2 for LeakyReLU)")
         self.eps = settings.get("eps", BATCH_NORM_EPS, low=0)
         if any(link.norm for link in links):
-            said = f"batch norm's eps {self.eps:g} (--set eps={BATCH_NORM_EPS:g})"
-            self._assume("eps" if settings.has("eps") else "", said)
+            assume("eps", f"batch norm's eps {self.eps:g} (--set eps={BATCH_NORM_EPS:g})")
         tanh = settings.get("tanh", True)  # as older versions called it
         self.output = settings.get("output", "tanh" if tanh else "none", words=OUTPUTS)
-        if not settings.has("tanh"):
-            said = "tanh at the end (--set output=sigmoid, or none)"
-            self._assume("output" if settings.has("output") else "", said)
+        if not settings.is_given("tanh"):
+            assume("output", "tanh at the end (--set output=sigmoid, or none)")
         self.sigmoid = self.output == "sigmoid"
         width = links[0].width_in
         self.num_classes = settings.get("num_classes", 0, low=0, high=width - 1)
         said = f"no classes among the {width} inputs (--set num_classes=8 for a one-hot vector)"
-        self._assume("num_classes" if settings.has("num_classes") else "", said)
+        assume("num_classes", said)
         self.class_names = settings.get_words("class_names")
         self._classes_first = settings.get("classes_first", False)
         if self.num_classes:
-            said = "the class vector behind the latent (--set classes_first=true)"
-            self._assume("given" if settings.has("classes_first") else "", said)
+            assume("classes_first", "the class vector behind the latent (--set classes_first=true)")
         settings.finish()
         if self.class_names and len(self.class_names) != self.num_classes:
             raise UserError(
                 f"--set class_names: {len(self.class_names)} names for num_classes="
                 f"{self.num_classes}; give one for each class, in order"
             )
-
-    def _assume(self, given: str, said: str) -> None:
-        if said and not given:
-            self.assumed.append(said)
 
     def order_rows(self, first: np.ndarray) -> np.ndarray:
         """Put the rows of the class vector behind the latent's."""

@@ -5,7 +5,7 @@ torch keeps the parts beside each other, under the names of either of its two ge
 `parametrizations.weight.original...` (torch.nn.utils.parametrizations). In inference a layer uses
 one weight, which is what the state dict has after folding. Spectral norm divides by
 sigma = u . (W v) with the stored u and v [Miyato et al. 2018, equation 8]; weight norm is
-g v / |v| [Salimans and Kingma 2016, equation 2].
+g v / |v| [Salimans & Kingma 2016, equation 2].
 """
 
 from __future__ import annotations

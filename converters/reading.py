@@ -23,7 +23,6 @@ from cgjax.runtime.files import sha256_of
 from converters import safe_pickle
 from converters.archives import is_torch_zip, open_member, zip_names
 from converters.plain import plain
-from converters.stubs import ZooConfig as ZooConfig
 from converters.stubs import torch_stubs
 
 # The file's name in a folder as Hugging Face's libraries write it.

@@ -91,11 +91,6 @@ class Settings:
             f"--set {name}={default}"
         )
 
-    def has(self, name: str) -> bool:
-        """Whether the user gave a setting, or the file's config holds it."""
-        self._known.add(name)
-        return name in self._given or self._config.get(name) is not None
-
     def get_words(self, name: str) -> tuple[str, ...]:
         """Return a setting that lists words, separated by commas; empty where it is not given.
 

@@ -36,13 +36,7 @@ import pytest
 import tests.typechecker  # noqa: F401  # the hook imports its package only
 
 # Shapes, dtypes and all other annotations are checked at every call: before anything is imported.
-# Not those of `generators` and `testing`, whose public calls take whatever can become an array.
-CHECKED = (
-    *("clustering", "config", "directions", "evaluation", "features", "figures", "generators"),
-    *("kernels", "testing"),
-    *("numerics", "regions", "report", "run", "runtime", "samplers", "stages"),
-)
-jaxtyping.install_import_hook([f"cgjax.{name}" for name in CHECKED], "tests.typechecker.check")
+jaxtyping.install_import_hook(["cgjax"], "tests.typechecker.check")
 
 GOLDEN = Path(__file__).parent / "golden"
 

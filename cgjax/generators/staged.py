@@ -50,6 +50,7 @@ class StagedNetwork(nnx.Module):
             direction matters.
         resume_needs_latents: True where `resume` needs `latents` (or `w`) besides the
             activation.
+        num_classes: length of a class vector; 0 where there are no classes.
     """
 
     family: str
@@ -59,6 +60,7 @@ class StagedNetwork(nnx.Module):
     image_channels: int
     normalizes_latent: bool = False
     resume_needs_latents: bool = False
+    num_classes: int = 0
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Return the state before the first layer."""
@@ -105,8 +107,9 @@ class StagedNetwork(nnx.Module):
         return False
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents, N(0, I) unless a family says otherwise."""
-        self.resolve(n, **keywords)
+        """Draw n latents, N(0, I) unless a family says otherwise; whatever the class."""
+        any_class = {"condition": 0} if self.num_classes else {}
+        self.resolve(n, **(any_class | keywords))
         return jax.random.normal(key, (n, self.latent_dim), jnp.float32)
 
 

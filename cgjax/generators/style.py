@@ -41,7 +41,6 @@ class StyleNetwork(StagedNetwork):
 
     normalizes_latent = True
     resume_needs_latents = True
-    num_classes: int = 0
     noise_shapes: tuple[tuple[int, int, int], ...]
 
     def _make_mapping(

@@ -9,7 +9,7 @@ from absl.testing import flagsaver
 
 from cgjax.runtime.command import run_command
 from converters.__main__ import main
-from converters.reading import ZooConfig
+from converters.stubs import ZooConfig
 from tests.golden_cases import GOLDEN, load_golden
 
 # One fixture for every container that a converter knows: family, --set values.

@@ -159,3 +159,21 @@ def test_an_unknown_family_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="did you mean 'pgan'"):
         build_network("pgam", {})
     assert set(TINY) <= set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture"),
+    [
+        ("dcgan", {"latent_dim": 6, "widths": [4], "num_classes": 3}),
+        ("pgan", {"form": "genforce", "latent_dim": 6, "depths": [4, 4], "num_classes": 3}),
+    ],
+)
+def test_latents_of_a_class_conditional_generator_are_drawn_without_a_class(family, architecture):
+    gen = PretrainedGenerator(build_network(family, architecture))
+    z = gen.sample_latents(jax.random.key(0), 5)
+    assert z.shape == (5, 6)
+    assert gen.images(z, condition=2).shape[0] == 5
+    with pytest.raises(UserError, match="class"):
+        gen.images(z)
+    with pytest.raises(UserError, match="noise"):
+        gen.sample_latents(jax.random.key(0), 5, noise="zeros")

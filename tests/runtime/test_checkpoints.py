@@ -100,9 +100,9 @@ def test_a_full_disk_is_one_line_without_a_log_and_leaves_nothing(tmp_path, capf
     assert text.startswith(f"cannot write the checkpoint {tmp_path / 'c' / '2'} (")
     assert os.strerror(27) in text
     assert "\n" not in text
-    logging.getLogger("absl").error("not orbax's")
-    assert [record.getMessage() for record in caplog.records] == ["not orbax's"]
     assert capfd.readouterr().err == ""
+    logging.getLogger("absl").error("not orbax's")  # which another test may have sent to stderr
+    assert [record.getMessage() for record in caplog.records] == ["not orbax's"]
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "1.json"]
     assert [step.number for step in saved.steps()] == [1]
 

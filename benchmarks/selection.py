@@ -1,10 +1,11 @@
-"""How many clusters: on planted data beside the usual criteria, its cost, and real features.
+"""How many clusters: planted data beside the usual criteria, the cost, and real features.
 
-    python benchmarks/selection.py --trials=100 --peer-trials=8            # d = 64
-    python benchmarks/selection.py --dim=8192 --trials=20 --peer-trials=2
-    python benchmarks/selection.py --hard --trials=20 --peer-trials=0     # closer, or worse shapes
-    python benchmarks/selection.py --cost                                  # beside one clustering
-    python benchmarks/selection.py --embedded [--layers=layer1,layer2]     # the face generator
+    python benchmarks/selection.py planted --dim=64 --trials=100 --peer-trials=10
+    python benchmarks/selection.py planted --dim=8192 --trials=20 --peer-trials=2
+    python benchmarks/selection.py planted --hard --trials=20     # closer, or worse shapes
+    python benchmarks/selection.py table                          # of all trials that are done
+    python benchmarks/selection.py cost                           # beside one clustering
+    python benchmarks/selection.py embedded [--layers=layer1,layer2]    # the face generator
 
 Planted: Gaussian clusters with centres in random directions of 64 strong ones, so far apart that
 the nearest true centre gets 99% of the rows right. Beyond 64 features the strong directions lie at
@@ -13,29 +14,34 @@ kinds: of several clusters "round" (unit variance, equal shares), "round 1:10" (
 geometric) and "long" (each with standard deviation 3 in a direction of its own, equal shares); of
 one cluster "round", "long" (10) and "tapering" (10, 10/2, 10/3, ...). `--hard` has the nearest
 centre right in 95%, and long clusters with shares 1:10, which k-means cuts before it tells two
-apart. Rows: 10,000 a trial.
+apart. Rows: 10,000 a trial. A trial is a line of `--out`, and one that is there is not run again,
+so that the command goes on where it was stopped.
 
-Peers see the same rows in the same span of 64 components, the first `--peer-trials` trials of each
-number only, since they take a minute each: scikit-learn's silhouette (its maximum) and the elbow
-(farthest below the chord) of its KMeans on 2,000 rows, the gap statistic (20 references in the box
-along the principal axes, 1,000 rows) and its GaussianMixture on 4,000 rows with the least BIC over
-four covariances, all for 1 to 16 clusters.
+The seeds of the table in docs/results.md are those from 500,000 on (`--first-seed`), which nobody
+had looked at when the method was settled; that was done with the seeds from 0 on.
+
+Peers see the same rows in the same span of 64 components, in the first `--peer-trials` trials of
+each number only, since they take most of a minute: scikit-learn's silhouette (its maximum) and the
+elbow (farthest below the chord) of its KMeans on 2,000 rows, the gap statistic (20 references in
+the box along the principal axes, 1,000 rows) and its GaussianMixture on 4,000 rows with the least
+BIC over four covariances, all for 1 to 16 clusters.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import itertools
 import os
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-if "--cost" not in sys.argv:  # one thread for each of several processes
+if "planted" in sys.argv:  # long runs leave the other cores alone
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -53,30 +59,56 @@ HARD = {
     "long 1:10": {"shape": "long", "ratio": 10.0},
 }
 PEERS = ("silhouette", "elbow", "gap", "BIC")
+WHICH = ("dim", "number", "kind", "seed")
+COLUMNS = (*WHICH, "ours", "seconds", *PEERS)
 
 
-def planted(number: int, dim: int, kind: dict[str, Any], seed: int) -> np.ndarray:
+def planted(number: int, dim: int, kind: str, seed: int) -> np.ndarray:
+    """Return one trial's rows."""
     from cgjax.testing.clouds import make_clouds
 
-    return make_clouds(number, dim, seed=seed, **kind).draw(
-        np.random.default_rng(10_000 + seed), ROWS
-    )[0]
+    settings: dict[str, Any] = {**SEVERAL, **HARD, **(ONE if number == 1 else {})}[kind]
+    clouds = make_clouds(number, dim, seed=seed, **settings)
+    return clouds.draw(np.random.default_rng((seed, number, dim)), ROWS)[0]
 
 
-def trial(job: tuple[int, int, str, dict[str, Any], int, bool]) -> tuple[Any, ...]:
-    """Return what everybody chooses, and our seconds."""
+def run_planted(args: argparse.Namespace) -> None:
+    """Run the trials that are not done yet, all numbers in turn, and append each to the file."""
     import jax
 
-    from cgjax.clustering.selection import select_number
+    from cgjax.clustering.selection import choose_num_clusters
 
-    number, dim, kind, settings, seed, with_peers = job
-    rows = planted(number, dim, settings, seed)
-    begun = time.perf_counter()
-    chosen = {"ours": select_number(rows, MOST, key=jax.random.key(seed)).number}
-    seconds = time.perf_counter() - begun
-    if with_peers:
-        chosen |= peers(rows, seed)
-    return number, kind, chosen, seconds
+    done = {tuple(line[name] for name in WHICH) for line in read(args.out)}
+    is_new = not args.out.exists()
+    with args.out.open("a", newline="") as file:
+        lines = csv.DictWriter(file, COLUMNS)
+        if is_new:
+            lines.writeheader()
+        for trial, number in itertools.product(range(args.trials), NUMBERS):
+            kinds = ONE if number == 1 else HARD if args.hard else SEVERAL
+            kind, seed = list(kinds)[trial % len(kinds)], args.first_seed + trial
+            which = dict(zip(WHICH, (args.dim, number, kind, seed), strict=True))
+            if tuple(map(str, which.values())) in done or (args.hard and number == 1):
+                continue
+            rows = planted(number, args.dim, kind, seed)
+            begun = time.perf_counter()
+            chosen = choose_num_clusters(rows, MOST, key=jax.random.key(seed)).num_clusters
+            seconds = f"{time.perf_counter() - begun:.2f}"
+            others = peers(rows, seed) if trial < args.peer_trials else {}
+            lines.writerow({**which, "ours": chosen, "seconds": seconds, **others})
+            file.flush()
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the trials in a file."""
+    return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+
+
+def elbow(inertias: Sequence[float]) -> int:
+    """Return the number whose W_k lies farthest below the chord of the curve, from k = 1."""
+    values = np.asarray(inertias)
+    height = (values - values[-1]) / (values[0] - values[-1])
+    return 1 + int(np.argmax(1.0 - np.linspace(0.0, 1.0, len(values)) - height))
 
 
 def peers(rows: np.ndarray, seed: int) -> dict[str, int]:
@@ -85,7 +117,6 @@ def peers(rows: np.ndarray, seed: int) -> dict[str, int]:
     from sklearn.metrics import silhouette_score
     from sklearn.mixture import GaussianMixture
 
-    from cgjax.clustering.selection.criteria import elbow, gap_choice
     from cgjax.numerics.pca import fit_pca
 
     rows = fit_pca(rows[:2000], 64).project(rows)
@@ -103,6 +134,7 @@ def peers(rows: np.ndarray, seed: int) -> dict[str, int]:
     logs = [np.log(inertias(rng.uniform(low, high, few.shape))) for _ in range(20)]
     gaps = np.mean(logs, axis=0) - np.log(inertias(few))
     spread = np.std(logs, axis=0) * np.sqrt(1 + 1 / 20)
+    is_enough = np.append(gaps[:-1] >= gaps[1:] - spread[1:], True)
     bic = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # not converged
@@ -113,71 +145,52 @@ def peers(rows: np.ndarray, seed: int) -> dict[str, int]:
     return {
         "silhouette": 2 + int(np.argmax(widths)),
         "elbow": elbow([fit.inertia_ for fit in fits]),
-        "gap": gap_choice(list(zip(gaps.tolist(), spread.tolist(), strict=True))),
+        "gap": 1 + int(np.argmax(is_enough)),
         "BIC": min(bic, key=lambda case: bic[case])[1],
     }
 
 
-def compare(dim: int, trials: int, peer_trials: int, hard: bool, processes: int) -> None:
-    """Print for each true number and kind how often everybody is right."""
-    jobs = []
-    for number in NUMBERS:
-        kinds = ONE if number == 1 else HARD if hard else SEVERAL
-        if hard and number == 1:
-            continue
-        for seed in range(trials):
-            kind, settings = list(kinds.items())[seed % len(kinds)]
-            jobs.append((number, dim, kind, settings, seed, seed < peer_trials))
-    with get_context("spawn").Pool(processes) as pool:
-        results = []
-        for done in pool.imap_unordered(trial, jobs):
-            results.append(done)
-            if len(results) % 20 == 0:
-                print(f"{len(results)} of {len(jobs)}", file=sys.stderr, flush=True)
-    print(f"d = {dim}, {ROWS:,} rows, right number of trials (with what was chosen instead)")
-    for number in NUMBERS:
-        for kind in dict.fromkeys(job[2] for job in jobs if job[0] == number):
-            print_line(
-                f"k = {number:>2} {kind}", number, [r for r in results if r[:2] == (number, kind)]
-            )
-    for number in NUMBERS:
-        print_line(f"k = {number:>2}, all kinds", number, [r for r in results if r[0] == number])
-    right = [(name, r[2][name] == r[0]) for r in results for name in r[2]]
-    for name in ("ours", *PEERS):
-        own = [is_right for other, is_right in right if other == name]
-        if own:
-            print(f"{name}: {sum(own)} of {len(own)} ({sum(own) / len(own):.1%})")
-    paired = [r for r in results if len(r[2]) > 1]
-    if paired:
-        same = sum(r[2]["ours"] == r[0] for r in paired)
-        print(f"ours, on the peers' trials only: {same} of {len(paired)}")
-    print(f"median seconds of a choice: {np.median([r[3] for r in results]):.2f}")
+def run_table(args: argparse.Namespace) -> None:
+    """Print for each dimension, true number and kind how often everybody is right."""
+    trials = [line for line in read(args.out) if int(line["seed"]) >= args.first_seed]
+    for dim in sorted({int(line["dim"]) for line in trials}):
+        own = [line for line in trials if int(line["dim"]) == dim]
+        print(f"d = {dim}, {ROWS:,} rows, right number of trials (with what was chosen instead)")
+        for number in NUMBERS:
+            same = [line for line in own if int(line["number"]) == number]
+            for kind in dict.fromkeys(line["kind"] for line in same):
+                print_line(f"k = {number:>2} {kind}", [t for t in same if t["kind"] == kind])
+            print_line(f"k = {number:>2}, all kinds", same)
+        print_line("all", own)
+        print_line("all that peers saw", [line for line in own if line["BIC"]])
+        seconds = np.median([float(line["seconds"]) for line in own])
+        print(f"median seconds of a choice: {seconds:.2f}")
 
 
-def print_line(title: str, number: int, results: list[tuple[Any, ...]]) -> None:
+def print_line(title: str, trials: list[dict[str, str]]) -> None:
     cells = []
     for name in ("ours", *PEERS):
-        chosen = [r[2][name] for r in results if name in r[2]]
-        if chosen:
-            wrong = Counter(value for value in chosen if value != number)
+        seen = [line for line in trials if line[name]]
+        if seen:
+            wrong = Counter(int(t[name]) for t in seen if t[name] != t["number"])
             others = " ".join(f"{k}x{times}" for k, times in sorted(wrong.items()))
             cells.append(
-                f"{name} {len(chosen) - wrong.total()}/{len(chosen)}"
-                + (f" ({others})" if others else "")
+                f"{name} {len(seen) - wrong.total()}/{len(seen)}"
+                + (f" ({others})" if others and "all" not in title else "")
             )
     if cells:
         print(f"{title:<24} {', '.join(cells)}")
 
 
-def cost(reps: int) -> None:
+def run_cost(args: argparse.Namespace) -> None:
     """Print the seconds of choosing and of one clustering with 16 clusters and ten restarts."""
     import jax
 
     from cgjax.clustering import kmeans
-    from cgjax.clustering.selection import select_number
+    from cgjax.clustering.selection import choose_num_clusters
 
-    for dim, kind in ((64, {"ratio": 10.0}), (8192, {"ratio": 10.0})):
-        rows = planted(MOST, dim, kind, 0)
+    for dim in (64, 8192):
+        rows = planted(MOST, dim, "round 1:10", 0)
         placed = jax.device_put(rows)
         keys = iter(jax.random.split(jax.random.key(0), 100))
 
@@ -185,10 +198,10 @@ def cost(reps: int) -> None:
             kmeans(placed, MOST, key=next(keys)).labels.block_until_ready()
 
         def choose(rows: np.ndarray = rows, keys: Any = keys) -> None:
-            select_number(rows, MOST, key=next(keys))
+            choose_num_clusters(rows, MOST, key=next(keys))
 
         calls: dict[str, Callable[[], Any]] = {"cluster": cluster, "choose": choose}
-        seconds = medians(calls, reps)
+        seconds = medians(calls, args.reps)
         print(
             f"{ROWS:,} x {dim}: choosing among 1 to {MOST} {seconds['choose']:.2f} s, one "
             f"clustering into {MOST} with ten restarts {seconds['cluster']:.2f} s, ratio "
@@ -197,48 +210,52 @@ def cost(reps: int) -> None:
         )
 
 
-def embedded(layers: list[str], num: int, most: int) -> None:
-    """Print what the embedded generator's layers hold, from fresh draws."""
+def run_embedded(args: argparse.Namespace) -> None:
+    """Print what the embedded generator's layers hold, from fresh draws and with several keys."""
     import jax
 
     import cgjax
-    from cgjax.clustering.selection import SelectionOptions, select_number
+    from cgjax.clustering.selection import choose_num_clusters
     from cgjax.clustering.selection.words import table_text, tree_text
 
     gen = cgjax.load_generator("dcgan_faces")
-    options = SelectionOptions(num_fit=3 * num // 10, num_third=num - 2 * (3 * num // 10))
-    for layer in layers:
+    for layer in args.layers.split(","):
 
         def draw(key: Any, count: int, layer: str = layer) -> np.ndarray:
             latents = gen.sample_latents(key, count)
             parts = [gen.features(latents[i : i + 128], layer) for i in range(0, count, 128)]
             return np.concatenate([np.asarray(part).reshape(len(part), -1) for part in parts])
 
-        found = select_number(draw, most, key=jax.random.key(0), options=options)
-        print(f"{layer}: {found.reason}\n{found.basis}\n{table_text(found)}")
-        print(f"{tree_text(found.tree)}\n{found.alternatives}\n", flush=True)
+        for seed in range(args.keys):
+            found = choose_num_clusters(
+                draw, args.most, key=jax.random.key(seed), num_rows=args.latents
+            )
+            print(f"{layer}, key {seed}: {found.reason}", flush=True)
+        print(f"{found.basis}\n{table_text(found)}\n{tree_text(found)}\n", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    runs = {
+        "planted": run_planted,
+        "table": run_table,
+        "cost": run_cost,
+        "embedded": run_embedded,
+    }
+    parser.add_argument("run", choices=runs)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--peer-trials", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=500_000)
     parser.add_argument("--hard", action="store_true")
-    parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("selection.csv"))
     parser.add_argument("--reps", type=int, default=5)
-    parser.add_argument("--embedded", action="store_true")
     parser.add_argument("--layers", default="layer1,layer2,layer3,layer4")
-    parser.add_argument("--latents", type=int, default=5000)
+    parser.add_argument("--keys", type=int, default=5)
+    parser.add_argument("--latents", type=int, default=10_000)
     parser.add_argument("--most", type=int, default=8)
     args = parser.parse_args()
-    if args.cost:
-        cost(args.reps)
-    elif args.embedded:
-        embedded(args.layers.split(","), args.latents, args.most)
-    else:
-        compare(args.dim, args.trials, args.peer_trials, args.hard, args.processes)
+    runs[args.run](args)
 
 
 if __name__ == "__main__":

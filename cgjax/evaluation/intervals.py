@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
-from cgjax.numerics.intervals import Interval as Interval
+
+
+class Interval(NamedTuple):
+    """Both ends of a two-sided interval."""
+
+    low: float
+    high: float
 
 
 def _normal_quantile(confidence: float) -> float:

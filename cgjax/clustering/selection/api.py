@@ -1,71 +1,66 @@
 """How many clusters: one call.
 
-A number of clusters is right when its clusters are groups with gaps between them, and no more such
-groups can be found by asking for more clusters. Stability alone cannot say that: two clusters of
-one long cloud are found again in every fresh draw.
+A number of clusters is right when a valley lies between any two of them and asking for more shows
+no more such groups. Stability alone cannot say that: two halves of one long cloud are found again
+in every fresh draw.
 
 1. Three independent sets of rows, in the span of the leading components (`samples`).
 2. The first is clustered into 1, 2, ... up to half as many again as asked for (`partitions`).
-3. The other two say between which of these clusters there is a gap; clusters without one are joined
-   (`gaps`). The number is that of the groups left, at most over all numbers.
-4. The second is clustered too, and the third assigned by both (`stability`).
-5. One Gaussian (`null`), splits within each cluster (`inner`), the usual criteria (`criteria`).
+3. The other two tell where a valley lies between two of these clusters; neighbours without one are
+   joined (`valleys`). The number is the largest number of groups left, over all clusterings.
+4. Beside it, for every number: whether fresh rows give the same clusters (`stability`), whether one
+   Gaussian is cut as clearly (`null`), whether clusters hold a split of their own (`within`) and
+   the usual criteria (`criteria`).
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
-from cgjax.clustering.selection.criteria import (
-    elbow,
-    gap_choice,
-    gap_statistic,
-    silhouettes,
-)
-from cgjax.clustering.selection.gaps import Gaps, gaps_of, groups_of
-from cgjax.clustering.selection.inner import split_within
-from cgjax.clustering.selection.null import one_gaussian_p_value, one_gaussian_p_value_of_two
-from cgjax.clustering.selection.options import SelectionOptions
-from cgjax.clustering.selection.partitions import (
-    Partition,
-    inertia,
-    nearest,
-    partition_all,
-    products,
-)
-from cgjax.clustering.selection.results import Alternatives, NumberRow, Selection
-from cgjax.clustering.selection.samples import Draw, Samples, generator, take_samples
-from cgjax.clustering.selection.stability import Stability, measure_stability
-from cgjax.clustering.selection.tree import split_tree
-from cgjax.clustering.selection.words import Evidence, explain, verdict_of
+from cgjax.clustering.selection.criteria import gap_statistic, silhouettes
+from cgjax.clustering.selection.null import gaussian_p_values
+from cgjax.clustering.selection.partitions import Partition, assign, inertia, partition_all
+from cgjax.clustering.selection.results import Choice, ClusterRow, NumberRow, Verdict
+from cgjax.clustering.selection.samples import Draw, generator, take_samples
+from cgjax.clustering.selection.stability import Stability, hennig, measure_stability
+from cgjax.clustering.selection.valleys import join, valley_p_values
+from cgjax.clustering.selection.within import splits_within
+from cgjax.clustering.selection.words import Grouping, explain
 from cgjax.numerics.partitions import adjusted_rand, cross_table
 
 # The criteria for comparison need all distances, or many clusterings, and see this many rows.
 _SILHOUETTE_ROWS, _GAP_ROWS = 1500, 500
-_STRONG = 0.8
+# Repeats start from smaller trees: half the rows cost a quarter.
+_SEED_ROWS = 1500
 
 
-def select_number(
+def choose_num_clusters(
     source: ArrayLike | Draw,
-    max_number: int = 16,
+    max_clusters: int = 16,
     *,
     key: PRNGKeyArray,
-    options: SelectionOptions | None = None,
-) -> Selection:
-    """Choose the number of clusters, from 1 to `max_number`, and say why.
+    num_rows: int = 10_000,
+    num_components: int = 64,
+    num_repeats: int = 4,
+    alpha: float = 0.05,
+    confidence: float = 0.95,
+) -> Choice:
+    """Choose the number of clusters, from 1 to `max_clusters`, and say why.
 
-    A cloud is one cluster if it has one peak along every line, however long it is: to be called
-    several, all gaps between two parts of it would have to be seen by chance, each of which has
-    at most the chance `alpha`.
+    One log-concave cloud, such as a Gaussian of any covariance, is called several clusters with at
+    most the chance `alpha`; see `valleys`.
 
     Args:
         source: (n, f) or (n, h, w, c) features of independent draws in no order; or a function
-            `draw(key, num)` that returns that many fresh ones.
-        max_number: most clusters.
+            `draw(key, num)` that returns that many fresh ones, which is called for blocks.
+        max_clusters: most clusters.
         key: random key: of the draws, the resamples and the null.
-        options: how to choose.
+        num_rows: so many rows are drawn; of an array, at most the first so many are used.
+        num_components: leading principal components in whose span all is done, at most.
+        num_repeats: clusterings that each cluster is looked for in: of the second set, and then of
+            as many random rows of the second and the third, of which the rest is assigned.
+        alpha: chance of a false split.
+        confidence: of the intervals.
 
     Raises:
         UserError: fewer rows than that takes (`check_rows`), or a row that is not finite.
@@ -74,166 +69,125 @@ def select_number(
         >>> import jax
         >>> rng = np.random.default_rng(0)
         >>> rows = rng.normal(size=(1000, 3)) + 8.0 * rng.integers(0, 2, (1000, 1))
-        >>> selection = select_number(rows, 4, key=jax.random.key(0))
-        >>> selection.number, selection.verdict
+        >>> choice = choose_num_clusters(rows, 4, key=jax.random.key(0))
+        >>> choice.num_clusters, choice.verdict
         (2, 'several clusters')
     """
-    options = SelectionOptions() if options is None else options
-    samples = take_samples(source, max_number, key, options)
-    most = max(max_number + max_number // 2, 2)
-    parts = partition_all(samples.first, most, seed_rows=options.seed_rows)
-    found = _find_groups(samples, parts, options.alpha)
-    number = min(found.num_groups, max_number)
-    labels = [_assign(samples.third, part) for part in parts[:max_number]]
-    stabilities = _stabilities(parts[:max_number], found, len(samples.second), key, options)
-    rows = _table(samples, parts, labels, found, stabilities, generator(key, "gap statistic"))
-    rng = generator(key, "null")
-    p_value = _against_one_gaussian(parts[found.at - 1], found, rng, options.num_null)
-    sets = (samples.first, samples.second, samples.third)
-    own = [_assign(part, parts[number - 1]) for part in sets]
-    inner = [split_within(sets, own, c, rng) for c in range(number)]
-    pair = parts[1].centroids
-    line = pair[1] - pair[0]
-    evidence = Evidence(
-        number,
-        found.num_groups,
-        found.at if found.num_groups > 1 else 1,
-        _agreement(found.groups[_assign(samples.third, parts[found.at - 1])], own[2]),
-        options.alpha,
-        p_value,
-        float(abs(line[0]) / max(float(np.linalg.norm(line)), 1e-30)),
-        rows,
-        stabilities[number - 1].jaccard,
-        tuple(split for split in inner if split is not None),
+    samples = take_samples(
+        source, max_clusters, key, num_rows=num_rows, num_components=num_components
     )
-    return Selection(
-        number,
-        verdict_of(evidence),
-        explain(evidence),
-        p_value,
-        rows,
-        split_tree(labels),
-        evidence.clusters,
-        evidence.inner,
-        evidence.found_at,
-        evidence.agreement,
-        _basis(samples),
-        _alternatives(rows),
-    )
-
-
-class _Found(NamedTuple):
-    """The groups.
-
-    Attributes:
-        num_groups: most groups over all numbers.
-        at: smallest number of clusters that shows them; 2 where there is one group.
-        groups: (at,) the group of each cluster.
-        between: (at, at), the windows of the gaps.
-        is_apart: (at, at), neighbours in different groups.
-        held_out: rows in which the gaps were counted.
-        per_number: groups and gaps for 2, 3, ... clusters.
-    """
-
-    num_groups: int
-    at: int
-    groups: Int[np.ndarray, " k"]
-    between: Int[np.ndarray, "k k"]
-    is_apart: Bool[np.ndarray, "k k"]
-    held_out: Float[np.ndarray, "n q"]
-    per_number: tuple[tuple[Int[np.ndarray, " _"], Gaps], ...]
-
-
-def _find_groups(samples: Samples, parts: tuple[Partition, ...], alpha: float) -> _Found:
     held_out = np.concatenate([samples.second, samples.third])
-    windows, per_number = [], []
-    for part in parts[1:]:
-        gaps, between = gaps_of(samples.first, part.labels, held_out, part.centroids)
-        windows.append(between)
-        per_number.append((groups_of(gaps, alpha), gaps))
-    index = int(np.argmax([groups.max() for groups, _ in per_number]))
-    groups = per_number[index][0]
-    num_groups = int(groups.max()) + 1
-    is_apart = per_number[index][1].is_next & (groups[:, None] != groups[None, :])
-    return _Found(
-        num_groups, index + 2, groups, windows[index], is_apart, held_out, tuple(per_number)
+    most = max(max_clusters + max_clusters // 2, 2)
+    parts = partition_all(samples.first, most)
+    p_values = [
+        np.minimum(1.0, most * (most - 1) / 2 * valley_p_values(samples.first, held_out, one))
+        for one in (part.centroids for part in parts)
+    ]
+    groups = [join(each, alpha) for each in p_values]
+    num_groups = [1 + int(each.max()) for each in groups]
+    found = int(np.argmax(num_groups))
+    number = min(num_groups[found], max_clusters)
+
+    shown = parts[:max_clusters]
+    sets = (samples.first, samples.second, samples.third)
+    labels = [[assign(rows, part.centroids) for rows in sets] for part in shown]
+    stable = _stabilities(
+        shown, held_out, len(samples.second), generator(key, "repeats"), num_repeats, confidence
     )
-
-
-def _against_one_gaussian(
-    part: Partition, found: _Found, rng: np.random.Generator, num_draws: int
-) -> float:
-    if found.at == 2:
-        return one_gaussian_p_value_of_two(found.held_out, part.centroids, found.between, rng)
-    return one_gaussian_p_value(
-        found.held_out, part.centroids, found.between, found.is_apart, rng, num_draws=num_draws
+    gaussian = gaussian_p_values(
+        held_out, [part.centroids for part in shown], generator(key, "null")
     )
-
-
-def _assign(rows: Float[np.ndarray, "n q"], part: Partition) -> Int[np.ndarray, " n"]:
-    return nearest(products(rows, part.centroids), part.centroids)
+    third = [own[2] for own in labels]
+    widths = silhouettes(
+        samples.third[:_SILHOUETTE_ROWS], [own[:_SILHOUETTE_ROWS] for own in third]
+    )
+    gaps = gap_statistic(samples.first[:_GAP_ROWS], max_clusters, generator(key, "gap statistic"))
+    table = []
+    for k, part in enumerate(shown, start=1):
+        between = p_values[k - 1]
+        table.append(
+            NumberRow(
+                num_clusters=k,
+                num_groups=num_groups[k - 1],
+                valley_p_value=float("nan") if k == 1 else float(np.nanmax(between)),
+                gaussian_p_value=gaussian[k - 1],
+                prediction_strength=stable[k - 1].prediction_strength,
+                adjusted_rand=stable[k - 1].adjusted_rand,
+                silhouette=widths[k - 1],
+                gap=gaps[k - 1][0],
+                gap_spread=gaps[k - 1][1],
+                inertia=inertia(samples.first, part),
+                clusters=_clusters(sets, labels, k, stable[k - 1], alpha),
+            )
+        )
+    grouping = Grouping(
+        num_groups[found],
+        found + 1,
+        _agreement(groups[found][assign(samples.third, parts[found].centroids)], third[number - 1]),
+        _cosine_to_main_axis(parts[1]),
+    )
+    verdict: Verdict = "one cluster" if number == 1 else "several clusters"
+    if grouping.num_groups > number:
+        verdict = "more clusters than asked for"
+    return Choice(
+        num_clusters=number,
+        verdict=verdict,
+        reason=explain(verdict, number, tuple(table), grouping, alpha),
+        basis=samples.describe(),
+        table=tuple(table),
+        alpha=alpha,
+        confidence=confidence,
+    )
 
 
 def _stabilities(
     parts: tuple[Partition, ...],
-    found: _Found,
+    held_out: Float[np.ndarray, "n q"],
     num_second: int,
-    key: PRNGKeyArray,
-    options: SelectionOptions,
+    rng: np.random.Generator,
+    num_repeats: int,
+    confidence: float,
 ) -> list[Stability]:
     """Return the stability of each of these partitions, for 1, 2, ... clusters."""
-    rng = generator(key, "repeats")
-    labels = [_assign(found.held_out, part) for part in parts]
-    order = np.arange(len(found.held_out))
+    labels = [assign(held_out, part.centroids) for part in parts]
+    order = np.arange(len(held_out))
     tables: list[list[Int[np.ndarray, "k k"]]] = [[] for _ in parts]
-    for _ in range(options.num_repeats):
+    for _ in range(num_repeats):
         second, third = order[:num_second], order[num_second:]
-        # Half as large a tree costs a quarter.
-        again = partition_all(found.held_out[second], len(parts), seed_rows=options.seed_rows // 2)
+        again = partition_all(held_out[second], len(parts), seed_rows=_SEED_ROWS)
         for k, part in enumerate(again, start=1):
-            own = _assign(found.held_out[third], part)
+            own = assign(held_out[third], part.centroids)
             tables[k - 1].append(cross_table(labels[k - 1][third], own, (k, k)))
-        order = rng.permutation(len(found.held_out))
-    return [
-        measure_stability(
-            np.stack(table),
-            rng,
-            num_resamples=options.num_resamples,
-            confidence=options.confidence,
-        )
-        for table in tables
-    ]
+        order = rng.permutation(len(held_out))
+    return [measure_stability(np.stack(each), rng, confidence=confidence) for each in tables]
 
 
-def _table(
-    samples: Samples,
-    parts: tuple[Partition, ...],
-    labels: list[Int[np.ndarray, " n"]],
-    found: _Found,
-    stabilities: list[Stability],
-    rng: np.random.Generator,
-) -> tuple[NumberRow, ...]:
-    part = slice(_SILHOUETTE_ROWS)
-    widths = silhouettes(samples.third[part], [own[part] for own in labels])
-    gaps = gap_statistic(samples.first[:_GAP_ROWS], len(labels), rng)
-    rows = []
-    for k, stability in enumerate(stabilities, start=1):
-        groups, pairs = (None, None) if k == 1 else found.per_number[k - 2]
-        apart = np.nan if pairs is None else pairs.p_values[pairs.is_next].max()
-        rows.append(
-            NumberRow(
-                k,
-                1 if groups is None else int(groups.max()) + 1,
-                float(apart),
-                stability.prediction_strength,
-                stability.adjusted_rand,
-                min(stability.jaccard),
-                widths[k - 1],
-                *gaps[k - 1],
-                inertia(samples.first, parts[k - 1]),
-            )
+def _clusters(
+    sets: tuple[Float[np.ndarray, "_ q"], ...],
+    labels: list[list[Int[np.ndarray, " _"]]],
+    k: int,
+    stability: Stability,
+    alpha: float,
+) -> tuple[ClusterRow, ...]:
+    """Return the rows of the k clusters, given the labels of all sets for 1, 2, ... clusters."""
+    third = labels[k - 1][2]
+    before = labels[k - 2][2] if k > 1 else np.zeros_like(third)
+    table = cross_table(before, third, (max(k - 1, 1), k))
+    sizes = table.sum(axis=0)
+    parents = table.argmax(axis=0)
+    splits = splits_within(sets, labels[k - 1], k)
+    return tuple(
+        ClusterRow(
+            share=float(sizes[c] / len(third)),
+            parent=int(parents[c]) if k > 1 else None,
+            from_parent=float(table[parents[c], c] / max(sizes[c], 1)),
+            jaccard=stability.jaccard[c],
+            meaning=hennig(stability.jaccard[c].value),
+            within=split,
+            is_split=split is not None and split.p_value <= alpha,
         )
-    return tuple(rows)
+        for c, split in enumerate(splits)
+    )
 
 
 def _agreement(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> float:
@@ -241,20 +195,6 @@ def _agreement(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> f
     return float(adjusted_rand(cross_table(first, second, shape)))
 
 
-def _alternatives(rows: tuple[NumberRow, ...]) -> Alternatives:
-    widths = [row.silhouette for row in rows]
-    return Alternatives(
-        max(row.number for row in rows if row.prediction_strength.value >= _STRONG),
-        1 if np.isnan(widths).all() else 1 + int(np.nanargmax(widths)),
-        elbow([row.inertia for row in rows]),
-        gap_choice([(row.gap_statistic, row.gap_spread) for row in rows]),
-    )
-
-
-def _basis(samples: Samples) -> str:
-    sizes = (len(samples.first), len(samples.second), len(samples.third))
-    return (
-        f"three independent sets of {sizes[0]:,}, {sizes[1]:,} and {sizes[2]:,} rows, in the span "
-        f"of the leading {samples.num_components} components of {samples.num_pca_rows:,} rows "
-        f"({samples.explained:.0%} of the variance)"
-    )
+def _cosine_to_main_axis(pair: Partition) -> float:
+    line = pair.centroids[-1] - pair.centroids[0]
+    return float(abs(line[0]) / max(float(np.linalg.norm(line)), 1e-30))

@@ -1,9 +1,8 @@
-"""The usual criteria, for comparison: silhouette, elbow and gap statistic.
+"""The usual criteria, for comparison: silhouette and gap statistic.
 
 Symbols: n rows, q coordinates, k clusters, W_k sum of squared distances to the own centroid.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,20 +45,6 @@ def _silhouette(distances: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n
     return float(np.where(sizes[own] == 1, 0.0, widths).mean())
 
 
-def elbow(inertias: Sequence[float]) -> int:
-    """Return the number whose W_k lies farthest below the chord of the curve, from k = 1.
-
-    >>> elbow([10.0, 2.0, 1.0, 0.5])
-    2
-    """
-    values = np.asarray(inertias)
-    if len(values) < 3 or values[0] <= values[-1]:
-        return 1
-    place = np.linspace(0.0, 1.0, len(values))
-    height = (values - values[-1]) / (values[0] - values[-1])
-    return 1 + int(np.argmax(1.0 - place - height))
-
-
 def gap_statistic(
     rows: Float[np.ndarray, "n q"],
     max_number: int,
@@ -93,14 +78,6 @@ def gap_statistic(
     gaps = logs.mean(axis=0) - _log_inertias(turned, max_number)
     spread = logs.std(axis=0) * np.sqrt(1 + 1 / num_references)
     return list(zip(gaps.tolist(), spread.tolist(), strict=True))
-
-
-def gap_choice(gaps: Sequence[tuple[float, float]]) -> int:
-    """Return the smallest k with Gap(k) >= Gap(k + 1) - s_{k+1}; the largest if there is none."""
-    for k, ((here, _), (after, spread)) in enumerate(itertools.pairwise(gaps), start=1):
-        if here >= after - spread:
-            return k
-    return len(gaps)
 
 
 def _log_inertias(rows: Float[np.ndarray, "n q"], most: int) -> Float[np.ndarray, " k"]:

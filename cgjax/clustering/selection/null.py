@@ -1,101 +1,78 @@
-"""One Gaussian with the rows' own mean and covariance, cut by the same centroids.
+"""k clusters beside those of one Gaussian with the rows' own mean and covariance.
 
-The statistic is the worst ratio of `gaps` over the pairs that are said to be apart. The centroids
-and windows are given, so the rows of the null need not be clustered: only their inner products with
-the k centroids matter, which are Gaussian in k dimensions themselves, whatever the covariance of
-the rows. The p-value is (1 + b) / (1 + n), b of n draws being cut at least as clearly.
+The statistic is SigClust's cluster index [Liu et al. 2008], W_k / W_1: the sum of squared distances
+to the nearest of k centroids over that to the mean. Unlike there the centroids are given, from
+other rows, so that no draw need be clustered, and every draw is whitened to have exactly the rows'
+mean and covariance. These are sufficient for a Gaussian, so that rows of one Gaussian are one more
+such draw whatever its covariance, and W_1 is the same for all. As there, the p-value is read from
+the draws' mean and spread, here by Student's t with B - 1 degrees of freedom.
 
-Symbols: n rows, q coordinates, k clusters, b bins.
+A small p-value says that the rows are no Gaussian, not that they are several clusters: a flat
+cloud has one too. Whether there is a valley between clusters is what `valleys` tests.
+
+Symbols: n rows, q coordinates, k clusters, B draws.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.stats import norm
+from jaxtyping import Float
+from scipy.linalg import cholesky, solve_triangular
+from scipy.stats import t as student
 
-from cgjax.clustering.selection.gaps import line_counts, ratios_of, window_ends
-from cgjax.clustering.selection.partitions import nearest, products
+from cgjax.clustering.selection.partitions import products
 
 
-def one_gaussian_p_value(
+def gaussian_p_values(
     held_out: Float[np.ndarray, "n q"],
-    centroids: Float[np.ndarray, "k q"],
-    between: Int[np.ndarray, "k k"],
-    is_apart: Bool[np.ndarray, "k k"],
+    centroids: Sequence[Float[np.ndarray, "_ q"]],
     rng: np.random.Generator,
     *,
-    num_draws: int = 199,
+    num_draws: int = 50,
     num_rows: int = 2000,
-) -> float:
-    """Return how likely one Gaussian is cut as clearly as the rows are.
-
-    O(num_draws num_rows k^2) time.
+) -> list[float]:
+    """Return how likely one Gaussian has as small a cluster index, for each of the clusterings.
 
     Args:
-        held_out: (n, q) float32, rows that chose neither the centroids nor the windows.
-        centroids: (k, q) float32.
-        between: (k, k), the windows, of `gaps.emptiest`.
-        is_apart: (k, k), the pairs whose worst ratio is the statistic.
+        held_out: (n, q) float32 rows that did not choose the centroids.
+        centroids: (k, q) float32 each; one centroid gives NaN.
         rng: of the draws.
-        num_draws: of the Gaussian.
-        num_rows: of each draw and of the rows compared with it, at most.
+        num_draws: B; they are shared by all clusterings.
+        num_rows: the first so many rows are used.
     """
     rows = held_out[:num_rows]
-    observed = _worst(products(rows, centroids), centroids, between, is_apart)
-    mean = held_out.mean(axis=0, dtype=np.float64) @ centroids.T
-    covariance = np.atleast_2d(np.cov(held_out, rowvar=False))
-    values, vectors = np.linalg.eigh(centroids @ covariance @ centroids.T)
-    root = (vectors * np.sqrt(np.maximum(values, 0.0))[None, :]).astype(np.float32)
-    as_clear = 0
-    for _ in range(num_draws):
-        noise = rng.standard_normal((len(rows), len(centroids)), np.float32)
-        product = products(noise, root) + mean.astype(np.float32)[None, :]
-        as_clear += _worst(product, centroids, between, is_apart) <= observed
-    return (1 + as_clear) / (1 + num_draws)
+    mean = rows.mean(axis=0, dtype=np.float64)
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(rows, rowvar=False)))
+    keep = values > 1e-9 * values.max(initial=0.0)
+    root = vectors[:, keep] * np.sqrt(values[keep])[None, :]
+    seen = _closeness(rows, centroids)
+    drawn = np.stack(
+        [
+            _closeness((_white(rng, len(rows), root.shape[1]) @ root.T + mean), centroids)
+            for _ in range(num_draws)
+        ]
+    )
+    spread = drawn.std(axis=0, ddof=1) * np.sqrt(1 + 1 / num_draws)
+    score = (seen - drawn.mean(axis=0)) / np.maximum(spread, np.finfo(float).tiny)
+    p_values = student.sf(score, num_draws - 1)
+    return [
+        float(p) if len(c) > 1 else float("nan") for p, c in zip(p_values, centroids, strict=True)
+    ]
 
 
-def one_gaussian_p_value_of_two(
-    held_out: Float[np.ndarray, "n q"],
-    centroids: Float[np.ndarray, "2 q"],
-    between: Int[np.ndarray, "2 2"],
-    rng: np.random.Generator,
-    *,
-    num_draws: int = 9999,
-) -> float:
-    """Return the same for two clusters, of all rows and many draws, at next to no cost.
-
-    Two clusters hold all rows, so that only the place t along the line through the centroids
-    matters: the counts in the windows are multinomial, with probabilities of a normal distribution.
-
-    Args:
-        held_out: (n, q) float32, rows that chose neither the centroids nor the windows.
-        centroids: (2, q) float32.
-        between: (2, 2), the windows, of `gaps.emptiest`.
-        rng: of the draws.
-        num_draws: of the Gaussian.
-    """
-    line = (centroids[1] - centroids[0]).astype(np.float64)
-    place = (held_out - centroids.mean(axis=0)[None, :]) @ line / max(float(line @ line), 1e-30)
-    spread = max(float(place.std(ddof=1)), 1e-30)
-    ends = window_ends(int(between[0, 1]))
-    shares = np.diff(norm.cdf(ends, place.mean(), spread), axis=1)[:, 0]
-    every = np.append(shares, max(1 - shares.sum(), 0.0))
-    drawn = rng.multinomial(len(held_out), every, size=num_draws)
-    inside = (place[:, None] >= ends[None, :, 0]) & (place[:, None] < ends[None, :, 1])
-    seen = inside.sum(axis=0)
-    as_clear = int((_ratio(drawn) <= _ratio(seen)).sum())
-    return (1 + as_clear) / (1 + num_draws)
+def _white(rng: np.random.Generator, num: int, dim: int) -> Float[np.ndarray, "n q"]:
+    """Draw rows with mean exactly 0 and covariance exactly 1."""
+    noise = rng.standard_normal((num, dim))
+    noise -= noise.mean(axis=0)
+    factor = cholesky(noise.T @ noise / (num - 1), lower=True)
+    return solve_triangular(factor, noise.T, lower=True).T
 
 
-def _ratio(counts: Int[np.ndarray, "*i _"]) -> Float[np.ndarray, "*i"]:
-    """Return rows between over those around the emptier end, of counts in the three windows."""
-    return np.asarray(counts[..., 1] / np.maximum(np.minimum(counts[..., 0], counts[..., 2]), 1))
-
-
-def _worst(
-    product: Float[np.ndarray, "n k"],
-    centroids: Float[np.ndarray, "k q"],
-    between: Int[np.ndarray, "k k"],
-    is_apart: Bool[np.ndarray, "k k"],
-) -> float:
-    counts = line_counts(product, nearest(product, centroids), centroids)
-    return float(ratios_of(counts, between)[is_apart].max())
+def _closeness(
+    rows: Float[np.ndarray, "n q"], centroids: Sequence[Float[np.ndarray, "_ q"]]
+) -> Float[np.ndarray, " c"]:
+    """Return for each clustering what falls as W_k rises: the mean of max_c (x . c - |c|^2 / 2)."""
+    every = np.concatenate(centroids)
+    scores = products(rows.astype(np.float32), every) - 0.5 * np.square(every).sum(axis=1)
+    ends = np.cumsum([len(own) for own in centroids])[:-1]
+    return np.array([own.max(axis=1).mean(dtype=np.float64) for own in np.split(scores, ends, 1)])

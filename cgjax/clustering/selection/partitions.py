@@ -1,10 +1,10 @@
 """One set of rows clustered into every number of clusters, from one tree.
 
-Restarts would cost more than everything else, and few of them miss small clusters among many. Each
+Random restarts would cost more than everything else, and miss small clusters among many. Each
 number starts instead from the means of Ward's tree [Ward 1963], which joins the two groups whose
-union raises the k-means objective least, cut at that number. Up to eight clusters start from those
-of one number less too, the widest of them cut across its main axis, which is how a cloud without
-groups is cut best. Lloyd's iteration does the rest, and the smaller objective is kept.
+union raises the k-means objective least, cut at that number; small numbers start from the
+clustering with one cluster less too, its widest cluster halved across the main axis, which is how a
+cloud without groups is cut best. After Lloyd's iteration the smaller objective is kept.
 
 Symbols: n rows, q coordinates, k clusters.
 """
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.sparse import csc_array
 
-_MAX_ITER, _POWER_ITER, _BLOCK, _SPLIT_MOST = 100, 12, 128, 8
+_MAX_ITER, _BLOCK, _HALVED_MOST = 100, 128, 8
 
 
 class Partition(NamedTuple):
@@ -54,11 +54,17 @@ def partition_all(
     parts: list[Partition] = []
     for start in _ward_means(rows[:seed_rows], max_number):
         part = _lloyd(rows, start)
-        if 1 < len(start) <= _SPLIT_MOST:
-            other = _lloyd(rows, _split_widest(rows, parts[-1]))
+        if 1 < len(start) <= _HALVED_MOST:
+            other = _lloyd(rows, _halve_widest(rows, parts[-1]))
             part = min(part, other, key=lambda one: inertia(rows, one))
         parts.append(part)
     return tuple(parts)
+
+
+def halve(rows: Float[np.ndarray, "n q"]) -> Float[np.ndarray, "2 q"]:
+    """Return the centroids of two clusters that start as halves across the main axis."""
+    whole = Partition(rows.mean(axis=0, keepdims=True), np.zeros(len(rows), np.int64))
+    return _lloyd(rows, _halve_widest(rows, whole)).centroids
 
 
 def inertia(rows: Float[np.ndarray, "n q"], part: Partition) -> float:
@@ -87,11 +93,15 @@ def nearest(
     product: Float[np.ndarray, "n k"], centroids: Float[np.ndarray, "k q"]
 ) -> Int[np.ndarray, " n"]:
     """Return the nearest centroid of each row, lowest id on ties, given the inner products."""
-    return np.argmax(product - 0.5 * _squares(centroids)[None, :], axis=1)
+    squares = np.einsum("kq,kq->k", centroids, centroids)
+    return np.argmax(product - 0.5 * squares[None, :], axis=1)
 
 
-def _squares(points: Float[np.ndarray, "k q"]) -> Float[np.ndarray, " k"]:
-    return np.einsum("kq,kq->k", points, points)
+def assign(
+    rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]
+) -> Int[np.ndarray, " n"]:
+    """Return the nearest centroid of each row."""
+    return nearest(products(rows, centroids), centroids)
 
 
 def _ward_means(rows: Float[np.ndarray, "n q"], most: int) -> list[Float[np.ndarray, "k q"]]:
@@ -118,35 +128,29 @@ def _ward_means(rows: Float[np.ndarray, "n q"], most: int) -> list[Float[np.ndar
     return means
 
 
-def _split_widest(rows: Float[np.ndarray, "n q"], part: Partition) -> Float[np.ndarray, "k1 q"]:
+def _halve_widest(rows: Float[np.ndarray, "n q"], part: Partition) -> Float[np.ndarray, "k1 q"]:
     """Return the centroids with that of the largest inertia replaced by two along its main axis."""
     squares = np.square(rows - part.centroids[part.labels]).sum(axis=1)
     widest = int(np.argmax(np.bincount(part.labels, squares, len(part.centroids))))
     own = rows[part.labels == widest] - part.centroids[widest]
-    axis = own[np.argmax(squares[part.labels == widest])]
-    for _ in range(_POWER_ITER):  # einsum, for the reason given at `products`
-        axis = np.einsum("n,nq->q", np.einsum("nq,q->n", own, _unit(axis)), own) / len(own)
-    # Its length is the variance along it. These are the means of both halves of a Gaussian.
-    step = _unit(axis) * np.sqrt(2 / np.pi * np.sqrt(np.square(axis).sum()))
-    both = part.centroids[widest][None, :] + np.stack([step, -step])
+    values, vectors = np.linalg.eigh(own.T @ own / len(own))
+    # The means of both halves of a Gaussian.
+    step = vectors[:, -1] * np.sqrt(2 / np.pi * max(values[-1], 0.0))
+    both = part.centroids[widest][None, :] + np.stack([step, -step]).astype(np.float32)
     return np.concatenate([np.delete(part.centroids, widest, axis=0), both])
-
-
-def _unit(axis: Float[np.ndarray, " q"]) -> Float[np.ndarray, " q"]:
-    return axis / max(float(np.sqrt(np.square(axis).sum())), 1e-30)
 
 
 def _lloyd(rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]) -> Partition:
     """Repeat assignment and means; a cluster that loses its rows stays where it is."""
     num, k = len(rows), len(centroids)
     ones, ends = np.ones(num, np.float32), np.arange(num + 1)
-    labels = nearest(products(rows, centroids), centroids)
+    labels = assign(rows, centroids)
     for _ in range(_MAX_ITER):
         members = csc_array((ones, labels, ends), (k, num))
         counts = np.bincount(labels, minlength=k)[:, None].astype(np.float32)
         means = (members @ rows) / np.maximum(counts, 1.0)
         centroids = np.where(counts > 0, means, centroids)
-        moved = nearest(products(rows, centroids), centroids)
+        moved = assign(rows, centroids)
         if np.array_equal(moved, labels):
             break
         labels = moved

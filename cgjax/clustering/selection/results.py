@@ -1,91 +1,108 @@
 """What choosing the number of clusters leaves: the number, why, and everything it rests on."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from cgjax.clustering.selection.inner import InnerSplit
 from cgjax.clustering.selection.stability import Measure
-from cgjax.clustering.selection.tree import Branch
+from cgjax.clustering.selection.within import InnerSplit
 
 Verdict = Literal["one cluster", "several clusters", "more clusters than asked for"]
 
 
-class NumberRow(NamedTuple):
-    """All criteria for one number of clusters.
+@dataclass(frozen=True)
+class ClusterRow:
+    """One cluster of one clustering.
 
     Attributes:
-        number: k.
-        num_groups: what is left of k clusters when those without a gap between them are joined.
-        gap_p_value: of the least clear gap between two of the k clusters; NaN for one.
-        prediction_strength: of clusters of fresh rows.
-        adjusted_rand: between clusterings of fresh rows.
-        least_jaccard: of the cluster that is found again worst.
-        silhouette: NaN for one.
-        gap_statistic: Gap(k).
-        gap_spread: s_k.
-        inertia: sum of squared distances in the span, of the rows that were clustered.
+        share: of the third set's rows.
+        parent: the cluster of the clustering with one cluster less that holds most of its rows;
+            None for the only one.
+        from_parent: the share of its rows that come from there.
+        jaccard: its similarity to the most similar cluster of fresh rows [Hennig 2007].
+        meaning: of that, by Hennig's thresholds.
+        within: what cutting it in two shows; None for a cluster of too few rows.
+        is_split: whether that shows a valley: the cluster holds several.
     """
 
-    number: int
-    num_groups: int
-    gap_p_value: float
-    prediction_strength: Measure
-    adjusted_rand: Measure
-    least_jaccard: Measure
-    silhouette: float
-    gap_statistic: float
-    gap_spread: float
-    inertia: float
-
-
-class Alternatives(NamedTuple):
-    """What other criteria would choose.
-
-    Attributes:
-        prediction_strength: largest k of at least 0.8 [Tibshirani & Walther 2005].
-        silhouette: its maximum, never 1; 1 means that it is not defined.
-        elbow: farthest below the chord.
-        gap_statistic: the rule of one standard error.
-    """
-
-    prediction_strength: int
-    silhouette: int
-    elbow: int
-    gap_statistic: int
+    share: float
+    parent: int | None
+    from_parent: float
+    jaccard: Measure
+    meaning: str
+    within: InnerSplit | None
+    is_split: bool
 
 
 @dataclass(frozen=True)
-class Selection:
-    """How many clusters there are.
+class NumberRow:
+    """All that was measured for one number of clusters.
 
     Attributes:
-        number: of clusters, from 1 to the most that was asked for.
-        verdict: "one cluster", "several clusters" or "more clusters than asked for".
-        reason: the verdict in plain sentences.
-        p_value: how likely one Gaussian with the rows' own covariance is cut as clearly; of two
-            clusters if the number is 1.
-        table: one row a number, from 1.
-        tree: how clusters split from each number to the next.
-        clusters: Jaccard similarity of each cluster of k-means with `number` clusters, when fresh
-            rows are clustered; by descending share.
-        inner: for each of these clusters, whether it holds a split of its own; without those of too
-            few rows.
-        found_at: the smallest number of k-means clusters that shows all `number` groups.
-        agreement: adjusted Rand index of these groups and k-means with `number` clusters; far below
-            1 where k-means cuts a long cluster before it tells two apart.
-        basis: in what span and from how many rows, in words.
-        alternatives: what other criteria would choose.
+        num_clusters: k.
+        num_groups: what is left of k clusters when those without a valley between them are joined.
+        valley_p_value: of "no valley" between the two neighbours with the least clear one, times
+            the number of all tests; NaN for one cluster.
+        gaussian_p_value: of a cluster index as small in one Gaussian; NaN for one cluster.
+        prediction_strength: of clusters of fresh rows [Tibshirani & Walther 2005].
+        adjusted_rand: between clusterings of fresh rows.
+        silhouette: for comparison; NaN for one cluster.
+        gap: Gap(k) of the gap statistic, for comparison.
+        gap_spread: its s_k.
+        inertia: sum of squared distances in the span, of the rows that were clustered.
+        clusters: by descending share in the rows that were clustered.
     """
 
-    number: int
+    num_clusters: int
+    num_groups: int
+    valley_p_value: float
+    gaussian_p_value: float
+    prediction_strength: Measure
+    adjusted_rand: Measure
+    silhouette: float
+    gap: float
+    gap_spread: float
+    inertia: float
+    clusters: tuple[ClusterRow, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The number of clusters and what it rests on.
+
+    Attributes:
+        num_clusters: the number chosen.
+        verdict: "one cluster", "several clusters" or "more clusters than asked for".
+        reason: why, in plain sentences.
+        basis: what was clustered.
+        table: one row a number from 1; `table[k - 1].clusters` are the k clusters, and their
+            parents tell how clusters split from one number to the next.
+        alpha: chance that one log-concave cloud is called several.
+        confidence: of the intervals.
+    """
+
+    num_clusters: int
     verdict: Verdict
     reason: str
-    p_value: float
-    table: tuple[NumberRow, ...]
-    tree: tuple[Branch, ...]
-    clusters: tuple[Measure, ...]
-    inner: tuple[InnerSplit, ...]
-    found_at: int
-    agreement: float
     basis: str
-    alternatives: Alternatives
+    table: tuple[NumberRow, ...]
+    alpha: float
+    confidence: float
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the table for JSON: one dictionary a number, NaN as None, tuples as lists.
+
+        A `Measure` is [value, low, high], an `InnerSplit` [stability, p value].
+        """
+        return [
+            {**_plain(asdict(row)), "is_chosen": row.num_clusters == self.num_clusters}
+            for row in self.table
+        ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,10 +1,9 @@
 """Three independent sets of rows, in the span of the leading principal components.
 
-The components are those of a part of the first set; they are ordered, so that coordinate 0 is the
-main axis. Between-cluster differences that k-means can see lie in this span up to the noise.
+The components are those of the first set; they are ordered, so that coordinate 0 is the main axis.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.clustering.selection.options import SelectionOptions, check_rows
+from cgjax.errors import UserError
 from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.keys import named_key
@@ -20,6 +19,8 @@ from cgjax.runtime.keys import named_key
 Draw = Callable[[PRNGKeyArray, int], ArrayLike]
 Rows = Float[np.ndarray, "n q"]
 
+# Of every cluster that could be chosen, on average; three tenths of them are clustered.
+_ROWS_PER_CLUSTER, _LEAST_ROWS = 60, 300
 # The components come from this many rows; drawn rows are projected block by block.
 _PCA_ROWS, _BLOCK = 2000, 1024
 
@@ -32,44 +33,85 @@ class Samples(NamedTuple):
         second: (b, q) float32, clustered independently.
         third: (c, q) float32, assigned by both.
         explained: share of the first set's variance in the span.
-        num_components: q.
-        num_pca_rows: rows from which the components come.
     """
 
     first: Rows
     second: Rows
     third: Rows
     explained: float
-    num_components: int
-    num_pca_rows: int
+
+    def describe(self) -> str:
+        """Say what the choice rests on."""
+        sizes = f"{len(self.first):,}, {len(self.second):,} and {len(self.third):,} rows"
+        return (
+            f"three independent sets of {sizes} in the span of {self.first.shape[1]} principal "
+            f"components ({self.explained:.0%} of the variance)"
+        )
+
+
+def least_rows(max_clusters: int) -> int:
+    """Return how many rows choosing among 1 to `max_clusters` clusters takes.
+
+    >>> least_rows(16)
+    960
+    """
+    return max(_LEAST_ROWS, _ROWS_PER_CLUSTER * max_clusters)
+
+
+def check_rows(num_rows: int, max_clusters: int) -> None:
+    """Refuse too few rows before anything is computed.
+
+    Args:
+        num_rows: rows, of all three sets together.
+        max_clusters: most clusters that may be chosen.
+
+    Raises:
+        UserError: fewer rows than `least_rows`, or a number of clusters below 1.
+    """
+    if max_clusters < 1:
+        raise UserError(f"max_clusters={max_clusters}; expected at least 1 cluster")
+    least = least_rows(max_clusters)
+    if num_rows < least:
+        raise UserError(
+            f"choosing among 1 to {max_clusters} clusters needs at least {least} latents, not "
+            f"{num_rows}; give --config.latents.num={least} or more, or a number as "
+            "--config.cluster.num_clusters"
+        )
 
 
 def take_samples(
-    source: ArrayLike | Draw, max_number: int, key: PRNGKeyArray, options: SelectionOptions
+    source: ArrayLike | Draw,
+    max_clusters: int,
+    key: PRNGKeyArray,
+    *,
+    num_rows: int,
+    num_components: int,
 ) -> Samples:
-    """Return the three sets; see `select_number` for the source.
+    """Return the first 30% of the rows, the next 30% and the rest.
 
-    Of an array the first 30% of the rows, the next 30% and the rest: its rows must be independent
-    draws, in no order. At most `num_fit`, `num_fit` and `num_third`.
+    Args:
+        source: array or function, see `choose_num_clusters`.
+        max_clusters: most clusters that may be chosen.
+        key: of the draws.
+        num_rows: so many are drawn; of an array at most the first so many are used.
+        num_components: q, at most.
     """
+    if not callable(source):
+        rows = as_rows("the features", source)[:num_rows]
+        num_rows = len(rows)
+    check_rows(num_rows, max_clusters)
+    fit = 3 * num_rows // 10
+    sizes = (fit, fit, num_rows - 2 * fit)
+    # The first set whole, since the components come from it; of the others a block at a time.
+    first = _ask(source, named_key(key, "draw", 0), fit) if callable(source) else rows[:fit]
+    pca = fit_pca(first[:_PCA_ROWS], min(num_components, first.shape[1], _PCA_ROWS - 1, fit - 1))
+    total = max(pca.total_variance, float(np.finfo(np.float32).tiny))
     if callable(source):
-        sizes = (options.num_fit, options.num_fit, options.num_third)
-        check_rows(sum(sizes), max_number)
-        rows = as_rows(
-            "the drawn features", np.asarray(source(named_key(key, "draw", 0), sizes[0]))
-        )
-        pca, explained, used = _fit(rows, options.dim)
-        first = pca.project(rows)
-        second, third = (_project(pca, _blocks(source, key, i, sizes[i])) for i in (1, 2))
+        second, third = (_draw(source, pca, named_key(key, "draw", i), sizes[i]) for i in (1, 2))
     else:
-        rows = as_rows("the features", np.asarray(source))
-        check_rows(len(rows), max_number)
-        num = min(options.num_fit, 3 * len(rows) // 10)
-        end = min(len(rows), 2 * num + options.num_third)
-        pca, explained, used = _fit(rows[:num], options.dim)
-        first = pca.project(rows[:num])
-        second, third = pca.project(rows[num : 2 * num]), pca.project(rows[2 * num : end])
-    return Samples(first, second, third, explained, first.shape[1], used)
+        second, third = pca.project(rows[fit : 2 * fit]), pca.project(rows[2 * fit :])
+    explained = min(float(pca.explained_variance.sum()) / total, 1.0)
+    return Samples(pca.project(first), second, third, explained)
 
 
 def generator(key: PRNGKeyArray, name: str) -> np.random.Generator:
@@ -77,20 +119,14 @@ def generator(key: PRNGKeyArray, name: str) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(named_key(key, name))).tolist())
 
 
-def _fit(rows: Float[np.ndarray, "n f"], dim: int) -> tuple[PCA, float, int]:
-    part = rows[:_PCA_ROWS]
-    pca = fit_pca(part, min(dim, part.shape[1], len(part) - 1))
-    total = max(pca.total_variance, float(np.finfo(np.float32).tiny))
-    return pca, min(float(pca.explained_variance.sum()) / total, 1.0), len(part)
+def _ask(source: Draw, key: PRNGKeyArray, num: int) -> np.ndarray:
+    rows = as_rows("the drawn features", source(key, num))
+    if len(rows) != num:
+        raise UserError(f"draw(key, {num}) returned {len(rows)} rows; expected {num}")
+    return rows
 
 
-def _blocks(draw: Draw, key: PRNGKeyArray, which: int, size: int) -> Iterator[np.ndarray]:
-    for begin in range(0, size, _BLOCK):
-        num = min(_BLOCK, size - begin)
-        yield as_rows(
-            "the drawn features", np.asarray(draw(named_key(key, "draw", which, begin), num))
-        )
-
-
-def _project(pca: PCA, blocks: Iterator[np.ndarray]) -> Rows:
+def _draw(source: Draw, pca: PCA, key: PRNGKeyArray, size: int) -> Rows:
+    begins = range(0, size, _BLOCK)
+    blocks = (_ask(source, named_key(key, at), min(_BLOCK, size - at)) for at in begins)
     return np.concatenate([pca.project(block) for block in blocks])

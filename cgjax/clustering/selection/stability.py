@@ -13,15 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cgjax.numerics.intervals import Interval
 from cgjax.numerics.partitions import adjusted_rand, jaccard, prediction_strength
 
 
 class Measure(NamedTuple):
-    """A number with its interval."""
+    """A number and the ends of its interval."""
 
     value: float
-    interval: Interval
+    low: float
+    high: float
 
 
 class Stability(NamedTuple):
@@ -64,7 +64,7 @@ def measure_stability(
         means = np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
         tail = (1 - confidence) / 2
         low, high = np.quantile(means, [tail, 1 - tail])
-        return Measure(float(seen.mean()), Interval(float(low), float(high)))
+        return Measure(float(seen.mean()), float(low), float(high))
 
     seen, drawn = jaccard(tables), jaccard(redrawn)
     return Stability(

@@ -5,7 +5,7 @@ no more such groups. Stability alone cannot say that: two halves of one long clo
 in every fresh draw.
 
 1. Three independent sets of rows, in the span of the leading components (`samples`).
-2. The first is clustered into 1, 2, ... up to half as many again as asked for (`partitions`).
+2. The first is clustered into 1, 2, ... up to a quarter more than asked for (`partitions`).
 3. The other two tell where a valley lies between two of these clusters; neighbours without one are
    joined (`valleys`). The number is the largest number of groups left, over all clusterings.
 4. Beside it, for every number: whether fresh rows give the same clusters (`stability`), whether one
@@ -23,7 +23,7 @@ from cgjax.clustering.selection.partitions import Partition, assign, inertia, pa
 from cgjax.clustering.selection.results import Choice, ClusterRow, NumberRow, Verdict
 from cgjax.clustering.selection.samples import Draw, generator, take_samples
 from cgjax.clustering.selection.stability import Stability, hennig, measure_stability
-from cgjax.clustering.selection.valleys import join, valley_p_values
+from cgjax.clustering.selection.valleys import find_groups, num_tests, valley_p_values
 from cgjax.clustering.selection.within import splits_within
 from cgjax.clustering.selection.words import Grouping, explain
 from cgjax.numerics.partitions import adjusted_rand, cross_table
@@ -77,13 +77,10 @@ def choose_num_clusters(
         source, max_clusters, key, num_rows=num_rows, num_components=num_components
     )
     held_out = np.concatenate([samples.second, samples.third])
-    most = max(max_clusters + max_clusters // 2, 2)
+    most = max(max_clusters + max_clusters // 4, max_clusters + 1)
     parts = partition_all(samples.first, most)
-    p_values = [
-        np.minimum(1.0, most * (most - 1) / 2 * valley_p_values(samples.first, held_out, one))
-        for one in (part.centroids for part in parts)
-    ]
-    groups = [join(each, alpha) for each in p_values]
+    p_values = [valley_p_values(held_out, part.centroids) for part in parts]
+    groups = find_groups(p_values, alpha)
     num_groups = [1 + int(each.max()) for each in groups]
     found = int(np.argmax(num_groups))
     number = min(num_groups[found], max_clusters)
@@ -104,12 +101,11 @@ def choose_num_clusters(
     gaps = gap_statistic(samples.first[:_GAP_ROWS], max_clusters, generator(key, "gap statistic"))
     table = []
     for k, part in enumerate(shown, start=1):
-        between = p_values[k - 1]
         table.append(
             NumberRow(
                 num_clusters=k,
                 num_groups=num_groups[k - 1],
-                valley_p_value=float("nan") if k == 1 else float(np.nanmax(between)),
+                valley_p_value=_least_clear(p_values[k - 1], most),
                 gaussian_p_value=gaussian[k - 1],
                 prediction_strength=stable[k - 1].prediction_strength,
                 adjusted_rand=stable[k - 1].adjusted_rand,
@@ -138,6 +134,14 @@ def choose_num_clusters(
         alpha=alpha,
         confidence=confidence,
     )
+
+
+def _least_clear(p_values: Float[np.ndarray, "k k"], most: int) -> float:
+    """Return the p-value of "fewer than k groups"."""
+    k = len(p_values)
+    if k == 1:
+        return float("nan")
+    return float(min(1.0, num_tests(k - 1, most) * np.nanmax(p_values)))
 
 
 def _stabilities(

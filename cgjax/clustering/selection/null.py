@@ -41,14 +41,14 @@ def gaussian_p_values(
         num_rows: the first so many rows are used.
     """
     rows = held_out[:num_rows]
-    mean = rows.mean(axis=0, dtype=np.float64)
+    mean = rows.mean(axis=0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(rows, rowvar=False)))
     keep = values > 1e-9 * values.max(initial=0.0)
-    root = vectors[:, keep] * np.sqrt(values[keep])[None, :]
+    root = (vectors[:, keep] * np.sqrt(values[keep])[None, :]).astype(np.float32)
     seen = _closeness(rows, centroids)
     drawn = np.stack(
         [
-            _closeness((_white(rng, len(rows), root.shape[1]) @ root.T + mean), centroids)
+            _closeness(products(_white(rng, len(rows), root.shape[1]), root) + mean, centroids)
             for _ in range(num_draws)
         ]
     )
@@ -62,10 +62,11 @@ def gaussian_p_values(
 
 def _white(rng: np.random.Generator, num: int, dim: int) -> Float[np.ndarray, "n q"]:
     """Draw rows with mean exactly 0 and covariance exactly 1."""
-    noise = rng.standard_normal((num, dim))
+    noise = rng.standard_normal((num, dim), np.float32)
     noise -= noise.mean(axis=0)
-    factor = cholesky(noise.T @ noise / (num - 1), lower=True)
-    return solve_triangular(factor, noise.T, lower=True).T
+    factor = cholesky(np.cov(noise, rowvar=False).reshape(dim, dim), lower=True)
+    inverse = solve_triangular(factor, np.eye(dim), lower=True)
+    return products(noise, inverse.astype(np.float32))
 
 
 def _closeness(
@@ -73,6 +74,6 @@ def _closeness(
 ) -> Float[np.ndarray, " c"]:
     """Return for each clustering what falls as W_k rises: the mean of max_c (x . c - |c|^2 / 2)."""
     every = np.concatenate(centroids)
-    scores = products(rows.astype(np.float32), every) - 0.5 * np.square(every).sum(axis=1)
+    scores = products(rows, every) - 0.5 * np.square(every).sum(axis=1)
     ends = np.cumsum([len(own) for own in centroids])[:-1]
     return np.array([own.max(axis=1).mean(dtype=np.float64) for own in np.split(scores, ends, 1)])

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.sparse import csc_array
 
-_MAX_ITER, _BLOCK, _HALVED_MOST = 100, 128, 8
+_MAX_ITER, _POWER_ITER, _BLOCK, _HALVED_MOST = 100, 12, 128, 8
 
 
 class Partition(NamedTuple):
@@ -133,11 +133,17 @@ def _halve_widest(rows: Float[np.ndarray, "n q"], part: Partition) -> Float[np.n
     squares = np.square(rows - part.centroids[part.labels]).sum(axis=1)
     widest = int(np.argmax(np.bincount(part.labels, squares, len(part.centroids))))
     own = rows[part.labels == widest] - part.centroids[widest]
-    values, vectors = np.linalg.eigh(own.T @ own / len(own))
-    # The means of both halves of a Gaussian.
-    step = vectors[:, -1] * np.sqrt(2 / np.pi * max(values[-1], 0.0))
-    both = part.centroids[widest][None, :] + np.stack([step, -step]).astype(np.float32)
+    axis = own[np.argmax(squares[part.labels == widest])]
+    for _ in range(_POWER_ITER):  # einsum, for the reason given at `products`
+        axis = np.einsum("n,nq->q", np.einsum("nq,q->n", own, _unit(axis)), own) / len(own)
+    # Its length is the variance along it. These are the means of both halves of a Gaussian.
+    step = _unit(axis) * np.sqrt(2 / np.pi * np.linalg.norm(axis))
+    both = part.centroids[widest][None, :] + np.stack([step, -step])
     return np.concatenate([np.delete(part.centroids, widest, axis=0), both])
+
+
+def _unit(axis: Float[np.ndarray, " q"]) -> Float[np.ndarray, " q"]:
+    return axis / max(float(np.linalg.norm(axis)), 1e-30)
 
 
 def _lloyd(rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]) -> Partition:

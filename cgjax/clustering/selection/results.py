@@ -41,8 +41,8 @@ class NumberRow:
     Attributes:
         num_clusters: k.
         num_groups: what is left of k clusters when those without a valley between them are joined.
-        valley_p_value: of "no valley" between the two neighbours with the least clear one, times
-            the number of all tests; NaN for one cluster.
+        valley_p_value: of "fewer than k groups": of the least clear valley between two neighbours,
+            adjusted for the number of tests; NaN for one cluster.
         gaussian_p_value: of a cluster index as small in one Gaussian; NaN for one cluster.
         prediction_strength: of clusters of fresh rows [Tibshirani & Walther 2005].
         adjusted_rand: between clusterings of fresh rows.

@@ -13,18 +13,26 @@ the emptier of the windows around the two centroids,
 
     p = P(Binomial(v + e, 1/2) <= v)
 
-is a valid p-value of "no valley", exactly and for any number of rows. Where the window lies is
-chosen where the first set of rows is emptiest.
+is a valid p-value of "no valley", exactly and for any number of rows. The smallest of five places
+of the window between, times five (Bonferroni), is one too.
 
 Clusters are neighbours if no third centroid lies in the ball over the line between theirs [Gabriel
 & Sokal 1969]; neighbours without a valley are one group. The neighbours connect all clusters, so a
 cloud that is cut in k is called several only if one of k - 1 fixed tests, those along a tree of
-neighbours, errs. Over k = 2 .. K these are K (K - 1) / 2 tests, and with p-values multiplied by
-that [Bonferroni] one log-concave cloud is called several with at most the chance alpha, over all
-numbers of clusters together.
+neighbours, errs; and g clouds, each cut in clusters of its own, are called more than g only if one
+of k - g does. Over all clusterings up to k = K these are
+
+    T(g) = (K - g) (K - g + 1) / 2
+
+tests. The number of groups is therefore the smallest g that no clustering exceeds when a valley
+must have p <= alpha / T(g): more than the true number of log-concave clouds with at most the chance
+alpha, over all numbers of clusters together. For a single cloud that is exact; clusters that mix
+several clouds are not covered.
 
 Symbols: n rows, q coordinates, k clusters, b bins.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -35,44 +43,69 @@ from cgjax.clustering.selection.partitions import nearest, products
 
 # Bins of 1/20 of the distance between the centroids, from t = -0.65 to 0.65; windows of six.
 _BIN, _NUM_BINS, _WINDOW = 0.05, 26, 6
-# First bins of the windows that overlap with neither of those around the centroids.
-_BETWEEN = np.arange(_WINDOW, _NUM_BINS - 2 * _WINDOW + 1)
+# First bins of the windows between: every other one that overlaps with neither centroid's window.
+_BETWEEN = np.arange(_WINDOW, _NUM_BINS - 2 * _WINDOW + 1, 2)
 
 
 def valley_p_values(
-    train: Float[np.ndarray, "m q"],
-    held_out: Float[np.ndarray, "n q"],
-    centroids: Float[np.ndarray, "k q"],
+    rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]
 ) -> Float[np.ndarray, "k k"]:
     """Return the p-value of "no valley" for each pair of neighbours, and NaN for other pairs.
 
     O(n k^2) time beside the assignment.
 
     Args:
-        train: (m, q) float32, the rows that gave the centroids; they choose the windows.
-        held_out: (n, q) float32, independent rows; they are counted.
+        rows: (n, q) float32, independent of those that gave the centroids.
         centroids: (k, q) float32.
 
     Example:
-        >>> rows = np.random.default_rng(0).normal(size=(2000, 1)).astype(np.float32)
+        >>> rows = np.random.default_rng(0).normal(size=(1000, 1)).astype(np.float32)
         >>> centroids = np.array([[-1.0], [1.0]], np.float32)
-        >>> bool(valley_p_values(rows[:1000], rows[1000:], centroids)[0, 1] > 0.5)
+        >>> bool(valley_p_values(rows, centroids)[0, 1] > 0.5)
         True
-        >>> apart = rows + 4 * np.sign(rows)
-        >>> bool(valley_p_values(apart[:1000], apart[1000:], 5 * centroids)[0, 1] < 1e-6)
+        >>> bool(valley_p_values(rows + 4 * np.sign(rows), 5 * centroids)[0, 1] < 1e-6)
         True
     """
-    place = np.argmin(_windows(_line_counts(train, centroids))[..., _BETWEEN], axis=-1)
-    windows = _windows(_line_counts(held_out, centroids))
-    inside = np.take_along_axis(windows, _BETWEEN[place][..., None], axis=-1)[..., 0]
+    windows = _windows(_line_counts(rows, centroids))
+    between = windows[..., _BETWEEN].min(axis=-1)
     ends = np.minimum(windows[..., 0], windows[..., -1])
-    p_values = binom.cdf(inside, inside + ends, 0.5)
+    p_values = np.minimum(1.0, len(_BETWEEN) * binom.cdf(between, between + ends, 0.5))
     return np.where(_are_neighbours(centroids), p_values, np.nan)
+
+
+def num_tests(num_groups: int, most: int) -> float:
+    """Return T(g) for g groups and clusterings up to K = `most` clusters."""
+    return (most - num_groups) * (most - num_groups + 1) / 2
 
 
 def join(p_values: Float[np.ndarray, "k k"], level: float) -> Int[np.ndarray, " k"]:
     """Return each cluster's group: neighbours whose p-value exceeds the level are joined."""
     return connected_components(p_values > level, directed=False)[1]
+
+
+def find_groups(
+    p_values: Sequence[Float[np.ndarray, "_ _"]], alpha: float
+) -> list[Int[np.ndarray, " _"]]:
+    """Return the groups in every clustering; the most in any is the number of groups.
+
+    Args:
+        p_values: of `valley_p_values`, for 1, 2, ... K clusters.
+        alpha: chance that log-concave clouds are called more than they are.
+
+    Example:
+        >>> apart = np.array([[np.nan, 1e-9], [1e-9, np.nan]])
+        >>> [groups.tolist() for groups in find_groups([np.array([[np.nan]]), apart], 0.05)]
+        [[0], [0, 1]]
+    """
+    most = len(p_values)
+    found = [np.zeros(len(each), int) for each in p_values]
+    for num_groups in range(1, most):
+        level = alpha / num_tests(num_groups, most)
+        joined = [join(each, level) for each in p_values]
+        if max(int(groups.max()) for groups in joined) < num_groups:
+            break
+        found = joined
+    return found
 
 
 def _line_counts(

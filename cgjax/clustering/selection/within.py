@@ -51,7 +51,7 @@ def splits_within(
             continue
         first, second, third = members
         pair, again = halve(first), halve(second)
-        p_value = valley_p_values(first, np.concatenate([second, third]), pair)[0, 1]
+        p_value = valley_p_values(np.concatenate([second, third]), pair)[0, 1]
         table = cross_table(assign(third, pair), assign(third, again), (2, 2))
         splits.append(
             InnerSplit(float(adjusted_rand(table)), float(min(1.0, num_clusters * p_value)))

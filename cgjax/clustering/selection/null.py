@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cholesky
+from scipy.linalg.lapack import dtrtri
 from scipy.stats import t as student
 
 from cgjax.clustering.selection.partitions import products
@@ -64,8 +65,8 @@ def _white(rng: np.random.Generator, num: int, dim: int) -> Float[np.ndarray, "n
     """Draw rows with mean exactly 0 and covariance exactly 1."""
     noise = rng.standard_normal((num, dim), np.float32)
     noise -= noise.mean(axis=0)
-    factor = cholesky(np.cov(noise, rowvar=False).reshape(dim, dim), lower=True)
-    inverse = solve_triangular(factor, np.eye(dim), lower=True)
+    columns = np.ascontiguousarray(noise.T)
+    inverse = dtrtri(cholesky(products(columns, columns) / (num - 1), lower=True), lower=True)[0]
     return products(noise, inverse.astype(np.float32))
 
 

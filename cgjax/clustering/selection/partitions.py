@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.sparse import csc_array
 
-_MAX_ITER, _POWER_ITER, _BLOCK, _HALVED_MOST = 100, 12, 128, 8
+_MAX_ITER, _POWER_ITER, _HALVED_MOST = 100, 12, 8
+_BLOCK = 200_000  # multiplications; OpenBLAS starts threads from 2^18
 
 
 class Partition(NamedTuple):
@@ -81,9 +82,11 @@ def products(
     In blocks that BLAS leaves to one thread: thousands of small products would otherwise wait for
     threads wherever the cores are shared.
     """
-    num, whole = len(rows), len(rows) // _BLOCK * _BLOCK
+    num, dim = rows.shape
+    block = max(_BLOCK // (dim * len(centroids)), 1)
+    whole = num // block * block
     out = np.empty((num, len(centroids)), np.float32)
-    blocks = rows[:whole].reshape(-1, _BLOCK, rows.shape[1])
+    blocks = rows[:whole].reshape(-1, block, dim)
     out[:whole] = np.matmul(blocks, centroids.T).reshape(whole, len(centroids))
     out[whole:] = rows[whole:] @ centroids.T
     return out

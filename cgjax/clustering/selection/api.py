@@ -20,12 +20,12 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from cgjax.clustering.selection.criteria import gap_statistic, silhouettes
 from cgjax.clustering.selection.null import gaussian_p_values
 from cgjax.clustering.selection.partitions import Partition, assign, inertia, partition_all
-from cgjax.clustering.selection.results import Choice, ClusterRow, NumberRow, Verdict
+from cgjax.clustering.selection.results import Choice, ClusterRow, NumberRow
 from cgjax.clustering.selection.samples import Draw, generator, take_samples
 from cgjax.clustering.selection.stability import Stability, hennig, measure_stability
 from cgjax.clustering.selection.valleys import find_groups, num_tests, valley_p_values
 from cgjax.clustering.selection.within import splits_within
-from cgjax.clustering.selection.words import Grouping, explain
+from cgjax.clustering.selection.words import Grouping, explain, verdict_of
 from cgjax.numerics.partitions import adjusted_rand, cross_table
 
 # The criteria for comparison need all distances, or many clusterings, and see this many rows.
@@ -88,49 +88,43 @@ def choose_num_clusters(
     shown = parts[:max_clusters]
     sets = (samples.first, samples.second, samples.third)
     labels = [[assign(rows, part.centroids) for rows in sets] for part in shown]
-    stable = _stabilities(
-        shown, held_out, len(samples.second), generator(key, "repeats"), num_repeats, confidence
-    )
-    gaussian = gaussian_p_values(
-        held_out, [part.centroids for part in shown], generator(key, "null")
-    )
-    third = [own[2] for own in labels]
-    widths = silhouettes(
-        samples.third[:_SILHOUETTE_ROWS], [own[:_SILHOUETTE_ROWS] for own in third]
-    )
+    rng = generator(key, "repeats")
+    stable = _stabilities(shown, held_out, len(samples.second), rng, num_repeats, confidence)
+    rng = generator(key, "null")
+    gaussian = gaussian_p_values(held_out, [part.centroids for part in shown], rng)
+    few = slice(_SILHOUETTE_ROWS)
+    widths = silhouettes(samples.third[few], [own[2][few] for own in labels])
     gaps = gap_statistic(samples.first[:_GAP_ROWS], max_clusters, generator(key, "gap statistic"))
-    table = []
-    for k, part in enumerate(shown, start=1):
-        table.append(
-            NumberRow(
-                num_clusters=k,
-                num_groups=num_groups[k - 1],
-                valley_p_value=_least_clear(p_values[k - 1], most),
-                gaussian_p_value=gaussian[k - 1],
-                prediction_strength=stable[k - 1].prediction_strength,
-                adjusted_rand=stable[k - 1].adjusted_rand,
-                silhouette=widths[k - 1],
-                gap=gaps[k - 1][0],
-                gap_spread=gaps[k - 1][1],
-                inertia=inertia(samples.first, part),
-                clusters=_clusters(sets, labels, k, stable[k - 1], alpha),
-            )
+    table = tuple(
+        NumberRow(
+            num_clusters=k,
+            num_groups=num_groups[k - 1],
+            valley_p_value=_least_clear(p_values[k - 1], most),
+            gaussian_p_value=gaussian[k - 1],
+            prediction_strength=stable[k - 1].prediction_strength,
+            adjusted_rand=stable[k - 1].adjusted_rand,
+            silhouette=widths[k - 1],
+            gap=gaps[k - 1][0],
+            gap_spread=gaps[k - 1][1],
+            inertia=inertia(samples.first, part),
+            clusters=_clusters(sets, labels, k, stable[k - 1], alpha),
         )
+        for k, part in enumerate(shown, start=1)
+    )
+    of_rows = groups[found][assign(samples.third, parts[found].centroids)]
     grouping = Grouping(
         num_groups[found],
         found + 1,
-        _agreement(groups[found][assign(samples.third, parts[found].centroids)], third[number - 1]),
+        _agreement(of_rows, labels[number - 1][2]),
         _cosine_to_main_axis(parts[1]),
     )
-    verdict: Verdict = "one cluster" if number == 1 else "several clusters"
-    if grouping.num_groups > number:
-        verdict = "more clusters than asked for"
+    verdict = verdict_of(number, grouping)
     return Choice(
         num_clusters=number,
         verdict=verdict,
-        reason=explain(verdict, number, tuple(table), grouping, alpha),
+        reason=explain(verdict, number, table, grouping, alpha),
         basis=samples.describe(),
-        table=tuple(table),
+        table=table,
         alpha=alpha,
         confidence=confidence,
     )

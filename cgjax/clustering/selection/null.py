@@ -44,8 +44,8 @@ def gaussian_p_values(
     rows = held_out[:num_rows]
     mean = rows.mean(axis=0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(rows, rowvar=False)))
-    keep = values > 1e-9 * values.max(initial=0.0)
-    root = (vectors[:, keep] * np.sqrt(values[keep])[None, :]).astype(np.float32)
+    keep = values >= 1e-9 * values[-1]  # ascending: at least the last
+    root = (vectors[:, keep] * np.sqrt(np.maximum(values[keep], 0.0))).astype(np.float32)
     seen = _closeness(rows, centroids)
     drawn = np.stack(
         [

@@ -28,6 +28,13 @@ class Grouping(NamedTuple):
     main_axis: float
 
 
+def verdict_of(number: int, grouping: Grouping) -> Verdict:
+    """Name the verdict on the chosen number."""
+    if grouping.num_groups > number:
+        return "more clusters than asked for"
+    return "one cluster" if number == 1 else "several clusters"
+
+
 def explain(
     verdict: Verdict,
     number: int,
@@ -42,29 +49,33 @@ def explain(
             f"{number} that were asked for; choose among more."
         )
     if verdict == "one cluster":
-        return _one(table, grouping)
+        return _one(table, grouping, alpha)
     return _several(number, table, grouping, alpha)
 
 
-def _one(table: tuple[NumberRow, ...], grouping: Grouping) -> str:
+def _one(table: tuple[NumberRow, ...], grouping: Grouping, alpha: float) -> str:
     text = "1 cluster: no valley sets a part of the features apart from the rest."
     if len(table) < 2:
         return text
     two = table[1]
     cut = "the main axis" if grouping.main_axis >= _ALONG else "one cloud"
+    chance = probability(two.gaussian_p_value)
+    gaussian = f"one Gaussian with the same covariance is cut as clearly ({chance})"
+    if two.gaussian_p_value <= alpha:
+        gaussian = f"although one Gaussian with the same covariance is cut less clearly ({chance})"
+    strength = two.prediction_strength.value
     return text + (
-        f" Two clusters only cut {cut} (no valley: {probability(two.valley_p_value)}; one Gaussian "
-        f"with the same covariance: {probability(two.gaussian_p_value)}), although fresh draws "
-        f"give them again with prediction strength {two.prediction_strength.value:.2f}."
+        f" Two clusters only cut {cut}: no valley lies between them "
+        f"({probability(two.valley_p_value)}), {gaussian}; their prediction strength in fresh "
+        f"draws is {strength:.2f}."
     )
 
 
 def _several(number: int, table: tuple[NumberRow, ...], grouping: Grouping, alpha: float) -> str:
     row = table[number - 1]
     text = (
-        f"{number} clusters: between neighbours lie fewer features than around either (no valley: "
-        f"p <= {alpha:g} over all numbers together; one Gaussian with the same covariance: "
-        f"{probability(row.gaussian_p_value)})."
+        f"{number} clusters: valleys lie between them (p <= {alpha:g}, over all numbers together; "
+        f"that one Gaussian is cut as clearly: {probability(row.gaussian_p_value)})."
     )
     if grouping.agreement < _FOUND:
         return text + (
@@ -127,7 +138,7 @@ def tree_text(choice: Choice) -> str:
 
 
 def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2g}"
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _measure(measure: Measure) -> str:

@@ -1,28 +1,24 @@
-"""Partitions from one tree, gaps, the null of one Gaussian, stability, criteria and the tree."""
+"""Partitions from one tree, valleys, the null of one Gaussian, stability, criteria and splits."""
 
 import jax
 import numpy as np
 import pytest
+from scipy.stats import kstest
 from sklearn.metrics import silhouette_score
 
 from cgjax.clustering import kmeans
-from cgjax.clustering.selection.criteria import elbow, gap_choice, gap_statistic, silhouettes
-from cgjax.clustering.selection.gaps import gaps_of, groups_of
-from cgjax.clustering.selection.inner import split_within
-from cgjax.clustering.selection.null import one_gaussian_p_value, one_gaussian_p_value_of_two
-from cgjax.clustering.selection.partitions import inertia, nearest, partition_all, products
+from cgjax.clustering.selection.criteria import gap_statistic, silhouettes
+from cgjax.clustering.selection.null import gaussian_p_values
+from cgjax.clustering.selection.partitions import assign, inertia, partition_all, products
 from cgjax.clustering.selection.stability import hennig, measure_stability
-from cgjax.clustering.selection.tree import split_tree
+from cgjax.clustering.selection.valleys import find_groups, num_tests, valley_p_values
+from cgjax.clustering.selection.within import splits_within
 from cgjax.errors import UserError
 from cgjax.testing.clouds import make_clouds
 
 
 def draw(num_rows, *args, seed=0, **kinds):
     return make_clouds(*args, **kinds).draw(np.random.default_rng(seed), num_rows)
-
-
-def assign(rows, centroids):
-    return nearest(products(rows, centroids), centroids)
 
 
 def test_partitions_reach_the_objective_of_kmeans_with_ten_restarts():
@@ -52,81 +48,87 @@ def test_products_in_blocks_equal_the_product():
     assert products(rows[:3], rows[:5]).shape == (3, 5)
 
 
-CLOUDS_WITHOUT_GAPS = {
+CLOUDS_WITHOUT_VALLEYS = {
     "round": lambda rng: rng.normal(size=(3000, 6)),
     "ten times as long": lambda rng: rng.normal(size=(3000, 6)) * [10, 1, 1, 1, 1, 1],
-    "flat": lambda rng: rng.uniform(size=(3000, 6)) * [10, 1, 1, 1, 1, 1],
+    "a flat line": lambda rng: rng.uniform(size=(3000, 1)),
+    "flat and long": lambda rng: rng.uniform(size=(3000, 6)) * [10, 1, 1, 1, 1, 1],
     "skewed": lambda rng: rng.exponential(size=(3000, 6)),
     "long tails": lambda rng: rng.standard_t(4, size=(3000, 6)),
 }
 
 
-@pytest.mark.parametrize("cloud", CLOUDS_WITHOUT_GAPS)
-def test_a_cloud_with_one_peak_has_no_gap_whatever_its_shape(cloud):
-    rows = CLOUDS_WITHOUT_GAPS[cloud](np.random.default_rng(3)).astype(np.float32)
-    train, held_out = rows[:1000], rows[1000:]
-    for part in partition_all(train, 8)[1:]:
-        gaps, _ = gaps_of(train, part.labels, held_out, part.centroids)
-        assert groups_of(gaps, 1e-3).max() == 0
+def count_groups(rows, most, alpha=0.05):
+    parts = partition_all(rows[: len(rows) // 3], most)
+    p_values = [valley_p_values(rows[len(rows) // 3 :], part.centroids) for part in parts]
+    return [1 + int(groups.max()) for groups in find_groups(p_values, alpha)]
+
+
+@pytest.mark.parametrize("cloud", CLOUDS_WITHOUT_VALLEYS)
+def test_a_cloud_with_one_peak_has_no_valley_whatever_its_shape(cloud):
+    rows = CLOUDS_WITHOUT_VALLEYS[cloud](np.random.default_rng(3)).astype(np.float32)
+    assert count_groups(rows, 16) == [1] * 16
+
+
+def test_p_values_of_no_valley_are_at_most_uniform_where_a_cloud_is_flat():
+    rng = np.random.default_rng(0)
+    centroids = np.array([[0.3], [0.7]], np.float32)
+    p_values = [
+        valley_p_values(rng.uniform(size=(400, 1)).astype(np.float32), centroids)[0, 1]
+        for _ in range(300)
+    ]
+    for level in (0.01, 0.05, 0.2):
+        # Three standard deviations of a share of 300 above what is allowed.
+        assert np.mean(np.array(p_values) <= level) <= level + 3 * np.sqrt(level / 300)
 
 
 def test_clusters_cut_in_parts_are_joined_again():
     rows, _ = draw(4000, 3, 16, ratio=4.0)
-    train, held_out = rows[:1500], rows[1500:]
-    found = []
-    for part in partition_all(train, 8)[2:]:
-        gaps, _ = gaps_of(train, part.labels, held_out, part.centroids)
-        found.append(int(groups_of(gaps, 0.01).max()) + 1)
-    # More parts leave fewer rows for each gap; never do they make more groups.
-    assert found[0] == 3
-    assert max(found[1:]) == 3
+    # More parts leave fewer rows for each valley; never do they make more groups.
+    found = count_groups(rows, 8)
+    assert found[:3] == [1, 2, 3]
+    assert max(found) == 3
 
 
 def test_the_cells_of_a_round_cloud_are_one_group():
     rows, _ = draw(10_000, 1, 64)  # between two of many cells of it lie few rows of both
-    train, held_out = rows[:3000], rows[3000:]
-    for part in partition_all(train, 4)[1:]:
-        gaps, _ = gaps_of(train, part.labels, held_out, part.centroids)
-        assert groups_of(gaps, 0.01).max() == 0
+    assert count_groups(rows, 4) == [1] * 4
 
 
-def cut_in_two(rows):
-    train, held_out = rows[: len(rows) // 3], rows[len(rows) // 3 :]
-    part = partition_all(train, 2)[1]
-    return held_out, part.centroids, gaps_of(train, part.labels, held_out, part.centroids)[1]
+def test_the_level_steps_down_with_the_groups_that_are_sure():
+    assert [num_tests(g, 4) for g in (1, 2, 3)] == [6, 3, 1]
+    nan = np.nan
+    chain = np.array([[nan, 1e-9, nan], [1e-9, nan, 0.03], [nan, 0.03, nan]])
+    two = np.array([[nan, 1e-9], [1e-9, nan]])
+    # 0.03 is too much among three tests, and not once two groups are sure and one test is left.
+    assert find_groups([np.array([[nan]]), two, chain], 0.05)[2].tolist() == [0, 1, 2]
+    doubtful = np.where(chain == 1e-9, 0.03, chain)
+    assert find_groups([np.array([[nan]]), two + 1, doubtful], 0.05)[2].tolist() == [0, 0, 0]
 
 
-def both_p_values(rows, num_draws):
-    cut, rng, apart = cut_in_two(rows), np.random.default_rng(0), ~np.eye(2, dtype=bool)
-    return (
-        one_gaussian_p_value_of_two(*cut, rng, num_draws=num_draws),
-        one_gaussian_p_value(*cut, apart, rng, num_draws=num_draws),
-    )
-
-
-def test_p_values_of_one_long_gaussian_are_uniform_enough():
+def test_p_values_of_one_gaussian_are_uniform_whatever_its_covariance():
     rng = np.random.default_rng(0)
-    cuts = [cut_in_two(draw(900, 1, 4, shape="long", seed=i)[0]) for i in range(40)]
-    p_values = [one_gaussian_p_value_of_two(*cut, rng) for cut in cuts]
-    # The median of 40 uniform numbers has a standard deviation of 0.08.
-    assert 0.25 < np.median(p_values) < 0.75
-    assert min(p_values) > 1e-3
+    p_values = []
+    for i in range(60):
+        rows, _ = draw(900, 1, 4, shape="long", seed=i)
+        centroids = [part.centroids for part in partition_all(rows[:300], 3)]
+        p_values.append(gaussian_p_values(rows[300:], centroids, rng, num_draws=30)[1:])
+    assert kstest(np.array(p_values)[:, 0], "uniform").pvalue > 0.01
+    assert kstest(np.array(p_values)[:, 1], "uniform").pvalue > 0.01
 
 
-def test_two_clusters_are_told_from_one_gaussian_both_ways():
-    assert max(both_p_values(draw(1500, 2, 8)[0], 99)) == 0.01
-
-
-def test_the_quick_p_value_of_two_clusters_agrees_with_the_general_one():
-    quick, general = both_p_values(draw(1500, 1, 8, shape="long", seed=5)[0], 499)
-    # Monte Carlo: 0.022 each with 499 draws.
-    assert quick == pytest.approx(general, abs=0.08)
+def test_two_clusters_are_told_from_one_gaussian():
+    rows, _ = draw(1500, 2, 8)
+    centroids = [part.centroids for part in partition_all(rows[:500], 2)]
+    one, two = gaussian_p_values(rows[500:], centroids, np.random.default_rng(0))
+    assert np.isnan(one)
+    assert two < 1e-6
 
 
 def test_stability_of_the_same_partition_is_one_and_of_an_unrelated_one_low():
     rng = np.random.default_rng(0)
     same = measure_stability(np.array([[[60, 0], [0, 40]]] * 2), rng)
-    assert same.prediction_strength == same.adjusted_rand == same.jaccard[0] == (1.0, (1.0, 1.0))
+    assert same.prediction_strength == same.adjusted_rand == same.jaccard[0] == (1.0, 1.0, 1.0)
     other = measure_stability(np.array([[[30, 30], [20, 20]]]), rng)
     assert other.adjusted_rand.value == pytest.approx(0.0, abs=0.02)
     assert other.jaccard[1].value < 0.6
@@ -137,8 +139,8 @@ def test_intervals_hold_the_value_and_shrink_with_more_rows():
     few = measure_stability(np.array([[[27, 3], [2, 18]]]), rng).adjusted_rand
     many = measure_stability(100 * np.array([[[27, 3], [2, 18]]]), rng).adjusted_rand
     for measure in (few, many):
-        assert measure.interval.low < measure.value < measure.interval.high
-    assert np.ptp(many.interval) < 0.3 * np.ptp(few.interval)
+        assert measure.low < measure.value < measure.high
+    assert many.high - many.low < 0.3 * (few.high - few.low)
 
 
 def test_hennigs_words():
@@ -156,39 +158,21 @@ def test_silhouettes_equal_scikit_learns():
     assert np.isnan(silhouettes(rows, [np.zeros(300, int)])[0])
 
 
-def test_elbow_and_gap_rules():
-    assert elbow([100.0, 20.0, 15.0, 12.0, 10.0]) == 2
-    assert elbow([1.0, 1.0, 1.0]) == 1
-    assert gap_choice([(0.1, 0.1), (0.5, 0.1), (0.55, 0.1)]) == 2
-    assert gap_choice([(0.1, 0.01), (0.5, 0.01), (0.9, 0.01)]) == 3
-
-
 def test_the_gap_statistic_finds_three_round_clusters_and_needs_two_references():
     rows, _ = draw(300, 3, 3, accuracy=0.999)
-    assert gap_choice(gap_statistic(rows, 5, np.random.default_rng(0))) == 3
+    gaps, spreads = np.transpose(gap_statistic(rows, 5, np.random.default_rng(0)))
+    assert (gaps[:-1] >= gaps[1:] - spreads[1:]).argmax() == 2
     with pytest.raises(UserError, match="num_references=1"):
         gap_statistic(rows, 5, np.random.default_rng(0), num_references=1)
 
 
 def test_a_split_remains_within_two_clusters_taken_as_one_and_not_within_one():
-    rng = np.random.default_rng(0)
     rows, _ = draw(3000, 2, 6)
     sets = (rows[:1000], rows[1000:2000], rows[2000:])
-    whole = [np.zeros(1000, int)] * 3
-    split = split_within(sets, whole, 0, rng)
+    (split,) = splits_within(sets, [np.zeros(1000, int)] * 3, 1)
     assert split.stability > 0.9
-    assert split.gap_p_value < 1e-3
-    assert split.gaussian_p_value < 1e-3
+    assert split.p_value < 1e-3
     part = partition_all(sets[0], 2)[1]
     halves = [assign(each, part.centroids) for each in sets]
-    assert all(split_within(sets, halves, c, rng).gap_p_value > 0.01 for c in (0, 1))
-    assert split_within(sets, [np.arange(1000)] * 3, 4, rng) is None
-
-
-def test_the_tree_names_the_parent_that_holds_most():
-    two, three = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 2, 1, 1, 1])
-    tree = split_tree([np.zeros(6, int), two, three])
-    assert [(b.number, b.cluster, b.parent) for b in tree] == [
-        (2, 0, 0), (2, 1, 0), (3, 0, 0), (3, 1, 1), (3, 2, 0)
-    ]  # fmt: skip
-    assert tree[3].from_parent == pytest.approx(2 / 3)
+    assert all(split.p_value > 0.05 for split in splits_within(sets, halves, 2))
+    assert splits_within(sets, [np.arange(1000)] * 3, 3) == [None] * 3

@@ -101,17 +101,23 @@ def take_samples(
         num_rows = len(rows)
     check_rows(num_rows, max_clusters)
     fit = 3 * num_rows // 10
-    sizes = (fit, fit, num_rows - 2 * fit)
-    # The first set whole, since the components come from it; of the others a block at a time.
-    first = _ask(source, named_key(key, "draw", 0), fit) if callable(source) else rows[:fit]
-    pca = fit_pca(first[:_PCA_ROWS], min(num_components, first.shape[1], _PCA_ROWS - 1, fit - 1))
+    # Those that the components come from whole, of all others a block at a time.
+    num_head = min(fit, _PCA_ROWS)
+    head = _ask(source, named_key(key, "draw", 0), num_head) if callable(source) else rows[:fit]
+    pca = fit_pca(head[:_PCA_ROWS], min(num_components, head.shape[1], num_head - 1))
     total = max(pca.total_variance, float(np.finfo(np.float32).tiny))
     if callable(source):
-        second, third = (_draw(source, pca, named_key(key, "draw", i), sizes[i]) for i in (1, 2))
+        sizes = (fit - num_head, fit, num_rows - 2 * fit)
+        first, second, third = (
+            _draw(source, pca, named_key(key, "draw", i), size)
+            for i, size in enumerate(sizes, start=1)
+        )
+        first = np.concatenate([pca.project(head), first])
     else:
-        second, third = pca.project(rows[fit : 2 * fit]), pca.project(rows[2 * fit :])
+        first, second = pca.project(head), pca.project(rows[fit : 2 * fit])
+        third = pca.project(rows[2 * fit :])
     explained = min(float(pca.explained_variance.sum()) / total, 1.0)
-    return Samples(pca.project(first), second, third, explained)
+    return Samples(first, second, third, explained)
 
 
 def generator(key: PRNGKeyArray, name: str) -> np.random.Generator:
@@ -129,4 +135,5 @@ def _ask(source: Draw, key: PRNGKeyArray, num: int) -> np.ndarray:
 def _draw(source: Draw, pca: PCA, key: PRNGKeyArray, size: int) -> Rows:
     begins = range(0, size, _BLOCK)
     blocks = (_ask(source, named_key(key, at), min(_BLOCK, size - at)) for at in begins)
-    return np.concatenate([pca.project(block) for block in blocks])
+    none = np.empty((0, len(pca.components)), np.float32)
+    return np.concatenate([none, *(pca.project(block) for block in blocks)])

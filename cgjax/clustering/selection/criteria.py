@@ -52,7 +52,7 @@ def gap_statistic(
     *,
     num_references: int = 10,
 ) -> list[tuple[float, float]]:
-    """Return Gap(k) and s_k for k = 1, 2, ... [Tibshirani, Walther & Hastie 2001].
+    """Return Gap(k) and s_k for k = 1, 2, ... [Tibshirani et al. 2001].
 
     Gap(k) = mean_b log W_b(k) - log W(k) over references b that are uniform in the box along the
     rows' principal axes, s_k = sd_b sqrt(1 + 1/B).

@@ -35,7 +35,7 @@ Symbols: n rows, q coordinates, k clusters, b bins.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import binom
 
@@ -140,8 +140,8 @@ def _windows(counts: Int[np.ndarray, "k k b"]) -> Int[np.ndarray, "k k w"]:
     return sums[..., _WINDOW:] - sums[..., :-_WINDOW]
 
 
-def _are_neighbours(centroids: Float[np.ndarray, "k q"]) -> np.ndarray:
-    """Return (k, k) bool: two different clusters without a third centroid in the ball over both."""
+def _are_neighbours(centroids: Float[np.ndarray, "k q"]) -> Bool[np.ndarray, "k k"]:
+    """Return which clusters have no third centroid in the ball over the line between theirs."""
     k = len(centroids)
     found = np.zeros((k, k), bool)
     for i in range(k):

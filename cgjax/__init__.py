@@ -9,15 +9,24 @@ from cgjax.version import __version__
 
 if TYPE_CHECKING:
     from cgjax.clustering import kmeans
+    from cgjax.clustering.selection import choose_num_clusters
     from cgjax.generators.registry import load_generator
     from cgjax.generators.torch_module import from_torch
     from cgjax.run.run import load_run
 
-__all__ = ["__version__", "from_torch", "kmeans", "load_generator", "load_run"]
+__all__ = [
+    "__version__",
+    "choose_num_clusters",
+    "from_torch",
+    "kmeans",
+    "load_generator",
+    "load_run",
+]
 
 # Where each public name is defined: imported when it is first asked for, since JAX takes a second
 # that `--help` and a mistyped flag need not wait for.
 _HOMES = {
+    "choose_num_clusters": "cgjax.clustering.selection",
     "from_torch": "cgjax.generators.torch_module",
     "kmeans": "cgjax.clustering",
     "load_generator": "cgjax.generators.registry",

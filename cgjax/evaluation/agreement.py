@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from cgjax.errors import UserError
+from cgjax.numerics.partitions import adjusted_rand, cross_table
 
 
 def contingency(labels: ArrayLike, classes: ArrayLike) -> NDArray[np.int64]:
@@ -23,9 +24,7 @@ def contingency(labels: ArrayLike, classes: ArrayLike) -> NDArray[np.int64]:
         )
     names_found, rows = np.unique(found, return_inverse=True)
     names_true, columns = np.unique(true, return_inverse=True)
-    shape = (len(names_found), len(names_true))
-    counts = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1])
-    return counts.reshape(shape).astype(np.int64)
+    return cross_table(rows, columns, (len(names_found), len(names_true)))
 
 
 def purity(labels: ArrayLike, classes: ArrayLike) -> float:
@@ -79,18 +78,7 @@ def nmi(
 
 def adjusted_rand_index(labels: ArrayLike, classes: ArrayLike) -> float:
     """Return the Rand index adjusted for chance: 1 if equal, about 0 if unrelated."""
-    table = contingency(labels, classes)
-
-    def pairs(counts: NDArray[Any]) -> int:
-        # Python integers: the products below pass 2**63 at about 80,000 points.
-        return sum(int(count) * (int(count) - 1) // 2 for count in counts.ravel())
-
-    together, rows, columns = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    total = pairs(np.array([table.sum()]))
-    if rows == columns == together:
-        return 1.0
-    expected = rows * columns / total
-    return float((together - expected) / ((rows + columns) / 2 - expected))
+    return float(adjusted_rand(contingency(labels, classes)))
 
 
 def matched_accuracy(labels: ArrayLike, classes: ArrayLike) -> float:

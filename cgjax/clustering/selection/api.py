@@ -1,0 +1,198 @@
+"""How many clusters: one call.
+
+A number of clusters is right when a valley lies between any two of them and asking for more shows
+no more such groups. Stability alone cannot say that: two halves of one long cloud are found again
+in every fresh draw.
+
+1. Three independent sets of rows, in the span of the leading components (`samples`).
+2. The first is clustered into 1, 2, ... up to a quarter more than asked for (`partitions`).
+3. The other two tell where a valley lies between two of these clusters; neighbours without one are
+   joined (`valleys`). The number is the largest number of groups left, over all clusterings.
+4. Beside it, for every number: whether fresh rows give the same clusters (`stability`), whether one
+   Gaussian is cut as clearly (`null`), whether clusters hold a split of their own (`within`) and
+   the usual criteria (`criteria`).
+"""
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from cgjax.clustering.selection.criteria import gap_statistic, silhouettes
+from cgjax.clustering.selection.null import gaussian_p_values
+from cgjax.clustering.selection.partitions import Partition, assign, inertia, partition_all
+from cgjax.clustering.selection.results import Choice, ClusterRow, NumberRow
+from cgjax.clustering.selection.samples import Draw, generator, take_samples
+from cgjax.clustering.selection.stability import Stability, hennig, measure_stability
+from cgjax.clustering.selection.valleys import find_groups, num_tests, valley_p_values
+from cgjax.clustering.selection.within import splits_within
+from cgjax.clustering.selection.words import Grouping, explain, verdict_of
+from cgjax.numerics.partitions import adjusted_rand, cross_table
+
+# The criteria for comparison need all distances, or many clusterings, and see this many rows.
+_SILHOUETTE_ROWS, _GAP_ROWS = 1000, 500
+# Repeats start from smaller trees: half the rows cost a quarter.
+_SEED_ROWS = 1500
+
+
+def choose_num_clusters(
+    source: ArrayLike | Draw,
+    max_clusters: int = 16,
+    *,
+    key: PRNGKeyArray,
+    num_rows: int = 10_000,
+    num_components: int = 64,
+    num_repeats: int = 4,
+    alpha: float = 0.05,
+    confidence: float = 0.95,
+) -> Choice:
+    """Choose the number of clusters, from 1 to `max_clusters`, and say why.
+
+    One log-concave cloud, such as a Gaussian of any covariance, is called several clusters with at
+    most the chance `alpha`; see `valleys`.
+
+    Args:
+        source: (n, f) or (n, h, w, c) features of independent draws in no order; or a function
+            `draw(key, num)` that returns that many fresh ones, which is called for blocks.
+        max_clusters: most clusters.
+        key: random key: of the draws, the resamples and the null.
+        num_rows: so many rows are drawn; of an array, at most the first so many are used.
+        num_components: leading principal components in whose span all is done, at most.
+        num_repeats: clusterings that each cluster is looked for in: of the second set, and then of
+            as many random rows of the second and the third, of which the rest is assigned.
+        alpha: chance of a false split.
+        confidence: of the intervals.
+
+    Raises:
+        UserError: fewer rows than that takes (`check_rows`), or a row that is not finite.
+
+    Example:
+        >>> import jax
+        >>> rng = np.random.default_rng(0)
+        >>> rows = rng.normal(size=(1000, 3)) + 8.0 * rng.integers(0, 2, (1000, 1))
+        >>> choice = choose_num_clusters(rows, 4, key=jax.random.key(0))
+        >>> choice.num_clusters, choice.verdict
+        (2, 'several clusters')
+    """
+    samples = take_samples(
+        source, max_clusters, key, num_rows=num_rows, num_components=num_components
+    )
+    held_out = np.concatenate([samples.second, samples.third])
+    most = max(max_clusters + max_clusters // 4, max_clusters + 1)
+    parts = partition_all(samples.first, most)
+    p_values = [valley_p_values(held_out, part.centroids) for part in parts]
+    groups = find_groups(p_values, alpha)
+    num_groups = [1 + int(each.max()) for each in groups]
+    found = int(np.argmax(num_groups))
+    number = min(num_groups[found], max_clusters)
+
+    shown = parts[:max_clusters]
+    sets = (samples.first, samples.second, samples.third)
+    labels = [[assign(rows, part.centroids) for rows in sets] for part in shown]
+    rng = generator(key, "repeats")
+    stable = _stabilities(shown, held_out, len(samples.second), rng, num_repeats, confidence)
+    rng = generator(key, "null")
+    gaussian = gaussian_p_values(held_out, [part.centroids for part in shown], rng)
+    few = slice(_SILHOUETTE_ROWS)
+    widths = silhouettes(samples.third[few], [own[2][few] for own in labels])
+    gaps = gap_statistic(samples.first[:_GAP_ROWS], max_clusters, generator(key, "gap statistic"))
+    table = tuple(
+        NumberRow(
+            num_clusters=k,
+            num_groups=num_groups[k - 1],
+            valley_p_value=_least_clear(p_values[k - 1], most),
+            gaussian_p_value=gaussian[k - 1],
+            prediction_strength=stable[k - 1].prediction_strength,
+            adjusted_rand=stable[k - 1].adjusted_rand,
+            silhouette=widths[k - 1],
+            gap=gaps[k - 1][0],
+            gap_spread=gaps[k - 1][1],
+            inertia=inertia(samples.first, part),
+            clusters=_clusters(sets, labels, k, stable[k - 1], alpha),
+        )
+        for k, part in enumerate(shown, start=1)
+    )
+    of_rows = groups[found][assign(samples.third, parts[found].centroids)]
+    grouping = Grouping(
+        num_groups[found],
+        found + 1,
+        _agreement(of_rows, labels[number - 1][2]),
+        _cosine_to_main_axis(parts[1]),
+    )
+    verdict = verdict_of(number, grouping)
+    return Choice(
+        num_clusters=number,
+        verdict=verdict,
+        reason=explain(verdict, number, table, grouping, alpha),
+        basis=samples.describe(),
+        table=table,
+        alpha=alpha,
+        confidence=confidence,
+    )
+
+
+def _least_clear(p_values: Float[np.ndarray, "k k"], most: int) -> float:
+    """Return the p-value of "fewer than k groups"."""
+    k = len(p_values)
+    if k == 1:
+        return float("nan")
+    return float(min(1.0, num_tests(k - 1, most) * np.nanmax(p_values)))
+
+
+def _stabilities(
+    parts: tuple[Partition, ...],
+    held_out: Float[np.ndarray, "n q"],
+    num_second: int,
+    rng: np.random.Generator,
+    num_repeats: int,
+    confidence: float,
+) -> list[Stability]:
+    """Return the stability of each of these partitions, for 1, 2, ... clusters."""
+    labels = [assign(held_out, part.centroids) for part in parts]
+    order = np.arange(len(held_out))
+    tables: list[list[Int[np.ndarray, "k k"]]] = [[] for _ in parts]
+    for _ in range(num_repeats):
+        second, third = order[:num_second], order[num_second:]
+        again = partition_all(held_out[second], len(parts), seed_rows=_SEED_ROWS)
+        for k, part in enumerate(again, start=1):
+            own = assign(held_out[third], part.centroids)
+            tables[k - 1].append(cross_table(labels[k - 1][third], own, (k, k)))
+        order = rng.permutation(len(held_out))
+    return [measure_stability(np.stack(each), rng, confidence=confidence) for each in tables]
+
+
+def _clusters(
+    sets: tuple[Float[np.ndarray, "_ q"], ...],
+    labels: list[list[Int[np.ndarray, " _"]]],
+    k: int,
+    stability: Stability,
+    alpha: float,
+) -> tuple[ClusterRow, ...]:
+    """Return the rows of the k clusters, given the labels of all sets for 1, 2, ... clusters."""
+    third = labels[k - 1][2]
+    before = labels[k - 2][2] if k > 1 else np.zeros_like(third)
+    table = cross_table(before, third, (max(k - 1, 1), k))
+    sizes = table.sum(axis=0)
+    parents = table.argmax(axis=0)
+    splits = splits_within(sets, labels[k - 1], k)
+    return tuple(
+        ClusterRow(
+            share=float(sizes[c] / len(third)),
+            parent=int(parents[c]) if k > 1 else None,
+            from_parent=float(table[parents[c], c] / max(sizes[c], 1)),
+            jaccard=stability.jaccard[c],
+            meaning=hennig(stability.jaccard[c].value),
+            within=split,
+            is_split=split is not None and split.p_value <= alpha,
+        )
+        for c, split in enumerate(splits)
+    )
+
+
+def _agreement(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> float:
+    shape = (int(first.max()) + 1, int(second.max()) + 1)
+    return float(adjusted_rand(cross_table(first, second, shape)))
+
+
+def _cosine_to_main_axis(pair: Partition) -> float:
+    line = pair.centroids[-1] - pair.centroids[0]
+    return float(abs(line[0]) / max(float(np.linalg.norm(line)), 1e-30))

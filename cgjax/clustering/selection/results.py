@@ -1,0 +1,108 @@
+"""What choosing the number of clusters leaves: the number, why, and everything it rests on."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from cgjax.clustering.selection.stability import Measure
+from cgjax.clustering.selection.within import InnerSplit
+
+Verdict = Literal["one cluster", "several clusters", "more clusters than asked for"]
+
+
+@dataclass(frozen=True)
+class ClusterRow:
+    """One cluster of one clustering.
+
+    Attributes:
+        share: of the third set's rows.
+        parent: the cluster of the clustering with one cluster less that holds most of its rows;
+            None for the only one.
+        from_parent: the share of its rows that come from there.
+        jaccard: its similarity to the most similar cluster of fresh rows [Hennig 2007].
+        meaning: of that, by Hennig's thresholds.
+        within: what cutting it in two shows; None for a cluster of too few rows.
+        is_split: whether that shows a valley: the cluster holds several.
+    """
+
+    share: float
+    parent: int | None
+    from_parent: float
+    jaccard: Measure
+    meaning: str
+    within: InnerSplit | None
+    is_split: bool
+
+
+@dataclass(frozen=True)
+class NumberRow:
+    """All that was measured for one number of clusters.
+
+    Attributes:
+        num_clusters: k.
+        num_groups: what is left of k clusters when those without a valley between them are joined.
+        valley_p_value: of "fewer than k groups": of the least clear valley between two neighbours,
+            adjusted for the number of tests; NaN for one cluster.
+        gaussian_p_value: of a cluster index as small in one Gaussian; NaN for one cluster.
+        prediction_strength: of clusters of fresh rows [Tibshirani & Walther 2005].
+        adjusted_rand: between clusterings of fresh rows.
+        silhouette: for comparison; NaN for one cluster.
+        gap: Gap(k) of the gap statistic, for comparison.
+        gap_spread: its s_k.
+        inertia: sum of squared distances in the span, of the rows that were clustered.
+        clusters: by descending share in the rows that were clustered.
+    """
+
+    num_clusters: int
+    num_groups: int
+    valley_p_value: float
+    gaussian_p_value: float
+    prediction_strength: Measure
+    adjusted_rand: Measure
+    silhouette: float
+    gap: float
+    gap_spread: float
+    inertia: float
+    clusters: tuple[ClusterRow, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The number of clusters and what it rests on.
+
+    Attributes:
+        num_clusters: the number chosen.
+        verdict: "one cluster", "several clusters" or "more clusters than asked for".
+        reason: why, in plain sentences.
+        basis: what was clustered.
+        table: one row a number from 1; `table[k - 1].clusters` are the k clusters, and their
+            parents tell how clusters split from one number to the next.
+        alpha: chance that one log-concave cloud is called several.
+        confidence: of the intervals.
+    """
+
+    num_clusters: int
+    verdict: Verdict
+    reason: str
+    basis: str
+    table: tuple[NumberRow, ...]
+    alpha: float
+    confidence: float
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the table for JSON: one dictionary a number, NaN as None, tuples as lists.
+
+        A `Measure` is [value, low, high], an `InnerSplit` [stability, p value].
+        """
+        return [
+            {**_plain(asdict(row)), "is_chosen": row.num_clusters == self.num_clusters}
+            for row in self.table
+        ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,59 @@
+"""Whether a cluster holds a split of its own.
+
+A number of clusters is good if they are stable and none of them holds a stable split, which is what
+stability alone cannot see [Mourer et al. 2023]. Each cluster's rows of the first set are cut in two
+and, independently, those of the second; the rows of the third are assigned by both.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cgjax.clustering.selection.partitions import assign, halve
+from cgjax.clustering.selection.valleys import valley_p_values
+from cgjax.numerics.partitions import adjusted_rand, cross_table
+
+# Of a cluster in each set; with fewer nothing is said.
+_LEAST_ROWS = 20
+
+
+class InnerSplit(NamedTuple):
+    """What cutting one cluster in two shows.
+
+    Attributes:
+        stability: adjusted Rand index of both cuts on the third set.
+        p_value: of "no valley" between the halves, times the number of clusters (Bonferroni).
+    """
+
+    stability: float
+    p_value: float
+
+
+def splits_within(
+    sets: Sequence[Float[np.ndarray, "_ q"]],
+    labels: Sequence[Int[np.ndarray, " _"]],
+    num_clusters: int,
+) -> list[InnerSplit | None]:
+    """Cut every cluster in two; None stands for one of fewer than 20 rows in a set.
+
+    Args:
+        sets: the first, the second and the third set of rows.
+        labels: the cluster of each row of them, by one clustering.
+        num_clusters: k.
+    """
+    splits: list[InnerSplit | None] = []
+    for cluster in range(num_clusters):
+        members = [rows[own == cluster] for rows, own in zip(sets, labels, strict=True)]
+        if min(len(rows) for rows in members) < _LEAST_ROWS:
+            splits.append(None)
+            continue
+        first, second, third = members
+        pair, again = halve(first), halve(second)
+        p_value = valley_p_values(np.concatenate([second, third]), pair)[0, 1]
+        table = cross_table(assign(third, pair), assign(third, again), (2, 2))
+        splits.append(
+            InnerSplit(float(adjusted_rand(table)), float(min(1.0, num_clusters * p_value)))
+        )
+    return splits

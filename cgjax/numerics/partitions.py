@@ -1,0 +1,65 @@
+"""How alike two partitions of the same rows are, from the table of what they share.
+
+The table holds for clusters a of the first and b of the second partition
+
+    n_ab = rows in both,    n_a = sum_b n_ab,    n_b = sum_a n_ab
+
+and every function takes one table (A, B) or a stack of them (..., A, B), such as resamples: rows
+drawn with replacement change nothing but the counts.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+Table = Int[np.ndarray, "*batch a b"]
+
+
+def cross_table(
+    first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"], shape: tuple[int, int]
+) -> Int[np.ndarray, "a b"]:
+    """Return the counts n_ab of labels from 0 to the shape's; a cluster may be empty.
+
+    >>> cross_table(np.array([0, 0, 1]), np.array([1, 1, 0]), (2, 2)).tolist()
+    [[0, 2], [1, 0]]
+    """
+    flat = first.astype(np.int64) * shape[1] + second
+    return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _pairs(counts: ArrayLike) -> NDArray[np.float64]:
+    # Floats: products of numbers of pairs pass 2**63 at about 80,000 rows.
+    each = np.asarray(counts, np.float64)
+    return np.asarray(each * (each - 1) / 2)
+
+
+def adjusted_rand(table: Table) -> Float[np.ndarray, "*batch"]:
+    """Return the Rand index adjusted for chance: 1 if equal, about 0 if unrelated."""
+    together = _pairs(table).sum(axis=(-2, -1))
+    first = _pairs(table.sum(axis=-1)).sum(axis=-1)
+    second = _pairs(table.sum(axis=-2)).sum(axis=-1)
+    expected = first * second / np.maximum(_pairs(table.sum(axis=(-2, -1))), 1)
+    above, most = together - expected, (first + second) / 2 - expected
+    is_equal = (first == together) & (second == together)
+    return np.asarray(np.where(is_equal, 1.0, above / np.where(most == 0, 1.0, most)))
+
+
+def prediction_strength(table: Table) -> Float[np.ndarray, "*batch"]:
+    """Return min_b of the share of b's pairs that the first partition keeps together.
+
+    [Tibshirani & Walther 2005, eq. 2.1]; clusters b of fewer than two rows have no pairs and do
+    not count.
+    """
+    kept = _pairs(table).sum(axis=-2)
+    pairs = _pairs(table.sum(axis=-2))
+    share = np.where(pairs > 0, kept / np.where(pairs > 0, pairs, 1), 1.0)
+    return np.asarray(share.min(axis=-1))
+
+
+def jaccard(table: Table) -> Float[np.ndarray, "*batch a"]:
+    """Return for each cluster a its likeness to the most similar b: max_b |a & b| / |a or b|.
+
+    [Hennig 2007]; 0 for an empty cluster.
+    """
+    union = table.sum(axis=-1)[..., :, None] + table.sum(axis=-2)[..., None, :] - table
+    return np.asarray((table / np.maximum(union, 1)).max(axis=-1))

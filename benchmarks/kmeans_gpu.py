@@ -7,8 +7,9 @@ Ten restarts, no tolerance. Seconds of whole runs of 25 and of 5 iterations, com
 iteration is their difference over 20. `of the read` is the time in which the card sums the features
 once, over that of an iteration: an iteration that reads only some rows can pass 100%. The peer is
 Lloyd's iteration in PyTorch with all restarts in one product, float32, from the same rows. XLA's
-tuner copies what it tries a kernel on: where two sets of features do not fit, as on 80 GB, all memory
-must be JAX's (`XLA_PYTHON_CLIENT_PREALLOCATE=true XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 --no-peer`).
+tuner copies what it tries a kernel on: where two sets of features hardly fit, as on 80 GB, memory
+must be JAX's alone: XLA_PYTHON_CLIENT_PREALLOCATE=true XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 and
+--no-peer.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/selection.py planted --dim=64 --trials=100 --peer-trials=10
     python benchmarks/selection.py planted --dim=8192 --trials=20 --peer-trials=2
     python benchmarks/selection.py planted --hard --trials=20     # closer, or worse shapes
-    python benchmarks/selection.py table                          # of all trials that are done
+    python benchmarks/selection.py table [--hard]                 # of the trials that are done
     python benchmarks/selection.py cost                           # beside one clustering
     python benchmarks/selection.py embedded [--layers=layer1,layer2]    # the face generator
 
@@ -152,7 +152,11 @@ def peers(rows: np.ndarray, seed: int) -> dict[str, int]:
 
 def run_table(args: argparse.Namespace) -> None:
     """Print for each dimension, true number and kind how often everybody is right."""
-    trials = [line for line in read(args.out) if int(line["seed"]) >= args.first_seed]
+    trials = [
+        line
+        for line in read(args.out)
+        if int(line["seed"]) >= args.first_seed and (line["kind"] in HARD) == args.hard
+    ]
     for dim in sorted({int(line["dim"]) for line in trials}):
         own = [line for line in trials if int(line["dim"]) == dim]
         print(f"d = {dim}, {ROWS:,} rows, right number of trials (with what was chosen instead)")

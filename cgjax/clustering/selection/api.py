@@ -29,9 +29,9 @@ from cgjax.clustering.selection.words import Grouping, explain, verdict_of
 from cgjax.numerics.partitions import adjusted_rand, cross_table
 
 # The criteria for comparison need all distances, or many clusterings, and see this many rows.
-_SILHOUETTE_ROWS, _GAP_ROWS = 1000, 500
-# Repeats start from smaller trees: half the rows cost a quarter.
-_SEED_ROWS = 1500
+_SILHOUETTE_ROWS, _GAP_ROWS = 1000, 400
+# Repeats start from smaller trees, whose cost is quadratic in their rows.
+_SEED_ROWS = 1000
 
 
 def choose_num_clusters(

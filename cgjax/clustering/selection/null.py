@@ -29,7 +29,7 @@ def gaussian_p_values(
     centroids: Sequence[Float[np.ndarray, "_ q"]],
     rng: np.random.Generator,
     *,
-    num_draws: int = 50,
+    num_draws: int = 30,
     num_rows: int = 2000,
 ) -> list[float]:
     """Return how likely one Gaussian has as small a cluster index, for each of the clusterings.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cgjax.runtime.processes import Processes
     from cgjax.runtime.signals import Interrupts
 
-MODES = ("run", "check", "sample", "evaluate", "compare", "report")
+MODES = ("run", "check", "choose", "sample", "evaluate", "compare", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
@@ -58,6 +58,9 @@ _SEED = flags.DEFINE_integer(
     "sample: the same seed gives the same images.",
     lower_bound=0,
     upper_bound=2**32 - 1,
+)
+_MAX_CLUSTERS = flags.DEFINE_integer(
+    "max_clusters", 16, "choose: most clusters to choose among.", lower_bound=1
 )
 _DEVICES = flags.DEFINE_integer(
     "devices",
@@ -112,7 +115,7 @@ def check_flags(argv: Sequence[str]) -> None:
                 "--out is missing: the folder for the images, for example --out=samples/"
             )
         check_folder(_OUT.value, "--out")
-    elif _MODE.value != "check":
+    elif _MODE.value not in ("check", "choose"):
         check_folder(root, "--workdir")
 
 
@@ -140,12 +143,24 @@ def sample() -> None:
 
 def check() -> None:
     """Check the config's generator and print what each of its layers costs."""
-    from cgjax.run.folder import RunFolder, read_config
     from cgjax.stages.check import describe_generator
 
+    print(describe_generator(given_or_saved_config()))
+
+
+def choose() -> None:
+    """Print how many clusters the config's layer holds, and why."""
+    from cgjax.stages.choose import describe_choice
+
+    print(describe_choice(given_or_saved_config(), _MAX_CLUSTERS.value))
+
+
+def given_or_saved_config() -> dict[str, Any]:
+    """Return the config of the flags, or else that of the run's folder."""
+    from cgjax.run.folder import RunFolder, read_config
+
     config = given_config()
-    saved = read_config(RunFolder(workdir())).config if config is None else complete(config)
-    print(describe_generator(saved))
+    return read_config(RunFolder(workdir())).config if config is None else complete(config)
 
 
 def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> None:
@@ -195,11 +210,12 @@ def main(argv: Sequence[str]) -> None:
     folder = keep_programs() if _CACHE.value else None
     counter = CompileCounter()
     processes = start_processes(os.environ)
-    if _MODE.value in ("sample", "check"):
+    alone = {"sample": sample, "check": check, "choose": choose}
+    if _MODE.value in alone:
         if processes.num > 1:
             raise UserError(f"--mode={_MODE.value} is for one process; leave the launcher out")
         raise_on_signals()
-        sample() if _MODE.value == "sample" else check()
+        alone[_MODE.value]()
     else:
         with (
             FolderLock(workdir()) as lock,

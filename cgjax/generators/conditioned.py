@@ -14,7 +14,27 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.generators.base import PretrainedGenerator, layer_index
 from cgjax.generators.batching import in_batches
 from cgjax.generators.foreign import CannotResume, CheckedGenerator, checked
+from cgjax.generators.registry import load_generator
 from cgjax.runtime.mesh import shard_rows
+
+_KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
+
+
+def load_conditioned(settings: Mapping[str, Any], layer: str | None = None) -> ConditionedGenerator:
+    """Load the generator that a config names, with its keywords fixed.
+
+    Args:
+        settings: the config's `generator`, plain.
+        layer: one of its layers, or its number counted from 1; default: its first.
+
+    Raises:
+        UserError: no such generator or layer, or keywords that it does not take.
+    """
+    generator = load_generator(settings["weights"] or settings["name"])
+    keywords = {name: settings[name] for name in _KEYWORDS}
+    return ConditionedGenerator(
+        generator, generator.layers[0] if layer is None else layer, keywords, settings["batch"]
+    )
 
 
 class ConditionedGenerator:

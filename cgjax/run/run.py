@@ -14,8 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from cgjax.config.schema import validate
 from cgjax.errors import UserError
 from cgjax.generators.batching import in_batches
-from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.generators.registry import load_generator
+from cgjax.generators.conditioned import load_conditioned
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.names import Entry, find_cluster, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
@@ -31,8 +30,6 @@ from cgjax.runtime.processes import Processes
 from cgjax.samplers.base import Members, Sampler, SamplerState, group_members
 from cgjax.samplers.registry import make_sampler
 from cgjax.samplers.verify import Draw, draw_unverified, draw_verified
-
-KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
 
 
 class Run:
@@ -51,12 +48,7 @@ class Run:
         self.folder = RunFolder(root)
         self.config = config
         settings = config["generator"]
-        self.generator = ConditionedGenerator(
-            load_generator(settings["weights"] or settings["name"]),
-            config["layer"],
-            {name: settings[name] for name in KEYWORDS},
-            settings["batch"],
-        )
+        self.generator = load_conditioned(settings, config["layer"])
         self.root_key = jax.random.key(config["seed"])
         self.trace = settled(trace_of(self.generator), kept_trace(self.folder))
         self._old = legacy.fingerprints(config, self.weights_sha256)

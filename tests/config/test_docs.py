@@ -1,6 +1,7 @@
 """What the pages name exists: files, members, settings and the works that are cited."""
 
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -61,10 +62,14 @@ def test_every_member_of_the_library_that_a_page_names_exists(page):
     for dotted in re.findall(r"\b(?:python -m )?(cgjax(?:\.[A-Za-z_]\w*)+)", page.read_text()):
         found, parts = importlib.import_module("cgjax"), dotted.split(".")[1:]
         for i, part in enumerate(parts):
-            if not hasattr(found, part):
-                found = importlib.import_module(".".join(["cgjax", *parts[: i + 1]]))
-            else:
+            if hasattr(found, part):
                 found = getattr(found, part)
+                continue
+            module = ".".join(["cgjax", *parts[: i + 1]])
+            if i < len(parts) - 1:
+                found = importlib.import_module(module)
+            else:  # a command is not imported: its flags would stay in this process
+                assert importlib.util.find_spec(module)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -67,15 +67,13 @@ class FourierInput(nnx.Module):
         # Half-pixel centres, in widths of the image.
         centres = (np.arange(size) + 0.5 - size / 2) / self.plan.rate
         line = jnp.asarray(centres, jnp.float32)[None, :, None]
-        # sin(a + b) from sines of the rows and of the columns alone.
         across = 2 * math.pi * (line * frequencies[:, None, :, 0] + phases[:, None])
         along = 2 * math.pi * line * frequencies[:, None, :, 1]
-        scaled = amplitudes[:, None]
-        sines, cosines = jnp.sin(across) * scaled, jnp.cos(across) * scaled
-        waves = (
-            sines[:, None] * jnp.cos(along)[:, :, None]
-            + cosines[:, None] * jnp.sin(along)[:, :, None]
-        )
+        # sin(a + b) from the sines of rows and columns alone; as a product of matrices, because XLA
+        # would compute the sines of a sum of broadcasts anew for every pixel.
+        rows = jnp.stack([jnp.sin(across), jnp.cos(across)]) * amplitudes[None, :, None]
+        columns = jnp.stack([jnp.cos(along), jnp.sin(along)])
+        waves = jnp.einsum("knxc,knyc->nyxc", rows, columns)
         return waves @ self.mix[...]
 
     def placement(

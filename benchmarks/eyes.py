@@ -33,6 +33,7 @@ import torch
 
 import cgjax
 from cgjax.generators.published import PUBLISHED
+from cgjax.runtime.files import sha256_of
 from converters.convert import convert
 from converters.settings import parse_assignments
 
@@ -41,7 +42,10 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def own_module(wheel: Path) -> torch.nn.Module:
-    """Return the package's own network, in inference mode."""
+    """Return the package's own network, in inference mode; its code runs, so only the known one."""
+    expected = PUBLISHED["dcgan_eyes"].sha256_prefix
+    if not sha256_of(wheel).startswith(expected):
+        raise SystemExit(f"{wheel} is not the published wheel (SHA-256 {expected}...)")
     spec = zipimport.zipimporter(str(wheel / PACKAGE)).find_spec("generator")
     module: Any = module_from_spec(spec)
     spec.loader.exec_module(module)

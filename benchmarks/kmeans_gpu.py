@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_ALLOCATOR", "default")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
@@ -30,6 +29,7 @@ import numpy as np
 import timing
 
 import cgjax
+from cgjax.kernels.products import HIGHEST, float32_product
 
 RESTARTS, LAYER = 10, "layer1"
 
@@ -84,6 +84,14 @@ def main() -> None:
     total = jax.jit(lambda x: jnp.sum(x, axis=1))
     read = seconds_of(lambda: total(rows).block_until_ready(), 5)
     print(f"one read {1e3 * read:.1f} ms, {rows.nbytes / read / 1e12:.2f} TB/s", flush=True)
+
+    columns = jax.random.normal(jax.random.key(3), (RESTARTS * args.clusters, 8192)).T
+    plain = jax.jit(lambda x, c: jnp.matmul(x, c, precision=HIGHEST))
+    exact = np.asarray(rows[:2000], np.float64) @ np.asarray(columns, np.float64)
+    for name, function in {"float32": plain, "ours": jax.jit(float32_product)}.items():
+        took = seconds_of(lambda f=function: f(rows, columns).block_until_ready(), 5)
+        error = np.abs(np.asarray(function(rows[:2000], columns)) - exact).max()
+        print(f"product, {name}: {1e3 * took:.1f} ms, error {error / np.abs(exact).max():.1e}")
 
     seconds: dict[int, float] = {}
     for num_iter in (5, 25):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from cgjax.generators.layers import FILTER_TAPS
 from converters.networks import Network
 from converters.tensors import Tensors
 
@@ -69,20 +70,22 @@ class Row(NamedTuple):
     turn: Turn = np.asarray
 
 
-def take_filter(
-    tensors: Tensors, pattern: str, gain: float, usual: Sequence[float]
-) -> list[float] | None:
+# Their taps sum to 1, ours to the gain of zero insertion.
+_USUAL_TAPS = [tap / 2 for tap in FILTER_TAPS]
+
+
+def take_filter(tensors: Tensors, pattern: str, gain: float) -> list[float] | None:
     """Return the taps of an up-sampling filter, of which a file holds one copy a layer.
 
     Args:
         tensors: the file.
         pattern: of the copies' names.
         gain: what their numbers sum to.
-        usual: the taps that our arithmetic has built in.
 
     Returns:
-        The taps along one axis, which sum to 1; None for the usual ones, or where there are none.
-        A filter that is no product of one along each axis, or another one elsewhere, is noted.
+        The taps along one axis, which sum to 1; None for those that our arithmetic has built in,
+        or where there are none. A filter that is no product of one along each axis, or another one
+        elsewhere, is noted.
     """
     names = tensors.names(pattern)
     found: list[float] | None = None
@@ -97,8 +100,9 @@ def take_filter(
         elif i and taps.tolist() != found:
             tensors.note(f"{name} is not the filter of {names[0]}")
         found = taps.tolist() if i == 0 else found
-    is_usual = found is None or (len(found) == len(usual) and np.allclose(found, usual, atol=1e-6))
-    return None if is_usual else found
+    if found is None or len(found) != len(_USUAL_TAPS):
+        return found
+    return None if np.allclose(found, _USUAL_TAPS, atol=1e-6) else found
 
 
 def take_rows(tensors: Tensors, rows: Iterable[Row]) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cgjax.errors import UserError
-from cgjax.generators.layers import EPS, FILTER_TAPS
+from cgjax.generators.layers import EPS
 from converters.conversion import (
     Conversion,
     Row,
@@ -77,8 +77,7 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
         bias = (1, channels, 1, 1)
         rows.append(Row(f"to_rgb_biases.{r}", f"{name}.bias", bias, turn=np.ravel))
     arrays |= take_rows(tensors, rows)
-    shares = [tap / 2 for tap in FILTER_TAPS]
-    taps = take_filter(tensors, r".*\.(blur|upsample)\.kernel", 4, shares)
+    taps = take_filter(tensors, r".*\.(blur|upsample)\.kernel", 4)
     arrays["mean_style"] = _mean_style(network, tensors, arrays, style_dim, assumed)
     tensors.finish()
     architecture = {

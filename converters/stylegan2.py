@@ -32,8 +32,6 @@ from converters.nvidia import built, check_activations, get_clamp, get_rate
 from converters.settings import Settings
 from converters.stylegan import MAPPING_RATE, label_rows, mapping_rows
 
-# The file's taps sum to 1, ours to the gain of zero insertion.
-FILTER_SHARES = [tap / 2 for tap in FILTER_TAPS]
 FILTER = np.outer(FILTER_TAPS, FILTER_TAPS).astype(np.float32)
 
 
@@ -201,7 +199,7 @@ def convert_nvidia(network: Network, given: Mapping[str, str]) -> Conversion:
             *styles("rgb_style", k, name, depth),
         ]
     arrays |= take_rows(tensors, rows)
-    taps = take_filter(tensors, r".*resample_filter", 1, FILTER_SHARES)
+    taps = take_filter(tensors, r".*resample_filter", 1)
     tensors.finish()
     architecture = {
         "form": "nvidia",

@@ -47,7 +47,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# What `-m fast` runs: a minute on two cores, for the time between two edits.
+# What `-m fast` runs: half a minute on two cores, for the time between two edits.
 FAST = (
     *("config", "regions", "runtime/test_log.py", "runtime/test_files.py", "runtime/test_lock.py"),
     *("runtime/test_mesh.py", "run/test_artifacts.py", "samplers/test_verify.py"),

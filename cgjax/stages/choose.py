@@ -9,8 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.clustering.selection import choose_num_clusters
-from cgjax.clustering.selection.samples import check_rows
+from cgjax.clustering.selection import check_rows, choose_num_clusters
 from cgjax.clustering.selection.words import table_text, tree_text
 from cgjax.config.schema import complete, validate
 from cgjax.generators.conditioned import load_conditioned

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.clustering.selection import check_rows, choose_num_clusters
+from cgjax.clustering.selection.results import Verdict
 from cgjax.clustering.selection.words import table_text, tree_text
 from cgjax.config.schema import complete, validate
 from cgjax.generators.conditioned import load_conditioned
@@ -60,6 +61,19 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
             "",
             tree_text(choice),
             "",
-            f"to cluster so: --config.cluster.num_clusters={choice.num_clusters}",
+            what_to_type(choice.verdict, choice.num_clusters),
         )
     )
+
+
+def what_to_type(verdict: Verdict, num_clusters: int) -> str:
+    """Return the flag that follows from a verdict.
+
+    >>> what_to_type("several clusters", 5)
+    'to cluster so: --config.cluster.num_clusters=5'
+    """
+    if verdict == "more clusters than asked for":
+        return f"to choose among more: --max_clusters={2 * num_clusters}"
+    if verdict == "one cluster":
+        return "to cut it in two all the same: --config.cluster.num_clusters=2"
+    return f"to cluster so: --config.cluster.num_clusters={num_clusters}"

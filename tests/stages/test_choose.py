@@ -4,7 +4,7 @@ import pytest
 
 from cgjax.config.plain import to_plain
 from cgjax.errors import UserError
-from cgjax.stages.choose import describe_choice
+from cgjax.stages.choose import describe_choice, what_to_type
 from configs import tiny
 
 
@@ -23,6 +23,11 @@ def test_planted_sides_are_found_with_the_reason_and_what_to_type(tmp_path, monk
     assert "three independent sets of 360, 360 and 480 rows" in rest[0]
     assert rest[-1] == "to cluster so: --config.cluster.num_clusters=2"
     assert not list(tmp_path.iterdir())
+
+
+def test_one_cluster_and_too_few_to_choose_among_say_what_can_be_done():
+    assert what_to_type("one cluster", 1).endswith("--config.cluster.num_clusters=2")
+    assert what_to_type("more clusters than asked for", 4).endswith("--max_clusters=8")
 
 
 def test_the_same_seed_gives_the_same_words():

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cgjax.runtime.processes import Processes
     from cgjax.runtime.signals import Interrupts
 
-MODES = ("run", "check", "choose", "sample", "evaluate", "compare", "report")
+MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
@@ -185,6 +185,9 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         table = pipeline.compare()
         if processes.is_first:
             print(table)
+        return
+    if _MODE.value == "sweep":
+        print(pipeline.sweep())
         return
     if _MODE.value == "run":
         pipeline.run_all()

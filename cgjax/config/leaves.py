@@ -49,6 +49,7 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "age_gender": ("apparent_female", "apparent_age", "face"),
     "heuristic_brightness": ("brightness",),
     "heuristic_hair_tone": ("hair_tone",),
+    "image_statistics": ("brightness", "saturation", "contrast", "left_right", "up_down"),
 }
 """The judges that come with cgjax, and their attributes."""
 
@@ -95,6 +96,13 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "ganspace_latents": _count(2),
     },
     "transfer": {"conditions": LIST, "num": _count(1), "columns": _count(1)},
+    "sweep": {
+        "layers": LIST,
+        "numbers": LIST,
+        "judges": LIST,
+        "judged": _count(100),
+        "columns": _count(1),
+    },
 }
 
 _OUTPUT = Leaf(str, choices=("raw", "sphere"), optional=True)
@@ -183,6 +191,11 @@ ADDED: dict[str, Any] = {
     "transfer.conditions": [],
     "transfer.num": 500,
     "transfer.columns": 4,
+    "sweep.layers": [],
+    "sweep.numbers": [2, 3, 4, 6, 8],
+    "sweep.judges": [],
+    "sweep.judged": 2000,
+    "sweep.columns": 8,
     "samplers.imle.matcher": "jax",
 }
 """Leaves that older run folders lack, with the values that those runs were made with."""

@@ -101,11 +101,32 @@ def _wanted_condition(value: Any) -> str | None:
     return None if is_id or is_name else "the name or the id of a class"
 
 
+def _wanted_layer(value: Any) -> str | None:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    is_name = isinstance(value, str) and value.strip() != ""
+    return None if is_number or is_name else "the name of a layer or its number, from 1"
+
+
+def _wanted_count(value: Any) -> str | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= INT_MAX
+    return None if is_count else "a number of clusters, at least 1"
+
+
+def _wanted_judge(value: Any) -> str | None:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else [""]
+    if all(name in JUDGES or all(name.partition(":")) for name in names):
+        return None
+    return f"{', '.join(JUDGES)} or package.module:function"
+
+
 ELEMENTS: dict[str, Callable[[Any], str | None]] = {
     "compare.margins": _wanted_margin,
     "compare.alphas": _wanted_alpha,
     "compare.dialled": _wanted_sampler,
     "transfer.conditions": _wanted_condition,
+    "sweep.layers": _wanted_layer,
+    "sweep.numbers": _wanted_count,
+    "sweep.judges": _wanted_judge,
 }
 """What an element of each list should be, or None if it is that."""
 
@@ -133,6 +154,9 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         count = leaves.get(path)
         if count is not None and clusters is not None and count < clusters:
             yield f"--config.{path}={count} is less than num_clusters={clusters}"
+    numbers = leaves.get("sweep.numbers")
+    if numbers is not None and not numbers:
+        yield "--config.sweep.numbers: expected at least one number of clusters"
     yield from _judge_problems(leaves)
     for name in fitted:
         settings = {leaf: leaves.get(f"samplers.{name}.{leaf}") for leaf in SAMPLERS[name]}

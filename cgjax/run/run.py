@@ -11,15 +11,25 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from cgjax.config.plain import split_texts
 from cgjax.config.schema import validate
 from cgjax.errors import UserError
+from cgjax.evaluation.judges import default_judges
+from cgjax.generators.base import layer_index
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.names import Entry, find_cluster, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run import legacy
-from cgjax.run.artifacts import Manifests, declare, fit
+from cgjax.run.artifacts import (
+    Manifests,
+    clustering_place,
+    declare,
+    fit,
+    sweep_numbers,
+    swept,
+)
 from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_config
 from cgjax.run.identity import PRIOR, identity_of, settled, trace_of, weights_of
 from cgjax.run.members import members_for
@@ -56,8 +66,22 @@ class Run:
             identity_of(self.generator, str(settings["name"]), trace)
             for trace in (self.trace[:PRIOR], self.trace)
         )
-        self.manifests = Manifests(self.folder, declare(config, prior, whole), self._old)
+        sweep = config["sweep"]
+        self.judges = split_texts(sweep["judges"]) or default_judges()
+        self.sweep_numbers = sweep_numbers(config)
+        self.sweep_layers = self._layers_of(split_texts(sweep["layers"]))
+        graph = declare(config, prior, whole, self.sweep_layers, self.judges)
+        self.manifests = Manifests(self.folder, graph, self._old)
         self._fitted: dict[str, FittedSampler] = {}
+
+    def _layers_of(self, wanted: list[str]) -> list[str]:
+        """Return the layers of that name or number, in the generator's order; all if none is."""
+        known = self.generator.gen.layers
+        try:
+            indices = {layer_index(known, layer) for layer in wanted}
+        except UserError as error:
+            raise UserError(f"--config.sweep.layers: {error}") from error
+        return [layer for i, layer in enumerate(known) if i in indices or not wanted]
 
     @property
     def weights_sha256(self) -> str:
@@ -78,6 +102,40 @@ class Run:
     def latents(self) -> Float[np.ndarray, "n d"]:
         """The latents that were clustered."""
         return self._clustered[1]
+
+    @functools.cached_property
+    def clusterings(self) -> dict[str, Clustering]:
+        """The clusterings of this run by their ids: its own first, then those of a sweep.
+
+        All of the same latents. A sweep's clustering with the layer and the number of the run's own
+        is left out.
+        """
+        found: dict[str, Clustering] = {}
+        if self.manifests.result("cluster") is not None:
+            found[self.clustering.id] = self.clustering
+        for layer in self.sweep_layers:
+            if self.manifests.result(swept(layer)) is not None:
+                found |= {one.id: one for one in self.swept(layer) if one.id not in found}
+        return found
+
+    def swept(self, layer: str) -> list[Clustering]:
+        """Return a sweep's clusterings of one layer, by ascending number.
+
+        Raises:
+            UserError: before they are there, or if they are of another config.
+        """
+        self.manifests.require(swept(layer))
+        paths = [self.folder.root / clustering_place(layer, n) for n in self.sweep_numbers]
+        return [
+            parse_clustering(path.read_bytes(), path, layer, self.drawn_latents)[0]
+            for path in paths
+        ]
+
+    @functools.cached_property
+    def drawn_latents(self) -> Float[np.ndarray, "n d"]:
+        """The latents of this run, whether they are clustered or not yet."""
+        self.manifests.require("latents")
+        return np.load(self.folder.latents, allow_pickle=False)
 
     def set_clusters(self, data: bytes) -> None:
         """Take the content of `clusters.npz` from another process."""
@@ -187,9 +245,9 @@ class Run:
         """
         if name not in self._fitted:
             sampler = self.make_sampler(name)
-            clustering, latents = self.clustering, self.latents
             state: SamplerState = {}
             if sampler.num_epochs:
+                clustering, latents = self.clustering, self.latents
                 step = self.last_step(name)
                 if step is None:
                     raise UserError(

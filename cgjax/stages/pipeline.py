@@ -26,6 +26,7 @@ from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
 from cgjax.stages.report import write_page, write_summary
 from cgjax.stages.sample import draw_sheet, save_samples
+from cgjax.stages.sweep import SweepStage
 from cgjax.stages.transfer import TransferStage
 
 
@@ -49,7 +50,7 @@ class Pipeline:
         """
         self.run, self.interrupts = run, interrupts
         self.processes = processes or Processes()
-        mesh = run_mesh(num_devices)
+        mesh = self.mesh = run_mesh(num_devices)
         if own := local_mesh(mesh):
             run.generator = run.generator.over(own)
         if self.processes.num > 1 and run.config["cluster"]["backend"] == "faiss":
@@ -118,6 +119,10 @@ class Pipeline:
     @by_the_first
     def _compare(self) -> str:
         return CompareStage(self.run, self.maker, self.interrupts.check).run_all()
+
+    def sweep(self) -> str:
+        """Cluster every layer into several numbers; return what the clusters hold, as text."""
+        return SweepStage(self.run, self.maker, self.mesh, self.interrupts.check).run_all()
 
     @by_the_first
     def report(self) -> None:

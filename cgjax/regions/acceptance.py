@@ -38,18 +38,9 @@ def expected_acceptance(region: Region, proposal: Region | None = None) -> Expec
 
     Args:
         region: what is to be drawn.
-        proposal: the region that a sampler proposes from, `region.proposal(...)`, supposing that it
-            does so faithfully; None for proposals of the prior, of which all clustered latents are.
-
-    Example:
-        >>> from cgjax.regions.clustering import Clustering
-        >>> from cgjax.regions.region import ClusterRegion
-        >>> labels, margins = np.array([0, 0, 0, 1]), np.ones(4, np.float32)
-        >>> ends, shares = np.array([[0.0], [9.0]], np.float32), np.array([0.75, 0.25])
-        >>> expected_acceptance(ClusterRegion(Clustering("a", ends, labels, margins, shares), 1))[
-        ...     3:
-        ... ]
-        (1, 4)
+        proposal: what a sampler draws from, if it does so faithfully: `region.proposal(...)` with
+            the margin that the sampler heeds. None for proposals of the prior, of which all
+            clustered latents are.
     """
     members = region.members()
     among = np.ones_like(members) if proposal is None else proposal.members()
@@ -64,8 +55,8 @@ def describe(expected: Expected, num: int) -> str:
     """Return the line that is printed before `num` images are drawn.
 
     Example:
-        >>> print(describe(Expected(0.0412, 0.0360, 0.0471, 206, 5000), 64))
-        expected acceptance 4.12% (3.6-4.71%, 206 of 5,000 latents): about 1,600 passes for 64 images
+        >>> print(describe(Expected(0.0412, 0.0360, 0.0471, 206, 5000), 9))
+        expected acceptance 4.12% (3.6-4.71%, 206 of 5,000 latents): about 220 passes for 9 images
     """
     if expected.num_members == 0:
         return (

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool
@@ -49,7 +49,7 @@ class _Compound:
         """Which of the clustered latents belong to it."""
         return functools.reduce(type(self).joined, (part.members() for part in self.parts))
 
-    def with_margin(self, margin: MarginRange) -> Self:
+    def with_margin(self, margin: MarginRange) -> Region:
         """Return it with the margin applied to every part."""
         return type(self)(tuple(part.with_margin(margin) for part in self.parts))
 

@@ -53,6 +53,10 @@ class _Compound:
         """Return it with the margin applied to every part."""
         return type(self)(tuple(part.with_margin(margin) for part in self.parts))
 
+    def proposal(self, clustering: Clustering) -> ClusterRegion | None:
+        """Return None: no cluster is known to hold all of it."""
+        return None
+
     def __str__(self) -> str:
         """Return it as a query."""
         return f" {self.symbol} ".join(_grouped(part) for part in self.parts)
@@ -75,10 +79,6 @@ class Union(_Compound):
 
     symbol = "|"
     joined = operator.or_
-
-    def proposal(self, clustering: Clustering) -> ClusterRegion | None:
-        """Return None: no cluster is known to hold all parts."""
-        return None
 
 
 class Complement(NamedTuple):

@@ -57,6 +57,7 @@ def small() -> dict[str, Any]:
             "evaluate.prior_images": 16,
             "compare.num": 12,
             "compare.margins": (0.0, 0.5),
+            "compare.attribute": "brightness",  # so that a judge alone is a legal change
         }
     )
     return complete(to_plain(config))
@@ -119,7 +120,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "evaluate.prior_images": (20, FEATURE),
     "compare.num": (10, COMPARED),
     "compare.judge": ("heuristic_brightness", COMPARED),
-    "compare.attribute": ("brightness", COMPARED),
+    "compare.attribute": ("yaw", COMPARED),
     "compare.centre": (0.5, COMPARED),
     "compare.threshold": (0.1, COMPARED),
     "compare.accuracy": (0.5, COMPARED),

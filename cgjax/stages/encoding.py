@@ -1,0 +1,233 @@
+"""The features of a run's latents at a layer, in memory or streamed, and clusterings of them.
+
+Of several processes each has its share of the rows; what does not divide is filled up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.clustering import KMeansResult, kmeans
+from cgjax.clustering.kmeans.sources import OnBlock
+from cgjax.clustering.kmeans.streamed import extend
+from cgjax.errors import UserError
+from cgjax.features.in_memory import all_features, feature_dim
+from cgjax.features.stream import FeatureStream
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.regions.clustering import Clustering
+from cgjax.runtime.log import Progress
+from cgjax.runtime.mesh import gather_rows, join_rows, own_rows, process_mesh
+from cgjax.runtime.processes import Processes
+
+
+class Encoded(NamedTuple):
+    """The features of this process's latents.
+
+    Attributes:
+        features: (n, f) in memory, or a stream of them.
+        weights: 1 for rows that count and 0 for what fills a process's share up; None for all.
+        num: rows that count, of all processes.
+    """
+
+    features: Float[np.ndarray, "n f"] | FeatureStream
+    weights: Float[Array, " n"] | None
+    num: int
+
+    @property
+    def storage(self) -> str:
+        """Where the features are: "memory", "disk" or "recompute"."""
+        return self.features.storage if isinstance(self.features, FeatureStream) else "memory"
+
+    def first(self, num: int) -> Float[np.ndarray, "m f"]:
+        """Return a copy of this process's first rows, at most so many."""
+        if isinstance(self.features, FeatureStream):
+            return self.features.first(min(num, self.features.num_rows))
+        return self.features[:num].copy()
+
+    def close(self) -> None:
+        """Give the file back that a stream may have."""
+        if isinstance(self.features, FeatureStream):
+            self.features.close()
+
+
+class Encoder:
+    """Encodes latents at one layer and clusters their features."""
+
+    def __init__(
+        self,
+        generator: ConditionedGenerator,
+        settings: Mapping[str, Any],
+        root: Path,
+        *,
+        mesh: Mesh | None = None,
+        processes: Processes | None = None,
+        check: Callable[..., None] = lambda *_: None,
+    ):
+        """Prepare.
+
+        Args:
+            generator: with the layer.
+            settings: the config's `cluster`; its number of clusters is not read.
+            root: the run's folder, for features that are kept on disk.
+            mesh: the devices to cluster on, or None for one.
+            processes: those of the run.
+            check: called between units of work with what is kept; may raise to stop.
+        """
+        self.generator, self.settings, self.root = generator, settings, root
+        self.mesh, self.check = mesh, check
+        self.processes = processes or Processes()
+
+    def encode(self, latents: Float[np.ndarray, "n d"], most_clusters: int) -> Encoded:
+        """Return the features of the latents to cluster, streamed if they do not fit.
+
+        Args:
+            latents: of the run; the first `max_samples` of them are encoded.
+            most_clusters: that the rows will be asked for, which says how often they are read.
+
+        Raises:
+            UserError: features that do not fit, for a backend that holds them in memory.
+        """
+        latents = latents[: self.settings["max_samples"]]
+        own, weights = self._own(latents)
+        dim = math.prod(feature_dim(self.generator, own))
+        size_mb = 4 * len(own) * dim / 2**20
+        if size_mb <= self.settings["memory_mb"]:
+            progress = Progress("encode", len(own))
+
+            def on_rows(done: int) -> None:
+                progress.update(done)
+                self.check("nothing is kept of the encoding")
+
+            return Encoded(all_features(self.generator, own, on_rows), weights, len(latents))
+        if self.settings["backend"] != "jax":
+            raise UserError(
+                f"the features of {len(own)} latents take {size_mb:.0f} MB and "
+                f"backend={self.settings['backend']} holds them in memory; raise "
+                "--config.cluster.memory_mb or use --config.cluster.backend=jax"
+            )
+        stream = FeatureStream(self.generator, own)
+        # k-means++, the first iteration and the assignment read every row.
+        reads, num = most_clusters + 2, self.processes.num
+        speed = stream.choose_storage(self.root, num_reads=reads, num_files=num)
+        logging.info(
+            "encode: %.0f MB of features do not fit into --config.cluster.memory_mb=%d: %s (%s)",
+            size_mb,
+            self.settings["memory_mb"],
+            "kept on disk" if stream.storage == "disk" else "recomputed when they are read",
+            f"{stream.block} rows take {speed.compute:.3f} s to compute, {speed.write:.3f} s to "
+            f"write, {speed.read:.3f} s to read"
+            if speed
+            else "no room for them on the disk",
+        )
+        return Encoded(stream, weights, len(latents))
+
+    def cluster(
+        self,
+        encoded: Encoded,
+        numbers: Sequence[int],
+        latents: Float[np.ndarray, "n d"],
+        key: PRNGKeyArray,
+    ) -> list[KMeansResult]:
+        """Cluster into each of these numbers, and assign the latents that were not encoded.
+
+        Args:
+            encoded: the first latents' features.
+            numbers: of clusters; they share every pass over the features.
+            latents: all of the run.
+            key: of the clustering.
+        """
+        settings = self.settings
+        mesh = self.mesh if settings["backend"] == "jax" else None
+        data, weights = cast(Any, encoded.features), cast(Any, encoded.weights)
+        is_streamed = isinstance(data, FeatureStream)
+        if self.processes.num > 1 and mesh is not None and not is_streamed:
+            data, weights = join_rows(data, encoded.num, mesh)
+        results = kmeans(
+            # One device: no copy on a CPU, see all_features. Several: each its own rows.
+            data if is_streamed or mesh else jax.device_put(data),
+            tuple(numbers),
+            key=key,
+            num_init=settings["num_init"],
+            max_iter=settings["max_iter"],
+            tol=settings["tol"],
+            init=settings["init"],
+            backend=settings["backend"],
+            mesh=mesh,
+            weights=weights,
+            on_block=self._report_block(),
+        )
+        if self.processes.num > 1:
+            results = tuple(_gather(found, encoded.num) for found in results)
+        return [self._assign_rest(found, latents, encoded.num) for found in results]
+
+    def _assign_rest(
+        self, found: KMeansResult, latents: Float[np.ndarray, "n d"], num: int
+    ) -> KMeansResult:
+        """Assign the latents that the clusters were not found with, if there are any."""
+        if num == len(latents):
+            return found
+        logging.info(
+            "clustered the first %d latents (--config.cluster.max_samples); assigning the other %d",
+            *(num, len(latents) - num),
+        )
+        own, weights = self._own(latents[num:])
+        return extend(
+            found,
+            FeatureStream(self.generator, own),
+            weights=weights,
+            mesh=process_mesh(self.mesh),
+            on_block=self._report_block(),
+        )
+
+    def _own(
+        self, latents: Float[np.ndarray, "n d"]
+    ) -> tuple[Float[np.ndarray, "m d"], Float[Array, " m"] | None]:
+        """Return this process's part of the latents, filled up: every process has as many."""
+        if self.processes.num == 1 or self.mesh is None:
+            return latents, None
+        own = np.asarray(own_rows(len(latents), self.mesh))
+        is_real = own < len(latents)
+        return latents[np.where(is_real, own, -1)], jnp.asarray(is_real, jnp.float32)
+
+    def _report_block(self) -> OnBlock:
+        """Return what is called between the blocks of a streamed clustering."""
+        progress: dict[str, Progress] = {}
+
+        def on_block(what: str, done: int, total: int) -> None:
+            if what != "fetch":
+                progress.setdefault(what, Progress(f"cluster: {what}", total)).update(done)
+            self.check("nothing is kept of the clustering")
+
+        return on_block
+
+
+def clustering_of(found: KMeansResult, layer: str) -> Clustering:
+    """Return the clustering that k-means found at a layer."""
+    labels, num = np.asarray(found.labels), len(found.centroids)
+    return Clustering(
+        layer=layer,
+        centroids=np.asarray(found.centroids),
+        labels=labels.astype(np.int32),
+        margins=np.asarray(found.margins, np.float32),
+        shares=np.bincount(labels, minlength=num) / len(labels),
+    )
+
+
+def _gather(found: KMeansResult, num: int) -> KMeansResult:
+    """Return a clustering over several processes as arrays of each of them, labels whole."""
+
+    def whole(name: str, field: jax.Array) -> jax.Array:
+        is_split = name in ("labels", "margins")
+        return jnp.asarray(gather_rows(field, num) if is_split else np.asarray(field))
+
+    return KMeansResult(**{name: whole(name, field) for name, field in found._asdict().items()})

@@ -290,11 +290,18 @@ class Run:
         fitted = self.fitted(sampler)
         if not rescaled:
             fitted = fitted._replace(norm=None)
-        if region.margin != WHOLE and not verify:
-            raise UserError("--margin needs the membership check; leave --noverify out")
+        is_whole = isinstance(region, ClusterRegion) and region.margin == WHOLE
+        if not is_whole and not verify:
+            raise UserError("--margin and queries need the membership check; leave --noverify out")
+        aim = region.proposal(self.clustering)
+        if aim is None and not fitted.sampler.always_verified:
+            raise UserError(
+                f"--sampler={sampler} draws from one cluster of {self.clustering.id}, and none is "
+                "known to hold all that --cluster asks for; use --sampler=rejection"
+            )
 
         def propose(key: PRNGKeyArray, n: int) -> Array:
-            return fitted.propose(region, key, n)
+            return fitted.propose(aim, key, n)
 
         if not verify:
             return draw_unverified(propose, key, num), None

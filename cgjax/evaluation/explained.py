@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cgjax.evaluation.intervals import bootstrap_interval, wilson_interval
+from cgjax.numerics.intervals import bootstrap_interval, wilson_interval
 
 
 class Explained(NamedTuple):

@@ -99,8 +99,8 @@ def sentence(finding: Finding, num_judged: int) -> str:
     return (
         f"{row.layer}, {row.num_clusters} clusters: {row.worst['meaning']} in fresh draws (least "
         f"Jaccard similarity of a cluster {value:.2f}, {low:.2f}-{high:.2f}); explains "
-        f"{share.value:.0%} ({share.low:.0%}-{share.high:.0%}) of {attribute} (judge {judge}, which sees it in "
-        f"{share.num:,} of {num_judged:,} images)"
+        f"{share.value:.0%} ({share.low:.0%}-{share.high:.0%}) of {attribute} (judge {judge}, "
+        f"which sees it in {share.num:,} of {num_judged:,} images)"
         f"{_small(row)}\n    --config.layer={row.layer} "
         f"--config.cluster.num_clusters={row.num_clusters}"
     )

@@ -95,6 +95,10 @@ def find_clusters(
 
     Raises:
         UserError: if there is none, listing the clusters there are.
+
+    Example:
+        >>> find_clusters("left", [{"id": 0, "name": None}, {"id": 1, "name": "left"}])
+        [1]
     """
     found = matching(wanted, entries)
     if not found:
@@ -107,26 +111,6 @@ def find_clusters(
             f"try --cluster={example}"
         )
     return found
-
-
-def find_cluster(wanted: str | int, entries: list[Entry]) -> int:
-    """Return a cluster's id from its id or the name a person gave it.
-
-    Args:
-        wanted: an id, its text, or a name.
-        entries: the content of `clusters.json`.
-
-    Raises:
-        UserError: as `find_clusters`, and for a name that several clusters have.
-
-    Example:
-        >>> find_cluster("left", [{"id": 0, "name": None}, {"id": 1, "name": "left"}])
-        1
-    """
-    found = find_clusters(wanted, entries)
-    if len(found) > 1:
-        raise UserError(f"--cluster={wanted} is the name of clusters {found}; give one of the ids")
-    return found[0]
 
 
 def put_aside(path: Path, archive: Path, digest: str) -> None:

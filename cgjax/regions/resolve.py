@@ -17,7 +17,7 @@ clusters."""
 
 
 def find_region(
-    text: str | int, clusterings: Clusterings, main: str, margin: MarginRange = WHOLE
+    text: str | int, clusterings: Clusterings, main: str | None, margin: MarginRange = WHOLE
 ) -> Region:
     """Return what a user asks for with `--cluster` and `--margin`.
 
@@ -27,7 +27,7 @@ def find_region(
     Args:
         text: a cluster or a query.
         clusterings: all of the run.
-        main: the id of the one that is meant where none is named.
+        main: the id of the one that is meant where none is named; None where there is no such one.
         margin: applied to every cluster that is asked for; what a query excludes is excluded whole.
 
     Raises:
@@ -35,7 +35,7 @@ def find_region(
             it could be applied to.
     """
     wanted = str(text).strip()
-    is_name = bool(matching(wanted, clusterings[main][1]))
+    is_name = main is not None and bool(matching(wanted, clusterings[main][1]))
     query = Term(wanted) if is_name else parse_query(str(text))
     if margin != WHOLE and not _asks_for_a_cluster(query):
         raise UserError(
@@ -45,7 +45,7 @@ def find_region(
     return resolve_query(query, clusterings, main).with_margin(margin)
 
 
-def resolve_query(query: Query, clusterings: Clusterings, main: str) -> Region:
+def resolve_query(query: Query, clusterings: Clusterings, main: str | None) -> Region:
     """Return the region that a query means.
 
     `!` is moved inwards to the clusters, so that what is asked for is told from what is excluded:
@@ -54,7 +54,8 @@ def resolve_query(query: Query, clusterings: Clusterings, main: str) -> Region:
     Args:
         query: see `parse_query`.
         clusterings: all of the run.
-        main: the id of the one that is meant by a term without any, and by the name of its layer.
+        main: the id of the one that is meant by a term without any, and by the name of its layer;
+            None where there is no such one.
 
     Raises:
         UserError: a clustering or cluster that the run does not hold, listing what it holds; a
@@ -63,7 +64,7 @@ def resolve_query(query: Query, clusterings: Clusterings, main: str) -> Region:
     return _resolve(query, clusterings, main, is_excluded=False)
 
 
-def _resolve(query: Query, clusterings: Clusterings, main: str, is_excluded: bool) -> Region:
+def _resolve(query: Query, clusterings: Clusterings, main: str | None, is_excluded: bool) -> Region:
     if isinstance(query, Not):
         return _resolve(query.part, clusterings, main, not is_excluded)
     parts: list[Region]
@@ -77,7 +78,7 @@ def _resolve(query: Query, clusterings: Clusterings, main: str, is_excluded: boo
     return (Intersection if isinstance(query, AllOf) != is_excluded else Union)(tuple(parts))
 
 
-def _clusters(term: Term, clusterings: Clusterings, main: str) -> list[ClusterRegion]:
+def _clusters(term: Term, clusterings: Clusterings, main: str | None) -> list[ClusterRegion]:
     """Return the clusters that a term means: one, or all of one name."""
     if term.clustering is None:
         named = _holding(term.cluster, clusterings, main)
@@ -88,27 +89,32 @@ def _clusters(term: Term, clusterings: Clusterings, main: str) -> list[ClusterRe
     return [ClusterRegion(clustering, c) for c in find_clusters(term.cluster, entries, shown)]
 
 
-def _holding(cluster: str, clusterings: Clusterings, main: str) -> str:
+def _holding(cluster: str, clusterings: Clusterings, main: str | None) -> str:
     """Return the clustering that a cluster without any belongs to."""
-    if is_id(cluster) or matching(cluster, clusterings[main][1]):
+    if main is not None and (is_id(cluster) or matching(cluster, clusterings[main][1])):
         return main
     found = [name for name, (_, entries) in clusterings.items() if matching(cluster, entries)]
-    if len(found) > 1:
+    if len(found) > 1 and not is_id(cluster):
         raise UserError(
             f"--cluster: {cluster!r} is the name of clusters in {', '.join(found)}; say in which, "
             f'as in --cluster="{quoted(found[0])}={quoted(cluster)}"'
         )
-    return found[0] if found else main
+    if len(found) == 1 or main is not None:
+        return found[0] if found else str(main)
+    raise UserError(
+        f"--cluster={cluster}: say in which clustering; this run holds {', '.join(clusterings)}; "
+        f'try --cluster="{quoted(next(iter(clusterings)))}={quoted(cluster)}"'
+    )
 
 
-def _named(term: Term, clusterings: Clusterings, main: str) -> str:
+def _named(term: Term, clusterings: Clusterings, main: str | None) -> str:
     """Return the clustering that a term names by its id or its layer."""
     name = str(term.clustering)
     if name in clusterings:
         return name
     found = [known for known, (clustering, _) in clusterings.items() if clustering.layer == name]
     if len(found) == 1 or main in found:
-        return main if main in found else found[0]
+        return main if main is not None and main in found else found[0]
     if found:
         raise UserError(
             f"--cluster: {name!r} may be {' or '.join(found)}; say which, as in "
@@ -116,7 +122,7 @@ def _named(term: Term, clusterings: Clusterings, main: str) -> str:
         )
     raise UserError(
         f"--cluster: no clustering {name!r} in this run; it holds {', '.join(clusterings)}; "
-        f'try --cluster="{quoted(main)}=0"'
+        f'try --cluster="{quoted(main or next(iter(clusterings)))}=0"'
     )
 
 

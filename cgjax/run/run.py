@@ -18,11 +18,14 @@ from cgjax.evaluation.judges import default_judges
 from cgjax.generators.base import layer_index
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
+from cgjax.regions.acceptance import Expected, expected_acceptance
 from cgjax.regions.clustering import Clustering, parse_clustering
-from cgjax.regions.names import Entry, find_cluster, read_entries
+from cgjax.regions.names import Entry, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
+from cgjax.regions.resolve import find_region
 from cgjax.run import legacy
 from cgjax.run.artifacts import (
+    REFERENCE,
     Manifests,
     clustering_place,
     declare,
@@ -111,7 +114,7 @@ class Run:
         is left out.
         """
         found: dict[str, Clustering] = {}
-        if self.manifests.result("cluster") is not None:
+        if self._is_clustered:
             found[self.clustering.id] = self.clustering
         for layer in self.sweep_layers:
             if self.manifests.result(swept(layer)) is not None:
@@ -154,6 +157,11 @@ class Run:
         return clustering, latents
 
     @property
+    def own_id(self) -> str:
+        """The id of the clustering that the config asks for."""
+        return f"{self.generator.layer}-k{self.config['cluster']['num_clusters']}"
+
+    @property
     def regions(self) -> list[ClusterRegion]:
         """The clusters, whole."""
         return [ClusterRegion(self.clustering, c) for c in range(self.clustering.num)]
@@ -163,20 +171,35 @@ class Run:
         """What people call the clusters."""
         return read_entries(self.folder.names, self.clustering)
 
-    def region(
-        self, cluster: int | str, margin: float | str | tuple[float, float] = 0.0
-    ) -> ClusterRegion:
-        """Return a cluster, or a part of it, as a user names it.
+    def region(self, cluster: int | str, margin: float | str | tuple[float, float] = 0.0) -> Region:
+        """Return what a user asks for: a cluster, a part of it, or a query over several.
 
         Args:
-            cluster: an id, or the name a person gave it.
-            margin: as `MarginRange.parse` takes it.
+            cluster: an id, the name a person gave it, or a query such as
+                "layer2=0 & (layer4!=1 | smiling)"; see `cgjax.regions.query`.
+            margin: as `MarginRange.parse` takes it; of every cluster that is asked for.
 
         Raises:
-            UserError: an unknown cluster, an invalid margin.
+            UserError: an unknown cluster or clustering, a query that cannot be read, an invalid
+                margin.
         """
         margin_range = MarginRange.parse(margin)
-        return ClusterRegion(self.clustering, find_cluster(cluster, self.entries), margin_range)
+        if not self.clusterings:
+            self.manifests.require("cluster")
+        named = {id_: (one, self._entries_of(one)) for id_, one in self.clusterings.items()}
+        own = self.clustering.id if self._is_clustered else None
+        return find_region(cluster, named, own, margin_range)
+
+    @property
+    def _is_clustered(self) -> bool:
+        """Whether the clustering of the config itself is there, not only those of a sweep."""
+        return self.manifests.result("cluster") is not None
+
+    def _entries_of(self, one: Clustering) -> list[Entry]:
+        """Return the names in one of the clusterings; a sweep's are kept by their digest."""
+        if self._is_clustered and one is self.clustering:
+            return self.entries
+        return read_entries(self.folder.old_names / f"{one.digest[:16]}.json", one)
 
     def members(
         self,
@@ -293,11 +316,11 @@ class Run:
         is_whole = isinstance(region, ClusterRegion) and region.margin == WHOLE
         if not is_whole and not verify:
             raise UserError("--margin and queries need the membership check; leave --noverify out")
-        aim = region.proposal(self.clustering)
+        aim = self._aim(region)
         if aim is None and not fitted.sampler.always_verified:
             raise UserError(
-                f"--sampler={sampler} draws from one cluster of {self.clustering.id}, and none is "
-                "known to hold all that --cluster asks for; use --sampler=rejection"
+                f"--sampler={sampler} draws from one cluster of {self.own_id}, and none is known "
+                "to hold all that --cluster asks for; use --sampler=rejection"
             )
 
         def propose(key: PRNGKeyArray, n: int) -> Array:
@@ -315,6 +338,27 @@ class Run:
         )
         return draw.latents, draw
 
+    def _aim(self, region: Region) -> ClusterRegion | None:
+        """Return the cluster of the run's own clustering whose sampler can propose a region."""
+        return region.proposal(self.clustering) if self._is_clustered else None
+
+    def sampler_for(self, region: Region, wanted: str | None = None) -> str:
+        """Return the sampler that draws a region: the wanted one, or the config's if it can.
+
+        The exact one, rejection, where no sampler was trained on a cluster that holds the region.
+        """
+        can = self._aim(region) is not None or REFERENCE not in self.sampler_names
+        return wanted or (self.config["sample"]["sampler"] if can else REFERENCE)
+
+    def expected(self, region: Region, sampler: str) -> Expected:
+        """Return how many of a sampler's proposals the membership check is expected to let pass."""
+        kind = self.make_sampler(sampler)
+        aim = self._aim(region)
+        if aim is None or kind.always_verified:
+            return expected_acceptance(region)
+        heeded = MarginRange(aim.margin.low) if kind.aims_at_margin else WHOLE
+        return expected_acceptance(region, aim._replace(margin=heeded))
+
     def sample(
         self,
         key: PRNGKeyArray,
@@ -324,13 +368,14 @@ class Run:
         verify: bool = True,
         margin: float | str | tuple[float, float] = 0.0,
     ) -> Samples:
-        """Draw images of one cluster.
+        """Draw images of one cluster, or of what a query over several clusterings asks for.
 
         Args:
             key: a typed random key; the same one gives the same samples.
-            cluster: an id, or the name a person gave it; a number is always an id.
+            cluster: an id, or the name a person gave it; a number is always an id. Or a query, see
+                `region`.
             num: how many images.
-            sampler: one of `sampler_names`; the config's default if None.
+            sampler: one of `sampler_names`; None for that of `sampler_for`.
             verify: check that every sample belongs to the cluster, and redraw it if it does not.
             margin: keep only the part of the cluster above this quantile of its members' margins:
                 0 is the cluster as it is, towards 1 its attribute at full strength. Or between
@@ -356,7 +401,7 @@ class Run:
         """Draw images of any region; arguments and errors as for `sample`."""
         if num < 1:
             raise UserError(f"--num={num}: expected at least 1")
-        name = sampler or self.config["sample"]["sampler"]
+        name = self.sampler_for(region, sampler)
         verify = verify or self.fitted(name).sampler.always_verified
         latents, draw = self.draw(key, region, num, sampler=name, verify=verify)
         return Samples(self.generator.images(latents), latents, draw.acceptance if draw else None)

@@ -14,11 +14,11 @@ from jaxtyping import Float
 
 from cgjax.clustering.selection import Choice, choose_num_clusters
 from cgjax.evaluation.explained import attribute_in, explained
-from cgjax.evaluation.intervals import wilson_interval
 from cgjax.evaluation.judges import load_judge
 from cgjax.evaluation.sweep_table import Measured, as_csv, clustering_rows, to_text
 from cgjax.figures.clusters import titles
 from cgjax.figures.sheets import contact_sheet
+from cgjax.numerics.intervals import wilson_interval
 from cgjax.numerics.partitions import (
     adjusted_rand,
     cross_table,

@@ -181,6 +181,18 @@ def test_a_name_given_by_a_person_can_be_sampled(finished, tmp_path):
     ("args", "expected"),
     [
         (["--mode=sample", "--cluster=7", "--out=x"], "no cluster '7' in this run"),
+        (
+            ["--mode=sample", "--cluster=0 & & 1", "--out=x"],
+            "--cluster=0 & & 1: expected a cluster at character 5 ('& 1')",
+        ),
+        (
+            ["--mode=sample", "--cluster=layer2=0", "--out=x"],
+            "no clustering 'layer2' in this run; it holds layer1-k2",
+        ),
+        (
+            ["--mode=sample", "--cluster=0 & 1", "--out=x", "--num=20000"],
+            "; the budget is --config.sample.max_draws=",
+        ),
         (["--mode=sample", "--sampler=magic", "--out=x"], "--sampler=magic"),
         (["--mode=sample", "--num=0", "--out=x"], "--num=0"),
         (["--mode=sample", "--margin=2", "--out=x"], "--margin=2"),

@@ -40,8 +40,10 @@ def get_config() -> config_dict.ConfigDict:
     config.latents.num = 10_000
 
     config.cluster = config_dict.ConfigDict()
-    # How many clusters.
-    config.cluster.num_clusters = 2
+    # How many clusters; "auto" chooses, see `--mode=choose`, and says why in summary and page.
+    config.cluster.num_clusters = config_dict.FieldReference(2, field_type=object)
+    # Most clusters that "auto" chooses among.
+    config.cluster.max_clusters = 16
     # Restarts of k-means; the best is kept.
     config.cluster.num_init = 10
     # Most iterations of one restart.

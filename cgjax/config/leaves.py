@@ -19,6 +19,7 @@ class Leaf(NamedTuple):
         low: least legal value of a number, or None.
         high: greatest one, or None; whole numbers end at `INT_MAX` all the same.
         choices: legal words, or None for any.
+        words: legal words beside the numbers.
         optional: whether it may be unset (None).
         is_resource: True if it changes how something is computed, not what: no artifact depends on
             it.
@@ -28,6 +29,7 @@ class Leaf(NamedTuple):
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] | None = None
+    words: tuple[str, ...] = ()
     optional: bool = False
     is_resource: bool = False
 
@@ -39,6 +41,9 @@ def _count(low: int, *, optional: bool = False, is_resource: bool = False) -> Le
 FLAG, TEXT, LIST = Leaf(bool), Leaf(str), Leaf(tuple)
 OPTIONAL_TEXT = Leaf(str, optional=True)
 SHARE, NOT_NEGATIVE, NUMBER = Leaf(float, 0, 1), Leaf(float, 0), Leaf(float)
+
+AUTO = "auto"
+"""The number of clusters that is chosen from the features."""
 
 INITS = ("k-means++", "random")
 BACKENDS = ("jax", "faiss")
@@ -65,7 +70,8 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
     },
     "latents": {"num": _count(2)},
     "cluster": {
-        "num_clusters": _count(1),
+        "num_clusters": _count(1)._replace(words=(AUTO,)),
+        "max_clusters": _count(1),
         "num_init": _count(1),
         "max_iter": _count(1),
         "tol": NOT_NEGATIVE,
@@ -173,6 +179,7 @@ LEAVES: dict[str, Leaf] = {
 """Every leaf by its dotted path."""
 
 ADDED: dict[str, Any] = {
+    "cluster.max_clusters": 16,
     "cluster.memory_mb": 4096,
     "cluster.max_samples": None,
     "evaluate.features": "pca_pixels",

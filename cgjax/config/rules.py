@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cgjax.config.leaves import INT_MAX, JUDGES, SAMPLERS, Leaf
+from cgjax.config.leaves import AUTO, INT_MAX, JUDGES, SAMPLERS, Leaf
 
 MAX_GB = 64
 """A larger array is taken for a slip of the keyboard."""
@@ -34,6 +34,9 @@ def problems_of(path: str, leaf: Leaf, value: Any) -> Iterator[str]:
 
 def _wanted(leaf: Leaf, value: Any) -> str | None:
     """Say what a leaf should be, or None if the value is that."""
+    if leaf.words:
+        wanted = None if value in leaf.words else _wanted_number(leaf, value)
+        return wanted and f"{wanted}, or {' or '.join(leaf.words)}"
     if leaf.choices is not None:
         return None if value in leaf.choices else " or ".join(leaf.choices)
     if leaf.kind is bool:
@@ -149,6 +152,8 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     if prior is not None and components is not None and prior <= components:
         yield f"--config.evaluate.prior_images={prior}: expected more than components={components}"
     clusters, num = leaves.get("cluster.num_clusters"), leaves.get("latents.num")
+    if clusters == AUTO:
+        clusters = None  # never more than there are latents: see `check_rows`
     counted = [f"samplers.{name}.num_latents" for name in fitted]
     for path in ("latents.num", "cluster.max_samples", *counted):
         count = leaves.get(path)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from cgjax.config.leaves import AUTO
 from cgjax.config.plain import digest, flatten, split_texts
 from cgjax.config.schema import is_resource
 from cgjax.errors import UserError
@@ -88,7 +89,10 @@ def declare(
     generator["generator"] = identity
     reads = read("seed", "latents", "generator.truncation") | {"prior": prior}
     add("latents", "encode", reads, (), "latents.npy")
-    add("cluster", "cluster", generator | read("layer", "cluster"), ["latents"], "clusters.npz")
+    own = read("layer", "cluster")
+    if own["cluster.num_clusters"] != AUTO:
+        del own["cluster.max_clusters"]
+    add("cluster", "cluster", generator | own, ["latents"], "clusters.npz")
     pictures = ("figures/pca.png", "figures/means.png")
     add("cluster figures", "cluster", {}, ["cluster"], *pictures)
     fitted = [name for name, settings in config["samplers"].items() if settings["fit"]]
@@ -119,15 +123,16 @@ def declare(
     add("compare", "compare", reads, map(fit, fitted), *table)
     shown = [name for name in graph if name != "compare"]
     numbers = sweep_numbers(config)
-    search = {p: v for p, v in read("cluster").items() if p != "cluster.num_clusters"}
+    unread = ("cluster.num_clusters", "cluster.max_clusters")
+    search = {path: value for path, value in read("cluster").items() if path not in unread}
     for layer in layers:
         reads = generator | search | {"layer": layer, "numbers": numbers}
         places = [clustering_place(layer, number) for number in numbers]
         add(swept(layer), "sweep", reads, ["latents"], *places)
     reads = generator | read("sweep.judged") | {"judges": list(judges)}
     add("attributes", "sweep", reads, ["latents"], "attributes.npz")
-    own = [*SWEEP_TABLES, *map(sweep_figure, layers)]
-    add("sweep", "sweep", read("sweep.columns"), ["attributes", *map(swept, layers)], *own)
+    left = [*SWEEP_TABLES, *map(sweep_figure, layers)]
+    add("sweep", "sweep", read("sweep.columns"), ["attributes", *map(swept, layers)], *left)
     add("report", "report", {}, shown, "report")
     return graph
 

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from cgjax.clustering.selection import check_rows
+from cgjax.config.leaves import AUTO
 from cgjax.config.schema import complete, validate
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
@@ -106,6 +107,10 @@ def check_run(run: Run, mode: str) -> None:
     ensure_generator(run.generator, settings["weights"] or settings["name"])
     for name in run.sampler_names:
         run.make_sampler(name)
+    clustered = run.config["cluster"]
+    if clustered["num_clusters"] == AUTO:
+        num = run.config["latents"]["num"]
+        check_rows(min(num, clustered["max_samples"] or num), clustered["max_clusters"])
     settings = run.config["compare" if mode == "compare" else "evaluate"]
     check_features(run.config["evaluate"], settings["num"], run.generator)
     if mode == "compare":

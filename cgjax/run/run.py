@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from cgjax.config.leaves import AUTO
 from cgjax.config.plain import split_texts
 from cgjax.config.schema import validate
 from cgjax.errors import UserError
@@ -148,18 +149,20 @@ class Run:
         """Read the content of `clusters.npz`, and check that it is of this generator."""
         clustering, latents = parse_clustering(data, self.folder.clusters, self.generator.layer)
         dim = int(self.generator.gen.latent_dim)
-        if latents.shape[1] != dim or clustering.num != self.config["cluster"]["num_clusters"]:
+        wanted = self.config["cluster"]["num_clusters"]
+        if latents.shape[1] != dim or wanted not in (clustering.num, AUTO):
             raise UserError(
                 f"{self.folder.clusters} has {clustering.num} clusters of latents of length "
-                f"{latents.shape[1]}; this run has {self.config['cluster']['num_clusters']} of "
-                f"length {dim}; remove it and run again to recompute it"
+                f"{latents.shape[1]}; this run has {wanted} of length {dim}; remove it and run "
+                "again to recompute it"
             )
         return clustering, latents
 
     @property
     def own_id(self) -> str:
         """The id of the clustering that the config asks for."""
-        return f"{self.generator.layer}-k{self.config['cluster']['num_clusters']}"
+        num = self.config["cluster"]["num_clusters"]
+        return f"{self.generator.layer}-k{self.clustering.num if num == AUTO else num}"
 
     @property
     def regions(self) -> list[ClusterRegion]:

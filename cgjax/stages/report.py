@@ -23,6 +23,8 @@ def summarise(run: Run) -> dict[str, Any]:
     result = run.manifests.result
     clustered = run.manifests.require("cluster")
     summary: dict[str, Any] = {name: clustered[name] for name in SUMMARISED}
+    if "choice" in clustered:
+        summary["choice"] = clustered["choice"]
     summary |= {"stages": run.manifests.costs(), "samplers": {}}
     for name in run.sampler_names:
         if measured := result(evaluate(name)):

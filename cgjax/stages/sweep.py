@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from cgjax.clustering.selection import Choice, choose_num_clusters
 from cgjax.evaluation.explained import attribute_in, explained
 from cgjax.evaluation.judges import load_judge
 from cgjax.evaluation.sweep_table import Measured, as_csv, clustering_rows, to_text
@@ -32,12 +31,9 @@ from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
 from cgjax.runtime.png import to_png
-from cgjax.stages.encoding import Encoded, Encoder, clustering_of
+from cgjax.stages.encoding import Encoder, choose, clustering_of
 from cgjax.stages.graph import Maker
 from cgjax.stages.latents import latents_of
-
-# The number of clusters is chosen from at most this many rows.
-CHOICE_ROWS = 10_000
 
 Values = dict[str, Float[np.ndarray, " m"]]
 """What the judges see in the first m images, by "judge.attribute"."""
@@ -91,20 +87,13 @@ class SweepStage:
             with closing(encoded):
                 key = named_key(run.root_key, "sweep", layer)
                 results = encoder.cluster(encoded, self.numbers, latents, key)
-                choice = self._choose(encoded, layer)
+                choice = choose(encoded, most, named_key(run.root_key, "choose", layer))
             make_folder(run.folder.root / "clusterings")
             for number, found in zip(self.numbers, results, strict=True):
                 path = run.folder.root / clustering_place(layer, number)
                 save_clustering(path, clustering_of(found, layer))
             result["inertias"] = [float(found.inertia) for found in results]
-            result["choice"] = choice.rows()
-            result["num_clusters"] = choice.num_clusters
-            result["reason"] = choice.reason
-            result["basis"] = choice.basis
-
-    def _choose(self, encoded: Encoded, layer: str) -> Choice:
-        key = named_key(self.run.root_key, "choose", layer)
-        return choose_num_clusters(encoded.first(CHOICE_ROWS), self.numbers[-1], key=key)
+            result["choice"] = choice.summary()
 
     def _judge(self, latents: Float[np.ndarray, "n d"]) -> None:
         """Ask the judges about the images of the first latents."""
@@ -134,7 +123,8 @@ class SweepStage:
         with self.maker.making("sweep"):
             measured = [self._measure(one, values) for one in clusterings]
             reasons = {
-                layer: run.manifests.require(swept(layer))["reason"] for layer in run.sweep_layers
+                layer: run.manifests.require(swept(layer))["choice"]["reason"]
+                for layer in run.sweep_layers
             }
             num_judged = min(len(latents), run.config["sweep"]["judged"])
             contents = (
@@ -166,7 +156,7 @@ class SweepStage:
             num_clusters=one.num,
             shares=one.shares.tolist(),
             inertia=result["inertias"][self.numbers.index(one.num)],
-            stability=result["choice"][one.num - 1],
+            stability=result["choice"]["table"][one.num - 1],
             explained={
                 name: explained(seen, one.labels[: len(seen)]) for name, seen in values.items()
             },
@@ -174,7 +164,7 @@ class SweepStage:
 
     def _picture(self, of_layer: list[Clustering], latents: Float[np.ndarray, "n d"]) -> bytes:
         """Return rows of members, a cluster each, of the layer's best number."""
-        rows = self.run.manifests.require(swept(of_layer[0].layer))["choice"]
+        rows = self.run.manifests.require(swept(of_layer[0].layer))["choice"]["table"]
         chosen = [one for one in of_layer if rows[one.num - 1]["is_chosen"] and one.num > 1]
         several = [one for one in of_layer if one.num > 1] or of_layer
         best = (chosen or several)[0]

@@ -116,7 +116,7 @@ class TransferStage:
         self.check("this class begins anew next time")
         found = kmeans(
             jax.device_put(features),
-            settings["num_clusters"],
+            run.clustering.num,
             key=named_key(run.root_key, "cluster"),  # so that a class agrees with itself
             num_init=settings["num_init"],
             max_iter=settings["max_iter"],

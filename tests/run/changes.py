@@ -77,6 +77,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "generator.noise": (None, set()),
     "generator.batch": (32, set()),
     "latents.num": (100, EVERYTHING),
+    "cluster.max_clusters": (8, set()),  # the number is given
     "cluster.num_clusters": (3, CLUSTERED),
     "cluster.num_init": (2, CLUSTERED | SWEPT),
     "cluster.max_iter": (50, CLUSTERED | SWEPT),

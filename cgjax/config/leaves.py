@@ -42,6 +42,7 @@ SHARE, NOT_NEGATIVE, NUMBER = Leaf(float, 0, 1), Leaf(float, 0), Leaf(float)
 
 INITS = ("k-means++", "random")
 BACKENDS = ("jax", "faiss")
+SPACES = ("raw", "standardised", "pooled", "spherical")
 MATCHERS = ("jax", "faiss")
 MATCHINGS = ("nearest", "adaptive", "rejection")
 JUDGES: dict[str, tuple[str, ...]] = {
@@ -72,6 +73,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "backend": Leaf(str, choices=BACKENDS),
         "memory_mb": _count(0, is_resource=True),
         "max_samples": _count(1, optional=True),
+        "space": Leaf(str, choices=SPACES),
     },
     "sample": {"num": _count(1), "sampler": TEXT, "max_draws": _count(1, is_resource=True)},
     "evaluate": {
@@ -167,6 +169,7 @@ LEAVES: dict[str, Leaf] = {
 ADDED: dict[str, Any] = {
     "cluster.memory_mb": 4096,
     "cluster.max_samples": None,
+    "cluster.space": "raw",
     "evaluate.features": "pca_pixels",
     "compare.num": 2000,
     "compare.judge": None,

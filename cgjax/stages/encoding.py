@@ -21,7 +21,8 @@ from cgjax.clustering import KMeansResult, kmeans
 from cgjax.clustering.kmeans.sources import OnBlock
 from cgjax.clustering.kmeans.streamed import extend
 from cgjax.errors import UserError
-from cgjax.features.in_memory import all_features, feature_dim
+from cgjax.features.in_memory import all_features, feature_dim, space_at
+from cgjax.features.spaces import RAW, Space
 from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering
@@ -37,11 +38,13 @@ class Encoded(NamedTuple):
         features: (n, f) in memory, or a stream of them.
         weights: 1 for rows that count and 0 for what fills a process's share up; None for all.
         num: rows that count, of all processes.
+        space: that they were mapped to.
     """
 
     features: Float[np.ndarray, "n f"] | FeatureStream
     weights: Float[Array, " n"] | None
     num: int
+    space: Space = RAW
 
     @property
     def storage(self) -> str:
@@ -99,7 +102,9 @@ class Encoder:
         """
         latents = latents[: self.settings["max_samples"]]
         own, weights = self._own(latents)
-        dim = math.prod(feature_dim(self.generator, own))
+        # Every process fits the same one, to the run's first latents.
+        space = space_at(self.generator, latents, self.settings["space"])
+        dim = space.output_dim or math.prod(feature_dim(self.generator, own))
         size_mb = 4 * len(own) * dim / 2**20
         if size_mb <= self.settings["memory_mb"]:
             progress = Progress("encode", len(own))
@@ -108,14 +113,15 @@ class Encoder:
                 progress.update(done)
                 self.check("nothing is kept of the encoding")
 
-            return Encoded(all_features(self.generator, own, on_rows), weights, len(latents))
+            features = all_features(self.generator, own, on_rows, space)
+            return Encoded(features, weights, len(latents), space)
         if self.settings["backend"] != "jax":
             raise UserError(
                 f"the features of {len(own)} latents take {size_mb:.0f} MB and "
                 f"backend={self.settings['backend']} holds them in memory; raise "
                 "--config.cluster.memory_mb or use --config.cluster.backend=jax"
             )
-        stream = FeatureStream(self.generator, own)
+        stream = FeatureStream(self.generator, own, space=space)
         # k-means++, the first iteration and the assignment read every row.
         reads, num = most_clusters + 2, self.processes.num
         speed = stream.choose_storage(self.root, num_reads=reads, num_files=num)
@@ -129,7 +135,7 @@ class Encoder:
             if speed
             else "no room for them on the disk",
         )
-        return Encoded(stream, weights, len(latents))
+        return Encoded(stream, weights, len(latents), space)
 
     def cluster(
         self,
@@ -168,12 +174,13 @@ class Encoder:
         )
         if self.processes.num > 1:
             results = tuple(_gather(found, encoded.num) for found in results)
-        return [self._assign_rest(found, latents, encoded.num) for found in results]
+        return [self._assign_rest(found, latents, encoded) for found in results]
 
     def _assign_rest(
-        self, found: KMeansResult, latents: Float[np.ndarray, "n d"], num: int
+        self, found: KMeansResult, latents: Float[np.ndarray, "n d"], encoded: Encoded
     ) -> KMeansResult:
         """Assign the latents that the clusters were not found with, if there are any."""
+        num = encoded.num
         if num == len(latents):
             return found
         logging.info(
@@ -183,7 +190,7 @@ class Encoder:
         own, weights = self._own(latents[num:])
         return extend(
             found,
-            FeatureStream(self.generator, own),
+            FeatureStream(self.generator, own, space=encoded.space),
             weights=weights,
             mesh=process_mesh(self.mesh),
             on_block=self._report_block(),
@@ -211,8 +218,8 @@ class Encoder:
         return on_block
 
 
-def clustering_of(found: KMeansResult, layer: str) -> Clustering:
-    """Return the clustering that k-means found at a layer."""
+def clustering_of(found: KMeansResult, layer: str, space: Space = RAW) -> Clustering:
+    """Return the clustering that k-means found at a layer, in a space."""
     labels, num = np.asarray(found.labels), len(found.centroids)
     return Clustering(
         layer=layer,
@@ -220,6 +227,7 @@ def clustering_of(found: KMeansResult, layer: str) -> Clustering:
         labels=labels.astype(np.int32),
         margins=np.asarray(found.margins, np.float32),
         shares=np.bincount(labels, minlength=num) / len(labels),
+        space=space,
     )
 
 

@@ -83,6 +83,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "cluster.backend": ("faiss", CLUSTERED),
     "cluster.memory_mb": (2048, set()),  # streamed, the sums come in another order
     "cluster.max_samples": (80, CLUSTERED),
+    "cluster.space": ("standardised", CLUSTERED),
     "samplers.rejection.fit": (
         False,
         {"sample rejection", "evaluate rejection"} | SHOWN | COMPARED,

@@ -74,6 +74,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "memory_mb": _count(0, is_resource=True),
         "max_samples": _count(1, optional=True),
         "space": Leaf(str, choices=SPACES),
+        "trimmed": Leaf(float, 0, 0.5),
     },
     "sample": {"num": _count(1), "sampler": TEXT, "max_draws": _count(1, is_resource=True)},
     "evaluate": {
@@ -170,6 +171,7 @@ ADDED: dict[str, Any] = {
     "cluster.memory_mb": 4096,
     "cluster.max_samples": None,
     "cluster.space": "raw",
+    "cluster.trimmed": 0.0,
     "evaluate.features": "pca_pixels",
     "compare.num": 2000,
     "compare.judge": None,

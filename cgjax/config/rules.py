@@ -133,6 +133,11 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         count = leaves.get(path)
         if count is not None and clusters is not None and count < clusters:
             yield f"--config.{path}={count} is less than num_clusters={clusters}"
+    if leaves.get("cluster.trimmed") and leaves.get("cluster.backend") == "faiss":
+        yield (
+            f"--config.cluster.trimmed={leaves['cluster.trimmed']:g}: expected 0 with "
+            "cluster.backend=faiss, which leaves no rows out; or take cluster.backend=jax"
+        )
     yield from _judge_problems(leaves)
     for name in fitted:
         settings = {leaf: leaves.get(f"samplers.{name}.{leaf}") for leaf in SAMPLERS[name]}

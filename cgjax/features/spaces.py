@@ -1,4 +1,4 @@
-"""The space that a layer's features are clustered in: as they are, or such that outliers weigh less.
+"""Where features are clustered: as they are, or in a space in which outliers weigh less.
 
 k-means minimises squares, so a few images with large features (black borders, say) can be worth a
 cluster of their own. For a feature y, with the mean m and the deviations s of a sample of rows,

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.clustering import KMeansResult, kmeans
 from cgjax.clustering.kmeans.sources import OnBlock
 from cgjax.clustering.kmeans.streamed import extend
+from cgjax.clustering.trimmed import trimmed_kmeans
 from cgjax.errors import UserError
 from cgjax.features.in_memory import all_features, feature_dim, space_at
 from cgjax.features.spaces import RAW, Space
@@ -98,8 +99,13 @@ class Encoder:
             most_clusters: that the rows will be asked for, which says how often they are read.
 
         Raises:
-            UserError: features that do not fit, for a backend that holds them in memory.
+            UserError: features that do not fit, for a method that holds them in memory.
         """
+        if self.settings["trimmed"] and self.processes.num > 1:
+            raise UserError(
+                f"--config.cluster.trimmed={self.settings['trimmed']:g} is for one process and "
+                f"this run has {self.processes.num}; use --config.cluster.trimmed=0, or one"
+            )
         latents = latents[: self.settings["max_samples"]]
         own, weights = self._own(latents)
         # Every process fits the same one, to the run's first latents.
@@ -115,6 +121,12 @@ class Encoder:
 
             features = all_features(self.generator, own, on_rows, space)
             return Encoded(features, weights, len(latents), space)
+        if self.settings["trimmed"]:
+            raise UserError(
+                f"the features of {len(own)} latents take {size_mb:.0f} MB and "
+                f"trimmed={self.settings['trimmed']:g} holds them in memory; raise "
+                "--config.cluster.memory_mb or use --config.cluster.trimmed=0"
+            )
         if self.settings["backend"] != "jax":
             raise UserError(
                 f"the features of {len(own)} latents take {size_mb:.0f} MB and "
@@ -153,21 +165,17 @@ class Encoder:
             key: of the clustering.
         """
         settings = self.settings
-        mesh = self.mesh if settings["backend"] == "jax" else None
+        mesh = self.mesh if settings["backend"] == "jax" and not settings["trimmed"] else None
         data, weights = cast(Any, encoded.features), cast(Any, encoded.weights)
         is_streamed = isinstance(data, FeatureStream)
         if self.processes.num > 1 and mesh is not None and not is_streamed:
             data, weights = join_rows(data, encoded.num, mesh)
-        results = kmeans(
+        results = find_clusters(
             # One device: no copy on a CPU, see all_features. Several: each its own rows.
             data if is_streamed or mesh else jax.device_put(data),
-            tuple(numbers),
+            numbers,
+            settings,
             key=key,
-            num_init=settings["num_init"],
-            max_iter=settings["max_iter"],
-            tol=settings["tol"],
-            init=settings["init"],
-            backend=settings["backend"],
             mesh=mesh,
             weights=weights,
             on_block=self._report_block(),
@@ -216,6 +224,37 @@ class Encoder:
             self.check("nothing is kept of the clustering")
 
         return on_block
+
+
+def find_clusters(
+    data: Any,
+    numbers: Sequence[int],
+    settings: Mapping[str, Any],
+    *,
+    key: PRNGKeyArray,
+    mesh: Mesh | None = None,
+    weights: Any = None,
+    on_block: OnBlock | None = None,
+) -> tuple[KMeansResult, ...]:
+    """Cluster rows into each of these numbers as a config says.
+
+    Args:
+        data: (n, g) features in their space, or a source of them.
+        numbers: of clusters.
+        settings: the config's `cluster`; its number of clusters and its space are not read.
+        key: of the clustering.
+        mesh: see `kmeans`, as for what follows; all three are left alone by trimmed k-means, which
+            has one device and all features in memory.
+        weights: as above.
+        on_block: as above.
+    """
+    search = {name: settings[name] for name in ("num_init", "max_iter", "tol")}
+    if share := settings["trimmed"]:
+        return tuple(trimmed_kmeans(data, k, key=key, share=share, **search) for k in numbers)
+    search |= {"init": settings["init"], "backend": settings["backend"]}
+    return kmeans(
+        data, tuple(numbers), key=key, mesh=mesh, weights=weights, on_block=on_block, **search
+    )
 
 
 def clustering_of(found: KMeansResult, layer: str, space: Space = RAW) -> Clustering:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgjax.report.build import build_report
 from cgjax.regions.small import small_clusters
+from cgjax.report.build import build_report
 from cgjax.run.artifacts import evaluate, target_classes, transfer
 from cgjax.run.run import Run
 from cgjax.runtime.files import write_json

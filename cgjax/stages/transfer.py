@@ -17,7 +17,6 @@ from absl import logging
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
-from cgjax.clustering import kmeans
 from cgjax.evaluation.transfer import transfer_score
 from cgjax.features.in_memory import all_features, space_at
 from cgjax.figures.transfer import transfer_figure
@@ -29,7 +28,7 @@ from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
-from cgjax.stages.encoding import clustering_of
+from cgjax.stages.encoding import clustering_of, find_clusters
 from cgjax.stages.graph import Maker
 
 FIGURE = "transfer.png"
@@ -114,15 +113,11 @@ class TransferStage:
         space = space_at(generator, run.latents, settings["space"])
         features = all_features(generator, run.latents, lambda _: None, space)
         self.check("this class begins anew next time")
-        found = kmeans(
+        (found,) = find_clusters(
             jax.device_put(features),
-            settings["num_clusters"],
+            [settings["num_clusters"]],
+            settings,
             key=named_key(run.root_key, "cluster"),  # so that a class agrees with itself
-            num_init=settings["num_init"],
-            max_iter=settings["max_iter"],
-            tol=settings["tol"],
-            init=settings["init"],
-            backend=settings["backend"],
         )
         return clustering_of(found, generator.layer, space)
 

@@ -84,6 +84,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "cluster.memory_mb": (2048, set()),  # streamed, the sums come in another order
     "cluster.max_samples": (80, CLUSTERED),
     "cluster.space": ("standardised", CLUSTERED),
+    "cluster.trimmed": (0.1, CLUSTERED),
     "samplers.rejection.fit": (
         False,
         {"sample rejection", "evaluate rejection"} | SHOWN | COMPARED,

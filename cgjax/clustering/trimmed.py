@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from cgjax.clustering.assignment import assign_rows
 from cgjax.clustering.kmeans.checks import check_counts, check_features, check_options
@@ -97,7 +97,7 @@ def trimmed_kmeans(
 
 def fit_(
     y: Float[Array, "n f"],
-    keys: PRNGKeyArray,
+    keys: Key[Array, " r"],
     tol: Float[Array, ""],
     max_iter: Int[Array, ""],
     *,

@@ -345,6 +345,10 @@ def test_what_is_no_config_at_all_is_refused_in_one_line(config):
             "--config.cluster.max_samples=3 is less than num_clusters=4",
         ),
         (
+            {"cluster.trimmed": 0.1, "cluster.backend": "faiss"},
+            "--config.cluster.trimmed=0.1: expected 0 with cluster.backend=faiss",
+        ),
+        (
             {"samplers.flow.num_latents": 3, "cluster.num_clusters": 4},
             "--config.samplers.flow.num_latents=3 is less than num_clusters=4",
         ),
@@ -409,6 +413,7 @@ def test_an_old_config_is_filled_with_what_it_was_made_with():
     old = json.loads(json.dumps(config))
     del old["transfer"], old["compare"], old["evaluate"]["features"]
     del old["cluster"]["memory_mb"], old["cluster"]["max_samples"]
+    del old["cluster"]["space"], old["cluster"]["trimmed"]
     del old["samplers"]["imle"]["matcher"]
     whole = schema.complete(old)
     schema.validate(whole)

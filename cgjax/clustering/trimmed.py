@@ -1,6 +1,6 @@
 """Trimmed k-means: the farthest rows have no say in where the centroids lie.
 
-Of n rows y a share a is left out, whichever make the rest fit best [Cuesta-Albertos et al. 1997]:
+Of n rows y a share a is left out, whichever make the rest fit best [Cuesta et al. 1997]:
 
     min over mu and over T, |T| = n - floor(a n), of  sum_{y in T} min_c ||y - mu_c||^2
 

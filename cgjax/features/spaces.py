@@ -7,7 +7,7 @@ cluster of their own. For a feature y, with the mean m and the deviations s of a
     standardised   (y - m) / s                  every feature weighs as much
     pooled         mean of y over positions     what is there and not where: one number a channel
     spherical      (y - m) / ||y - m||          how y differs from the mean, not by how much
-                                                [Dhillon and Modha 2001, of centred rows]
+                                                [Dhillon & Modha 2001], of centred rows
 
 A map is fitted once and then part of the clustering: centroids, margins and the membership check
 all are of mapped features. `docs/outliers.md` compares the maps.

@@ -215,7 +215,7 @@ def test_a_number_that_is_not_finite_or_above_its_range_is_refused(path):
     for value in (float("nan"), float("inf"), -float("inf")):
         assert refusal(path, value) == f"--config.{path}={value}: expected a finite number"
     if high is not None:
-        assert f"--config.{path}={high + 0.5}: expected from 0 to 1" in refusal(path, high + 0.5)
+        assert f"--config.{path}={high + 0.5}: expected from 0 to {high:g}" in refusal(path, high + 0.5)
 
 
 @pytest.mark.parametrize("path", [p for p, leaf in schema.LEAVES.items() if leaf.choices])

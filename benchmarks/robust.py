@@ -106,9 +106,9 @@ def main() -> None:
 
     import cgjax
     from cgjax.evaluation.agreement import eta_squared
-    from cgjax.evaluation.intervals import bootstrap_interval
     from cgjax.features.in_memory import feature_dim
     from cgjax.generators.conditioned import ConditionedGenerator
+    from cgjax.numerics.intervals import bootstrap_interval
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--latents", type=int, default=2000)

@@ -34,14 +34,16 @@ if TYPE_CHECKING:
     from cgjax.runtime.processes import Processes
     from cgjax.runtime.signals import Interrupts
 
-MODES = ("run", "check", "choose", "sample", "evaluate", "compare", "report")
+MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run's folder; runs/<config's name> by default."
 )
-_CLUSTER = flags.DEFINE_string("cluster", "0", "sample: id or name of the cluster.")
+_CLUSTER = flags.DEFINE_string(
+    "cluster", "0", "sample: id or name of a cluster, or a query such as 'layer2=0 & !layer4-k4=1'."
+)
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
@@ -120,22 +122,23 @@ def check_flags(argv: Sequence[str]) -> None:
 
 
 def sample() -> None:
-    """Draw images of one cluster from a finished run."""
+    """Draw images of one cluster, or of a query, from a finished run."""
     import jax
 
+    from cgjax.regions.acceptance import check_budget, describe
     from cgjax.run.run import load_run
     from cgjax.run.sampling import save_images
 
     run = load_run(workdir())
     folder = Path(_OUT.value or "")
-    samples = run.sample(
-        jax.random.key(_SEED.value),
-        _CLUSTER.value,
-        _NUM.value,
-        _SAMPLER.value,
-        _VERIFY.value,
-        _MARGIN.value,
-    )
+    region = run.region(_CLUSTER.value, _MARGIN.value)
+    sampler = run.sampler_for(region, _SAMPLER.value)
+    if _VERIFY.value:
+        expected = run.expected(region, sampler)
+        print(f"{sampler}: {describe(expected, _NUM.value)}", flush=True)
+        check_budget(expected, _NUM.value, run.config["sample"]["max_draws"])
+    key = jax.random.key(_SEED.value)
+    samples = run.sample_region(key, region, _NUM.value, sampler, _VERIFY.value)
     save_images(samples.images, samples.latents, make_folder(folder, "--out"))
     checked = "" if samples.acceptance is None else f", acceptance {samples.acceptance:.3f}"
     print(f"{len(samples.images)} images in {folder}{checked}")
@@ -185,6 +188,9 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         table = pipeline.compare()
         if processes.is_first:
             print(table)
+        return
+    if _MODE.value == "sweep":
+        print(pipeline.sweep())
         return
     if _MODE.value == "run":
         pipeline.run_all()

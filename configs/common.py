@@ -40,8 +40,10 @@ def get_config() -> config_dict.ConfigDict:
     config.latents.num = 10_000
 
     config.cluster = config_dict.ConfigDict()
-    # How many clusters.
-    config.cluster.num_clusters = 2
+    # How many clusters; "auto" chooses, see `--mode=choose`, and says why in summary and page.
+    config.cluster.num_clusters = config_dict.FieldReference(2, field_type=object)
+    # Most clusters that "auto" chooses among.
+    config.cluster.max_clusters = 16
     # Restarts of k-means; the best is kept.
     config.cluster.num_init = 10
     # Most iterations of one restart.
@@ -270,6 +272,20 @@ def get_config() -> config_dict.ConfigDict:
     # Latents per cluster in figures/transfer.png.
     transfer.columns = 4
 
+    # --mode=sweep: every layer clustered into every one of these numbers.
+    sweep = config.sweep = config_dict.ConfigDict()
+    # Layers, by name or number: --config.sweep.layers=layer1,layer4; none stands for all of them.
+    sweep.layers = ()
+    # Numbers of clusters.
+    sweep.numbers = (2, 3, 4, 6, 8)
+    # Judges whose attributes the clusters are to explain; none stands for image_statistics and
+    # those judges of faces that are installed.
+    sweep.judges = ()
+    # How many images they see.
+    sweep.judged = 2000
+    # Images of a cluster in a layer's figure.
+    sweep.columns = 8
+
     # Epochs between two checkpoints.
     config.checkpoint_epochs = 50
     return config
@@ -278,6 +294,7 @@ def get_config() -> config_dict.ConfigDict:
 def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     """Shrink an experiment to under a minute on two cores; its results mean nothing."""
     config.latents.num = 512
+    config.sweep.judged = 256
     config.cluster.num_init = 2
     config.samplers.imle.num_epochs = 4
     config.samplers.flow.num_epochs = 4

@@ -53,7 +53,7 @@ FAST = (
     *("runtime/test_mesh.py", "run/test_artifacts.py", "samplers/test_verify.py"),
     *("generators/test_conditions.py", "evaluation/test_agreement.py", "test_layout.py"),
     *(
-        "evaluation/test_intervals.py",
+        "numerics/test_intervals.py",
         "evaluation/test_diversity.py",
         "converters/test_settings.py",
     ),

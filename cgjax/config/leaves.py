@@ -19,6 +19,7 @@ class Leaf(NamedTuple):
         low: least legal value of a number, or None.
         high: greatest one, or None; whole numbers end at `INT_MAX` all the same.
         choices: legal words, or None for any.
+        words: legal words beside the numbers.
         optional: whether it may be unset (None).
         is_resource: True if it changes how something is computed, not what: no artifact depends on
             it.
@@ -28,6 +29,7 @@ class Leaf(NamedTuple):
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] | None = None
+    words: tuple[str, ...] = ()
     optional: bool = False
     is_resource: bool = False
 
@@ -40,6 +42,9 @@ FLAG, TEXT, LIST = Leaf(bool), Leaf(str), Leaf(tuple)
 OPTIONAL_TEXT = Leaf(str, optional=True)
 SHARE, NOT_NEGATIVE, NUMBER = Leaf(float, 0, 1), Leaf(float, 0), Leaf(float)
 
+AUTO = "auto"
+"""The number of clusters that is chosen from the features."""
+
 INITS = ("k-means++", "random")
 BACKENDS = ("jax", "faiss")
 SPACES = ("raw", "standardised", "pooled", "spherical")
@@ -50,6 +55,7 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "age_gender": ("apparent_female", "apparent_age", "face"),
     "heuristic_brightness": ("brightness",),
     "heuristic_hair_tone": ("hair_tone",),
+    "image_statistics": ("brightness", "saturation", "contrast", "left_right", "up_down"),
 }
 """The judges that come with cgjax, and their attributes."""
 
@@ -65,7 +71,8 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
     },
     "latents": {"num": _count(2)},
     "cluster": {
-        "num_clusters": _count(1),
+        "num_clusters": _count(1)._replace(words=(AUTO,)),
+        "max_clusters": _count(1),
         "num_init": _count(1),
         "max_iter": _count(1),
         "tol": NOT_NEGATIVE,
@@ -98,6 +105,13 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "ganspace_latents": _count(2),
     },
     "transfer": {"conditions": LIST, "num": _count(1), "columns": _count(1)},
+    "sweep": {
+        "layers": LIST,
+        "numbers": LIST,
+        "judges": LIST,
+        "judged": _count(100),
+        "columns": _count(1),
+    },
 }
 
 _OUTPUT = Leaf(str, choices=("raw", "sphere"), optional=True)
@@ -168,6 +182,7 @@ LEAVES: dict[str, Leaf] = {
 """Every leaf by its dotted path."""
 
 ADDED: dict[str, Any] = {
+    "cluster.max_clusters": 16,
     "cluster.memory_mb": 4096,
     "cluster.max_samples": None,
     "cluster.space": "raw",
@@ -188,6 +203,11 @@ ADDED: dict[str, Any] = {
     "transfer.conditions": [],
     "transfer.num": 500,
     "transfer.columns": 4,
+    "sweep.layers": [],
+    "sweep.numbers": [2, 3, 4, 6, 8],
+    "sweep.judges": [],
+    "sweep.judged": 2000,
+    "sweep.columns": 8,
     "samplers.imle.matcher": "jax",
 }
 """Leaves that older run folders lack, with the values that those runs were made with."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -56,3 +56,12 @@ def digest(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def split_texts(given: Iterable[Any]) -> list[str]:
+    """Return the texts of a list leaf; `a,b` in one text, as a shell passes it, are two.
+
+    >>> split_texts(["layer1,layer2", 3])
+    ['layer1', 'layer2', '3']
+    """
+    return [name.strip() for text in given for name in str(text).split(",") if name.strip()]

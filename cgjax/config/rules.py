@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cgjax.config.leaves import INT_MAX, JUDGES, SAMPLERS, Leaf
+from cgjax.config.leaves import AUTO, INT_MAX, JUDGES, SAMPLERS, Leaf
 
 MAX_GB = 64
 """A larger array is taken for a slip of the keyboard."""
@@ -34,6 +34,9 @@ def problems_of(path: str, leaf: Leaf, value: Any) -> Iterator[str]:
 
 def _wanted(leaf: Leaf, value: Any) -> str | None:
     """Say what a leaf should be, or None if the value is that."""
+    if leaf.words:
+        wanted = None if value in leaf.words else _wanted_number(leaf, value)
+        return wanted and f"{wanted}, or {' or '.join(leaf.words)}"
     if leaf.choices is not None:
         return None if value in leaf.choices else " or ".join(leaf.choices)
     if leaf.kind is bool:
@@ -101,11 +104,32 @@ def _wanted_condition(value: Any) -> str | None:
     return None if is_id or is_name else "the name or the id of a class"
 
 
+def _wanted_layer(value: Any) -> str | None:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    is_name = isinstance(value, str) and value.strip() != ""
+    return None if is_number or is_name else "the name of a layer or its number, from 1"
+
+
+def _wanted_count(value: Any) -> str | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= INT_MAX
+    return None if is_count else "a number of clusters, at least 1"
+
+
+def _wanted_judge(value: Any) -> str | None:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else [""]
+    if all(name in JUDGES or all(name.partition(":")) for name in names):
+        return None
+    return f"{', '.join(JUDGES)} or package.module:function"
+
+
 ELEMENTS: dict[str, Callable[[Any], str | None]] = {
     "compare.margins": _wanted_margin,
     "compare.alphas": _wanted_alpha,
     "compare.dialled": _wanted_sampler,
     "transfer.conditions": _wanted_condition,
+    "sweep.layers": _wanted_layer,
+    "sweep.numbers": _wanted_count,
+    "sweep.judges": _wanted_judge,
 }
 """What an element of each list should be, or None if it is that."""
 
@@ -128,6 +152,8 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     if prior is not None and components is not None and prior <= components:
         yield f"--config.evaluate.prior_images={prior}: expected more than components={components}"
     clusters, num = leaves.get("cluster.num_clusters"), leaves.get("latents.num")
+    if clusters == AUTO:
+        clusters = None  # never more than there are latents: see `check_rows`
     counted = [f"samplers.{name}.num_latents" for name in fitted]
     for path in ("latents.num", "cluster.max_samples", *counted):
         count = leaves.get(path)
@@ -138,6 +164,9 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
             f"--config.cluster.trimmed={leaves['cluster.trimmed']:g}: expected 0 with "
             "cluster.backend=faiss, which leaves no rows out; or take cluster.backend=jax"
         )
+    numbers = leaves.get("sweep.numbers")
+    if numbers is not None and not numbers:
+        yield "--config.sweep.numbers: expected at least one number of clusters"
     yield from _judge_problems(leaves)
     for name in fitted:
         settings = {leaf: leaves.get(f"samplers.{name}.{leaf}") for leaf in SAMPLERS[name]}

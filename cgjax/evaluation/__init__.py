@@ -1,1 +1,1 @@
-"""How good a sampler or a clustering is: distances, judges, agreement, intervals."""
+"""How good a sampler or a clustering is: distances, judges, agreement."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike, NDArray
 
+from cgjax.errors import UserError
 from cgjax.evaluation.distances import wasserstein1
-from cgjax.evaluation.intervals import bootstrap_interval, judged_accuracy
 from cgjax.evaluation.judges import Judge, check_judge
+from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval
 
 
 class Attribute:
@@ -84,6 +86,56 @@ class Side(NamedTuple):
             "strict_high": judged.strict_interval.high,
             **w1,
         }
+
+
+class JudgedAccuracy(NamedTuple):
+    """Both readings of "share of images that show the attribute".
+
+    Attributes:
+      accuracy: among the images in which the judge found a face (NaN if none).
+      interval: its Wilson interval.
+      found: share of images with a face.
+      strict: over all images, no face counted as wrong; the rule of published tables.
+      strict_interval: its Wilson interval.
+      num_images: how many were judged.
+    """
+
+    accuracy: float
+    interval: Interval
+    found: float
+    strict: float
+    strict_interval: Interval
+    num_images: int
+
+
+def judged_accuracy(
+    values: ArrayLike,
+    is_right: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
+    confidence: float = 0.95,
+) -> JudgedAccuracy:
+    """Return the accuracy of a judged attribute among faces found, and over all images.
+
+    Args:
+      values: (n,) judged attribute, NaN where there is no face.
+      is_right: predicate on the values that are not NaN.
+      confidence: of both intervals.
+
+    >>> judged_accuracy([12.0, 5.0, np.nan, 30.0], lambda yaw: yaw >= 10).strict
+    0.5
+    """
+    judged = np.asarray(values, np.float64)
+    if judged.ndim != 1 or len(judged) == 0:
+        raise UserError(f"values have shape {judged.shape}; expected a non-empty (n,) array")
+    seen = judged[~np.isnan(judged)]
+    right = int(np.count_nonzero(is_right(seen)))
+    return JudgedAccuracy(
+        accuracy=right / len(seen) if len(seen) else float("nan"),
+        interval=wilson_interval(right, len(seen), confidence) if len(seen) else Interval(0.0, 1.0),
+        found=len(seen) / len(judged),
+        strict=right / len(judged),
+        strict_interval=wilson_interval(right, len(judged), confidence),
+        num_images=len(judged),
+    )
 
 
 def attribute_of(settings: Mapping[str, Any]) -> Attribute | None:

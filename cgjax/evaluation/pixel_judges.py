@@ -13,6 +13,10 @@ def _luma(images: ArrayLike) -> NDArray[np.float64]:
     return unit @ np.array([0.2126, 0.7152, 0.0722])
 
 
+def _mean(maps: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(maps.mean(axis=(1, 2)))
+
+
 class Brightness:
     """A heuristic: the mean luma of the whole image, 0 black to 1 white, background included."""
 
@@ -41,3 +45,34 @@ class HairTone:
         rows = slice(int(0.03 * height), max(int(0.13 * height), int(0.03 * height) + 1))
         columns = slice(int(0.3 * width), max(int(0.7 * width), int(0.3 * width) + 1))
         return {"hair_tone": luma[:, rows, columns].mean(axis=(1, 2))}
+
+
+class ImageStatistics:
+    """A heuristic: what can be said of any image, without a face or a learnt judge.
+
+    Attributes of a judgement, of luma in [0, 1] unless said otherwise:
+      brightness: the mean.
+      saturation: mean of (largest - least channel) / largest channel; 0 is grey.
+      contrast: the standard deviation within an image.
+      left_right: mean of the left half minus that of the right one.
+      up_down: mean of the upper half minus that of the lower one.
+    """
+
+    name = "image_statistics"
+    attributes: tuple[str, ...] = ("brightness", "saturation", "contrast", "left_right", "up_down")
+
+    def __call__(self, images: ArrayLike, /) -> Judgement:
+        """Judge (n, h, w, c) images in [-1, 1]."""
+        luma = _luma(images)
+        unit = (np.clip(as_colour_images(images).astype(np.float64), -1, 1) + 1) / 2
+        largest = unit.max(axis=-1)
+        grey = np.where(largest > 0, largest, 1.0)
+        height, width = luma.shape[1:]
+        top, left = max(height // 2, 1), max(width // 2, 1)
+        return {
+            "brightness": _mean(luma),
+            "saturation": _mean((largest - unit.min(axis=-1)) / grey),
+            "contrast": luma.std(axis=(1, 2)),
+            "left_right": _mean(luma[:, :, :left]) - _mean(luma[:, :, -left:]),
+            "up_down": _mean(luma[:, :top]) - _mean(luma[:, -top:]),
+        }

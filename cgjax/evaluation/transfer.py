@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from cgjax.errors import UserError
-from cgjax.evaluation.intervals import Interval, wilson_interval
+from cgjax.numerics.intervals import Interval, wilson_interval
 
 
 class TransferScore(NamedTuple):

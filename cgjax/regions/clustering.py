@@ -65,17 +65,25 @@ def digest_of(centroids: Float[np.ndarray, "k f"], labels: Int[np.ndarray, " n"]
     return hashlib.sha256(centroids.tobytes() + labels.tobytes()).hexdigest()
 
 
-def save_clustering(path: Path, clustering: Clustering, latents: Float[np.ndarray, "n d"]) -> None:
-    """Write `clusters.npz`, whole or not at all; the same clustering gives the same bytes."""
-    arrays = {**clustering._asdict(), "latents": latents}
+def save_clustering(
+    path: Path, clustering: Clustering, latents: Float[np.ndarray, "n d"] | None = None
+) -> None:
+    """Write a clustering's file, whole or not at all; the same clustering gives the same bytes.
+
+    Args:
+        path: `clusters.npz`, or a file below `clusterings/`.
+        clustering: what to write.
+        latents: that were clustered; without them the file is one of several over the same ones.
+    """
+    arrays = clustering._asdict() | ({} if latents is None else {"latents": latents})
     buffer = io.BytesIO()
-    kept = {name: arrays[name] for name in FIELDS} | clustering.space.arrays()
-    np.savez(buffer, **kept)
+    kept = {name: arrays[name] for name in FIELDS if name in arrays}
+    np.savez(buffer, **(kept | clustering.space.arrays()))
     write_atomically(path, buffer.getvalue())
 
 
 def parse_clustering(
-    data: bytes, path: Path, layer: str
+    data: bytes, path: Path, layer: str, latents: Float[np.ndarray, "n d"] | None = None
 ) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
     """Read the content of `clusters.npz` and check that it can be a clustering.
 
@@ -83,6 +91,7 @@ def parse_clustering(
         data: the file's bytes.
         path: where they came from, for the message.
         layer: the clustered layer's name.
+        latents: that were clustered, for a file that does not hold them.
 
     Returns:
         The clustering and the latents that were clustered.
@@ -92,7 +101,8 @@ def parse_clustering(
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in FIELDS}
+            kept = {} if latents is None else {"latents": latents}
+            found = kept | {name: arrays[name] for name in FIELDS if name not in kept}
             space = space_of(arrays)
         problem = _problem(**found) or _problem_of(space, found["centroids"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:

@@ -8,6 +8,7 @@ and restored when the same one comes back.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,33 +70,47 @@ def read_entries(path: Path, clustering: Clustering) -> list[Entry]:
     return entries
 
 
-def find_cluster(wanted: str | int, entries: list[Entry]) -> int:
-    """Return a cluster's id from its id or the name a person gave it.
+def is_id(wanted: str | int) -> bool:
+    """Whether a text is a cluster's id: a number always is, never a name."""
+    return re.fullmatch(r"-?\d+", str(wanted).strip()) is not None
 
-    A number is always an id, never a name.
+
+def matching(wanted: str | int, entries: list[Entry]) -> list[int]:
+    """Return the ids of the clusters that an id or a name means; clusters may share a name."""
+    text = str(wanted).strip()
+    if is_id(text):
+        return [e["id"] for e in entries if e["id"] == int(text)]
+    return [e["id"] for e in entries if e["name"] == text]
+
+
+def find_clusters(
+    wanted: str | int, entries: list[Entry], clustering: str | None = None
+) -> list[int]:
+    """Return the ids of the clusters that an id or a name means: one, or all of one name.
 
     Args:
         wanted: an id, its text, or a name.
         entries: the content of `clusters.json`.
+        clustering: its id, for the message; None in a run that has but one.
 
     Raises:
-        UserError: listing the clusters there are; also for a name that several clusters have.
+        UserError: if there is none, listing the clusters there are.
 
     Example:
-        >>> find_cluster("left", [{"id": 0, "name": None}, {"id": 1, "name": "left"}])
-        1
+        >>> find_clusters("left", [{"id": 0, "name": None}, {"id": 1, "name": "left"}])
+        [1]
     """
-    text = str(wanted).strip()
-    if text.lstrip("-").isdigit():
-        found = [e["id"] for e in entries if e["id"] == int(text)]
-    else:
-        found = [e["id"] for e in entries if e["name"] == text]
-    if len(found) == 1:
-        return int(found[0])
-    known = ", ".join(f"{e['id']} ({e['name']})" if e["name"] else str(e["id"]) for e in entries)
-    if found:
-        raise UserError(f"--cluster={wanted} is the name of clusters {found}; give one of the ids")
-    raise UserError(f"no cluster {text!r} in this run; it has: {known}; try --cluster=0")
+    found = matching(wanted, entries)
+    if not found:
+        known = ", ".join(
+            f"{e['id']} ({e['name']})" if e["name"] else str(e["id"]) for e in entries
+        )
+        example = f'"{clustering}=0"' if clustering else "0"
+        raise UserError(
+            f"no cluster {str(wanted).strip()!r} in {clustering or 'this run'}; it has: {known}; "
+            f"try --cluster={example}"
+        )
+    return found
 
 
 def put_aside(path: Path, archive: Path, digest: str) -> None:

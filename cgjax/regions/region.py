@@ -77,8 +77,6 @@ class Region(Protocol):
     Attributes:
         layers: the layers whose features it has to see.
         share: its share of the prior, as far as the clustered latents tell.
-        cluster: the cluster whose sampler makes the proposals.
-        margin: the part of that cluster to aim at.
     """
 
     @property
@@ -87,14 +85,24 @@ class Region(Protocol):
     @property
     def share(self) -> float: ...  # noqa: D102
 
-    @property
-    def cluster(self) -> int: ...  # noqa: D102
-
-    @property
-    def margin(self) -> MarginRange: ...  # noqa: D102
-
     def contains(self, features: Features) -> Bool[Array, " n"]:
         """Whether latents belong to it, from their features."""
+        ...
+
+    def members(self) -> Bool[np.ndarray, " n"]:
+        """Which of the clustered latents belong to it, from their labels and margins."""
+        ...
+
+    def with_margin(self, margin: MarginRange) -> Region:
+        """Return its part within a range of the margins of the clusters it is made of."""
+        ...
+
+    def proposal(self, clustering: Clustering) -> ClusterRegion | None:
+        """Return the smallest cluster of a clustering, or part of one, that holds all of it.
+
+        A sampler that was fitted on the clustering draws from that cluster. None where no cluster
+        is known to hold it: then only the prior proposes latents from everywhere in it.
+        """
         ...
 
 
@@ -148,6 +156,20 @@ class ClusterRegion(NamedTuple):
         labels, margins = self.clustering.assign(features(self.clustering.layer))
         low, high = self.limits
         return (labels == self.cluster) & (margins >= low) & (margins <= high)
+
+    def members(self) -> Bool[np.ndarray, " n"]:
+        """Which of the clustered latents belong to it."""
+        low, high = self.limits
+        labels, margins = self.clustering.labels, self.clustering.margins
+        return (labels == self.cluster) & (margins >= low) & (margins <= high)
+
+    def with_margin(self, margin: MarginRange) -> ClusterRegion:
+        """Return another part of the cluster."""
+        return self._replace(margin=margin)
+
+    def proposal(self, clustering: Clustering) -> ClusterRegion | None:
+        """Return the region itself, if it belongs to the clustering."""
+        return self if clustering.id == self.clustering.id else None
 
     def __str__(self) -> str:
         """Return it as it is typed after --cluster and --margin."""

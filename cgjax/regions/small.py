@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cgjax.evaluation.intervals import wilson_interval
+from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
 
 SMALL = 0.1

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from cgjax.config.plain import digest, flatten
+from cgjax.config.leaves import AUTO
+from cgjax.config.plain import digest, flatten, split_texts
 from cgjax.config.schema import is_resource
 from cgjax.errors import UserError
 from cgjax.run import legacy
@@ -53,13 +56,21 @@ Graph = dict[str, Artifact]
 """Artifacts by name, each after its inputs."""
 
 
-def declare(config: Mapping[str, Any], prior: str, identity: str) -> Graph:
+def declare(
+    config: Mapping[str, Any],
+    prior: str,
+    identity: str,
+    layers: Sequence[str] = (),
+    judges: Sequence[str] = (),
+) -> Graph:
     """Return the artifacts of a run.
 
     Args:
         config: nested plain dicts with every leaf.
         prior: the identity of the generator's prior, see `cgjax.run.identity`.
         identity: of the whole generator.
+        layers: that a sweep clusters, by name.
+        judges: that a sweep asks, by name.
 
     Returns:
         The graph.
@@ -78,7 +89,10 @@ def declare(config: Mapping[str, Any], prior: str, identity: str) -> Graph:
     generator["generator"] = identity
     reads = read("seed", "latents", "generator.truncation") | {"prior": prior}
     add("latents", "encode", reads, (), "latents.npy")
-    add("cluster", "cluster", generator | read("layer", "cluster"), ["latents"], "clusters.npz")
+    own = read("layer", "cluster")
+    if own["cluster.num_clusters"] != AUTO:
+        del own["cluster.max_clusters"]
+    add("cluster", "cluster", generator | own, ["latents"], "clusters.npz")
     pictures = ("figures/pca.png", "figures/means.png")
     add("cluster figures", "cluster", {}, ["cluster"], *pictures)
     fitted = [name for name, settings in config["samplers"].items() if settings["fit"]]
@@ -108,6 +122,17 @@ def declare(config: Mapping[str, Any], prior: str, identity: str) -> Graph:
     table = ("compare.csv", "compare.txt", "figures/compare.png")
     add("compare", "compare", reads, map(fit, fitted), *table)
     shown = [name for name in graph if name != "compare"]
+    numbers = sweep_numbers(config)
+    unread = ("cluster.num_clusters", "cluster.max_clusters")
+    search = {path: value for path, value in read("cluster").items() if path not in unread}
+    for layer in layers:
+        reads = generator | search | {"layer": layer, "numbers": numbers}
+        places = [clustering_place(layer, number) for number in numbers]
+        add(swept(layer), "sweep", reads, ["latents"], *places)
+    reads = generator | read("sweep.judged") | {"judges": list(judges)}
+    add("attributes", "sweep", reads, ["latents"], "attributes.npz")
+    left = [*SWEEP_TABLES, *map(sweep_figure, layers)]
+    add("sweep", "sweep", read("sweep.columns"), ["attributes", *map(swept, layers)], *left)
     add("report", "report", {}, shown, "report")
     return graph
 
@@ -130,12 +155,19 @@ def drawing(config: Mapping[str, Any], sampler: str) -> dict[str, Any]:
 FEATURE = ("features", "components", "prior_images")
 """The leaves of `config.evaluate` that say in which feature distances are measured."""
 
+SWEEP_TABLES = ("sweep.csv", "sweep_clusters.csv", "sweep_pairs.csv", "sweep.txt")
+"""The tables of a sweep: its clusterings, their clusters, pairs of them, and all of it in words."""
+
 PLACES = (
     *("latents.npy", "clusters.npz", "compare.csv", "compare.txt", "report"),
     *(f"figures/{name}.png" for name in ("pca", "means", "clusters", "transfer", "compare")),
     *(f"samples/{name}" for name in SAMPLERS),
+    *("attributes.npz", *SWEEP_TABLES),
 )
-"""Where in a folder artifacts lie, those of every config."""
+"""Where in a folder artifacts lie, those of every config; and what `_OF_LAYERS` matches."""
+
+# A sweep's, one a layer: no separator and no path upward can stand in a quoted name.
+_OF_LAYERS = re.compile(r"clusterings/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png")
 
 # What says which generator it is, in words; its identity says it better.
 _NAMED = ("generator.name", "generator.weights")
@@ -161,10 +193,33 @@ def transfer(index: int) -> str:
     return f"transfer {index}"
 
 
+def sweep_numbers(config: Mapping[str, Any]) -> list[int]:
+    """Return the numbers of clusters of a sweep, each once, ascending."""
+    return sorted(set(config["sweep"]["numbers"]))
+
+
+def swept(layer: str) -> str:
+    """Return the name of a sweep's clusterings of one layer."""
+    return f"sweep {quote(layer, safe='')}"
+
+
+def clustering_place(layer: str, num_clusters: int) -> str:
+    """Return where one of a sweep's clusterings lies.
+
+    >>> clustering_place("synthesis/b16", 4)
+    'clusterings/synthesis%2Fb16-k4.npz'
+    """
+    return f"clusterings/{quote(layer, safe='')}-k{num_clusters}.npz"
+
+
+def sweep_figure(layer: str) -> str:
+    """Return where a layer's figure of a sweep lies."""
+    return f"figures/sweep-{quote(layer, safe='')}.png"
+
+
 def target_classes(config: Mapping[str, Any]) -> list[str]:
-    """Return the classes that a config transfers to; `a,b` in one text are two."""
-    given = [str(entry) for entry in config["transfer"]["conditions"]]
-    return [name.strip() for text in given for name in text.split(",") if name.strip()]
+    """Return the classes that a config transfers to."""
+    return split_texts(config["transfer"]["conditions"])
 
 
 class Manifests:
@@ -255,7 +310,10 @@ class Manifests:
         """
         current = [name for name in self.graph if self._current(name) is not None]
         kept = {place for name in current for place in self.graph[name].places}
-        self._remove(place for place in PLACES if place not in kept)
+        found = self.folder.root.glob("[cf]*/*.[np]*")
+        of_layers = (path.relative_to(self.folder.root).as_posix() for path in found)
+        places = (*PLACES, *filter(_OF_LAYERS.fullmatch, of_layers))
+        self._remove(place for place in places if place not in kept)
         stale = [name for name in self._recorded() if name not in current]
         for name in stale:
             self.forget(name)
@@ -316,7 +374,7 @@ class Manifests:
 
     def _remove(self, places: Iterable[str]) -> None:
         for place in places:
-            if place not in PLACES:
+            if place not in PLACES and not _OF_LAYERS.fullmatch(place):
                 continue  # an edited manifest may say anything
             path = self.folder.root / place
             if path.is_dir():

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from cgjax.clustering.selection import check_rows
+from cgjax.config.leaves import AUTO
 from cgjax.config.schema import complete, validate
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
 from cgjax.evaluation.fidelity import check_features
+from cgjax.evaluation.judges import load_judge
 from cgjax.features.in_memory import feature_dim
 from cgjax.generators.contract import ensure_generator
 from cgjax.regions.clustering import digest_of
@@ -24,7 +27,7 @@ from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.processes import Processes
 
-MAKES_ALL = ("run", "compare")
+MAKES_ALL = ("run", "compare", "sweep")
 """The modes that make what is missing; the others need clusters and samplers that are there."""
 
 
@@ -45,7 +48,7 @@ def open_run(
     Args:
         root: the folder; it need not exist.
         config: nested plain dicts, or None for the folder's saved one.
-        mode: what will be done: "run", "compare", "evaluate" or "report".
+        mode: what will be done: "run", "compare", "sweep", "evaluate" or "report".
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
         lock: the folder's, acquired before anything is written; its `with` block is the caller's.
@@ -104,13 +107,37 @@ def check_run(run: Run, mode: str) -> None:
     ensure_generator(run.generator, settings["weights"] or settings["name"])
     for name in run.sampler_names:
         run.make_sampler(name)
+    clustered = run.config["cluster"]
+    if clustered["num_clusters"] == AUTO:
+        num = run.config["latents"]["num"]
+        check_rows(min(num, clustered["max_samples"] or num), clustered["max_clusters"])
     settings = run.config["compare" if mode == "compare" else "evaluate"]
     check_features(run.config["evaluate"], settings["num"], run.generator)
     if mode == "compare":
         attribute_of(run.config["compare"])
-    named = run.config["generator"]
-    ensure_generator(run.generator, named["weights"] or named["name"])
+    if mode == "sweep":
+        check_sweep(run)
     check_targets(run)
+
+
+def check_sweep(run: Run) -> None:
+    """Check that there are latents enough for a sweep, and its judges.
+
+    Raises:
+        UserError: what is missing.
+    """
+    settings, num = run.config["sweep"], run.config["latents"]["num"]
+    most = run.sweep_numbers[-1]
+    try:
+        check_rows(min(num, run.config["cluster"]["max_samples"] or num), most)
+    except UserError as error:
+        raise UserError(f"--config.sweep.numbers={most}: {error}") from error
+    if num < settings["judged"]:
+        raise UserError(
+            f"--config.sweep.judged={settings['judged']} is more than latents.num={num}"
+        )
+    for name in run.judges:
+        load_judge(name)
 
 
 def check_targets(run: Run) -> None:

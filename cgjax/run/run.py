@@ -11,15 +11,29 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from cgjax.config.leaves import AUTO
+from cgjax.config.plain import split_texts
 from cgjax.config.schema import validate
 from cgjax.errors import UserError
+from cgjax.evaluation.judges import default_judges
+from cgjax.generators.base import layer_index
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
+from cgjax.regions.acceptance import Expected, expected_acceptance
 from cgjax.regions.clustering import Clustering, parse_clustering
-from cgjax.regions.names import Entry, find_cluster, read_entries
+from cgjax.regions.names import Entry, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
+from cgjax.regions.resolve import find_region
 from cgjax.run import legacy
-from cgjax.run.artifacts import Manifests, declare, fit
+from cgjax.run.artifacts import (
+    REFERENCE,
+    Manifests,
+    clustering_place,
+    declare,
+    fit,
+    sweep_numbers,
+    swept,
+)
 from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_config
 from cgjax.run.identity import PRIOR, identity_of, settled, trace_of, weights_of
 from cgjax.run.members import members_for
@@ -56,8 +70,22 @@ class Run:
             identity_of(self.generator, str(settings["name"]), trace)
             for trace in (self.trace[:PRIOR], self.trace)
         )
-        self.manifests = Manifests(self.folder, declare(config, prior, whole), self._old)
+        sweep = config["sweep"]
+        self.judges = split_texts(sweep["judges"]) or default_judges()
+        self.sweep_numbers = sweep_numbers(config)
+        self.sweep_layers = self._layers_of(split_texts(sweep["layers"]))
+        graph = declare(config, prior, whole, self.sweep_layers, self.judges)
+        self.manifests = Manifests(self.folder, graph, self._old)
         self._fitted: dict[str, FittedSampler] = {}
+
+    def _layers_of(self, wanted: list[str]) -> list[str]:
+        """Return the layers of that name or number, in the generator's order; all if none is."""
+        known = self.generator.gen.layers
+        try:
+            indices = {layer_index(known, layer) for layer in wanted}
+        except UserError as error:
+            raise UserError(f"--config.sweep.layers: {error}") from error
+        return [layer for i, layer in enumerate(known) if i in indices or not wanted]
 
     @property
     def weights_sha256(self) -> str:
@@ -79,6 +107,40 @@ class Run:
         """The latents that were clustered."""
         return self._clustered[1]
 
+    @functools.cached_property
+    def clusterings(self) -> dict[str, Clustering]:
+        """The clusterings of this run by their ids: its own first, then those of a sweep.
+
+        All of the same latents. A sweep's clustering with the layer and the number of the run's own
+        is left out.
+        """
+        found: dict[str, Clustering] = {}
+        if self._is_clustered:
+            found[self.clustering.id] = self.clustering
+        for layer in self.sweep_layers:
+            if self.manifests.result(swept(layer)) is not None:
+                found |= {one.id: one for one in self.swept(layer) if one.id not in found}
+        return found
+
+    def swept(self, layer: str) -> list[Clustering]:
+        """Return a sweep's clusterings of one layer, by ascending number.
+
+        Raises:
+            UserError: before they are there, or if they are of another config.
+        """
+        self.manifests.require(swept(layer))
+        paths = [self.folder.root / clustering_place(layer, n) for n in self.sweep_numbers]
+        return [
+            parse_clustering(path.read_bytes(), path, layer, self.drawn_latents)[0]
+            for path in paths
+        ]
+
+    @functools.cached_property
+    def drawn_latents(self) -> Float[np.ndarray, "n d"]:
+        """The latents of this run, whether they are clustered or not yet."""
+        self.manifests.require("latents")
+        return np.load(self.folder.latents, allow_pickle=False)
+
     def set_clusters(self, data: bytes) -> None:
         """Take the content of `clusters.npz` from another process."""
         self._clustered = self.read_clusters(data)
@@ -87,11 +149,12 @@ class Run:
         """Read the content of `clusters.npz`, and check that it is of this generator."""
         clustering, latents = parse_clustering(data, self.folder.clusters, self.generator.layer)
         dim = int(self.generator.gen.latent_dim)
-        if latents.shape[1] != dim or clustering.num != self.config["cluster"]["num_clusters"]:
+        wanted = self.config["cluster"]["num_clusters"]
+        if latents.shape[1] != dim or wanted not in (clustering.num, AUTO):
             raise UserError(
                 f"{self.folder.clusters} has {clustering.num} clusters of latents of length "
-                f"{latents.shape[1]}; this run has {self.config['cluster']['num_clusters']} of "
-                f"length {dim}; remove it and run again to recompute it"
+                f"{latents.shape[1]}; this run has {wanted} of length {dim}; remove it and run "
+                "again to recompute it"
             )
         wanted = self.config["cluster"]["space"]
         if clustering.space.name != wanted:
@@ -100,6 +163,12 @@ class Run:
                 f"run has --config.cluster.space={wanted}; remove it and run again to recompute it"
             )
         return clustering, latents
+
+    @property
+    def own_id(self) -> str:
+        """The id of the clustering that the config asks for."""
+        num = self.config["cluster"]["num_clusters"]
+        return f"{self.generator.layer}-k{self.clustering.num if num == AUTO else num}"
 
     @property
     def regions(self) -> list[ClusterRegion]:
@@ -111,20 +180,35 @@ class Run:
         """What people call the clusters."""
         return read_entries(self.folder.names, self.clustering)
 
-    def region(
-        self, cluster: int | str, margin: float | str | tuple[float, float] = 0.0
-    ) -> ClusterRegion:
-        """Return a cluster, or a part of it, as a user names it.
+    def region(self, cluster: int | str, margin: float | str | tuple[float, float] = 0.0) -> Region:
+        """Return what a user asks for: a cluster, a part of it, or a query over several.
 
         Args:
-            cluster: an id, or the name a person gave it.
-            margin: as `MarginRange.parse` takes it.
+            cluster: an id, the name a person gave it, or a query such as
+                "layer2=0 & (layer4!=1 | smiling)"; see `cgjax.regions.query`.
+            margin: as `MarginRange.parse` takes it; of every cluster that is asked for.
 
         Raises:
-            UserError: an unknown cluster, an invalid margin.
+            UserError: an unknown cluster or clustering, a query that cannot be read, an invalid
+                margin.
         """
         margin_range = MarginRange.parse(margin)
-        return ClusterRegion(self.clustering, find_cluster(cluster, self.entries), margin_range)
+        if not self.clusterings:
+            self.manifests.require("cluster")
+        named = {id_: (one, self._entries_of(one)) for id_, one in self.clusterings.items()}
+        own = self.clustering.id if self._is_clustered else None
+        return find_region(cluster, named, own, margin_range)
+
+    @property
+    def _is_clustered(self) -> bool:
+        """Whether the clustering of the config itself is there, not only those of a sweep."""
+        return self.manifests.result("cluster") is not None
+
+    def _entries_of(self, one: Clustering) -> list[Entry]:
+        """Return the names in one of the clusterings; a sweep's are kept by their digest."""
+        if self._is_clustered and one is self.clustering:
+            return self.entries
+        return read_entries(self.folder.old_names / f"{one.digest[:16]}.json", one)
 
     def members(
         self,
@@ -193,9 +277,9 @@ class Run:
         """
         if name not in self._fitted:
             sampler = self.make_sampler(name)
-            clustering, latents = self.clustering, self.latents
             state: SamplerState = {}
             if sampler.num_epochs:
+                clustering, latents = self.clustering, self.latents
                 step = self.last_step(name)
                 if step is None:
                     raise UserError(
@@ -238,11 +322,18 @@ class Run:
         fitted = self.fitted(sampler)
         if not rescaled:
             fitted = fitted._replace(norm=None)
-        if region.margin != WHOLE and not verify:
-            raise UserError("--margin needs the membership check; leave --noverify out")
+        is_whole = isinstance(region, ClusterRegion) and region.margin == WHOLE
+        if not is_whole and not verify:
+            raise UserError("--margin and queries need the membership check; leave --noverify out")
+        aim = self._aim(region)
+        if aim is None and not fitted.sampler.always_verified:
+            raise UserError(
+                f"--sampler={sampler} draws from one cluster of {self.own_id}, and none is known "
+                "to hold all that --cluster asks for; use --sampler=rejection"
+            )
 
         def propose(key: PRNGKeyArray, n: int) -> Array:
-            return fitted.propose(region, key, n)
+            return fitted.propose(aim, key, n)
 
         if not verify:
             return draw_unverified(propose, key, num), None
@@ -256,6 +347,27 @@ class Run:
         )
         return draw.latents, draw
 
+    def _aim(self, region: Region) -> ClusterRegion | None:
+        """Return the cluster of the run's own clustering whose sampler can propose a region."""
+        return region.proposal(self.clustering) if self._is_clustered else None
+
+    def sampler_for(self, region: Region, wanted: str | None = None) -> str:
+        """Return the sampler that draws a region: the wanted one, or the config's if it can.
+
+        The exact one, rejection, where no sampler was trained on a cluster that holds the region.
+        """
+        can = self._aim(region) is not None or REFERENCE not in self.sampler_names
+        return wanted or (self.config["sample"]["sampler"] if can else REFERENCE)
+
+    def expected(self, region: Region, sampler: str) -> Expected:
+        """Return how many of a sampler's proposals the membership check is expected to let pass."""
+        kind = self.make_sampler(sampler)
+        aim = self._aim(region)
+        if aim is None or kind.always_verified:
+            return expected_acceptance(region)
+        heeded = MarginRange(aim.margin.low) if kind.aims_at_margin else WHOLE
+        return expected_acceptance(region, aim._replace(margin=heeded))
+
     def sample(
         self,
         key: PRNGKeyArray,
@@ -265,13 +377,14 @@ class Run:
         verify: bool = True,
         margin: float | str | tuple[float, float] = 0.0,
     ) -> Samples:
-        """Draw images of one cluster.
+        """Draw images of one cluster, or of what a query over several clusterings asks for.
 
         Args:
             key: a typed random key; the same one gives the same samples.
-            cluster: an id, or the name a person gave it; a number is always an id.
+            cluster: an id, or the name a person gave it; a number is always an id. Or a query, see
+                `region`.
             num: how many images.
-            sampler: one of `sampler_names`; the config's default if None.
+            sampler: one of `sampler_names`; None for that of `sampler_for`.
             verify: check that every sample belongs to the cluster, and redraw it if it does not.
             margin: keep only the part of the cluster above this quantile of its members' margins:
                 0 is the cluster as it is, towards 1 its attribute at full strength. Or between
@@ -297,7 +410,7 @@ class Run:
         """Draw images of any region; arguments and errors as for `sample`."""
         if num < 1:
             raise UserError(f"--num={num}: expected at least 1")
-        name = sampler or self.config["sample"]["sampler"]
+        name = self.sampler_for(region, sampler)
         verify = verify or self.fitted(name).sampler.always_verified
         latents, draw = self.draw(key, region, num, sampler=name, verify=verify)
         return Samples(self.generator.images(latents), latents, draw.acceptance if draw else None)

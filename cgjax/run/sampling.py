@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.regions.region import Region
+from cgjax.regions.region import ClusterRegion
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.png import to_png
 from cgjax.samplers.base import Sampler, SamplerState
@@ -43,13 +43,16 @@ class FittedSampler(NamedTuple):
     state: SamplerState
     norm: float | None
 
-    def propose(self, region: Region, key: PRNGKeyArray, num: int) -> Float[Array, "num d"]:
-        """Draw latents that are meant to lie in a region.
+    def propose(
+        self, aim: ClusterRegion | None, key: PRNGKeyArray, num: int
+    ) -> Float[Array, "num d"]:
+        """Draw latents that are meant to lie in a cluster of the clustering it was fitted on.
 
-        A sampler that cannot aim at a margin proposes from the whole cluster.
+        A sampler that cannot aim at a margin proposes from the whole cluster; one that proposes
+        the prior needs no cluster.
         """
-        low = region.margin.low
-        z = self.sampler.sample(self.state, key, region.cluster, num, margin=low)
+        cluster, low = (aim.cluster, aim.margin.low) if aim is not None else (0, 0.0)
+        z = self.sampler.sample(self.state, key, cluster, num, margin=low)
         return z if self.norm is None else rescale(z, self.norm)
 
 

@@ -10,6 +10,7 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from cgjax.config.leaves import AUTO
 from cgjax.features.in_memory import all_features, feature_dim
 from cgjax.figures.clusters import means, principal_components
 from cgjax.regions.clustering import Clustering, save_clustering
@@ -20,7 +21,7 @@ from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
 from cgjax.runtime.processes import Processes, by_the_first
-from cgjax.stages.encoding import Encoder, clustering_of
+from cgjax.stages.encoding import Encoder, choose, clustering_of
 from cgjax.stages.graph import Maker
 from cgjax.stages.latents import latents_of
 
@@ -74,10 +75,16 @@ class ClusterStage:
         with self.maker.making("cluster", in_parts=True) as result:
             with self.maker.timed("encode"):
                 latents = latents_of(run, self.maker)
-                encoded = encoder.encode(latents, settings["num_clusters"])
+                is_chosen = settings["num_clusters"] == AUTO
+                num = settings["max_clusters" if is_chosen else "num_clusters"]
+                encoded = encoder.encode(latents, num)
             with self.maker.timed("cluster"), closing(encoded):
+                if is_chosen:
+                    choice = choose(encoded, num, named_key(run.root_key, "choose"))
+                    logging.info("%s: %s", run.generator.layer, choice.reason)
+                    num, result["choice"] = choice.num_clusters, choice.summary()
                 key = named_key(run.root_key, "cluster")
-                (found,) = encoder.cluster(encoded, [settings["num_clusters"]], latents, key)
+                (found,) = encoder.cluster(encoded, [num], latents, key)
                 clustering = clustering_of(found, run.generator.layer, encoded.space)
                 _warn_if_small(clustering)
                 if self.processes.is_first:

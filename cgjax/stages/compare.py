@@ -28,8 +28,8 @@ from cgjax.evaluation.attribute import Side, attribute_of
 from cgjax.evaluation.compare_table import SAME_CODES, Row, as_line, to_csv, to_text
 from cgjax.evaluation.distances import kid, precision_recall_density_coverage
 from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
-from cgjax.evaluation.intervals import wilson_interval
 from cgjax.figures.compare import plot
+from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange
 from cgjax.run.artifacts import FEATURE, drawing, fit
 from cgjax.run.run import Run

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.clustering import KMeansResult, kmeans
 from cgjax.clustering.kmeans.sources import OnBlock
 from cgjax.clustering.kmeans.streamed import extend
+from cgjax.clustering.selection import Choice, choose_num_clusters
 from cgjax.clustering.trimmed import trimmed_kmeans
 from cgjax.errors import UserError
 from cgjax.features.in_memory import all_features, feature_dim, space_at
@@ -30,6 +31,9 @@ from cgjax.regions.clustering import Clustering
 from cgjax.runtime.log import Progress
 from cgjax.runtime.mesh import gather_rows, join_rows, own_rows, process_mesh
 from cgjax.runtime.processes import Processes
+
+# The number of clusters is chosen from at most this many rows.
+CHOICE_ROWS = 10_000
 
 
 class Encoded(NamedTuple):
@@ -62,6 +66,17 @@ class Encoded(NamedTuple):
         """Give the file back that a stream may have."""
         if isinstance(self.features, FeatureStream):
             self.features.close()
+
+
+def choose(encoded: Encoded, max_clusters: int, key: PRNGKeyArray) -> Choice:
+    """Choose a number of clusters from the first rows, independent draws that they are.
+
+    Args:
+        encoded: the features.
+        max_clusters: most clusters.
+        key: of the choice.
+    """
+    return choose_num_clusters(encoded.first(CHOICE_ROWS), max_clusters, key=key)
 
 
 class Encoder:

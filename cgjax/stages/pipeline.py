@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 
+from cgjax.config.leaves import AUTO
 from cgjax.errors import UserError
 from cgjax.run.artifacts import evaluate
 from cgjax.run.run import Run
@@ -26,6 +27,7 @@ from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
 from cgjax.stages.report import write_page, write_summary
 from cgjax.stages.sample import draw_sheet, save_samples
+from cgjax.stages.sweep import SweepStage
 from cgjax.stages.transfer import TransferStage
 
 
@@ -49,13 +51,18 @@ class Pipeline:
         """
         self.run, self.interrupts = run, interrupts
         self.processes = processes or Processes()
-        mesh = run_mesh(num_devices)
+        mesh = self.mesh = run_mesh(num_devices)
         if own := local_mesh(mesh):
             run.generator = run.generator.over(own)
         if self.processes.num > 1 and run.config["cluster"]["backend"] == "faiss":
             raise UserError(
                 "--config.cluster.backend=faiss runs in one process; leave the launcher out, or "
                 "use --config.cluster.backend=jax"
+            )
+        if self.processes.num > 1 and run.config["cluster"]["num_clusters"] == AUTO:
+            raise UserError(
+                f"--config.cluster.num_clusters={AUTO} runs in one process; leave the launcher "
+                "out, or give a number"
             )
         self.metrics = Metrics(run.folder.metrics if self.processes.is_first else os.devnull)
         self.maker = Maker(run.manifests, self.metrics, self.processes)
@@ -118,6 +125,10 @@ class Pipeline:
     @by_the_first
     def _compare(self) -> str:
         return CompareStage(self.run, self.maker, self.interrupts.check).run_all()
+
+    def sweep(self) -> str:
+        """Cluster every layer into several numbers; return what the clusters hold, as text."""
+        return SweepStage(self.run, self.maker, self.mesh, self.interrupts.check).run_all()
 
     @by_the_first
     def report(self) -> None:

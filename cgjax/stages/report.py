@@ -25,6 +25,8 @@ def summarise(run: Run) -> dict[str, Any]:
     clustered = run.manifests.require("cluster")
     summary: dict[str, Any] = {name: clustered[name] for name in SUMMARISED}
     summary["small_clusters"] = small_clusters(run.clustering)
+    if "choice" in clustered:
+        summary["choice"] = clustered["choice"]
     summary |= {"stages": run.manifests.costs(), "samplers": {}}
     for name in run.sampler_names:
         if measured := result(evaluate(name)):

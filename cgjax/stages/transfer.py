@@ -115,7 +115,7 @@ class TransferStage:
         self.check("this class begins anew next time")
         (found,) = find_clusters(
             jax.device_put(features),
-            [settings["num_clusters"]],
+            [run.clustering.num],
             settings,
             key=named_key(run.root_key, "cluster"),  # so that a class agrees with itself
         )

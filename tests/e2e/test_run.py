@@ -11,7 +11,12 @@ import pytest
 from PIL import Image
 
 import cgjax as library
+from cgjax.clustering import assign
 from cgjax.errors import UserError
+from cgjax.numerics.intervals import wilson_interval
+from cgjax.regions.acceptance import expected_acceptance
+from cgjax.regions.clustering import Clustering
+from cgjax.regions.compound import Complement, Intersection, Union
 from cgjax.regions.region import ClusterRegion, MarginRange
 from cgjax.testing.planted import true_side
 from tests.e2e.command import cgjax, start
@@ -100,6 +105,49 @@ def test_margin_keeps_the_clear_part_of_the_cluster(finished):
         run.sample(jax.random.key(5), 0, 4, "imle", verify=False, margin=0.5)
 
 
+@pytest.fixture(scope="module")
+def heights(finished) -> Clustering:
+    """Two clusters at another layer: discs in the upper and in the lower half of the image."""
+    run = library.load_run(finished)
+    z = run.latents
+    features = np.asarray(run.generator.at_layer("layer2").all_features(z)).reshape(len(z), -1)
+    centroids = np.stack([features[z[:, 1] < 0].mean(axis=0), features[z[:, 1] >= 0].mean(axis=0)])
+    labels, margins = map(np.asarray, assign(features, centroids))
+    shares = np.bincount(labels, minlength=2) / len(z)
+    return Clustering("layer2", centroids, labels, margins, shares)
+
+
+def test_a_query_of_two_layers_is_drawn_by_rejection_and_by_the_sampler_of_its_cluster(
+    finished, heights
+):
+    run = library.load_run(finished)
+    region = Intersection((run.regions[1], ClusterRegion(heights, 0)))
+    clustered = run.are_inside(run.latents, region)
+    np.testing.assert_array_equal(clustered, region.members())
+    expected = expected_acceptance(region)
+    for sampler in ("rejection", "imle"):
+        latents, draw = run.draw(jax.random.key(7), region, 40, sampler=sampler)
+        assert run.are_inside(latents, region).all()
+        if sampler == "rejection":
+            seen = wilson_interval(draw.accepted, draw.proposed)
+            assert seen.low <= expected.high
+            assert expected.low <= seen.high
+
+
+def test_a_sampler_draws_only_what_one_cluster_of_its_own_clustering_holds(finished, heights):
+    run = library.load_run(finished)
+    key = jax.random.key(7)
+    above = ClusterRegion(heights, 0)
+    for region in (above, Complement(run.regions[0]), Union((run.regions[0], above))):
+        with pytest.raises(UserError, match=r"^--sampler=imle .* use --sampler=rejection$"):
+            run.sample_region(key, region, 4, "imle")
+        samples = run.sample_region(key, region, 4, "rejection", verify=False)
+        assert run.are_inside(samples.latents, region).all()
+    both = Intersection((run.regions[0], above))
+    with pytest.raises(UserError, match=r"queries need the membership check"):
+        run.sample_region(key, both, 4, "imle", verify=False)
+
+
 def test_sampling_from_the_checkpoint_gives_the_same_bytes_for_the_same_seed(finished, tmp_path):
     for out in ("a", "b"):
         done = cgjax(
@@ -133,6 +181,18 @@ def test_a_name_given_by_a_person_can_be_sampled(finished, tmp_path):
     ("args", "expected"),
     [
         (["--mode=sample", "--cluster=7", "--out=x"], "no cluster '7' in this run"),
+        (
+            ["--mode=sample", "--cluster=0 & & 1", "--out=x"],
+            "--cluster=0 & & 1: expected a cluster at character 5 ('& 1')",
+        ),
+        (
+            ["--mode=sample", "--cluster=layer2=0", "--out=x"],
+            "no clustering 'layer2' in this run; it holds layer1-k2",
+        ),
+        (
+            ["--mode=sample", "--cluster=0 & 1", "--out=x", "--num=20000"],
+            "; the budget is --config.sample.max_draws=",
+        ),
         (["--mode=sample", "--sampler=magic", "--out=x"], "--sampler=magic"),
         (["--mode=sample", "--num=0", "--out=x"], "--num=0"),
         (["--mode=sample", "--margin=2", "--out=x"], "--margin=2"),

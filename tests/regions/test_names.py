@@ -7,7 +7,13 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
-from cgjax.regions.names import find_cluster, put_aside, read_entries, restore_or_begin, unnamed
+from cgjax.regions.names import (
+    find_clusters,
+    put_aside,
+    read_entries,
+    restore_or_begin,
+    unnamed,
+)
 
 
 @pytest.fixture
@@ -27,24 +33,32 @@ def entries(*names):
 
 def test_a_cluster_is_found_by_id_or_name_and_an_unknown_one_lists_them():
     known = entries(None, "facing left")
-    assert find_cluster(1, known) == 1
-    assert find_cluster("0", known) == 0
-    assert find_cluster("facing left", known) == 1
+    assert find_clusters(1, known) == [1]
+    assert find_clusters("0", known) == [0]
+    assert find_clusters("facing left", known) == [1]
     with pytest.raises(UserError, match=r"no cluster '7' .*: 0, 1 \(facing left\)"):
-        find_cluster("7", known)
+        find_clusters("7", known)
 
 
 def test_an_id_is_never_looked_up_among_names():
     known = entries("1", "0", "2")
     for wanted in (0, 1, 2):
-        assert find_cluster(wanted, known) == find_cluster(str(wanted), known) == wanted
+        assert find_clusters(wanted, known) == find_clusters(str(wanted), known) == [wanted]
     with pytest.raises(UserError, match="no cluster '-1'"):
-        find_cluster(-1, known)
+        find_clusters(-1, known)
 
 
-def test_a_name_that_two_clusters_have_is_refused():
-    with pytest.raises(UserError, match=r"left is the name of clusters \[0, 2\]"):
-        find_cluster("left", entries("left", None, "left"))
+def test_clusters_of_one_name_are_found_together_and_an_unknown_one_names_the_clustering():
+    known = entries("left", None, "left")
+    assert find_clusters("left", known) == [0, 2]
+    assert find_clusters(" 1 ", known) == [1]
+    with pytest.raises(UserError, match=r'^no cluster \'up\' in a-k3; .* try --cluster="a-k3=0"$'):
+        find_clusters("up", known, "a-k3")
+
+
+@pytest.mark.parametrize("text", ["--1", "²", "+1", "1.0", "-"])
+def test_what_only_looks_like_a_number_is_a_name(text):
+    assert find_clusters(text, entries(None, text)) == [1]
 
 
 def read(tmp_path, content, clustering, *, encoding="utf-8"):

@@ -33,8 +33,10 @@ def learnt(*samplers: str) -> set[str]:
     return {f"fit {name}" for name in samplers} | of(*samplers)
 
 
+SWEPT = {"sweep layer1", "sweep layer2", "sweep"}
+
 CLUSTERED = {"cluster", "cluster figures"} | learnt(*FITTED)
-EVERYTHING = {"latents"} | CLUSTERED
+EVERYTHING = {"latents", "attributes"} | SWEPT | CLUSTERED
 FEATURE = {f"evaluate {name}" for name in FITTED} | SHOWN | COMPARED
 
 
@@ -75,16 +77,17 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "generator.noise": (None, set()),
     "generator.batch": (32, set()),
     "latents.num": (100, EVERYTHING),
+    "cluster.max_clusters": (8, set()),  # the number is given
     "cluster.num_clusters": (3, CLUSTERED),
-    "cluster.num_init": (2, CLUSTERED),
-    "cluster.max_iter": (50, CLUSTERED),
-    "cluster.tol": (1e-3, CLUSTERED),
-    "cluster.init": ("random", CLUSTERED),
-    "cluster.backend": ("faiss", CLUSTERED),
+    "cluster.num_init": (2, CLUSTERED | SWEPT),
+    "cluster.max_iter": (50, CLUSTERED | SWEPT),
+    "cluster.tol": (1e-3, CLUSTERED | SWEPT),
+    "cluster.init": ("random", CLUSTERED | SWEPT),
+    "cluster.backend": ("faiss", CLUSTERED | SWEPT),
     "cluster.memory_mb": (2048, set()),  # streamed, the sums come in another order
-    "cluster.max_samples": (80, CLUSTERED),
-    "cluster.space": ("standardised", CLUSTERED),
-    "cluster.trimmed": (0.1, CLUSTERED),
+    "cluster.max_samples": (80, CLUSTERED | SWEPT),
+    "cluster.space": ("standardised", CLUSTERED | SWEPT),
+    "cluster.trimmed": (0.1, CLUSTERED | SWEPT),
     "samplers.rejection.fit": (
         False,
         {"sample rejection", "evaluate rejection"} | SHOWN | COMPARED,
@@ -135,6 +138,11 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "transfer.conditions": (["1"], SHOWN),
     "transfer.num": (5, set()),
     "transfer.columns": (2, set()),
+    "sweep.layers": (["layer1"], set()),  # the run says which these are
+    "sweep.numbers": ([2, 3], SWEPT),
+    "sweep.judges": (["image_statistics"], set()),  # as for the layers
+    "sweep.judged": (100, {"attributes", "sweep"}),
+    "sweep.columns": (2, {"sweep"}),
     "checkpoint_epochs": (1, set()),
 }
 

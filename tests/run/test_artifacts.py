@@ -9,6 +9,9 @@ from cgjax.run.artifacts import Manifests, declare, differing
 from cgjax.run.folder import RunFolder
 from tests.run.changes import CHANGES, changed, leaves, small
 
+# The layers of a sweep, and its judges.
+SWEPT = (("layer1", "layer2"), ("image_statistics",))
+
 
 def identities(config):
     name = str(config["generator"]["name"])
@@ -17,9 +20,9 @@ def identities(config):
 
 @pytest.mark.parametrize("path", leaves())
 def test_exactly_what_depends_on_a_leaf_has_another_key(path):
-    old = declare(small(), *identities(small()))
+    old = declare(small(), *identities(small()), *SWEPT)
     config, stale = changed(path)
-    new = declare(config, *identities(config))
+    new = declare(config, *identities(config), *SWEPT)
     keys = {name: artifact.key for name, artifact in new.items()}
     found = {name for name, artifact in old.items() if keys.get(name, artifact.key) != artifact.key}
     gone = old.keys() - new.keys()
@@ -31,7 +34,7 @@ def test_the_table_speaks_of_leaves_that_there_are():
 
 
 def test_every_artifact_comes_after_its_inputs_and_owns_its_places():
-    graph = declare(small(), "prior", "name")
+    graph = declare(small(), "prior", "name", *SWEPT)
     seen, places = set(), []
     for name, artifact in graph.items():
         assert seen >= set(artifact.inputs)
@@ -43,7 +46,7 @@ def test_every_artifact_comes_after_its_inputs_and_owns_its_places():
 @pytest.fixture
 def manifests(tmp_path):
     folder = RunFolder(tmp_path)
-    graph = declare(small(), "prior", "name")
+    graph = declare(small(), "prior", "name", *SWEPT)
     found = Manifests(folder, graph)
     folder.latents.write_bytes(b"latents")
     found.record("latents", {}, {})
@@ -77,7 +80,7 @@ def test_an_artifact_whose_input_is_gone_is_not_loaded(manifests):
 
 def test_an_artifact_of_another_config_says_what_differs(manifests):
     config, _ = changed("cluster.num_clusters")
-    other = Manifests(manifests.folder, declare(config, "prior", "name"))
+    other = Manifests(manifests.folder, declare(config, "prior", "name", *SWEPT))
     with pytest.raises(UserError, match=r"another config \(cluster.num_clusters: 2 -> 3\)"):
         other.require("cluster")
     assert set(other.forget_stale()) == {"cluster"}

@@ -89,6 +89,16 @@ class Choice:
     alpha: float
     confidence: float
 
+    def summary(self) -> dict[str, Any]:
+        """Return all of it for JSON: the choice, why, and the table as `rows` returns it."""
+        return {
+            "num_clusters": self.num_clusters,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "basis": self.basis,
+            "table": self.rows(),
+        }
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the table for JSON: one dictionary a number, NaN as None, tuples as lists.
 

@@ -6,7 +6,7 @@ import scipy.stats
 
 from cgjax.errors import UserError
 from cgjax.evaluation import distances
-from cgjax.evaluation.intervals import bootstrap_interval, judged_accuracy, wilson_interval
+from cgjax.numerics.intervals import bootstrap_interval, wilson_interval
 
 
 @pytest.mark.parametrize(("successes", "total"), [(0, 10), (10, 10), (51, 100), (1999, 2000)])
@@ -63,20 +63,3 @@ def test_bootstrap_interval_refuses_no_sample_and_unknown_methods():
         bootstrap_interval(np.mean, [1.0, 2.0], method="bca")
     with pytest.raises(UserError, match="empty"):
         bootstrap_interval(np.mean, [])
-
-
-def test_judged_accuracy_counts_no_face_as_wrong_only_in_the_strict_column():
-    yaw = np.array([15.0, 20.0, 3.0, np.nan, np.nan])
-    got = judged_accuracy(yaw, lambda values: values >= 10)
-    assert got.accuracy == pytest.approx(2 / 3)
-    assert got.found == pytest.approx(3 / 5)
-    assert got.strict == pytest.approx(2 / 5)
-    assert got.interval == wilson_interval(2, 3)
-    assert got.strict_interval == wilson_interval(2, 5)
-
-
-def test_judged_accuracy_without_any_face_claims_nothing():
-    got = judged_accuracy([np.nan, np.nan], lambda values: values >= 10)
-    assert np.isnan(got.accuracy)
-    assert got.interval == (0.0, 1.0)
-    assert (got.found, got.strict) == (0.0, 0.0)

@@ -1,0 +1,135 @@
+"""What a query means in a run: its terms become clusters of the run's clusterings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cgjax.errors import UserError
+from cgjax.regions.clustering import Clustering
+from cgjax.regions.compound import Complement, Intersection, Union
+from cgjax.regions.names import Entry, find_clusters, is_id, matching
+from cgjax.regions.query import AllOf, Not, Query, Term, parse_query, quoted
+from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
+
+Clusterings = Mapping[str, tuple[Clustering, list[Entry]]]
+"""The clusterings of a run by their id, all of the same latents, and what people call their
+clusters."""
+
+
+def find_region(
+    text: str | int, clusterings: Clusterings, main: str | None, margin: MarginRange = WHOLE
+) -> Region:
+    """Return what a user asks for with `--cluster` and `--margin`.
+
+    A text that is the name of a cluster of the main clustering means this cluster, whatever
+    operators are in the name.
+
+    Args:
+        text: a cluster or a query.
+        clusterings: all of the run.
+        main: the id of the one that is meant where none is named; None where there is no such one.
+        margin: applied to every cluster that is asked for; what a query excludes is excluded whole.
+
+    Raises:
+        UserError: as `parse_query` and `resolve_query`; also for a margin without any cluster that
+            it could be applied to.
+    """
+    wanted = str(text).strip()
+    is_name = main is not None and bool(matching(wanted, clusterings[main][1]))
+    query = Term(wanted) if is_name else parse_query(str(text))
+    if margin != WHOLE and not _asks_for_a_cluster(query):
+        raise UserError(
+            f"--margin={margin} is the part of a cluster, and --cluster={wanted} only excludes; "
+            "add what to draw, or leave --margin out"
+        )
+    return resolve_query(query, clusterings, main).with_margin(margin)
+
+
+def resolve_query(query: Query, clusterings: Clusterings, main: str | None) -> Region:
+    """Return the region that a query means.
+
+    `!` is moved inwards to the clusters, so that what is asked for is told from what is excluded:
+    `!(a & !b)` is `!a | b`. Clusters of one name answer together.
+
+    Args:
+        query: see `parse_query`.
+        clusterings: all of the run.
+        main: the id of the one that is meant by a term without any, and by the name of its layer;
+            None where there is no such one.
+
+    Raises:
+        UserError: a clustering or cluster that the run does not hold, listing what it holds; a
+            name that could mean several clusterings.
+    """
+    return _resolve(query, clusterings, main, is_excluded=False)
+
+
+def _resolve(query: Query, clusterings: Clusterings, main: str | None, is_excluded: bool) -> Region:
+    if isinstance(query, Not):
+        return _resolve(query.part, clusterings, main, not is_excluded)
+    parts: list[Region]
+    if isinstance(query, Term):
+        clusters = _clusters(query, clusterings, main)
+        parts = [Complement(cluster) if is_excluded else cluster for cluster in clusters]
+    else:
+        parts = [_resolve(part, clusterings, main, is_excluded) for part in query.parts]
+    if len(parts) == 1:
+        return parts[0]
+    return (Intersection if isinstance(query, AllOf) != is_excluded else Union)(tuple(parts))
+
+
+def _clusters(term: Term, clusterings: Clusterings, main: str | None) -> list[ClusterRegion]:
+    """Return the clusters that a term means: one, or all of one name."""
+    if term.clustering is None:
+        named = _holding(term.cluster, clusterings, main)
+    else:
+        named = _named(term, clusterings, main)
+    clustering, entries = clusterings[named]
+    shown = named if len(clusterings) > 1 or term.clustering else None
+    return [ClusterRegion(clustering, c) for c in find_clusters(term.cluster, entries, shown)]
+
+
+def _holding(cluster: str, clusterings: Clusterings, main: str | None) -> str:
+    """Return the clustering that a cluster without any belongs to."""
+    if main is not None and (is_id(cluster) or matching(cluster, clusterings[main][1])):
+        return main
+    found = [name for name, (_, entries) in clusterings.items() if matching(cluster, entries)]
+    if len(found) > 1 and not is_id(cluster):
+        raise UserError(
+            f"--cluster: {cluster!r} is the name of clusters in {', '.join(found)}; say in which, "
+            f'as in --cluster="{quoted(found[0])}={quoted(cluster)}"'
+        )
+    if len(found) == 1 or main is not None:
+        return found[0] if found else str(main)
+    raise UserError(
+        f"--cluster={cluster}: say in which clustering; this run holds {', '.join(clusterings)}; "
+        f'try --cluster="{quoted(next(iter(clusterings)))}={quoted(cluster)}"'
+    )
+
+
+def _named(term: Term, clusterings: Clusterings, main: str | None) -> str:
+    """Return the clustering that a term names by its id or its layer."""
+    name = str(term.clustering)
+    if name in clusterings:
+        return name
+    found = [known for known, (clustering, _) in clusterings.items() if clustering.layer == name]
+    if len(found) == 1 or main in found:
+        return main if main is not None and main in found else found[0]
+    if found:
+        raise UserError(
+            f"--cluster: {name!r} may be {' or '.join(found)}; say which, as in "
+            f'--cluster="{quoted(found[0])}={quoted(term.cluster)}"'
+        )
+    raise UserError(
+        f"--cluster: no clustering {name!r} in this run; it holds {', '.join(clusterings)}; "
+        f'try --cluster="{quoted(main or next(iter(clusterings)))}=0"'
+    )
+
+
+def _asks_for_a_cluster(query: Query, is_excluded: bool = False) -> bool:
+    """Whether any term is not excluded."""
+    if isinstance(query, Term):
+        return not is_excluded
+    if isinstance(query, Not):
+        return _asks_for_a_cluster(query.part, not is_excluded)
+    return any(_asks_for_a_cluster(part, is_excluded) for part in query.parts)

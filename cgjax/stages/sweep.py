@@ -1,0 +1,219 @@
+"""`--mode=sweep`: every layer clustered into several numbers, and what these clusters hold."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from cgjax.evaluation.explained import attribute_in, explained
+from cgjax.evaluation.judges import load_judge
+from cgjax.evaluation.sweep_table import Measured, as_csv, clustering_rows, to_text
+from cgjax.figures.clusters import titles
+from cgjax.figures.sheets import contact_sheet
+from cgjax.numerics.intervals import wilson_interval
+from cgjax.numerics.partitions import (
+    adjusted_rand,
+    cross_table,
+    mutual_information,
+    normalized_mutual_information,
+)
+from cgjax.regions.clustering import Clustering, save_clustering
+from cgjax.run.artifacts import SWEEP_TABLES, clustering_place, sweep_figure, swept
+from cgjax.run.run import Run
+from cgjax.runtime.files import make_folder, write_atomically
+from cgjax.runtime.keys import named_key
+from cgjax.runtime.log import Progress
+from cgjax.runtime.png import to_png
+from cgjax.stages.encoding import Encoder, choose, clustering_of
+from cgjax.stages.graph import Maker
+from cgjax.stages.latents import latents_of
+
+Values = dict[str, Float[np.ndarray, " m"]]
+"""What the judges see in the first m images, by "judge.attribute"."""
+
+
+class SweepStage:
+    """The clusterings of a sweep, layer by layer, and their tables and figures."""
+
+    def __init__(self, run: Run, maker: Maker, mesh: Mesh | None, check: Callable[..., None]):
+        """Prepare.
+
+        Args:
+            run: the run.
+            maker: of its artifacts.
+            mesh: the devices to cluster on, or None for one.
+            check: called between units of work with what is kept; may raise to stop.
+        """
+        self.run, self.maker, self.mesh, self.check = run, maker, mesh, check
+        self.numbers = run.sweep_numbers
+
+    def run_all(self) -> str:
+        """Make what is not there; return the tables and what they say as text."""
+        run, maker = self.run, self.maker
+        if maker.result("sweep") is None:
+            latents = latents_of(run, maker)
+            progress = Progress("sweep", len(run.sweep_layers) + 1)
+            for i, layer in enumerate(run.sweep_layers):
+                self.check("the layers that are swept are kept")
+                if maker.result(swept(layer)) is None:
+                    self._cluster(layer, latents)
+                progress.update(i + 1)
+            self.check("the layers that are swept are kept")
+            if maker.result("attributes") is None:
+                self._judge(latents)
+            progress.update(len(run.sweep_layers) + 1)
+            self._write(latents)
+        return (run.folder.root / "sweep.txt").read_text().rstrip("\n")
+
+    def _cluster(self, layer: str, latents: Float[np.ndarray, "n d"]) -> None:
+        """Cluster one layer into all numbers, and say how many clusters it holds."""
+        run, most = self.run, self.numbers[-1]
+        encoder = Encoder(
+            run.generator.at_layer(layer),
+            run.config["cluster"],
+            run.folder.root,
+            mesh=self.mesh,
+            check=self.check,
+        )
+        with self.maker.making(swept(layer)) as result:
+            encoded = encoder.encode(latents, most)
+            with closing(encoded):
+                key = named_key(run.root_key, "sweep", layer)
+                results = encoder.cluster(encoded, self.numbers, latents, key)
+                choice = choose(encoded, most, named_key(run.root_key, "choose", layer))
+            make_folder(run.folder.root / "clusterings")
+            for number, found in zip(self.numbers, results, strict=True):
+                path = run.folder.root / clustering_place(layer, number)
+                save_clustering(path, clustering_of(found, layer, encoded.space))
+            result["inertias"] = [float(found.inertia) for found in results]
+            result["choice"] = choice.summary()
+
+    def _judge(self, latents: Float[np.ndarray, "n d"]) -> None:
+        """Ask the judges about the images of the first latents."""
+        run = self.run
+        latents = latents[: run.config["sweep"]["judged"]]
+        judges = [load_judge(name) for name in run.judges]
+        with self.maker.making("attributes"):
+            progress, batch = Progress("judge", len(latents)), run.generator.batch
+            parts: dict[str, list[np.ndarray]] = {}
+            for begin in range(0, len(latents), batch):
+                self.check("nothing is kept of the judging")
+                images = run.generator.images(latents[begin : begin + batch])
+                for judge in judges:
+                    for attribute, values in judge(images).items():
+                        parts.setdefault(f"{judge.name}.{attribute}", []).append(values)
+                progress.update(begin + len(images))
+            buffer = io.BytesIO()
+            names = np.array(list(parts))
+            values = np.stack([np.concatenate(part) for part in parts.values()])
+            np.savez(buffer, names=names, values=values.astype(np.float64))
+            write_atomically(run.folder.root / "attributes.npz", buffer.getvalue())
+
+    def _write(self, latents: Float[np.ndarray, "n d"]) -> None:
+        run, folder = self.run, self.run.folder
+        clusterings = self._clusterings()
+        values = self._values()
+        with self.maker.making("sweep"):
+            measured = [self._measure(one, values) for one in clusterings]
+            reasons = {
+                layer: run.manifests.require(swept(layer))["choice"]["reason"]
+                for layer in run.sweep_layers
+            }
+            num_judged = min(len(latents), run.config["sweep"]["judged"])
+            contents = (
+                as_csv(clustering_rows(measured)),
+                as_csv(_cluster_rows(clusterings, values)),
+                as_csv(_pair_rows(clusterings)),
+                to_text(measured, reasons, num_judged) + "\n",
+            )
+            make_folder(folder.figures)
+            for layer in run.sweep_layers:
+                own = [one for one in clusterings if one.layer == layer]
+                picture = self._picture(own, latents)
+                write_atomically(folder.root / sweep_figure(layer), picture)
+            for name, content in zip(SWEEP_TABLES, contents, strict=True):
+                write_atomically(folder.root / name, content.encode())
+
+    def _clusterings(self) -> list[Clustering]:
+        """Return the sweep's clusterings, layer by layer."""
+        return [one for layer in self.run.sweep_layers for one in self.run.swept(layer)]
+
+    def _values(self) -> Values:
+        with np.load(self.run.folder.root / "attributes.npz", allow_pickle=False) as arrays:
+            return dict(zip(arrays["names"].tolist(), arrays["values"], strict=True))
+
+    def _measure(self, one: Clustering, values: Values) -> Measured:
+        result = self.run.manifests.require(swept(one.layer))
+        return Measured(
+            layer=one.layer,
+            num_clusters=one.num,
+            shares=one.shares.tolist(),
+            inertia=result["inertias"][self.numbers.index(one.num)],
+            stability=result["choice"]["table"][one.num - 1],
+            explained={
+                name: explained(seen, one.labels[: len(seen)]) for name, seen in values.items()
+            },
+        )
+
+    def _picture(self, of_layer: list[Clustering], latents: Float[np.ndarray, "n d"]) -> bytes:
+        """Return rows of members, a cluster each, of the layer's best number."""
+        rows = self.run.manifests.require(swept(of_layer[0].layer))["choice"]["table"]
+        chosen = [one for one in of_layer if rows[one.num - 1]["is_chosen"] and one.num > 1]
+        several = [one for one in of_layer if one.num > 1] or of_layer
+        best = (chosen or several)[0]
+        if not chosen:
+            best = max(several, key=lambda one: rows[one.num - 1]["prediction_strength"][0])
+        columns = self.run.config["sweep"]["columns"]
+        pictures = []
+        for c in range(best.num):
+            members = np.flatnonzero(best.labels == c)[:columns]
+            pictures.append(self.run.generator.images(latents[members if len(members) else [0]]))
+        return to_png(contact_sheet(pictures, titles(best)))
+
+
+def _cluster_rows(clusterings: list[Clustering], values: Values) -> list[dict[str, Any]]:
+    """Return `sweep_clusters.csv`: for every cluster its share, and a line for each attribute."""
+    rows = []
+    for one in clusterings:
+        counts = np.bincount(one.labels, minlength=one.num)
+        for c, count in enumerate(counts.tolist()):
+            interval = wilson_interval(count, len(one.labels))
+            cluster: dict[str, Any] = {
+                "layer": one.layer,
+                "num_clusters": one.num,
+                "cluster": c,
+                "share": count / len(one.labels),
+                "share_low": interval.low,
+                "share_high": interval.high,
+            }
+            for name, seen in values.items():
+                own = attribute_in(seen[one.labels[: len(seen)] == c])
+                rows.append(cluster | {"attribute": name} | own._asdict())
+    return rows
+
+
+def _pair_rows(clusterings: list[Clustering]) -> list[dict[str, Any]]:
+    """Return `sweep_pairs.csv`: what the clusters of one layer tell of another's."""
+    rows = []
+    for a, b in itertools.combinations(clusterings, 2):
+        if a.layer == b.layer:
+            continue
+        table = cross_table(a.labels, b.labels, (a.num, b.num))
+        rows.append(
+            {
+                "first": a.id,
+                "second": b.id,
+                "mutual_information": float(mutual_information(table)),
+                "normalized": float(normalized_mutual_information(table)),
+                "adjusted_rand": float(adjusted_rand(table)),
+                "table": " / ".join(" ".join(map(str, row)) for row in table.tolist()),
+            }
+        )
+    return rows

@@ -1,0 +1,132 @@
+"""Regions made of regions hold what the boolean combination of their parts holds, exactly."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.regions.compound import Complement, Intersection, Union
+from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
+from tests.regions.planted import clustering, planted
+
+SIZES = {"layer1": 2, "layer2": 3, "synthesis.b16": 4}
+
+
+@pytest.fixture(scope="module")
+def scene():
+    rng = np.random.default_rng(0)
+    made = {layer: planted(rng, layer, num, 400) for layer, num in SIZES.items()}
+    return {k: c for k, (c, _) in made.items()}, {k: y for k, (_, y) in made.items()}
+
+
+def random_region(rng, clusterings, depth=3):
+    """A region with the booleans that it must be equal to."""
+    kind = rng.choice(["cluster", "all", "any", "not"]) if depth else "cluster"
+    if kind == "cluster":
+        one = clusterings[rng.choice(list(clusterings))]
+        c = int(rng.integers(one.num))
+        return ClusterRegion(one, c), one.labels == c
+    parts = [random_region(rng, clusterings, depth - 1) for _ in range(rng.integers(1, 4))]
+    if kind == "not":
+        return Complement(parts[0][0]), ~parts[0][1]
+    regions, members = tuple(r for r, _ in parts), np.stack([m for _, m in parts])
+    if kind == "all":
+        return Intersection(regions), members.all(axis=0)
+    return Union(regions), members.any(axis=0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_members_are_the_boolean_combination_of_the_label_arrays(scene, seed):
+    region, expected = random_region(np.random.default_rng(seed), scene[0])
+    assert isinstance(region, Region)
+    np.testing.assert_array_equal(region.members(), expected)
+    assert region.share == pytest.approx(expected.mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("margin", [WHOLE, MarginRange(0.5), MarginRange(0.2, 0.7)])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_the_features_say_is_what_the_labels_and_margins_say(scene, seed, margin):
+    clusterings, features = scene
+    region, _ = random_region(np.random.default_rng(100 + seed), clusterings)
+    region = region.with_margin(margin)
+    found = region.contains(features.__getitem__)
+    np.testing.assert_array_equal(np.asarray(found), region.members())
+
+
+def test_a_layer_is_asked_for_its_features_once_and_only_if_it_is_needed(scene):
+    clusterings, features = scene
+    one, two = clusterings["layer1"], clusterings["layer2"]
+    region = Union(
+        (
+            Intersection((ClusterRegion(one, 0), Complement(ClusterRegion(two, 1)))),
+            Intersection((ClusterRegion(one, 1), ClusterRegion(two, 0))),
+            ClusterRegion(two, 2),
+        )
+    )
+    asked = []
+
+    def of(layer):
+        asked.append(layer)
+        return features[layer]
+
+    region.contains(of)
+    assert sorted(asked) == ["layer1", "layer2"]
+    assert region.layers == ("layer1", "layer2")
+    region.contains(of)
+    assert len(asked) == 4  # nothing is kept from one call to the next
+
+
+def test_a_margin_applies_to_what_is_asked_for_and_not_to_what_is_excluded(scene):
+    one, two = scene[0]["layer1"], scene[0]["layer2"]
+    margin = MarginRange(0.5)
+    region = Intersection((ClusterRegion(one, 0), Complement(ClusterRegion(two, 1))))
+    part = region.with_margin(margin)
+    clear = ClusterRegion(one, 0, margin).members()
+    np.testing.assert_array_equal(part.members(), clear & (two.labels != 1))
+    assert 0 < part.share < region.share
+
+
+def test_an_intersection_is_proposed_by_its_smallest_cluster_of_the_samplers_clustering():
+    main = clustering("layer2", [0, 0, 0, 1, 1, 2], 3)
+    other = clustering("layer4", [0, 1, 1, 1, 1, 1], 2)
+    large, small, rare = ClusterRegion(main, 0), ClusterRegion(main, 2), ClusterRegion(other, 0)
+    assert large.proposal(main) is large
+    assert large.proposal(other) is None
+    assert Intersection((large, rare)).proposal(main) is large
+    assert Intersection((large, Intersection((rare, small)))).proposal(main) is small
+    assert Intersection((large, rare)).proposal(other) is rare
+    assert Intersection((rare, Complement(small))).proposal(main) is None
+    assert Union((large, small)).proposal(main) is None
+    assert Complement(large).proposal(main) is None
+    assert Intersection((Union((large, small)), large)).proposal(main) is large
+    assert (
+        Intersection((large, rare)).with_margin(MarginRange(0.5)).proposal(main).margin.low == 0.5
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_proposal_holds_all_of_its_region(scene, seed):
+    region, members = random_region(np.random.default_rng(200 + seed), scene[0])
+    for one in scene[0].values():
+        aim = region.proposal(one)
+        assert aim is None or not (members & ~aim.members()).any()
+
+
+def test_a_region_is_shown_as_it_is_typed(scene):
+    one, two = scene[0]["layer1"], scene[0]["layer2"]
+    a, b = ClusterRegion(one, 0), ClusterRegion(two, 1)
+    assert str(Intersection((a, Complement(b)))) == "layer1-k2=0 & layer2-k3!=1"
+    assert str(Intersection((Union((a, b)), b))) == "(layer1-k2=0 | layer2-k3=1) & layer2-k3=1"
+    assert str(Complement(Union((a, b)))) == "!(layer1-k2=0 | layer2-k3=1)"
+    assert str(Complement(Complement(a))) == "!layer1-k2!=0"
+    odd = ClusterRegion(one._replace(layer="a=b"), 0)
+    assert str(Union((odd, a))) == "'a=b-k2'=0 | layer1-k2=0"
+    part = Intersection((a, b)).with_margin(MarginRange(0.5))
+    assert str(part) == "layer1-k2=0, margin 0.5 & layer2-k3=1, margin 0.5"
+
+
+def test_a_clusters_members_have_margins_within_the_limits():
+    one = clustering("layer1", [0, 1, 0, 0], 2, margins=np.array([1, 2, 3, 5], np.float32))
+    assert ClusterRegion(one, 0).members().tolist() == [True, False, True, True]
+    assert ClusterRegion(one, 0, MarginRange(0.5)).members().tolist() == [False, False, True, True]
+    assert ClusterRegion(one, 0, MarginRange(0, 0.5)).members().sum() == 2
+    assert jnp.asarray(ClusterRegion(one, 1).members()).dtype == jnp.bool_

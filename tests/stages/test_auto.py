@@ -1,0 +1,66 @@
+"""`--config.cluster.num_clusters=auto`: chosen from the run's own features, and said why."""
+
+import json
+
+import pytest
+
+from cgjax.config.plain import to_plain
+from cgjax.config.schema import complete
+from cgjax.errors import UserError
+from cgjax.run.opening import open_run
+from cgjax.run.run import load_run
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.pipeline import Pipeline
+from configs import tiny
+
+
+def config(**leaves):
+    given = tiny.get_config("quick")
+    given.update_from_flattened_dict(
+        {
+            "latents.num": 400,
+            "cluster.num_clusters": "auto",
+            "cluster.max_clusters": 4,
+            "cluster.num_init": 2,
+            **leaves,
+        }
+    )
+    return complete(to_plain(given))
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory):
+    root = tmp_path_factory.mktemp("chosen") / "run"
+    pipeline = Pipeline(open_run(root, config()), Interrupts())
+    pipeline.cluster()
+    pipeline.report()
+    pipeline.metrics.close()
+    return root
+
+
+def test_the_planted_number_is_chosen_and_summary_and_page_say_why(chosen):
+    summary = json.loads((chosen / "summary.json").read_text())
+    assert summary["num_clusters"] == summary["choice"]["num_clusters"] == 2
+    assert summary["choice"]["reason"].startswith("2 clusters: valleys lie between them")
+    assert [row["num_clusters"] for row in summary["choice"]["table"]] == [1, 2, 3, 4]
+    page = (chosen / "report" / "index.html").read_text()
+    assert "How many clusters" in page
+    assert "2 clusters: valleys lie between them" in page
+    assert "2 (chosen)" in page
+
+
+def test_the_run_opens_with_the_number_that_was_chosen(chosen):
+    run = load_run(chosen)
+    assert (run.clustering.num, run.own_id) == (2, "layer1-k2")
+    assert [str(region) for region in run.regions] == ["0", "1"]
+
+
+def test_too_few_latents_are_one_line_before_any_work(tmp_path):
+    with pytest.raises(UserError, match=r"^choosing among 1 to 16 clusters needs at least 960 lat"):
+        open_run(tmp_path / "run", config(**{"cluster.max_clusters": 16}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_word_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"num_clusters=many: expected a whole number, or auto$"):
+        open_run(tmp_path / "run", config(**{"cluster.num_clusters": "many"}))

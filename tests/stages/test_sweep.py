@@ -1,0 +1,209 @@
+"""A sweep finds what is planted, resumes to the same bytes, and its clusterings can be queried."""
+
+import csv
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from cgjax.config.plain import to_plain
+from cgjax.config.schema import complete
+from cgjax.errors import UserError
+from cgjax.run.artifacts import Manifests
+from cgjax.run.opening import open_run
+from cgjax.run.run import load_run
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.pipeline import Pipeline
+from cgjax.testing.planted import true_side
+from configs import tiny
+
+
+def config(**leaves):
+    given = tiny.get_config("quick")
+    given.update_from_flattened_dict(
+        {
+            "latents.num": 360,
+            "cluster.num_init": 2,
+            "sweep.numbers": (3, 2),
+            "sweep.judges": ("image_statistics",),
+            "sweep.judged": 150,
+            "sweep.columns": 2,
+            "samplers.flow.num_epochs": 1,
+            "samplers.imle.fit": False,
+            "sample.sampler": "flow",
+            **leaves,
+        }
+    )
+    return complete(to_plain(given))
+
+
+def sweep(root, given=None, **options):
+    given = config() if given is None else given
+    pipeline = Pipeline(open_run(root, given, mode="sweep", **options), Interrupts())
+    try:
+        return pipeline.sweep()
+    finally:
+        pipeline.metrics.close()
+
+
+def content_of(root):
+    places = ("clusterings", "figures", "sweep*.csv", "sweep.txt", "attributes.npz", "latents.npy")
+    paths = [path for place in places for path in root.glob(place)]
+    files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
+
+
+def table(root, name):
+    return list(csv.DictReader((root / name).read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    root = tmp_path_factory.mktemp("swept") / "run"
+    return root, sweep(root)
+
+
+def test_the_planted_attribute_is_ranked_first_in_a_plain_sentence(swept):
+    _, text = swept
+    first = next(line for line in text.splitlines() if line.startswith("1. "))
+    assert "2 clusters: highly stable in fresh draws" in first
+    assert " of left_right (judge image_statistics, which sees it in 150 of 150 images)" in first
+    assert "--config.cluster.num_clusters=2" in text
+
+
+def test_every_layer_is_clustered_into_every_number(swept):
+    root, _ = swept
+    rows = table(root, "sweep.csv")
+    found = [(row["layer"], int(row["num_clusters"])) for row in rows]
+    assert found == [(layer, k) for layer in ("layer1", "layer2") for k in (2, 3)]
+    for row in rows:
+        assert sum(map(float, row["shares"].split())) == pytest.approx(1, abs=1e-5)
+    two = rows[0]
+    assert float(two["eta2 image_statistics.left_right_low"]) > 0.9
+    assert float(two["valley_p_value"]) < 0.01
+    assert float(rows[1]["valley_p_value"]) > 0.05
+
+
+def test_clusters_and_pairs_of_clusterings_have_their_tables(swept):
+    root, _ = swept
+    clusters = table(root, "sweep_clusters.csv")
+    assert len(clusters) == 2 * (2 + 3) * 5
+    sides = [row for row in clusters[:10] if row["attribute"] == "image_statistics.left_right"]
+    assert all(float(row["low"]) * float(row["high"]) > 0 for row in sides)  # neither holds 0
+    pairs = {(row["first"], row["second"]): row for row in table(root, "sweep_pairs.csv")}
+    assert len(pairs) == 4
+    same = pairs["layer1-k2", "layer2-k2"]  # both are the side
+    assert float(same["normalized"]) > 0.95
+    assert float(same["adjusted_rand"]) > 0.95
+
+
+def test_a_sweep_that_is_there_is_not_made_again(swept):
+    root, text = swept
+    before = {path.name: path.stat().st_mtime_ns for path in (root / "stages").iterdir()}
+    assert sweep(root) == text
+    assert before == {path.name: path.stat().st_mtime_ns for path in (root / "stages").iterdir()}
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+@pytest.mark.parametrize("number", [3, 7, 11, 14])
+def test_killed_while_it_writes_it_resumes_to_the_same_bytes(number, swept, tmp_path, monkeypatch):
+    root, left = tmp_path / "run", number
+    replace = os.replace
+
+    def dying(*args, **kwargs):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+        replace(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(Killed):
+            sweep(root)
+    sweep(root)
+    assert content_of(root) == content_of(swept[0])
+
+
+def test_only_the_clusterings_that_a_change_concerns_are_made_again(swept, tmp_path):
+    root = tmp_path / "run"
+    sweep(root)
+    found = Manifests(load_run(root).folder, load_run(root).manifests.graph)
+    assert found.result("sweep layer1") is not None
+    other = open_run(root, config(**{"cluster.num_clusters": 3}), mode="sweep", allow_change=True)
+    assert other.manifests.result("sweep") is not None
+    fewer = open_run(root, config(**{"sweep.layers": (2,)}), mode="sweep", allow_change=True)
+    assert fewer.manifests.result("sweep layer2") is not None
+    assert fewer.manifests.result("sweep") is None
+    assert sorted(path.name for path in (root / "clusterings").iterdir()) == [
+        "layer2-k2.npz",
+        "layer2-k3.npz",
+    ]
+    assert not (root / "sweep.csv").exists()
+    assert not (root / "figures" / "sweep-layer1.png").exists()
+
+
+def test_a_damaged_clustering_is_not_read(swept, tmp_path):
+    root = tmp_path / "run"
+    sweep(root)
+    (root / "clusterings" / "layer1-k2.npz").write_bytes(b"nonsense")
+    assert [one for one in load_run(root).clusterings if one.startswith("layer1")] == []
+    with pytest.raises(UserError, match="'sweep layer1' is stale, or its files are not those"):
+        load_run(root).swept("layer1")
+
+
+def test_a_folder_with_a_sweep_alone_answers_queries_by_rejection(swept):
+    run = load_run(swept[0])
+    query = "layer1-k2=0 & !layer2-k2=1"
+    region = run.region(query)
+    arrays = {name: one.labels for name, one in run.clusterings.items()}
+    expected = (arrays["layer1-k2"] == 0) & (arrays["layer2-k2"] != 1)
+    np.testing.assert_array_equal(region.members(), expected)
+    assert run.sampler_for(region) == "rejection"
+    samples = run.sample(jax.random.key(0), query, 20)
+    assert run.are_inside(samples.latents, region).all()
+    assert len(np.unique(true_side(samples.latents))) == 1
+    with pytest.raises(UserError, match=r"--cluster=0: say in which clustering; this run holds "):
+        run.region(0)
+    with pytest.raises(UserError, match=r"no clustering 'layer3' in this run; it holds layer1-k2,"):
+        run.region("layer3=0")
+
+
+def test_the_runs_own_clustering_and_a_sweeps_are_queried_together(swept, tmp_path):
+    root, given = tmp_path / "run", config(**{"layer": "layer1"})
+    sweep(root, given)
+    pipeline = Pipeline(open_run(root, given), Interrupts())
+    pipeline.cluster()
+    pipeline.fit()
+    pipeline.metrics.close()
+    run = load_run(root)
+    assert list(run.clusterings) == ["layer1-k2", "layer1-k3", "layer2-k2", "layer2-k3"]
+    assert run.clusterings["layer1-k2"] is run.clustering
+    region = run.region("0 & layer2-k3!=0")
+    assert run.sampler_for(region) == "flow"
+    expected = run.expected(region, "flow")
+    own = run.clustering.labels == 0
+    assert (expected.num, expected.num_members) == (own.sum(), region.members().sum())
+    assert run.sampler_for(run.region("0 | layer2-k3=1")) == "rejection"
+
+
+@pytest.mark.parametrize(
+    ("leaves", "message"),
+    [
+        ({"latents.num": 299}, r"^--config.sweep.numbers=3: choosing among 1 to 3 .* 300 latents"),
+        ({"sweep.judged": 361}, r"^--config.sweep.judged=361 is more than latents.num=360$"),
+        ({"sweep.layers": ("layer7",)}, r"^--config.sweep.layers: layer='layer7' is not one of"),
+        ({"sweep.judges": ("face",)}, r"^--config.sweep.judges=face: expected face_mesh, age"),
+        ({"sweep.judges": ("no_module:f",)}, r"no_module"),
+        ({"sweep.numbers": ()}, r"^--config.sweep.numbers: expected at least one number"),
+        ({"sweep.numbers": (0,)}, r"^--config.sweep.numbers=0: expected a number of clusters"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_work(leaves, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        sweep(tmp_path / "run", config(**leaves))
+    assert not (tmp_path / "run").exists()

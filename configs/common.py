@@ -61,6 +61,13 @@ def get_config() -> config_dict.ConfigDict:
     # Find the clusters with this many latents, the first ones, and assign the rest; unset: with
     # all of them.
     config.cluster.max_samples = config_dict.placeholder(int)
+    # What of the features is clustered: "raw", as they are; or less moved by outliers
+    # (docs/outliers.md): "standardised" gives every feature the same weight, "pooled" takes the
+    # mean over positions, "spherical" the direction from the mean feature.
+    config.cluster.space = "raw"
+    # Share of the latents, those farthest from their centroid, that have no say in where centroids
+    # lie: trimmed k-means, from random starting centroids, with features in memory. 0: k-means.
+    config.cluster.trimmed = 0.0
 
     config.samplers = config_dict.ConfigDict()
     # The exact reference: draws of the prior that the clustering assigns to the cluster.

@@ -47,6 +47,7 @@ AUTO = "auto"
 
 INITS = ("k-means++", "random")
 BACKENDS = ("jax", "faiss")
+SPACES = ("raw", "standardised", "pooled", "spherical")
 MATCHERS = ("jax", "faiss")
 MATCHINGS = ("nearest", "adaptive", "rejection")
 JUDGES: dict[str, tuple[str, ...]] = {
@@ -79,6 +80,8 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "backend": Leaf(str, choices=BACKENDS),
         "memory_mb": _count(0, is_resource=True),
         "max_samples": _count(1, optional=True),
+        "space": Leaf(str, choices=SPACES),
+        "trimmed": Leaf(float, 0, 0.5),
     },
     "sample": {"num": _count(1), "sampler": TEXT, "max_draws": _count(1, is_resource=True)},
     "evaluate": {
@@ -182,6 +185,8 @@ ADDED: dict[str, Any] = {
     "cluster.max_clusters": 16,
     "cluster.memory_mb": 4096,
     "cluster.max_samples": None,
+    "cluster.space": "raw",
+    "cluster.trimmed": 0.0,
     "evaluate.features": "pca_pixels",
     "compare.num": 2000,
     "compare.judge": None,

@@ -159,6 +159,11 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         count = leaves.get(path)
         if count is not None and clusters is not None and count < clusters:
             yield f"--config.{path}={count} is less than num_clusters={clusters}"
+    if leaves.get("cluster.trimmed") and leaves.get("cluster.backend") == "faiss":
+        yield (
+            f"--config.cluster.trimmed={leaves['cluster.trimmed']:g}: expected 0 with "
+            "cluster.backend=faiss, which leaves no rows out; or take cluster.backend=jax"
+        )
     numbers = leaves.get("sweep.numbers")
     if numbers is not None and not numbers:
         yield "--config.sweep.numbers: expected at least one number of clusters"

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cgjax.features.spaces import RAW, Space, fit_space, num_fit_rows
 from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.memory import empty_aligned
 
@@ -36,17 +38,41 @@ def all_features(
     generator: ConditionedGenerator,
     latents: Float[np.ndarray, "n d"],
     on_rows: Callable[[int], None],
-) -> Float[np.ndarray, "n f"]:
+    space: Space = RAW,
+) -> Float[np.ndarray, "n g"]:
     """Return the features of all latents, in memory.
 
     Args:
         generator: the generator and its layer.
         latents: (n, d) float32.
         on_rows: called after every batch with the number of rows done; may raise to stop.
+        space: that they are mapped to.
 
     Returns:
-        (n, f) float32 at a multiple of 64 bytes, which JAX takes on a CPU as it is: a copy of the
+        (n, g) float32 at a multiple of 64 bytes, which JAX takes on a CPU as it is: a copy of the
         largest array of a run would double its memory.
     """
-    features = empty_aligned((len(latents), math.prod(feature_dim(generator, latents))))
-    return generator.all_features(latents, out=features, on_rows=on_rows)
+    dim = space.output_dim or math.prod(feature_dim(generator, latents))
+
+    def mapped(z: Array) -> Array:
+        return space(generator.features(z))
+
+    out = empty_aligned((len(latents), dim))
+    return in_batches(mapped, latents, generator.batch, out=out, on_rows=on_rows)
+
+
+def space_at(
+    generator: ConditionedGenerator, latents: Float[np.ndarray, "n d"], name: str
+) -> Space:
+    """Fit a space to a layer's features of the first latents.
+
+    Args:
+        generator: the generator and its layer.
+        latents: (n, d) float32; `num_fit_rows` of them are encoded, none for "raw".
+        name: the space's name.
+    """
+    if name == "raw":
+        return RAW
+    shape = feature_dim(generator, latents)
+    rows = generator.all_features(latents[: num_fit_rows(len(latents), math.prod(shape))])
+    return fit_space(name, rows, num_channels=shape[-1])

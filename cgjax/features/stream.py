@@ -21,6 +21,7 @@ from cgjax.clustering.kmeans.gram import slab_width
 from cgjax.clustering.kmeans.sources import OnProgress
 from cgjax.features.file import FeatureFile
 from cgjax.features.in_memory import feature_dim
+from cgjax.features.spaces import RAW, Space
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.memory import empty_aligned
 
@@ -63,10 +64,11 @@ class FeatureStream:
         latents: Float[np.ndarray, "n d"],
         *,
         block: int | None = None,
+        space: Space = RAW,
     ):
-        self._generator, self._latents = generator, latents
+        self._generator, self._latents, self._space = generator, latents, space
         self.num_rows = len(latents)
-        self.dim = math.prod(feature_dim(generator, latents))
+        self.dim = space.output_dim or math.prod(feature_dim(generator, latents))
         row_mb = 4 * self.dim / 2**20
         self._batch = min(generator.batch, max(1, int(BATCH_MB / row_mb)))
         if block is None:
@@ -199,7 +201,8 @@ class FeatureStream:
         rows = self._latents[index]
         missing = self._batch - len(rows)
         self.num_computed += len(rows)
-        return self._generator.features(jnp.asarray(np.pad(rows, [(0, missing), (0, 0)])))
+        features = self._generator.features(jnp.asarray(np.pad(rows, [(0, missing), (0, 0)])))
+        return self._space(features)
 
     def _keep(self, index: Int[np.ndarray, " i"], rows: Float[Array, "s f"]) -> None:
         try:

@@ -13,13 +13,18 @@ from cgjax.figures import sheets
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.pca import fit_pca
 from cgjax.regions.clustering import Clustering
+from cgjax.regions.small import small_clusters
 
 MEAN_IMAGES = 512
 
 
 def titles(clustering: Clustering) -> list[str]:
-    """Return a line for each cluster: its id and its share."""
-    return [f"cluster {c}\n{100 * share:.1f}%" for c, share in enumerate(clustering.shares)]
+    """Return a line for each cluster: its id, its share, and whether it is small."""
+    small = small_clusters(clustering)
+    return [
+        f"cluster {c}\n{100 * share:.1f}%{', small' if c in small else ''}"
+        for c, share in enumerate(clustering.shares)
+    ]
 
 
 def principal_components(
@@ -64,7 +69,8 @@ def means(
         if not len(z):  # fewer distinct features than clusters
             z = latents[:1]
         pictures = [generator.images(z).mean(axis=0, keepdims=True)]
-        if hasattr(generator.gen, "resume"):
+        # A centroid of another space is no activation.
+        if clustering.space.name == "raw" and hasattr(generator.gen, "resume"):
             centroid = jnp.asarray(clustering.centroids[c]).reshape(1, *shape)
             try:
                 mean = jnp.asarray(z.mean(axis=0, keepdims=True))

@@ -8,14 +8,17 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
+from cgjax.clustering import assign
 from cgjax.errors import UserError
+from cgjax.features.spaces import RAW, Space, space_of
 from cgjax.runtime.files import write_atomically
 
 FIELDS = ("centroids", "labels", "margins", "shares", "latents")
-"""The arrays of `clusters.npz`."""
+"""The arrays of `clusters.npz`; of a space other than raw its own are there too."""
 
 
 class Clustering(NamedTuple):
@@ -23,10 +26,11 @@ class Clustering(NamedTuple):
 
     Attributes:
         layer: the layer's name.
-        centroids: (k, f) float32, in the flattened features of the layer.
+        centroids: (k, g) float32, in the space: of raw ones the flattened features of the layer.
         labels: (n,) int32.
         margins: (n,) float32; distance to the nearest other centroid minus that to the own one.
         shares: (k,) float64, summing to 1.
+        space: how features are mapped before they are clustered or assigned.
     """
 
     layer: str
@@ -34,6 +38,7 @@ class Clustering(NamedTuple):
     labels: Int[np.ndarray, " n"]
     margins: Float[np.ndarray, " n"]
     shares: Float[np.ndarray, " k"]
+    space: Space = RAW
 
     @property
     def num(self) -> int:
@@ -49,6 +54,10 @@ class Clustering(NamedTuple):
     def digest(self) -> str:
         """A hash of which latent belongs where; the same clustering has the same one."""
         return digest_of(self.centroids, self.labels)
+
+    def assign(self, features: Float[Array, "n f"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+        """Return labels and margins of the layer's features; see `cgjax.clustering.assign`."""
+        return assign(self.space(features), jnp.asarray(self.centroids))
 
 
 def digest_of(centroids: Float[np.ndarray, "k f"], labels: Int[np.ndarray, " n"]) -> str:
@@ -68,7 +77,8 @@ def save_clustering(
     """
     arrays = clustering._asdict() | ({} if latents is None else {"latents": latents})
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: arrays[name] for name in FIELDS if name in arrays})
+    kept = {name: arrays[name] for name in FIELDS if name in arrays}
+    np.savez(buffer, **(kept | clustering.space.arrays()))
     write_atomically(path, buffer.getvalue())
 
 
@@ -93,13 +103,14 @@ def parse_clustering(
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             kept = {} if latents is None else {"latents": latents}
             found = kept | {name: arrays[name] for name in FIELDS if name not in kept}
-        problem = _problem(**found)
+            space = space_of(arrays)
+        problem = _problem(**found) or _problem_of(space, found["centroids"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         problem = str(error)
     if problem:
         raise UserError(f"{path} is damaged ({problem}); remove it and run again to recompute it")
     latents = found.pop("latents")
-    return Clustering(layer, **found), latents
+    return Clustering(layer, **found, space=space), latents
 
 
 def _problem(
@@ -130,4 +141,12 @@ def _problem(
         return f"labels from {labels.min()} to {labels.max()} for {k} clusters"
     if not np.allclose(np.bincount(labels, minlength=k) / n, shares, atol=1e-6):
         return "shares that are not those of the labels"
+    return ""
+
+
+def _problem_of(space: Space, centroids: Float[np.ndarray, "k g"]) -> str:
+    """Return how a space and centroids do not fit together; nothing if they do."""
+    given, dim = space.output_dim, centroids.shape[1]
+    if given not in (None, dim):
+        return f"a {space.name} space of {given} numbers and centroids of {dim}"
     return ""

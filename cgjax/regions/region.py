@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
-from cgjax.clustering import assign
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
 
@@ -155,8 +153,7 @@ class ClusterRegion(NamedTuple):
         Args:
             features: see `Features`.
         """
-        centroids: Float[Array, "k f"] = jnp.asarray(self.clustering.centroids)
-        labels, margins = assign(features(self.clustering.layer), centroids)
+        labels, margins = self.clustering.assign(features(self.clustering.layer))
         low, high = self.limits
         return (labels == self.cluster) & (margins >= low) & (margins <= high)
 

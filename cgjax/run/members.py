@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.clustering import assign
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering
@@ -69,14 +68,13 @@ def _assigned(
 ) -> tuple[Float[np.ndarray, "num d"], Float[np.ndarray, "num 2"]]:
     """Draw latents, and return them with their label and margin; each process runs its share."""
     num_blocks = -(-num // BLOCK)
-    centroids = jnp.asarray(clustering.centroids)
 
     def draw(r: int) -> Float[np.ndarray, "b d"]:
         z = generator.sample_latents(named_key(key, r), BLOCK)
         return np.asarray(z)[: num - r * BLOCK]
 
     def label(z: Array) -> Float[Array, "n 2"]:
-        labels, margins = assign(generator.features(z), centroids)
+        labels, margins = clustering.assign(generator.features(z))
         # Cluster ids are exact as float32.
         return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
 

@@ -156,6 +156,12 @@ class Run:
                 f"{latents.shape[1]}; this run has {wanted} of length {dim}; remove it and run "
                 "again to recompute it"
             )
+        wanted = self.config["cluster"]["space"]
+        if clustering.space.name != wanted:
+            raise UserError(
+                f"{self.folder.clusters} has clusters of {clustering.space.name} features; this "
+                f"run has --config.cluster.space={wanted}; remove it and run again to recompute it"
+            )
         return clustering, latents
 
     @property

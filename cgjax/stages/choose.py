@@ -13,6 +13,8 @@ from cgjax.clustering.selection import check_rows, choose_num_clusters
 from cgjax.clustering.selection.results import Verdict
 from cgjax.clustering.selection.words import table_text, tree_text
 from cgjax.config.schema import complete, validate
+from cgjax.features.in_memory import all_features, space_at
+from cgjax.features.spaces import FIT_ROWS, RAW
 from cgjax.generators.conditioned import load_conditioned
 from cgjax.generators.contract import ensure_generator
 from cgjax.runtime.keys import named_key
@@ -41,16 +43,22 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
     check_rows(num, max_clusters)
     generator = load_conditioned(settings, config["layer"])
     ensure_generator(generator, settings["weights"] or settings["name"])
+    key = named_key(jax.random.key(config["seed"]), "choose")
+    name = config["cluster"]["space"]
+    space = RAW
+    if name != "raw":  # fitted to draws of its own
+        own = generator.sample_latents(named_key(key, "space"), min(num, FIT_ROWS))
+        space = space_at(generator, np.asarray(own), name)
     progress, done = Progress("draw", num), 0
 
     def draw(key: PRNGKeyArray, count: int) -> Float[np.ndarray, "n f"]:
         nonlocal done
-        rows = generator.all_features(np.asarray(generator.sample_latents(key, count)))
+        latents = np.asarray(generator.sample_latents(key, count))
+        rows = all_features(generator, latents, lambda _: None, space)
         done += count
         progress.update(done)
         return rows
 
-    key = named_key(jax.random.key(config["seed"]), "choose")
     choice = choose_num_clusters(draw, max_clusters, key=key, num_rows=num)
     return "\n".join(
         (

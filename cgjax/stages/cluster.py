@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from cgjax.config.leaves import AUTO
-from cgjax.features.in_memory import feature_dim
+from cgjax.features.in_memory import all_features, feature_dim
 from cgjax.figures.clusters import means, principal_components
 from cgjax.regions.clustering import Clustering, save_clustering
 from cgjax.regions.names import restore_or_begin
+from cgjax.regions.small import small_clusters
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
@@ -84,7 +85,7 @@ class ClusterStage:
                     num, result["choice"] = choice.num_clusters, choice.summary()
                 key = named_key(run.root_key, "cluster")
                 (found,) = encoder.cluster(encoded, [num], latents, key)
-                clustering = clustering_of(found, run.generator.layer)
+                clustering = clustering_of(found, run.generator.layer, encoded.space)
                 _warn_if_small(clustering)
                 if self.processes.is_first:
                     save_clustering(run.folder.clusters, clustering, latents)
@@ -119,7 +120,8 @@ class ClusterStage:
         with self.maker.making("cluster figures"):
             first = self._first
             if first is None:
-                first = generator.all_features(latents[: _num_shown(clustering)])
+                shown = latents[: _num_shown(clustering)]
+                first = all_features(generator, shown, lambda _: None, clustering.space)
             shape = feature_dim(generator, latents)
             make_folder(run.folder.figures)
             pictures = {
@@ -145,3 +147,9 @@ def _warn_if_small(clustering: Clustering) -> None:
                 "--config.latents.num or lower --config.cluster.num_clusters",
                 *(c, count, counts.sum()),
             )
+    for c in small_clusters(clustering):
+        logging.warning(
+            "cluster %d has %.1f%% of the latents, less than a tenth of an equal share: outliers "
+            "rather than a group; compare another --config.cluster.space",
+            *(c, 100 * clustering.shares[c]),
+        )

@@ -21,8 +21,10 @@ from cgjax.clustering import KMeansResult, kmeans
 from cgjax.clustering.kmeans.sources import OnBlock
 from cgjax.clustering.kmeans.streamed import extend
 from cgjax.clustering.selection import Choice, choose_num_clusters
+from cgjax.clustering.trimmed import trimmed_kmeans
 from cgjax.errors import UserError
-from cgjax.features.in_memory import all_features, feature_dim
+from cgjax.features.in_memory import all_features, feature_dim, space_at
+from cgjax.features.spaces import RAW, Space
 from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering
@@ -41,11 +43,13 @@ class Encoded(NamedTuple):
         features: (n, f) in memory, or a stream of them.
         weights: 1 for rows that count and 0 for what fills a process's share up; None for all.
         num: rows that count, of all processes.
+        space: that they were mapped to.
     """
 
     features: Float[np.ndarray, "n f"] | FeatureStream
     weights: Float[Array, " n"] | None
     num: int
+    space: Space = RAW
 
     @property
     def storage(self) -> str:
@@ -110,11 +114,18 @@ class Encoder:
             most_clusters: that the rows will be asked for, which says how often they are read.
 
         Raises:
-            UserError: features that do not fit, for a backend that holds them in memory.
+            UserError: features that do not fit, for a method that holds them in memory.
         """
+        if self.settings["trimmed"] and self.processes.num > 1:
+            raise UserError(
+                f"--config.cluster.trimmed={self.settings['trimmed']:g} is for one process and "
+                f"this run has {self.processes.num}; use --config.cluster.trimmed=0, or one"
+            )
         latents = latents[: self.settings["max_samples"]]
         own, weights = self._own(latents)
-        dim = math.prod(feature_dim(self.generator, own))
+        # Every process fits the same one, to the run's first latents.
+        space = space_at(self.generator, latents, self.settings["space"])
+        dim = space.output_dim or math.prod(feature_dim(self.generator, own))
         size_mb = 4 * len(own) * dim / 2**20
         if size_mb <= self.settings["memory_mb"]:
             progress = Progress("encode", len(own))
@@ -123,14 +134,21 @@ class Encoder:
                 progress.update(done)
                 self.check("nothing is kept of the encoding")
 
-            return Encoded(all_features(self.generator, own, on_rows), weights, len(latents))
+            features = all_features(self.generator, own, on_rows, space)
+            return Encoded(features, weights, len(latents), space)
+        if self.settings["trimmed"]:
+            raise UserError(
+                f"the features of {len(own)} latents take {size_mb:.0f} MB and "
+                f"trimmed={self.settings['trimmed']:g} holds them in memory; raise "
+                "--config.cluster.memory_mb or use --config.cluster.trimmed=0"
+            )
         if self.settings["backend"] != "jax":
             raise UserError(
                 f"the features of {len(own)} latents take {size_mb:.0f} MB and "
                 f"backend={self.settings['backend']} holds them in memory; raise "
                 "--config.cluster.memory_mb or use --config.cluster.backend=jax"
             )
-        stream = FeatureStream(self.generator, own)
+        stream = FeatureStream(self.generator, own, space=space)
         # k-means++, the first iteration and the assignment read every row.
         reads, num = most_clusters + 2, self.processes.num
         speed = stream.choose_storage(self.root, num_reads=reads, num_files=num)
@@ -144,7 +162,7 @@ class Encoder:
             if speed
             else "no room for them on the disk",
         )
-        return Encoded(stream, weights, len(latents))
+        return Encoded(stream, weights, len(latents), space)
 
     def cluster(
         self,
@@ -162,33 +180,30 @@ class Encoder:
             key: of the clustering.
         """
         settings = self.settings
-        mesh = self.mesh if settings["backend"] == "jax" else None
+        mesh = self.mesh if settings["backend"] == "jax" and not settings["trimmed"] else None
         data, weights = cast(Any, encoded.features), cast(Any, encoded.weights)
         is_streamed = isinstance(data, FeatureStream)
         if self.processes.num > 1 and mesh is not None and not is_streamed:
             data, weights = join_rows(data, encoded.num, mesh)
-        results = kmeans(
+        results = find_clusters(
             # One device: no copy on a CPU, see all_features. Several: each its own rows.
             data if is_streamed or mesh else jax.device_put(data),
-            tuple(numbers),
+            numbers,
+            settings,
             key=key,
-            num_init=settings["num_init"],
-            max_iter=settings["max_iter"],
-            tol=settings["tol"],
-            init=settings["init"],
-            backend=settings["backend"],
             mesh=mesh,
             weights=weights,
             on_block=self._report_block(),
         )
         if self.processes.num > 1:
             results = tuple(_gather(found, encoded.num) for found in results)
-        return [self._assign_rest(found, latents, encoded.num) for found in results]
+        return [self._assign_rest(found, latents, encoded) for found in results]
 
     def _assign_rest(
-        self, found: KMeansResult, latents: Float[np.ndarray, "n d"], num: int
+        self, found: KMeansResult, latents: Float[np.ndarray, "n d"], encoded: Encoded
     ) -> KMeansResult:
         """Assign the latents that the clusters were not found with, if there are any."""
+        num = encoded.num
         if num == len(latents):
             return found
         logging.info(
@@ -198,7 +213,7 @@ class Encoder:
         own, weights = self._own(latents[num:])
         return extend(
             found,
-            FeatureStream(self.generator, own),
+            FeatureStream(self.generator, own, space=encoded.space),
             weights=weights,
             mesh=process_mesh(self.mesh),
             on_block=self._report_block(),
@@ -226,8 +241,39 @@ class Encoder:
         return on_block
 
 
-def clustering_of(found: KMeansResult, layer: str) -> Clustering:
-    """Return the clustering that k-means found at a layer."""
+def find_clusters(
+    data: Any,
+    numbers: Sequence[int],
+    settings: Mapping[str, Any],
+    *,
+    key: PRNGKeyArray,
+    mesh: Mesh | None = None,
+    weights: Any = None,
+    on_block: OnBlock | None = None,
+) -> tuple[KMeansResult, ...]:
+    """Cluster rows into each of these numbers as a config says.
+
+    Args:
+        data: (n, g) features in their space, or a source of them.
+        numbers: of clusters.
+        settings: the config's `cluster`; its number of clusters and its space are not read.
+        key: of the clustering.
+        mesh: see `kmeans`, as for what follows; all three are left alone by trimmed k-means, which
+            has one device and all features in memory.
+        weights: as above.
+        on_block: as above.
+    """
+    search = {name: settings[name] for name in ("num_init", "max_iter", "tol")}
+    if share := settings["trimmed"]:
+        return tuple(trimmed_kmeans(data, k, key=key, share=share, **search) for k in numbers)
+    search |= {"init": settings["init"], "backend": settings["backend"]}
+    return kmeans(
+        data, tuple(numbers), key=key, mesh=mesh, weights=weights, on_block=on_block, **search
+    )
+
+
+def clustering_of(found: KMeansResult, layer: str, space: Space = RAW) -> Clustering:
+    """Return the clustering that k-means found at a layer, in a space."""
     labels, num = np.asarray(found.labels), len(found.centroids)
     return Clustering(
         layer=layer,
@@ -235,6 +281,7 @@ def clustering_of(found: KMeansResult, layer: str) -> Clustering:
         labels=labels.astype(np.int32),
         margins=np.asarray(found.margins, np.float32),
         shares=np.bincount(labels, minlength=num) / len(labels),
+        space=space,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cgjax.regions.small import small_clusters
 from cgjax.report.build import build_report
 from cgjax.run.artifacts import evaluate, target_classes, transfer
 from cgjax.run.run import Run
@@ -23,6 +24,7 @@ def summarise(run: Run) -> dict[str, Any]:
     result = run.manifests.result
     clustered = run.manifests.require("cluster")
     summary: dict[str, Any] = {name: clustered[name] for name in SUMMARISED}
+    summary["small_clusters"] = small_clusters(run.clustering)
     if "choice" in clustered:
         summary["choice"] = clustered["choice"]
     summary |= {"stages": run.manifests.costs(), "samplers": {}}

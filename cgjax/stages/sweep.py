@@ -91,7 +91,7 @@ class SweepStage:
             make_folder(run.folder.root / "clusterings")
             for number, found in zip(self.numbers, results, strict=True):
                 path = run.folder.root / clustering_place(layer, number)
-                save_clustering(path, clustering_of(found, layer))
+                save_clustering(path, clustering_of(found, layer, encoded.space))
             result["inertias"] = [float(found.inertia) for found in results]
             result["choice"] = choice.summary()
 

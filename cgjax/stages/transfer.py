@@ -12,22 +12,23 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 from PIL import Image
 
-from cgjax.clustering import assign, kmeans
 from cgjax.evaluation.transfer import transfer_score
+from cgjax.features.in_memory import all_features, space_at
 from cgjax.figures.transfer import transfer_figure
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.regions.clustering import Clustering
 from cgjax.run.artifacts import REFERENCE, target_classes, transfer
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
+from cgjax.stages.encoding import clustering_of, find_clusters
 from cgjax.stages.graph import Maker
 
 FIGURE = "transfer.png"
@@ -82,12 +83,11 @@ class TransferStage:
     def _score(self, name: str, asked: dict[str, Float[np.ndarray, "k n d"]]) -> dict[str, Any]:
         run, num = self.run, self.run.clustering.num
         generator = run.generator.with_condition(name)
-        centroids, labels = self._cluster(generator)
-        shares = np.bincount(labels, minlength=num) / len(labels)
+        clustering = self._cluster(generator)
         entries: dict[str, Any] = {}
         for sampler, z in asked.items():
             latents = z.reshape(-1, z.shape[-1])
-            own = _assigned(generator, centroids, latents)
+            own = _assigned(generator, clustering, latents)
             score = transfer_score(np.repeat(np.arange(num), z.shape[1]), own, num)
             entry = entries[sampler] = {
                 "agreement": score.agreement,
@@ -105,26 +105,21 @@ class TransferStage:
                 *score.interval,
                 score.chance,
             )
-        return {"condition": name, "shares": shares.tolist(), "samplers": entries}
+        return {"condition": name, "shares": clustering.shares.tolist(), "samplers": entries}
 
-    def _cluster(
-        self, generator: ConditionedGenerator
-    ) -> tuple[Float[np.ndarray, "k f"], Int[np.ndarray, " n"]]:
+    def _cluster(self, generator: ConditionedGenerator) -> Clustering:
         """Cluster the run's latents in a class's own features, with the run's settings and seed."""
         run, settings = self.run, self.run.config["cluster"]
-        features = generator.all_features(run.latents)
+        space = space_at(generator, run.latents, settings["space"])
+        features = all_features(generator, run.latents, lambda _: None, space)
         self.check("this class begins anew next time")
-        found = kmeans(
+        (found,) = find_clusters(
             jax.device_put(features),
-            run.clustering.num,
+            [run.clustering.num],
+            settings,
             key=named_key(run.root_key, "cluster"),  # so that a class agrees with itself
-            num_init=settings["num_init"],
-            max_iter=settings["max_iter"],
-            tol=settings["tol"],
-            init=settings["init"],
-            backend=settings["backend"],
         )
-        return np.asarray(found.centroids), np.asarray(found.labels)
+        return clustering_of(found, generator.layer, space)
 
     def _draw_figure(self, names: list[str], asked: Float[np.ndarray, "k n d"]) -> Image.Image:
         run = self.run
@@ -140,8 +135,10 @@ class TransferStage:
 
 def _assigned(
     generator: ConditionedGenerator,
-    centroids: Float[np.ndarray, "k f"],
+    clustering: Clustering,
     z: Float[np.ndarray, "n d"],
 ) -> Int[np.ndarray, " n"]:
-    points = jnp.asarray(centroids)
-    return in_batches(lambda rows: assign(generator.features(rows), points)[0], z, generator.batch)
+    def labels(rows: Array) -> Array:
+        return clustering.assign(generator.features(rows))[0]
+
+    return in_batches(labels, z, generator.batch)

@@ -215,7 +215,9 @@ def test_a_number_that_is_not_finite_or_above_its_range_is_refused(path):
     for value in (float("nan"), float("inf"), -float("inf")):
         assert refusal(path, value) == f"--config.{path}={value}: expected a finite number"
     if high is not None:
-        assert f"--config.{path}={high + 0.5}: expected from 0 to 1" in refusal(path, high + 0.5)
+        assert f"--config.{path}={high + 0.5}: expected from 0 to {high:g}" in refusal(
+            path, high + 0.5
+        )
 
 
 @pytest.mark.parametrize("path", [p for p, leaf in schema.LEAVES.items() if leaf.choices])
@@ -345,6 +347,10 @@ def test_what_is_no_config_at_all_is_refused_in_one_line(config):
             "--config.cluster.max_samples=3 is less than num_clusters=4",
         ),
         (
+            {"cluster.trimmed": 0.1, "cluster.backend": "faiss"},
+            "--config.cluster.trimmed=0.1: expected 0 with cluster.backend=faiss",
+        ),
+        (
             {"samplers.flow.num_latents": 3, "cluster.num_clusters": 4},
             "--config.samplers.flow.num_latents=3 is less than num_clusters=4",
         ),
@@ -409,6 +415,7 @@ def test_an_old_config_is_filled_with_what_it_was_made_with():
     old = json.loads(json.dumps(config))
     del old["transfer"], old["compare"], old["evaluate"]["features"]
     del old["cluster"]["memory_mb"], old["cluster"]["max_samples"]
+    del old["cluster"]["space"], old["cluster"]["trimmed"]
     del old["samplers"]["imle"]["matcher"]
     whole = schema.complete(old)
     schema.validate(whole)

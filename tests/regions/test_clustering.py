@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.regions.clustering import Clustering, parse_clustering, save_clustering
+from cgjax.features.spaces import Space
+from cgjax.regions.clustering import FIELDS, Clustering, parse_clustering, save_clustering
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def test_the_same_clustering_is_the_same_bytes(tmp_path, clustering, latents):
     loaded, loaded_latents = load(tmp_path / "a")
     assert loaded.digest == clustering.digest
     assert loaded.id == "layer1-k2"
-    for ours, theirs in zip((*clustering, latents), (*loaded, loaded_latents), strict=True):
+    for ours, theirs in zip(
+        (*clustering[:-1], latents), (*loaded[:-1], loaded_latents), strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -84,4 +87,59 @@ def test_too_few_latents_are_refused(tmp_path, clustering, latents):
     path = tmp_path / "clusters.npz"
     save_clustering(path, clustering, latents[:3])
     with pytest.raises(UserError, match="4 margins and 3 latents"):
+        load(path)
+
+
+MEAN, DEVIATION = np.arange(3, dtype=np.float32), np.ones(3, np.float32)
+SPACES = (
+    Space("standardised", mean=MEAN, deviation=DEVIATION),
+    Space("pooled", channels=MEAN),
+    Space("spherical", mean=MEAN),
+)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+def test_a_clustering_in_another_space_is_read_as_it_was_saved(
+    tmp_path, clustering, latents, space
+):
+    path = tmp_path / "clusters.npz"
+    save_clustering(path, clustering._replace(space=space), latents)
+    found = load(path)[0].space
+    assert found.name == space.name
+    for ours, theirs in zip(space[1:], found[1:], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_clustering_of_raw_features_holds_only_what_it_always_held(tmp_path, clustering, latents):
+    path = tmp_path / "clusters.npz"
+    save_clustering(path, clustering, latents)
+    with np.load(path) as arrays:
+        assert tuple(arrays) == FIELDS
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (Space("spherical", mean=MEAN[:2]), "a spherical space of 2 numbers and centroids of 3"),
+        (Space("spherical", mean=MEAN * np.float32(np.nan)), "space_mean has NaN"),
+        (Space("spherical", mean=MEAN.astype(float)), "space_mean has shape .3,. and float64"),
+        (Space("pooled", channels=MEAN[:0]), r"space_channels has shape \(0,\)"),
+        (Space("standardised", MEAN, DEVIATION[:2]), "parameters of a space that differ in length"),
+        (Space("standardised", MEAN, 0 * DEVIATION), "space_deviation has values that are not abo"),
+    ],
+)
+def test_what_can_be_no_space_is_refused(tmp_path, clustering, latents, space, message):
+    path = tmp_path / "clusters.npz"
+    save_clustering(path, clustering._replace(space=space), latents)
+    with pytest.raises(UserError, match=f"damaged .*{message}.*; remove it and run") as raised:
+        load(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_space_is_refused(tmp_path, clustering, latents):
+    path = tmp_path / "clusters.npz"
+    save_clustering(path, clustering, latents)
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays, space=np.array("curved"))
+    with pytest.raises(UserError, match=r"damaged .*'curved', which is none of raw, standardised"):
         load(path)

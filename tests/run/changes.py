@@ -86,6 +86,8 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "cluster.backend": ("faiss", CLUSTERED | SWEPT),
     "cluster.memory_mb": (2048, set()),  # streamed, the sums come in another order
     "cluster.max_samples": (80, CLUSTERED | SWEPT),
+    "cluster.space": ("standardised", CLUSTERED | SWEPT),
+    "cluster.trimmed": (0.1, CLUSTERED | SWEPT),
     "samplers.rejection.fit": (
         False,
         {"sample rejection", "evaluate rejection"} | SHOWN | COMPARED,

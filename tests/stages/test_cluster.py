@@ -9,9 +9,13 @@ import pytest
 
 from cgjax.config import plain as configuration
 from cgjax.errors import Interrupted, UserError
+from cgjax.report.build import build_report
 from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
+from cgjax.stages import cluster as stage
+from cgjax.stages.encoding import clustering_of
 from cgjax.stages.pipeline import Pipeline
+from cgjax.stages.report import summarise
 from configs import tiny
 
 
@@ -84,3 +88,61 @@ def test_a_streamed_clustering_that_is_interrupted_leaves_no_file(make):
 def test_fewer_samples_than_clusters_are_refused(make):
     with pytest.raises(UserError, match="max_samples=1 is less than num_clusters=2"):
         make("few", max_samples=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"space": "standardised"}, {"space": "pooled"}, {"space": "spherical"}, {"trimmed": 0.1}],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_latents_are_members_of_the_cluster_they_are_labelled_with(make, changes):
+    pipeline = make("robust", max_samples=200, **changes)  # the rest is assigned by a stream
+    pipeline.cluster()
+    run = pipeline.run
+    assert run.clustering.space.name == changes.get("space", "raw")
+    for region in run.regions:
+        is_member = run.clustering.labels == region.cluster
+        np.testing.assert_array_equal(run.are_inside(run.latents, region), is_member)
+    assert (run.folder.figures / "means.png").is_file()
+    assert summary(pipeline)["small_clusters"] == []
+
+
+def test_features_of_a_space_are_streamed_to_the_same_clusters(make):
+    held, streamed = (
+        make(name, space="standardised", memory_mb=size)
+        for name, size in (("held", 64), ("streamed", 0))
+    )
+    for pipeline in (held, streamed):
+        pipeline.cluster()
+    ours, theirs = held.run.clustering, streamed.run.clustering
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+    np.testing.assert_array_equal(ours.space.mean, theirs.space.mean)
+
+
+def test_trimmed_k_means_says_that_it_holds_everything_in_memory(make):
+    with pytest.raises(UserError, match=r"trimmed=0.1 holds them in memory; raise --config"):
+        make("trimmed", memory_mb=0, trimmed=0.1).cluster()
+
+
+def test_clusters_of_another_space_than_the_config_names_are_refused(make):
+    pipeline = make("pooled", space="pooled")
+    pipeline.cluster()
+    data = pipeline.run.folder.clusters.read_bytes()
+    with pytest.raises(UserError, match=r"clusters of pooled features; this run has .*space=raw"):
+        make("raw").run.read_clusters(data)
+
+
+def test_a_cluster_of_outliers_is_flagged_in_log_summary_and_page(make, caplog, monkeypatch):
+    def with_few(*found):
+        labels = np.where(np.arange(512) < 2, 1, 0).astype(np.int32)
+        return clustering_of(*found)._replace(labels=labels, shares=np.bincount(labels) / 512)
+
+    monkeypatch.setattr(stage, "clustering_of", with_few)
+    pipeline = make("flagged")
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        pipeline.cluster()
+    assert "cluster 1 has 0.4% of the latents, less than a tenth of an equal share" in caplog.text
+    assert summary(pipeline)["small_clusters"] == [1]
+    page = build_report(pipeline.run, summarise(pipeline.run)).read_text()
+    assert "0.4%, small" in page
+    assert "rather outliers than a group" in page

@@ -48,7 +48,7 @@ def main() -> None:
             pipeline = Pipeline(open_run(root, plain, mode="sweep"), Interrupts())
             latents_of(pipeline.run, pipeline.maker)
             begun = time.perf_counter()
-            for layer in pipeline.run.sweep_layers:
+            for layer in pipeline.run.held.sweep_layers:
                 once(pipeline.run, layer)
             least.append(time.perf_counter() - begun)
             begun = time.perf_counter()
@@ -57,7 +57,9 @@ def main() -> None:
             costs = pipeline.run.manifests.costs()
     low, high = statistics.median(least[1:]), statistics.median(whole[1:])
     print(text)
-    print(f"encodings and one k-means a layer at {pipeline.run.sweep_numbers[-1]}: {low:.1f} s")
+    print(
+        f"encodings and one k-means a layer at {pipeline.run.held.sweep_numbers[-1]}: {low:.1f} s"
+    )
     print(f"the sweep: {high:.1f} s, {high / low:.2f} times as much (aim: at most 2.5)")
     print(costs)
 
@@ -65,10 +67,10 @@ def main() -> None:
 def once(run: Run, layer: str) -> None:
     """Encode a layer and cluster it once."""
     encoder = Encoder(run.generator.at_layer(layer), run.config["cluster"], run.folder.root)
-    most = run.sweep_numbers[-1]
-    encoded = encoder.encode(run.drawn_latents, most)
+    most = run.held.sweep_numbers[-1]
+    encoded = encoder.encode(run.held.latents, most)
     with contextlib.closing(encoded):
-        encoder.cluster(encoded, [most], run.drawn_latents, named_key(run.root_key, layer))
+        encoder.cluster(encoded, [most], run.held.latents, named_key(run.root_key, layer))
 
 
 @contextlib.contextmanager

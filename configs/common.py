@@ -272,6 +272,17 @@ def get_config() -> config_dict.ConfigDict:
     # Latents per cluster in figures/transfer.png.
     transfer.columns = 4
 
+    # Clusters that are clustered again, inside, by the features of any layer.
+    hierarchy = config.hierarchy = config_dict.ConfigDict()
+    # As in --config.hierarchy.splits=0/layer4-k2,0/1/layer3-k2: cluster 0 in two by layer4, and
+    # the second of these in two by layer3. --cluster=0/1 draws from the second.
+    hierarchy.splits = ()
+    # Latents of the cluster that are clustered, those that the run lacks drawn by rejection; unset:
+    # as many as the run has.
+    hierarchy.num = config_dict.placeholder(int)
+    # The space of the features, as cluster.space.
+    hierarchy.space = "raw"
+
     # --mode=sweep: every layer clustered into every one of these numbers.
     sweep = config.sweep = config_dict.ConfigDict()
     # Layers, by name or number: --config.sweep.layers=layer1,layer4; none stands for all of them.

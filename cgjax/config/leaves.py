@@ -105,6 +105,11 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "ganspace_latents": _count(2),
     },
     "transfer": {"conditions": LIST, "num": _count(1), "columns": _count(1)},
+    "hierarchy": {
+        "splits": LIST,
+        "num": _count(2, optional=True),
+        "space": Leaf(str, choices=SPACES),
+    },
     "sweep": {
         "layers": LIST,
         "numbers": LIST,
@@ -203,6 +208,9 @@ ADDED: dict[str, Any] = {
     "transfer.conditions": [],
     "transfer.num": 500,
     "transfer.columns": 4,
+    "hierarchy.splits": [],
+    "hierarchy.num": None,
+    "hierarchy.space": "raw",
     "sweep.layers": [],
     "sweep.numbers": [2, 3, 4, 6, 8],
     "sweep.judges": [],

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cgjax.config.leaves import AUTO, INT_MAX, JUDGES, SAMPLERS, Leaf
+from cgjax.config.plain import split_texts
+from cgjax.config.splits import parse_split, shown_path, splits_of
 
 MAX_GB = 64
 """A larger array is taken for a slip of the keyboard."""
@@ -122,11 +124,18 @@ def _wanted_judge(value: Any) -> str | None:
     return f"{', '.join(JUDGES)} or package.module:function"
 
 
+def _wanted_split(value: Any) -> str | None:
+    texts = split_texts([value])
+    is_split = isinstance(value, str) and texts and all(parse_split(text) for text in texts)
+    return None if is_split else "a cluster and a clustering of it, as in 0/layer4-k2"
+
+
 ELEMENTS: dict[str, Callable[[Any], str | None]] = {
     "compare.margins": _wanted_margin,
     "compare.alphas": _wanted_alpha,
     "compare.dialled": _wanted_sampler,
     "transfer.conditions": _wanted_condition,
+    "hierarchy.splits": _wanted_split,
     "sweep.layers": _wanted_layer,
     "sweep.numbers": _wanted_count,
     "sweep.judges": _wanted_judge,
@@ -167,6 +176,7 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     numbers = leaves.get("sweep.numbers")
     if numbers is not None and not numbers:
         yield "--config.sweep.numbers: expected at least one number of clusters"
+    yield from _split_problems(leaves, clusters)
     yield from _judge_problems(leaves)
     for name in fitted:
         settings = {leaf: leaves.get(f"samplers.{name}.{leaf}") for leaf in SAMPLERS[name]}
@@ -177,6 +187,24 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
                     f"{size / 1e9:,.0f} GB; expected what fits in {MAX_GB} GB"
                 )
                 break
+
+
+def _split_problems(leaves: Mapping[str, Any], clusters: int | None) -> Iterator[str]:
+    """Say which clusters are split that are not there, or twice."""
+    if leaves.get("hierarchy.splits") is None:
+        return
+    sizes: dict[tuple[int, ...], int] = {} if clusters is None else {(): clusters}
+    for split in splits_of({"hierarchy": {"splits": leaves["hierarchy.splits"]}}):
+        flag = f"--config.hierarchy.splits={split}"
+        *above, last = split.path
+        size = sizes.get(tuple(above), None if above else INT_MAX)
+        if size is None:
+            yield f"{flag}: no split makes the cluster {shown_path(split.path)}; add one before it"
+        elif last >= size:
+            yield f"{flag}: expected a cluster from 0 to {size - 1} in place of {last}"
+        elif split.path in sizes:
+            yield f"{flag}: the cluster {shown_path(split.path)} is split twice; expected once"
+        sizes[split.path] = split.num_clusters
 
 
 def _judge_problems(leaves: Mapping[str, Any]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
@@ -11,13 +11,20 @@ from cgjax.regions.names import Entry, find_clusters, is_id, matching
 from cgjax.regions.query import AllOf, Not, Query, Term, parse_query, quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 
+Leaf = Callable[[str], Region]
+"""A path such as "0/1" -> the region of the cluster inside a cluster."""
+
 Clusterings = Mapping[str, tuple[Clustering, list[Entry]]]
 """The clusterings of a run by their id, all of the same latents, and what people call their
 clusters."""
 
 
 def find_region(
-    text: str | int, clusterings: Clusterings, main: str | None, margin: MarginRange = WHOLE
+    text: str | int,
+    clusterings: Clusterings,
+    main: str | None,
+    margin: MarginRange = WHOLE,
+    leaf: Leaf | None = None,
 ) -> Region:
     """Return what a user asks for with `--cluster` and `--margin`.
 
@@ -29,6 +36,7 @@ def find_region(
         clusterings: all of the run.
         main: the id of the one that is meant where none is named; None where there is no such one.
         margin: applied to every cluster that is asked for; what a query excludes is excluded whole.
+        leaf: returns the region of a path such as "0/1", a cluster inside a cluster.
 
     Raises:
         UserError: as `parse_query` and `resolve_query`; also for a margin without any cluster that
@@ -42,10 +50,12 @@ def find_region(
             f"--margin={margin} is the part of a cluster, and --cluster={wanted} only excludes; "
             "add what to draw, or leave --margin out"
         )
-    return resolve_query(query, clusterings, main).with_margin(margin)
+    return resolve_query(query, clusterings, main, leaf).with_margin(margin)
 
 
-def resolve_query(query: Query, clusterings: Clusterings, main: str | None) -> Region:
+def resolve_query(
+    query: Query, clusterings: Clusterings, main: str | None, leaf: Leaf | None = None
+) -> Region:
     """Return the region that a query means.
 
     `!` is moved inwards to the clusters, so that what is asked for is told from what is excluded:
@@ -56,30 +66,45 @@ def resolve_query(query: Query, clusterings: Clusterings, main: str | None) -> R
         clusterings: all of the run.
         main: the id of the one that is meant by a term without any, and by the name of its layer;
             None where there is no such one.
+        leaf: returns the region of a path; None in a run without clusters inside clusters.
 
     Raises:
         UserError: a clustering or cluster that the run does not hold, listing what it holds; a
             name that could mean several clusterings.
     """
-    return _resolve(query, clusterings, main, is_excluded=False)
+    return _resolve(query, clusterings, main, leaf, is_excluded=False)
 
 
-def _resolve(query: Query, clusterings: Clusterings, main: str | None, is_excluded: bool) -> Region:
+def _resolve(
+    query: Query,
+    clusterings: Clusterings,
+    main: str | None,
+    leaf: Leaf | None,
+    *,
+    is_excluded: bool,
+) -> Region:
     if isinstance(query, Not):
-        return _resolve(query.part, clusterings, main, not is_excluded)
+        return _resolve(query.part, clusterings, main, leaf, is_excluded=not is_excluded)
     parts: list[Region]
     if isinstance(query, Term):
-        clusters = _clusters(query, clusterings, main)
+        clusters = _clusters(query, clusterings, main, leaf)
         parts = [Complement(cluster) if is_excluded else cluster for cluster in clusters]
     else:
-        parts = [_resolve(part, clusterings, main, is_excluded) for part in query.parts]
+        parts = [
+            _resolve(part, clusterings, main, leaf, is_excluded=is_excluded) for part in query.parts
+        ]
     if len(parts) == 1:
         return parts[0]
     return (Intersection if isinstance(query, AllOf) != is_excluded else Union)(tuple(parts))
 
 
-def _clusters(term: Term, clusterings: Clusterings, main: str | None) -> list[ClusterRegion]:
-    """Return the clusters that a term means: one, or all of one name."""
+def _clusters(
+    term: Term, clusterings: Clusterings, main: str | None, leaf: Leaf | None
+) -> Sequence[Region]:
+    """Return the regions that a term means: one cluster, all of one name, or one inside another."""
+    is_path = leaf is not None and term.clustering is None and "/" in term.cluster
+    if leaf is not None and is_path and not _is_name(term.cluster, clusterings):
+        return [leaf(term.cluster)]
     if term.clustering is None:
         named = _holding(term.cluster, clusterings, main)
     else:
@@ -87,6 +112,10 @@ def _clusters(term: Term, clusterings: Clusterings, main: str | None) -> list[Cl
     clustering, entries = clusterings[named]
     shown = named if len(clusterings) > 1 or term.clustering else None
     return [ClusterRegion(clustering, c) for c in find_clusters(term.cluster, entries, shown)]
+
+
+def _is_name(cluster: str, clusterings: Clusterings) -> bool:
+    return any(matching(cluster, entries) for _, entries in clusterings.values())
 
 
 def _holding(cluster: str, clusterings: Clusterings, main: str | None) -> str:

@@ -22,6 +22,7 @@ from urllib.parse import quote
 from cgjax.config.leaves import ADDED, AUTO, SILENT
 from cgjax.config.plain import digest, flatten, split_texts
 from cgjax.config.schema import is_resource
+from cgjax.config.splits import Split, splits_of
 from cgjax.errors import UserError
 from cgjax.run import legacy
 from cgjax.run.folder import RunFolder
@@ -129,6 +130,11 @@ def declare(
         reads = generator | search | {"layer": layer, "numbers": numbers}
         places = [clustering_place(layer, number) for number in numbers]
         add(swept(layer), "sweep", reads, ["latents"], *places)
+    for split in splits_of(config):
+        above = split_name(split.path[:-1]) if len(split.path) > 1 else "cluster"
+        reads = generator | search | read("hierarchy.num", "hierarchy.space")
+        reads |= {"split": str(split)}
+        add(split_name(split.path), "split", reads, [above], split_place(split))
     reads = generator | read("sweep.judged") | {"judges": list(judges)}
     add("attributes", "sweep", reads, ["latents"], "attributes.npz")
     left = [*SWEEP_TABLES, *map(sweep_figure, layers)]
@@ -198,6 +204,16 @@ def transfer(index: int) -> str:
 def sweep_numbers(config: Mapping[str, Any]) -> list[int]:
     """Return the numbers of clusters of a sweep, each once, ascending."""
     return sorted(set(config["sweep"]["numbers"]))
+
+
+def split_name(path: tuple[int, ...]) -> str:
+    """Return the name of the clustering inside a cluster."""
+    return f"split {'.'.join(map(str, path))}"
+
+
+def split_place(split: Split) -> str:
+    """Return where the clustering inside a cluster lies."""
+    return f"clusterings/{quote(str(split), safe='')}.npz"
 
 
 def swept(layer: str) -> str:

@@ -127,7 +127,7 @@ def check_sweep(run: Run) -> None:
         UserError: what is missing.
     """
     settings, num = run.config["sweep"], run.config["latents"]["num"]
-    most = run.sweep_numbers[-1]
+    most = run.held.sweep_numbers[-1]
     try:
         check_rows(min(num, run.config["cluster"]["max_samples"] or num), most)
     except UserError as error:

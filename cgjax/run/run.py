@@ -16,25 +16,16 @@ from cgjax.config.plain import split_texts
 from cgjax.config.schema import validate
 from cgjax.errors import UserError
 from cgjax.evaluation.judges import default_judges
-from cgjax.generators.base import layer_index
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
 from cgjax.regions.acceptance import Expected, expected_acceptance
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.names import Entry, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
-from cgjax.regions.resolve import find_region
 from cgjax.run import legacy
-from cgjax.run.artifacts import (
-    REFERENCE,
-    Manifests,
-    clustering_place,
-    declare,
-    fit,
-    sweep_numbers,
-    swept,
-)
+from cgjax.run.artifacts import REFERENCE, Manifests, declare, fit
 from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_config
+from cgjax.run.held import HeldClusterings, layers_of
 from cgjax.run.identity import PRIOR, identity_of, settled, trace_of, weights_of
 from cgjax.run.members import members_for
 from cgjax.run.sampling import FittedSampler, Samples
@@ -55,6 +46,8 @@ class Run:
         generator: with its layer and keywords fixed.
         manifests: what is there and current.
         trace: how a generator without weights of a known hash acts; see `identity`.
+        judges: that a sweep asks, by name.
+        held: the clusterings of this run, and the regions of them.
     """
 
     def __init__(self, root: str | Path, config: dict[str, Any]):
@@ -72,25 +65,21 @@ class Run:
         )
         sweep = config["sweep"]
         self.judges = split_texts(sweep["judges"]) or default_judges()
-        self.sweep_numbers = sweep_numbers(config)
-        self.sweep_layers = self._layers_of(split_texts(sweep["layers"]))
-        graph = declare(config, prior, whole, self.sweep_layers, self.judges)
+        layers = layers_of(self.generator.gen.layers, split_texts(sweep["layers"]))
+        graph = declare(config, prior, whole, layers, self.judges)
         self.manifests = Manifests(self.folder, graph, self._old)
+        self.held = HeldClusterings(
+            self.folder, self.manifests, config, self.generator.at_layer, layers, self._own
+        )
         self._fitted: dict[str, FittedSampler] = {}
-
-    def _layers_of(self, wanted: list[str]) -> list[str]:
-        """Return the layers of that name or number, in the generator's order; all if none is."""
-        known = self.generator.gen.layers
-        try:
-            indices = {layer_index(known, layer) for layer in wanted}
-        except UserError as error:
-            raise UserError(f"--config.sweep.layers: {error}") from error
-        return [layer for i, layer in enumerate(known) if i in indices or not wanted]
 
     @property
     def weights_sha256(self) -> str:
         """Hash of the generator's weights; empty for a generator that has none."""
         return weights_of(self.generator)
+
+    def _own(self) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
+        return self._clustered
 
     @functools.cached_property
     def _clustered(self) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
@@ -107,39 +96,25 @@ class Run:
         """The latents that were clustered."""
         return self._clustered[1]
 
-    @functools.cached_property
+    @property
     def clusterings(self) -> dict[str, Clustering]:
-        """The clusterings of this run by their ids: its own first, then those of a sweep.
+        """The clusterings of this run by their ids: its own first, then those of a sweep."""
+        return self.held.all
 
-        All of the same latents. A sweep's clustering with the layer and the number of the run's own
-        is left out.
-        """
-        found: dict[str, Clustering] = {}
-        if self._is_clustered:
-            found[self.clustering.id] = self.clustering
-        for layer in self.sweep_layers:
-            if self.manifests.result(swept(layer)) is not None:
-                found |= {one.id: one for one in self.swept(layer) if one.id not in found}
-        return found
+    def region(self, cluster: int | str, margin: float | str | tuple[float, float] = 0.0) -> Region:
+        """Return what a user asks for: a cluster, a part of it, or a query over several.
 
-    def swept(self, layer: str) -> list[Clustering]:
-        """Return a sweep's clusterings of one layer, by ascending number.
+        Args:
+            cluster: an id, the name a person gave it, a path such as "0/1" to a cluster inside a
+                cluster, or a query such as "layer2=0 & (layer4!=1 | smiling)"; see
+                `cgjax.regions.query`.
+            margin: as `MarginRange.parse` takes it; of every cluster that is asked for.
 
         Raises:
-            UserError: before they are there, or if they are of another config.
+            UserError: an unknown cluster or clustering, a query that cannot be read, an invalid
+                margin.
         """
-        self.manifests.require(swept(layer))
-        paths = [self.folder.root / clustering_place(layer, n) for n in self.sweep_numbers]
-        return [
-            parse_clustering(path.read_bytes(), path, layer, self.drawn_latents)[0]
-            for path in paths
-        ]
-
-    @functools.cached_property
-    def drawn_latents(self) -> Float[np.ndarray, "n d"]:
-        """The latents of this run, whether they are clustered or not yet."""
-        self.manifests.require("latents")
-        return np.load(self.folder.latents, allow_pickle=False)
+        return self.held.region(cluster, MarginRange.parse(margin))
 
     def set_clusters(self, data: bytes) -> None:
         """Take the content of `clusters.npz` from another process."""
@@ -179,36 +154,6 @@ class Run:
     def entries(self) -> list[Entry]:
         """What people call the clusters."""
         return read_entries(self.folder.names, self.clustering)
-
-    def region(self, cluster: int | str, margin: float | str | tuple[float, float] = 0.0) -> Region:
-        """Return what a user asks for: a cluster, a part of it, or a query over several.
-
-        Args:
-            cluster: an id, the name a person gave it, or a query such as
-                "layer2=0 & (layer4!=1 | smiling)"; see `cgjax.regions.query`.
-            margin: as `MarginRange.parse` takes it; of every cluster that is asked for.
-
-        Raises:
-            UserError: an unknown cluster or clustering, a query that cannot be read, an invalid
-                margin.
-        """
-        margin_range = MarginRange.parse(margin)
-        if not self.clusterings:
-            self.manifests.require("cluster")
-        named = {id_: (one, self._entries_of(one)) for id_, one in self.clusterings.items()}
-        own = self.clustering.id if self._is_clustered else None
-        return find_region(cluster, named, own, margin_range)
-
-    @property
-    def _is_clustered(self) -> bool:
-        """Whether the clustering of the config itself is there, not only those of a sweep."""
-        return self.manifests.result("cluster") is not None
-
-    def _entries_of(self, one: Clustering) -> list[Entry]:
-        """Return the names in one of the clusterings; a sweep's are kept by their digest."""
-        if self._is_clustered and one is self.clustering:
-            return self.entries
-        return read_entries(self.folder.old_names / f"{one.digest[:16]}.json", one)
 
     def members(
         self,
@@ -349,7 +294,7 @@ class Run:
 
     def _aim(self, region: Region) -> ClusterRegion | None:
         """Return the cluster of the run's own clustering whose sampler can propose a region."""
-        return region.proposal(self.clustering) if self._is_clustered else None
+        return region.proposal(self.clustering) if self.held.has_own else None
 
     def sampler_for(self, region: Region, wanted: str | None = None) -> str:
         """Return the sampler that draws a region: the wanted one, or the config's if it can.

@@ -25,6 +25,7 @@ from cgjax.stages.compare import CompareStage
 from cgjax.stages.evaluate import EvaluateStage
 from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
+from cgjax.stages.hierarchy import make_splits
 from cgjax.stages.report import write_page, write_summary
 from cgjax.stages.sample import draw_sheet, save_samples
 from cgjax.stages.sweep import SweepStage
@@ -77,6 +78,7 @@ class Pipeline:
             Interrupted: asked to stop; what was done is kept.
         """
         self.cluster()
+        self.split()
         self._pause()
         for name in self.run.sampler_names:
             self.fit(name)
@@ -90,6 +92,11 @@ class Pipeline:
     def cluster(self) -> None:
         """Draw latents, run them to the layer, cluster their features, and draw what they show."""
         self._cluster.run_all()
+
+    @by_the_first
+    def split(self) -> None:
+        """Cluster inside the clusters that the config splits, if it names any."""
+        make_splits(self.run, self.maker, self.interrupts.check)
 
     def fit(self, name: str | None = None) -> None:
         """Train one sampler, or all of them."""

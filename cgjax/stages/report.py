@@ -6,7 +6,7 @@ from typing import Any
 
 from cgjax.regions.small import small_clusters
 from cgjax.report.build import build_report
-from cgjax.run.artifacts import evaluate, target_classes, transfer
+from cgjax.run.artifacts import evaluate, split_name, target_classes, transfer
 from cgjax.run.run import Run
 from cgjax.runtime.files import write_json
 from cgjax.stages.graph import Maker
@@ -25,6 +25,9 @@ def summarise(run: Run) -> dict[str, Any]:
     clustered = run.manifests.require("cluster")
     summary: dict[str, Any] = {name: clustered[name] for name in SUMMARISED}
     summary["small_clusters"] = small_clusters(run.clustering)
+    splits = [result(split_name(split.path)) for split in run.held.splits]
+    if any(splits):
+        summary["splits"] = [split for split in splits if split]
     if "choice" in clustered:
         summary["choice"] = clustered["choice"]
     summary |= {"stages": run.manifests.costs(), "samplers": {}}

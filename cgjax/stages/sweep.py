@@ -52,15 +52,15 @@ class SweepStage:
             check: called between units of work with what is kept; may raise to stop.
         """
         self.run, self.maker, self.mesh, self.check = run, maker, mesh, check
-        self.numbers = run.sweep_numbers
+        self.numbers = run.held.sweep_numbers
 
     def run_all(self) -> str:
         """Make what is not there; return the tables and what they say as text."""
         run, maker = self.run, self.maker
         if maker.result("sweep") is None:
             latents = latents_of(run, maker)
-            progress = Progress("sweep", len(run.sweep_layers) + 1)
-            for i, layer in enumerate(run.sweep_layers):
+            progress = Progress("sweep", len(run.held.sweep_layers) + 1)
+            for i, layer in enumerate(run.held.sweep_layers):
                 self.check("the layers that are swept are kept")
                 if maker.result(swept(layer)) is None:
                     self._cluster(layer, latents)
@@ -68,7 +68,7 @@ class SweepStage:
             self.check("the layers that are swept are kept")
             if maker.result("attributes") is None:
                 self._judge(latents)
-            progress.update(len(run.sweep_layers) + 1)
+            progress.update(len(run.held.sweep_layers) + 1)
             self._write(latents)
         return (run.folder.root / "sweep.txt").read_text().rstrip("\n")
 
@@ -124,7 +124,7 @@ class SweepStage:
             measured = [self._measure(one, values) for one in clusterings]
             reasons = {
                 layer: run.manifests.require(swept(layer))["choice"]["reason"]
-                for layer in run.sweep_layers
+                for layer in run.held.sweep_layers
             }
             num_judged = min(len(latents), run.config["sweep"]["judged"])
             contents = (
@@ -134,7 +134,7 @@ class SweepStage:
                 to_text(measured, reasons, num_judged) + "\n",
             )
             make_folder(folder.figures)
-            for layer in run.sweep_layers:
+            for layer in run.held.sweep_layers:
                 own = [one for one in clusterings if one.layer == layer]
                 picture = self._picture(own, latents)
                 write_atomically(folder.root / sweep_figure(layer), picture)
@@ -143,7 +143,7 @@ class SweepStage:
 
     def _clusterings(self) -> list[Clustering]:
         """Return the sweep's clusterings, layer by layer."""
-        return [one for layer in self.run.sweep_layers for one in self.run.swept(layer)]
+        return [one for layer in self.run.held.sweep_layers for one in self.run.held.swept(layer)]
 
     def _values(self) -> Values:
         with np.load(self.run.folder.root / "attributes.npz", allow_pickle=False) as arrays:

@@ -138,6 +138,9 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "transfer.conditions": (["1"], SHOWN),
     "transfer.num": (5, set()),
     "transfer.columns": (2, set()),
+    "hierarchy.splits": (["0/layer2-k2"], set()),  # it makes one more, and nothing stale
+    "hierarchy.num": (50, set()),
+    "hierarchy.space": ("pooled", set()),
     "sweep.layers": (["layer1"], set()),  # the run says which these are
     "sweep.numbers": ([2, 3], SWEPT),
     "sweep.judges": (["image_statistics"], set()),  # as for the layers

@@ -153,7 +153,7 @@ def test_a_damaged_clustering_is_not_read(swept, tmp_path):
     (root / "clusterings" / "layer1-k2.npz").write_bytes(b"nonsense")
     assert [one for one in load_run(root).clusterings if one.startswith("layer1")] == []
     with pytest.raises(UserError, match="'sweep layer1' is stale, or its files are not those"):
-        load_run(root).swept("layer1")
+        load_run(root).held.swept("layer1")
 
 
 def test_a_folder_with_a_sweep_alone_answers_queries_by_rejection(swept):

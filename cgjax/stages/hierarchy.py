@@ -1,0 +1,96 @@
+"""The stage that clusters clusters again: inside one, by the features of any layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.config.splits import Split, shown_path
+from cgjax.generators.batching import in_batches
+from cgjax.regions.clustering import Clustering, save_clustering
+from cgjax.regions.region import Region
+from cgjax.run.artifacts import split_name, split_place
+from cgjax.run.run import Run
+from cgjax.runtime.files import make_folder
+from cgjax.runtime.keys import named_key
+from cgjax.samplers.verify import draw_verified
+from cgjax.stages.encoding import Encoder, clustering_of
+from cgjax.stages.graph import Maker
+
+
+def make_splits(run: Run, maker: Maker, check: Callable[..., None]) -> None:
+    """Cluster inside each cluster that the config splits, from the top down.
+
+    Args:
+        run: with its clusters.
+        maker: of its artifacts.
+        check: called between units of work; may raise to stop.
+    """
+    for split in run.held.splits:
+        name = split_name(split.path)
+        if maker.result(name) is not None:
+            continue
+        check("the clusters that are split are kept")
+        with maker.making(name) as result:
+            inside = run.held.region_inside(split.path)
+            latents = _members(run, inside, named_key(run.root_key, "split", str(split), "latents"))
+            clustering, shares = _cluster(run, split, latents, check)
+            make_folder(run.folder.root / "clusterings")
+            save_clustering(run.folder.root / split_place(split), clustering)
+            result |= {"split": str(split), "shares": shares, "num": len(latents)}
+        logging.info(
+            "cluster %s by %s: shares %s of %d latents in it",
+            shown_path(split.path),
+            split.layer,
+            ", ".join(f"{share:.3f}" for share in shares),
+            len(latents),
+        )
+
+
+def _members(run: Run, inside: Region, key: PRNGKeyArray) -> Float[np.ndarray, "m d"]:
+    """Return latents of a region: the run's, and what is missing drawn by rejection."""
+    num = run.config["hierarchy"]["num"] or len(run.latents)
+    own = run.latents[inside.members()][:num]
+    if len(own) == num:
+        return own
+    draw = draw_verified(
+        run.generator.sample_latents,
+        lambda z: run.are_inside(z, inside),
+        key,
+        num - len(own),
+        batch=run.generator.batch,
+        max_draws=run.config["sample"]["max_draws"],
+    )
+    return np.concatenate([own, draw.latents])
+
+
+def _cluster(
+    run: Run, split: Split, latents: Float[np.ndarray, "m d"], check: Callable[..., None]
+) -> tuple[Clustering, list[float]]:
+    """Cluster latents, and assign all of the run's; also return the shares of the former."""
+    generator = run.generator.at_layer(split.layer)
+    own = {"space": run.config["hierarchy"]["space"], "max_samples": None, "trimmed": 0.0}
+    settings: dict[str, Any] = run.config["cluster"] | own
+    encoder = Encoder(generator, settings, run.folder.root, check=check)
+    encoded = encoder.encode(latents, split.num_clusters)
+    with closing(encoded):
+        key = named_key(run.root_key, "split", str(split))
+        (found,) = encoder.cluster(encoded, [split.num_clusters], latents, key)
+    inner = clustering_of(found, generator.layer, encoded.space)
+
+    def assigned(z: Array) -> Float[Array, "n 2"]:
+        labels, margins = inner.assign(generator.features(z))
+        # Cluster ids are exact as float32.
+        return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
+
+    both = in_batches(assigned, run.latents, generator.batch)
+    labels = both[:, 0].astype(np.int32)
+    shares = np.bincount(labels, minlength=inner.num) / len(labels)
+    whole = inner._replace(labels=labels, margins=both[:, 1], shares=shares)
+    return whole, inner.shares.tolist()

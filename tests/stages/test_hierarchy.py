@@ -1,0 +1,137 @@
+"""Clusters inside clusters: among the members of one, and drawn with every predicate checked."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from cgjax.config.plain import to_plain
+from cgjax.config.schema import complete
+from cgjax.errors import UserError
+from cgjax.run.opening import open_run
+from cgjax.run.run import load_run
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.pipeline import Pipeline
+from configs import tiny
+
+SPLITS = ("0/layer2-k2", "0/1/layer1-k3")
+
+
+def config(*splits, **leaves):
+    given = tiny.get_config("quick")
+    given.update_from_flattened_dict(
+        {
+            "latents.num": 200,
+            "cluster.num_init": 2,
+            "hierarchy.splits": splits,
+            "samplers.flow.num_epochs": 1,
+            "samplers.imle.fit": False,
+            "sample.sampler": "flow",
+            **leaves,
+        }
+    )
+    return complete(to_plain(given))
+
+
+def make(root, given, **options):
+    pipeline = Pipeline(open_run(root, given, **options), Interrupts())
+    try:
+        pipeline.cluster()
+        pipeline.split()
+        pipeline.fit()
+        pipeline.report()
+    finally:
+        pipeline.metrics.close()
+    return load_run(root)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("split") / "run", config(*SPLITS))
+
+
+def test_a_cluster_is_split_among_as_many_of_its_members_as_the_run_has_latents(split):
+    summary = json.loads(split.folder.summary.read_text())
+    assert [each["split"] for each in summary["splits"]] == list(SPLITS)
+    for each in summary["splits"]:
+        assert each["num"] == 200  # the run has some hundred members: the others were drawn
+        assert sum(each["shares"]) == pytest.approx(1)
+    assert "0/layer2-k2" in (split.folder.report / "index.html").read_text()
+
+
+def test_the_members_of_a_leaf_are_those_of_every_cluster_on_the_way(split):
+    own, (first, second) = split.clustering.labels, map(split.held.inside, split.held.splits)
+    expected = (own == 0) & (first.labels == 1) & (second.labels == 2)
+    region = split.region("0/1/2")
+    np.testing.assert_array_equal(region.members(), expected)
+    np.testing.assert_array_equal(split.are_inside(split.latents, region), expected)
+    parts = [split.region(f"0/{c}").members() for c in range(2)]
+    np.testing.assert_array_equal(parts[0] | parts[1], own == 0)
+    assert not (parts[0] & parts[1]).any()
+
+
+def test_a_leaf_is_drawn_by_the_sampler_of_its_cluster_and_every_sample_is_checked(split):
+    region = split.region("0/1")
+    assert split.sampler_for(region) == "flow"
+    for sampler in ("flow", "rejection"):
+        latents = split.sample(jax.random.key(0), "0/1", 12, sampler).latents
+        assert split.are_inside(latents, region).all()
+        assert split.are_inside(latents, split.region(0)).all()
+
+
+def test_leaves_stand_in_queries_and_have_names(split):
+    names = {0: None, 1: "upper"}
+    entries = [{"id": c, "name": name} for c, name in names.items()]
+    inner = split.held.inside(split.held.splits[0])
+    split.folder.old_names.mkdir(exist_ok=True)
+    (split.folder.old_names / f"{inner.digest[:16]}.json").write_text(json.dumps(entries))
+    leaf = split.region("0/upper").members()
+    np.testing.assert_array_equal(leaf, split.region("0/1").members())
+    either = split.region("0/upper | 1").members()
+    np.testing.assert_array_equal(either, leaf | (split.clustering.labels == 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1/0", r"^--cluster=1/0: cluster 1 is not split in this run, which splits 0, 0/1; see "),
+        ("0/0/1", r"cluster 0/0 is not split"),
+        ("0/2", r"^no cluster '2' in 0/layer2-k2; it has: 0, 1"),
+        ("7/0", r"^no cluster '7' in this run"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_one_line(text, message, split):
+    with pytest.raises(UserError, match=message):
+        split.region(text)
+
+
+def test_another_split_leaves_everything_else_as_it_is(split, tmp_path):
+    root = tmp_path / "run"
+    make(root, config(SPLITS[0]))
+    before = {path.name: path.read_bytes() for path in (root / "stages").iterdir()}
+    run = make(root, config("1/layer2-k2"), allow_change=True)
+    after = {path.name: path.read_bytes() for path in (root / "stages").iterdir()}
+    assert before.keys() - after.keys() == {"split-0.json"}
+    assert after.keys() - before.keys() == {"split-1.json"}
+    assert {n for n in before.keys() & after.keys() if before[n] != after[n]} == {"report.json"}
+    assert [path.name for path in (root / "clusterings").iterdir()] == ["1%2Flayer2-k2.npz"]
+    with pytest.raises(UserError, match="cluster 0 is not split"):
+        run.region("0/1")
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (("0",), r"splits=0: expected a cluster and a clustering of it, as in 0/layer4-k2"),
+        (("0/layer2-k0",), r"splits=0/layer2-k0: expected a cluster and"),
+        (("2/layer2-k2",), r"splits=2/layer2-k2: expected a cluster from 0 to 1 in place of 2"),
+        (("0/1/layer2-k2",), r"no split makes the cluster 0/1; add one before it"),
+        (("0/layer2-k2", "0/layer1-k2"), r"the cluster 0 is split twice"),
+        (("0/layer9-k2",), r"layer='layer9' is not one of this generator's"),
+    ],
+)
+def test_a_split_that_cannot_be_is_one_line_before_any_work(splits, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        open_run(tmp_path / "run", config(*splits))
+    assert not (tmp_path / "run").exists()

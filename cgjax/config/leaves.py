@@ -213,6 +213,11 @@ ADDED: dict[str, Any] = {
 """Leaves that older run folders lack, with the values that those runs were made with."""
 
 
+SILENT = ("cluster.space", "cluster.trimmed")
+"""Leaves that are younger than the keys of artifacts: with their value of `ADDED` they are left out
+of the key, so that what an older version made is still current."""
+
+
 def leaf_of(path: str) -> Leaf | None:
     """Return the leaf at a dotted path, or None.
 

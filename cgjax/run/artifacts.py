@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from cgjax.config.leaves import AUTO
+from cgjax.config.leaves import ADDED, AUTO, SILENT
 from cgjax.config.plain import digest, flatten, split_texts
 from cgjax.config.schema import is_resource
 from cgjax.errors import UserError
@@ -138,11 +138,13 @@ def declare(
 
 
 def _read(config: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:
-    """Return the leaves at or below these paths that are no resources."""
+    """Return the leaves at or below these paths that change a result."""
     return {
         path: value
         for path, value in flatten(config).items()
-        if not is_resource(path) and any(path == p or path.startswith(f"{p}.") for p in prefixes)
+        if not is_resource(path)
+        and any(path == p or path.startswith(f"{p}.") for p in prefixes)
+        and not (path in SILENT and value == ADDED[path])
     }
 
 

@@ -9,6 +9,12 @@ from cgjax.run.artifacts import Manifests, declare, differing
 from cgjax.run.folder import RunFolder
 from tests.run.changes import CHANGES, changed, leaves, small
 
+OLD_KEYS = {
+    "latents": "c0f8c5c601c744f37d22afe2954244ef259a2868c3bb42b11c60644112004617",
+    "cluster": "896aa7087788871fab99e845ec2e287631ff7b3c502fd52db0aea7261350fec6",
+    "fit flow": "6200ebb70b637f992b92b3239c1e21fe1fd3efc50dec212dd5e6ec877bb11253",
+}
+
 # The layers of a sweep, and its judges.
 SWEPT = (("layer1", "layer2"), ("image_statistics",))
 
@@ -27,6 +33,12 @@ def test_exactly_what_depends_on_a_leaf_has_another_key(path):
     found = {name for name, artifact in old.items() if keys.get(name, artifact.key) != artifact.key}
     gone = old.keys() - new.keys()
     assert found | {name for name in gone if not name.startswith("fit ")} == stale
+
+
+def test_a_key_of_an_older_version_is_still_that_of_its_settings():
+    # Of c606ce0, which knew none of the leaves that are silent.
+    graph = declare(small(), "prior", "name", *SWEPT)
+    assert {name: graph[name].key for name in OLD_KEYS} == OLD_KEYS
 
 
 def test_the_table_speaks_of_leaves_that_there_are():

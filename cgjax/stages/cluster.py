@@ -150,6 +150,6 @@ def _warn_if_small(clustering: Clustering) -> None:
     for c in small_clusters(clustering):
         logging.warning(
             "cluster %d has %.1f%% of the latents, less than a tenth of an equal share: outliers "
-            "rather than a group; compare another --config.cluster.space",
+            "rather than a group; compare --config.cluster.space=spherical",
             *(c, 100 * clustering.shares[c]),
         )

@@ -30,6 +30,14 @@ def test_one_cluster_and_too_few_to_choose_among_say_what_can_be_done():
     assert what_to_type("more clusters than asked for", 4).endswith("--max_clusters=8")
 
 
+def test_the_number_is_that_of_the_space_that_will_be_clustered():
+    config = config_of(400)
+    config["cluster"]["space"] = "spherical"
+    text = describe_choice(config, 3)
+    assert text.startswith("layer1: ")
+    assert text != describe_choice(config_of(400), 3)
+
+
 def test_the_same_seed_gives_the_same_words():
     assert describe_choice(config_of(400), 3) == describe_choice(config_of(400), 3)
 

@@ -1,5 +1,6 @@
 """Killed at any write of a change, a folder holds and answers with one config only, and resumes."""
 
+import csv
 import os
 import shutil
 from pathlib import Path
@@ -54,11 +55,26 @@ def samples(root):
     return found
 
 
-def measured(root, mode):
-    """What --mode=evaluate or --mode=report shows, of a copy."""
+def copied(root):
     copy = root.with_name("copy")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(root, copy)
+    return copy
+
+
+def compared(root):
+    """What --mode=compare shows, of a copy, without its milliseconds; it makes what is missing."""
+    copy = copied(root)
+    pipeline = Pipeline(open_run(copy, None, mode="compare"), Interrupts())
+    pipeline.compare()
+    pipeline.metrics.close()
+    rows = csv.DictReader((copy / "compare.csv").read_text().splitlines())
+    return [{k: v for k, v in row.items() if not k.endswith(("_ms", "_s"))} for row in rows]
+
+
+def measured(root, mode):
+    """What --mode=evaluate or --mode=report shows, of a copy."""
+    copy = copied(root)
     try:
         pipeline = Pipeline(open_run(copy, None, mode=mode), Interrupts())
     except UserError:
@@ -78,7 +94,8 @@ def test_killed_at_any_write_of_a_change_it_never_mixes_and_resumes_to_a_fresh_r
     expected = {}
     for k, config in ((2, old), (3, new)):
         run(tmp_path / str(k), config)
-        expected[k] = content_of(tmp_path / str(k)), samples(tmp_path / str(k))
+        fresh = tmp_path / str(k)
+        expected[k] = content_of(fresh), samples(fresh), compared(fresh)
     root = tmp_path / "run"
     shutil.copytree(tmp_path / "2", root)
     seen, kills = set(), 0
@@ -93,7 +110,7 @@ def test_killed_at_any_write_of_a_change_it_never_mixes_and_resumes_to_a_fresh_r
             kill_at(0)
         k = load_run(root).config["cluster"]["num_clusters"]
         seen.add(k)
-        content, drawn = expected[k]
+        content, drawn, table = expected[k]
         for path in (p for p in root.rglob("*.*") if p.is_file()):
             name = str(path.relative_to(root))
             assert path.read_bytes() == content.get(name, path.read_bytes()), name
@@ -104,6 +121,8 @@ def test_killed_at_any_write_of_a_change_it_never_mixes_and_resumes_to_a_fresh_r
         for mode in ("evaluate", "report") if kills % 7 == 0 else ():
             shown = measured(root, mode) or {}
             assert all(content["summary"]["samplers"][name] == shown[name] for name in shown)
+        if kills % 20 == 5:
+            assert compared(root) == table
     assert seen == {2, 3}
     assert kills > 40
     assert content_of(root) == expected[3][0]

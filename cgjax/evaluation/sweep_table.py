@@ -27,6 +27,7 @@ class Measured(NamedTuple):
         stability: the chooser's row of this layer and k: `Choice.rows`; there k-means works in the
             span of the leading components, on fresh draws.
         explained: eta squared of every attribute, by "judge.attribute".
+        flags: what else is to be typed to cluster so.
     """
 
     layer: str
@@ -35,6 +36,7 @@ class Measured(NamedTuple):
     inertia: float
     stability: dict[str, Any]
     explained: dict[str, Explained]
+    flags: str = ""
 
     @property
     def worst(self) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def sentence(finding: Finding, num_judged: int) -> str:
         f"{share.value:.0%} ({share.low:.0%}-{share.high:.0%}) of {attribute} (judge {judge}, "
         f"which sees it in {share.num:,} of {num_judged:,} images)"
         f"{_small(row)}\n    --config.layer={row.layer} "
-        f"--config.cluster.num_clusters={row.num_clusters}"
+        f"--config.cluster.num_clusters={row.num_clusters}{row.flags}"
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from cgjax.config.leaves import ADDED
 from cgjax.evaluation.explained import attribute_in, explained
 from cgjax.evaluation.judges import load_judge
 from cgjax.evaluation.sweep_table import Measured, as_csv, clustering_rows, to_text
@@ -160,6 +161,11 @@ class SweepStage:
             explained={
                 name: explained(seen, one.labels[: len(seen)]) for name, seen in values.items()
             },
+            flags="".join(
+                f" --config.cluster.{name}={self.run.config['cluster'][name]}"
+                for name in ("space", "trimmed")
+                if self.run.config["cluster"][name] != ADDED[f"cluster.{name}"]
+            ),
         )
 
     def _picture(self, of_layer: list[Clustering], latents: Float[np.ndarray, "n d"]) -> bytes:

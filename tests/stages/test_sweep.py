@@ -72,6 +72,12 @@ def test_the_planted_attribute_is_ranked_first_in_a_plain_sentence(swept):
     assert "--config.cluster.num_clusters=2" in text
 
 
+def test_what_is_to_be_typed_names_the_space_of_the_features(tmp_path):
+    given = config(**{"cluster.space": "spherical", "sweep.layers": (1,), "sweep.numbers": (2,)})
+    text = sweep(tmp_path / "run", given)
+    assert "--config.cluster.num_clusters=2 --config.cluster.space=spherical" in text
+
+
 def test_every_layer_is_clustered_into_every_number(swept):
     root, _ = swept
     rows = table(root, "sweep.csv")

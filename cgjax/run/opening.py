@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def open_run(
         return resolved
 
     run = Run(root, processes.first(resolve))
+    if processes.num > 1:
+        check_shared(run.config, mode)
     check_run(run, mode)
 
     def begin() -> None:
@@ -118,6 +121,25 @@ def check_run(run: Run, mode: str) -> None:
     if mode == "sweep":
         check_sweep(run)
     check_targets(run)
+
+
+def check_shared(config: Mapping[str, Any], mode: str) -> None:
+    """Refuse what several processes cannot share.
+
+    Raises:
+        UserError: with what to type instead of it.
+    """
+    clustered = config["cluster"]
+    for is_asked, what, instead in (
+        (mode == "sweep", "--mode=sweep", ""),
+        (clustered["backend"] == "faiss", "--config.cluster.backend=faiss", "use jax"),
+        (clustered["num_clusters"] == AUTO, "--config.cluster.num_clusters=auto", "give a number"),
+        (clustered["trimmed"] > 0, "--config.cluster.trimmed", "use 0"),
+        (bool(config["hierarchy"]["splits"]), "--config.hierarchy.splits", "leave it out too"),
+    ):
+        if is_asked:
+            hint = f", or {instead}" if instead else ""
+            raise UserError(f"{what} is for one process; leave the launcher out{hint}")
 
 
 def check_sweep(run: Run) -> None:

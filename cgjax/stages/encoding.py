@@ -116,11 +116,6 @@ class Encoder:
         Raises:
             UserError: features that do not fit, for a method that holds them in memory.
         """
-        if self.settings["trimmed"] and self.processes.num > 1:
-            raise UserError(
-                f"--config.cluster.trimmed={self.settings['trimmed']:g} is for one process and "
-                f"this run has {self.processes.num}; use --config.cluster.trimmed=0, or one"
-            )
         latents = latents[: self.settings["max_samples"]]
         own, weights = self._own(latents)
         # Every process fits the same one, to the run's first latents.

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import os
 
-from cgjax.config.leaves import AUTO
-from cgjax.errors import UserError
 from cgjax.run.artifacts import evaluate
 from cgjax.run.run import Run
 from cgjax.runtime.log import Metrics
@@ -55,16 +53,6 @@ class Pipeline:
         mesh = self.mesh = run_mesh(num_devices)
         if own := local_mesh(mesh):
             run.generator = run.generator.over(own)
-        if self.processes.num > 1 and run.config["cluster"]["backend"] == "faiss":
-            raise UserError(
-                "--config.cluster.backend=faiss runs in one process; leave the launcher out, or "
-                "use --config.cluster.backend=jax"
-            )
-        if self.processes.num > 1 and run.config["cluster"]["num_clusters"] == AUTO:
-            raise UserError(
-                f"--config.cluster.num_clusters={AUTO} runs in one process; leave the launcher "
-                "out, or give a number"
-            )
         self.metrics = Metrics(run.folder.metrics if self.processes.is_first else os.devnull)
         self.maker = Maker(run.manifests, self.metrics, self.processes)
         self._cluster = ClusterStage(run, self.maker, mesh, interrupts.check)

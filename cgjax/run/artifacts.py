@@ -328,8 +328,9 @@ class Manifests:
         """
         current = [name for name in self.graph if self._current(name) is not None]
         kept = {place for name in current for place in self.graph[name].places}
-        found = self.folder.root.glob("[cf]*/*.[np]*")
-        of_layers = (path.relative_to(self.folder.root).as_posix() for path in found)
+        root = self.folder.root
+        found = (*root.glob("clusterings/*.npz"), *root.glob("figures/sweep-*.png"))
+        of_layers = (path.relative_to(root).as_posix() for path in found)
         places = (*PLACES, *filter(_OF_LAYERS.fullmatch, of_layers))
         self._remove(place for place in places if place not in kept)
         stale = [name for name in self._recorded() if name not in current]

@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics
 from sklearn.metrics import adjusted_rand_score
 
-from cgjax.numerics.partitions import adjusted_rand, cross_table, jaccard, prediction_strength
+from cgjax.numerics.partitions import (
+    adjusted_rand,
+    cross_table,
+    jaccard,
+    mutual_information,
+    normalized_mutual_information,
+    prediction_strength,
+)
 
 
 def labels(seed, num=200, k=4):
@@ -43,3 +51,14 @@ def test_prediction_strength_does_not_count_clusters_without_pairs():
 def test_jaccard_is_that_of_the_most_similar_cluster():
     table = np.array([[4, 1], [0, 5], [0, 0]])
     assert jaccard(table).tolist() == [4 / 5, 5 / 6, 0.0]
+
+
+def test_mutual_information_equals_scikit_learns():
+    rng = np.random.default_rng(1)
+    first = rng.integers(0, 4, 300)
+    second = np.where(rng.random(300) < 0.6, first % 3, rng.integers(0, 3, 300))
+    table = cross_table(first, second, (4, 3))
+    expected = metrics.mutual_info_score(first, second)
+    assert mutual_information(table) == pytest.approx(expected, abs=1e-9)
+    expected = metrics.normalized_mutual_info_score(first, second)
+    assert normalized_mutual_information(table) == pytest.approx(expected, abs=1e-9)

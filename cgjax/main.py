@@ -26,13 +26,14 @@ from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete, validate
 from cgjax.errors import UserError
 from cgjax.runtime.command import leave, run_command
-from cgjax.runtime.files import check_folder, make_folder
+from cgjax.runtime.files import check_folder
 from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
 from cgjax.runtime.lock import FolderLock
 
 if TYPE_CHECKING:
     from cgjax.runtime.processes import Processes
     from cgjax.runtime.signals import Interrupts
+    from cgjax.stages.draw import Request
 
 MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report")
 
@@ -42,7 +43,17 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run's folder; runs/<config's name> by default."
 )
 _CLUSTER = flags.DEFINE_string(
-    "cluster", "0", "sample: id or name of a cluster, or a query such as 'layer2=0 & !layer4-k4=1'."
+    "cluster",
+    None,
+    "sample: id or name of a cluster, or a query such as 'layer2=0 & !layer4-k4=1'; 0 by default.",
+)
+_BALANCED = flags.DEFINE_bool(
+    "balanced",
+    False,
+    "sample: as many images of every cluster of a clustering, the run's own or that of --cluster.",
+)
+_FIT_QUERY = flags.DEFINE_bool(
+    "fit_query", False, "sample: first train a sampler on what --cluster asks for; it is kept."
 )
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
@@ -117,31 +128,54 @@ def check_flags(argv: Sequence[str]) -> None:
                 "--out is missing: the folder for the images, for example --out=samples/"
             )
         check_folder(_OUT.value, "--out")
+        if _FIT_QUERY.value and _BALANCED.value:
+            raise UserError(
+                "--fit_query trains on one query and --balanced asks for many; give one"
+            )
     elif _MODE.value not in ("check", "choose"):
         check_folder(root, "--workdir")
 
 
 def sample() -> None:
-    """Draw images of one cluster, or of a query, from a finished run."""
-    import jax
-
-    from cgjax.regions.acceptance import check_budget, describe
+    """Draw images of one cluster, a query, or every cluster alike, from a finished run."""
     from cgjax.run.run import load_run
-    from cgjax.run.sampling import save_images
+    from cgjax.stages.draw import draw_balanced, draw_region
 
-    run = load_run(workdir())
-    folder = Path(_OUT.value or "")
-    region = run.region(_CLUSTER.value, _MARGIN.value)
-    sampler = run.sampler_for(region, _SAMPLER.value)
-    if _VERIFY.value:
-        expected = run.expected(region, sampler)
-        print(f"{sampler}: {describe(expected, _NUM.value)}", flush=True)
-        check_budget(expected, _NUM.value, run.config["sample"]["max_draws"])
-    key = jax.random.key(_SEED.value)
-    samples = run.sample_region(key, region, _NUM.value, sampler, _VERIFY.value)
-    save_images(samples.images, samples.latents, make_folder(folder, "--out"))
-    checked = "" if samples.acceptance is None else f", acceptance {samples.acceptance:.3f}"
-    print(f"{len(samples.images)} images in {folder}{checked}")
+    if _FIT_QUERY.value:
+        fit_query()
+    draw = draw_balanced if _BALANCED.value else draw_region
+    draw(load_run(workdir()), request())
+
+
+def fit_query() -> None:
+    """Train a sampler on a query, in the run's folder."""
+    from cgjax.run.run import load_run
+    from cgjax.runtime.processes import Processes
+    from cgjax.stages import draw
+    from cgjax.stages.pipeline import Pipeline
+
+    with (
+        FolderLock(workdir()) as lock,
+        handle_interrupts(Processes(), lock.check) as interrupts,
+    ):
+        run = load_run(workdir())
+        lock.acquire()
+        draw.fit_query(Pipeline(run, interrupts, num_devices=_DEVICES.value), request())
+
+
+def request() -> Request:
+    """Return what the flags of --mode=sample ask for."""
+    from cgjax.stages.draw import Request
+
+    return Request(
+        cluster=_CLUSTER.value,
+        margin=_MARGIN.value,
+        num=_NUM.value,
+        sampler=_SAMPLER.value,
+        verify=_VERIFY.value,
+        seed=_SEED.value,
+        out=Path(_OUT.value or ""),
+    )
 
 
 def check() -> None:

@@ -20,9 +20,8 @@ from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.compound import Intersection
 from cgjax.regions.names import Entry, find_clusters, read_entries
 from cgjax.regions.region import ClusterRegion, MarginRange, Region
-from cgjax.regions.resolve import find_region
+from cgjax.regions.resolve import find_clustering, find_region
 from cgjax.run.artifacts import (
-    Manifests,
     clustering_place,
     split_name,
     split_place,
@@ -30,6 +29,7 @@ from cgjax.run.artifacts import (
     swept,
 )
 from cgjax.run.folder import RunFolder
+from cgjax.run.manifests import Manifests
 
 Own = Callable[[], tuple[Clustering, Float[np.ndarray, "n d"]]]
 """Returns the run's own clustering and its latents; a UserError before they are there."""
@@ -131,6 +131,34 @@ class HeldClusterings:
         named = {name: (one, self.entries_of(one)) for name, one in self.all.items()}
         own = self._own()[0].id if self.has_own else None
         return find_region(cluster, named, own, margin, self._leaf if self.splits else None)
+
+    def alike(self, name: str | None) -> list[Region]:
+        """Return every cluster of one clustering.
+
+        Args:
+            name: of a clustering, as in a query; or the path of a cluster that is split, for those
+                inside it; None for the run's own clustering.
+
+        Raises:
+            UserError: a clustering that the run does not hold.
+        """
+        for split in self.splits:
+            if shown_path(split.path) == name:
+                inside = range(split.num_clusters)
+                return [self.region_inside((*split.path, c)) for c in inside]
+        if name is None:
+            one = self._own()[0]
+        else:
+            one = self.all[
+                find_clustering(name, self.all, self._own()[0].id if self.has_own else None)
+            ]
+        return [ClusterRegion(one, c) for c in range(one.num)]
+
+    @property
+    def leaves(self) -> list[tuple[int, ...]]:
+        """The paths of the clusters inside clusters that are not split again."""
+        paths = [(*split.path, c) for split in self.splits for c in range(split.num_clusters)]
+        return [path for path in paths if path not in {split.path for split in self.splits}]
 
     def region_inside(self, path: tuple[int, ...]) -> Region:
         """Return the cluster that a path of ids leads to: it lies in every cluster on the way.

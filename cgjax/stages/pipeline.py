@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 
+from cgjax.config.plain import split_texts
+from cgjax.regions.region import Region
 from cgjax.run.artifacts import evaluate
 from cgjax.run.run import Run
 from cgjax.runtime.log import Metrics
@@ -72,6 +74,7 @@ class Pipeline:
             self.fit(name)
             self.sample(name)
             self._pause()
+        self.fit_leaves()
         self.evaluate()
         self._pause()
         self.transfer()
@@ -90,6 +93,17 @@ class Pipeline:
         """Train one sampler, or all of them."""
         for each in self.run.sampler_names if name is None else [name]:
             self._fit.fit(each)
+
+    def fit_in(self, name: str, region: Region) -> None:
+        """Train one sampler on one region alone; see `FitStage.fit_in`."""
+        self._fit.fit_in(name, region)
+
+    @by_the_first
+    def fit_leaves(self) -> None:
+        """Train the samplers that the config names on every cluster inside a cluster."""
+        for path in self.run.held.leaves:
+            for name in split_texts(self.run.config["hierarchy"]["samplers"]):
+                self._fit.fit_leaf(name, path)
 
     @by_the_first
     def sample(self, name: str) -> None:

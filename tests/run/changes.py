@@ -141,6 +141,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "hierarchy.splits": (["0/layer2-k2"], set()),  # it makes one more, and nothing stale
     "hierarchy.num": (50, set()),
     "hierarchy.space": ("pooled", set()),
+    "hierarchy.samplers": (["flow"], set()),  # without clusters inside clusters there is no more
     "sweep.layers": (["layer1"], set()),  # the run says which these are
     "sweep.numbers": ([2, 3], SWEPT),
     "sweep.judges": (["image_statistics"], set()),  # as for the layers

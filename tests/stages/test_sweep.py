@@ -10,7 +10,7 @@ import pytest
 from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete
 from cgjax.errors import UserError
-from cgjax.run.artifacts import Manifests
+from cgjax.run.manifests import Manifests
 from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
 from cgjax.runtime.signals import Interrupts
@@ -191,7 +191,7 @@ def test_the_runs_own_clustering_and_a_sweeps_are_queried_together(swept, tmp_pa
     assert run.clusterings["layer1-k2"] is run.clustering
     region = run.region("0 & layer2-k3!=0")
     assert run.sampler_for(region) == "flow"
-    expected = run.expected(region, "flow")
+    expected = run.source(region, "flow").expected(region)
     own = run.clustering.labels == 0
     assert (expected.num, expected.num_members) == (own.sum(), region.members().sum())
     assert run.sampler_for(run.region("0 | layer2-k3=1")) == "rejection"

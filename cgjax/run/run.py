@@ -28,7 +28,7 @@ from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_con
 from cgjax.run.held import HeldClusterings, layers_of
 from cgjax.run.identity import PRIOR, identity_of, settled, trace_of, weights_of
 from cgjax.run.manifests import Manifests
-from cgjax.run.members import members_for
+from cgjax.run.members import members_for, num_inside
 from cgjax.run.sampling import FittedSampler, Samples, Source
 from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.runtime.keys import named_key
@@ -208,7 +208,9 @@ class Run:
         known = digest(region.fingerprint)
         saved = Checkpoints(self.folder.checkpoints / f"{name}@{known[:16]}")
         key = digest([self.manifests.graph["latents"].key, known, learnt.reads])
-        return Fit(f"{name} in {region.with_margin(WHOLE)}", sampler, saved, key)
+        of = sampler.num_latents or len(self.prior_latents)
+        fewer = sampler.for_share(num_inside(region, of) / of)
+        return Fit(f"{name} in {region.with_margin(WHOLE)}", fewer, saved, key)
 
     def output_norm(self, name: str) -> float | None:
         """Length to which a sampler's proposals are scaled, the prior's typical one, or None."""

@@ -10,13 +10,14 @@ from jaxtyping import Array, Float
 from cgjax.generators.batching import in_batches
 from cgjax.regions.region import Region
 from cgjax.run.artifacts import fit, fit_leaf
+from cgjax.run.members import num_inside
 from cgjax.run.run import Run
 from cgjax.run.sampling import DEPTHS
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.signals import Interrupts
 from cgjax.samplers.base import group_members
 from cgjax.stages.graph import Maker
-from cgjax.stages.inside import latents_inside, num_inside
+from cgjax.stages.inside import latents_inside
 from cgjax.stages.training import Trainer
 
 
@@ -69,7 +70,7 @@ class FitStage:
         if done is not None:
             return float(done.metadata["seconds"])
         key = named_key(run.root_key, "fit", name, region.fingerprint)
-        num = num_inside(one.sampler, region, len(run.prior_latents))
+        num = num_inside(region, one.sampler.num_latents or len(run.prior_latents))
         logging.info("fit %s: on %d latents of it", one.label, num)
         z = latents_inside(run, region, num, named_key(key, "latents"), self._check)
         self._check()

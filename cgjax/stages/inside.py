@@ -11,24 +11,7 @@ from cgjax.errors import UserError
 from cgjax.regions.acceptance import Expected, expected_acceptance
 from cgjax.regions.region import Region
 from cgjax.run.run import Run
-from cgjax.samplers.base import Sampler
 from cgjax.samplers.verify import draw_verified
-
-LEAST = 2000
-"""Latents of a region that a sampler is trained on, at least."""
-
-
-def num_inside(sampler: Sampler, region: Region, num_latents: int) -> int:
-    """Return how many latents of a region a sampler is trained on.
-
-    As many as among the latents of the prior that it asks for, but at least `LEAST`.
-
-    Args:
-        sampler: the sampler.
-        region: the region.
-        num_latents: of the run, for a sampler that asks for no number.
-    """
-    return max(LEAST, round(region.share * (sampler.num_latents or num_latents)))
 
 
 def latents_inside(

@@ -199,7 +199,8 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
             pipeline.evaluate(again=True)
         pipeline.report()
     if processes.is_first:
-        print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
+        if pipeline.run.folder.summary.is_file():
+            print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
         print(f"report: {pipeline.run.folder.report / 'index.html'}")
 
 

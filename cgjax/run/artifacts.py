@@ -26,6 +26,7 @@ from cgjax.config.splits import Split, splits_of
 from cgjax.errors import UserError
 from cgjax.run import legacy
 from cgjax.run.folder import RunFolder
+from cgjax.run.page_images import image_place, page_images
 from cgjax.runtime.files import make_folder, sha256_of, write_json
 from cgjax.samplers.registry import SAMPLERS
 
@@ -139,6 +140,10 @@ def declare(
     add("attributes", "sweep", reads, ["latents"], "attributes.npz")
     left = [*SWEEP_TABLES, *map(sweep_figure, layers)]
     add("sweep", "sweep", read("sweep.columns"), ["attributes", *map(swept, layers)], *left)
+    images = {"own": "cluster", "sweep": "sweep"}
+    images |= {name: name for name in map(split_name, (s.path for s in splits_of(config)))}
+    for part, made_from in images.items():
+        add(page_images(part), "report", {"judges": list(judges)}, [made_from], image_place(part))
     add("report", "report", {}, shown, "report")
     return graph
 
@@ -175,7 +180,7 @@ PLACES = (
 """Where in a folder artifacts lie, those of every config; and what `_OF_LAYERS` matches."""
 
 # A sweep's, one a layer: no separator and no path upward can stand in a quoted name.
-_OF_LAYERS = re.compile(r"clusterings/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png")
+_OF_LAYERS = re.compile(r"(clusterings|page_images)/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png")
 
 # What says which generator it is, in words; its identity says it better.
 _NAMED = ("generator.name", "generator.weights")
@@ -329,7 +334,8 @@ class Manifests:
         current = [name for name in self.graph if self._current(name) is not None]
         kept = {place for name in current for place in self.graph[name].places}
         root = self.folder.root
-        found = (*root.glob("clusterings/*.npz"), *root.glob("figures/sweep-*.png"))
+        patterns = ("clusterings/*.npz", "page_images/*.npz", "figures/sweep-*.png")
+        found = [path for pattern in patterns for path in root.glob(pattern)]
         of_layers = (path.relative_to(root).as_posix() for path in found)
         places = (*PLACES, *filter(_OF_LAYERS.fullmatch, of_layers))
         self._remove(place for place in places if place not in kept)

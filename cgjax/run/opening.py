@@ -21,7 +21,7 @@ from cgjax.features.in_memory import feature_dim
 from cgjax.generators.contract import ensure_generator
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
-from cgjax.run.artifacts import fit, target_classes
+from cgjax.run.artifacts import Manifests, fit, target_classes
 from cgjax.run.folder import RunFolder, check_folder, check_generator_is, read_config, save_config
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, remove_unfinished
@@ -80,7 +80,8 @@ def open_run(
     def begin() -> None:
         if not allow_change:
             check_generator_is(folder, run.weights_sha256, run.trace)
-        if mode not in MAKES_ALL:
+        is_sweep_alone = mode == "report" and not run.held.has_own and run.held.all
+        if mode not in MAKES_ALL and not is_sweep_alone:
             for name in ("cluster", *map(fit, run.sampler_names)):
                 run.manifests.require(name)
         if lock is not None:
@@ -183,9 +184,22 @@ def forget_stale(run: Run) -> None:
         put_aside(folder.names, folder.old_names, _digest(folder))
         folder.compared.unlink(missing_ok=True)
     stale = manifests.forget_stale()
+    if not _is_page_current(manifests):
+        manifests.forget("report")
     if stale:
         logging.info("recomputing what is stale: %s", ", ".join(stale))
         folder.summary.unlink(missing_ok=True)
+
+
+def _is_page_current(manifests: Manifests) -> bool:
+    """Whether what the page shows beside its inputs, a comparison or a sweep, is current."""
+    shown = (manifests.result("report") or {}).get("shown", {})
+    return all(
+        name in manifests.graph
+        and manifests.graph[name].key == key
+        and manifests.result(name) is not None
+        for name, key in shown.items()
+    )
 
 
 def _digest(folder: RunFolder) -> str:

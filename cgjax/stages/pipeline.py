@@ -119,11 +119,15 @@ class Pipeline:
 
     @by_the_first
     def _compare(self) -> str:
-        return CompareStage(self.run, self.maker, self.interrupts.check).run_all()
+        text = CompareStage(self.run, self.maker, self.interrupts.check).run_all()
+        self.report()
+        return text
 
     def sweep(self) -> str:
         """Cluster every layer into several numbers; return what the clusters hold, as text."""
-        return SweepStage(self.run, self.maker, self.mesh, self.interrupts.check).run_all()
+        text = SweepStage(self.run, self.maker, self.mesh, self.interrupts.check).run_all()
+        self.report()
+        return text
 
     @by_the_first
     def report(self) -> None:

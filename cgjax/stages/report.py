@@ -6,10 +6,11 @@ from typing import Any
 
 from cgjax.regions.small import small_clusters
 from cgjax.report.build import build_report
-from cgjax.run.artifacts import evaluate, split_name, target_classes, transfer
+from cgjax.run.artifacts import evaluate, split_name, swept, target_classes, transfer
 from cgjax.run.run import Run
 from cgjax.runtime.files import write_json
 from cgjax.stages.graph import Maker
+from cgjax.stages.thumbnails import make_page_images
 
 # What summary.json says of the clustering.
 SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_latents")
@@ -49,8 +50,22 @@ def write_summary(run: Run) -> None:
 
 
 def write_page(run: Run, maker: Maker) -> None:
-    """Build the static page; cheap, so it is always rebuilt."""
-    with maker.making("report"):
-        build_report(run, summarise(run))
-    write_summary(run)
+    """Build the static page of what is there; its images are made once, the rest every time.
+
+    A run with a sweep alone has a page and no summary.
+    """
+    make_page_images(run, maker)
+    manifests = run.manifests
+    has_own = manifests.result("cluster") is not None
+    extra = ("compare", "sweep", *map(swept, run.held.sweep_layers))
+    with maker.making("report") as result:
+        build_report(run, summarise(run) if has_own else {})
+        # What stands on the page beside what a page is made from: see `is_page_current`.
+        result["shown"] = {
+            name: manifests.graph[name].key
+            for name in extra
+            if manifests.result(name) is not None
+        }
+    if has_own:
+        write_summary(run)
     maker.is_changed = False

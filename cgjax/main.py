@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cgjax.runtime.processes import Processes
     from cgjax.runtime.signals import Interrupts
 
-MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report")
+MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report", "name")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
@@ -42,8 +42,12 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run's folder; runs/<config's name> by default."
 )
 _CLUSTER = flags.DEFINE_string(
-    "cluster", "0", "sample: id or name of a cluster, or a query such as 'layer2=0 & !layer4-k4=1'."
+    "cluster",
+    "0",
+    "sample, name: id or name of a cluster, or a query such as 'layer2=0 & !layer4-k4=1'.",
 )
+_NAME = flags.DEFINE_string("name", None, "name: what to call --cluster; empty for no name.")
+_FROM = flags.DEFINE_string("from", None, "name: the names.json that the page saved.")
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
@@ -119,6 +123,12 @@ def check_flags(argv: Sequence[str]) -> None:
         check_folder(_OUT.value, "--out")
     elif _MODE.value not in ("check", "choose"):
         check_folder(root, "--workdir")
+    if _MODE.value == "name":
+        is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
+        if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
+            raise UserError(
+                "--mode=name: give either --from=names.json, or --cluster=0 and --name='facing left'"
+            )
 
 
 def sample() -> None:
@@ -170,9 +180,11 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
     """Run the stages that the mode asks for, in the run's folder."""
     import jax
 
+    from cgjax.regions.naming import read_names
     from cgjax.run.opening import open_run
     from cgjax.stages.pipeline import Pipeline
 
+    given = read_names(Path(_FROM.value)) if _FROM.value else None
     run = open_run(
         workdir(),
         given_config(),
@@ -191,6 +203,9 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         return
     if _MODE.value == "sweep":
         print(pipeline.sweep())
+        return
+    if _MODE.value == "name":
+        print("\n".join(pipeline.name(given or (_CLUSTER.value, _NAME.value or ""))))
         return
     if _MODE.value == "run":
         pipeline.run_all()

@@ -95,7 +95,10 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
     if result("sweep") is not None:
         several = [one for layer in run.held.sweep_layers for one in run.held.swept(layer)]
         of_sweep = group("sweep")
+        known = {view["id"] for view in own}
         for i, one in enumerate(one for one in several if one.num > 1):
+            if one.id in known:
+                continue  # a query of this id means the run's own
             args = (one, of_sweep, i, _query(one), _swept_choice(run, one), one.id)
             found.append(_view(run, *args) | {"inside": None})
     return own, found, groups

@@ -49,7 +49,7 @@ def open_run(
     Args:
         root: the folder; it need not exist.
         config: nested plain dicts, or None for the folder's saved one.
-        mode: what will be done: "run", "compare", "sweep", "evaluate" or "report".
+        mode: what will be done: "run", "compare", "sweep", "evaluate", "report" or "name".
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
         lock: the folder's, acquired before anything is written; its `with` block is the caller's.
@@ -80,10 +80,8 @@ def open_run(
     def begin() -> None:
         if not allow_change:
             check_generator_is(folder, run.weights_sha256, run.trace)
-        is_sweep_alone = mode == "report" and not run.held.has_own and run.held.all
-        if mode not in MAKES_ALL and not is_sweep_alone:
-            for name in ("cluster", *map(fit, run.sampler_names)):
-                run.manifests.require(name)
+        for name in _needed(run, mode):
+            run.manifests.require(name)
         if lock is not None:
             lock.acquire()
             # Another command may have written since this one looked.
@@ -97,6 +95,14 @@ def open_run(
 
     processes.first(begin)
     return run
+
+
+def _needed(run: Run, mode: str) -> list[str]:
+    """Return the artifacts that a mode does not make itself."""
+    is_sweep_alone = not run.held.has_own and bool(run.held.all)
+    if mode in MAKES_ALL or (mode in ("report", "name") and is_sweep_alone):
+        return []
+    return ["cluster", *(map(fit, run.sampler_names) if mode != "name" else ())]
 
 
 def check_run(run: Run, mode: str) -> None:
@@ -133,6 +139,7 @@ def check_shared(config: Mapping[str, Any], mode: str) -> None:
     clustered = config["cluster"]
     for is_asked, what, instead in (
         (mode == "sweep", "--mode=sweep", ""),
+        (mode == "name", "--mode=name", ""),
         (clustered["backend"] == "faiss", "--config.cluster.backend=faiss", "use jax"),
         (clustered["num_clusters"] == AUTO, "--config.cluster.num_clusters=auto", "give a number"),
         (clustered["trimmed"] > 0, "--config.cluster.trimmed", "use 0"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 
+from cgjax.regions.naming import GivenNames
 from cgjax.run.artifacts import evaluate
 from cgjax.run.run import Run
 from cgjax.runtime.log import Metrics
@@ -24,6 +25,7 @@ from cgjax.stages.evaluate import EvaluateStage
 from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
 from cgjax.stages.hierarchy import make_splits
+from cgjax.stages.name import merge_names, name_cluster
 from cgjax.stages.report import write_page, write_summary
 from cgjax.stages.sample import draw_sheet, save_samples
 from cgjax.stages.sweep import SweepStage
@@ -128,6 +130,19 @@ class Pipeline:
         text = SweepStage(self.run, self.maker, self.mesh, self.interrupts.check).run_all()
         self.report()
         return text
+
+    def name(self, given: list[GivenNames] | tuple[str, str]) -> list[str]:
+        """Give names, those of a page's file or one to one cluster; return lines that say which.
+
+        The page is made again, if there is one.
+        """
+        if isinstance(given, tuple):
+            lines = name_cluster(self.run, *given)
+        else:
+            lines = merge_names(self.run, given)
+        if self.run.folder.report.is_dir():
+            self.report()
+        return lines
 
     @by_the_first
     def report(self) -> None:

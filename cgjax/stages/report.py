@@ -62,9 +62,7 @@ def write_page(run: Run, maker: Maker) -> None:
         build_report(run, summarise(run) if has_own else {})
         # What stands on the page beside what a page is made from: see `is_page_current`.
         result["shown"] = {
-            name: manifests.graph[name].key
-            for name in extra
-            if manifests.result(name) is not None
+            name: manifests.graph[name].key for name in extra if manifests.result(name) is not None
         }
     if has_own:
         write_summary(run)

@@ -32,7 +32,7 @@ function stateOf(card) {
 function change(card, update, remember = true) {
   const before = stateOf(card);
   if (remember) history.push([card, before]);
-  const now = { ...before, ...update };
+  const now = { ...before, ...update, was: card.given.name };
   (draft[card.view.digest] ??= {})[card.cluster] = now;
   store.save(draft);
   show(card);
@@ -85,7 +85,7 @@ function namesFile() {
       digest: view.digest,
       clusters: own.map((card) => {
         const state = stateOf(card), shown = all(".typical button", card.element).length;
-        const entry = { id: card.cluster, name: state.name.trim() || null, was: card.given.name };
+        const entry = { id: card.cluster, name: state.name.trim() || null, was: "was" in state ? state.was : card.given.name };
         if (state.looked && shown) entry.judged = { shown, contradict: state.contradict };
         return entry;
       }),

@@ -46,7 +46,7 @@ class Scatter {
   draw() {
     const { context, view } = this, style = getComputedStyle(document.documentElement);
     context.clearRect(0, 0, WIDE, HIGH);
-    context.globalAlpha = 0.65;
+    context.globalAlpha = matchMedia("(prefers-color-scheme: dark)").matches ? 0.9 : 0.65;
     for (let i = 0; i < this.num; i++) {
       context.fillStyle = COLOURS[view.labels[i] % COLOURS.length];
       drawMark(context, ...this.place(i), view.labels[i], 3);

@@ -127,7 +127,7 @@ def check_flags(argv: Sequence[str]) -> None:
         is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
         if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
             raise UserError(
-                "--mode=name: give either --from=names.json, or --cluster=0 and --name='facing left'"
+                "--mode=name: give --from=names.json, or else --cluster=0 and --name='facing left'"
             )
 
 

@@ -133,8 +133,8 @@ def merge(given: GivenNames, entries: Sequence[Entry]) -> tuple[list[Entry], lis
             entry["judged"] = one.judged
             share, low, high = (100 * one.judged[field] for field in ("share", "low", "high"))
             lines.append(
-                f"{where}: {share:.0f}% ({low:.0f}% to {high:.0f}%) of {one.judged['shown']} random "
-                f"members agree with {shown(entry['name'])}"
+                f"{where}: {share:.0f}% ({low:.0f}% to {high:.0f}%) of {one.judged['shown']} "
+                f"random members agree with {shown(entry['name'])}"
             )
     return merged, lines
 

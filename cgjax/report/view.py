@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,25 +27,24 @@ from cgjax.run.run import Run
 View = dict[str, Any]
 """A clustering for the templates; `clusters` holds a dict for each card."""
 
+Asked = Callable[[int], str]
+"""A cluster's id -> a text: what is typed after --cluster, or a whole command."""
+
 
 class Group:
     """Clusterings that share one sheet of images.
 
     Attributes:
         key: a short name for the page's classes: "g0", "g1", ....
-        images: the arrays of its file; None where they are not made.
+        images: the arrays of its file, see `cgjax.stages.thumbnails`; None where there is none.
         info: what the file says in words.
     """
 
-    def __init__(self, run: Run, part: str, key: str):
-        """Read the file of a part of a run, if it is there and current."""
-        self.key = key
-        self.images: dict[str, np.ndarray] | None = None
+    def __init__(self, key: str, images: dict[str, np.ndarray] | None):
+        self.key, self.images = key, images
         self.info: dict[str, Any] = {"tile": 64, "columns": 1, "clusterings": []}
-        if run.manifests.result(page_images(part)) is not None:
-            with np.load(run.folder.root / image_place(part), allow_pickle=False) as arrays:
-                self.images = dict(arrays)
-            self.info = json.loads(str(self.images["info"]))
+        if images is not None:
+            self.info = json.loads(str(images["info"]))
 
     def style(self) -> dict[str, Any] | None:
         """Return what the style sheet needs to cut the sheet into tiles."""
@@ -74,23 +74,31 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
     """
     own: list[View] = []
     groups: list[Group] = []
+    result = run.manifests.result
 
     def group(part: str) -> Group:
-        groups.append(Group(run, part, f"g{len(groups)}"))
+        images = None
+        if result(page_images(part)) is not None:
+            with np.load(run.folder.root / image_place(part), allow_pickle=False) as arrays:
+                images = dict(arrays)
+        groups.append(Group(f"g{len(groups)}", images))
         return groups[-1]
 
-    result = run.manifests.result
+    def view(one: Clustering, of: Group, index: int, name: str, asked: Asked, choice: Any) -> View:
+        entries = run.held.entries_of(one)
+        return view_of(one, of, index, name, entries, lambda c: _command(run, asked(c)), choice)
+
     if run.held.has_own:
         one = run.clustering
         choice = (result("cluster") or {}).get("choice") or _swept_choice(run, one)
-        own.append(_view(run, one, group("own"), 0, lambda c: str(c), choice, one.id))
+        own.append(view(one, group("own"), 0, one.id, str, choice))
     for split in run.held.splits:
         part = split_name(split.path)
         if result(part) is not None:
             path = "/".join(map(str, split.path))
+            asked = functools.partial("{}/{}".format, path)
             inner = run.held.inside(split)
-            args = (inner, group(part), 0, lambda c, path=path: f"{path}/{c}", None, str(split))
-            own.append(_view(run, *args) | {"inside": path})
+            own.append(view(inner, group(part), 0, str(split), asked, None) | {"inside": path})
     found: list[View] = []
     if result("sweep") is not None:
         several = [one for layer in run.held.sweep_layers for one in run.held.swept(layer)]
@@ -99,13 +107,9 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
         for i, one in enumerate(one for one in several if one.num > 1):
             if one.id in known:
                 continue  # a query of this id means the run's own
-            args = (one, of_sweep, i, _query(one), _swept_choice(run, one), one.id)
-            found.append(_view(run, *args) | {"inside": None})
+            asked = functools.partial("{}={}".format, quoted(one.id))
+            found.append(view(one, of_sweep, i, one.id, asked, _swept_choice(run, one)))
     return own, found, groups
-
-
-def _query(one: Clustering) -> Any:
-    return lambda c: f"{quoted(one.id)}={c}"
 
 
 def _swept_choice(run: Run, one: Clustering) -> dict[str, Any] | None:
@@ -124,19 +128,29 @@ def _stability(choice: Mapping[str, Any] | None, num: int) -> dict[str, Any] | N
     return {"jaccard": worst["jaccard"], "meaning": worst["meaning"], "verdict": choice["verdict"]}
 
 
-def _view(
-    run: Run,
+def view_of(
     one: Clustering,
     group: Group,
     index: int,
-    asked: Any,
-    choice: Mapping[str, Any] | None,
     name: str,
+    entries: Sequence[Entry],
+    command: Asked,
+    choice: Mapping[str, Any] | None = None,
 ) -> View:
+    """Return what the page shows of a clustering.
+
+    Args:
+        one: the clustering.
+        group: the images of it and of others.
+        index: its number among them.
+        name: what the page calls it.
+        entries: the names of its clusters.
+        command: returns the command that draws from a cluster.
+        choice: how many clusters its layer holds, as `Choice.summary` returns it.
+    """
     images = group.images or {}
     info = group.info["clusterings"][index] if group.images is not None else {}
     counts = info.get("counts") or np.bincount(one.labels, minlength=one.num).tolist()
-    entries = run.held.entries_of(one)
     place = {int(latent): p for p, latent in enumerate(images.get("indices", ()))}
 
     def tiles(field: str, c: int) -> list[dict[str, int]]:
@@ -147,8 +161,8 @@ def _view(
     clusters = []
     for c in range(one.num):
         border = tiles("border", c)
-        for tile, other in zip(border, images.get(f"{index}.neighbour", [[]] * one.num)[c]):
-            tile["neighbour"] = int(other)
+        for i, tile in enumerate(border):
+            tile["neighbour"] = int(images[f"{index}.neighbour"][c][i])
         clusters.append(
             {
                 "id": c,
@@ -163,7 +177,7 @@ def _view(
                 "deepest": tiles("deepest", c),
                 "border": border,
                 "proposal": info.get("proposals", [None] * one.num)[c],
-                "command": _command(run, asked(c)),
+                "command": command(c),
             }
         )
     key = f"{group.key}v{index}"
@@ -194,9 +208,9 @@ def _tile(position: int, latent: int, columns: int) -> dict[str, int]:
 
 
 def _command(run: Run, cluster: str) -> str:
-    words = ("--mode=sample", f"--workdir={run.folder.root}", f"--cluster={cluster}")
+    words = ["--mode=sample", f"--workdir={run.folder.root}", f"--cluster={cluster}"]
     safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in cluster).strip("-")
-    words = (*words, "--num=64", f"--out=samples/{safe}")
+    words += ["--num=64", f"--out=samples/{safe}"]
     return f"python -m cgjax.main {shlex.join(words)}"
 
 

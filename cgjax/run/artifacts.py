@@ -140,10 +140,10 @@ def declare(
     add("attributes", "sweep", reads, ["latents"], "attributes.npz")
     left = [*SWEEP_TABLES, *map(sweep_figure, layers)]
     add("sweep", "sweep", read("sweep.columns"), ["attributes", *map(swept, layers)], *left)
-    images = {"own": "cluster", "sweep": "sweep"}
-    images |= {name: name for name in map(split_name, (s.path for s in splits_of(config)))}
+    images = {"own": ["cluster"], "sweep": [swept(layer) for layer in layers]}
+    images |= {name: [name] for name in (split_name(s.path) for s in splits_of(config))}
     for part, made_from in images.items():
-        add(page_images(part), "report", {"judges": list(judges)}, [made_from], image_place(part))
+        add(page_images(part), "report", {"judges": list(judges)}, made_from, image_place(part))
     add("report", "report", {}, shown, "report")
     return graph
 

@@ -67,7 +67,7 @@ def name_cluster(run: Run, cluster: str, name: str) -> list[str]:
         entries[c]["name"] = wanted
         entries[c].pop("judged", None)  # what was judged was the name before
         _save(run, one, entries)
-    return [f"{one.id}, cluster {c}: {shown(wanted)}"]
+    return [f"cluster {cluster}: {shown(wanted)}"]
 
 
 def _save(run: Run, one: Clustering, entries: list[Entry]) -> None:

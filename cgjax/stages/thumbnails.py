@@ -21,14 +21,15 @@ from cgjax.regions.clustering import Clustering
 from cgjax.report.proposals import Proposal, propose
 from cgjax.report.rows import choose_rows, pairs_of, quantiles, runners_up
 from cgjax.report.sprites import COLUMNS, sheet, thumbnails
-from cgjax.run.artifacts import page_images, split_name
+from cgjax.run.artifacts import split_name
+from cgjax.run.page_images import page_images
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.png import to_pixels
 from cgjax.stages.graph import Maker
 
 MOST, INSIDE, FEWEST, JUDGED = 1000, 300, 160, 256
-"""Latents whose images the page can show: at most, inside a cluster, of large images; and judged."""
+"""Latents whose images the page can show: at most, inside a cluster, if large; and those judged."""
 TILE, MEAN, STEPS = 64, 128, 7
 BLOCK_MB, FEATURES_MB = 256, 256
 

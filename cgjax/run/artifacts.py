@@ -95,7 +95,7 @@ def declare(
     if own["cluster.num_clusters"] != AUTO:
         del own["cluster.max_clusters"]
     add("cluster", "cluster", generator | own, ["latents"], "clusters.npz")
-    pictures = ("figures/pca.png", "figures/means.png")
+    pictures = [f"figures/{name}" for name in ("pca.png", "pca.pdf", "means.png")]
     add("cluster figures", "cluster", {}, ["cluster"], *pictures)
     fitted = [name for name, settings in config["samplers"].items() if settings["fit"]]
     drawn: dict[str, dict[str, Any]] = {}
@@ -121,7 +121,7 @@ def declare(
         add("transfer figure", "transfer", reads, map(fit, tried), "figures/transfer.png")
     how = {path: value for name in fitted for path, value in drawn[name].items()}
     reads = how | read("compare", *(f"evaluate.{name}" for name in FEATURE))
-    table = ("compare.csv", "compare.txt", "figures/compare.png")
+    table = ("compare.csv", "compare.txt", "figures/compare.png", "figures/compare.pdf")
     add("compare", "compare", reads, map(fit, fitted), *table)
     shown = [name for name in graph if name != "compare"]
     numbers = sweep_numbers(config)
@@ -174,6 +174,7 @@ SWEEP_TABLES = ("sweep.csv", "sweep_clusters.csv", "sweep_pairs.csv", "sweep.txt
 PLACES = (
     *("latents.npy", "clusters.npz", "compare.csv", "compare.txt", "report"),
     *(f"figures/{name}.png" for name in ("pca", "means", "clusters", "transfer", "compare")),
+    *("figures/pca.pdf", "figures/compare.pdf"),
     *(f"samples/{name}" for name in SAMPLERS),
     *("attributes.npz", *SWEEP_TABLES),
 )

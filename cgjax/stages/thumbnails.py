@@ -57,7 +57,7 @@ def _make(
     clusterings: Sequence[Clustering],
     candidates: Int[np.ndarray, " m"] | None = None,
 ) -> None:
-    latents = run.held.latents
+    latents = run.latents if run.held.has_own else run.held.latents
     if candidates is None:
         candidates = np.arange(len(latents))
     name = page_images(part)

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from cgjax.regions.query import quoted
 from cgjax.report import tables
 from cgjax.report.sprites import figure_url
 from cgjax.report.tree import tree_of
@@ -163,9 +164,11 @@ def _sweep(run: Run) -> dict[str, Any] | None:
 
 
 def _example(own: list[View], found: list[View]) -> str | None:
-    """Return a query over two clusterings of this run, if it has two."""
+    """Return the flag of a query over two clusterings of this run, if it has two."""
     whole = [view["id"] for view in own if view["inside"] is None]
     ids = list(dict.fromkeys([*whole, *(view["id"] for view in found)]))
     layers = {view["id"]: view["layer"] for view in (*own, *found)}
     other = [name for name in ids[1:] if layers[name] != layers[ids[0]]] or ids[1:]
-    return f"{ids[0]}=0 & !{other[-1]}=1" if other else None
+    if not other:
+        return None
+    return shlex.quote(f"--cluster={quoted(ids[0])}=0 & !{quoted(other[-1])}=1")

@@ -1,12 +1,12 @@
-"""Names of a file are merged where nobody named the cluster since; conflicts are said, not taken."""
+"""Names of a file are taken where nobody gave another since; conflicts are said, not taken."""
 
 import json
 
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.regions.naming import Given, GivenNames, merge, read_names
 from cgjax.regions.names import judged_of
+from cgjax.regions.naming import Given, GivenNames, merge, read_names
 
 
 def entries(*names):

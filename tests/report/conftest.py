@@ -16,7 +16,7 @@ def config():
     given = tiny.get_config("quick")
     given.update_from_flattened_dict(
         {
-            "latents.num": 200,
+            "latents.num": 300,
             "cluster.num_init": 1,
             "hierarchy.splits": ("0/layer2-k2",),
             "samplers.flow.num_epochs": 1,
@@ -28,8 +28,10 @@ def config():
             "evaluate.prior_images": 16,
             "compare.num": 12,
             "compare.margins": (0.0,),
-            "compare.attribute": "",
-            "compare.judge": "",
+            "compare.judge": "image_statistics",
+            "compare.attribute": "brightness",
+            "compare.directions": 0,
+            "sweep.layers": ("layer2",),
             "sweep.numbers": (2, 3),
             "sweep.judges": ("image_statistics",),
             "sweep.judged": 100,
@@ -53,6 +55,7 @@ def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("page") / "run"
     work(root, Pipeline.sweep, "sweep")
     work(root, Pipeline.run_all)
+    work(root, Pipeline.compare, "compare")
     return root
 
 

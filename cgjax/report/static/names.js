@@ -39,6 +39,13 @@ function change(card, update, remember = true) {
   showProgress();
 }
 
+/** What was typed since the field was entered is one step to undo. */
+function commit(card) {
+  if (card.before && card.before.name !== stateOf(card).name) history.push([card, card.before]);
+  card.before = stateOf(card);
+  showProgress();
+}
+
 function undo() {
   const last = history.pop();
   if (!last) return;
@@ -110,6 +117,7 @@ const fields = () => cards.filter((card) => card.input.getClientRects().length).
 function onKey(event, card) {
   const within = fields(), at = within.indexOf(card.input);
   const isNext = event.key === "Enter" || event.key === "Tab";
+  if (isNext) commit(card);
   const next = within[at + (event.shiftKey ? -1 : 1)];
   if (event.key === "Escape") {
     (card.element.querySelector(".typical button[tabindex='0']") || card.element.querySelector(".copy")).focus();
@@ -129,7 +137,9 @@ function startNames() {
     if ((event.ctrlKey || event.metaKey) && event.key === "z" && !isTyping) undo();
   });
   for (const card of cards) {
-    card.input.addEventListener("change", () => change(card, { name: card.input.value }));
+    card.input.addEventListener("focus", () => { card.before = stateOf(card); });
+    card.input.addEventListener("input", () => change(card, { name: card.input.value }, false));
+    card.input.addEventListener("change", () => commit(card));
     card.input.addEventListener("keydown", (event) => onKey(event, card));
     card.element.querySelector(".nothing").addEventListener("click", () => change(card, { name: NOTHING }));
     card.element.querySelector(".use")?.addEventListener("click", (event) => change(card, { name: event.currentTarget.dataset.name }));

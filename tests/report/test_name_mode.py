@@ -5,7 +5,7 @@ import pytest
 from cgjax.errors import UserError
 from cgjax.regions.naming import Given, GivenNames
 from cgjax.run.run import load_run
-from tests.report.conftest import finished, work  # noqa: F401
+from tests.report.conftest import work
 
 
 def name(root, given):
@@ -13,11 +13,8 @@ def name(root, given):
 
 
 @pytest.fixture
-def root(finished, tmp_path):  # noqa: F811
-    import shutil
-
-    shutil.copytree(finished, tmp_path / "run")
-    return tmp_path / "run"
+def root(copied):
+    return copied
 
 
 def test_a_cluster_of_any_clustering_is_named_where_its_names_are_kept(root):

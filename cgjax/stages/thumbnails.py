@@ -182,8 +182,10 @@ def _images(
         own = indices[begin : begin + block]
         for i, one in enumerate(clusterings):
             fair = is_fair[own] | np.isin(own, chosen[i].typical)
-            np.add.at(sums[i], one.labels[own[fair]], middle[fair])
-            np.add.at(counts[i], one.labels[own[fair]], 1)
+            labels = np.where(fair, one.labels[own], -1)
+            for c in range(one.num):
+                sums[i][c] += middle[labels == c].sum(axis=0)
+                counts[i][c] += (labels == c).sum()
         if begin < JUDGED:
             for judge in loaded:
                 for attribute, values in judge(images[: JUDGED - begin]).items():

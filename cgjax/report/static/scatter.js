@@ -1,6 +1,6 @@
 // The scatter plot: points on a canvas, their images on hover or by the arrow keys.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"];
-const WIDE = 720, HIGH = 480, EDGE = { left: 58, right: 14, top: 14, bottom: 44 }, REACH = 18;
+const EDGE = { left: 66, right: 14, top: 14, bottom: 44 }, REACH = 18;
 
 function drawMark(context, x, y, cluster, size) {
   const shape = Math.floor(cluster / COLOURS.length) % 3;
@@ -19,8 +19,11 @@ class Scatter {
     this.num = this.view.points.length / 2;
     this.at = -1;
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
-    canvas.width = WIDE * ratio;
-    canvas.height = HIGH * ratio;
+    // Drawn about as wide as it is shown, so that its letters can be read on a phone.
+    this.wide = canvas.clientWidth < 520 ? 390 : 720;
+    this.high = this.wide * 2 / 3;
+    canvas.width = this.wide * ratio;
+    canvas.height = this.high * ratio;
     this.context = canvas.getContext("2d");
     this.context.scale(ratio, ratio);
     canvas.addEventListener("pointermove", (event) => this.point(this.nearest(...this.where(event))));
@@ -38,14 +41,14 @@ class Scatter {
   place(i) {
     const { points } = this.view;
     return [
-      EDGE.left + points[2 * i] / 65535 * (WIDE - EDGE.left - EDGE.right),
-      HIGH - EDGE.bottom - points[2 * i + 1] / 65535 * (HIGH - EDGE.top - EDGE.bottom),
+      EDGE.left + points[2 * i] / 65535 * (this.wide - EDGE.left - EDGE.right),
+      this.high - EDGE.bottom - points[2 * i + 1] / 65535 * (this.high - EDGE.top - EDGE.bottom),
     ];
   }
 
   draw() {
     const { context, view } = this, style = getComputedStyle(document.documentElement);
-    context.clearRect(0, 0, WIDE, HIGH);
+    context.clearRect(0, 0, this.wide, this.high);
     context.globalAlpha = matchMedia("(prefers-color-scheme: dark)").matches ? 0.9 : 0.65;
     for (let i = 0; i < this.num; i++) {
       context.fillStyle = COLOURS[view.labels[i] % COLOURS.length];
@@ -55,23 +58,23 @@ class Scatter {
     context.strokeStyle = style.getPropertyValue("--soft");
     context.fillStyle = style.getPropertyValue("--ink");
     context.font = "13px system-ui, sans-serif";
-    const [left, bottom] = [EDGE.left - 6, HIGH - EDGE.bottom + 6];
+    const [left, bottom] = [EDGE.left - 6, this.high - EDGE.bottom + 6];
     context.beginPath();
     context.moveTo(left, EDGE.top);
     context.lineTo(left, bottom);
-    context.lineTo(WIDE - EDGE.right, bottom);
+    context.lineTo(this.wide - EDGE.right, bottom);
     context.stroke();
     const [low, high] = view.ends;
     context.textAlign = "left";
     context.fillText(low[0], EDGE.left, bottom + 16);
     context.textAlign = "right";
-    context.fillText(high[0], WIDE - EDGE.right, bottom + 16);
+    context.fillText(high[0], this.wide - EDGE.right, bottom + 16);
     context.fillText(low[1], left - 4, bottom - 4);
     context.fillText(high[1], left - 4, EDGE.top + 10);
     context.textAlign = "center";
-    context.fillText("component 1 (units of the features)", (WIDE + EDGE.left) / 2, HIGH - 8);
+    context.fillText("component 1, units of the features", (this.wide + EDGE.left) / 2, this.high - 8);
     context.save();
-    context.translate(14, (HIGH - EDGE.bottom) / 2);
+    context.translate(14, (this.high - EDGE.bottom) / 2);
     context.rotate(-Math.PI / 2);
     context.fillText("component 2", 0, 0);
     context.restore();
@@ -88,7 +91,7 @@ class Scatter {
 
   where(event) {
     const box = this.canvas.getBoundingClientRect();
-    return [(event.clientX - box.left) / box.width * WIDE, (event.clientY - box.top) / box.height * HIGH];
+    return [(event.clientX - box.left) / box.width * this.wide, (event.clientY - box.top) / box.height * this.high];
   }
 
   nearest(x, y, isCandidate = () => true, reach = REACH) {
@@ -110,9 +113,9 @@ class Scatter {
     showTile(this.peek.querySelector("i"), view, i);
     const name = nameOf(view, view.labels[i]);
     this.peek.querySelector("span").textContent = name.slice(0, 60);
-    const beyond = x > WIDE / 2, scale = this.canvas.clientWidth / WIDE;
+    const beyond = x > this.wide / 2, scale = this.canvas.clientWidth / this.wide;
     this.peek.style.left = beyond ? "auto" : `${(x + 12) * scale}px`;
-    this.peek.style.right = beyond ? `${(WIDE - x + 12) * scale}px` : "auto";
+    this.peek.style.right = beyond ? `${(this.wide - x + 12) * scale}px` : "auto";
     this.peek.style.top = `${Math.max(0, Math.min(y * scale - 50, this.canvas.clientHeight - 130))}px`;
     if (document.activeElement === this.canvas) say(`Latent ${view.latents[i]}, ${name.slice(0, 60)}`);
   }
@@ -122,13 +125,13 @@ class Scatter {
     if (event.key === "Enter" && this.at >= 0) this.go();
     if (!(event.key in ways)) return;
     event.preventDefault();
-    if (this.at < 0) { this.point(this.nearest(WIDE / 2, HIGH / 2, undefined, WIDE)); return; }
+    if (this.at < 0) { this.point(this.nearest(this.wide / 2, this.high / 2, undefined, this.wide)); return; }
     const [x, y] = this.place(this.at), [dx, dy] = ways[event.key];
     const isAhead = (a, b) => {
       const along = (a - x) * dx + (b - y) * dy, across = Math.abs((a - x) * dy) + Math.abs((b - y) * dx);
       return along > 0.5 && across <= along;
     };
-    const next = this.nearest(x, y, isAhead, WIDE);
+    const next = this.nearest(x, y, isAhead, this.wide);
     if (next >= 0) this.point(next);
   }
 

@@ -52,7 +52,7 @@ class Scatter {
     context.globalAlpha = matchMedia("(prefers-color-scheme: dark)").matches ? 0.9 : 0.65;
     for (let i = 0; i < this.num; i++) {
       context.fillStyle = COLOURS[view.labels[i] % COLOURS.length];
-      drawMark(context, ...this.place(i), view.labels[i], 3);
+      drawMark(context, ...this.place(i), view.labels[i], this.wide < 500 ? 2 : 3);
     }
     context.globalAlpha = 1;
     context.strokeStyle = style.getPropertyValue("--soft");

@@ -118,7 +118,8 @@ def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
     axis.set_xlabel("Frechet distance / floor (log scale; 1: as two halves of the true members)")
     axis.set_ylabel(f"judged accuracy among faces found ({', '.join(judges)})" if judges else field)
     axis.set_title("Samplers and baselines: what was asked for, and how close to the members")
-    figure.legend(loc="outside right upper", title="filled: cluster 0; open: others")
+    if methods:
+        figure.legend(loc="outside right upper", title="filled: cluster 0; open: others")
     return _drawn(figure)
 
 

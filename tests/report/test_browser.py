@@ -1,6 +1,8 @@
 """The page in a browser: from a file, without a network, by keyboard alone, with harmful names."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -184,6 +186,20 @@ def test_the_dial_shows_members_above_a_margin_and_the_command_to_draw_them(cont
     assert after != before
     assert card.locator("code").inner_text().endswith("--margin=0.8")
     assert errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(scheme, browser, finished):
+    script = os.environ.get("CGJAX_AXE")
+    if not script:
+        pytest.skip("CGJAX_AXE is not set to the axe.min.js of `npm pack axe-core`")
+    context = browser.new_context(offline=True, bypass_csp=True, color_scheme=scheme)
+    page = open_report(context, finished).page
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.evaluate(Path(script).read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    context.close()
+    assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
 
 
 @pytest.mark.parametrize("width", [360, 1280])

@@ -43,9 +43,12 @@ def test_every_clustering_has_its_cards_and_every_part_its_heading(finished):
     assert page.count('<article class="card"') == 2 + 2 + 2 + 3
     for heading in ("How faithful the samplers are", "What the layers hold", "How many clusters"):
         assert heading in page
-    for command in ("--cluster=0 ", "--cluster=0/1 ", "--cluster=layer2-k3=2 "):
-        assert command in page
-    assert "&#39;--cluster=layer1-k2=0 &amp; !layer2-k3=1&#39;" in page
+    for cluster in ("0", "0/1", "layer2-k3=2"):
+        assert f"<span>--cluster={cluster}</span> " in page
+    query = (
+        "<span>&#39;--cluster=layer1-k2=0</span> <span>&amp;</span> <span>!layer2-k3=1&#39;</span>"
+    )
+    assert query in page
 
 
 def test_the_page_names_no_other_host_and_allows_its_own_script_and_style_alone(finished):

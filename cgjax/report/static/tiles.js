@@ -28,7 +28,7 @@ function above(view, cluster, quantile) {
 function startDials() {
   for (const card of all(".card")) {
     const dial = card.querySelector("input[type=range]"), view = views[card.dataset.view];
-    const code = card.querySelector("code[data-command]");
+    const margin = card.querySelector("code .margin");
     if (!dial) continue;
     const strip = card.querySelector(".strip"), cluster = Number(card.dataset.cluster);
     const turn = () => {
@@ -41,7 +41,7 @@ function startDials() {
         return tile;
       }));
       strip.setAttribute("aria-label", `${found.length} members above margin ${quantile.toFixed(2)}`);
-      code.textContent = code.dataset.command + (quantile > 0 ? ` --margin=${quantile}` : "");
+      margin.textContent = quantile > 0 ? `--margin=${quantile}` : "";
     };
     dial.addEventListener("input", turn);
     turn();
@@ -51,7 +51,7 @@ function startDials() {
 /** Copy text; from a file the clipboard may be closed, so the text is selected for the user. */
 async function copy(code) {
   try {
-    await navigator.clipboard.writeText(code.textContent);
+    await navigator.clipboard.writeText(code.textContent.trim());
     return true;
   } catch {
     const range = document.createRange();

@@ -116,8 +116,9 @@ def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.set_xlabel("Frechet distance / floor (log scale; 1: as two halves of the true members)")
-    axis.set_ylabel(f"judged accuracy among faces found ({', '.join(judges)})" if judges else field)
-    axis.set_title("Samplers and baselines: what was asked for, and how close to the members")
+    seen = f"judged accuracy where the judge can tell ({', '.join(judges)})"
+    axis.set_ylabel(seen if judges else field)
+    figure.suptitle("Samplers and baselines: what was asked for, and how close to the members")
     if methods:
         figure.legend(loc="outside right upper", title="filled: cluster 0; open: others")
     return _drawn(figure)

@@ -129,7 +129,7 @@ def merge(given: GivenNames, entries: Sequence[Entry]) -> tuple[list[Entry], lis
             lines.append(f"{where}: {shown(one.name)}" + (f", was {shown(now)}" if now else ""))
             entry["name"] = one.name
             entry.pop("judged", None)  # what was judged was the name before
-        if one.judged is not None and entry["name"] is not None:
+        if one.judged not in (None, entry.get("judged")) and entry["name"] is not None:
             entry["judged"] = one.judged
             share, low, high = (100 * one.judged[field] for field in ("share", "low", "high"))
             lines.append(

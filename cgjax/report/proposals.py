@@ -22,8 +22,8 @@ WORDS = {
     "image_statistics.brightness": ("dark", "bright", "brightness {:.2f}"),
     "image_statistics.saturation": ("pale", "colourful", "saturation {:.2f}"),
     "image_statistics.contrast": ("low contrast", "high contrast", "contrast {:.2f}"),
-    "image_statistics.left_right": ("lit from the right", "lit from the left", "{:+.2f}"),
-    "image_statistics.up_down": ("brighter below", "brighter above", "{:+.2f}"),
+    "image_statistics.left_right": ("brighter on the right", "brighter on the left", "{:+.2f}"),
+    "image_statistics.up_down": ("brighter at the bottom", "brighter at the top", "{:+.2f}"),
 }
 """What less and more of an attribute is called, and its value."""
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8, UInt16
 
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -14,9 +14,6 @@ from cgjax.regions.clustering import Clustering
 
 TYPICAL, EDGE = 24, 8
 """Images in the row of random members, and in each of the rows deepest and at the border."""
-
-NOBODY = 255
-"""The label of a latent that lies outside of what is clustered; so many clusters are not shown."""
 
 
 class Rows(NamedTuple):
@@ -60,7 +57,7 @@ def choose_rows(clustering: Clustering, candidates: Int[np.ndarray, " m"]) -> Ro
 
 def quantiles(
     clustering: Clustering, candidates: Int[np.ndarray, " m"], shown: Int[np.ndarray, " p"]
-) -> tuple[UInt8[np.ndarray, " p"], UInt8[np.ndarray, " p"]]:
+) -> tuple[UInt16[np.ndarray, " p"], UInt8[np.ndarray, " p"]]:
     """Return the shown latents' labels, and their margins' quantiles in their clusters, 0 to 250.
 
     Args:
@@ -68,7 +65,7 @@ def quantiles(
         candidates: indices of the latents that are clustered.
         shown: indices of those that are shown, among them.
     """
-    labels = clustering.labels[shown].astype(np.uint8)
+    labels = clustering.labels[shown].astype(np.uint16)
     found = np.zeros(len(shown), np.uint8)
     for c in range(clustering.num):
         margins = np.sort(clustering.margins[candidates[clustering.labels[candidates] == c]])
@@ -88,12 +85,12 @@ def runners_up(
 
     Args:
         generator: at the clustered layer.
-        clustering: of at least two clusters.
+        clustering: any; of one cluster the answer is -1.
         latents: members.
         labels: their own clusters.
     """
-    if clustering.num == 2 or not len(latents):
-        return 1 - labels
+    if clustering.num < 3 or not len(latents):
+        return 1 - labels if clustering.num == 2 else np.full_like(labels, -1)
     middle = clustering.centroids.mean(axis=0)
     centroids = jnp.asarray(clustering.centroids - middle)
     squares = (centroids**2).sum(axis=1)

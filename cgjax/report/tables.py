@@ -66,7 +66,7 @@ def swept(csv_path: Path, text_path: Path) -> dict[str, Any]:
                 "shares": " ".join(f"{100 * float(s):.0f}%" for s in row["shares"].split()),
                 "jaccard": _with_interval(row, "worst_jaccard"),
                 "strength": _with_interval(row, "prediction_strength"),
-                "valley": short(row.get("valley_p_value", "")),
+                "valley": _p_value(row.get("valley_p_value", "")),
                 "silhouette": short(row.get("silhouette", "")),
                 "explains": ", ".join(f"{100 * explained[n]:.0f}% of {n}" for n in best),
             }
@@ -80,6 +80,10 @@ def _with_interval(row: Mapping[str, str], name: str) -> str:
         return "–"
     value, low, high = map(float, parts)
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _p_value(text: str) -> str:
+    return "< 0.001" if text and float(text) < 0.001 else short(text)
 
 
 def short(text: str) -> str:

@@ -230,7 +230,7 @@ def _data(
         data |= {
             "points": _encode(np.rint(unit * 65535).astype("<u2")),
             "ends": [[float(f"{v:.4g}") for v in end] for end in (low, high)],
-            "labels": _encode(images[f"{index}.labels"]),
+            "labels": _encode(images[f"{index}.labels"].astype("<u2")),
             "quantiles": _encode(images[f"{index}.quantiles"]),
         }
     return data

@@ -147,7 +147,7 @@ class Pipeline:
     @by_the_first
     def report(self) -> None:
         """Write the summary and the static page of what is there."""
-        write_page(self.run, self.maker)
+        write_page(self.run, self.maker, self.interrupts.check)
 
     @by_the_first
     def write_summary(self) -> None:

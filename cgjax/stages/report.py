@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cgjax.regions.small import small_clusters
@@ -49,12 +50,17 @@ def write_summary(run: Run) -> None:
     write_json(run.folder.summary, summarise(run))
 
 
-def write_page(run: Run, maker: Maker) -> None:
+def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
     """Build the static page of what is there; its images are made once, the rest every time.
 
     A run with a sweep alone has a page and no summary.
+
+    Args:
+        run: with clusters, or a sweep.
+        maker: of its artifacts.
+        check: called between many images; may raise to stop.
     """
-    make_page_images(run, maker)
+    make_page_images(run, maker, check)
     manifests = run.manifests
     has_own = manifests.result("cluster") is not None
     extra = ("compare", "sweep", *map(swept, run.held.sweep_layers))

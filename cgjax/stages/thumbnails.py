@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -34,25 +34,32 @@ TILE, MEAN, STEPS = 64, 128, 7
 BLOCK_MB, FEATURES_MB = 256, 256
 
 
-def make_page_images(run: Run, maker: Maker) -> None:
-    """Make the images of every clustering that is there, if they are not there or not current."""
+def make_page_images(run: Run, maker: Maker, check: Callable[..., None]) -> None:
+    """Make the images of every clustering that is there, if they are not there or not current.
+
+    Args:
+        run: with clusters, or a sweep.
+        maker: of its artifacts.
+        check: called between many images; may raise to stop.
+    """
     result = run.manifests.result
     if run.held.has_own and maker.result(page_images("own")) is None:
-        _make(run, maker, "own", [run.clustering])
+        _make(run, maker, check, "own", [run.clustering])
     for split in run.held.splits:
         part = split_name(split.path)
         if result(part) is None or maker.result(page_images(part)) is not None:
             continue
         inside = np.flatnonzero(run.held.region_inside(split.path).members())
-        _make(run, maker, part, [run.held.inside(split)], inside)
+        _make(run, maker, check, part, [run.held.inside(split)], inside)
     if result("sweep") is not None and maker.result(page_images("sweep")) is None:
         swept = [one for layer in run.held.sweep_layers for one in run.held.swept(layer)]
-        _make(run, maker, "sweep", [one for one in swept if one.num > 1])
+        _make(run, maker, check, "sweep", [one for one in swept if one.num > 1])
 
 
 def _make(
     run: Run,
     maker: Maker,
+    check: Callable[..., None],
     part: str,
     clusterings: Sequence[Clustering],
     candidates: Int[np.ndarray, " m"] | None = None,
@@ -63,7 +70,7 @@ def _make(
     name = page_images(part)
     (place,) = run.manifests.graph[name].places
     with maker.making(name):
-        arrays = gather(run.generator, latents, clusterings, candidates, run.judges)
+        arrays = gather(run.generator, latents, clusterings, candidates, run.judges, check)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         make_folder((run.folder.root / place).parent)
@@ -76,6 +83,7 @@ def gather(
     clusterings: Sequence[Clustering],
     candidates: Int[np.ndarray, " m"],
     judges: Sequence[str] = (),
+    check: Callable[..., None] = lambda _: None,
 ) -> dict[str, np.ndarray]:
     """Make everything that the page shows of some clusterings of the same latents.
 
@@ -88,6 +96,7 @@ def gather(
         clusterings: with labels of all of these.
         candidates: ascending indices of the latents that are clustered: all, or a cluster's.
         judges: that propose names.
+        check: called between blocks of images; may raise to stop.
 
     Returns:
         `info`, a JSON text; `indices` of the latents whose images are in the WebP file `sheet`; and
@@ -104,7 +113,7 @@ def gather(
     is_fair = np.zeros(len(latents), bool)
     is_fair[first] = True
     tiles, means, values = _images(
-        generator, latents[indices], clusterings, indices, is_fair, chosen, judges
+        generator, latents[indices], clusterings, indices, is_fair, chosen, judges, check
     )
     arrays: dict[str, np.ndarray] = {"indices": indices, "sheet": _as_bytes(sheet(tiles))}
     info: dict[str, Any] = {"tile": tiles.shape[1], "columns": COLUMNS, "clusterings": []}
@@ -162,6 +171,7 @@ def _images(
     is_fair: np.ndarray,
     chosen: Sequence[Any],
     judges: Sequence[str],
+    check: Callable[..., None],
 ) -> tuple[UInt8[np.ndarray, "p t t 3"], list[np.ndarray], Mapping[str, np.ndarray]]:
     """Return the tiles, every clustering's mean images, and what the judges see in the first."""
     size = int(generator.gen.image_size)
@@ -174,6 +184,8 @@ def _images(
     sums = [np.zeros((one.num, wide, wide, 3)) for one in clusterings]
     counts = [np.zeros(one.num) for one in clusterings]
     for begin in range(0, len(shown), block):
+        if begin:
+            check("nothing is kept of the page's images")
         rows = shown[begin : begin + block]
         images = generator.images(rows)
         pixels = to_pixels(images)

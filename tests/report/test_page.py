@@ -159,7 +159,7 @@ def test_a_harmful_name_stands_on_the_page_as_text(copied, name):
 
 @pytest.fixture(scope="module")
 def faces():
-    """Twenty clusterings of the embedded generator's latents, as a sweep leaves them."""
+    """Images of twenty clusterings of the embedded generator's latents, as a sweep leaves them."""
     gen = load_generator("dcgan_faces")
     generator = ConditionedGenerator(gen, "layer1", {}, 250)
     rng = np.random.default_rng(0)
@@ -177,13 +177,12 @@ def faces():
                 shares=np.bincount(labels) / 2000,
             )
         )
-    return generator, latents, clusterings
+    return clusterings, Group("g0", gather(generator, latents, clusterings, np.arange(2000)))
 
 
 @pytest.mark.parametrize(("num", "most"), [(1, 2 * MB), (20, 5 * MB)])
 def test_a_page_of_one_clustering_is_at_most_2_mb_of_twenty_at_most_5(faces, num, most):
-    generator, latents, clusterings = faces
-    group = Group("g0", gather(generator, latents, clusterings[:num], np.arange(2000)))
+    clusterings, group = faces  # of one there are fewer images than the group has
     views = [
         view_of(one, group, i, f"layer1-k{i}", unnamed(one), lambda c: f"--cluster={c}")
         for i, one in enumerate(clusterings[:num])

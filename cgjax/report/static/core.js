@@ -12,7 +12,7 @@ for (const [key, view] of Object.entries(data.views)) {
   views[key] = { ...view, key, columns: group ? group.columns : 1, latents: group ? group.latents : [] };
   if (view.points) {
     views[key].points = new Uint16Array(bytes(view.points).buffer);
-    views[key].labels = bytes(view.labels);
+    views[key].labels = new Uint16Array(bytes(view.labels).buffer);
     views[key].quantiles = bytes(view.quantiles);
   }
 }

@@ -26,7 +26,8 @@ const cards = all(".card").map((element) => {
 /** What is known of a card's cluster now: the draft's, or else the run's own. */
 function stateOf(card) {
   const drafted = draft[card.view.digest]?.[card.cluster];
-  return { name: card.given.name || "", contradict: [], looked: false, ...drafted };
+  const { judged } = card.given;
+  return { name: card.given.name || "", contradict: judged?.contradict ?? [], looked: Boolean(judged), ...drafted };
 }
 
 function change(card, update, remember = true) {

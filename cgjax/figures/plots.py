@@ -68,6 +68,7 @@ def scatter(
             own = panel.points[labels == c]
             shown = name.replace("\n", ", ")
             axis.scatter(*own.T, s=9, alpha=0.6, linewidths=0, label=shown, **_style(c))
+        axis.locator_params(nbins=5)
         axis.set_title(panel.title)
         axis.set_xlabel(f"component 1 ({100 * panel.shares[0]:.0f}% of the variance)")
         axis.set_ylabel(f"component 2 ({100 * panel.shares[1]:.0f}% of the variance)")
@@ -138,5 +139,6 @@ def _figure(width: float, height: float) -> Figure:
 def _drawn(figure: Figure) -> Drawn:
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
+    figure.set_layout_engine("none")  # it is laid out now
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return Drawn(png.getvalue(), pdf.getvalue())

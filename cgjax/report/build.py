@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import shlex
@@ -78,6 +79,30 @@ def build_report(run: Run, summary: dict[str, Any]) -> Path:
 
 def render(*, groups: list[Group], views: list[View], swept: list[View], **values: Any) -> str:
     """Return the page's text: style and script stand in it, allowed by their hashes alone."""
+    style = static("page.css") + _tile_rules(groups)
+    script = '"use strict";\n(() => {\n' + "\n".join(map(static, SCRIPTS)) + "\n})();\n"
+    data = {
+        "title": values["title"],
+        "groups": {group.key: group.data() for group in groups},
+        "views": {view["key"]: view["data"] for view in (*views, *swept)},
+    }
+    return (
+        _environment()
+        .get_template("index.html")
+        .render(
+            views=views,
+            swept=swept,
+            style=Markup(style),
+            script=Markup(script),
+            data=data,
+            policy=policy(style, script),
+            **values,
+        )
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cgjax.report"),
         autoescape=True,
@@ -86,22 +111,7 @@ def render(*, groups: list[Group], views: list[View], swept: list[View], **value
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
-    style = static("page.css") + _tile_rules(groups)
-    script = '"use strict";\n(() => {\n' + "\n".join(map(static, SCRIPTS)) + "\n})();\n"
-    data = {
-        "title": values["title"],
-        "groups": {group.key: group.data() for group in groups},
-        "views": {view["key"]: view["data"] for view in (*views, *swept)},
-    }
-    return environment.get_template("index.html").render(
-        views=views,
-        swept=swept,
-        style=Markup(style),
-        script=Markup(script),
-        data=data,
-        policy=policy(style, script),
-        **values,
-    )
+    return environment
 
 
 def policy(style: str, script: str) -> str:

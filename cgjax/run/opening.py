@@ -99,9 +99,10 @@ def open_run(
 
 def _needed(run: Run, mode: str) -> list[str]:
     """Return the artifacts that a mode does not make itself."""
-    is_sweep_alone = not run.held.has_own and bool(run.held.all)
-    if mode in MAKES_ALL or (mode in ("report", "name") and is_sweep_alone):
+    if mode in MAKES_ALL:
         return []
+    if mode in ("report", "name") and not run.held.has_own and run.held.all:
+        return []  # a sweep alone
     return ["cluster", *(map(fit, run.sampler_names) if mode != "name" else ())]
 
 

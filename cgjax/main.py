@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cgjax.runtime.signals import Interrupts
     from cgjax.stages.draw import Request
 
-MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report")
+MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report", "name")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
@@ -45,7 +45,8 @@ _WORKDIR = flags.DEFINE_string(
 _CLUSTER = flags.DEFINE_string(
     "cluster",
     None,
-    "sample: id or name of a cluster, or a query such as 'layer2=0 & !layer4-k4=1'; 0 by default.",
+    "sample, name: id or name of a cluster, or a query such as 'layer2=0 & !layer4-k4=1'; 0 by "
+    "default.",
 )
 _BALANCED = flags.DEFINE_bool(
     "balanced",
@@ -55,6 +56,8 @@ _BALANCED = flags.DEFINE_bool(
 _FIT_QUERY = flags.DEFINE_bool(
     "fit_query", False, "sample: first train a sampler on what --cluster asks for; it is kept."
 )
+_NAME = flags.DEFINE_string("name", None, "name: what to call --cluster; empty for no name.")
+_FROM = flags.DEFINE_string("from", None, "name: the names.json that the page saved.")
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
@@ -134,6 +137,12 @@ def check_flags(argv: Sequence[str]) -> None:
             )
     elif _MODE.value not in ("check", "choose"):
         check_folder(root, "--workdir")
+    if _MODE.value == "name":
+        is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
+        if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
+            raise UserError(
+                "--mode=name: give --from=names.json, or else --cluster=0 and --name='facing left'"
+            )
 
 
 def sample() -> None:
@@ -204,9 +213,11 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
     """Run the stages that the mode asks for, in the run's folder."""
     import jax
 
+    from cgjax.regions.naming import read_names
     from cgjax.run.opening import open_run
     from cgjax.stages.pipeline import Pipeline
 
+    given = read_names(Path(_FROM.value)) if _FROM.value else None
     run = open_run(
         workdir(),
         given_config(),
@@ -226,6 +237,9 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
     if _MODE.value == "sweep":
         print(pipeline.sweep())
         return
+    if _MODE.value == "name":
+        print("\n".join(pipeline.name(given or (_CLUSTER.value or "0", _NAME.value or ""))))
+        return
     if _MODE.value == "run":
         pipeline.run_all()
     else:
@@ -233,7 +247,8 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
             pipeline.evaluate(again=True)
         pipeline.report()
     if processes.is_first:
-        print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
+        if pipeline.run.folder.summary.is_file():
+            print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
         print(f"report: {pipeline.run.folder.report / 'index.html'}")
 
 

@@ -19,6 +19,7 @@ from cgjax.config.leaves import ADDED, AUTO, SILENT
 from cgjax.config.plain import digest, flatten, split_texts
 from cgjax.config.schema import is_resource
 from cgjax.config.splits import Split, splits_of
+from cgjax.run.page_images import image_place, page_images
 from cgjax.samplers.registry import SAMPLERS
 
 REFERENCE = "rejection"
@@ -86,7 +87,7 @@ def declare(
     if own["cluster.num_clusters"] != AUTO:
         del own["cluster.max_clusters"]
     add("cluster", "cluster", generator | own, ["latents"], "clusters.npz")
-    pictures = ("figures/pca.png", "figures/means.png")
+    pictures = [f"figures/{name}" for name in ("pca.png", "pca.pdf", "means.png")]
     add("cluster figures", "cluster", {}, ["cluster"], *pictures)
     fitted = [name for name, settings in config["samplers"].items() if settings["fit"]]
     drawn: dict[str, dict[str, Any]] = {}
@@ -112,7 +113,7 @@ def declare(
         add("transfer figure", "transfer", reads, map(fit, tried), "figures/transfer.png")
     how = {path: value for name in fitted for path, value in drawn[name].items()}
     reads = how | read("compare", *(f"evaluate.{name}" for name in FEATURE))
-    table = ("compare.csv", "compare.txt", "figures/compare.png")
+    table = ("compare.csv", "compare.txt", "figures/compare.png", "figures/compare.pdf")
     add("compare", "compare", reads, map(fit, fitted), *table)
     shown = [name for name in graph if name != "compare"]
     numbers = sweep_numbers(config)
@@ -136,6 +137,10 @@ def declare(
     add("attributes", "sweep", reads, ["latents"], "attributes.npz")
     left = [*SWEEP_TABLES, *map(sweep_figure, layers)]
     add("sweep", "sweep", read("sweep.columns"), ["attributes", *map(swept, layers)], *left)
+    images = {"own": ["cluster"], "sweep": [swept(layer) for layer in layers]}
+    images |= {name: [name] for name in (split_name(s.path) for s in splits_of(config))}
+    for part, made_from in images.items():
+        add(page_images(part), "report", {"judges": list(judges)}, made_from, image_place(part))
     add("report", "report", {}, shown, "report")
     return graph
 
@@ -166,13 +171,14 @@ SWEEP_TABLES = ("sweep.csv", "sweep_clusters.csv", "sweep_pairs.csv", "sweep.txt
 PLACES = (
     *("latents.npy", "clusters.npz", "compare.csv", "compare.txt", "report"),
     *(f"figures/{name}.png" for name in ("pca", "means", "clusters", "transfer", "compare")),
+    *("figures/pca.pdf", "figures/compare.pdf"),
     *(f"samples/{name}" for name in SAMPLERS),
     *("attributes.npz", *SWEEP_TABLES),
 )
 """Where in a folder artifacts lie, those of every config; and what `OF_LAYERS` matches."""
 
 # A sweep's, one a layer: no separator and no path upward can stand in a quoted name.
-OF_LAYERS = re.compile(r"clusterings/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png")
+OF_LAYERS = re.compile(r"(clusterings|page_images)/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png")
 
 # What says which generator it is, in words; its identity says it better.
 _NAMED = ("generator.name", "generator.weights")

@@ -33,9 +33,9 @@ def learnt(*samplers: str) -> set[str]:
     return {f"fit {name}" for name in samplers} | of(*samplers)
 
 
-SWEPT = {"sweep layer1", "sweep layer2", "sweep"}
+SWEPT = {"sweep layer1", "sweep layer2", "sweep", "page sweep"}
 
-CLUSTERED = {"cluster", "cluster figures"} | learnt(*FITTED)
+CLUSTERED = {"cluster", "cluster figures", "page own"} | learnt(*FITTED)
 EVERYTHING = {"latents", "attributes"} | SWEPT | CLUSTERED
 FEATURE = {f"evaluate {name}" for name in FITTED} | SHOWN | COMPARED
 

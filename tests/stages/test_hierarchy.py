@@ -112,8 +112,8 @@ def test_another_split_leaves_everything_else_as_it_is(split, tmp_path):
     before = {path.name: path.read_bytes() for path in (root / "stages").iterdir()}
     run = make(root, config("1/layer2-k2"), allow_change=True)
     after = {path.name: path.read_bytes() for path in (root / "stages").iterdir()}
-    assert before.keys() - after.keys() == {"split-0.json"}
-    assert after.keys() - before.keys() == {"split-1.json"}
+    assert before.keys() - after.keys() == {"split-0.json", "page-split-0.json"}
+    assert after.keys() - before.keys() == {"split-1.json", "page-split-1.json"}
     assert {n for n in before.keys() & after.keys() if before[n] != after[n]} == {"report.json"}
     assert [path.name for path in (root / "clusterings").iterdir()] == ["1%2Flayer2-k2.npz"]
     with pytest.raises(UserError, match="cluster 0 is not split"):

@@ -205,12 +205,12 @@ class Run:
         if region is None:
             saved = Checkpoints(self.folder.checkpoints / name)
             return Fit(name, sampler, saved, learnt.key, self._old.samplers[name])
-        known = digest(region.fingerprint)
+        whole, known = region.with_margin(WHOLE), digest(region.fingerprint)
         saved = Checkpoints(self.folder.checkpoints / f"{name}@{known[:16]}")
         key = digest([self.manifests.graph["latents"].key, known, learnt.reads])
         of = sampler.num_latents or len(self.prior_latents)
-        fewer = sampler.for_share(num_inside(region, of) / of)
-        return Fit(f"{name} in {region.with_margin(WHOLE)}", fewer, saved, key)
+        fewer = sampler.for_share(num_inside(whole, of) / of)
+        return Fit(f"{name} in {whole}", fewer, saved, key)
 
     def output_norm(self, name: str) -> float | None:
         """Length to which a sampler's proposals are scaled, the prior's typical one, or None."""

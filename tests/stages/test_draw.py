@@ -1,13 +1,14 @@
 """Drawing on demand: every cluster alike, and by a sampler that was trained on a query."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cgjax.errors import UserError
+from cgjax.errors import Interrupted, UserError
 from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
 from cgjax.runtime.signals import Interrupts
@@ -21,7 +22,7 @@ def root(tmp_path_factory):
     """A run with clusterings of two layers, and one inside a cluster."""
     folder = tmp_path_factory.mktemp("draw") / "run"
     sweep = {"sweep.numbers": (2,), "sweep.layers": ("layer2",), "sweep.judged": 100}
-    flow = {"latents.num": 400, "samplers.flow.num_latents": 400, "samplers.flow.num_epochs": 2}
+    flow = {"latents.num": 400, "samplers.flow.num_latents": 400, "samplers.flow.num_epochs": 15}
     given = config("1/layer2-k3", **sweep, **flow, **{"sweep.judges": ("image_statistics",)})
     pipeline = Pipeline(open_run(folder, given), Interrupts())
     try:
@@ -123,6 +124,32 @@ def test_what_a_sampler_of_a_query_learns_lies_in_it_and_in_order(root, monkeypa
     assert (np.diff(depths) >= -1e-6).all()
     saved = run.fit_of("flow", region).last_step.metadata["depths"]
     np.testing.assert_allclose(saved, np.quantile(depths, np.linspace(0, 1, 101)), atol=1e-5)
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_sampler(root, tmp_path, monkeypatch):
+    query, copy = "layer2=1 | 1", tmp_path / "run"
+    shutil.copytree(root, copy)
+    region = load_run(root).region(query)
+    assert load_run(root).fit_of("flow", region).sampler.num_epochs == 3
+    pipeline = Pipeline(load_run(copy), Interrupts())
+    kind = type(pipeline.run.make_sampler("flow"))
+    epoch = kind.epoch
+
+    def stopping(*args):
+        pipeline.interrupts.requested = True
+        return epoch(*args)
+
+    monkeypatch.setattr(kind, "epoch", stopping)
+    with pytest.raises(Interrupted):
+        fit_query(pipeline, asked(copy, query))
+    monkeypatch.undo()
+    pipeline.metrics.close()
+    stopped = load_run(copy).fit_of("flow", region)
+    assert stopped.last_step is None
+    assert [step.number for step in stopped.saved.steps()] == [1]
+    states = [train(folder, query).fitted("flow", region).state for folder in (root, copy)]
+    for whole, resumed in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(np.asarray(whole), np.asarray(resumed))
 
 
 def test_a_sampler_that_was_trained_is_not_trained_again(root, monkeypatch):

@@ -141,7 +141,7 @@ def test_a_split_that_cannot_be_is_one_line_before_any_work(splits, message, tmp
 def learnt(tmp_path_factory):
     """A run whose leaves have samplers of their own."""
     root = tmp_path_factory.mktemp("leaves") / "run"
-    leaves = {"hierarchy.samplers": ["flow"], "samplers.flow.num_latents": 300}
+    leaves = {"hierarchy.samplers": ["flow"], "samplers.flow.num_latents": 16000}
     pipeline = Pipeline(open_run(root, config("0/layer2-k2", **leaves)), Interrupts())
     try:
         pipeline.cluster()
@@ -160,6 +160,9 @@ def test_a_leaf_is_drawn_by_its_own_sampler_if_it_has_one(learnt):
     assert learnt.source(region, "flow").expected(region).share == 1.0
     latents = learnt.sample(jax.random.key(0), "0/1", 12).latents
     assert learnt.are_inside(latents, region).all()
+    deep = learnt.region("0/1", 0.5)
+    assert learnt.sampler_for(deep) == "flow"
+    assert learnt.source(deep, "flow").among.fingerprint == region.fingerprint
     deep = learnt.sample(jax.random.key(0), "0/1", 12, margin=0.5).latents
     assert learnt.are_inside(deep, learnt.region("0/1", 0.5)).all()
 

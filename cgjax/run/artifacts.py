@@ -171,6 +171,7 @@ PLACES = (
     *(f"figures/{name}.png" for name in ("pca", "means", "clusters", "transfer", "compare")),
     *(f"samples/{name}" for name in SAMPLERS),
     *("attributes.npz", *SWEEP_TABLES),
+    "figures/samples.png",
 )
 """Where in a folder artifacts lie, those of every config; and what `_OF_LAYERS` matches."""
 

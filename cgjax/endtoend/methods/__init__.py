@@ -15,18 +15,18 @@ Settings = Mapping[str, Any]
 
 
 def _clustering(config: Settings) -> dict[str, Any]:
-    settings = dict(config["cluster"])
+    settings = dict(config["labels"])
     return {"num_labels": settings.pop("num_clusters"), **settings}
 
 
 METHODS: dict[str, Callable[[Settings, int], Method]] = {
     "gan": lambda config, classes: Gan(),
     "conditional": lambda config, classes: ClassConditional(classes),
-    "random_labels": lambda config, classes: RandomLabels(config["cluster"]["num_clusters"]),
+    "random_labels": lambda config, classes: RandomLabels(config["labels"]["num_clusters"]),
     "pacgan2": lambda config, classes: Gan(pack=2),
     "pacgan3": lambda config, classes: Gan(pack=3),
     "pacgan4": lambda config, classes: Gan(pack=4),
-    "mgan": lambda config, classes: Mgan(config["cluster"]["num_clusters"], **config["mgan"]),
+    "mgan": lambda config, classes: Mgan(config["labels"]["num_clusters"], **config["mgan"]),
     "fixed_clusters": lambda config, classes: FixedClusters(
         **{name: _clustering(config)[name] for name in ("num_labels", "num_init", "max_iter")}
     ),
@@ -42,15 +42,9 @@ def make_method(config: Settings, num_classes: int) -> Method:
     """Return the method that a config names.
 
     Raises:
-        UserError: a name that is not in the table, fewer clusters than a supervised start needs.
+        UserError: a name that is not in the table.
     """
     name = config["train"]["method"]
     if name not in METHODS:
         raise UserError(f"--config.train.method={name}: expected one of {', '.join(METHODS)}")
-    clusters = config["cluster"]["num_clusters"]
-    if name.startswith("scgan") and config["cluster"]["supervised"] and clusters < num_classes:
-        raise UserError(
-            f"--config.cluster.num_clusters={clusters}: a supervised start needs a cluster for "
-            f"each of the {num_classes} classes; give at least as many"
-        )
     return METHODS[name](config, num_classes)

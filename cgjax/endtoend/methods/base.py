@@ -77,14 +77,17 @@ class Method:
         """Return the labels before the first iteration."""
         return unclustered(jnp.zeros(len(points.rows), jnp.int32))
 
-    def is_due(self, iteration: int) -> bool:
-        """Whether `renew` is called before an iteration; training up to it is one program."""
-        return False
+    def next_due(self, after: int) -> int | None:
+        """Return the first iteration beyond `after` before which `renew` is called, if any.
+
+        Training from one to the next is one program.
+        """
+        return None
 
     def renew(
         self, key: PRNGKeyArray, points: Points, features: Features, partition: Partition
     ) -> Partition:
-        """Return new labels; called where `is_due` says so."""
+        """Return new labels; called when it is due."""
         return partition
 
     def label(

@@ -58,9 +58,9 @@ class SelfConditioned(Method):
     match: bool = True
     supervised: bool = False
 
-    def is_due(self, iteration: int) -> bool:
-        """Whether it is time to cluster again."""
-        return iteration > 0 and iteration % self.every == 0
+    def next_due(self, after: int) -> int | None:
+        """Return the next multiple of `every`."""
+        return (after // self.every + 1) * self.every
 
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
         """Cluster by the features of the random discriminator, or take the true classes."""
@@ -104,9 +104,9 @@ class Online(SelfConditioned):
     decay.
     """
 
-    def is_due(self, iteration: int) -> bool:
-        """Whether it is the only time to cluster again."""
-        return iteration == 1
+    def next_due(self, after: int) -> int | None:
+        """Return 1, the only time."""
+        return 1 if after < 1 else None
 
     def label(
         self,

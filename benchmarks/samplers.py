@@ -39,7 +39,7 @@ def main() -> None:
     run, num, reps = cgjax.load_run(args.run), args.num, args.reps
 
     def latents(name: str, verify: bool, key: jax.Array) -> Any:
-        return run.draw(key, 0, num, sampler=name, verify=verify)[0]
+        return run.draw(key, run.region(0), num, sampler=name, verify=verify)[0]
 
     first = run.sampler_names[0]
     z = latents(first, True, jax.random.key(0))

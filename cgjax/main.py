@@ -26,15 +26,16 @@ from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete, validate
 from cgjax.errors import UserError
 from cgjax.runtime.command import leave, run_command
-from cgjax.runtime.files import check_folder, make_folder
+from cgjax.runtime.files import check_folder
 from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
 from cgjax.runtime.lock import FolderLock
 
 if TYPE_CHECKING:
     from cgjax.runtime.processes import Processes
     from cgjax.runtime.signals import Interrupts
+    from cgjax.stages.draw import Request
 
-MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report")
+MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report", "name")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
@@ -42,8 +43,21 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run's folder; runs/<config's name> by default."
 )
 _CLUSTER = flags.DEFINE_string(
-    "cluster", "0", "sample: id or name of a cluster, or a query such as 'layer2=0 & !layer4-k4=1'."
+    "cluster",
+    None,
+    "sample, name: id or name of a cluster, or a query such as 'layer2=0 & !layer4-k4=1'; 0 by "
+    "default.",
 )
+_BALANCED = flags.DEFINE_bool(
+    "balanced",
+    False,
+    "sample: as many images of every cluster of a clustering, the run's own or that of --cluster.",
+)
+_FIT_QUERY = flags.DEFINE_bool(
+    "fit_query", False, "sample: first train a sampler on what --cluster asks for; it is kept."
+)
+_NAME = flags.DEFINE_string("name", None, "name: what to call --cluster; empty for no name.")
+_FROM = flags.DEFINE_string("from", None, "name: the names.json that the page saved.")
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
@@ -117,31 +131,60 @@ def check_flags(argv: Sequence[str]) -> None:
                 "--out is missing: the folder for the images, for example --out=samples/"
             )
         check_folder(_OUT.value, "--out")
+        if _FIT_QUERY.value and _BALANCED.value:
+            raise UserError(
+                "--fit_query trains on one query and --balanced asks for many; give one"
+            )
     elif _MODE.value not in ("check", "choose"):
         check_folder(root, "--workdir")
+    if _MODE.value == "name":
+        is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
+        if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
+            raise UserError(
+                "--mode=name: give --from=names.json, or else --cluster=0 and --name='facing left'"
+            )
 
 
 def sample() -> None:
-    """Draw images of one cluster, or of a query, from a finished run."""
-    import jax
-
-    from cgjax.regions.acceptance import check_budget, describe
+    """Draw images of one cluster, a query, or every cluster alike, from a finished run."""
     from cgjax.run.run import load_run
-    from cgjax.run.sampling import save_images
+    from cgjax.stages.draw import draw_balanced, draw_region
 
-    run = load_run(workdir())
-    folder = Path(_OUT.value or "")
-    region = run.region(_CLUSTER.value, _MARGIN.value)
-    sampler = run.sampler_for(region, _SAMPLER.value)
-    if _VERIFY.value:
-        expected = run.expected(region, sampler)
-        print(f"{sampler}: {describe(expected, _NUM.value)}", flush=True)
-        check_budget(expected, _NUM.value, run.config["sample"]["max_draws"])
-    key = jax.random.key(_SEED.value)
-    samples = run.sample_region(key, region, _NUM.value, sampler, _VERIFY.value)
-    save_images(samples.images, samples.latents, make_folder(folder, "--out"))
-    checked = "" if samples.acceptance is None else f", acceptance {samples.acceptance:.3f}"
-    print(f"{len(samples.images)} images in {folder}{checked}")
+    if _FIT_QUERY.value:
+        fit_query()
+    draw = draw_balanced if _BALANCED.value else draw_region
+    draw(load_run(workdir()), request())
+
+
+def fit_query() -> None:
+    """Train a sampler on a query, in the run's folder."""
+    from cgjax.run.run import load_run
+    from cgjax.runtime.processes import Processes
+    from cgjax.stages import draw
+    from cgjax.stages.pipeline import Pipeline
+
+    with (
+        FolderLock(workdir()) as lock,
+        handle_interrupts(Processes(), lock.check) as interrupts,
+    ):
+        run = load_run(workdir())
+        lock.acquire()
+        draw.fit_query(Pipeline(run, interrupts, num_devices=_DEVICES.value), request())
+
+
+def request() -> Request:
+    """Return what the flags of --mode=sample ask for."""
+    from cgjax.stages.draw import Request
+
+    return Request(
+        cluster=_CLUSTER.value,
+        margin=_MARGIN.value,
+        num=_NUM.value,
+        sampler=_SAMPLER.value,
+        verify=_VERIFY.value,
+        seed=_SEED.value,
+        out=Path(_OUT.value or ""),
+    )
 
 
 def check() -> None:
@@ -170,9 +213,11 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
     """Run the stages that the mode asks for, in the run's folder."""
     import jax
 
+    from cgjax.regions.naming import read_names
     from cgjax.run.opening import open_run
     from cgjax.stages.pipeline import Pipeline
 
+    given = read_names(Path(_FROM.value)) if _FROM.value else None
     run = open_run(
         workdir(),
         given_config(),
@@ -192,6 +237,9 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
     if _MODE.value == "sweep":
         print(pipeline.sweep())
         return
+    if _MODE.value == "name":
+        print("\n".join(pipeline.name(given or (_CLUSTER.value or "0", _NAME.value or ""))))
+        return
     if _MODE.value == "run":
         pipeline.run_all()
     else:
@@ -199,7 +247,8 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
             pipeline.evaluate(again=True)
         pipeline.report()
     if processes.is_first:
-        print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
+        if pipeline.run.folder.summary.is_file():
+            print(summary_table(json.loads(pipeline.run.folder.summary.read_text())))
         print(f"report: {pipeline.run.folder.report / 'index.html'}")
 
 

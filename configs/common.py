@@ -282,6 +282,9 @@ def get_config() -> config_dict.ConfigDict:
     hierarchy.num = config_dict.placeholder(int)
     # The space of the features, as cluster.space.
     hierarchy.space = "raw"
+    # Samplers of the run that are also trained on every cluster inside a cluster, each for itself:
+    # --config.hierarchy.samplers=flow. Without, those of the whole clusters propose.
+    hierarchy.samplers = ()
 
     # --mode=sweep: every layer clustered into every one of these numbers.
     sweep = config.sweep = config_dict.ConfigDict()

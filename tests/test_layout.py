@@ -1,6 +1,7 @@
 """The house's layers: no package imports upward, nothing goes in circles, modules stay small."""
 
 import ast
+import builtins
 import statistics
 from pathlib import Path
 
@@ -101,3 +102,23 @@ def test_the_core_reaches_neither_torch_nor_faiss_nor_a_judge_when_it_is_importe
             if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in inside
         }
         assert not {name for name in names if name.split(".")[0] in optional}, path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_name_is_defined_somewhere_in_its_module(path):
+    # Linters take jaxtyping's dimensions for names, and so their rule for this is off.
+    tree = ast.parse(path.read_text())
+    defined = set(dir(builtins)) | {"__file__", "__name__"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            defined |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined.add(node.id)
+        elif isinstance(node, ast.arg):
+            defined.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs) and node.name:
+            defined.add(node.name)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert used <= defined

@@ -109,6 +109,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "splits": LIST,
         "num": _count(2, optional=True),
         "space": Leaf(str, choices=SPACES),
+        "samplers": LIST,
     },
     "sweep": {
         "layers": LIST,
@@ -211,6 +212,7 @@ ADDED: dict[str, Any] = {
     "hierarchy.splits": [],
     "hierarchy.num": None,
     "hierarchy.space": "raw",
+    "hierarchy.samplers": [],
     "sweep.layers": [],
     "sweep.numbers": [2, 3, 4, 6, 8],
     "sweep.judges": [],

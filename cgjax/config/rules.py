@@ -124,6 +124,12 @@ def _wanted_judge(value: Any) -> str | None:
     return f"{', '.join(JUDGES)} or package.module:function"
 
 
+def _wanted_learner(value: Any) -> str | None:
+    known = [name for name, leaves in SAMPLERS.items() if "num_epochs" in leaves]
+    is_one = isinstance(value, str) and all(name in known for name in split_texts([value]))
+    return None if is_one else f"one of {', '.join(known)}"
+
+
 def _wanted_split(value: Any) -> str | None:
     texts = split_texts([value])
     is_split = isinstance(value, str) and texts and all(parse_split(text) for text in texts)
@@ -136,6 +142,7 @@ ELEMENTS: dict[str, Callable[[Any], str | None]] = {
     "compare.dialled": _wanted_sampler,
     "transfer.conditions": _wanted_condition,
     "hierarchy.splits": _wanted_split,
+    "hierarchy.samplers": _wanted_learner,
     "sweep.layers": _wanted_layer,
     "sweep.numbers": _wanted_count,
     "sweep.judges": _wanted_judge,
@@ -177,6 +184,12 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     if numbers is not None and not numbers:
         yield "--config.sweep.numbers: expected at least one number of clusters"
     yield from _split_problems(leaves, clusters)
+    for name in split_texts(leaves.get("hierarchy.samplers") or ()):
+        if name not in fitted:
+            yield (
+                f"--config.hierarchy.samplers={shown(name)}: not among the samplers with fit=true "
+                f"({', '.join(fitted) or 'none'})"
+            )
     yield from _judge_problems(leaves)
     for name in fitted:
         settings = {leaf: leaves.get(f"samplers.{name}.{leaf}") for leaf in SAMPLERS[name]}

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from cgjax.errors import UserError
-from cgjax.figures import sheets
+from cgjax.figures import plots, sheets
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.pca import fit_pca
 from cgjax.regions.clustering import Clustering
@@ -29,7 +29,7 @@ def titles(clustering: Clustering) -> list[str]:
 
 def principal_components(
     clustering: Clustering, first: Float[np.ndarray, "m f"], latents: Float[np.ndarray, "n d"]
-) -> Image.Image:
+) -> plots.Drawn:
     """Plot the first latents in two principal components of their features and of themselves.
 
     Args:
@@ -39,13 +39,16 @@ def principal_components(
     """
     rows = len(first)
     panels = []
-    for title, part in ((clustering.layer, first), ("latents", latents[:rows])):
-        panels.append(
-            (f"PCA of {title}", fit_pca(part, 2).project(part))
-            if rows > 2 and part.shape[1] > 1
-            else (title, np.zeros((rows, 2), np.float32))
-        )
-    return sheets.scatter(panels, clustering.labels[:rows], titles(clustering))
+    for title, part in ((f"features of {clustering.layer}", first), ("latents", latents[:rows])):
+        points, shares = np.zeros((rows, 2), np.float32), (0.0, 0.0)
+        if rows > 2 and part.shape[1] > 1:
+            pca = fit_pca(part, 2)
+            points = pca.project(part)
+            of_all = pca.explained_variance / max(pca.total_variance, 1e-12)
+            shares = (float(of_all[0]), float(of_all[1]))
+        panels.append(plots.Panel(title, points, shares))
+    title = f"{rows:,} latents of {clustering.id} in two principal components"
+    return plots.scatter(panels, clustering.labels[:rows], titles(clustering), title)
 
 
 def means(
@@ -78,4 +81,5 @@ def means(
             except UserError as error:
                 logging.warning("no image of the mean feature: %s", error)
         rows.append(np.concatenate(pictures))
-    return sheets.contact_sheet(rows, titles(clustering), columns[: len(rows[0])])
+    title = f"{clustering.id}: means"
+    return sheets.contact_sheet(rows, titles(clustering), columns[: len(rows[0])], title)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from cgjax.figures.sheets import GAP, TEXT, contact_sheet
 
@@ -37,15 +37,19 @@ def transfer_figure(
         contact_sheet([of_class[c] for of_class in images], blank if c else class_names, [name])
         for c, name in enumerate(cluster_names)
     ]
-    width, height = sum(s.width for s in sheets) + FRAME, sheets[0].height + FRAME
+    line = TEXT + 9
+    width, height = sum(s.width for s in sheets) + FRAME, sheets[0].height + FRAME + line
     picture = Image.new("RGB", (width, height), "white")
     left = 0
     for sheet in sheets:
-        picture.paste(sheet, (left, 0))
+        picture.paste(sheet, (left, line))
         left += sheet.width
-    header = TEXT + 9
-    row = (sheets[0].height - header) // len(class_names)
+    title = "The same latents in other classes; framed: the class of the clusters"
+    draw = ImageDraw.Draw(picture)
+    draw.text((6, 3), title, "black", ImageFont.load_default(TEXT))
+    row = (sheets[0].height - line) // len(class_names)
     first = sheets[0].width - len(images[0][0]) * row  # what is left of it are the classes' names
+    header = 2 * line  # the title's, and that of the clusters' names
     frame = (first - FRAME, header - FRAME, width - 1, header + row - 1)
-    ImageDraw.Draw(picture).rectangle(frame, outline="red", width=FRAME)
+    draw.rectangle(frame, outline="red", width=FRAME)
     return picture

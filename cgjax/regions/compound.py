@@ -8,8 +8,9 @@ import operator
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.query import quoted
@@ -24,11 +25,13 @@ class _Compound:
         parts: regions of clusterings of the same latents, at least one.
         symbol: as it is typed between them.
         joined: what it does to two arrays of booleans.
+        extreme: which of the depths in the parts is that in the whole.
     """
 
     parts: tuple[Region, ...]
     symbol: ClassVar[str]
     joined: ClassVar[Callable[[Any, Any], Any]]
+    extreme: ClassVar[Callable[..., Any]]
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -39,6 +42,21 @@ class _Compound:
     def share(self) -> float:
         """Its share of the clustered latents."""
         return float(self.members().mean())
+
+    @property
+    def margin(self) -> MarginRange:
+        """The part of the clusters it asks for, the same of all of them."""
+        return max((part.margin for part in self.parts), key=lambda m: (m.low, -m.high))
+
+    @property
+    def fingerprint(self) -> str:
+        """Those of the parts, in any order."""
+        return f"({self.symbol.join(sorted(part.fingerprint for part in self.parts))})"
+
+    def depth(self, features: Features) -> Float[Array, " n"]:
+        """Return the least depth in the parts of an intersection, the greatest in a union's."""
+        once = functools.cache(features)
+        return type(self).extreme(jnp.stack([part.depth(once) for part in self.parts]), axis=0)
 
     def contains(self, features: Features) -> Bool[Array, " n"]:
         """Whether latents belong to it; a layer's features are asked for once."""
@@ -67,6 +85,7 @@ class Intersection(_Compound):
 
     symbol = "&"
     joined = operator.and_
+    extreme = staticmethod(jnp.min)
 
     def proposal(self, clustering: Clustering) -> ClusterRegion | None:
         """Return the smallest of the parts' proposals: each holds all of the intersection."""
@@ -79,6 +98,7 @@ class Union(_Compound):
 
     symbol = "|"
     joined = operator.or_
+    extreme = staticmethod(jnp.max)
 
 
 class Complement(NamedTuple):
@@ -99,6 +119,20 @@ class Complement(NamedTuple):
     def share(self) -> float:
         """Its share of the clustered latents."""
         return float(self.members().mean())
+
+    @property
+    def margin(self) -> MarginRange:
+        """None is applied."""
+        return WHOLE
+
+    @property
+    def fingerprint(self) -> str:
+        """The region's, negated."""
+        return f"!{self.region.fingerprint}"
+
+    def depth(self, features: Features) -> Float[Array, " n"]:
+        """Return 1 outside of the region: what is left out is left out at every margin."""
+        return jnp.where(self.contains(features), 1.0, -1.0)
 
     def contains(self, features: Features) -> Bool[Array, " n"]:
         """Whether latents lie outside of the region."""

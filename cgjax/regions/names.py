@@ -15,11 +15,13 @@ from typing import Any
 from absl import logging
 
 from cgjax.errors import UserError
+from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
 from cgjax.runtime.files import make_folder, write_json
 
 Entry = dict[str, Any]
-"""{"id", "name" (None if none was given), "share", "note"}."""
+"""{"id", "name" (None if none was given), "share", "note"}, and "judged" where somebody looked at
+members and said which contradict the name; see `judged_of`."""
 
 
 def unnamed(clustering: Clustering) -> list[Entry]:
@@ -67,7 +69,49 @@ def read_entries(path: Path, clustering: Clustering) -> list[Entry]:
                 f"{json.dumps(note)[:40]}; expected texts"
             )
         entries[c] |= {"name": (name or "").strip() or None, "note": note}
+        try:
+            judged = judged_of(given.get("judged"))
+        except ValueError as error:
+            raise UserError(f"{path}: cluster {c}: {error}") from error
+        if judged is not None:
+            entries[c]["judged"] = judged
     return entries
+
+
+def judged_of(given: Any) -> dict[str, Any] | None:
+    """Return how many of some random members agree with a name, with a 95% Wilson interval.
+
+    Args:
+        given: None, or `shown`, how many members a person looked at, and `contradict`, the latents
+            of those that the name is wrong for; share and interval follow from these.
+
+    Raises:
+        ValueError: if it is something else.
+
+    Example:
+        >>> judged_of({"shown": 24, "contradict": [3]})["share"]
+        0.9583
+    """
+    if given is None:
+        return None
+    num = given.get("shown") if isinstance(given, dict) else None
+    wrong = given.get("contradict") if isinstance(given, dict) else None
+    if (
+        type(num) is not int
+        or not isinstance(wrong, list)
+        or not all(type(latent) is int for latent in wrong)
+        or not len(set(wrong)) <= num
+        or num < 1
+    ):
+        raise ValueError(
+            'expected "judged" as {"shown": how many, "contradict": [latents]}, found '
+            f"{json.dumps(given)[:60]}"
+        )
+    wrong = sorted(set(wrong))
+    low, high = wilson_interval(num - len(wrong), num)
+    numbers = {"share": 1 - len(wrong) / num, "low": low, "high": high}
+    rounded = {name: round(value, 4) for name, value in numbers.items()}
+    return {"shown": num, "contradict": wrong, **rounded}
 
 
 def is_id(wanted: str | int) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
@@ -77,6 +78,8 @@ class Region(Protocol):
     Attributes:
         layers: the layers whose features it has to see.
         share: its share of the prior, as far as the clustered latents tell.
+        margin: the part of every cluster that it asks for.
+        fingerprint: the same for the same clusters combined in the same way, whatever the margin.
     """
 
     @property
@@ -85,12 +88,25 @@ class Region(Protocol):
     @property
     def share(self) -> float: ...  # noqa: D102
 
+    @property
+    def margin(self) -> MarginRange: ...  # noqa: D102
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
     def contains(self, features: Features) -> Bool[Array, " n"]:
         """Whether latents belong to it, from their features."""
         ...
 
     def members(self) -> Bool[np.ndarray, " n"]:
         """Which of the clustered latents belong to it, from their labels and margins."""
+        ...
+
+    def depth(self, features: Features) -> Float[Array, " n"]:
+        """Return the greatest `--margin` at which latents still belong to it; -1 if they never do.
+
+        Of a region asked for whole: `with_margin(MarginRange(m))` holds what is at least m deep.
+        """
         ...
 
     def with_margin(self, margin: MarginRange) -> Region:
@@ -162,6 +178,20 @@ class ClusterRegion(NamedTuple):
         low, high = self.limits
         labels, margins = self.clustering.labels, self.clustering.margins
         return (labels == self.cluster) & (margins >= low) & (margins <= high)
+
+    @property
+    def fingerprint(self) -> str:
+        """The clustering's digest and the cluster."""
+        return f"{self.clustering.id}:{self.clustering.digest}={self.cluster}"
+
+    def depth(self, features: Features) -> Float[Array, " n"]:
+        """Return the quantile of the members' margins at which latents lie; -1 for no member."""
+        labels, margins = self.clustering.assign(features(self.clustering.layer))
+        own = np.sort(self.clustering.margins[self.clustering.labels == self.cluster])
+        # The inverse of the quantiles in `limits`.
+        levels = np.linspace(0.0, 1.0, len(own), dtype=np.float32)
+        found = jnp.interp(margins, own, levels) if len(own) else jnp.zeros_like(margins)
+        return jnp.where(labels == self.cluster, found, -1.0)
 
     def with_margin(self, margin: MarginRange) -> ClusterRegion:
         """Return another part of the cluster."""

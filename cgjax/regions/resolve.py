@@ -108,7 +108,8 @@ def _clusters(
     if term.clustering is None:
         named = _holding(term.cluster, clusterings, main)
     else:
-        named = _named(term, clusterings, main)
+        held = {name: one for name, (one, _) in clusterings.items()}
+        named = find_clustering(term.clustering, held, main, term.cluster)
     clustering, entries = clusterings[named]
     shown = named if len(clusterings) > 1 or term.clustering else None
     return [ClusterRegion(clustering, c) for c in find_clusters(term.cluster, entries, shown)]
@@ -136,22 +137,41 @@ def _holding(cluster: str, clusterings: Clusterings, main: str | None) -> str:
     )
 
 
-def _named(term: Term, clusterings: Clusterings, main: str | None) -> str:
-    """Return the clustering that a term names by its id or its layer."""
-    name = str(term.clustering)
+def find_clustering(
+    name: str,
+    clusterings: Mapping[str, Clustering],
+    main: str | None,
+    cluster: str | None = None,
+) -> str:
+    """Return the id of the clustering that is named by its id or its layer.
+
+    Args:
+        name: the id or the layer.
+        clusterings: of the run, by their ids.
+        main: the id of the one that is meant by the name of its layer; None if there is none.
+        cluster: what is asked of it, for the message; None for all of it.
+
+    Raises:
+        UserError: for a clustering that the run does not hold, listing what it holds; for a layer
+            of several clusterings.
+    """
+
+    def typed(known: str, asked: str | None) -> str:
+        return quoted(known) if asked is None else f'"{quoted(known)}={quoted(asked)}"'
+
     if name in clusterings:
         return name
-    found = [known for known, (clustering, _) in clusterings.items() if clustering.layer == name]
+    found = [known for known, clustering in clusterings.items() if clustering.layer == name]
     if len(found) == 1 or main in found:
         return main if main is not None and main in found else found[0]
     if found:
         raise UserError(
             f"--cluster: {name!r} may be {' or '.join(found)}; say which, as in "
-            f'--cluster="{quoted(found[0])}={quoted(term.cluster)}"'
+            f"--cluster={typed(found[0], cluster)}"
         )
     raise UserError(
-        f"--cluster: no clustering {name!r} in this run; it holds {', '.join(clusterings)}; "
-        f'try --cluster="{quoted(main or next(iter(clusterings)))}=0"'
+        f"--cluster: no clustering {name!r} in this run; it holds {', '.join(clusterings)}; try "
+        f"--cluster={typed(main or next(iter(clusterings)), cluster and '0')}"
     )
 
 

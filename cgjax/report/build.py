@@ -1,55 +1,72 @@
-"""The static page of a run: figures, shares, numbers. Loads nothing from other hosts."""
+"""The static page of a run: one file that loads nothing from anywhere."""
 
 from __future__ import annotations
 
 import base64
+import functools
+import hashlib
 import json
+import shlex
+from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
+from cgjax.regions.query import quoted
+from cgjax.report import tables
+from cgjax.report.sprites import figure_url
+from cgjax.report.tree import tree_of
+from cgjax.report.view import Group, View, views_of
+from cgjax.run.artifacts import swept
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 
 FIGURES = (
     ("clusters.png", "Verified samples of the default sampler, one row a cluster."),
     ("means.png", "The mean of the members' images, and the image of the mean feature."),
-    ("pca.png", "The first two principal components of the features and of the latents."),
     (
         "transfer.png",
         "The same latents in other classes: first the class of the clusters, framed.",
     ),
 )
 
+SCRIPTS = ("core.js", "tiles.js", "names.js", "scatter.js", "start.js")
+"""The page's own modules, in the order in which they stand in one script."""
+
 
 def build_report(run: Run, summary: dict[str, Any]) -> Path:
     """Write `report/index.html`, one self-contained file.
 
     Args:
-        run: with its clusters.
+        run: with its clusters, or a sweep.
         summary: the content of `summary.json`.
 
     Returns:
         The page's path.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cgjax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    own, found, groups = views_of(run)
     pictures = [
-        {"data": _data_url(run.folder.figures / name), "name": name, "caption": caption}
+        {"data": figure_url(run.folder.figures / name), "name": name, "caption": caption}
         for name, caption in FIGURES
         if (run.folder.figures / name).is_file()
     ]
-    page = environment.get_template("index.html").render(
+    is_compared = run.manifests.result("compare") is not None
+    page = render(
         title=run.folder.root.name,
-        summary=summary,
-        entries=run.entries,
+        workdir=shlex.quote(f"--workdir={run.folder.root}"),
+        summary={"samplers": {}, **summary},
+        views=own,
+        swept=found,
+        groups=groups,
         pictures=pictures,
+        trees=_trees(run, summary),
+        sweep=_sweep(run),
+        compared=tables.compared(run.folder.root / "compare.csv") if is_compared else None,
+        compare_figure=_figure(run.folder.figures / "compare.png") if is_compared else None,
+        example=_example(own, found),
         config=json.dumps(run.config, indent=1),
         num=run.config["evaluate"]["num"],
         default=run.config["sample"]["sampler"],
@@ -60,5 +77,108 @@ def build_report(run: Run, summary: dict[str, Any]) -> Path:
     return path
 
 
-def _data_url(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def render(*, groups: list[Group], views: list[View], swept: list[View], **values: Any) -> str:
+    """Return the page's text: style and script stand in it, allowed by their hashes alone."""
+    style = static("page.css") + _tile_rules(groups)
+    script = '"use strict";\n(() => {\n' + "\n".join(map(static, SCRIPTS)) + "\n})();\n"
+    data = {
+        "title": values["title"],
+        "groups": {group.key: group.data() for group in groups},
+        "views": {view["key"]: view["data"] for view in (*views, *swept)},
+    }
+    return (
+        _environment()
+        .get_template("index.html")
+        .render(
+            views=views,
+            swept=swept,
+            style=Markup(style),
+            script=Markup(script),
+            data=data,
+            policy=policy(style, script),
+            **values,
+        )
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cgjax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
+    return environment
+
+
+def policy(style: str, script: str) -> str:
+    """Return the content security policy of a page with this style sheet and this script.
+
+    Nothing is loaded, sent or framed; images are those of the page itself.
+    """
+    return (
+        f"default-src 'none'; img-src data: blob:; style-src '{_hash(style)}'; "
+        f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def static(name: str) -> str:
+    """Return a file of the page's own style or script."""
+    return (resources.files("cgjax.report") / "static" / name).read_text(encoding="utf-8")
+
+
+def _tile_rules(groups: list[Group]) -> str:
+    """Return the style rules that cut the sheets into tiles: one a sheet, a column and a row."""
+    styles = [style for style in (group.style() for group in groups) if style]
+    rules = [
+        f".{s['key']} {{ background-image: url({s['url']}); "
+        f"background-size: calc({s['columns']} * var(--tile)) calc({s['rows']} * var(--tile)); }}"
+        for s in styles
+    ]
+    for axis, field in (("x", "columns"), ("y", "rows")):
+        rules += [
+            f".{axis}{i} {{ background-position-{axis}: calc(-{i} * var(--tile)); }}"
+            for i in range(max((s[field] for s in styles), default=0))
+        ]
+    return "\n".join(rules) + "\n"
+
+
+def _figure(path: Path) -> str | None:
+    return figure_url(path) if path.is_file() else None
+
+
+def _trees(run: Run, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the trees of splits: of the run's own choice, and of every layer of a sweep."""
+    found = []
+    if summary.get("choice"):
+        found.append({"layer": summary["layer"], "tree": tree_of(summary["choice"])})
+    for layer in run.held.sweep_layers:
+        result = run.manifests.result(swept(layer))
+        if result is not None and run.manifests.result("sweep") is not None:
+            found.append({"layer": layer, "tree": tree_of(result["choice"])})
+    return found
+
+
+def _sweep(run: Run) -> dict[str, Any] | None:
+    if run.manifests.result("sweep") is None:
+        return None
+    root = run.folder.root
+    return tables.swept(root / "sweep.csv", root / "sweep.txt")
+
+
+def _example(own: list[View], found: list[View]) -> str | None:
+    """Return the flag of a query over two clusterings of this run, if it has two."""
+    whole = [view["id"] for view in own if view["inside"] is None]
+    ids = list(dict.fromkeys([*whole, *(view["id"] for view in found)]))
+    layers = {view["id"]: view["layer"] for view in (*own, *found)}
+    other = [name for name in ids[1:] if layers[name] != layers[ids[0]]] or ids[1:]
+    if not other:
+        return None
+    return shlex.quote(f"--cluster={quoted(ids[0])}=0 & !{quoted(other[-1])}=1")

@@ -10,12 +10,8 @@ shown. Leaves that are resources (memory, batch sizes) change no result and are 
 from __future__ import annotations
 
 import functools
-import json
 import re
-import shutil
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -23,10 +19,7 @@ from cgjax.config.leaves import ADDED, AUTO, SILENT
 from cgjax.config.plain import digest, flatten, split_texts
 from cgjax.config.schema import is_resource
 from cgjax.config.splits import Split, splits_of
-from cgjax.errors import UserError
-from cgjax.run import legacy
-from cgjax.run.folder import RunFolder
-from cgjax.runtime.files import make_folder, sha256_of, write_json
+from cgjax.run.page_images import image_place, page_images
 from cgjax.samplers.registry import SAMPLERS
 
 REFERENCE = "rejection"
@@ -94,7 +87,7 @@ def declare(
     if own["cluster.num_clusters"] != AUTO:
         del own["cluster.max_clusters"]
     add("cluster", "cluster", generator | own, ["latents"], "clusters.npz")
-    pictures = ("figures/pca.png", "figures/means.png")
+    pictures = [f"figures/{name}" for name in ("pca.png", "pca.pdf", "means.png")]
     add("cluster figures", "cluster", {}, ["cluster"], *pictures)
     fitted = [name for name, settings in config["samplers"].items() if settings["fit"]]
     drawn: dict[str, dict[str, Any]] = {}
@@ -120,7 +113,7 @@ def declare(
         add("transfer figure", "transfer", reads, map(fit, tried), "figures/transfer.png")
     how = {path: value for name in fitted for path, value in drawn[name].items()}
     reads = how | read("compare", *(f"evaluate.{name}" for name in FEATURE))
-    table = ("compare.csv", "compare.txt", "figures/compare.png")
+    table = ("compare.csv", "compare.txt", "figures/compare.png", "figures/compare.pdf")
     add("compare", "compare", reads, map(fit, fitted), *table)
     shown = [name for name in graph if name != "compare"]
     numbers = sweep_numbers(config)
@@ -135,10 +128,19 @@ def declare(
         reads = generator | search | read("hierarchy.num", "hierarchy.space")
         reads |= {"split": str(split)}
         add(split_name(split.path), "split", reads, [above], split_place(split))
+        for c in range(split.num_clusters):
+            for name in split_texts(config["hierarchy"]["samplers"]):
+                learnt = graph[fit(name)].reads
+                path = (*split.path, c)
+                add(fit_leaf(name, path), "fit", learnt, [split_name(split.path)])
     reads = generator | read("sweep.judged") | {"judges": list(judges)}
     add("attributes", "sweep", reads, ["latents"], "attributes.npz")
     left = [*SWEEP_TABLES, *map(sweep_figure, layers)]
     add("sweep", "sweep", read("sweep.columns"), ["attributes", *map(swept, layers)], *left)
+    images = {"own": ["cluster"], "sweep": [swept(layer) for layer in layers]}
+    images |= {name: [name] for name in (split_name(s.path) for s in splits_of(config))}
+    for part, made_from in images.items():
+        add(page_images(part), "report", {"judges": list(judges)}, made_from, image_place(part))
     add("report", "report", {}, shown, "report")
     return graph
 
@@ -169,14 +171,15 @@ SWEEP_TABLES = ("sweep.csv", "sweep_clusters.csv", "sweep_pairs.csv", "sweep.txt
 PLACES = (
     *("latents.npy", "clusters.npz", "compare.csv", "compare.txt", "report"),
     *(f"figures/{name}.png" for name in ("pca", "means", "clusters", "transfer", "compare")),
+    *("figures/pca.pdf", "figures/compare.pdf"),
     *(f"samples/{name}" for name in SAMPLERS),
     *("attributes.npz", *SWEEP_TABLES),
     "figures/samples.png",
 )
-"""Where in a folder artifacts lie, those of every config; and what `_OF_LAYERS` matches."""
+"""Where in a folder artifacts lie, those of every config; and what `OF_LAYERS` matches."""
 
 # A sweep's, one a layer: no separator and no path upward can stand in a quoted name.
-_OF_LAYERS = re.compile(r"clusterings/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png")
+OF_LAYERS = re.compile(r"(clusterings|page_images)/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png")
 
 # What says which generator it is, in words; its identity says it better.
 _NAMED = ("generator.name", "generator.weights")
@@ -185,6 +188,11 @@ _NAMED = ("generator.name", "generator.weights")
 def fit(sampler: str) -> str:
     """Return the name of what a sampler has learnt, whose files are its checkpoints."""
     return f"fit {sampler}"
+
+
+def fit_leaf(sampler: str, path: tuple[int, ...]) -> str:
+    """Return the name of what a sampler has learnt from one cluster inside a cluster."""
+    return f"{fit(sampler)} in {'.'.join(map(str, path))}"
 
 
 def sample(sampler: str) -> str:
@@ -239,204 +247,3 @@ def sweep_figure(layer: str) -> str:
 def target_classes(config: Mapping[str, Any]) -> list[str]:
     """Return the classes that a config transfers to."""
     return split_texts(config["transfer"]["conditions"])
-
-
-class Manifests:
-    """The manifests of a run's folder, held against what its config asks for."""
-
-    def __init__(self, folder: RunFolder, graph: Graph, old: legacy.Fingerprints | None = None):
-        """Open; reads nothing yet.
-
-        Args:
-            folder: the run's.
-            graph: what there should be.
-            old: the fingerprints by which a folder of an earlier version is known.
-        """
-        self.folder, self.graph, self._old = folder, graph, old
-
-    def result(self, name: str) -> dict[str, Any] | None:
-        """Return what an artifact's stage said of it; None if it is not there or not current."""
-        manifest = self._current(name)
-        return None if manifest is None else dict(manifest["result"])
-
-    def require(self, name: str) -> dict[str, Any]:
-        """Return the same of an artifact that must be there.
-
-        Raises:
-            UserError: if it is missing, stale, or not as it was written; says which and what to
-                type.
-        """
-        manifest = self._current(name)
-        if manifest is not None:
-            return dict(manifest["result"])
-        raise UserError(f"{self.folder.root}: {self.why_not(name)}; {self.folder.command} makes it")
-
-    def why_not(self, name: str) -> str:
-        """Say in words why an artifact is not current."""
-        for part in self._upstream(name):
-            manifest = self._read(part)
-            if manifest is None:
-                return f"{part!r} is not there yet"
-            changed = differing(manifest["reads"], self.graph[part].reads)
-            if changed:
-                return f"{part!r} was made with another config ({'; '.join(changed)})"
-        return f"{name!r} is stale, or its files are not those that were written"
-
-    def _upstream(self, name: str) -> list[str]:
-        parts: list[str] = []
-        for part in (*self.graph[name].inputs, name):
-            above = [part] if part == name else self._upstream(part)
-            parts += [p for p in above if p not in parts]
-        return parts
-
-    def record(self, name: str, result: dict[str, Any], costs: dict[str, Any]) -> None:
-        """Write the manifest of an artifact whose files are all written.
-
-        Args:
-            name: of the artifact.
-            result: JSON-able, returned by `result`.
-            costs: seconds and peak memory of each stage that worked on it.
-        """
-        artifact = self.graph[name]
-        manifest = {
-            "name": name,
-            "stage": artifact.stage,
-            "key": artifact.key,
-            "reads": artifact.reads,
-            "places": artifact.places,
-            "files": self._hashes(artifact.places),
-            "finished": time.time(),
-            "costs": costs,
-            "result": result,
-        }
-        make_folder(self.folder.manifests)
-        write_json(self._path(name), manifest)
-
-    def forget(self, name: str) -> None:
-        """Remove an artifact: its manifest last, so that half of it is known to be stale."""
-        manifest = self._read(name) or {}
-        own = self.graph[name].places if name in self.graph else ()
-        self._remove((*own, *manifest.get("places", ())))
-        self._path(name).unlink(missing_ok=True)
-
-    def forget_stale(self) -> list[str]:
-        """Remove every artifact that is not current, and what the run no longer has.
-
-        Also what an interrupted run wrote without getting to a manifest.
-
-        Returns:
-            The names of those that had one.
-        """
-        current = [name for name in self.graph if self._current(name) is not None]
-        kept = {place for name in current for place in self.graph[name].places}
-        root = self.folder.root
-        found = (*root.glob("clusterings/*.npz"), *root.glob("figures/sweep-*.png"))
-        of_layers = (path.relative_to(root).as_posix() for path in found)
-        places = (*PLACES, *filter(_OF_LAYERS.fullmatch, of_layers))
-        self._remove(place for place in places if place not in kept)
-        stale = [name for name in self._recorded() if name not in current]
-        for name in stale:
-            self.forget(name)
-        old = legacy.stale(self.folder.manifests, self._old)
-        for path in old:
-            path.unlink()
-        return stale + [path.stem for path in old]
-
-    def costs(self) -> dict[str, dict[str, float]]:
-        """Return seconds and peak memory of every stage, in the order they were first finished."""
-        found: dict[str, dict[str, float]] = dict(legacy.costs(self.folder.manifests))
-        manifests = filter(None, map(self._read, self._recorded()))
-        for manifest in sorted(manifests, key=lambda m: float(m["finished"])):
-            for stage, cost in manifest["costs"].items():
-                known = found.setdefault(stage, {"seconds": 0.0, "peak_rss_mb": 0.0})
-                known["seconds"] = round(known["seconds"] + cost.get("seconds", 0.0), 3)
-                known["peak_rss_mb"] = max(known["peak_rss_mb"], cost.get("peak_rss_mb", 0.0))
-        return found
-
-    def _current(self, name: str) -> dict[str, Any] | None:
-        artifact = self.graph.get(name)
-        if artifact is None:
-            return None
-        manifest = self._read(name)
-        if manifest is None:
-            return legacy.manifest(self.folder.manifests, name, self._old)
-        is_current = (
-            manifest["key"] == artifact.key
-            and self._hashes(artifact.places) == manifest["files"]
-            # An input that is gone takes with it what was made from it.
-            and all(self._path(i).is_file() or self._is_legacy(i) for i in artifact.inputs)
-        )
-        return manifest if is_current else None
-
-    def _is_legacy(self, name: str) -> bool:
-        return legacy.manifest(self.folder.manifests, name, self._old) is not None
-
-    def _path(self, name: str) -> Path:
-        return self.folder.manifests / f"{name.replace(' ', '-')}.json"
-
-    def _recorded(self) -> list[str]:
-        """Return the names of the artifacts that have a manifest of this version."""
-        manifests = (_load(path) for path in sorted(self.folder.manifests.glob("*.json")))
-        return [str(manifest["name"]) for manifest in manifests if manifest]
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        return _load(self._path(name))
-
-    def _hashes(self, places: Iterable[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for place in places:
-            path = self.folder.root / place
-            files = sorted(path.rglob("*")) if path.is_dir() else [path]
-            found |= {
-                str(p.relative_to(self.folder.root)): sha256_of(p) for p in files if p.is_file()
-            }
-        return found
-
-    def _remove(self, places: Iterable[str]) -> None:
-        for place in places:
-            if place not in PLACES and not _OF_LAYERS.fullmatch(place):
-                continue  # an edited manifest may say anything
-            path = self.folder.root / place
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
-# What a manifest holds. One of an earlier version (`legacy`) has no key.
-_KINDS = {
-    "name": str,
-    "key": str,
-    "reads": dict,
-    "places": list,
-    "files": dict,
-    "costs": dict,
-    "finished": float,
-    "result": dict,
-}
-
-
-def _load(path: Path) -> dict[str, Any] | None:
-    """Read a manifest; None if it is missing, damaged, or not one of this version."""
-    try:
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(manifest, dict):
-        return None
-    is_whole = all(isinstance(manifest.get(name), kind) for name, kind in _KINDS.items())
-    is_ours = is_whole and all(
-        isinstance(cost, dict) and all(isinstance(c, int | float) for c in cost.values())
-        for cost in manifest["costs"].values()
-    )
-    return manifest if is_ours else None
-
-
-def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Describe the settings in which two artifacts of one name differ."""
-    return [
-        f"{name}: {old.get(name)} -> {new.get(name)}"
-        for name in sorted(old.keys() | new.keys())
-        # As JSON: a tuple comes back from a file as a list.
-        if json.dumps(old.get(name)) != json.dumps(new.get(name))
-    ]

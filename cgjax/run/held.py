@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,9 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.compound import Intersection
 from cgjax.regions.names import Entry, find_clusters, read_entries
-from cgjax.regions.region import ClusterRegion, MarginRange, Region
-from cgjax.regions.resolve import find_region
+from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
+from cgjax.regions.resolve import find_clustering, find_region
 from cgjax.run.artifacts import (
-    Manifests,
     clustering_place,
     split_name,
     split_place,
@@ -30,6 +30,7 @@ from cgjax.run.artifacts import (
     swept,
 )
 from cgjax.run.folder import RunFolder
+from cgjax.run.manifests import Manifests
 
 Own = Callable[[], tuple[Clustering, Float[np.ndarray, "n d"]]]
 """Returns the run's own clustering and its latents; a UserError before they are there."""
@@ -118,11 +119,50 @@ class HeldClusterings:
         path = self._folder.root / place
         return parse_clustering(path.read_bytes(), path, layer, latents)[0]
 
-    def entries_of(self, one: Clustering) -> list[Entry]:
-        """Return the names in a clustering; but for the run's own they are kept by its digest."""
+    def names_path(self, one: Clustering) -> Path:
+        """Return where the names in a clustering are kept; but for the run's own by its digest."""
         if self.has_own and one is self._own()[0]:
-            return read_entries(self._folder.names, one)
-        return read_entries(self._folder.old_names / f"{one.digest[:16]}.json", one)
+            return self._folder.names
+        return self._folder.old_names / f"{one.digest[:16]}.json"
+
+    def entries_of(self, one: Clustering) -> list[Entry]:
+        """Return the names in a clustering."""
+        return read_entries(self.names_path(one), one)
+
+    def named(self) -> list[Clustering]:
+        """Return every clustering that is there and can have names: all, and those inside."""
+        others = [
+            one
+            for layer in self.sweep_layers
+            if self._manifests.result(swept(layer)) is not None
+            for one in self.swept(layer)
+            if one.id in self.all and one.digest != self.all[one.id].digest
+        ]
+        inside = [
+            self.inside(split)
+            for split in self.splits
+            if self._manifests.result(split_name(split.path)) is not None
+        ]
+        return [*self.all.values(), *inside, *others]
+
+    def cluster(self, text: str) -> tuple[Clustering, int]:
+        """Return the one cluster that a user means, by its clustering and its id.
+
+        Args:
+            text: an id, a name, a path such as "0/1", or a clustering's cluster, "layer2-k2=0".
+
+        Raises:
+            UserError: as `region`; or if it is not one cluster.
+        """
+        region = self.region(text, WHOLE)
+        if isinstance(region, Intersection) and not set(text) & set("&|!"):
+            region = region.parts[-1]  # a path: it lies in those on the way
+        if not isinstance(region, ClusterRegion):
+            raise UserError(
+                f"--cluster={text} is not one cluster; give its id, as in --cluster=0 or "
+                "--cluster=layer2-k2=0"
+            )
+        return region.clustering, region.cluster
 
     def region(self, cluster: int | str, margin: MarginRange) -> Region:
         """Return what a user asks for; see `Run.region`."""
@@ -131,6 +171,34 @@ class HeldClusterings:
         named = {name: (one, self.entries_of(one)) for name, one in self.all.items()}
         own = self._own()[0].id if self.has_own else None
         return find_region(cluster, named, own, margin, self._leaf if self.splits else None)
+
+    def alike(self, name: str | None) -> list[Region]:
+        """Return every cluster of one clustering.
+
+        Args:
+            name: of a clustering, as in a query; or the path of a cluster that is split, for those
+                inside it; None for the run's own clustering.
+
+        Raises:
+            UserError: a clustering that the run does not hold.
+        """
+        for split in self.splits:
+            if shown_path(split.path) == name:
+                inside = range(split.num_clusters)
+                return [self.region_inside((*split.path, c)) for c in inside]
+        if name is None:
+            one = self._own()[0]
+        else:
+            one = self.all[
+                find_clustering(name, self.all, self._own()[0].id if self.has_own else None)
+            ]
+        return [ClusterRegion(one, c) for c in range(one.num)]
+
+    @property
+    def leaves(self) -> list[tuple[int, ...]]:
+        """The paths of the clusters inside clusters that are not split again."""
+        paths = [(*split.path, c) for split in self.splits for c in range(split.num_clusters)]
+        return [path for path in paths if path not in {split.path for split in self.splits}]
 
     def region_inside(self, path: tuple[int, ...]) -> Region:
         """Return the cluster that a path of ids leads to: it lies in every cluster on the way.

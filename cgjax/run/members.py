@@ -11,12 +11,24 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering
+from cgjax.regions.region import Region
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.processes import Processes
 from cgjax.samplers.base import Members, Sampler, group_members
 
 BLOCK = 4096
 """Latents that are drawn and assigned together."""
+
+LEAST = 2000
+"""Latents of a region that a sampler is trained on, at least."""
+
+
+def num_inside(region: Region, num_latents: int) -> int:
+    """Return how many latents of a region a sampler is trained on.
+
+    As many as lie in it of the latents of the prior that the sampler learns from, or `LEAST`.
+    """
+    return max(LEAST, round(region.share * num_latents))
 
 
 def members_for(

@@ -23,6 +23,7 @@ from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
 from cgjax.run.artifacts import fit, target_classes
 from cgjax.run.folder import RunFolder, check_folder, check_generator_is, read_config, save_config
+from cgjax.run.manifests import Manifests
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.lock import FolderLock
@@ -49,7 +50,7 @@ def open_run(
     Args:
         root: the folder; it need not exist.
         config: nested plain dicts, or None for the folder's saved one.
-        mode: what will be done: "run", "compare", "sweep", "evaluate" or "report".
+        mode: what will be done: "run", "compare", "sweep", "evaluate", "report" or "name".
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
         lock: the folder's, acquired before anything is written; its `with` block is the caller's.
@@ -80,9 +81,8 @@ def open_run(
     def begin() -> None:
         if not allow_change:
             check_generator_is(folder, run.weights_sha256, run.trace)
-        if mode not in MAKES_ALL:
-            for name in ("cluster", *map(fit, run.sampler_names)):
-                run.manifests.require(name)
+        for name in _needed(run, mode):
+            run.manifests.require(name)
         if lock is not None:
             lock.acquire()
             # Another command may have written since this one looked.
@@ -96,6 +96,15 @@ def open_run(
 
     processes.first(begin)
     return run
+
+
+def _needed(run: Run, mode: str) -> list[str]:
+    """Return the artifacts that a mode does not make itself."""
+    if mode in MAKES_ALL:
+        return []
+    if mode in ("report", "name") and not run.held.has_own and run.held.all:
+        return []  # a sweep alone
+    return ["cluster", *(map(fit, run.sampler_names) if mode != "name" else ())]
 
 
 def check_run(run: Run, mode: str) -> None:
@@ -132,6 +141,7 @@ def check_shared(config: Mapping[str, Any], mode: str) -> None:
     clustered = config["cluster"]
     for is_asked, what, instead in (
         (mode == "sweep", "--mode=sweep", ""),
+        (mode == "name", "--mode=name", ""),
         (clustered["backend"] == "faiss", "--config.cluster.backend=faiss", "use jax"),
         (clustered["num_clusters"] == AUTO, "--config.cluster.num_clusters=auto", "give a number"),
         (clustered["trimmed"] > 0, "--config.cluster.trimmed", "use 0"),
@@ -183,9 +193,22 @@ def forget_stale(run: Run) -> None:
         put_aside(folder.names, folder.old_names, _digest(folder))
         folder.compared.unlink(missing_ok=True)
     stale = manifests.forget_stale()
+    if not _is_page_current(manifests):
+        manifests.forget("report")
     if stale:
         logging.info("recomputing what is stale: %s", ", ".join(stale))
         folder.summary.unlink(missing_ok=True)
+
+
+def _is_page_current(manifests: Manifests) -> bool:
+    """Whether what the page shows beside its inputs, a comparison or a sweep, is current."""
+    shown = (manifests.result("report") or {}).get("shown", {})
+    return all(
+        name in manifests.graph
+        and manifests.graph[name].key == key
+        and manifests.result(name) is not None
+        for name, key in shown.items()
+    )
 
 
 def _digest(folder: RunFolder) -> str:

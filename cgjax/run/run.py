@@ -12,27 +12,28 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from cgjax.config.leaves import AUTO
-from cgjax.config.plain import split_texts
+from cgjax.config.plain import digest, split_texts
 from cgjax.config.schema import validate
 from cgjax.errors import UserError
 from cgjax.evaluation.judges import default_judges
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
-from cgjax.regions.acceptance import Expected, expected_acceptance
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.names import Entry, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run import legacy
-from cgjax.run.artifacts import REFERENCE, Manifests, declare, fit
+from cgjax.run.artifacts import REFERENCE, declare, fit
+from cgjax.run.fits import Fit
 from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_config
 from cgjax.run.held import HeldClusterings, layers_of
 from cgjax.run.identity import PRIOR, identity_of, settled, trace_of, weights_of
-from cgjax.run.members import members_for
-from cgjax.run.sampling import FittedSampler, Samples
-from cgjax.runtime.checkpoints import Checkpoints, Step
+from cgjax.run.manifests import Manifests
+from cgjax.run.members import members_for, num_inside
+from cgjax.run.sampling import FittedSampler, Samples, Source
+from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.processes import Processes
-from cgjax.samplers.base import Members, Sampler, SamplerState, group_members
+from cgjax.samplers.base import Members, Sampler, group_members
 from cgjax.samplers.registry import make_sampler
 from cgjax.samplers.verify import Draw, draw_unverified, draw_verified
 
@@ -71,7 +72,7 @@ class Run:
         self.held = HeldClusterings(
             self.folder, self.manifests, config, self.generator.at_layer, layers, self._own
         )
-        self._fitted: dict[str, FittedSampler] = {}
+        self._fitted: dict[tuple[str, str], FittedSampler] = {}
 
     @property
     def weights_sha256(self) -> str:
@@ -95,6 +96,11 @@ class Run:
     def latents(self) -> Float[np.ndarray, "n d"]:
         """The latents that were clustered."""
         return self._clustered[1]
+
+    @property
+    def prior_latents(self) -> Float[np.ndarray, "n d"]:
+        """The latents of the run, also before its own clustering is there."""
+        return self.latents if self.held.has_own else self.held.latents
 
     @property
     def clusterings(self) -> dict[str, Clustering]:
@@ -189,55 +195,61 @@ class Run:
             prior=self.generator.sample_latents,
         )
 
-    def checkpoints(self, name: str) -> Checkpoints:
-        """The saved steps of a sampler."""
-        return Checkpoints(self.folder.checkpoints / name)
+    def fit_of(self, name: str, region: Region | None = None) -> Fit:
+        """Return what a sampler learns: from all clusters of the run, or from one region alone.
 
-    def is_step_of(self, name: str, step: Step) -> bool:
-        """Whether a saved step was trained with this config on these clusters."""
-        if "fingerprint" in step.metadata:
-            return bool(step.metadata["fingerprint"] == self._old.samplers[name])
-        return bool(step.metadata.get("key") == self.manifests.graph[fit(name)].key)
-
-    def last_step(self, name: str) -> Step | None:
-        """Return the step in which a sampler's training ended; None if it has not."""
-        num_epochs = self.make_sampler(name).num_epochs
-        steps = self.checkpoints(name).steps()
-        is_done = steps and steps[-1].number == num_epochs and self.is_step_of(name, steps[-1])
-        return steps[-1] if is_done else None
+        Raises:
+            UserError: a sampler that the run does not have.
+        """
+        sampler, learnt = self.make_sampler(name), self.manifests.graph[fit(name)]
+        if region is None:
+            saved = Checkpoints(self.folder.checkpoints / name)
+            return Fit(name, sampler, saved, learnt.key, self._old.samplers[name])
+        known = digest(region.fingerprint)
+        saved = Checkpoints(self.folder.checkpoints / f"{name}@{known[:16]}")
+        key = digest([self.manifests.graph["latents"].key, known, learnt.reads])
+        of = sampler.num_latents or len(self.prior_latents)
+        fewer = sampler.for_share(num_inside(region, of) / of)
+        return Fit(f"{name} in {region.with_margin(WHOLE)}", fewer, saved, key)
 
     def output_norm(self, name: str) -> float | None:
         """Length to which a sampler's proposals are scaled, the prior's typical one, or None."""
         output = self.config["samplers"][name].get("output", "raw")
         if output == "raw" or (output is None and self.generator.normalizes_latent):
             return None
-        return float(np.linalg.norm(self.latents, axis=1).mean())
+        return float(np.linalg.norm(self.prior_latents, axis=1).mean())
 
-    def fitted(self, name: str) -> FittedSampler:
-        """Restore a sampler from its checkpoint.
+    def fitted(self, name: str, region: Region | None = None) -> FittedSampler:
+        """Restore a sampler from its checkpoint: that of all clusters, or that of one region.
 
         Raises:
             UserError: if it was not trained to its end with this config, or its checkpoint is
                 damaged.
         """
-        if name not in self._fitted:
-            sampler = self.make_sampler(name)
-            state: SamplerState = {}
-            if sampler.num_epochs:
-                clustering, latents = self.clustering, self.latents
-                step = self.last_step(name)
-                if step is None:
-                    raise UserError(
-                        f"sampler {name!r} is not trained yet in {self.folder.root} on these "
-                        f"clusters and with these settings; run {self.folder.command}"
-                    )
-                margins = clustering.margins if sampler.needs_margin_order else None
-                members = group_members(latents, clustering.labels, clustering.num, margins)
-                # Shapes and dtypes only; the members' shapes are enough to know them.
-                template = jax.eval_shape(lambda: sampler.init(jax.random.key(0), members))
-                state = self.checkpoints(name).restore(step.number, {"state": template})["state"]
-            self._fitted[name] = FittedSampler(sampler, state, self.output_norm(name))
-        return self._fitted[name]
+        known = (name, "" if region is None else region.fingerprint)
+        if known not in self._fitted:
+            one, state, depths = self.fit_of(name, region), {}, None
+            if one.sampler.num_epochs:
+                flag = "" if region is None else " --fit_query"
+                state = one.restore(
+                    self._learnt_from(one.sampler, region),
+                    f"in {self.folder.root} on these clusters and with these settings; run "
+                    f"{self.folder.command}{flag}",
+                )
+            if region is not None and one.last_step is not None:
+                depths = np.asarray(one.last_step.metadata["depths"])
+            norm = self.output_norm(name)
+            self._fitted[known] = FittedSampler(one.sampler, state, norm, depths)
+        return self._fitted[known]
+
+    def _learnt_from(self, sampler: Sampler, region: Region | None) -> Members:
+        """Return members like those that were learnt from; of a region a few, of which it knows."""
+        if region is None:
+            clustering = self.clustering
+            margins = clustering.margins if sampler.needs_margin_order else None
+            return group_members(self.latents, clustering.labels, clustering.num, margins)
+        some = self.prior_latents[:2]
+        return group_members(some, np.zeros(len(some), np.int32), 1, np.zeros(len(some)))
 
     def is_inside(self, z: Float[Array, "n d"], region: Region) -> Bool[Array, " n"]:
         """Whether latents lie in a region."""
@@ -264,26 +276,16 @@ class Run:
         Unverified draws are the proposals as they come, whatever the sampler; with
         `rescaled=False` as the sampler made them.
         """
-        fitted = self.fitted(sampler)
+        source = self.source(region, sampler)
         if not rescaled:
-            fitted = fitted._replace(norm=None)
+            source = source._replace(fitted=source.fitted._replace(norm=None))
         is_whole = isinstance(region, ClusterRegion) and region.margin == WHOLE
         if not is_whole and not verify:
             raise UserError("--margin and queries need the membership check; leave --noverify out")
-        aim = self._aim(region)
-        if aim is None and not fitted.sampler.always_verified:
-            raise UserError(
-                f"--sampler={sampler} draws from one cluster of {self.own_id}, and none is known "
-                "to hold all that --cluster asks for; use --sampler=rejection"
-            )
-
-        def propose(key: PRNGKeyArray, n: int) -> Array:
-            return fitted.propose(aim, key, n)
-
         if not verify:
-            return draw_unverified(propose, key, num), None
+            return draw_unverified(source.propose, key, num), None
         draw = draw_verified(
-            propose,
+            source.propose,
             lambda z: self.are_inside(z, region),
             key,
             num,
@@ -292,26 +294,46 @@ class Run:
         )
         return draw.latents, draw
 
+    def source(self, region: Region, sampler: str) -> Source:
+        """Return a sampler aimed at a region.
+
+        Raises:
+            UserError: if the sampler is not trained, on the region or on what holds it.
+        """
+        own = self.fit_of(sampler, region).last_step is not None
+        fitted = self.fitted(sampler, region if own else None)
+        among = region if own else self._aim(region)
+        if fitted.sampler.always_verified:
+            return Source(fitted)
+        if among is None:
+            raise UserError(
+                f"--sampler={sampler} draws from one cluster of {self.own_id}, and none is known "
+                "to hold all that --cluster asks for; use --sampler=rejection, or train it on "
+                "this query with --fit_query"
+            )
+        low = among.margin.low
+        heeded = MarginRange(low) if fitted.sampler.aims_at_margin else WHOLE
+        cluster = among.cluster if isinstance(among, ClusterRegion) else 0
+        return Source(fitted, cluster, low, among.with_margin(heeded))
+
     def _aim(self, region: Region) -> ClusterRegion | None:
         """Return the cluster of the run's own clustering whose sampler can propose a region."""
         return region.proposal(self.clustering) if self.held.has_own else None
 
     def sampler_for(self, region: Region, wanted: str | None = None) -> str:
-        """Return the sampler that draws a region: the wanted one, or the config's if it can.
+        """Return the sampler that draws a region: the wanted one, or one that was trained on it.
 
-        The exact one, rejection, where no sampler was trained on a cluster that holds the region.
+        Else the config's where it was trained on a cluster that holds the region, and otherwise the
+        exact one, rejection.
         """
+        default = self.config["sample"]["sampler"]
+        if wanted:
+            return wanted
+        for name in dict.fromkeys((default, *self.sampler_names)):
+            if self.fit_of(name, region).last_step is not None:
+                return name
         can = self._aim(region) is not None or REFERENCE not in self.sampler_names
-        return wanted or (self.config["sample"]["sampler"] if can else REFERENCE)
-
-    def expected(self, region: Region, sampler: str) -> Expected:
-        """Return how many of a sampler's proposals the membership check is expected to let pass."""
-        kind = self.make_sampler(sampler)
-        aim = self._aim(region)
-        if aim is None or kind.always_verified:
-            return expected_acceptance(region)
-        heeded = MarginRange(aim.margin.low) if kind.aims_at_margin else WHOLE
-        return expected_acceptance(region, aim._replace(margin=heeded))
+        return default if can else REFERENCE
 
     def sample(
         self,

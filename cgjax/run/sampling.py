@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.regions.region import ClusterRegion
+from cgjax.regions.acceptance import Expected, expected_acceptance
+from cgjax.regions.region import Region
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.png import to_png
 from cgjax.samplers.base import Sampler, SamplerState
@@ -30,6 +31,10 @@ class Samples(NamedTuple):
     acceptance: float | None
 
 
+DEPTHS = 101
+"""Quantiles by which a sampler of one region knows how deep its members lie."""
+
+
 class FittedSampler(NamedTuple):
     """A sampler with what it has learnt.
 
@@ -37,23 +42,52 @@ class FittedSampler(NamedTuple):
         sampler: the hyper-parameters.
         state: the arrays.
         norm: length to which proposals are scaled, or None to leave them as they are.
+        depths: of the members of a region, quantiles at even levels; see `Region.depth`. None for
+            a sampler of clusters, whose members' quantiles are the margins.
     """
 
     sampler: Sampler
     state: SamplerState
     norm: float | None
+    depths: Float[np.ndarray, " q"] | None = None
 
     def propose(
-        self, aim: ClusterRegion | None, key: PRNGKeyArray, num: int
+        self, cluster: int, margin: float, key: PRNGKeyArray, num: int
     ) -> Float[Array, "num d"]:
-        """Draw latents that are meant to lie in a cluster of the clustering it was fitted on.
+        """Draw latents that are meant to lie in a cluster that was learnt from, or in the region.
 
-        A sampler that cannot aim at a margin proposes from the whole cluster; one that proposes
-        the prior needs no cluster.
+        A sampler that cannot aim at a margin proposes from the whole of it; one that proposes the
+        prior needs no cluster.
         """
-        cluster, low = (aim.cluster, aim.margin.low) if aim is not None else (0, 0.0)
-        z = self.sampler.sample(self.state, key, cluster, num, margin=low)
+        if self.depths is not None:
+            levels = np.linspace(0.0, 1.0, len(self.depths))
+            margin = min(float(np.interp(margin, self.depths, levels)), 1.0 - 1e-6)
+        z = self.sampler.sample(self.state, key, cluster, num, margin=margin)
         return z if self.norm is None else rescale(z, self.norm)
+
+
+class Source(NamedTuple):
+    """A sampler that is aimed at a region.
+
+    Attributes:
+        fitted: the sampler.
+        cluster: the one it draws from, of those that it was trained on.
+        margin: from 0 to 1, above which of its quantiles.
+        among: what it draws from if it is faithful; None for the prior.
+    """
+
+    fitted: FittedSampler
+    cluster: int = 0
+    margin: float = 0.0
+    among: Region | None = None
+
+    def propose(self, key: PRNGKeyArray, num: int) -> Float[Array, "num d"]:
+        """Draw latents that may lie in the region."""
+        return self.fitted.propose(self.cluster, self.margin, key, num)
+
+    def expected(self, region: Region) -> Expected:
+        """Return how many proposals the membership check is expected to let pass."""
+        return expected_acceptance(region, self.among)
 
 
 def save_images(

@@ -157,6 +157,10 @@ class Sampler(Protocol):
         """Return the epoch as one function for several devices; None where one device trains."""
         ...
 
+    def for_share(self, share: float) -> Sampler:
+        """Return the sampler for training on this share of the members that it is set for."""
+        ...
+
     def sample(
         self, state: SamplerState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
@@ -186,3 +190,7 @@ class SamplerBase:
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch | None:
         """Return None: one device trains."""
         return None
+
+    def for_share(self, share: float) -> Any:
+        """Return it as it is."""
+        return self

@@ -131,6 +131,10 @@ class Flow(SamplerBase):
     needs_margin_order = True
     sampling_leaves: ClassVar[tuple[str, ...]] = ("num_steps", "guidance")
 
+    def for_share(self, share: float) -> Flow:
+        """Return it with so many more epochs that as many steps are taken."""
+        return dataclasses.replace(self, num_epochs=max(1, round(self.num_epochs / share)))
+
     @property
     def width(self) -> int:
         """Width of the hidden layers."""

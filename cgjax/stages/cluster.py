@@ -124,12 +124,14 @@ class ClusterStage:
                 first = all_features(generator, shown, lambda _: None, clustering.space)
             shape = feature_dim(generator, latents)
             make_folder(run.folder.figures)
+            plotted = principal_components(clustering, first, latents)
             pictures = {
-                "pca.png": principal_components(clustering, first, latents),
-                "means.png": means(generator, clustering, latents, shape),
+                "pca.png": plotted.png,
+                "pca.pdf": plotted.pdf,
+                "means.png": to_png(means(generator, clustering, latents, shape)),
             }
-            for name, picture in pictures.items():
-                write_atomically(run.folder.figures / name, to_png(picture))
+            for name, content in pictures.items():
+                write_atomically(run.folder.figures / name, content)
 
 
 def _num_shown(clustering: Clustering) -> int:

@@ -28,14 +28,13 @@ from cgjax.evaluation.attribute import Side, attribute_of
 from cgjax.evaluation.compare_table import SAME_CODES, Row, as_line, to_csv, to_text
 from cgjax.evaluation.distances import kid, precision_recall_density_coverage
 from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
-from cgjax.figures.compare import plot
+from cgjax.figures.plots import compared
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange
 from cgjax.run.artifacts import FEATURE, drawing, fit
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.keys import named_key
-from cgjax.runtime.png import to_png
 from cgjax.samplers.base import Sampler
 from cgjax.samplers.verify import draw_unverified
 from cgjax.stages.baselines import DirectionBaselines, middle_alpha
@@ -87,7 +86,9 @@ class CompareStage:
             make_folder(folder.figures)
             write_atomically(folder.root / "compare.csv", to_csv(rows).encode())
             write_atomically(folder.root / "compare.txt", f"{text}\n".encode())
-            write_atomically(folder.figures / "compare.png", to_png(plot(rows)))
+            picture = compared(rows)
+            write_atomically(folder.figures / "compare.png", picture.png)
+            write_atomically(folder.figures / "compare.pdf", picture.pdf)
         return text
 
     def _measure_all(self) -> list[Row]:

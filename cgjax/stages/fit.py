@@ -1,31 +1,33 @@
-"""The stage that trains a sampler, resuming from its newest good checkpoint."""
+"""The stage that trains the samplers of a run: on all of its clusters, or on one region alone."""
 
 from __future__ import annotations
-
-import time
-from typing import Any
 
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
-from cgjax.errors import UserError
-from cgjax.run.artifacts import fit
+from cgjax.generators.batching import in_batches
+from cgjax.regions.region import Region
+from cgjax.run.artifacts import fit, fit_leaf
+from cgjax.run.members import num_inside
 from cgjax.run.run import Run
-from cgjax.runtime.checkpoints import Checkpoints
+from cgjax.run.sampling import DEPTHS
 from cgjax.runtime.keys import named_key
-from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import Interrupts
-from cgjax.samplers.base import Sampler, SamplerState
-from cgjax.samplers.training import over_mesh
+from cgjax.samplers.base import group_members
 from cgjax.stages.graph import Maker
+from cgjax.stages.inside import latents_inside
+from cgjax.stages.training import Trainer
 
 
 class FitStage:
     """Training of a run's samplers, by one process or several."""
 
     def __init__(self, run: Run, maker: Maker, mesh: Mesh | None, interrupts: Interrupts):
-        self.run, self.maker, self.mesh, self.interrupts = run, maker, mesh, interrupts
+        self.run, self.maker, self.interrupts = run, maker, interrupts
+        every = run.config["checkpoint_epochs"]
+        self._trainer = Trainer(maker.metrics, maker.processes, mesh, interrupts, every)
 
     def fit(self, name: str) -> None:
         """Train a sampler that is not trained to its end on these clusters.
@@ -34,85 +36,61 @@ class FitStage:
             UserError: a loss that is not finite, a full disk.
             Interrupted: asked to stop; saved at the last epoch.
         """
-        sampler = self.run.make_sampler(name)
+        one = self.run.fit_of(name)
         is_trained = self.maker.processes.first(
-            lambda: not sampler.num_epochs or self.run.last_step(name) is not None
+            lambda: not one.sampler.num_epochs or one.last_step is not None
         )
         if is_trained and self.maker.result(fit(name)) is not None:
             return
         with self.maker.making(fit(name)) as result:
-            result["seconds"] = self._train(name, sampler) if sampler.num_epochs else 0.0
+            result["seconds"] = self._train(name) if one.sampler.num_epochs else 0.0
 
-    def _train(self, name: str, sampler: Sampler) -> float:
-        """Train to the end; return the seconds that it took, earlier tries included."""
-        run, maker = self.run, self.maker
-        key = named_key(run.root_key, "fit", name)
-        started = time.monotonic()
+    def _train(self, name: str) -> float:
+        one = self.run.fit_of(name)
+        check = self._check
+        members = self.run.members(one.sampler, check, self.maker.processes)
+        return self._trainer.train(one, members, named_key(self.run.root_key, "fit", name))
 
-        def check() -> None:
-            self.interrupts.check("no epoch was begun")
+    def fit_in(self, name: str, region: Region) -> float:
+        """Train a sampler on one region alone, if it is not yet; for one process.
 
-        members = run.members(sampler, check, maker.processes)
-        state, begin, spent = self._resume(name, sampler.init(named_key(key, "init"), members))
-        maker.metrics.forget(
-            lambda line: (
-                line.get("stage") == "fit"
-                and line.get("sampler") == name
-                and line.get("epoch", 0) > begin
-            )
-        )
-        saved, artifact_key = run.checkpoints(name), maker.manifests.graph[fit(name)].key
+        Args:
+            name: of the sampler.
+            region: asked for whole.
 
-        def save(epochs: int) -> None:
-            seconds = spent + time.monotonic() - started
-            saved.save(epochs, {"state": state}, {"key": artifact_key, "seconds": seconds})
+        Returns:
+            The seconds that it took, earlier tries included.
 
-        run_epoch = sampler.epoch if self.mesh is None else over_mesh(self.mesh, sampler)
-        progress = Progress(f"fit {name}: epoch", sampler.num_epochs)
-        for epoch in range(begin, sampler.num_epochs):
-            state, numbers = run_epoch(state, members, named_key(key, "epoch", epoch), epoch)
-            loss = np.asarray(numbers["loss"])
-            _check_loss(loss, name, epoch)
-            done = epoch + 1
-            maker.metrics.write(stage="fit", sampler=name, epoch=done, **numbers)
-            progress.update(done, f", loss {loss.mean():.4f}")
-            due = done == sampler.num_epochs or done % run.config["checkpoint_epochs"] == 0
-            is_stopped = self.interrupts.agreed()
-            if due or is_stopped:
-                save(done)
-            if is_stopped:
-                self.interrupts.stop(f"{name} is saved at epoch {done}")
-        return round(spent + time.monotonic() - started, 3)
+        Raises:
+            UserError: a region too rare for the budget, and as `fit`.
+            Interrupted: asked to stop; saved at the last epoch.
+        """
+        run, one = self.run, self.run.fit_of(name, region)
+        done = one.last_step
+        if done is not None:
+            return float(done.metadata["seconds"])
+        key = named_key(run.root_key, "fit", name, region.fingerprint)
+        num = num_inside(region, one.sampler.num_latents or len(run.prior_latents))
+        logging.info("fit %s: on %d latents of it", one.label, num)
+        z = latents_inside(run, region, num, named_key(key, "latents"), self._check)
+        self._check()
 
-    def _resume(self, name: str, state: SamplerState) -> tuple[SamplerState, int, float]:
-        """Return the newest good step's state, its epoch, and the seconds it took; or the start."""
-        run, processes = self.run, self.maker.processes
-        saved: Checkpoints = run.checkpoints(name)
-        found: dict[str, Any] = {"state": state}
+        def depth(rows: Array) -> Float[Array, " n"]:
+            return region.depth(lambda layer: run.generator.at_layer(layer).features(rows))
 
-        def restore() -> tuple[int, float]:
-            for step in reversed(saved.steps()):
-                if not run.is_step_of(name, step):
-                    saved.remove(step.number)
-                    continue
-                try:
-                    found["state"] = saved.restore(step.number, {"state": state})["state"]
-                except UserError as error:
-                    logging.warning("%s; using the step before it", error)
-                    saved.remove(step.number)
-                    continue
-                logging.info("fit %s: resuming at epoch %d", name, step.number)
-                return step.number, float(step.metadata["seconds"])
-            return 0, 0.0
+        depths = in_batches(depth, z, run.generator.batch)
+        members = group_members(z, np.zeros(len(z), np.int32), 1, depths)
+        levels = np.quantile(depths, np.linspace(0.0, 1.0, DEPTHS))
+        return self._trainer.train(one, members, key, {"depths": levels.tolist()})
 
-        begin, spent = processes.first(restore)
-        return (processes.send_tree(found["state"]) if begin else state), begin, spent
+    def fit_leaf(self, name: str, path: tuple[int, ...]) -> None:
+        """Train a sampler on one cluster inside a cluster, if it is not yet; as `fit_in`."""
+        region = self.run.held.region_inside(path)
+        is_trained = self.run.fit_of(name, region).last_step is not None
+        if is_trained and self.maker.result(fit_leaf(name, path)) is not None:
+            return
+        with self.maker.making(fit_leaf(name, path)) as result:
+            result["seconds"] = self.fit_in(name, region)
 
-
-def _check_loss(loss: np.ndarray, name: str, epoch: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(loss))
-    if len(bad):
-        raise UserError(
-            f"the loss of {name} became {loss[bad[0]]} in epoch {epoch}, cluster {bad[0]}; lower "
-            f"--config.samplers.{name}.learning_rate"
-        )
+    def _check(self) -> None:
+        self.interrupts.check("no epoch was begun")

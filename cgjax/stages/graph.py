@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from cgjax.run.artifacts import Manifests
+from cgjax.run.manifests import Manifests
 from cgjax.runtime.log import Metrics
 from cgjax.runtime.memory import peak_rss_mb, reset_peak_rss
 from cgjax.runtime.processes import Processes

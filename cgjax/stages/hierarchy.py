@@ -9,19 +9,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from cgjax.config.splits import Split, shown_path
 from cgjax.generators.batching import in_batches
 from cgjax.regions.clustering import Clustering, save_clustering
-from cgjax.regions.region import Region
 from cgjax.run.artifacts import split_name, split_place
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder
 from cgjax.runtime.keys import named_key
-from cgjax.samplers.verify import draw_verified
 from cgjax.stages.encoding import Encoder, clustering_of
 from cgjax.stages.graph import Maker
+from cgjax.stages.inside import latents_inside
 
 
 def make_splits(run: Run, maker: Maker, check: Callable[..., None]) -> None:
@@ -39,7 +38,9 @@ def make_splits(run: Run, maker: Maker, check: Callable[..., None]) -> None:
         check("the clusters that are split are kept")
         with maker.making(name) as result:
             inside = run.held.region_inside(split.path)
-            latents = _members(run, inside, named_key(run.root_key, "split", str(split), "latents"))
+            key = named_key(run.root_key, "split", str(split), "latents")
+            num = run.config["hierarchy"]["num"] or len(run.latents)
+            latents = latents_inside(run, inside, num, key, lambda: check("a split was not begun"))
             clustering, shares = _cluster(run, split, latents, check)
             make_folder(run.folder.root / "clusterings")
             save_clustering(run.folder.root / split_place(split), clustering)
@@ -51,23 +52,6 @@ def make_splits(run: Run, maker: Maker, check: Callable[..., None]) -> None:
             ", ".join(f"{share:.3f}" for share in shares),
             len(latents),
         )
-
-
-def _members(run: Run, inside: Region, key: PRNGKeyArray) -> Float[np.ndarray, "m d"]:
-    """Return latents of a region: the run's, and what is missing drawn by rejection."""
-    num = run.config["hierarchy"]["num"] or len(run.latents)
-    own = run.latents[inside.members()][:num]
-    if len(own) == num:
-        return own
-    draw = draw_verified(
-        run.generator.sample_latents,
-        lambda z: run.are_inside(z, inside),
-        key,
-        num - len(own),
-        batch=run.generator.batch,
-        max_draws=run.config["sample"]["max_draws"],
-    )
-    return np.concatenate([own, draw.latents])
 
 
 def _cluster(

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import os
 
+from cgjax.config.plain import split_texts
+from cgjax.regions.naming import GivenNames
+from cgjax.regions.region import Region
 from cgjax.run.artifacts import evaluate
 from cgjax.run.run import Run
 from cgjax.runtime.log import Metrics
@@ -24,6 +27,7 @@ from cgjax.stages.evaluate import EvaluateStage
 from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
 from cgjax.stages.hierarchy import make_splits
+from cgjax.stages.name import merge_names, name_cluster
 from cgjax.stages.report import write_page, write_summary
 from cgjax.stages.sample import draw_sheet, save_samples
 from cgjax.stages.sweep import SweepStage
@@ -72,6 +76,7 @@ class Pipeline:
             self.fit(name)
             self.sample(name)
             self._pause()
+        self.fit_leaves()
         self.evaluate()
         self._pause()
         self.transfer()
@@ -90,6 +95,17 @@ class Pipeline:
         """Train one sampler, or all of them."""
         for each in self.run.sampler_names if name is None else [name]:
             self._fit.fit(each)
+
+    def fit_in(self, name: str, region: Region) -> None:
+        """Train one sampler on one region alone; see `FitStage.fit_in`."""
+        self._fit.fit_in(name, region)
+
+    @by_the_first
+    def fit_leaves(self) -> None:
+        """Train the samplers that the config names on every cluster inside a cluster."""
+        for path in self.run.held.leaves:
+            for name in split_texts(self.run.config["hierarchy"]["samplers"]):
+                self._fit.fit_leaf(name, path)
 
     @by_the_first
     def sample(self, name: str) -> None:
@@ -119,16 +135,33 @@ class Pipeline:
 
     @by_the_first
     def _compare(self) -> str:
-        return CompareStage(self.run, self.maker, self.interrupts.check).run_all()
+        text = CompareStage(self.run, self.maker, self.interrupts.check).run_all()
+        self.report()
+        return text
 
     def sweep(self) -> str:
         """Cluster every layer into several numbers; return what the clusters hold, as text."""
-        return SweepStage(self.run, self.maker, self.mesh, self.interrupts.check).run_all()
+        text = SweepStage(self.run, self.maker, self.mesh, self.interrupts.check).run_all()
+        self.report()
+        return text
+
+    def name(self, given: list[GivenNames] | tuple[str, str]) -> list[str]:
+        """Give names, those of a page's file or one to one cluster; return lines that say which.
+
+        The page is made again, if there is one.
+        """
+        if isinstance(given, tuple):
+            lines = name_cluster(self.run, *given)
+        else:
+            lines = merge_names(self.run, given)
+        if self.run.folder.report.is_dir():
+            self.report()
+        return lines
 
     @by_the_first
     def report(self) -> None:
         """Write the summary and the static page of what is there."""
-        write_page(self.run, self.maker)
+        write_page(self.run, self.maker, self.interrupts.check)
 
     @by_the_first
     def write_summary(self) -> None:

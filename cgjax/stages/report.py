@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cgjax.regions.small import small_clusters
 from cgjax.report.build import build_report
-from cgjax.run.artifacts import evaluate, split_name, target_classes, transfer
+from cgjax.run.artifacts import evaluate, split_name, swept, target_classes, transfer
 from cgjax.run.run import Run
 from cgjax.runtime.files import write_json
 from cgjax.stages.graph import Maker
+from cgjax.stages.thumbnails import make_page_images
 
 # What summary.json says of the clustering.
 SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_latents")
@@ -48,9 +50,26 @@ def write_summary(run: Run) -> None:
     write_json(run.folder.summary, summarise(run))
 
 
-def write_page(run: Run, maker: Maker) -> None:
-    """Build the static page; cheap, so it is always rebuilt."""
-    with maker.making("report"):
-        build_report(run, summarise(run))
-    write_summary(run)
+def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
+    """Build the static page of what is there; its images are made once, the rest every time.
+
+    A run with a sweep alone has a page and no summary.
+
+    Args:
+        run: with clusters, or a sweep.
+        maker: of its artifacts.
+        check: called between many images; may raise to stop.
+    """
+    make_page_images(run, maker, check)
+    manifests = run.manifests
+    has_own = manifests.result("cluster") is not None
+    extra = ("compare", "sweep", *map(swept, run.held.sweep_layers))
+    with maker.making("report") as result:
+        build_report(run, summarise(run) if has_own else {})
+        # What stands on the page beside what a page is made from: see `is_page_current`.
+        result["shown"] = {
+            name: manifests.graph[name].key for name in extra if manifests.result(name) is not None
+        }
+    if has_own:
+        write_summary(run)
     maker.is_changed = False

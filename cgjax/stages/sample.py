@@ -52,5 +52,6 @@ def draw_sheet(run: Run, maker: Maker) -> None:
             latents = np.load(folder / str(c) / "latents.npy", allow_pickle=False)
             rows.append(run.generator.images(latents)[:SHEET_COLUMNS])
         make_folder(run.folder.figures)
-        picture = contact_sheet(rows, titles(run.clustering))
+        title = f"{run.own_id}: verified samples, {folder.name}"
+        picture = contact_sheet(rows, titles(run.clustering), title=title)
         write_atomically(run.folder.figures / "clusters.png", to_png(picture))

@@ -181,7 +181,7 @@ class SweepStage:
         for c in range(best.num):
             members = np.flatnonzero(best.labels == c)[:columns]
             pictures.append(self.run.generator.images(latents[members if len(members) else [0]]))
-        return to_png(contact_sheet(pictures, titles(best)))
+        return to_png(contact_sheet(pictures, titles(best), title=f"{best.id}: members"))
 
 
 def _cluster_rows(clusterings: list[Clustering], values: Values) -> list[dict[str, Any]]:

@@ -73,6 +73,7 @@ def test_resuming_with_w_equals_resuming_with_latents(case):
     assert error(with_latents, np.asarray(gen.images(z)).transpose(0, 3, 1, 2)) < TOLERANCE
 
 
+@pytest.mark.usefixtures("untyped")
 def test_resuming_without_either_is_refused_and_says_what_to_give(case):
     golden, gen, _ = case
     h = gen.features(golden.arrays["z"], gen.layers[2])

@@ -52,6 +52,38 @@ def test_what_the_features_say_is_what_the_labels_and_margins_say(scene, seed, m
     np.testing.assert_array_equal(np.asarray(found), region.members())
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_deep_enough_is_what_a_margin_keeps(scene, seed):
+    clusterings, features = scene
+    region, _ = random_region(np.random.default_rng(200 + seed), clusterings)
+    depth = np.asarray(region.depth(features.__getitem__))
+    np.testing.assert_array_equal(depth >= 0, region.members())
+    for low in (0.25, 0.5, 0.9):
+        kept = region.with_margin(MarginRange(low)).members()
+        # A member at the limit itself may fall on either side of it by rounding.
+        differs = kept != (depth >= low)
+        assert (np.abs(depth[differs] - low) < 1e-5).all()
+
+
+def test_a_fingerprint_knows_the_clusters_and_not_the_order_nor_the_margin(scene):
+    clusterings, _ = scene
+    one = ClusterRegion(clusterings["layer1"], 0)
+    other = ClusterRegion(clusterings["layer2"], 1)
+    both = Intersection((one, other))
+    assert both.fingerprint == Intersection((other, one)).fingerprint
+    assert both.fingerprint == both.with_margin(MarginRange(0.4)).fingerprint
+    distinct = (both, Union((one, other)), one, Complement(one), one._replace(cluster=1))
+    assert len({region.fingerprint for region in distinct}) == len(distinct)
+
+
+def test_the_margin_of_a_query_is_that_of_what_it_asks_for(scene):
+    clusterings, _ = scene
+    one, other = (ClusterRegion(clusterings[layer], 0) for layer in ("layer1", "layer2"))
+    region = Intersection((Complement(one), other))
+    assert region.margin == WHOLE
+    assert region.with_margin(MarginRange(0.2, 0.7)).margin == MarginRange(0.2, 0.7)
+
+
 def test_a_layer_is_asked_for_its_features_once_and_only_if_it_is_needed(scene):
     clusterings, features = scene
     one, two = clusterings["layer1"], clusterings["layer2"]

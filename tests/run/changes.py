@@ -33,9 +33,9 @@ def learnt(*samplers: str) -> set[str]:
     return {f"fit {name}" for name in samplers} | of(*samplers)
 
 
-SWEPT = {"sweep layer1", "sweep layer2", "sweep"}
+SWEPT = {"sweep layer1", "sweep layer2", "sweep", "page sweep"}
 
-CLUSTERED = {"cluster", "cluster figures"} | learnt(*FITTED)
+CLUSTERED = {"cluster", "cluster figures", "page own"} | learnt(*FITTED)
 EVERYTHING = {"latents", "attributes"} | SWEPT | CLUSTERED
 FEATURE = {f"evaluate {name}" for name in FITTED} | SHOWN | COMPARED
 
@@ -141,6 +141,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "hierarchy.splits": (["0/layer2-k2"], set()),  # it makes one more, and nothing stale
     "hierarchy.num": (50, set()),
     "hierarchy.space": ("pooled", set()),
+    "hierarchy.samplers": (["flow"], set()),  # without clusters inside clusters there is no more
     "sweep.layers": (["layer1"], set()),  # the run says which these are
     "sweep.numbers": ([2, 3], SWEPT),
     "sweep.judges": (["image_statistics"], set()),  # as for the layers

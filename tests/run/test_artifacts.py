@@ -5,8 +5,9 @@ import json
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.run.artifacts import Manifests, declare, differing
+from cgjax.run.artifacts import declare
 from cgjax.run.folder import RunFolder
+from cgjax.run.manifests import Manifests, differing
 from tests.run.changes import CHANGES, changed, leaves, small
 
 OLD_KEYS = {

@@ -75,7 +75,7 @@ def test_a_second_run_makes_only_the_page_and_keeps_its_numbers(old, finished):
     expected = json.loads((finished / "summary.json").read_text())
     run(old, None)
     made = {json.loads(p.read_text()).get("name") for p in (old / "stages").glob("*.json")}
-    assert made == {None, "report"}
+    assert made == {None, "page own", "report"}
     summary = json.loads((old / "summary.json").read_text())
     assert summary["samplers"] == expected["samplers"]
     assert summary["stages"]["fit"] == {"seconds": 1.0, "peak_rss_mb": 2.0}

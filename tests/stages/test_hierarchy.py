@@ -112,8 +112,8 @@ def test_another_split_leaves_everything_else_as_it_is(split, tmp_path):
     before = {path.name: path.read_bytes() for path in (root / "stages").iterdir()}
     run = make(root, config("1/layer2-k2"), allow_change=True)
     after = {path.name: path.read_bytes() for path in (root / "stages").iterdir()}
-    assert before.keys() - after.keys() == {"split-0.json"}
-    assert after.keys() - before.keys() == {"split-1.json"}
+    assert before.keys() - after.keys() == {"split-0.json", "page-split-0.json"}
+    assert after.keys() - before.keys() == {"split-1.json", "page-split-1.json"}
     assert {n for n in before.keys() & after.keys() if before[n] != after[n]} == {"report.json"}
     assert [path.name for path in (root / "clusterings").iterdir()] == ["1%2Flayer2-k2.npz"]
     with pytest.raises(UserError, match="cluster 0 is not split"):
@@ -135,3 +135,48 @@ def test_a_split_that_cannot_be_is_one_line_before_any_work(splits, message, tmp
     with pytest.raises(UserError, match=message):
         open_run(tmp_path / "run", config(*splits))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """A run whose leaves have samplers of their own."""
+    root = tmp_path_factory.mktemp("leaves") / "run"
+    leaves = {"hierarchy.samplers": ["flow"], "samplers.flow.num_latents": 300}
+    pipeline = Pipeline(open_run(root, config("0/layer2-k2", **leaves)), Interrupts())
+    try:
+        pipeline.cluster()
+        pipeline.split()
+        pipeline.fit()
+        pipeline.fit_leaves()
+    finally:
+        pipeline.metrics.close()
+    return load_run(root)
+
+
+def test_a_leaf_is_drawn_by_its_own_sampler_if_it_has_one(learnt):
+    region = learnt.region("0/1")
+    assert learnt.source(region, "flow").among.fingerprint == region.fingerprint
+    assert learnt.source(learnt.region("0"), "flow").among.cluster == 0
+    assert learnt.source(region, "flow").expected(region).share == 1.0
+    latents = learnt.sample(jax.random.key(0), "0/1", 12).latents
+    assert learnt.are_inside(latents, region).all()
+    deep = learnt.sample(jax.random.key(0), "0/1", 12, margin=0.5).latents
+    assert learnt.are_inside(deep, learnt.region("0/1", 0.5)).all()
+
+
+def test_samplers_of_leaves_that_are_there_are_not_trained_again(learnt, caplog):
+    pipeline = Pipeline(open_run(learnt.folder.root, learnt.config), Interrupts())
+    before = {p: p.read_bytes() for p in (learnt.folder.root / "stages").glob("fit-flow-in*")}
+    assert len(before) == 2
+    pipeline.fit_leaves()
+    pipeline.metrics.close()
+    assert before == {p: p.read_bytes() for p in before}
+
+
+def test_a_sampler_that_learns_nothing_or_is_not_there_is_no_sampler_of_leaves(tmp_path):
+    for name, message in (
+        ("rejection", "expected one of flow"),
+        ("imle", "not among the samplers"),
+    ):
+        with pytest.raises(UserError, match=f"hierarchy.samplers={name}: {message}"):
+            open_run(tmp_path / "run", config("0/layer2-k2", **{"hierarchy.samplers": [name]}))

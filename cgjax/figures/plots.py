@@ -1,0 +1,144 @@
+"""Plots: points in planes, and a comparison; by Matplotlib, as PNG and as PDF.
+
+Matplotlib is imported when something is drawn: most commands draw nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cgjax.figures.sheets import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MARKS = ("o", "s", "^")
+"""With every round through the colours another mark: colour is never the only difference."""
+
+TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200)
+
+
+class Drawn(NamedTuple):
+    """A plot as files: the same data gives the same bytes.
+
+    Attributes:
+        png: its pixels.
+        pdf: its lines and letters.
+    """
+
+    png: bytes
+    pdf: bytes
+
+
+class Panel(NamedTuple):
+    """A plane of points.
+
+    Attributes:
+        title: above it.
+        points: in two components.
+        shares: of the variance that the components hold.
+    """
+
+    title: str
+    points: Float[np.ndarray, "n 2"]
+    shares: tuple[float, float]
+
+
+def scatter(
+    panels: Sequence[Panel], labels: Int[np.ndarray, " n"], names: Sequence[str], title: str
+) -> Drawn:
+    """Plot the same points in several planes side by side, coloured by cluster.
+
+    Args:
+        panels: the planes.
+        labels: (n,) cluster ids.
+        names: a legend entry for each cluster; line ends become spaces.
+        title: above all of them.
+    """
+    figure = _figure(5.2 * len(panels), 5.2)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, panel in zip(axes, panels, strict=True):
+        for c, name in enumerate(names):
+            own = panel.points[labels == c]
+            shown = name.replace("\n", ", ")
+            axis.scatter(*own.T, s=9, alpha=0.6, linewidths=0, label=shown, **_style(c))
+        axis.locator_params(nbins=5)
+        axis.set_title(panel.title)
+        axis.set_xlabel(f"component 1 ({100 * panel.shares[0]:.0f}% of the variance)")
+        axis.set_ylabel(f"component 2 ({100 * panel.shares[1]:.0f}% of the variance)")
+    handles, entries = axes[0].get_legend_handles_labels()
+    figure.legend(handles, entries, loc="outside lower center", ncols=4, markerscale=2)
+    figure.suptitle(title)
+    return _drawn(figure)
+
+
+def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
+    """Plot every line of a comparison: a filled mark is cluster 0, a ring any other.
+
+    Without judged accuracy the membership stands in its place. Left is closer to the true members
+    (1 is the floor, what two halves of them score), up is more of the asked attribute.
+
+    Args:
+        rows: of `compare.csv`, as numbers.
+    """
+    field = "accuracy" if any(r.get("accuracy") is not None for r in rows) else "membership"
+    shown = [r for r in rows if r.get(field) is not None and math.isfinite(r[field])]
+    judges = sorted({str(r["judge"]) for r in shown if r.get("judge")})
+    figure = _figure(9.2, 5.6)
+    axis = figure.subplots()
+    methods = list(dict.fromkeys(r["method"] for r in shown))
+    for number, method in enumerate(methods):
+        style = _style(number)
+        axis.scatter([], [], s=45, label=method, **style)
+        for is_first in (True, False):
+            own = [r for r in shown if r["method"] == method and (r["cluster"] == 0) == is_first]
+            places = [(max(r["ratio"], 1e-3), r[field]) for r in own]
+            face = style["color"] if is_first else "none"
+            axis.scatter(
+                [x for x, _ in places],
+                [y for _, y in places],
+                s=45,
+                marker=style["marker"],
+                facecolors=face,
+                edgecolors=style["color"],
+                linewidths=1.6,
+            )
+    axis.axvline(1.0, color="#888888", linewidth=1)
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    ticks = [tick for tick in TICKS if low <= tick <= high] or [1]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.set_xlabel("Frechet distance / floor (log scale; 1: as two halves of the true members)")
+    seen = f"judged accuracy where the judge can tell ({', '.join(judges)})"
+    axis.set_ylabel(seen if judges else field)
+    figure.suptitle("Samplers and baselines: what was asked for, and how close to the members")
+    if methods:
+        figure.legend(loc="outside right upper", title="filled: cluster 0; open: others")
+    return _drawn(figure)
+
+
+def _style(number: int) -> dict[str, Any]:
+    mark = MARKS[number // len(COLOURS) % len(MARKS)]
+    return {"color": COLOURS[number % len(COLOURS)], "marker": mark}
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def _drawn(figure: Figure) -> Drawn:
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    figure.set_layout_engine("none")  # it is laid out now
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return Drawn(png.getvalue(), pdf.getvalue())

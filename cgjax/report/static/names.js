@@ -1,0 +1,159 @@
+// Names: typed, undone, kept as a draft by this browser, downloaded for --mode=name.
+// A page that is served gives another store, with the same two functions.
+const NOTHING = "means nothing";
+
+const draftStore = (key) => ({
+  load() {
+    try { return JSON.parse(localStorage.getItem(key) || "{}"); } catch { return {}; }
+  },
+  save(draft) {
+    try { localStorage.setItem(key, JSON.stringify(draft)); } catch { say("This browser keeps no draft: download the names before you leave."); }
+  },
+});
+
+const storeKey = "cgjax names " + Object.values(views).map((view) => view.digest.slice(0, 16)).sort().join(" ");
+const store = draftStore(storeKey);
+
+/** What was typed, by clustering's digest and cluster: {name, contradict: [latents], looked}. */
+const draft = store.load();
+const history = [];
+
+const cards = all(".card").map((element) => {
+  const view = views[element.dataset.view], cluster = Number(element.dataset.cluster);
+  return { element, view, cluster, given: view.entries[cluster], input: element.querySelector(".name input") };
+});
+
+/** What is known of a card's cluster now: the draft's, or else the run's own. */
+function stateOf(card) {
+  const drafted = draft[card.view.digest]?.[card.cluster];
+  const { judged } = card.given;
+  return { name: card.given.name || "", contradict: judged?.contradict ?? [], looked: Boolean(judged), ...drafted };
+}
+
+function change(card, update, remember = true) {
+  const before = stateOf(card);
+  if (remember) history.push([card, before]);
+  const now = { ...before, ...update, was: card.given.name };
+  (draft[card.view.digest] ??= {})[card.cluster] = now;
+  store.save(draft);
+  show(card);
+  showProgress();
+}
+
+/** What was typed since the field was entered is one step to undo. */
+function commit(card) {
+  if (card.before && card.before.name !== stateOf(card).name) history.push([card, card.before]);
+  card.before = stateOf(card);
+  showProgress();
+}
+
+function undo() {
+  const last = history.pop();
+  if (!last) return;
+  const [card, before] = last;
+  change(card, before, false);
+  card.input.focus();
+  say(`Undone: cluster ${card.cluster} is ${before.name || "not named"}.`);
+}
+
+function show(card) {
+  const state = stateOf(card);
+  if (card.input.value !== state.name) card.input.value = state.name;
+  for (const tile of all(".typical button", card.element)) {
+    tile.setAttribute("aria-pressed", String(state.contradict.includes(Number(tile.dataset.latent))));
+  }
+  const looked = card.element.querySelector(".checked");
+  if (looked) looked.checked = state.looked;
+  const shown = all(".typical button", card.element).length, line = card.element.querySelector(".judged");
+  line.hidden = !(state.looked && shown);
+  if (!line.hidden) {
+    const agree = shown - state.contradict.length;
+    const [low, high] = wilson(agree, shown).map((share) => Math.round(100 * share));
+    line.textContent = `${agree} of ${shown} random members agree with the name: ${Math.round(100 * agree / shown)}% (${low}% to ${high}%).`;
+  }
+  const label = state.name.trim() || `cluster ${card.cluster}`;
+  for (const link of all(`#${card.view.key} [data-legend="${card.cluster}"]`)) link.textContent = label.slice(0, 80);
+}
+
+function showProgress() {
+  const named = cards.filter((card) => stateOf(card).name.trim()).length;
+  document.getElementById("progress").textContent = `${named} of ${cards.length} named`;
+  document.getElementById("undo").disabled = history.length === 0;
+}
+
+/** The content of names.json. `was` tells a name that somebody else gave in the meantime. */
+function namesFile() {
+  const seen = new Set(), clusterings = [];
+  for (const view of Object.values(views)) {
+    if (seen.has(view.digest)) continue;
+    seen.add(view.digest);
+    const own = cards.filter((card) => card.view.digest === view.digest && card.view.key === view.key);
+    clusterings.push({
+      id: view.id,
+      digest: view.digest,
+      clusters: own.map((card) => {
+        const state = stateOf(card), shown = all(".typical button", card.element).length;
+        const entry = { id: card.cluster, name: state.name.trim() || null, was: "was" in state ? state.was : card.given.name };
+        if (state.looked && shown) entry.judged = { shown, contradict: state.contradict };
+        return entry;
+      }),
+    });
+  }
+  return { format: "cgjax names", version: 1, clusterings };
+}
+
+function download() {
+  const text = JSON.stringify(namesFile(), null, 1) + "\n";
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  link.download = "names.json";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  say("names.json is downloaded.");
+}
+
+/** The name fields that can be seen: those of closed parts of the page are left out. */
+const fields = () => cards.filter((card) => card.input.getClientRects().length).map((card) => card.input);
+
+function onKey(event, card) {
+  const within = fields(), at = within.indexOf(card.input);
+  const isNext = event.key === "Enter" || event.key === "Tab";
+  if (isNext) commit(card);
+  const next = within[at + (event.shiftKey ? -1 : 1)];
+  if (event.key === "Escape") {
+    (card.element.querySelector(".typical button[tabindex='0']") || card.element.querySelector(".copy")).focus();
+  } else if (isNext && next && !event.isComposing && !event.ctrlKey && !event.altKey) {
+    event.preventDefault();
+    next.focus();
+    next.select();
+  }
+}
+
+function startNames() {
+  document.getElementById("bar").hidden = false;
+  document.getElementById("undo").addEventListener("click", undo);
+  document.getElementById("download").addEventListener("click", download);
+  document.addEventListener("keydown", (event) => {
+    const isTyping = document.activeElement?.matches("input[type=text]");
+    if ((event.ctrlKey || event.metaKey) && event.key === "z" && !isTyping) undo();
+  });
+  for (const card of cards) {
+    card.input.addEventListener("focus", () => { card.before = stateOf(card); });
+    card.input.addEventListener("input", () => change(card, { name: card.input.value }, false));
+    card.input.addEventListener("change", () => commit(card));
+    card.input.addEventListener("keydown", (event) => onKey(event, card));
+    card.element.querySelector(".nothing").addEventListener("click", () => change(card, { name: NOTHING }));
+    card.element.querySelector(".use")?.addEventListener("click", (event) => change(card, { name: event.currentTarget.dataset.name }));
+    card.element.querySelector(".checked")?.addEventListener("change", (event) => change(card, { looked: event.target.checked }));
+    for (const tile of all(".typical button", card.element)) {
+      tile.addEventListener("click", () => {
+        const latent = Number(tile.dataset.latent), { contradict } = stateOf(card);
+        const without = contradict.filter((each) => each !== latent);
+        const isNew = without.length === contradict.length;
+        change(card, { contradict: isNew ? [...contradict, latent] : without, looked: true });
+      });
+    }
+    show(card);
+  }
+  showProgress();
+}

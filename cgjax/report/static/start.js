@@ -1,0 +1,5 @@
+startNames();
+startRows();
+startDials();
+startCopying();
+startScatters();

@@ -1,0 +1,63 @@
+"""The tree of splits, from k clusters to k + 1, as a drawing for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+WIDTH, ROW, BAR, LEFT = 720, 56, 18, 96
+
+
+def tree_of(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return bars and bands: a row for each number of clusters, a bar as wide as its share.
+
+    Args:
+        choice: as `Choice.summary` returns it.
+
+    Returns:
+        `width`, `height`, `bars` (x, y, width, the number of clusters, the cluster, its share and
+        its stability) and `bands`, polygons from a cluster to those it becomes.
+    """
+    rows = sorted(choice["table"], key=lambda row: row["num_clusters"])
+    bars: list[dict[str, Any]] = []
+    bands: list[dict[str, Any]] = []
+    above: list[dict[str, Any]] = []
+    for i, row in enumerate(rows):
+        clusters = row["clusters"]
+        # Beside each other where their parents are, so that bands seldom cross.
+        places = {bar["cluster"]: place for place, bar in enumerate(above)}
+        order = sorted(
+            range(len(clusters)), key=lambda c: (places.get(clusters[c]["parent"], 0), c)
+        )
+        total = sum(cluster["share"] for cluster in clusters) or 1.0
+        x, own = float(LEFT), []
+        used = {bar["cluster"]: bar["x"] for bar in above}
+        for c in order:
+            cluster = clusters[c]
+            width = (WIDTH - LEFT) * cluster["share"] / total
+            bar = {
+                "x": round(x + 1, 1),
+                "y": i * ROW + 4,
+                "width": round(max(width - 2, 1), 1),
+                "num": row["num_clusters"],
+                "cluster": c,
+                "share": cluster["share"],
+                "jaccard": cluster["jaccard"][0],
+                "from_parent": cluster["from_parent"],
+            }
+            parent = cluster["parent"]
+            if above and parent in used:
+                begin = used[parent]
+                used[parent] += width
+                bands.append(_band(begin, x, width, i))
+            own.append(bar)
+            x += width
+        bars += own
+        above = [bar | {"x": bar["x"] - 1} for bar in own]
+    return {"width": WIDTH, "height": len(rows) * ROW, "bar": BAR, "bars": bars, "bands": bands}
+
+
+def _band(begin: float, end: float, width: float, row: int) -> dict[str, Any]:
+    top, bottom = (row - 1) * ROW + 4 + BAR, row * ROW + 4
+    corners = ((begin, top), (begin + width, top), (end + width, bottom), (end, bottom))
+    return {"points": " ".join(f"{x:.1f},{y}" for x, y in corners)}

@@ -1,0 +1,240 @@
+"""What the page shows of a run's clusterings, from their files: plain values for the templates."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cgjax.figures.sheets import COLOURS
+from cgjax.numerics.intervals import wilson_interval
+from cgjax.regions.clustering import Clustering
+from cgjax.regions.names import Entry
+from cgjax.regions.query import quoted
+from cgjax.regions.small import is_small
+from cgjax.report.sprites import data_url
+from cgjax.run.artifacts import split_name, swept
+from cgjax.run.page_images import image_place, page_images
+from cgjax.run.run import Run
+
+View = dict[str, Any]
+"""A clustering for the templates; `clusters` holds a dict for each card."""
+
+Asked = Callable[[int], str]
+"""A cluster's id -> a text: what is typed after --cluster, or a whole command."""
+
+
+class Group:
+    """Clusterings that share one sheet of images.
+
+    Attributes:
+        key: a short name for the page's classes: "g0", "g1", ....
+        images: the arrays of its file, see `cgjax.stages.thumbnails`; None where there is none.
+        info: what the file says in words.
+    """
+
+    def __init__(self, key: str, images: dict[str, np.ndarray] | None):
+        self.key, self.images = key, images
+        self.info: dict[str, Any] = {"tile": 64, "columns": 1, "clusterings": []}
+        if images is not None:
+            self.info = json.loads(str(images["info"]))
+
+    def style(self) -> dict[str, Any] | None:
+        """Return what the style sheet needs to cut the sheet into tiles."""
+        if self.images is None:
+            return None
+        content = self.images["sheet"].tobytes()
+        with Image.open(io.BytesIO(content)) as picture:
+            rows = picture.height // self.info["tile"]
+        url = data_url(content)
+        return {"key": self.key, "url": url, "columns": self.info["columns"], "rows": rows}
+
+    def data(self) -> dict[str, Any] | None:
+        """Return what the page's script needs of it."""
+        if self.images is None:
+            return None
+        return {
+            "columns": self.info["columns"],
+            "latents": self.images["indices"].tolist(),
+        }
+
+
+def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
+    """Return the run's own clusterings, those of its sweep, and the images of both.
+
+    Args:
+        run: with clusters, or a sweep.
+    """
+    own: list[View] = []
+    groups: list[Group] = []
+    result = run.manifests.result
+
+    def group(part: str) -> Group:
+        images = None
+        if result(page_images(part)) is not None:
+            with np.load(run.folder.root / image_place(part), allow_pickle=False) as arrays:
+                images = dict(arrays)
+        groups.append(Group(f"g{len(groups)}", images))
+        return groups[-1]
+
+    def view(one: Clustering, of: Group, index: int, name: str, asked: Asked, choice: Any) -> View:
+        entries = run.held.entries_of(one)
+        return view_of(one, of, index, name, entries, lambda c: _command(run, asked(c)), choice)
+
+    if run.held.has_own:
+        one = run.clustering
+        choice = (result("cluster") or {}).get("choice") or _swept_choice(run, one)
+        own.append(view(one, group("own"), 0, one.id, str, choice))
+    for split in run.held.splits:
+        part = split_name(split.path)
+        if result(part) is not None:
+            path = "/".join(map(str, split.path))
+            asked = functools.partial("{}/{}".format, path)
+            inner = run.held.inside(split)
+            own.append(view(inner, group(part), 0, str(split), asked, None) | {"inside": path})
+    found: list[View] = []
+    if result("sweep") is not None:
+        several = [one for layer in run.held.sweep_layers for one in run.held.swept(layer)]
+        of_sweep = group("sweep")
+        known = {view["id"] for view in own}
+        for i, one in enumerate(one for one in several if one.num > 1):
+            if one.id in known:
+                continue  # a query of this id means the run's own
+            asked = functools.partial("{}={}".format, quoted(one.id))
+            found.append(view(one, of_sweep, i, one.id, asked, _swept_choice(run, one)))
+    return own, found, groups
+
+
+def _swept_choice(run: Run, one: Clustering) -> dict[str, Any] | None:
+    if one.layer not in run.held.sweep_layers:
+        return None
+    of_layer = run.manifests.result(swept(one.layer))
+    return None if of_layer is None else of_layer["choice"]
+
+
+def _stability(choice: Mapping[str, Any] | None, num: int) -> dict[str, Any] | None:
+    """Return the least stable cluster of k in fresh draws, and what is said of the number."""
+    rows = [] if choice is None else [r for r in choice["table"] if r["num_clusters"] == num]
+    if choice is None or not rows or num < 2:
+        return None
+    worst = min(rows[0]["clusters"], key=lambda cluster: cluster["jaccard"][0])
+    return {"jaccard": worst["jaccard"], "meaning": worst["meaning"], "verdict": choice["verdict"]}
+
+
+def view_of(
+    one: Clustering,
+    group: Group,
+    index: int,
+    name: str,
+    entries: Sequence[Entry],
+    command: Asked,
+    choice: Mapping[str, Any] | None = None,
+) -> View:
+    """Return what the page shows of a clustering.
+
+    Args:
+        one: the clustering.
+        group: the images of it and of others.
+        index: its number among them.
+        name: what the page calls it.
+        entries: the names of its clusters.
+        command: returns the command that draws from a cluster.
+        choice: how many clusters its layer holds, as `Choice.summary` returns it.
+    """
+    images = group.images or {}
+    info = group.info["clusterings"][index] if group.images is not None else {}
+    counts = info.get("counts") or np.bincount(one.labels, minlength=one.num).tolist()
+    place = {int(latent): p for p, latent in enumerate(images.get("indices", ()))}
+
+    def tiles(field: str, c: int) -> list[dict[str, int]]:
+        rows = images.get(f"{index}.{field}")
+        found = [] if rows is None else [int(i) for i in rows[c] if i >= 0]
+        return [_tile(place[i], i, group.info["columns"]) for i in found]
+
+    clusters = []
+    for c in range(one.num):
+        border = tiles("border", c)
+        for i, tile in enumerate(border):
+            tile["neighbour"] = int(images[f"{index}.neighbour"][c][i])
+        clusters.append(
+            {
+                "id": c,
+                "entry": entries[c],
+                "label": entries[c]["name"] or f"cluster {c}",
+                "colour": COLOURS[c % len(COLOURS)],
+                "share": counts[c] / max(sum(counts), 1),
+                "interval": wilson_interval(counts[c], max(sum(counts), 1)),
+                "count": counts[c],
+                "is_small": is_small(counts[c], max(sum(counts), 1), one.num),
+                "typical": tiles("typical", c),
+                "deepest": tiles("deepest", c),
+                "border": border,
+                "proposal": info.get("proposals", [None] * one.num)[c],
+                "command": command(c),
+            }
+        )
+    key = f"{group.key}v{index}"
+    return {
+        "key": key,
+        "id": name,
+        "layer": one.layer,
+        "space": one.space.name,
+        "digest": one.digest,
+        "group": group.key,
+        "has_images": group.images is not None,
+        "tile": group.info["tile"],
+        "total": sum(counts),
+        "clusters": clusters,
+        "stability": _stability(choice, one.num),
+        "choice": choice,
+        "means": _url(images.get(f"{index}.means")),
+        "lines": _url(images.get(f"{index}.lines")),
+        "pairs": info.get("pairs", []),
+        "variances": info.get("variances", [0, 0]),
+        "inside": None,
+        "data": _data(images, index, entries, group.key) | {"id": name, "digest": one.digest},
+    }
+
+
+def _tile(position: int, latent: int, columns: int) -> dict[str, int]:
+    return {"p": position, "x": position % columns, "y": position // columns, "latent": latent}
+
+
+def _command(run: Run, cluster: str) -> str:
+    words = ["--mode=sample", f"--workdir={run.folder.root}", f"--cluster={cluster}"]
+    safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in cluster).strip("-")
+    words += ["--num=64", f"--out=samples/{safe}"]
+    return f"python -m cgjax.main {shlex.join(words)}"
+
+
+def _url(content: np.ndarray | None) -> str | None:
+    return data_url(content.tobytes()) if content is not None and len(content) else None
+
+
+def _data(
+    images: Mapping[str, np.ndarray], index: int, entries: Sequence[Entry], group: str
+) -> dict[str, Any]:
+    """Return what the script needs of a clustering."""
+    data: dict[str, Any] = {"group": group, "entries": list(entries)}
+    points = images.get(f"{index}.points")
+    if points is not None:
+        low, high = np.quantile(points, [0.002, 0.998], axis=0)
+        unit = np.clip((points - low) / np.maximum(high - low, 1e-12), 0, 1)
+        data |= {
+            "points": _encode(np.rint(unit * 65535).astype("<u2")),
+            "ends": [[float(f"{v:.4g}") for v in end] for end in (low, high)],
+            "labels": _encode(images[f"{index}.labels"].astype("<u2")),
+            "quantiles": _encode(images[f"{index}.quantiles"]),
+        }
+    return data
+
+
+def _encode(array: np.ndarray) -> str:
+    return base64.b64encode(array.tobytes()).decode()

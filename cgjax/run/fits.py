@@ -1,0 +1,61 @@
+"""What a sampler learns in a run: from all clusters or from one region; which steps are its own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from cgjax.errors import UserError
+from cgjax.runtime.checkpoints import Checkpoints, Step
+from cgjax.samplers.base import Members, Sampler, SamplerState
+
+
+class Fit(NamedTuple):
+    """One sampler, what it learns from, and where that is kept.
+
+    Attributes:
+        label: in messages and metrics: the sampler's name, and the region if it learns from one.
+        sampler: the hyper-parameters.
+        saved: the steps.
+        key: a hash of all that they depend on.
+        old: the fingerprint of steps that an earlier version saved; empty where it saved none.
+    """
+
+    label: str
+    sampler: Sampler
+    saved: Checkpoints
+    key: str
+    old: str = ""
+
+    def is_own(self, step: Step) -> bool:
+        """Whether a saved step was trained with these settings on these clusters."""
+        if "fingerprint" in step.metadata:
+            return bool(step.metadata["fingerprint"] == self.old)
+        return bool(step.metadata.get("key") == self.key)
+
+    @property
+    def last_step(self) -> Step | None:
+        """The step in which training ended; None if it has not, or nothing is trained."""
+        steps = self.saved.steps()
+        is_done = steps and steps[-1].number == self.sampler.num_epochs and self.is_own(steps[-1])
+        return steps[-1] if is_done else None
+
+    def restore(self, members: Members, otherwise: str) -> SamplerState:
+        """Return what was learnt.
+
+        Args:
+            members: of as many clusters, of latents as long; their number does not matter.
+            otherwise: what to do where training has not ended, for the message.
+
+        Raises:
+            UserError: if training has not ended, or the checkpoint is damaged.
+        """
+        if not self.sampler.num_epochs:
+            return {}
+        step = self.last_step
+        if step is None:
+            raise UserError(f"sampler {self.label!r} is not trained yet {otherwise}")
+        # Shapes and dtypes only; the members' shapes are enough to know them.
+        template = jax.eval_shape(lambda: self.sampler.init(jax.random.key(0), members))
+        return self.saved.restore(step.number, {"state": template})["state"]

@@ -1,0 +1,76 @@
+"""`--mode=name`: names that a person gives, from the page or one by one."""
+
+from __future__ import annotations
+
+from cgjax.errors import UserError
+from cgjax.regions.clustering import Clustering
+from cgjax.regions.names import Entry, is_id
+from cgjax.regions.naming import GivenNames, merge, shown, tidy
+from cgjax.run.run import Run
+from cgjax.runtime.files import make_folder, write_json
+
+
+def merge_names(run: Run, given: list[GivenNames]) -> list[str]:
+    """Merge what a page's file says into the run's names; nothing is written if it cannot be.
+
+    Args:
+        run: with its clusterings.
+        given: see `read_names`.
+
+    Returns:
+        A line for each name that was given, and for each that was not, with the reason.
+
+    Raises:
+        UserError: if the file is of no clustering of this run.
+    """
+    known = {one.digest: one for one in run.held.named()}
+    changed: list[tuple[Clustering, list[Entry]]] = []
+    lines: list[str] = []
+    for each in given:
+        one = known.get(each.digest)
+        if one is None:
+            num = sum(cluster.name is not None for cluster in each.clusters)
+            lines.append(f"{each.id} of names.json is not in this run: its {num} names stay out")
+            continue
+        entries = run.held.entries_of(one)
+        merged, said = merge(each, entries)
+        lines += said
+        if merged != entries:
+            changed.append((one, merged))
+    if not known.keys() & {each.digest for each in given}:
+        raise UserError(
+            f"names.json is of other clusterings than {run.folder.root} holds; make its page again "
+            "with --mode=report, and name the clusters there"
+        )
+    for one, entries in changed:
+        _save(run, one, entries)
+    return lines or ["nothing new in names.json"]
+
+
+def name_cluster(run: Run, cluster: str, name: str) -> list[str]:
+    """Give one cluster a name; an empty one takes it away.
+
+    Args:
+        run: with its clusterings.
+        cluster: see `HeldClusterings.cluster`.
+        name: any text that is no number.
+
+    Raises:
+        UserError: if the cluster is not there, or the name is a number.
+    """
+    wanted = tidy(name)
+    if wanted is not None and is_id(wanted):
+        raise UserError(f"--name={wanted}: a number is always an id; choose a word")
+    one, c = run.held.cluster(cluster)
+    entries = run.held.entries_of(one)
+    if entries[c]["name"] != wanted:
+        entries[c]["name"] = wanted
+        entries[c].pop("judged", None)  # what was judged was the name before
+        _save(run, one, entries)
+    return [f"cluster {cluster}: {shown(wanted)}"]
+
+
+def _save(run: Run, one: Clustering, entries: list[Entry]) -> None:
+    path = run.held.names_path(one)
+    make_folder(path.parent)
+    write_json(path, entries)

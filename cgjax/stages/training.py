@@ -1,0 +1,122 @@
+"""Training one sampler to its end: resumed from its newest good step, saved as it goes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
+
+from cgjax.errors import UserError
+from cgjax.run.fits import Fit
+from cgjax.runtime.keys import named_key
+from cgjax.runtime.log import Metrics, Progress
+from cgjax.runtime.processes import Processes
+from cgjax.runtime.signals import Interrupts
+from cgjax.samplers.base import Members, SamplerState
+from cgjax.samplers.training import over_mesh
+
+
+class Trainer:
+    """The loop that every sampler is trained by, in one process or several."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        processes: Processes,
+        mesh: Mesh | None,
+        interrupts: Interrupts,
+        checkpoint_epochs: int,
+    ):
+        """Prepare; writes nothing.
+
+        Args:
+            metrics: where the losses go.
+            processes: those of this run, all of which train.
+            mesh: the devices that share every batch; None for one.
+            interrupts: asked after every epoch.
+            checkpoint_epochs: epochs between two checkpoints.
+        """
+        self.metrics, self.processes, self.mesh = metrics, processes, mesh
+        self.interrupts, self.checkpoint_epochs = interrupts, checkpoint_epochs
+
+    def train(
+        self, fit: Fit, members: Members, key: PRNGKeyArray, kept: dict[str, Any] | None = None
+    ) -> float:
+        """Train to the end; return the seconds that it took, earlier tries included.
+
+        Args:
+            fit: what is trained, and where it is saved.
+            members: that are learnt from.
+            key: of the training.
+            kept: JSON-able, saved with every step.
+
+        Raises:
+            UserError: a loss that is not finite, a full disk.
+            Interrupted: asked to stop; saved at the last epoch.
+        """
+        sampler, started = fit.sampler, time.monotonic()
+        state, begin, spent = self._resume(fit, sampler.init(named_key(key, "init"), members))
+        self.metrics.forget(
+            lambda line: (
+                line.get("stage") == "fit"
+                and line.get("sampler") == fit.label
+                and line.get("epoch", 0) > begin
+            )
+        )
+
+        def save(epochs: int) -> None:
+            seconds = spent + time.monotonic() - started
+            metadata = {"key": fit.key, "seconds": seconds, **(kept or {})}
+            fit.saved.save(epochs, {"state": state}, metadata)
+
+        run_epoch = sampler.epoch if self.mesh is None else over_mesh(self.mesh, sampler)
+        progress = Progress(f"fit {fit.label}: epoch", sampler.num_epochs)
+        for epoch in range(begin, sampler.num_epochs):
+            state, numbers = run_epoch(state, members, named_key(key, "epoch", epoch), epoch)
+            loss = np.asarray(numbers["loss"])
+            _check_loss(loss, fit.label, epoch)
+            done = epoch + 1
+            self.metrics.write(stage="fit", sampler=fit.label, epoch=done, **numbers)
+            progress.update(done, f", loss {loss.mean():.4f}")
+            due = done == sampler.num_epochs or done % self.checkpoint_epochs == 0
+            is_stopped = self.interrupts.agreed()
+            if due or is_stopped:
+                save(done)
+            if is_stopped:
+                self.interrupts.stop(f"{fit.label} is saved at epoch {done}")
+        return round(spent + time.monotonic() - started, 3)
+
+    def _resume(self, fit: Fit, state: SamplerState) -> tuple[SamplerState, int, float]:
+        """Return the newest good step's state, its epoch, and the seconds it took; or the start."""
+        found: dict[str, Any] = {"state": state}
+
+        def restore() -> tuple[int, float]:
+            for step in reversed(fit.saved.steps()):
+                if not fit.is_own(step):
+                    fit.saved.remove(step.number)
+                    continue
+                try:
+                    found["state"] = fit.saved.restore(step.number, {"state": state})["state"]
+                except UserError as error:
+                    logging.warning("%s; using the step before it", error)
+                    fit.saved.remove(step.number)
+                    continue
+                logging.info("fit %s: resuming at epoch %d", fit.label, step.number)
+                return step.number, float(step.metadata["seconds"])
+            return 0, 0.0
+
+        begin, spent = self.processes.first(restore)
+        return (self.processes.send_tree(found["state"]) if begin else state), begin, spent
+
+
+def _check_loss(loss: np.ndarray, label: str, epoch: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(loss))
+    if len(bad):
+        raise UserError(
+            f"the loss of {label} became {loss[bad[0]]} in epoch {epoch}, cluster {bad[0]}; lower "
+            f"--config.samplers.{label.split()[0]}.learning_rate"
+        )

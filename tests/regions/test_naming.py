@@ -1,0 +1,100 @@
+"""Names of a file are taken where nobody gave another since; conflicts are said, not taken."""
+
+import json
+
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.regions.names import judged_of
+from cgjax.regions.naming import Given, GivenNames, merge, read_names
+
+
+def entries(*names):
+    return [{"id": c, "name": name, "share": 0.5, "note": ""} for c, name in enumerate(names)]
+
+
+def given(*clusters):
+    return GivenNames("layer1-k2", "0" * 64, [Given(*one) for one in clusters])
+
+
+@pytest.mark.parametrize(
+    ("now", "was", "name", "ends_as"),
+    [
+        (None, None, "left", "left"),
+        ("left", "left", "right", "right"),
+        ("left", "left", None, None),
+        ("left", "left", "left", "left"),
+        ("smiling", None, None, "smiling"),  # named since, left alone on the page
+        ("smiling", None, "smiling", "smiling"),  # both say the same
+        (None, None, "means nothing", "means nothing"),
+        (None, None, "7", None),  # a number is an id
+    ],
+)
+def test_a_name_is_taken_unless_somebody_gave_another_since(now, was, name, ends_as):
+    merged, lines = merge(given((0, name, was, None)), entries(now, "other"))
+    assert [entry["name"] for entry in merged] == [ends_as, "other"]
+    assert not any("conflict" in line for line in lines)
+
+
+def test_a_conflict_keeps_what_the_run_has_and_says_both_names_in_one_line():
+    merged, (line,) = merge(given((1, "left", None, None)), entries(None, "right"))
+    assert merged[1]["name"] == "right"
+    assert line.startswith("conflict: layer1-k2, cluster 1 is called 'right' since the page was")
+    assert "names.json says 'left'; kept 'right'" in line
+
+
+def test_two_clusters_of_one_name_are_merged_by_it_and_keep_their_ids():
+    merged, _ = merge(given((0, "left", None, None), (1, "left", None, None)), entries(None, None))
+    assert [(entry["id"], entry["name"]) for entry in merged] == [(0, "left"), (1, "left")]
+
+
+def test_what_was_judged_is_kept_with_its_interval_until_the_name_is_another():
+    judged = judged_of({"shown": 24, "contradict": [17, 3, 3]})
+    assert judged["contradict"] == [3, 17]
+    assert (judged["low"], judged["share"], judged["high"]) == (0.7415, 0.9167, 0.9768)
+    merged, lines = merge(given((0, "left", None, judged)), entries(None, None))
+    assert merged[0]["judged"] == judged
+    assert lines[-1].endswith("92% (74% to 98%) of 24 random members agree with 'left'")
+    again, _ = merge(given((0, "left", "left", None)), merged)
+    assert again[0]["judged"] == judged
+    renamed, _ = merge(given((0, "right", "left", None)), merged)
+    assert "judged" not in renamed[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"format": "cgjax names", "version": 2}',
+        '{"format": "cgjax names", "version": 1}',
+        {"clusterings": [{"id": 1, "digest": "", "clusters": []}]},
+        {"clusterings": [{"id": "a", "digest": "", "clusters": [{"id": "0", "name": "x"}]}]},
+        {"clusterings": [{"id": "a", "digest": "", "clusters": [{"id": 0, "name": 3}]}]},
+        {"clusterings": [{"id": "a", "digest": "", "clusters": [3]}]},
+        {
+            "clusterings": [
+                {
+                    "id": "a",
+                    "digest": "",
+                    "clusters": [{"id": 0, "name": "x", "judged": {"shown": 1, "contradict": 9}}],
+                }
+            ]
+        },
+    ],
+)
+def test_a_file_that_is_none_of_ours_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "names.json"
+    if isinstance(content, dict):
+        content = json.dumps({"format": "cgjax names", "version": 1, **content})
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"^--from=.*names\.json") as error:
+        read_names(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_a_cluster_that_is_not_there_say_what_was_expected(tmp_path):
+    with pytest.raises(UserError, match=r"there is no such file; give the names\.json"):
+        read_names(tmp_path / "names.json")
+    with pytest.raises(UserError, match=r"layer1-k2 has no cluster 2; expected 0 to 1"):
+        merge(given((2, "left", None, None)), entries(None, None))

@@ -1,0 +1,49 @@
+"""A headless Chromium for a page: what is installed, or a reason to skip."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+
+class Opened(NamedTuple):
+    """A page, what its console said, and what it asked for besides itself."""
+
+    page: Any
+    errors: list[str]
+    requests: list[str]
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """Start the browser, or skip the test."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def open_page(context: Any, path: Path) -> Opened:
+    """Open a file in a context, and listen to it."""
+    page = context.new_page()
+    opened = Opened(page, [], [])
+    page.on("pageerror", lambda error: opened.errors.append(str(error)))
+    page.on("console", lambda m: opened.errors.append(m.text) if m.type != "log" else None)
+    page.on("request", lambda request: opened.requests.append(request.url))
+    page.on("dialog", lambda dialog: (opened.errors.append(dialog.message), dialog.dismiss()))
+    page.goto(path.as_uri())
+    return opened

@@ -1,0 +1,210 @@
+"""The page in a browser: from a file, without a network, by keyboard alone, with harmful names."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cgjax.regions.naming import read_names
+from cgjax.run.run import load_run
+from cgjax.stages.pipeline import Pipeline
+from tests.report.browser import chromium, open_page
+from tests.report.conftest import work
+
+pytestmark = pytest.mark.browser
+
+HARMFUL = (
+    "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "</script>" + "x" * 9000,
+    "\u202e\u05e9\u05dc\u05d5\u05dd/../../etc",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def context(browser):
+    made = browser.new_context(accept_downloads=True, offline=True)
+    made.set_default_timeout(10_000)
+    yield made
+    made.close()
+
+
+def open_report(context, root):
+    return open_page(context, root / "report" / "index.html")
+
+
+def download(page, path):
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download names").click()
+    waiting.value.save_as(path)
+    return read_names(path)
+
+
+def test_every_image_loads_nothing_is_asked_for_and_nothing_is_complained_of(context, finished):
+    page, errors, requests = open_report(context, finished)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    broken = page.evaluate(
+        """async () => {
+            const urls = new Set();
+            for (const e of document.querySelectorAll("img")) urls.add(e.src);
+            for (const e of document.querySelectorAll("svg image")) urls.add(e.href.baseVal);
+            for (const e of document.querySelectorAll(".t")) {
+                urls.add(getComputedStyle(e).backgroundImage.replace(/^url\\("|"\\)$/g, ""));
+            }
+            const wrong = [];
+            for (const url of urls) {
+                const image = new Image();
+                image.src = url;
+                try { await image.decode(); } catch { wrong.push(url.slice(0, 60)); }
+            }
+            return [urls.size, wrong];
+        }"""
+    )
+    assert broken[0] >= 8
+    assert broken[1] == []
+    assert errors == []
+    assert [url for url in requests if not url.startswith(("data:", "file:"))] == []
+    assert sum(url.startswith("file:") for url in requests) == 1
+
+
+def test_all_clusters_are_named_by_keyboard_alone_and_the_names_are_merged(
+    context, copied, tmp_path
+):
+    page, errors, _ = open_report(context, copied)
+    page.keyboard.press("Tab")
+    for _ in range(60):
+        if page.evaluate("document.activeElement.matches('.name input')"):
+            break
+        page.keyboard.press("Tab")
+    for i, key in enumerate(("Tab", "Enter", "Tab", "Enter")):  # two clusters, and two inside
+        page.keyboard.type(f"name {i}")
+        page.keyboard.press(key)
+    assert page.locator("#progress").inner_text().startswith("4 of ")
+    button = page.locator("#download")
+    for _ in range(60):
+        if button.evaluate("(e) => e === document.activeElement"):
+            break
+        page.keyboard.press("Shift+Tab")
+    with page.expect_download() as waiting:
+        page.keyboard.press("Enter")
+    path = tmp_path / "names.json"
+    waiting.value.save_as(path)
+    assert waiting.value.suggested_filename == "names.json"
+    lines = work(copied, lambda pipeline: pipeline.name(read_names(path)), "name")
+    assert [line.split(": ")[1] for line in lines] == [f"'name {i}'" for i in range(4)]
+    run = load_run(copied)
+    assert [entry["name"] for entry in run.entries] == ["name 0", "name 1"]
+    assert str(run.region("name 0/name 3")) == str(run.region("0/1"))
+    assert errors == []
+    assert "name 3" in (copied / "report" / "index.html").read_text()
+
+
+def test_a_draft_is_kept_undo_takes_it_back_and_nothing_is_proposed_into_a_name(context, finished):
+    page, errors, _ = open_report(context, finished)
+    field = page.locator(".name input").first
+    assert field.input_value() == ""
+    field.fill("left")
+    field.press("Enter")
+    page.locator(".nothing").nth(1).click()
+    page.reload()
+    assert page.locator(".name input").first.input_value() == "left"
+    assert page.locator(".name input").nth(1).input_value() == "means nothing"
+    page.locator(".nothing").first.click()
+    assert page.locator(".name input").first.input_value() == "means nothing"
+    page.get_by_role("button", name="Undo").click()
+    assert page.locator(".name input").first.input_value() == "left"
+    assert errors == []
+
+
+def test_images_that_contradict_a_name_are_counted_with_their_interval(context, copied, tmp_path):
+    page, errors, _ = open_report(context, copied)
+    page.locator(".name input").first.fill("left")
+    page.locator(".name input").first.press("Escape")  # to the card's images
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    page.keyboard.press("End")
+    page.keyboard.press("Space")
+    line = page.locator(".judged").first.inner_text()
+    (given, *_) = download(page, tmp_path / "names.json")
+    judged = given.clusters[0].judged
+    assert (judged["shown"], len(judged["contradict"])) == (24, 2)
+    assert "22 of 24" in line
+    assert f"({100 * judged['low']:.0f}% to {100 * judged['high']:.0f}%)" in line
+    work(copied, lambda pipeline: pipeline.name(read_names(tmp_path / "names.json")), "name")
+    entry = json.loads((copied / "clusters.json").read_text())[0]
+    assert entry["judged"] == judged
+    assert errors == []
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_a_harmful_name_does_nothing_typed_or_given(name, context, copied):
+    entries = json.loads((copied / "clusters.json").read_text())
+    entries[0]["name"] = name
+    (copied / "clusters.json").write_text(json.dumps(entries))
+    work(copied, Pipeline.report, "report")
+    page, errors, requests = open_report(context, copied)
+    assert page.locator(".name input").first.input_value() == name
+    page.locator(".name input").nth(1).fill(name)
+    page.locator(".name input").nth(1).press("Enter")
+    assert page.evaluate("document.querySelectorAll('script').length") == 2
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert errors == []
+    assert len([url for url in requests if not url.startswith("data:")]) == 1
+
+
+def test_a_point_shows_its_image_and_leads_to_its_card(context, finished):
+    page, errors, _ = open_report(context, finished)
+    canvas = page.locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('canvas').height > 200")
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    peek = page.locator(".peek").first
+    assert peek.is_visible()
+    name = peek.locator("span").inner_text()
+    page.keyboard.press("Enter")
+    cluster = page.evaluate("document.activeElement.closest('.card').dataset.cluster")
+    assert name == f"cluster {cluster}"
+    assert errors == []
+
+
+def test_the_dial_shows_members_above_a_margin_and_the_command_to_draw_them(context, finished):
+    page, errors, _ = open_report(context, finished)
+    card = page.locator(".card").first
+    before = card.locator(".strip i").evaluate_all("(tiles) => tiles.map((t) => t.className)")
+    card.locator("input[type=range]").fill("80")
+    after = card.locator(".strip i").evaluate_all("(tiles) => tiles.map((t) => t.className)")
+    assert len(before) == 12
+    assert after
+    assert after != before
+    assert card.locator("code").inner_text().endswith("--margin=0.8")
+    assert errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(scheme, browser, finished):
+    script = os.environ.get("CGJAX_AXE")
+    if not script:
+        pytest.skip("CGJAX_AXE is not set to the axe.min.js of `npm pack axe-core`")
+    context = browser.new_context(offline=True, bypass_csp=True, color_scheme=scheme)
+    page = open_report(context, finished).page
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.evaluate(Path(script).read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    context.close()
+    assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_sticks_out_of_a_narrow_or_a_wide_screen(width, context, finished):
+    page, _, _ = open_report(context, finished)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,0 +1,169 @@
+"""Drawing on demand: every cluster alike, and by a sampler that was trained on a query."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.run.opening import open_run
+from cgjax.run.run import load_run
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.draw import Request, draw_balanced, draw_region, fit_query
+from cgjax.stages.pipeline import Pipeline
+from tests.stages.test_hierarchy import config
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A run with clusterings of two layers, and one inside a cluster."""
+    folder = tmp_path_factory.mktemp("draw") / "run"
+    sweep = {"sweep.numbers": (2,), "sweep.layers": ("layer2",), "sweep.judged": 100}
+    flow = {"latents.num": 400, "samplers.flow.num_latents": 400, "samplers.flow.num_epochs": 2}
+    given = config("1/layer2-k3", **sweep, **flow, **{"sweep.judges": ("image_statistics",)})
+    pipeline = Pipeline(open_run(folder, given), Interrupts())
+    try:
+        pipeline.cluster()
+        pipeline.split()
+        pipeline.fit()
+        pipeline.sweep()
+    finally:
+        pipeline.metrics.close()
+    return folder
+
+
+def asked(out, cluster=None, *, num=8, sampler=None, margin="0"):
+    return Request(cluster, margin, num, sampler, verify=True, seed=0, out=out)
+
+
+def train(root, cluster, **options):
+    pipeline = Pipeline(load_run(root), Interrupts())
+    try:
+        fit_query(pipeline, asked(root, cluster, **options))
+    finally:
+        pipeline.metrics.close()
+    return load_run(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "queries"),
+    [
+        (None, ("0", "1")),
+        ("layer2-k2", ("layer2=0", "layer2=1")),
+        ("layer2", ("layer2=0", "layer2=1")),
+        ("1", ("1/0", "1/1", "1/2")),
+    ],
+)
+def test_balanced_draws_as_many_of_every_cluster(name, queries, root, tmp_path, capsys):
+    run = load_run(root)
+    draw_balanced(run, asked(tmp_path, name, num=7, sampler="rejection"))
+    for c, query in enumerate(queries):
+        latents = np.load(tmp_path / str(c) / "latents.npy")
+        assert len(latents) == 7 // len(queries) + (c < 7 % len(queries))
+        assert run.are_inside(latents, run.region(query)).all()
+        assert len(list((tmp_path / str(c)).glob("*.png"))) == len(latents)
+    assert capsys.readouterr().out.count("expected acceptance") == len(queries)
+
+
+@pytest.mark.parametrize(
+    ("name", "num", "message"),
+    [
+        (None, 1, "--num=1 --balanced: expected at least one image for each of 2 clusters"),
+        (
+            "layer9",
+            8,
+            "it holds layer1-k2, layer2-k2; try --cluster=layer1-k2",
+        ),
+    ],
+)
+def test_a_balance_that_cannot_be_is_one_line(name, num, message, root, tmp_path):
+    with pytest.raises(UserError, match=message):
+        draw_balanced(load_run(root), asked(tmp_path, name, num=num))
+    assert not list(tmp_path.iterdir())
+
+
+QUERY = "layer2=0 & 0"
+
+
+def test_a_sampler_of_a_query_proposes_it_and_is_kept_for_the_next_time(root, tmp_path, capsys):
+    region = load_run(root).region(QUERY)
+    run = train(root, QUERY)
+    assert run.sampler_for(region) == "flow"
+    assert run.source(region, "flow").among.fingerprint == region.fingerprint
+    # Another order is the same query; another query is not.
+    assert run.fit_of("flow", run.region("0 & layer2=0")).last_step is not None
+    assert run.fit_of("flow", run.region("layer2=0 | 0")).last_step is None
+    draw_region(run, asked(tmp_path, QUERY, margin="0.5"))
+    assert run.are_inside(np.load(tmp_path / "latents.npy"), run.region(QUERY, 0.5)).all()
+    assert "flow: expected acceptance 100%" in capsys.readouterr().out
+
+
+def test_what_a_sampler_of_a_query_learns_lies_in_it_and_in_order(root, monkeypatch):
+    query = "layer2=1 | 0"
+    seen = []
+    run = load_run(root)
+    kind = type(run.make_sampler("flow"))
+    epoch = kind.epoch
+    monkeypatch.setattr(kind, "epoch", lambda *args: seen.append(args[2]) or epoch(*args))
+    train(root, query)
+    members = seen[0]
+    region = run.region(query)
+    assert members.is_ordered
+    assert members.latents.shape[:2] == (1, 2000)
+    z = np.asarray(members.latents[0])
+    assert run.are_inside(z, region).all()
+    assert len(np.unique(z, axis=0)) == len(z)
+
+    def depth(layer):
+        return run.generator.at_layer(layer).features(jnp.asarray(z))
+
+    depths = np.asarray(region.depth(depth))
+    assert (np.diff(depths) >= -1e-6).all()
+    saved = run.fit_of("flow", region).last_step.metadata["depths"]
+    np.testing.assert_allclose(saved, np.quantile(depths, np.linspace(0, 1, 101)), atol=1e-5)
+
+
+def test_a_sampler_that_was_trained_is_not_trained_again(root, monkeypatch):
+    train(root, QUERY)
+    monkeypatch.setattr(Pipeline, "fit_in", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(root, QUERY)
+    monkeypatch.undo()
+    sampler = type(load_run(root).make_sampler("flow"))
+    monkeypatch.setattr(sampler, "epoch", lambda *args: 1 / 0)
+    train(root, QUERY)
+
+
+def test_with_other_settings_a_sampler_of_a_query_is_not_taken_for_current(root, tmp_path):
+    run = train(root, QUERY)
+    region = run.region(QUERY)
+    text = (root / "config.json").read_text()
+    saved = json.loads(text)
+    saved["config"]["samplers"]["flow"]["learning_rate"] = 0.001
+    (root / "config.json").write_text(json.dumps(saved))
+    try:
+        assert load_run(root).fit_of("flow", region).last_step is None
+    finally:
+        (root / "config.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "sampler", "message"),
+    [
+        ("0", None, "--cluster=0: the run's samplers are trained on this cluster already"),
+        (QUERY, "rejection", "--sampler=rejection: it learns nothing; expected one of flow"),
+        (QUERY, "imle", "--sampler=imle was not fitted"),
+        ("0 & 1", None, "2,000 more latents of it are wanted, and 0 of 400 lie in it"),
+    ],
+)
+def test_a_sampler_of_a_query_that_cannot_be_is_one_line(cluster, sampler, message, root):
+    with pytest.raises(UserError, match=message):
+        train(root, cluster, sampler=sampler)
+
+
+def test_without_a_sampler_of_its_own_the_message_says_how_to_get_one(root):
+    run = load_run(root)
+    with pytest.raises(UserError, match="or train it on this query with --fit_query"):
+        run.sample(jax.random.key(0), "layer2=0 | 0", 4, sampler="flow")

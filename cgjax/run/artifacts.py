@@ -174,7 +174,6 @@ PLACES = (
     *("figures/pca.pdf", "figures/compare.pdf"),
     *(f"samples/{name}" for name in SAMPLERS),
     *("attributes.npz", *SWEEP_TABLES),
-    "figures/samples.png",
 )
 """Where in a folder artifacts lie, those of every config; and what `OF_LAYERS` matches."""
 

@@ -73,9 +73,7 @@ class PlanarGenerator(nnx.Module):
 class PlanarGenerators(nnx.Module):
     """As many generators as labels, which share all but their first layer [Hoang et al. 2018]."""
 
-    def __init__(
-        self, latent_dim: int, num_labels: int, width: int, depth: int, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, latent_dim: int, num_labels: int, width: int, depth: int, *, rngs: nnx.Rngs):
         self.first = LinearPerLabel(num_labels, latent_dim, width, rngs=rngs)
         self.rest = _Rest(width, depth, rngs=rngs)
 

@@ -38,7 +38,7 @@ class Learner(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that changes in training; every leaf has a leading axis of trials where there are several.
+    """All that changes in training; every leaf begins with an axis of trials where there are any.
 
     Attributes:
         generator: G.

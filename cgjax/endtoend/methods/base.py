@@ -4,7 +4,8 @@ The trainer's loop is one for all methods. A method says what networks there are
 row gets, what the discriminator sees, and what the losses are; the defaults are those of
 [Goodfellow et al. 2014] with non-saturating losses, and a label's own logit:
 
-    L_D = mean softplus(-D(x, y)) + mean softplus(D(G(z, y), y)),    L_G = mean softplus(-D(G(z, y), y))
+    L_D = mean softplus(-D(x, y)) + mean softplus(D(G(z, y), y))
+    L_G = mean softplus(-D(G(z, y), y))
 
 Symbols: x real rows, y labels, z latents, b batch, k labels.
 """

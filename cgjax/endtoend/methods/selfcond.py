@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.optimize import linear_sum_assignment
 
-from cgjax.clustering.assignment import assign, assign_rows
 from cgjax.clustering import kmeans
+from cgjax.clustering.assignment import assign, assign_rows
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import Features, Method, Partition, clustered
 from cgjax.numerics.partitions import cross_table
@@ -98,10 +98,10 @@ class Online(SelfConditioned):
     """Clusters that move with every batch.
 
     For each row of a batch, assigned by the discriminator as it is, n_c += 1 and
-    mu_c += (f - mu_c) / n_c. The batch is assigned before any centroid moves, so that the steps of
-    one cluster add up to one. k-means runs at the start and once more, from the induced means, after
-    the first iteration, as in the authors' code; the counts are never reset, so that the steps
-    decay.
+    mu_c += (f - mu_c) / n_c. The batch is assigned before any centroid moves, so that the steps
+    of one cluster add up to one. k-means runs at the start and once more, from the induced means,
+    after the first iteration, as in the authors' code; the counts are never reset, so that the
+    steps decay.
     """
 
     def next_due(self, after: int) -> int | None:

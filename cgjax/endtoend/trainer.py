@@ -101,10 +101,10 @@ class Trainer:
         """Return fresh networks and the first labels of one trial."""
         nets = self.generator, self.discriminator
         g, d = (net.init(named_key(key, name)) for net, name in zip(nets, "gd", strict=True))
-        learners = (Learner(arrays, self.adam.init(arrays.params)) for arrays in (g, d))
+        generator, discriminator = (Learner(a, self.adam.init(a.params)) for a in (g, d))
         features = self.features(d)
         partition = self.method.start(named_key(key, "start"), points, features)
-        return TrainState(*learners, partition)
+        return TrainState(generator, discriminator, partition)
 
     def renew(
         self, key: PRNGKeyArray, iteration: int, state: TrainState, points: Points

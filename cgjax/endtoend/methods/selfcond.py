@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.optimize import linear_sum_assignment
 
-from cgjax.clustering import kmeans
+from cgjax.clustering import KMeansResult, kmeans
 from cgjax.clustering.assignment import assign, assign_rows
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import Features, Method, Partition, clustered
@@ -69,8 +69,7 @@ class SelfConditioned(Method):
             classes = np.asarray(points.classes)
             means = induced_means(key, made, classes[: self.num], self.num_labels)
             return clustered(points.classes, means)
-        search = {"num_init": self.num_init, "max_iter": self.max_iter}
-        found = kmeans(made, self.num_labels, key=key, **search)
+        found = self._cluster(key, made)
         return label_all(points.rows, features, found.centroids)
 
     def renew(
@@ -79,18 +78,29 @@ class SelfConditioned(Method):
         """Cluster again and match."""
         old = np.asarray(partition.labels[: self.num])
         made = features(points.rows[: self.num])
-        search = {"key": key, "num_init": self.num_init, "max_iter": self.max_iter}
         if self.initialise:
             begin = induced_means(named_key(key, "refill"), made, old, self.num_labels)
-            found = kmeans(made, self.num_labels, init=begin, **search)
+            found = self._cluster(key, made, begin)
             order = same_order(begin, np.asarray(found.centroids))
         else:
-            found = kmeans(made, self.num_labels, **search)
+            found = self._cluster(key, made)
             order = np.arange(self.num_labels)
         labels = np.argsort(order)[np.asarray(found.labels)]
         if self.match:
             order = order[matched_order(labels, old, self.num_labels)]
         return label_all(points.rows, features, found.centroids[order])
+
+    def _cluster(
+        self, key: PRNGKeyArray, features: Array, begin: np.ndarray | None = None
+    ) -> KMeansResult:
+        return kmeans(
+            features,
+            self.num_labels,
+            key=key,
+            num_init=self.num_init,
+            max_iter=self.max_iter,
+            init="k-means++" if begin is None else begin,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

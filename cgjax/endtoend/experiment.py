@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
 
 from cgjax.endtoend.data import Mixture, make_data
 from cgjax.endtoend.methods import make_method
@@ -66,7 +66,7 @@ class Experiment:
             for group in together
         ]
 
-    def _keys(self, trials: Sequence[int], name: str) -> PRNGKeyArray:
+    def _keys(self, trials: Sequence[int], name: str) -> Key[Array, " trials"]:
         return jnp.stack([named_key(self.keys[t], name) for t in trials])
 
     def init(self) -> list[TrainState]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import Features, Method, Partition, of_packs, packed
@@ -119,7 +119,7 @@ class Trainer:
         return functools.partial(_features, discriminator, trainer=self)
 
     def run(
-        self, state: TrainState, points: Points, keys: PRNGKeyArray, begin: int, num: int
+        self, state: TrainState, points: Points, keys: Key[Array, " trials"], begin: int, num: int
     ) -> tuple[TrainState, Losses]:
         """Train for `num` iterations, the first of which has the number `begin`.
 
@@ -159,7 +159,7 @@ def _features(discriminator: Arrays, rows: Array, *, trainer: Trainer) -> Array:
 def run_(
     state: TrainState,
     points: Points,
-    keys: PRNGKeyArray,
+    keys: Key[Array, " trials"],
     begin: Int[Array, ""],
     *,
     num: int,

@@ -31,8 +31,8 @@ TINY = {
     "network.critic_width": 4,
     "train.iterations": 12,
     "train.batch": 10,
-    "train.report_every": 4,
-    "train.checkpoint_every": 4,
+    "train.report_every": 3,
+    "train.checkpoint_every": 3,
     "labels.num_clusters": 4,
     "labels.every": 6,
     "labels.num": 40,
@@ -88,13 +88,14 @@ def test_a_run_leaves_samples_a_figure_metrics_and_scores_beside_a_perfect_sampl
         assert arrays["points"].shape == (1, 30, 2)
         assert arrays["labels"].shape == (1, 30)
         assert set(arrays["labels"].ravel()) <= set(range(4))
-    assert Image.open(root / "figures/samples.png").size[0] > 500
+    with Image.open(root / "figures/samples.png") as image:
+        assert image.size[0] > 500
     assert json.loads((root / "summary.json").read_text()) == summary
     assert summary["scores"]["modes"]["perfect"]["low"] <= 8
     best = summary["scores"]["high_quality_box"]["perfect"]
     assert 0.9 < best["low"] <= best["mean"] <= best["high"] <= 1
     assert 0 <= summary["agreement"]["nmi_arithmetic"]["mean"] <= 1
-    assert [line["iteration"] for line in lines_of(root, "train")] == [4, 6, 8, 12]
+    assert [line["iteration"] for line in lines_of(root, "train")] == [3, 6, 9, 12]
     (score,) = lines_of(root, "score")
     assert score["modes"] == summary["scores"]["modes"]["mean"]
     assert "perfect sampler" in summary_text(summary)
@@ -110,7 +111,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(whole, tmp_path, looks):
     for name in RESULTS:
         assert (tmp_path / name).read_bytes() == (root / name).read_bytes(), name
     assert again | {"seconds": 0} == summary | {"seconds": 0}
-    assert [line["iteration"] for line in lines_of(tmp_path, "train")] == [4, 6, 8, 12]
+    assert [line["iteration"] for line in lines_of(tmp_path, "train")] == [3, 6, 9, 12]
 
 
 def test_a_finished_run_trains_nothing_and_keeps_its_seconds(whole, monkeypatch):
@@ -120,8 +121,8 @@ def test_a_finished_run_trains_nothing_and_keeps_its_seconds(whole, monkeypatch)
 
 
 def test_more_iterations_go_on_where_fewer_ended(whole, tmp_path):
-    root, summary = whole
-    train(tmp_path, settings(train__iterations=8))
+    _, summary = whole
+    train(tmp_path, settings(train__iterations=9))
     with pytest.raises(UserError, match=r"train\.iterations.*--allow_config_change"):
         train(tmp_path, settings())
     again = train(tmp_path, settings(), allow_change=True)
@@ -142,14 +143,14 @@ def test_a_loss_that_is_not_finite_names_its_step_and_saves_nothing_of_it(tmp_pa
 
     def broken(self, states, begin, end):
         states, losses = advance(self, states, begin, end)
-        if begin == 4:
+        if begin == 3:
             losses = losses._replace(generator=losses.generator.at[0, 1].set(np.nan))
         return states, losses
 
     monkeypatch.setattr(Experiment, "advance", broken)
-    with pytest.raises(UserError, match=r"trial 0 was not finite in iteration 6; lower --config"):
+    with pytest.raises(UserError, match=r"trial 0 was not finite in iteration 5; lower --config"):
         train(tmp_path, settings())
-    assert [path.name for path in (tmp_path / "checkpoints/trials").glob("*.json")] == ["4.json"]
+    assert [path.name for path in (tmp_path / "checkpoints/trials").glob("*.json")] == ["3.json"]
 
 
 def test_trials_differ_and_the_first_is_what_it_is_alone(whole, tmp_path):
@@ -165,7 +166,7 @@ def test_trials_together_score_as_those_in_turn():
     for together in (False, True):
         config["train"]["together"] = together
         experiment = Experiment(config)
-        states, losses = experiment.advance(experiment.init(), 0, 4)
+        states, losses = experiment.advance(experiment.init(), 0, 3)
         ends.append((losses, experiment.each(states)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *ends)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -61,17 +62,12 @@ class TrainingStage:
     def train(self) -> tuple[list[TrainState], float]:
         """Train all trials; return them and the seconds that it took, earlier tries included."""
         run, settings = self.run, self.run.config["train"]
-        states, begun, started = self.experiment.init(), 0, time.monotonic()
-        spent = 0.0
-        newest = run.steps.restore_newest({"states": states}, run.is_own)
-        if newest is not None:
-            begun, spent = newest[0].number, float(newest[0].metadata["seconds"])
-            states = newest[1]["states"]
-            logging.info("train: resuming at iteration %d", begun)
+        started = time.monotonic()
+        states, begun, spent = self._resume(self.experiment.init())
         self.metrics.forget(lambda line: line.get("iteration", 0) > begun)
         rescored = run.config["score"]["every"]
         often = (settings["report_every"], settings["checkpoint_every"], rescored)
-        total, now = settings["iterations"], begun
+        total, now, seconds = settings["iterations"], begun, spent
         progress = Progress("train: iteration", total)
         while now < total:
             before, now = now, self.experiment.next_stop(now, often)
@@ -84,13 +80,22 @@ class TrainingStage:
                 self._score(states, now)
             is_stopped = self.interrupts.agreed()
             if is_stopped or now == total or now % settings["checkpoint_every"] == 0:
-                taken = spent + time.monotonic() - started
-                metadata = {"key": run.key, "seconds": taken}
-                run.steps.save(now, {"states": states}, metadata)
+                seconds = round(spent + time.monotonic() - started, 3)
+                run.steps.save(now, _kept(states), {"key": run.key, "seconds": seconds})
             if is_stopped and now < total:
                 self.interrupts.stop(f"training is saved at iteration {now}")
-        taken = time.monotonic() - started if now > begun else 0.0
-        return states, round(spent + taken, 3)
+        return states, seconds
+
+    def _resume(self, states: list[TrainState]) -> tuple[list[TrainState], int, float]:
+        """Return the newest good step's states, its iteration, and its seconds; or the start."""
+        newest = self.run.steps.restore_newest(_kept(states), self.run.is_own)
+        if newest is None:
+            return states, 0, 0.0
+        step, kept = newest
+        logging.info("train: resuming at iteration %d", step.number)
+        leaves, structure = jax.tree.flatten(states)
+        full = [kept.get(str(i), leaf) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(structure, full), step.number, float(step.metadata["seconds"])
 
     def _score(self, states: Sequence[TrainState], iteration: int) -> None:
         for t, state in enumerate(self.experiment.each(states)):
@@ -151,6 +156,11 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 
 def _shown(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
+
+
+def _kept(states: Sequence[TrainState]) -> dict[str, jax.Array]:
+    """Return the leaves that have elements, by number: orbax saves no others."""
+    return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(states)) if leaf.size}
 
 
 def _by_name(found: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:

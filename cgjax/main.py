@@ -23,7 +23,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from cgjax.config.plain import to_plain
-from cgjax.config.schema import complete, validate
+from cgjax.config.schema import CLUSTERS, TRAINING, complete, kind_of, validate
 from cgjax.errors import UserError
 from cgjax.runtime.command import leave, run_command
 from cgjax.runtime.files import check_folder
@@ -125,6 +125,7 @@ def check_flags(argv: Sequence[str]) -> None:
     root, config = workdir(), given_config()
     if config is not None:
         validate(complete(config))
+        check_mode(kind_of(config))
     if _MODE.value == "sample":
         if not _OUT.value:
             raise UserError(
@@ -143,6 +144,19 @@ def check_flags(argv: Sequence[str]) -> None:
             raise UserError(
                 "--mode=name: give --from=names.json, or else --cluster=0 and --name='facing left'"
             )
+
+
+def check_mode(kind: str) -> None:
+    """Check that a run of this kind has the mode.
+
+    Raises:
+        UserError: if it has not.
+    """
+    if kind == TRAINING and _MODE.value != "run":
+        raise UserError(
+            f"--mode={_MODE.value} is for runs that cluster a generator, and this one trains one; "
+            "leave it out"
+        )
 
 
 def sample() -> None:
@@ -252,6 +266,26 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         print(f"report: {pipeline.run.folder.report / 'index.html'}")
 
 
+def train(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> None:
+    """Train a generator, in the run's folder."""
+    from cgjax.run.training import check_alone, open_training
+    from cgjax.stages.endtoend import TrainingStage, summary_text
+
+    check_mode(TRAINING)
+    check_alone(processes.num, _DEVICES.value)
+    run = open_training(workdir(), given_config(), allow_change=_ALLOW.value, lock=lock)
+    print(summary_text(TrainingStage(run, interrupts).run_all()))
+    print(f"figure: {run.figure}")
+
+
+def kind_of_run() -> str:
+    """Return which kind of run the config of the flags, or else that of the folder, asks for."""
+    from cgjax.run.folder import RunFolder, saved_kind
+
+    config = given_config()
+    return saved_kind(RunFolder(workdir())) if config is None else kind_of(config)
+
+
 def main(argv: Sequence[str]) -> None:
     """Dispatch on --mode."""
     check_flags(argv)
@@ -276,7 +310,8 @@ def main(argv: Sequence[str]) -> None:
             FolderLock(workdir()) as lock,
             handle_interrupts(processes, lock.check) as interrupts,
         ):
-            write(processes, lock, interrupts)
+            work = {CLUSTERS: write, TRAINING: train}[kind_of_run()]
+            work(processes, lock, interrupts)
     compiled, loaded = counter.counts()
     logging.info("%d programs compiled, %d loaded from %s", compiled, loaded, folder)
 

@@ -34,7 +34,8 @@ class Leaf(NamedTuple):
     is_resource: bool = False
 
 
-def _count(low: int, *, optional: bool = False, is_resource: bool = False) -> Leaf:
+def count(low: int, *, optional: bool = False, is_resource: bool = False) -> Leaf:
+    """Return the leaf of a whole number from `low` on."""
     return Leaf(int, low, optional=optional, is_resource=is_resource)
 
 
@@ -65,33 +66,33 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "weights": OPTIONAL_TEXT,
         "condition": OPTIONAL_TEXT,
         "truncation": NOT_NEGATIVE._replace(optional=True),
-        "truncation_layers": _count(0, optional=True),
+        "truncation_layers": count(0, optional=True),
         "noise": Leaf(str, choices=("stored", "zeros"), optional=True),
-        "batch": _count(1, is_resource=True),
+        "batch": count(1, is_resource=True),
     },
-    "latents": {"num": _count(2)},
+    "latents": {"num": count(2)},
     "cluster": {
-        "num_clusters": _count(1)._replace(words=(AUTO,)),
-        "max_clusters": _count(1),
-        "num_init": _count(1),
-        "max_iter": _count(1),
+        "num_clusters": count(1)._replace(words=(AUTO,)),
+        "max_clusters": count(1),
+        "num_init": count(1),
+        "max_iter": count(1),
         "tol": NOT_NEGATIVE,
         "init": Leaf(str, choices=INITS),
         "backend": Leaf(str, choices=BACKENDS),
-        "memory_mb": _count(0, is_resource=True),
-        "max_samples": _count(1, optional=True),
+        "memory_mb": count(0, is_resource=True),
+        "max_samples": count(1, optional=True),
         "space": Leaf(str, choices=SPACES),
         "trimmed": Leaf(float, 0, 0.5),
     },
-    "sample": {"num": _count(1), "sampler": TEXT, "max_draws": _count(1, is_resource=True)},
+    "sample": {"num": count(1), "sampler": TEXT, "max_draws": count(1, is_resource=True)},
     "evaluate": {
-        "num": _count(2),
+        "num": count(2),
         "features": TEXT,
-        "components": _count(1),
-        "prior_images": _count(2),
+        "components": count(1),
+        "prior_images": count(2),
     },
     "compare": {
-        "num": _count(2),
+        "num": count(2),
         "judge": OPTIONAL_TEXT,
         "attribute": TEXT,
         "centre": NUMBER,
@@ -99,15 +100,15 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "accuracy": SHARE,
         "dialled": LIST,
         "margins": LIST,
-        "directions": _count(0),
-        "selection": _count(1),
+        "directions": count(0),
+        "selection": count(1),
         "alphas": LIST,
-        "ganspace_latents": _count(2),
+        "ganspace_latents": count(2),
     },
-    "transfer": {"conditions": LIST, "num": _count(1), "columns": _count(1)},
+    "transfer": {"conditions": LIST, "num": count(1), "columns": count(1)},
     "hierarchy": {
         "splits": LIST,
-        "num": _count(2, optional=True),
+        "num": count(2, optional=True),
         "space": Leaf(str, choices=SPACES),
         "samplers": LIST,
     },
@@ -115,38 +116,38 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "layers": LIST,
         "numbers": LIST,
         "judges": LIST,
-        "judged": _count(100),
-        "columns": _count(1),
+        "judged": count(100),
+        "columns": count(1),
     },
 }
 
 _OUTPUT = Leaf(str, choices=("raw", "sphere"), optional=True)
 _TRAINED = {
     "fit": FLAG,
-    "num_epochs": _count(1),
-    "batch": _count(2),
-    "hidden_dim": _count(1, optional=True),
+    "num_epochs": count(1),
+    "batch": count(2),
+    "hidden_dim": count(1, optional=True),
     "learning_rate": NOT_NEGATIVE,
     "output": _OUTPUT,
 }
-_NUM_LATENTS = {"num_latents": _count(2, optional=True)}
-_CODED = _TRAINED | {"code_dim": _count(1, optional=True)}
+_NUM_LATENTS = {"num_latents": count(2, optional=True)}
+_CODED = _TRAINED | {"code_dim": count(1, optional=True)}
 _ADAM = {"beta1": SHARE, "beta2": SHARE}
 _FLOW = _TRAINED | _NUM_LATENTS
-_FLOW |= {"average": SHARE, "num_steps": _count(1), "guidance": NOT_NEGATIVE}
-_IMLE = _CODED | {"pool_factor": _count(1)}
+_FLOW |= {"average": SHARE, "num_steps": count(1), "guidance": NOT_NEGATIVE}
+_IMLE = _CODED | {"pool_factor": count(1)}
 _MODERN_IMLE = _IMLE | {
     "matching": Leaf(str, choices=MATCHINGS),
     "residual": FLAG,
-    "match_epochs": _count(1),
+    "match_epochs": count(1),
     "threshold": SHARE,
-    "force_epochs": _count(1),
+    "force_epochs": count(1),
     "quantile": SHARE,
 }
 _GAUSSIAN = _NUM_LATENTS | {
     "fit": FLAG,
-    "num_components": _count(1),
-    "num_epochs": _count(1),
+    "num_components": count(1),
+    "num_epochs": count(1),
     "output": _OUTPUT,
 }
 SAMPLERS: dict[str, dict[str, Leaf]] = {
@@ -157,7 +158,7 @@ SAMPLERS: dict[str, dict[str, Leaf]] = {
     | _ADAM
     | {
         "weight_decay": NOT_NEGATIVE,
-        "decay_epochs": _count(0),
+        "decay_epochs": count(0),
         "reset_optimizer": FLAG,
         "matcher": Leaf(str, choices=MATCHERS),
     },
@@ -166,13 +167,13 @@ SAMPLERS: dict[str, dict[str, Leaf]] = {
     "imle_rs": _MODERN_IMLE,
     "gaussian": _GAUSSIAN,
     "mixture": _GAUSSIAN,
-    "gan": _CODED | _NUM_LATENTS | _ADAM | {"critic_dim": _count(1), "penalty": NOT_NEGATIVE},
+    "gan": _CODED | _NUM_LATENTS | _ADAM | {"critic_dim": count(1), "penalty": NOT_NEGATIVE},
     "vae": _CODED
     | _NUM_LATENTS
     | {
-        "encoder_dim": _count(1),
+        "encoder_dim": count(1),
         "beta": NOT_NEGATIVE,
-        "warmup_epochs": _count(0),
+        "warmup_epochs": count(0),
         "output_noise": FLAG,
     },
 }
@@ -181,7 +182,7 @@ SAMPLERS: dict[str, dict[str, Leaf]] = {
 LEAVES: dict[str, Leaf] = {
     "seed": Leaf(int, 0, 2**32 - 1),
     "layer": TEXT,
-    "checkpoint_epochs": _count(1, is_resource=True),
+    "checkpoint_epochs": count(1, is_resource=True),
     **{f"{s}.{name}": leaf for s, leaves in SECTIONS.items() for name, leaf in leaves.items()},
     **{f"samplers.{s}.{n}": leaf for s, leaves in SAMPLERS.items() for n, leaf in leaves.items()},
 }

@@ -6,24 +6,60 @@ Nothing here imports jax, so that a mistake is reported at once.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from cgjax.config.leaves import (
-    ADDED,
-    LEAVES,
-    SAMPLERS,
-    SECTIONS,
-    Leaf,
-    is_resource,
-    leaf_of,
-)
+from cgjax.config import training
+from cgjax.config.leaves import ADDED, LEAVES, SAMPLERS, SECTIONS, Leaf
+from cgjax.config.leaves import is_resource as _is_resource
+from cgjax.config.leaves import leaf_of as _leaf_of
 from cgjax.config.rules import problems_between, problems_of, shown
 from cgjax.errors import UserError
 
 LISTS_OF_FLOATS = ("compare.margins", "compare.alphas")
 
-__all__ = ["LEAVES", "Leaf", "complete", "is_resource", "leaf_of", "validate"]
+CLUSTERS, TRAINING = "clusters", "training"
+"""The kinds of runs: one clusters a generator that is there, one trains a generator."""
+
+__all__ = [
+    *("CLUSTERS", "TRAINING", "LEAVES", "Leaf"),
+    *("complete", "is_resource", "kind_of", "leaf_of", "validate"),
+]
+
+
+class _Table(NamedTuple):
+    """What a config of one kind may hold."""
+
+    leaves: Mapping[str, Leaf]
+    sections: Mapping[str, Mapping[str, Leaf]]
+    others: tuple[str, ...]
+    problems_between: Callable[[Mapping[str, Any]], Iterator[str]]
+
+
+_TABLES = {
+    CLUSTERS: _Table(LEAVES, SECTIONS, ("samplers",), problems_between),
+    TRAINING: _Table(training.LEAVES, training.SECTIONS, (), training.problems_between),
+}
+
+
+def kind_of(config: Mapping[str, Any]) -> str:
+    """Return which kind of run a config asks for; without a leaf `kind` one of clusters.
+
+    >>> kind_of({}), kind_of({"kind": "training"})
+    ('clusters', 'training')
+    """
+    return TRAINING if config.get("kind", CLUSTERS) != CLUSTERS else CLUSTERS
+
+
+def leaf_of(path: str) -> Leaf | None:
+    """Return the leaf of any kind of run at a dotted path, or None."""
+    return _leaf_of(path) or training.LEAVES.get(path)
+
+
+def is_resource(path: str) -> bool:
+    """Whether a leaf of any kind of run changes how something is computed and not what."""
+    leaf = training.LEAVES.get(path)
+    return _is_resource(path) or (leaf is not None and leaf.is_resource)
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +75,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         A copy; once validated, every leaf outside `samplers` may be indexed, and `fit` inside.
     """
     whole: dict[str, Any] = _in_one_form(config, "")
+    if kind_of(whole) == TRAINING:
+        return whole
     for section, leaves in SECTIONS.items():
         # A section that is not in the table of what was added is missing for another reason.
         if all(f"{section}.{leaf}" in ADDED for leaf in leaves):
@@ -73,9 +111,10 @@ def validate(config: Mapping[str, Any]) -> None:
     """
     if not isinstance(config, Mapping):
         raise UserError(f"config={shown(config)}: expected sections of settings")
-    problems = list(_misplaced(config))
+    table = _TABLES[kind_of(config)]
+    problems = list(_misplaced(config, table))
     legal: dict[str, Any] = {}
-    for path, leaf in LEAVES.items():
+    for path, leaf in table.leaves.items():
         section = _section(config, path.rpartition(".")[0])
         name = path.rpartition(".")[2]
         if section is not None and name in section:
@@ -83,7 +122,7 @@ def validate(config: Mapping[str, Any]) -> None:
             problems += found
             if not found:
                 legal[path] = section[name]
-    problems += problems_between(legal)
+    problems += table.problems_between(legal)
     if problems:
         raise UserError("; ".join(problems))
 
@@ -98,13 +137,15 @@ def _section(config: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
     return section
 
 
-def _misplaced(config: Mapping[str, Any]) -> Iterator[str]:
+def _misplaced(config: Mapping[str, Any], table: _Table) -> Iterator[str]:
     """Say which sections and leaves are missing, and which are unknown."""
-    top = [path for path in LEAVES if "." not in path] + [*SECTIONS, "samplers"]
+    top = [path for path in table.leaves if "." not in path] + [*table.sections, *table.others]
     yield from _wrong_names("", config, top, top)
-    for section, leaves in SECTIONS.items():
+    for section, leaves in table.sections.items():
         if section in config:
             yield from _wrong_names(f"{section}.", config[section], leaves, leaves)
+    if "samplers" not in table.others:
+        return
     samplers = config.get("samplers", {})
     if not isinstance(samplers, Mapping):
         yield f"config.samplers={shown(samplers)}: expected a section of settings"

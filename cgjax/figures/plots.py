@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -75,6 +75,32 @@ def scatter(
     handles, entries = axes[0].get_legend_handles_labels()
     figure.legend(handles, entries, loc="outside lower center", ncols=4, markerscale=2)
     figure.suptitle(title)
+    return _drawn(figure)
+
+
+def labelled(
+    panels: Mapping[str, tuple[Float[np.ndarray, "n 2"], Int[np.ndarray, " n"]]],
+    means: Float[np.ndarray, "m 2"],
+    title: str,
+) -> Drawn:
+    """Plot labelled points of one plane side by side, to one scale, around the true means.
+
+    Args:
+        panels: by title, points and their labels; a label looks the same in every panel. With more
+            labels than colours and marks some share them.
+        means: drawn as crosses.
+        title: above all of them.
+    """
+    figure = _figure(5.2 * len(panels), 5.6)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for axis, (name, (points, labels)) in zip(axes, panels.items(), strict=True):
+        for label in np.unique(labels):
+            own = points[labels == label]
+            axis.scatter(*own.T, s=9, alpha=0.5, linewidths=0, **_style(int(label)))
+        axis.scatter(*means.T, s=30, c="black", marker="x", linewidths=0.8)
+        axis.set_title(f"{name}: {len(points)}, coloured by label")
+        axis.set_aspect("equal")
+    figure.suptitle(f"{title} (crosses: the true means)")
     return _drawn(figure)
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from cgjax.config.plain import differences
-from cgjax.config.schema import complete, is_resource
+from cgjax.config.schema import CLUSTERS, complete, is_resource, kind_of
 from cgjax.errors import UserError
 from cgjax.runtime.files import write_json
 from cgjax.runtime.lock import LOCK_FILE
@@ -60,11 +60,19 @@ class SavedConfig(NamedTuple):
     trace: list[float] | None
 
 
-def read_config(folder: RunFolder) -> SavedConfig:
-    """Read `config.json`.
+def saved_kind(folder: RunFolder) -> str:
+    """Return which kind of run a folder holds; one of clusters where that cannot be told."""
+    try:
+        return kind_of(json.loads(folder.config.read_text(encoding="utf-8-sig"))["config"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return CLUSTERS
+
+
+def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
+    """Read `config.json` of a run of one kind.
 
     Raises:
-        UserError: if it is not there or damaged.
+        UserError: if it is not there, damaged, or of another kind of run.
     """
     if not folder.config.is_file():
         raise UserError(
@@ -83,6 +91,11 @@ def read_config(folder: RunFolder) -> SavedConfig:
         raise UserError(
             f"{folder.config} is damaged ({error}); give the run's config again with --config"
         ) from error
+    if kind_of(raw) != kind:
+        raise UserError(
+            f"{folder.root} is the folder of a run of another kind ({kind_of(raw)}, not {kind}); "
+            "name another one with --workdir"
+        )
     return SavedConfig(complete(raw), raw, digest, trace)
 
 
@@ -132,7 +145,7 @@ def check_folder(folder: RunFolder, config: Mapping[str, Any], *, allow_change: 
         return
     if allow_change:
         return
-    changed = differences(read_config(folder).config, config)
+    changed = differences(read_config(folder, kind_of(config)).config, config)
     changed = [line for line in changed if not is_resource(line.partition(":")[0])]
     if changed:
         raise UserError(

@@ -134,6 +134,29 @@ class Checkpoints:
         with _quiet(), _alone():
             return ocp.load(str(path), target)
 
+    def restore_newest(
+        self, abstract: Any, is_own: Callable[[Step], bool]
+    ) -> tuple[Step, Any] | None:
+        """Restore the newest good step, and remove those that are another's or damaged.
+
+        Args:
+            abstract: as in `restore`.
+            is_own: of a step whether it belongs to what is trained now.
+
+        Returns:
+            The step and its pytree, or None without one.
+        """
+        for step in reversed(self.steps()):
+            if not is_own(step):
+                self.remove(step.number)
+                continue
+            try:
+                return step, self.restore(step.number, abstract)
+            except UserError as error:
+                logging.warning("%s; using the step before it", error)
+                self.remove(step.number)
+        return None
+
     def remove(self, number: int) -> None:
         """Remove a step, its JSON first, so that an interruption leaves no half of one."""
         path = self.folder / str(number)

@@ -95,19 +95,13 @@ class Trainer:
         found: dict[str, Any] = {"state": state}
 
         def restore() -> tuple[int, float]:
-            for step in reversed(fit.saved.steps()):
-                if not fit.is_own(step):
-                    fit.saved.remove(step.number)
-                    continue
-                try:
-                    found["state"] = fit.saved.restore(step.number, {"state": state})["state"]
-                except UserError as error:
-                    logging.warning("%s; using the step before it", error)
-                    fit.saved.remove(step.number)
-                    continue
-                logging.info("fit %s: resuming at epoch %d", fit.label, step.number)
-                return step.number, float(step.metadata["seconds"])
-            return 0, 0.0
+            newest = fit.saved.restore_newest({"state": state}, fit.is_own)
+            if newest is None:
+                return 0, 0.0
+            step, tree = newest
+            found["state"] = tree["state"]
+            logging.info("fit %s: resuming at epoch %d", fit.label, step.number)
+            return step.number, float(step.metadata["seconds"])
 
         begin, spent = self.processes.first(restore)
         return (self.processes.send_tree(found["state"]) if begin else state), begin, spent

@@ -1,0 +1,214 @@
+"""Iterations a second of a Self-Conditioned GAN in the plane, beside the same loop in PyTorch.
+
+    python benchmarks/endtoend.py
+    python benchmarks/endtoend.py --method=gan --steps=50 --reps=9
+    python benchmarks/endtoend.py --trials=10        # ten trials as one program, beside ten in turn
+
+The same networks (400 x 4 and maxout 200 x 3), batch and optimiser, the same number of threads, in
+one process and in turns. PyTorch's loop is written as the published one: the generator runs once
+for the discriminator's step and once more for its own, and the labels are looked up in both. Before
+timing, the first iterations from the same weights, rows and latents must give the same losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import timing
+import torch
+from torch.nn.functional import softplus
+
+from cgjax.endtoend import trainer as training
+from cgjax.endtoend.data import grid
+from cgjax.endtoend.methods.base import Gan, Method
+from cgjax.endtoend.methods.selfcond import SelfConditioned
+from cgjax.endtoend.networks import Planar
+from cgjax.endtoend.trainer import Trainer, TrainState
+from cgjax.runtime.keys import named_key
+
+LABELS, ROWS = 50, 100_000
+
+
+class TorchGenerator(torch.nn.Module):
+    """The published generator with given weights."""
+
+    def __init__(self, params: dict[str, Any]):
+        super().__init__()
+        table = params["embedding"]["table"] if "embedding" in params else None
+        self.table = None if table is None else torch.nn.Parameter(tensor(table))
+        rest = params["rest"]
+        layers = [params["first"], *ordered(rest["layers"])]
+        self.layers = torch.nn.ModuleList(linear(layer) for layer in layers)
+        widths = [len(layer["bias"]) for layer in layers]
+        self.norms = torch.nn.ModuleList(torch.nn.BatchNorm1d(width) for width in widths)
+        self.last = linear(rest["last"])
+
+    def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if self.table is not None:
+            rows = self.table[y]
+            z = torch.cat([z, rows / rows.norm(dim=1, keepdim=True)], 1)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            z = torch.relu(norm(layer(z)))
+        return self.last(z)
+
+
+class TorchDiscriminator(torch.nn.Module):
+    """The published discriminator with given weights."""
+
+    def __init__(self, params: dict[str, Any], pieces: int):
+        super().__init__()
+        # PyTorch takes the largest of neighbours.
+        self.layers = torch.nn.ModuleList(
+            linear(neighbours(layer["linear"], pieces)) for layer in ordered(params["layers"])
+        )
+        self.head, self.pieces = linear(params["head"]), pieces
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x).view(len(x), -1, self.pieces).max(2)[0]
+        return self.head(x).gather(1, y[:, None])[:, 0]
+
+
+def tensor(x: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(x))
+
+
+def ordered(layers: dict[Any, Any]) -> list[Any]:
+    return [layers[i] for i in sorted(layers)]
+
+
+def neighbours(layer: dict[str, Any], pieces: int) -> dict[str, Any]:
+    """Put the pieces of a unit side by side."""
+    kernel, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
+    order = np.arange(len(bias)).reshape(pieces, -1).T.ravel()
+    return {"kernel": kernel[:, order], "bias": bias[order]}
+
+
+def linear(layer: dict[str, Any]) -> torch.nn.Linear:
+    kernel, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
+    made = torch.nn.Linear(*kernel.shape)
+    with torch.no_grad():
+        made.weight.copy_(tensor(kernel.T))
+        made.bias.copy_(tensor(bias))
+    return made
+
+
+class TorchLoop:
+    """The published loop: a discriminator step, then a generator step, each with its own pass."""
+
+    def __init__(self, state: TrainState, trainer: Trainer):
+        networks = trainer.networks
+        assert isinstance(networks, Planar)
+        self.generator = TorchGenerator(state.generator.arrays.params)
+        params = state.discriminator.arrays.params
+        self.discriminator = TorchDiscriminator(params, networks.pieces)
+        nets = self.generator, self.discriminator
+        betas = trainer.beta1, trainer.beta2
+        self.adams = [torch.optim.Adam(n.parameters(), trainer.learning_rate, betas) for n in nets]
+
+    def step(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> tuple[float, float]:
+        adam_g, adam_d = self.adams
+        self.discriminator.requires_grad_(True)
+        adam_d.zero_grad()
+        with torch.no_grad():
+            fake = self.generator(z, y)
+        real, made = self.discriminator(x, y), self.discriminator(fake, y)
+        loss_d = softplus(-real).mean() + softplus(made).mean()
+        loss_d.backward()
+        adam_d.step()
+        self.discriminator.requires_grad_(False)
+        adam_g.zero_grad()
+        loss_g = softplus(-self.discriminator(self.generator(z, y), y)).mean()
+        loss_g.backward()
+        adam_g.step()
+        return loss_g.item(), loss_d.item()
+
+
+def check(trainer: Trainer, state: TrainState, points: Any, key: Any, num: int) -> None:
+    """The first losses must be those of PyTorch's loop with the same rows and latents."""
+    theirs = TorchLoop(state, trainer)
+    rows = training.batches(named_key(key, "rows"), jnp.int32(0), ROWS, trainer.batch, num)
+    want = []
+    for i in range(num):
+        key_code = jax.random.split(jax.random.fold_in(key, i))[1]
+        z = jax.random.normal(key_code, (trainer.batch, trainer.networks.latent_dim), jnp.float32)
+        y = tensor(state.partition.labels[rows[i]]).long()
+        want.append(theirs.step(tensor(points.rows[rows[i]]), y, tensor(z)))
+    _, losses = trainer.run(stacked([state]), stacked([points]), key[None], 0, num)
+    got = np.stack([losses.generator[0], losses.discriminator[0]], axis=1)
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def stacked(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def make(method: str, trials: int) -> tuple[Trainer, list[TrainState], list[Any]]:
+    table: dict[str, Method] = {"gan": Gan(), "scgan": SelfConditioned(LABELS, num_init=1)}
+    trainer, mixture = Trainer(table[method], Planar()), grid()
+    points = [mixture.draw(jax.random.key(i), ROWS) for i in range(trials)]
+    states = [trainer.init(jax.random.key(100 + i), p) for i, p in enumerate(points)]
+    return trainer, states, points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--method", choices=("scgan", "gan"), default="scgan")
+    parser.add_argument("--steps", type=int, default=50, help="iterations of a call")
+    parser.add_argument("--reps", type=int, default=7)
+    parser.add_argument("--trials", type=int, default=1, help="as one program, and in turn")
+    args = parser.parse_args()
+    torch.set_num_threads(timing.THREADS)
+    torch.manual_seed(0)
+    trainer, states, points = make(args.method, args.trials)
+    keys = jax.random.split(jax.random.key(7), args.trials)
+    check(trainer, states[0], points[0], keys[0], 5)
+    own = {"ours": (stacked(states), stacked(points), keys)}
+    if args.trials > 1:
+        own = {"together": own["ours"]}
+        for i in range(args.trials):
+            one = stacked(states[i : i + 1]), stacked(points[i : i + 1]), keys[i : i + 1]
+            own[f"alone {i}"] = one
+    kept = {name: state for name, (state, _, _) in own.items()}
+
+    def run(names: list[str]) -> None:
+        for name in names:
+            _, data, key = own[name]
+            kept[name], losses = trainer.run(kept[name], data, key, 0, args.steps)
+            jax.block_until_ready((kept[name], losses))
+
+    if args.trials > 1:
+        alone = [name for name in own if name != "together"]
+        calls = {"together": lambda: run(["together"]), "in turn": lambda: run(alone)}
+        seconds = timing.medians(calls, args.reps)
+        ratio = seconds["in turn"] / seconds["together"]
+        rates = {name: args.steps * args.trials / s for name, s in seconds.items()}
+        text = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
+        print(f"{args.method}, {args.trials} trials: iterations a second {text}; {ratio:.2f}x")
+        return
+    theirs = TorchLoop(states[0], trainer)
+    rows = np.random.default_rng(0).integers(0, ROWS, (args.steps, trainer.batch))
+    x, labels = tensor(points[0].rows), tensor(states[0].partition.labels).long()
+
+    def torch_loop() -> None:
+        for chosen in rows:
+            z = torch.randn(trainer.batch, trainer.networks.latent_dim)
+            theirs.step(x[chosen], labels[chosen], z)
+
+    calls = {"ours": functools.partial(run, ["ours"]), "torch": torch_loop}
+    seconds = timing.medians(calls, args.reps)
+    rates = {name: args.steps / s for name, s in seconds.items()}
+    print(
+        f"{args.method}, {timing.THREADS} threads, medians of {args.reps}: ours "
+        f"{rates['ours']:.1f} iterations a second, torch {rates['torch']:.1f}; "
+        f"{rates['ours'] / rates['torch']:.2f}x"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The table of every leaf of a config that trains a generator (`kind = "training"`).
+
+`configs/scgan_common.py` has the defaults and says what every leaf means. Sections have other names
+than those of runs that cluster a generator, so that a dotted path means one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cgjax.config.leaves import Leaf, count
+
+DATA = ("ring", "grid", "grid100")
+ARCHITECTURES = ("planar",)
+METHODS = (
+    *("gan", "conditional", "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan"),
+    *("fixed_clusters", "scgan", "scgan_online"),
+)
+
+_RATE, _DECAY, _FLAG = Leaf(float, 0), Leaf(float, 0, 1), Leaf(bool)
+
+SECTIONS: dict[str, dict[str, Leaf]] = {
+    "data": {
+        "name": Leaf(str, choices=DATA),
+        "num": count(2),
+        "radius": Leaf(float, 1e-6),
+    },
+    "network": {
+        "name": Leaf(str, choices=ARCHITECTURES),
+        "latent_dim": count(1),
+        "embedding_dim": count(1),
+        "width": count(1),
+        "critic_width": count(1),
+    },
+    "train": {
+        "method": Leaf(str, choices=METHODS),
+        "trials": count(1),
+        "together": _FLAG,
+        "iterations": count(1),
+        "batch": count(4),
+        "learning_rate": _RATE,
+        "beta1": _DECAY,
+        "beta2": _DECAY,
+        "penalty": _RATE,
+        "report_every": count(1, is_resource=True),
+        "checkpoint_every": count(1, is_resource=True),
+    },
+    "labels": {
+        "num_clusters": count(2),
+        "every": count(1),
+        "num": count(2),
+        "num_init": count(1),
+        "max_iter": count(1),
+        "initialise": _FLAG,
+        "match": _FLAG,
+        "supervised": _FLAG,
+    },
+    "mgan": {"weight": _RATE, "per_generator": count(2)},
+    "score": {"num": count(2), "every": count(1), "repeats": count(2)},
+}
+
+LEAVES: dict[str, Leaf] = {
+    "kind": Leaf(str, choices=("training",)),
+    "seed": Leaf(int, 0, 2**32 - 1),
+    **{f"{s}.{name}": leaf for s, leaves in SECTIONS.items() for name, leaf in leaves.items()},
+}
+"""Every leaf by its dotted path."""
+
+
+def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
+    """Say which values do not go together; leaves are those that are legal on their own."""
+    num = leaves.get("data.num")
+    for path in ("train.batch", "labels.num_clusters"):
+        value = leaves.get(path)
+        if value is not None and num is not None and value > num:
+            yield f"--config.{path}={value}: expected at most data.num={num}"
+    clusters, clustered = leaves.get("labels.num_clusters"), leaves.get("labels.num")
+    if clusters is not None and clustered is not None and clusters > clustered:
+        yield f"--config.labels.num_clusters={clusters}: expected at most labels.num={clustered}"
+    modes = {"ring": 8, "grid": 25, "grid100": 100}.get(str(leaves.get("data.name")), 0)
+    is_supervised = leaves.get("labels.supervised") is True
+    if is_supervised and clusters is not None and clusters < modes:
+        yield (
+            f"--config.labels.num_clusters={clusters}: expected at least {modes}, one for each "
+            "class, with labels.supervised=true"
+        )

@@ -1,0 +1,1 @@
+"""Generators that learn clusters while they train, and what they are compared with."""

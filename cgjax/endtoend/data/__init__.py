@@ -1,0 +1,33 @@
+"""What end-to-end methods learn from: one table of data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cgjax.endtoend.data.mixtures import Mixture, Points, grid, ring
+from cgjax.errors import UserError
+
+DATA: dict[str, Callable[[Mapping[str, Any]], Mixture]] = {
+    "ring": lambda settings: ring(settings["radius"]),
+    "grid": lambda settings: grid(5),
+    "grid100": lambda settings: grid(10),
+}
+"""Data sets by name; each takes `config.data`."""
+
+__all__ = ["DATA", "Mixture", "Points", "grid", "make_data", "ring"]
+
+
+def make_data(settings: Mapping[str, Any]) -> Mixture:
+    """Return the data set of a config's section `data`.
+
+    Raises:
+        UserError: a name that is not in the table.
+
+    Example:
+        >>> make_data({"name": "grid"}).num_modes
+        25
+    """
+    if settings["name"] not in DATA:
+        raise UserError(f"--config.data.name={settings['name']}: expected {', '.join(DATA)}")
+    return DATA[settings["name"]](settings)

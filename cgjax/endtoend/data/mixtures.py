@@ -1,0 +1,85 @@
+"""Mixtures of equal Gaussians in the plane: the ring and the grids on which modes are counted.
+
+    x = mu_m + sd e,    m uniform over the modes, e ~ N(0, I)
+
+[Liu et al. 2020, section 4.2]. The paper's ring has radius 1; its code has 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from cgjax.errors import UserError
+
+
+class Points(NamedTuple):
+    """Rows of a data set and what they truly are.
+
+    Attributes:
+        rows: (n, ...) float32.
+        classes: (n,) int32, the mode that each was drawn from.
+    """
+
+    rows: Float[Array, "*trials n dim"]
+    classes: Int[Array, "*trials n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Equal Gaussians around given means.
+
+    Attributes:
+        centres: the means, pairs of numbers.
+        sd: standard deviation of every Gaussian along each axis.
+    """
+
+    centres: tuple[tuple[float, float], ...]
+    sd: float
+
+    @property
+    def num_modes(self) -> int:
+        """How many Gaussians there are."""
+        return len(self.centres)
+
+    @property
+    def means(self) -> Float[np.ndarray, "m 2"]:
+        """The means as an array."""
+        return np.array(self.centres, np.float64)
+
+    def draw(self, key: PRNGKeyArray, num: int) -> Points:
+        """Draw independent points; the same key gives the same ones.
+
+        Example:
+            >>> ring(1.0).draw(jax.random.key(0), 5).rows.shape
+            (5, 2)
+        """
+        key_mode, key_noise = jax.random.split(key)
+        classes = jax.random.randint(key_mode, (num,), 0, self.num_modes, jnp.int32)
+        noise = jax.random.normal(key_noise, (num, 2), jnp.float32)
+        means = jnp.asarray(self.means, jnp.float32)
+        return Points(means[classes] + jnp.float32(self.sd) * noise, classes)
+
+
+def ring(radius: float = 1.0, num_modes: int = 8) -> Mixture:
+    """Return Gaussians of variance 1e-4 evenly on a circle; the paper's radius is 1.
+
+    Raises:
+        UserError: a radius that is not above 0.
+    """
+    if not radius > 0:
+        raise UserError(f"--config.data.radius={radius}: expected a number above 0")
+    turns = (2 * math.pi * i / num_modes for i in range(num_modes))
+    return Mixture(tuple((radius * math.cos(t), radius * math.sin(t)) for t in turns), 0.01)
+
+
+def grid(side: int = 5) -> Mixture:
+    """Return side x side Gaussians of variance 0.0025, two apart, around the origin."""
+    ticks = [2.0 * i - (side - 1) for i in range(side)]
+    return Mixture(tuple((x, y) for x in ticks for y in ticks), 0.05)

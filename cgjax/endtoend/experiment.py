@@ -1,0 +1,193 @@
+"""A training run as a config describes it: several independent trials of one method.
+
+Trial t draws its own points and networks. Its random numbers come from the root key by name, so
+that neither other trials nor an interruption change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from cgjax.endtoend.data import Mixture, make_data
+from cgjax.endtoend.methods import make_method
+from cgjax.endtoend.networks import NETWORKS
+from cgjax.endtoend.trainer import Losses, Trainer, TrainState
+from cgjax.evaluation.agreement import inverse_purity, matched_accuracy, nmi, purity
+from cgjax.evaluation.modes import Expected, mode_scores, perfect_scores
+from cgjax.runtime.keys import named_key
+
+
+class Samples(NamedTuple):
+    """Generated points, and the label that each was generated with."""
+
+    points: Float[np.ndarray, "n d"]
+    labels: Int[np.ndarray, " n"]
+
+
+class Experiment:
+    """The trials of a config.
+
+    Example:
+        >>> from configs import scgan_ring
+        >>> experiment = Experiment(scgan_ring.get_config("quick").to_dict())
+        >>> experiment.next_stop(0, periods=[100]), experiment.next_stop(149, periods=[100])
+        (100, 150)
+    """
+
+    def __init__(self, config: Mapping[str, Any]):
+        """Build what the config names; draws and trains nothing.
+
+        Args:
+            config: of a training run, nested plain dicts with every leaf.
+        """
+        self.config = config
+        self.mixture: Mixture = make_data(config["data"])
+        sizes = dict(config["network"])
+        train = config["train"]
+        self.trainer = Trainer(
+            make_method(config, self.mixture.num_modes),
+            NETWORKS[sizes.pop("name")](**sizes),
+            **{name: train[name] for name in _OF_TRAINER},
+        )
+        root = self._root = jax.random.key(config["seed"])
+        self.keys = [named_key(root, "trial", t) for t in range(train["trials"])]
+        num = config["data"]["num"]
+        self.points = [self.mixture.draw(named_key(key, "points"), num) for key in self.keys]
+        trials = list(range(train["trials"]))
+        together = [trials] if train["together"] else [[t] for t in trials]
+        self._groups = [
+            (_stacked([self.points[t] for t in group]), self._keys(group, "train"))
+            for group in together
+        ]
+
+    def _keys(self, trials: Sequence[int], name: str) -> Key[Array, " trials"]:
+        return jnp.stack([named_key(self.keys[t], name) for t in trials])
+
+    def init(self) -> list[TrainState]:
+        """Return fresh trials, those that are trained together stacked."""
+        begun = [
+            self.trainer.init(named_key(key, "init"), points)
+            for key, points in zip(self.keys, self.points, strict=True)
+        ]
+        return self._grouped(begun)
+
+    def _grouped(self, states: Sequence[TrainState]) -> list[TrainState]:
+        if self.config["train"]["together"]:
+            return [_stacked(states)]
+        return [_stacked([state]) for state in states]
+
+    def each(self, states: Sequence[TrainState]) -> list[TrainState]:
+        """Return the state of each trial."""
+        return [
+            jax.tree.map(lambda leaf, i=i: leaf[i], state)
+            for state in states
+            for i in range(len(state.partition.labels))
+        ]
+
+    def next_stop(self, iteration: int, periods: Sequence[int]) -> int:
+        """Return where training that begins at an iteration has to stop next.
+
+        Args:
+            iteration: iterations that are done.
+            periods: of what else is done between iterations.
+        """
+        ends = [(iteration // period + 1) * period for period in periods]
+        due = self.trainer.method.next_due(iteration)
+        return min([*ends, *([] if due is None else [due]), self.config["train"]["iterations"]])
+
+    def advance(
+        self, states: Sequence[TrainState], begin: int, end: int
+    ) -> tuple[list[TrainState], Losses]:
+        """Train all trials from one iteration to another.
+
+        Args:
+            states: as `init` returns them; donated.
+            begin: iterations that are done. New labels are made before if they are due.
+            end: at most `next_stop`.
+
+        Returns:
+            The states, and the losses (trials, end - begin).
+        """
+        if begin > 0 and self.trainer.method.next_due(begin - 1) == begin:
+            states = self._renewed(states, begin)
+        made = [
+            self.trainer.run(state, points, keys, begin, end - begin)
+            for state, (points, keys) in zip(states, self._groups, strict=True)
+        ]
+        losses = (jnp.concatenate(parts) for parts in zip(*(m[1] for m in made), strict=True))
+        return [m[0] for m in made], Losses(*losses)
+
+    def _renewed(self, states: Sequence[TrainState], iteration: int) -> list[TrainState]:
+        keys = [named_key(key, "train") for key in self.keys]
+        own = zip(keys, self.each(states), self.points, strict=True)
+        return self._grouped(
+            [self.trainer.renew(key, iteration, state, points) for key, state, points in own]
+        )
+
+    def sample(self, state: TrainState, trial: int, iteration: int) -> Samples:
+        """Generate the points of one trial that are scored after an iteration."""
+        key, num = named_key(self.keys[trial], "score", iteration), self.config["score"]["num"]
+        method = self.trainer.method
+        labels = method.sample_labels(named_key(key, "labels"), state.partition, num)
+        made = self.trainer.generate(state.generator.arrays, named_key(key, "codes"), labels)
+        return Samples(np.asarray(made), np.asarray(labels))
+
+    def scores(self, samples: Samples) -> dict[str, float]:
+        """Return how well generated points cover the modes; see `evaluation.modes`."""
+        found = mode_scores(samples.points, self.mixture.means, self.mixture.sd)
+        return found._asdict()
+
+    def agreement(self, state: TrainState, trial: int) -> dict[str, float]:
+        """Return how one trial's clusters of training points agree with the true modes.
+
+        Empty for a method that clusters nothing.
+        """
+        if not state.partition.centroids.size:
+            return {}
+        labels, classes = (
+            np.asarray(a) for a in (state.partition.labels, self.points[trial].classes)
+        )
+        return {
+            "nmi_arithmetic": nmi(labels, classes),
+            "nmi_geometric": nmi(labels, classes, average="geometric"),
+            "purity": purity(labels, classes),
+            "inverse_purity": inverse_purity(labels, classes),
+            "accuracy": matched_accuracy(labels, classes),
+        }
+
+    def perfect(self) -> dict[str, Expected]:
+        """Return what a perfect sampler scores with as many points."""
+        settings = self.config["score"]
+
+        def draw(repeat: int) -> np.ndarray:
+            key = named_key(self._root, "perfect", repeat)
+            return np.asarray(self.mixture.draw(key, settings["num"]).rows)
+
+        means, sd = self.mixture.means, self.mixture.sd
+        return perfect_scores(draw, means, sd, repeats=settings["repeats"])
+
+
+_OF_TRAINER = ("batch", "learning_rate", "beta1", "beta2", "penalty")
+
+
+def first_bad(losses: Losses) -> tuple[int, int] | None:
+    """Return the step and the trial of the first loss that is not finite, if any.
+
+    >>> first_bad(Losses(jnp.zeros((2, 3)), jnp.array([[0, 0, 1.0], [0, jnp.nan, 1]])))
+    (1, 1)
+    """
+    bad = ~np.isfinite(np.asarray(losses.generator)) | ~np.isfinite(
+        np.asarray(losses.discriminator)
+    )
+    where = np.argwhere(bad.T)
+    return (int(where[0, 0]), int(where[0, 1])) if len(where) else None
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

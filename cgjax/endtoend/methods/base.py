@@ -1,0 +1,178 @@
+"""What a method may decide, and the plain GAN, which decides nothing.
+
+The trainer's loop is one for all methods. A method says what networks there are, which label each
+row gets, what the discriminator sees, and what the losses are; the defaults are those of
+[Goodfellow et al. 2014] with non-saturating losses, and a label's own logit:
+
+    L_D = mean softplus(-D(x, y)) + mean softplus(D(G(z, y), y))
+    L_G = mean softplus(-D(G(z, y), y))
+
+Symbols: x real rows, y labels, z latents, b batch, k labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from cgjax.endtoend.data import Points
+from cgjax.endtoend.networks.base import Architecture, Discriminator, Generator
+
+Features = Callable[[Array], Array]
+"""(n, ...) rows to (n, f) features of the discriminator as it is now."""
+
+
+class Partition(NamedTuple):
+    """What a method knows of the training rows; all of it is in the checkpoint.
+
+    Attributes:
+        labels: (n,) int32, of every training row.
+        centroids: (k, f) of the last clustering, in the order of the labels; (0, 0) without one.
+        counts: (k,) float32, rows that moved each centroid; (0,) without a clustering.
+    """
+
+    labels: Int[Array, "*trials n"]
+    centroids: Float[Array, "*trials k f"]
+    counts: Float[Array, "*trials k"]
+
+
+def clustered(labels: ArrayLike, centroids: ArrayLike) -> Partition:
+    """Return a partition by centroids that no row has moved yet."""
+    centroids = jnp.asarray(centroids)
+    return Partition(jnp.asarray(labels), centroids, jnp.zeros(len(centroids), jnp.float32))
+
+
+def unclustered(labels: Int[Array, " n"]) -> Partition:
+    """Return a partition that no clustering made."""
+    return Partition(labels, jnp.zeros((0, 0), jnp.float32), jnp.zeros((0,), jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What all methods share.
+
+    Attributes:
+        num_labels: k; 1 for no conditioning.
+        pack: rows that the discriminator sees at a time [Lin et al. 2018].
+    """
+
+    num_labels: int = 1
+    pack: int = 1
+
+    def generator(self, networks: Architecture, rngs: nnx.Rngs) -> Generator:
+        """Build the generator."""
+        return networks.generator(self.num_labels, rngs)
+
+    def discriminator(self, networks: Architecture, rngs: nnx.Rngs) -> Discriminator:
+        """Build the discriminator."""
+        return networks.discriminator(self.num_labels, self.pack, rngs)
+
+    def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
+        """Return the labels before the first iteration."""
+        return unclustered(jnp.zeros(len(points.rows), jnp.int32))
+
+    def next_due(self, after: int) -> int | None:
+        """Return the first iteration beyond `after` before which `renew` is called, if any.
+
+        Training from one to the next is one program.
+        """
+        return None
+
+    def renew(
+        self, key: PRNGKeyArray, points: Points, features: Features, partition: Partition
+    ) -> Partition:
+        """Return new labels; called when it is due."""
+        return partition
+
+    def label(
+        self,
+        key: PRNGKeyArray,
+        partition: Partition,
+        rows: Int[Array, " b"],
+        features: Callable[[], Array],
+    ) -> tuple[Int[Array, " b"], Partition]:
+        """Return the labels of a batch; compiled.
+
+        Args:
+            key: of this iteration.
+            partition: as it is.
+            rows: which training rows the batch holds.
+            features: returns their (b, f) features.
+
+        Returns:
+            Labels and the partition afterwards.
+        """
+        return partition.labels[rows], partition
+
+    def codes(
+        self, key: PRNGKeyArray, labels: Int[Array, " b"], latent_dim: int
+    ) -> tuple[Float[Array, "m d"], Int[Array, " m"]]:
+        """Draw latents, and say with which label each of them is generated; compiled."""
+        return jax.random.normal(key, (len(labels), latent_dim), jnp.float32), labels
+
+    def score(self, logits: Float[Array, "p k"], labels: Int[Array, " p"]) -> Float[Array, " p"]:
+        """Return the logits of real against generated."""
+        return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+    def discriminator_loss(
+        self,
+        real: Float[Array, "p k"],
+        real_labels: Int[Array, " p"],
+        fake: Float[Array, "q k"],
+        fake_labels: Int[Array, " q"],
+    ) -> Float[Array, ""]:
+        """Return L_D from the logits of real and generated packs."""
+        told = jnp.mean(jax.nn.softplus(-self.score(real, real_labels)))
+        return told + jnp.mean(jax.nn.softplus(self.score(fake, fake_labels)))
+
+    def generator_loss(
+        self, fake: Float[Array, "q k"], fake_labels: Int[Array, " q"]
+    ) -> Float[Array, ""]:
+        """Return L_G from the logits of generated packs."""
+        return jnp.mean(jax.nn.softplus(-self.score(fake, fake_labels)))
+
+    def sample_labels(
+        self, key: PRNGKeyArray, partition: Partition, num: int
+    ) -> Int[Array, " num"]:
+        """Draw labels to generate with: those of training rows drawn at random."""
+        rows = jax.random.randint(key, (num,), 0, len(partition.labels), jnp.int32)
+        return partition.labels[rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gan(Method):
+    """The plain GAN; PacGAN with `pack` above 1 [Lin et al. 2018].
+
+    As in the code of [Liu et al. 2020] a pack is consecutive rows of the batch, so that the
+    discriminator sees fewer packs than the batch has rows; rows that fill no pack are left out.
+    """
+
+
+def uniform_labels(key: PRNGKeyArray, num: int, num_labels: int) -> Int[Array, " num"]:
+    """Draw labels, all alike."""
+    return jax.random.randint(key, (num,), 0, num_labels, jnp.int32)
+
+
+def packed(rows: Float[Array, "n ..."], pack: int) -> Array:
+    """Join consecutive rows along the last axis; what fills no pack is left out.
+
+    >>> packed(jnp.arange(10.0).reshape(5, 2), 2).tolist()
+    [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
+    """
+    if pack == 1:
+        return rows
+    num, (*space, channels) = len(rows) // pack, rows.shape[1:]
+    groups = jnp.moveaxis(rows[: num * pack].reshape(num, pack, *space, channels), 1, -2)
+    return groups.reshape(num, *space, pack * channels)
+
+
+def of_packs(labels: Int[Array, " n"], pack: int) -> Int[Array, " p"]:
+    """Return the label of the first row of each pack."""
+    return labels[: len(labels) // pack * pack : pack]

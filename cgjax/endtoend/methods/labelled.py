@@ -1,0 +1,76 @@
+"""Conditional GANs whose labels do not depend on the discriminator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from cgjax.clustering import kmeans
+from cgjax.endtoend.data import Points
+from cgjax.endtoend.methods.base import (
+    Features,
+    Method,
+    Partition,
+    clustered,
+    unclustered,
+    uniform_labels,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassConditional(Method):
+    """The true classes are the labels [Mirza & Osindero 2014]."""
+
+    def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
+        """Return the true classes."""
+        return unclustered(points.classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomLabels(Method):
+    """A fresh uniform label for every row in every iteration."""
+
+    def label(
+        self,
+        key: PRNGKeyArray,
+        partition: Partition,
+        rows: Int[Array, " b"],
+        features: Callable[[], Array],
+    ) -> tuple[Int[Array, " b"], Partition]:
+        """Draw the labels."""
+        return uniform_labels(key, len(rows), self.num_labels), partition
+
+    def sample_labels(
+        self, key: PRNGKeyArray, partition: Partition, num: int
+    ) -> Int[Array, " num"]:
+        """Draw labels, all alike."""
+        return uniform_labels(key, num, self.num_labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedClusters(Method):
+    """Labels given once, before training, by k-means on the rows themselves.
+
+    What [Sage et al. 2018] do with codes of an autoencoder or features of a classifier; rows as
+    they are stand for features.
+
+    Attributes:
+        num_init: restarts of k-means.
+        max_iter: its most iterations.
+    """
+
+    num_init: int = 10
+    max_iter: int = 100
+
+    def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
+        """Cluster the rows."""
+        found = kmeans(
+            points.rows,
+            self.num_labels,
+            key=key,
+            num_init=self.num_init,
+            max_iter=self.max_iter,
+        )
+        return clustered(found.labels, found.centroids)

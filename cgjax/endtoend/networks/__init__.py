@@ -1,0 +1,11 @@
+"""The networks of every experiment: one table by name."""
+
+from __future__ import annotations
+
+from cgjax.endtoend.networks.base import Architecture, Network
+from cgjax.endtoend.networks.planar import Planar
+
+NETWORKS: dict[str, type[Architecture]] = {"planar": Planar}
+"""Architectures by name; an architecture of images is one more file and one more line."""
+
+__all__ = ["NETWORKS", "Architecture", "Network", "Planar"]

@@ -1,0 +1,139 @@
+"""The networks of the experiments in the plane [Liu et al. 2020; Lin et al. 2018].
+
+Generator: concat(z, E(y) / ||E(y)||), four dense layers of 400 with batch norm and ReLU, a dense
+layer of 2. Discriminator: three maxout layers of 200 units and 5 pieces, then a logit for every
+label, of which the label's own is taken. Features for clustering are the last maxout layer's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from cgjax.endtoend.networks.layers import (
+    BatchNorm,
+    LabelEmbedding,
+    Linear,
+    LinearPerLabel,
+    Maxout,
+)
+
+ROW_DIM = 2
+
+
+class _Rest(nnx.Module):
+    """All of a generator behind its first dense layer and batch norm."""
+
+    def __init__(self, width: int, depth: int, *, rngs: nnx.Rngs):
+        self.layers = nnx.List(Linear(width, width, rngs=rngs) for _ in range(depth - 1))
+        self.norms = nnx.List(BatchNorm(width) for _ in range(depth - 1))
+        self.last = Linear(width, ROW_DIM, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n w"], *, train: bool) -> Float[Array, "n 2"]:
+        x = jax.nn.relu(x)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = jax.nn.relu(norm(layer(x), train=train))
+        return self.last(x)
+
+
+class PlanarGenerator(nnx.Module):
+    """(n, d) latents and (n,) labels to (n, 2) points."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_labels: int,
+        embedding_dim: int,
+        width: int,
+        depth: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.embedding = (
+            LabelEmbedding(num_labels, embedding_dim, rngs=rngs) if num_labels > 1 else None
+        )
+        inputs = latent_dim + (embedding_dim if num_labels > 1 else 0)
+        self.first = Linear(inputs, width, rngs=rngs)
+        self.norm = BatchNorm(width)
+        self.rest = _Rest(width, depth, rngs=rngs)
+
+    def __call__(
+        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
+    ) -> Float[Array, "n 2"]:
+        """Generate points."""
+        if self.embedding is not None:
+            z = jnp.concatenate([z, self.embedding(labels)], axis=1)
+        return self.rest(self.norm(self.first(z), train=train), train=train)
+
+
+class PlanarGenerators(nnx.Module):
+    """As many generators as labels, which share all but their first layer [Hoang et al. 2018]."""
+
+    def __init__(self, latent_dim: int, num_labels: int, width: int, depth: int, *, rngs: nnx.Rngs):
+        self.first = LinearPerLabel(num_labels, latent_dim, width, rngs=rngs)
+        self.rest = _Rest(width, depth, rngs=rngs)
+
+    def __call__(
+        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
+    ) -> Float[Array, "n 2"]:
+        """Generate points; in train mode labels come in equal groups, in order."""
+        return self.rest(self.first(z, labels, train=train), train=train)
+
+
+class PlanarDiscriminator(nnx.Module):
+    """(n, pack * 2) rows to features and logits."""
+
+    def __init__(self, num_outputs: int, pack: int, width: int, pieces: int, *, rngs: nnx.Rngs):
+        widths = (pack * ROW_DIM, width, width)
+        self.layers = nnx.List(Maxout(inputs, width, pieces, rngs=rngs) for inputs in widths)
+        self.head = Linear(width, num_outputs, rngs=rngs)
+
+    def features(self, x: Float[Array, "n i"], *, train: bool) -> Float[Array, "n f"]:
+        """Return the last maxout layer's output; training or not is the same."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def __call__(self, x: Float[Array, "n i"], *, train: bool) -> Float[Array, "n outputs"]:
+        """Return all logits."""
+        return self.head(self.features(x, train=train))
+
+
+@dataclasses.dataclass(frozen=True)
+class Planar:
+    """The two networks and their sizes.
+
+    Attributes:
+        latent_dim: length of z.
+        embedding_dim: length of a label's vector.
+        width: units of the generator's hidden layers.
+        depth: how many there are.
+        critic_width: units of the discriminator's layers.
+        pieces: dense layers of which each unit takes the largest.
+        is_rowwise: see `Architecture`; there is no batch norm in the discriminator.
+    """
+
+    latent_dim: int = 2
+    embedding_dim: int = 32
+    width: int = 400
+    depth: int = 4
+    critic_width: int = 200
+    pieces: int = 5
+    is_rowwise: bool = True
+
+    def generator(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerator:
+        """Return a generator; with one label it is unconditional."""
+        sizes = (self.latent_dim, num_labels, self.embedding_dim, self.width, self.depth)
+        return PlanarGenerator(*sizes, rngs=rngs)
+
+    def generators(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerators:
+        """Return as many generators that share all but their first layer."""
+        return PlanarGenerators(self.latent_dim, num_labels, self.width, self.depth, rngs=rngs)
+
+    def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> PlanarDiscriminator:
+        """Return a discriminator of `pack` points at a time."""
+        return PlanarDiscriminator(num_outputs, pack, self.critic_width, self.pieces, rngs=rngs)

@@ -1,0 +1,298 @@
+"""The one loop of all methods: a discriminator step and a generator step an iteration.
+
+In an iteration the discriminator and the generator see the same latents and labels, and the
+generator does not change in between. So one pass of the generator serves both steps: its result is
+what the discriminator learns from, and its derivative waits for the discriminator's new gradient.
+That is what two passes compute, but for the batch norms' running moments, which the reference moves
+twice by the same batch; `layers.MOMENTUM` does that at once.
+
+Training between two clusterings is one compiled program, a scan over iterations. Everything random
+in iteration i comes from fold_in(key, i): how a training is cut into calls changes no number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+
+from cgjax.endtoend.data import Points
+from cgjax.endtoend.methods.base import Features, Method, Partition, of_packs, packed
+from cgjax.endtoend.networks.base import Architecture, Arrays, Network
+from cgjax.runtime.keys import named_key
+
+# Rows that go through the generator at a time when it is sampled.
+SAMPLED = 5_000
+
+
+class Learner(NamedTuple):
+    """A network and its optimiser's moments."""
+
+    arrays: Arrays
+    moments: Any
+
+
+class TrainState(NamedTuple):
+    """All that changes in training; every leaf begins with an axis of trials where there are any.
+
+    Attributes:
+        generator: G.
+        discriminator: D.
+        partition: the labels of the training rows.
+    """
+
+    generator: Learner
+    discriminator: Learner
+    partition: Partition
+
+
+class Losses(NamedTuple):
+    """The two losses of each iteration."""
+
+    generator: Float[Array, "*trials steps"]
+    discriminator: Float[Array, "*trials steps"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """How a method is trained.
+
+    Attributes:
+        method: see `methods`.
+        networks: see `networks`.
+        batch: real rows of an iteration; those of an epoch are a fresh permutation, what does not
+            fill a batch is left out.
+        learning_rate: Adam's, of both networks.
+        beta1: decay of its first moment.
+        beta2: decay of its second one.
+        penalty: weight of E ||grad_x D(x)||^2 over real rows, without the 1/2 of its paper
+            [Mescheder et al. 2018].
+    """
+
+    method: Method
+    networks: Architecture
+    batch: int = 100
+    learning_rate: float = 1e-4
+    beta1: float = 0.8
+    beta2: float = 0.999
+    penalty: float = 0.0
+
+    @functools.cached_property
+    def generator(self) -> Network:
+        """G as pure functions."""
+        return Network(lambda rngs: self.method.generator(self.networks, rngs))
+
+    @functools.cached_property
+    def discriminator(self) -> Network:
+        """D as pure functions."""
+        return Network(lambda rngs: self.method.discriminator(self.networks, rngs))
+
+    @functools.cached_property
+    def adam(self) -> optax.GradientTransformation:
+        """The optimiser of both networks."""
+        return optax.adam(self.learning_rate, self.beta1, self.beta2)
+
+    def init(self, key: PRNGKeyArray, points: Points) -> TrainState:
+        """Return fresh networks and the first labels of one trial."""
+        nets = self.generator, self.discriminator
+        g, d = (net.init(named_key(key, name)) for net, name in zip(nets, "gd", strict=True))
+        generator, discriminator = (Learner(a, self.adam.init(a.params)) for a in (g, d))
+        features = self.features(d)
+        partition = self.method.start(named_key(key, "start"), points, features)
+        return TrainState(generator, discriminator, partition)
+
+    def renew(
+        self, key: PRNGKeyArray, iteration: int, state: TrainState, points: Points
+    ) -> TrainState:
+        """Return one trial's state with the labels that its method makes before an iteration."""
+        features = self.features(state.discriminator.arrays)
+        own = named_key(key, "renew", iteration)
+        return state._replace(partition=self.method.renew(own, points, features, state.partition))
+
+    def features(self, discriminator: Arrays) -> Features:
+        """Return D's features as a function of rows, packs of one row repeated."""
+        return functools.partial(_features, discriminator, trainer=self)
+
+    def run(
+        self, state: TrainState, points: Points, keys: Key[Array, " trials"], begin: int, num: int
+    ) -> tuple[TrainState, Losses]:
+        """Train for `num` iterations, the first of which has the number `begin`.
+
+        Args:
+            state: of all trials, stacked; donated.
+            points: each trial's training rows, stacked.
+            keys: (trials,) each trial's key, the same in every call.
+            begin: iterations before.
+            num: iterations of this call; a program is compiled for each.
+        """
+        return _run(state, points, keys, jnp.int32(begin), num=num, trainer=self)
+
+    def generate(
+        self, generator: Arrays, key: PRNGKeyArray, labels: Int[Array, " n"]
+    ) -> Float[Array, "n ..."]:
+        """Generate a row for each label, batch norms in inference mode."""
+        z = jax.random.normal(key, (len(labels), self.networks.latent_dim), jnp.float32)
+        made = [
+            _generate(generator, z[i : i + SAMPLED], labels[i : i + SAMPLED], trainer=self)
+            for i in range(0, len(z), SAMPLED)
+        ]
+        return jnp.concatenate(made)
+
+
+@functools.partial(jax.jit, static_argnames="trainer")
+def _generate(generator: Arrays, z: Array, labels: Array, *, trainer: Trainer) -> Array:
+    return trainer.generator.apply(generator, lambda g: g(z, labels, train=False))[0]
+
+
+@functools.partial(jax.jit, static_argnames="trainer")
+def _features(discriminator: Arrays, rows: Array, *, trainer: Trainer) -> Array:
+    whole = packed(jnp.repeat(rows, trainer.method.pack, axis=0), trainer.method.pack)
+    made = trainer.discriminator.apply(discriminator, lambda d: d.features(whole, train=False))[0]
+    return made.reshape(len(rows), -1)
+
+
+def run_(
+    state: TrainState,
+    points: Points,
+    keys: Key[Array, " trials"],
+    begin: Int[Array, ""],
+    *,
+    num: int,
+    trainer: Trainer,
+) -> tuple[TrainState, Losses]:
+    """Train all trials, without jit."""
+    one = functools.partial(_run_one, begin=begin, num=num, trainer=trainer)
+    if len(keys) > 1:
+        return jax.vmap(one)(state, points, keys)
+    # A leading axis of one costs XLA's products on CPUs a lot.
+    first = jax.tree.map(lambda leaf: leaf[0], (state, points, keys))
+    return jax.tree.map(lambda leaf: leaf[None], one(*first))
+
+
+_run = jax.jit(run_, static_argnames=("num", "trainer"), donate_argnames=("state",))
+
+
+def _run_one(
+    state: TrainState,
+    points: Points,
+    key: PRNGKeyArray,
+    *,
+    begin: Int[Array, ""],
+    num: int,
+    trainer: Trainer,
+) -> tuple[TrainState, Losses]:
+    rows = batches(named_key(key, "rows"), begin, len(points.rows), trainer.batch, num)
+
+    def body(state: TrainState, now: tuple[Array, Array]) -> tuple[TrainState, Losses]:
+        number, chosen = now
+        own = jax.random.fold_in(key, number)
+        return step(state, points.rows[chosen], chosen, own, trainer)
+
+    numbers = begin + jnp.arange(num, dtype=jnp.int32)
+    return jax.lax.scan(body, state, (numbers, rows))
+
+
+def batches(
+    key: PRNGKeyArray, begin: Int[Array, ""], num_rows: int, batch: int, num: int
+) -> Int[Array, "num b"]:
+    """Return the rows of iterations `begin` to `begin + num`, every epoch in its own order."""
+    per_epoch = num_rows // batch
+    first = begin // per_epoch
+
+    def order(epoch: Array) -> Array:
+        shuffled = jax.random.permutation(jax.random.fold_in(key, epoch), num_rows)
+        return shuffled[: per_epoch * batch].reshape(per_epoch, batch).astype(jnp.int32)
+
+    epochs = first + jnp.arange(-(-num // per_epoch) + 1, dtype=jnp.int32)
+    orders = jax.lax.map(order, epochs).reshape(-1, batch)
+    return jax.lax.dynamic_slice_in_dim(orders, begin - first * per_epoch, num)
+
+
+def step(
+    state: TrainState,
+    x: Float[Array, "b ..."],
+    rows: Int[Array, " b"],
+    key: PRNGKeyArray,
+    trainer: Trainer,
+) -> tuple[TrainState, Losses]:
+    """Take one step of the discriminator and one of the generator.
+
+    Args:
+        state: of one trial.
+        x: the real rows.
+        rows: their numbers among the training rows.
+        key: of this iteration.
+        trainer: the settings.
+    """
+    method, pack = trainer.method, trainer.method.pack
+    g, d = state.generator, state.discriminator
+    key_label, key_code = jax.random.split(key)
+
+    def live_features() -> Array:
+        return trainer.discriminator.apply(d.arrays, lambda net: net.features(x, train=False))[0]
+
+    labels, partition = method.label(key_label, state.partition, rows, live_features)
+    z, wanted = method.codes(key_code, labels, trainer.networks.latent_dim)
+    real_labels, fake_labels = of_packs(labels, pack), of_packs(wanted, pack)
+
+    def generate(params: Any) -> tuple[Array, Any]:
+        arrays = Arrays(params, g.arrays.stats)
+        return trainer.generator.apply(arrays, lambda net: net(z, wanted, train=True))
+
+    fake, pull, g_stats = jax.vjp(generate, g.arrays.params, has_aux=True)
+
+    def d_loss(params: Any) -> tuple[Array, Any]:
+        arrays = Arrays(params, d.arrays.stats)
+        real, made, stats = _both(trainer, arrays, packed(x, pack), packed(fake, pack))
+        loss = method.discriminator_loss(real, real_labels, made, fake_labels)
+        if trainer.penalty:
+            loss = loss + trainer.penalty * _slope(trainer, arrays, packed(x, pack), real_labels)
+        return loss, stats
+
+    (loss_d, d_stats), slope = jax.value_and_grad(d_loss, has_aux=True)(d.arrays.params)
+    d = _moved(trainer, d, slope, d_stats)
+
+    def g_loss(fake: Array) -> tuple[Array, Any]:
+        made, stats = trainer.discriminator.apply(
+            d.arrays, lambda net: net(packed(fake, pack), train=True)
+        )
+        return method.generator_loss(made, fake_labels), stats
+
+    (loss_g, d_stats), slope = jax.value_and_grad(g_loss, has_aux=True)(fake)
+    d = d._replace(arrays=Arrays(d.arrays.params, d_stats))
+    g = _moved(trainer, g, pull(slope)[0], g_stats)
+    return TrainState(g, d, partition), Losses(loss_g, loss_d)
+
+
+def _both(trainer: Trainer, d: Arrays, x: Array, fake: Array) -> tuple[Array, Array, Any]:
+    """Return the logits of real and generated rows, in one pass where that is the same."""
+    apply = trainer.discriminator.apply
+    if trainer.networks.is_rowwise:
+        both, stats = apply(d, lambda net: net(jnp.concatenate([x, fake]), train=True))
+        return both[: len(x)], both[len(x) :], stats
+    real, stats = apply(d, lambda net: net(x, train=True))
+    made, stats = apply(Arrays(d.params, stats), lambda net: net(fake, train=True))
+    return real, made, stats
+
+
+def _slope(trainer: Trainer, d: Arrays, x: Array, labels: Array) -> Array:
+    """Return the mean of ||grad_x D(x, y)||^2."""
+
+    def total(x: Array) -> Array:
+        logits = trainer.discriminator.apply(d, lambda net: net(x, train=True))[0]
+        return jnp.sum(trainer.method.score(logits, labels))
+
+    squares = jnp.square(jax.grad(total)(x))
+    return jnp.sum(squares) / len(x)
+
+
+def _moved(trainer: Trainer, learner: Learner, slope: Any, stats: Any) -> Learner:
+    params = learner.arrays.params
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+        change, moments = trainer.adam.update(slope, learner.moments, params)
+    return Learner(Arrays(optax.apply_updates(params, change), stats), moments)

@@ -1,0 +1,107 @@
+"""The folder of a run that trains a generator: config.json, checkpoints/ and what it showed last.
+
+config.json, metrics.jsonl       as in every run's folder
+checkpoints/trials/              the newest two steps of all trials
+samples.npz                      points (trials, n, d), labels (trials, n): what was scored last
+figures/samples.png              some of the first trial's, coloured by their labels
+summary.json                     the scores
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cgjax.config.plain import digest, flatten
+from cgjax.config.schema import TRAINING, complete, is_resource, validate
+from cgjax.errors import UserError
+from cgjax.run.folder import RunFolder, check_folder, read_config, save_config
+from cgjax.runtime.checkpoints import Checkpoints, Step
+from cgjax.runtime.files import make_folder, remove_unfinished
+from cgjax.runtime.lock import FolderLock
+
+
+class TrainingRun:
+    """A training run's config and the places of its files."""
+
+    def __init__(self, root: str | Path, config: Mapping[str, Any]):
+        """Touches nothing.
+
+        Args:
+            root: the folder.
+            config: nested plain dicts with every leaf.
+        """
+        self.folder, self.config = RunFolder(root), config
+        self.samples = self.folder.root / "samples.npz"
+        self.figure = self.folder.figures / "samples.png"
+        self.steps = Checkpoints(self.folder.checkpoints / "trials")
+        leaves = flatten(config)
+        # More iterations go on where fewer ended.
+        del leaves["train.iterations"]
+        self.key = digest({path: v for path, v in leaves.items() if not is_resource(path)})
+
+    def is_own(self, step: Step) -> bool:
+        """Whether a saved step is of this config, and not beyond its last iteration."""
+        is_within = step.number <= self.config["train"]["iterations"]
+        return is_within and step.metadata.get("key") == self.key
+
+    def forget_results(self) -> None:
+        """Remove what was made of the end of an earlier training."""
+        for path in (self.folder.summary, self.figure, self.samples):
+            path.unlink(missing_ok=True)
+
+
+def open_training(
+    root: str | Path,
+    config: dict[str, Any] | None,
+    *,
+    allow_change: bool = False,
+    lock: FolderLock | None = None,
+) -> TrainingRun:
+    """Open the folder of a training run for writing.
+
+    Args:
+        root: the folder; it need not exist.
+        config: nested plain dicts, or None for the folder's saved one.
+        allow_change: accept another config than the folder was made with.
+        lock: the folder's, acquired before anything is written; its `with` block is the caller's.
+
+    Raises:
+        UserError: a config or folder that cannot be used, or that another command is writing to.
+    """
+    folder = RunFolder(root)
+    if lock is not None:
+        lock.refuse_if_taken()
+    resolved = read_config(folder, TRAINING).config if config is None else complete(config)
+    validate(resolved)
+    check_folder(folder, resolved, allow_change=allow_change)
+    if folder.config.is_file():
+        read_config(folder, TRAINING)  # not even with another config may it be of another kind
+    if lock is not None:
+        lock.acquire()
+        # Another command may have written since this one looked.
+        check_folder(folder, resolved, allow_change=allow_change)
+    make_folder(folder.root, "--workdir")
+    remove_unfinished(folder.root)
+    run = TrainingRun(root, resolved)
+    own = [step.number for step in run.steps.steps() if run.is_own(step)]
+    if resolved["train"]["iterations"] not in own:
+        run.forget_results()
+    save_config(folder, resolved, "", [])
+    return run
+
+
+def check_alone(num_processes: int, num_devices: int | None) -> None:
+    """Refuse what a training run does not share.
+
+    Raises:
+        UserError: several processes or devices.
+    """
+    if num_processes > 1:
+        raise UserError("a training run is for one process; leave the launcher out")
+    if num_devices is not None and num_devices > 1:
+        raise UserError(
+            f"--devices={num_devices}: a training run works on one device; leave it out, and use "
+            "--config.train.together=true for several trials at once"
+        )

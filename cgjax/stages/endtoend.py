@@ -1,0 +1,195 @@
+"""Training a generator end to end: resumed from its newest good step, scored as it goes."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from cgjax.endtoend.experiment import Experiment, Samples, first_bad
+from cgjax.endtoend.trainer import Losses, TrainState
+from cgjax.errors import UserError
+from cgjax.figures.plots import labelled
+from cgjax.run.training import TrainingRun
+from cgjax.runtime.files import make_folder, write_atomically, write_json
+from cgjax.runtime.log import Metrics, Progress
+from cgjax.runtime.signals import Interrupts
+
+SHOWN = 4_000
+"""Points in each half of the figure."""
+
+
+class TrainingStage:
+    """One training run, in a folder opened for writing."""
+
+    def __init__(self, run: TrainingRun, interrupts: Interrupts):
+        """Draw the training points; writes nothing but the file of metrics.
+
+        Args:
+            run: the run.
+            interrupts: asked at every report.
+        """
+        self.run, self.interrupts = run, interrupts
+        self.experiment = Experiment(run.config)
+        self.metrics = Metrics(run.folder.metrics)
+
+    def run_all(self) -> dict[str, Any]:
+        """Train to the end, score and draw; return the summary.
+
+        Raises:
+            UserError: a loss that is not finite, a full disk.
+            Interrupted: asked to stop; saved at the last iteration.
+        """
+        states, seconds = self.train()
+        last = self.run.config["train"]["iterations"]
+        each = self.experiment.each(states)
+        samples = [self.experiment.sample(state, t, last) for t, state in enumerate(each)]
+        summary = self._summary(each, samples, seconds)
+        buffer = io.BytesIO()
+        points, labels = (np.stack(column) for column in zip(*samples, strict=True))
+        np.savez(buffer, points=points, labels=labels)
+        write_atomically(self.run.samples, buffer.getvalue())
+        self._draw(each[0], samples[0])
+        write_json(self.run.folder.summary, summary)
+        return summary
+
+    def train(self) -> tuple[list[TrainState], float]:
+        """Train all trials; return them and the seconds that it took, earlier tries included."""
+        run, settings = self.run, self.run.config["train"]
+        started = time.monotonic()
+        states, begun, spent = self._resume(self.experiment.init())
+        self.metrics.forget(lambda line: line.get("iteration", 0) > begun)
+        rescored = run.config["score"]["every"]
+        often = (settings["report_every"], settings["checkpoint_every"], rescored)
+        total, now, seconds = settings["iterations"], begun, spent
+        progress = Progress("train: iteration", total)
+        while now < total:
+            before, now = now, self.experiment.next_stop(now, often)
+            states, losses = self.experiment.advance(states, before, now)
+            _check_losses(losses, before)
+            means = {f"loss_{n}": v.mean(axis=1) for n, v in losses._asdict().items()}
+            self.metrics.write(stage="train", iteration=now, **means)
+            progress.update(now, _losses_in_words(means))
+            if now % rescored == 0 or now == total:
+                self._score(states, now)
+            is_stopped = self.interrupts.agreed()
+            if is_stopped or now == total or now % settings["checkpoint_every"] == 0:
+                seconds = round(spent + time.monotonic() - started, 3)
+                run.steps.save(now, _kept(states), {"key": run.key, "seconds": seconds})
+            if is_stopped and now < total:
+                self.interrupts.stop(f"training is saved at iteration {now}")
+        return states, seconds
+
+    def _resume(self, states: list[TrainState]) -> tuple[list[TrainState], int, float]:
+        """Return the newest good step's states, its iteration, and its seconds; or the start."""
+        newest = self.run.steps.restore_newest(_kept(states), self.run.is_own)
+        if newest is None:
+            return states, 0, 0.0
+        step, kept = newest
+        logging.info("train: resuming at iteration %d", step.number)
+        leaves, structure = jax.tree.flatten(states)
+        full = [kept.get(str(i), leaf) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(structure, full), step.number, float(step.metadata["seconds"])
+
+    def _score(self, states: Sequence[TrainState], iteration: int) -> None:
+        for t, state in enumerate(self.experiment.each(states)):
+            found = self.experiment.scores(self.experiment.sample(state, t, iteration))
+            found |= self.experiment.agreement(state, t)
+            self.metrics.write(stage="score", iteration=iteration, trial=t, **_plain(found))
+
+    def _summary(
+        self, states: Sequence[TrainState], samples: Sequence[Samples], seconds: float
+    ) -> dict[str, Any]:
+        """Return the scores of all trials beside a perfect sampler's."""
+        config, experiment = self.run.config, self.experiment
+        scores = _by_name([experiment.scores(each) for each in samples])
+        for name, expected in experiment.perfect().items():
+            low, high = expected.interval
+            scores[name]["perfect"] = _plain({"mean": expected.mean, "low": low, "high": high})
+        clusters = [experiment.agreement(state, t) for t, state in enumerate(states)]
+        return {
+            "kind": config["kind"],
+            "data": config["data"]["name"],
+            "method": config["train"]["method"],
+            "iterations": config["train"]["iterations"],
+            "trials": config["train"]["trials"],
+            "num_points": config["score"]["num"],
+            "seconds": seconds,
+            "scores": scores,
+            "agreement": _by_name(clusters),
+        }
+
+    def _draw(self, state: TrainState, samples: Samples) -> None:
+        """Draw training points and generated ones of the first trial, coloured by their labels."""
+        train, means = self.run.config["train"], self.experiment.mixture.means
+        rows = np.asarray(self.experiment.points[0].rows)[:SHOWN]
+        own = np.asarray(state.partition.labels)[:SHOWN]
+        title = f"{train['method']} after {train['iterations']} iterations"
+        halves = {"training points": (rows, own), "generated": (samples.points, samples.labels)}
+        panels = {name: (points[:SHOWN], of[:SHOWN]) for name, (points, of) in halves.items()}
+        make_folder(self.run.folder.figures)
+        write_atomically(self.run.figure, labelled(panels, means, title).png)
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """Lay out a summary as text, one line a score, with a perfect sampler's beside it."""
+    trials = summary["trials"]
+    lines = [
+        f"{summary['method']} on {summary['data']}, {summary['iterations']} iterations, "
+        f"{trials} trial{'s' if trials > 1 else ''}, {summary['num_points']} points",
+        f"{'':<20}{'mean':>10}{'perfect sampler (95% of its draws)':>38}",
+    ]
+    for name, score in summary["scores"].items():
+        best = score["perfect"]
+        beside = f"{_shown(best['mean'])} ({_shown(best['low'])} to {_shown(best['high'])})"
+        lines.append(f"{name:<20}{_shown(score['mean']):>10}{beside:>38}")
+    for name, score in summary["agreement"].items():
+        lines.append(f"{name:<20}{_shown(score['mean']):>10}")
+    return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def _kept(states: Sequence[TrainState]) -> dict[str, jax.Array]:
+    """Return the leaves that have elements, by number: orbax saves no others."""
+    return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(states)) if leaf.size}
+
+
+def _by_name(found: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Return each number of all trials, and their mean."""
+    columns = {name: [each[name] for each in found] for name in found[0]}
+    return {
+        name: _plain({"trials": values, "mean": float(np.mean(values))})
+        for name, values in columns.items()
+    }
+
+
+def _plain(values: Any) -> Any:
+    """Return numbers as JSON has them: None for NaN."""
+    if isinstance(values, dict):
+        return {name: _plain(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_plain(value) for value in values]
+    return None if math.isnan(values) else values
+
+
+def _losses_in_words(means: Mapping[str, Any]) -> str:
+    return ", losses " + " ".join(f"{np.mean(value):.4f}" for value in means.values())
+
+
+def _check_losses(losses: Losses, before: int) -> None:
+    bad = first_bad(losses)
+    if bad is not None:
+        step, trial = bad
+        raise UserError(
+            f"a loss of trial {trial} was not finite in iteration {before + step + 1}; lower "
+            "--config.train.learning_rate"
+        )

@@ -1,0 +1,127 @@
+"""What the configs that train a generator share; every leaf with its meaning.
+
+Published numbers come from these settings: those of the paper [Liu et al. 2020], and after a colon,
+`:code`, those of its reference code where the two differ.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+    config = config_dict.ConfigDict()
+    # Which kind of run it is: one that trains a generator.
+    config.kind = "training"
+    # Root of every random number.
+    config.seed = 0
+
+    config.data = config_dict.ConfigDict()
+    # "ring" (8 Gaussians of sd 0.01), "grid" (25 of sd 0.05, two apart) or "grid100" (100 of them).
+    config.data.name = "grid"
+    # Training points, drawn once in each trial.
+    config.data.num = 100_000
+    # Radius of the ring: 1 in the paper, 2 in its code. The grids do not read it.
+    config.data.radius = 1.0
+
+    config.network = config_dict.ConfigDict()
+    # "planar": four dense layers with batch norm against three of maxout.
+    config.network.name = "planar"
+    # Length of the latents.
+    config.network.latent_dim = 2
+    # Length of a label's vector, which is joined to the latents.
+    config.network.embedding_dim = 32
+    # Units of the generator's layers.
+    config.network.width = 400
+    # Units of the discriminator's layers, each the largest of five.
+    config.network.critic_width = 200
+
+    train = config.train = config_dict.ConfigDict()
+    # "gan", "conditional" (true classes), "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan",
+    # "fixed_clusters" (k-means on the points, once), "scgan" or "scgan_online".
+    train.method = "scgan"
+    # Independent trainings, each on points of its own.
+    train.trials = 1
+    # Whether they are one program: on a GPU ten cost little more than one, on a CPU ten times it.
+    train.together = False
+    # Iterations, one step of each network: the paper's 400 epochs.
+    train.iterations = 400_000
+    # Real points in an iteration.
+    train.batch = 100
+    # Adam's, of both networks: 1e-3 in the paper, 1e-4 in its code.
+    train.learning_rate = 1e-3
+    # Decay of Adam's first moment; the code's, the paper does not say.
+    train.beta1 = 0.8
+    # Decay of Adam's second moment.
+    train.beta2 = 0.999
+    # Weight of the R1 penalty.
+    train.penalty = 0.0
+    # Iterations between two lines of metrics.jsonl, and between two looks for Ctrl-C.
+    train.report_every = 500
+    # Iterations between two checkpoints.
+    train.checkpoint_every = 5_000
+
+    # Clusters of the discriminator's features as labels; num_clusters is also the number of random
+    # labels and of MGAN's generators.
+    labels = config.labels = config_dict.ConfigDict()
+    labels.num_clusters = 50
+    # Iterations between two clusterings: 10,000 in the paper, 5,000 in its code.
+    labels.every = 10_000
+    # Training points that are clustered.
+    labels.num = 10_000
+    # Restarts of the first k-means.
+    labels.num_init = 10
+    # Most iterations of k-means.
+    labels.max_iter = 100
+    # Whether k-means starts at the means of the old clusters; false is an ablation.
+    labels.initialise = True
+    # Whether new clusters take the labels of the old ones that they share most points with; false
+    # is an ablation.
+    labels.match = True
+    # Whether the first clusters are the true classes.
+    labels.supervised = False
+
+    config.mgan = config_dict.ConfigDict()
+    # Weight of telling generators apart in their loss.
+    config.mgan.weight = 0.01
+    # Latents in a batch, each given to every generator.
+    config.mgan.per_generator = 12
+
+    config.score = config_dict.ConfigDict()
+    # Generated points that are scored.
+    config.score.num = 50_000
+    # Iterations between two scorings.
+    config.score.every = 5_000
+    # Draws of the true law that say what a perfect sampler scores.
+    config.score.repeats = 100
+    return config
+
+
+def variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:
+    """Apply what follows the colon of --config=FILE:ARG: nothing, code, quick or code-quick."""
+    words = arg.split("-") if arg else []
+    if words not in ([], ["code"], ["quick"], ["code", "quick"]):
+        raise ValueError(
+            f"config variant {arg!r} is not known; expected none, :code, :quick or :code-quick"
+        )
+    if "code" in words:
+        config.data.radius = 2.0
+        config.train.iterations = 100_000
+        config.train.learning_rate = 1e-4
+        config.labels.every = 5_000
+    return quick(config) if "quick" in words else config
+
+
+def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+    """Shrink an experiment to under a minute on two cores; its results mean nothing."""
+    config.data.num = 2_000
+    config.network.width = 64
+    config.network.critic_width = 32
+    config.train.iterations = 300
+    config.train.report_every = 50
+    config.train.checkpoint_every = 100
+    config.labels.every = 150
+    config.labels.num = 1_000
+    config.labels.num_init = 2
+    config.score.num = 2_000
+    config.score.every = 150
+    config.score.repeats = 20
+    return config

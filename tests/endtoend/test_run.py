@@ -1,0 +1,252 @@
+"""A training run from its config to its folder: what it leaves, resuming, and what it refuses."""
+
+import copy
+import inspect
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgjax.config import schema, training
+from cgjax.config.plain import flatten, to_plain
+from cgjax.endtoend.data import DATA
+from cgjax.endtoend.experiment import Experiment
+from cgjax.endtoend.methods import METHODS
+from cgjax.endtoend.networks import NETWORKS
+from cgjax.errors import Interrupted, UserError
+from cgjax.run import training as training_folder
+from cgjax.run.folder import RunFolder, read_config, save_config, saved_kind
+from cgjax.run.training import open_training
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.endtoend import TrainingStage, summary_text
+from configs import common, scgan_common, scgan_grid, scgan_ring
+from tests.e2e.command import cgjax, errors
+
+TINY = {
+    "data.num": 60,
+    "network.width": 6,
+    "network.critic_width": 4,
+    "train.iterations": 12,
+    "train.batch": 10,
+    "train.report_every": 3,
+    "train.checkpoint_every": 3,
+    "labels.num_clusters": 4,
+    "labels.every": 6,
+    "labels.num": 40,
+    "labels.num_init": 1,
+    "score.num": 30,
+    "score.every": 12,
+    "score.repeats": 2,
+}
+RESULTS = ("samples.npz", "figures/samples.png")
+
+
+def settings(**changes):
+    """The tiny config; a double underscore stands for the dot of a path."""
+    config = to_plain(scgan_ring.get_config())
+    for path, value in (TINY | {k.replace("__", "."): v for k, v in changes.items()}).items():
+        section, name = path.split(".")
+        config[section][name] = value
+    return config
+
+
+def train(root, config, interrupts=None, **options):
+    run = open_training(root, config, **options)
+    return TrainingStage(run, interrupts or Interrupts()).run_all()
+
+
+def lines_of(root, stage):
+    lines = map(json.loads, (root / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["stage"] == stage]
+
+
+class StopAt(Interrupts):
+    """Asks to stop at the given look."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.left = looks
+
+    def agreed(self):
+        self.left -= 1
+        return self.left <= 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of an uninterrupted run, and its summary."""
+    root = tmp_path_factory.mktemp("whole") / "run"
+    return root, train(root, settings())
+
+
+def test_a_run_leaves_samples_a_figure_metrics_and_scores_beside_a_perfect_samplers(whole):
+    root, summary = whole
+    with np.load(root / "samples.npz") as arrays:
+        assert arrays["points"].shape == (1, 30, 2)
+        assert arrays["labels"].shape == (1, 30)
+        assert set(arrays["labels"].ravel()) <= set(range(4))
+    with Image.open(root / "figures/samples.png") as image:
+        assert image.size[0] > 500
+    assert json.loads((root / "summary.json").read_text()) == summary
+    assert summary["scores"]["modes"]["perfect"]["low"] <= 8
+    best = summary["scores"]["high_quality_box"]["perfect"]
+    assert 0.9 < best["low"] <= best["mean"] <= best["high"] <= 1
+    assert 0 <= summary["agreement"]["nmi_arithmetic"]["mean"] <= 1
+    assert [line["iteration"] for line in lines_of(root, "train")] == [3, 6, 9, 12]
+    (score,) = lines_of(root, "score")
+    assert score["modes"] == summary["scores"]["modes"]["mean"]
+    assert "perfect sampler" in summary_text(summary)
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(whole, tmp_path):
+    root, summary = whole
+    with pytest.raises(Interrupted, match="training is saved at iteration"):
+        train(tmp_path, settings(), StopAt(2))  # just before the second clustering
+    assert not (tmp_path / "summary.json").exists()
+    again = train(tmp_path, settings())
+    for name in RESULTS:
+        assert (tmp_path / name).read_bytes() == (root / name).read_bytes(), name
+    assert again | {"seconds": 0} == summary | {"seconds": 0}
+    assert [line["iteration"] for line in lines_of(tmp_path, "train")] == [3, 6, 9, 12]
+
+
+def test_a_finished_run_trains_nothing_and_keeps_its_seconds(whole, monkeypatch):
+    root, summary = whole
+    monkeypatch.setattr(Experiment, "advance", None)
+    assert train(root, None) == summary
+
+
+def test_more_iterations_go_on_where_fewer_ended(whole, tmp_path):
+    _, summary = whole
+    train(tmp_path, settings(train__iterations=9))
+    with pytest.raises(UserError, match=r"train\.iterations.*--allow_config_change"):
+        train(tmp_path, settings())
+    again = train(tmp_path, settings(), allow_change=True)
+    assert again | {"seconds": 0} == summary | {"seconds": 0}
+
+
+def test_a_changed_seed_begins_anew_and_removes_what_was_shown(tmp_path):
+    config = settings(train__method="gan", train__iterations=3)
+    assert not train(tmp_path, config)["agreement"]  # it clusters nothing
+    assert all((tmp_path / name).is_file() for name in RESULTS)
+    run = open_training(tmp_path, config | {"seed": 1}, allow_change=True)
+    assert not any((tmp_path / name).exists() for name in (*RESULTS, "summary.json"))
+    assert not any(map(run.is_own, run.steps.steps()))
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_saves_nothing_of_it(tmp_path, monkeypatch):
+    advance = Experiment.advance
+
+    def broken(self, states, begin, end):
+        states, losses = advance(self, states, begin, end)
+        if begin == 3:
+            losses = losses._replace(generator=losses.generator.at[0, 1].set(np.nan))
+        return states, losses
+
+    monkeypatch.setattr(Experiment, "advance", broken)
+    with pytest.raises(UserError, match=r"trial 0 was not finite in iteration 5; lower --config"):
+        train(tmp_path, settings())
+    assert [path.name for path in (tmp_path / "checkpoints/trials").glob("*.json")] == ["3.json"]
+
+
+def test_a_trial_is_what_it_is_alone_and_about_that_beside_others_in_one_program():
+    losses = {}
+    for trials, together in ((1, False), (2, False), (2, True)):
+        config = settings(train__method="gan", train__trials=trials, train__together=together)
+        experiment = Experiment(config)
+        made = experiment.advance(experiment.init(), 0, 3)[1].discriminator
+        losses[trials, together] = np.asarray(made)[:, :1]
+    in_turn = losses[2, False]
+    np.testing.assert_array_equal(losses[1, False][0], in_turn[0])
+    assert in_turn[0] != in_turn[1]
+    np.testing.assert_allclose(losses[2, True], in_turn, rtol=1e-5)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("train.method", "vae", "--config.train.method=vae: expected gan"),
+        ("data.name", "spiral", "--config.data.name=spiral: expected ring"),
+        ("train.batch", 70, "--config.train.batch=70: expected at most data.num=60"),
+        ("labels.num_clusters", 50, "--config.labels.num_clusters=50: expected at most labels.num"),
+        ("labels.supervised", True, "expected at least 8, one for each class"),
+        ("train.learning_rate", -1.0, "--config.train.learning_rate=-1.0: expected"),
+        ("train.lr", 1.0, "config.train.lr"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected):
+    config = settings()
+    section, name = path.split(".")
+    config[section][name] = value
+    with pytest.raises(UserError) as error:
+        schema.validate(config)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_folder_of_one_kind_of_run_is_refused_by_the_other(whole, tmp_path):
+    root, _ = whole
+    assert saved_kind(RunFolder(root)) == schema.TRAINING
+    with pytest.raises(UserError, match="run of another kind"):
+        read_config(RunFolder(root))
+    save_config(RunFolder(tmp_path), to_plain(common.get_config()), "", [])
+    before = (tmp_path / "config.json").read_bytes()
+    for allow_change in (False, True):
+        with pytest.raises(UserError, match="run of another kind"):
+            open_training(tmp_path, settings(), allow_change=allow_change)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("num", "devices"), [(2, None), (1, 4)])
+def test_several_processes_or_devices_are_refused(num, devices):
+    with pytest.raises(UserError, match="leave"):
+        training_folder.check_alone(num, devices)
+
+
+def test_the_command_refuses_other_modes_in_one_line_and_exits_2(tmp_path):
+    done = cgjax("--config=configs/scgan_grid.py", "--mode=sweep", f"--workdir={tmp_path / 'x'}")
+    (line,) = errors(done.stderr)
+    assert done.returncode == 2
+    assert line.startswith("error: --mode=sweep is for runs that cluster a generator")
+    assert not (tmp_path / "x").exists()
+
+
+# The configs and the table
+
+
+@pytest.mark.parametrize("module", [scgan_ring, scgan_grid])
+@pytest.mark.parametrize("arg", ["", "code", "quick", "code-quick"])
+def test_every_variant_is_valid_and_complete(module, arg):
+    config = to_plain(module.get_config(arg))
+    schema.validate(config)
+    assert schema.complete(config) == config
+    assert set(flatten(config)) == set(training.LEAVES)
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="'fast' is not known"):
+        scgan_ring.get_config("fast")
+
+
+def test_every_leaf_has_a_comment():
+    lines = inspect.getsource(scgan_common.get_config).splitlines()
+    leaves = [i for i, line in enumerate(lines) if re.search(r"\w+\.\w+ = (?!config_dict)", line)]
+    bare = [lines[i] for i in leaves if not re.match(r"\s+#", lines[i - 1])]
+    assert [line.strip() for line in bare] == ["labels.num_clusters = 50"]  # said above the section
+
+
+def test_the_table_names_the_methods_data_and_networks_that_there_are():
+    assert set(training.METHODS) == set(METHODS)
+    assert set(training.DATA) == set(DATA)
+    assert set(training.ARCHITECTURES) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_built_from_a_config(name):
+    config = copy.deepcopy(settings(train__method=name))
+    assert Experiment(config).trainer.method.num_labels >= 1

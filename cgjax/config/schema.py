@@ -9,11 +9,13 @@ import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cgjax.config import training
 from cgjax.config.leaves import ADDED, LEAVES, SAMPLERS, SECTIONS, Leaf
 from cgjax.config.leaves import is_resource as _is_resource
 from cgjax.config.leaves import leaf_of as _leaf_of
 from cgjax.config.rules import problems_between, problems_of, shown
+from cgjax.config.training import LEAVES as TRAINING_LEAVES
+from cgjax.config.training import SECTIONS as TRAINING_SECTIONS
+from cgjax.config.training import problems_between as training_problems
 from cgjax.errors import UserError
 
 LISTS_OF_FLOATS = ("compare.margins", "compare.alphas")
@@ -38,7 +40,7 @@ class _Table(NamedTuple):
 
 _TABLES = {
     CLUSTERS: _Table(LEAVES, SECTIONS, ("samplers",), problems_between),
-    TRAINING: _Table(training.LEAVES, training.SECTIONS, (), training.problems_between),
+    TRAINING: _Table(TRAINING_LEAVES, TRAINING_SECTIONS, (), training_problems),
 }
 
 
@@ -53,12 +55,12 @@ def kind_of(config: Mapping[str, Any]) -> str:
 
 def leaf_of(path: str) -> Leaf | None:
     """Return the leaf of any kind of run at a dotted path, or None."""
-    return _leaf_of(path) or training.LEAVES.get(path)
+    return _leaf_of(path) or TRAINING_LEAVES.get(path)
 
 
 def is_resource(path: str) -> bool:
     """Whether a leaf of any kind of run changes how something is computed and not what."""
-    leaf = training.LEAVES.get(path)
+    leaf = TRAINING_LEAVES.get(path)
     return _is_resource(path) or (leaf is not None and leaf.is_resource)
 
 

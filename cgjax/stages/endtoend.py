@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -94,8 +95,13 @@ class TrainingStage:
         step, kept = newest
         logging.info("train: resuming at iteration %d", step.number)
         leaves, structure = jax.tree.flatten(states)
-        full = [kept.get(str(i), leaf) for i, leaf in enumerate(leaves)]
-        return jax.tree.unflatten(structure, full), step.number, float(step.metadata["seconds"])
+        # As NumPy arrays: bound to a device they would need programs of their own.
+        full = [np.asarray(kept.get(str(i), leaf)) for i, leaf in enumerate(leaves)]
+        return (
+            jax.tree.unflatten(structure, map(jnp.asarray, full)),
+            step.number,
+            float(step.metadata["seconds"]),
+        )
 
     def _score(self, states: Sequence[TrainState], iteration: int) -> None:
         for t, state in enumerate(self.experiment.each(states)):

@@ -96,7 +96,7 @@ def mode_scores(points: ArrayLike, means: ArrayLike, sd: float) -> ModeScores:
     offsets = x - mu[nearest]
     is_box = (np.abs(offsets) < RADII * sd).all(axis=1)
     is_disc = np.square(offsets).sum(axis=1) < (RADII * sd) ** 2
-    num, dim = x.shape
+    num = len(x)
     shares = np.bincount(nearest, minlength=len(mu)) / num
     kept = shares[shares > 0]
     nats = float((kept * np.log(len(mu) * kept)).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from flax import nnx
@@ -22,6 +22,7 @@ class Arrays(NamedTuple):
     stats: Any
 
 
+@runtime_checkable
 class Generator(Protocol):
     """Latents and labels to rows."""
 
@@ -31,6 +32,7 @@ class Generator(Protocol):
         """Generate; in train mode batch norms use the batch's moments and move the running ones."""
 
 
+@runtime_checkable
 class Discriminator(Protocol):
     """Rows to features, and features to one logit or several."""
 
@@ -41,6 +43,7 @@ class Discriminator(Protocol):
         """Return all logits."""
 
 
+@runtime_checkable
 class Architecture(Protocol):
     """The two networks of an experiment; hashable, so that a compiled program may be keyed by it.
 

@@ -1,0 +1,125 @@
+"""Labels from clusters: induced means, matching, refilled clusters, the online variant."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+
+from cgjax.endtoend.data import Points
+from cgjax.endtoend.methods.base import clustered
+from cgjax.endtoend.methods.selfcond import (
+    Online,
+    SelfConditioned,
+    induced_means,
+    matched_order,
+)
+
+KEY = jax.random.key(0)
+
+
+def groups(num=4, each=50, seed=0):
+    """Rows in well-separated groups, in random order, with their group."""
+    rng = np.random.default_rng(seed)
+    which = rng.permutation(np.repeat(np.arange(num), each))
+    rows = 10.0 * np.eye(num)[which] + rng.normal(size=(num * each, num))
+    return Points(jnp.asarray(rows, jnp.float32), jnp.asarray(which, jnp.int32))
+
+
+def same(rows):
+    return rows
+
+
+def test_induced_means_are_the_means_of_the_old_partition_in_the_new_features():
+    points = groups()
+    labels = np.random.default_rng(1).integers(0, 3, len(points.rows))
+    found = induced_means(KEY, points.rows, labels, 3)
+    expected = [np.asarray(points.rows)[labels == c].mean(axis=0) for c in range(3)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_starved_cluster_begins_at_a_row_of_its_own():
+    points = groups()
+    found = induced_means(KEY, points.rows, np.zeros(len(points.rows), int), 3)
+    rows = {tuple(row) for row in np.asarray(points.rows).tolist()}
+    assert {tuple(row) for row in found[1:].tolist()} <= rows
+    assert tuple(found[1].tolist()) != tuple(found[2].tolist())
+
+
+def test_matching_moves_as_few_labels_as_any_permutation_can():
+    rng = np.random.default_rng(2)
+    old, new = rng.integers(0, 5, 300), rng.integers(0, 5, 300)
+    order = matched_order(new, old, 5)
+    renamed = np.argsort(order)[new]
+    table = np.zeros((5, 5))
+    np.add.at(table, (old, new), 1)
+    best = table[linear_sum_assignment(-table)].sum()
+    assert (renamed == old).sum() == best
+
+
+@pytest.mark.parametrize("initialise", [True, False])
+def test_labels_stay_with_their_groups_when_they_are_clustered_again(initialise):
+    points = groups()
+    method = SelfConditioned(4, num=100, initialise=initialise)
+    permuted = jnp.asarray([2, 0, 3, 1], jnp.int32)[points.classes]
+    old = clustered(permuted, np.zeros((4, 4), np.float32))
+    found = method.renew(KEY, points, same, old)
+    np.testing.assert_array_equal(found.labels, permuted)
+
+
+def test_without_matching_nor_start_the_labels_are_those_of_k_means_itself():
+    points = groups()
+    permuted = jnp.asarray([2, 0, 3, 1], jnp.int32)[points.classes]
+    old = clustered(permuted, np.zeros((4, 4), np.float32))
+    method = SelfConditioned(4, num=200, initialise=False, match=False)
+    found = np.asarray(method.renew(KEY, points, same, old).labels)
+    pairs = {(int(a), int(b)) for a, b in zip(found, permuted, strict=True)}
+    assert len(pairs) == 4  # the same groups
+    assert not np.array_equal(found, permuted)  # under other names
+
+
+def test_without_matching_clusters_keep_the_label_of_the_mean_they_began_at():
+    points = groups()
+    permuted = jnp.asarray([2, 0, 3, 1], jnp.int32)[points.classes]
+    old = clustered(permuted, np.zeros((4, 4), np.float32))
+    found = SelfConditioned(4, num=200, match=False).renew(KEY, points, same, old)
+    np.testing.assert_array_equal(found.labels, permuted)
+
+
+def test_the_start_is_k_means_of_the_features_or_the_true_classes():
+    points = groups()
+    found = SelfConditioned(4, num=200).start(KEY, points, same)
+    peer = KMeans(4, n_init=5, random_state=0).fit_predict(np.asarray(points.rows))
+    assert len({(int(a), int(b)) for a, b in zip(found.labels, peer, strict=True)}) == 4
+    true = SelfConditioned(4, num=200, supervised=True).start(KEY, points, same)
+    np.testing.assert_array_equal(true.labels, points.classes)
+
+
+def test_rows_beyond_those_that_are_clustered_are_labelled_by_the_nearest_mean():
+    points = groups()
+    found = SelfConditioned(4, num=60).start(KEY, points, same)
+    distances = np.linalg.norm(np.asarray(points.rows)[:, None] - found.centroids[None], axis=2)
+    np.testing.assert_array_equal(found.labels, distances.argmin(axis=1))
+
+
+def test_clusterings_are_due_at_every_multiple():
+    method = SelfConditioned(4, every=30)
+    assert [method.next_due(i) for i in (0, 29, 30, 31)] == [30, 30, 60, 60]
+    assert [Online(4).next_due(i) for i in (0, 1, 50)] == [1, None, None]
+
+
+def test_online_centroids_are_the_means_of_the_rows_that_moved_them():
+    points = groups()
+    begin = 10.0 * np.eye(4, dtype=np.float32) + 1
+    partition = clustered(np.zeros(200, np.int32), begin)
+    method = Online(4)
+    for batch in np.split(np.arange(200), 10):
+        made = points.rows[batch]
+        labels, partition = method.label(KEY, partition, jnp.asarray(batch), lambda m=made: m)
+        np.testing.assert_array_equal(labels, points.classes[batch])
+    rows = np.asarray(points.rows)
+    expected = [rows[np.asarray(points.classes) == c].mean(axis=0) for c in range(4)]
+    np.testing.assert_allclose(partition.centroids, expected, atol=1e-4)
+    np.testing.assert_array_equal(partition.counts, [50, 50, 50, 50])
+    np.testing.assert_array_equal(partition.labels, points.classes)

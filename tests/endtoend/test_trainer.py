@@ -1,0 +1,192 @@
+"""The one loop: the same numbers however it is cut, one pass for two steps, packs, every method."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cgjax.endtoend.data import ring
+from cgjax.endtoend.methods.base import Gan, of_packs, packed
+from cgjax.endtoend.methods.labelled import ClassConditional, FixedClusters, RandomLabels
+from cgjax.endtoend.methods.mgan import Mgan
+from cgjax.endtoend.methods.selfcond import Online, SelfConditioned
+from cgjax.endtoend.networks.base import Arrays, count_parameters
+from cgjax.endtoend.networks.planar import Planar
+from cgjax.endtoend.trainer import Trainer, batches
+from cgjax.runtime.keys import named_key
+
+SMALL = Planar(width=8, depth=2, critic_width=6, pieces=2, embedding_dim=3)
+METHODS = {
+    "gan": Gan(),
+    "pacgan2": Gan(pack=2),
+    "conditional": ClassConditional(8),
+    "random_labels": RandomLabels(5),
+    "fixed_clusters": FixedClusters(4, num_init=1),
+    "scgan": SelfConditioned(4, num=40, num_init=1),
+    "scgan_online": Online(4, num=40, num_init=1),
+    "mgan": Mgan(4, per_generator=3),
+}
+KEYS = jax.random.split(jax.random.key(7), 2)
+
+
+def points_of(keys, num=40):
+    drawn = [ring().draw(key, num) for key in keys]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+
+
+def start(trainer, keys):
+    points = points_of(keys)
+    states = [
+        trainer.init(key, jax.tree.map(lambda leaf, i=i: leaf[i], points))
+        for i, key in enumerate(keys)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), points
+
+
+def leaves_of(state):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_and_generates(name):
+    trainer = Trainer(METHODS[name], SMALL, batch=10)
+    state, points = start(trainer, KEYS[:1])
+    before = leaves_of(state.generator.arrays.params)
+    state, losses = trainer.run(state, points, KEYS[:1], 0, 6)
+    assert losses.generator.shape == (1, 6)
+    assert np.isfinite(np.concatenate([losses.generator, losses.discriminator])).all()
+    after = leaves_of(state.generator.arrays.params)
+    assert all((a != b).any() for a, b in zip(before, after, strict=True) if b.size > 1)
+    one = jax.tree.map(lambda leaf: leaf[0], state)
+    labels = trainer.method.sample_labels(jax.random.key(1), one.partition, 33)
+    assert int(labels.min()) >= 0
+    assert int(labels.max()) < trainer.method.num_labels
+    assert trainer.generate(one.generator.arrays, jax.random.key(2), labels).shape == (33, 2)
+
+
+def test_a_training_in_two_calls_is_that_in_one_to_the_bit():
+    trainer = Trainer(METHODS["scgan"], SMALL, batch=10)
+    state, points = start(trainer, KEYS[:1])
+    whole, losses = trainer.run(state, points, KEYS[:1], 0, 7)
+    state, points = start(trainer, KEYS[:1])
+    state, first = trainer.run(state, points, KEYS[:1], 0, 3)
+    state, second = trainer.run(state, points, KEYS[:1], 3, 4)
+    for a, b in zip(leaves_of(whole), leaves_of(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    both = np.concatenate([first.generator, second.generator], axis=1)
+    np.testing.assert_array_equal(losses.generator, both)
+
+
+def test_trials_in_one_program_are_what_each_is_alone():
+    trainer = Trainer(METHODS["gan"], SMALL, batch=10)
+    state, points = start(trainer, KEYS)
+    together, _ = trainer.run(state, points, KEYS, 0, 3)
+    for i in range(2):
+        state, points = start(trainer, KEYS[i : i + 1])
+        alone, _ = trainer.run(state, points, KEYS[i : i + 1], 0, 3)
+        # Of two programs: equal up to the order of the sums, which Adam's first steps enlarge.
+        for a, b in zip(leaves_of(together), leaves_of(alone), strict=True):
+            np.testing.assert_allclose(a[i], b[0], atol=1e-4)
+
+
+def test_one_pass_of_the_generator_gives_the_steps_of_two():
+    """Written out with two passes, as the reference trains."""
+    trainer = Trainer(METHODS["gan"], SMALL, batch=10, learning_rate=1e-2)
+    state, points = start(trainer, KEYS[:1])
+    key = KEYS[0]
+    g, d = (
+        jax.tree.map(lambda leaf: leaf[0], part) for part in (state.generator, state.discriminator)
+    )
+    after, losses = trainer.run(state, points, KEYS[:1], 0, 1)
+    rows = points.rows[0][batches(named_key(key, "rows"), jnp.int32(0), 40, 10, 1)[0]]
+    _, key_code = jax.random.split(jax.random.fold_in(key, 0))
+    z = jax.random.normal(key_code, (10, 2), jnp.float32)
+    zeros = jnp.zeros(10, jnp.int32)
+
+    def fake(params):
+        arrays = Arrays(params, g.arrays.stats)
+        return trainer.generator.apply(arrays, lambda net: net(z, zeros, train=True))[0]
+
+    def logits(params, x):
+        arrays = Arrays(params, d.arrays.stats)
+        return trainer.discriminator.apply(arrays, lambda net: net(x, train=True))[0][:, 0]
+
+    def d_loss(params):
+        made = jax.lax.stop_gradient(fake(g.arrays.params))
+        told = jnp.mean(jax.nn.softplus(-logits(params, rows)))
+        return told + jnp.mean(jax.nn.softplus(logits(params, made)))
+
+    def stepped(params, moments, slope):
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+            change, _ = trainer.adam.update(slope, moments, params)
+        return optax.apply_updates(params, change)
+
+    loss_d, slope = jax.value_and_grad(d_loss)(d.arrays.params)
+    d_params = stepped(d.arrays.params, d.moments, slope)
+    loss_g, slope = jax.value_and_grad(
+        lambda params: jnp.mean(jax.nn.softplus(-logits(d_params, fake(params))))
+    )(g.arrays.params)
+    g_params = stepped(g.arrays.params, g.moments, slope)
+    np.testing.assert_allclose(losses.discriminator[0, 0], loss_d, rtol=1e-5)
+    np.testing.assert_allclose(losses.generator[0, 0], loss_g, rtol=1e-5)
+    for a, b in zip(leaves_of(after.discriminator.arrays.params), leaves_of(d_params), strict=True):
+        np.testing.assert_allclose(a[0], b, atol=1e-5)
+    # A bias before a batch norm has no gradient but rounding, of which Adam makes a step.
+    moved = zip(leaves_of(after.generator.arrays.params), leaves_of(g_params), strict=True)
+    assert np.mean([np.abs(a[0] - b).max() < 1e-5 for a, b in moved]) > 0.6
+
+
+def test_every_epoch_passes_over_the_rows_once_in_an_order_of_its_own():
+    rows = np.asarray(batches(jax.random.key(3), jnp.int32(0), 23, 5, 12)).reshape(3, 20)
+    assert all(len(set(epoch.tolist())) == 20 for epoch in rows)
+    assert not np.array_equal(rows[0], rows[1])
+    late = batches(jax.random.key(3), jnp.int32(5), 23, 5, 4)
+    np.testing.assert_array_equal(np.asarray(late).ravel(), rows.ravel()[25:45])
+
+
+def test_a_pack_is_consecutive_rows_and_has_the_label_of_the_first():
+    x = jnp.arange(14.0).reshape(7, 2)
+    np.testing.assert_array_equal(packed(x, 3), np.arange(12.0).reshape(2, 6))
+    np.testing.assert_array_equal(of_packs(jnp.arange(7), 3), [0, 3])
+
+
+def test_mgan_gives_every_generator_the_same_latents():
+    z, labels = METHODS["mgan"].codes(jax.random.key(0), jnp.zeros(10, jnp.int32), 2)
+    np.testing.assert_array_equal(labels, np.repeat(np.arange(4), 3))
+    np.testing.assert_array_equal(z.reshape(4, 3, 2), np.broadcast_to(z[:3], (4, 3, 2)))
+
+
+@pytest.mark.parametrize("weight", [0.0, 10.0])
+def test_a_penalty_flattens_the_discriminator_on_real_rows(weight):
+    trainer = Trainer(METHODS["gan"], SMALL, batch=10, penalty=weight, learning_rate=1e-2)
+    state, points = start(trainer, KEYS[:1])
+    state, _ = trainer.run(state, points, KEYS[:1], 0, 200)
+    arrays = jax.tree.map(lambda leaf: leaf[0], state.discriminator.arrays)
+
+    def total(x):
+        return trainer.discriminator.apply(arrays, lambda net: net(x, train=True))[0].sum()
+
+    slope = float(jnp.sqrt(jnp.square(jax.grad(total)(points.rows[0])).sum(axis=1)).mean())
+    assert (slope < 0.3) == (weight > 0), slope
+
+
+# By hand: a generator of 34 -> 400 x 4 -> 2 with embeddings of 50 x 32, and batch norms.
+def test_the_networks_have_the_parameters_of_the_paper():
+    method = SelfConditioned(50)
+    trainer = Trainer(method, Planar())
+    g = trainer.generator.init(jax.random.key(0))
+    d = trainer.discriminator.init(jax.random.key(0))
+    dense = [(34, 400), (400, 400), (400, 400), (400, 400), (400, 2)]
+    expected = sum(i * o + o for i, o in dense) + 4 * 2 * 400 + 50 * 32
+    assert count_parameters(g) == expected
+    maxout = sum(5 * (i * 200 + 200) for i in (2, 200, 200))
+    assert count_parameters(d) == maxout + 200 * 50 + 50
+
+
+def test_a_trainer_is_a_value():
+    trainer = Trainer(METHODS["gan"], SMALL)
+    assert trainer == dataclasses.replace(trainer)
+    assert hash(trainer) == hash(dataclasses.replace(trainer))

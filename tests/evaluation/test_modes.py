@@ -1,0 +1,108 @@
+"""Scores of points against a mixture: a perfect sampler's, a collapsed one's, and by hand."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import rel_entr
+from scipy.stats import norm
+
+from cgjax.endtoend.data import grid, ring
+from cgjax.errors import UserError
+from cgjax.evaluation.modes import mode_scores, nearest_means, perfect_scores
+
+GRID = grid()
+
+
+def draw(seed, num=20_000):
+    return np.asarray(GRID.draw(jax.random.key(seed), num).rows)
+
+
+def test_a_perfect_sampler_scores_what_the_law_says():
+    scores = mode_scores(draw(0, 50_000), GRID.means, GRID.sd)
+    inside = norm.cdf(3) - norm.cdf(-3)
+    assert scores.modes == 25
+    assert scores.high_quality_box == pytest.approx(inside**2, abs=1.5e-3)
+    assert scores.high_quality_disc == pytest.approx(1 - math.exp(-4.5), abs=2e-3)
+    assert scores.variance_ratio == pytest.approx(1, abs=0.02)
+    # About (M - 1) / 2n.
+    assert 0.2 < scores.reverse_kl_nats / (24 / 100_000) < 3
+
+
+def test_the_reverse_kl_is_that_of_scipy_in_both_units():
+    points = draw(1, 500)
+    shares = np.bincount(nearest_means(points, GRID.means), minlength=25) / 500
+    scores = mode_scores(points, GRID.means, GRID.sd)
+    assert scores.reverse_kl_nats == pytest.approx(rel_entr(shares, 1 / 25).sum(), abs=1e-12)
+    assert scores.reverse_kl_log10 == pytest.approx(
+        scores.reverse_kl_nats / math.log(10), abs=1e-15
+    )
+
+
+def test_collapse_within_the_modes_is_of_high_quality_and_of_small_variance():
+    points = draw(2)
+    means = GRID.means[nearest_means(points, GRID.means)]
+    half = means + 0.5 * (points - means)
+    scores = mode_scores(half, GRID.means, GRID.sd)
+    assert scores.high_quality_box > 0.9999
+    assert scores.variance_ratio == pytest.approx(0.25, rel=0.05)
+
+
+def test_missing_modes_are_counted_and_cost_their_logarithm():
+    points = draw(3)
+    kept = points[nearest_means(points, GRID.means) < 5]
+    scores = mode_scores(kept, GRID.means, GRID.sd)
+    assert scores.modes == 5
+    assert scores.reverse_kl_nats == pytest.approx(math.log(5), abs=0.01)
+
+
+def test_a_box_holds_corners_that_a_disc_does_not():
+    scores = mode_scores([[0.13, 0.13]], GRID.means, GRID.sd)
+    assert (scores.high_quality_box, scores.high_quality_disc) == (1, 0)
+    assert math.isnan(scores.variance_ratio)
+
+
+def test_what_a_perfect_sampler_scores_has_an_interval_that_holds_fresh_ones():
+    found = perfect_scores(lambda i: draw(i, 2000), GRID.means, GRID.sd, repeats=40)
+    fresh = np.array([mode_scores(draw(1000 + i, 2000), GRID.means, GRID.sd) for i in range(40)])
+    for (name, expected), column in zip(found.items(), fresh.T, strict=True):
+        low, high = expected.interval
+        assert np.mean((column >= low) & (column <= high)) >= 0.75, name
+        assert low <= expected.mean <= high
+
+
+@pytest.mark.parametrize(
+    ("points", "sd", "message"),
+    [
+        ([[0.0, 0.0]], 0.0, "sd=0.0: expected a standard deviation above 0"),
+        ([[0.0, float("nan")]], 0.1, "NaN|finite"),
+        ([[0.0, 0.0, 0.0]], 0.1, "3"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(points, sd, message):
+    with pytest.raises(UserError, match=message):
+        mode_scores(points, GRID.means, sd)
+
+
+def test_one_draw_is_no_interval():
+    with pytest.raises(UserError, match="repeats=1"):
+        perfect_scores(lambda i: draw(i, 10), GRID.means, GRID.sd, repeats=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "num", "sd"), [(ring(), 8, 0.01), (GRID, 25, 0.05), (grid(10), 100, 0.05)]
+)
+def test_a_mixture_has_its_modes_and_draws_them_alike(data, num, sd):
+    points = data.draw(jax.random.key(0), 40_000)
+    assert data.num_modes == num
+    offsets = np.asarray(points.rows) - data.means[np.asarray(points.classes)]
+    assert offsets.std() == pytest.approx(sd, rel=0.02)
+    counts = np.bincount(np.asarray(points.classes), minlength=num)
+    assert np.abs(counts - 40_000 / num).max() < 5 * math.sqrt(40_000 / num)
+    np.testing.assert_allclose(data.means.mean(axis=0), 0, atol=1e-12)
+
+
+def test_a_ring_without_a_radius_is_refused():
+    with pytest.raises(UserError, match=r"data\.radius=0"):
+        ring(0.0)

@@ -97,11 +97,8 @@ class TrainingStage:
         leaves, structure = jax.tree.flatten(states)
         # As NumPy arrays: bound to a device they would need programs of their own.
         full = [np.asarray(kept.get(str(i), leaf)) for i, leaf in enumerate(leaves)]
-        return (
-            jax.tree.unflatten(structure, map(jnp.asarray, full)),
-            step.number,
-            float(step.metadata["seconds"]),
-        )
+        resumed = jax.tree.unflatten(structure, map(jnp.asarray, full))
+        return resumed, step.number, float(step.metadata["seconds"])
 
     def _score(self, states: Sequence[TrainState], iteration: int) -> None:
         for t, state in enumerate(self.experiment.each(states)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cgjax.config import leaves, schema
+from cgjax.config import leaves, schema, training
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,9 +76,10 @@ def test_every_member_of_the_library_that_a_page_names_exists(page):
 def test_every_setting_that_a_page_names_is_in_the_schema(page):
     text = page.read_text()
     named = set(re.findall(r"config\.((?:[a-z]\w*)(?:\.[a-z]\w*)*)(?==|`|\s|\)|,|;)", text))
-    sections = "|".join([*leaves.SECTIONS, "samplers"])
+    sections = "|".join([*leaves.SECTIONS, *training.SECTIONS, "samplers"])
     named |= set(re.findall(rf"`((?:{sections})(?:\.[a-z]\w*)+)`", text))
-    known = {*schema.LEAVES, *leaves.SECTIONS, *(f"samplers.{s}" for s in leaves.SAMPLERS)}
+    known = {*schema.LEAVES, *training.LEAVES, *leaves.SECTIONS, *training.SECTIONS}
+    known |= {*(f"samplers.{s}" for s in leaves.SAMPLERS)}
     files = {path for path in named if path.split(".")[-1] in ("json", "csv", "txt", "npy", "png")}
     assert named - known - files == set()
 

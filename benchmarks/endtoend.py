@@ -49,6 +49,7 @@ class TorchGenerator(torch.nn.Module):
         self.last = linear(rest["last"])
 
     def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Generate points."""
         if self.table is not None:
             rows = self.table[y]
             z = torch.cat([z, rows / rows.norm(dim=1, keepdim=True)], 1)
@@ -69,6 +70,7 @@ class TorchDiscriminator(torch.nn.Module):
         self.head, self.pieces = linear(params["head"]), pieces
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the labels' own logits."""
         for layer in self.layers:
             x = layer(x).view(len(x), -1, self.pieces).max(2)[0]
         return self.head(x).gather(1, y[:, None])[:, 0]
@@ -112,6 +114,7 @@ class TorchLoop:
         self.adams = [torch.optim.Adam(n.parameters(), trainer.learning_rate, betas) for n in nets]
 
     def step(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> tuple[float, float]:
+        """Take one step of both networks; return their losses."""
         adam_g, adam_d = self.adams
         self.discriminator.requires_grad_(True)
         adam_d.zero_grad()

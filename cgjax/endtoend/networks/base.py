@@ -53,8 +53,11 @@ class Architecture(Protocol):
             generated rows may go through it in one pass. With batch norm in it they may not.
     """
 
-    latent_dim: int
-    is_rowwise: bool
+    @property
+    def latent_dim(self) -> int: ...  # noqa: D102
+
+    @property
+    def is_rowwise(self) -> bool: ...  # noqa: D102
 
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> Generator:
         """Return a generator; with one label it is unconditional."""

@@ -190,9 +190,9 @@ def test_the_dial_shows_members_above_a_margin_and_the_command_to_draw_them(cont
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(scheme, browser, finished):
-    script = os.environ.get("CGJAX_AXE")
+    script = os.environ.get("AXE_JS")
     if not script:
-        pytest.skip("CGJAX_AXE is not set to the axe.min.js of `npm pack axe-core`")
+        pytest.skip("AXE_JS is not set to the axe.min.js of `npm pack axe-core`")
     context = browser.new_context(offline=True, bypass_csp=True, color_scheme=scheme)
     page = open_report(context, finished).page
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")

@@ -139,7 +139,9 @@ def test_a_sampler_draws_only_what_one_cluster_of_its_own_clustering_holds(finis
     key = jax.random.key(7)
     above = ClusterRegion(heights, 0)
     for region in (above, Complement(run.regions[0]), Union((run.regions[0], above))):
-        with pytest.raises(UserError, match=r"^--sampler=imle .* use --sampler=rejection, or train it"):
+        with pytest.raises(
+            UserError, match=r"^--sampler=imle .* use --sampler=rejection, or train it"
+        ):
             run.sample_region(key, region, 4, "imle")
         samples = run.sample_region(key, region, 4, "rejection", verify=False)
         assert run.are_inside(samples.latents, region).all()

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from logging import WARNING, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,18 @@ if TYPE_CHECKING:
     from cgjax.runtime.signals import Interrupts
     from cgjax.stages.draw import Request
 
-MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report", "name")
+MODES = (
+    "run",
+    "check",
+    "choose",
+    "sweep",
+    "sample",
+    "evaluate",
+    "compare",
+    "report",
+    "name",
+    "serve",
+)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
@@ -58,6 +70,12 @@ _FIT_QUERY = flags.DEFINE_bool(
 )
 _NAME = flags.DEFINE_string("name", None, "name: what to call --cluster; empty for no name.")
 _FROM = flags.DEFINE_string("from", None, "name: the names.json that the page saved.")
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "serve: the address to listen at; other machines reach no other."
+)
+_PORT = flags.DEFINE_integer(
+    "port", 0, "serve: the port; 0 for a free one.", lower_bound=0, upper_bound=65535
+)
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
@@ -138,6 +156,10 @@ def check_flags(argv: Sequence[str]) -> None:
             )
     elif _MODE.value not in ("check", "choose"):
         check_folder(root, "--workdir")
+    if _MODE.value == "serve" and not all(map(find_spec, ("starlette", "uvicorn"))):
+        raise UserError(
+            "--mode=serve needs Starlette and uvicorn; type: pip install 'cgjax[serve]'"
+        )
     if _MODE.value == "name":
         is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
         if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
@@ -250,6 +272,11 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         return
     if _MODE.value == "sweep":
         print(pipeline.sweep())
+        return
+    if _MODE.value == "serve":
+        from cgjax.serve.server import serve
+
+        serve(pipeline, _HOST.value, _PORT.value)
         return
     if _MODE.value == "name":
         print("\n".join(pipeline.name(given or (_CLUSTER.value or "0", _NAME.value or ""))))

@@ -18,6 +18,7 @@ LAYERS = (
     ("regions", "samplers", "directions", "evaluation", "endtoend"),
     ("run",),
     ("stages", "figures", "report"),
+    ("serve",),
     ("main",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

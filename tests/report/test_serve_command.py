@@ -66,7 +66,7 @@ def test_an_address_that_cannot_be_had_is_said_in_one_line():
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"--port={port} is in use; give another, or 0"):
             listen("127.0.0.1", port)
-    with pytest.raises(UserError, match="--host=192.0.2.1: .*; try 127.0.0.1"):
+    with pytest.raises(UserError, match=r"--host=192\.0\.2\.1: .*; try 127\.0\.0\.1"):
         listen("192.0.2.1", 0)
 
 

@@ -1,4 +1,4 @@
-"""Requests that are not answered: of another site, with another name, without the token, too large."""
+"""Requests that are not answered: of another site, under another name, without the token."""
 
 import asyncio
 

@@ -33,7 +33,8 @@ from cgjax.endtoend.data import grid
 from cgjax.endtoend.methods.base import Gan, Method
 from cgjax.endtoend.methods.selfcond import SelfConditioned
 from cgjax.endtoend.networks import Planar
-from cgjax.endtoend.trainer import Trainer, TrainState
+from cgjax.endtoend.state import TrainState
+from cgjax.endtoend.trainer import Trainer
 from cgjax.runtime.keys import named_key
 
 LABELS, ROWS = 50, 100_000

@@ -22,6 +22,7 @@ from cgjax.generators.contract import ensure_generator
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
 from cgjax.run.artifacts import fit, target_classes
+from cgjax.run.conditional import FLAG, load_labels
 from cgjax.run.folder import RunFolder, check_folder, check_generator_is, read_config, save_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.run import Run
@@ -127,7 +128,7 @@ def check_run(run: Run, mode: str) -> None:
     settings = run.config["compare" if mode == "compare" else "evaluate"]
     check_features(run.config["evaluate"], settings["num"], run.generator)
     if mode == "compare":
-        attribute_of(run.config["compare"])
+        check_conditional(run)
     if mode == "sweep":
         check_sweep(run)
     check_targets(run)
@@ -151,6 +152,22 @@ def check_shared(config: Mapping[str, Any], mode: str) -> None:
         if is_asked:
             hint = f", or {instead}" if instead else ""
             raise UserError(f"{what} is for one process; leave the launcher out{hint}")
+
+
+def check_conditional(run: Run) -> None:
+    """Check the judge of a comparison, and the generators with classes that stand in it.
+
+    Raises:
+        UserError: what cannot be had.
+    """
+    attribute = attribute_of(run.config["compare"])
+    if run.conditional and attribute is None:
+        raise UserError(
+            f"{FLAG} needs a judge, which says which class stands for which cluster: give "
+            "--config.compare.judge=face_mesh"
+        )
+    for one in run.conditional:
+        load_labels(one, run.generator)
 
 
 def check_sweep(run: Run) -> None:

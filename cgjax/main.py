@@ -132,6 +132,14 @@ def given_config() -> dict[str, Any] | None:
         raise explain(error, sys.argv) from error
 
 
+def typed_config() -> list[str]:
+    """Return the flags that gave the config, as they can be typed again."""
+    if given_config() is None:
+        return []
+    overrides = [word for word in sys.argv[1:] if word.lstrip("-").startswith("config.")]
+    return [f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}", *overrides]
+
+
 def check_flags(argv: Sequence[str]) -> None:
     """Check what can be checked before anything is imported or read.
 
@@ -261,6 +269,7 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         allow_change=_ALLOW.value,
         processes=processes,
         lock=lock,
+        typed=typed_config(),
     )
     pipeline = Pipeline(run, interrupts, processes, _DEVICES.value)
     devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
@@ -300,7 +309,13 @@ def train(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
 
     check_mode(TRAINING)
     check_alone(processes.num, _DEVICES.value)
-    run = open_training(workdir(), given_config(), allow_change=_ALLOW.value, lock=lock)
+    run = open_training(
+        workdir(),
+        given_config(),
+        allow_change=_ALLOW.value,
+        lock=lock,
+        typed=typed_config(),
+    )
     print(summary_text(TrainingStage(run, interrupts).run_all()))
     print(f"figure: {run.figure}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def open_run(
     allow_change: bool = False,
     processes: Processes | None = None,
     lock: FolderLock | None = None,
+    typed: Sequence[str] = (),
 ) -> Run:
     """Open a run's folder for writing.
 
@@ -56,6 +57,7 @@ def open_run(
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
         lock: the folder's, acquired before anything is written; its `with` block is the caller's.
+        typed: the flags that gave the config, for the page to show.
 
     Returns:
         The run.
@@ -89,12 +91,13 @@ def open_run(
             lock.acquire()
             # Another command may have written since this one looked.
             check_folder(folder, run.config, allow_change=allow_change)
+        kept = typed if config is not None else read_config(folder).typed
         make_folder(folder.root, "--workdir")
         remove_unfinished(folder.root)
         # In this order: an interruption between the two leaves less, never something of another
         # config than the one that is saved beside it.
         forget_stale(run)
-        save_config(folder, run.config, run.weights_sha256, run.trace)
+        save_config(folder, run.config, run.weights_sha256, run.trace, kept)
 
     processes.first(begin)
     return run
@@ -216,6 +219,7 @@ def forget_stale(run: Run) -> None:
     if stale:
         logging.info("recomputing what is stale: %s", ", ".join(stale))
         folder.summary.unlink(missing_ok=True)
+        folder.citations.unlink(missing_ok=True)
 
 
 def _is_page_current(manifests: Manifests) -> bool:

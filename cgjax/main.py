@@ -35,7 +35,18 @@ if TYPE_CHECKING:
     from cgjax.runtime.signals import Interrupts
     from cgjax.stages.draw import Request
 
-MODES = ("run", "check", "choose", "sweep", "sample", "evaluate", "compare", "report", "name")
+MODES = (
+    "run",
+    "check",
+    "choose",
+    "sweep",
+    "sample",
+    "evaluate",
+    "compare",
+    "report",
+    "name",
+    "assign",
+)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
 _MODE = flags.DEFINE_enum("mode", "run", MODES, "What to do.")
@@ -58,6 +69,7 @@ _FIT_QUERY = flags.DEFINE_bool(
 )
 _NAME = flags.DEFINE_string("name", None, "name: what to call --cluster; empty for no name.")
 _FROM = flags.DEFINE_string("from", None, "name: the names.json that the page saved.")
+_IMAGES = flags.DEFINE_string("images", None, "assign: the folder with the images.")
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
@@ -138,6 +150,9 @@ def check_flags(argv: Sequence[str]) -> None:
             )
     elif _MODE.value not in ("check", "choose"):
         check_folder(root, "--workdir")
+    if _MODE.value == "assign" and not Path(_IMAGES.value or "").is_dir():
+        given = f"--images={_IMAGES.value} is no folder" if _IMAGES.value else "--images is missing"
+        raise UserError(f"{given}: name the one with the images, for example --images=photos/")
     if _MODE.value == "name":
         is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
         if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
@@ -250,6 +265,9 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         return
     if _MODE.value == "sweep":
         print(pipeline.sweep())
+        return
+    if _MODE.value == "assign":
+        print(pipeline.assign(Path(_IMAGES.value)))
         return
     if _MODE.value == "name":
         print("\n".join(pipeline.name(given or (_CLUSTER.value or "0", _NAME.value or ""))))

@@ -50,7 +50,8 @@ def open_run(
     Args:
         root: the folder; it need not exist.
         config: nested plain dicts, or None for the folder's saved one.
-        mode: what will be done: "run", "compare", "sweep", "evaluate", "report" or "name".
+        mode: what will be done: "run", "compare", "sweep", "evaluate", "report", "name" or
+            "assign".
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
         lock: the folder's, acquired before anything is written; its `with` block is the caller's.
@@ -104,7 +105,8 @@ def _needed(run: Run, mode: str) -> list[str]:
         return []
     if mode in ("report", "name") and not run.held.has_own and run.held.all:
         return []  # a sweep alone
-    return ["cluster", *(map(fit, run.sampler_names) if mode != "name" else ())]
+    is_fitted = mode not in ("name", "assign")
+    return ["cluster", *(map(fit, run.sampler_names) if is_fitted else ())]
 
 
 def check_run(run: Run, mode: str) -> None:
@@ -142,6 +144,7 @@ def check_shared(config: Mapping[str, Any], mode: str) -> None:
     for is_asked, what, instead in (
         (mode == "sweep", "--mode=sweep", ""),
         (mode == "name", "--mode=name", ""),
+        (mode == "assign", "--mode=assign", ""),
         (clustered["backend"] == "faiss", "--config.cluster.backend=faiss", "use jax"),
         (clustered["num_clusters"] == AUTO, "--config.cluster.num_clusters=auto", "give a number"),
         (clustered["trimmed"] > 0, "--config.cluster.trimmed", "use 0"),

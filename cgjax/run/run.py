@@ -67,7 +67,7 @@ class Run:
         sweep = config["sweep"]
         self.judges = split_texts(sweep["judges"]) or default_judges()
         layers = layers_of(self.generator.gen.layers, split_texts(sweep["layers"]))
-        graph = declare(config, prior, whole, layers, self.judges)
+        graph = declare(config, prior, whole, layers, self.judges, self.folder.assigned_names)
         self.manifests = Manifests(self.folder, graph, self._old)
         self.held = HeldClusterings(
             self.folder, self.manifests, config, self.generator.at_layer, layers, self._own

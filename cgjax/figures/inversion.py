@@ -70,11 +70,11 @@ def errors_by_cluster(
         limit: the error above which an image is none of the generator's.
         title: above it.
     """
-    figure = new_figure(max(4.8, 1.6 * len(names) + 2.4), 4.2)
+    figure = new_figure(max(6.4, 1.4 * len(names) + 2.4), 4.2)
     axis = figure.subplots()
     rng = np.random.default_rng(0)
     for side, (label, (errors, clusters)) in enumerate(
-        (("held-out images of the generator's own", held), ("the images", own))
+        (("held-out samples of the generator", held), ("these images", own))
     ):
         style = {"color": "#888888", "marker": "o"} if side == 0 else style_of(1)
         places = clusters + 0.36 * (side - 0.5) + rng.uniform(-0.1, 0.1, len(errors))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -144,6 +144,11 @@ class PretrainedGenerator:
     def weights(self) -> list[Array]:
         """The network's arrays, in an order of their own."""
         return list(self._weights)
+
+    @property
+    def structure(self) -> Hashable:
+        """The network without its arrays; equal for equal networks."""
+        return self._graph
 
     def with_weights(self, weights: list[Array]) -> PretrainedGenerator:
         """Return the same generator with other arrays for `weights`, traced ones too.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,24 @@ from cgjax.generators.conditioned import ConditionedGenerator
 
 Pull = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
 """Latents -> their images, and what turns a gradient with respect to these into the latents'."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """Images as a function of a network's weights; equal for equal networks, so compiled once.
+
+    Attributes:
+        gen: one such network, whose own weights are not used.
+        structure: of the network.
+        keywords: what its method is given besides, as pairs.
+    """
+
+    gen: PretrainedGenerator = dataclasses.field(compare=False)
+    structure: Hashable
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, weights: list[Array], z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
+        return self.gen.with_weights(weights).images(z, **dict(self.keywords))
 
 
 class Traced(NamedTuple):
@@ -38,11 +57,7 @@ def traced(generator: ConditionedGenerator) -> Traced | None:
     gen, keywords = generator.gen, generator.keywords
 
     if isinstance(gen, PretrainedGenerator):
-
-        def images(weights: Any, z: Array) -> Array:
-            return gen.with_weights(weights).images(z, **keywords)
-
-        return Traced(images, gen.weights)
+        return Traced(_Images(gen, gen.structure, tuple(sorted(keywords.items()))), gen.weights)
 
     own = Traced(lambda weights, z: gen.images(z, **keywords), ())
 

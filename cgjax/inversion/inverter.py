@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -56,11 +57,10 @@ class Inverter:
         self.encoder, self.search = encoder, search
         self.function: Traced | Pull | None = traced(generator) or own_pull(generator)
         self._generator, self._params, self._prior = generator, params, prior
-        self._guess = jax.jit(encoder.latents)
 
     def guess(self, images: Float[np.ndarray, "n s s c"]) -> Float[Array, "n d"]:
         """Return the encoder's guesses, moved to where the prior lies."""
-        return self._prior.project(self._guess(self._params, jnp.asarray(images)))
+        return self._prior.project(_guess(self._params, jnp.asarray(images), encoder=self.encoder))
 
     def invert(self, images: Float[np.ndarray, "n s s c"]) -> Found:
         """Find the latents of one batch of images.
@@ -117,6 +117,13 @@ class Inverter:
 
     def _images(self, z: Array) -> Array:
         return jnp.asarray(self._generator.images(np.asarray(z)))
+
+
+@functools.partial(jax.jit, static_argnames="encoder")
+def _guess(
+    params: Params, images: Float[Array, "n s s c"], *, encoder: Encoder
+) -> Float[Array, "n d"]:
+    return encoder.latents(params, images)
 
 
 def _padded(images: Float[np.ndarray, "n s s c"]) -> tuple[Array, int]:

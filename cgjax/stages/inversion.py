@@ -30,7 +30,7 @@ from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
 
-SAVES = 20
+SAVES = 10
 """How often an encoder in training is saved; a kill loses at most the steps between two."""
 
 PRIOR_LATENTS = 4096
@@ -187,7 +187,7 @@ class InversionStage:
         self.maker.metrics.forget(
             lambda line: line.get("stage") == "encoder" and line.get("step", 0) > first
         )
-        every = max(1, lesson.num_steps // SAVES)
+        every = -(-lesson.num_steps // SAVES)
         progress = Progress("encoder: step", lesson.num_steps)
         losses = []
         for number in range(first, lesson.num_steps):

@@ -13,6 +13,7 @@ same command goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def main() -> None:
         edges = np.quantile(np.abs(run.clustering.margins), QUANTILES)
         print(f"{options.num} fresh images of the generator, {run.own_id}")
         print(f"{'margin of the true latent':<28}{'images':>7}  {'encoder':<25}with search")
-        for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for i, (low, high) in enumerate(itertools.pairwise(edges)):
             last = i == len(edges) - 2
             band = (border >= low) & ((border < high) | last)
             band |= (border < low) & (i == 0)

@@ -22,7 +22,7 @@ from cgjax.config.splits import Split, splits_of
 from cgjax.run.page_images import image_place, page_images
 from cgjax.samplers.registry import SAMPLERS
 
-ENCODER, HELD_OUT = "encoder", "held out"
+ENCODER, HELD_OUT = "encoder", "held-out"
 """What inverting images takes: an encoder, and how it does on images of the generator's own."""
 
 REFERENCE = "rejection"

@@ -15,6 +15,7 @@ from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
+from cgjax.stages import inversion
 from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import true_side
 from tests.stages.test_hierarchy import config
@@ -139,28 +140,51 @@ def test_names_stand_in_the_table_and_another_folder_is_another_one(
     assert {**old, "file": "", "name": ""} == {**row, "file": "", "name": ""}
 
 
-@pytest.mark.parametrize("after", [17, 32])
-def test_stopped_anywhere_the_same_command_goes_on_to_the_same_bytes(
-    after, told, clustered, own, tmp_path
+class Killed(BaseException):
+    """Nothing of ours catches it: what it interrupts is left as it is."""
+
+
+def killing(function, at):
+    """Return a function that is killed in its call of this number."""
+    calls = iter(range(1, 1000))
+
+    def call(*args, **options):
+        if next(calls) == at:
+            raise Killed
+        return function(*args, **options)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "at"), [(inversion, "learn", 17), (Inverter, "invert", 2)]
+)
+def test_killed_anywhere_the_same_command_goes_on_to_the_same_bytes(
+    place, name, at, told, clustered, own, tmp_path, monkeypatch
 ):
     root = tmp_path / "run"
     shutil.copytree(clustered, root, ignore=shutil.ignore_patterns("assign", "encoder*", "held-*"))
 
-    class Stopping(Interrupts):
-        asked = 0
-
-        def agreed(self):
-            self.asked += 1
-            return self.asked > after
-
-    with pytest.raises(Interrupted, match="run the same command again"):
-        assign(root, own, Stopping())
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, killing(getattr(place, name), at))
+        with pytest.raises(Killed):
+            assign(root, own)
     assert said(assign(root, own), root) == said(told, clustered)
     for part in ("assign", "checkpoints/encoder"):
         new, old = bytes_of(root / part), bytes_of(clustered / part)
         for name, data in old.items():
             if name.endswith((".csv", ".npy", ".npz", ".png")):
                 assert new[name] == data, name
+
+
+def test_asked_to_stop_it_says_what_is_kept(clustered, own, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(clustered, root, ignore=shutil.ignore_patterns("assign", "encoder*", "held-*"))
+    interrupts = Interrupts()
+    interrupts.requested = True
+    with pytest.raises(Interrupted, match="the encoder is saved at step 1; run the same command"):
+        assign(root, own, interrupts)
+    assert [path.name for path in (root / "checkpoints" / "encoder").glob("*.json")] == ["1.json"]
 
 
 def test_damaged_inversions_are_made_again(told, clustered, own, tmp_path):

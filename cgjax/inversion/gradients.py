@@ -57,7 +57,9 @@ def traced(generator: ConditionedGenerator) -> Traced | None:
     gen, keywords = generator.gen, generator.keywords
 
     if isinstance(gen, PretrainedGenerator):
-        return Traced(_Images(gen, gen.structure, tuple(sorted(keywords.items()))), gen.weights)
+        # On one device, also where passes are split over several: so is the encoder.
+        weights = [jax.device_put(weight, jax.local_devices()[0]) for weight in gen.weights]
+        return Traced(_Images(gen, gen.structure, tuple(sorted(keywords.items()))), weights)
 
     own = Traced(lambda weights, z: gen.images(z, **keywords), ())
 

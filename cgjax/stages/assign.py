@@ -175,8 +175,10 @@ class AssignStage:
                 result |= known
                 self._write(self.run.folder.root / assigned_place(name), table, found, read, sure)
         place = self.run.folder.root / assigned_place(name)
-        only = "" if inverter.function else "\nthis generator cannot be differentiated: by the "
-        return f"{sure}{only and only + 'encoder alone'}\n\n{as_text(table)}\n\n{place}/{TABLE}"
+        told = [str(sure), "", as_text(table), "", f"{place}/{TABLE}"]
+        if inverter.function is None:
+            told.insert(1, "this generator cannot be differentiated: by the encoder alone")
+        return "\n".join(told)
 
     def _table(self, photos: list[Photo], found: Found, sure: Sureness) -> list[Belonging]:
         clustering = self.run.clustering

@@ -13,6 +13,7 @@ from cgjax.inversion.inverter import Inverter
 from cgjax.inversion.learning import Lesson, learn
 from cgjax.inversion.prior import prior_of
 from cgjax.inversion.search import Search
+from cgjax.runtime.mesh import data_mesh
 from cgjax.testing.planted import make_planted
 
 SIZE, DIM = 8, 4
@@ -159,6 +160,19 @@ def test_weights_are_no_constants_of_the_program_and_what_differs_in_them_counts
     np.testing.assert_array_equal(function(z), planted.images(np.asarray(z)))
     black = [jnp.zeros_like(weight) for weight in function.weights]
     assert not np.any(np.asarray(function.images(black, z)))
+
+
+def test_passes_that_are_split_over_devices_change_nothing():
+    planted = ConditionedGenerator(make_planted(), "layer1", {}, 4)
+    encoder = Encoder(6, 16, 3, 2)
+    params = encoder.init(jax.random.key(0))
+    prior = prior_of(planted.sample_latents(jax.random.key(1), 64), only_direction=False)
+    images = planted.images(np.zeros((2, 6), np.float32))
+    found = [
+        Inverter(generator, encoder, params, prior, Search(3)).invert(images).latents
+        for generator in (planted, planted.over(data_mesh()))
+    ]
+    np.testing.assert_allclose(*found, atol=1e-5)
 
 
 def test_further_starts_never_make_it_worse():

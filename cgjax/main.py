@@ -47,6 +47,7 @@ MODES = (
     "report",
     "name",
     "serve",
+    "assign",
 )
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
@@ -76,6 +77,7 @@ _HOST = flags.DEFINE_string(
 _PORT = flags.DEFINE_integer(
     "port", 0, "serve: the port; 0 for a free one.", lower_bound=0, upper_bound=65535
 )
+_IMAGES = flags.DEFINE_string("images", None, "assign: the folder with the images.")
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
@@ -168,6 +170,9 @@ def check_flags(argv: Sequence[str]) -> None:
         raise UserError(
             "--mode=serve needs Starlette and uvicorn; type: pip install 'cgjax[serve]'"
         )
+    if _MODE.value == "assign" and not Path(_IMAGES.value or "").is_dir():
+        given = f"--images={_IMAGES.value} is no folder" if _IMAGES.value else "--images is missing"
+        raise UserError(f"{given}: name the one with the images, for example --images=photos/")
     if _MODE.value == "name":
         is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
         if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
@@ -286,6 +291,9 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         from cgjax.serve.server import serve
 
         serve(pipeline, _HOST.value, _PORT.value)
+        return
+    if _MODE.value == "assign":
+        print(pipeline.assign(Path(_IMAGES.value)))
         return
     if _MODE.value == "name":
         print("\n".join(pipeline.name(given or (_CLUSTER.value or "0", _NAME.value or ""))))

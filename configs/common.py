@@ -303,6 +303,29 @@ def get_config() -> config_dict.ConfigDict:
     # Images of a cluster in a layer's figure.
     sweep.columns = 8
 
+    # --mode=assign: images of one's own are inverted and assigned to the clusters.
+    assign = config.assign = config_dict.ConfigDict()
+    # Images of the generator's own that the encoder is trained on, each seen once.
+    assign.samples = 40_000
+    # Images a training step.
+    assign.batch = 64
+    # Channels of the encoder's first convolution.
+    assign.width = 32
+    # Its learning rate, at its highest.
+    assign.learning_rate = 2e-3
+    # Steps in which the latents of an image are optimised, from the encoder's guess.
+    assign.steps = 100
+    # Size of the first of them, in units of the latent; it falls to zero along half a cosine.
+    assign.step_size = 0.1
+    # Weight of the difference of the encoder's features beside that of the pixels.
+    assign.feature_weight = 0.05
+    # Further starts, from the prior, of an image whose reconstruction is poor.
+    assign.restarts = 2
+    # Images of the generator's own by which errors and margins are judged.
+    assign.held_out = 256
+    # Quantile of their errors above which an image is called none of the generator's.
+    assign.quantile = 0.99
+
     # Epochs between two checkpoints.
     config.checkpoint_epochs = 50
     return config
@@ -330,6 +353,9 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.compare.ganspace_latents = 256
     config.evaluate.prior_images = 256
     config.transfer.num = 32
+    config.assign.samples = 2048
+    config.assign.steps = 20
+    config.assign.held_out = 32
     config.checkpoint_epochs = 2
     return config
 

@@ -18,4 +18,6 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     if arg == "quick":
         config.samplers.imle.num_epochs = 6
         config.checkpoint_epochs = 2
+        config.assign.samples = 512
+        config.assign.held_out = 16
     return config

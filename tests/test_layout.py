@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "version", "assets"),
     ("runtime", "numerics", "kernels"),
     ("config", "generators", "clustering", "features", "testing"),
-    ("regions", "samplers", "directions", "evaluation", "endtoend"),
+    ("regions", "samplers", "directions", "evaluation", "endtoend", "inversion"),
     ("run",),
     ("stages", "figures", "report"),
     ("serve",),

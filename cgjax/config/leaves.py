@@ -120,6 +120,18 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "judged": count(100),
         "columns": count(1),
     },
+    "assign": {
+        "samples": count(1),
+        "batch": count(1),
+        "width": count(1),
+        "learning_rate": NOT_NEGATIVE,
+        "steps": count(1),
+        "step_size": NOT_NEGATIVE,
+        "feature_weight": NOT_NEGATIVE,
+        "restarts": count(0),
+        "held_out": count(2),
+        "quantile": SHARE,
+    },
 }
 
 _OUTPUT = Leaf(str, choices=("raw", "sphere"), optional=True)
@@ -221,6 +233,16 @@ ADDED: dict[str, Any] = {
     "sweep.judges": [],
     "sweep.judged": 2000,
     "sweep.columns": 8,
+    "assign.samples": 40_000,
+    "assign.batch": 64,
+    "assign.width": 32,
+    "assign.learning_rate": 2e-3,
+    "assign.steps": 100,
+    "assign.step_size": 0.1,
+    "assign.feature_weight": 0.05,
+    "assign.restarts": 2,
+    "assign.held_out": 256,
+    "assign.quantile": 0.99,
     "samplers.imle.matcher": "jax",
 }
 """Leaves that older run folders lack, with the values that those runs were made with."""

@@ -61,13 +61,13 @@ def scatter(
         names: a legend entry for each cluster; line ends become spaces.
         title: above all of them.
     """
-    figure = _figure(5.2 * len(panels), 5.2)
+    figure = new_figure(5.2 * len(panels), 5.2)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         for c, name in enumerate(names):
             own = panel.points[labels == c]
             shown = name.replace("\n", ", ")
-            axis.scatter(*own.T, s=9, alpha=0.6, linewidths=0, label=shown, **_style(c))
+            axis.scatter(*own.T, s=9, alpha=0.6, linewidths=0, label=shown, **style_of(c))
         axis.locator_params(nbins=5)
         axis.set_title(panel.title)
         axis.set_xlabel(f"component 1 ({100 * panel.shares[0]:.0f}% of the variance)")
@@ -75,7 +75,7 @@ def scatter(
     handles, entries = axes[0].get_legend_handles_labels()
     figure.legend(handles, entries, loc="outside lower center", ncols=4, markerscale=2)
     figure.suptitle(title)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def labelled(
@@ -91,17 +91,17 @@ def labelled(
         means: drawn as crosses.
         title: above all of them.
     """
-    figure = _figure(5.2 * len(panels), 5.6)
+    figure = new_figure(5.2 * len(panels), 5.6)
     axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for axis, (name, (points, labels)) in zip(axes, panels.items(), strict=True):
         for label in np.unique(labels):
             own = points[labels == label]
-            axis.scatter(*own.T, s=9, alpha=0.5, linewidths=0, **_style(int(label)))
+            axis.scatter(*own.T, s=9, alpha=0.5, linewidths=0, **style_of(int(label)))
         axis.scatter(*means.T, s=30, c="black", marker="x", linewidths=0.8)
         axis.set_title(f"{name}: {len(points)}, coloured by label")
         axis.set_aspect("equal")
     figure.suptitle(f"{title} (crosses: the true means)")
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
@@ -116,11 +116,11 @@ def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
     field = "accuracy" if any(r.get("accuracy") is not None for r in rows) else "membership"
     shown = [r for r in rows if r.get(field) is not None and math.isfinite(r[field])]
     judges = sorted({str(r["judge"]) for r in shown if r.get("judge")})
-    figure = _figure(9.2, 5.6)
+    figure = new_figure(9.2, 5.6)
     axis = figure.subplots()
     methods = list(dict.fromkeys(r["method"] for r in shown))
     for number, method in enumerate(methods):
-        style = _style(number)
+        style = style_of(number)
         axis.scatter([], [], s=45, label=method, **style)
         for is_first in (True, False):
             own = [r for r in shown if r["method"] == method and (r["cluster"] == 0) == is_first]
@@ -148,21 +148,24 @@ def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
     figure.suptitle("Samplers and baselines: what was asked for, and how close to the members")
     if methods:
         figure.legend(loc="outside right upper", title="filled: cluster 0; open: others")
-    return _drawn(figure)
+    return drawn(figure)
 
 
-def _style(number: int) -> dict[str, Any]:
+def style_of(number: int) -> dict[str, Any]:
+    """Return the colour and the mark of the things of one number."""
     mark = MARKS[number // len(COLOURS) % len(MARKS)]
     return {"color": COLOURS[number % len(COLOURS)], "marker": mark}
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, so many inches large."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
 
 
-def _drawn(figure: Figure) -> Drawn:
+def drawn(figure: Figure) -> Drawn:
+    """Return a figure as files."""
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
     figure.set_layout_engine("none")  # it is laid out now

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -138,8 +138,26 @@ class PretrainedGenerator:
 
     def over(self, mesh: Mesh) -> PretrainedGenerator:
         """Return the same generator with a copy of its weights on every device of a mesh."""
+        return self.with_weights([replicate(weight, mesh) for weight in self._weights])
+
+    @property
+    def weights(self) -> list[Array]:
+        """The network's arrays, in an order of their own."""
+        return list(self._weights)
+
+    @property
+    def structure(self) -> Hashable:
+        """The network without its arrays; equal for equal networks."""
+        return self._graph
+
+    def with_weights(self, weights: list[Array]) -> PretrainedGenerator:
+        """Return the same generator with other arrays for `weights`, traced ones too.
+
+        A function of these and of latents can be differentiated and compiled without the weights
+        being constants of the program.
+        """
         other = copy.copy(self)
-        other._weights = [replicate(weight, mesh) for weight in self._weights]
+        other._weights = weights
         return other
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:

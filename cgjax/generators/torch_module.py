@@ -105,6 +105,38 @@ class TorchGenerator:
         with self._pass():
             return self._to_images(self._call(self._module, self._latents(z)))
 
+    def pull_back(
+        self, z: Any
+    ) -> tuple[Float[np.ndarray, "n s s c"], Callable[[Any], Float[np.ndarray, "n d"]]]:
+        """Run the whole module so that the gradient of its images can be had.
+
+        Args:
+            z: as for `features`.
+
+        Returns:
+            The images, and a function, to be called once: the gradient of a number with respect to
+            these images -> that with respect to the latents.
+
+        Raises:
+            ForeignError: the module raised an exception, also where its images do not depend on the
+                latents in a way that PyTorch can differentiate.
+        """
+        self._module.eval()
+        low, high = self._range
+        whose = f"{self.name}.forward"
+        with foreign_code(whose), _torch().enable_grad():
+            rows = self._latents(z).detach().requires_grad_()
+            output = _tensor_of(self._call(self._module, rows), 0, whose)
+
+        def back(gradient: Any) -> Float[np.ndarray, "n d"]:
+            slope = np.array(gradient, np.float32) * np.float32(2 / (high - low))
+            given = _channels_first(_torch().from_numpy(slope)).to(output.device, output.dtype)
+            with foreign_code(whose, "when it was differentiated"):
+                (found,) = _torch().autograd.grad(output, rows, given)
+            return _to_numpy(found)
+
+        return self._to_images(output), back
+
     def _resume(self, h: Any, layer: str) -> Float[np.ndarray, "n s s c"]:
         """Run the module on any latents, with a layer's output replaced; see `from_torch`."""
         if layer not in self.resumable:

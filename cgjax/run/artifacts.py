@@ -22,6 +22,9 @@ from cgjax.config.splits import Split, splits_of
 from cgjax.run.page_images import image_place, page_images
 from cgjax.samplers.registry import SAMPLERS
 
+ENCODER, HELD_OUT = "encoder", "held-out"
+"""What inverting images takes: an encoder, and how it does on images of the generator's own."""
+
 REFERENCE = "rejection"
 """The exact sampler, which stands beside the chosen one in a transfer."""
 
@@ -57,6 +60,7 @@ def declare(
     layers: Sequence[str] = (),
     judges: Sequence[str] = (),
     conditional: Mapping[str, str] | None = None,
+    assigned: Sequence[str] = (),
 ) -> Graph:
     """Return the artifacts of a run.
 
@@ -67,6 +71,7 @@ def declare(
         layers: that a sweep clusters, by name.
         judges: that a sweep asks, by name.
         conditional: the generators with classes that a comparison holds, name to identity.
+        assigned: what sets of images are called that were assigned to the clusters.
 
     Returns:
         The graph.
@@ -147,7 +152,27 @@ def declare(
     for part, made_from in images.items():
         add(page_images(part), "report", {"judges": list(judges)}, made_from, image_place(part))
     add("report", "report", {}, shown, "report")
+    learnt = read(*(f"assign.{name}" for name in ("samples", "batch", "width", "learning_rate")))
+    add(ENCODER, "assign", generator | learnt | read("seed"), ())
+    found = read(*(f"assign.{name}" for name in _SEARCHED))
+    add(HELD_OUT, "assign", found, [ENCODER], HELD_OUT_PLACE)
+    for name in assigned:
+        declare_assigned(graph, config, name)
     return graph
+
+
+def declare_assigned(graph: Graph, config: Mapping[str, Any], images: str) -> None:
+    """Add to a run's artifacts the table of a set of images that is assigned to the clusters.
+
+    Args:
+        graph: as `declare` returns it.
+        config: nested plain dicts with every leaf.
+        images: what the set is called.
+    """
+    reads, inputs = _read(config, "assign.quantile", "assign.restarts"), ("cluster", HELD_OUT)
+    key = digest([reads, {i: graph[i].key for i in inputs}])
+    name, place = assigned_name(images), assigned_place(images)
+    graph[name] = Artifact(name, "assign", reads, inputs, (place,), key)
 
 
 def _read(config: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:
@@ -167,11 +192,17 @@ def drawing(config: Mapping[str, Any], sampler: str) -> dict[str, Any]:
     return _read(config, *(f"samplers.{sampler}.{name}" for name in names))
 
 
+_SEARCHED = ("steps", "step_size", "feature_weight", "held_out")
+"""The leaves of `config.assign` that say how latents are optimised, and of how many images."""
+
 FEATURE = ("features", "components", "prior_images")
 """The leaves of `config.evaluate` that say in which feature distances are measured."""
 
 SWEEP_TABLES = ("sweep.csv", "sweep_clusters.csv", "sweep_pairs.csv", "sweep.txt")
 """The tables of a sweep: its clusterings, their clusters, pairs of them, and all of it in words."""
+
+HELD_OUT_PLACE = "checkpoints/encoder/held_out.npz"
+"""Where it lies how images of the generator's own are inverted."""
 
 PLACES = (
     *("latents.npy", "clusters.npz", "report"),
@@ -179,12 +210,15 @@ PLACES = (
     *(f"figures/{name}.png" for name in ("pca", "means", "clusters", "transfer", "compare")),
     *("figures/pca.pdf", "figures/compare.pdf"),
     *(f"samples/{name}" for name in SAMPLERS),
-    *("attributes.npz", *SWEEP_TABLES),
+    *("attributes.npz", *SWEEP_TABLES, HELD_OUT_PLACE),
 )
 """Where in a folder artifacts lie, those of every config; and what `OF_LAYERS` matches."""
 
-# A sweep's, one a layer: no separator and no path upward can stand in a quoted name.
-OF_LAYERS = re.compile(r"(clusterings|page_images)/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png")
+# A sweep's, one a layer, and one for each set of images that was assigned: no separator and no path
+# upward can stand in a quoted name.
+OF_LAYERS = re.compile(
+    r"(clusterings|page_images)/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png|assign/[\w-]+"
+)
 
 # What says which generator it is, in words; its identity says it better.
 _NAMED = ("generator.name", "generator.weights")
@@ -247,6 +281,16 @@ def clustering_place(layer: str, num_clusters: int) -> str:
 def sweep_figure(layer: str) -> str:
     """Return where a layer's figure of a sweep lies."""
     return f"figures/sweep-{quote(layer, safe='')}.png"
+
+
+def assigned_name(images: str) -> str:
+    """Return the name of the table of a set of images that was assigned to the clusters."""
+    return f"assign {images}"
+
+
+def assigned_place(images: str) -> str:
+    """Return where that table lies."""
+    return f"assign/{images}"
 
 
 def target_classes(config: Mapping[str, Any]) -> list[str]:

@@ -38,6 +38,14 @@ class RunFolder:
         self.compared = self.root / "compare.json"
         self.manifests = self.root / "stages"
         self.report = self.root / "report"
+        self.encoder = self.checkpoints / "encoder"
+        self.held_out = self.encoder / "held_out.npz"
+        self.assigned = self.root / "assign"
+
+    @property
+    def assigned_names(self) -> list[str]:
+        """What the sets of images are called that were assigned to the clusters."""
+        return sorted(path.name for path in self.assigned.glob("*") if path.is_dir())
 
     @property
     def command(self) -> str:

@@ -105,7 +105,7 @@ class Manifests:
         current = [name for name in self.graph if self._current(name) is not None]
         kept = {place for name in current for place in self.graph[name].places}
         root = self.folder.root
-        patterns = ("clusterings/*.npz", "page_images/*.npz", "figures/sweep-*.png")
+        patterns = ("clusterings/*.npz", "page_images/*.npz", "figures/sweep-*.png", "assign/*")
         found = [path for pattern in patterns for path in root.glob(pattern)]
         of_layers = (path.relative_to(root).as_posix() for path in found)
         places = (*PLACES, *filter(OF_LAYERS.fullmatch, of_layers))

@@ -52,8 +52,8 @@ def open_run(
     Args:
         root: the folder; it need not exist.
         config: nested plain dicts, or None for the folder's saved one.
-        mode: what will be done: "run", "compare", "sweep", "evaluate", "report", "name" or
-            "serve".
+        mode: what will be done: "run", "compare", "sweep", "evaluate", "report", "name", "serve"
+            or "assign".
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
         lock: the folder's, acquired before anything is written; its `with` block is the caller's.
@@ -109,7 +109,8 @@ def _needed(run: Run, mode: str) -> list[str]:
         return []
     if mode in ("report", "name", "serve") and not run.held.has_own and run.held.all:
         return []  # a sweep alone
-    return ["cluster", *(map(fit, run.sampler_names) if mode not in ("name", "serve") else ())]
+    is_fitted = mode not in ("name", "serve", "assign")
+    return ["cluster", *(map(fit, run.sampler_names) if is_fitted else ())]
 
 
 def check_run(run: Run, mode: str) -> None:
@@ -146,7 +147,7 @@ def check_shared(config: Mapping[str, Any], mode: str) -> None:
     clustered = config["cluster"]
     for is_asked, what, instead in (
         (mode == "sweep", "--mode=sweep", ""),
-        (mode in ("name", "serve"), f"--mode={mode}", ""),
+        (mode in ("name", "serve", "assign"), f"--mode={mode}", ""),
         (clustered["backend"] == "faiss", "--config.cluster.backend=faiss", "use jax"),
         (clustered["num_clusters"] == AUTO, "--config.cluster.num_clusters=auto", "give a number"),
         (clustered["trimmed"] > 0, "--config.cluster.trimmed", "use 0"),

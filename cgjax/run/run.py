@@ -71,7 +71,8 @@ class Run:
         layers = layers_of(self.generator.gen.layers, split_texts(sweep["layers"]))
         self.conditional = conditional_of(config["compare"])
         others = {one.name: one.identity for one in self.conditional}
-        graph = declare(config, prior, whole, layers, self.judges, others)
+        assigned = self.folder.assigned_names
+        graph = declare(config, prior, whole, layers, self.judges, others, assigned)
         self.manifests = Manifests(self.folder, graph, self._old)
         self.held = HeldClusterings(
             self.folder, self.manifests, config, self.generator.at_layer, layers, self._own

@@ -11,6 +11,7 @@ number of latents (samples, evaluation, report) the first process does alone, an
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from cgjax.config.plain import split_texts
 from cgjax.regions.naming import GivenNames
@@ -21,6 +22,7 @@ from cgjax.runtime.log import Metrics
 from cgjax.runtime.mesh import local_mesh, run_mesh
 from cgjax.runtime.processes import Processes, by_the_first
 from cgjax.runtime.signals import Interrupts
+from cgjax.stages.assign import AssignStage
 from cgjax.stages.cluster import ClusterStage
 from cgjax.stages.compare import CompareStage
 from cgjax.stages.evaluate import EvaluateStage
@@ -144,6 +146,10 @@ class Pipeline:
         text = SweepStage(self.run, self.maker, self.mesh, self.interrupts.check).run_all()
         self.report()
         return text
+
+    def assign(self, images: Path) -> str:
+        """Say which clusters the images of a folder belong to; return the table as text."""
+        return AssignStage(self.run, self.maker, self.interrupts).run_all(images)
 
     def name(self, given: list[GivenNames] | tuple[str, str]) -> list[str]:
         """Give names, those of a page's file or one to one cluster; return lines that say which.

@@ -1,6 +1,8 @@
 """The command line end to end, on the generator with a planted attribute."""
 
+import csv
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,7 +21,7 @@ from cgjax.regions.clustering import Clustering
 from cgjax.regions.compound import Complement, Intersection, Union
 from cgjax.regions.region import ClusterRegion, MarginRange
 from cgjax.testing.planted import true_side
-from tests.e2e.command import cgjax, start
+from tests.e2e.command import cgjax, errors, start
 
 CONFIG = "--config=configs/tiny.py:quick"
 STAGES = ("encode", "cluster", "fit", "sample", "evaluate", "report")
@@ -291,3 +293,19 @@ def test_an_allowed_change_redoes_what_depends_on_it_and_nothing_else(finished, 
     assert "fit: started" not in done.stderr
     assert "sample: started" in done.stderr
     assert len(list((workdir / "samples/imle/0").glob("*.png"))) == 3
+
+
+def test_images_of_ones_own_are_assigned_and_a_folder_without_any_is_one_line(finished, tmp_path):
+    workdir, images = tmp_path / "run", finished / "samples" / "rejection" / "1"
+    shutil.copytree(finished, workdir)
+    done = cgjax("--mode=assign", f"--workdir={workdir}", f"--images={images}")
+    assert done.returncode == 0, done.stderr
+    assert "held-out images of the generator's own" in done.stdout
+    with open(workdir / "assign" / "1" / "assign.csv", newline="") as file:
+        found = [row["cluster"] for row in csv.DictReader(file)]
+    assert len(found) == 4
+    assert found.count("1") >= 3
+    done = cgjax("--mode=assign", f"--workdir={workdir}", f"--images={tmp_path}")
+    assert done.returncode == 2
+    (error,) = errors(done.stderr)
+    assert "no images in this folder" in error

@@ -35,8 +35,10 @@ def learnt(*samplers: str) -> set[str]:
 
 SWEPT = {"sweep layer1", "sweep layer2", "sweep", "page sweep"}
 
+INVERTED = {"encoder", "held-out"}
+
 CLUSTERED = {"cluster", "cluster figures", "page own"} | learnt(*FITTED)
-EVERYTHING = {"latents", "attributes"} | SWEPT | CLUSTERED
+EVERYTHING = {"latents", "attributes"} | SWEPT | CLUSTERED | INVERTED
 FEATURE = {f"evaluate {name}" for name in FITTED} | SHOWN | COMPARED
 
 
@@ -76,7 +78,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "generator.truncation_layers": (None, set()),
     "generator.noise": (None, set()),
     "generator.batch": (32, set()),
-    "latents.num": (100, EVERYTHING),
+    "latents.num": (100, EVERYTHING - INVERTED),
     "cluster.max_clusters": (8, set()),  # the number is given
     "cluster.num_clusters": (3, CLUSTERED),
     "cluster.num_init": (2, CLUSTERED | SWEPT),
@@ -147,6 +149,16 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "sweep.judges": (["image_statistics"], set()),  # as for the layers
     "sweep.judged": (100, {"attributes", "sweep"}),
     "sweep.columns": (2, {"sweep"}),
+    "assign.samples": (100, INVERTED),
+    "assign.batch": (8, INVERTED),
+    "assign.width": (4, INVERTED),
+    "assign.learning_rate": (1e-3, INVERTED),
+    "assign.steps": (3, {"held-out"}),
+    "assign.step_size": (0.2, {"held-out"}),
+    "assign.feature_weight": (0.0, {"held-out"}),
+    "assign.restarts": (1, set()),  # what was assigned is no part of a config
+    "assign.held_out": (8, {"held-out"}),
+    "assign.quantile": (0.9, set()),
     "checkpoint_epochs": (1, set()),
 }
 

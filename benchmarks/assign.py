@@ -1,0 +1,93 @@
+"""How often an image gets the cluster of the latent that made it, by its distance to the border.
+
+    python -m cgjax.main --config=configs/dcgan_pose.py
+    python benchmarks/assign.py --workdir=runs/dcgan_pose [--num=500] [--images=FOLDER ...]
+
+Fresh images of the run's own generator, rounded to 8 bits, are inverted as `--mode=assign` inverts
+anybody's. The cluster of the latent that was found is compared with that of the true one, for the
+encoder alone and for encoder and search. Folders of real images are inverted besides, and how many
+of them are called none of the generator's is counted. What is made is kept in the run's folder: the
+same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import jax
+import numpy as np
+from absl import logging
+
+from cgjax.numerics.intervals import wilson_interval
+from cgjax.run.opening import open_run
+from cgjax.runtime.lock import FolderLock
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.assign import assigned, sureness
+from cgjax.stages.inversion import InversionStage, in_8_bits
+from cgjax.stages.pipeline import Pipeline
+
+QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Of the margins of the run's latents: the bands in which images are counted."""
+
+
+def share(is_right: np.ndarray) -> str:
+    """Return a share with its 95% interval."""
+    low, high = wilson_interval(int(is_right.sum()), len(is_right))
+    return f"{is_right.mean():.3f} ({low:.3f} to {high:.3f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--num", type=int, default=500)
+    parser.add_argument("--images", type=Path, nargs="*", default=[])
+    options = parser.parse_args()
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    with FolderLock(options.workdir) as lock:
+        run = open_run(options.workdir, None, mode="assign", lock=lock)
+        pipeline = Pipeline(run, Interrupts())
+        stage = InversionStage(run, pipeline.maker, pipeline.interrupts)
+        inverter = stage.inverter()
+        truth = np.asarray(run.generator.sample_latents(jax.random.key(2026), options.num))
+
+        def read(places: Sequence[int]) -> np.ndarray:
+            return in_8_bits(run.generator.images(truth[list(places)]))
+
+        ids = [f"benchmark {i}" for i in range(options.num)]
+        found = stage.invert(inverter, ids, read, "fresh images")
+        sure = sureness(run, stage.held_out(inverter))
+        labels, margins = assigned(run, truth)
+        by_search = assigned(run, found.latents)[0] == labels
+        by_encoder = assigned(run, found.guesses)[0] == labels
+        border = np.abs(margins)
+        edges = np.quantile(np.abs(run.clustering.margins), QUANTILES)
+        print(f"{options.num} fresh images of the generator, {run.own_id}")
+        print(f"{'margin of the true latent':<28}{'images':>7}  {'encoder':<25}with search")
+        for i, (low, high) in enumerate(itertools.pairwise(edges)):
+            last = i == len(edges) - 2
+            band = (border >= low) & ((border < high) | last)
+            band |= (border < low) & (i == 0)
+            if band.any():
+                words = f"{low:.2f} to {high:.2f} ({QUANTILES[i]:.0%} to {QUANTILES[i + 1]:.0%})"
+                print(
+                    f"{words:<28}{band.sum():>7}  {share(by_encoder[band]):<25}"
+                    f"{share(by_search[band])}"
+                )
+        print(f"{'all':<28}{options.num:>7}  {share(by_encoder):<25}{share(by_search)}")
+        for name, z in (("encoder", found.guesses), ("with search", found.latents)):
+            print(f"{name}: mean squared error of the latents {np.square(z - truth).mean():.3f}")
+        print(f"reconstruction error: {np.quantile(found.errors, (0.1, 0.5, 0.9)).round(4)}")
+        print(f"called none of the generator's: {share(found.errors > sure.limit)}")
+        for folder in options.images:
+            print(f"\n{folder}\n{pipeline.assign(folder)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Pictures of images that were assigned: each beside its reconstruction, and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image, ImageDraw, ImageFont
+
+from cgjax.figures.plots import Drawn, drawn, new_figure, style_of
+from cgjax.figures.sheets import GAP, TEXT
+from cgjax.runtime.png import to_pixels
+
+ACROSS = 4
+"""Pairs in a row."""
+
+
+def pairs(
+    images: Float[np.ndarray, "n s s c"],
+    reconstructions: Float[np.ndarray, "n s s c"],
+    captions: Sequence[str],
+    title: str,
+) -> Image.Image:
+    """Lay out images, each left of its reconstruction and above what is said of it.
+
+    Args:
+        images: (n, s, s, c) float32 in [-1, 1], at least one.
+        reconstructions: the same of what the generator makes of their latents.
+        captions: a text for each, of as many lines as the others.
+        title: above all of them.
+
+    Returns:
+        The picture.
+    """
+    font, size = ImageFont.load_default(TEXT), images.shape[1]
+    shown = size * max(1, 128 // size)
+    lines = max(caption.count("\n") for caption in captions) + 1
+    line, header = TEXT + 4, TEXT + 12
+    width, height = 2 * shown + GAP + 14, shown + lines * line + 12
+    rows = -(-len(images) // ACROSS)
+    total = max(min(len(images), ACROSS) * width, 12 + int(font.getlength(title)))
+    sheet = Image.new("RGB", (total, header + rows * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((6, 4), title, "black", font)
+    for i, caption in enumerate(captions):
+        left, top = 6 + i % ACROSS * width, header + i // ACROSS * height
+        for place, pixels in enumerate(to_pixels(np.stack([images[i], reconstructions[i]]))):
+            picture = Image.fromarray(pixels)
+            picture = picture.resize((shown, shown), Image.Resampling.NEAREST)
+            sheet.paste(picture, (left + place * (shown + GAP), top))
+        cut = [_cut(text, font, width - 8) for text in caption.split("\n")]
+        draw.multiline_text((left, top + shown + 2), "\n".join(cut), "black", font, spacing=3)
+    return sheet
+
+
+def errors_by_cluster(
+    held: tuple[Float[np.ndarray, " m"], Int[np.ndarray, " m"]],
+    own: tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]],
+    names: Sequence[str],
+    limit: float,
+    title: str,
+) -> Drawn:
+    """Plot the reconstruction errors of each cluster, as Figure 6 of [Liu et al. 2020] has them.
+
+    Args:
+        held: errors and clusters of held-out images of the generator's own.
+        own: the same of the images that were assigned.
+        names: of the clusters.
+        limit: the error above which an image is none of the generator's.
+        title: above it.
+    """
+    figure = new_figure(max(6.4, 1.4 * len(names) + 2.4), 4.2)
+    axis = figure.subplots()
+    rng = np.random.default_rng(0)
+    for side, (label, (errors, clusters)) in enumerate(
+        (("held-out samples of the generator", held), ("these images", own))
+    ):
+        style = {"color": "#888888", "marker": "o"} if side == 0 else style_of(1)
+        places = clusters + 0.36 * (side - 0.5) + rng.uniform(-0.1, 0.1, len(errors))
+        axis.scatter(places, errors, s=12, alpha=0.6, linewidths=0, label=label, **style)
+        for c in range(len(names)):
+            if np.any(clusters == c):
+                middle, median = c + 0.36 * (side - 0.5), float(np.median(errors[clusters == c]))
+                axis.plot([middle - 0.14, middle + 0.14], [median, median], color="black")
+    axis.axhline(limit, color="black", linestyle="--", linewidth=1, label="limit")
+    axis.set_yscale("log")
+    axis.set_xlim(-0.6, len(names) - 0.4)
+    axis.set_xticks(range(len(names)), names)
+    axis.set_ylabel("mean absolute difference / range")
+    figure.suptitle(title)
+    figure.legend(loc="outside lower center", ncols=3)
+    return drawn(figure)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    while text and font.getlength(text) > width:
+        text = f"{text[:-2].rstrip('.')}." if len(text) > 2 else ""
+    return text

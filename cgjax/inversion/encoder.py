@@ -1,0 +1,114 @@
+"""An encoder: images to the latents that made them, and to features that compare images.
+
+As in [Liu et al. 2020, section 4.4.1] a backbone `F: x -> r` with a head `F_z: r -> z`, trained on
+the generator's own samples. Their head for the class has no counterpart: here a cluster is a
+function of the latent, and is read from it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Params = dict[str, Any]
+"""The encoder's arrays: a list of convolutions and a dense layer."""
+
+MAX_SIZE = 64
+"""Larger images are made smaller before they are encoded: latents are seen in coarse detail."""
+
+LAST = 4
+"""Height and width of the last activation, at most."""
+
+
+class Encoder(NamedTuple):
+    """The network's shape; hashable, so that it can be a static argument.
+
+    Strided 4x4 convolutions with layer normalisation and leaky ReLU, each halving the image, then
+    one dense layer.
+
+    Attributes:
+        latent_dim: length of a latent.
+        image_size: height and width of the images that are given.
+        channels: of these images.
+        width: channels of the first convolution; each later one has twice as many, up to eight
+            times.
+        norm: length of every latent, where only its direction matters to the generator; else None.
+    """
+
+    latent_dim: int
+    image_size: int
+    channels: int
+    width: int = 32
+    norm: float | None = None
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of the convolutions.
+
+        >>> Encoder(100, 256, 3).widths
+        [32, 64, 128, 256]
+        """
+        halvings = max(1, math.ceil(math.log2(self._size / LAST)))
+        return [self.width * 2 ** min(i, 3) for i in range(halvings)]
+
+    @property
+    def _size(self) -> int:
+        return min(self.image_size, MAX_SIZE)
+
+    def init(self, key: PRNGKeyArray) -> Params:
+        """Return random parameters: He's for the convolutions, so small ones for the head."""
+        layers, channels, size = [], self.channels, self._size
+        for i, width in enumerate(self.widths):
+            kernel = jax.random.normal(jax.random.fold_in(key, i), (4, 4, channels, width))
+            layers.append(
+                {
+                    "kernel": kernel * math.sqrt(2 / (16 * channels)),
+                    "bias": jnp.zeros(width),
+                    "scale": jnp.ones(width),
+                }
+            )
+            channels, size = width, -(-size // 2)
+        dim = size * size * channels
+        head = jax.random.normal(jax.random.fold_in(key, len(layers)), (dim, self.latent_dim))
+        return {
+            "layers": layers,
+            "head": {"kernel": head * dim**-0.5, "bias": jnp.zeros(self.latent_dim)},
+        }
+
+    def features(self, params: Params, images: Float[Array, "n s s c"]) -> Float[Array, "n f"]:
+        """Return F(x), the flattened last activation.
+
+        Args:
+            params: as `init` returns them.
+            images: (n, image_size, image_size, channels) float32 in [-1, 1].
+        """
+        x = images
+        if self.image_size > MAX_SIZE:
+            shape = (x.shape[0], MAX_SIZE, MAX_SIZE, self.channels)
+            x = jax.image.resize(x, shape, "linear", antialias=True)
+        for layer in params["layers"]:
+            x = jax.lax.conv_general_dilated(
+                x, layer["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            x = x + layer["bias"][None, None, None]
+            mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+            variance = jnp.mean(jnp.square(x - mean), axis=(1, 2, 3), keepdims=True)
+            x = (x - mean) * jax.lax.rsqrt(variance + 1e-5) * layer["scale"][None, None, None]
+            x = jax.nn.leaky_relu(x, 0.2)
+        return x.reshape(x.shape[0], -1)
+
+    def latents(self, params: Params, images: Float[Array, "n s s c"]) -> Float[Array, "n d"]:
+        """Return F_z(F(x)), the guess at the latents; arguments as for `features`."""
+        head = params["head"]
+        z = self.features(params, images) @ head["kernel"] + head["bias"][None]
+        return z if self.norm is None else to_length(z, self.norm)
+
+
+def to_length(z: Float[Array, "n d"], norm: float | Array) -> Float[Array, "n d"]:
+    """Return rows in the same direction, all of one length."""
+    length = jnp.sqrt(jnp.sum(jnp.square(z), axis=1, keepdims=True) + 1e-12)
+    return z * (norm / length)

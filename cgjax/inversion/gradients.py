@@ -1,0 +1,96 @@
+"""How the gradient of an image reaches the latents: by JAX, by a generator's own means, or not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.conditioned import ConditionedGenerator
+
+Pull = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
+"""Latents -> their images, and what turns a gradient with respect to these into the latents'."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """Images as a function of a network's weights; equal for equal networks, so compiled once.
+
+    Attributes:
+        gen: one such network, whose own weights are not used.
+        structure: of the network.
+        keywords: what its method is given besides, as pairs.
+    """
+
+    gen: PretrainedGenerator = dataclasses.field(compare=False)
+    structure: Hashable
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, weights: list[Array], z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
+        return self.gen.with_weights(weights).images(z, **dict(self.keywords))
+
+
+class Traced(NamedTuple):
+    """A generator that JAX can differentiate.
+
+    Attributes:
+        images: (weights, z) -> images; a pure function.
+        weights: its first argument, so that they are no constants of a compiled program.
+    """
+
+    images: Callable[[Any, Array], Array]
+    weights: Any
+
+    def __call__(self, z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
+        """Return the images."""
+        return self.images(self.weights, z)
+
+
+def traced(generator: ConditionedGenerator) -> Traced | None:
+    """Return a generator as a function that JAX differentiates; None for one that it cannot."""
+    gen, keywords = generator.gen, generator.keywords
+
+    if isinstance(gen, PretrainedGenerator):
+        # On one device, also where passes are split over several: so is the encoder.
+        weights = [jax.device_put(weight, jax.local_devices()[0]) for weight in gen.weights]
+        return Traced(_Images(gen, gen.structure, tuple(sorted(keywords.items()))), weights)
+
+    own = Traced(lambda weights, z: gen.images(z, **keywords), ())
+
+    def pull(z: Array) -> tuple[Array, Callable[[Array], Array]]:
+        x, back = jax.vjp(own.__call__, z)
+        return x, lambda gradient: back(gradient)[0]
+
+    return own if _has_slope(pull, generator) else None
+
+
+def own_pull(generator: ConditionedGenerator) -> Pull | None:
+    """Return the generator's own `pull_back(z)`, as `cgjax.from_torch` makes it; None without."""
+    gen, keywords = generator.gen, generator.keywords
+    if not callable(getattr(gen, "pull_back", None)):
+        return None
+
+    def pull(z: Array) -> tuple[Array, Callable[[Array], Array]]:
+        x, back = gen.pull_back(np.asarray(z), **keywords)
+        return jnp.asarray(x, jnp.float32), lambda slope: jnp.asarray(
+            back(np.asarray(slope)), jnp.float32
+        )
+
+    return pull if _has_slope(pull, generator) else None
+
+
+def _has_slope(pull: Pull, generator: ConditionedGenerator) -> bool:
+    """Whether a gradient comes back from the images of two latents, finite and not all zero."""
+    z = generator.sample_latents(jax.random.key(0), 2)
+    try:
+        x, back = pull(z)
+        slope = np.asarray(back(jnp.ones_like(x)))
+    except Exception:  # somebody else's code: that it cannot be differentiated is all we ask
+        return False
+    return bool(slope.shape == z.shape and np.isfinite(slope).all() and np.any(slope != 0))

@@ -1,0 +1,67 @@
+"""How sure an inversion is, from images of the generator's own whose latents are known."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+NEIGHBOURS = 50
+"""Held-out images with the nearest margins, by which a margin is judged."""
+
+
+class HeldOut(NamedTuple):
+    """Images of the generator's own, inverted like anybody's.
+
+    Attributes:
+        truth: (m, d) float32 latents that made them.
+        latents: (m, d) float32 latents that were found.
+        guesses: (m, d) float32, the encoder's alone.
+        errors: (m,) float32, as `Found.errors`.
+        features: (m,) float32, as `Found.features`.
+    """
+
+    truth: Float[np.ndarray, "m d"]
+    latents: Float[np.ndarray, "m d"]
+    guesses: Float[np.ndarray, "m d"]
+    errors: Float[np.ndarray, " m"]
+    features: Float[np.ndarray, " m"]
+
+    def limit(self, quantile: float) -> float:
+        """Return the error above which an image is none that the generator makes.
+
+        The share of the generator's own images that lie above it is 1 - `quantile`, as far as this
+        sample tells.
+        """
+        return float(np.quantile(self.errors, quantile))
+
+    def share_below(self, errors: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Return of each error the share of the held-out images that have a lesser one."""
+        return np.searchsorted(np.sort(self.errors), errors) / len(self.errors)
+
+
+def num_right(
+    margins: Float[np.ndarray, " n"],
+    known: Float[np.ndarray, " m"],
+    is_right: Bool[np.ndarray, " m"],
+) -> Int[np.ndarray, " n"]:
+    """Return how many of the held-out images with margins like these were assigned rightly.
+
+    Args:
+        margins: of the images in question.
+        known: of the held-out images, from the latents that were found.
+        is_right: whether these were assigned as their true latents are.
+
+    Returns:
+        Of each margin, how many of the `NEIGHBOURS` (or m, if that is less) with the nearest
+        margins are right.
+
+    Example:
+        >>> known, is_right = np.arange(100.0), np.arange(100) >= 30
+        >>> num_right(np.array([0.0, 99.0]), known, is_right).tolist()
+        [20, 50]
+    """
+    num = min(NEIGHBOURS, len(known))
+    nearest = np.argsort(np.abs(margins[:, None] - known[None]), axis=1, kind="stable")[:, :num]
+    return is_right[nearest].sum(axis=1)

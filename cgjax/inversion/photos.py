@@ -1,0 +1,121 @@
+"""Images of the user's own as a generator makes them: found, read, cropped, resized."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageOps
+
+from cgjax.errors import UserError
+from cgjax.runtime.files import say_os_error
+
+KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""How the names of files end that are taken for images, in any case."""
+
+OPTION = "--images"
+
+
+class Photo(NamedTuple):
+    """A file that was seen to be an image.
+
+    Attributes:
+        path: the file.
+        digest: SHA-256 of its content.
+    """
+
+    path: Path
+    digest: str
+
+
+def find_photos(folder: Path) -> list[Photo]:
+    """Return the images of a folder, by name; each is read once to see that it can be.
+
+    Folders inside it and files that begin with a dot are left out.
+
+    Raises:
+        UserError: no folder, none that can be read, no images in it, one that cannot be read.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{OPTION}={folder}: no folder to read ({say_os_error(error)})") from error
+    files = [path for path in paths if path.suffix.lower() in KINDS and path.is_file()]
+    if not files:
+        raise UserError(
+            f"{OPTION}={folder}: no images in this folder ({len(paths)} other entries); expected "
+            f"files that end in {', '.join(KINDS[:4])} or the like"
+        )
+    return [_checked(path) for path in files]
+
+
+def read_photos(
+    photos: Sequence[Photo], size: int, channels: int
+) -> Float[np.ndarray, "n {size} {size} {channels}"]:
+    """Read images, crop their middle square, and resize it.
+
+    Args:
+        photos: the files.
+        size: height and width wanted.
+        channels: 3, or 1 for grey.
+
+    Returns:
+        (n, size, size, channels) float32 in [-1, 1].
+
+    Raises:
+        UserError: as `find_photos`, for files that have changed.
+    """
+    return np.stack([_scaled(_read(photo.path), size, channels) for photo in photos])
+
+
+def check_channels(channels: int) -> None:
+    """Refuse a generator whose images are no colours.
+
+    Raises:
+        UserError: for anything but one channel or three.
+    """
+    if channels not in (1, 3):
+        raise UserError(
+            f"{OPTION}: this generator's images have {channels} channels, which photographs do "
+            "not; expected 3, or 1"
+        )
+
+
+def _checked(path: Path) -> Photo:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{OPTION}: {say_os_error(error)}") from error
+    _read(path)
+    return Photo(path, hashlib.sha256(data).hexdigest())
+
+
+def _read(path: Path) -> Image.Image:
+    """Return a file's first frame, upright, in RGB; what is transparent is white."""
+    try:
+        with Image.open(path) as opened:
+            opened.seek(0)
+            image: Image.Image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I;16"):  # PIL clips it at 255 otherwise
+                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{OPTION}: {path} cannot be read as an image ({reason}); repair or remove it"
+        ) from error
+
+
+def _scaled(image: Image.Image, size: int, channels: int) -> Float[np.ndarray, "s s c"]:
+    if channels == 1:
+        image = image.convert("L")
+    square = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    pixels = np.asarray(square, np.float32).reshape(size, size, channels)
+    return pixels / np.float32(127.5) - 1

@@ -1,0 +1,81 @@
+"""What was inverted so far, by the images' content: a killed command goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from cgjax.inversion.inverter import Found
+from cgjax.runtime.files import make_folder, write_atomically
+
+
+class Inversions:
+    """A file of latents by the hash of the image that they were found for.
+
+    It belongs to one encoder and one way to search; what another one found is not read. Nothing in
+    it is believed unless the hash over all of it is right.
+    """
+
+    def __init__(self, path: Path, key: str):
+        """Read the file, if it is there and of this key.
+
+        Args:
+            path: the file.
+            key: a hash of all that inversions depend on.
+        """
+        self._path, self._key = path, key
+        self._rows: dict[str, int] = {}
+        self._found: Found | None = None
+        if path.is_file():
+            self._read()
+
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """Return the ids that are not there, each once, in their order."""
+        return [id_ for id_ in dict.fromkeys(ids) if id_ not in self._rows]
+
+    def add(self, ids: Sequence[str], found: Found) -> None:
+        """Keep what was found for new images; the file is whole at any time."""
+        old, first = self._found, len(self._rows)
+        parts = found if old is None else map(np.concatenate, zip(old, found, strict=True))
+        self._found = Found(*parts)
+        self._rows |= {id_: first + i for i, id_ in enumerate(ids)}
+        arrays = self._found._asdict()
+        digest = _digest(self._key, list(self._rows), arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, key=self._key, ids=list(self._rows), digest=digest, **arrays)
+        make_folder(self._path.parent)
+        write_atomically(self._path, buffer.getvalue())
+
+    def of(self, ids: Sequence[str]) -> Found:
+        """Return what was found for images that are all there, at least one."""
+        assert self._found is not None
+        rows = [self._rows[id_] for id_ in ids]
+        return Found(*(part[rows] for part in self._found))
+
+    def _read(self) -> None:
+        try:
+            with np.load(self._path, allow_pickle=False) as arrays:
+                ids = [str(id_) for id_ in arrays["ids"]]
+                found = {name: arrays[name] for name in Found._fields}
+                key, digest = str(arrays["key"]), str(arrays["digest"])
+            is_whole = digest == _digest(key, ids, found)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            key, is_whole = "", False
+        if not is_whole:
+            logging.warning("%s is damaged: what it held is computed again", self._path)
+        elif key == self._key:
+            self._rows = {id_: i for i, id_ in enumerate(ids)}
+            self._found = Found(**found)
+
+
+def _digest(key: str, ids: Sequence[str], arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(f"{key} {' '.join(ids)}".encode())
+    for name in Found._fields:
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,288 @@
+"""The stage that says which cluster images of the user's own belong to, and how sure that is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from cgjax.figures.inversion import errors_by_cluster, pairs
+from cgjax.generators.batching import in_batches
+from cgjax.inversion.held_out import NEIGHBOURS, HeldOut, num_right
+from cgjax.inversion.inverter import Found
+from cgjax.inversion.photos import Photo, check_channels, find_photos, read_photos
+from cgjax.numerics.intervals import wilson_interval
+from cgjax.run.artifacts import assigned_name, assigned_place, declare_assigned
+from cgjax.run.run import Run
+from cgjax.runtime.files import make_folder, write_atomically
+from cgjax.runtime.png import to_png
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.graph import Maker
+from cgjax.stages.inversion import InversionStage
+
+FOREIGN = "not something this generator makes"
+
+TABLE_LINES = 60
+"""Images that are listed on the terminal; `assign.csv` has all."""
+
+PAIRS = 48
+"""Images on a contact sheet, the clearest ones."""
+
+TABLE, FIGURE = "assign.csv", "errors"
+
+
+class Belonging(NamedTuple):
+    """Which cluster an image belongs to; `assign.csv` has a line of each.
+
+    Attributes:
+        file: the image's name.
+        cluster: its id.
+        name: what a person calls the cluster; empty if nothing.
+        margin: distance to the nearest other centroid minus that to the own one.
+        depth: share of the cluster's members that have a lesser margin.
+        right: of the `like` held-out images with the nearest margins, how many were assigned
+            rightly.
+        like: how many these are.
+        error: mean absolute difference to the reconstruction, as a share of the pixels' range.
+        error_above: share of the held-out images with a lesser error.
+        encoder_features: mean squared difference of the encoder's features.
+        is_made: whether the error is one that the generator's own images have.
+    """
+
+    file: str
+    cluster: int
+    name: str
+    margin: float
+    depth: float
+    right: int
+    like: int
+    error: float
+    error_above: float
+    encoder_features: float
+    is_made: bool
+
+    @property
+    def shown(self) -> str:
+        """The cluster by its id and name."""
+        return f"{self.cluster} ({self.name})" if self.name else f"{self.cluster}"
+
+
+class Sureness(NamedTuple):
+    """What the held-out images tell of a run's clusters.
+
+    Attributes:
+        held: the images.
+        labels: (m,) the clusters of the latents that were found.
+        margins: (m,) and their margins.
+        is_right: (m,) whether the true latents have the same.
+        encoder_right: (m,) whether the encoder's guesses have.
+        limit: the error above which an image is none of the generator's.
+    """
+
+    held: HeldOut
+    labels: Int[np.ndarray, " m"]
+    margins: Float[np.ndarray, " m"]
+    is_right: Bool[np.ndarray, " m"]
+    encoder_right: Bool[np.ndarray, " m"]
+    limit: float
+
+    def __str__(self) -> str:
+        """Say it in two lines."""
+
+        def share(is_right: Bool[np.ndarray, " m"]) -> str:
+            low, high = wilson_interval(int(is_right.sum()), len(is_right))
+            return f"{is_right.mean():.1%} ({low:.1%} to {high:.1%})"
+
+        return (
+            f"of {len(self.is_right)} held-out images of the generator's own, "
+            f"{share(self.is_right)} get the cluster of their true latent, by the encoder alone "
+            f"{share(self.encoder_right)}\n"
+            f"their median reconstruction error is {np.median(self.held.errors):.4f}; an image "
+            f"with more than {self.limit:.4f} is called {FOREIGN}"
+        )
+
+
+def sureness(run: Run, held: HeldOut) -> Sureness:
+    """Return what held-out images tell of a run's clusters."""
+    true, _ = assigned(run, held.truth)
+    labels, margins = assigned(run, held.latents)
+    guessed, _ = assigned(run, held.guesses)
+    limit = held.limit(run.config["assign"]["quantile"])
+    return Sureness(held, labels, margins, labels == true, guessed == true, limit)
+
+
+def assigned(
+    run: Run, latents: Float[np.ndarray, "n d"]
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return the clusters of latents, of the run's own clustering, and their margins."""
+
+    def both(z: Array) -> Float[Array, "n 2"]:
+        labels, margins = run.clustering.assign(run.generator.features(z))
+        return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
+
+    rows = in_batches(both, latents, run.generator.batch)
+    return rows[:, 0].astype(np.int32), rows[:, 1]
+
+
+class AssignStage:
+    """Images in, a table and pictures out."""
+
+    def __init__(self, run: Run, maker: Maker, interrupts: Interrupts):
+        self.run, self.maker = run, maker
+        self._inversion = InversionStage(run, maker, interrupts)
+
+    def run_all(self, folder: Path) -> str:
+        """Assign the images of a folder; return the table as text.
+
+        What was inverted before, under whatever name, is not inverted again.
+
+        Args:
+            folder: with the images.
+
+        Raises:
+            UserError: a folder without images, an image that cannot be read, a generator whose
+                images are no colours; as `InversionStage`.
+            Interrupted: asked to stop; saved.
+        """
+        generator, settings = self.run.generator, self.run.config["assign"]
+        photos = find_photos(folder)
+        shape = generator.images(np.zeros((1, generator.gen.latent_dim), np.float32)).shape
+        check_channels(shape[3])
+
+        def read(places: Sequence[int]) -> Float[np.ndarray, "n s s c"]:
+            return read_photos([photos[i] for i in places], shape[1], shape[3])
+
+        name = name_of(folder)
+        declare_assigned(self.run.manifests.graph, self.run.config, name)
+        inverter = self._inversion.inverter()
+        sure = sureness(self.run, self._inversion.held_out(inverter))
+        # Further starts belong to what is found; the limit decides who gets them.
+        how = f"{settings['restarts']} {settings['quantile']}"
+        ids = [f"{photo.digest} {how}" for photo in photos]
+        found = self._inversion.invert(inverter, ids, read, str(folder), sure.limit)
+        table = self._table(photos, found, sure)
+        known: dict[str, Any] = {"ids": ids, "table": [list(row) for row in table]}
+        result = self.maker.result(assigned_name(name))
+        if result is None or {key: result.get(key) for key in known} != known:
+            with self.maker.making(assigned_name(name)) as result:
+                result |= known
+                self._write(self.run.folder.root / assigned_place(name), table, found, read, sure)
+        place = self.run.folder.root / assigned_place(name)
+        told = [str(sure), "", as_text(table), "", f"{place}/{TABLE}"]
+        if inverter.function is None:
+            told.insert(1, "this generator cannot be differentiated: by the encoder alone")
+        return "\n".join(told)
+
+    def _table(self, photos: list[Photo], found: Found, sure: Sureness) -> list[Belonging]:
+        clustering = self.run.clustering
+        labels, margins = assigned(self.run, found.latents)
+        right = num_right(margins, sure.margins, sure.is_right)
+        above = sure.held.share_below(found.errors)
+        names = [entry["name"] or "" for entry in self.run.entries]
+        members = [np.sort(clustering.margins[clustering.labels == c]) for c in range(len(names))]
+        return [
+            Belonging(
+                photo.path.name,
+                int(c),
+                names[c],
+                round(float(margins[i]), 4),
+                round(float(np.searchsorted(members[c], margins[i]) / max(1, len(members[c]))), 4),
+                int(right[i]),
+                min(NEIGHBOURS, len(sure.margins)),
+                round(float(found.errors[i]), 5),
+                round(float(above[i]), 4),
+                round(float(found.features[i]), 4),
+                bool(found.errors[i] <= sure.limit),
+            )
+            for i, (photo, c) in enumerate(zip(photos, labels, strict=True))
+        ]
+
+    def _write(
+        self, place: Path, table: list[Belonging], found: Found, read: Any, sure: Sureness
+    ) -> None:
+        """Write the table, the latents, a contact sheet a cluster, and the figure of the errors."""
+        make_folder(place)
+        text, buffer = io.StringIO(), io.BytesIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([Belonging._fields, *table])
+        write_atomically(place / TABLE, text.getvalue().encode())
+        np.save(buffer, found.latents)
+        write_atomically(place / "latents.npy", buffer.getvalue())
+        groups = {
+            f"cluster-{c}": [i for i, b in enumerate(table) if b.cluster == c and b.is_made]
+            for c in range(self.run.clustering.num)
+        }
+        groups["foreign"] = [i for i, belonging in enumerate(table) if not belonging.is_made]
+        for group, places in groups.items():
+            if places:
+                self._draw(place / f"{group}.png", table, places, found, read)
+        made = np.array([belonging.is_made for belonging in table])
+        labels = np.array([belonging.cluster for belonging in table], np.int32)
+        figure = errors_by_cluster(
+            (sure.held.errors, sure.labels),
+            (found.errors, labels),
+            [f"cluster {entry['name'] or entry['id']}" for entry in self.run.entries],
+            sure.limit,
+            f"{place.name}: {made.sum()} of {len(made)} images are such as the generator makes",
+        )
+        write_atomically(place / f"{FIGURE}.png", figure.png)
+        write_atomically(place / f"{FIGURE}.pdf", figure.pdf)
+
+    def _draw(
+        self, path: Path, table: list[Belonging], places: list[int], found: Found, read: Any
+    ) -> None:
+        order = sorted(places, key=lambda i: (-table[i].margin, table[i].file))
+        shown, first = order[:PAIRS], table[order[0]]
+        captions = [
+            f"{table[i].file}\nmargin {table[i].margin:.2f}, deeper than {table[i].depth:.0%}\n"
+            f"error {table[i].error:.3f}, above {table[i].error_above:.0%}"
+            for i in shown
+        ]
+        title = f"cluster {first.shown}" if first.is_made else FOREIGN
+        count = f"{len(shown)} of {len(order)}" if len(shown) < len(order) else f"{len(order)}"
+        reconstructions = self.run.generator.images(found.latents[shown])
+        title = f"{title}: {count} images, each beside its reconstruction, by falling margin"
+        write_atomically(path, to_png(pairs(read(shown), reconstructions, captions, title)))
+
+
+def name_of(folder: Path) -> str:
+    """Return what a folder's images are called in a run's folder.
+
+    Example:
+        >>> name_of(Path("/home/me/my photos.2024/"))
+        'my-photos-2024'
+    """
+    return re.sub(r"[^\w-]+", "-", folder.resolve().name).strip("-") or "images"
+
+
+def as_text(table: Sequence[Belonging]) -> str:
+    """Lay out the table, a line an image, and a line a cluster below."""
+    width = min(40, max(len(belonging.file) for belonging in table))
+    names = max(7, *(len(belonging.shown) for belonging in table))
+    lines = [
+        f"{'image':<{width}}  {'cluster':<{names}} {'margin':>8} {'deeper than':>12} "
+        f"{'right of such':>14} {'error':>7} {'above':>6}"
+    ]
+    for one in table[:TABLE_LINES]:
+        right = f"{one.right}/{one.like}" if one.is_made else "-"
+        lines.append(
+            f"{one.file[:width]:<{width}}  {one.shown:<{names}} {one.margin:>8.3f} "
+            f"{one.depth:>12.0%} {right:>14} {one.error:>7.4f} {one.error_above:>6.0%}"
+            f"{'' if one.is_made else f'  {FOREIGN}'}"
+        )
+    if len(table) > TABLE_LINES:
+        lines.append(f"... and {len(table) - TABLE_LINES} more")
+    for shown in sorted({one.shown for one in table if one.is_made}):
+        own = [one.error for one in table if one.shown == shown and one.is_made]
+        lines.append(f"cluster {shown}: {len(own)} images, median error {np.median(own):.4f}")
+    foreign = [one.error for one in table if not one.is_made]
+    if foreign:
+        lines.append(f"{FOREIGN}: {len(foreign)} images, median error {np.median(foreign):.4f}")
+    return "\n".join(lines)

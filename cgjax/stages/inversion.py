@@ -1,0 +1,225 @@
+"""The stage that makes an inverter: an encoder trained once a run, and how well it inverts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from cgjax.errors import UserError
+from cgjax.inversion.encoder import Encoder
+from cgjax.inversion.held_out import HeldOut
+from cgjax.inversion.inverter import Found, Inverter
+from cgjax.inversion.learning import Lesson, State, learn
+from cgjax.inversion.prior import Prior, prior_of
+from cgjax.inversion.search import Search
+from cgjax.run.artifacts import ENCODER, HELD_OUT
+from cgjax.run.inversions import Inversions
+from cgjax.run.run import Run
+from cgjax.runtime.checkpoints import Checkpoints, Step
+from cgjax.runtime.files import write_atomically
+from cgjax.runtime.keys import named_key
+from cgjax.runtime.log import Progress
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.graph import Maker
+
+SAVES = 10
+"""How often an encoder in training is saved; a kill loses at most the steps between two."""
+
+PRIOR_LATENTS = 4096
+"""Latents from which it is told where the prior lies."""
+
+BATCH = 32
+"""Images that are inverted together, at most; after each batch what was found is saved."""
+
+
+class InversionStage:
+    """The inverter of a run, made where it is not there yet.
+
+    Attributes:
+        inversions: what was inverted so far.
+    """
+
+    def __init__(self, run: Run, maker: Maker, interrupts: Interrupts):
+        """Prepare; nothing is read or written."""
+        self.run, self.maker, self.interrupts = run, maker, interrupts
+        self.settings = run.config["assign"]
+        folder = run.folder.encoder
+        self._saved = Checkpoints(folder)
+        self._key = run.manifests.graph[ENCODER].key
+        self.inversions = Inversions(folder / "inversions.npz", run.manifests.graph[HELD_OUT].key)
+
+    def inverter(self) -> Inverter:
+        """Return the inverter; its encoder is trained first if need be.
+
+        Raises:
+            UserError: a loss that is not finite, a full disk.
+            Interrupted: asked to stop; saved.
+        """
+        generator = self.run.generator
+        sample = generator.sample_latents(
+            named_key(self.run.root_key, "encoder", "prior"), PRIOR_LATENTS
+        )
+        prior = prior_of(sample, only_direction=generator.normalizes_latent)
+        lesson = self._lesson(prior)
+        state = self._trained(lesson)
+        search = Search(
+            self.settings["steps"], self.settings["step_size"], self.settings["feature_weight"]
+        )
+        inverter = Inverter(generator, lesson.encoder, state["params"], prior, search)
+        if inverter.function is None:
+            logging.warning(
+                "this generator cannot be differentiated, neither by JAX nor by a pull_back(z) of "
+                "its own: latents are the encoder's guesses, and reconstructions are poorer"
+            )
+        return inverter
+
+    def held_out(self, inverter: Inverter) -> HeldOut:
+        """Return how images of the generator's own are inverted, measured if need be.
+
+        Raises:
+            Interrupted: asked to stop; saved.
+        """
+        path = self.run.folder.held_out
+        if self.maker.result(HELD_OUT) is None:
+            with self.maker.making(HELD_OUT):
+                held = self._invert_own(inverter)
+                buffer = io.BytesIO()
+                np.savez(buffer, **held._asdict())
+                write_atomically(path, buffer.getvalue())
+        with np.load(path, allow_pickle=False) as arrays:
+            return HeldOut(**{name: arrays[name] for name in HeldOut._fields})
+
+    def invert(
+        self,
+        inverter: Inverter,
+        ids: Sequence[str],
+        read: Callable[[Sequence[int]], Float[np.ndarray, "n s s c"]],
+        what: str,
+        limit: float = np.inf,
+    ) -> Found:
+        """Invert images, those that were not yet; a batch at a time, each saved.
+
+        Args:
+            inverter: of this run.
+            ids: of the images; the same for the same content.
+            read: places in `ids` -> the images.
+            what: they are, for the progress.
+            limit: the error above which further starts are tried.
+
+        Raises:
+            Interrupted: asked to stop; saved.
+        """
+        missing = self.inversions.missing(ids)
+        places = {id_: i for i, id_ in enumerate(ids)}
+        progress = Progress(f"invert {what}", len(missing))
+        batch = min(BATCH, self.run.generator.batch)
+        for start in range(0, len(missing), batch):
+            part = missing[start : start + batch]
+            images = read([places[id_] for id_ in part])
+            found = inverter.invert(images)
+            key = named_key(self.run.root_key, "invert", _number(part[0]))
+            for number in range(self.settings["restarts"]):
+                bad = np.flatnonzero(found.errors > limit)
+                if len(bad):
+                    some = Found(*(values[bad] for values in found))
+                    better = inverter.try_again(images[bad], some, named_key(key, number))
+                    for values, others in zip(found, better, strict=True):
+                        values[bad] = others
+            self.inversions.add(part, found)
+            progress.update(start + len(part), f", median error {np.median(found.errors):.4f}")
+            self.interrupts.check(f"{start + len(part)} of {len(missing)} images are inverted")
+        return self.inversions.of(ids)
+
+    def _invert_own(self, inverter: Inverter) -> HeldOut:
+        num = self.settings["held_out"]
+        key = named_key(self.run.root_key, "encoder", "held out")
+        truth = np.asarray(self.run.generator.sample_latents(key, num))
+
+        def read(places: Sequence[int]) -> Float[np.ndarray, "n s s c"]:
+            return in_8_bits(self.run.generator.images(truth[list(places)]))
+
+        ids = [f"held out {i}" for i in range(num)]
+        found = self.invert(inverter, ids, read, "held-out images")
+        return HeldOut(truth, found.latents, found.guesses, found.errors, found.features)
+
+    def _lesson(self, prior: Prior) -> Lesson:
+        generator, settings = self.run.generator, self.settings
+        one = generator.images(np.zeros((1, generator.gen.latent_dim), np.float32))
+        size, channels = one.shape[2:]
+        encoder = Encoder(
+            generator.gen.latent_dim, size, channels, settings["width"], norm=prior.norm
+        )
+        steps = max(1, settings["samples"] // settings["batch"])
+        return Lesson(encoder, steps, settings["learning_rate"])
+
+    def _is_own(self, step: Step) -> bool:
+        return step.metadata.get("key") == self._key
+
+    def _trained(self, lesson: Lesson) -> State:
+        steps = self._saved.steps()
+        is_done = bool(steps) and steps[-1].number == lesson.num_steps and self._is_own(steps[-1])
+        shapes = jax.eval_shape(lambda: lesson.init(jax.random.key(0)))
+        if is_done and self.maker.result(ENCODER) is not None:
+            state: State = self._saved.restore(steps[-1].number, {"state": shapes})["state"]
+            return state
+        with self.maker.making(ENCODER) as result:
+            state, result["seconds"] = self._train(lesson)
+        return state
+
+    def _train(self, lesson: Lesson) -> tuple[State, float]:
+        """Train to the end; return the state and the seconds, earlier tries included."""
+        run, begun, spent, first = self.run, time.monotonic(), 0.0, 0
+        key = named_key(run.root_key, "encoder")
+        state = lesson.init(named_key(key, "init"))
+        newest = self._saved.restore_newest({"state": state}, self._is_own)
+        if newest is not None:
+            step, tree = newest
+            state, first, spent = tree["state"], step.number, float(step.metadata["seconds"])
+            logging.info("encoder: resuming at step %d", first)
+        self.maker.metrics.forget(
+            lambda line: line.get("stage") == "encoder" and line.get("step", 0) > first
+        )
+        every = -(-lesson.num_steps // SAVES)
+        progress = Progress("encoder: step", lesson.num_steps)
+        losses = []
+        for number in range(first, lesson.num_steps):
+            rows = self.settings["batch"]
+            z = run.generator.sample_latents(named_key(key, "step", number), rows)
+            images = jnp.asarray(run.generator.images(np.asarray(z)))
+            state, loss = learn(state, z, images, lesson=lesson)
+            losses.append(float(loss))
+            done = number + 1
+            if not np.isfinite(losses[-1]):
+                raise UserError(
+                    f"the encoder's loss became {losses[-1]} in step {done}; lower "
+                    "--config.assign.learning_rate"
+                )
+            progress.update(done, f", loss {losses[-1]:.4f}")
+            is_stopped = self.interrupts.agreed()
+            if done % every == 0 or done == lesson.num_steps or is_stopped:
+                self.maker.metrics.write(stage="encoder", step=done, loss=np.mean(losses))
+                losses = []
+                seconds = spent + time.monotonic() - begun
+                self._saved.save(done, {"state": state}, {"key": self._key, "seconds": seconds})
+            if is_stopped:
+                self.interrupts.stop(f"the encoder is saved at step {done}")
+        return state, round(spent + time.monotonic() - begun, 3)
+
+
+def in_8_bits(images: Float[np.ndarray, "n s s c"]) -> Float[np.ndarray, "n s s c"]:
+    """Return images as they come back from a file: clipped, in 256 steps."""
+    levels = np.rint((np.clip(images, -1, 1) + 1) * np.float32(127.5))
+    return levels.astype(np.float32) / np.float32(127.5) - 1
+
+
+def _number(text: str) -> int:
+    """Return a number below 2**31 that belongs to a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

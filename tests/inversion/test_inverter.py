@@ -1,0 +1,224 @@
+"""Inverting small generators whose latents are known: by JAX, by torch, and by an encoder alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.inversion.encoder import Encoder, to_length
+from cgjax.inversion.gradients import own_pull, traced
+from cgjax.inversion.held_out import HeldOut, num_right
+from cgjax.inversion.inverter import Inverter
+from cgjax.inversion.learning import Lesson, learn
+from cgjax.inversion.prior import prior_of
+from cgjax.inversion.search import Search
+from cgjax.runtime.mesh import data_mesh
+from cgjax.testing.planted import make_planted
+
+SIZE, DIM = 8, 4
+BASIS = np.random.default_rng(0).standard_normal((DIM, SIZE * SIZE * 3)).astype(np.float32) / 4
+
+
+class Linear:
+    """Images are a linear function of the latent, so that one latent alone makes each."""
+
+    layers = ("all",)
+    latent_dim, image_size = DIM, SIZE
+
+    def sample_latents(self, key, n):
+        return jax.random.normal(key, (n, DIM), jnp.float32)
+
+    def features(self, z, layer):
+        return self.images(z)
+
+    def images(self, z):
+        return (z @ jnp.asarray(BASIS)).reshape(-1, SIZE, SIZE, 3)
+
+
+class Plain(Linear):
+    """The same in NumPy, which nobody can differentiate."""
+
+    def images(self, z):
+        return (np.asarray(z) @ BASIS).reshape(-1, SIZE, SIZE, 3)
+
+
+class Pulled(Plain):
+    """The same again, with a gradient of its own."""
+
+    def pull_back(self, z):
+        return self.images(z), lambda slope: slope.reshape(len(slope), -1) @ BASIS.T
+
+
+class Sphere(Linear):
+    """Only the latent's direction matters."""
+
+    normalizes_latent = True
+
+    def images(self, z):
+        return super().images(to_length(z, 2.0))
+
+
+def inverter(own, **search):
+    generator = ConditionedGenerator(own, "all", {}, 16)
+    only_direction = generator.normalizes_latent
+    sample = generator.sample_latents(jax.random.key(9), 512)
+    prior = prior_of(sample, only_direction=only_direction)
+    encoder = Encoder(DIM, SIZE, 3, 4, norm=prior.norm)
+    params = encoder.init(jax.random.key(1))
+    given = {"num_steps": 120, "step_size": 0.1, "feature_weight": 0.0} | search
+    return generator, Inverter(generator, encoder, params, prior, Search(**given))
+
+
+def some_images(generator, num=5):
+    z = np.asarray(generator.sample_latents(jax.random.key(3), num))
+    return z, generator.images(z)
+
+
+@pytest.mark.parametrize("own", [Linear(), Pulled()], ids=["jax", "own gradient"])
+def test_latents_are_recovered_from_a_guess_that_knows_nothing(own):
+    generator, one = inverter(own)
+    z, images = some_images(generator)
+    found = one.invert(images)
+    assert one.function is not None
+    assert np.abs(found.guesses - z).max() > 0.5
+    np.testing.assert_allclose(found.latents, z, atol=0.02)
+    assert found.errors.max() < 0.01
+
+
+def test_both_ways_to_differentiate_take_the_same_steps():
+    found = []
+    for own in (Linear(), Pulled()):
+        generator, one = inverter(own, num_steps=5, feature_weight=0.1)
+        found.append(one.invert(some_images(generator)[1]).latents)
+    np.testing.assert_allclose(*found, atol=1e-4)
+
+
+def test_only_the_direction_counts_where_the_generator_sees_no_more():
+    generator, one = inverter(Sphere())
+    z, images = some_images(generator)
+    found = one.invert(images).latents
+    norms = np.linalg.norm(found, axis=1)
+    np.testing.assert_allclose(norms, norms[0], rtol=1e-5)
+    cosines = np.sum(found * z, axis=1) / norms / np.linalg.norm(z, axis=1)
+    assert cosines.min() > 0.999
+
+
+def test_a_generator_that_cannot_be_differentiated_leaves_the_guess():
+    generator, one = inverter(Plain())
+    assert one.function is None
+    found = one.invert(some_images(generator)[1])
+    assert np.array_equal(found.latents, found.guesses)
+    again = one.try_again(some_images(generator)[1], found, jax.random.key(0))
+    assert again is found
+
+
+def test_a_gradient_that_is_nothing_or_raises_is_none():
+    class Flat(Linear):
+        def images(self, z):
+            return jax.lax.stop_gradient(super().images(z))
+
+    class Broken(Pulled):
+        def pull_back(self, z):
+            raise RuntimeError("no gradient")
+
+    for own in (Flat(), Broken()):
+        generator = ConditionedGenerator(own, "all", {}, 16)
+        assert traced(generator) is None
+        assert own_pull(generator) is None
+
+
+def test_a_torch_module_is_inverted_too():
+    torch = pytest.importorskip("torch")
+    import cgjax
+
+    layer = torch.nn.Linear(DIM, SIZE * SIZE * 3, bias=False)
+    # As 0 to 1 and channels first, so that both are turned back on the way.
+    layer.weight.data = torch.from_numpy(
+        BASIS.reshape(DIM, SIZE, SIZE, 3).transpose(0, 3, 1, 2).reshape(DIM, -1).T.copy() / 2
+    )
+    own = cgjax.from_torch(
+        torch.nn.Sequential(layer),
+        latent_dim=DIM,
+        layers={"all": "0"},
+        call=lambda module, z: module(z).reshape(-1, 3, SIZE, SIZE) + 0.5,
+        image_range=(0, 1),
+    )
+    generator = ConditionedGenerator(own, "all", {}, 16)
+    assert traced(generator) is None
+    x, back = own.pull_back(np.ones((2, DIM), np.float32))
+    np.testing.assert_allclose(x, Linear().images(jnp.ones((2, DIM))), atol=1e-5)
+    slope = np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
+    np.testing.assert_allclose(back(slope), slope.reshape(2, -1) @ BASIS.T, atol=1e-4)
+    assert own_pull(generator) is not None
+
+
+def test_weights_are_no_constants_of_the_program_and_what_differs_in_them_counts():
+    planted = ConditionedGenerator(make_planted(), "layer1", {}, 16)
+    function = traced(planted)
+    z = planted.sample_latents(jax.random.key(0), 2)
+    np.testing.assert_array_equal(function(z), planted.images(np.asarray(z)))
+    black = [jnp.zeros_like(weight) for weight in function.weights]
+    assert not np.any(np.asarray(function.images(black, z)))
+
+
+def test_passes_that_are_split_over_devices_change_nothing():
+    planted = ConditionedGenerator(make_planted(), "layer1", {}, 4)
+    encoder = Encoder(6, 16, 3, 2)
+    params = encoder.init(jax.random.key(0))
+    prior = prior_of(planted.sample_latents(jax.random.key(1), 64), only_direction=False)
+    images = planted.images(np.zeros((2, 6), np.float32))
+    found = [
+        Inverter(generator, encoder, params, prior, Search(3)).invert(images).latents
+        for generator in (planted, planted.over(data_mesh()))
+    ]
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_further_starts_never_make_it_worse():
+    generator, one = inverter(Linear(), num_steps=2)
+    _, images = some_images(generator)
+    found = one.invert(images)
+    again = one.try_again(images, found, jax.random.key(0))
+    assert (again.errors <= found.errors + 1e-6).all()
+
+
+def test_found_latents_lie_where_the_prior_does():
+    generator, one = inverter(Linear())
+    found = one.invert(np.full((3, SIZE, SIZE, 3), 1.0, np.float32)).latents
+    sample = np.asarray(generator.sample_latents(jax.random.key(9), 512))
+    assert (np.linalg.norm(found, axis=1) <= np.linalg.norm(sample, axis=1).max() + 1e-5).all()
+    assert (found <= sample.max(axis=0) + 1e-5).all()
+
+
+@pytest.mark.parametrize("size", [4, 8, 28, 64, 100])
+@pytest.mark.parametrize("norm", [None, 3.0])
+def test_an_encoder_takes_images_of_any_size(size, norm):
+    encoder = Encoder(5, size, 1, 2, norm=norm)
+    params = jax.eval_shape(encoder.init, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((3, size, size, 1), jnp.float32)
+    assert jax.eval_shape(encoder.latents, params, images).shape == (3, 5)
+
+
+def test_training_an_encoder_lowers_its_loss():
+    lesson = Lesson(Encoder(DIM, SIZE, 3, 4), 60, 5e-3)
+    state, losses = lesson.init(jax.random.key(0)), []
+    for step in range(lesson.num_steps):
+        z = Linear().sample_latents(jax.random.key(step), 32)
+        state, loss = learn(state, z, Linear().images(z), lesson=lesson)
+        losses.append(float(loss))
+    assert np.mean(losses[-10:]) < 0.5 * losses[0]
+
+
+def test_held_out_images_give_the_limit_and_the_place_of_an_error():
+    errors = np.arange(100, dtype=np.float32)
+    none = np.zeros((100, 2), np.float32)
+    held = HeldOut(none, none, none, errors, errors)
+    assert held.limit(0.99) == pytest.approx(98.01)
+    assert held.share_below(np.float32([0, 50, 1000])).tolist() == [0, 0.5, 1]
+
+
+def test_margins_are_judged_by_their_nearest():
+    known = np.float32([0.1, 5, 0.2, 6])
+    right = np.array([False, True, True, True])
+    assert num_right(np.float32([0.0, 9]), known, right).tolist() == [3, 3]

@@ -1,0 +1,127 @@
+"""Images of any size and mode come out as the generator's; what is none is one line."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgjax.errors import UserError
+from cgjax.inversion.photos import check_channels, find_photos, read_photos
+from cgjax.runtime.png import to_png
+
+NOISE = np.random.default_rng(0).uniform(-1, 1, (16, 16, 3)).astype(np.float32)
+
+
+def read(folder, size=8, channels=3):
+    return read_photos(find_photos(folder), size, channels)
+
+
+def grey(value, size=(20, 12)):
+    return Image.new("L", size, value)
+
+
+def deep(value):
+    return Image.fromarray(np.full((12, 20), value * 257, np.uint16))
+
+
+def palette(value):
+    image = Image.new("P", (20, 12), 1)
+    image.putpalette([0, 0, 0, value, value, value])
+    return image
+
+
+def transparent(mode):
+    image = Image.new("RGBA", (20, 12), (0, 0, 0, 0))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("image", "level"),
+    [
+        (grey(128), 128),
+        (grey(128).convert("RGB"), 128),
+        (grey(128).convert("LA"), 128),
+        (grey(128).convert("RGBA"), 128),
+        (palette(128), 128),
+        (deep(128), 128),
+        (Image.new("1", (20, 12), 1), 255),
+        (transparent("RGBA"), 255),
+        (transparent("LA"), 255),
+        (grey(128, (1, 1)), 128),
+        (grey(128, (3, 400)), 128),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else str(value),
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_plain_image_of_any_mode_and_size_keeps_its_grey(image, level, channels, tmp_path):
+    image.save(tmp_path / "x.png")
+    found = read(tmp_path, channels=channels)
+    assert found.shape == (1, 8, 8, channels)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, level / 127.5 - 1, atol=1e-6)
+
+
+def test_an_image_of_the_right_size_comes_back_as_it_was_written(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)) / np.float32(127.5) - 1
+    (tmp_path / "x.png").write_bytes(to_png(image.astype(np.float32)))
+    np.testing.assert_allclose(read(tmp_path)[0], image, atol=1e-6)
+
+
+def test_what_is_cut_off_is_both_ends_of_the_longer_side(tmp_path):
+    pixels = np.zeros((8, 24), np.uint8)
+    pixels[:, 8:16] = 255
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    assert read(tmp_path).min() == 1
+    Image.fromarray(pixels.T).save(tmp_path / "x.png")
+    assert read(tmp_path).min() == 1
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    found = read(tmp_path)[0, :, 0, 0]
+    assert found[0] == -1
+    assert found[-1] == 1
+
+
+def test_files_come_by_name_and_others_are_left_out(tmp_path):
+    for name in ("b.png", "a.JPG", ".hidden.png", "c.webp"):
+        grey(3).save(tmp_path / name, format="PNG")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "folder.png").mkdir()
+    photos = find_photos(tmp_path)
+    assert [photo.path.name for photo in photos] == ["a.JPG", "b.png", "c.webp"]
+    assert len({photo.digest for photo in photos}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (None, b"", "no images in this folder .0 other entries."),
+        ("notes.txt", b"", "no images in this folder .1 other entries."),
+        ("x.png", b"", "x.png cannot be read as an image"),
+        ("x.png", b"not an image", "x.png cannot be read as an image"),
+        ("x.jpg", to_png(NOISE)[:300], "x.jpg cannot be read as an image"),
+    ],
+    ids=["empty", "other files", "empty file", "text", "half a file"],
+)
+def test_a_bad_folder_is_one_line(name, content, message, tmp_path):
+    if name:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as told:
+        find_photos(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no folder to read"):
+        find_photos(tmp_path / "none")
+
+
+def test_a_generator_whose_images_are_no_colours_is_refused():
+    check_channels(1)
+    check_channels(3)
+    with pytest.raises(UserError, match="4 channels, which photographs do not"):
+        check_channels(4)

@@ -1,0 +1,240 @@
+"""Images of one's own, assigned: the planted cluster comes back, and foreign images are told."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgjax.errors import Interrupted, UserError
+from cgjax.inversion.inverter import Inverter
+from cgjax.run.artifacts import ENCODER, HELD_OUT
+from cgjax.run.opening import open_run
+from cgjax.run.run import load_run
+from cgjax.runtime.png import to_png
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages import inversion
+from cgjax.stages.pipeline import Pipeline
+from cgjax.testing.planted import true_side
+from tests.stages.test_hierarchy import config
+
+NUM = 15
+LEAVES = {
+    "assign.samples": 240,
+    "assign.batch": 8,
+    "assign.width": 4,
+    "assign.steps": 25,
+    "assign.held_out": 16,
+    "assign.restarts": 1,
+    "generator.batch": 8,
+}
+
+
+def assign(root, images, interrupts=None, **options):
+    run = open_run(root, options.pop("given", None), mode="assign", **options)
+    pipeline = Pipeline(run, interrupts or Interrupts())
+    try:
+        return pipeline.assign(images)
+    finally:
+        pipeline.metrics.close()
+
+
+def said(text, root):
+    """What was printed, without the folder."""
+    return text.replace(str(root), "")
+
+
+def table_of(root, name="own"):
+    with open(root / "assign" / name / "assign.csv", newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def bytes_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("assign") / "run"
+    pipeline = Pipeline(open_run(folder, config(**LEAVES)), Interrupts())
+    pipeline.cluster()
+    pipeline.metrics.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own(clustered, tmp_path_factory):
+    """Images of the generator's own, and one that it cannot make."""
+    folder = tmp_path_factory.mktemp("images") / "own"
+    folder.mkdir()
+    run = load_run(clustered)
+    for i, image in enumerate(run.generator.images(run.latents[:NUM])):
+        (folder / f"{i}.png").write_bytes(to_png(image))
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30), np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(clustered, own):
+    return assign(clustered, own)
+
+
+def test_images_of_the_generator_get_the_cluster_of_their_latent(told, clustered):
+    run, table = load_run(clustered), table_of(clustered)
+    labels = run.clustering.labels[:NUM]
+    found = np.array([int(table[f"{i}.png"]["cluster"]) for i in range(NUM)])
+    clear = run.clustering.margins[:NUM] > 0.2
+    assert clear.sum() >= NUM - 1
+    assert (found == labels)[clear].all()
+    side = np.asarray(true_side(run.latents[:NUM]))
+    assert len(np.unique((found == side)[clear])) == 1
+    assert "of 16 held-out images of the generator's own, " in told
+
+
+def test_an_image_that_the_generator_cannot_make_is_told(told, clustered):
+    table = table_of(clustered)
+    assert table["noise.png"]["is_made"] == "False"
+    assert float(table["noise.png"]["error_above"]) == 1
+    made = [row["is_made"] for name, row in table.items() if name != "noise.png"]
+    assert made.count("True") >= NUM - 1
+    (line,) = [line for line in told.splitlines() if line.startswith("noise.png")]
+    assert line.endswith("not something this generator makes")
+
+
+def test_it_leaves_a_table_latents_and_a_picture_of_every_cluster(told, clustered):
+    place = clustered / "assign" / "own"
+    names = {path.name for path in place.iterdir()}
+    pictures = {"cluster-0.png", "cluster-1.png", "foreign.png", "errors.png", "errors.pdf"}
+    assert names == {"assign.csv", "latents.npy"} | pictures
+    assert np.load(place / "latents.npy").shape == (NUM + 1, 6)
+    for name in pictures - {"errors.pdf"}:
+        with Image.open(place / name) as picture:
+            picture.verify()
+
+
+def test_the_same_again_computes_nothing_and_changes_nothing(told, clustered, own, monkeypatch):
+    before = bytes_of(clustered / "assign") | bytes_of(clustered / "checkpoints")
+    monkeypatch.setattr(Inverter, "invert", None)
+    assert assign(clustered, own) == told
+    assert bytes_of(clustered / "assign") | bytes_of(clustered / "checkpoints") == before
+
+
+def test_names_stand_in_the_table_and_another_folder_is_another_one(
+    told, clustered, own, tmp_path, monkeypatch
+):
+    root, some = tmp_path / "run", tmp_path / "some more"
+    shutil.copytree(clustered, root)
+    some.mkdir()
+    shutil.copy(own / "3.png", some / "x.png")
+    (root / "clusters.json").write_text(
+        json.dumps([{"id": c, "name": f"side {c}"} for c in (0, 1)])
+    )
+    monkeypatch.setattr(Inverter, "invert", None)  # the same content is known by any name
+    text = assign(root, some)
+    row, old = table_of(root, "some-more")["x.png"], table_of(root)["3.png"]
+    assert row["name"] == f"side {row['cluster']}"
+    assert f"{row['cluster']} (side {row['cluster']})" in text
+    assert {**old, "file": "", "name": ""} == {**row, "file": "", "name": ""}
+
+
+class Killed(BaseException):
+    """Nothing of ours catches it: what it interrupts is left as it is."""
+
+
+def killing(function, at):
+    """Return a function that is killed in its call of this number."""
+    calls = iter(range(1, 1000))
+
+    def call(*args, **options):
+        if next(calls) == at:
+            raise Killed
+        return function(*args, **options)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "at"), [(inversion, "learn", 17), (Inverter, "invert", 2)]
+)
+def test_killed_anywhere_the_same_command_goes_on_to_the_same_bytes(
+    place, name, at, told, clustered, own, tmp_path, monkeypatch
+):
+    root = tmp_path / "run"
+    shutil.copytree(clustered, root, ignore=shutil.ignore_patterns("assign", "encoder*", "held-*"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, killing(getattr(place, name), at))
+        with pytest.raises(Killed):
+            assign(root, own)
+    assert said(assign(root, own), root) == said(told, clustered)
+    for part in ("assign", "checkpoints/encoder"):
+        new, old = bytes_of(root / part), bytes_of(clustered / part)
+        for name, data in old.items():
+            if name.endswith((".csv", ".npy", ".npz", ".png")):
+                assert new[name] == data, name
+
+
+def test_asked_to_stop_it_says_what_is_kept(clustered, own, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(clustered, root, ignore=shutil.ignore_patterns("assign", "encoder*", "held-*"))
+    interrupts = Interrupts()
+    interrupts.requested = True
+    with pytest.raises(Interrupted, match="the encoder is saved at step 1; run the same command"):
+        assign(root, own, interrupts)
+    assert [path.name for path in (root / "checkpoints" / "encoder").glob("*.json")] == ["1.json"]
+
+
+def test_damaged_inversions_are_made_again(told, clustered, own, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(clustered, root)
+    path = root / "checkpoints" / "encoder" / "inversions.npz"
+    with np.load(path) as arrays:
+        edited = {**arrays, "latents": arrays["latents"] + 1}
+    for data in (None, b"nothing"):
+        if data is None:
+            np.savez(path, **edited)
+        else:
+            path.write_bytes(data)
+        assert said(assign(root, own), root) == said(told, clustered)
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"cluster.num_clusters": 3}, {ENCODER, HELD_OUT}),
+        ({"assign.steps": 20}, {ENCODER}),
+        ({"assign.samples": 160}, set()),
+        ({"assign.quantile": 0.9}, {ENCODER, HELD_OUT}),
+    ],
+    ids=str,
+)
+def test_what_is_of_another_config_is_refused_and_gone_once_that_is_accepted(
+    change, kept, told, clustered, own, tmp_path
+):
+    root = tmp_path / "run"
+    shutil.copytree(clustered, root)
+    given = config(**LEAVES | change)
+    with pytest.raises(UserError, match="was made with another config"):
+        assign(root, own, given=given)
+    assert (root / "assign" / "own").is_dir()
+    run = open_run(root, given, allow_change=True)
+    assert not (root / "assign" / "own").exists()
+    assert {name for name in (ENCODER, HELD_OUT) if run.manifests.result(name) is not None} == kept
+
+
+def test_a_run_without_clusters_is_refused(own, tmp_path):
+    root = tmp_path / "run"
+    open_run(root, config(**LEAVES))
+    with pytest.raises(UserError, match="'latents' is not there yet"):
+        assign(root, own)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_step(clustered, own, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(clustered, root, ignore=shutil.ignore_patterns("encoder*", "held-*"))
+    given = config(**LEAVES | {"assign.learning_rate": 1e38})
+    with pytest.raises(UserError, match=r"the encoder's loss became nan in step [0-9]+; lower"):
+        assign(root, own, given=given, allow_change=True)

@@ -293,7 +293,7 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         serve(pipeline, _HOST.value, _PORT.value)
         return
     if _MODE.value == "assign":
-        print(pipeline.assign(Path(_IMAGES.value)))
+        print(pipeline.assign(Path(_IMAGES.value or "")))
         return
     if _MODE.value == "name":
         print("\n".join(pipeline.name(given or (_CLUSTER.value or "0", _NAME.value or ""))))

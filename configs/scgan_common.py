@@ -15,7 +15,8 @@ def get_config() -> config_dict.ConfigDict:
     config.seed = 0
 
     config.data = config_dict.ConfigDict()
-    # "ring" (8 Gaussians of sd 0.01), "grid" (25 of sd 0.05, two apart) or "grid100" (100 of them).
+    # "ring" (8 Gaussians of sd 0.01), "grid" (25 of sd 0.05, two apart), "grid100" (100 of them) or
+    # "digits8" (scikit-learn's 1,797 handwritten digits of 8 x 8).
     config.data.name = "grid"
     # Training points, drawn once in each trial.
     config.data.num = 100_000
@@ -23,7 +24,7 @@ def get_config() -> config_dict.ConfigDict:
     config.data.radius = 1.0
 
     config.network = config_dict.ConfigDict()
-    # "planar": four dense layers with batch norm against three of maxout.
+    # "planar": four dense layers with batch norm against three of maxout; "encoding": ClusterGAN's.
     config.network.name = "planar"
     # Length of the latents.
     config.network.latent_dim = 2
@@ -36,7 +37,7 @@ def get_config() -> config_dict.ConfigDict:
 
     train = config.train = config_dict.ConfigDict()
     # "gan", "conditional" (true classes), "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan",
-    # "fixed_clusters" (k-means on the points, once), "scgan" or "scgan_online".
+    # "fixed_clusters" (k-means on the points, once), "scgan", "scgan_online" or "clustergan".
     train.method = "scgan"
     # Independent trainings, each on points of its own.
     train.trials = 1
@@ -84,6 +85,18 @@ def get_config() -> config_dict.ConfigDict:
     config.mgan.weight = 0.01
     # Latents in a batch, each given to every generator.
     config.mgan.per_generator = 12
+
+    clustergan = config.clustergan = config_dict.ConfigDict()
+    # Standard deviation of the latents' continuous part.
+    clustergan.sigma = 0.1
+    # Weight of finding that part again.
+    clustergan.noise_weight = 10.0
+    # Weight of finding the label again.
+    clustergan.label_weight = 10.0
+    # Steps of the discriminator for one of the generator, each on a batch of its own.
+    clustergan.critic_steps = 5
+    # Weight of the slope penalty.
+    clustergan.slope_weight = 10.0
 
     config.score = config_dict.ConfigDict()
     # Generated points that are scored.

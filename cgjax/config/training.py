@@ -11,11 +11,12 @@ from typing import Any
 
 from cgjax.config.leaves import Leaf, count
 
-DATA = ("ring", "grid", "grid100")
-ARCHITECTURES = ("planar",)
+NUM_CLASSES = {"ring": 8, "grid": 25, "grid100": 100, "digits8": 10}
+DATA = tuple(NUM_CLASSES)
+ARCHITECTURES = ("planar", "encoding")
 METHODS = (
     *("gan", "conditional", "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan"),
-    *("fixed_clusters", "scgan", "scgan_online"),
+    *("fixed_clusters", "scgan", "scgan_online", "clustergan"),
 )
 
 _RATE, _DECAY, _FLAG = Leaf(float, 0), Leaf(float, 0, 1), Leaf(bool)
@@ -57,6 +58,13 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "supervised": _FLAG,
     },
     "mgan": {"weight": _RATE, "per_generator": count(2)},
+    "clustergan": {
+        "sigma": Leaf(float, 1e-6),
+        "noise_weight": _RATE,
+        "label_weight": _RATE,
+        "critic_steps": count(1),
+        "slope_weight": _RATE,
+    },
     "score": {"num": count(2), "every": count(1), "repeats": count(2)},
 }
 
@@ -75,10 +83,25 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         value = leaves.get(path)
         if value is not None and num is not None and value > num:
             yield f"--config.{path}={value}: expected at most data.num={num}"
+    method, network = leaves.get("train.method"), leaves.get("network.name")
+    if method is not None and network is not None:
+        wanted = "encoding" if method == "clustergan" else "planar"
+        if network != wanted:
+            yield f"--config.network.name={network}: expected {wanted} with train.method={method}"
+    if network == "planar" and leaves.get("data.name") == "digits8":
+        yield "--config.data.name=digits8: expected network.name=encoding; planar is for points"
+    batch, steps = leaves.get("train.batch"), leaves.get("clustergan.critic_steps")
+    if method == "clustergan" and num and batch and steps and batch * steps > num:
+        yield (
+            f"--config.train.batch={batch}: expected at most {num // steps}, data.num over "
+            "clustergan.critic_steps"
+        )
     clusters, clustered = leaves.get("labels.num_clusters"), leaves.get("labels.num")
     if clusters is not None and clustered is not None and clusters > clustered:
         yield f"--config.labels.num_clusters={clusters}: expected at most labels.num={clustered}"
-    modes = {"ring": 8, "grid": 25, "grid100": 100}.get(str(leaves.get("data.name")), 0)
+    modes = {"ring": 8, "grid": 25, "grid100": 100, "digits8": 10}.get(
+        str(leaves.get("data.name")), 0
+    )
     is_supervised = leaves.get("labels.supervised") is True
     if is_supervised and clusters is not None and clusters < modes:
         yield (

@@ -14,13 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from cgjax.endtoend.data import Mixture, make_data
+from cgjax.clustering import kmeans
+from cgjax.endtoend.data import DataSet, make_data
 from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.endtoend.trainer import Trainer
-from cgjax.evaluation.agreement import inverse_purity, matched_accuracy, nmi, purity
-from cgjax.evaluation.modes import Expected, mode_scores, perfect_scores
+from cgjax.evaluation.agreement import (
+    adjusted_rand_index,
+    inverse_purity,
+    matched_accuracy,
+    nmi,
+    purity,
+)
+from cgjax.evaluation.modes import Expected
 from cgjax.runtime.keys import named_key
 
 
@@ -48,18 +55,18 @@ class Experiment:
             config: of a training run, nested plain dicts with every leaf.
         """
         self.config = config
-        self.mixture: Mixture = make_data(config["data"])
-        sizes = dict(config["network"])
+        self.data: DataSet = make_data(config["data"])
+        sizes = config["network"]
         train = config["train"]
         self.trainer = Trainer(
-            make_method(config, self.mixture.num_modes),
-            NETWORKS[sizes.pop("name")](**sizes),
+            make_method(config, self.data.num_classes),
+            NETWORKS[sizes["name"]](sizes, self.data.row_shape),
             **{name: train[name] for name in _OF_TRAINER},
         )
         root = self._root = jax.random.key(config["seed"])
         self.keys = [named_key(root, "trial", t) for t in range(train["trials"])]
         num = config["data"]["num"]
-        self.points = [self.mixture.draw(named_key(key, "points"), num) for key in self.keys]
+        self.points = [self.data.draw(named_key(key, "points"), num) for key in self.keys]
         trials = list(range(train["trials"]))
         together = [trials] if train["together"] else [[t] for t in trials]
         self._groups = [
@@ -140,38 +147,48 @@ class Experiment:
         return Samples(np.asarray(made), np.asarray(labels))
 
     def scores(self, samples: Samples) -> dict[str, float]:
-        """Return how well generated points cover the modes; see `evaluation.modes`."""
-        found = mode_scores(samples.points, self.mixture.means, self.mixture.sd)
-        return found._asdict()
+        """Return how good generated rows are, by the data set's own scores."""
+        return self.data.scores(samples.points)
 
     def agreement(self, state: TrainState, trial: int) -> dict[str, float]:
-        """Return how one trial's clusters of training points agree with the true modes.
+        """Return how one trial's clusters of training rows agree with the true classes.
 
         Empty for a method that clusters nothing.
         """
-        if not state.partition.centroids.size:
+        points, method = self.points[trial], self.trainer.method
+        encode = self.trainer.encoder(state.generator.arrays)
+        key = named_key(self.keys[trial], "found")
+        found = method.found(key, points, encode, state.partition)
+        if not found.centroids.size:
             return {}
-        labels, classes = (
-            np.asarray(a) for a in (state.partition.labels, self.points[trial].classes)
+        return _agreement(np.asarray(found.labels), np.asarray(points.classes))
+
+    def agreement_of_kmeans(self) -> dict[str, float]:
+        """Return the same for k-means on the first trial's rows as they are, into as many."""
+        settings, points = self.config["labels"], self.points[0]
+        found = kmeans(
+            points.rows.reshape(len(points.rows), -1),
+            settings["num_clusters"],
+            key=named_key(self._root, "kmeans"),
+            num_init=settings["num_init"],
         )
-        return {
-            "nmi_arithmetic": nmi(labels, classes),
-            "nmi_geometric": nmi(labels, classes, average="geometric"),
-            "purity": purity(labels, classes),
-            "inverse_purity": inverse_purity(labels, classes),
-            "accuracy": matched_accuracy(labels, classes),
-        }
+        return _agreement(np.asarray(found.labels), np.asarray(points.classes))
 
     def perfect(self) -> dict[str, Expected]:
-        """Return what a perfect sampler scores with as many points."""
+        """Return what a perfect sampler scores with as many rows."""
         settings = self.config["score"]
+        return self.data.perfect(self._root, settings["num"], settings["repeats"])
 
-        def draw(repeat: int) -> np.ndarray:
-            key = named_key(self._root, "perfect", repeat)
-            return np.asarray(self.mixture.draw(key, settings["num"]).rows)
 
-        means, sd = self.mixture.means, self.mixture.sd
-        return perfect_scores(draw, means, sd, repeats=settings["repeats"])
+def _agreement(labels: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) -> dict[str, float]:
+    return {
+        "nmi_arithmetic": nmi(labels, classes),
+        "nmi_geometric": nmi(labels, classes, average="geometric"),
+        "adjusted_rand": adjusted_rand_index(labels, classes),
+        "purity": purity(labels, classes),
+        "inverse_purity": inverse_purity(labels, classes),
+        "accuracy": matched_accuracy(labels, classes),
+    }
 
 
 _OF_TRAINER = ("batch", "learning_rate", "beta1", "beta2", "penalty")

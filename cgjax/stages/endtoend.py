@@ -12,19 +12,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
+from cgjax.endtoend.data import Mixture
+from cgjax.endtoend.data.digits import as_images
 from cgjax.endtoend.experiment import Experiment, Samples, first_bad
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
 from cgjax.figures.plots import labelled
+from cgjax.figures.sheets import contact_sheet
 from cgjax.run.citations import works_of_training
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.log import Metrics, Progress
+from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
 
 SHOWN = 4_000
 """Points in each half of the figure."""
+
+COLUMNS = 12
+"""Images of each label in the figure."""
 
 
 class TrainingStage:
@@ -119,6 +127,10 @@ class TrainingStage:
             low, high = expected.interval
             scores[name]["perfect"] = _plain({"mean": expected.mean, "low": low, "high": high})
         clusters = [experiment.agreement(state, t) for t, state in enumerate(states)]
+        agreement = _by_name(clusters)
+        if agreement:
+            for name, value in experiment.agreement_of_kmeans().items():
+                agreement[name]["kmeans_on_rows"] = value
         return {
             "kind": config["kind"],
             "data": config["data"]["name"],
@@ -128,19 +140,33 @@ class TrainingStage:
             "num_points": config["score"]["num"],
             "seconds": seconds,
             "scores": scores,
-            "agreement": _by_name(clusters),
+            "agreement": agreement,
         }
 
     def _draw(self, state: TrainState, samples: Samples) -> None:
         """Draw training points and generated ones of the first trial, coloured by their labels."""
-        train, means = self.run.config["train"], self.experiment.mixture.means
+        train, data = self.run.config["train"], self.experiment.data
         rows = np.asarray(self.experiment.points[0].rows)[:SHOWN]
-        own = np.asarray(state.partition.labels)[:SHOWN]
         title = f"{train['method']} after {train['iterations']} iterations"
-        halves = {"training points": (rows, own), "generated": (samples.points, samples.labels)}
-        panels = {name: (points[:SHOWN], of[:SHOWN]) for name, (points, of) in halves.items()}
+        if isinstance(data, Mixture):
+            own = np.asarray(state.partition.labels)[:SHOWN]
+            halves = {"training points": (rows, own), "generated": (samples.points, samples.labels)}
+            panels = {name: (points[:SHOWN], of[:SHOWN]) for name, (points, of) in halves.items()}
+            picture = labelled(panels, data.means, title).png
+        else:
+            labels, counts = np.unique(samples.labels, return_counts=True)
+            num = min(COLUMNS, *counts.tolist())
+            sheet = [samples.points[samples.labels == label][:num] for label in labels]
+            names = [f"label {label}" for label in labels]
+            images = [_larger(as_images(points)) for points in [*sheet, rows[:num]]]
+            picture = to_png(contact_sheet(images, [*names, "training rows"], title=title))
         make_folder(self.run.folder.figures)
-        write_atomically(self.run.figure, labelled(panels, means, title).png)
+        write_atomically(self.run.figure, picture)
+
+
+def _larger(images: Float[np.ndarray, "n s s c"], times: int = 6) -> Float[np.ndarray, "n t t c"]:
+    """Return small images with every pixel as a square."""
+    return images.repeat(times, axis=1).repeat(times, axis=2)
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
@@ -155,8 +181,11 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         best = score["perfect"]
         beside = f"{_shown(best['mean'])} ({_shown(best['low'])} to {_shown(best['high'])})"
         lines.append(f"{name:<20}{_shown(score['mean']):>10}{beside:>38}")
+    if summary["agreement"]:
+        lines.append(f"{'clusters, classes':<20}{'mean':>10}{'k-means on the rows':>38}")
     for name, score in summary["agreement"].items():
-        lines.append(f"{name:<20}{_shown(score['mean']):>10}")
+        beside = _shown(score["kmeans_on_rows"])
+        lines.append(f"{name:<20}{_shown(score['mean']):>10}{beside:>38}")
     return "\n".join(lines)
 
 

@@ -4,7 +4,9 @@ import copy
 import inspect
 import json
 import re
+import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from PIL import Image
 from cgjax.config import schema, training
 from cgjax.config.plain import flatten, to_plain
 from cgjax.endtoend.data import DATA
+from cgjax.endtoend.data.digits import Digits8
 from cgjax.endtoend.experiment import Experiment
 from cgjax.endtoend.methods import METHODS
 from cgjax.endtoend.networks import NETWORKS
@@ -21,7 +24,7 @@ from cgjax.run.folder import RunFolder, read_config, save_config, saved_kind
 from cgjax.run.training import open_training
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.endtoend import TrainingStage, summary_text
-from configs import common, scgan_common, scgan_grid, scgan_ring
+from configs import clustergan_digits, common, scgan_common, scgan_grid, scgan_ring
 from tests.e2e.command import cgjax, errors
 
 TINY = {
@@ -98,6 +101,37 @@ def test_a_run_leaves_samples_a_figure_metrics_and_scores_beside_a_perfect_sampl
     (score,) = lines_of(root, "score")
     assert score["modes"] == summary["scores"]["modes"]["mean"]
     assert "perfect sampler" in summary_text(summary)
+
+
+def test_digits_are_clustered_by_clustergan_beside_k_means_and_drawn_label_by_label(tmp_path):
+    config = to_plain(clustergan_digits.get_config("quick"))
+    config["train"] |= {"iterations": 6, "report_every": 3, "checkpoint_every": 3, "batch": 20}
+    config["labels"]["num_init"] = 1
+    config["score"] |= {"num": 60, "every": 6, "repeats": 2}
+    schema.validate(config)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", config, StopAt(1))
+    summary = train(tmp_path / "run", config)
+    again = train(tmp_path / "cut", config)
+    assert again | {"seconds": 0} == summary | {"seconds": 0}
+    assert summary["scores"] == {}
+    accuracy = summary["agreement"]["accuracy"]
+    assert 0.1 <= accuracy["mean"] < 0.6 < accuracy["kmeans_on_rows"] < 0.9
+    with np.load(tmp_path / "run" / "samples.npz") as arrays:
+        assert arrays["points"].shape == (1, 60, 64)
+        assert set(arrays["labels"].ravel()) <= set(range(10))
+    with Image.open(tmp_path / "run" / "figures/samples.png") as image:
+        assert image.size[1] > 11 * 48
+    assert "k-means on the rows" in summary_text(summary)
+    assert "ClusterGAN" in (tmp_path / "run" / "citations.bib").read_text()
+
+
+def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit_learn(monkeypatch):
+    with pytest.raises(UserError, match="expected at most 1797"):
+        Digits8().draw(jax.random.key(0), 1798)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'cgjax\[digits\]'"):
+        Digits8().draw(jax.random.key(0), 5)
 
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(whole, tmp_path):
@@ -177,6 +211,9 @@ def test_a_trial_is_what_it_is_alone_and_about_that_beside_others_in_one_program
         ("labels.supervised", True, "expected at least 8, one for each class"),
         ("train.learning_rate", -1.0, "--config.train.learning_rate=-1.0: expected"),
         ("train.lr", 1.0, "config.train.lr"),
+        ("train.method", "clustergan", "--config.network.name=planar: expected encoding with"),
+        ("network.name", "encoding", "--config.network.name=encoding: expected planar with"),
+        ("data.name", "digits8", "--config.data.name=digits8: expected network.name=encoding"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected):
@@ -219,7 +256,7 @@ def test_the_command_refuses_other_modes_in_one_line_and_exits_2(tmp_path):
 # The configs and the table
 
 
-@pytest.mark.parametrize("module", [scgan_ring, scgan_grid])
+@pytest.mark.parametrize("module", [scgan_ring, scgan_grid, clustergan_digits])
 @pytest.mark.parametrize("arg", ["", "code", "quick", "code-quick"])
 def test_every_variant_is_valid_and_complete(module, arg):
     config = to_plain(module.get_config(arg))
@@ -248,5 +285,7 @@ def test_the_table_names_the_methods_data_and_networks_that_there_are():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_can_be_built_from_a_config(name):
-    config = copy.deepcopy(settings(train__method=name))
+    network = "encoding" if name == "clustergan" else "planar"
+    config = copy.deepcopy(settings(train__method=name, network__name=network))
+    schema.validate(config)
     assert Experiment(config).trainer.method.num_labels >= 1

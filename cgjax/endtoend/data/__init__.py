@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cgjax.endtoend.data.mixtures import Mixture, Points, grid, ring
+from cgjax.endtoend.data.base import DataSet, Points
+from cgjax.endtoend.data.digits import Digits8
+from cgjax.endtoend.data.mixtures import Mixture, grid, ring
 from cgjax.errors import UserError
 
-DATA: dict[str, Callable[[Mapping[str, Any]], Mixture]] = {
+DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
     "ring": lambda settings: ring(settings["radius"]),
     "grid": lambda settings: grid(5),
     "grid100": lambda settings: grid(10),
+    "digits8": lambda settings: Digits8(),
 }
 """Data sets by name; each takes `config.data`."""
 
-__all__ = ["DATA", "Mixture", "Points", "grid", "make_data", "ring"]
+__all__ = ["DATA", "DataSet", "Mixture", "Points", "grid", "make_data", "ring"]
 
 
-def make_data(settings: Mapping[str, Any]) -> Mixture:
+def make_data(settings: Mapping[str, Any]) -> DataSet:
     """Return the data set of a config's section `data`.
 
     Raises:
         UserError: a name that is not in the table.
 
     Example:
-        >>> make_data({"name": "grid"}).num_modes
+        >>> make_data({"name": "grid"}).num_classes
         25
     """
     if settings["name"] not in DATA:

@@ -9,26 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
+from cgjax.endtoend.data.base import Points
 from cgjax.errors import UserError
-
-
-class Points(NamedTuple):
-    """Rows of a data set and what they truly are.
-
-    Attributes:
-        rows: (n, ...) float32.
-        classes: (n,) int32, the mode that each was drawn from.
-    """
-
-    rows: Float[Array, "*trials n dim"]
-    classes: Int[Array, "*trials n"]
+from cgjax.evaluation.modes import Expected, mode_scores, perfect_scores
+from cgjax.runtime.keys import named_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +34,14 @@ class Mixture:
     sd: float
 
     @property
-    def num_modes(self) -> int:
+    def num_classes(self) -> int:
         """How many Gaussians there are."""
         return len(self.centres)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Of a point."""
+        return (2,)
 
     @property
     def means(self) -> Float[np.ndarray, "m 2"]:
@@ -61,10 +56,22 @@ class Mixture:
             (5, 2)
         """
         key_mode, key_noise = jax.random.split(key)
-        classes = jax.random.randint(key_mode, (num,), 0, self.num_modes, jnp.int32)
+        classes = jax.random.randint(key_mode, (num,), 0, self.num_classes, jnp.int32)
         noise = jax.random.normal(key_noise, (num, 2), jnp.float32)
         means = jnp.asarray(self.means, jnp.float32)
         return Points(means[classes] + jnp.float32(self.sd) * noise, classes)
+
+    def scores(self, rows: Float[np.ndarray, "n 2"]) -> dict[str, float]:
+        """Return how well generated points cover the modes; see `evaluation.modes`."""
+        return mode_scores(rows, self.means, self.sd)._asdict()
+
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+        """Return what a perfect sampler scores with as many points, over repeated draws."""
+
+        def draw(repeat: int) -> np.ndarray:
+            return np.asarray(self.draw(named_key(key, "perfect", repeat), num).rows)
+
+        return perfect_scores(draw, self.means, self.sd, repeats=repeats)
 
 
 def ring(radius: float = 1.0, num_modes: int = 8) -> Mixture:

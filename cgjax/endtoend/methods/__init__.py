@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cgjax.endtoend.methods.base import Gan, Method
+from cgjax.endtoend.methods.clustergan import ClusterGan
 from cgjax.endtoend.methods.labelled import ClassConditional, FixedClusters, RandomLabels
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import Online, SelfConditioned
@@ -31,6 +32,11 @@ METHODS: dict[str, Callable[[Settings, int], Method]] = {
         **{name: _clustering(config)[name] for name in ("num_labels", "num_init", "max_iter")}
     ),
     "scgan": lambda config, classes: SelfConditioned(**_clustering(config)),
+    "clustergan": lambda config, classes: ClusterGan(
+        config["labels"]["num_clusters"],
+        num_init=config["labels"]["num_init"],
+        **config["clustergan"],
+    ),
     "scgan_online": lambda config, classes: Online(**_clustering(config)),
 }
 """Methods by name; each takes the config and the number of true classes."""

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from cgjax.endtoend.networks.base import Architecture, Network
+from cgjax.endtoend.networks.encoding import Encoding
 from cgjax.endtoend.networks.planar import Planar
 
-NETWORKS: dict[str, Callable[..., Architecture]] = {"planar": Planar}
-"""Architectures by name; an architecture of images is one more file and one more line."""
+Settings = Mapping[str, Any]
 
-__all__ = ["NETWORKS", "Architecture", "Network", "Planar"]
+PLANAR = ("latent_dim", "embedding_dim", "width", "critic_width")
+
+NETWORKS: dict[str, Callable[[Settings, tuple[int, ...]], Architecture]] = {
+    "planar": lambda sizes, shape: Planar(**{name: sizes[name] for name in PLANAR}),
+    "encoding": lambda sizes, shape: Encoding(shape, sizes["latent_dim"], sizes["width"]),
+}
+"""Architectures by name; each takes `config.network` and the shape of a row. An architecture of
+images is one more file and one more line."""
+
+__all__ = ["NETWORKS", "Architecture", "Encoding", "Network", "Planar"]

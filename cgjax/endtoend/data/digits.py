@@ -1,0 +1,61 @@
+"""The 8 x 8 handwritten digits that scikit-learn brings along: 1,797 real ones, offline."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.endtoend.data.base import Points
+from cgjax.errors import UserError
+from cgjax.evaluation.modes import Expected
+
+NUM = 1797
+SIDE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits8:
+    """The digits as vectors of 64 grey values from 0 to 1."""
+
+    num_classes: int = 10
+    row_shape: tuple[int, ...] = (SIDE * SIDE,)
+
+    def draw(self, key: PRNGKeyArray, num: int) -> Points:
+        """Return as many of them, in an order of their own.
+
+        Raises:
+            UserError: more than there are; scikit-learn is not installed.
+        """
+        if num > NUM:
+            raise UserError(
+                f"--config.data.num={num}: expected at most {NUM} with data.name=digits8"
+            )
+        try:
+            found = importlib.import_module("sklearn.datasets").load_digits()
+        except ImportError as error:
+            raise UserError(
+                "--config.data.name=digits8 needs scikit-learn, which cannot be imported "
+                f"({error}); type: pip install 'cgjax[digits]'"
+            ) from error
+        order = np.asarray(jax.random.permutation(key, NUM))[:num]
+        rows = (found.data[order] / 16).astype(np.float32)
+        return Points(jnp.asarray(rows), jnp.asarray(found.target[order], jnp.int32))
+
+    def scores(self, rows: Float[np.ndarray, "n 64"]) -> dict[str, float]:
+        """Return nothing: there is no judge of digits yet."""
+        return {}
+
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+        """Return nothing."""
+        return {}
+
+
+def as_images(rows: Float[Array | np.ndarray, "n 64"]) -> Float[np.ndarray, "n 8 8 1"]:
+    """Return vectors as dark digits on white, in [-1, 1]."""
+    grey = np.clip(np.asarray(rows, np.float32), 0, 1)
+    return 1 - 2 * grey.reshape(-1, SIDE, SIDE, 1)

@@ -1,0 +1,34 @@
+r"""ClusterGAN on 8 x 8 handwritten digits: clusters beside those of k-means on the pixels.
+
+    pip install '.[digits]'
+    python -m cgjax.main --config=configs/clustergan_digits.py --config.train.iterations=30000
+
+The paper's settings for vectors [Mukherjee et al. 2019]; its 500,000 iterations take hours on two
+cores. docs/endtoend.md has the numbers.
+"""
+
+from ml_collections import config_dict
+
+from configs import scgan_common
+
+
+def get_config(arg: str = "") -> config_dict.ConfigDict:
+    config = scgan_common.get_config()
+    config.data.name = "digits8"
+    config.data.num = 1797
+    config.network.name = "encoding"
+    config.network.latent_dim = 30
+    config.network.width = 256
+    config.train.method = "clustergan"
+    config.train.iterations = 500_000
+    config.train.batch = 64
+    config.train.learning_rate = 1e-4
+    config.train.beta1 = 0.5
+    config.train.beta2 = 0.9
+    config.labels.num_clusters = 10
+    config.labels.num = 1797
+    config.score.num = 2_000
+    config = scgan_common.variant(config, arg)
+    if "quick" in arg:
+        config.data.num = 1797
+    return config

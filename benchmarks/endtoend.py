@@ -3,6 +3,7 @@
     python benchmarks/endtoend.py
     python benchmarks/endtoend.py --method=gan --steps=50 --reps=9
     python benchmarks/endtoend.py --trials=10        # ten trials as one program, beside ten in turn
+    taskset -c 0 python benchmarks/endtoend.py --cpu_time       # one core, where others work too
 
 The same networks (400 x 4 and maxout 200 x 3), batch and optimiser, the same number of threads, in
 one process and in turns. PyTorch's loop is written as the published one: the generator runs once
@@ -14,6 +15,10 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
+import statistics
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,10 +33,12 @@ from cgjax.endtoend.data import grid
 from cgjax.endtoend.methods.base import Gan, Method
 from cgjax.endtoend.methods.selfcond import SelfConditioned
 from cgjax.endtoend.networks import Planar
-from cgjax.endtoend.trainer import Trainer, TrainState
+from cgjax.endtoend.state import TrainState
+from cgjax.endtoend.trainer import Trainer
 from cgjax.runtime.keys import named_key
 
 LABELS, ROWS = 50, 100_000
+THREADS = len(os.sched_getaffinity(0))
 
 
 class TorchGenerator(torch.nn.Module):
@@ -70,7 +77,7 @@ class TorchDiscriminator(torch.nn.Module):
         self.head, self.pieces = linear(params["head"]), pieces
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the labels' own logits."""
+        """Return each point's logit of its label."""
         for layer in self.layers:
             x = layer(x).view(len(x), -1, self.pieces).max(2)[0]
         return self.head(x).gather(1, y[:, None])[:, 0]
@@ -114,7 +121,7 @@ class TorchLoop:
         self.adams = [torch.optim.Adam(n.parameters(), trainer.learning_rate, betas) for n in nets]
 
     def step(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> tuple[float, float]:
-        """Take one step of both networks; return their losses."""
+        """Take an iteration; return the generator's and the discriminator's loss."""
         adam_g, adam_d = self.adams
         self.discriminator.requires_grad_(True)
         adam_d.zero_grad()
@@ -159,14 +166,27 @@ def make(method: str, trials: int) -> tuple[Trainer, list[TrainState], list[Any]
     return trainer, states, points
 
 
+def cpu_medians(calls: dict[str, Callable[[], Any]], reps: int) -> dict[str, float]:
+    """As `timing.medians`, of the seconds that this process computes: others do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for rep in range(reps + 1):
+        for name, call in calls.items():
+            begun = time.process_time()
+            call()
+            if rep:
+                seconds[name].append(time.process_time() - begun)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--method", choices=("scgan", "gan"), default="scgan")
     parser.add_argument("--steps", type=int, default=50, help="iterations of a call")
     parser.add_argument("--reps", type=int, default=7)
+    parser.add_argument("--cpu_time", action="store_true", help="for one core")
     parser.add_argument("--trials", type=int, default=1, help="as one program, and in turn")
     args = parser.parse_args()
-    torch.set_num_threads(timing.THREADS)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     trainer, states, points = make(args.method, args.trials)
     keys = jax.random.split(jax.random.key(7), args.trials)
@@ -204,12 +224,12 @@ def main() -> None:
             theirs.step(x[chosen], labels[chosen], z)
 
     calls = {"ours": functools.partial(run, ["ours"]), "torch": torch_loop}
-    seconds = timing.medians(calls, args.reps)
-    rates = {name: args.steps / s for name, s in seconds.items()}
+    medians = cpu_medians if args.cpu_time else timing.medians
+    each = {name: 1e3 * s / args.steps for name, s in medians(calls, args.reps).items()}
+    what = "CPU-milliseconds" if args.cpu_time else "milliseconds"
     print(
-        f"{args.method}, {timing.THREADS} threads, medians of {args.reps}: ours "
-        f"{rates['ours']:.1f} iterations a second, torch {rates['torch']:.1f}; "
-        f"{rates['ours'] / rates['torch']:.2f}x"
+        f"{args.method}, {THREADS} threads, medians of {args.reps}: {what} an iteration, ours "
+        f"{each['ours']:.1f}, torch {each['torch']:.1f}; {each['torch'] / each['ours']:.2f}x"
     )
 
 

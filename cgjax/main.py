@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from logging import WARNING, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ MODES = (
     "report",
     "name",
     "assign",
+    "serve",
 )
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
@@ -70,6 +72,12 @@ _FIT_QUERY = flags.DEFINE_bool(
 _NAME = flags.DEFINE_string("name", None, "name: what to call --cluster; empty for no name.")
 _FROM = flags.DEFINE_string("from", None, "name: the names.json that the page saved.")
 _IMAGES = flags.DEFINE_string("images", None, "assign: the folder with the images.")
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "serve: the address to listen at; other machines reach no other."
+)
+_PORT = flags.DEFINE_integer(
+    "port", 0, "serve: the port; 0 for a free one.", lower_bound=0, upper_bound=65535
+)
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
@@ -153,6 +161,10 @@ def check_flags(argv: Sequence[str]) -> None:
     if _MODE.value == "assign" and not Path(_IMAGES.value or "").is_dir():
         given = f"--images={_IMAGES.value} is no folder" if _IMAGES.value else "--images is missing"
         raise UserError(f"{given}: name the one with the images, for example --images=photos/")
+    if _MODE.value == "serve" and not all(map(find_spec, ("starlette", "uvicorn"))):
+        raise UserError(
+            "--mode=serve needs Starlette and uvicorn; type: pip install 'cgjax[serve]'"
+        )
     if _MODE.value == "name":
         is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
         if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
@@ -267,7 +279,12 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         print(pipeline.sweep())
         return
     if _MODE.value == "assign":
-        print(pipeline.assign(Path(_IMAGES.value)))
+        print(pipeline.assign(Path(_IMAGES.value or "")))
+        return
+    if _MODE.value == "serve":
+        from cgjax.serve.server import serve
+
+        serve(pipeline, _HOST.value, _PORT.value)
         return
     if _MODE.value == "name":
         print("\n".join(pipeline.name(given or (_CLUSTER.value or "0", _NAME.value or ""))))

@@ -18,6 +18,7 @@ LAYERS = (
     ("regions", "samplers", "directions", "evaluation", "endtoend", "inversion"),
     ("run",),
     ("stages", "figures", "report"),
+    ("serve",),
     ("main",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -112,7 +113,7 @@ def test_every_name_is_defined_somewhere_in_its_module(path):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             defined |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             defined.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             defined.add(node.id)

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int, Key
 from cgjax.endtoend.data import Mixture, make_data
 from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
-from cgjax.endtoend.trainer import Losses, Trainer, TrainState
+from cgjax.endtoend.state import Losses, TrainState
+from cgjax.endtoend.trainer import Trainer
 from cgjax.evaluation.agreement import inverse_purity, matched_accuracy, nmi, purity
 from cgjax.evaluation.modes import Expected, mode_scores, perfect_scores
 from cgjax.runtime.keys import named_key

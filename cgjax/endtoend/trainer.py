@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,40 +23,13 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from cgjax.endtoend.data import Points
-from cgjax.endtoend.methods.base import Features, Method, Partition, of_packs, packed
+from cgjax.endtoend.methods.base import Features, Method, of_packs, packed
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
+from cgjax.endtoend.state import Learner, Losses, TrainState
 from cgjax.runtime.keys import named_key
 
 # Rows that go through the generator at a time when it is sampled.
 SAMPLED = 5_000
-
-
-class Learner(NamedTuple):
-    """A network and its optimiser's moments."""
-
-    arrays: Arrays
-    moments: Any
-
-
-class TrainState(NamedTuple):
-    """All that changes in training; every leaf begins with an axis of trials where there are any.
-
-    Attributes:
-        generator: G.
-        discriminator: D.
-        partition: the labels of the training rows.
-    """
-
-    generator: Learner
-    discriminator: Learner
-    partition: Partition
-
-
-class Losses(NamedTuple):
-    """The two losses of each iteration."""
-
-    generator: Float[Array, "*trials steps"]
-    discriminator: Float[Array, "*trials steps"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +92,17 @@ class Trainer:
         """Return D's features as a function of rows, packs of one row repeated."""
         return functools.partial(_features, discriminator, trainer=self)
 
+    def encoder(self, generator: Arrays) -> Callable[[Array], Array]:
+        """Return the generator's encoder as a function of rows, for a method that has one."""
+        return functools.partial(_encode, generator, trainer=self)
+
+    def moved(self, learner: Learner, slope: Any, stats: Any) -> Learner:
+        """Return a network after a step along a gradient, with new running moments; compiled."""
+        params = learner.arrays.params
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+            change, moments = self.adam.update(slope, learner.moments, params)
+        return Learner(Arrays(optax.apply_updates(params, change), stats), moments)
+
     def run(
         self, state: TrainState, points: Points, keys: Key[Array, " trials"], begin: int, num: int
     ) -> tuple[TrainState, Losses]:
@@ -136,7 +121,7 @@ class Trainer:
         self, generator: Arrays, key: PRNGKeyArray, labels: Int[Array, " n"]
     ) -> Float[Array, "n ..."]:
         """Generate a row for each label, batch norms in inference mode."""
-        z = jax.random.normal(key, (len(labels), self.networks.latent_dim), jnp.float32)
+        z = self.method.latents(key, len(labels), self.networks.latent_dim)
         made = [
             _generate(generator, z[i : i + SAMPLED], labels[i : i + SAMPLED], trainer=self)
             for i in range(0, len(z), SAMPLED)
@@ -147,6 +132,11 @@ class Trainer:
 @functools.partial(jax.jit, static_argnames="trainer")
 def _generate(generator: Arrays, z: Array, labels: Array, *, trainer: Trainer) -> Array:
     return trainer.generator.apply(generator, lambda g: g(z, labels, train=False))[0]
+
+
+@functools.partial(jax.jit, static_argnames="trainer")
+def _encode(generator: Arrays, rows: Array, *, trainer: Trainer) -> Array:
+    return trainer.generator.apply(generator, lambda g: g.encode(rows, train=False))[0]
 
 
 @functools.partial(jax.jit, static_argnames="trainer")
@@ -186,12 +176,14 @@ def _run_one(
     num: int,
     trainer: Trainer,
 ) -> tuple[TrainState, Losses]:
-    rows = batches(named_key(key, "rows"), begin, len(points.rows), trainer.batch, num)
+    take = trainer.method.own_step() or step
+    wanted = trainer.batch * trainer.method.batches
+    rows = batches(named_key(key, "rows"), begin, len(points.rows), wanted, num)
 
     def body(state: TrainState, now: tuple[Array, Array]) -> tuple[TrainState, Losses]:
         number, chosen = now
         own = jax.random.fold_in(key, number)
-        return step(state, points.rows[chosen], chosen, own, trainer)
+        return take(state, points.rows[chosen], chosen, own, trainer)
 
     numbers = begin + jnp.arange(num, dtype=jnp.int32)
     return jax.lax.scan(body, state, (numbers, rows))
@@ -255,7 +247,7 @@ def step(
         return loss, stats
 
     (loss_d, d_stats), slope = jax.value_and_grad(d_loss, has_aux=True)(d.arrays.params)
-    d = _moved(trainer, d, slope, d_stats)
+    d = trainer.moved(d, slope, d_stats)
 
     def g_loss(fake: Array) -> tuple[Array, Any]:
         made, stats = trainer.discriminator.apply(
@@ -265,7 +257,7 @@ def step(
 
     (loss_g, d_stats), slope = jax.value_and_grad(g_loss, has_aux=True)(fake)
     d = d._replace(arrays=Arrays(d.arrays.params, d_stats))
-    g = _moved(trainer, g, pull(slope)[0], g_stats)
+    g = trainer.moved(g, pull(slope)[0], g_stats)
     return TrainState(g, d, partition), Losses(loss_g, loss_d)
 
 
@@ -289,10 +281,3 @@ def _slope(trainer: Trainer, d: Arrays, x: Array, labels: Array) -> Array:
 
     squares = jnp.square(jax.grad(total)(x))
     return jnp.sum(squares) / len(x)
-
-
-def _moved(trainer: Trainer, learner: Learner, slope: Any, stats: Any) -> Learner:
-    params = learner.arrays.params
-    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
-        change, moments = trainer.adam.update(slope, learner.moments, params)
-    return Learner(Arrays(optax.apply_updates(params, change), stats), moments)

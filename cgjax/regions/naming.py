@@ -60,16 +60,29 @@ def read_names(path: Path) -> list[GivenNames]:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"--from={path} cannot be read ({error}); download it again") from error
+    return names_of(content, f"--from={path}")
+
+
+def names_of(content: Any, source: str) -> list[GivenNames]:
+    """Check what a page says of names, as a stranger's.
+
+    Args:
+        content: of a names.json, parsed.
+        source: where it comes from, for errors.
+
+    Raises:
+        UserError: in one line, if it is something else.
+    """
     is_ours = isinstance(content, dict) and content.get("format") == "cgjax names"
     if not is_ours or content.get("version") != 1:
         raise UserError(
-            f"--from={path} is no names.json of this version; download it from the page again"
+            f"{source} is no names.json of this version; download it from the page again"
         )
     try:
         return [_clustering(each) for each in content["clusterings"]]
     except (KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:80]
-        raise UserError(f"--from={path} is damaged ({reason}); download it again") from error
+        raise UserError(f"{source} is damaged ({reason}); download it again") from error
 
 
 def _clustering(given: dict[str, Any]) -> GivenNames:

@@ -33,8 +33,11 @@ FIGURES = (
     ),
 )
 
-SCRIPTS = ("core.js", "tiles.js", "names.js", "scatter.js", "start.js")
-"""The page's own modules, in the order in which they stand in one script."""
+SCRIPTS = ("core.js", "tiles.js", "names.js", "scatter.js")
+"""The page's own modules, in the order in which they stand in one script; `start.js` ends it."""
+
+SERVED_SCRIPTS = ("ask.js", "draw.js", "saved.js")
+"""Those of a page that is served."""
 
 
 def build_report(run: Run, summary: dict[str, Any]) -> Path:
@@ -47,6 +50,20 @@ def build_report(run: Run, summary: dict[str, Any]) -> Path:
     Returns:
         The page's path.
     """
+    make_folder(run.folder.report)
+    path = run.folder.report / "index.html"
+    write_atomically(path, page_of(run, summary).encode())
+    return path
+
+
+def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> str:
+    """Return the page's text.
+
+    Args:
+        run: with its clusters, or a sweep.
+        summary: the content of `summary.json`.
+        is_served: whether a process answers what a file cannot: see `cgjax.serve`.
+    """
     own, found, groups = views_of(run)
     pictures = [
         {"data": figure_url(run.folder.figures / name), "name": name, "caption": caption}
@@ -54,7 +71,7 @@ def build_report(run: Run, summary: dict[str, Any]) -> Path:
         if (run.folder.figures / name).is_file()
     ]
     is_compared = run.manifests.result("compare") is not None
-    page = render(
+    return render(
         title=run.folder.root.name,
         workdir=shlex.quote(f"--workdir={run.folder.root}"),
         summary={"samplers": {}, **summary},
@@ -70,17 +87,18 @@ def build_report(run: Run, summary: dict[str, Any]) -> Path:
         config=json.dumps(run.config, indent=1),
         num=run.config["evaluate"]["num"],
         default=run.config["sample"]["sampler"],
+        samplers=run.sampler_names,
+        is_served=is_served,
     )
-    make_folder(run.folder.report)
-    path = run.folder.report / "index.html"
-    write_atomically(path, page.encode())
-    return path
 
 
-def render(*, groups: list[Group], views: list[View], swept: list[View], **values: Any) -> str:
+def render(
+    *, groups: list[Group], views: list[View], swept: list[View], is_served: bool, **values: Any
+) -> str:
     """Return the page's text: style and script stand in it, allowed by their hashes alone."""
     style = static("page.css") + _tile_rules(groups)
-    script = '"use strict";\n(() => {\n' + "\n".join(map(static, SCRIPTS)) + "\n})();\n"
+    scripts = (*SCRIPTS, *SERVED_SCRIPTS, "start.js") if is_served else (*SCRIPTS, "start.js")
+    script = '"use strict";\n(() => {\n' + "\n".join(map(static, scripts)) + "\n})();\n"
     data = {
         "title": values["title"],
         "groups": {group.key: group.data() for group in groups},
@@ -95,7 +113,8 @@ def render(*, groups: list[Group], views: list[View], swept: list[View], **value
             style=Markup(style),
             script=Markup(script),
             data=data,
-            policy=policy(style, script),
+            policy=policy(style, script, is_served=is_served),
+            is_served=is_served,
             **values,
         )
     )
@@ -114,13 +133,15 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def policy(style: str, script: str) -> str:
+def policy(style: str, script: str, *, is_served: bool = False) -> str:
     """Return the content security policy of a page with this style sheet and this script.
 
-    Nothing is loaded, sent or framed; images are those of the page itself.
+    Nothing is loaded, sent or framed; images are those of the page itself. A page that is served
+    may ask the process that serves it.
     """
+    asked = "connect-src 'self'; " if is_served else ""
     return (
-        f"default-src 'none'; img-src data: blob:; style-src '{_hash(style)}'; "
+        f"default-src 'none'; {asked}img-src data: blob:; style-src '{_hash(style)}'; "
         f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
     )
 

@@ -23,12 +23,13 @@ from cgjax.report.sprites import data_url
 from cgjax.run.artifacts import split_name, swept
 from cgjax.run.page_images import image_place, page_images
 from cgjax.run.run import Run
+from cgjax.runtime.files import safe_name
 
 View = dict[str, Any]
 """A clustering for the templates; `clusters` holds a dict for each card."""
 
 Asked = Callable[[int], str]
-"""A cluster's id -> a text: what is typed after --cluster, or a whole command."""
+"""A cluster's id -> what is typed after --cluster."""
 
 
 class Group:
@@ -86,7 +87,8 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
 
     def view(one: Clustering, of: Group, index: int, name: str, asked: Asked, choice: Any) -> View:
         entries = run.held.entries_of(one)
-        return view_of(one, of, index, name, entries, lambda c: _command(run, asked(c)), choice)
+        command = functools.partial(_command, run)
+        return view_of(one, of, index, name, entries, asked, command, choice)
 
     if run.held.has_own:
         one = run.clustering
@@ -134,7 +136,8 @@ def view_of(
     index: int,
     name: str,
     entries: Sequence[Entry],
-    command: Asked,
+    asked: Asked,
+    command: Callable[[str], str],
     choice: Mapping[str, Any] | None = None,
 ) -> View:
     """Return what the page shows of a clustering.
@@ -145,7 +148,8 @@ def view_of(
         index: its number among them.
         name: what the page calls it.
         entries: the names of its clusters.
-        command: returns the command that draws from a cluster.
+        asked: returns what is typed after --cluster for a cluster.
+        command: returns the command that draws what is asked for.
         choice: how many clusters its layer holds, as `Choice.summary` returns it.
     """
     images = group.images or {}
@@ -177,7 +181,8 @@ def view_of(
                 "deepest": tiles("deepest", c),
                 "border": border,
                 "proposal": info.get("proposals", [None] * one.num)[c],
-                "command": command(c),
+                "asked": asked(c),
+                "command": command(asked(c)),
             }
         )
     key = f"{group.key}v{index}"
@@ -209,8 +214,7 @@ def _tile(position: int, latent: int, columns: int) -> dict[str, int]:
 
 def _command(run: Run, cluster: str) -> str:
     words = ["--mode=sample", f"--workdir={run.folder.root}", f"--cluster={cluster}"]
-    safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in cluster).strip("-")
-    words += ["--num=64", f"--out=samples/{safe}"]
+    words += ["--num=64", f"--out=samples/{safe_name(cluster)}"]
     return f"python -m cgjax.main {shlex.join(words)}"
 
 

@@ -50,8 +50,8 @@ def open_run(
     Args:
         root: the folder; it need not exist.
         config: nested plain dicts, or None for the folder's saved one.
-        mode: what will be done: "run", "compare", "sweep", "evaluate", "report", "name" or
-            "assign".
+        mode: what will be done: "run", "compare", "sweep", "evaluate", "report", "name",
+            "serve" or "assign".
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
         lock: the folder's, acquired before anything is written; its `with` block is the caller's.
@@ -103,9 +103,9 @@ def _needed(run: Run, mode: str) -> list[str]:
     """Return the artifacts that a mode does not make itself."""
     if mode in MAKES_ALL:
         return []
-    if mode in ("report", "name") and not run.held.has_own and run.held.all:
+    if mode in ("report", "name", "serve") and not run.held.has_own and run.held.all:
         return []  # a sweep alone
-    is_fitted = mode not in ("name", "assign")
+    is_fitted = mode not in ("name", "serve", "assign")
     return ["cluster", *(map(fit, run.sampler_names) if is_fitted else ())]
 
 
@@ -143,8 +143,7 @@ def check_shared(config: Mapping[str, Any], mode: str) -> None:
     clustered = config["cluster"]
     for is_asked, what, instead in (
         (mode == "sweep", "--mode=sweep", ""),
-        (mode == "name", "--mode=name", ""),
-        (mode == "assign", "--mode=assign", ""),
+        (mode in ("name", "serve", "assign"), f"--mode={mode}", ""),
         (clustered["backend"] == "faiss", "--config.cluster.backend=faiss", "use jax"),
         (clustered["num_clusters"] == AUTO, "--config.cluster.num_clusters=auto", "give a number"),
         (clustered["trimmed"] > 0, "--config.cluster.trimmed", "use 0"),

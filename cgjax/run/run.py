@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from cgjax.runtime.keys import named_key
 from cgjax.runtime.processes import Processes
 from cgjax.samplers.base import Members, Sampler, group_members
 from cgjax.samplers.registry import make_sampler
-from cgjax.samplers.verify import Draw, draw_unverified, draw_verified
+from cgjax.samplers.verify import Draw, draw_unverified, drawing, finish
 
 
 class Run:
@@ -276,6 +276,21 @@ class Run:
         Unverified draws are the proposals as they come, whatever the sampler; with
         `rescaled=False` as the sampler made them.
         """
+        return finish(
+            self.drawing(key, region, num, sampler=sampler, verify=verify, rescaled=rescaled)
+        )
+
+    def drawing(
+        self,
+        key: PRNGKeyArray,
+        region: Region,
+        num: int,
+        *,
+        sampler: str,
+        verify: bool = True,
+        rescaled: bool = True,
+    ) -> Generator[Float[np.ndarray, "m d"], None, tuple[Float[np.ndarray, "num d"], Draw | None]]:
+        """As `draw`, a step at a time: yields the latents as they pass, or all at once."""
         source = self.source(region, sampler)
         if not rescaled:
             source = source._replace(fitted=source.fitted._replace(norm=None))
@@ -283,8 +298,10 @@ class Run:
         if not is_whole and not verify:
             raise UserError("--margin and queries need the membership check; leave --noverify out")
         if not verify:
-            return draw_unverified(source.propose, key, num), None
-        draw = draw_verified(
+            latents = draw_unverified(source.propose, key, num)
+            yield latents
+            return latents, None
+        draw = yield from drawing(
             source.propose,
             lambda z: self.are_inside(z, region),
             key,
@@ -335,6 +352,10 @@ class Run:
         can = self._aim(region) is not None or REFERENCE not in self.sampler_names
         return default if can else REFERENCE
 
+    def is_always_verified(self, name: str) -> bool:
+        """Whether a sampler proposes the prior, of which only the check makes members."""
+        return bool(self.make_sampler(name).always_verified)
+
     def sample(
         self,
         key: PRNGKeyArray,
@@ -378,7 +399,7 @@ class Run:
         if num < 1:
             raise UserError(f"--num={num}: expected at least 1")
         name = self.sampler_for(region, sampler)
-        verify = verify or self.fitted(name).sampler.always_verified
+        verify = verify or self.is_always_verified(name)
         latents, draw = self.draw(key, region, num, sampler=name, verify=verify)
         return Samples(self.generator.images(latents), latents, draw.acceptance if draw else None)
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,17 @@ def say_os_error(error: OSError) -> str:
     """
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+
+
+def safe_name(text: str) -> str:
+    """Return a text as the name of one file or folder: letters, digits and - . _ alone.
+
+    Example:
+        >>> safe_name("facing left"), safe_name("../0/1 & !a=2"), safe_name("..")
+        ('facing-left', '0-1-a-2', 'images')
+    """
+    kept = re.sub(r"[^\w.-]+", "-", text)[:60]
+    return re.sub(r"-{2,}", "-", kept).strip("-.") or "images"
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

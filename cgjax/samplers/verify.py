@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ Propose = Callable[[PRNGKeyArray, int], Array]
 
 Accept = Callable[[Array], np.ndarray]
 """(n, d) latents -> (n,) bool on the host; minds itself how many rows fit in one pass."""
+
+Result = TypeVar("Result")
 
 ROUND = 128
 """Proposals of one key: a constant, so that the same key gives the same latents on any number of
@@ -42,10 +44,10 @@ class Draw(NamedTuple):
         return self.accepted / self.proposed
 
 
-def draw_verified(
+def drawing(
     propose: Propose, accept: Accept, key: PRNGKeyArray, num: int, *, batch: int, max_draws: int
-) -> Draw:
-    """Draw until `num` proposals have passed the check.
+) -> Generator[np.ndarray, None, Draw]:
+    """Draw until `num` proposals have passed the check, a step at a time.
 
     Proposals are drawn in rounds, round r with `fold_in(key, r)`, so the first rows of a longer
     draw are those of a shorter one.
@@ -58,6 +60,9 @@ def draw_verified(
         batch: proposals that are worth being checked together; whole rounds are. Changes how fast
             it is, not what comes of it.
         max_draws: give up after so many proposals.
+
+    Yields:
+        (m, d) the latents that passed, after every check; whoever draws may stop there.
 
     Returns:
         The first `num` that passed, in the order drawn.
@@ -83,11 +88,30 @@ def draw_verified(
         ]
         z = jnp.concatenate(rounds) if at_once > 1 else rounds[0]
         passed = np.asarray(accept(z)).reshape(at_once, ROUND)
+        before = len(kept), accepted
         for rows, is_kept in zip(np.split(np.asarray(z), at_once), passed, strict=True):
             if accepted < num:
                 kept.append(rows[is_kept])
                 accepted += int(is_kept.sum())
+        yield np.concatenate(kept[before[0] :])[: num - before[1]]
     return Draw(np.concatenate(kept)[:num], len(kept) * ROUND, accepted)
+
+
+def draw_verified(
+    propose: Propose, accept: Accept, key: PRNGKeyArray, num: int, *, batch: int, max_draws: int
+) -> Draw:
+    """Draw until `num` proposals have passed the check: `drawing` to its end."""
+    return finish(drawing(propose, accept, key, num, batch=batch, max_draws=max_draws))
+
+
+def finish(steps: Generator[object, None, Result]) -> Result:
+    """Run a generator to its end and return what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 def draw_unverified(propose: Propose, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "num d"]:

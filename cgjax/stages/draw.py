@@ -76,15 +76,24 @@ def _draw(
 ) -> None:
     sampler = run.sampler_for(region, request.sampler)
     if request.verify:
-        source = run.source(region, sampler)
-        expected = source.expected(region)
-        faithful = "" if source.among is None else " (if it is faithful)"
-        print(f"{sampler}: {describe(expected, num)}{faithful}", flush=True)
-        check_budget(expected, num, run.config["sample"]["max_draws"])
+        print(announce(run, region, sampler, num), flush=True)
     samples = run.sample_region(key, region, num, sampler, request.verify)
     save_images(samples.images, samples.latents, make_folder(out, "--out"))
     checked = "" if samples.acceptance is None else f", acceptance {samples.acceptance:.3f}"
     print(f"{len(samples.images)} images in {out}{checked}", flush=True)
+
+
+def announce(run: Run, region: Region, sampler: str, num: int) -> str:
+    """Return the line that says what a verified draw is expected to cost.
+
+    Raises:
+        UserError: if the budget is not expected to pay for it.
+    """
+    source = run.source(region, sampler)
+    expected = source.expected(region)
+    check_budget(expected, num, run.config["sample"]["max_draws"])
+    faithful = "" if source.among is None else " (if it is faithful)"
+    return f"{sampler}: {describe(expected, num)}{faithful}"
 
 
 def fit_query(pipeline: Pipeline, request: Request) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from cgjax.endtoend.experiment import Experiment, Samples, first_bad
-from cgjax.endtoend.trainer import Losses, TrainState
+from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
 from cgjax.figures.plots import labelled
 from cgjax.run.training import TrainingRun

@@ -45,6 +45,11 @@ def summarise(run: Run) -> dict[str, Any]:
     return summary
 
 
+def summary_of(run: Run) -> dict[str, Any]:
+    """As `summarise`; empty for a run that has a sweep alone."""
+    return summarise(run) if run.manifests.result("cluster") is not None else {}
+
+
 def write_summary(run: Run) -> None:
     """Write `summary.json`."""
     write_json(run.folder.summary, summarise(run))
@@ -62,14 +67,13 @@ def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
     """
     make_page_images(run, maker, check)
     manifests = run.manifests
-    has_own = manifests.result("cluster") is not None
     extra = ("compare", "sweep", *map(swept, run.held.sweep_layers))
     with maker.making("report") as result:
-        build_report(run, summarise(run) if has_own else {})
+        build_report(run, summary_of(run))
         # What stands on the page beside what a page is made from: see `is_page_current`.
         result["shown"] = {
             name: manifests.graph[name].key for name in extra if manifests.result(name) is not None
         }
-    if has_own:
+    if manifests.result("cluster") is not None:
         write_summary(run)
     maker.is_changed = False

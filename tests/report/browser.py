@@ -37,13 +37,13 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def open_page(context: Any, path: Path) -> Opened:
-    """Open a file in a context, and listen to it."""
+def open_page(context: Any, address: Path | str) -> Opened:
+    """Open a file or an address in a context, and listen to it."""
     page = context.new_page()
     opened = Opened(page, [], [])
     page.on("pageerror", lambda error: opened.errors.append(str(error)))
     page.on("console", lambda m: opened.errors.append(m.text) if m.type != "log" else None)
     page.on("request", lambda request: opened.requests.append(request.url))
     page.on("dialog", lambda dialog: (opened.errors.append(dialog.message), dialog.dismiss()))
-    page.goto(path.as_uri())
+    page.goto(address.as_uri() if isinstance(address, Path) else address)
     return opened

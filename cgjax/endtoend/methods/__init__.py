@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cgjax.endtoend.methods.base import Gan, Method, Partition
+from cgjax.endtoend.methods.base import Gan, Method
 from cgjax.endtoend.methods.labelled import ClassConditional, FixedClusters, RandomLabels
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import Online, SelfConditioned
@@ -35,7 +35,7 @@ METHODS: dict[str, Callable[[Settings, int], Method]] = {
 }
 """Methods by name; each takes the config and the number of true classes."""
 
-__all__ = ["METHODS", "Gan", "Method", "Partition", "make_method"]
+__all__ = ["METHODS", "Gan", "Method", "make_method"]
 
 
 def make_method(config: Settings, num_classes: int) -> Method:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,23 +24,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.networks.base import Architecture, Discriminator, Generator
+from cgjax.endtoend.state import Partition
 
 Features = Callable[[Array], Array]
 """(n, ...) rows to (n, f) features of the discriminator as it is now."""
-
-
-class Partition(NamedTuple):
-    """What a method knows of the training rows; all of it is in the checkpoint.
-
-    Attributes:
-        labels: (n,) int32, of every training row.
-        centroids: (k, f) of the last clustering, in the order of the labels; (0, 0) without one.
-        counts: (k,) float32, rows that moved each centroid; (0,) without a clustering.
-    """
-
-    labels: Int[Array, "*trials n"]
-    centroids: Float[Array, "*trials k f"]
-    counts: Float[Array, "*trials k"]
 
 
 def clustered(labels: ArrayLike, centroids: ArrayLike) -> Partition:
@@ -73,6 +60,15 @@ class Method:
     def discriminator(self, networks: Architecture, rngs: nnx.Rngs) -> Discriminator:
         """Build the discriminator."""
         return networks.discriminator(self.num_labels, self.pack, rngs)
+
+    @property
+    def batches(self) -> int:
+        """Batches of real rows in an iteration."""
+        return 1
+
+    def own_step(self) -> Callable[..., Any] | None:
+        """Return an iteration of the method's own, as `trainer.step`; None for that one."""
+        return None
 
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
         """Return the labels before the first iteration."""
@@ -115,7 +111,11 @@ class Method:
         self, key: PRNGKeyArray, labels: Int[Array, " b"], latent_dim: int
     ) -> tuple[Float[Array, "m d"], Int[Array, " m"]]:
         """Draw latents, and say with which label each of them is generated; compiled."""
-        return jax.random.normal(key, (len(labels), latent_dim), jnp.float32), labels
+        return self.latents(key, len(labels), latent_dim), labels
+
+    def latents(self, key: PRNGKeyArray, num: int, latent_dim: int) -> Float[Array, "num d"]:
+        """Draw latents."""
+        return jax.random.normal(key, (num, latent_dim), jnp.float32)
 
     def score(self, logits: Float[Array, "p k"], labels: Int[Array, " p"]) -> Float[Array, " p"]:
         """Return the logits of real against generated."""
@@ -144,6 +144,19 @@ class Method:
         """Draw labels to generate with: those of training rows drawn at random."""
         rows = jax.random.randint(key, (num,), 0, len(partition.labels), jnp.int32)
         return partition.labels[rows]
+
+    def found(
+        self, key: PRNGKeyArray, points: Points, encode: Callable[[Array], Array], known: Partition
+    ) -> Partition:
+        """Return what the method makes of the training rows at the end: what it knows of them.
+
+        Args:
+            key: typed.
+            points: the training rows.
+            encode: (n, ...) rows to (n, f) codes of the generator's encoder, where it has one.
+            known: the partition of the state.
+        """
+        return known
 
 
 @dataclasses.dataclass(frozen=True)

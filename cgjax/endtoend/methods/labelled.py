@@ -12,11 +12,11 @@ from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import (
     Features,
     Method,
-    Partition,
     clustered,
     unclustered,
     uniform_labels,
 )
+from cgjax.endtoend.state import Partition
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.endtoend.methods.base import Method, Partition, uniform_labels
+from cgjax.endtoend.methods.base import Method, uniform_labels
 from cgjax.endtoend.networks.base import Architecture, Discriminator, Generator
+from cgjax.endtoend.state import Partition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Mgan(Method):
         self, key: PRNGKeyArray, labels: Int[Array, " b"], latent_dim: int
     ) -> tuple[Float[Array, "m d"], Int[Array, " m"]]:
         """Draw latents once and give them to every generator, in order."""
-        z = jax.random.normal(key, (self.per_generator, latent_dim), jnp.float32)
+        z = self.latents(key, self.per_generator, latent_dim)
         which = jnp.arange(self.num_labels, dtype=jnp.int32)
         return jnp.tile(z, (self.num_labels, 1)), jnp.repeat(which, self.per_generator)
 

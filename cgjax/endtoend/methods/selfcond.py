@@ -27,7 +27,8 @@ from scipy.optimize import linear_sum_assignment
 from cgjax.clustering import KMeansResult, kmeans
 from cgjax.clustering.assignment import assign, assign_rows
 from cgjax.endtoend.data import Points
-from cgjax.endtoend.methods.base import Features, Method, Partition, clustered
+from cgjax.endtoend.methods.base import Features, Method, clustered
+from cgjax.endtoend.state import Partition
 from cgjax.numerics.partitions import cross_table
 from cgjax.runtime.keys import named_key
 

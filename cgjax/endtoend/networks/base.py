@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+Made = TypeVar("Made")
 
 
 class Arrays(NamedTuple):
@@ -90,7 +92,7 @@ class Network:
         params, stats = nnx.state(module, nnx.Param), nnx.state(module, nnx.BatchStat)
         return Arrays(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
-    def apply(self, arrays: Arrays, call: Callable[[Any], Array]) -> tuple[Array, Any]:
+    def apply(self, arrays: Arrays, call: Callable[[Any], Made]) -> tuple[Made, Any]:
         """Return what `call` makes of the module, and the running moments after it."""
         module = nnx.merge(self._graph, arrays.params, arrays.stats)
         result = call(module)

@@ -1,0 +1,200 @@
+"""ClusterGAN's networks: a generator of (z_n, one of K) with the encoder that finds both again.
+
+Dense networks for vectors, and those of the paper for MNIST [Mukherjee et al. 2019, and its code].
+Weights begin as N(0, 0.02), biases at 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from cgjax.endtoend.networks.layers import BatchNorm
+from cgjax.errors import UserError
+
+
+def leaky(x: Array) -> Array:
+    """Return x, its negative part times 0.2."""
+    return jax.nn.leaky_relu(x, 0.2)
+
+
+class _Dense(nnx.Module):
+    """A dense layer that begins as N(0, 0.02)."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), (inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
+
+    def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+        return x @ self.kernel[...] + self.bias[...][None]
+
+
+class _Body(nnx.Module):
+    """Rows to numbers: dense layers, before them convolutions of stride 2 for images."""
+
+    def __init__(
+        self,
+        rows: tuple[int, ...],
+        channels: tuple[int, ...],
+        widths: tuple[int, ...],
+        rngs: nnx.Rngs,
+    ):
+        sizes = (rows[-1], *channels)
+        self.convolutions = nnx.List(
+            nnx.Conv(
+                i,
+                o,
+                (4, 4),
+                strides=2,
+                padding=((1, 1), (1, 1)),
+                kernel_init=nnx.initializers.normal(0.02),
+                rngs=rngs,
+            )
+            for i, o in itertools.pairwise(sizes)
+        )
+        flat = math.prod(n >> len(channels) for n in rows[:-1]) * sizes[-1]
+        self.layers = nnx.List(
+            _Dense(i, o, rngs=rngs) for i, o in itertools.pairwise((flat, *widths))
+        )
+
+    def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n o"]:
+        for convolution in self.convolutions:
+            x = leaky(convolution(x))
+        x = x.reshape(len(x), -1)
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = leaky(layer(x))
+        return last(x)
+
+
+class EncodingGenerator(nnx.Module):
+    """G and E: (n, d) latents and (n,) labels to rows, and rows to (n, d + K) codes."""
+
+    def __init__(
+        self,
+        generate: nnx.Module,
+        encoder: _Body,
+        num_labels: int,
+    ):
+        self.rest, self.encoder, self.num_labels = generate, encoder, num_labels
+
+    def __call__(
+        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
+    ) -> Float[Array, "n ..."]:
+        """Generate rows."""
+        one_hot = jax.nn.one_hot(labels, self.num_labels, dtype=jnp.float32)
+        generate: Callable[..., Array] = self.rest
+        return generate(jnp.concatenate([z, one_hot], axis=1), train=train)
+
+    def encode(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n e"]:
+        """Return z_n_hat and the logits of z_c_hat, side by side."""
+        return self.encoder(x)
+
+
+class _Critic(nnx.Module):
+    """D: rows to one number, whose last hidden layer is its features."""
+
+    def __init__(self, body: _Body):
+        self.body = body
+
+    def features(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n f"]:
+        """Return rows as they are: nothing is clustered by this network."""
+        return x.reshape(len(x), -1)
+
+    def __call__(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n o"]:
+        return self.body(x)
+
+
+class _DenseGenerator(nnx.Module):
+    """Dense layers with leaky ReLU and a linear end."""
+
+    def __init__(self, inputs: int, widths: tuple[int, ...], *, rngs: nnx.Rngs):
+        self.body = _Body((inputs,), (), widths, rngs)
+
+    def __call__(self, x: Float[Array, "n i"], *, train: bool) -> Float[Array, "n o"]:
+        return self.body(x)
+
+
+class _ImageGenerator(nnx.Module):
+    """Two dense layers and two transposed convolutions of stride 2, batch norm between, sigmoid."""
+
+    def __init__(self, inputs: int, rows: tuple[int, ...], *, rngs: nnx.Rngs):
+        height, width, channels = rows
+        self.small = (height // 4, width // 4, 128)
+        flat = math.prod(self.small)
+        self.first, self.second = _Dense(inputs, 1024, rngs=rngs), _Dense(1024, flat, rngs=rngs)
+
+        def up(inputs: int, outputs: int) -> nnx.ConvTranspose:
+            return nnx.ConvTranspose(
+                inputs,
+                outputs,
+                (4, 4),
+                strides=2,
+                padding="SAME",
+                kernel_init=nnx.initializers.normal(0.02),
+                rngs=rngs,
+            )
+
+        self.third, self.last = up(128, 64), up(64, channels)
+        self.norms = nnx.List(BatchNorm(width) for width in (1024, flat, 64))
+
+    def __call__(self, x: Float[Array, "n i"], *, train: bool) -> Float[Array, "n h w c"]:
+        one, two, three = self.norms
+        x = jax.nn.relu(one(self.first(x), train=train))
+        x = jax.nn.relu(two(self.second(x), train=train)).reshape(len(x), *self.small)
+        x = self.third(x)
+        shape = x.shape
+        x = jax.nn.relu(three(x.reshape(-1, shape[-1]), train=train)).reshape(shape)
+        return jax.nn.sigmoid(self.last(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """The three networks and their sizes.
+
+    Attributes:
+        rows: shape of a row: (length,) of a vector, or (height, width, channels) of an image whose
+            sides are multiples of four.
+        latent_dim: length of z_n.
+        width: units of the two hidden dense layers, of vectors.
+        is_rowwise: see `Architecture`; there is no batch norm in D.
+    """
+
+    rows: tuple[int, ...] = (64,)
+    latent_dim: int = 30
+    width: int = 256
+    is_rowwise: bool = True
+
+    def _body(self, outputs: int, rngs: nnx.Rngs) -> _Body:
+        if len(self.rows) == 1:
+            return _Body(self.rows, (), (self.width, self.width, outputs), rngs)
+        return _Body(self.rows, (64, 128), (1024, outputs), rngs)
+
+    def generator(self, num_labels: int, rngs: nnx.Rngs) -> EncodingGenerator:
+        """Return G with E."""
+        inputs = self.latent_dim + num_labels
+        if len(self.rows) == 1:
+            widths = (self.width, self.width, *self.rows)
+            made: nnx.Module = _DenseGenerator(inputs, widths, rngs=rngs)
+        else:
+            made = _ImageGenerator(inputs, self.rows, rngs=rngs)
+        return EncodingGenerator(made, self._body(inputs, rngs), num_labels)
+
+    def generators(self, num_labels: int, rngs: nnx.Rngs) -> EncodingGenerator:
+        """Refuse.
+
+        Raises:
+            UserError: always: there is no MGAN of these networks.
+        """
+        raise UserError("--config.train.method=mgan: these networks are ClusterGAN's")
+
+    def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> _Critic:
+        """Return D."""
+        return _Critic(self._body(num_outputs, rngs))

@@ -1,0 +1,51 @@
+"""What training changes: networks with their optimisers, and the labels of the training rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float, Int
+
+from cgjax.endtoend.networks.base import Arrays
+
+
+class Partition(NamedTuple):
+    """What a method knows of the training rows; all of it is in the checkpoint.
+
+    Attributes:
+        labels: (n,) int32, of every training row.
+        centroids: (k, f) of the last clustering, in the order of the labels; (0, 0) without one.
+        counts: (k,) float32, rows that moved each centroid; (0,) without a clustering.
+    """
+
+    labels: Int[Array, "*trials n"]
+    centroids: Float[Array, "*trials k f"]
+    counts: Float[Array, "*trials k"]
+
+
+class Learner(NamedTuple):
+    """A network and its optimiser's moments."""
+
+    arrays: Arrays
+    moments: Any
+
+
+class TrainState(NamedTuple):
+    """All that changes in training; every leaf begins with an axis of trials where there are any.
+
+    Attributes:
+        generator: G.
+        discriminator: D.
+        partition: the labels of the training rows.
+    """
+
+    generator: Learner
+    discriminator: Learner
+    partition: Partition
+
+
+class Losses(NamedTuple):
+    """The two losses of each iteration."""
+
+    generator: Float[Array, "*trials steps"]
+    discriminator: Float[Array, "*trials steps"]

@@ -1,0 +1,134 @@
+// New images: of what the form asks for, of a card's cluster, and of the margin that a dial shows.
+const panel = document.getElementById("draw");
+const part = (name) => panel.querySelector(`[data-part="${name}"]`);
+let giveUp = null, shownDraw = null;
+
+/** What the form asks for; without a seed one is thrown. */
+function wantedOfForm() {
+  const form = part("form").elements, { value: seed } = form.seed;
+  return {
+    cluster: form.cluster.value.trim() || "0",
+    margin: form.margin.value.trim() || "0",
+    num: Number(form.num.value),
+    seed: seed === "" ? crypto.getRandomValues(new Uint32Array(1))[0] : Number(seed),
+    sampler: form.sampler.value || null,
+    verify: form.verify.checked,
+  };
+}
+
+function picture(address, number) {
+  const button = document.createElement("button"), image = new Image();
+  image.src = address;
+  image.alt = "";
+  button.type = "button";
+  button.setAttribute("aria-label", `Image ${number + 1}: save it as PNG`);
+  button.disabled = true; // until the draw can be asked for its images
+  button.append(image);
+  button.addEventListener("click", () => download(`${number}.png`));
+  return button;
+}
+
+async function download(kind) {
+  const { id, name } = shownDraw;
+  try {
+    say("The download is being made.");
+    await saveAs(`api/drawn/${id}/${kind}`, `${name}-${kind}`);
+    say("Saved.");
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function fail(error) {
+  part("error").textContent = error.message;
+  part("error").hidden = false;
+}
+
+async function drawForm() {
+  giveUp?.abort();
+  const control = giveUp = new AbortController(), gallery = part("gallery"), progress = part("progress");
+  const wanted = wantedOfForm();
+  part("error").hidden = part("done").hidden = true;
+  part("running").hidden = false;
+  gallery.replaceChildren();
+  progress.max = wanted.num;
+  progress.value = 0;
+  part("expected").textContent = "";
+  part("count").textContent = `0 of ${wanted.num}`;
+  try {
+    await draw(wanted, control.signal, (message) => {
+      if (control !== giveUp) return;
+      if (message.begun) part("expected").textContent = message.begun;
+      if (message.images) {
+        gallery.append(...message.images.map((address, i) => picture(address, message.drawn - message.images.length + i)));
+        progress.value = message.drawn;
+        part("count").textContent = `${message.drawn} of ${wanted.num}`;
+      }
+      if (message.done) showDone(message.done, wanted);
+    });
+  } catch (error) {
+    if (control !== giveUp) return;
+    if (error.name === "AbortError") say("Stopped.");
+    else fail(error);
+  }
+  if (control === giveUp) part("running").hidden = true;
+}
+
+function showDone(done, wanted) {
+  shownDraw = done;
+  for (const button of all("button", part("gallery"))) button.disabled = false;
+  const checked = done.acceptance === null ? "not checked" : `${(100 * done.acceptance).toFixed(1)}% of what was proposed passed the check`;
+  part("said").textContent = `${wanted.num} images by ${done.sampler}, seed ${wanted.seed}: ${checked}.`;
+  part("command").textContent = done.command;
+  part("done").hidden = false;
+  say(part("said").textContent);
+}
+
+/** While a dial rests, new members above its margin stand in the card's strip. */
+function startLiveDial(card) {
+  const dial = card.querySelector("input[type=range]"), strip = card.querySelector(".strip");
+  if (!dial) return;
+  let timer = 0, control = null;
+  dial.addEventListener("input", () => {
+    clearTimeout(timer);
+    control?.abort();
+    timer = setTimeout(async () => {
+      const own = control = new AbortController(), margin = String(Number(dial.value) / 100), images = [];
+      const seed = crypto.getRandomValues(new Uint32Array(1))[0];
+      try {
+        await draw({ cluster: card.dataset.asked, margin, num: STRIP, seed }, own.signal, (message) => images.push(...(message.images || [])));
+        if (own.signal.aborted) return;
+        strip.replaceChildren(...images.map((address) => {
+          const image = new Image();
+          image.src = address;
+          image.alt = "";
+          return image;
+        }));
+        strip.setAttribute("aria-label", `${images.length} new images above margin ${margin}`);
+      } catch (error) {
+        if (error.name !== "AbortError") say(error.message);
+      }
+    }, 250);
+  });
+}
+
+function startDrawing() {
+  part("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    drawForm();
+  });
+  part("stop").addEventListener("click", () => giveUp?.abort());
+  for (const button of all("[data-kind]", panel)) button.addEventListener("click", () => download(button.dataset.kind));
+  for (const card of all(".card")) {
+    startLiveDial(card);
+    card.querySelector(".drawone").addEventListener("click", () => {
+      const form = part("form").elements, dial = card.querySelector("input[type=range]");
+      form.cluster.value = card.dataset.asked;
+      form.margin.value = dial ? Number(dial.value) / 100 : 0;
+      drawForm();
+      panel.scrollIntoView();
+      part("heading").focus({ preventScroll: true });
+    });
+  }
+}
+startDrawing();

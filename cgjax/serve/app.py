@@ -1,0 +1,169 @@
+"""The application: the page, names, draws and downloads; every request passes the guard first."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from absl import logging
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from cgjax.errors import UserError
+from cgjax.regions.naming import names_of
+from cgjax.report.build import page_of
+from cgjax.runtime.command import users_error
+from cgjax.serve.draws import Draws, Message
+from cgjax.serve.guard import MAX_BODY
+from cgjax.serve.wanted import wanted_of
+from cgjax.serve.worker import Full, Task, Worker
+from cgjax.stages.name import merge_names
+from cgjax.stages.pipeline import Pipeline
+from cgjax.stages.report import summary_of
+
+KINDS = {"zip": "application/zip", "npy": "application/octet-stream", "png": "image/png"}
+
+
+class Served:
+    """A run that is served.
+
+    Attributes:
+        pipeline: of the run, whose folder nobody else writes to.
+        draws: what was drawn from it.
+        worker: the thread that draws.
+        app: the application.
+    """
+
+    def __init__(self, pipeline: Pipeline, worker: Worker | None = None):
+        """Nothing is drawn yet; see `Draws.warm_up`."""
+        self.pipeline = pipeline
+        self.draws = Draws(pipeline.run)
+        self.worker = worker or Worker()
+        # Names and pages are read and written by several threads.
+        self._folder = threading.Lock()
+        self._is_page_old = False
+        self.app = Starlette(
+            routes=[
+                Route("/", self.page),
+                Route("/api/names", self.save_names, methods=["PUT"]),
+                Route("/api/draw", self.draw, methods=["POST"]),
+                Route("/api/drawn/{token}/{kind}", self.download),
+            ],
+            exception_handlers={HTTPException: _refuse, UserError: _explain},
+        )
+
+    async def page(self, request: Request) -> Response:
+        """The page, with the names as they are now."""
+
+        def make() -> str:
+            with self._folder:
+                return page_of(self.pipeline.run, summary_of(self.pipeline.run), is_served=True)
+
+        return HTMLResponse(await run_in_threadpool(make))
+
+    async def save_names(self, request: Request) -> Response:
+        """Merge names as --mode=name does; the answer holds its lines and the names as they are."""
+        given = names_of(await read_json(request), "what the page sent")
+
+        def save() -> dict[str, Any]:
+            with self._folder:
+                lines = merge_names(self.pipeline.run, given)
+                self._is_page_old = True
+                held = self.pipeline.run.held
+                entries = {one.digest: held.entries_of(one) for one in held.named()}
+            for line in lines:
+                logging.info("%s", line)
+            return {"lines": lines, "entries": entries}
+
+        return JSONResponse(await run_in_threadpool(save), background=BackgroundTask(self.renew))
+
+    def renew(self) -> None:
+        """Write the page's file again if names were saved since."""
+        with self._folder:
+            if self._is_page_old:
+                self.pipeline.report()
+                self._is_page_old = False
+
+    async def draw(self, request: Request) -> Response:
+        """Draw; the answer is a message a line, as they come."""
+        wanted = wanted_of(await read_json(request))
+        task = self._submit(lambda: self.worker.submit(self.draws.draw(wanted)))
+        logging.info("drawing %d images of %.80s", wanted.num, wanted.cluster)
+        return _Stream(task, _line, "application/x-ndjson")
+
+    async def download(self, request: Request) -> Response:
+        """Send a draw as a file."""
+        drawn = self.draws.find(request.path_params["token"])
+        if drawn is None:
+            raise HTTPException(404, "this draw is no longer kept; draw it again")
+        kind = request.path_params["kind"]
+        steps = self.draws.download(drawn, kind)
+        task = self._submit(lambda: self.worker.submit(steps))
+        return _Stream(task, bytes, KINDS[kind.rpartition(".")[2]])
+
+    def _submit(self, submit: Callable[[], Task[Any]]) -> Task[Any]:
+        try:
+            return submit()
+        except Full:
+            raise HTTPException(503, "too much is being drawn; try again in a moment") from None
+
+
+class _Stream(StreamingResponse):
+    """The items of a piece of work as they come; if nobody wants them any more it is given up."""
+
+    def __init__(self, task: Task[Any], encode: Callable[[Any], bytes], media_type: str):
+        self._task = task
+
+        async def parts() -> AsyncIterator[bytes]:
+            async for item in task:
+                yield encode(item)
+
+        super().__init__(parts(), media_type=media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._task.cancel()
+
+
+def _line(message: Message) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+async def read_json(request: Request) -> Any:
+    """Read a request's body.
+
+    Raises:
+        HTTPException: 415 if it is not sent as JSON, 413 if it is larger than `MAX_BODY`, 400 if it
+            is no JSON.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    if kind != "application/json":
+        raise HTTPException(415, "expected application/json")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise HTTPException(413, f"more than {MAX_BODY} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "what was sent is no JSON") from None
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return Response(f"{error.detail}\n", error.status_code, media_type="text/plain")
+
+
+async def _explain(request: Request, error: Exception) -> Response:
+    return Response(f"{users_error(error)}\n", 400, media_type="text/plain")

@@ -1,0 +1,235 @@
+"""Draws as steps that take turns: what passes the check is shown at once, and can be downloaded."""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import shlex
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from cgjax.errors import UserError
+from cgjax.report.sprites import data_url, thumbnails, to_webp
+from cgjax.run.run import Run
+from cgjax.runtime.command import users_error
+from cgjax.runtime.files import safe_name
+from cgjax.runtime.png import to_pixels, to_png
+from cgjax.serve.wanted import Wanted
+from cgjax.stages.draw import announce
+
+Message = dict[str, Any]
+"""A line of the answer to a draw: `begun`, then `images` as they pass, then `done`; or `error`."""
+
+Latents = Float[np.ndarray, "n d"]
+
+BLOCK = 16
+"""Images of one pass: a constant, so that one compiled program draws any number."""
+
+SHOWN = 256
+"""Pixels at most of an image on the page; a download has all."""
+
+KEPT = 64
+"""Draws that can still be downloaded."""
+
+
+class Drawn(NamedTuple):
+    """A draw that was finished.
+
+    Attributes:
+        latents: (n, d) float32, from which its images are made again.
+        about: what was asked for, and of which run.
+    """
+
+    latents: Latents
+    about: Message
+
+
+class Draws:
+    """Draws from one run, and what was drawn last."""
+
+    def __init__(self, run: Run):
+        """Of a run with its clusterings."""
+        self._run = run
+        self._kept: OrderedDict[str, Drawn] = OrderedDict()
+        self._changing = threading.Lock()
+
+    def draw(self, wanted: Wanted) -> Generator[Message, None, None]:
+        """Draw; the same latents, in the same order, as `--mode=sample` with the same flags.
+
+        Yields:
+            {"begun": the line that says what is expected, "num": images},
+            {"images": addresses of the next images, "drawn": how many there are}, and at last
+            {"done": {"id", "acceptance", "sampler", "command", "name"}}; or {"error": one line}.
+        """
+        try:
+            yield from self._draw(wanted)
+        except Exception as error:
+            line = users_error(error)
+            if line is None:
+                yield {"error": f"a bug of cgjax: {type(error).__name__}; see where it runs"}
+                raise
+            yield {"error": line}
+
+    def _draw(self, wanted: Wanted) -> Generator[Message, None, None]:
+        run = self._run
+        region = run.region(wanted.cluster, wanted.margin)
+        sampler = run.sampler_for(region, wanted.sampler)
+        verify = wanted.verify or run.is_always_verified(sampler)
+        said = announce(run, region, sampler, wanted.num) if verify else sampler
+        yield {"begun": said, "num": wanted.num}
+        key = jax.random.key(wanted.seed)
+        steps = run.drawing(key, region, wanted.num, sampler=sampler, verify=verify)
+        drawn = 0
+        while True:
+            try:
+                passed = next(steps)
+            except StopIteration as end:
+                latents, draw = end.value
+                break
+            if not len(passed):
+                yield {"images": [], "drawn": drawn}
+            for pixels in self._pixels(passed):
+                drawn += len(pixels)
+                yield {"images": [_address(image) for image in pixels], "drawn": drawn}
+        command = _command(run, wanted, sampler)
+        acceptance = draw.acceptance if draw else None
+        about = {**wanted._asdict(), "sampler": sampler, "acceptance": acceptance}
+        about |= {"command": command, "weights_sha256": run.weights_sha256}
+        token = self._keep(Drawn(latents, about))
+        name = safe_name(wanted.cluster)
+        done = {"id": token, "sampler": sampler, "acceptance": acceptance, "name": name}
+        yield {"done": {**done, "command": command}}
+
+    def _pixels(self, latents: Latents) -> Iterator[UInt8[np.ndarray, "n s s 3"]]:
+        """Make images in blocks of a constant size, the last one padded."""
+        for i in range(0, len(latents), BLOCK):
+            rows = latents[i : i + BLOCK]
+            full = np.concatenate([rows, np.repeat(rows[-1:], BLOCK - len(rows), axis=0)])
+            yield to_pixels(self._run.generator.images(full)[: len(rows)])
+
+    def _keep(self, drawn: Drawn) -> str:
+        token = secrets.token_hex(8)
+        with self._changing:
+            self._kept[token] = drawn
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return token
+
+    def find(self, token: str) -> Drawn | None:
+        """Return a draw that was kept."""
+        with self._changing:
+            return self._kept.get(token)
+
+    def download(self, drawn: Drawn, kind: str) -> Generator[bytes, None, None]:
+        """Return a draw as a file, piece by piece.
+
+        Args:
+            drawn: the draw.
+            kind: "images.zip" (PNG files, the latents and what was asked for), "images.npy"
+                ((n, s, s, 3) uint8), "latents.npy" ((n, d) float32), or an image's number with
+                ".png".
+
+        Raises:
+            UserError: another kind.
+        """
+        if kind == "images.zip":
+            return self._zip(drawn)
+        if kind == "images.npy":
+            return self._npy(drawn)
+        if kind == "latents.npy":
+            return _one(_npy_of(drawn.latents))
+        number = kind.removesuffix(".png")
+        if kind.endswith(".png") and number.isdecimal() and int(number) < len(drawn.latents):
+            return self._png(drawn.latents[int(number)])
+        raise UserError(f"there is no {kind!r} of this draw")
+
+    def _zip(self, drawn: Drawn) -> Generator[bytes, None, None]:
+        pipe = _Pipe()
+        with zipfile.ZipFile(pipe, "w") as archive:
+            archive.writestr("drawn.json", json.dumps(drawn.about, indent=1) + "\n")
+            archive.writestr("latents.npy", _npy_of(drawn.latents))
+            number = 0
+            for pixels in self._pixels(drawn.latents):
+                for image in pixels:
+                    archive.writestr(f"{number:05d}.png", to_png(Image.fromarray(image)))
+                    number += 1
+                yield pipe.take()
+        yield pipe.take()
+
+    def _npy(self, drawn: Drawn) -> Generator[bytes, None, None]:
+        is_first = True
+        for pixels in self._pixels(drawn.latents):
+            if is_first:
+                header = io.BytesIO()
+                shape = (len(drawn.latents), *pixels.shape[1:])
+                layout = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(header, layout)
+                yield header.getvalue()
+                is_first = False
+            yield pixels.tobytes()
+
+    def _png(self, latent: Float[np.ndarray, " d"]) -> Generator[bytes, None, None]:
+        (pixels,) = self._pixels(latent[None])
+        yield to_png(Image.fromarray(pixels[0]))
+
+    def warm_up(self) -> None:
+        """Compile what a draw of the default sampler needs, so that the first one does not."""
+        regions = self._run.held.alike(None) if self._run.held.has_own else []
+        for region in regions[:1]:
+            name = self._run.sampler_for(region)
+            self._run.draw(jax.random.key(0), region, 1, sampler=name)
+        for _ in self._pixels(np.asarray(self._run.prior_latents[:1])):
+            pass
+
+
+class _Pipe(io.RawIOBase):
+    """A file to write to, whose content is taken from it as it comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        """Return what was written since."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def _one(content: bytes) -> Generator[bytes, None, None]:
+    yield content
+
+
+def _npy_of(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _address(pixels: UInt8[np.ndarray, "s s 3"]) -> str:
+    return data_url(to_webp(Image.fromarray(thumbnails(pixels[None], SHOWN)[0]), 85))
+
+
+def _command(run: Run, wanted: Wanted, sampler: str) -> str:
+    """Return the command that draws the same."""
+    words = ["--mode=sample", f"--workdir={run.folder.root}", f"--cluster={wanted.cluster}"]
+    words += [f"--margin={wanted.margin}"] if wanted.margin not in ("0", "0.0") else []
+    words += [f"--num={wanted.num}", f"--seed={wanted.seed}", f"--sampler={sampler}"]
+    words += [] if wanted.verify else ["--noverify"]
+    words.append(f"--out=samples/{safe_name(wanted.cluster)}")
+    return f"python -m cgjax.main {shlex.join(words)}"

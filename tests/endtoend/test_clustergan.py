@@ -1,0 +1,104 @@
+"""ClusterGAN: its losses against hand-written ones, its loop, and clusters that are there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cgjax.endtoend.data import Points
+from cgjax.endtoend.methods.base import unclustered
+from cgjax.endtoend.methods.clustergan import ClusterGan, codes_of, critic_loss, generator_loss
+from cgjax.endtoend.networks.base import count_parameters
+from cgjax.endtoend.networks.encoding import Encoding
+from cgjax.endtoend.trainer import Trainer
+
+SMALL = Encoding(rows=(6,), latent_dim=3, width=16)
+METHOD = ClusterGan(4, critic_steps=2, num_init=2)
+TRAINER = Trainer(METHOD, SMALL, batch=8, learning_rate=1e-3, beta1=0.5, beta2=0.9)
+KEYS = jax.random.split(jax.random.key(0), 1)
+
+
+def rows_of(num, shape=(6,)):
+    return jax.random.uniform(jax.random.key(3), (num, *shape), jnp.float32)
+
+
+def start(trainer=TRAINER, points=None):
+    points = points or Points(rows_of(80, trainer.networks.rows), jnp.zeros(80, jnp.int32))
+    one = trainer.init(KEYS[0], points)
+    return jax.tree.map(lambda leaf: leaf[None], (one, points))
+
+
+def test_the_critics_loss_is_the_wasserstein_distance_and_the_slopes_distance_from_one():
+    state, _ = start()
+    d = jax.tree.map(lambda leaf: leaf[0], state.discriminator.arrays)
+    real, fake, place = rows_of(8), -rows_of(8), jnp.linspace(0.0, 1.0, 8)
+    loss, _ = critic_loss(TRAINER, d, real, fake, place)
+
+    def judge(rows):
+        return TRAINER.discriminator.apply(d, lambda net: net(rows, train=True))[0][:, 0]
+
+    between = place[:, None] * real + (1 - place[:, None]) * fake
+    slopes = jax.vmap(jax.grad(lambda row: judge(row[None])[0]))(between)
+    penalty = ((jnp.linalg.norm(slopes, axis=1) - 1) ** 2).mean()
+    expected = judge(fake).mean() - judge(real).mean() + 10 * penalty
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_the_generators_loss_counts_what_the_encoder_does_not_find_again():
+    state, _ = start()
+    g, d = (jax.tree.map(lambda leaf: leaf[0], part.arrays) for part in state[:2])
+    z, labels = METHOD.latents(jax.random.key(1), 8, 3), jnp.arange(8, dtype=jnp.int32) % 4
+    loss, _ = generator_loss(TRAINER, g, d, z, labels)
+    fake = TRAINER.generator.apply(g, lambda net: net(z, labels, train=True))[0]
+    judged = TRAINER.discriminator.apply(d, lambda net: net(fake, train=True))[0]
+    encoded = TRAINER.generator.apply(g, lambda net: net.encode(fake, train=True))[0]
+    expected = -judged.mean() + 10 * ((z - encoded[:, :3]) ** 2).mean()
+    expected += 10 * optax.softmax_cross_entropy(encoded[:, 3:], jax.nn.one_hot(labels, 4)).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_latents_have_the_spread_of_sigma_and_labels_are_all_alike():
+    z = METHOD.latents(jax.random.key(1), 20_000, 3)
+    assert abs(float(z.std()) - 0.1) < 0.002
+    known = unclustered(jnp.zeros(5, jnp.int32))
+    counts = np.bincount(METHOD.sample_labels(jax.random.key(2), known, 20_000), minlength=4)
+    assert np.abs(counts / 20_000 - 0.25).max() < 0.02
+
+
+def test_codes_are_probabilities_and_noise_only_where_it_was_learnt():
+    encoded = jnp.concatenate([jnp.ones((5, 3)), jnp.zeros((5, 4))], axis=1)
+    both = codes_of(encoded, METHOD)
+    np.testing.assert_allclose(both, np.hstack([np.ones((5, 3)), np.full((5, 4), 0.25)]))
+    assert codes_of(encoded, ClusterGan(4, noise_weight=0.0)).shape == (5, 4)
+
+
+def test_every_step_of_the_critic_has_rows_of_its_own_and_two_calls_are_one_to_the_bit():
+    state, points = start()
+    whole, losses = TRAINER.run(state, points, KEYS, 0, 4)
+    state, points = start()
+    state, first = TRAINER.run(state, points, KEYS, 0, 2)
+    state, second = TRAINER.run(state, points, KEYS, 2, 2)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    both = np.concatenate([first.generator, second.generator], axis=1)
+    np.testing.assert_array_equal(losses.generator, both)
+
+
+def test_images_are_generated_and_encoded_with_the_papers_parameter_counts():
+    networks = Encoding(rows=(28, 28, 1), latent_dim=30)
+    trainer = Trainer(ClusterGan(10), networks, batch=8)
+    g = jax.eval_shape(lambda key: trainer.generator.init(key), KEYS[0])
+    d = jax.eval_shape(lambda key: trainer.discriminator.init(key), KEYS[0])
+    body = (16 * 1 * 64 + 64) + (16 * 64 * 128 + 128) + (7 * 7 * 128 * 1024 + 1024)
+    assert count_parameters(d) == body + 1024 + 1
+    made = (40 * 1024 + 1024) + (1024 * 6272 + 6272) + (16 * 128 * 64 + 64) + (16 * 64 + 1)
+    norms = 2 * (1024 + 6272 + 64)
+    assert count_parameters(g) == made + norms + body + 1024 * 40 + 40
+    small = Trainer(METHOD, Encoding(rows=(8, 8, 1), latent_dim=3), batch=4)
+    state, points = start(small)
+    state, losses = small.run(state, points, KEYS, 0, 2)
+    one = jax.tree.map(lambda leaf: leaf[0], state)
+    images = small.generate(one.generator.arrays, KEYS[0], jnp.arange(4, dtype=jnp.int32))
+    assert images.shape == (4, 8, 8, 1)
+    assert 0 <= float(images.min()) <= float(images.max()) <= 1
+    assert np.isfinite(losses.discriminator).all()

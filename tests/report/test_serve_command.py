@@ -1,0 +1,77 @@
+"""`--mode=serve` as a command: from the printed address to Ctrl-C, and its mistakes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.run.run import load_run
+from cgjax.serve.server import listen
+from tests.e2e.command import ROOT, cgjax
+
+
+def ask(address, path, token, method="GET", body=None, **headers):
+    headers = {"x-cgjax-token": token, "content-type": "application/json"} | headers
+    request = urllib.request.Request(f"{address}{path}", body, headers, method=method)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read().decode()
+
+
+def test_it_serves_until_ctrl_c_and_ends_well_with_the_names_in_the_folder(copied):
+    command = [sys.executable, "-m", "cgjax.main", "--mode=serve", f"--workdir={copied}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    try:
+        url = urlsplit(process.stdout.readline().split()[1])
+        address, (token,) = f"http://{url.netloc}", parse_qs(url.query)["token"]
+        assert url.hostname == "127.0.0.1"
+        assert len(token) >= 32
+        assert "Draw new images" in ask(address, f"/?token={token}", "")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            ask(address, "/?token=wrong", "")
+        with pytest.raises(urllib.error.HTTPError, match="421"):
+            ask(address, f"/?token={token}", token, host="evil.example")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            ask(address, "/api/draw", token, "POST", b"{}", origin="http://evil.example")
+        own = load_run(copied).clustering
+        clusters = [{"id": 1, "name": "right", "was": None}]
+        content = {"format": "cgjax names", "version": 1}
+        content["clusterings"] = [{"id": own.id, "digest": own.digest, "clusters": clusters}]
+        ask(address, "/api/names", token, "PUT", json.dumps(content).encode())
+        taken = cgjax("--mode=name", f"--workdir={copied}", "--cluster=0", "--name=left")
+        assert taken.returncode == 2
+        assert "is being written by another command" in taken.stderr
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+    assert [entry["name"] for entry in load_run(copied).entries] == [None, "right"]
+    assert 'value="right"' in (copied / "report" / "index.html").read_text()
+    assert "Draw new images" not in (copied / "report" / "index.html").read_text()
+
+
+def test_an_address_that_cannot_be_had_is_said_in_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port={port} is in use; give another, or 0"):
+            listen("127.0.0.1", port)
+    with pytest.raises(UserError, match=r"--host=192\.0\.2\.1: .*; try 127\.0\.0\.1"):
+        listen("192.0.2.1", 0)
+
+
+def test_without_a_run_there_is_nothing_to_serve(tmp_path):
+    ended = cgjax("--mode=serve", f"--workdir={tmp_path / 'none'}")
+    assert ended.returncode == 2
+    assert ended.stderr.count("error:") == 1
+    assert not (tmp_path / "none").exists()

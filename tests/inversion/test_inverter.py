@@ -210,11 +210,16 @@ def test_training_an_encoder_lowers_its_loss():
     assert np.mean(losses[-10:]) < 0.5 * losses[0]
 
 
-def test_held_out_images_give_the_limit_and_the_place_of_an_error():
+def test_held_out_images_give_the_limits_and_the_place_of_an_error():
     errors = np.arange(100, dtype=np.float32)
     none = np.zeros((100, 2), np.float32)
-    held = HeldOut(none, none, none, errors, errors)
-    assert held.limit(0.99) == pytest.approx(98.01)
+    held = HeldOut(none, none, none, errors, 2 * errors)
+    limits = held.limits(0.9)
+    assert limits == pytest.approx((94.05, 188.1))
+    kept = limits.keeps(np.float32([94, 94, 95]), np.float32([188, 189, 0]))
+    assert kept.tolist() == [True, False, False]
+    # Of any images of its own no more are turned away than were asked for.
+    assert held.limits(0.9).keeps(errors, 2 * errors[::-1]).mean() >= 0.9
     assert held.share_below(np.float32([0, 50, 1000])).tolist() == [0, 0.5, 1]
 
 

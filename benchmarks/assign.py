@@ -85,9 +85,8 @@ def main() -> None:
             print(f"{name}: mean squared error of the latents {np.square(z - truth).mean():.3f}")
         for name, errors in (("error", found.errors), ("encoder_features", found.features)):
             print(f"{name}, 10%, 50%, 90%: {np.quantile(errors, (0.1, 0.5, 0.9)).round(4)}")
-        print(
-            f"called none of the generator's: {share(~sure.limits.keeps(found.errors, found.features))}"
-        )
+        is_foreign = ~sure.limits.keeps(found.errors, found.features)
+        print(f"called none of the generator's: {share(is_foreign)}")
         for folder in options.images:
             print(f"\n{folder}\n{pipeline.assign(folder)}")
 

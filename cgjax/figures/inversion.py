@@ -74,17 +74,12 @@ def errors_by_cluster(
     figure = new_figure(max(6.4, 1.4 * len(names) + 2.4), 4.2)
     axis = figure.subplots()
     rng = np.random.default_rng(0)
-    errors, clusters, made = own
+    found, places_of, made = own
+    grey, cross = {"color": "#888888", "marker": "o"}, style_of(1) | {"marker": "x"}
     for side, label, style, errors, clusters in (
-        (0, "held-out samples of the generator", {"color": "#888888", "marker": "o"}, *held),
-        (1, "these images", style_of(1), errors[made], clusters[made]),
-        (
-            1,
-            "none of the generator's",
-            style_of(1) | {"marker": "x"},
-            errors[~made],
-            clusters[~made],
-        ),
+        (0, "held-out samples of the generator", grey, *held),
+        (1, "these images", style_of(1), found[made], places_of[made]),
+        (1, "none of the generator's", cross, found[~made], places_of[~made]),
     ):
         places = clusters + 0.36 * (side - 0.5) + rng.uniform(-0.1, 0.1, len(errors))
         axis.scatter(places, errors, s=14, alpha=0.7, linewidths=side, label=label, **style)

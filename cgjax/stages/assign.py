@@ -277,7 +277,8 @@ def as_text(table: Sequence[Belonging]) -> str:
         right = f"{one.right}/{one.like}" if one.is_made else "-"
         lines.append(
             f"{one.file[:width]:<{width}}  {one.shown:<{names}} {one.margin:>8.3f} "
-            f"{one.depth:>12.0%} {right:>14} {one.error:>7.4f} {one.error_above:>6.0%} {one.encoder_features:>9.4f}"
+            f"{one.depth:>12.0%} {right:>14} {one.error:>7.4f} {one.error_above:>6.0%} "
+            f"{one.encoder_features:>9.4f}"
             f"{'' if one.is_made else f'  {FOREIGN}'}"
         )
     if len(table) > TABLE_LINES:

@@ -17,8 +17,8 @@ centre right in 95%, and long clusters with shares 1:10, which k-means cuts befo
 apart. Rows: 10,000 a trial. A trial is a line of `--out`, and one that is there is not run again,
 so that the command goes on where it was stopped.
 
-The seeds of the table in docs/results.md are those from 500,000 on (`--first-seed`), which nobody
-had looked at when the method was settled; that was done with the seeds from 0 on.
+The seeds of the table in docs/experiments.md are those from 500,000 on (`--first-seed`), which
+nobody had looked at when the method was settled; that was done with the seeds from 0 on.
 
 Peers see the same rows in the same span of 64 components, in the first `--peer-trials` trials of
 each number only, since they take most of a minute: scikit-learn's silhouette (its maximum) and the

@@ -46,8 +46,8 @@ MODES = (
     "compare",
     "report",
     "name",
-    "assign",
     "serve",
+    "assign",
 )
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; any leaf can be overridden.")
@@ -71,13 +71,13 @@ _FIT_QUERY = flags.DEFINE_bool(
 )
 _NAME = flags.DEFINE_string("name", None, "name: what to call --cluster; empty for no name.")
 _FROM = flags.DEFINE_string("from", None, "name: the names.json that the page saved.")
-_IMAGES = flags.DEFINE_string("images", None, "assign: the folder with the images.")
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "serve: the address to listen at; other machines reach no other."
 )
 _PORT = flags.DEFINE_integer(
     "port", 0, "serve: the port; 0 for a free one.", lower_bound=0, upper_bound=65535
 )
+_IMAGES = flags.DEFINE_string("images", None, "assign: the folder with the images.")
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "sample: folder for the images.")
 _SAMPLER = flags.DEFINE_string("sampler", None, "sample: which sampler; the config's by default.")
@@ -134,6 +134,14 @@ def given_config() -> dict[str, Any] | None:
         raise explain(error, sys.argv) from error
 
 
+def typed_config() -> list[str]:
+    """Return the flags that gave the config, as they can be typed again."""
+    if given_config() is None:
+        return []
+    overrides = [word for word in sys.argv[1:] if word.lstrip("-").startswith("config.")]
+    return [f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}", *overrides]
+
+
 def check_flags(argv: Sequence[str]) -> None:
     """Check what can be checked before anything is imported or read.
 
@@ -158,13 +166,13 @@ def check_flags(argv: Sequence[str]) -> None:
             )
     elif _MODE.value not in ("check", "choose"):
         check_folder(root, "--workdir")
-    if _MODE.value == "assign" and not Path(_IMAGES.value or "").is_dir():
-        given = f"--images={_IMAGES.value} is no folder" if _IMAGES.value else "--images is missing"
-        raise UserError(f"{given}: name the one with the images, for example --images=photos/")
     if _MODE.value == "serve" and not all(map(find_spec, ("starlette", "uvicorn"))):
         raise UserError(
             "--mode=serve needs Starlette and uvicorn; type: pip install 'cgjax[serve]'"
         )
+    if _MODE.value == "assign" and not Path(_IMAGES.value or "").is_dir():
+        given = f"--images={_IMAGES.value} is no folder" if _IMAGES.value else "--images is missing"
+        raise UserError(f"{given}: name the one with the images, for example --images=photos/")
     if _MODE.value == "name":
         is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
         if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
@@ -266,6 +274,7 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         allow_change=_ALLOW.value,
         processes=processes,
         lock=lock,
+        typed=typed_config(),
     )
     pipeline = Pipeline(run, interrupts, processes, _DEVICES.value)
     devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
@@ -278,13 +287,13 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
     if _MODE.value == "sweep":
         print(pipeline.sweep())
         return
-    if _MODE.value == "assign":
-        print(pipeline.assign(Path(_IMAGES.value or "")))
-        return
     if _MODE.value == "serve":
         from cgjax.serve.server import serve
 
         serve(pipeline, _HOST.value, _PORT.value)
+        return
+    if _MODE.value == "assign":
+        print(pipeline.assign(Path(_IMAGES.value or "")))
         return
     if _MODE.value == "name":
         print("\n".join(pipeline.name(given or (_CLUSTER.value or "0", _NAME.value or ""))))
@@ -308,7 +317,13 @@ def train(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
 
     check_mode(TRAINING)
     check_alone(processes.num, _DEVICES.value)
-    run = open_training(workdir(), given_config(), allow_change=_ALLOW.value, lock=lock)
+    run = open_training(
+        workdir(),
+        given_config(),
+        allow_change=_ALLOW.value,
+        lock=lock,
+        typed=typed_config(),
+    )
     print(summary_text(TrainingStage(run, interrupts).run_all()))
     print(f"figure: {run.figure}")
 

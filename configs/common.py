@@ -260,6 +260,9 @@ def get_config() -> config_dict.ConfigDict:
     compare.alphas = (1.0, 1.5, 2.0, 3.0)
     # Latents to which GANSpace's components are fitted.
     compare.ganspace_latents = 10_000
+    # Generators with classes to stand beside, each class a cluster: folders of converted weights,
+    # such as RUN/generator of a run that trained Self-Conditioned GAN. They need a judge.
+    compare.conditional = ()
 
     # Transfer of a conditional generator's clusters and samplers to other classes; needs the class
     # on which they are learnt in generator.condition.

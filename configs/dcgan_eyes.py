@@ -16,7 +16,7 @@ it is installed. Without a network, do by hand what the name does:
 The colour is fixed while clustering, because a conditional generator's features depend on it.
 `figures/transfer.png` and the agreement in `summary.json` say how far the clusters of brown eyes
 are those of the other colours: 0.83 to 0.87 with the flow, 0.84 to 0.93 with exact draws, where
-chance is 0.35, in 168 s on two cores (docs/results.md). What they hold is how sharp the paint is.
+chance is 0.35, in 168 s on two cores (docs/experiments.md). They hold how sharp the paint is.
 """
 
 from ml_collections import config_dict

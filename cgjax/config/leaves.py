@@ -104,6 +104,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "selection": count(1),
         "alphas": LIST,
         "ganspace_latents": count(2),
+        "conditional": LIST,
     },
     "transfer": {"conditions": LIST, "num": count(1), "columns": count(1)},
     "hierarchy": {
@@ -219,6 +220,7 @@ ADDED: dict[str, Any] = {
     "compare.selection": 200,
     "compare.alphas": [1.0, 1.5, 2.0, 3.0],
     "compare.ganspace_latents": 10_000,
+    "compare.conditional": [],
     "transfer.conditions": [],
     "transfer.num": 500,
     "transfer.columns": 4,
@@ -246,7 +248,7 @@ ADDED: dict[str, Any] = {
 """Leaves that older run folders lack, with the values that those runs were made with."""
 
 
-SILENT = ("cluster.space", "cluster.trimmed")
+SILENT = ("cluster.space", "cluster.trimmed", "compare.conditional")
 """Leaves that are younger than the keys of artifacts: with their value of `ADDED` they are left out
 of the key, so that what an older version made is still current."""
 

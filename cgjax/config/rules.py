@@ -136,10 +136,16 @@ def _wanted_split(value: Any) -> str | None:
     return None if is_split else "a cluster and a clustering of it, as in 0/layer4-k2"
 
 
+def _wanted_folder(value: Any) -> str | None:
+    is_one = isinstance(value, str) and value.strip() != ""
+    return None if is_one else "a folder of converted weights"
+
+
 ELEMENTS: dict[str, Callable[[Any], str | None]] = {
     "compare.margins": _wanted_margin,
     "compare.alphas": _wanted_alpha,
     "compare.dialled": _wanted_sampler,
+    "compare.conditional": _wanted_folder,
     "transfer.conditions": _wanted_condition,
     "hierarchy.splits": _wanted_split,
     "hierarchy.samplers": _wanted_learner,

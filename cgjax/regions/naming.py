@@ -7,7 +7,8 @@ else by now, somebody named it in the meantime: that name stays, and the conflic
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,12 +108,15 @@ def tidy(name: str | None) -> str | None:
     return " ".join(name.split()) or None if name else None
 
 
-def merge(given: GivenNames, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+def merge(
+    given: GivenNames, entries: Sequence[Entry], asked: Callable[[int], str]
+) -> tuple[list[Entry], list[str]]:
     """Return entries with the given names, and a line for everything that was done or not.
 
     Args:
         given: what the file says of the clustering.
         entries: its present ones, in the order of the ids.
+        asked: a cluster's id -> what is typed after --cluster for it.
 
     Raises:
         UserError: if the file speaks of a cluster that is not there.
@@ -135,8 +139,8 @@ def merge(given: GivenNames, entries: Sequence[Entry]) -> tuple[list[Entry], lis
             if now != one.was:
                 lines.append(
                     f"conflict: {where} is called {shown(now)} since the page was made, names.json "
-                    f"says {shown(one.name)}; kept {shown(now)}; --mode=name --cluster=... "
-                    "--name=... sets it"
+                    f"says {shown(one.name)}; kept {shown(now)}; --mode=name "
+                    f"--cluster={asked(one.id)} --name={shlex.quote(one.name or '')} sets it"
                 )
                 continue
             lines.append(f"{where}: {shown(one.name)}" + (f", was {shown(now)}" if now else ""))

@@ -21,6 +21,7 @@ from cgjax.report.sprites import figure_url
 from cgjax.report.tree import tree_of
 from cgjax.report.view import Group, View, views_of
 from cgjax.run.artifacts import swept
+from cgjax.run.folder import read_config
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 
@@ -74,6 +75,7 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
     return render(
         title=run.folder.root.name,
         workdir=shlex.quote(f"--workdir={run.folder.root}"),
+        typed=_typed(run),
         summary={"samplers": {}, **summary},
         views=own,
         swept=found,
@@ -169,6 +171,11 @@ def _tile_rules(groups: list[Group]) -> str:
             for i in range(max((s[field] for s in styles), default=0))
         ]
     return "\n".join(rules) + "\n"
+
+
+def _typed(run: Run) -> str:
+    """Return the flags that gave the config; empty where that is not known."""
+    return shlex.join(read_config(run.folder).typed) if run.folder.config.is_file() else ""
 
 
 def _figure(path: Path) -> str | None:

@@ -17,7 +17,6 @@ from cgjax.figures.sheets import COLOURS
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import Entry
-from cgjax.regions.query import quoted
 from cgjax.regions.small import is_small
 from cgjax.report.sprites import data_url
 from cgjax.run.artifacts import split_name, swept
@@ -29,7 +28,7 @@ View = dict[str, Any]
 """A clustering for the templates; `clusters` holds a dict for each card."""
 
 Asked = Callable[[int], str]
-"""A cluster's id -> what is typed after --cluster."""
+"""A cluster's id -> a text: what is typed after --cluster, or a whole command."""
 
 
 class Group:
@@ -85,22 +84,23 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
         groups.append(Group(f"g{len(groups)}", images))
         return groups[-1]
 
-    def view(one: Clustering, of: Group, index: int, name: str, asked: Asked, choice: Any) -> View:
+    def view(one: Clustering, of: Group, index: int, name: str, choice: Any) -> View:
         entries = run.held.entries_of(one)
-        command = functools.partial(_command, run)
-        return view_of(one, of, index, name, entries, asked, command, choice)
+        asked = functools.partial(run.held.asked, one)
+        return view_of(
+            one, of, index, name, entries, asked, lambda c: _command(run, one, c), choice
+        )
 
     if run.held.has_own:
         one = run.clustering
         choice = (result("cluster") or {}).get("choice") or _swept_choice(run, one)
-        own.append(view(one, group("own"), 0, one.id, str, choice))
+        own.append(view(one, group("own"), 0, one.id, choice))
     for split in run.held.splits:
         part = split_name(split.path)
         if result(part) is not None:
             path = "/".join(map(str, split.path))
-            asked = functools.partial("{}/{}".format, path)
             inner = run.held.inside(split)
-            own.append(view(inner, group(part), 0, str(split), asked, None) | {"inside": path})
+            own.append(view(inner, group(part), 0, str(split), None) | {"inside": path})
     found: list[View] = []
     if result("sweep") is not None:
         several = [one for layer in run.held.sweep_layers for one in run.held.swept(layer)]
@@ -109,8 +109,7 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
         for i, one in enumerate(one for one in several if one.num > 1):
             if one.id in known:
                 continue  # a query of this id means the run's own
-            asked = functools.partial("{}={}".format, quoted(one.id))
-            found.append(view(one, of_sweep, i, one.id, asked, _swept_choice(run, one)))
+            found.append(view(one, of_sweep, i, one.id, _swept_choice(run, one)))
     return own, found, groups
 
 
@@ -137,7 +136,7 @@ def view_of(
     name: str,
     entries: Sequence[Entry],
     asked: Asked,
-    command: Callable[[str], str],
+    command: Asked,
     choice: Mapping[str, Any] | None = None,
 ) -> View:
     """Return what the page shows of a clustering.
@@ -149,7 +148,7 @@ def view_of(
         name: what the page calls it.
         entries: the names of its clusters.
         asked: returns what is typed after --cluster for a cluster.
-        command: returns the command that draws what is asked for.
+        command: returns the command that draws from a cluster.
         choice: how many clusters its layer holds, as `Choice.summary` returns it.
     """
     images = group.images or {}
@@ -182,7 +181,7 @@ def view_of(
                 "border": border,
                 "proposal": info.get("proposals", [None] * one.num)[c],
                 "asked": asked(c),
-                "command": command(asked(c)),
+                "command": command(c),
             }
         )
     key = f"{group.key}v{index}"
@@ -212,7 +211,8 @@ def _tile(position: int, latent: int, columns: int) -> dict[str, int]:
     return {"p": position, "x": position % columns, "y": position // columns, "latent": latent}
 
 
-def _command(run: Run, cluster: str) -> str:
+def _command(run: Run, one: Clustering, c: int) -> str:
+    cluster = run.held.asked_by_name(one, c)
     words = ["--mode=sample", f"--workdir={run.folder.root}", f"--cluster={cluster}"]
     words += ["--num=64", f"--out=samples/{safe_name(cluster)}"]
     return f"python -m cgjax.main {shlex.join(words)}"

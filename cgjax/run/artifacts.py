@@ -59,6 +59,7 @@ def declare(
     identity: str,
     layers: Sequence[str] = (),
     judges: Sequence[str] = (),
+    conditional: Mapping[str, str] | None = None,
     assigned: Sequence[str] = (),
 ) -> Graph:
     """Return the artifacts of a run.
@@ -69,6 +70,7 @@ def declare(
         identity: of the whole generator.
         layers: that a sweep clusters, by name.
         judges: that a sweep asks, by name.
+        conditional: the generators with classes that a comparison holds, name to identity.
         assigned: what sets of images are called that were assigned to the clusters.
 
     Returns:
@@ -118,7 +120,10 @@ def declare(
         add("transfer figure", "transfer", reads, map(fit, tried), "figures/transfer.png")
     how = {path: value for name in fitted for path, value in drawn[name].items()}
     reads = how | read("compare", *(f"evaluate.{name}" for name in FEATURE))
-    table = ("compare.csv", "compare.txt", "figures/compare.png", "figures/compare.pdf")
+    table = ["compare.csv", "compare.txt", "figures/compare.png", "figures/compare.pdf"]
+    if conditional:
+        reads |= {"compare.conditional": dict(conditional)}
+        table.append("compare_labels.csv")
     add("compare", "compare", reads, map(fit, fitted), *table)
     shown = [name for name in graph if name != "compare"]
     numbers = sweep_numbers(config)
@@ -200,7 +205,8 @@ HELD_OUT_PLACE = "checkpoints/encoder/held_out.npz"
 """Where it lies how images of the generator's own are inverted."""
 
 PLACES = (
-    *("latents.npy", "clusters.npz", "compare.csv", "compare.txt", "report"),
+    *("latents.npy", "clusters.npz", "report"),
+    *("compare.csv", "compare.txt", "compare_labels.csv"),
     *(f"figures/{name}.png" for name in ("pca", "means", "clusters", "transfer", "compare")),
     *("figures/pca.pdf", "figures/compare.pdf"),
     *(f"samples/{name}" for name in SAMPLERS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ class RunFolder:
         self.figures = self.root / "figures"
         self.metrics = self.root / "metrics.jsonl"
         self.summary = self.root / "summary.json"
+        self.citations = self.root / "citations.bib"
         self.compared = self.root / "compare.json"
         self.manifests = self.root / "stages"
         self.report = self.root / "report"
@@ -60,12 +61,14 @@ class SavedConfig(NamedTuple):
         raw: as it stands in the file.
         weights_sha256: of the generator's weights; empty where it has none.
         trace: how a generator without weights acts; None in folders of earlier versions.
+        typed: the flags of the config as they were typed; empty where that is not known.
     """
 
     config: dict[str, Any]
     raw: dict[str, Any]
     weights_sha256: str
     trace: list[float] | None
+    typed: list[str]
 
 
 def saved_kind(folder: RunFolder) -> str:
@@ -95,6 +98,9 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
         trace = saved.get("trace")
         if trace is not None and not all(isinstance(x, float) for x in trace):
             raise TypeError("its trace is no list of numbers")
+        typed = saved.get("typed", [])
+        if not (isinstance(typed, list) and all(isinstance(word, str) for word in typed)):
+            raise TypeError("its flags are no list of texts")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder.config} is damaged ({error}); give the run's config again with --config"
@@ -104,7 +110,7 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
             f"{folder.root} is the folder of a run of another kind ({kind_of(raw)}, not {kind}); "
             "name another one with --workdir"
         )
-    return SavedConfig(complete(raw), raw, digest, trace)
+    return SavedConfig(complete(raw), raw, digest, trace, typed)
 
 
 def kept_trace(folder: RunFolder) -> list[float]:
@@ -113,10 +119,15 @@ def kept_trace(folder: RunFolder) -> list[float]:
 
 
 def save_config(
-    folder: RunFolder, config: Mapping[str, Any], weights_sha256: str, trace: list[float]
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    weights_sha256: str,
+    trace: list[float],
+    typed: Sequence[str] = (),
 ) -> None:
     """Write `config.json`: what was asked for, and with what."""
     content = {
+        "typed": list(typed),
         "config": config,
         "weights_sha256": weights_sha256,
         "trace": trace,

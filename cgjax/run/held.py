@@ -20,6 +20,7 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.compound import Intersection
 from cgjax.regions.names import Entry, find_clusters, read_entries
+from cgjax.regions.query import quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.regions.resolve import find_clustering, find_region
 from cgjax.run.artifacts import (
@@ -163,6 +164,27 @@ class HeldClusterings:
                 "--cluster=layer2-k2=0"
             )
         return region.clustering, region.cluster
+
+    def asked(self, one: Clustering, c: int) -> str:
+        """Return what is typed after --cluster for a cluster: an id, a path, or "layer2-k2=0"."""
+        if self.has_own and one.digest == self._own()[0].digest:
+            return str(c)
+        for split in self.splits:
+            part = split_name(split.path)
+            there = self._manifests.result(part) is not None
+            if there and one.digest == self.inside(split).digest:
+                return f"{shown_path(split.path)}/{c}"
+        return f"{quoted(one.id)}={c}"
+
+    def asked_by_name(self, one: Clustering, c: int) -> str:
+        """Return the same, or its name where that means this cluster and no other."""
+        name = self.entries_of(one)[c]["name"]
+        try:
+            found, number = self.cluster(quoted(name)) if name else (None, c)
+        except UserError:  # several of that name, or a sign of queries in it
+            return self.asked(one, c)
+        is_it = found is not None and (found.digest, number) == (one.digest, c)
+        return quoted(name) if name and is_it else self.asked(one, c)
 
     def region(self, cluster: int | str, margin: MarginRange) -> Region:
         """Return what a user asks for; see `Run.region`."""

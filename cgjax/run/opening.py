@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from cgjax.generators.contract import ensure_generator
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
 from cgjax.run.artifacts import fit, target_classes
+from cgjax.run.conditional import FLAG, load_labels
 from cgjax.run.folder import RunFolder, check_folder, check_generator_is, read_config, save_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.run import Run
@@ -41,6 +42,7 @@ def open_run(
     allow_change: bool = False,
     processes: Processes | None = None,
     lock: FolderLock | None = None,
+    typed: Sequence[str] = (),
 ) -> Run:
     """Open a run's folder for writing.
 
@@ -50,11 +52,12 @@ def open_run(
     Args:
         root: the folder; it need not exist.
         config: nested plain dicts, or None for the folder's saved one.
-        mode: what will be done: "run", "compare", "sweep", "evaluate", "report", "name",
-            "serve" or "assign".
+        mode: what will be done: "run", "compare", "sweep", "evaluate", "report", "name", "serve"
+            or "assign".
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
         lock: the folder's, acquired before anything is written; its `with` block is the caller's.
+        typed: the flags that gave the config, for the page to show.
 
     Returns:
         The run.
@@ -88,12 +91,13 @@ def open_run(
             lock.acquire()
             # Another command may have written since this one looked.
             check_folder(folder, run.config, allow_change=allow_change)
+        kept = typed if config is not None else read_config(folder).typed
         make_folder(folder.root, "--workdir")
         remove_unfinished(folder.root)
         # In this order: an interruption between the two leaves less, never something of another
         # config than the one that is saved beside it.
         forget_stale(run)
-        save_config(folder, run.config, run.weights_sha256, run.trace)
+        save_config(folder, run.config, run.weights_sha256, run.trace, kept)
 
     processes.first(begin)
     return run
@@ -128,7 +132,7 @@ def check_run(run: Run, mode: str) -> None:
     settings = run.config["compare" if mode == "compare" else "evaluate"]
     check_features(run.config["evaluate"], settings["num"], run.generator)
     if mode == "compare":
-        attribute_of(run.config["compare"])
+        check_conditional(run)
     if mode == "sweep":
         check_sweep(run)
     check_targets(run)
@@ -152,6 +156,22 @@ def check_shared(config: Mapping[str, Any], mode: str) -> None:
         if is_asked:
             hint = f", or {instead}" if instead else ""
             raise UserError(f"{what} is for one process; leave the launcher out{hint}")
+
+
+def check_conditional(run: Run) -> None:
+    """Check the judge of a comparison, and the generators with classes that stand in it.
+
+    Raises:
+        UserError: what cannot be had.
+    """
+    attribute = attribute_of(run.config["compare"])
+    if run.conditional and attribute is None:
+        raise UserError(
+            f"{FLAG} needs a judge, which says which class stands for which cluster: give "
+            "--config.compare.judge=face_mesh"
+        )
+    for one in run.conditional:
+        load_labels(one, run.generator)
 
 
 def check_sweep(run: Run) -> None:
@@ -200,6 +220,7 @@ def forget_stale(run: Run) -> None:
     if stale:
         logging.info("recomputing what is stale: %s", ", ".join(stale))
         folder.summary.unlink(missing_ok=True)
+        folder.citations.unlink(missing_ok=True)
 
 
 def _is_page_current(manifests: Manifests) -> bool:

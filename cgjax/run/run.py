@@ -23,6 +23,7 @@ from cgjax.regions.names import Entry, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run import legacy
 from cgjax.run.artifacts import REFERENCE, declare, fit
+from cgjax.run.conditional import conditional_of
 from cgjax.run.fits import Fit
 from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_config
 from cgjax.run.held import HeldClusterings, layers_of
@@ -48,6 +49,7 @@ class Run:
         manifests: what is there and current.
         trace: how a generator without weights of a known hash acts; see `identity`.
         judges: that a sweep asks, by name.
+        conditional: generators with classes that stand beside this run in its comparison.
         held: the clusterings of this run, and the regions of them.
     """
 
@@ -67,7 +69,10 @@ class Run:
         sweep = config["sweep"]
         self.judges = split_texts(sweep["judges"]) or default_judges()
         layers = layers_of(self.generator.gen.layers, split_texts(sweep["layers"]))
-        graph = declare(config, prior, whole, layers, self.judges, self.folder.assigned_names)
+        self.conditional = conditional_of(config["compare"])
+        others = {one.name: one.identity for one in self.conditional}
+        assigned = self.folder.assigned_names
+        graph = declare(config, prior, whole, layers, self.judges, others, assigned)
         self.manifests = Manifests(self.folder, graph, self._old)
         self.held = HeldClusterings(
             self.folder, self.manifests, config, self.generator.at_layer, layers, self._own

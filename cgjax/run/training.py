@@ -4,12 +4,12 @@ config.json, metrics.jsonl       as in every run's folder
 checkpoints/trials/              the newest two steps of all trials
 samples.npz                      points (trials, n, d), labels (trials, n): what was scored last
 figures/samples.png              some of the first trial's, coloured by their labels
-summary.json                     the scores
+summary.json, citations.bib      the scores, and the works that all of it comes from
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class TrainingRun:
 
     def forget_results(self) -> None:
         """Remove what was made of the end of an earlier training."""
-        for path in (self.folder.summary, self.figure, self.samples):
+        for path in (self.folder.summary, self.folder.citations, self.figure, self.samples):
             path.unlink(missing_ok=True)
 
 
@@ -58,6 +58,7 @@ def open_training(
     *,
     allow_change: bool = False,
     lock: FolderLock | None = None,
+    typed: Sequence[str] = (),
 ) -> TrainingRun:
     """Open the folder of a training run for writing.
 
@@ -66,6 +67,7 @@ def open_training(
         config: nested plain dicts, or None for the folder's saved one.
         allow_change: accept another config than the folder was made with.
         lock: the folder's, acquired before anything is written; its `with` block is the caller's.
+        typed: the flags that gave the config.
 
     Raises:
         UserError: a config or folder that cannot be used, or that another command is writing to.
@@ -88,7 +90,8 @@ def open_training(
     own = [step.number for step in run.steps.steps() if run.is_own(step)]
     if resolved["train"]["iterations"] not in own:
         run.forget_results()
-    save_config(folder, resolved, "", [])
+    kept = typed if config is not None else read_config(folder, TRAINING).typed
+    save_config(folder, resolved, "", [], kept)
     return run
 
 

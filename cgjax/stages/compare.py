@@ -38,6 +38,7 @@ from cgjax.runtime.keys import named_key
 from cgjax.samplers.base import Sampler
 from cgjax.samplers.verify import draw_unverified
 from cgjax.stages.baselines import DirectionBaselines, middle_alpha
+from cgjax.stages.conditional import ConditionalBaselines, labels_as_csv, labels_as_text
 from cgjax.stages.evaluate import reference_of
 from cgjax.stages.graph import Maker
 from cgjax.stages.methods import Drawer, Method
@@ -83,6 +84,10 @@ class CompareStage:
         with self.maker.making("compare"):
             rows = self._measure_all()
             text = to_text(rows, self.settings["accuracy"])
+            if self.conditional is not None:
+                labels = self.conditional.table()
+                text = f"{text}\n\n{labels_as_text(labels)}"
+                write_atomically(folder.root / "compare_labels.csv", labels_as_csv(labels).encode())
             make_folder(folder.figures)
             write_atomically(folder.root / "compare.csv", to_csv(rows).encode())
             write_atomically(folder.root / "compare.txt", f"{text}\n".encode())
@@ -116,6 +121,8 @@ class CompareStage:
         """Hash what a line depends on: its own sampler, not the others, nor the other settings."""
         graph, settings = self.run.manifests.graph, self.settings
         reads = {name: settings[name] for name in JUDGED}
+        if method.imagine is not None:
+            reads |= {"selection": settings["selection"], "other": method.identity}
         part = fit(method.name)
         if part not in graph:
             part = "cluster"
@@ -145,6 +152,9 @@ class CompareStage:
         if self.attribute is not None:
             members = (latents[: self.num] for latents in self.reference.latents)
             self.sides = [self.attribute.side_of(run.generator.images(z)) for z in members]
+        self.conditional = (
+            ConditionalBaselines(run, self.sides, self.key, self.check) if run.conditional else None
+        )
 
     def _methods(self) -> Iterator[Method]:
         yield Method("members", "true, held out", self._members, None)
@@ -165,6 +175,8 @@ class CompareStage:
                 yield Method(name, setting, self._sampler(name, margin=margin), seconds)
         if self.sides and self.settings["directions"]:
             yield from DirectionBaselines(run, self.sides, self.key, self.check).methods()
+        if self.conditional is not None:
+            yield from self.conditional.methods()
 
     def _untrained(self, sampler: Sampler) -> Drawer:
         state = sampler.init(named_key(self.key, "untrained"), self.run.members(sampler))
@@ -198,12 +210,10 @@ class CompareStage:
         method.draw(jax.random.fold_in(key, 1), c, timed)  # again, now that it is compiled
         sampling = (time.perf_counter() - started) / timed
         started = time.perf_counter()
-        images = run.generator.images(latents)
+        imagine = method.imagine
+        images = imagine(latents, c) if imagine else run.generator.images(latents)
         imaging = time.perf_counter() - started
-        inside = int(run.are_inside(latents, run.regions[c]).sum())
-        low, high = wilson_interval(inside, num)
-        members, (held_out, _) = self.reference.latents[c][:num], self.reference.halves(c)
-        extractor = self.reference.extractor
+        (held_out, _), extractor = self.reference.halves(c), self.reference.extractor
         features = extractor(latents if extractor.input == "latents" else images)
         # The members' own line is the second half of the reference: compared with the first alone.
         against = self.reference.halves(c)[: 1 if method.name == "members" else 2]
@@ -213,9 +223,6 @@ class CompareStage:
             "method": method.name,
             "setting": method.setting,
             "cluster": c,
-            "membership": inside / num,
-            "membership_low": low,
-            "membership_high": high,
             "feature": extractor.name,
             "frechet": distance,
             "frechet_low": interval.low,
@@ -224,8 +231,6 @@ class CompareStage:
             "ratio": distance / self.reference.floors[c],
             "kid": kid(features, held_out).mean,
             **manifold._asdict(),
-            "norm_ratio": norm_ratio(latents, members),
-            "effective_rank": participation_ratio(latents) / participation_ratio(members),
             "mean_distance": mean_pairwise_distance(features) / mean_pairwise_distance(held_out),
             "acceptance": acceptance,
             "sampling_ms": None if method.name == "members" else 1e3 * sampling,
@@ -233,4 +238,18 @@ class CompareStage:
             "training_s": method.training_s,
             "num": num,
         }
+        row |= {} if imagine else self._of_latents(latents, c)
         return row | (self.sides[c].measure(images) if self.sides else {})
+
+    def _of_latents(self, latents: np.ndarray, c: int) -> Row:
+        """Measure latents of the run's own generator."""
+        members = self.reference.latents[c][: self.num]
+        inside = int(self.run.are_inside(latents, self.run.regions[c]).sum())
+        low, high = wilson_interval(inside, len(latents))
+        return {
+            "membership": inside / len(latents),
+            "membership_low": low,
+            "membership_high": high,
+            "norm_ratio": norm_ratio(latents, members),
+            "effective_rank": participation_ratio(latents) / participation_ratio(members),
+        }

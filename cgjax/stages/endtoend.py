@@ -17,6 +17,7 @@ from cgjax.endtoend.experiment import Experiment, Samples, first_bad
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
 from cgjax.figures.plots import labelled
+from cgjax.run.citations import works_of_training
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.log import Metrics, Progress
@@ -57,6 +58,8 @@ class TrainingStage:
         np.savez(buffer, points=points, labels=labels)
         write_atomically(self.run.samples, buffer.getvalue())
         self._draw(each[0], samples[0])
+        works = works_of_training(self.run.config)
+        write_atomically(self.run.folder.citations, works.encode())
         write_json(self.run.folder.summary, summary)
         return summary
 

@@ -11,6 +11,9 @@ from jaxtyping import Float, PRNGKeyArray
 Drawer = Callable[[PRNGKeyArray, int, int], tuple[Float[np.ndarray, "n d"], float | None]]
 """(key, cluster, num) -> latents and the acceptance of the check, or None."""
 
+Imaginer = Callable[[Float[np.ndarray, "n d"], int], Float[np.ndarray, "n s s c"]]
+"""(latents, cluster) -> the images of another generator."""
+
 
 class Method(NamedTuple):
     """One line of the table before it is measured.
@@ -21,6 +24,8 @@ class Method(NamedTuple):
         draw: see `Drawer`.
         training_s: what it took to fit, or None.
         codes_of: setting of the same sampler whose random numbers it takes; None for its own.
+        imagine: for latents of another generator; None for those of the run's.
+        identity: of that generator.
     """
 
     name: str
@@ -28,3 +33,5 @@ class Method(NamedTuple):
     draw: Drawer
     training_s: float | None
     codes_of: str | None = None
+    imagine: Imaginer | None = None
+    identity: str = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import Entry, is_id
@@ -33,7 +35,7 @@ def merge_names(run: Run, given: list[GivenNames]) -> list[str]:
             lines.append(f"{each.id} of names.json is not in this run: its {num} names stay out")
             continue
         entries = run.held.entries_of(one)
-        merged, said = merge(each, entries)
+        merged, said = merge(each, entries, functools.partial(run.held.asked, one))
         lines += said
         if merged != entries:
             changed.append((one, merged))

@@ -8,8 +8,9 @@ from typing import Any
 from cgjax.regions.small import small_clusters
 from cgjax.report.build import build_report
 from cgjax.run.artifacts import evaluate, split_name, swept, target_classes, transfer
+from cgjax.run.citations import works_of_run
 from cgjax.run.run import Run
-from cgjax.runtime.files import write_json
+from cgjax.runtime.files import write_atomically, write_json
 from cgjax.stages.graph import Maker
 from cgjax.stages.thumbnails import make_page_images
 
@@ -74,6 +75,11 @@ def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
         result["shown"] = {
             name: manifests.graph[name].key for name in extra if manifests.result(name) is not None
         }
+    family = str(getattr(run.generator.gen, "family", ""))
+    held = {"swept": manifests.result("sweep"), "compared": manifests.result("compare")}
+    known = {name: result is not None for name, result in held.items()}
+    works = works_of_run(run.config, family, **known)
+    write_atomically(run.folder.citations, works.encode())
     if manifests.result("cluster") is not None:
         write_summary(run)
     maker.is_changed = False

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from cgjax.config import leaves, schema, training
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.contract import ensure_generator
+from cgjax.generators.registry import load_generator
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -102,3 +105,44 @@ def test_every_work_that_is_cited_is_in_the_references_and_every_reference_is_us
                 cited |= set(re.findall(AUTHORS, bracket))
     assert cited - listed == set()
     assert listed - cited <= {"Li & Malik 2018"}
+
+
+def main_flags():
+    """The flags of the main command and its modes, read off its source."""
+    source = (ROOT / "cgjax" / "main.py").read_text()
+    modes = re.search(r"MODES = \((.*?)\n\)", source, re.DOTALL).group(1)
+    return set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source)), set(re.findall(r'"(\w+)"', modes))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_flag_and_mode_of_the_main_command_that_a_page_types_exists(page):
+    flags, modes = main_flags()
+    assert {"config", "workdir", "mode"} <= flags
+    assert {"run", "sample", "serve"} <= modes
+    for command in re.findall(r"python -m cgjax\.main ([^\n`]*)", page.read_text()):
+        typed = re.findall(r"(?<![\w-])--(\w+)", command)
+        assert {flag.removeprefix("no") for flag in typed} - flags <= {"verify"}, command
+        assert set(re.findall(r"--mode=(\w+)", command)) <= modes, command
+        for path in re.findall(r"--config=(configs/[\w/]+\.py)", command):
+            assert (ROOT / path).is_file(), command
+
+
+def code_block(title):
+    page = (ROOT / "docs" / "your_generator.md").read_text()
+    code = re.search(rf"```python\n(# {title}\n.*?)```", page, re.DOTALL).group(1)
+    assert len(code.strip().splitlines()) < 20
+    return code
+
+
+@pytest.mark.parametrize(
+    "title", ["mine.py", pytest.param("torch_mine.py", marks=pytest.mark.torch)]
+)
+def test_the_generators_of_ones_own_in_the_docs_keep_the_contract(title, tmp_path, monkeypatch):
+    if title == "torch_mine.py":
+        pytest.importorskip("torch")
+    (tmp_path / f"of_docs_{title}").write_text(code_block(title))
+    monkeypatch.syspath_prepend(tmp_path)
+    made = {"mine.py": "Mine", "torch_mine.py": "make"}[title]
+    generator = load_generator(f"of_docs_{title.removesuffix('.py')}:{made}")
+    for layer in generator.layers:
+        ensure_generator(ConditionedGenerator(generator, layer, {}, 8), title)

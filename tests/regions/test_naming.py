@@ -31,20 +31,23 @@ def given(*clusters):
     ],
 )
 def test_a_name_is_taken_unless_somebody_gave_another_since(now, was, name, ends_as):
-    merged, lines = merge(given((0, name, was, None)), entries(now, "other"))
+    merged, lines = merge(given((0, name, was, None)), entries(now, "other"), str)
     assert [entry["name"] for entry in merged] == [ends_as, "other"]
     assert not any("conflict" in line for line in lines)
 
 
 def test_a_conflict_keeps_what_the_run_has_and_says_both_names_in_one_line():
-    merged, (line,) = merge(given((1, "left", None, None)), entries(None, "right"))
+    merged, (line,) = merge(given((1, "left", None, None)), entries(None, "right"), str)
     assert merged[1]["name"] == "right"
     assert line.startswith("conflict: layer1-k2, cluster 1 is called 'right' since the page was")
     assert "names.json says 'left'; kept 'right'" in line
+    assert line.endswith("--mode=name --cluster=1 --name=left sets it")
 
 
 def test_two_clusters_of_one_name_are_merged_by_it_and_keep_their_ids():
-    merged, _ = merge(given((0, "left", None, None), (1, "left", None, None)), entries(None, None))
+    merged, _ = merge(
+        given((0, "left", None, None), (1, "left", None, None)), entries(None, None), str
+    )
     assert [(entry["id"], entry["name"]) for entry in merged] == [(0, "left"), (1, "left")]
 
 
@@ -52,12 +55,12 @@ def test_what_was_judged_is_kept_with_its_interval_until_the_name_is_another():
     judged = judged_of({"shown": 24, "contradict": [17, 3, 3]})
     assert judged["contradict"] == [3, 17]
     assert (judged["low"], judged["share"], judged["high"]) == (0.7415, 0.9167, 0.9768)
-    merged, lines = merge(given((0, "left", None, judged)), entries(None, None))
+    merged, lines = merge(given((0, "left", None, judged)), entries(None, None), str)
     assert merged[0]["judged"] == judged
     assert lines[-1].endswith("92% (74% to 98%) of 24 random members agree with 'left'")
-    again, _ = merge(given((0, "left", "left", None)), merged)
+    again, _ = merge(given((0, "left", "left", None)), merged, str)
     assert again[0]["judged"] == judged
-    renamed, _ = merge(given((0, "right", "left", None)), merged)
+    renamed, _ = merge(given((0, "right", "left", None)), merged, str)
     assert "judged" not in renamed[0]
 
 
@@ -97,4 +100,4 @@ def test_a_missing_file_and_a_cluster_that_is_not_there_say_what_was_expected(tm
     with pytest.raises(UserError, match=r"there is no such file; give the names\.json"):
         read_names(tmp_path / "names.json")
     with pytest.raises(UserError, match=r"layer1-k2 has no cluster 2; expected 0 to 1"):
-        merge(given((2, "left", None, None)), entries(None, None))
+        merge(given((2, "left", None, None)), entries(None, None), str)

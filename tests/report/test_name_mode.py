@@ -4,8 +4,12 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.regions.naming import Given, GivenNames
+from cgjax.run.folder import RunFolder, read_config
+from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
-from tests.report.conftest import work
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.pipeline import Pipeline
+from tests.report.conftest import config, work
 
 
 def name(root, given):
@@ -58,3 +62,43 @@ def test_a_clustering_that_the_run_no_longer_has_is_said_and_the_others_are_merg
         "layer1-k2, cluster 1: 'right'",
     ]
     assert load_run(root).entries[1]["name"] == "right"
+
+
+@pytest.mark.usefixtures("untyped")
+def test_what_is_typed_for_a_cluster_finds_it_by_its_name_only_where_that_is_its_own(copied):
+    def named(*names):
+        for cluster, name in zip(("0", "1", "0/0", "layer2-k3=1"), names, strict=True):
+            work(copied, lambda p, c=cluster, n=name: p.name((c, n)), "name")
+        held = load_run(copied).held
+        asked = []
+        for text in ("0", "1", "0/0", "layer2-k3=1"):
+            one, c = held.cluster(text)
+            assert held.cluster(held.asked(one, c))[1] == c
+            found, number = held.cluster(held.asked_by_name(one, c))
+            assert (found.digest, number) == (one.digest, c)
+            asked.append(held.asked_by_name(one, c))
+        return asked
+
+    assert named("", "", "", "") == ["0", "1", "0/0", "layer2-k3=1"]
+    assert named("facing left", "", "", "") == ["facing left", "1", "0/0", "layer2-k3=1"]
+    page = (copied / "report" / "index.html").read_text()
+    assert "'--cluster=facing" in page.replace("&#39;", "'")
+    assert "--out=samples/facing-left" in page
+    # One name for two is both of them; signs of queries stand in quotes, or the id instead.
+    assert named("same", "same", "", "")[:2] == ["0", "1"]
+    assert named("a & b", 'it\'s "x"', "", "")[:2] == ["'a & b'", 'it\'s "x"']
+
+
+def test_the_page_and_the_folder_tell_how_the_config_was_typed(copied):
+    typed = ["--config=configs/my faces.py", "--config.latents.num=300"]
+    pipeline = Pipeline(open_run(copied, config(), mode="report", typed=typed), Interrupts())
+    pipeline.report()
+    pipeline.metrics.close()
+    page = (copied / "report" / "index.html").read_text()
+    assert "&#39;--config=configs/my" in page
+    assert read_config(RunFolder(copied)).typed == typed
+    work(copied, Pipeline.report, "report")  # given from Python: nothing was typed
+    assert read_config(RunFolder(copied)).typed == []
+    open_run(copied, config(), mode="report", typed=typed)
+    open_run(copied, None, mode="report")  # the folder's own config keeps its flags
+    assert read_config(RunFolder(copied)).typed == typed

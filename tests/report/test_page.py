@@ -184,7 +184,7 @@ def faces():
 def test_a_page_of_one_clustering_is_at_most_2_mb_of_twenty_at_most_5(faces, num, most):
     clusterings, group = faces  # of one there are fewer images than the group has
     views = [
-        view_of(one, group, i, f"layer1-k{i}", unnamed(one), str, "--cluster={}".format)
+        view_of(one, group, i, f"layer1-k{i}", unnamed(one), str, str)
         for i, one in enumerate(clusterings[:num])
     ]
     page = render(
@@ -204,6 +204,7 @@ def test_a_page_of_one_clustering_is_at_most_2_mb_of_twenty_at_most_5(faces, num
         num=0,
         default="flow",
         samplers=[],
+        typed="",
         is_served=False,
     )
     assert page.count('<article class="card"') == sum(one.num for one in clusterings[: len(views)])

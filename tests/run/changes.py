@@ -12,6 +12,7 @@ from jaxtyping import Array
 from cgjax.config.plain import flatten, to_plain
 from cgjax.config.schema import complete
 from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.registry import EMBEDDED
 from cgjax.testing.planted import PlantedDiscs
 from configs import tiny
 
@@ -137,6 +138,8 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "compare.selection": (8, COMPARED),
     "compare.alphas": ([1.0], COMPARED),
     "compare.ganspace_latents": (64, COMPARED),
+    # Only a comparison asks whether it has classes.
+    "compare.conditional": ([str(EMBEDDED["dcgan_faces"])], COMPARED),
     "transfer.conditions": (["1"], SHOWN),
     "transfer.num": (5, set()),
     "transfer.columns": (2, set()),

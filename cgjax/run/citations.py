@@ -1,0 +1,127 @@
+"""`citations.bib` of a run: the works that what it used comes from.
+
+The entries are in `cgjax/assets/citations.bib`; the tables below say which belong to what.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import Any
+
+from cgjax.config.leaves import AUTO
+
+THE_PAPER = "georgopoulos2022cluster"
+FLOW = ("lipman2023flow", "albergo2023stochastic", "ho2021classifier")
+KMEANS = ("lloyd1982least", "arthur2007kmeans")
+
+GENERATORS: dict[str, tuple[str, ...]] = {
+    "dcgan": ("radford2016unsupervised",),
+    "pgan": ("karras2018progressive",),
+    "stylegan": ("karras2019style",),
+    "stylegan2": ("karras2020analyzing",),
+    "stylegan3": ("karras2021alias",),
+    "biggan": ("brock2019large",),
+    "biggan_pytorch": ("brock2019large",),
+}
+"""By family; a generator of one's own has none."""
+
+SAMPLERS: dict[str, tuple[str, ...]] = {
+    "rejection": (),
+    "flow": FLOW,
+    "flow_one_step": FLOW,
+    "imle": (THE_PAPER, "li2018implicit", "hoshen2019non"),
+    "imle_residual": (THE_PAPER, "li2018implicit"),
+    "imle_adaptive": ("li2018implicit", "aghabozorgi2023adaptive"),
+    "imle_rs": ("li2018implicit", "vashist2024rejection"),
+    "gaussian": (),
+    "mixture": (),
+    "gan": ("goodfellow2014generative", "mescheder2018which"),
+    "vae": ("kingma2014auto",),
+}
+
+SPACES: dict[str, tuple[str, ...]] = {
+    "raw": (),
+    "standardised": (),
+    "pooled": (),
+    "spherical": ("dhillon2001concept",),
+}
+
+CHOOSING = ("hennig2007cluster", "tibshirani2005cluster", "mourer2023selecting")
+"""What says how many clusters there are, and which of them are stable."""
+
+DISTANCES = ("heusel2017gans", "kynkaanniemi2019improved", "naeem2020reliable")
+DIRECTIONS = ("shen2021closed", "harkonen2020ganspace")
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "gan": ("goodfellow2014generative",),
+    "conditional": ("mirza2014conditional",),
+    "random_labels": ("mirza2014conditional",),
+    "pacgan2": ("lin2018pacgan",),
+    "pacgan3": ("lin2018pacgan",),
+    "pacgan4": ("lin2018pacgan",),
+    "mgan": ("hoang2018mgan",),
+    "fixed_clusters": ("sage2018logo",),
+    "scgan": (),
+    "scgan_online": (),
+    "clustergan": ("mukherjee2019clustergan",),
+}
+"""What trains a generator; data, networks and scores are those of [Liu et al. 2020]."""
+
+
+def works_of_run(config: Mapping[str, Any], family: str, *, swept: bool, compared: bool) -> str:
+    """Return the BibTeX of a run that clusters a generator.
+
+    Args:
+        config: nested plain dicts.
+        family: of the generator.
+        swept: whether the run holds a sweep.
+        compared: whether it holds a comparison.
+    """
+    keys = [THE_PAPER, *KMEANS, *GENERATORS.get(family, ())]
+    clustered = config["cluster"]
+    keys += SPACES.get(clustered["space"], ())
+    keys += ("cuesta1997trimmed",) if clustered["trimmed"] else ()
+    keys += CHOOSING if swept or clustered["num_clusters"] == AUTO else ()
+    for name, settings in config["samplers"].items():
+        keys += SAMPLERS[name] if settings["fit"] else ()
+    keys += DISTANCES[:1]
+    keys += ("szegedy2016rethinking",) if "inception" in config["evaluate"]["features"] else ()
+    if compared:
+        keys += DISTANCES
+        keys += DIRECTIONS if config["compare"]["directions"] else ()
+    return entries(keys)
+
+
+def works_of_training(config: Mapping[str, Any]) -> str:
+    """Return the BibTeX of a run that trains a generator."""
+    method = config["train"]["method"]
+    own = ("mukherjee2019clustergan",) if method == "clustergan" else ("liu2020diverse",)
+    keys = [*own, *METHODS[method], *KMEANS]
+    keys += ("goodfellow2013maxout",) if config["network"]["name"] == "planar" else ()
+    keys += ("mescheder2018which",) if config["train"]["penalty"] else ()
+    return entries(keys)
+
+
+def entries(keys: Iterable[str]) -> str:
+    """Return entries, each once, in the order of their keys.
+
+    Example:
+        >>> entries(["lloyd1982least"]).splitlines()[0]
+        '@article{lloyd1982least,'
+    """
+    known = bibliography()
+    return "\n".join(known[key] for key in sorted(set(keys)))
+
+
+def bibliography() -> dict[str, str]:
+    """Return every entry by its key."""
+    path = resources.files("cgjax.assets") / "citations.bib"
+    parts = path.read_text(encoding="utf-8").split("\n\n")
+    found = {}
+    for part in parts:
+        match = re.match(r"@\w+\{(\w+),", part.strip())
+        assert match is not None, part
+        found[match[1]] = part.strip() + "\n"
+    return found

@@ -1,0 +1,81 @@
+"""`citations.bib`: every part that can be configured has its works, and they are whole entries."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cgjax.config import leaves, training
+from cgjax.config.plain import to_plain
+from cgjax.generators.families import FAMILIES
+from cgjax.run import citations
+from cgjax.run.citations import bibliography, entries, works_of_run, works_of_training
+from configs import common, scgan_grid
+
+REFERENCES = Path(__file__).resolve().parents[2] / "docs" / "references.md"
+
+
+def keys_of(text):
+    return re.findall(r"@\w+\{(\w+),", text)
+
+
+@pytest.mark.parametrize(
+    ("table", "known"),
+    [
+        (citations.GENERATORS, FAMILIES),
+        (citations.SAMPLERS, leaves.SAMPLERS),
+        (citations.SPACES, leaves.SPACES),
+    ],
+)
+def test_every_part_has_its_works_or_none_and_no_other_part_has(table, known):
+    assert set(table) == set(known)
+
+
+def test_every_method_that_trains_has_its_works():
+    assert set(training.METHODS) <= set(citations.METHODS)
+
+
+@pytest.mark.parametrize("key", bibliography())
+def test_an_entry_has_a_title_authors_a_year_and_a_place_and_is_in_the_references(key):
+    entry = bibliography()[key]
+    kind, fields = re.match(r"@(\w+)\{\w+,\n(.*)\n\}\n$", entry, re.DOTALL).groups()
+    found = dict(re.findall(r"^  (\w+) = \{(.*)\},?$", fields, re.MULTILINE))
+    place = {"inproceedings": "booktitle", "article": "journal"}[kind]
+    assert set(found) == {"title", "author", "year", place}
+    assert all(value.count("{") == value.count("}") for value in found.values())
+    assert re.fullmatch(r"(19|20)\d\d", found["year"])
+    assert all(", " in author for author in found["author"].split(" and "))
+    title = re.sub(r"[{}]", "", found["title"]).lower()
+    flat = re.sub(r"\s+", " ", REFERENCES.read_text()).lower()
+    assert title in flat
+    assert found["year"] in key
+
+
+def test_what_a_run_used_is_cited_and_nothing_else():
+    config = to_plain(common.get_config())
+    plain = keys_of(works_of_run(config, "dcgan", swept=False, compared=False))
+    assert {"georgopoulos2022cluster", "radford2016unsupervised", "lipman2023flow"} <= set(plain)
+    assert plain == sorted(set(plain))
+    config["cluster"]["space"] = "spherical"
+    config["samplers"]["vae"]["fit"] = True
+    full = keys_of(works_of_run(config, "stylegan2", swept=True, compared=True))
+    assert set(full) - set(plain) == {
+        *("karras2020analyzing", "dhillon2001concept", "kingma2014auto"),
+        *("hennig2007cluster", "tibshirani2005cluster", "mourer2023selecting"),
+        *("kynkaanniemi2019improved", "naeem2020reliable"),
+        *("shen2021closed", "harkonen2020ganspace"),
+    }
+    own = keys_of(works_of_run(config, "mine", swept=False, compared=False))
+    assert "radford2016unsupervised" not in own
+
+
+def test_a_training_run_cites_its_method():
+    config = to_plain(scgan_grid.get_config())
+    assert "liu2020diverse" in keys_of(works_of_training(config))
+    config["train"]["method"] = "mgan"
+    assert "hoang2018mgan" in keys_of(works_of_training(config))
+
+
+def test_an_unknown_key_is_our_own_mistake():
+    with pytest.raises(KeyError):
+        entries(["nobody2000"])

@@ -1,0 +1,103 @@
+"""Generators with classes beside a run's clusters: their rows, their classes, their mistakes."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from cgjax.errors import UserError
+from cgjax.generators.families import abstract_network
+from cgjax.generators.registry import EMBEDDED
+from cgjax.generators.weights import named_arrays, save_generator
+from cgjax.report.tables import read_rows
+from cgjax.run.conditional import conditional_of
+from cgjax.run.opening import open_run
+from tests.stages.test_compare import make_config, make_pipeline, run_compare
+
+SMALL = {
+    "latent_dim": 6,
+    "num_classes": 3,
+    "widths": [4, 4, 4],
+    "embedding_dim": 3,
+    "hierarchical": True,
+    "attention": [],
+}
+
+
+def save(folder, seed, **changes):
+    architecture = SMALL | changes
+    rng = np.random.default_rng(seed)
+    arrays = {
+        name: rng.uniform(0.2, 1.0, array.shape).astype(np.float32)
+        for name, array in named_arrays(abstract_network("biggan_pytorch", architecture)).items()
+    }
+    source = {"name": "random numbers", "sha256": ""}
+    return save_generator(
+        folder, "biggan_pytorch", architecture, arrays, source=source, licence="none"
+    )
+
+
+QUICK = {"margins": (0.0,), "directions": 0, "num": 12, "selection": 8}
+
+
+def test_a_generator_with_classes_has_rows_and_a_table_of_what_its_classes_show(tmp_path):
+    folder = save(tmp_path / "trained" / "generator", 0)
+    root = tmp_path / "run"
+    settings = QUICK | {"conditional": (str(folder),)}
+    text = run_compare(make_pipeline(root, **settings))
+    rows = read_rows(root / "compare.csv")
+    own = [row for row in rows if row["method"] == "trained"]  # by the run, not "generator"
+    assert [row["cluster"] for row in own] == ["0", "1"]
+    for row in own:
+        assert row["setting"].startswith("of 3 classes [")
+        assert float(row["ratio"]) > 1
+        assert 0 <= float(row["strict"]) <= 1
+        assert row["membership"] == row["norm_ratio"] == ""  # its latents are of another kind
+    labels = read_rows(root / "compare_labels.csv")
+    assert [(row["generator"], row["label"]) for row in labels] == [
+        *(("trained", str(label)) for label in range(3)),
+        *(("layer1-k2", str(c)) for c in range(2)),
+    ]
+    clusters = [float(row["above"]) for row in labels[3:]]
+    assert sorted(clusters) == [0.0, 1.0]  # discs left, discs right
+    assert "what each class shows, disc_side by" in text
+
+    def lines():
+        return {row["cluster"]: row for row in read_rows(root / "compare.csv")}
+
+    before = lines()
+    assert run_compare(make_pipeline(root, **settings)) == text
+    save(folder, 1)  # other weights in the same folder
+    assert run_compare(make_pipeline(root, **settings)) != text
+    assert lines() != before
+
+
+def test_what_cannot_stand_beside_a_run_is_refused_in_one_line_before_any_work(tmp_path):
+    folder = save(tmp_path / "a" / "generator", 0)
+    large = save(tmp_path / "large", 0, widths=[4, 4, 4, 4], latent_dim=8)
+    shutil.copytree(folder, tmp_path / "a2" / "a")
+    for conditional, judge, said in (
+        ([str(tmp_path)], True, "no generator.json"),
+        ([str(EMBEDDED["dcgan_faces"])], True, "2 to 100 classes, and it has 0"),
+        ([str(large)], True, "images of 32 pixels, and the run's are of 16"),
+        ([str(folder), str(tmp_path / "a2" / "a")], True, "'a' is named twice"),
+        ([str(folder)], False, "needs a judge"),
+        ([3], True, "a folder of converted weights"),
+    ):
+        config = make_config(conditional=tuple(conditional))
+        if not judge:
+            config["compare"]["judge"] = None
+        with pytest.raises(UserError) as refused:
+            open_run(tmp_path / "run", config, mode="compare")
+        assert said in str(refused.value)
+        assert "\n" not in str(refused.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_same_weights_have_the_same_identity_wherever_they_lie(tmp_path):
+    folder = save(tmp_path / "a", 0)
+    shutil.copytree(folder, tmp_path / "b")
+    other = save(tmp_path / "c", 1)
+    found = conditional_of({"conditional": [str(folder), str(tmp_path / "b"), str(other)]})
+    first, second, third = (one.identity for one in found)
+    assert first == second != third

@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import jax
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.opening import open_run
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=500)
     parser.add_argument("--images", type=Path, nargs="*", default=[])
     options = parser.parse_args()
-    logging.use_absl_handler()
+    flags.FLAGS(sys.argv[:1])
     logging.set_verbosity(logging.INFO)
     with FolderLock(options.workdir) as lock:
         run = open_run(options.workdir, None, mode="assign", lock=lock)
@@ -83,8 +83,10 @@ def main() -> None:
         print(f"{'all':<28}{options.num:>7}  {share(by_encoder):<25}{share(by_search)}")
         for name, z in (("encoder", found.guesses), ("with search", found.latents)):
             print(f"{name}: mean squared error of the latents {np.square(z - truth).mean():.3f}")
-        print(f"reconstruction error: {np.quantile(found.errors, (0.1, 0.5, 0.9)).round(4)}")
-        print(f"called none of the generator's: {share(found.errors > sure.limit)}")
+        for name, errors in (("error", found.errors), ("encoder_features", found.features)):
+            print(f"{name}, 10%, 50%, 90%: {np.quantile(errors, (0.1, 0.5, 0.9)).round(4)}")
+        is_foreign = ~sure.limits.keeps(found.errors, found.features)
+        print(f"called none of the generator's: {share(is_foreign)}")
         for folder in options.images:
             print(f"\n{folder}\n{pipeline.assign(folder)}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageDraw, ImageFont
 
 from cgjax.figures.plots import Drawn, drawn, new_figure, style_of
@@ -56,7 +56,7 @@ def pairs(
 
 def errors_by_cluster(
     held: tuple[Float[np.ndarray, " m"], Int[np.ndarray, " m"]],
-    own: tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]],
+    own: tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Bool[np.ndarray, " n"]],
     names: Sequence[str],
     limit: float,
     title: str,
@@ -65,20 +65,25 @@ def errors_by_cluster(
 
     Args:
         held: errors and clusters of held-out images of the generator's own.
-        own: the same of the images that were assigned.
+        own: the same of the images that were assigned, and which of these the generator makes.
         names: of the clusters.
-        limit: the error above which an image is none of the generator's.
+        limit: the error above which an image is none of the generator's; one below it may be none
+            for another reason.
         title: above it.
     """
     figure = new_figure(max(6.4, 1.4 * len(names) + 2.4), 4.2)
     axis = figure.subplots()
     rng = np.random.default_rng(0)
-    for side, (label, (errors, clusters)) in enumerate(
-        (("held-out samples of the generator", held), ("these images", own))
+    found, places_of, made = own
+    grey, cross = {"color": "#888888", "marker": "o"}, style_of(1) | {"marker": "x"}
+    for side, label, style, errors, clusters in (
+        (0, "held-out samples of the generator", grey, *held),
+        (1, "these images", style_of(1), found[made], places_of[made]),
+        (1, "none of the generator's", cross, found[~made], places_of[~made]),
     ):
-        style = {"color": "#888888", "marker": "o"} if side == 0 else style_of(1)
         places = clusters + 0.36 * (side - 0.5) + rng.uniform(-0.1, 0.1, len(errors))
-        axis.scatter(places, errors, s=12, alpha=0.6, linewidths=0, label=label, **style)
+        axis.scatter(places, errors, s=14, alpha=0.7, linewidths=side, label=label, **style)
+    for side, (errors, clusters) in enumerate((held, own[:2])):
         for c in range(len(names)):
             if np.any(clusters == c):
                 middle, median = c + 0.36 * (side - 0.5), float(np.median(errors[clusters == c]))
@@ -89,7 +94,7 @@ def errors_by_cluster(
     axis.set_xticks(range(len(names)), names)
     axis.set_ylabel("mean absolute difference / range")
     figure.suptitle(title)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=2)
     return drawn(figure)
 
 

@@ -11,6 +11,31 @@ NEIGHBOURS = 50
 """Held-out images with the nearest margins, by which a margin is judged."""
 
 
+class Limits(NamedTuple):
+    """How poor a reconstruction of an image may be that the generator makes.
+
+    Both count: of a smooth image any smooth one differs by little in its pixels, and the encoder
+    does not see every detail.
+
+    Attributes:
+        errors: of `Found.errors`.
+        features: of `Found.features`.
+    """
+
+    errors: float
+    features: float
+
+    def keeps(
+        self, errors: Float[np.ndarray, " n"], features: Float[np.ndarray, " n"]
+    ) -> Bool[np.ndarray, " n"]:
+        """Whether reconstructions are good enough."""
+        return (errors <= self.errors) & (features <= self.features)
+
+
+NO_LIMITS = Limits(float("inf"), float("inf"))
+"""Everything is good enough."""
+
+
 class HeldOut(NamedTuple):
     """Images of the generator's own, inverted like anybody's.
 
@@ -28,13 +53,13 @@ class HeldOut(NamedTuple):
     errors: Float[np.ndarray, " m"]
     features: Float[np.ndarray, " m"]
 
-    def limit(self, quantile: float) -> float:
-        """Return the error above which an image is none that the generator makes.
+    def limits(self, quantile: float) -> Limits:
+        """Return the limits that at least this share of the generator's own images keeps.
 
-        The share of the generator's own images that lie above it is 1 - `quantile`, as far as this
-        sample tells.
+        Each of the two is left to half of the others, as far as this sample tells.
         """
-        return float(np.quantile(self.errors, quantile))
+        each = (1 + quantile) / 2
+        return Limits(*(float(np.quantile(part, each)) for part in (self.errors, self.features)))
 
     def share_below(self, errors: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Return of each error the share of the held-out images that have a lesser one."""

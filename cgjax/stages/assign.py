@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cgjax.figures.inversion import errors_by_cluster, pairs
 from cgjax.generators.batching import in_batches
-from cgjax.inversion.held_out import NEIGHBOURS, HeldOut, num_right
+from cgjax.inversion.held_out import NEIGHBOURS, HeldOut, Limits, num_right
 from cgjax.inversion.inverter import Found
 from cgjax.inversion.photos import Photo, check_channels, find_photos, read_photos
 from cgjax.numerics.intervals import wilson_interval
@@ -53,7 +53,7 @@ class Belonging(NamedTuple):
         error: mean absolute difference to the reconstruction, as a share of the pixels' range.
         error_above: share of the held-out images with a lesser error.
         encoder_features: mean squared difference of the encoder's features.
-        is_made: whether the error is one that the generator's own images have.
+        is_made: whether both of these are such as the generator's own images have.
     """
 
     file: str
@@ -83,7 +83,7 @@ class Sureness(NamedTuple):
         margins: (m,) and their margins.
         is_right: (m,) whether the true latents have the same.
         encoder_right: (m,) whether the encoder's guesses have.
-        limit: the error above which an image is none of the generator's.
+        limits: an image that does not keep them is none of the generator's.
     """
 
     held: HeldOut
@@ -91,7 +91,7 @@ class Sureness(NamedTuple):
     margins: Float[np.ndarray, " m"]
     is_right: Bool[np.ndarray, " m"]
     encoder_right: Bool[np.ndarray, " m"]
-    limit: float
+    limits: Limits
 
     def __str__(self) -> str:
         """Say it in two lines."""
@@ -104,8 +104,9 @@ class Sureness(NamedTuple):
             f"of {len(self.is_right)} held-out images of the generator's own, "
             f"{share(self.is_right)} get the cluster of their true latent, by the encoder alone "
             f"{share(self.encoder_right)}\n"
-            f"their median reconstruction error is {np.median(self.held.errors):.4f}; an image "
-            f"with more than {self.limit:.4f} is called {FOREIGN}"
+            f"the median of their reconstruction errors is {np.median(self.held.errors):.4f}, of "
+            f"encoder_features {np.median(self.held.features):.4f}; an image with more than "
+            f"{self.limits.errors:.4f} or {self.limits.features:.4f} is {FOREIGN}"
         )
 
 
@@ -114,8 +115,8 @@ def sureness(run: Run, held: HeldOut) -> Sureness:
     true, _ = assigned(run, held.truth)
     labels, margins = assigned(run, held.latents)
     guessed, _ = assigned(run, held.guesses)
-    limit = held.limit(run.config["assign"]["quantile"])
-    return Sureness(held, labels, margins, labels == true, guessed == true, limit)
+    limits = held.limits(run.config["assign"]["quantile"])
+    return Sureness(held, labels, margins, labels == true, guessed == true, limits)
 
 
 def assigned(
@@ -166,7 +167,7 @@ class AssignStage:
         # Further starts belong to what is found; the limit decides who gets them.
         how = f"{settings['restarts']} {settings['quantile']}"
         ids = [f"{photo.digest} {how}" for photo in photos]
-        found = self._inversion.invert(inverter, ids, read, str(folder), sure.limit)
+        found = self._inversion.invert(inverter, ids, read, str(folder), sure.limits)
         table = self._table(photos, found, sure)
         known: dict[str, Any] = {"ids": ids, "table": [list(row) for row in table]}
         result = self.maker.result(assigned_name(name))
@@ -185,6 +186,7 @@ class AssignStage:
         labels, margins = assigned(self.run, found.latents)
         right = num_right(margins, sure.margins, sure.is_right)
         above = sure.held.share_below(found.errors)
+        made = sure.limits.keeps(found.errors, found.features)
         names = [entry["name"] or "" for entry in self.run.entries]
         members = [np.sort(clustering.margins[clustering.labels == c]) for c in range(len(names))]
         return [
@@ -199,7 +201,7 @@ class AssignStage:
                 round(float(found.errors[i]), 5),
                 round(float(above[i]), 4),
                 round(float(found.features[i]), 4),
-                bool(found.errors[i] <= sure.limit),
+                bool(made[i]),
             )
             for i, (photo, c) in enumerate(zip(photos, labels, strict=True))
         ]
@@ -227,10 +229,10 @@ class AssignStage:
         labels = np.array([belonging.cluster for belonging in table], np.int32)
         figure = errors_by_cluster(
             (sure.held.errors, sure.labels),
-            (found.errors, labels),
+            (found.errors, labels, made),
             [f"cluster {entry['name'] or entry['id']}" for entry in self.run.entries],
-            sure.limit,
-            f"{place.name}: {made.sum()} of {len(made)} images are such as the generator makes",
+            sure.limits.errors,
+            f"{place.name}: {made.sum()} of {len(made)} are such as the generator makes",
         )
         write_atomically(place / f"{FIGURE}.png", figure.png)
         write_atomically(place / f"{FIGURE}.pdf", figure.pdf)
@@ -242,13 +244,14 @@ class AssignStage:
         shown, first = order[:PAIRS], table[order[0]]
         captions = [
             f"{table[i].file}\nmargin {table[i].margin:.2f}, deeper than {table[i].depth:.0%}\n"
-            f"error {table[i].error:.3f}, above {table[i].error_above:.0%}"
+            f"error {table[i].error:.3f}, features {table[i].encoder_features:.3f}"
             for i in shown
         ]
         title = f"cluster {first.shown}" if first.is_made else FOREIGN
         count = f"{len(shown)} of {len(order)}" if len(shown) < len(order) else f"{len(order)}"
+        count += " image" if len(order) == 1 else " images"
         reconstructions = self.run.generator.images(found.latents[shown])
-        title = f"{title}: {count} images, each beside its reconstruction, by falling margin"
+        title = f"{title}: {count}, each beside its reconstruction, by falling margin"
         write_atomically(path, to_png(pairs(read(shown), reconstructions, captions, title)))
 
 
@@ -268,21 +271,22 @@ def as_text(table: Sequence[Belonging]) -> str:
     names = max(7, *(len(belonging.shown) for belonging in table))
     lines = [
         f"{'image':<{width}}  {'cluster':<{names}} {'margin':>8} {'deeper than':>12} "
-        f"{'right of such':>14} {'error':>7} {'above':>6}"
+        f"{'right of such':>14} {'error':>7} {'above':>6} {'features':>9}"
     ]
     for one in table[:TABLE_LINES]:
         right = f"{one.right}/{one.like}" if one.is_made else "-"
         lines.append(
             f"{one.file[:width]:<{width}}  {one.shown:<{names}} {one.margin:>8.3f} "
-            f"{one.depth:>12.0%} {right:>14} {one.error:>7.4f} {one.error_above:>6.0%}"
+            f"{one.depth:>12.0%} {right:>14} {one.error:>7.4f} {one.error_above:>6.0%} "
+            f"{one.encoder_features:>9.4f}"
             f"{'' if one.is_made else f'  {FOREIGN}'}"
         )
     if len(table) > TABLE_LINES:
         lines.append(f"... and {len(table) - TABLE_LINES} more")
     for shown in sorted({one.shown for one in table if one.is_made}):
         own = [one.error for one in table if one.shown == shown and one.is_made]
-        lines.append(f"cluster {shown}: {len(own)} images, median error {np.median(own):.4f}")
+        lines.append(f"cluster {shown}: {len(own)}, median error {np.median(own):.4f}")
     foreign = [one.error for one in table if not one.is_made]
     if foreign:
-        lines.append(f"{FOREIGN}: {len(foreign)} images, median error {np.median(foreign):.4f}")
+        lines.append(f"{FOREIGN}: {len(foreign)}, median error {np.median(foreign):.4f}")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from cgjax.errors import UserError
 from cgjax.inversion.encoder import Encoder
-from cgjax.inversion.held_out import HeldOut
+from cgjax.inversion.held_out import NO_LIMITS, HeldOut, Limits
 from cgjax.inversion.inverter import Found, Inverter
 from cgjax.inversion.learning import Lesson, State, learn
 from cgjax.inversion.prior import Prior, prior_of
@@ -103,7 +103,7 @@ class InversionStage:
         ids: Sequence[str],
         read: Callable[[Sequence[int]], Float[np.ndarray, "n s s c"]],
         what: str,
-        limit: float = np.inf,
+        limits: Limits = NO_LIMITS,
     ) -> Found:
         """Invert images, those that were not yet; a batch at a time, each saved.
 
@@ -112,7 +112,7 @@ class InversionStage:
             ids: of the images; the same for the same content.
             read: places in `ids` -> the images.
             what: they are, for the progress.
-            limit: the error above which further starts are tried.
+            limits: further starts are tried of what does not keep them.
 
         Raises:
             Interrupted: asked to stop; saved.
@@ -120,6 +120,7 @@ class InversionStage:
         missing = self.inversions.missing(ids)
         places = {id_: i for i, id_ in enumerate(ids)}
         progress = Progress(f"invert {what}", len(missing))
+        progress.update(0)
         batch = min(BATCH, self.run.generator.batch)
         for start in range(0, len(missing), batch):
             part = missing[start : start + batch]
@@ -127,7 +128,7 @@ class InversionStage:
             found = inverter.invert(images)
             key = named_key(self.run.root_key, "invert", _number(part[0]))
             for number in range(self.settings["restarts"]):
-                bad = np.flatnonzero(found.errors > limit)
+                bad = np.flatnonzero(~limits.keeps(found.errors, found.features))
                 if len(bad):
                     some = Found(*(values[bad] for values in found))
                     better = inverter.try_again(images[bad], some, named_key(key, number))

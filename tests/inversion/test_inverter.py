@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.families import build_network
 from cgjax.inversion.encoder import Encoder, to_length
 from cgjax.inversion.gradients import own_pull, traced
 from cgjax.inversion.held_out import HeldOut, num_right
@@ -175,6 +177,51 @@ def test_passes_that_are_split_over_devices_change_nothing():
     np.testing.assert_allclose(*found, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("family", "architecture", "keywords"),
+    [
+        (
+            "dcgan",
+            {"latent_dim": 6, "widths": [8, 6], "num_classes": 3},
+            {"condition": "1"},
+        ),
+        (
+            "biggan_pytorch",
+            {
+                "latent_dim": 8,
+                "num_classes": 5,
+                "widths": [8, 4],
+                "embedding_dim": 4,
+                "hierarchical": True,
+            },
+            {"condition": "2"},
+        ),
+        (
+            "stylegan",
+            {
+                "form": "genforce",
+                "latent_dim": 8,
+                "style_dim": 8,
+                "mapping_widths": [8, 8],
+                "depths": [8, 4],
+            },
+            {"truncation": 0.7, "truncation_layers": 2, "noise": "zeros"},
+        ),
+    ],
+)
+def test_a_converted_family_is_differentiated_with_its_keywords(family, architecture, keywords):
+    gen = PretrainedGenerator(build_network(family, architecture))
+    function = traced(ConditionedGenerator(gen, gen.layers[0], keywords, 2))
+    z = gen.sample_latents(jax.random.key(0), 2)
+    np.testing.assert_allclose(function(z), gen.images(z, **keywords), atol=1e-5)
+    slope = jax.jit(jax.grad(lambda z: jnp.sum(jnp.square(function(z)))))(z)
+    assert np.isfinite(slope).all()
+    assert np.any(np.asarray(slope) != 0)
+    other = traced(ConditionedGenerator(gen, gen.layers[0], keywords, 2))
+    assert hash(other.images) == hash(function.images)
+    assert other.images == function.images
+
+
 def test_further_starts_never_make_it_worse():
     generator, one = inverter(Linear(), num_steps=2)
     _, images = some_images(generator)
@@ -210,11 +257,16 @@ def test_training_an_encoder_lowers_its_loss():
     assert np.mean(losses[-10:]) < 0.5 * losses[0]
 
 
-def test_held_out_images_give_the_limit_and_the_place_of_an_error():
+def test_held_out_images_give_the_limits_and_the_place_of_an_error():
     errors = np.arange(100, dtype=np.float32)
     none = np.zeros((100, 2), np.float32)
-    held = HeldOut(none, none, none, errors, errors)
-    assert held.limit(0.99) == pytest.approx(98.01)
+    held = HeldOut(none, none, none, errors, 2 * errors)
+    limits = held.limits(0.9)
+    assert limits == pytest.approx((94.05, 188.1))
+    kept = limits.keeps(np.float32([94, 94, 95]), np.float32([188, 189, 0]))
+    assert kept.tolist() == [True, False, False]
+    # Of any images of its own no more are turned away than were asked for.
+    assert held.limits(0.9).keeps(errors, 2 * errors[::-1]).mean() >= 0.9
     assert held.share_below(np.float32([0, 50, 1000])).tolist() == [0, 0.5, 1]
 
 

@@ -122,6 +122,13 @@ def test_the_same_again_computes_nothing_and_changes_nothing(told, clustered, ow
     assert bytes_of(clustered / "assign") | bytes_of(clustered / "checkpoints") == before
 
 
+def test_a_generator_that_cannot_be_differentiated_is_told(told, clustered, own, monkeypatch):
+    monkeypatch.setattr("cgjax.inversion.inverter.traced", lambda generator: None)
+    lines = assign(clustered, own).splitlines()
+    assert "this generator cannot be differentiated: by the encoder alone" in lines
+    assert "this generator" not in said(told, "").replace("this generator makes", "")
+
+
 def test_names_stand_in_the_table_and_another_folder_is_another_one(
     told, clustered, own, tmp_path, monkeypatch
 ):

@@ -216,7 +216,7 @@ def test_damaged_inversions_are_made_again(told, clustered, own, tmp_path):
         ({"assign.samples": 160}, set()),
         ({"assign.quantile": 0.9}, {ENCODER, HELD_OUT}),
     ],
-    ids=str,
+    ids=["clusters", "steps", "samples", "quantile"],
 )
 def test_what_is_of_another_config_is_refused_and_gone_once_that_is_accepted(
     change, kept, told, clustered, own, tmp_path

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import socket
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qs, urlsplit
 
@@ -129,8 +128,3 @@ def check_size(headers: Mapping[str, str]) -> None:
         raise Refused(400, "content-length is no number")
     if int(length) > MAX_BODY:
         raise Refused(413, f"more than {MAX_BODY} bytes")
-
-
-def names_of_machine() -> list[str]:
-    """Return what other machines may call this one by."""
-    return [socket.gethostname(), socket.getfqdn()]

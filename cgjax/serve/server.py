@@ -17,7 +17,7 @@ from absl import logging
 from cgjax.errors import UserError
 from cgjax.runtime.signals import SIGNALS
 from cgjax.serve.app import Served
-from cgjax.serve.guard import Guard, names_of_machine
+from cgjax.serve.guard import Guard
 from cgjax.stages.pipeline import Pipeline
 
 
@@ -52,7 +52,7 @@ def serve(pipeline: Pipeline, host: str, port: int) -> None:
 def prepare(served: Served, listener: socket.socket, host: str) -> tuple[Server, str]:
     """Return the server of a run behind its guard, and the address to open, with a fresh token."""
     token = secrets.token_urlsafe(24)
-    guarded = Guard(served.app, token, [host, *names_of_machine()])
+    guarded = Guard(served.app, token, [host, socket.gethostname()])
     settings = uvicorn.Config(
         guarded,
         lifespan="off",

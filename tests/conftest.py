@@ -37,6 +37,7 @@ import jaxtyping
 import pytest
 
 import tests.typechecker  # noqa: F401  # the hook imports its package only
+from tests.killing import Killed
 
 # Shapes, dtypes and all other annotations are checked at every call: before anything is imported.
 jaxtyping.install_import_hook(["cgjax"], "tests.typechecker.check")
@@ -107,3 +108,25 @@ def key() -> jax.Array:
 def golden() -> Path:
     """The folder of numeric fixtures of the reference networks."""
     return GOLDEN
+
+
+@pytest.fixture
+def kill_at(monkeypatch):
+    """Let the process die before its n-th change of the file system."""
+    count = {"left": 0}
+
+    def dying(function):
+        def call(*args, **kwargs):
+            count["left"] -= 1
+            if count["left"] == 0:
+                raise Killed
+            return function(*args, **kwargs)
+
+        return call
+
+    def set_left(number):
+        count["left"] = number
+
+    for module, name in ((os, "replace"), (Path, "unlink"), (shutil, "rmtree"), (Path, "mkdir")):
+        monkeypatch.setattr(module, name, dying(getattr(module, name)))
+    return set_left

@@ -1,5 +1,7 @@
 """The optional FAISS path behind the same call, and its exact nearest-row search.
 
+[Douze et al. 2024]
+
 FAISS finds the centroids; labels, margins, order and objective are ours, so that the result means
 the same thing whichever backend ran.
 """

@@ -33,7 +33,8 @@ def _resize_192(images: jax.Array) -> jax.Array:
 
 
 class FaceMesh:
-    """Head pose and the probability of a face, from MediaPipe's face mesh; offline, on the CPU.
+    """Head pose and the probability of a face, from MediaPipe's face mesh, offline, on the CPU
+    [Kartynnik et al. 2019].
 
     The whole image is taken as the crop around one face, which is what aligned face generators
     make.

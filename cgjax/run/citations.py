@@ -6,7 +6,7 @@ The entries are in `cgjax/assets/citations.bib`; the tables below say which belo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -51,8 +51,19 @@ SPACES: dict[str, tuple[str, ...]] = {
 CHOOSING = ("hennig2007cluster", "tibshirani2005cluster", "mourer2023selecting")
 """What says how many clusters there are, and which of them are stable."""
 
-DISTANCES = ("heusel2017gans", "kynkaanniemi2019improved", "naeem2020reliable")
+DISTANCES = (
+    *("heusel2017gans", "binkowski2018demystifying"),
+    *("kynkaanniemi2019improved", "naeem2020reliable"),
+)
 DIRECTIONS = ("shen2021closed", "harkonen2020ganspace")
+
+JUDGES: dict[str, tuple[str, ...]] = {
+    "face_mesh": ("kartynnik2019real",),
+    "age_gender": (),
+    "heuristic_brightness": (),
+    "heuristic_hair_tone": (),
+    "image_statistics": (),
+}
 
 METHODS: dict[str, tuple[str, ...]] = {
     "gan": ("goodfellow2014generative",),
@@ -70,27 +81,41 @@ METHODS: dict[str, tuple[str, ...]] = {
 """What trains a generator; data, networks and scores are those of [Liu et al. 2020]."""
 
 
-def works_of_run(config: Mapping[str, Any], family: str, *, swept: bool, compared: bool) -> str:
+def works_of_run(
+    config: Mapping[str, Any],
+    family: str,
+    *,
+    swept: Sequence[str] | None = None,
+    compared: bool = False,
+    assigned: bool = False,
+) -> str:
     """Return the BibTeX of a run that clusters a generator.
 
     Args:
         config: nested plain dicts.
         family: of the generator.
-        swept: whether the run holds a sweep.
+        swept: the judges of the run's sweep; None without one.
         compared: whether it holds a comparison.
+        assigned: whether images were assigned to its clusters.
     """
     keys = [THE_PAPER, *KMEANS, *GENERATORS.get(family, ())]
     clustered = config["cluster"]
     keys += SPACES.get(clustered["space"], ())
     keys += ("cuesta1997trimmed",) if clustered["trimmed"] else ()
-    keys += CHOOSING if swept or clustered["num_clusters"] == AUTO else ()
+    uses_faiss = "faiss" in (clustered["backend"], config["samplers"]["imle"]["matcher"])
+    keys += ("douze2024faiss",) if uses_faiss else ()
+    keys += CHOOSING if swept is not None or clustered["num_clusters"] == AUTO else ()
     for name, settings in config["samplers"].items():
         keys += SAMPLERS[name] if settings["fit"] else ()
     keys += DISTANCES[:1]
     keys += ("szegedy2016rethinking",) if "inception" in config["evaluate"]["features"] else ()
+    judges = list(swept or ())
     if compared:
+        judges.append(config["compare"]["judge"])
         keys += DISTANCES
         keys += DIRECTIONS if config["compare"]["directions"] else ()
+    keys += ("liu2020diverse",) if assigned else ()
+    keys += [key for judge in judges for key in JUDGES.get(judge, ())]
     return entries(keys)
 
 

@@ -76,9 +76,13 @@ def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
             name: manifests.graph[name].key for name in extra if manifests.result(name) is not None
         }
     family = str(getattr(run.generator.gen, "family", ""))
-    held = {"swept": manifests.result("sweep"), "compared": manifests.result("compare")}
-    known = {name: result is not None for name, result in held.items()}
-    works = works_of_run(run.config, family, **known)
+    works = works_of_run(
+        run.config,
+        family,
+        swept=run.judges if manifests.result("sweep") is not None else None,
+        compared=manifests.result("compare") is not None,
+        assigned=bool(run.folder.assigned_names),
+    )
     write_atomically(run.folder.citations, works.encode())
     if manifests.result("cluster") is not None:
         write_summary(run)

@@ -26,6 +26,7 @@ from cgjax.runtime.signals import Interrupts
 from cgjax.stages.endtoend import TrainingStage, summary_text
 from configs import clustergan_digits, common, scgan_common, scgan_grid, scgan_ring
 from tests.e2e.command import cgjax, errors
+from tests.killing import Killed
 
 TINY = {
     "data.num": 60,
@@ -144,6 +145,29 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(whole, tmp_path):
         assert (tmp_path / name).read_bytes() == (root / name).read_bytes(), name
     assert again | {"seconds": 0} == summary | {"seconds": 0}
     assert [line["iteration"] for line in lines_of(tmp_path, "train")] == [3, 6, 9, 12]
+
+
+@pytest.mark.slow
+def test_killed_before_any_change_of_the_folder_it_goes_on_to_the_same_curve_and_bytes(
+    whole, tmp_path, kill_at
+):
+    root, summary = whole
+    kills, again = 0, None
+    while again is None:
+        kill_at(kills + 1)
+        try:
+            again = train(tmp_path, settings())
+        except Killed:
+            kills += 1
+        finally:
+            kill_at(0)
+    assert kills > 10
+    for name in RESULTS:
+        assert (tmp_path / name).read_bytes() == (root / name).read_bytes(), name
+    assert again | {"seconds": 0} == summary | {"seconds": 0}
+    for stage in ("train", "score"):
+        curves = [[line | {"time": 0} for line in lines_of(r, stage)] for r in (root, tmp_path)]
+        assert curves[0] == curves[1]
 
 
 def test_a_finished_run_trains_nothing_and_keeps_its_seconds(whole, monkeypatch):

@@ -95,7 +95,7 @@ def test_one_draw_is_no_interval():
 )
 def test_a_mixture_has_its_modes_and_draws_them_alike(data, num, sd):
     points = data.draw(jax.random.key(0), 40_000)
-    assert data.num_modes == num
+    assert data.num_classes == num
     offsets = np.asarray(points.rows) - data.means[np.asarray(points.classes)]
     assert offsets.std() == pytest.approx(sd, rel=0.02)
     counts = np.bincount(np.asarray(points.classes), minlength=num)

@@ -7,6 +7,7 @@ import pytest
 
 from cgjax.config import leaves, training
 from cgjax.config.plain import to_plain
+from cgjax.evaluation.judges import JUDGES
 from cgjax.generators.families import FAMILIES
 from cgjax.run import citations
 from cgjax.run.citations import bibliography, entries, works_of_run, works_of_training
@@ -25,6 +26,7 @@ def keys_of(text):
         (citations.GENERATORS, FAMILIES),
         (citations.SAMPLERS, leaves.SAMPLERS),
         (citations.SPACES, leaves.SPACES),
+        (citations.JUDGES, JUDGES),
     ],
 )
 def test_every_part_has_its_works_or_none_and_no_other_part_has(table, known):
@@ -53,19 +55,22 @@ def test_an_entry_has_a_title_authors_a_year_and_a_place_and_is_in_the_reference
 
 def test_what_a_run_used_is_cited_and_nothing_else():
     config = to_plain(common.get_config())
-    plain = keys_of(works_of_run(config, "dcgan", swept=False, compared=False))
+    plain = keys_of(works_of_run(config, "dcgan"))
     assert {"georgopoulos2022cluster", "radford2016unsupervised", "lipman2023flow"} <= set(plain)
     assert plain == sorted(set(plain))
     config["cluster"]["space"] = "spherical"
     config["samplers"]["vae"]["fit"] = True
-    full = keys_of(works_of_run(config, "stylegan2", swept=True, compared=True))
+    config["cluster"]["backend"] = "faiss"
+    held = {"swept": ["face_mesh", "my:judge"], "compared": True, "assigned": True}
+    full = keys_of(works_of_run(config, "stylegan2", **held))
     assert set(full) - set(plain) == {
         *("karras2020analyzing", "dhillon2001concept", "kingma2014auto"),
         *("hennig2007cluster", "tibshirani2005cluster", "mourer2023selecting"),
-        *("kynkaanniemi2019improved", "naeem2020reliable"),
+        *("kynkaanniemi2019improved", "naeem2020reliable", "binkowski2018demystifying"),
+        *("kartynnik2019real", "liu2020diverse", "douze2024faiss"),
         *("shen2021closed", "harkonen2020ganspace"),
     }
-    own = keys_of(works_of_run(config, "mine", swept=False, compared=False))
+    own = keys_of(works_of_run(config, "mine"))
     assert "radford2016unsupervised" not in own
 
 

@@ -18,6 +18,7 @@ from cgjax.runtime.signals import Interrupts
 from cgjax.stages import inversion
 from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import true_side
+from tests.killing import Killed, killing
 from tests.stages.test_hierarchy import config
 
 NUM = 15
@@ -145,22 +146,6 @@ def test_names_stand_in_the_table_and_another_folder_is_another_one(
     assert row["name"] == f"side {row['cluster']}"
     assert f"{row['cluster']} (side {row['cluster']})" in text
     assert {**old, "file": "", "name": ""} == {**row, "file": "", "name": ""}
-
-
-class Killed(BaseException):
-    """Nothing of ours catches it: what it interrupts is left as it is."""
-
-
-def killing(function, at):
-    """Return a function that is killed in its call of this number."""
-    calls = iter(range(1, 1000))
-
-    def call(*args, **options):
-        if next(calls) == at:
-            raise Killed
-        return function(*args, **options)
-
-    return call
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """Killed at any write of a change, a folder holds and answers with one config only, and resumes."""
 
 import csv
-import os
 import shutil
-from pathlib import Path
 
 import jax
 import pytest
@@ -13,34 +11,9 @@ from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
+from tests.killing import Killed
 from tests.run.changes import changed, small
 from tests.stages.test_change import content_of, run
-
-
-class Killed(BaseException):
-    """Nothing catches it, as nothing catches SIGKILL."""
-
-
-@pytest.fixture
-def kill_at(monkeypatch):
-    """Let the process die before its n-th change of the file system."""
-    count = {"left": 0}
-
-    def dying(function):
-        def call(*args, **kwargs):
-            count["left"] -= 1
-            if count["left"] == 0:
-                raise Killed
-            return function(*args, **kwargs)
-
-        return call
-
-    def set_left(number):
-        count["left"] = number
-
-    for module, name in ((os, "replace"), (Path, "unlink"), (shutil, "rmtree"), (Path, "mkdir")):
-        monkeypatch.setattr(module, name, dying(getattr(module, name)))
-    return set_left
 
 
 def samples(root):

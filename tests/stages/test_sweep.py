@@ -17,6 +17,7 @@ from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import true_side
 from configs import tiny
+from tests.killing import Killed, killing
 
 
 def config(**leaves):
@@ -112,24 +113,11 @@ def test_a_sweep_that_is_there_is_not_made_again(swept):
     assert {name for name in after if after[name] != before[name]} == {"report.json"}
 
 
-class Killed(BaseException):
-    """Nothing catches it, as nothing catches SIGKILL."""
-
-
 @pytest.mark.parametrize("number", [3, 7, 11, 14])
 def test_killed_while_it_writes_it_resumes_to_the_same_bytes(number, swept, tmp_path, monkeypatch):
-    root, left = tmp_path / "run", number
-    replace = os.replace
-
-    def dying(*args, **kwargs):
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise Killed
-        replace(*args, **kwargs)
-
+    root = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", dying)
+        patch.setattr(os, "replace", killing(os.replace, number))
         with pytest.raises(Killed):
             sweep(root)
     sweep(root)

@@ -19,5 +19,6 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
         config.samplers.imle.num_epochs = 6
         config.checkpoint_epochs = 2
         config.assign.samples = 512
-        config.assign.held_out = 16
+        config.assign.held_out = 4
+        config.assign.restarts = 0
     return config

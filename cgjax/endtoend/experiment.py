@@ -34,7 +34,7 @@ from cgjax.runtime.keys import named_key
 class Samples(NamedTuple):
     """Generated points, and the label that each was generated with."""
 
-    points: Float[np.ndarray, "n d"]
+    points: Float[np.ndarray, "n ..."]
     labels: Int[np.ndarray, " n"]
 
 
@@ -62,6 +62,7 @@ class Experiment:
             make_method(config, self.data.num_classes),
             NETWORKS[sizes["name"]](sizes, self.data.row_shape),
             **{name: train[name] for name in _OF_TRAINER},
+            prepare=self.data.prepare,
         )
         root = self._root = jax.random.key(config["seed"])
         self.keys = [named_key(root, "trial", t) for t in range(train["trials"])]
@@ -153,8 +154,10 @@ class Experiment:
     def agreement(self, state: TrainState, trial: int) -> dict[str, float]:
         """Return how one trial's clusters of training rows agree with the true classes.
 
-        Empty for a method that clusters nothing.
+        Empty for a method that clusters nothing, and where no true classes are known.
         """
+        if self.data.num_classes < 2:
+            return {}
         points, method = self.points[trial], self.trainer.method
         encode = self.trainer.encoder(state.generator.arrays)
         key = named_key(self.keys[trial], "found")
@@ -164,15 +167,19 @@ class Experiment:
         return _agreement(np.asarray(found.labels), np.asarray(points.classes))
 
     def agreement_of_kmeans(self) -> dict[str, float]:
-        """Return the same for k-means on the first trial's rows as they are, into as many."""
+        """Return the same for k-means on the first trial's rows as they are, into as many.
+
+        On those `labels.num` of them that a method would cluster.
+        """
         settings, points = self.config["labels"], self.points[0]
+        rows = self.data.prepare(points.rows[: settings["num"]])
         found = kmeans(
-            points.rows.reshape(len(points.rows), -1),
+            rows.reshape(len(rows), -1),
             settings["num_clusters"],
             key=named_key(self._root, "kmeans"),
             num_init=settings["num_init"],
         )
-        return _agreement(np.asarray(found.labels), np.asarray(points.classes))
+        return _agreement(np.asarray(found.labels), np.asarray(points.classes)[: len(rows)])
 
     def perfect(self) -> dict[str, Expected]:
         """Return what a perfect sampler scores with as many rows."""

@@ -3,8 +3,8 @@
 In an iteration the discriminator and the generator see the same latents and labels, and the
 generator does not change in between. So one pass of the generator serves both steps: its result is
 what the discriminator learns from, and its derivative waits for the discriminator's new gradient.
-That is what two passes compute, but for the batch norms' running moments, which the reference moves
-twice by the same batch; `layers.MOMENTUM` does that at once.
+That is what two passes compute; that the second one moves the batch norms' running moments again by
+the same batch is made up for by `layers.moved_again`.
 
 Training between two clusterings is one compiled program, a scan over iterations. Everything random
 in iteration i comes from fold_in(key, i): how a training is cut into calls changes no number.
@@ -25,11 +25,17 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import Features, Method, of_packs, packed
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
+from cgjax.endtoend.networks.layers import moved_again
 from cgjax.endtoend.state import Learner, Losses, TrainState
 from cgjax.runtime.keys import named_key
 
-# Rows that go through the generator at a time when it is sampled.
-SAMPLED = 5_000
+# Rows that go through a network at a time outside training.
+BLOCK = 500
+
+
+def as_they_are(rows: Array, key: PRNGKeyArray | None = None) -> Array:
+    """Return rows that need nothing done."""
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Trainer:
         beta2: decay of its second one.
         penalty: weight of E ||grad_x D(x)||^2 over real rows, without the 1/2 of its paper
             [Mescheder et al. 2018].
+        prepare: rows as they are kept to rows as networks see them; see `DataSet.prepare`.
     """
 
     method: Method
@@ -55,6 +62,7 @@ class Trainer:
     beta1: float = 0.8
     beta2: float = 0.999
     penalty: float = 0.0
+    prepare: Callable[..., Array] = as_they_are
 
     @functools.cached_property
     def generator(self) -> Network:
@@ -89,12 +97,14 @@ class Trainer:
         return state._replace(partition=self.method.renew(own, points, features, state.partition))
 
     def features(self, discriminator: Arrays) -> Features:
-        """Return D's features as a function of rows, packs of one row repeated."""
-        return functools.partial(_features, discriminator, trainer=self)
+        """Return D's features as a function of kept rows, packs of one row repeated."""
+        return lambda rows: in_blocks(
+            functools.partial(_features, discriminator, trainer=self), rows
+        )
 
     def encoder(self, generator: Arrays) -> Callable[[Array], Array]:
-        """Return the generator's encoder as a function of rows, for a method that has one."""
-        return functools.partial(_encode, generator, trainer=self)
+        """Return G's encoder as a function of kept rows, for a method that has one."""
+        return lambda rows: in_blocks(functools.partial(_encode, generator, trainer=self), rows)
 
     def moved(self, learner: Learner, slope: Any, stats: Any) -> Learner:
         """Return a network after a step along a gradient, with new running moments; compiled."""
@@ -122,11 +132,17 @@ class Trainer:
     ) -> Float[Array, "n ..."]:
         """Generate a row for each label, batch norms in inference mode."""
         z = self.method.latents(key, len(labels), self.networks.latent_dim)
-        made = [
-            _generate(generator, z[i : i + SAMPLED], labels[i : i + SAMPLED], trainer=self)
-            for i in range(0, len(z), SAMPLED)
-        ]
-        return jnp.concatenate(made)
+        return in_blocks(functools.partial(_generate, generator, trainer=self), z, labels)
+
+
+def in_blocks(function: Callable[..., Array], *rows: Array) -> Array:
+    """Return what a function of rows makes, called for a block of them at a time.
+
+    >>> in_blocks(lambda x: x + 1, jnp.zeros(2 * BLOCK + 1)).shape
+    (1001,)
+    """
+    made = [function(*(r[i : i + BLOCK] for r in rows)) for i in range(0, len(rows[0]), BLOCK)]
+    return jnp.concatenate(made)
 
 
 @functools.partial(jax.jit, static_argnames="trainer")
@@ -136,12 +152,14 @@ def _generate(generator: Arrays, z: Array, labels: Array, *, trainer: Trainer) -
 
 @functools.partial(jax.jit, static_argnames="trainer")
 def _encode(generator: Arrays, rows: Array, *, trainer: Trainer) -> Array:
-    return trainer.generator.apply(generator, lambda g: g.encode(rows, train=False))[0]
+    seen = trainer.prepare(rows)
+    return trainer.generator.apply(generator, lambda g: g.encode(seen, train=False))[0]
 
 
 @functools.partial(jax.jit, static_argnames="trainer")
 def _features(discriminator: Arrays, rows: Array, *, trainer: Trainer) -> Array:
-    whole = packed(jnp.repeat(rows, trainer.method.pack, axis=0), trainer.method.pack)
+    seen = trainer.prepare(rows)
+    whole = packed(jnp.repeat(seen, trainer.method.pack, axis=0), trainer.method.pack)
     made = trainer.discriminator.apply(discriminator, lambda d: d.features(whole, train=False))[0]
     return made.reshape(len(rows), -1)
 
@@ -183,7 +201,8 @@ def _run_one(
     def body(state: TrainState, now: tuple[Array, Array]) -> tuple[TrainState, Losses]:
         number, chosen = now
         own = jax.random.fold_in(key, number)
-        return take(state, points.rows[chosen], chosen, own, trainer)
+        seen = trainer.prepare(points.rows[chosen], named_key(own, "augment"))
+        return take(state, seen, chosen, own, trainer)
 
     numbers = begin + jnp.arange(num, dtype=jnp.int32)
     return jax.lax.scan(body, state, (numbers, rows))
@@ -257,7 +276,7 @@ def step(
 
     (loss_g, d_stats), slope = jax.value_and_grad(g_loss, has_aux=True)(fake)
     d = d._replace(arrays=Arrays(d.arrays.params, d_stats))
-    g = trainer.moved(g, pull(slope)[0], g_stats)
+    g = trainer.moved(g, pull(slope)[0], moved_again(g.arrays.stats, g_stats))
     return TrainState(g, d, partition), Losses(loss_g, loss_d)
 
 

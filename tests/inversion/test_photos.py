@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cgjax.errors import UserError
-from cgjax.inversion.photos import check_channels, find_photos, read_photos
+from cgjax.runtime.photos import check_channels, find_photos, read_photos
 from cgjax.runtime.png import to_png
 
 NOISE = np.random.default_rng(0).uniform(-1, 1, (16, 16, 3)).astype(np.float32)

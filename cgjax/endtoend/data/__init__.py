@@ -7,6 +7,8 @@ from typing import Any
 
 from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.endtoend.data.digits import Digits8
+from cgjax.endtoend.data.folder import Cifar10, FolderImages
+from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.mixtures import Mixture, grid, ring
 from cgjax.errors import UserError
 
@@ -15,6 +17,11 @@ DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
     "grid": lambda settings: grid(5),
     "grid100": lambda settings: grid(10),
     "digits8": lambda settings: Digits8(),
+    "generated": lambda settings: GeneratedImages(settings["path"], settings["flip"]),
+    "folder": lambda settings: FolderImages(
+        settings["path"], settings["size"], settings["flip"]
+    ),
+    "cifar10": lambda settings: Cifar10(settings["path"], settings["flip"]),
 }
 """Data sets by name; each takes `config.data`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from cgjax.evaluation.modes import Expected
 
@@ -14,28 +14,40 @@ class Points(NamedTuple):
     """Rows of a data set and what they truly are.
 
     Attributes:
-        rows: (n, ...) float32.
-        classes: (n,) int32, the mode that each was drawn from.
+        rows: (n, ...) float32, or uint8 of images: as they are kept.
+        classes: (n,) int32, the true class of each; zeros where there are no classes.
     """
 
-    rows: Float[Array, "*trials n dim"]
+    rows: Shaped[Array, "*trials n dim"]
     classes: Int[Array, "*trials n"]
 
 
 @runtime_checkable
 class DataSet(Protocol):
-    """A law to draw training rows from, or rows that are there."""
+    """A law to draw training rows from, or rows that are there; hashable."""
 
     @property
     def num_classes(self) -> int:
-        """How many true classes there are."""
+        """How many true classes there are; 1 where none are known."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of a row."""
 
+    @property
+    def identity(self) -> str:
+        """What the rows come from beside the config: of other files or weights it is another."""
+
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw training rows; the same key gives the same ones."""
+
+    def prepare(
+        self, rows: Shaped[Array, "n ..."], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n ..."]:
+        """Return what the networks see; with a key augmented, as in training. Compiled."""
+
+    def images(self, rows: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n h w c"] | None:
+        """Return rows as the networks see or make them as pictures in [-1, 1]; None for points."""
 
     def scores(self, rows: Float[np.ndarray, "n ..."]) -> dict[str, float]:
         """Return how good generated rows are, by name; empty where nothing can be said."""

@@ -16,6 +16,7 @@ from cgjax.evaluation.modes import Expected
 
 NUM = 1797
 SIDE = 8
+LARGER = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Digits8:
     """The digits as vectors of 64 grey values from 0 to 1."""
 
     num_classes: int = 10
+    identity: str = ""
     row_shape: tuple[int, ...] = (SIDE * SIDE,)
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
@@ -45,6 +47,16 @@ class Digits8:
         order = np.asarray(jax.random.permutation(key, NUM))[:num]
         rows = (found.data[order] / 16).astype(np.float32)
         return Points(jnp.asarray(rows), jnp.asarray(found.target[order], jnp.int32))
+
+    def prepare(
+        self, rows: Float[Array, "n 64"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n 64"]:
+        """Return the vectors as they are."""
+        return rows
+
+    def images(self, rows: Float[np.ndarray, "n 64"]) -> Float[np.ndarray, "n h w 1"]:
+        """Return dark digits on white, every pixel a square that can be seen."""
+        return as_images(rows).repeat(LARGER, axis=1).repeat(LARGER, axis=2)
 
     def scores(self, rows: Float[np.ndarray, "n 64"]) -> dict[str, float]:
         """Return nothing: there is no judge of digits yet."""

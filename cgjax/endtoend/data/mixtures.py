@@ -13,7 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.endtoend.data.base import Points
 from cgjax.errors import UserError
@@ -44,6 +44,11 @@ class Mixture:
         return (2,)
 
     @property
+    def identity(self) -> str:
+        """Nothing: the config says it all."""
+        return ""
+
+    @property
     def means(self) -> Float[np.ndarray, "m 2"]:
         """The means as an array."""
         return np.array(self.centres, np.float64)
@@ -60,6 +65,16 @@ class Mixture:
         noise = jax.random.normal(key_noise, (num, 2), jnp.float32)
         means = jnp.asarray(self.means, jnp.float32)
         return Points(means[classes] + jnp.float32(self.sd) * noise, classes)
+
+    def prepare(
+        self, rows: Float[Array, "n 2"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n 2"]:
+        """Return the points as they are."""
+        return rows
+
+    def images(self, rows: Float[np.ndarray, "n 2"]) -> None:
+        """Return nothing: points are drawn as points."""
+        return
 
     def scores(self, rows: Float[np.ndarray, "n 2"]) -> dict[str, float]:
         """Return how well generated points cover the modes; see `evaluation.modes`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from cgjax.clustering import kmeans
@@ -67,7 +68,7 @@ class FixedClusters(Method):
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
         """Cluster the rows."""
         found = kmeans(
-            points.rows,
+            points.rows.reshape(len(points.rows), -1).astype(jnp.float32),
             self.num_labels,
             key=key,
             num_init=self.num_init,

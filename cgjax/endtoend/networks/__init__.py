@@ -6,16 +6,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cgjax.endtoend.networks.base import Architecture, Network
-from cgjax.endtoend.networks.encoding import Encoding
+from cgjax.endtoend.networks.dcgan import Dcgan
+from cgjax.endtoend.networks.encoding import Encoding, EncodingDcgan
 from cgjax.endtoend.networks.planar import Planar
 
 Settings = Mapping[str, Any]
 
+DCGAN = ("latent_dim", "embedding_dim", "width")
 PLANAR = ("latent_dim", "embedding_dim", "width", "critic_width")
 
 NETWORKS: dict[str, Callable[[Settings, tuple[int, ...]], Architecture]] = {
     "planar": lambda sizes, shape: Planar(**{name: sizes[name] for name in PLANAR}),
     "encoding": lambda sizes, shape: Encoding(shape, sizes["latent_dim"], sizes["width"]),
+    "dcgan": lambda sizes, shape: Dcgan(shape, **{name: sizes[name] for name in DCGAN}),
+    "dcgan_flat": lambda sizes, shape: Dcgan(
+        shape, **{name: sizes[name] for name in DCGAN}, flat=True
+    ),
+    "encoding_dcgan": lambda sizes, shape: EncodingDcgan(
+        shape, **{name: sizes[name] for name in DCGAN}
+    ),
 }
 """Architectures by name; each takes `config.network` and the shape of a row. An architecture of
 images is one more file and one more line."""

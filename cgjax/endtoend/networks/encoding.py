@@ -1,6 +1,7 @@
 """ClusterGAN's networks: a generator of (z_n, one of K) with the encoder that finds both again.
 
-Dense networks for vectors, and those of the paper for MNIST [Mukherjee et al. 2019, and its code].
+Dense networks for vectors, those of the paper for MNIST [Mukherjee et al. 2019, and its code], and
+DCGAN's for larger images, which the paper has none for.
 Weights begin as N(0, 0.02), biases at 0.
 """
 
@@ -16,13 +17,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from cgjax.endtoend.networks.layers import BatchNorm
+from cgjax.endtoend.networks.convolutions import Doubling, Halving
+from cgjax.endtoend.networks.dcgan import Dcgan, DcganBody, DcganGenerator, over_channels
+from cgjax.endtoend.networks.layers import BatchNorm, leaky
 from cgjax.errors import UserError
-
-
-def leaky(x: Array) -> Array:
-    """Return x, its negative part times 0.2."""
-    return jax.nn.leaky_relu(x, 0.2)
 
 
 class _Dense(nnx.Module):
@@ -48,16 +46,7 @@ class _Body(nnx.Module):
     ):
         sizes = (rows[-1], *channels)
         self.convolutions = nnx.List(
-            nnx.Conv(
-                i,
-                o,
-                (4, 4),
-                strides=2,
-                padding=((1, 1), (1, 1)),
-                kernel_init=nnx.initializers.normal(0.02),
-                rngs=rngs,
-            )
-            for i, o in itertools.pairwise(sizes)
+            Halving(i, o, bias=True, rngs=rngs) for i, o in itertools.pairwise(sizes)
         )
         flat = math.prod(n >> len(channels) for n in rows[:-1]) * sizes[-1]
         self.layers = nnx.List(
@@ -80,7 +69,7 @@ class EncodingGenerator(nnx.Module):
     def __init__(
         self,
         generate: nnx.Module,
-        encoder: _Body,
+        encoder: nnx.Module,
         num_labels: int,
     ):
         self.rest, self.encoder, self.num_labels = generate, encoder, num_labels
@@ -95,13 +84,14 @@ class EncodingGenerator(nnx.Module):
 
     def encode(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n e"]:
         """Return z_n_hat and the logits of z_c_hat, side by side."""
-        return self.encoder(x)
+        encode: Callable[..., Array] = self.encoder
+        return encode(x)
 
 
 class _Critic(nnx.Module):
     """D: rows to one number, whose last hidden layer is its features."""
 
-    def __init__(self, body: _Body):
+    def __init__(self, body: nnx.Module):
         self.body = body
 
     def features(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n f"]:
@@ -123,7 +113,10 @@ class _DenseGenerator(nnx.Module):
 
 
 class _ImageGenerator(nnx.Module):
-    """Two dense layers and two transposed convolutions of stride 2, batch norm between, sigmoid."""
+    """Two dense layers and two transposed convolutions of stride 2, batch norm between, sigmoid.
+
+    The sigmoid's range is that of images here, [-1, 1].
+    """
 
     def __init__(self, inputs: int, rows: tuple[int, ...], *, rngs: nnx.Rngs):
         height, width, channels = rows
@@ -131,28 +124,16 @@ class _ImageGenerator(nnx.Module):
         flat = math.prod(self.small)
         self.first, self.second = _Dense(inputs, 1024, rngs=rngs), _Dense(1024, flat, rngs=rngs)
 
-        def up(inputs: int, outputs: int) -> nnx.ConvTranspose:
-            return nnx.ConvTranspose(
-                inputs,
-                outputs,
-                (4, 4),
-                strides=2,
-                padding="SAME",
-                kernel_init=nnx.initializers.normal(0.02),
-                rngs=rngs,
-            )
-
-        self.third, self.last = up(128, 64), up(64, channels)
+        self.third = Doubling(128, 64, bias=True, rngs=rngs)
+        self.last = Doubling(64, channels, bias=True, rngs=rngs)
         self.norms = nnx.List(BatchNorm(width) for width in (1024, flat, 64))
 
     def __call__(self, x: Float[Array, "n i"], *, train: bool) -> Float[Array, "n h w c"]:
         one, two, three = self.norms
         x = jax.nn.relu(one(self.first(x), train=train))
         x = jax.nn.relu(two(self.second(x), train=train)).reshape(len(x), *self.small)
-        x = self.third(x)
-        shape = x.shape
-        x = jax.nn.relu(three(x.reshape(-1, shape[-1]), train=train)).reshape(shape)
-        return jax.nn.sigmoid(self.last(x))
+        x = jax.nn.relu(over_channels(three, self.third(x), train=train))
+        return 2 * jax.nn.sigmoid(self.last(x)) - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,3 +179,21 @@ class Encoding:
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> _Critic:
         """Return D."""
         return _Critic(self._body(num_outputs, rngs))
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodingDcgan(Dcgan):
+    """DCGAN's G, and D and E like its D without batch norms; `latent_dim` is the length of z_n."""
+
+    is_rowwise: bool = True
+
+    def generator(self, num_labels: int, rngs: nnx.Rngs) -> EncodingGenerator:  # type: ignore[override]
+        """Return G with E."""
+        inputs = self.latent_dim + num_labels
+        made = DcganGenerator(self, inputs, rngs=rngs)
+        encoder = DcganBody(self, self.rows[2], inputs, norms=False, rngs=rngs)
+        return EncodingGenerator(made, encoder, num_labels)
+
+    def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> _Critic:  # type: ignore[override]
+        """Return D."""
+        return _Critic(DcganBody(self, self.rows[2], num_outputs, norms=False, rngs=rngs))

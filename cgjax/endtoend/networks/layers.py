@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 EPS = 1e-5
-# Share of the newest batch in the running moments. The reference runs the generator twice in an
-# iteration on the same latents, each time moving them by a tenth; here one pass does both.
-MOMENTUM = 1 - (1 - 0.1) ** 2
+MOMENTUM = 0.1
+"""Share of the newest batch in the running moments."""
+
+
+def leaky(x: Array) -> Array:
+    """Return x, its negative part times 0.2."""
+    return jax.nn.leaky_relu(x, 0.2)
+
+
+def moved_again(before: Any, after: Any) -> Any:
+    """Return running moments after a second pass of the batch that moved them once.
+
+    Args:
+        before: a tree of moments before the first pass.
+        after: the same after it: (1 - m) before + m batch.
+    """
+    return jax.tree.map(lambda old, new: (2 - MOMENTUM) * new - (1 - MOMENTUM) * old, before, after)
 
 
 class Linear(nnx.Module):
-    """A dense layer, kernel and bias uniform within 1/sqrt(inputs)."""
+    """A dense layer, kernel and bias, where it has one, uniform within 1/sqrt(inputs)."""
 
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs):
         bound = inputs**-0.5
         shape = (inputs, outputs)
         self.kernel = nnx.Param(
             jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
         )
-        self.bias = nnx.Param(
-            jax.random.uniform(rngs.params(), shape[1:], jnp.float32, -bound, bound)
+        self.bias = (
+            nnx.Param(jax.random.uniform(rngs.params(), shape[1:], jnp.float32, -bound, bound))
+            if bias
+            else None
         )
 
     def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
         """Apply the layer."""
-        return x @ self.kernel[...] + self.bias[...][None]
+        y = x @ self.kernel[...]
+        return y if self.bias is None else y + self.bias[...][None]
 
 
 class LinearPerLabel(nnx.Module):

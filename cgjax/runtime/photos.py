@@ -32,29 +32,35 @@ class Photo(NamedTuple):
     digest: str
 
 
-def find_photos(folder: Path) -> list[Photo]:
+def find_photos(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Photo]:
     """Return the images of a folder, by name; each is read once to see that it can be.
 
-    Folders inside it and files that begin with a dot are left out.
+    Files that begin with a dot are left out.
+
+    Args:
+        folder: where to look.
+        option: the flag that named it, for messages.
+        deep: whether to look in folders inside it too.
 
     Raises:
         UserError: no folder, none that can be read, no images in it, one that cannot be read.
     """
     try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        found = folder.rglob("*") if deep and any(folder.iterdir()) else folder.iterdir()
+        paths = sorted(path for path in found if not path.name.startswith("."))
     except OSError as error:
-        raise UserError(f"{OPTION}={folder}: no folder to read ({say_os_error(error)})") from error
+        raise UserError(f"{option}={folder}: no folder to read ({say_os_error(error)})") from error
     files = [path for path in paths if path.suffix.lower() in KINDS and path.is_file()]
     if not files:
         raise UserError(
-            f"{OPTION}={folder}: no images in this folder ({len(paths)} other entries); expected "
+            f"{option}={folder}: no images in this folder ({len(paths)} other entries); expected "
             f"files that end in {', '.join(KINDS[:4])} or the like"
         )
-    return [_checked(path) for path in files]
+    return [_checked(path, option) for path in files]
 
 
 def read_photos(
-    photos: Sequence[Photo], size: int, channels: int
+    photos: Sequence[Photo], size: int, channels: int, option: str = OPTION
 ) -> Float[np.ndarray, "n {size} {size} {channels}"]:
     """Read images, crop their middle square, and resize it.
 
@@ -62,6 +68,7 @@ def read_photos(
         photos: the files.
         size: height and width wanted.
         channels: 3, or 1 for grey.
+        option: the flag that named them, for messages.
 
     Returns:
         (n, size, size, channels) float32 in [-1, 1].
@@ -69,7 +76,7 @@ def read_photos(
     Raises:
         UserError: as `find_photos`, for files that have changed.
     """
-    return np.stack([_scaled(_read(photo.path), size, channels) for photo in photos])
+    return np.stack([_scaled(_read(photo.path, option), size, channels) for photo in photos])
 
 
 def check_channels(channels: int) -> None:
@@ -85,16 +92,16 @@ def check_channels(channels: int) -> None:
         )
 
 
-def _checked(path: Path) -> Photo:
+def _checked(path: Path, option: str) -> Photo:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{OPTION}: {say_os_error(error)}") from error
-    _read(path)
+        raise UserError(f"{option}: {say_os_error(error)}") from error
+    _read(path, option)
     return Photo(path, hashlib.sha256(data).hexdigest())
 
 
-def _read(path: Path) -> Image.Image:
+def _read(path: Path, option: str) -> Image.Image:
     """Return a file's first frame, upright, in RGB; what is transparent is white."""
     try:
         with Image.open(path) as opened:
@@ -109,7 +116,7 @@ def _read(path: Path) -> Image.Image:
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{OPTION}: {path} cannot be read as an image ({reason}); repair or remove it"
+            f"{option}: {path} cannot be read as an image ({reason}); repair or remove it"
         ) from error
 
 

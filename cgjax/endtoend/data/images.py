@@ -1,0 +1,111 @@
+"""What all data sets of images share: rows of bytes, augmentation, and distances to fresh draws.
+
+Rows are (n, size, size, channels) uint8. Networks see x / 127.5 - 1 in [-1, 1]; in training, as in
+the code of [Liu et al. 2020], each image is mirrored half of the time and has uniform noise of
+1/128, a grey level, added, so that a discriminator cannot tell images by their being whole numbers.
+
+Scores are distances between generated images and a fresh draw of as many, in the first principal
+components of the pixels; no Inception features, so no FID.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from cgjax.endtoend.data.base import DataSet
+from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
+from cgjax.evaluation.features import Projected, pca_pixels
+from cgjax.evaluation.modes import Expected, over_repeats
+from cgjax.runtime.keys import named_key
+
+NOISE = 1 / 128
+"""The largest number that is added to a pixel."""
+
+COMPONENTS = 48
+"""Principal components in which distances are measured."""
+
+
+@functools.partial(jax.jit, static_argnames=("flip", "noise"))
+def prepared(
+    rows: UInt8[Array, "n h w c"], key: PRNGKeyArray | None, *, flip: bool, noise: bool
+) -> Float[Array, "n h w c"]:
+    """Return images in [-1, 1]; with a key some are mirrored, and all have noise, where asked."""
+    x = rows.astype(jnp.float32) / 127.5 - 1
+    if key is None:
+        return x
+    key_flip, key_noise = jax.random.split(key)
+    if flip:
+        is_flipped = jax.random.bernoulli(key_flip, shape=(len(x),))
+        x = jnp.where(is_flipped[:, None, None, None], x[:, :, ::-1], x)
+    if noise:
+        x = x + jax.random.uniform(key_noise, x.shape, jnp.float32, 0, NOISE)
+    return x
+
+
+def as_bytes(images: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w c"]:
+    """Return images in [-1, 1] as rows."""
+    return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+class ImageSet(DataSet):
+    """Images; a data set of them says how they are drawn.
+
+    Attributes:
+        flip: whether training mirrors them.
+    """
+
+    flip: bool
+
+    def prepare(
+        self, rows: UInt8[Array, "n h w c"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n h w c"]:
+        """Return what the networks see, with a key augmented."""
+        return prepared(rows, key, flip=self.flip, noise=True)
+
+    def images(self, rows: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:
+        """Return generated rows as pictures: they are."""
+        return np.asarray(rows)
+
+    def scores(self, rows: Float[np.ndarray, "n h w c"]) -> dict[str, float]:
+        """Return distances of generated images to a draw of as many."""
+        features, reference = _reference(self, len(rows))
+        return _scores(features(rows), reference)
+
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+        """Return what other draws of as many score."""
+        features, reference = _reference(self, num)
+        return over_repeats(
+            lambda repeat: _scores(
+                features(_drawn(self, named_key(key, "perfect", repeat), num)), reference
+            ),
+            repeats,
+        )
+
+
+def _drawn(data: DataSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h w c"]:
+    return np.asarray(data.prepare(data.draw(key, num).rows))
+
+
+@functools.lru_cache(maxsize=2)
+def _reference(data: DataSet, num: int) -> tuple[Projected, Float[np.ndarray, "n k"]]:
+    """Return the features, and those of the images that others are compared with."""
+    images = _drawn(data, named_key(jax.random.key(0), "reference"), num)
+    features = pca_pixels(images, min(COMPONENTS, num - 1))
+    return features, features(images)
+
+
+def _scores(
+    features: Float[np.ndarray, "n k"], reference: Float[np.ndarray, "m k"]
+) -> dict[str, float]:
+    manifold = precision_recall_density_coverage(reference, features)
+    return {
+        f"frechet_pca{features.shape[1]}_pixels": frechet(features, reference),
+        "precision": manifold.precision,
+        "recall": manifold.recall,
+    }
+

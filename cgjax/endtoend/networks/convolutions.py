@@ -1,0 +1,129 @@
+"""4x4 convolutions of stride 2, up and down, whose derivatives are fast on CPUs too.
+
+Three maps are linear in both of their arguments, and each is the derivative of the others:
+
+    y = halve(x, k)             (n, 2h, 2w, i) to (n, h, w, o)
+    x = double(y, k)            its adjoint in x, a transposed convolution
+    k = kernel_between(x, y)    its adjoint in k
+
+XLA takes the derivative by a kernel as a convolution whose window is the whole map, which on a CPU
+is a hundred times slower than the product that it is. The rules below stay among the three, to any
+order: a gradient penalty takes second ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cgjax.generators.layers import transposed_convolve
+
+SIDE = 4
+"""Height and width of a kernel."""
+
+AT_A_TIME = 2**21
+"""Numbers of unfolded images in a block, a few megabytes: what a CPU's cache holds."""
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+@jax.custom_vjp
+def halve(x: Float[Array, "n h w i"], kernel: Float[Array, "4 4 i o"]) -> Float[Array, "n p q o"]:
+    """Correlate with stride 2 and padding 1; h = 2p and w = 2q."""
+    return _correlate(x, kernel)
+
+
+@jax.custom_vjp
+def double(y: Float[Array, "n p q o"], kernel: Float[Array, "4 4 i o"]) -> Float[Array, "n h w i"]:
+    """Return the adjoint of `halve` in x: a transposed convolution to h = 2p and w = 2q."""
+    return transposed_convolve(y, kernel.swapaxes(2, 3))
+
+
+@jax.custom_vjp
+def kernel_between(
+    x: Float[Array, "n h w i"], y: Float[Array, "n p q o"]
+) -> Float[Array, "4 4 i o"]:
+    """Return the adjoint of `halve` in its kernel: the sum over places of x around it times y."""
+    if jax.default_backend() != "cpu":
+        zeros = jnp.zeros((SIDE, SIDE, x.shape[3], y.shape[3]), x.dtype)
+        return jax.linear_transpose(lambda kernel: _correlate(x, kernel), zeros)(y)[0]
+    num = len(x)
+    size = y[0, :, :, 0].size * SIDE * SIDE * x.shape[3]
+    block = max(1, min(num, AT_A_TIME // size))
+    while num % block:
+        block -= 1
+    parts = (a.reshape(num // block, block, *a.shape[1:]) for a in (x, y))
+
+    def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
+        x, y = part
+        return total + unfolded(x).T @ y.reshape(-1, y.shape[3]), None
+
+    zeros = jnp.zeros((SIDE * SIDE * x.shape[3], y.shape[3]), x.dtype)
+    return jax.lax.scan(add, zeros, tuple(parts))[0].reshape(SIDE, SIDE, x.shape[3], -1)
+
+
+def unfolded(x: Float[Array, "n h w i"]) -> Float[Array, "places window"]:
+    """Return the window of `halve` at every place, a row of 4 * 4 * i numbers each.
+
+    >>> unfolded(jnp.ones((2, 6, 6, 5))).shape
+    (18, 80)
+    """
+    n, h, w, i = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    # Two columns lie side by side in a row of memory; so they are moved together.
+    pairs = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2 * i)
+    windows = [
+        pairs[:, a : a + h // 2, s, b : b + w // 2] for a in (0, 1) for s in (0, 1) for b in (0, 1)
+    ]
+    return jnp.concatenate(windows, axis=-1).reshape(-1, SIDE * SIDE * i)
+
+
+def _correlate(x: Array, kernel: Array) -> Array:
+    padding = [(1, 1)] * 2
+    return jax.lax.conv_general_dilated(x, kernel, (2, 2), padding, dimension_numbers=_LAYOUT)
+
+
+def _kept(f: Any) -> Any:
+    return lambda a, b: (f(a, b), (a, b))
+
+
+halve.defvjp(_kept(halve), lambda kept, y: (double(y, kept[1]), kernel_between(kept[0], y)))
+double.defvjp(_kept(double), lambda kept, x: (halve(x, kept[1]), kernel_between(x, kept[0])))
+kernel_between.defvjp(
+    _kept(kernel_between), lambda kept, k: (double(kept[1], k), halve(kept[0], k))
+)
+
+
+class Halving(nnx.Module):
+    """A 4x4 convolution of stride 2, its kernel N(0, 0.02), with a bias where asked."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
+        shape = (SIDE, SIDE, inputs, outputs)
+        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if bias else None
+
+    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n p q o"]:
+        """Halve the maps' sides."""
+        y = halve(x, self.kernel[...])
+        return y if self.bias is None else y + self.bias[...][None, None, None]
+
+
+class Doubling(nnx.Module):
+    """A 4x4 transposed convolution of stride 2, its kernel N(0, 0.02), with a bias where asked.
+
+    The kernel is (4, 4, inputs, outputs), indexed as PyTorch does, not flipped.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
+        shape = (SIDE, SIDE, inputs, outputs)
+        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if bias else None
+
+    def __call__(self, x: Float[Array, "n p q i"]) -> Float[Array, "n h w o"]:
+        """Double the maps' sides."""
+        y = double(x, self.kernel[...].swapaxes(2, 3))
+        return y if self.bias is None else y + self.bias[...][None, None, None]

@@ -1,0 +1,198 @@
+"""DCGAN: the networks for images, with labels [Radford et al. 2016; Liu et al. 2020].
+
+Two forms. For faces ("dcgan"), after Radford: G is a dense layer to 4 x 4 maps, transposed
+convolutions that double them, batch norm and ReLU after all but the last, tanh; D mirrors it, leaky
+ReLU, batch norm after all but its first convolution. For stacked digits and CIFAR ("dcgan_flat"),
+after the code of [Liu et al. 2020]: G's dense layer has neither batch norm nor ReLU and its last
+layer is a 3 x 3 convolution; in D every convolution has a batch norm.
+
+A label reaches G as a vector of length 1 joined to the latent, and D as the logit that is taken.
+Features for clustering are D's last maps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from cgjax.endtoend.networks.convolutions import Doubling, Halving
+from cgjax.endtoend.networks.layers import BatchNorm, LabelEmbedding, Linear, leaky
+from cgjax.errors import UserError
+
+FIRST = 4
+"""Height and width of G's first maps."""
+
+
+def over_channels(
+    norm: BatchNorm, x: Float[Array, "n h w c"], *, train: bool
+) -> Float[Array, "n h w c"]:
+    """Normalise maps channel by channel."""
+    return norm(x.reshape(-1, x.shape[3]), train=train).reshape(x.shape)
+
+
+class _Same(nnx.Module):
+    """A 3x3 convolution to few channels, its kernel N(0, 0.02), with a bias."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        shape = (3, 3, inputs, outputs)
+        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
+
+    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h w o"]:
+        """Multiply first, then move the nine results to where they belong: they are few."""
+        n, h, w, i = x.shape
+        kernel = self.kernel[...]
+        o = kernel.shape[3]
+        made = x.reshape(-1, i) @ kernel.transpose(2, 0, 1, 3).reshape(i, -1)
+        padded = jnp.pad(made.reshape(n, h, w, 9, o), ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0)))
+        taps = [padded[:, a : a + h, b : b + w, 3 * a + b] for a in range(3) for b in range(3)]
+        return sum(taps, start=jnp.zeros((), jnp.float32)) + self.bias[...][None, None, None]
+
+
+class DcganGenerator(nnx.Module):
+    """(n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1]."""
+
+    def __init__(self, sizes: Dcgan, inputs: int, *, rngs: nnx.Rngs):
+        widths = sizes.widths[::-1]
+        self.flat = sizes.flat
+        self.first = Linear(inputs, FIRST * FIRST * widths[0], bias=sizes.flat, rngs=rngs)
+        normed = widths[1:] if sizes.flat else widths
+        self.norms = nnx.List(BatchNorm(width) for width in normed)
+        self.ups = nnx.List(
+            Doubling(i, o, bias=False, rngs=rngs) for i, o in itertools.pairwise(widths)
+        )
+        channels = sizes.rows[2]
+        self.last = (
+            _Same(widths[-1], channels, rngs=rngs)
+            if sizes.flat
+            else Doubling(widths[-1], channels, bias=False, rngs=rngs)
+        )
+
+    def __call__(self, z: Float[Array, "n i"], *, train: bool) -> Float[Array, "n h w c"]:
+        """Generate images from latents with labels joined to them."""
+        x = self.first(z).reshape(len(z), FIRST, FIRST, -1)
+        norms = iter(self.norms)
+        if not self.flat:
+            x = jax.nn.relu(over_channels(next(norms), x, train=train))
+        for up, norm in zip(self.ups, norms, strict=True):
+            x = jax.nn.relu(over_channels(norm, up(x), train=train))
+        return jnp.tanh(self.last(x))
+
+
+class LabelledGenerator(nnx.Module):
+    """A generator with a vector for every label; with one label none."""
+
+    def __init__(self, sizes: Dcgan, num_labels: int, *, rngs: nnx.Rngs):
+        self.embedding = (
+            LabelEmbedding(num_labels, sizes.embedding_dim, rngs=rngs) if num_labels > 1 else None
+        )
+        inputs = sizes.latent_dim + (sizes.embedding_dim if num_labels > 1 else 0)
+        self.rest = DcganGenerator(sizes, inputs, rngs=rngs)
+
+    def __call__(
+        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
+    ) -> Float[Array, "n h w c"]:
+        """Generate images."""
+        if self.embedding is not None:
+            z = jnp.concatenate([z, self.embedding(labels)], axis=1)
+        return self.rest(z, train=train)
+
+
+class DcganBody(nnx.Module):
+    """(n, h, w, c) images to (n, outputs) numbers, whose last maps are features.
+
+    Args:
+        sizes: the networks'.
+        channels: of an image, or of a pack of them.
+        outputs: of the last, dense layer.
+        norms: whether there are batch norms; with a gradient penalty there must be none.
+        rngs: of the initial values.
+    """
+
+    def __init__(
+        self, sizes: Dcgan, channels: int, outputs: int, *, norms: bool, rngs: nnx.Rngs
+    ):
+        widths = (channels, *sizes.widths)
+        self.downs = nnx.List(
+            Halving(i, o, bias=not norms, rngs=rngs) for i, o in itertools.pairwise(widths)
+        )
+        begin = 0 if sizes.flat else 1
+        self.norms = nnx.List(BatchNorm(o) if norms else None for o in sizes.widths[begin:])
+        height, width = (side >> len(sizes.widths) for side in sizes.rows[:2])
+        self.head = Linear(height * width * sizes.widths[-1], outputs, rngs=rngs)
+
+    def features(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n f"]:
+        """Return the last maps as rows."""
+        norms = [None] * (len(self.downs) - len(self.norms)) + list(self.norms)
+        for down, norm in zip(self.downs, norms, strict=True):
+            x = down(x)
+            x = leaky(x if norm is None else over_channels(norm, x, train=train))
+        return x.reshape(len(x), -1)
+
+    def __call__(
+        self, x: Float[Array, "n h w c"], *, train: bool = True
+    ) -> Float[Array, "n outputs"]:
+        """Return all numbers."""
+        return self.head(self.features(x, train=train))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dcgan:
+    """The two networks and their sizes.
+
+    Attributes:
+        rows: (height, width, channels) of an image.
+        latent_dim: length of z.
+        embedding_dim: length of a label's vector.
+        width: channels of the largest maps.
+        flat: whether it is the form of [Liu et al. 2020].
+        is_rowwise: see `Architecture`; the discriminator has batch norms.
+    """
+
+    rows: tuple[int, ...] = (64, 64, 3)
+    latent_dim: int = 128
+    embedding_dim: int = 256
+    width: int = 64
+    flat: bool = False
+    is_rowwise: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the images fit.
+
+        Raises:
+            UserError: images that are not square, or whose side is not 4 times a power of two.
+        """
+        height, width = self.rows[:2] if len(self.rows) == 3 else (0, 0)
+        if height != width or height < 8 or height & (height - 1):
+            raise UserError(
+                "--config.network.name=dcgan makes square images whose side is 8, 16, 32, 64, ..., "
+                f"and the data's rows are {' x '.join(map(str, self.rows))}; set --config.data.size"
+            )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of D's maps, the largest maps first; G's are the same the other way round."""
+        num = self.rows[0].bit_length() - FIRST.bit_length() + (1 if self.flat else 0)
+        return tuple(self.width << i for i in range(num))
+
+    def generator(self, num_labels: int, rngs: nnx.Rngs) -> LabelledGenerator:
+        """Return a generator; with one label it is unconditional."""
+        return LabelledGenerator(self, num_labels, rngs=rngs)
+
+    def generators(self, num_labels: int, rngs: nnx.Rngs) -> Any:
+        """Refuse.
+
+        Raises:
+            UserError: always: there is no MGAN of these networks.
+        """
+        raise UserError("--config.train.method=mgan: there is none of network.name=dcgan")
+
+    def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> DcganBody:
+        """Return a discriminator of `pack` images at a time."""
+        return DcganBody(self, pack * self.rows[2], num_outputs, norms=True, rngs=rngs)

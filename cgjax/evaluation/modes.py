@@ -17,7 +17,7 @@ variance ratio shows. Its reverse KL is about (M - 1) / (2 n), not zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -96,10 +96,7 @@ def mode_scores(points: ArrayLike, means: ArrayLike, sd: float) -> ModeScores:
     offsets = x - mu[nearest]
     is_box = (np.abs(offsets) < RADII * sd).all(axis=1)
     is_disc = np.square(offsets).sum(axis=1) < (RADII * sd) ** 2
-    num = len(x)
-    shares = np.bincount(nearest, minlength=len(mu)) / num
-    kept = shares[shares > 0]
-    nats = float((kept * np.log(len(mu) * kept)).sum())
+    nats = reverse_kl(np.bincount(nearest, minlength=len(mu)))
     return ModeScores(
         modes=float(len(np.unique(nearest[is_box]))),
         high_quality_box=float(is_box.mean()),
@@ -108,6 +105,28 @@ def mode_scores(points: ArrayLike, means: ArrayLike, sd: float) -> ModeScores:
         reverse_kl_log10=nats / math.log(10),
         variance_ratio=_variance_ratio(offsets[is_box], nearest[is_box], len(mu), sd),
     )
+
+
+def reverse_kl(
+    counts: Int[np.ndarray, " m"], shares: Float[np.ndarray, " m"] | None = None
+) -> float:
+    """Return sum_m q_m log(q_m / p_m) in nats, q the shares of the counts.
+
+    Args:
+        counts: of the modes, at least one above 0.
+        shares: p, which sum to 1; None for uniform ones. Infinity comes back where a mode of no
+            share has a count.
+
+    Example:
+        >>> round(reverse_kl(np.array([1, 1, 0])), 4)
+        0.4055
+    """
+    is_met = counts > 0
+    kept = counts[is_met] / counts.sum()
+    expected = np.full(len(kept), 1 / len(counts)) if shares is None else shares[is_met]
+    if not (expected > 0).all():
+        return math.inf
+    return float((kept * np.log(kept / expected)).sum())
 
 
 def _variance_ratio(
@@ -139,11 +158,25 @@ def perfect_scores(
     Raises:
         UserError: too few repeats.
     """
+    return over_repeats(lambda i: mode_scores(draw(i), means, sd)._asdict(), repeats)
+
+
+def over_repeats(score: Callable[[int], Mapping[str, float]], repeats: int) -> dict[str, Expected]:
+    """Return the mean and the interval of each score over repeats.
+
+    Args:
+        score: takes the number of a repeat, returns scores by name, the same names every time.
+        repeats: at least 2.
+
+    Raises:
+        UserError: too few repeats.
+    """
     if repeats < 2:
         raise UserError(f"repeats={repeats}: expected at least 2 for an interval")
-    scores = np.array([mode_scores(draw(i), means, sd) for i in range(repeats)])
-    low, high = np.quantile(scores, [0.025, 0.975], axis=0)
+    found = [score(i) for i in range(repeats)]
+    columns = {name: np.array([each[name] for each in found]) for name in found[0]}
+    ends = {name: np.quantile(column, [0.025, 0.975]) for name, column in columns.items()}
     return {
-        name: Expected(float(column.mean()), Interval(float(low[j]), float(high[j])))
-        for j, (name, column) in enumerate(zip(ModeScores._fields, scores.T, strict=True))
+        name: Expected(float(column.mean()), Interval(*map(float, ends[name])))
+        for name, column in columns.items()
     }

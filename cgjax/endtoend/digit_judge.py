@@ -1,0 +1,174 @@
+"""The judge of handwritten digits: a small classifier that the project trains itself, in seconds.
+
+Dense layers 1024-256-256-10 on 32 x 32 images in [-1, 1], ReLU and dropout of 0.2 after both
+hidden ones; Adam at 1e-3, 10 epochs in batches of 100: the judge of [Liu et al. 2020]'s code. That
+is 6,000 steps with the 60,000 digits of MNIST. With few digits 10 epochs are too short (after those
+of 4,000 digits it is right on 91% of others, after 30 on 95%): fewer than 20,000 are passed over 30
+times.
+
+Every number that it gives is as good as it is: show its accuracy on digits that it did not learn
+from beside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from cgjax.endtoend.networks.base import Arrays, Network
+from cgjax.endtoend.networks.layers import Linear
+from cgjax.numerics.intervals import Interval, wilson_interval
+from cgjax.runtime.keys import named_key
+
+SIDE = 32
+WIDTHS = (SIDE * SIDE, 256, 256, 10)
+DROPOUT = 0.2
+EPOCHS = 10
+BATCH = 100
+FEW = 20_000
+EPOCHS_OF_FEW = 30
+
+# Images that are judged at a time.
+_JUDGED = 2_000
+
+
+class Accuracy(NamedTuple):
+    """How often a judge is right on digits that it never saw.
+
+    Attributes:
+        share: of them, 0 to 1.
+        interval: Wilson's, of 95%.
+        num: how many digits that is of.
+    """
+
+    share: float
+    interval: Interval
+    num: int
+
+
+class DigitJudge(NamedTuple):
+    """A trained classifier.
+
+    Attributes:
+        arrays: of its network.
+    """
+
+    arrays: Arrays
+
+    def classify(self, images: Float[np.ndarray, "n 32 32"]) -> Int[np.ndarray, " n"]:
+        """Return the digit of each image in [-1, 1]."""
+        return np.asarray(_classify(self.arrays, jnp.asarray(images, jnp.float32)))
+
+    def accuracy(
+        self, pixels: UInt8[np.ndarray, "n 32 32"], labels: Int[np.ndarray, " n"]
+    ) -> Accuracy:
+        """Return how often it is right; give digits that it did not learn from."""
+        right = int((self.classify(np.asarray(scaled(jnp.asarray(pixels)))) == labels).sum())
+        num = len(labels)
+        return Accuracy(right / num, wilson_interval(right, num), num)
+
+
+@jax.jit
+def scaled(pixels: UInt8[Array, ...]) -> Float[Array, ...]:
+    """Return whole numbers from 0 to 255 as networks see them: float32 in [-1, 1]."""
+    return pixels.astype(jnp.float32) / 127.5 - 1
+
+
+def train_judge(
+    key: PRNGKeyArray,
+    pixels: UInt8[np.ndarray, "n 32 32"],
+    labels: Int[np.ndarray, " n"],
+) -> DigitJudge:
+    """Train a judge; the same key gives the same one.
+
+    What does not fill a batch is left out of an epoch, another part in each.
+
+    Args:
+        key: of its initial values, its batches and its dropout.
+        pixels: 0 to 255, at least one image.
+        labels: 0 to 9.
+    """
+    epochs = EPOCHS if len(labels) >= FEW else EPOCHS_OF_FEW
+    arrays = _NETWORK.init(named_key(key, "init"))
+    state = arrays.params, _ADAM.init(arrays.params)
+    known = jnp.asarray(pixels), jnp.asarray(labels, jnp.int32)
+    for epoch in range(epochs):
+        state = _epoch(state, *known, named_key(key, "epoch", epoch))
+    return DigitJudge(Arrays(state[0], arrays.stats))
+
+
+class _Classifier(nnx.Module):
+    """The judge's network."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.layers = nnx.List([Linear(i, o, rngs=rngs) for i, o in itertools.pairwise(WIDTHS)])
+
+    def __call__(
+        self, images: Float[Array, "n 32 32"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n 10"]:
+        """Return logits; with a key, units are dropped."""
+        x = images.reshape(len(images), -1)
+        for number, layer in enumerate(self.layers):
+            x = layer(x)
+            if number < len(self.layers) - 1:
+                x = jax.nn.relu(x)
+                if key is not None:
+                    x = _dropped(jax.random.fold_in(key, number), x)
+        return x
+
+
+def _dropped(key: PRNGKeyArray, x: Float[Array, "n w"]) -> Float[Array, "n w"]:
+    is_kept = jax.random.bernoulli(key, 1 - DROPOUT, x.shape)
+    return jnp.where(is_kept, x / (1 - DROPOUT), jnp.zeros_like(x))
+
+
+_NETWORK = Network(_Classifier)
+_ADAM = optax.adam(1e-3)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _epoch(
+    state: tuple[Any, Any],
+    pixels: UInt8[Array, "n 32 32"],
+    labels: Int[Array, " n"],
+    key: PRNGKeyArray,
+) -> tuple[Any, Any]:
+    """Pass over the digits once, in an order of its own."""
+    num, batch = len(labels), min(BATCH, len(labels))
+    key_order, key_drop = jax.random.split(key)
+    steps = num // batch
+    order = jax.random.permutation(key_order, num)[: steps * batch].reshape(steps, batch)
+
+    def step(
+        state: tuple[Any, Any], now: tuple[Array, PRNGKeyArray]
+    ) -> tuple[tuple[Any, Any], None]:
+        (params, moments), (chosen, key) = state, now
+        images = scaled(pixels[chosen])
+
+        def loss(params: Any) -> Array:
+            logits = _NETWORK.apply(Arrays(params, {}), lambda judge: judge(images, key))[0]
+            told = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen])
+            return jnp.mean(told)
+
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+            change, moments = _ADAM.update(jax.grad(loss)(params), moments, params)
+        return (optax.apply_updates(params, change), moments), None
+
+    return jax.lax.scan(step, state, (order, jax.random.split(key_drop, steps)))[0]
+
+
+@jax.jit
+def _classify(arrays: Arrays, images: Float[Array, "n 32 32"]) -> Int[Array, " n"]:
+    def one(image: Array) -> Array:
+        logits = _NETWORK.apply(arrays, lambda judge: judge(image[None]))[0][0]
+        return jnp.argmax(logits).astype(jnp.int32)
+
+    return jax.lax.map(one, images, batch_size=_JUDGED)

@@ -1,0 +1,157 @@
+"""Stacked digits: what a row is, its class, and planted samplers as the judge sees them."""
+
+import math
+import struct
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.endtoend.data.base import DataSet
+from cgjax.endtoend.data.digit_files import IMAGES, LABELS, load_digits
+from cgjax.endtoend.data.stacked import StackedDigits
+from cgjax.errors import UserError
+
+DATA = StackedDigits("sklearn")
+KEY = jax.random.key(5)
+
+
+def write(folder, pixels, labels):
+    for name, array in ((IMAGES, pixels), (LABELS, labels)):
+        head = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
+        (folder / name).write_bytes(head + array.astype(np.uint8).tobytes())
+    return str(folder)
+
+
+def floats(rows):
+    return np.asarray(DATA.prepare(rows))
+
+
+def test_it_is_a_data_set_of_a_thousand_classes():
+    assert isinstance(DATA, DataSet)
+    assert (DATA.num_classes, DATA.row_shape) == (1000, (32, 32, 3))
+    assert hash(DATA) == hash(StackedDigits("sklearn"))
+
+
+def test_the_same_key_gives_the_same_rows():
+    first, again, other = (DATA.draw(jax.random.key(k), 50) for k in (0, 0, 1))
+    assert (first.rows.shape, first.rows.dtype) == ((50, 32, 32, 3), jnp.uint8)
+    np.testing.assert_array_equal(first.rows, again.rows)
+    np.testing.assert_array_equal(first.classes, again.classes)
+    assert not np.array_equal(first.rows, other.rows)
+
+
+def test_the_first_channel_is_the_hundreds(tmp_path):
+    labels = np.arange(40) % 10
+    grey = np.broadcast_to((25 * labels)[:, None, None], (40, 28, 28))
+    points = StackedDigits(write(tmp_path, grey, labels)).draw(KEY, 200)
+    shades = np.asarray(points.rows)[:, 9, 9].astype(np.int32)
+    digits = shades // 25
+    assert len(np.unique(digits)) == 10
+    np.testing.assert_array_equal(points.classes, digits @ [100, 10, 1])
+
+
+def test_a_folder_gives_the_rows_of_the_same_digits_from_a_package(tmp_path):
+    folder = write(tmp_path, *load_digits("sklearn"))
+    np.testing.assert_array_equal(StackedDigits(folder).draw(KEY, 20).rows, DATA.draw(KEY, 20).rows)
+
+
+def test_digits_are_drawn_as_often_as_they_are_there(tmp_path):
+    labels = np.repeat(np.arange(10), [200, *[20] * 9])
+    folder = write(tmp_path, np.zeros((380, 28, 28)), labels)
+    classes = np.asarray(StackedDigits(folder).draw(KEY, 20_000).classes)
+    share = (200 / 380) ** 3
+    error = math.sqrt(share * (1 - share) / 20_000)
+    assert np.mean(classes == 0) == pytest.approx(share, abs=4 * error)
+    for place in (100, 10, 1):
+        assert np.mean(classes // place % 10 == 0) == pytest.approx(200 / 380, abs=0.015)
+
+
+def test_rows_as_networks_see_them_and_as_pictures():
+    rows = DATA.draw(KEY, 4).rows
+    seen = DATA.prepare(rows, KEY)
+    assert seen.dtype == jnp.float32
+    np.testing.assert_allclose(seen, np.asarray(rows, np.float64) / 127.5 - 1, atol=1e-6)
+    np.testing.assert_array_equal(DATA.images(seen), seen)
+    assert isinstance(DATA.images(seen), np.ndarray)
+
+
+def test_the_judge_is_right_on_digits_that_are_in_no_row():
+    accuracy = DATA.judge_accuracy()
+    assert accuracy.share > 0.93
+    assert accuracy.num == 359
+
+
+def test_the_judge_reads_the_channels_in_the_order_of_the_classes():
+    points = DATA.draw(KEY, 300)
+    found = DATA.classes(floats(points.rows))
+    assert np.mean(found == np.asarray(points.classes)) > 0.97
+
+
+def test_a_sampler_of_seven_classes_scores_seven_modes_and_their_kl():
+    points = DATA.draw(KEY, 100)
+    is_right = DATA.classes(floats(points.rows)) == np.asarray(points.classes)
+    _, first = np.unique(np.asarray(points.classes)[is_right], return_index=True)
+    seven = points.rows[np.flatnonzero(is_right)[first[:7]]]
+    scores = DATA.scores(np.repeat(floats(seven), 10, axis=0))
+    assert list(scores) == ["modes", "reverse_kl_nats", "reverse_kl_log10"]
+    assert scores["modes"] == 7
+    assert scores["reverse_kl_nats"] == pytest.approx(math.log(1000 / 7), abs=1e-12)
+    assert scores["reverse_kl_log10"] == pytest.approx(math.log10(1000 / 7), abs=1e-12)
+
+
+def test_a_perfect_sampler_scores_the_floor_of_counting_and_unseen_digits_little_more():
+    seen, unseen = (of(KEY, 26_000, 20) for of in (DATA.perfect, DATA.perfect_unseen))
+    for found in (seen, unseen):
+        assert list(found) == ["modes", "reverse_kl_nats", "reverse_kl_log10"]
+        assert found["modes"].mean == 1000
+    assert seen["reverse_kl_nats"].mean == pytest.approx(0.0196, abs=6e-4)
+    # The judge errs on a few held-out digits, which moves their classes by a few per cent.
+    assert seen["reverse_kl_nats"].mean < unseen["reverse_kl_nats"].mean < 0.04
+    assert DATA.perfect(KEY, 26_000, 20) == seen
+
+
+def test_fresh_training_rows_score_as_a_perfect_sampler():
+    scores = DATA.scores(floats(DATA.draw(KEY, 4_000).rows))
+    for name, expected in DATA.perfect(KEY, 4_000, 50).items():
+        # Of so few draws the interval is of 95% of them: a little room on both sides.
+        low, high = expected.interval
+        room = 0.5 * (high - low)
+        assert low - room <= scores[name] <= high + room, name
+
+
+def test_the_reference_may_be_the_digits_own_shares(tmp_path):
+    digits = load_digits("sklearn")
+    each = [np.flatnonzero(digits.labels == d)[: 60 if d else 178] for d in range(10)]
+    folder = write(tmp_path, *(of[np.concatenate(each)] for of in digits))
+    found = [
+        StackedDigits(folder, reference=reference).perfect(KEY, 5_000, 5)["reverse_kl_nats"].mean
+        for reference in ("uniform", "digits")
+    ]
+    shares = np.array([178, *[60] * 9]) / 718
+    away = 3 * (shares * np.log(10 * shares)).sum()
+    assert found[1] == pytest.approx(999 / 10_000, rel=0.15)
+    assert found[0] - found[1] == pytest.approx(away, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"held_out": 0.0}, r"data\.held_out=0\.0: expected a share above 0"),
+        ({"held_out": 1.0}, r"data\.held_out=1\.0"),
+        ({"reference": "own"}, r"data\.reference=own: expected uniform or digits"),
+    ],
+)
+def test_settings_that_are_not_legal_are_one_line(settings, message):
+    with pytest.raises(UserError, match=message):
+        StackedDigits("sklearn", **settings)
+
+
+def test_rows_that_are_not_finite_are_one_line():
+    rows = np.zeros((3, 32, 32, 3), np.float32)
+    rows[1, 4, 5, 2] = np.nan
+    with pytest.raises(
+        UserError, match="the generated rows holds NaN or an infinity, first in row 1"
+    ):
+        DATA.scores(rows)

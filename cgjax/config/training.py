@@ -9,15 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cgjax.config.leaves import Leaf, count
+from cgjax.config.leaves import TEXT, Leaf, count
 
-NUM_CLASSES = {"ring": 8, "grid": 25, "grid100": 100, "digits8": 10}
+NUM_CLASSES = {
+    **{"ring": 8, "grid": 25, "grid100": 100},
+    **{"digits8": 10, "stacked_digits": 1000, "cifar10": 10, "generated": 1, "folder": 1},
+}
+"""True classes of every data set; 1 where none are known."""
+
+POINTS, VECTORS, IMAGES = "points", "vectors", "images"
+KINDS = dict.fromkeys(("ring", "grid", "grid100"), POINTS) | {"digits8": VECTORS}
+"""What rows are; images where nothing is said."""
+
 DATA = tuple(NUM_CLASSES)
-ARCHITECTURES = ("planar", "encoding")
+
+ENCODING = {"encoding": (VECTORS,), "encoding_dcgan": (IMAGES,)}
+"""Networks of ClusterGAN, and the rows that they are for."""
+
+OTHERS = {"planar": (POINTS,), "dcgan": (IMAGES,), "dcgan_flat": (IMAGES,)}
+"""Networks of all other methods."""
+
+ARCHITECTURES = (*OTHERS, *ENCODING)
 METHODS = (
     *("gan", "conditional", "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan"),
     *("fixed_clusters", "scgan", "scgan_online", "clustergan"),
 )
+
+SELF_CONDITIONED = ("scgan", "scgan_online")
 
 _RATE, _DECAY, _FLAG = Leaf(float, 0), Leaf(float, 0, 1), Leaf(bool)
 
@@ -26,6 +44,9 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "name": Leaf(str, choices=DATA),
         "num": count(2),
         "radius": Leaf(float, 1e-6),
+        "path": TEXT,
+        "size": count(8),
+        "flip": _FLAG,
     },
     "network": {
         "name": Leaf(str, choices=ARCHITECTURES),
@@ -84,12 +105,23 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         if value is not None and num is not None and value > num:
             yield f"--config.{path}={value}: expected at most data.num={num}"
     method, network = leaves.get("train.method"), leaves.get("network.name")
-    if method is not None and network is not None:
-        wanted = "encoding" if method == "clustergan" else "planar"
-        if network != wanted:
-            yield f"--config.network.name={network}: expected {wanted} with train.method={method}"
-    if network == "planar" and leaves.get("data.name") == "digits8":
-        yield "--config.data.name=digits8: expected network.name=encoding; planar is for points"
+    data = leaves.get("data.name")
+    if None not in (method, network, data):
+        known = ENCODING if method == "clustergan" else OTHERS
+        kind = KINDS.get(str(data), IMAGES)
+        fitting = [name for name, kinds in known.items() if kind in kinds]
+        if network not in fitting:
+            wanted = " or ".join(fitting) or "other data; no network of this method is for them"
+            yield (
+                f"--config.network.name={network}: expected {wanted} with "
+                f"train.method={method} and data.name={data}, which are {kind}"
+            )
+    if data is not None and NUM_CLASSES.get(str(data)) == 1:
+        supervised = leaves.get("labels.supervised") is True and method in SELF_CONDITIONED
+        if method == "conditional" or supervised:
+            yield f"--config.data.name={data}: no true classes are known to be conditioned on"
+    if method == "mgan" and network in ("dcgan", "dcgan_flat"):
+        yield "--config.train.method=mgan: there is none for images"
     batch, steps = leaves.get("train.batch"), leaves.get("clustergan.critic_steps")
     if method == "clustergan" and num and batch and steps and batch * steps > num:
         yield (
@@ -99,12 +131,14 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     clusters, clustered = leaves.get("labels.num_clusters"), leaves.get("labels.num")
     if clusters is not None and clustered is not None and clusters > clustered:
         yield f"--config.labels.num_clusters={clusters}: expected at most labels.num={clustered}"
-    modes = {"ring": 8, "grid": 25, "grid100": 100, "digits8": 10}.get(
-        str(leaves.get("data.name")), 0
-    )
+    modes = NUM_CLASSES.get(str(data), 0)
     is_supervised = leaves.get("labels.supervised") is True
     if is_supervised and clusters is not None and clusters < modes:
         yield (
             f"--config.labels.num_clusters={clusters}: expected at least {modes}, one for each "
             "class, with labels.supervised=true"
         )
+
+
+ADDED: dict[str, Any] = {"data.path": "", "data.size": 64, "data.flip": False}
+"""Leaves that a newer version added, and what older runs' configs mean by lacking them."""

@@ -186,6 +186,11 @@ class Experiment:
         settings = self.config["score"]
         return self.data.perfect(self._root, settings["num"], settings["repeats"])
 
+    def notes(self) -> dict[str, Any]:
+        """Return what a reader of the scores has to know."""
+        settings = self.config["score"]
+        return self.data.notes(self._root, settings["num"], settings["repeats"])
+
 
 def _agreement(labels: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) -> dict[str, float]:
     return {

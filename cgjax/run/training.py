@@ -2,19 +2,24 @@
 
 config.json, metrics.jsonl       as in every run's folder
 checkpoints/trials/              the newest two steps of all trials
-samples.npz                      points (trials, n, d), labels (trials, n): what was scored last
-figures/samples.png              some of the first trial's, coloured by their labels
+samples.npz                      points (trials, n, d), labels (trials, n): what was scored last; of
+                                 images the first thousand, bytes
+figures/samples.png              some of the first trial's, by their labels
+generator/                       the first trial's generator of images, as converted weights
 summary.json, citations.bib      the scores, and the works that all of it comes from
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cgjax.config.plain import digest, flatten
 from cgjax.config.schema import TRAINING, complete, is_resource, validate
+from cgjax.config.training import ADDED
+from cgjax.endtoend.data import make_data
 from cgjax.errors import UserError
 from cgjax.run.folder import RunFolder, check_folder, read_config, save_config
 from cgjax.runtime.checkpoints import Checkpoints, Step
@@ -35,11 +40,19 @@ class TrainingRun:
         self.folder, self.config = RunFolder(root), config
         self.samples = self.folder.root / "samples.npz"
         self.figure = self.folder.figures / "samples.png"
+        self.generator = self.folder.root / "generator"
         self.steps = Checkpoints(self.folder.checkpoints / "trials")
         leaves = flatten(config)
         # More iterations go on where fewer ended.
         del leaves["train.iterations"]
-        self.key = digest({path: v for path, v in leaves.items() if not is_resource(path)})
+        told = {
+            path: value
+            for path, value in leaves.items()
+            # What an older version did not know, and would have taken to be this, changes nothing.
+            if not is_resource(path) and (path not in ADDED or value != ADDED[path])
+        }
+        identity = make_data(config["data"]).identity
+        self.key = digest({**told, **({"identity": identity} if identity else {})})
 
     def is_own(self, step: Step) -> bool:
         """Whether a saved step is of this config, and not beyond its last iteration."""
@@ -50,6 +63,7 @@ class TrainingRun:
         """Remove what was made of the end of an earlier training."""
         for path in (self.folder.summary, self.folder.citations, self.figure, self.samples):
             path.unlink(missing_ok=True)
+        shutil.rmtree(self.generator, ignore_errors=True)
 
 
 def open_training(

@@ -17,11 +17,11 @@ from cgjax.figures.inversion import errors_by_cluster, pairs
 from cgjax.generators.batching import in_batches
 from cgjax.inversion.held_out import NEIGHBOURS, HeldOut, Limits, num_right
 from cgjax.inversion.inverter import Found
-from cgjax.runtime.photos import Photo, check_channels, find_photos, read_photos
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.artifacts import assigned_name, assigned_place, declare_assigned
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
+from cgjax.runtime.photos import Photo, check_channels, find_photos, read_photos
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Float
 
-from cgjax.endtoend.data import Mixture
-from cgjax.endtoend.data.digits import as_images
+from cgjax.config.training import KINDS
+from cgjax.endtoend.bridge import save
+from cgjax.endtoend.data import DataSet, Mixture
+from cgjax.endtoend.data.images import as_bytes
 from cgjax.endtoend.experiment import Experiment, Samples, first_bad
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
@@ -33,6 +34,12 @@ SHOWN = 4_000
 
 COLUMNS = 12
 """Images of each label in the figure."""
+
+MOST_LABELS = 12
+"""Labels of which images are shown."""
+
+KEPT = 1_000
+"""Images of each trial that are kept."""
 
 
 class TrainingStage:
@@ -62,10 +69,12 @@ class TrainingStage:
         samples = [self.experiment.sample(state, t, last) for t, state in enumerate(each)]
         summary = self._summary(each, samples, seconds)
         buffer = io.BytesIO()
-        points, labels = (np.stack(column) for column in zip(*samples, strict=True))
+        kept = [self._to_keep(one) for one in samples]
+        points, labels = (np.stack(column) for column in zip(*kept, strict=True))
         np.savez(buffer, points=points, labels=labels)
         write_atomically(self.run.samples, buffer.getvalue())
         self._draw(each[0], samples[0])
+        self._convert(each[0])
         works = works_of_training(self.run.config)
         write_atomically(self.run.folder.citations, works.encode())
         write_json(self.run.folder.summary, summary)
@@ -140,53 +149,90 @@ class TrainingStage:
             "num_points": config["score"]["num"],
             "seconds": seconds,
             "scores": scores,
+            "notes": experiment.notes(),
             "agreement": agreement,
         }
 
+    def _to_keep(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is kept of one trial's rows: all points, some of the images as bytes."""
+        if len(self.experiment.data.row_shape) == 1:
+            return samples
+        return as_bytes(samples.points[:KEPT]), samples.labels[:KEPT]
+
     def _draw(self, state: TrainState, samples: Samples) -> None:
-        """Draw training points and generated ones of the first trial, coloured by their labels."""
+        """Draw training rows and generated ones of the first trial, by their labels."""
         train, data = self.run.config["train"], self.experiment.data
-        rows = np.asarray(self.experiment.points[0].rows)[:SHOWN]
+        rows = self.experiment.points[0].rows[:SHOWN]
         title = f"{train['method']} after {train['iterations']} iterations"
         if isinstance(data, Mixture):
             own = np.asarray(state.partition.labels)[:SHOWN]
-            halves = {"training points": (rows, own), "generated": (samples.points, samples.labels)}
+            real = np.asarray(rows)
+            halves = {"training points": (real, own), "generated": (samples.points, samples.labels)}
             panels = {name: (points[:SHOWN], of[:SHOWN]) for name, (points, of) in halves.items()}
             picture = labelled(panels, data.means, title).png
         else:
             labels, counts = np.unique(samples.labels, return_counts=True)
-            num = min(COLUMNS, *counts.tolist())
-            sheet = [samples.points[samples.labels == label][:num] for label in labels]
-            names = [f"label {label}" for label in labels]
-            images = [_larger(as_images(points)) for points in [*sheet, rows[:num]]]
-            picture = to_png(contact_sheet(images, [*names, "training rows"], title=title))
+            shown = labels[:MOST_LABELS]
+            num = min(COLUMNS, *counts[: len(shown)].tolist())
+            sheet = [samples.points[samples.labels == label][:num] for label in shown]
+            names = [f"label {label}" for label in shown]
+            sheet.append(np.asarray(data.prepare(rows[:num])))
+            pictures = [_pictures(data, each) for each in sheet]
+            picture = to_png(contact_sheet(pictures, [*names, "training rows"], title=title))
         make_folder(self.run.folder.figures)
         write_atomically(self.run.figure, picture)
 
+    def _convert(self, state: TrainState) -> None:
+        """Save the first trial's generator so that it can be clustered, if there is a form."""
+        trainer, config = self.experiment.trainer, self.run.config
+        source = {
+            "name": str(self.run.folder.root.resolve().name),
+            "trained_by": f"cgjax {config['train']['method']} on {config['data']['name']}",
+            "key": self.run.key,
+            "iterations": config["train"]["iterations"],
+        }
+        save(
+            self.run.generator,
+            trainer.networks,
+            trainer.method,
+            state.generator.arrays,
+            source=source,
+            licence="that of the images it was trained on",
+        )
 
-def _larger(images: Float[np.ndarray, "n s s c"], times: int = 6) -> Float[np.ndarray, "n t t c"]:
-    """Return small images with every pixel as a square."""
-    return images.repeat(times, axis=1).repeat(times, axis=2)
+
+def _pictures(data: DataSet, rows: np.ndarray) -> Float[np.ndarray, "n h w c"]:
+    found = data.images(rows)
+    assert found is not None, "points are drawn as points"
+    return found
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Lay out a summary as text, one line a score, with a perfect sampler's beside it."""
     trials = summary["trials"]
+    what = "points" if summary["data"] in KINDS else "images"
     lines = [
         f"{summary['method']} on {summary['data']}, {summary['iterations']} iterations, "
-        f"{trials} trial{'s' if trials > 1 else ''}, {summary['num_points']} points",
+        f"{trials} trial{'s' if trials > 1 else ''}, {summary['num_points']} {what}",
         f"{'':<20}{'mean':>10}{'perfect sampler (95% of its draws)':>38}",
     ]
     for name, score in summary["scores"].items():
         best = score["perfect"]
         beside = f"{_shown(best['mean'])} ({_shown(best['low'])} to {_shown(best['high'])})"
         lines.append(f"{name:<20}{_shown(score['mean']):>10}{beside:>38}")
+    lines += [f"{name}: {_told(note)}" for name, note in summary["notes"].items()]
     if summary["agreement"]:
         lines.append(f"{'clusters, classes':<20}{'mean':>10}{'k-means on the rows':>38}")
     for name, score in summary["agreement"].items():
         beside = _shown(score["kmeans_on_rows"])
         lines.append(f"{name:<20}{_shown(score['mean']):>10}{beside:>38}")
     return "\n".join(lines)
+
+
+def _told(note: Any) -> str:
+    if isinstance(note, dict):
+        return ", ".join(f"{name} {_told(value)}" for name, value in note.items())
+    return note if isinstance(note, str) else _shown(note)
 
 
 def _shown(value: float | None) -> str:

@@ -10,6 +10,7 @@ from cgjax.endtoend.data.digits import Digits8
 from cgjax.endtoend.data.folder import Cifar10, FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.mixtures import Mixture, grid, ring
+from cgjax.endtoend.data.stacked import StackedDigits
 from cgjax.errors import UserError
 
 DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
@@ -18,9 +19,8 @@ DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
     "grid100": lambda settings: grid(10),
     "digits8": lambda settings: Digits8(),
     "generated": lambda settings: GeneratedImages(settings["path"], settings["flip"]),
-    "folder": lambda settings: FolderImages(
-        settings["path"], settings["size"], settings["flip"]
-    ),
+    "folder": lambda settings: FolderImages(settings["path"], settings["size"], settings["flip"]),
+    "stacked_digits": lambda settings: StackedDigits(settings["path"]),
     "cifar10": lambda settings: Cifar10(settings["path"], settings["flip"]),
 }
 """Data sets by name; each takes `config.data`."""

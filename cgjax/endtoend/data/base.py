@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
@@ -54,3 +54,9 @@ class DataSet(Protocol):
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
         """Return what a perfect sampler scores with as many rows, for the same names."""
+
+    def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
+        """Return what a reader of the scores has to know, for JSON: the judge, and how good it is.
+
+        Takes what `perfect` takes.
+        """

@@ -26,7 +26,7 @@ from cgjax.runtime.files import say_os_error
 SIDE = 28
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
-_FLAG = "--config.data.source"
+_FLAG = "--config.data.path"
 _RESIZED = 1_000
 
 

@@ -11,6 +11,7 @@ components of the pixels; no Inception features, so no FID.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,10 @@ class ImageSet(DataSet):
             repeats,
         )
 
+    def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
+        """Say what the distances are measured in."""
+        return {"features": _reference(self, num)[0].name}
+
 
 def _drawn(data: DataSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h w c"]:
     return np.asarray(data.prepare(data.draw(key, num).rows))
@@ -108,4 +113,3 @@ def _scores(
         "precision": manifold.precision,
         "recall": manifold.recall,
     }
-

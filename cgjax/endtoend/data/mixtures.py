@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,10 @@ class Mixture:
             return np.asarray(self.draw(named_key(key, "perfect", repeat), num).rows)
 
         return perfect_scores(draw, self.means, self.sd, repeats=repeats)
+
+    def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
+        """Return nothing: no judge is asked."""
+        return {}
 
 
 def ring(radius: float = 1.0, num_modes: int = 8) -> Mixture:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,18 +73,20 @@ class StackedDigits:
             UserError: a share or a reference that is not legal.
         """
         if not 0 < self.held_out < 1:
-            raise UserError(
-                f"--config.data.held_out={self.held_out}: expected a share above 0 and below 1"
-            )
+            raise UserError(f"held_out={self.held_out}: expected a share above 0 and below 1")
         if self.reference not in REFERENCES:
-            raise UserError(
-                f"--config.data.reference={self.reference}: expected {' or '.join(REFERENCES)}"
-            )
+            raise UserError(f"reference={self.reference}: expected {' or '.join(REFERENCES)}")
 
     @property
     def num_classes(self) -> int:
         """All triples of digits."""
         return 10**NUM_CHANNELS
+
+    @property
+    def identity(self) -> str:
+        """A hash of the digits."""
+        digests = (hashlib.sha256(each.tobytes()) for each in self._parts[0])
+        return " ".join(digest.hexdigest()[:16] for digest in digests)
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -157,6 +161,20 @@ class StackedDigits:
             return _classes(found[_triples(own, num, len(found))])
 
         return perfect_class_scores(draw, self.num_classes, self._shares, repeats=repeats)
+
+    def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
+        """Return how good the judge is, and what stacks of held-out digits score."""
+        unseen, accuracy = self.perfect_unseen(key, num, repeats), self.judge_accuracy()
+        return {
+            "judge": "a small network trained on these digits",
+            "judge_accuracy": {
+                "mean": accuracy.share,
+                "low": accuracy.interval[0],
+                "high": accuracy.interval[1],
+                "digits": accuracy.num,
+            },
+            "held_out_digits": {name: expected.mean for name, expected in unseen.items()},
+        }
 
     def judge_accuracy(self) -> Accuracy:
         """Return how often the judge is right on single digits that are held out.

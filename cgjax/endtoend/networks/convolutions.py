@@ -56,14 +56,14 @@ def kernel_between(
     block = max(1, min(num, AT_A_TIME // size))
     while num % block:
         block -= 1
-    parts = (a.reshape(num // block, block, *a.shape[1:]) for a in (x, y))
+    parts = tuple(a.reshape(num // block, block, *a.shape[1:]) for a in (x, y))
 
-    def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
+    def add(total: Array, part: tuple[Array, ...]) -> tuple[Array, None]:
         x, y = part
         return total + unfolded(x).T @ y.reshape(-1, y.shape[3]), None
 
     zeros = jnp.zeros((SIDE * SIDE * x.shape[3], y.shape[3]), x.dtype)
-    return jax.lax.scan(add, zeros, tuple(parts))[0].reshape(SIDE, SIDE, x.shape[3], -1)
+    return jax.lax.scan(add, zeros, parts)[0].reshape(SIDE, SIDE, x.shape[3], -1)
 
 
 def unfolded(x: Float[Array, "n h w i"]) -> Float[Array, "places window"]:

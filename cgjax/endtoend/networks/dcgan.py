@@ -115,9 +115,7 @@ class DcganBody(nnx.Module):
         rngs: of the initial values.
     """
 
-    def __init__(
-        self, sizes: Dcgan, channels: int, outputs: int, *, norms: bool, rngs: nnx.Rngs
-    ):
+    def __init__(self, sizes: Dcgan, channels: int, outputs: int, *, norms: bool, rngs: nnx.Rngs):
         widths = (channels, *sizes.widths)
         self.downs = nnx.List(
             Halving(i, o, bias=not norms, rngs=rngs) for i, o in itertools.pairwise(widths)

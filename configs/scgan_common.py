@@ -35,8 +35,8 @@ def get_config() -> config_dict.ConfigDict:
 
     config.network = config_dict.ConfigDict()
     # "planar": four dense layers with batch norm against three of maxout; for images "dcgan", or
-    # "dcgan_flat" (the paper's for stacked digits); of ClusterGAN "encoding", for vectors, and
-    # "encoding_dcgan".
+    # "dcgan_flat" (the paper's for stacked digits), "sngan" (for CIFAR-10) or "residual" (for
+    # ImageNet); of ClusterGAN "encoding", for vectors, and "encoding_dcgan".
     config.network.name = "planar"
     # Length of the latents.
     config.network.latent_dim = 2
@@ -67,6 +67,8 @@ def get_config() -> config_dict.ConfigDict:
     train.beta2 = 0.999
     # Weight of the R1 penalty.
     train.penalty = 0.0
+    # Decay of the generator's running average, which is what generates; 0 for none.
+    train.average = 0.0
     # Iterations between two lines of metrics.jsonl, and between two looks for Ctrl-C.
     train.report_every = 500
     # Iterations between two checkpoints.

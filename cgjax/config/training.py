@@ -26,7 +26,8 @@ DATA = tuple(NUM_CLASSES)
 ENCODING = {"encoding": (VECTORS,), "encoding_dcgan": (IMAGES,)}
 """Networks of ClusterGAN, and the rows that they are for."""
 
-OTHERS = {"planar": (POINTS,), "dcgan": (IMAGES,), "dcgan_flat": (IMAGES,)}
+CONVOLUTIONAL = ("dcgan", "dcgan_flat", "sngan", "residual")
+OTHERS = {"planar": (POINTS,)} | dict.fromkeys(CONVOLUTIONAL, (IMAGES,))
 """Networks of all other methods."""
 
 ARCHITECTURES = (*OTHERS, *ENCODING)
@@ -65,6 +66,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "beta1": _DECAY,
         "beta2": _DECAY,
         "penalty": _RATE,
+        "average": _DECAY,
         "report_every": count(1, is_resource=True),
         "checkpoint_every": count(1, is_resource=True),
     },
@@ -97,6 +99,24 @@ LEAVES: dict[str, Leaf] = {
 """Every leaf by its dotted path."""
 
 
+def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]:
+    """Say which networks a method has for a kind of rows, where the named one is none of them."""
+    kind = KINDS.get(data, IMAGES)
+    known = ENCODING if method == "clustergan" else OTHERS
+    fitting = [name for name, kinds in known.items() if kind in kinds]
+    if not fitting:
+        kinds = " or ".join(sorted({kind for kinds in known.values() for kind in kinds}))
+        yield (
+            f"--config.train.method={method}: expected data of {kinds}; those of "
+            f"data.name={data} are {kind}"
+        )
+    elif network not in fitting:
+        yield (
+            f"--config.network.name={network}: expected {' or '.join(fitting)} with "
+            f"train.method={method} and data.name={data}"
+        )
+
+
 def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     """Say which values do not go together; leaves are those that are legal on their own."""
     num = leaves.get("data.num")
@@ -107,20 +127,14 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     method, network = leaves.get("train.method"), leaves.get("network.name")
     data = leaves.get("data.name")
     if None not in (method, network, data):
-        known = ENCODING if method == "clustergan" else OTHERS
-        kind = KINDS.get(str(data), IMAGES)
-        fitting = [name for name, kinds in known.items() if kind in kinds]
-        if network not in fitting:
-            wanted = " or ".join(fitting) or "other data; no network of this method is for them"
-            yield (
-                f"--config.network.name={network}: expected {wanted} with "
-                f"train.method={method} and data.name={data}, which are {kind}"
-            )
+        yield from _problems_of_networks(str(method), str(network), str(data))
     if data is not None and NUM_CLASSES.get(str(data)) == 1:
         supervised = leaves.get("labels.supervised") is True and method in SELF_CONDITIONED
         if method == "conditional" or supervised:
             yield f"--config.data.name={data}: no true classes are known to be conditioned on"
-    if method == "mgan" and network in ("dcgan", "dcgan_flat"):
+    if method == "clustergan" and leaves.get("train.average"):
+        yield "--config.train.average: expected 0 with train.method=clustergan"
+    if method == "mgan" and network in CONVOLUTIONAL:
         yield "--config.train.method=mgan: there is none for images"
     batch, steps = leaves.get("train.batch"), leaves.get("clustergan.critic_steps")
     if method == "clustergan" and num and batch and steps and batch * steps > num:
@@ -140,5 +154,8 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-ADDED: dict[str, Any] = {"data.path": "", "data.size": 64, "data.flip": False}
+ADDED: dict[str, Any] = {
+    **{"data.path": "", "data.size": 64, "data.flip": False},
+    "train.average": 0.0,
+}
 """Leaves that a newer version added, and what older runs' configs mean by lacking them."""

@@ -60,7 +60,7 @@ class Experiment:
         train = config["train"]
         self.trainer = Trainer(
             make_method(config, self.data.num_classes),
-            NETWORKS[sizes["name"]](sizes, self.data.row_shape),
+            NETWORKS[sizes["name"]](sizes, self.data.row_shape()),
             **{name: train[name] for name in _OF_TRAINER},
             prepare=self.data.prepare,
         )
@@ -144,7 +144,7 @@ class Experiment:
         key, num = named_key(self.keys[trial], "score", iteration), self.config["score"]["num"]
         method = self.trainer.method
         labels = method.sample_labels(named_key(key, "labels"), state.partition, num)
-        made = self.trainer.generate(state.generator.arrays, named_key(key, "codes"), labels)
+        made = self.trainer.generate(state.made_by, named_key(key, "codes"), labels)
         return Samples(np.asarray(made), np.asarray(labels))
 
     def scores(self, samples: Samples) -> dict[str, float]:
@@ -203,7 +203,7 @@ def _agreement(labels: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) ->
     }
 
 
-_OF_TRAINER = ("batch", "learning_rate", "beta1", "beta2", "penalty")
+_OF_TRAINER = ("batch", "learning_rate", "beta1", "beta2", "penalty", "average")
 
 
 def first_bad(losses: Losses) -> tuple[int, int] | None:

@@ -37,11 +37,19 @@ class TrainState(NamedTuple):
         generator: G.
         discriminator: D.
         partition: the labels of the training rows.
+        average: G's parameters averaged over iterations; empty without an average.
     """
 
     generator: Learner
     discriminator: Learner
     partition: Partition
+    average: Any = ()
+
+    @property
+    def made_by(self) -> Arrays:
+        """What generates: G with its average, where there is one."""
+        arrays = self.generator.arrays
+        return arrays._replace(params=self.average) if self.average else arrays
 
 
 class Losses(NamedTuple):

@@ -52,6 +52,7 @@ class Trainer:
         beta2: decay of its second one.
         penalty: weight of E ||grad_x D(x)||^2 over real rows, without the 1/2 of its paper
             [Mescheder et al. 2018].
+        average: decay of the running average of G's parameters; 0 for none. Only `step` keeps one.
         prepare: rows as they are kept to rows as networks see them; see `DataSet.prepare`.
     """
 
@@ -62,6 +63,7 @@ class Trainer:
     beta1: float = 0.8
     beta2: float = 0.999
     penalty: float = 0.0
+    average: float = 0.0
     prepare: Callable[..., Array] = as_they_are
 
     @functools.cached_property
@@ -86,7 +88,8 @@ class Trainer:
         generator, discriminator = (Learner(a, self.adam.init(a.params)) for a in (g, d))
         features = self.features(d)
         partition = self.method.start(named_key(key, "start"), points, features)
-        return TrainState(generator, discriminator, partition)
+        average = generator.arrays.params if self.average else ()
+        return TrainState(generator, discriminator, partition, average)
 
     def renew(
         self, key: PRNGKeyArray, iteration: int, state: TrainState, points: Points
@@ -277,7 +280,14 @@ def step(
     (loss_g, d_stats), slope = jax.value_and_grad(g_loss, has_aux=True)(fake)
     d = d._replace(arrays=Arrays(d.arrays.params, d_stats))
     g = trainer.moved(g, pull(slope)[0], moved_again(g.arrays.stats, g_stats))
-    return TrainState(g, d, partition), Losses(loss_g, loss_d)
+    average = state.average
+    if trainer.average:
+        average = jax.tree.map(
+            lambda old, new: trainer.average * old + (1 - trainer.average) * new,
+            state.average,
+            g.arrays.params,
+        )
+    return TrainState(g, d, partition, average), Losses(loss_g, loss_d)
 
 
 def _both(trainer: Trainer, d: Arrays, x: Array, fake: Array) -> tuple[Array, Array, Any]:

@@ -51,7 +51,7 @@ class TrainingRun:
             # What an older version did not know, and would have taken to be this, changes nothing.
             if not is_resource(path) and (path not in ADDED or value != ADDED[path])
         }
-        identity = make_data(config["data"]).identity
+        identity = make_data(config["data"]).identity()
         self.key = digest({**told, **({"identity": identity} if identity else {})})
 
     def is_own(self, step: Step) -> bool:

@@ -155,7 +155,7 @@ class TrainingStage:
 
     def _to_keep(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         """Return what is kept of one trial's rows: all points, some of the images as bytes."""
-        if len(self.experiment.data.row_shape) == 1:
+        if len(self.experiment.data.row_shape()) == 1:
             return samples
         return as_bytes(samples.points[:KEPT]), samples.labels[:KEPT]
 
@@ -195,7 +195,7 @@ class TrainingStage:
             self.run.generator,
             trainer.networks,
             trainer.method,
-            state.generator.arrays,
+            state.made_by,
             source=source,
             licence="that of the images it was trained on",
         )

@@ -15,16 +15,29 @@ from cgjax.config import schema, training
 from cgjax.config.plain import flatten, to_plain
 from cgjax.endtoend.data import DATA
 from cgjax.endtoend.data.digits import Digits8
+from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.experiment import Experiment
 from cgjax.endtoend.methods import METHODS
 from cgjax.endtoend.networks import NETWORKS
 from cgjax.errors import Interrupted, UserError
+from cgjax.generators.registry import load_generator
 from cgjax.run import training as training_folder
 from cgjax.run.folder import RunFolder, read_config, save_config, saved_kind
 from cgjax.run.training import open_training
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.endtoend import TrainingStage, summary_text
-from configs import clustergan_digits, common, scgan_common, scgan_grid, scgan_ring
+from configs import (
+    clustergan_digits,
+    clustergan_faces,
+    common,
+    scgan_cifar10,
+    scgan_common,
+    scgan_faces,
+    scgan_grid,
+    scgan_imagenet,
+    scgan_ring,
+    scgan_stacked_digits,
+)
 from tests.e2e.command import cgjax, errors
 from tests.killing import Killed
 
@@ -125,6 +138,67 @@ def test_digits_are_clustered_by_clustergan_beside_k_means_and_drawn_label_by_la
         assert image.size[1] > 11 * 48
     assert "k-means on the rows" in summary_text(summary)
     assert "ClusterGAN" in (tmp_path / "run" / "citations.bib").read_text()
+
+
+FACES = {
+    "data.num": 40,
+    "network.width": 2,
+    "network.embedding_dim": 3,
+    "train.iterations": 4,
+    "train.batch": 8,
+    "train.report_every": 2,
+    "train.checkpoint_every": 2,
+    "labels.every": 2,
+    "labels.num": 30,
+    "labels.num_init": 1,
+    "score.num": 60,
+    "score.every": 4,
+    "score.repeats": 2,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [scgan_faces, clustergan_faces])
+def test_a_generator_of_faces_is_trained_on_faces_and_can_be_clustered(module, tmp_path):
+    config = to_plain(module.get_config("quick"))
+    for path, value in FACES.items():
+        section, name = path.split(".")
+        config[section][name] = value
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", config, StopAt(1))
+    summary = train(tmp_path / "run", config)
+    again = train(tmp_path / "cut", config)
+    assert again | {"seconds": 0} == summary | {"seconds": 0}
+    assert summary["agreement"] == {}
+    assert summary["notes"] == {"features": "pca48_pixels"}
+    assert set(summary["scores"]) == {"frechet_pca48_pixels", "precision", "recall"}
+    assert "60 images" in summary_text(summary)
+    with np.load(tmp_path / "run/samples.npz") as arrays:
+        assert arrays["points"].shape == (1, 60, 64, 64, 3)
+        assert arrays["points"].dtype == np.uint8
+    generator = load_generator(tmp_path / "run/generator")
+    z = generator.sample_latents(jax.random.key(0), 3)
+    images = [np.asarray(generator.images(z, condition=c)) for c in range(2)]
+    assert images[0].shape == (3, 64, 64, 3)
+    assert not np.array_equal(*images)
+    names = ("samples.npz", "generator/weights.safetensors", "figures/samples.png")
+    for name in names:
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+    other = train(tmp_path / "run", config | {"seed": 1}, allow_change=True)
+    assert other["scores"] != summary["scores"]
+
+
+def test_a_folder_of_an_older_version_goes_on_and_other_images_begin_anew(tmp_path, monkeypatch):
+    config = settings()
+    new = training_folder.TrainingRun(tmp_path, config).key
+    for path in training.ADDED:
+        section, name = path.split(".")
+        del config[section][name]
+    assert training_folder.TrainingRun(tmp_path, config).key == new
+    config = to_plain(scgan_faces.get_config("quick"))
+    known = training_folder.TrainingRun(tmp_path, config).key
+    monkeypatch.setattr(GeneratedImages, "identity", lambda self: "other weights")
+    assert training_folder.TrainingRun(tmp_path, config).key != known
 
 
 def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit_learn(monkeypatch):
@@ -235,9 +309,11 @@ def test_a_trial_is_what_it_is_alone_and_about_that_beside_others_in_one_program
         ("labels.supervised", True, "expected at least 8, one for each class"),
         ("train.learning_rate", -1.0, "--config.train.learning_rate=-1.0: expected"),
         ("train.lr", 1.0, "config.train.lr"),
-        ("train.method", "clustergan", "--config.network.name=planar: expected encoding with"),
+        ("train.method", "clustergan", "=clustergan: expected data of images or vectors; those of"),
         ("network.name", "encoding", "--config.network.name=encoding: expected planar with"),
-        ("data.name", "digits8", "--config.data.name=digits8: expected network.name=encoding"),
+        ("network.name", "dcgan", "--config.network.name=dcgan: expected planar with"),
+        ("data.name", "digits8", "--config.train.method=scgan: expected data of images or points"),
+        ("data.name", "folder", "expected dcgan or dcgan_flat or sngan or residual with"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected):
@@ -287,6 +363,29 @@ def test_every_variant_is_valid_and_complete(module, arg):
     schema.validate(config)
     assert schema.complete(config) == config
     assert set(flatten(config)) == set(training.LEAVES)
+
+
+IMAGES = {
+    scgan_faces: ("quick",),
+    clustergan_faces: ("quick",),
+    scgan_stacked_digits: ("quick", "cpu"),
+    scgan_cifar10: ("quick",),
+    scgan_imagenet: ("quick",),
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "arg"),
+    [(module, arg) for module, args in IMAGES.items() for arg in ("", *args)],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_every_variant_of_images_is_valid_and_complete(module, arg):
+    config = to_plain(module.get_config(arg))
+    schema.validate(config)
+    assert schema.complete(config) == config
+    assert set(flatten(config)) == set(training.LEAVES)
+    with pytest.raises(ValueError, match="'fast' is not known"):
+        module.get_config("fast")
 
 
 def test_an_unknown_variant_is_refused():

@@ -30,7 +30,7 @@ def floats(rows):
 
 def test_it_is_a_data_set_of_a_thousand_classes():
     assert isinstance(DATA, DataSet)
-    assert (DATA.num_classes, DATA.row_shape) == (1000, (32, 32, 3))
+    assert (DATA.num_classes, DATA.row_shape()) == (1000, (32, 32, 3))
     assert hash(DATA) == hash(StackedDigits("sklearn"))
 
 

@@ -30,11 +30,9 @@ class DataSet(Protocol):
     def num_classes(self) -> int:
         """How many true classes there are; 1 where none are known."""
 
-    @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of a row."""
 
-    @property
     def identity(self) -> str:
         """What the rows come from beside the config: of other files or weights it is another."""
 

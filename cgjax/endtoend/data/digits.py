@@ -25,8 +25,14 @@ class Digits8:
     """The digits as vectors of 64 grey values from 0 to 1."""
 
     num_classes: int = 10
-    identity: str = ""
-    row_shape: tuple[int, ...] = (SIDE * SIDE,)
+
+    def row_shape(self) -> tuple[int, ...]:
+        """Of a vector."""
+        return (SIDE * SIDE,)
+
+    def identity(self) -> str:
+        """Nothing: they are always the same."""
+        return ""
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Return as many of them, in an order of their own.

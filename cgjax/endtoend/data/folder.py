@@ -55,7 +55,14 @@ class FixedImages(ImageSet):
             raise UserError(
                 f"--config.data.num={num}: expected at most {len(rows)}, the images that are there"
             )
-        order = np.asarray(jax.random.permutation(key, len(rows)))[:num]
+        return self._taken(np.asarray(jax.random.permutation(key, len(rows)))[:num])
+
+    def fresh(self, key: PRNGKeyArray, num: int) -> Points:
+        """Draw images with replacement: there may be fewer than wanted."""
+        return self._taken(np.asarray(jax.random.randint(key, (num,), 0, len(self.all_rows))))
+
+    def _taken(self, order: Int[np.ndarray, " n"]) -> Points:
+        rows = self.all_rows
         return Points(jnp.asarray(rows[order]), jnp.asarray(self.all_classes[order]))
 
 
@@ -75,12 +82,10 @@ class FolderImages(FixedImages):
     flip: bool = True
     num_classes: int = 1
 
-    @property
     def row_shape(self) -> tuple[int, ...]:
         """Of an image, in colour."""
         return (self.size, self.size, 3)
 
-    @property
     def identity(self) -> str:
         """A hash of all files' contents."""
         return _content(self.source, self.size)[1]
@@ -126,12 +131,10 @@ class Cifar10(FixedImages):
     flip: bool = True
     num_classes: int = CIFAR_CLASSES
 
-    @property
     def row_shape(self) -> tuple[int, ...]:
         """Of an image."""
         return (CIFAR_SIDE, CIFAR_SIDE, 3)
 
-    @property
     def identity(self) -> str:
         """A hash of all records."""
         return hashlib.sha256(_records(self.source).tobytes()).hexdigest()

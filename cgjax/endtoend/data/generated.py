@@ -44,7 +44,6 @@ class GeneratedImages(ImageSet):
             raise UserError(f"--config.data.path={self.source}: {error}") from error
         return ConditionedGenerator(found, found.layers[0], {}, BATCH)
 
-    @property
     def row_shape(self) -> tuple[int, ...]:
         """Of one of its images."""
         generator = self._generator.gen
@@ -53,7 +52,6 @@ class GeneratedImages(ImageSet):
             channels = self.draw(jax.random.key(0), 1).rows.shape[3]
         return (generator.image_size, generator.image_size, channels)
 
-    @property
     def identity(self) -> str:
         """The hash of its weights; of a generator of the user's own its name alone."""
         folder = EMBEDDED.get(self.source, Path(self.source))

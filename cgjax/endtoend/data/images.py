@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from cgjax.endtoend.data.base import DataSet
+from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
 from cgjax.evaluation.features import Projected, pca_pixels
 from cgjax.evaluation.modes import Expected, over_repeats
@@ -62,6 +62,10 @@ class ImageSet(DataSet):
 
     flip: bool
 
+    def fresh(self, key: PRNGKeyArray, num: int) -> Points:
+        """Draw as many images as wanted to compare others with."""
+        return self.draw(key, num)
+
     def prepare(
         self, rows: UInt8[Array, "n h w c"], key: PRNGKeyArray | None = None
     ) -> Float[Array, "n h w c"]:
@@ -92,12 +96,12 @@ class ImageSet(DataSet):
         return {"features": _reference(self, num)[0].name}
 
 
-def _drawn(data: DataSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h w c"]:
-    return np.asarray(data.prepare(data.draw(key, num).rows))
+def _drawn(data: ImageSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h w c"]:
+    return np.asarray(data.prepare(data.fresh(key, num).rows))
 
 
 @functools.lru_cache(maxsize=2)
-def _reference(data: DataSet, num: int) -> tuple[Projected, Float[np.ndarray, "n k"]]:
+def _reference(data: ImageSet, num: int) -> tuple[Projected, Float[np.ndarray, "n k"]]:
     """Return the features, and those of the images that others are compared with."""
     images = _drawn(data, named_key(jax.random.key(0), "reference"), num)
     features = pca_pixels(images, min(COMPONENTS, num - 1))

@@ -39,12 +39,10 @@ class Mixture:
         """How many Gaussians there are."""
         return len(self.centres)
 
-    @property
     def row_shape(self) -> tuple[int, ...]:
         """Of a point."""
         return (2,)
 
-    @property
     def identity(self) -> str:
         """Nothing: the config says it all."""
         return ""

@@ -82,13 +82,11 @@ class StackedDigits:
         """All triples of digits."""
         return 10**NUM_CHANNELS
 
-    @property
     def identity(self) -> str:
         """A hash of the digits."""
         digests = (hashlib.sha256(each.tobytes()) for each in self._parts[0])
         return " ".join(digest.hexdigest()[:16] for digest in digests)
 
-    @property
     def row_shape(self) -> tuple[int, ...]:
         """Of an image."""
         return (SIDE, SIDE, NUM_CHANNELS)

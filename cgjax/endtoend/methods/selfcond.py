@@ -21,7 +21,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 from scipy.optimize import linear_sum_assignment
 
 from cgjax.clustering import KMeansResult, kmeans
@@ -202,7 +202,7 @@ def matched_order(
 
 
 def label_all(
-    rows: Float[Array, "n ..."], features: Features, centroids: Float[Array, "k f"]
+    rows: Shaped[Array, "n ..."], features: Features, centroids: Float[Array, "k f"]
 ) -> Partition:
     """Give every training row the label of its nearest centroid, block by block."""
     blocks = [

@@ -9,6 +9,8 @@ from cgjax.endtoend.networks.base import Architecture, Network
 from cgjax.endtoend.networks.dcgan import Dcgan
 from cgjax.endtoend.networks.encoding import Encoding, EncodingDcgan
 from cgjax.endtoend.networks.planar import Planar
+from cgjax.endtoend.networks.residual import Residual
+from cgjax.endtoend.networks.sngan import Sngan
 
 Settings = Mapping[str, Any]
 
@@ -22,6 +24,8 @@ NETWORKS: dict[str, Callable[[Settings, tuple[int, ...]], Architecture]] = {
     "dcgan_flat": lambda sizes, shape: Dcgan(
         shape, **{name: sizes[name] for name in DCGAN}, flat=True
     ),
+    "sngan": lambda sizes, shape: Sngan(shape, **{name: sizes[name] for name in DCGAN}),
+    "residual": lambda sizes, shape: Residual(shape, **{name: sizes[name] for name in DCGAN}),
     "encoding_dcgan": lambda sizes, shape: EncodingDcgan(
         shape, **{name: sizes[name] for name in DCGAN}
     ),

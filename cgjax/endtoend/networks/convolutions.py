@@ -1,4 +1,4 @@
-"""4x4 convolutions of stride 2, up and down, whose derivatives are fast on CPUs too.
+"""Convolutions: 4x4 ones of stride 2, up and down, whose derivatives are fast on CPUs too.
 
 Three maps are linear in both of their arguments, and each is the derivative of the others:
 
@@ -126,4 +126,29 @@ class Doubling(nnx.Module):
     def __call__(self, x: Float[Array, "n p q i"]) -> Float[Array, "n h w o"]:
         """Double the maps' sides."""
         y = double(x, self.kernel[...].swapaxes(2, 3))
+        return y if self.bias is None else y + self.bias[...][None, None, None]
+
+
+class Convolution(nnx.Module):
+    """A convolution of stride 1 that keeps the maps' size, kernel and bias as PyTorch's begin."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, side: int = 3, bias: bool = True, rngs: nnx.Rngs
+    ):
+        bound = (side * side * inputs) ** -0.5
+        shape = (side, side, inputs, outputs)
+        self.kernel = nnx.Param(
+            jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
+        )
+        self.bias = (
+            nnx.Param(jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound))
+            if bias
+            else None
+        )
+
+    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h w o"]:
+        """Apply the layer."""
+        y = jax.lax.conv_general_dilated(
+            x, self.kernel[...], (1, 1), "SAME", dimension_numbers=_LAYOUT
+        )
         return y if self.bias is None else y + self.bias[...][None, None, None]

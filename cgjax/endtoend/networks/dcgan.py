@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from cgjax.endtoend.networks.base import Discriminator, Generator
 from cgjax.endtoend.networks.convolutions import Doubling, Halving
 from cgjax.endtoend.networks.layers import BatchNorm, LabelEmbedding, Linear, leaky
 from cgjax.errors import UserError
@@ -34,6 +35,20 @@ def over_channels(
 ) -> Float[Array, "n h w c"]:
     """Normalise maps channel by channel."""
     return norm(x.reshape(-1, x.shape[3]), train=train).reshape(x.shape)
+
+
+def check_square(rows: tuple[int, ...], name: str) -> None:
+    """Refuse rows that networks which double maps of 4 x 4 cannot make.
+
+    Raises:
+        UserError: images that are not square, or whose side is not 8, 16, 32, ....
+    """
+    height, width = rows[:2] if len(rows) == 3 else (0, 0)
+    if height != width or height < 2 * FIRST or height & (height - 1):
+        raise UserError(
+            f"--config.network.name={name} makes square images whose side is 8, 16, 32, 64, ..., "
+            f"and the data's rows are {' x '.join(map(str, rows))}; set --config.data.size"
+        )
 
 
 class _Same(nnx.Module):
@@ -166,12 +181,7 @@ class Dcgan:
         Raises:
             UserError: images that are not square, or whose side is not 4 times a power of two.
         """
-        height, width = self.rows[:2] if len(self.rows) == 3 else (0, 0)
-        if height != width or height < 8 or height & (height - 1):
-            raise UserError(
-                "--config.network.name=dcgan makes square images whose side is 8, 16, 32, 64, ..., "
-                f"and the data's rows are {' x '.join(map(str, self.rows))}; set --config.data.size"
-            )
+        check_square(self.rows, "dcgan")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -179,7 +189,7 @@ class Dcgan:
         num = self.rows[0].bit_length() - FIRST.bit_length() + (1 if self.flat else 0)
         return tuple(self.width << i for i in range(num))
 
-    def generator(self, num_labels: int, rngs: nnx.Rngs) -> LabelledGenerator:
+    def generator(self, num_labels: int, rngs: nnx.Rngs) -> Generator:
         """Return a generator; with one label it is unconditional."""
         return LabelledGenerator(self, num_labels, rngs=rngs)
 
@@ -191,6 +201,6 @@ class Dcgan:
         """
         raise UserError("--config.train.method=mgan: there is none of network.name=dcgan")
 
-    def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> DcganBody:
+    def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> Discriminator:
         """Return a discriminator of `pack` images at a time."""
         return DcganBody(self, pack * self.rows[2], num_outputs, norms=True, rngs=rngs)

@@ -187,13 +187,13 @@ class EncodingDcgan(Dcgan):
 
     is_rowwise: bool = True
 
-    def generator(self, num_labels: int, rngs: nnx.Rngs) -> EncodingGenerator:  # type: ignore[override]
+    def generator(self, num_labels: int, rngs: nnx.Rngs) -> EncodingGenerator:
         """Return G with E."""
         inputs = self.latent_dim + num_labels
         made = DcganGenerator(self, inputs, rngs=rngs)
         encoder = DcganBody(self, self.rows[2], inputs, norms=False, rngs=rngs)
         return EncodingGenerator(made, encoder, num_labels)
 
-    def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> _Critic:  # type: ignore[override]
+    def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> _Critic:
         """Return D."""
         return _Critic(DcganBody(self, self.rows[2], num_outputs, norms=False, rngs=rngs))

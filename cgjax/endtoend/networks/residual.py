@@ -1,0 +1,169 @@
+"""Residual networks for ImageNet and Places [Liu et al. 2020], after [Mescheder et al. 2018].
+
+    block(x) = shortcut(x) + 0.1 conv(f(conv(f(x)))),    f leaky ReLU of 0.2
+
+with 3 x 3 convolutions, as many hidden channels as the narrower side has, and a 1 x 1 shortcut
+without bias where the two sides differ. There are no norms. The generator has two blocks at every
+size and nearest neighbour upsampling between; the discriminator mirrors it, with averages of 3 x 3
+of stride 2. Its last maps are the features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from cgjax.endtoend.networks.convolutions import Convolution
+from cgjax.endtoend.networks.dcgan import check_square
+from cgjax.endtoend.networks.layers import LabelEmbedding, Linear, leaky
+from cgjax.errors import UserError
+
+FIRST = 4
+"""Height and width of the smallest maps."""
+
+WIDEST = 16
+"""Channels of the smallest maps, in widths of the largest ones'."""
+
+BRANCH = 0.1
+
+
+class Block(nnx.Module):
+    """One residual block; keeps the maps' size."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        hidden = min(inputs, outputs)
+        self.first = Convolution(inputs, hidden, rngs=rngs)
+        self.second = Convolution(hidden, outputs, rngs=rngs)
+        self.shortcut = (
+            Convolution(inputs, outputs, side=1, bias=False, rngs=rngs)
+            if inputs != outputs
+            else None
+        )
+
+    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h w o"]:
+        """Apply the block."""
+        branch = self.second(leaky(self.first(leaky(x))))
+        return (x if self.shortcut is None else self.shortcut(x)) + BRANCH * branch
+
+
+class ResidualGenerator(nnx.Module):
+    """(n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1]."""
+
+    def __init__(self, sizes: Residual, num_labels: int, *, rngs: nnx.Rngs):
+        self.embedding = (
+            LabelEmbedding(num_labels, sizes.embedding_dim, rngs=rngs) if num_labels > 1 else None
+        )
+        widths = sizes.widths
+        inputs = sizes.latent_dim + (sizes.embedding_dim if num_labels > 1 else 0)
+        self.first = Linear(inputs, FIRST * FIRST * widths[0], rngs=rngs)
+        # The first two sizes are equally wide.
+        sides = itertools.pairwise((widths[0], *widths))
+        self.blocks = nnx.List(
+            Block(i, o, rngs=rngs) for a, b in sides for i, o in ((a, b), (b, b))
+        )
+        self.last = Convolution(widths[-1], sizes.rows[2], rngs=rngs)
+
+    def __call__(
+        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
+    ) -> Float[Array, "n h w c"]:
+        """Generate images; training or not is the same."""
+        if self.embedding is not None:
+            z = jnp.concatenate([z, self.embedding(labels)], axis=1)
+        x = self.first(z).reshape(len(z), FIRST, FIRST, -1)
+        for i, block in enumerate(self.blocks):
+            if i and i % 2 == 0:
+                x = x.repeat(2, axis=1).repeat(2, axis=2)
+            x = block(x)
+        return jnp.tanh(self.last(leaky(x)))
+
+
+class ResidualDiscriminator(nnx.Module):
+    """(n, h, w, c) images to (n, outputs) logits."""
+
+    def __init__(self, sizes: Residual, channels: int, outputs: int, *, rngs: nnx.Rngs):
+        widths = sizes.widths[::-1]
+        self.first = Convolution(channels, widths[0], rngs=rngs)
+        sides = itertools.pairwise((*widths, widths[-1]))
+        self.blocks = nnx.List(
+            Block(i, o, rngs=rngs) for a, b in sides for i, o in ((a, a), (a, b))
+        )
+        self.head = Linear(FIRST * FIRST * widths[-1], outputs, rngs=rngs)
+
+    def features(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n f"]:
+        """Return the last maps as rows."""
+        x = self.first(x)
+        for i, block in enumerate(self.blocks):
+            if i and i % 2 == 0:
+                x = averaged(x)
+            x = block(x)
+        return leaky(x).reshape(len(x), -1)
+
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n outputs"]:
+        """Return all logits."""
+        return self.head(self.features(x, train=train))
+
+
+def averaged(x: Float[Array, "n h w c"]) -> Float[Array, "n p q c"]:
+    """Halve maps by means over 3 x 3 pixels, zeros around them counted.
+
+    >>> averaged(jnp.ones((1, 4, 4, 1)))[0, :, :, 0].round(2).tolist()
+    [[0.44, 0.67], [0.67, 1.0]]
+    """
+    zero = jnp.zeros((), x.dtype)
+    window, strides, padding = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(x, zero, jax.lax.add, window, strides, padding) / 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """The two networks and their sizes.
+
+    Attributes:
+        rows: (height, width, channels) of an image.
+        latent_dim: length of z.
+        embedding_dim: length of a label's vector.
+        width: channels of the largest maps.
+        is_rowwise: see `Architecture`; there are no norms.
+    """
+
+    rows: tuple[int, ...] = (128, 128, 3)
+    latent_dim: int = 256
+    embedding_dim: int = 256
+    width: int = 64
+    is_rowwise: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that the images fit.
+
+        Raises:
+            UserError: images that are not square, or whose side is not 4 times a power of two.
+        """
+        check_square(self.rows, "residual")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels at every size, the smallest maps first."""
+        num = (self.rows[0] // FIRST).bit_length()
+        return tuple(self.width * min(WIDEST, 1 << (num - 1 - i)) for i in range(num))
+
+    def generator(self, num_labels: int, rngs: nnx.Rngs) -> ResidualGenerator:
+        """Return a generator; with one label it is unconditional."""
+        return ResidualGenerator(self, num_labels, rngs=rngs)
+
+    def generators(self, num_labels: int, rngs: nnx.Rngs) -> Any:
+        """Refuse.
+
+        Raises:
+            UserError: always: there is no MGAN of these networks.
+        """
+        raise UserError("--config.train.method=mgan: there is none of network.name=residual")
+
+    def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> ResidualDiscriminator:
+        """Return a discriminator of `pack` images at a time."""
+        return ResidualDiscriminator(self, pack * self.rows[2], num_outputs, rngs=rngs)

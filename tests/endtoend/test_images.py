@@ -1,0 +1,150 @@
+"""Data sets of images: generated ones, a folder of one's own, CIFAR-10; and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgjax.endtoend.data import make_data
+from cgjax.endtoend.data.folder import CIFAR_RECORD, Cifar10, FolderImages
+from cgjax.endtoend.data.generated import GeneratedImages
+from cgjax.endtoend.data.images import NOISE, as_bytes, prepared
+from cgjax.errors import UserError
+from cgjax.generators.registry import load_generator
+
+KEY = jax.random.key(0)
+
+
+def save_images(folder, num, size=(20, 16), inside=""):
+    (folder / inside).mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(num)
+    for i in range(num):
+        pixels = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / inside / f"{i}.png")
+
+
+def test_generated_images_are_those_of_the_generator():
+    data = GeneratedImages()
+    points = data.draw(KEY, 3)
+    generator = load_generator("dcgan_faces")
+    images = np.asarray(generator.images(generator.sample_latents(KEY, 3)))
+    assert points.rows.dtype == jnp.uint8
+    assert points.rows.shape == (3, *data.row_shape())
+    np.testing.assert_allclose(data.prepare(points.rows), np.clip(images, -1, 1), atol=0.6 / 127.5)
+    np.testing.assert_array_equal(points.rows, data.draw(KEY, 3).rows)
+    assert points.classes.tolist() == [0, 0, 0]
+
+
+def test_a_generator_that_is_not_there_names_the_flag():
+    with pytest.raises(UserError, match=r"--config.data.path=nowhere: generator 'nowhere'"):
+        GeneratedImages("nowhere").draw(KEY, 2)
+
+
+def test_other_weights_are_other_data(tmp_path):
+    assert GeneratedImages().identity() == GeneratedImages("dcgan_faces").identity() != ""
+    save_images(tmp_path / "a", 3)
+    save_images(tmp_path / "b", 4)
+    names = [FolderImages(str(tmp_path / name), size=8).identity() for name in "ab"]
+    assert names[0] != names[1]
+
+
+def test_training_mirrors_some_images_and_adds_less_than_a_grey_level():
+    rows = jnp.asarray(np.random.default_rng(0).integers(0, 256, (64, 4, 6, 3), dtype=np.uint8))
+    plain = prepared(rows, None, flip=True, noise=True)
+    assert float(jnp.abs(plain).max()) <= 1
+    np.testing.assert_array_equal(as_bytes(np.asarray(plain)), rows)
+    seen = prepared(rows, KEY, flip=True, noise=True)
+    apart = [np.abs(seen - other).max(axis=(1, 2, 3)) for other in (plain, plain[:, :, ::-1])]
+    is_plain, is_mirrored = (np.asarray(far) <= NOISE + 1e-6 for far in apart)
+    assert (is_plain | is_mirrored).all()
+    assert 16 < is_mirrored.sum() < 48
+    still = prepared(rows, KEY, flip=False, noise=True)
+    assert 0 < float(jnp.abs(still - plain).max()) <= NOISE + 1e-6
+
+
+def test_a_folder_is_read_at_any_depth_cropped_resized_and_in_an_order_of_its_own(tmp_path):
+    save_images(tmp_path, 5)
+    save_images(tmp_path, 4, size=(9, 31), inside="deep/er")
+    data = FolderImages(str(tmp_path), size=8)
+    points = data.draw(KEY, 9)
+    assert points.rows.shape == (9, 8, 8, 3)
+    assert len({row.tobytes() for row in np.asarray(points.rows)}) == 9
+    other = data.draw(jax.random.key(1), 9)
+    assert not np.array_equal(points.rows, other.rows)
+    assert {r.tobytes() for r in np.asarray(other.rows)} == {
+        r.tobytes() for r in np.asarray(points.rows)
+    }
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda folder: None, "no images in this folder"),
+        (lambda folder: save_images(folder, 1), "one image; expected at least 2"),
+        (lambda folder: (folder / "a.png").write_bytes(b"no image"), "cannot be read as an image"),
+    ],
+)
+def test_bad_folders_are_one_line(tmp_path, prepare, words):
+    prepare(tmp_path)
+    with pytest.raises(UserError, match=words) as caught:
+        FolderImages(str(tmp_path)).draw(KEY, 1)
+    assert str(caught.value).startswith("--config.data.path")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_missing_or_too_small_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no folder to read"):
+        FolderImages(str(tmp_path / "gone")).draw(KEY, 1)
+    with pytest.raises(UserError, match=r"expected the folder of your images"):
+        make_data({"name": "folder", "path": "", "size": 8, "flip": True}).draw(KEY, 1)
+    save_images(tmp_path, 3)
+    with pytest.raises(UserError, match=r"--config.data.num=4: expected at most 3"):
+        FolderImages(str(tmp_path)).draw(KEY, 4)
+
+
+def cifar(folder, num=6, name="data_batch_1.bin"):
+    rng = np.random.default_rng(0)
+    records = rng.integers(0, 256, (num, CIFAR_RECORD), dtype=np.uint8)
+    records[:, 0] = np.arange(num) % 10
+    (folder / name).write_bytes(records.tobytes())
+    return records
+
+
+def test_cifars_records_are_a_class_and_three_planes(tmp_path):
+    records = cifar(tmp_path)
+    data = Cifar10(str(tmp_path))
+    points = data.draw(KEY, 6)
+    assert sorted(points.classes.tolist()) == list(range(6))
+    for row, label in zip(np.asarray(points.rows), points.classes.tolist(), strict=True):
+        planes = records[label, 1:].reshape(3, 32, 32)
+        np.testing.assert_array_equal(row, planes.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder: None, "no such file there"),
+        (lambda folder: (folder / "data_batch_1.bin").write_bytes(b"abc"), "has 3 bytes; expected"),
+        (
+            lambda folder: (folder / "data_batch_1.bin").write_bytes(b"\xff" * CIFAR_RECORD),
+            "has the class 255",
+        ),
+    ],
+)
+def test_what_is_no_cifar_is_refused(tmp_path, change, words):
+    change(tmp_path)
+    with pytest.raises(UserError, match=words):
+        Cifar10(str(tmp_path)).draw(KEY, 1)
+
+
+def test_a_perfect_sampler_scores_better_than_noise(tmp_path):
+    save_images(tmp_path, 60)
+    data = FolderImages(str(tmp_path), size=8, flip=False)
+    expected = data.perfect(jax.random.key(2), 20, 2)
+    noise = np.random.default_rng(0).uniform(-1, 1, (20, 8, 8, 3)).astype(np.float32)
+    scores = data.scores(np.full_like(noise, -1.0) + 0.01 * noise)
+    assert set(scores) == set(expected)
+    (distance,) = (name for name in scores if name.startswith("frechet"))
+    assert expected[distance].mean < scores[distance]
+    assert data.notes(KEY, 20, 2)["features"] in distance.removeprefix("frechet_")

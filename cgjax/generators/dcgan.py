@@ -46,6 +46,7 @@ class DCGAN(StagedNetwork):
         output_bias: bool = False,
         num_classes: int = 0,
         class_names: Sequence[str] = (),
+        plain_first: bool = False,
     ):
         """Build the network.
 
@@ -63,6 +64,8 @@ class DCGAN(StagedNetwork):
             output_bias: whether the output layer has a bias.
             num_classes: length of a class vector; 0 for none.
             class_names: the classes' names, where they have any.
+            plain_first: whether layer1 is dense and no more: it has a bias of its own at every
+                place and channel, and neither batch norm nor activation.
         """
         self.latent_dim = latent_dim
         self.layers = tuple(f"layer{i + 1}" for i in range(len(widths)))
@@ -80,8 +83,11 @@ class DCGAN(StagedNetwork):
         first = latent_dim + num_classes, first_size, first_size, widths[0]
         self.first = parameter(*first, std=0.02)
         self.kernels = nnx.List(kernels[:-1])
-        self.scales = nnx.List(parameter(w, mean=1.0) for w in widths)
-        self.shifts = nnx.List(parameter(w) for w in widths)
+        self.plain_first = plain_first
+        self.first_bias = parameter(*first[1:]) if plain_first else None
+        normed = widths[1:] if plain_first else widths
+        self.scales = nnx.List(parameter(w, mean=1.0) for w in normed)
+        self.shifts = nnx.List(parameter(w) for w in normed)
         self.output = kernels[-1]
         self.output_bias = parameter(image_channels) if output_bias else None
 
@@ -105,12 +111,15 @@ class DCGAN(StagedNetwork):
         return {"h": jnp.concatenate([z, inputs["classes"]], axis=1) if self.num_classes else z}
 
     def stage(self, index: int, state: State) -> State:
-        """Transposed convolution, batch norm as an affine map, ReLU."""
+        """Transposed convolution, batch norm as an affine map, ReLU; or a plain first layer."""
         if index == 0:
             h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.first[...])
         else:
             h = spread(state["h"], self.kernels[index - 1][...], self.stages[index - 1])
-        scale, shift = self.scales[index][...], self.shifts[index][...]
+        if index == 0 and self.first_bias is not None:
+            return {"h": h + self.first_bias[...][None]}
+        norm = index - 1 if self.plain_first else index
+        scale, shift = self.scales[norm][...], self.shifts[norm][...]
         h = h * scale[None, None, None] + shift[None, None, None]
         return {"h": leaky_relu(h, self.leak) if self.leak else jax.nn.relu(h)}
 

@@ -1,0 +1,194 @@
+"""A generator trained end to end as a pretrained one, which can be clustered like any other.
+
+DCGANs become networks of the family `dcgan`. In inference mode a batch norm is an affine map,
+
+    y = a x + b,    a = scale / sqrt(var + eps),    b = bias - a mean,
+
+with the running moments. A label's vector e_c is the same at every call: times its rows W_e of the
+first layer it is that layer's row of class c, e_c W_e, which a one-hot class vector picks. Latents
+that are N(0, sigma^2 I) here are N(0, I) there: the latent's rows are sigma times as large.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from cgjax.endtoend.methods.base import Method
+from cgjax.endtoend.methods.clustergan import ClusterGan
+from cgjax.endtoend.networks.base import Architecture, Arrays
+from cgjax.endtoend.networks.dcgan import FIRST, Dcgan
+from cgjax.endtoend.networks.encoding import EncodingDcgan
+from cgjax.endtoend.networks.layers import EPS
+from cgjax.errors import UserError
+from cgjax.generators.dcgan import DOUBLING
+from cgjax.generators.weights import save_generator
+
+FAMILY = "dcgan"
+
+SAME = (3, 1, 1, 0)
+"""The stage of a 3x3 convolution that keeps a map's size."""
+
+
+class Converted(NamedTuple):
+    """A network of the family `dcgan`.
+
+    Attributes:
+        architecture: the family's keyword arguments.
+        arrays: float32, by dotted path.
+    """
+
+    architecture: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def save(
+    folder: str | os.PathLike[str],
+    networks: Architecture,
+    method: Method,
+    arrays: Arrays,
+    source: Mapping[str, Any],
+    licence: str,
+) -> Path | None:
+    """Write a trained generator as a folder of converted weights.
+
+    Args:
+        folder: created if need be; an existing generator there is replaced.
+        networks: what it was trained with.
+        method: what it was trained by.
+        arrays: the generator's, of one trial.
+        source: where it comes from: its "name", the data it was trained on, and what else is known.
+        licence: of the weights, in words.
+
+    Returns:
+        The folder; None, and nothing written, for an architecture that no family has.
+
+    Raises:
+        UserError: arrays that are not finite.
+    """
+    made = convert(networks, method, arrays)
+    if made is None:
+        return None
+    return save_generator(
+        folder, FAMILY, made.architecture, made.arrays, source=source, licence=licence
+    )
+
+
+def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted | None:
+    """Return a trained generator as a network of the family `dcgan`.
+
+    Its classes are the labels, by number. ClusterGAN's encoder is left out.
+
+    Args:
+        networks: what it was trained with.
+        method: what it was trained by.
+        arrays: the generator's, of one trial.
+
+    Returns:
+        The network; None for an architecture that the family does not have.
+
+    Raises:
+        UserError: arrays that are not finite.
+    """
+    if not isinstance(networks, Dcgan):
+        return None
+    check_finite(arrays)
+    params, stats = (jax.tree.map(_exact, tree) for tree in arrays)
+    latent, classes = first_rows(networks, method, params)
+    widths = networks.widths[::-1]
+    architecture: dict[str, Any] = {
+        "latent_dim": networks.latent_dim,
+        "widths": list(widths),
+        "image_channels": networks.rows[2],
+        "first_size": FIRST,
+        "num_classes": len(classes),
+    }
+    rest, moments = params["rest"], stats["rest"]["norms"]
+    norms = [folded(rest["norms"][i], moments[i]) for i in sorted(moments)]
+    ups = rest.get("ups", {})
+    shape = (FIRST, FIRST, widths[0])
+    named = {"first": np.concatenate([latent, classes]).reshape(-1, *shape)}
+    named |= {f"kernels.{i}": ups[i]["kernel"] for i in ups}
+    named |= {f"scales.{i}": scale for i, (scale, _) in enumerate(norms)}
+    named |= {f"shifts.{i}": shift for i, (_, shift) in enumerate(norms)}
+    named["output"] = rest["last"]["kernel"]
+    if networks.flat:
+        stages = [*[DOUBLING] * len(ups), SAME]
+        architecture |= {"plain_first": True, "output_bias": True, "stages": stages}
+        named["first_bias"] = rest["first"]["bias"].reshape(shape)
+        # The family's layers are transposed convolutions, whose kernels lie the other way round.
+        named["output"] = named["output"][::-1, ::-1]
+        named["output_bias"] = rest["last"]["bias"]
+    return Converted(architecture, {name: x.astype(np.float32) for name, x in named.items()})
+
+
+def first_rows(
+    networks: Dcgan, method: Method, params: Mapping[str, Any]
+) -> tuple[Float[np.ndarray, "d m"], Float[np.ndarray, "k m"]]:
+    """Return the first layer's rows for latents that are N(0, I), and for one-hot classes.
+
+    Args:
+        networks: what the generator was trained with.
+        method: what it was trained by.
+        params: the generator's, in NumPy.
+
+    Returns:
+        A row for each coordinate of the latent and for each class; no classes, k = 0, where
+        nothing but the latent goes in.
+    """
+    kernel = params["rest"]["first"]["kernel"]
+    latent, labels = np.split(kernel, [networks.latent_dim])
+    if isinstance(method, ClusterGan):
+        latent = method.sigma * latent
+    if isinstance(networks, EncodingDcgan) or "embedding" not in params:
+        return latent, labels
+    table = params["embedding"]["table"]
+    return latent, table / np.linalg.norm(table, axis=1, keepdims=True) @ labels
+
+
+def folded(
+    params: Mapping[str, np.ndarray], moments: Mapping[str, np.ndarray]
+) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+    """Return the scale and the shift of each channel that a batch norm is in inference mode.
+
+    >>> scale, shift = folded(
+    ...     {"scale": np.array([2.0]), "bias": np.array([1.0])},
+    ...     {"mean": np.array([3.0]), "var": np.array([4.0 - EPS])},
+    ... )
+    >>> scale.tolist(), shift.tolist()
+    ([1.0], [-2.0])
+    """
+    scale = params["scale"] / np.sqrt(moments["var"] + EPS)
+    return scale, params["bias"] - scale * moments["mean"]
+
+
+def check_finite(arrays: Arrays) -> None:
+    """Refuse what a training left that went astray.
+
+    An infinite variance would fold into a scale of 0, and nothing would show it.
+
+    Raises:
+        UserError: naming every array with values that are not finite.
+    """
+    leaves = jax.tree.leaves_with_path(tuple(arrays))
+    bad = [
+        jax.tree_util.keystr(path[1:], simple=True, separator=".")
+        for path, leaf in leaves
+        if not np.isfinite(np.asarray(leaf)).all()
+    ]
+    if bad:
+        raise UserError(
+            f"the trained generator has NaN or infinite values in {', '.join(bad)}; train again "
+            "with a lower --config.train.learning_rate"
+        )
+
+
+def _exact(leaf: Any) -> np.ndarray:
+    """Return an array in double precision, in which moments are folded."""
+    return np.asarray(leaf, np.float64)

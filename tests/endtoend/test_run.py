@@ -142,7 +142,7 @@ def test_digits_are_clustered_by_clustergan_beside_k_means_and_drawn_label_by_la
 
 FACES = {
     "data.num": 40,
-    "network.width": 2,
+    "network.width": 4,
     "network.embedding_dim": 3,
     "train.iterations": 4,
     "train.batch": 8,

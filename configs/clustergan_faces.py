@@ -3,7 +3,7 @@ r"""ClusterGAN on faces: images of the embedded generator.
     python -m cgjax.main --config=configs/clustergan_faces.py
     python -m cgjax.main --config=configs/clustergan_faces.py --config.labels.num_clusters=4
 
-The rows of ClusterGAN in the paper's Tables 1 and 2 [Koner et al. 2022]; networks and length are
+The rows of ClusterGAN in the paper's Tables 1 and 2 [Georgopoulos et al. 2022]; networks and length are
 not published. The losses are those of [Mukherjee et al. 2019], with one step of the discriminator
 for one of the generator, not five, so that it takes half an hour on two cores; on a GPU set
 --config.clustergan.critic_steps=5 --config.network.width=64 --config.train.iterations=100000.
@@ -25,11 +25,13 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.train.learning_rate = 2e-4
     config.train.beta1 = 0.5
     config.train.beta2 = 0.9
-    config.train.iterations = 2_000
+    config.train.iterations = 1_500
+    config.train.batch = 32
     config.train.checkpoint_every = 500
     config.labels.num_clusters = 2
     config.labels.num = 10_000
-    config.clustergan.critic_steps = 1
+    config.clustergan.critic_steps = 3
+    config.clustergan.sigma = 0.75
     config.score.num = 2_000
     config.score.every = 500
     return scgan_common.image_variant(config, arg)

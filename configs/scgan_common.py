@@ -147,7 +147,7 @@ def images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.train.learning_rate = 1e-4
     config.train.beta1 = 0.0
     config.train.beta2 = 0.99
-    config.train.report_every = 50
+    config.train.report_every = 10
     config.labels.num_clusters = 100
     config.labels.every = 25_000
     config.labels.num = 25_000
@@ -187,7 +187,7 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.network.width = 64
     config.network.critic_width = 32
     config.train.iterations = 300
-    config.train.report_every = 50
+    config.train.report_every = 10
     config.train.checkpoint_every = 100
     config.labels.every = 150
     config.labels.num = 1_000

@@ -80,6 +80,20 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 """What trains a generator; data, networks and scores are those of [Liu et al. 2020]."""
 
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "planar": ("goodfellow2013maxout",),
+    "dcgan": ("radford2016unsupervised",),
+    "dcgan_flat": ("radford2016unsupervised",),
+    "encoding_dcgan": ("radford2016unsupervised",),
+    "sngan": ("miyato2018spectral",),
+    "residual": ("mescheder2018which",),
+}
+DATA: dict[str, tuple[str, ...]] = {
+    "stacked_digits": ("metz2017unrolled",),
+    "cifar10": ("krizhevsky2009learning",),
+}
+"""What else networks and data come from."""
+
 
 def works_of_run(
     config: Mapping[str, Any],
@@ -124,7 +138,7 @@ def works_of_training(config: Mapping[str, Any]) -> str:
     method = config["train"]["method"]
     own = ("mukherjee2019clustergan",) if method == "clustergan" else ("liu2020diverse",)
     keys = [*own, *METHODS[method], *KMEANS]
-    keys += ("goodfellow2013maxout",) if config["network"]["name"] == "planar" else ()
+    keys += NETWORKS.get(config["network"]["name"], ()) + DATA.get(config["data"]["name"], ())
     keys += ("mescheder2018which",) if config["train"]["penalty"] else ()
     return entries(keys)
 

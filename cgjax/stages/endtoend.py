@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from cgjax.config.training import KINDS
 from cgjax.endtoend.bridge import save

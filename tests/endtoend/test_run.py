@@ -408,7 +408,8 @@ def test_the_table_names_the_methods_data_and_networks_that_there_are():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_can_be_built_from_a_config(name):
-    network = "encoding" if name == "clustergan" else "planar"
-    config = copy.deepcopy(settings(train__method=name, network__name=network))
+    config = copy.deepcopy(settings(train__method=name))
+    if name == "clustergan":
+        config["network"]["name"], config["data"]["name"] = "encoding", "digits8"
     schema.validate(config)
     assert Experiment(config).trainer.method.num_labels >= 1

@@ -138,9 +138,9 @@ def test_the_reference_may_be_the_digits_own_shares(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"held_out": 0.0}, r"data\.held_out=0\.0: expected a share above 0"),
-        ({"held_out": 1.0}, r"data\.held_out=1\.0"),
-        ({"reference": "own"}, r"data\.reference=own: expected uniform or digits"),
+        ({"held_out": 0.0}, r"held_out=0\.0: expected a share above 0"),
+        ({"held_out": 1.0}, r"held_out=1\.0"),
+        ({"reference": "own"}, r"reference=own: expected uniform or digits"),
     ],
 )
 def test_settings_that_are_not_legal_are_one_line(settings, message):

@@ -11,7 +11,7 @@ from cgjax.evaluation.judges import JUDGES
 from cgjax.generators.families import FAMILIES
 from cgjax.run import citations
 from cgjax.run.citations import bibliography, entries, works_of_run, works_of_training
-from configs import common, scgan_grid
+from configs import common, scgan_cifar10, scgan_grid
 
 REFERENCES = Path(__file__).resolve().parents[2] / "docs" / "references.md"
 
@@ -79,6 +79,9 @@ def test_a_training_run_cites_its_method():
     assert "liu2020diverse" in keys_of(works_of_training(config))
     config["train"]["method"] = "mgan"
     assert "hoang2018mgan" in keys_of(works_of_training(config))
+    config = to_plain(scgan_cifar10.get_config())
+    own = {"krizhevsky2009learning", "miyato2018spectral", "liu2020diverse"}
+    assert own <= set(keys_of(works_of_training(config)))
 
 
 def test_an_unknown_key_is_our_own_mistake():

@@ -119,6 +119,9 @@ def get_config() -> config_dict.ConfigDict:
     config.score.every = 5_000
     # Draws of the true law that say what a perfect sampler scores.
     config.score.repeats = 100
+    # What distances between images are measured in: "pca_pixels", "random_cnn", or "inception:FILE"
+    # (docs/methods.md), of which alone a Frechet distance is an FID.
+    config.score.features = "pca_pixels"
     return config
 
 

@@ -5,11 +5,12 @@ r"""Self-Conditioned GAN on faces, of which nothing is known: images of the embe
     python -m cgjax.main --config=configs/scgan_faces.py --config.data.name=folder \
         --config.data.path=FOLDER
 
-The rows of Self-Conditioned GAN in the paper's Tables 1 and 2 [Georgopoulos et al. 2022], which does not
-say how its networks looked or how long they learnt. These settings take half an hour on two cores;
-on a GPU set --config.network.width=64 --config.train.iterations=100000. Nothing is mirrored: the
-clusters may be of where a face looks. The trained generator is left in WORKDIR/generator, for
---config.generator.weights and --config.compare.conditional. docs/endtoend.md has the numbers.
+The rows of Self-Conditioned GAN in the paper's Tables 1 and 2 [Georgopoulos et al. 2022], which
+does not say how its networks looked or how long they learnt. These settings take half an hour on
+two cores; on a GPU set --config.network.width=64 --config.train.iterations=100000. Nothing is
+mirrored: the clusters may be of where a face looks. The trained generator is left in
+WORKDIR/generator, for --config.generator.weights and --config.compare.conditional.
+docs/endtoend.md has the numbers.
 """
 
 from ml_collections import config_dict

@@ -7,6 +7,7 @@ than those of runs that cluster a generator, so that a dotted path means one thi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from cgjax.config.leaves import TEXT, Leaf, count
@@ -35,6 +36,9 @@ METHODS = (
     *("gan", "conditional", "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan"),
     *("fixed_clusters", "scgan", "scgan_online", "clustergan"),
 )
+
+FEATURE_DIMS = {"random_cnn": 416, "inception": 2048}
+"""Numbers of an image's features: with fewer images a Frechet distance has no meaning."""
 
 SELF_CONDITIONED = ("scgan", "scgan_online")
 
@@ -88,7 +92,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "critic_steps": count(1),
         "slope_weight": _RATE,
     },
-    "score": {"num": count(2), "every": count(1), "repeats": count(2)},
+    "score": {"num": count(2), "every": count(1), "repeats": count(2), "features": TEXT},
 }
 
 LEAVES: dict[str, Leaf] = {
@@ -117,6 +121,24 @@ def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]
         )
 
 
+def _problems_of_features(features: Any, num: Any) -> Iterator[str]:
+    kind, _, path = str(features or "pca_pixels").partition(":")
+    if (kind, bool(path)) not in (
+        ("pca_pixels", False),
+        ("random_cnn", False),
+        ("inception", True),
+    ):
+        known = "pca_pixels, random_cnn or inception:FILE"
+        yield f"--config.score.features={features}: expected {known}"
+    elif kind == "inception" and not Path(path).is_file():
+        yield f"--config.score.features={features}: no file {path}"
+    elif kind != "pca_pixels" and num is not None and num < FEATURE_DIMS[kind]:
+        yield (
+            f"--config.score.num={num}: expected at least {FEATURE_DIMS[kind]}, as many as "
+            f"score.features={kind} has numbers"
+        )
+
+
 def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     """Say which values do not go together; leaves are those that are legal on their own."""
     num = leaves.get("data.num")
@@ -132,6 +154,7 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         supervised = leaves.get("labels.supervised") is True and method in SELF_CONDITIONED
         if method == "conditional" or supervised:
             yield f"--config.data.name={data}: no true classes are known to be conditioned on"
+    yield from _problems_of_features(leaves.get("score.features"), leaves.get("score.num"))
     if method == "clustergan" and leaves.get("train.average"):
         yield "--config.train.average: expected 0 with train.method=clustergan"
     if method == "mgan" and network in CONVOLUTIONAL:
@@ -156,6 +179,6 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
 
 ADDED: dict[str, Any] = {
     **{"data.path": "", "data.size": 64, "data.flip": False},
-    "train.average": 0.0,
+    **{"train.average": 0.0, "score.features": "pca_pixels"},
 }
 """Leaves that a newer version added, and what older runs' configs mean by lacking them."""

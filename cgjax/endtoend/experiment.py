@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from cgjax.clustering import kmeans
-from cgjax.endtoend.data import DataSet, make_data
+from cgjax.endtoend.data import DataSet, data_of
 from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
 from cgjax.endtoend.state import Losses, TrainState
@@ -55,7 +55,7 @@ class Experiment:
             config: of a training run, nested plain dicts with every leaf.
         """
         self.config = config
-        self.data: DataSet = make_data(config["data"])
+        self.data: DataSet = data_of(config)
         sizes = config["network"]
         train = config["train"]
         self.trainer = Trainer(

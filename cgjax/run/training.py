@@ -19,7 +19,7 @@ from typing import Any
 from cgjax.config.plain import digest, flatten
 from cgjax.config.schema import TRAINING, complete, is_resource, validate
 from cgjax.config.training import ADDED
-from cgjax.endtoend.data import make_data
+from cgjax.endtoend.data import data_of
 from cgjax.errors import UserError
 from cgjax.run.folder import RunFolder, check_folder, read_config, save_config
 from cgjax.runtime.checkpoints import Checkpoints, Step
@@ -51,7 +51,7 @@ class TrainingRun:
             # What an older version did not know, and would have taken to be this, changes nothing.
             if not is_resource(path) and (path not in ADDED or value != ADDED[path])
         }
-        identity = make_data(config["data"]).identity()
+        identity = data_of(config).identity()
         self.key = digest({**told, **({"identity": identity} if identity else {})})
 
     def is_own(self, step: Step) -> bool:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cgjax.endtoend.data import make_data
+from cgjax.config.training import FEATURE_DIMS
 from cgjax.endtoend.data.folder import CIFAR_RECORD, Cifar10, FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.images import NOISE, as_bytes, prepared
 from cgjax.errors import UserError
+from cgjax.evaluation.features import InceptionPool3, RandomCnn
 from cgjax.generators.registry import load_generator
 
 KEY = jax.random.key(0)
@@ -97,7 +98,7 @@ def test_a_folder_that_is_missing_or_too_small_is_refused(tmp_path):
     with pytest.raises(UserError, match="no folder to read"):
         FolderImages(str(tmp_path / "gone")).draw(KEY, 1)
     with pytest.raises(UserError, match=r"expected the folder of your images"):
-        make_data({"name": "folder", "path": "", "size": 8, "flip": True}).draw(KEY, 1)
+        FolderImages("", size=8).draw(KEY, 1)
     save_images(tmp_path, 3)
     with pytest.raises(UserError, match=r"--config.data.num=4: expected at most 3"):
         FolderImages(str(tmp_path)).draw(KEY, 4)
@@ -136,6 +137,15 @@ def test_what_is_no_cifar_is_refused(tmp_path, change, words):
     change(tmp_path)
     with pytest.raises(UserError, match=words):
         Cifar10(str(tmp_path)).draw(KEY, 1)
+
+
+def test_distances_are_measured_in_the_features_that_are_named(tmp_path):
+    save_images(tmp_path, 40)
+    data = FolderImages(str(tmp_path), size=8, features="random_cnn")
+    images = np.asarray(data.prepare(data.fresh(KEY, FEATURE_DIMS["random_cnn"]).rows))
+    assert "frechet_random_cnn" in data.scores(images)
+    assert RandomCnn()(images[:2]).shape[1] == FEATURE_DIMS["random_cnn"]
+    assert InceptionPool3.name == "inception_pool3"
 
 
 def test_a_perfect_sampler_scores_better_than_noise(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cgjax.config import schema, training
-from cgjax.config.plain import flatten, to_plain
+from cgjax.config.plain import digest, flatten, to_plain
 from cgjax.endtoend.data import DATA
 from cgjax.endtoend.data.digits import Digits8
 from cgjax.endtoend.data.generated import GeneratedImages
@@ -194,7 +194,10 @@ def test_a_folder_of_an_older_version_goes_on_and_other_images_begin_anew(tmp_pa
     for path in training.ADDED:
         section, name = path.split(".")
         del config[section][name]
-    assert training_folder.TrainingRun(tmp_path, config).key == new
+    old = {p: v for p, v in flatten(config).items() if not schema.is_resource(p)}
+    del old["train.iterations"]
+    assert digest(old) == new
+    assert training_folder.TrainingRun(tmp_path, schema.complete(config)).key == new
     config = to_plain(scgan_faces.get_config("quick"))
     known = training_folder.TrainingRun(tmp_path, config).key
     monkeypatch.setattr(GeneratedImages, "identity", lambda self: "other weights")
@@ -308,6 +311,9 @@ def test_a_trial_is_what_it_is_alone_and_about_that_beside_others_in_one_program
         ("labels.num_clusters", 50, "--config.labels.num_clusters=50: expected at most labels.num"),
         ("labels.supervised", True, "expected at least 8, one for each class"),
         ("train.learning_rate", -1.0, "--config.train.learning_rate=-1.0: expected"),
+        ("score.features", "vgg", "expected pca_pixels, random_cnn or inception:FILE"),
+        ("score.features", "inception:gone.safetensors", "no file gone.safetensors"),
+        ("score.features", "random_cnn", "--config.score.num=30: expected at least 416"),
         ("train.lr", 1.0, "config.train.lr"),
         ("train.method", "clustergan", "=clustergan: expected data of images or vectors; those of"),
         ("network.name", "encoding", "--config.network.name=encoding: expected planar with"),

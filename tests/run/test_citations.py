@@ -42,7 +42,8 @@ def test_an_entry_has_a_title_authors_a_year_and_a_place_and_is_in_the_reference
     entry = bibliography()[key]
     kind, fields = re.match(r"@(\w+)\{\w+,\n(.*)\n\}\n$", entry, re.DOTALL).groups()
     found = dict(re.findall(r"^  (\w+) = \{(.*)\},?$", fields, re.MULTILINE))
-    place = {"inproceedings": "booktitle", "article": "journal"}[kind]
+    places = {"inproceedings": "booktitle", "article": "journal", "techreport": "institution"}
+    place = places[kind]
     assert set(found) == {"title", "author", "year", place}
     assert all(value.count("{") == value.count("}") for value in found.values())
     assert re.fullmatch(r"(19|20)\d\d", found["year"])

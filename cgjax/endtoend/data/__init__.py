@@ -18,14 +18,23 @@ DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
     "grid": lambda settings: grid(5),
     "grid100": lambda settings: grid(10),
     "digits8": lambda settings: Digits8(),
-    "generated": lambda settings: GeneratedImages(settings["path"], settings["flip"]),
-    "folder": lambda settings: FolderImages(settings["path"], settings["size"], settings["flip"]),
+    "generated": lambda settings: GeneratedImages(
+        settings["path"], settings["flip"], settings["features"]
+    ),
+    "folder": lambda settings: FolderImages(
+        settings["path"], settings["size"], settings["flip"], settings["features"]
+    ),
     "stacked_digits": lambda settings: StackedDigits(settings["path"]),
-    "cifar10": lambda settings: Cifar10(settings["path"], settings["flip"]),
+    "cifar10": lambda settings: Cifar10(settings["path"], settings["flip"], settings["features"]),
 }
-"""Data sets by name; each takes `config.data`."""
+"""Data sets by name; each takes `config.data`, with `features` of `config.score`."""
 
-__all__ = ["DATA", "DataSet", "Mixture", "Points", "grid", "make_data", "ring"]
+__all__ = ["DATA", "DataSet", "Mixture", "Points", "data_of", "grid", "make_data", "ring"]
+
+
+def data_of(config: Mapping[str, Any]) -> DataSet:
+    """Return the data set of a config."""
+    return make_data({**config["data"], "features": config["score"]["features"]})
 
 
 def make_data(settings: Mapping[str, Any]) -> DataSet:

@@ -74,12 +74,14 @@ class FolderImages(FixedImages):
         source: the folder.
         size: height and width that they are resized to.
         flip: whether training mirrors them.
+        features: what distances are measured in; see `ImageSet`.
         num_classes: 1: none are known.
     """
 
     source: str
     size: int = 64
     flip: bool = True
+    features: str = "pca_pixels"
     num_classes: int = 1
 
     def row_shape(self) -> tuple[int, ...]:
@@ -124,11 +126,13 @@ class Cifar10(FixedImages):
     Attributes:
         source: the folder of `data_batch_1.bin` and the others.
         flip: whether training mirrors them.
+        features: what distances are measured in; see `ImageSet`.
         num_classes: 10.
     """
 
     source: str
     flip: bool = True
+    features: str = "pca_pixels"
     num_classes: int = CIFAR_CLASSES
 
     def row_shape(self) -> tuple[int, ...]:

@@ -29,11 +29,13 @@ class GeneratedImages(ImageSet):
     Attributes:
         source: the embedded generator, a published one, or a folder of converted weights.
         flip: whether training mirrors them.
+        features: what distances are measured in; see `ImageSet`.
         num_classes: 1: none are known.
     """
 
     source: str = "dcgan_faces"
     flip: bool = False
+    features: str = "pca_pixels"
     num_classes: int = 1
 
     @functools.cached_property

@@ -4,8 +4,9 @@ Rows are (n, size, size, channels) uint8. Networks see x / 127.5 - 1 in [-1, 1];
 the code of [Liu et al. 2020], each image is mirrored half of the time and has uniform noise of
 1/128, a grey level, added, so that a discriminator cannot tell images by their being whole numbers.
 
-Scores are distances between generated images and a fresh draw of as many, in the first principal
-components of the pixels; no Inception features, so no FID.
+Scores are distances between generated images and a fresh draw of as many: in the first principal
+components of the pixels, in those of a random network, or in Inception's features, which alone make
+a Frechet distance an FID.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
-from cgjax.evaluation.features import Projected, pca_pixels
+from cgjax.evaluation.features import FeatureExtractor, InceptionPool3, RandomCnn, pca_pixels
 from cgjax.evaluation.modes import Expected, over_repeats
 from cgjax.runtime.keys import named_key
 
@@ -58,9 +59,11 @@ class ImageSet(DataSet):
 
     Attributes:
         flip: whether training mirrors them.
+        features: what distances are measured in: "pca_pixels", "random_cnn" or "inception:FILE".
     """
 
     flip: bool
+    features: str
 
     def fresh(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw as many images as wanted to compare others with."""
@@ -79,14 +82,16 @@ class ImageSet(DataSet):
     def scores(self, rows: Float[np.ndarray, "n h w c"]) -> dict[str, float]:
         """Return distances of generated images to a draw of as many."""
         features, reference = _reference(self, len(rows))
-        return _scores(features(rows), reference)
+        return _scores(features.name, features(rows), reference)
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
         """Return what other draws of as many score."""
         features, reference = _reference(self, num)
         return over_repeats(
             lambda repeat: _scores(
-                features(_drawn(self, named_key(key, "perfect", repeat), num)), reference
+                features.name,
+                features(_drawn(self, named_key(key, "perfect", repeat), num)),
+                reference,
             ),
             repeats,
         )
@@ -101,19 +106,26 @@ def _drawn(data: ImageSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n 
 
 
 @functools.lru_cache(maxsize=2)
-def _reference(data: ImageSet, num: int) -> tuple[Projected, Float[np.ndarray, "n k"]]:
+def _reference(data: ImageSet, num: int) -> tuple[FeatureExtractor, Float[np.ndarray, "n k"]]:
     """Return the features, and those of the images that others are compared with."""
     images = _drawn(data, named_key(jax.random.key(0), "reference"), num)
-    features = pca_pixels(images, min(COMPONENTS, num - 1))
+    kind, _, path = data.features.partition(":")
+    features: FeatureExtractor
+    if kind == "inception":
+        features = InceptionPool3(path)
+    elif kind == "random_cnn":
+        features = RandomCnn()
+    else:
+        features = pca_pixels(images, min(COMPONENTS, num - 1))
     return features, features(images)
 
 
 def _scores(
-    features: Float[np.ndarray, "n k"], reference: Float[np.ndarray, "m k"]
+    name: str, features: Float[np.ndarray, "n k"], reference: Float[np.ndarray, "m k"]
 ) -> dict[str, float]:
     manifold = precision_recall_density_coverage(reference, features)
     return {
-        f"frechet_pca{features.shape[1]}_pixels": frechet(features, reference),
+        "fid" if name == InceptionPool3.name else f"frechet_{name}": frechet(features, reference),
         "precision": manifold.precision,
         "recall": manifold.recall,
     }

@@ -49,7 +49,7 @@ def get_config() -> config_dict.ConfigDict:
 
     train = config.train = config_dict.ConfigDict()
     # "gan", "conditional" (true classes), "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan",
-    # "fixed_clusters" (k-means on the points, once), "scgan", "scgan_online" or "clustergan".
+    # "fixed_clusters" (k-means once, see labels.features), "scgan", "scgan_online" or "clustergan".
     train.method = "scgan"
     # Independent trainings, each on points of its own.
     train.trials = 1
@@ -93,6 +93,9 @@ def get_config() -> config_dict.ConfigDict:
     labels.match = True
     # Whether the first clusters are the true classes.
     labels.supervised = False
+    # What fixed_clusters clusters: "rows", "autoencoder" (codes of one that is trained first), or a
+    # function of your own, "package.module:function", of rows as the networks see them.
+    labels.features = "rows"
 
     config.mgan = config_dict.ConfigDict()
     # Weight of telling generators apart in their loss.

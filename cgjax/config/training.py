@@ -40,6 +40,9 @@ METHODS = (
 FEATURE_DIMS = {"random_cnn": 416, "inception": 2048}
 """Numbers of an image's features: with fewer images a Frechet distance has no meaning."""
 
+FIXED = ("rows", "autoencoder")
+"""Features for clusters that are found once, beside the user's own."""
+
 SELF_CONDITIONED = ("scgan", "scgan_online")
 
 _RATE, _DECAY, _FLAG = Leaf(float, 0), Leaf(float, 0, 1), Leaf(bool)
@@ -83,6 +86,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "initialise": _FLAG,
         "match": _FLAG,
         "supervised": _FLAG,
+        "features": TEXT,
     },
     "mgan": {"weight": _RATE, "per_generator": count(2)},
     "clustergan": {
@@ -155,6 +159,12 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         if method == "conditional" or supervised:
             yield f"--config.data.name={data}: no true classes are known to be conditioned on"
     yield from _problems_of_features(leaves.get("score.features"), leaves.get("score.num"))
+    fixed = leaves.get("labels.features")
+    if fixed is not None and fixed not in FIXED and ":" not in fixed:
+        yield (
+            f"--config.labels.features={fixed}: expected {', '.join(FIXED)} or "
+            "package.module:function"
+        )
     if method == "clustergan" and leaves.get("train.average"):
         yield "--config.train.average: expected 0 with train.method=clustergan"
     if method == "mgan" and network in CONVOLUTIONAL:
@@ -179,6 +189,6 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
 
 ADDED: dict[str, Any] = {
     **{"data.path": "", "data.size": 64, "data.flip": False},
-    **{"train.average": 0.0, "score.features": "pca_pixels"},
+    **{"train.average": 0.0, "score.features": "pca_pixels", "labels.features": "rows"},
 }
 """Leaves that a newer version added, and what older runs' configs mean by lacking them."""

@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from cgjax.endtoend.data import Points
+from cgjax.endtoend.fixed_features import FixedFeatures
 from cgjax.endtoend.methods.base import Features, Method, of_packs, packed
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
 from cgjax.endtoend.networks.layers import moved_again
@@ -87,6 +88,9 @@ class Trainer:
         g, d = (net.init(named_key(key, name)) for net, name in zip(nets, "gd", strict=True))
         generator, discriminator = (Learner(a, self.adam.init(a.params)) for a in (g, d))
         features = self.features(d)
+        if self.method.fixed is not None:
+            fixed = FixedFeatures(self.method.fixed, self.networks, self.prepare)
+            features = functools.partial(fixed, named_key(key, "features"))
         partition = self.method.start(named_key(key, "start"), points, features)
         average = generator.arrays.params if self.average else ()
         return TrainState(generator, discriminator, partition, average)

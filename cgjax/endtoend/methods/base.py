@@ -48,10 +48,12 @@ class Method:
     Attributes:
         num_labels: k; 1 for no conditioning.
         pack: rows that the discriminator sees at a time [Lin et al. 2018].
+        fixed: the features that `start` is given, see `fixed_features`; None for D's.
     """
 
     num_labels: int = 1
     pack: int = 1
+    fixed: str | None = None
 
     def generator(self, networks: Architecture, rngs: nnx.Rngs) -> Generator:
         """Build the generator."""

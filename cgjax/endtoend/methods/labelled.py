@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from cgjax.clustering import kmeans
@@ -52,23 +51,24 @@ class RandomLabels(Method):
 
 @dataclasses.dataclass(frozen=True)
 class FixedClusters(Method):
-    """Labels given once, before training, by k-means on the rows themselves.
+    """Labels given once, before training, by k-means on features that do not change.
 
-    What [Sage et al. 2018] do with codes of an autoencoder or features of a classifier; rows as
-    they are stand for features.
+    What [Sage et al. 2018] do; see `fixed_features` for which features there are.
 
     Attributes:
         num_init: restarts of k-means.
         max_iter: its most iterations.
+        fixed: which features.
     """
 
     num_init: int = 10
     max_iter: int = 100
+    fixed: str = "rows"
 
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
-        """Cluster the rows."""
+        """Cluster the rows by the features."""
         found = kmeans(
-            points.rows.reshape(len(points.rows), -1).astype(jnp.float32),
+            features(points.rows),
             self.num_labels,
             key=key,
             num_init=self.num_init,

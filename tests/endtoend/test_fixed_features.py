@@ -1,0 +1,85 @@
+"""Clusters that are found once: on rows, on an autoencoder's codes, on features of one's own."""
+
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgjax.endtoend.data import Points, grid
+from cgjax.endtoend.fixed_features import FixedFeatures
+from cgjax.endtoend.methods.labelled import FixedClusters
+from cgjax.endtoend.networks import Dcgan, Planar
+from cgjax.endtoend.trainer import Trainer, as_they_are
+from cgjax.errors import ForeignError, UserError
+from cgjax.evaluation.agreement import matched_accuracy
+
+KEY = jax.random.key(0)
+PLANE = Planar(width=32, depth=2, critic_width=24, pieces=2, latent_dim=2)
+
+
+def points():
+    return grid(3).draw(KEY, 600)
+
+
+def test_rows_are_features_as_they_are():
+    made = FixedFeatures("rows", PLANE, as_they_are)(KEY, points().rows)
+    np.testing.assert_array_equal(made, points().rows)
+
+
+def test_the_codes_of_an_autoencoder_keep_what_the_rows_were():
+    drawn = points()
+    features = FixedFeatures("autoencoder", PLANE, as_they_are, steps=600)
+    codes = features(KEY, drawn.rows)
+    assert codes.shape == (600, 2)
+    np.testing.assert_array_equal(codes, features(KEY, drawn.rows))
+    # Codes of one mode lie together: those of the nearest code are of the same mode.
+    apart = jnp.square(codes[:, None] - codes[None]).sum(axis=2) + 1e9 * jnp.eye(600)
+    nearest = np.asarray(drawn.classes)[np.asarray(apart.argmin(axis=1))]
+    assert np.mean(nearest == np.asarray(drawn.classes)) > 0.9
+
+
+def test_images_are_encoded_by_the_experiments_own_networks():
+    rows = jnp.asarray(np.random.default_rng(0).integers(0, 255, (20, 8, 8, 3), dtype=np.uint8))
+    networks = Dcgan((8, 8, 3), latent_dim=5, width=4)
+    features = FixedFeatures("autoencoder", networks, lambda x: x.astype(jnp.float32) / 255, steps=3)
+    assert features(KEY, rows).shape == (20, 5)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    module = types.ModuleType("own_features")
+    module.first = lambda rows: rows[:, :1]
+    module.flat = lambda rows: rows[:, 0]
+    module.bad = lambda rows: np.full((len(rows), 2), np.nan)
+    module.broken = lambda rows: rows.missing
+    monkeypatch.setitem(sys.modules, "own_features", module)
+
+
+def test_features_of_ones_own_are_called_and_what_they_return_is_checked(own):
+    def made(name):
+        return FixedFeatures(f"own_features:{name}", PLANE, as_they_are)(KEY, points().rows)
+
+    np.testing.assert_array_equal(made("first"), points().rows[:, :1])
+    with pytest.raises(UserError, match=r"own_features:flat: returned float32 \(500,\)"):
+        made("flat")
+    with pytest.raises(UserError, match="returned NaN"):
+        made("bad")
+    with pytest.raises(ForeignError, match="own_features:broken"):
+        made("broken")
+    with pytest.raises(UserError, match="has no 'gone'"):
+        made("gone")
+
+
+def test_clusters_are_of_the_features_that_are_named(own):
+    drawn = points()
+    for name, num in (("rows", 9), ("own_features:first", 3)):
+        method = FixedClusters(num, fixed=name)
+        state = Trainer(method, PLANE, batch=10).init(KEY, Points(drawn.rows, drawn.classes))
+        labels = np.asarray(state.partition.labels)
+        true = np.asarray(drawn.classes)
+        if name != "rows":  # the grid's columns
+            true = np.unique(np.round(np.asarray(drawn.rows)[:, 0] / 2), return_inverse=True)[1]
+        assert matched_accuracy(labels, true) > 0.99

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from cgjax.clustering import kmeans
-from cgjax.endtoend.data import DataSet, data_of
+from cgjax.endtoend.data import DataSet, Points, data_of
 from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
 from cgjax.endtoend.state import Losses, TrainState
@@ -70,10 +70,12 @@ class Experiment:
         self.points = [self.data.draw(named_key(key, "points"), num) for key in self.keys]
         trials = list(range(train["trials"]))
         together = [trials] if train["together"] else [[t] for t in trials]
-        self._groups = [
-            (_stacked([self.points[t] for t in group]), self._keys(group, "train"))
-            for group in together
-        ]
+        self._groups = [(self._rows(group), self._keys(group, "train")) for group in together]
+
+    def _rows(self, trials: Sequence[int]) -> Points:
+        """Return the training rows of trials; one trial's are not copied."""
+        own = [self.points[t] for t in trials]
+        return own[0] if len(own) == 1 else _stacked(own)
 
     def _keys(self, trials: Sequence[int], name: str) -> Key[Array, " trials"]:
         return jnp.stack([named_key(self.keys[t], name) for t in trials])

@@ -127,7 +127,7 @@ class Trainer:
 
         Args:
             state: of all trials, stacked; donated.
-            points: each trial's training rows, stacked.
+            points: each trial's training rows, stacked; those of one trial may come as they are.
             keys: (trials,) each trial's key, the same in every call.
             begin: iterations before.
             num: iterations of this call; a program is compiled for each.
@@ -185,8 +185,10 @@ def run_(
     if len(keys) > 1:
         return jax.vmap(one)(state, points, keys)
     # A leading axis of one costs XLA's products on CPUs a lot.
-    first = jax.tree.map(lambda leaf: leaf[0], (state, points, keys))
-    return jax.tree.map(lambda leaf: leaf[None], one(*first))
+    state, key = jax.tree.map(lambda leaf: leaf[0], (state, keys))
+    if points.classes.ndim == 2:
+        points = jax.tree.map(lambda leaf: leaf[0], points)
+    return jax.tree.map(lambda leaf: leaf[None], one(state, points, key))
 
 
 _run = jax.jit(run_, static_argnames=("num", "trainer"), donate_argnames=("state",))

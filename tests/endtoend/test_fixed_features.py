@@ -44,7 +44,9 @@ def test_the_codes_of_an_autoencoder_keep_what_the_rows_were():
 def test_images_are_encoded_by_the_experiments_own_networks():
     rows = jnp.asarray(np.random.default_rng(0).integers(0, 255, (20, 8, 8, 3), dtype=np.uint8))
     networks = Dcgan((8, 8, 3), latent_dim=5, width=4)
-    features = FixedFeatures("autoencoder", networks, lambda x: x.astype(jnp.float32) / 255, steps=3)
+    features = FixedFeatures(
+        "autoencoder", networks, lambda x: x.astype(jnp.float32) / 255, steps=3
+    )
     assert features(KEY, rows).shape == (20, 5)
 
 

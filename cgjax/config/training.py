@@ -7,7 +7,6 @@ than those of runs that cluster a generator, so that a dotted path means one thi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from cgjax.config.leaves import TEXT, Leaf, count
@@ -134,8 +133,6 @@ def _problems_of_features(features: Any, num: Any) -> Iterator[str]:
     ):
         known = "pca_pixels, random_cnn or inception:FILE"
         yield f"--config.score.features={features}: expected {known}"
-    elif kind == "inception" and not Path(path).is_file():
-        yield f"--config.score.features={features}: no file {path}"
     elif kind != "pca_pixels" and num is not None and num < FEATURE_DIMS[kind]:
         yield (
             f"--config.score.num={num}: expected at least {FEATURE_DIMS[kind]}, as many as "

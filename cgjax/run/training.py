@@ -31,11 +31,14 @@ class TrainingRun:
     """A training run's config and the places of its files."""
 
     def __init__(self, root: str | Path, config: Mapping[str, Any]):
-        """Touches nothing.
+        """Read what the data's identity is made of; writes nothing.
 
         Args:
             root: the folder.
             config: nested plain dicts with every leaf.
+
+        Raises:
+            UserError: data that cannot be read.
         """
         self.folder, self.config = RunFolder(root), config
         self.samples = self.folder.root / "samples.npz"
@@ -91,6 +94,7 @@ def open_training(
         lock.refuse_if_taken()
     resolved = read_config(folder, TRAINING).config if config is None else complete(config)
     validate(resolved)
+    run = TrainingRun(root, resolved)  # reads the data: what is wrong with them is said first
     check_folder(folder, resolved, allow_change=allow_change)
     if folder.config.is_file():
         read_config(folder, TRAINING)  # not even with another config may it be of another kind
@@ -100,7 +104,6 @@ def open_training(
         check_folder(folder, resolved, allow_change=allow_change)
     make_folder(folder.root, "--workdir")
     remove_unfinished(folder.root)
-    run = TrainingRun(root, resolved)
     own = [step.number for step in run.steps.steps() if run.is_own(step)]
     if resolved["train"]["iterations"] not in own:
         run.forget_results()

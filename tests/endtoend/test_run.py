@@ -312,7 +312,7 @@ def test_a_trial_is_what_it_is_alone_and_about_that_beside_others_in_one_program
         ("labels.supervised", True, "expected at least 8, one for each class"),
         ("train.learning_rate", -1.0, "--config.train.learning_rate=-1.0: expected"),
         ("score.features", "vgg", "expected pca_pixels, random_cnn or inception:FILE"),
-        ("score.features", "inception:gone.safetensors", "no file gone.safetensors"),
+        ("score.features", "inception:x", "--config.score.num=30: expected at least 2048"),
         ("score.features", "random_cnn", "--config.score.num=30: expected at least 416"),
         ("train.lr", 1.0, "config.train.lr"),
         ("train.method", "clustergan", "=clustergan: expected data of images or vectors; those of"),
@@ -330,6 +330,27 @@ def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected
         schema.validate(config)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_of_weights_that_is_not_there_is_said_before_any_work(tmp_path):
+    config = settings(score__features="inception:gone.safetensors", score__num=2048)
+    with pytest.raises(UserError, match=r"--config.score.features=.*: no file gone.safetensors"):
+        open_training(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["folder", "cifar10"])
+def test_data_that_are_not_there_are_one_line_and_exit_2(name, tmp_path):
+    done = cgjax(
+        "--config=configs/scgan_faces.py:quick",
+        f"--config.data.name={name}",
+        f"--config.data.path={tmp_path}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    (line,) = errors(done.stderr)
+    assert done.returncode == 2
+    assert line.startswith(f"error: --config.data.path={tmp_path}: no ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_folder_of_one_kind_of_run_is_refused_by_the_other(whole, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from cgjax.endtoend.data.base import DataSet, Points
@@ -33,7 +34,14 @@ __all__ = ["DATA", "DataSet", "Mixture", "Points", "data_of", "grid", "make_data
 
 
 def data_of(config: Mapping[str, Any]) -> DataSet:
-    """Return the data set of a config."""
+    """Return the data set of a config.
+
+    Raises:
+        UserError: a name that is not in the table, no file of Inception's weights.
+    """
+    kind, _, path = config["score"]["features"].partition(":")
+    if kind == "inception" and not Path(path).is_file():
+        raise UserError(f"--config.score.features={kind}:{path}: no file {path}")
     return make_data({**config["data"], "features": config["score"]["features"]})
 
 

@@ -112,8 +112,8 @@ class ResidualDiscriminator(nnx.Module):
 def averaged(x: Float[Array, "n h w c"]) -> Float[Array, "n p q c"]:
     """Halve maps by means over 3 x 3 pixels, zeros around them counted.
 
-    >>> averaged(jnp.ones((1, 4, 4, 1)))[0, :, :, 0].round(2).tolist()
-    [[0.44, 0.67], [0.67, 1.0]]
+    >>> (9 * averaged(jnp.ones((1, 4, 4, 1)))).round()[0, :, :, 0].tolist()
+    [[4.0, 6.0], [6.0, 9.0]]
     """
     zero = jnp.zeros((), x.dtype)
     window, strides, padding = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))

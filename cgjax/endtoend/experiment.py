@@ -20,6 +20,7 @@ from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.endtoend.trainer import Trainer
+from cgjax.errors import UserError
 from cgjax.evaluation.agreement import (
     adjusted_rand_index,
     inverse_purity,
@@ -29,6 +30,28 @@ from cgjax.evaluation.agreement import (
 )
 from cgjax.evaluation.modes import Expected
 from cgjax.runtime.keys import named_key
+
+
+def check_data(config: Mapping[str, Any]) -> str:
+    """Check that a config's data are there and go with its networks and numbers; writes nothing.
+
+    Returns:
+        The data's identity; see `DataSet`.
+
+    Raises:
+        UserError: data that cannot be read, of which there are too few, or of another shape.
+    """
+    data, train, labels = data_of(config), config["train"], config["labels"]
+    num = data.available(config["data"]["num"])
+    NETWORKS[config["network"]["name"]](config["network"], data.row_shape())
+    batches = make_method(config, data.num_classes).batches
+    for path, wanted in {
+        "train.batch": train["batch"] * batches,
+        "labels.num_clusters": labels["num_clusters"],
+    }.items():
+        if wanted > num:
+            raise UserError(f"--config.{path}: {wanted} rows are wanted, and there are {num}")
+    return data.identity()
 
 
 class Samples(NamedTuple):

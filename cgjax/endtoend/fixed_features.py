@@ -31,9 +31,6 @@ from cgjax.runtime.keys import named_key
 
 ROWS, AUTOENCODER = "rows", "autoencoder"
 
-BLOCK = 500
-"""Rows that are encoded at a time."""
-
 
 @dataclasses.dataclass(frozen=True)
 class FixedFeatures:
@@ -55,28 +52,25 @@ class FixedFeatures:
     batch: int = 64
     learning_rate: float = 1e-3
 
-    def __call__(self, key: PRNGKeyArray, rows: Shaped[Array, "n ..."]) -> Float[Array, "n f"]:
-        """Return the features of all rows, as they are kept.
+    def learnt(self, key: PRNGKeyArray, rows: Shaped[Array, "n ..."]) -> Callable[[Array], Array]:
+        """Return the features as a function of rows as they are kept.
 
         Args:
             key: of the autoencoder.
-            rows: all training rows.
+            rows: what it learns from.
 
         Raises:
-            UserError: a function that is not there, or returns something else than features.
-            ForeignError: the user's function raised an exception.
+            UserError: a function that is not there; when it is called, one that returns something
+                else than features.
+            ForeignError: when it is called: the user's function raised an exception.
         """
-        starts = range(0, len(rows), BLOCK)
-        blocks = (rows[i : i + BLOCK] for i in starts)
         if self.name == ROWS:
-            parts = [self.prepare(b).reshape(len(b), -1) for b in blocks]
-        elif self.name == AUTOENCODER:
+            return lambda rows: self.prepare(rows).reshape(len(rows), -1)
+        if self.name == AUTOENCODER:
             arrays = _train(named_key(key, "autoencoder"), rows, features=self)
-            parts = [_codes(arrays, b, features=self) for b in blocks]
-        else:
-            function = load_attribute(self.name, "features")
-            parts = [_own(self.name, function, np.asarray(self.prepare(b))) for b in blocks]
-        return jnp.concatenate(parts)
+            return functools.partial(_codes, arrays, features=self)
+        function = load_attribute(self.name, "features")
+        return lambda rows: _own(self.name, function, np.asarray(self.prepare(rows)))
 
     @functools.cached_property
     def autoencoder(self) -> Network:

@@ -90,7 +90,8 @@ class Trainer:
         features = self.features(d)
         if self.method.fixed is not None:
             fixed = FixedFeatures(self.method.fixed, self.networks, self.prepare)
-            features = functools.partial(fixed, named_key(key, "features"))
+            known = fixed.learnt(named_key(key, "features"), points.rows)
+            features = functools.partial(in_blocks, known)
         partition = self.method.start(named_key(key, "start"), points, features)
         average = generator.arrays.params if self.average else ()
         return TrainState(generator, discriminator, partition, average)

@@ -94,6 +94,9 @@ DATA: dict[str, tuple[str, ...]] = {
 }
 """What else networks and data come from."""
 
+MEASURED = ("generated", "folder", "cifar10")
+"""Data whose scores are distances."""
+
 
 def works_of_run(
     config: Mapping[str, Any],
@@ -140,6 +143,9 @@ def works_of_training(config: Mapping[str, Any]) -> str:
     keys = [*own, *METHODS[method], *KMEANS]
     keys += NETWORKS.get(config["network"]["name"], ()) + DATA.get(config["data"]["name"], ())
     keys += ("mescheder2018which",) if config["train"]["penalty"] else ()
+    if config["data"]["name"] in MEASURED:
+        keys += ("heusel2017gans", "kynkaanniemi2019improved")
+        keys += ("szegedy2016rethinking",) if "inception" in config["score"]["features"] else ()
     return entries(keys)
 
 

@@ -59,7 +59,8 @@ class SavedConfig(NamedTuple):
     Attributes:
         config: of the run, nested plain dicts with every leaf of this version.
         raw: as it stands in the file.
-        weights_sha256: of the generator's weights; empty where it has none.
+        weights_sha256: of the generator's weights, or of the data that one is trained on; empty
+            where there is none.
         trace: how a generator without weights acts; None in folders of earlier versions.
         typed: the flags of the config as they were typed; empty where that is not known.
     """

@@ -19,7 +19,7 @@ from typing import Any
 from cgjax.config.plain import digest, flatten
 from cgjax.config.schema import TRAINING, complete, is_resource, validate
 from cgjax.config.training import ADDED
-from cgjax.endtoend.data import data_of
+from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.folder import RunFolder, check_folder, read_config, save_config
 from cgjax.runtime.checkpoints import Checkpoints, Step
@@ -54,8 +54,9 @@ class TrainingRun:
             # What an older version did not know, and would have taken to be this, changes nothing.
             if not is_resource(path) and (path not in ADDED or value != ADDED[path])
         }
-        identity = data_of(config).identity()
-        self.key = digest({**told, **({"identity": identity} if identity else {})})
+        self.identity = check_data(config)
+        own = {"identity": self.identity} if self.identity else {}
+        self.key = digest({**told, **own})
 
     def is_own(self, step: Step) -> bool:
         """Whether a saved step is of this config, and not beyond its last iteration."""
@@ -94,22 +95,40 @@ def open_training(
         lock.refuse_if_taken()
     resolved = read_config(folder, TRAINING).config if config is None else complete(config)
     validate(resolved)
-    run = TrainingRun(root, resolved)  # reads the data: what is wrong with them is said first
     check_folder(folder, resolved, allow_change=allow_change)
     if folder.config.is_file():
         read_config(folder, TRAINING)  # not even with another config may it be of another kind
+    run = TrainingRun(root, resolved)  # reads the data: what is wrong with them is said first
+    _check_same_data(run, allow_change=allow_change)
     if lock is not None:
         lock.acquire()
         # Another command may have written since this one looked.
         check_folder(folder, resolved, allow_change=allow_change)
+        _check_same_data(run, allow_change=allow_change)
     make_folder(folder.root, "--workdir")
     remove_unfinished(folder.root)
     own = [step.number for step in run.steps.steps() if run.is_own(step)]
     if resolved["train"]["iterations"] not in own:
         run.forget_results()
     kept = typed if config is not None else read_config(folder, TRAINING).typed
-    save_config(folder, resolved, "", [], kept)
+    save_config(folder, resolved, run.identity, [], kept)
     return run
+
+
+def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
+    """Refuse a folder whose generator learnt from other data of the same config.
+
+    Raises:
+        UserError: saying so.
+    """
+    if allow_change or not run.folder.config.is_file():
+        return
+    known = read_config(run.folder, TRAINING).weights_sha256
+    if known and known != run.identity:
+        raise UserError(
+            f"{run.folder.root} was made with other data (--config.data.path now holds others); "
+            "use another --workdir, or --allow_config_change to train anew"
+        )
 
 
 def check_alone(num_processes: int, num_devices: int | None) -> None:

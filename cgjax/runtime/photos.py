@@ -35,7 +35,7 @@ class Photo(NamedTuple):
 def find_photos(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Photo]:
     """Return the images of a folder, by name; each is read once to see that it can be.
 
-    Files that begin with a dot are left out.
+    What begins with a dot is left out.
 
     Args:
         folder: where to look.
@@ -45,9 +45,19 @@ def find_photos(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
     Raises:
         UserError: no folder, none that can be read, no images in it, one that cannot be read.
     """
+    return [_checked(path, option) for path in list_images(folder, option, deep=deep)]
+
+
+def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Path]:
+    """Return the files of a folder whose names are images', by name; opens none.
+
+    Takes and raises what `find_photos` does.
+    """
     try:
-        found = folder.rglob("*") if deep and any(folder.iterdir()) else folder.iterdir()
-        paths = sorted(path for path in found if not path.name.startswith("."))
+        paths = sorted(folder.iterdir())  # rglob would find nothing where there is no folder
+        if deep:
+            paths = sorted(folder.rglob("*"))
+        paths = [path for path in paths if not _is_hidden(path.relative_to(folder))]
     except OSError as error:
         raise UserError(f"{option}={folder}: no folder to read ({say_os_error(error)})") from error
     files = [path for path in paths if path.suffix.lower() in KINDS and path.is_file()]
@@ -56,7 +66,22 @@ def find_photos(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
             f"{option}={folder}: no images in this folder ({len(paths)} other entries); expected "
             f"files that end in {', '.join(KINDS[:4])} or the like"
         )
-    return [_checked(path, option) for path in files]
+    return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def read_photo(
+    path: Path, size: int, channels: int, option: str = OPTION
+) -> tuple[Float[np.ndarray, "{size} {size} {channels}"], str]:
+    """Read one image as `read_photos` does, and return the SHA-256 of its content with it."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{option}: {say_os_error(error)}") from error
+    return _scaled(_read(path, option), size, channels), hashlib.sha256(data).hexdigest()
 
 
 def read_photos(

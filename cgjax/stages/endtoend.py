@@ -233,7 +233,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 def _told(note: Any) -> str:
     if isinstance(note, dict):
         return ", ".join(f"{name} {_told(value)}" for name, value in note.items())
-    return note if isinstance(note, str) else _shown(note)
+    return str(note) if isinstance(note, str | int) else _shown(note)
 
 
 def _shown(value: float | None) -> str:

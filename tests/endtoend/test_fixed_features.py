@@ -25,16 +25,17 @@ def points():
 
 
 def test_rows_are_features_as_they_are():
-    made = FixedFeatures("rows", PLANE, as_they_are)(KEY, points().rows)
+    rows = points().rows
+    made = FixedFeatures("rows", PLANE, as_they_are).learnt(KEY, rows)(rows)
     np.testing.assert_array_equal(made, points().rows)
 
 
 def test_the_codes_of_an_autoencoder_keep_what_the_rows_were():
     drawn = points()
     features = FixedFeatures("autoencoder", PLANE, as_they_are, steps=600)
-    codes = features(KEY, drawn.rows)
+    codes = features.learnt(KEY, drawn.rows)(drawn.rows)
     assert codes.shape == (600, 2)
-    np.testing.assert_array_equal(codes, features(KEY, drawn.rows))
+    np.testing.assert_array_equal(codes, features.learnt(KEY, drawn.rows)(drawn.rows))
     # Codes of one mode lie together: those of the nearest code are of the same mode.
     apart = jnp.square(codes[:, None] - codes[None]).sum(axis=2) + 1e9 * jnp.eye(600)
     nearest = np.asarray(drawn.classes)[np.asarray(apart.argmin(axis=1))]
@@ -47,7 +48,7 @@ def test_images_are_encoded_by_the_experiments_own_networks():
     features = FixedFeatures(
         "autoencoder", networks, lambda x: x.astype(jnp.float32) / 255, steps=3
     )
-    assert features(KEY, rows).shape == (20, 5)
+    assert features.learnt(KEY, rows)(rows).shape == (20, 5)
 
 
 @pytest.fixture
@@ -62,10 +63,11 @@ def own(monkeypatch):
 
 def test_features_of_ones_own_are_called_and_what_they_return_is_checked(own):
     def made(name):
-        return FixedFeatures(f"own_features:{name}", PLANE, as_they_are)(KEY, points().rows)
+        rows = points().rows
+        return FixedFeatures(f"own_features:{name}", PLANE, as_they_are).learnt(KEY, rows)(rows)
 
     np.testing.assert_array_equal(made("first"), points().rows[:, :1])
-    with pytest.raises(UserError, match=r"own_features:flat: returned float32 \(500,\)"):
+    with pytest.raises(UserError, match=r"own_features:flat: returned float32 \(600,\)"):
         made("flat")
     with pytest.raises(UserError, match="returned NaN"):
         made("bad")
@@ -78,7 +80,7 @@ def test_features_of_ones_own_are_called_and_what_they_return_is_checked(own):
 def test_clusters_are_of_the_features_that_are_named(own):
     drawn = points()
     for name, num in (("rows", 9), ("own_features:first", 3)):
-        method = FixedClusters(num, fixed=name)
+        method = FixedClusters(num, num=400, fixed=name)
         state = Trainer(method, PLANE, batch=10).init(KEY, Points(drawn.rows, drawn.classes))
         labels = np.asarray(state.partition.labels)
         true = np.asarray(drawn.classes)

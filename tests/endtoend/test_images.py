@@ -11,7 +11,7 @@ from cgjax.endtoend.data.folder import CIFAR_RECORD, Cifar10, FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.images import NOISE, as_bytes, prepared
 from cgjax.errors import UserError
-from cgjax.evaluation.features import InceptionPool3, RandomCnn
+from cgjax.evaluation.features import RandomCnn
 from cgjax.generators.registry import load_generator
 
 KEY = jax.random.key(0)
@@ -78,12 +78,17 @@ def test_a_folder_is_read_at_any_depth_cropped_resized_and_in_an_order_of_its_ow
     }
 
 
+def bad_image(folder):
+    save_images(folder, 2)
+    (folder / "a.png").write_bytes(b"no image")
+
+
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
         (lambda folder: None, "no images in this folder"),
         (lambda folder: save_images(folder, 1), "one image; expected at least 2"),
-        (lambda folder: (folder / "a.png").write_bytes(b"no image"), "cannot be read as an image"),
+        (bad_image, "cannot be read as an image"),
     ],
 )
 def test_bad_folders_are_one_line(tmp_path, prepare, words):
@@ -100,8 +105,22 @@ def test_a_folder_that_is_missing_or_too_small_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"expected the folder of your images"):
         FolderImages("", size=8).draw(KEY, 1)
     save_images(tmp_path, 3)
-    with pytest.raises(UserError, match=r"--config.data.num=4: expected at most 3"):
-        FolderImages(str(tmp_path)).draw(KEY, 4)
+    data = FolderImages(str(tmp_path), size=8)
+    assert (data.available(2), data.available(4), len(data.draw(KEY, 4).rows)) == (2, 3, 3)
+
+
+def test_hidden_folders_are_left_out(tmp_path):
+    save_images(tmp_path, 2)
+    save_images(tmp_path, 3, inside=".thumbnails")
+    assert FolderImages(str(tmp_path), size=8).available(9) == 2
+
+
+@pytest.mark.parametrize(("path", "words"), [("", "expected a generator"), (".", "generator.json")])
+def test_a_name_that_is_no_generators_is_one_line_with_the_flag(path, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words) as caught:
+        GeneratedImages(path).row_shape()
+    assert str(caught.value).startswith(f"--config.data.path={path}: ")
 
 
 def cifar(folder, num=6, name="data_batch_1.bin"):
@@ -139,13 +158,12 @@ def test_what_is_no_cifar_is_refused(tmp_path, change, words):
         Cifar10(str(tmp_path)).draw(KEY, 1)
 
 
-def test_distances_are_measured_in_the_features_that_are_named(tmp_path):
-    save_images(tmp_path, 40)
-    data = FolderImages(str(tmp_path), size=8, features="random_cnn")
-    images = np.asarray(data.prepare(data.fresh(KEY, FEATURE_DIMS["random_cnn"]).rows))
-    assert "frechet_random_cnn" in data.scores(images)
-    assert RandomCnn()(images[:2]).shape[1] == FEATURE_DIMS["random_cnn"]
-    assert InceptionPool3.name == "inception_pool3"
+def test_distances_are_measured_in_the_features_that_are_named():
+    num = FEATURE_DIMS["random_cnn"]
+    data = GeneratedImages(features="random_cnn")
+    scores = data.scores(np.zeros((num, *data.row_shape()), np.float32))
+    assert set(scores) == {"frechet_random_cnn", "precision", "recall"}
+    assert RandomCnn()(np.zeros((2, 64, 64, 3), np.float32)).shape[1] == num
 
 
 def test_a_perfect_sampler_scores_better_than_noise(tmp_path):
@@ -157,4 +175,6 @@ def test_a_perfect_sampler_scores_better_than_noise(tmp_path):
     assert set(scores) == set(expected)
     (distance,) = (name for name in scores if name.startswith("frechet"))
     assert expected[distance].mean < scores[distance]
-    assert data.notes(KEY, 20, 2)["features"] in distance.removeprefix("frechet_")
+    notes = data.notes(KEY, 20, 2)
+    assert notes["features"] in distance.removeprefix("frechet_")
+    assert "repeats training images" in notes["perfect sampler"]

@@ -15,6 +15,7 @@ from cgjax.config import schema, training
 from cgjax.config.plain import digest, flatten, to_plain
 from cgjax.endtoend.data import DATA
 from cgjax.endtoend.data.digits import Digits8
+from cgjax.endtoend.data.folder import _content
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.experiment import Experiment
 from cgjax.endtoend.methods import METHODS
@@ -204,6 +205,46 @@ def test_a_folder_of_an_older_version_goes_on_and_other_images_begin_anew(tmp_pa
     assert training_folder.TrainingRun(tmp_path, config).key != known
 
 
+def test_other_images_under_the_same_name_are_not_gone_on_with_unasked(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(20):
+        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
+    config["labels"]["num"] = 20
+    run = open_training(tmp_path / "run", config)
+    assert run.identity == open_training(tmp_path / "run", config).identity != ""
+    Image.new("RGB", (8, 8), "white").save(photos / "new.png")
+    _content.cache_clear()
+    with pytest.raises(UserError, match=r"made with other data .*--allow_config_change"):
+        open_training(tmp_path / "run", config)
+    assert open_training(tmp_path / "run", config, allow_change=True).identity != run.identity
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.path": "nowhere"}, "--config.data.path=nowhere: generator 'nowhere'"),
+        ({"data.name": "folder", "data.size": 24}, "square images whose side is 8, 16, 32"),
+        ({"data.name": "folder", "train.batch": 25}, "--config.train.batch: 25 rows are wanted"),
+    ],
+)
+def test_data_that_do_not_fit_are_said_before_anything_is_written(tmp_path, changes, words):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(20):
+        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["data"] |= {"path": str(photos), "size": 8}
+    for path, value in changes.items():
+        section, name = path.split(".")
+        config[section][name] = value
+    with pytest.raises(UserError, match=re.escape(words)):
+        open_training(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit_learn(monkeypatch):
     with pytest.raises(UserError, match="expected at most 1797"):
         Digits8().draw(jax.random.key(0), 1798)
@@ -312,8 +353,10 @@ def test_a_trial_is_what_it_is_alone_and_about_that_beside_others_in_one_program
         ("labels.supervised", True, "expected at least 8, one for each class"),
         ("train.learning_rate", -1.0, "--config.train.learning_rate=-1.0: expected"),
         ("score.features", "vgg", "expected pca_pixels, random_cnn or inception:FILE"),
-        ("score.features", "inception:x", "--config.score.num=30: expected at least 2048"),
+        ("score.features", "random_cnn", "expected pca_pixels with data.name=ring"),
         ("score.features", "random_cnn", "--config.score.num=30: expected at least 416"),
+        ("data.flip", True, "--config.data.flip=True: expected False with data.name=ring"),
+        ("labels.features", "autoencoder", "expected rows with train.method=scgan"),
         ("train.lr", 1.0, "config.train.lr"),
         ("train.method", "clustergan", "=clustergan: expected data of images or vectors; those of"),
         ("network.name", "encoding", "--config.network.name=encoding: expected planar with"),
@@ -333,7 +376,8 @@ def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected
 
 
 def test_a_file_of_weights_that_is_not_there_is_said_before_any_work(tmp_path):
-    config = settings(score__features="inception:gone.safetensors", score__num=2048)
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["score"] |= {"features": "inception:gone.safetensors", "num": 2048}
     with pytest.raises(UserError, match=r"--config.score.features=.*: no file gone.safetensors"):
         open_training(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()

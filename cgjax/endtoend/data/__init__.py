@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from cgjax.endtoend.data.base import DataSet, Points
@@ -13,6 +12,7 @@ from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.mixtures import Mixture, grid, ring
 from cgjax.endtoend.data.stacked import StackedDigits
 from cgjax.errors import UserError
+from cgjax.evaluation.inception import load_weights
 
 DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
     "ring": lambda settings: ring(settings["radius"]),
@@ -37,16 +37,19 @@ def data_of(config: Mapping[str, Any]) -> DataSet:
     """Return the data set of a config.
 
     Raises:
-        UserError: a name that is not in the table, no file of Inception's weights.
+        UserError: a name that is not in the table, a file that has not Inception's weights.
     """
     kind, _, path = config["score"]["features"].partition(":")
-    if kind == "inception" and not Path(path).is_file():
-        raise UserError(f"--config.score.features={kind}:{path}: no file {path}")
+    if kind == "inception":
+        try:
+            load_weights(path)
+        except UserError as error:
+            raise UserError(f"--config.score.features={kind}:{path}: {error}") from error
     return make_data({**config["data"], "features": config["score"]["features"]})
 
 
 def make_data(settings: Mapping[str, Any]) -> DataSet:
-    """Return the data set of a config's section `data`.
+    """Return the data set of a config's section `data`, which has `features` too for images.
 
     Raises:
         UserError: a name that is not in the table.

@@ -36,6 +36,9 @@ class DataSet(Protocol):
     def identity(self) -> str:
         """What the rows come from beside the config: of other files or weights it is another."""
 
+    def available(self, num: int) -> int:
+        """Return how many rows a draw of `num` has: fewer where there are fewer, or an error."""
+
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw training rows; the same key gives the same ones."""
 

@@ -34,16 +34,25 @@ class Digits8:
         """Nothing: they are always the same."""
         return ""
 
+    def available(self, num: int) -> int:
+        """As many as wanted.
+
+        Raises:
+            UserError: more than there are.
+        """
+        if num > NUM:
+            raise UserError(
+                f"--config.data.num={num}: expected at most {NUM} with data.name=digits8"
+            )
+        return num
+
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Return as many of them, in an order of their own.
 
         Raises:
             UserError: more than there are; scikit-learn is not installed.
         """
-        if num > NUM:
-            raise UserError(
-                f"--config.data.num={num}: expected at most {NUM} with data.name=digits8"
-            )
+        num = self.available(num)
         try:
             found = importlib.import_module("sklearn.datasets").load_digits()
         except ImportError as error:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +17,12 @@ from cgjax.endtoend.data.base import Points
 from cgjax.endtoend.data.images import ImageSet, as_bytes
 from cgjax.errors import UserError
 from cgjax.runtime.files import say_os_error
-from cgjax.runtime.photos import find_photos, read_photos
+from cgjax.runtime.photos import list_images, read_photo
 
 OPTION = "--config.data.path"
 
 FEWEST = 2
 """Images without which there is nothing to learn from."""
-
-AT_A_TIME = 256
-"""Images that are decoded at a time."""
 
 CIFAR_SIDE, CIFAR_CLASSES = 32, 10
 CIFAR_RECORD = 1 + 3 * CIFAR_SIDE**2
@@ -44,26 +42,20 @@ class FixedImages(ImageSet):
         """The true class of each."""
         return np.zeros(len(self.all_rows), np.int32)
 
+    def available(self, num: int) -> int:
+        """Return `num`, or how many there are where they are fewer."""
+        return min(num, len(self.all_rows))
+
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
-        """Return as many of them, no one twice.
-
-        Raises:
-            UserError: more than there are.
-        """
+        """Return as many of them, no one twice; all where there are fewer."""
         rows = self.all_rows
-        if num > len(rows):
-            raise UserError(
-                f"--config.data.num={num}: expected at most {len(rows)}, the images that are there"
-            )
-        return self._taken(np.asarray(jax.random.permutation(key, len(rows)))[:num])
-
-    def fresh(self, key: PRNGKeyArray, num: int) -> Points:
-        """Draw images with replacement: there may be fewer than wanted."""
-        return self._taken(np.asarray(jax.random.randint(key, (num,), 0, len(self.all_rows))))
-
-    def _taken(self, order: Int[np.ndarray, " n"]) -> Points:
-        rows = self.all_rows
+        order = np.asarray(jax.random.permutation(key, len(rows)))[:num]
         return Points(jnp.asarray(rows[order]), jnp.asarray(self.all_classes[order]))
+
+    def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
+        """Say what the distances are measured in, and what is called perfect."""
+        perfect = "a sampler that repeats training images"
+        return {**super().notes(key, num, repeats), "perfect sampler": perfect}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,15 +98,16 @@ class FolderImages(FixedImages):
 def _content(source: str, size: int) -> tuple[UInt8[np.ndarray, "n s s 3"], str]:
     if not source:
         raise UserError(f"{OPTION}: expected the folder of your images, with data.name=folder")
-    photos = find_photos(Path(source), OPTION, deep=True)
-    if len(photos) < FEWEST:
+    paths = list_images(Path(source).expanduser(), OPTION, deep=True)
+    if len(paths) < FEWEST:
         raise UserError(f"{OPTION}={source}: one image; expected at least {FEWEST}")
-    rows = np.empty((len(photos), size, size, 3), np.uint8)
-    for i in range(0, len(photos), AT_A_TIME):
-        read = read_photos(photos[i : i + AT_A_TIME], size, 3, OPTION)
-        rows[i : i + AT_A_TIME] = as_bytes(read)
-    told = "".join(photo.digest for photo in photos)
-    return rows, hashlib.sha256(told.encode()).hexdigest()
+    rows = np.empty((len(paths), size, size, 3), np.uint8)
+    content = hashlib.sha256()
+    for row, path in zip(rows, paths, strict=True):
+        image, digest = read_photo(path, size, 3, OPTION)
+        row[:] = as_bytes(image)
+        content.update(digest.encode())
+    return rows, content.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +134,7 @@ class Cifar10(FixedImages):
 
     def identity(self) -> str:
         """A hash of all records."""
-        return hashlib.sha256(_records(self.source).tobytes()).hexdigest()
+        return _records(self.source)[2]
 
     @property
     def all_rows(self) -> UInt8[np.ndarray, "n h w c"]:
@@ -150,24 +143,26 @@ class Cifar10(FixedImages):
         Raises:
             UserError: no folder, no such files, a file that is no CIFAR-10.
         """
-        planes = _records(self.source)[:, 1:].reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE)
-        return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+        return _records(self.source)[0]
 
     @property
     def all_classes(self) -> Int[np.ndarray, " n"]:
         """The true class of each."""
-        return _records(self.source)[:, 0].astype(np.int32)
+        return _records(self.source)[1]
 
 
 @functools.lru_cache(maxsize=1)
-def _records(source: str) -> UInt8[np.ndarray, "n record"]:
+def _records(
+    source: str,
+) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, " n"], str]:
+    """Return the images, their classes, and a hash of both."""
     wanted = (
         f"expected the folder of CIFAR-10's binary version, with {CIFAR_FILES} in it (unpack "
         "cifar-10-binary.tar.gz)"
     )
     if not source:
         raise UserError(f"{OPTION}: {wanted}")
-    paths = sorted(Path(source).glob(CIFAR_FILES))
+    paths = sorted(Path(source).expanduser().glob(CIFAR_FILES))
     if not paths:
         raise UserError(f"{OPTION}={source}: no such file there; {wanted}")
     parts = []
@@ -178,14 +173,17 @@ def _records(source: str) -> UInt8[np.ndarray, "n record"]:
             raise UserError(f"{OPTION}: {say_os_error(error)}") from error
         if not len(content) or len(content) % CIFAR_RECORD:
             raise UserError(
-                f"{path} has {len(content)} bytes; expected records of {CIFAR_RECORD}: it is "
-                "damaged or not of CIFAR-10's binary version"
+                f"{OPTION}: {path} has {len(content)} bytes; expected records of {CIFAR_RECORD}: "
+                "it is damaged or not of CIFAR-10's binary version"
             )
         records = content.reshape(-1, CIFAR_RECORD)
         if records[:, 0].max() >= CIFAR_CLASSES:
             raise UserError(
-                f"{path} has the class {records[:, 0].max()}; expected 0 to {CIFAR_CLASSES - 1}: "
-                "it is damaged or not of CIFAR-10's binary version"
+                f"{OPTION}: {path} has the class {records[:, 0].max()}; expected 0 to "
+                f"{CIFAR_CLASSES - 1}: it is damaged or not of CIFAR-10's binary version"
             )
         parts.append(records)
-    return np.concatenate(parts)
+    whole = np.concatenate(parts)
+    planes = whole[:, 1:].reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return images, whole[:, 0].astype(np.int32), hashlib.sha256(whole.tobytes()).hexdigest()

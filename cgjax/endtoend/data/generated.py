@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +14,10 @@ from cgjax.endtoend.data.base import Points
 from cgjax.endtoend.data.images import ImageSet, as_bytes
 from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.generators.registry import EMBEDDED, load_generator
-from cgjax.generators.weights import read_manifest
+from cgjax.generators.registry import load_generator
 
-BATCH = 64
-"""Images that are generated at a time."""
+BATCH, BLOCK = 64, 1024
+"""Images that are generated at a time, and that are held as floats."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +38,15 @@ class GeneratedImages(ImageSet):
 
     @functools.cached_property
     def _generator(self) -> ConditionedGenerator:
+        flag = f"--config.data.path={self.source}"
+        if not self.source:
+            raise UserError(f"{flag}: expected a generator, such as dcgan_faces, or its folder")
         try:
             found = load_generator(self.source)
         except UserError as error:
-            raise UserError(f"--config.data.path={self.source}: {error}") from error
+            raise UserError(f"{flag}: {error}") from error
+        if getattr(getattr(found, "network", None), "num_classes", 0):
+            raise UserError(f"{flag}: expected a generator without classes")
         return ConditionedGenerator(found, found.layers[0], {}, BATCH)
 
     def row_shape(self) -> tuple[int, ...]:
@@ -56,11 +59,12 @@ class GeneratedImages(ImageSet):
 
     def identity(self) -> str:
         """The hash of its weights; of a generator of the user's own its name alone."""
-        folder = EMBEDDED.get(self.source, Path(self.source))
-        return str(read_manifest(folder)["weights_sha256"]) if folder.is_dir() else self.source
+        manifest = getattr(self._generator.gen, "manifest", None) or {}
+        return str(manifest.get("weights_sha256", self.source))
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw latents and generate."""
         latents = np.asarray(self._generator.sample_latents(key, num))
-        rows = as_bytes(np.asarray(self._generator.images(latents)))
+        blocks = (latents[i : i + BLOCK] for i in range(0, num, BLOCK))
+        rows = np.concatenate([as_bytes(self._generator.images(block)) for block in blocks])
         return Points(jnp.asarray(rows), jnp.zeros(num, jnp.int32))

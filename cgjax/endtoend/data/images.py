@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from cgjax.endtoend.data.base import DataSet, Points
+from cgjax.endtoend.data.base import DataSet
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
 from cgjax.evaluation.features import FeatureExtractor, InceptionPool3, RandomCnn, pca_pixels
 from cgjax.evaluation.modes import Expected, over_repeats
@@ -49,7 +49,7 @@ def prepared(
     return x
 
 
-def as_bytes(images: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w c"]:
+def as_bytes(images: Float[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
     """Return images in [-1, 1] as rows."""
     return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
 
@@ -65,9 +65,9 @@ class ImageSet(DataSet):
     flip: bool
     features: str
 
-    def fresh(self, key: PRNGKeyArray, num: int) -> Points:
-        """Draw as many images as wanted to compare others with."""
-        return self.draw(key, num)
+    def available(self, num: int) -> int:
+        """As many as wanted."""
+        return num
 
     def prepare(
         self, rows: UInt8[Array, "n h w c"], key: PRNGKeyArray | None = None
@@ -80,7 +80,7 @@ class ImageSet(DataSet):
         return np.asarray(rows)
 
     def scores(self, rows: Float[np.ndarray, "n h w c"]) -> dict[str, float]:
-        """Return distances of generated images to a draw of as many."""
+        """Return distances of generated images to a draw of as many, if there are."""
         features, reference = _reference(self, len(rows))
         return _scores(features.name, features(rows), reference)
 
@@ -102,7 +102,7 @@ class ImageSet(DataSet):
 
 
 def _drawn(data: ImageSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h w c"]:
-    return np.asarray(data.prepare(data.fresh(key, num).rows))
+    return np.asarray(data.prepare(data.draw(key, num).rows))
 
 
 @functools.lru_cache(maxsize=2)

@@ -52,6 +52,10 @@ class Mixture:
         """The means as an array."""
         return np.array(self.centres, np.float64)
 
+    def available(self, num: int) -> int:
+        """As many as wanted."""
+        return num
+
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw independent points; the same key gives the same ones.
 

@@ -91,6 +91,10 @@ class StackedDigits:
         """Of an image."""
         return (SIDE, SIDE, NUM_CHANNELS)
 
+    def available(self, num: int) -> int:
+        """As many as wanted."""
+        return num
+
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw independent stacks as uint8 pixels; the same key gives the same ones.
 

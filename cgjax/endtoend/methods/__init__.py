@@ -30,7 +30,10 @@ METHODS: dict[str, Callable[[Settings, int], Method]] = {
     "pacgan4": lambda config, classes: Gan(pack=4),
     "mgan": lambda config, classes: Mgan(config["labels"]["num_clusters"], **config["mgan"]),
     "fixed_clusters": lambda config, classes: FixedClusters(
-        **{name: _clustering(config)[name] for name in ("num_labels", "num_init", "max_iter")},
+        **{
+            name: _clustering(config)[name]
+            for name in ("num_labels", "num", "num_init", "max_iter")
+        },
         fixed=config["labels"]["features"],
     ),
     "scgan": lambda config, classes: SelfConditioned(**_clustering(config)),

@@ -18,13 +18,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
+from cgjax.clustering.assignment import assign
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.networks.base import Architecture, Discriminator, Generator
 from cgjax.endtoend.state import Partition
+
+# Rows whose features are held at a time while all are labelled.
+BLOCK = 10_000
 
 Features = Callable[[Array], Array]
 """(n, ...) rows to (n, f) features of the discriminator as it is now."""
@@ -191,3 +196,14 @@ def packed(rows: Float[Array, "n ..."], pack: int) -> Array:
 def of_packs(labels: Int[Array, " n"], pack: int) -> Int[Array, " p"]:
     """Return the label of the first row of each pack."""
     return labels[: len(labels) // pack * pack : pack]
+
+
+def label_all(
+    rows: Shaped[Array, "n ..."], features: Features, centroids: Float[Array, "k f"]
+) -> Partition:
+    """Give every training row the label of its nearest centroid, block by block."""
+    blocks = [
+        np.asarray(assign(features(rows[i : i + BLOCK]), centroids)[0])
+        for i in range(0, len(rows), BLOCK)
+    ]
+    return clustered(np.concatenate(blocks), centroids)

@@ -12,7 +12,7 @@ from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import (
     Features,
     Method,
-    clustered,
+    label_all,
     unclustered,
     uniform_labels,
 )
@@ -56,11 +56,13 @@ class FixedClusters(Method):
     What [Sage et al. 2018] do; see `fixed_features` for which features there are.
 
     Attributes:
+        num: training rows that are clustered, the first ones; all rows are then labelled.
         num_init: restarts of k-means.
         max_iter: its most iterations.
         fixed: which features.
     """
 
+    num: int = 10_000
     num_init: int = 10
     max_iter: int = 100
     fixed: str = "rows"
@@ -68,10 +70,10 @@ class FixedClusters(Method):
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
         """Cluster the rows by the features."""
         found = kmeans(
-            features(points.rows),
+            features(points.rows[: self.num]),
             self.num_labels,
             key=key,
             num_init=self.num_init,
             max_iter=self.max_iter,
         )
-        return clustered(found.labels, found.centroids)
+        return label_all(points.rows, features, found.centroids)

@@ -10,7 +10,8 @@ and the new clusters take the old ones' labels so that the fewest rows change th
     min over permutations rho of sum_c |pi_c^old \ pi_rho(c)^new|.
 
 The reference labels each batch with a frozen copy of the discriminator. A training row's label does
-not change between two clusterings, so here all rows are labelled once and looked up.
+not change between two clusterings, so here all rows are labelled once and looked up; a row that
+training mirrors keeps the label that it has as it is.
 """
 
 from __future__ import annotations
@@ -21,19 +22,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from cgjax.clustering import KMeansResult, kmeans
-from cgjax.clustering.assignment import assign, assign_rows
+from cgjax.clustering.assignment import assign_rows
 from cgjax.endtoend.data import Points
-from cgjax.endtoend.methods.base import Features, Method, clustered
+from cgjax.endtoend.methods.base import Features, Method, clustered, label_all
 from cgjax.endtoend.state import Partition
 from cgjax.numerics.partitions import cross_table
 from cgjax.runtime.keys import named_key
-
-# Rows whose features are held at a time while all are labelled.
-BLOCK = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +175,7 @@ def same_order(
     k-means returns clusters by their shares. The pairing with the least squared distance in all
     undoes that, so that without matching a cluster keeps the label of the mean it began at.
     """
-    cost = np.square(begin[:, None].astype(np.float64) - end[None]).sum(axis=2)
-    return np.asarray(linear_sum_assignment(cost)[1])
+    return np.asarray(linear_sum_assignment(cdist(begin, end, "sqeuclidean"))[1])
 
 
 def matched_order(
@@ -199,14 +197,3 @@ def matched_order(
     """
     shared = cross_table(old, new, (num_labels, num_labels))
     return np.asarray(linear_sum_assignment(shared, maximize=True)[1])
-
-
-def label_all(
-    rows: Shaped[Array, "n ..."], features: Features, centroids: Float[Array, "k f"]
-) -> Partition:
-    """Give every training row the label of its nearest centroid, block by block."""
-    blocks = [
-        np.asarray(assign(features(rows[i : i + BLOCK]), centroids)[0])
-        for i in range(0, len(rows), BLOCK)
-    ]
-    return clustered(np.concatenate(blocks), centroids)

@@ -37,7 +37,7 @@ def over_channels(
     return norm(x.reshape(-1, x.shape[3]), train=train).reshape(x.shape)
 
 
-def check_square(rows: tuple[int, ...], name: str) -> None:
+def check_square(rows: tuple[int, ...]) -> None:
     """Refuse rows that networks which double maps of 4 x 4 cannot make.
 
     Raises:
@@ -46,8 +46,9 @@ def check_square(rows: tuple[int, ...], name: str) -> None:
     height, width = rows[:2] if len(rows) == 3 else (0, 0)
     if height != width or height < 2 * FIRST or height & (height - 1):
         raise UserError(
-            f"--config.network.name={name} makes square images whose side is 8, 16, 32, 64, ..., "
-            f"and the data's rows are {' x '.join(map(str, rows))}; set --config.data.size"
+            "--config.network.name: these networks make square images whose side is 8, 16, 32, "
+            f"64, ..., and the data's rows are {' x '.join(map(str, rows))} (those of a folder are "
+            "resized to --config.data.size)"
         )
 
 
@@ -181,7 +182,7 @@ class Dcgan:
         Raises:
             UserError: images that are not square, or whose side is not 4 times a power of two.
         """
-        check_square(self.rows, "dcgan")
+        check_square(self.rows)
 
     @property
     def widths(self) -> tuple[int, ...]:

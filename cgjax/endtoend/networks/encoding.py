@@ -2,7 +2,7 @@
 
 Dense networks for vectors, those of the paper for MNIST [Mukherjee et al. 2019, and its code], and
 DCGAN's for larger images, which the paper has none for.
-Weights begin as N(0, 0.02), biases at 0.
+In the first two weights begin as N(0, 0.02), biases at 0.
 """
 
 from __future__ import annotations
@@ -152,6 +152,18 @@ class Encoding:
     latent_dim: int = 30
     width: int = 256
     is_rowwise: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that images fit.
+
+        Raises:
+            UserError: images whose sides are no multiples of four.
+        """
+        if len(self.rows) > 1 and any(side % 4 for side in self.rows[:2]):
+            raise UserError(
+                "--config.network.name=encoding makes images whose sides are multiples of four, "
+                f"and the data's rows are {' x '.join(map(str, self.rows))}"
+            )
 
     def _body(self, outputs: int, rngs: nnx.Rngs) -> _Body:
         if len(self.rows) == 1:

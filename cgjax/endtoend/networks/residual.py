@@ -20,12 +20,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.convolutions import Convolution
-from cgjax.endtoend.networks.dcgan import check_square
+from cgjax.endtoend.networks.dcgan import FIRST, check_square
 from cgjax.endtoend.networks.layers import LabelEmbedding, Linear, leaky
 from cgjax.errors import UserError
-
-FIRST = 4
-"""Height and width of the smallest maps."""
 
 WIDEST = 16
 """Channels of the smallest maps, in widths of the largest ones'."""
@@ -144,7 +141,7 @@ class Residual:
         Raises:
             UserError: images that are not square, or whose side is not 4 times a power of two.
         """
-        check_square(self.rows, "residual")
+        check_square(self.rows)
 
     @property
     def widths(self) -> tuple[int, ...]:

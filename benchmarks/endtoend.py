@@ -110,13 +110,10 @@ def linear(layer: dict[str, Any]) -> torch.nn.Linear:
 class TorchLoop:
     """The published loop: a discriminator step, then a generator step, each with its own pass."""
 
-    def __init__(self, state: TrainState, trainer: Trainer):
-        networks = trainer.networks
-        assert isinstance(networks, Planar)
-        self.generator = TorchGenerator(state.generator.arrays.params)
-        params = state.discriminator.arrays.params
-        self.discriminator = TorchDiscriminator(params, networks.pieces)
-        nets = self.generator, self.discriminator
+    def __init__(
+        self, generator: torch.nn.Module, discriminator: torch.nn.Module, trainer: Trainer
+    ):
+        nets = self.generator, self.discriminator = generator, discriminator
         betas = trainer.beta1, trainer.beta2
         self.adams = [torch.optim.Adam(n.parameters(), trainer.learning_rate, betas) for n in nets]
 
@@ -139,19 +136,41 @@ class TorchLoop:
         return loss_g.item(), loss_d.item()
 
 
-def check(trainer: Trainer, state: TrainState, points: Any, key: Any, num: int) -> None:
+def in_torch(trainer: Trainer, rows: Any) -> torch.Tensor:
+    """Return rows as the networks see them, channels first where they are images."""
+    seen = np.asarray(trainer.prepare(rows))
+    return tensor(seen if seen.ndim == 2 else seen.transpose(0, 3, 1, 2).copy())
+
+
+def planar_loop(state: TrainState, trainer: Trainer) -> TorchLoop:
+    networks = trainer.networks
+    assert isinstance(networks, Planar)
+    generator = TorchGenerator(state.generator.arrays.params)
+    params = state.discriminator.arrays.params
+    return TorchLoop(generator, TorchDiscriminator(params, networks.pieces), trainer)
+
+
+def check(
+    trainer: Trainer,
+    state: TrainState,
+    points: Any,
+    key: Any,
+    num: int,
+    theirs: TorchLoop,
+    rtol: float = 1e-4,
+) -> None:
     """The first losses must be those of PyTorch's loop with the same rows and latents."""
-    theirs = TorchLoop(state, trainer)
-    rows = training.batches(named_key(key, "rows"), jnp.int32(0), ROWS, trainer.batch, num)
+    total = len(points.rows)
+    rows = training.batches(named_key(key, "rows"), jnp.int32(0), total, trainer.batch, num)
     want = []
     for i in range(num):
         key_code = jax.random.split(jax.random.fold_in(key, i))[1]
         z = jax.random.normal(key_code, (trainer.batch, trainer.networks.latent_dim), jnp.float32)
         y = tensor(state.partition.labels[rows[i]]).long()
-        want.append(theirs.step(tensor(points.rows[rows[i]]), y, tensor(z)))
+        want.append(theirs.step(in_torch(trainer, points.rows[rows[i]]), y, tensor(z)))
     _, losses = trainer.run(stacked([state]), stacked([points]), key[None], 0, num)
     got = np.stack([losses.generator[0], losses.discriminator[0]], axis=1)
-    np.testing.assert_allclose(got, want, rtol=1e-4)
+    np.testing.assert_allclose(got, want, rtol=rtol)
 
 
 def stacked(trees: list[Any]) -> Any:
@@ -190,7 +209,7 @@ def main() -> None:
     torch.manual_seed(0)
     trainer, states, points = make(args.method, args.trials)
     keys = jax.random.split(jax.random.key(7), args.trials)
-    check(trainer, states[0], points[0], keys[0], 5)
+    check(trainer, states[0], points[0], keys[0], 5, planar_loop(states[0], trainer))
     own = {"ours": (stacked(states), stacked(points), keys)}
     if args.trials > 1:
         own = {"together": own["ours"]}
@@ -214,7 +233,7 @@ def main() -> None:
         text = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
         print(f"{args.method}, {args.trials} trials: iterations a second {text}; {ratio:.2f}x")
         return
-    theirs = TorchLoop(states[0], trainer)
+    theirs = planar_loop(states[0], trainer)
     rows = np.random.default_rng(0).integers(0, ROWS, (args.steps, trainer.batch))
     x, labels = tensor(points[0].rows), tensor(states[0].partition.labels).long()
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.base import Discriminator, Generator
 from cgjax.endtoend.networks.convolutions import Doubling, Halving
-from cgjax.endtoend.networks.layers import BatchNorm, LabelEmbedding, Linear, leaky
+from cgjax.endtoend.networks.layers import BatchNorm, LabelEmbedding, Linear, leaky, with_label
 from cgjax.errors import UserError
 
 FIRST = 4
@@ -115,9 +115,7 @@ class LabelledGenerator(nnx.Module):
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n h w c"]:
         """Generate images."""
-        if self.embedding is not None:
-            z = jnp.concatenate([z, self.embedding(labels)], axis=1)
-        return self.rest(z, train=train)
+        return self.rest(with_label(z, labels, self.embedding), train=train)
 
 
 class DcganBody(nnx.Module):

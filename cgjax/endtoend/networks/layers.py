@@ -133,3 +133,10 @@ class LabelEmbedding(nnx.Module):
         """Look labels up."""
         rows = self.table[...]
         return (rows / jnp.linalg.norm(rows, axis=1, keepdims=True))[labels]
+
+
+def with_label(
+    z: Float[Array, "n d"], labels: Int[Array, " n"], embedding: LabelEmbedding | None
+) -> Float[Array, "n e"]:
+    """Join each latent and its label's vector; without vectors return the latents."""
+    return z if embedding is None else jnp.concatenate([z, embedding(labels)], axis=1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -20,6 +19,7 @@ from cgjax.endtoend.networks.layers import (
     Linear,
     LinearPerLabel,
     Maxout,
+    with_label,
 )
 
 ROW_DIM = 2
@@ -65,9 +65,8 @@ class PlanarGenerator(nnx.Module):
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n 2"]:
         """Generate points."""
-        if self.embedding is not None:
-            z = jnp.concatenate([z, self.embedding(labels)], axis=1)
-        return self.rest(self.norm(self.first(z), train=train), train=train)
+        x = self.first(with_label(z, labels, self.embedding))
+        return self.rest(self.norm(x, train=train), train=train)
 
 
 class PlanarGenerators(nnx.Module):

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.convolutions import Convolution
 from cgjax.endtoend.networks.dcgan import FIRST, check_square
-from cgjax.endtoend.networks.layers import LabelEmbedding, Linear, leaky
+from cgjax.endtoend.networks.layers import LabelEmbedding, Linear, leaky, with_label
 from cgjax.errors import UserError
 
 WIDEST = 16
@@ -70,9 +70,8 @@ class ResidualGenerator(nnx.Module):
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n h w c"]:
         """Generate images; training or not is the same."""
-        if self.embedding is not None:
-            z = jnp.concatenate([z, self.embedding(labels)], axis=1)
-        x = self.first(z).reshape(len(z), FIRST, FIRST, -1)
+        x = self.first(with_label(z, labels, self.embedding))
+        x = x.reshape(len(z), FIRST, FIRST, -1)
         for i, block in enumerate(self.blocks):
             if i and i % 2 == 0:
                 x = x.repeat(2, axis=1).repeat(2, axis=2)

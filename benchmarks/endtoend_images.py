@@ -1,0 +1,181 @@
+"""Seconds an iteration of a Self-Conditioned GAN of images, beside the same loop in PyTorch.
+
+    python benchmarks/endtoend_images.py                      # faces: DCGAN, 64 pixels, width 32
+    python benchmarks/endtoend_images.py --networks=dcgan_flat --width=64        # stacked digits
+    taskset -c 0 python benchmarks/endtoend_images.py --cpu_time    # one core, beside other work
+
+The same networks, batch and optimiser, the same number of threads, in one process and in turns;
+random images stand for data. PyTorch's loop is written as the published one: see `endtoend.py`.
+Before timing, the first iterations from the same weights, images and latents must give the same
+losses. The floor beside it: the operations of the convolutions at the rate of the best product of
+two square matrices in this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import timing
+import torch
+from endtoend import THREADS, TorchLoop, check, cpu_medians, in_torch, ordered, stacked, tensor
+from torch.nn.functional import leaky_relu
+
+from cgjax.endtoend.data import Points
+from cgjax.endtoend.data.stacked import scaled
+from cgjax.endtoend.methods.selfcond import SelfConditioned
+from cgjax.endtoend.networks import NETWORKS
+from cgjax.endtoend.trainer import Trainer
+from cgjax.runtime.memory import keep_freed_memory
+
+SIDES = {"dcgan": 64, "dcgan_flat": 32}
+ROWS, LABELS = 512, 4
+
+
+def conv(layer: dict[str, Any], kind: Any, stride: int) -> torch.nn.Module:
+    """Return a convolution of PyTorch with given weights: ours are (h, w, inputs, outputs)."""
+    kernel = np.asarray(layer["kernel"])
+    transposed = kind is torch.nn.ConvTranspose2d
+    order = (2, 3, 0, 1) if transposed else (3, 2, 0, 1)
+    inputs, outputs = kernel.shape[2:]
+    bias = layer.get("bias")
+    made = kind(inputs, outputs, kernel.shape[0], stride, 1, bias=bias is not None)
+    with torch.no_grad():
+        made.weight.copy_(tensor(kernel.transpose(order).copy()))
+        if bias is not None:
+            made.bias.copy_(tensor(bias))
+    return made
+
+
+class TorchGenerator(torch.nn.Module):
+    """The generator with given weights."""
+
+    def __init__(self, params: dict[str, Any], flat: bool):
+        super().__init__()
+        self.flat, rest = flat, params["rest"]
+        self.table = torch.nn.Parameter(tensor(params["embedding"]["table"]))
+        kernel = np.asarray(rest["first"]["kernel"])
+        self.first = torch.nn.Parameter(tensor(kernel))
+        bias = rest["first"].get("bias")
+        self.bias = None if bias is None else torch.nn.Parameter(tensor(bias))
+        up = torch.nn.ConvTranspose2d
+        ups = [conv(layer, up, 2) for layer in ordered(rest["ups"])]
+        self.ups = torch.nn.ModuleList(ups)
+        widths = [len(norm["scale"]) for norm in ordered(rest["norms"])]
+        self.norms = torch.nn.ModuleList(torch.nn.BatchNorm2d(width) for width in widths)
+        last = rest["last"]
+        self.last = conv(last, torch.nn.Conv2d, 1) if flat else conv(last, up, 2)
+
+    def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Generate images."""
+        rows = self.table[y]
+        x = torch.cat([z, rows / rows.norm(dim=1, keepdim=True)], 1) @ self.first
+        if self.bias is not None:
+            x = x + self.bias
+        x = x.view(len(z), 4, 4, -1).permute(0, 3, 1, 2)
+        norms = list(self.norms)
+        if not self.flat:
+            x = torch.relu(norms.pop(0)(x))
+        for up, norm in zip(self.ups, norms, strict=True):
+            x = torch.relu(norm(up(x)))
+        return torch.tanh(self.last(x))
+
+
+class TorchDiscriminator(torch.nn.Module):
+    """The discriminator with given weights."""
+
+    def __init__(self, params: dict[str, Any]):
+        super().__init__()
+        downs = [conv(layer, torch.nn.Conv2d, 2) for layer in ordered(params["downs"])]
+        self.downs = torch.nn.ModuleList(downs)
+        norms = [torch.nn.BatchNorm2d(len(n["scale"])) for n in ordered(params["norms"])]
+        self.norms = torch.nn.ModuleList(norms)
+        self.head = torch.nn.Parameter(tensor(params["head"]["kernel"]))
+        self.bias = torch.nn.Parameter(tensor(params["head"]["bias"]))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return each image's logit of its label."""
+        norms = [None] * (len(self.downs) - len(self.norms)) + list(self.norms)
+        for down, norm in zip(self.downs, norms, strict=True):
+            x = down(x)
+            x = leaky_relu(x if norm is None else norm(x), 0.2)
+        flat = x.permute(0, 2, 3, 1).reshape(len(x), -1)
+        return (flat @ self.head + self.bias).gather(1, y[:, None])[:, 0]
+
+
+def operations(trainer: Trainer, flat: bool) -> float:
+    """Return the multiplications and additions of the convolutions in an iteration."""
+    side, widths, channels = (getattr(trainer.networks, n) for n in ("rows", "widths", "rows"))
+    size, channels = side[0], channels[2]
+    down = sum(
+        (size >> (i + 1)) ** 2 * 16 * a * b
+        for i, (a, b) in enumerate(zip((channels, *widths), widths, strict=False))
+    )
+    up = down - (size >> len(widths)) ** 2 * 16 * widths[-2] * widths[-1] if flat else down
+    # G once forward and twice back; D on two batches likewise, then once forward and once back.
+    return 2.0 * trainer.batch * (3 * up + 8 * down)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", choices=tuple(SIDES), default="dcgan")
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=5, help="iterations of a call")
+    parser.add_argument("--reps", type=int, default=5)
+    parser.add_argument("--cpu_time", action="store_true", help="for one core")
+    args = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    shape = (SIDES[args.networks], SIDES[args.networks], 3)
+    sizes = {"latent_dim": 128, "embedding_dim": 256, "width": args.width}
+    networks = NETWORKS[args.networks](sizes, shape)
+    method = SelfConditioned(LABELS, num=ROWS, num_init=1)
+    trainer = Trainer(method, networks, args.batch, prepare=lambda rows, key=None: scaled(rows))
+    pixels = np.random.default_rng(0).integers(0, 256, (ROWS, *shape), dtype=np.uint8)
+    points = Points(jnp.asarray(pixels), jnp.zeros(ROWS, jnp.int32))
+    state = trainer.init(jax.random.key(0), points)
+    flat = args.networks == "dcgan_flat"
+
+    def loop() -> TorchLoop:
+        generator = TorchGenerator(state.generator.arrays.params, flat)
+        return TorchLoop(generator, TorchDiscriminator(state.discriminator.arrays.params), trainer)
+
+    keys = jax.random.split(jax.random.key(7), 1)
+    check(trainer, state, points, keys[0], 3, loop(), rtol=1e-3)  # Adam's first steps are signs
+    theirs, kept = loop(), [stacked([state])]
+    rows = np.random.default_rng(0).integers(0, ROWS, (args.steps, args.batch))
+    x, labels = in_torch(trainer, points.rows), tensor(state.partition.labels).long()
+
+    def ours() -> None:
+        kept[0], losses = trainer.run(kept[0], points, keys, 0, args.steps)
+        jax.block_until_ready((kept[0], losses))
+
+    def torch_loop() -> None:
+        for chosen in rows:
+            theirs.step(x[chosen], labels[chosen], torch.randn(args.batch, networks.latent_dim))
+
+    square = jax.random.normal(jax.random.key(3), (2048, 2048), jnp.float32)
+    multiply = jax.jit(lambda a: a @ a)
+    calls = {
+        "ours": ours,
+        "torch": torch_loop,
+        "product": lambda: jax.block_until_ready(multiply(square)),
+    }
+    medians = (cpu_medians if args.cpu_time else timing.medians)(calls, args.reps)
+    each = {name: medians[name] / args.steps for name in ("ours", "torch")}
+    floor = operations(trainer, flat) * medians["product"] / (2 * 2048**3)
+    what = "CPU-seconds" if args.cpu_time else "seconds"
+    print(
+        f"{args.networks}, width {args.width}, batch {args.batch}, {THREADS} threads, medians of "
+        f"{args.reps}: {what} an iteration, ours {each['ours']:.3f}, torch {each['torch']:.3f}; "
+        f"{each['torch'] / each['ours']:.2f}x; floor {floor:.3f}, {floor / each['ours']:.0%} of it"
+    )
+
+
+if __name__ == "__main__":
+    main()

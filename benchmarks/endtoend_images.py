@@ -29,7 +29,6 @@ from cgjax.endtoend.data.stacked import scaled
 from cgjax.endtoend.methods.selfcond import SelfConditioned
 from cgjax.endtoend.networks import NETWORKS
 from cgjax.endtoend.trainer import Trainer
-from cgjax.runtime.memory import keep_freed_memory
 
 SIDES = {"dcgan": 64, "dcgan_flat": 32}
 ROWS, LABELS = 512, 4
@@ -128,7 +127,6 @@ def main() -> None:
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--cpu_time", action="store_true", help="for one core")
     args = parser.parse_args()
-    keep_freed_memory()
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     shape = (SIDES[args.networks], SIDES[args.networks], 3)

@@ -1,22 +1,28 @@
-"""k-means beside scikit-learn and FAISS, and streamed beside in memory.
+"""k-means beside its peers, and streamed beside in memory.
 
     python benchmarks/kmeans.py                          # real features, C=2 and C=8
-    python benchmarks/kmeans.py --only=8 --peers=faiss --peer-reps=1
-    python benchmarks/kmeans.py --only=64 [--openblas=SkylakeX]   # 100,000 x 512, FAISS
+    python benchmarks/kmeans.py --only=100 --only=1000 --reps=3    # many clusters, synthetic groups
+    python benchmarks/kmeans.py --only=8 --peers=faiss,ott --peer-reps=1
     python benchmarks/kmeans.py --streamed [--clusters=8]  # 2,000 latents at PGAN-256's s3_c1
 
-Everything runs on the same two threads from one process; medians of repetitions with different
-seeds after one that warms up. `ratio` is the peer's seconds over ours; `inertia` the relative
-difference of the best objective found from the peer's, and `given` that of one restart from the
-same starting rows, where all must agree. Everyone gets the same restarts, at most the same
-iterations and no tolerance; who converges may stop (FAISS has no such rule).
+Everything runs on the same threads; medians of repetitions with different seeds, in turns, after
+one that warms up. FAISS runs as installed and told its processor (see timing.py). A line's ratio is
+the peer's seconds over ours; `objective` the relative difference of our best from the peer's, and
+`given` that of one restart from the same starting rows, where all exact ones must agree. Everyone
+gets the same restarts, at most the same iterations and no tolerance; who converges may stop (FAISS
+and SuperKMeans have no such rule). SuperKMeans takes all of the rows, prunes by probability, and
+repeats for its restarts, of which the best by its own objective counts.
+
+Beside them stands what plain Lloyd's two products an iteration take at the best rate that any
+library reached in this run, and one read of the rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,30 +30,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-THREADS = 2
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = str(THREADS)
-# They name another processor where it is virtual, which slows the peers down.
-for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-    os.environ.pop(name, None)
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import timing
 
-# C -> (restarts, peers, iterations)
-CASES: dict[int, tuple[int, tuple[str, ...], int]] = {
-    2: (10, ("sklearn", "faiss"), 25),
-    8: (10, ("sklearn", "faiss"), 25),
-    64: (1, ("faiss",), 25),
-}
 # In memory by whatever is less work, or by the iteration; streamed from disk, or computed again.
 SIDES = ("memory", "iteration", "streamed", "recompute")
 LAYER, NUM_LATENTS = "s3_c1", 2000
+ITERATIONS = 25
 
 
-def real_features(layer: str) -> np.ndarray:
+def real_features(layer: str = "layer1") -> np.ndarray:
     """Return features of 10,000 latents of the embedded generator: 8,192 each at layer1."""
     import jax
 
@@ -58,12 +54,35 @@ def real_features(layer: str) -> np.ndarray:
     return generator.all_features(np.asarray(generator.sample_latents(jax.random.key(0), 10_000)))
 
 
-def blobs(num: int = 100_000, dim: int = 512, groups: int = 256) -> np.ndarray:
+def blobs(num: int, dim: int, groups: int) -> np.ndarray:
     """Return overlapping groups: no partition is obvious, so nobody stops early."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((groups, dim), np.float32)
     rows = rng.standard_normal((num, dim), np.float32)
     return rows + centres[rng.integers(0, groups, num)]
+
+
+class Case(NamedTuple):
+    """Rows to cluster, into how many clusters, by how many restarts, and who else is asked."""
+
+    rows: Callable[[], np.ndarray]
+    clusters: int
+    restarts: int
+    peers: tuple[str, ...]
+
+
+ALL = ("sklearn", "faiss", "ott", "superkmeans")
+CASES = {
+    2: Case(real_features, 2, 10, ("sklearn", "faiss", "ott")),
+    8: Case(real_features, 8, 10, ("sklearn", "faiss", "ott")),
+    64: Case(functools.partial(blobs, 100_000, 512, 256), 64, 1, ("faiss", "superkmeans")),
+    100: Case(
+        functools.partial(blobs, 25_000, 2_048, 256), 100, 10, ("sklearn", "faiss", "superkmeans")
+    ),
+    1000: Case(
+        functools.partial(blobs, 200_000, 512, 4_000), 1_000, 1, ("sklearn", "faiss", "superkmeans")
+    ),
+}
 
 
 def inertia(rows: np.ndarray, centroids: np.ndarray) -> float:
@@ -116,7 +135,7 @@ def sklearn(
 def faiss(rows: np.ndarray, c: int, restarts: int, iters: int, seed: int, init: Any) -> np.ndarray:
     import faiss
 
-    faiss.omp_set_num_threads(THREADS)
+    faiss.omp_set_num_threads(timing.THREADS)
     solver = faiss.Kmeans(
         rows.shape[1],
         c,
@@ -130,46 +149,133 @@ def faiss(rows: np.ndarray, c: int, restarts: int, iters: int, seed: int, init: 
     return solver.centroids
 
 
-def compare(c: int, layer: str, peers: list[str], reps: int, peer_reps: int) -> None:
-    """Print one line for each peer."""
+def ott(rows: np.ndarray, c: int, restarts: int, iters: int, seed: int, init: Any) -> np.ndarray:
+    import jax
+    import jax.numpy as jnp
+    from ott.tools.k_means import k_means
+
+    start = {} if init is None else {"init": lambda *_: jnp.asarray(init)}
+    keys = jax.random.split(jax.random.key(seed), restarts)
+    # One after the other: all at once, as it would have them, do not fit into 24 GB.
+    found = [
+        k_means(rows, c, n_init=1, tol=0.0, max_iterations=iters, rng=key, **start) for key in keys
+    ]
+    return np.asarray(min(found, key=lambda result: float(result.error)).centroids)
+
+
+def superkmeans(
+    rows: np.ndarray, c: int, restarts: int, iters: int, seed: int, init: Any
+) -> np.ndarray | None:
+    from superkmeans import SuperKMeans
+
+    if init is not None:
+        return None  # it takes no start
+    best = None
+    for restart in range(restarts):
+        solver = SuperKMeans(
+            c,
+            rows.shape[1],
+            hierarchical=False,
+            iters=iters,
+            sampling_fraction=1.0,
+            max_points_per_cluster=len(rows),
+            n_threads=timing.THREADS,
+            seed=restarts * seed + restart,
+            tol=0.0,
+            early_termination=False,
+        )
+        centroids = solver.train(rows)
+        objective = solver.iteration_stats[-1].objective
+        if best is None or objective < best[0]:
+            best = objective, centroids
+    return best[1]
+
+
+SOLVERS: dict[str, Solver] = {
+    "cgjax": ours,
+    "sklearn": sklearn,
+    "faiss": faiss,
+    "ott": ott,
+    "superkmeans": superkmeans,
+}
+
+
+def calls_of(number: int, names: tuple[str, ...]) -> dict[str, timing.Call]:
+    """Return the solvers on a case's rows, here or in another process; each call has a new seed.
+
+    `NAME, given` runs one restart from starting rows that are the same for everybody.
+    """
     import jax
 
-    restarts, all_peers, iters = CASES[c]
-    rows = blobs() if c == 64 else real_features(layer)
-    given = rows[np.random.default_rng(1).choice(len(rows), c, replace=False)]
-    placed = jax.device_put(rows)  # no copy on a CPU
+    case = CASES[number]
+    rows = case.rows()
+    given = rows[np.random.default_rng(1).choice(len(rows), case.clusters, replace=False)]
+    calls: dict[str, timing.Call] = {}
+    for name in names:
+        data = jax.device_put(rows) if name in ("cgjax", "ott") else rows  # no copy on a CPU
+        solve = functools.partial(SOLVERS[name], data, case.clusters)
+        seeds = itertools.count()
+        calls[name] = lambda s=solve, n=seeds: s(case.restarts, ITERATIONS, next(n), None)
+        calls[f"{name}, given"] = lambda s=solve: s(1, ITERATIONS, 0, given.copy())
+    return calls
 
-    # They take turns, so that a slow moment of the machine meets all alike.
-    contenders: dict[str, tuple[Solver, Any]] = {"ours": (ours, placed)}
-    solvers = {"sklearn": sklearn, "faiss": faiss}
-    contenders |= {name: (solvers[name], rows) for name in all_peers if name in peers}
-    from_given = {
-        name: inertia(rows, solve(data, c, 1, iters, 0, given.copy()))
-        for name, (solve, data) in contenders.items()
-    }
-    ours(placed, c, restarts, iters, 99, None)  # compiles
+
+def compare(number: int, peers: list[str], reps: int, peer_reps: int) -> None:
+    """Print what a case costs us, its peers, and plain Lloyd's products."""
+    case = CASES[number]
+    names = ("cgjax", *(name for name in case.peers if name in peers))
+    rows = case.rows()
+    calls, told = calls_of(number, names), None
+    if "faiss" in names:
+        told = timing.Told(calls_of, number, ("faiss",))
+        for end in ("", ", given"):
+            calls[f"faiss told {timing.openblas_core()}{end}"] = told.call(f"faiss{end}")
+    contenders = [name for name in calls if not name.endswith("given")]
+    at = {name: calls[f"{name}, given"]() for name in contenders}
+    from_given = {name: inertia(rows, found) for name, found in at.items() if found is not None}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     reached: dict[str, list[float]] = {name: [] for name in contenders}
-    for seed in range(max(reps, peer_reps)):
-        for name, (solve, data) in contenders.items():
-            if seed >= (reps if name == "ours" else peer_reps):
+    calls["cgjax"]()  # compiles
+    if "ott" in contenders:
+        calls["ott"]()
+    # They take turns, so that a slow moment of the machine meets all alike.
+    for rep in range(max(reps, peer_reps)):
+        for name in contenders:
+            if rep >= (reps if name == "cgjax" else peer_reps):
                 continue
-            time.sleep(0.02)  # until the last contender's threads stop waiting for more work
+            time.sleep(timing.PAUSE)
             begun = time.perf_counter()
-            centroids = solve(data, c, restarts, iters, seed, None)
+            centroids = calls[name]()
             seconds[name].append(time.perf_counter() - begun)
             reached[name].append(inertia(rows, centroids))
+    if told is not None:
+        told.close()
+    num, dim = rows.shape
+    print(f"{num} x {dim}, C={case.clusters}, {case.restarts} restarts, {ITERATIONS} iterations")
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    shape = f"{len(rows)} x {rows.shape[1]}, C={c}, {restarts} restarts, {iters} iterations"
-    print(f"{shape}: ours {median['ours']:.3f} s (median of {reps})", flush=True)
-    for name in list(contenders)[1:]:
-        print(
-            f"  {name:8} {median[name]:8.3f} s (median of {peer_reps}), ratio "
-            f"{median[name] / median['ours']:6.2f}, inertia "
-            f"{min(reached['ours']) / min(reached[name]) - 1:+.1e}, given "
-            f"{from_given['ours'] / from_given[name] - 1:+.1e}",
-            flush=True,
-        )
+    for name in contenders:
+        line = f"  {name:22} {median[name]:8.3f} s (median of {len(seconds[name])})"
+        if name != "cgjax":
+            line += f", {median[name] / median['cgjax']:6.2f}x, objective "
+            line += f"{min(reached['cgjax']) / min(reached[name]) - 1:+.1e}"
+        if name != "cgjax" and name in from_given:
+            line += f", given {from_given['cgjax'] / from_given[name] - 1:+.1e}"
+        print(line, flush=True)
+    show_floors(rows, case, median["cgjax"])
+
+
+def show_floors(rows: np.ndarray, case: Case, seconds: float) -> None:
+    """Print the time of plain Lloyd's products, a block of rows at a time, and of one read."""
+    import torch
+
+    num, dim = rows.shape
+    block, columns = min(num, 10_000), case.restarts * case.clusters
+    distances, sums = (block, dim, columns), (columns, block, dim)
+    products = dict.fromkeys((distances, sums), ITERATIONS * num / block)
+    lloyd = timing.floor(products, timing.product_rates(products, 3))
+    read = timing.medians({"read": lambda: torch.from_numpy(rows).sum()}, 5)["read"]
+    print(f"  plain Lloyd's products: {lloyd:.3f} s, {lloyd / seconds:.2f}x ours", flush=True)
+    print(f"  one read of the rows: {read:.3f} s, ours takes {seconds / read:.1f} of them")
 
 
 def streamed_side(
@@ -283,8 +389,7 @@ def streamed(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", type=int, choices=CASES, action="append")
-    parser.add_argument("--peers", default="sklearn,faiss", help="which, separated by commas")
-    parser.add_argument("--layer", default="layer1", help="of the embedded generator")
+    parser.add_argument("--peers", default=",".join(ALL), help="which, separated by commas")
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--peer-reps", type=int, default=5)
     parser.add_argument("--streamed", action="store_true")
@@ -292,20 +397,18 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--latents", type=int, default=NUM_LATENTS)
     parser.add_argument("--clusters", type=int, default=2, help="of the streamed ones")
-    parser.add_argument("--openblas", help="core that the peers' OpenBLAS is told: see nearest.py")
     parser.add_argument("--folder", help="keeps the labels of each side, to compare later")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.openblas:
-        os.environ["OPENBLAS_CORETYPE"] = given.openblas
     sizes = (given.restarts, given.latents, given.clusters, given.reps)
     if given.side:
         streamed_side(given.side, Path(given.folder), *sizes)
     elif given.streamed:
         streamed(given.sides.split(","), given.folder, *sizes)
     else:
-        for c in given.only or (2, 8):
-            compare(c, given.layer, given.peers.split(","), given.reps, given.peer_reps)
+        print(timing.processor())
+        for number in given.only or (2, 8):
+            compare(number, given.peers.split(","), given.reps, given.peer_reps)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
 """An epoch of the learned samplers beside the PyTorch loops that a user would write.
 
-    python benchmarks/training.py [--reps=5] [--openblas=SkylakeX]
+    python benchmarks/training.py [--reps=5]
     python benchmarks/training.py --gpu       # PyTorch on the same GPU, TF32 allowed to it as to us
 
 IMLE: two clusters of 5,000 latents, pool of 9,984, batch 128, exact match, Adam re-created; in
 512-d at width 512 and as configs/dcgan_pose.py has it (100-d, width 128). The peer is PyTorch with
-FAISS for the match, and with torch.cdist for it. Flow: an epoch of 20,000 latents at batch 512. The
-floor is the operations of the matrix products alone, at the rate that this machine's best large
-product reaches in the same run. Before timing, one epoch from the same weights and random numbers
-must give the same losses. `--openblas` is explained in nearest.py. On a GPU there is no FAISS, and
-the published training (400 epochs of the first case) is timed as a whole.
+FAISS for the match, as installed and told its processor, and with torch.cdist for it. Flow: an
+epoch of 20,000 latents at batch 512. The floor is every matrix product of the work at the best rate
+that any library reached at its shape in this run (see timing.py); on a GPU at that of PyTorch's and
+our largest product. Before timing, one epoch from the same weights and random numbers must give the
+same losses. On a GPU there is no FAISS, and the published training (400 epochs of the first case)
+is timed as a whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,7 @@ from cgjax.samplers.imle import Imle
 
 MEMBERS = 5_000
 Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Products = Counter[timing.Shape]
 
 
 def finished() -> None:
@@ -51,6 +53,7 @@ def members(num: int, dim: int) -> Members:
 def faiss_match(z: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
     import faiss
 
+    faiss.omp_set_num_threads(timing.THREADS)
     index = faiss.IndexFlatL2(z.shape[1])
     index.add(generated.numpy())
     return torch.from_numpy(index.search(z.numpy(), 1)[1][:, 0])
@@ -107,17 +110,64 @@ def imle_epoch(
     return total.item() / steps
 
 
-def imle_operations(sampler: Imle, m: int) -> float:
-    """Count the operations of one cluster's matrix products in an epoch."""
-    e_dim, w, d = sampler.dims
-    trained = m // sampler.batch * sampler.batch
-    pool = sampler.pool_factor * trained
-    forward = 2 * (e_dim * w + w * w + w * d)
-    # Backward is twice the forward, less the gradient of the codes, which nobody needs.
-    return 2.0 * m * pool * d + pool * forward + trained * (3 * forward - 2 * e_dim * w)
+def backward(products: Products) -> Products:
+    """Return the products of the gradients of both operands."""
+    found: Products = Counter()
+    for (rows, inner, columns), count in products.items():
+        found[inner, rows, columns] += count
+        found[rows, columns, inner] += count
+    return found
 
 
-def imle_case(dim: int, rate: float, reps: int) -> None:
+def imle_products(sampler: Imle, m: int) -> tuple[Products, Products]:
+    """Return one cluster's matrix products in an epoch: those of the match, and the others."""
+    (e_dim, w, d), b = sampler.dims, sampler.batch
+    steps = m // b
+    pool = sampler.pool_factor * steps
+    first, rest = Counter({(b, e_dim, w): steps}), Counter({(b, w, w): steps})
+    rest[b, w, d] += steps
+    drawn = Counter({shape: count * pool // steps for shape, count in (first + rest).items()})
+    # Nobody needs the gradient of the codes.
+    codes = Counter({(e_dim, b, w): steps})
+    return Counter({(m, d, pool * b): 1}), drawn + first + rest + codes + backward(rest)
+
+
+def imle_floor(sampler: Imle, m: int, reps: int) -> float:
+    """Return the seconds of the products of two clusters; the match's may be done in blocks."""
+    match, steps = imle_products(sampler, m)
+    (rows, inner, columns), block = next(iter(match)), 512
+    rates = timing.product_rates([*match, (block, inner, columns), *steps], reps)
+    rates[rows, inner, columns] = max(rates[rows, inner, columns], rates[block, inner, columns])
+    return 2 * timing.floor(match + steps, rates)
+
+
+def imle_peers(dim: int) -> dict[str, timing.Call]:
+    """Return an epoch of two clusters in PyTorch, by the match; here or in another process."""
+    torch.set_num_threads(timing.THREADS)
+    sampler, data = Imle(dim), members(MEMBERS, dim)
+    state = sampler.init(jax.random.key(1), data)
+    nets = [mapping(sampler, state.mapping.params, c) for c in (0, 1)]
+    z = [torch.tensor(np.asarray(data.latents[c])) for c in (0, 1)]
+
+    def by(match: Match) -> timing.Call:
+        def call() -> None:
+            for c in (0, 1):
+                imle_epoch(sampler, nets[c], z[c], match)
+            finished()
+
+        return call
+
+    return {name: by(match) for name, match in matches().items()}
+
+
+def matches() -> dict[str, Match]:
+    """Return PyTorch's ways to match, the first one for the check."""
+    if torch.get_default_device().type == "cuda":
+        return {"PyTorch, cdist": cdist_match}
+    return {"PyTorch + FAISS": faiss_match, "PyTorch, cdist": cdist_match}
+
+
+def imle_case(dim: int, rate: float | None, reps: int) -> None:
     sampler, data = Imle(dim), members(MEMBERS, dim)
     start = sampler.init(jax.random.key(1), data)
     key = jax.random.key(2)
@@ -131,13 +181,11 @@ def imle_case(dim: int, rate: float, reps: int) -> None:
     noise = np.asarray(jax.random.uniform(key_order, (2, MEMBERS), jnp.float32))
     order = torch.tensor(np.argsort(noise, axis=1, kind="stable"))
     nets = [mapping(sampler, start.mapping.params, c) for c in (0, 1)]
-    is_gpu = torch.get_default_device().type == "cuda"
-    matches = {"cdist": cdist_match} if is_gpu else {"faiss": faiss_match, "cdist": cdist_match}
-    match = next(iter(matches.values()))
+    match = next(iter(matches().values()))
     theirs = [imle_epoch(sampler, nets[c], z[c], match, codes[c], order[c]) for c in (0, 1)]
     state, metrics = sampler.epoch(start, data, key, 0)
     # TF32 keeps 11 bits, and a pool made with it has other neighbours.
-    np.testing.assert_allclose(metrics["loss"], theirs, rtol=2e-2 if is_gpu else 1e-3)
+    np.testing.assert_allclose(metrics["loss"], theirs, rtol=1e-3 if rate is None else 2e-2)
 
     box = [state]
 
@@ -145,20 +193,18 @@ def imle_case(dim: int, rate: float, reps: int) -> None:
         box[0], metrics = sampler.epoch(box[0], data, key, 0)
         jax.block_until_ready((box[0], metrics))
 
-    def theirs_by(match: Match) -> Callable[[], Any]:
-        def call() -> None:
-            for c in (0, 1):
-                imle_epoch(sampler, nets[c], z[c], match)
-            finished()
-
-        return call
-
-    calls = {"ours": ours} | {name: theirs_by(match) for name, match in matches.items()}
-    seconds = timing.medians(calls, reps)
-    floor = 2 * imle_operations(sampler, MEMBERS) / rate
-    name = f"imle {dim}-d, width {sampler.dims[1]}"
-    show(name, seconds, floor)
-    if is_gpu and dim == 512:
+    name, calls = f"imle {dim}-d, width {sampler.dims[1]}", {"cgjax": ours} | imle_peers(dim)
+    if rate is None:
+        told = timing.Told(imle_peers, dim)
+        calls[f"... told {timing.openblas_core()}"] = told.call("PyTorch + FAISS")
+        seconds = timing.medians(calls, reps)
+        told.close()
+        show(name, seconds, imle_floor(sampler, MEMBERS, reps))
+        return
+    products = sum(imle_products(sampler, MEMBERS), Counter())
+    floor = 2 * timing.floor(products, dict.fromkeys(products, rate))
+    show(name, timing.medians(calls, reps), floor)
+    if dim == 512:
         begun = time.perf_counter()
         state = sampler.init(jax.random.key(1), data)
         for epoch in range(400):
@@ -197,7 +243,19 @@ def flow_epoch(
             torch._foreach_lerp_(list(average.values()), list(params.values()), 0.005)
 
 
-def flow_case(dim: int, rate: float, reps: int) -> None:
+def flow_products(sampler: Flow, num_steps: int) -> Products:
+    """Return the matrix products of so many steps."""
+    rows, d, w = sampler.batch, sampler.latent_dim, sampler.width
+    waves = 2 * flow.TIME_FREQUENCIES + 1
+    first = Counter({(rows, d, w): num_steps, (rows, waves, w): num_steps})
+    rest = Counter({(rows, w, w): num_steps})
+    rest[rows, w, d] += num_steps
+    # Nobody needs the gradients of what goes in.
+    inputs = Counter({(inner, rows, w): num_steps for _, inner, w in first})
+    return first + rest + inputs + backward(rest)
+
+
+def flow_case(dim: int, rate: float | None, reps: int) -> None:
     sampler, data = Flow(dim), members(10_000, dim)
     state = sampler.init(jax.random.key(1), data)
     params = {
@@ -213,31 +271,25 @@ def flow_case(dim: int, rate: float, reps: int) -> None:
         box[0], metrics = sampler.epoch(box[0], data, jax.random.key(2), 0)
         jax.block_until_ready((box[0], metrics))
 
-    def their_epoch() -> None:
+    def theirs() -> None:
         flow_epoch(sampler, params, adam, z, num_steps)
         finished()
 
-    theirs = {"torch": their_epoch}
-    seconds = timing.medians({"ours": ours, **theirs}, reps)
-    w = sampler.width
-    waves = 2 * flow.TIME_FREQUENCIES + 1
-    forward = 2 * ((dim + waves) * w + w * w + w * dim)
-    floor = num_steps * sampler.batch * (3.0 * forward - 2 * (dim + waves) * w) / rate
-    show(f"flow {dim}-d, width {w}", seconds, floor)
+    seconds = timing.medians({"cgjax": ours, "PyTorch": theirs}, reps)
+    products = flow_products(sampler, num_steps)
+    rates = dict.fromkeys(products, rate) if rate else timing.product_rates(products, reps)
+    show(f"flow {dim}-d, width {sampler.width}", seconds, timing.floor(products, rates))
 
 
 def show(name: str, seconds: dict[str, float], floor: float) -> None:
-    ours = seconds["ours"]
-    peers = ", ".join(
-        f"{peer} {1e3 * s:.0f} ms = {s / ours:.2f}x"
-        for peer, s in seconds.items()
-        if peer != "ours"
-    )
-    print(f"{name}: ours {1e3 * ours:.0f} ms; {peers}; floor {1e3 * floor:.0f} ms", flush=True)
+    print(f"{name}: floor {1e3 * floor:.0f} ms")
+    for who, s in seconds.items():
+        ratio = "" if who == "cgjax" else f", {s / seconds['cgjax']:.2f}x"
+        print(f"    {who:<20}{1e3 * s:>8.0f} ms, {floor / s:>4.0%} of the floor{ratio}", flush=True)
 
 
-def product_rate(reps: int) -> float:
-    """Return the operations a second of the best of our and PyTorch's large products."""
+def gpu_rate(reps: int) -> float:
+    """Return the operations a second of the better of our and PyTorch's largest products."""
     a, b = (jax.random.normal(jax.random.key(i), (2048, 2048), jnp.float32) for i in (0, 1))
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST))
     at, bt = torch.tensor(np.asarray(a)), torch.tensor(np.asarray(b))
@@ -255,23 +307,18 @@ def product_rate(reps: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--reps", type=int, default=5)
-    parser.add_argument("--openblas", help="core that FAISS's OpenBLAS is told")
     parser.add_argument("--gpu", action="store_true")
     args = parser.parse_args()
-    if args.openblas:
-        os.environ["OPENBLAS_CORETYPE"] = args.openblas
+    rate = None
     if args.gpu:
         torch.set_default_device("cuda")
         torch.backends.cuda.matmul.allow_tf32 = True
         print(f"{jax.devices()[0].device_kind}, medians of {args.reps}")
+        rate = gpu_rate(2 * args.reps)
     else:
-        import faiss
-
-        faiss.omp_set_num_threads(timing.THREADS)
         torch.set_num_threads(timing.THREADS)
-        print(f"{timing.THREADS} threads, medians of {args.reps}")
+        print(f"{timing.processor()}, medians of {args.reps}")
     torch.manual_seed(0)
-    rate = product_rate(2 * args.reps)
     for dim in (512, 100):
         imle_case(dim, rate, args.reps)
     for dim in (512, 100):

@@ -30,6 +30,9 @@ def get_config() -> config_dict.ConfigDict:
     config.data.path = ""
     # Height and width that a folder's images are resized to; the others have their own.
     config.data.size = 64
+    # A folder's images beyond this many MB are not held in memory but read each time that they are
+    # wanted (extra `stream`); the results are the same up to rounding.
+    config.data.memory_mb = 4096
     # Whether training mirrors images, half of the time.
     config.data.flip = False
 

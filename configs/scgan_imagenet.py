@@ -3,9 +3,9 @@ r"""Self-Conditioned GAN and its rivals on ImageNet or Places (the paper's Table
     python -m cgjax.main --config=configs/scgan_imagenet.py --config.data.path=FOLDER
 
 FOLDER holds the images, in folders of any depth. The paper's settings [Liu et al. 2020]: 200,000
-iterations of 128 images, days on several GPUs. All images of the folder are held in memory, 49 kB
-each, and those that are learnt from, at most --config.data.num, in the device's memory too. For the
-paper's baselines without clusters also set --config.train.penalty=10.
+iterations of 128 images, days on several GPUs. Images are 49 kB each; more than
+--config.data.memory_mb of them are read from their files while it trains: pip install
+'.[stream]'. For the paper's baselines without clusters also set --config.train.penalty=10.
 """
 
 from ml_collections import config_dict

@@ -56,6 +56,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "radius": Leaf(float, 1e-6),
         "path": TEXT,
         "size": count(8),
+        "memory_mb": count(0, is_resource=True),
         "flip": _FLAG,
     },
     "network": {
@@ -205,7 +206,7 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
 
 
 ADDED: dict[str, Any] = {
-    **{"data.path": "", "data.size": 64, "data.flip": False},
+    **{"data.path": "", "data.size": 64, "data.memory_mb": 4096, "data.flip": False},
     **{"train.average": 0.0, "score.features": "pca_pixels", "labels.features": "rows"},
 }
 """Leaves that a newer version added, and what older runs' configs mean by lacking them."""

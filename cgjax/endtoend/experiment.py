@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from cgjax.clustering import kmeans
 from cgjax.endtoend.data import DataSet, Points, data_of
+from cgjax.endtoend.data.folder import FolderImages
 from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
 from cgjax.endtoend.state import Losses, TrainState
@@ -44,6 +45,12 @@ def check_data(config: Mapping[str, Any]) -> str:
     data, train, labels = data_of(config), config["train"], config["labels"]
     num = data.available(config["data"]["num"])
     NETWORKS[config["network"]["name"]](config["network"], data.row_shape())
+    is_one = train["together"] and train["trials"] > 1
+    if is_one and isinstance(data, FolderImages) and data.is_on_disk:
+        raise UserError(
+            "--config.train.together=true: expected images that fit into --config.data.memory_mb; "
+            "type --config.train.together=false"
+        )
     batches = make_method(config, data.num_classes).batches
     for path, wanted in {
         "train.batch": train["batch"] * batches,

@@ -24,6 +24,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
 from cgjax.errors import UserError, foreign_code
 from cgjax.runtime.imports import load_attribute
@@ -43,6 +44,7 @@ class FixedFeatures:
         steps: of the autoencoder.
         batch: rows of a step.
         learning_rate: Adam's.
+        most: rows on disk that it learns from.
     """
 
     name: str
@@ -51,13 +53,16 @@ class FixedFeatures:
     steps: int = 2_000
     batch: int = 64
     learning_rate: float = 1e-3
+    most: int = 20_000
 
-    def learnt(self, key: PRNGKeyArray, rows: Shaped[Array, "n ..."]) -> Callable[[Array], Array]:
+    def learnt(
+        self, key: PRNGKeyArray, rows: Shaped[Array, "n ..."] | RowsOnDisk
+    ) -> Callable[[Array], Array]:
         """Return the features as a function of rows as they are kept.
 
         Args:
             key: of the autoencoder.
-            rows: what it learns from.
+            rows: what it learns from; of those on disk the first `most`.
 
         Raises:
             UserError: a function that is not there; when it is called, one that returns something
@@ -67,7 +72,8 @@ class FixedFeatures:
         if self.name == ROWS:
             return lambda rows: self.prepare(rows).reshape(len(rows), -1)
         if self.name == AUTOENCODER:
-            arrays = _train(named_key(key, "autoencoder"), rows, features=self)
+            held = rows[: self.most] if isinstance(rows, RowsOnDisk) else rows
+            arrays = _train(named_key(key, "autoencoder"), held, features=self)
             return functools.partial(_codes, arrays, features=self)
         function = load_attribute(self.name, "features")
         return lambda rows: _own(self.name, function, np.asarray(self.prepare(rows)))

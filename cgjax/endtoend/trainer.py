@@ -7,22 +7,27 @@ That is what two passes compute; that the second one moves the batch norms' runn
 the same batch is made up for by `layers.moved_again`.
 
 Training between two clusterings is one compiled program, a scan over iterations. Everything random
-in iteration i comes from fold_in(key, i): how a training is cut into calls changes no number.
+in iteration i comes from fold_in(key, i): how a training is cut into calls changes no number. Rows
+that do not fit into memory come with the call, which is then cut into chunks of iterations: the
+next one's are read while one is learnt from.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from cgjax.endtoend.data import Points
+from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.fixed_features import FixedFeatures
 from cgjax.endtoend.methods.base import Features, Method, of_packs, packed
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
@@ -32,6 +37,9 @@ from cgjax.runtime.keys import named_key
 
 # Rows that go through a network at a time outside training.
 BLOCK = 500
+
+# Bytes of rows on disk that are read at a time.
+CHUNK = 2**27
 
 
 def as_they_are(rows: Array, key: PRNGKeyArray | None = None) -> Array:
@@ -128,12 +136,31 @@ class Trainer:
 
         Args:
             state: of all trials, stacked; donated.
-            points: each trial's training rows, stacked; those of one trial may come as they are.
+            points: each trial's training rows, stacked; those of one trial may come as they are,
+                and be on disk.
             keys: (trials,) each trial's key, the same in every call.
             begin: iterations before.
             num: iterations of this call; a program is compiled for each.
         """
+        if isinstance(points.rows, RowsOnDisk):
+            return self._run_from_disk(state, points.rows, keys, begin, num)
         return _run(state, points, keys, jnp.int32(begin), num=num, trainer=self)
+
+    def _run_from_disk(
+        self, state: TrainState, rows: RowsOnDisk, keys: Key[Array, " trials"], begin: int, num: int
+    ) -> tuple[TrainState, Losses]:
+        """Train one trial as `run` does, some iterations at a time."""
+        batch = self.batch * self.method.batches
+        each = math.prod(rows.shape[1:]) * batch
+        chunks = min(num, -(-num * each // CHUNK))
+        chosen = _batches(keys[0], jnp.int32(begin), num_rows=len(rows), batch=batch, num=num)
+        made = []
+        for part in np.array_split(np.asarray(chosen), chunks):
+            read = rows[part]  # while what was begun before goes on
+            state, losses = _learn(state, read, part, keys, jnp.int32(begin), trainer=self)
+            begin += len(part)
+            made.append(losses)
+        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *made)
 
     def generate(
         self, generator: Arrays, key: PRNGKeyArray, labels: Int[Array, " n"]
@@ -182,7 +209,12 @@ def run_(
     trainer: Trainer,
 ) -> tuple[TrainState, Losses]:
     """Train all trials, without jit."""
-    one = functools.partial(_run_one, begin=begin, num=num, trainer=trainer)
+
+    def one(state: TrainState, points: Points, key: PRNGKeyArray) -> tuple[TrainState, Losses]:
+        batch = trainer.batch * trainer.method.batches
+        chosen = batches(named_key(key, "rows"), begin, len(points.rows), batch, num)
+        return _learn_one(state, (chosen, None), key, begin, trainer=trainer, rows=points.rows)
+
     if len(keys) > 1:
         return jax.vmap(one)(state, points, keys)
     # A leading axis of one costs XLA's products on CPUs a lot.
@@ -195,27 +227,59 @@ def run_(
 _run = jax.jit(run_, static_argnames=("num", "trainer"), donate_argnames=("state",))
 
 
-def _run_one(
+def _learn_one(
     state: TrainState,
-    points: Points,
+    given: tuple[Int[Array, "num b"], Array | None],
     key: PRNGKeyArray,
-    *,
     begin: Int[Array, ""],
-    num: int,
+    *,
     trainer: Trainer,
+    rows: Any = None,
 ) -> tuple[TrainState, Losses]:
-    take = trainer.method.own_step() or step
-    wanted = trainer.batch * trainer.method.batches
-    rows = batches(named_key(key, "rows"), begin, len(points.rows), wanted, num)
+    """Train one trial on given rows.
 
-    def body(state: TrainState, now: tuple[Array, Array]) -> tuple[TrainState, Losses]:
-        number, chosen = now
+    Args:
+        state: of the trial.
+        given: the numbers of every iteration's rows, and the rows; or None, and they are taken out
+            of `rows`.
+        key: of the trial.
+        begin: the number of the first iteration.
+        trainer: the settings.
+        rows: all training rows.
+    """
+    take = trainer.method.own_step() or step
+
+    def body(state: TrainState, now: tuple[Array, Any]) -> tuple[TrainState, Losses]:
+        number, (chosen, kept) = now
         own = jax.random.fold_in(key, number)
-        seen = trainer.prepare(points.rows[chosen], named_key(own, "augment"))
+        seen = trainer.prepare(rows[chosen] if kept is None else kept, named_key(own, "augment"))
         return take(state, seen, chosen, own, trainer)
 
-    numbers = begin + jnp.arange(num, dtype=jnp.int32)
-    return jax.lax.scan(body, state, (numbers, rows))
+    numbers = begin + jnp.arange(len(given[0]), dtype=jnp.int32)
+    return jax.lax.scan(body, state, (numbers, given))
+
+
+@functools.partial(jax.jit, static_argnames="trainer", donate_argnames="state")
+def _learn(
+    state: TrainState,
+    rows: Array,
+    chosen: Int[Array, "num b"],
+    keys: Key[Array, " 1"],
+    begin: Int[Array, ""],
+    *,
+    trainer: Trainer,
+) -> tuple[TrainState, Losses]:
+    """Train one trial, stacked, on the rows of every iteration."""
+    alone = jax.tree.map(lambda leaf: leaf[0], state)
+    made = _learn_one(alone, (chosen, rows), keys[0], begin, trainer=trainer)
+    return jax.tree.map(lambda leaf: leaf[None], made)
+
+
+@functools.partial(jax.jit, static_argnames=("num_rows", "batch", "num"))
+def _batches(
+    key: PRNGKeyArray, begin: Int[Array, ""], *, num_rows: int, batch: int, num: int
+) -> Int[Array, "num b"]:
+    return batches(named_key(key, "rows"), begin, num_rows, batch, num)
 
 
 def batches(

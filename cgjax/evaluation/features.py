@@ -196,6 +196,7 @@ class InceptionPool3:
 
     def __init__(self, path: str | Path, batch_size: int = 32) -> None:
         self._weights = inception.load_weights(path)
+        self._classifier = inception.load_classifier(path)
         self._forward = jax.jit(inception.pool3)
         self.batch_size = batch_size
 
@@ -206,3 +207,7 @@ class InceptionPool3:
         return _in_full_batches(
             lambda part: self._forward(self._weights, part), levels, self.batch_size
         )
+
+    def logits(self, features: ArrayLike) -> NDArray[np.float32] | None:
+        """Return the classes' outputs without biases; None where the file has no classifier."""
+        return None if self._classifier is None else np.asarray(features) @ self._classifier

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from cgjax.errors import UserError
@@ -26,7 +26,8 @@ from cgjax.errors import UserError
 Weights = dict[str, tuple[Array, Array]]
 """Per convolution its kernel (h, w, in, out), batch norm folded in, and its bias (out,)."""
 
-SIZE = 299
+SIZE, FEATURES = 299, 2048
+CLASSIFIER = "fc.weight"
 BATCH_NORM_EPSILON = 1e-3
 SOURCE = "pt_inception-2015-12-05-6726825d.pth"
 HOW = (
@@ -179,6 +180,21 @@ def load_weights(path: str | Path) -> Weights:
     except (SafetensorError, OSError, KeyError) as error:
         raise UserError(f"{path} is not a safetensors file ({error}); {HOW}") from error
     return fold(tensors)
+
+
+def load_classifier(path: str | Path) -> Float[np.ndarray, "2048 classes"] | None:
+    """Read the weights of the classes from the same file; None where it has none.
+
+    Raises:
+        UserError: weights of another shape.
+    """
+    with safe_open(path, "np") as tensors:
+        if CLASSIFIER not in set(tensors.keys()):
+            return None
+        weights: np.ndarray = tensors.get_tensor(CLASSIFIER)
+    if weights.ndim != 2 or weights.shape[1] != FEATURES:
+        raise UserError(f"{path}: {CLASSIFIER} has shape {weights.shape}, not (1008, {FEATURES})")
+    return weights.T.astype(np.float32)
 
 
 def _pool_max(x: Array, stride: int, padding: str) -> Array:

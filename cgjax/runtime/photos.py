@@ -77,11 +77,16 @@ def read_photo(
     path: Path, size: int, channels: int, option: str = OPTION
 ) -> tuple[Float[np.ndarray, "{size} {size} {channels}"], str]:
     """Read one image as `read_photos` does, and return the SHA-256 of its content with it."""
+    digest = file_digest(path, option)
+    return _scaled(_read(path, option), size, channels), digest
+
+
+def file_digest(path: Path, option: str = OPTION) -> str:
+    """Return the SHA-256 of a file's content."""
     try:
-        data = path.read_bytes()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"{option}: {say_os_error(error)}") from error
-    return _scaled(_read(path, option), size, channels), hashlib.sha256(data).hexdigest()
 
 
 def read_photos(
@@ -118,12 +123,9 @@ def check_channels(channels: int) -> None:
 
 
 def _checked(path: Path, option: str) -> Photo:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{option}: {say_os_error(error)}") from error
+    digest = file_digest(path, option)
     _read(path, option)
-    return Photo(path, hashlib.sha256(data).hexdigest())
+    return Photo(path, digest)
 
 
 def _read(path: Path, option: str) -> Image.Image:

@@ -22,10 +22,15 @@ def in_colour(images: Num[np.ndarray, "*n h w c"]) -> Num[np.ndarray, "*n h w 3"
     return np.repeat(images[..., :1], 3, axis=-1) if images.shape[-1] < 3 else images[..., :3]
 
 
+def as_bytes(images: Float[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
+    """Turn images in [-1, 1] into bytes, clipped."""
+    pixels = np.rint((np.asarray(images, np.float32) + 1) * 127.5)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
 def to_pixels(images: Float[np.ndarray, "*n s s c"]) -> UInt8[np.ndarray, "*n s s 3"]:
     """Turn images in [-1, 1] into uint8 RGB, clipped; see `in_colour`."""
-    pixels = np.rint((np.asarray(images, np.float32) + 1) * 127.5)
-    return in_colour(np.clip(pixels, 0, 255).astype(np.uint8))
+    return in_colour(as_bytes(images))
 
 
 def to_png(image: Float[np.ndarray, "s s c"] | Image.Image) -> bytes:

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from cgjax.config.training import KINDS
 from cgjax.endtoend.bridge import save
 from cgjax.endtoend.data import DataSet, Mixture
-from cgjax.endtoend.data.images import as_bytes
 from cgjax.endtoend.experiment import Experiment, Samples, first_bad
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
@@ -27,7 +26,7 @@ from cgjax.run.citations import works_of_training
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.log import Metrics, Progress
-from cgjax.runtime.png import to_png
+from cgjax.runtime.png import as_bytes, to_png
 from cgjax.runtime.signals import Interrupts
 
 SHOWN = 4_000
@@ -163,11 +162,11 @@ class TrainingStage:
     def _draw(self, state: TrainState, samples: Samples) -> None:
         """Draw training rows and generated ones of the first trial, by their labels."""
         train, data = self.run.config["train"], self.experiment.data
-        rows = self.experiment.points[0].rows[:SHOWN]
+        rows = self.experiment.points[0].rows
         title = f"{train['method']} after {train['iterations']} iterations"
         if isinstance(data, Mixture):
             own = np.asarray(state.partition.labels)[:SHOWN]
-            real = np.asarray(rows)
+            real = np.asarray(rows[:SHOWN])
             halves = {"training points": (real, own), "generated": (samples.points, samples.labels)}
             panels = {name: (points[:SHOWN], of[:SHOWN]) for name, (points, of) in halves.items()}
             picture = labelled(panels, data.means, title).png

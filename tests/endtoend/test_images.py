@@ -9,10 +9,11 @@ from PIL import Image
 from cgjax.config.training import FEATURE_DIMS
 from cgjax.endtoend.data.folder import CIFAR_RECORD, Cifar10, FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
-from cgjax.endtoend.data.images import NOISE, as_bytes, prepared
+from cgjax.endtoend.data.images import NOISE, prepared
 from cgjax.errors import UserError
 from cgjax.evaluation.features import RandomCnn
 from cgjax.generators.registry import load_generator
+from cgjax.runtime.png import as_bytes
 
 KEY = jax.random.key(0)
 

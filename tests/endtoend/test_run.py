@@ -15,7 +15,7 @@ from cgjax.config import schema, training
 from cgjax.config.plain import digest, flatten, to_plain
 from cgjax.endtoend.data import DATA
 from cgjax.endtoend.data.digits import Digits8
-from cgjax.endtoend.data.folder import _content
+from cgjax.endtoend.data.folder import _files, _read
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.experiment import Experiment
 from cgjax.endtoend.methods import METHODS
@@ -216,7 +216,8 @@ def test_other_images_under_the_same_name_are_not_gone_on_with_unasked(tmp_path)
     run = open_training(tmp_path / "run", config)
     assert run.identity == open_training(tmp_path / "run", config).identity != ""
     Image.new("RGB", (8, 8), "white").save(photos / "new.png")
-    _content.cache_clear()
+    _files.cache_clear()
+    _read.cache_clear()
     with pytest.raises(UserError, match=r"made with other data .*--allow_config_change"):
         open_training(tmp_path / "run", config)
     assert open_training(tmp_path / "run", config, allow_change=True).identity != run.identity

@@ -52,6 +52,22 @@ def test_features_equal_the_reference_networks(weights_file):
     np.testing.assert_allclose(got, want, atol=1e-4 * want.std())
 
 
+def test_the_classifier_is_read_where_there_is_one(weights_file, tmp_path):
+    weights = np.random.default_rng(0).standard_normal((1008, 2048)).astype(np.float32)
+    path = tmp_path / "inception.safetensors"
+    save_file(random_tensors() | {"fc.weight": weights, "fc.bias": np.ones(1008, np.float32)}, path)
+    features = np.random.default_rng(1).uniform(size=(3, 2048)).astype(np.float32)
+    # Without the biases, as published scores have it.
+    np.testing.assert_allclose(
+        InceptionPool3(path).logits(features), features @ weights.T, rtol=1e-4
+    )
+    save_file(random_tensors(), path)
+    assert InceptionPool3(path).logits(features) is None
+    save_file(random_tensors() | {"fc.weight": weights[:, :9].copy()}, path)
+    with pytest.raises(UserError, match=r"fc.weight has shape \(1008, 9\), not \(1008, 2048\)"):
+        InceptionPool3(path)
+
+
 def test_a_missing_file_says_which_is_wanted_and_how(tmp_path):
     with pytest.raises(UserError, match=r"no file .*pt_inception-2015-12-05-6726825d\.pth"):
         InceptionPool3(tmp_path / "none.safetensors")

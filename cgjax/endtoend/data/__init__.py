@@ -12,7 +12,9 @@ from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.mixtures import Mixture, grid, ring
 from cgjax.endtoend.data.stacked import StackedDigits
 from cgjax.errors import UserError
-from cgjax.evaluation.inception import load_weights
+from cgjax.evaluation.inception import load_classifier, load_weights
+
+_OF_FOLDER = {"source": "path"} | {name: name for name in ("size", "flip", "features", "memory_mb")}
 
 DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
     "ring": lambda settings: ring(settings["radius"]),
@@ -23,7 +25,7 @@ DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
         settings["path"], settings["flip"], settings["features"]
     ),
     "folder": lambda settings: FolderImages(
-        settings["path"], settings["size"], settings["flip"], settings["features"]
+        **{field: settings[name] for field, name in _OF_FOLDER.items()}
     ),
     "stacked_digits": lambda settings: StackedDigits(settings["path"]),
     "cifar10": lambda settings: Cifar10(settings["path"], settings["flip"], settings["features"]),
@@ -43,6 +45,7 @@ def data_of(config: Mapping[str, Any]) -> DataSet:
     if kind == "inception":
         try:
             load_weights(path)
+            load_classifier(path)
         except UserError as error:
             raise UserError(f"--config.score.features={kind}:{path}: {error}") from error
     return make_data({**config["data"], "features": config["score"]["features"]})

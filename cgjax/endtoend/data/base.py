@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
+from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.evaluation.modes import Expected
 
 
@@ -14,11 +15,11 @@ class Points(NamedTuple):
     """Rows of a data set and what they truly are.
 
     Attributes:
-        rows: (n, ...) float32, or uint8 of images: as they are kept.
+        rows: (n, ...) float32, or uint8 of images: as they are kept; or where they are.
         classes: (n,) int32, the true class of each; zeros where there are no classes.
     """
 
-    rows: Shaped[Array, "*trials n dim"]
+    rows: Shaped[Array, "*trials n ..."] | RowsOnDisk
     classes: Int[Array, "*trials n"]
 
 

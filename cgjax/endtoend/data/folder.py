@@ -5,19 +5,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import math
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Int, PRNGKeyArray, UInt8
 
 from cgjax.endtoend.data.base import Points
-from cgjax.endtoend.data.images import ImageSet, as_bytes
+from cgjax.endtoend.data.images import ImageSet
+from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk
 from cgjax.errors import UserError
 from cgjax.runtime.files import say_os_error
-from cgjax.runtime.photos import list_images, read_photo
+from cgjax.runtime.photos import file_digest, list_images, read_photo
+from cgjax.runtime.png import as_bytes
 
 OPTION = "--config.data.path"
 
@@ -33,7 +39,7 @@ class FixedImages(ImageSet):
     """Images that are there; a draw is some of them, in an order of its own."""
 
     @property
-    def all_rows(self) -> UInt8[np.ndarray, "n h w c"]:
+    def all_rows(self) -> UInt8[np.ndarray, "n h w c"] | RowsOnDisk:
         """All of them."""
         raise NotImplementedError
 
@@ -50,7 +56,8 @@ class FixedImages(ImageSet):
         """Return as many of them, no one twice; all where there are fewer."""
         rows = self.all_rows
         order = np.asarray(jax.random.permutation(key, len(rows)))[:num]
-        return Points(jnp.asarray(rows[order]), jnp.asarray(self.all_classes[order]))
+        some = rows.some(order) if isinstance(rows, RowsOnDisk) else jnp.asarray(rows[order])
+        return Points(some, jnp.asarray(self.all_classes[order]))
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
         """Say what the distances are measured in, and what is called perfect."""
@@ -67,6 +74,7 @@ class FolderImages(FixedImages):
         size: height and width that they are resized to.
         flip: whether training mirrors them.
         features: what distances are measured in; see `ImageSet`.
+        memory_mb: more than this are not held in memory but read from their files each time.
         num_classes: 1: none are known.
     """
 
@@ -74,40 +82,72 @@ class FolderImages(FixedImages):
     size: int = 64
     flip: bool = True
     features: str = "pca_pixels"
+    memory_mb: int = 4096
     num_classes: int = 1
 
     def row_shape(self) -> tuple[int, ...]:
         """Of an image, in colour."""
-        return (self.size, self.size, 3)
+        return (self.size, self.size, CHANNELS)
 
     def identity(self) -> str:
         """A hash of all files' contents."""
-        return _content(self.source, self.size)[1]
+        if self.is_on_disk:
+            return _contents(self.source)
+        return _read(self.source, self.size)[1]
 
     @property
-    def all_rows(self) -> UInt8[np.ndarray, "n h w c"]:
-        """All of them, read once.
+    def is_on_disk(self) -> bool:
+        """Whether the images stay there."""
+        return len(_files(self.source)) * math.prod(self.row_shape()) > self.memory_mb * 2**20
+
+    @property
+    def all_rows(self) -> UInt8[np.ndarray, "n h w c"] | RowsOnDisk:
+        """All of them, in memory read once.
 
         Raises:
             UserError: no folder, no or too few images, one that cannot be read.
         """
-        return _content(self.source, self.size)[0]
+        if self.is_on_disk:
+            return RowsOnDisk(_files(self.source), self.size, OPTION)
+        return _read(self.source, self.size)[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _content(source: str, size: int) -> tuple[UInt8[np.ndarray, "n s s 3"], str]:
+def _files(source: str) -> tuple[Path, ...]:
     if not source:
         raise UserError(f"{OPTION}: expected the folder of your images, with data.name=folder")
     paths = list_images(Path(source).expanduser(), OPTION, deep=True)
     if len(paths) < FEWEST:
         raise UserError(f"{OPTION}={source}: one image; expected at least {FEWEST}")
-    rows = np.empty((len(paths), size, size, 3), np.uint8)
-    content = hashlib.sha256()
+    return tuple(paths)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(source: str, size: int) -> tuple[UInt8[np.ndarray, "n s s 3"], str]:
+    """Return a folder's images, and a hash of their files' contents."""
+    paths = _files(source)
+    rows, digests = np.empty((len(paths), size, size, CHANNELS), np.uint8), []
     for row, path in zip(rows, paths, strict=True):
-        image, digest = read_photo(path, size, 3, OPTION)
+        image, digest = read_photo(path, size, CHANNELS, OPTION)
         row[:] = as_bytes(image)
+        digests.append(digest)
+    return rows, _of_all(digests)
+
+
+@functools.lru_cache(maxsize=1)
+def _contents(source: str) -> str:
+    """Return the same hash without decoding anything; by several threads, for it reads it all."""
+    paths = _files(source)
+    logging.info("data: reading the %d files of %s once", len(paths), source)
+    with ThreadPoolExecutor() as threads:
+        return _of_all(threads.map(lambda path: file_digest(path, OPTION), paths))
+
+
+def _of_all(digests: Iterable[str]) -> str:
+    content = hashlib.sha256()
+    for digest in digests:
         content.update(digest.encode())
-    return rows, content.hexdigest()
+    return content.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from cgjax.endtoend.data.base import Points
-from cgjax.endtoend.data.images import ImageSet, as_bytes
+from cgjax.endtoend.data.images import ImageSet
 from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
+from cgjax.runtime.png import as_bytes
 
 BATCH, BLOCK = 64, 1024
 """Images that are generated at a time, and that are held as floats."""

@@ -6,7 +6,7 @@ the code of [Liu et al. 2020], each image is mirrored half of the time and has u
 
 Scores are distances between generated images and a fresh draw of as many: in the first principal
 components of the pixels, in those of a random network, or in Inception's features, which alone make
-a Frechet distance an FID.
+a Frechet distance an FID and have an Inception Score.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from cgjax.endtoend.data.base import DataSet
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
 from cgjax.evaluation.features import FeatureExtractor, InceptionPool3, RandomCnn, pca_pixels
+from cgjax.evaluation.inception_score import inception_score
 from cgjax.evaluation.modes import Expected, over_repeats
 from cgjax.runtime.keys import named_key
 
@@ -47,11 +48,6 @@ def prepared(
     if noise:
         x = x + jax.random.uniform(key_noise, x.shape, jnp.float32, 0, NOISE)
     return x
-
-
-def as_bytes(images: Float[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
-    """Return images in [-1, 1] as rows."""
-    return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 class ImageSet(DataSet):
@@ -82,14 +78,14 @@ class ImageSet(DataSet):
     def scores(self, rows: Float[np.ndarray, "n h w c"]) -> dict[str, float]:
         """Return distances of generated images to a draw of as many, if there are."""
         features, reference = _reference(self, len(rows))
-        return _scores(features.name, features(rows), reference)
+        return _scores(features, features(rows), reference)
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
         """Return what other draws of as many score."""
         features, reference = _reference(self, num)
         return over_repeats(
             lambda repeat: _scores(
-                features.name,
+                features,
                 features(_drawn(self, named_key(key, "perfect", repeat), num)),
                 reference,
             ),
@@ -102,7 +98,7 @@ class ImageSet(DataSet):
 
 
 def _drawn(data: ImageSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h w c"]:
-    return np.asarray(data.prepare(data.draw(key, num).rows))
+    return np.asarray(data.prepare(data.draw(key, num).rows[:]))
 
 
 @functools.lru_cache(maxsize=2)
@@ -121,11 +117,15 @@ def _reference(data: ImageSet, num: int) -> tuple[FeatureExtractor, Float[np.nda
 
 
 def _scores(
-    name: str, features: Float[np.ndarray, "n k"], reference: Float[np.ndarray, "m k"]
+    extractor: FeatureExtractor,
+    features: Float[np.ndarray, "n k"],
+    reference: Float[np.ndarray, "m k"],
 ) -> dict[str, float]:
     manifold = precision_recall_density_coverage(reference, features)
-    return {
-        "fid" if name == InceptionPool3.name else f"frechet_{name}": frechet(features, reference),
-        "precision": manifold.precision,
-        "recall": manifold.recall,
-    }
+    scores = {"precision": manifold.precision, "recall": manifold.recall}
+    distance = frechet(features, reference)
+    if not isinstance(extractor, InceptionPool3):
+        return {f"frechet_{extractor.name}": distance, **scores}
+    logits = extractor.logits(features)
+    sure = {} if logits is None else {"inception_score": inception_score(logits)}
+    return {"fid": distance, **sure, **scores}

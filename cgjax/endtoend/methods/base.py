@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from cgjax.clustering.assignment import assign
 from cgjax.endtoend.data import Points
+from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.networks.base import Architecture, Discriminator, Generator
 from cgjax.endtoend.state import Partition
 
@@ -199,7 +200,7 @@ def of_packs(labels: Int[Array, " n"], pack: int) -> Int[Array, " p"]:
 
 
 def label_all(
-    rows: Shaped[Array, "n ..."], features: Features, centroids: Float[Array, "k f"]
+    rows: Shaped[Array, "n ..."] | RowsOnDisk, features: Features, centroids: Float[Array, "k f"]
 ) -> Partition:
     """Give every training row the label of its nearest centroid, block by block."""
     blocks = [

@@ -1,0 +1,84 @@
+"""Images that do not fit into memory: read from their files each time that they are wanted.
+
+Grain's threads decode them in the order in which they are asked for. What comes out is what the
+images in memory are, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, UInt8
+
+from cgjax.errors import UserError
+from cgjax.runtime.photos import read_photo
+from cgjax.runtime.png import as_bytes
+
+CHANNELS = 3
+
+THREADS, AHEAD = 16, 128
+"""Threads that decode, and how many images they may be ahead of whoever asks."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RowsOnDisk:
+    """Rows of bytes that are files; what is taken of them is an array.
+
+    Attributes:
+        paths: of each row.
+        size: height and width that an image is resized to.
+        option: the flag that named the folder, for messages.
+    """
+
+    paths: tuple[Path, ...]
+    size: int
+    option: str
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.paths)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of them."""
+        return (len(self), self.size, self.size, CHANNELS)
+
+    def some(self, order: Int[np.ndarray, " n"]) -> RowsOnDisk:
+        """Return those of the given numbers, in that order; opens none."""
+        return dataclasses.replace(self, paths=tuple(self.paths[i] for i in order))
+
+    def __getitem__(
+        self, which: slice | Int[np.ndarray, "*i"]
+    ) -> UInt8[Array, "*i {self.size} {self.size} 3"]:
+        """Read rows.
+
+        Raises:
+            UserError: a file that cannot be read as an image; grain is not installed.
+        """
+        index = np.arange(len(self))[which]
+        rows = np.empty((index.size, *self.shape[1:]), np.uint8)
+        paths = [self.paths[i] for i in index.ravel()]
+        for row, image in zip(rows, self._decoded(paths), strict=True):
+            row[:] = image
+        return jnp.asarray(rows.reshape(*index.shape, *self.shape[1:]))
+
+    def _decoded(self, paths: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "s s 3"]]:
+        try:
+            import grain
+        except ImportError as error:
+            raise UserError(
+                f"{self.option}: these images do not fit into --config.data.memory_mb, and what "
+                "reads them while it trains is not installed; type: pip install 'cgjax[stream]', "
+                "or raise that setting"
+            ) from error
+
+        def read(path: Path) -> UInt8[np.ndarray, "s s 3"]:
+            return as_bytes(read_photo(path, self.size, CHANNELS, self.option)[0])
+
+        threads = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
+        images = grain.MapDataset.source(paths).map(read)
+        return iter(images.to_iter_dataset(threads))

@@ -9,9 +9,9 @@ Everything runs on the same threads; medians of repetitions with different seeds
 one that warms up. FAISS runs as installed and told its processor (see timing.py). A line's ratio is
 the peer's seconds over ours; `objective` the relative difference of our best from the peer's, and
 `given` that of one restart from the same starting rows, where all exact ones must agree. Everyone
-gets the same restarts, at most the same iterations and no tolerance; who converges may stop (FAISS
-and SuperKMeans have no such rule). SuperKMeans takes all of the rows, prunes by probability, and
-repeats for its restarts, of which the best by its own objective counts.
+gets the same restarts, at most the same iterations and no tolerance; who converges may stop. FAISS
+starts at random rows. SuperKMeans takes all of the rows, prunes by probability, and repeats for its
+restarts, of which the best by its own objective counts. OTT-JAX runs its restarts in turn.
 
 Beside them stands what plain Lloyd's two products an iteration take at the best rate that any
 library reached in this run, and one read of the rows.

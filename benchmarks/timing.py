@@ -44,11 +44,16 @@ Shape = tuple[int, int, int]
 PAUSE = 0.1
 
 # A call of a product lasts at least so many operations: a small one is repeated inside it.
-_OPERATIONS = 1e9
+_OPERATIONS = 5e8
 
 
 def medians(calls: Mapping[str, Call], reps: int) -> dict[str, float]:
-    """Return each call's median seconds; they take turns, so that a slow moment meets all alike.
+    """Return each call's median seconds; see `in_turns`."""
+    return {name: statistics.median(each) for name, each in in_turns(calls, reps).items()}
+
+
+def in_turns(calls: Mapping[str, Call], reps: int) -> dict[str, list[float]]:
+    """Return each call's seconds; they take turns, so that a slow moment meets all alike.
 
     A call must return only when its work is done. The first round warms up and is not counted.
     """
@@ -60,7 +65,7 @@ def medians(calls: Mapping[str, Call], reps: int) -> dict[str, float]:
             call()
             if rep:
                 seconds[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
 def processor() -> str:
@@ -89,18 +94,21 @@ def _cpu_info() -> dict[str, str]:
 
 
 def product_rates(shapes: Iterable[Shape], reps: int) -> dict[Shape, float]:
-    """Measure float32 matrix products; print every library's rate and return the best.
+    """Measure float32 matrix products; print every library's best rate and return the best of all.
+
+    The best repetition counts, not the median: a floor that other work on the machine has raised
+    would be none.
 
     Returns:
-        Operations a second of the best library, by shape; a multiplication and an addition are two.
+        Operations a second, by shape; a multiplication and an addition are two.
     """
     rates: dict[Shape, float] = {}
     for shape in shapes:
         rows, inner, columns = shape
         operations = 2.0 * rows * inner * columns
         repeats = max(1, round(_OPERATIONS / operations))
-        seconds = medians(_products(shape, repeats), reps)
-        found = {name: operations * repeats / s for name, s in seconds.items()}
+        seconds = in_turns(_products(shape, repeats), reps)
+        found = {name: operations * repeats / min(each) for name, each in seconds.items()}
         rates[shape] = max(found.values())
         text = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in found.items())
         print(f"  product {rows} x {inner} x {columns}, 1e9 operations/s: {text}", flush=True)

@@ -156,7 +156,7 @@ class Trainer:
         chosen = _batches(keys[0], jnp.int32(begin), num_rows=len(rows), batch=batch, num=num)
         made = []
         for part in np.array_split(np.asarray(chosen), chunks):
-            read = rows[part]  # while what was begun before goes on
+            read = rows[part]  # While what was begun before goes on.
             state, losses = _learn(state, read, part, keys, jnp.int32(begin), trainer=self)
             begin += len(part)
             made.append(losses)

@@ -114,9 +114,9 @@ def test_a_file_that_goes_bad_while_it_trains_is_one_line(photos):
 
 def test_without_grain_it_says_what_to_install(photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
-    rows = folder(photos, 0).draw(KEY, 2).rows
     with pytest.raises(UserError, match=r"memory_mb.*pip install 'cgjax\[stream\]'"):
-        rows[:]
+        check_data(config_of(photos, 0))
+    check_data(config_of(photos, 1))
 
 
 def test_trials_on_disk_are_not_one_program(photos):

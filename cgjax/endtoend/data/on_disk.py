@@ -32,11 +32,25 @@ class RowsOnDisk:
         paths: of each row.
         size: height and width that an image is resized to.
         option: the flag that named the folder, for messages.
+
+    Raises:
+        UserError: grain is not installed.
     """
 
     paths: tuple[Path, ...]
     size: int
     option: str
+
+    def __post_init__(self) -> None:
+        """Refuse to begin without grain."""
+        try:
+            import grain  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f"{self.option}: these images do not fit into --config.data.memory_mb, and what "
+                "reads them while it trains is not installed; type: pip install 'cgjax[stream]', "
+                "or raise that setting"
+            ) from error
 
     def __len__(self) -> int:
         """How many there are."""
@@ -57,7 +71,7 @@ class RowsOnDisk:
         """Read rows.
 
         Raises:
-            UserError: a file that cannot be read as an image; grain is not installed.
+            UserError: a file that cannot be read as an image.
         """
         index = np.arange(len(self))[which]
         rows = np.empty((index.size, *self.shape[1:]), np.uint8)
@@ -67,14 +81,7 @@ class RowsOnDisk:
         return jnp.asarray(rows.reshape(*index.shape, *self.shape[1:]))
 
     def _decoded(self, paths: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "s s 3"]]:
-        try:
-            import grain
-        except ImportError as error:
-            raise UserError(
-                f"{self.option}: these images do not fit into --config.data.memory_mb, and what "
-                "reads them while it trains is not installed; type: pip install 'cgjax[stream]', "
-                "or raise that setting"
-            ) from error
+        import grain
 
         def read(path: Path) -> UInt8[np.ndarray, "s s 3"]:
             return as_bytes(read_photo(path, self.size, CHANNELS, self.option)[0])

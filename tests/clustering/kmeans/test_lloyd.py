@@ -88,6 +88,27 @@ def test_sums_follow_the_rows_that_moved(share, num_init):
         np.testing.assert_allclose(total, new, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("share", [0.02, 1.0])
+def test_sums_of_many_clusters_are_those_of_their_rows(share):
+    rng = np.random.default_rng(1)
+    data = prepare(jnp.array(rng.normal(0.5, 1.0, (600, 7)), jnp.float32))
+    rows = np.asarray(data.features) - np.asarray(data.offset)
+    changes, expected = [], []
+    for k, num_init in ((260, 2), (300, 1)):
+        before = rng.integers(-1, k, (600, num_init))
+        is_moved = rng.random((600, num_init)) < share
+        after = np.where(is_moved, rng.integers(0, k, (600, num_init)), before)
+        old, new = (
+            np.stack([[rows[of[:, r] == c].sum(0) for c in range(k)] for r in range(num_init)])
+            for of in (before, after)
+        )
+        before_, after_ = (jnp.array(of, jnp.int32) for of in (before, after))
+        changes.append(Relabelling(after_, before_, jnp.array(old)))
+        expected.append(new)
+    for total, new in zip(jax.jit(sums)(data, changes), expected, strict=True):
+        np.testing.assert_allclose(total, new, rtol=1e-4, atol=1e-4)
+
+
 def test_every_iteration_is_that_of_a_float64_loop_on_the_embedded_generator(layer1):
     points = np.asarray(layer1, np.float64)
     data = prepare(layer1)

@@ -2,6 +2,7 @@
 
     python benchmarks/kmeans.py                          # real features, C=2 and C=8
     python benchmarks/kmeans.py --only=100 --only=1000 --reps=3    # many clusters, synthetic groups
+    python benchmarks/kmeans.py --only=1000 --random     # ours from random rows, as FAISS's
     python benchmarks/kmeans.py --only=8 --peers=faiss,ott --peer-reps=1
     python benchmarks/kmeans.py --streamed [--clusters=8]  # 2,000 latents at PGAN-256's s3_c1
 
@@ -11,7 +12,8 @@ the peer's seconds over ours; `objective` the relative difference of our best fr
 `given` that of one restart from the same starting rows, where all exact ones must agree. Everyone
 gets the same restarts, at most the same iterations and no tolerance; who converges may stop. FAISS
 starts at random rows. SuperKMeans takes all of the rows, prunes by probability, and repeats for its
-restarts, of which the best by its own objective counts. OTT-JAX runs its restarts in turn.
+restarts, of which the best by its own objective counts. OTT-JAX runs its restarts in turn. The
+peers are to be installed: pip install scikit-learn faiss-cpu superkmeans ott-jax.
 
 Beside them stands what plain Lloyd's two products an iteration take at the best rate that any
 library reached in this run, and one read of the rows.
@@ -189,6 +191,12 @@ def superkmeans(
         if best is None or objective < best[0]:
             best = objective, centroids
     return best[1]
+
+
+def from_random_rows(
+    rows: np.ndarray, c: int, restarts: int, iters: int, seed: int, init: Any
+) -> np.ndarray:
+    return ours(rows, c, restarts, iters, seed, "random" if init is None else init)
 
 
 SOLVERS: dict[str, Solver] = {
@@ -390,6 +398,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", type=int, choices=CASES, action="append")
     parser.add_argument("--peers", default=",".join(ALL), help="which, separated by commas")
+    parser.add_argument("--random", action="store_true", help="ours from random rows")
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--peer-reps", type=int, default=5)
     parser.add_argument("--streamed", action="store_true")
@@ -407,6 +416,8 @@ def main() -> None:
         streamed(given.sides.split(","), given.folder, *sizes)
     else:
         print(timing.processor())
+        if given.random:
+            SOLVERS["cgjax"] = from_random_rows
         for number in given.only or (2, 8):
             compare(number, given.peers.split(","), given.reps, given.peer_reps)
 

@@ -145,7 +145,7 @@ def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
     axis.set_xlabel("Frechet distance / floor (log scale; 1: as two halves of the true members)")
     seen = f"judged accuracy where the judge can tell ({', '.join(judges)})"
     axis.set_ylabel(seen if judges else field)
-    figure.suptitle("Samplers and baselines: what was asked for, and how close to the members")
+    axis.set_title("What was asked for, and how close to the members")
     if methods:
         figure.legend(loc="outside right upper", title="filled: cluster 0; open: others")
     return drawn(figure)

@@ -14,8 +14,6 @@ from cgjax.endtoend.data.stacked import StackedDigits
 from cgjax.errors import UserError
 from cgjax.evaluation.inception import load_classifier, load_weights
 
-_OF_FOLDER = {"source": "path"} | {name: name for name in ("size", "flip", "features", "memory_mb")}
-
 DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
     "ring": lambda settings: ring(settings["radius"]),
     "grid": lambda settings: grid(5),
@@ -25,7 +23,7 @@ DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
         settings["path"], settings["flip"], settings["features"]
     ),
     "folder": lambda settings: FolderImages(
-        **{field: settings[name] for field, name in _OF_FOLDER.items()}
+        *(settings[name] for name in ("path", "size", "flip", "features", "memory_mb"))
     ),
     "stacked_digits": lambda settings: StackedDigits(settings["path"]),
     "cifar10": lambda settings: Cifar10(settings["path"], settings["flip"], settings["features"]),

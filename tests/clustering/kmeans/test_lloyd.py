@@ -13,7 +13,7 @@ from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.results import best_of
 from cgjax.clustering.kmeans.rows import prepare, products
 from cgjax.clustering.kmeans.state import nearest_and_gap, start
-from cgjax.clustering.kmeans.sums import Relabelling, sums
+from cgjax.clustering.kmeans.sums import _MANY, Relabelling, sums
 from tests.clustering.kmeans.helpers import blobs, init, starts, step
 
 
@@ -94,7 +94,7 @@ def test_sums_of_many_clusters_are_those_of_their_rows(share):
     data = prepare(jnp.array(rng.normal(0.5, 1.0, (600, 7)), jnp.float32))
     rows = np.asarray(data.features) - np.asarray(data.offset)
     changes, expected = [], []
-    for k, num_init in ((260, 2), (300, 1)):
+    for k, num_init in ((_MANY, 2), (_MANY + 44, 1)):
         before = rng.integers(-1, k, (600, num_init))
         is_moved = rng.random((600, num_init)) < share
         after = np.where(is_moved, rng.integers(0, k, (600, num_init)), before)

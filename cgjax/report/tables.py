@@ -19,7 +19,7 @@ COMPARED = {
     "acceptance": "acceptance",
     "sampling_ms": "sampling, ms an image",
 }
-"""The columns of `compare.csv` that the page shows."""
+"""The columns of `compare.csv` that the page shows, each with its 95% interval where it has one."""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -31,14 +31,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def compared(path: Path) -> dict[str, Any] | None:
-    """Return the table of a comparison: titles and rows of texts."""
+    """Return the table of a comparison: titles, rows of texts, and what they were measured with."""
     rows = read_rows(path)
     if not rows:
         return None
     fields = [field for field in COMPARED if any(row.get(field) for row in rows)]
     return {
+        "num": rows[0].get("num", ""),
+        "judge": rows[0].get("judge", ""),
+        "feature": rows[0].get("feature", ""),
+        "attributes": list(dict.fromkeys(row.get("attribute", "") for row in rows)),
         "titles": [COMPARED[field] for field in fields],
-        "rows": [[short(row.get(field, "")) for field in fields] for row in rows],
+        "rows": [[_with_interval(row, field) for field in fields] for row in rows],
     }
 
 
@@ -75,11 +79,9 @@ def swept(csv_path: Path, text_path: Path) -> dict[str, Any]:
 
 
 def _with_interval(row: Mapping[str, str], name: str) -> str:
-    parts = [row.get(f"{name}{end}", "") for end in ("", "_low", "_high")]
-    if not all(parts):
-        return "–"
-    value, low, high = map(float, parts)
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    """Return a number of a row as a table shows it, with its interval if the row has one."""
+    value, low, high = (short(row.get(f"{name}{end}", "")) for end in ("", "_low", "_high"))
+    return value if "–" in (value, low, high) else f"{value} ({low} to {high})"
 
 
 def _p_value(text: str) -> str:
@@ -89,8 +91,8 @@ def _p_value(text: str) -> str:
 def short(text: str) -> str:
     """Return a number as a table shows it; other texts as they are.
 
-    >>> short("0.123456"), short("flow"), short("")
-    ('0.123', 'flow', '–')
+    >>> short("0.123456"), short("1234.56"), short("flow"), short("")
+    ('0.123', '1235', 'flow', '–')
     """
     if not text:
         return "–"
@@ -98,4 +100,6 @@ def short(text: str) -> str:
         value = float(text)
     except ValueError:
         return text
-    return text if text.lstrip("-").isdigit() else f"{value:.3g}"
+    if text.lstrip("-").isdigit():
+        return text
+    return f"{value:.0f}" if 1_000 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -1,10 +1,6 @@
-"""A training run from its config to its folder: what it leaves, resuming, and what it refuses."""
+"""A training run from its config to its folder: what it leaves, and how it goes on."""
 
-import copy
-import inspect
 import json
-import re
-import sys
 
 import jax
 import numpy as np
@@ -13,66 +9,20 @@ from PIL import Image
 
 from cgjax.config import schema, training
 from cgjax.config.plain import digest, flatten, to_plain
-from cgjax.endtoend.data import DATA
-from cgjax.endtoend.data.digits import Digits8
 from cgjax.endtoend.data.folder import _files, _read
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.experiment import Experiment
-from cgjax.endtoend.methods import METHODS
-from cgjax.endtoend.networks import NETWORKS
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.registry import load_generator
 from cgjax.run import training as training_folder
-from cgjax.run.folder import RunFolder, read_config, save_config, saved_kind
 from cgjax.run.training import open_training
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.endtoend import TrainingStage, summary_text
-from configs import (
-    clustergan_digits,
-    clustergan_faces,
-    common,
-    scgan_cifar10,
-    scgan_common,
-    scgan_faces,
-    scgan_grid,
-    scgan_imagenet,
-    scgan_ring,
-    scgan_stacked_digits,
-)
-from tests.e2e.command import cgjax, errors
+from cgjax.stages.endtoend import summary_text
+from configs import clustergan_digits, clustergan_faces, scgan_faces
+from tests.endtoend.tiny_runs import settings, train
 from tests.killing import Killed
 
-TINY = {
-    "data.num": 60,
-    "network.width": 6,
-    "network.critic_width": 4,
-    "train.iterations": 12,
-    "train.batch": 10,
-    "train.report_every": 3,
-    "train.checkpoint_every": 3,
-    "labels.num_clusters": 4,
-    "labels.every": 6,
-    "labels.num": 40,
-    "labels.num_init": 1,
-    "score.num": 30,
-    "score.every": 12,
-    "score.repeats": 2,
-}
 RESULTS = ("samples.npz", "figures/samples.png")
-
-
-def settings(**changes):
-    """The tiny config; a double underscore stands for the dot of a path."""
-    config = to_plain(scgan_ring.get_config())
-    for path, value in (TINY | {k.replace("__", "."): v for k, v in changes.items()}).items():
-        section, name = path.split(".")
-        config[section][name] = value
-    return config
-
-
-def train(root, config, interrupts=None, **options):
-    run = open_training(root, config, **options)
-    return TrainingStage(run, interrupts or Interrupts()).run_all()
 
 
 def lines_of(root, stage):
@@ -223,37 +173,6 @@ def test_other_images_under_the_same_name_are_not_gone_on_with_unasked(tmp_path)
     assert open_training(tmp_path / "run", config, allow_change=True).identity != run.identity
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"data.path": "nowhere"}, "--config.data.path=nowhere: generator 'nowhere'"),
-        ({"data.name": "folder", "data.size": 24}, "square images whose side is 8, 16, 32"),
-        ({"data.name": "folder", "train.batch": 25}, "--config.train.batch: 25 rows are wanted"),
-    ],
-)
-def test_data_that_do_not_fit_are_said_before_anything_is_written(tmp_path, changes, words):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for i in range(20):
-        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
-    config = to_plain(scgan_faces.get_config("quick"))
-    config["data"] |= {"path": str(photos), "size": 8}
-    for path, value in changes.items():
-        section, name = path.split(".")
-        config[section][name] = value
-    with pytest.raises(UserError, match=re.escape(words)):
-        open_training(tmp_path / "run", config)
-    assert not (tmp_path / "run").exists()
-
-
-def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit_learn(monkeypatch):
-    with pytest.raises(UserError, match="expected at most 1797"):
-        Digits8().draw(jax.random.key(0), 1798)
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'cgjax\[digits\]'"):
-        Digits8().draw(jax.random.key(0), 5)
-
-
 def test_an_interrupted_run_resumes_to_the_same_bytes(whole, tmp_path):
     root, summary = whole
     with pytest.raises(Interrupted, match="training is saved at iteration"):
@@ -339,149 +258,3 @@ def test_a_trial_is_what_it_is_alone_and_about_that_beside_others_in_one_program
     np.testing.assert_array_equal(losses[1, False][0], in_turn[0])
     assert in_turn[0] != in_turn[1]
     np.testing.assert_allclose(losses[2, True], in_turn, rtol=1e-5)
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "expected"),
-    [
-        ("train.method", "vae", "--config.train.method=vae: expected gan"),
-        ("data.name", "spiral", "--config.data.name=spiral: expected ring"),
-        ("train.batch", 70, "--config.train.batch=70: expected at most data.num=60"),
-        ("labels.num_clusters", 50, "--config.labels.num_clusters=50: expected at most labels.num"),
-        ("labels.supervised", True, "expected at least 8, one for each class"),
-        ("train.learning_rate", -1.0, "--config.train.learning_rate=-1.0: expected"),
-        ("score.features", "vgg", "expected pca_pixels, random_cnn or inception:FILE"),
-        ("score.features", "random_cnn", "expected pca_pixels with data.name=ring"),
-        ("score.features", "random_cnn", "--config.score.num=30: expected at least 416"),
-        ("data.flip", True, "--config.data.flip=True: expected False with data.name=ring"),
-        ("labels.features", "autoencoder", "expected rows with train.method=scgan"),
-        ("train.lr", 1.0, "config.train.lr"),
-        ("train.method", "clustergan", "=clustergan: expected data of images or vectors; those of"),
-        ("network.name", "encoding", "--config.network.name=encoding: expected planar with"),
-        ("network.name", "dcgan", "--config.network.name=dcgan: expected planar with"),
-        ("data.name", "digits8", "--config.train.method=scgan: expected data of images or points"),
-        ("data.name", "folder", "expected dcgan or dcgan_flat or sngan or residual with"),
-    ],
-)
-def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected):
-    config = settings()
-    section, name = path.split(".")
-    config[section][name] = value
-    with pytest.raises(UserError) as error:
-        schema.validate(config)
-    assert expected in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_file_of_weights_that_is_not_there_is_said_before_any_work(tmp_path):
-    config = to_plain(scgan_faces.get_config("quick"))
-    config["score"] |= {"features": "inception:gone.safetensors", "num": 2048}
-    with pytest.raises(UserError, match=r"--config.score.features=.*: no file gone.safetensors"):
-        open_training(tmp_path / "run", config)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("name", ["folder", "cifar10"])
-def test_data_that_are_not_there_are_one_line_and_exit_2(name, tmp_path):
-    done = cgjax(
-        "--config=configs/scgan_faces.py:quick",
-        f"--config.data.name={name}",
-        f"--config.data.path={tmp_path}",
-        f"--workdir={tmp_path / 'run'}",
-    )
-    (line,) = errors(done.stderr)
-    assert done.returncode == 2
-    assert line.startswith(f"error: --config.data.path={tmp_path}: no ")
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_folder_of_one_kind_of_run_is_refused_by_the_other(whole, tmp_path):
-    root, _ = whole
-    assert saved_kind(RunFolder(root)) == schema.TRAINING
-    with pytest.raises(UserError, match="run of another kind"):
-        read_config(RunFolder(root))
-    save_config(RunFolder(tmp_path), to_plain(common.get_config()), "", [])
-    before = (tmp_path / "config.json").read_bytes()
-    for allow_change in (False, True):
-        with pytest.raises(UserError, match="run of another kind"):
-            open_training(tmp_path, settings(), allow_change=allow_change)
-    assert (tmp_path / "config.json").read_bytes() == before
-
-
-@pytest.mark.parametrize(("num", "devices"), [(2, None), (1, 4)])
-def test_several_processes_or_devices_are_refused(num, devices):
-    with pytest.raises(UserError, match="leave"):
-        training_folder.check_alone(num, devices)
-
-
-def test_the_command_refuses_other_modes_in_one_line_and_exits_2(tmp_path):
-    done = cgjax("--config=configs/scgan_grid.py", "--mode=sweep", f"--workdir={tmp_path / 'x'}")
-    (line,) = errors(done.stderr)
-    assert done.returncode == 2
-    assert line.startswith("error: --mode=sweep is for runs that cluster a generator")
-    assert not (tmp_path / "x").exists()
-
-
-# The configs and the table
-
-
-@pytest.mark.parametrize("module", [scgan_ring, scgan_grid, clustergan_digits])
-@pytest.mark.parametrize("arg", ["", "code", "quick", "code-quick"])
-def test_every_variant_is_valid_and_complete(module, arg):
-    config = to_plain(module.get_config(arg))
-    schema.validate(config)
-    assert schema.complete(config) == config
-    assert set(flatten(config)) == set(training.LEAVES)
-
-
-IMAGES = {
-    scgan_faces: ("quick",),
-    clustergan_faces: ("quick",),
-    scgan_stacked_digits: ("quick", "cpu"),
-    scgan_cifar10: ("quick",),
-    scgan_imagenet: ("quick",),
-}
-
-
-@pytest.mark.parametrize(
-    ("module", "arg"),
-    [(module, arg) for module, args in IMAGES.items() for arg in ("", *args)],
-    ids=lambda value: value if isinstance(value, str) else value.__name__,
-)
-def test_every_variant_of_images_is_valid_and_complete(module, arg):
-    config = to_plain(module.get_config(arg))
-    schema.validate(config)
-    assert schema.complete(config) == config
-    assert set(flatten(config)) == set(training.LEAVES)
-    with pytest.raises(ValueError, match="'fast' is not known"):
-        module.get_config("fast")
-
-
-def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="'fast' is not known"):
-        scgan_ring.get_config("fast")
-
-
-def test_every_leaf_has_a_comment():
-    lines = inspect.getsource(scgan_common.get_config).splitlines()
-    leaves = [i for i, line in enumerate(lines) if re.search(r"\w+\.\w+ = (?!config_dict)", line)]
-    bare = [lines[i] for i in leaves if not re.match(r"\s+#", lines[i - 1])]
-    assert [line.strip() for line in bare] == ["labels.num_clusters = 50"]  # said above the section
-
-
-def test_the_table_names_the_methods_data_and_networks_that_there_are():
-    assert set(training.METHODS) == set(METHODS)
-    assert set(training.DATA) == set(DATA)
-    assert set(training.ARCHITECTURES) == set(NETWORKS)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_can_be_built_from_a_config(name):
-    config = copy.deepcopy(settings(train__method=name))
-    if name == "clustergan":
-        config["network"]["name"], config["data"]["name"] = "encoding", "digits8"
-    schema.validate(config)
-    assert Experiment(config).trainer.method.num_labels >= 1

@@ -1,0 +1,133 @@
+"""What a training run refuses, each in one line with the flag to type."""
+
+import re
+import sys
+
+import jax
+import pytest
+from PIL import Image
+
+from cgjax.config import schema
+from cgjax.config.plain import to_plain
+from cgjax.endtoend.data.digits import Digits8
+from cgjax.errors import UserError
+from cgjax.run import training as training_folder
+from cgjax.run.folder import RunFolder, read_config, save_config, saved_kind
+from cgjax.run.training import open_training
+from configs import common, scgan_faces
+from tests.e2e.command import cgjax, errors
+from tests.endtoend.tiny_runs import settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.path": "nowhere"}, "--config.data.path=nowhere: generator 'nowhere'"),
+        ({"data.name": "folder", "data.size": 24}, "square images whose side is 8, 16, 32"),
+        ({"data.name": "folder", "train.batch": 25}, "--config.train.batch: 25 rows are wanted"),
+    ],
+)
+def test_data_that_do_not_fit_are_said_before_anything_is_written(tmp_path, changes, words):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(20):
+        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["data"] |= {"path": str(photos), "size": 8}
+    for path, value in changes.items():
+        section, name = path.split(".")
+        config[section][name] = value
+    with pytest.raises(UserError, match=re.escape(words)):
+        open_training(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit_learn(monkeypatch):
+    with pytest.raises(UserError, match="expected at most 1797"):
+        Digits8().draw(jax.random.key(0), 1798)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'cgjax\[digits\]'"):
+        Digits8().draw(jax.random.key(0), 5)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("train.method", "vae", "--config.train.method=vae: expected gan"),
+        ("data.name", "spiral", "--config.data.name=spiral: expected ring"),
+        ("train.batch", 70, "--config.train.batch=70: expected at most data.num=60"),
+        ("labels.num_clusters", 50, "--config.labels.num_clusters=50: expected at most labels.num"),
+        ("labels.supervised", True, "expected at least 8, one for each class"),
+        ("train.learning_rate", -1.0, "--config.train.learning_rate=-1.0: expected"),
+        ("score.features", "vgg", "expected pca_pixels, random_cnn or inception:FILE"),
+        ("score.features", "random_cnn", "expected pca_pixels with data.name=ring"),
+        ("score.features", "random_cnn", "--config.score.num=30: expected at least 416"),
+        ("data.flip", True, "--config.data.flip=True: expected False with data.name=ring"),
+        ("labels.features", "autoencoder", "expected rows with train.method=scgan"),
+        ("train.lr", 1.0, "config.train.lr"),
+        ("train.method", "clustergan", "=clustergan: expected data of images or vectors; those of"),
+        ("network.name", "encoding", "--config.network.name=encoding: expected planar with"),
+        ("network.name", "dcgan", "--config.network.name=dcgan: expected planar with"),
+        ("data.name", "digits8", "--config.train.method=scgan: expected data of images or points"),
+        ("data.name", "folder", "expected dcgan or dcgan_flat or sngan or residual with"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected):
+    config = settings()
+    section, name = path.split(".")
+    config[section][name] = value
+    with pytest.raises(UserError) as error:
+        schema.validate(config)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_weights_that_is_not_there_is_said_before_any_work(tmp_path):
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["score"] |= {"features": "inception:gone.safetensors", "num": 2048}
+    with pytest.raises(UserError, match=r"--config.score.features=.*: no file gone.safetensors"):
+        open_training(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["folder", "cifar10"])
+def test_data_that_are_not_there_are_one_line_and_exit_2(name, tmp_path):
+    done = cgjax(
+        "--config=configs/scgan_faces.py:quick",
+        f"--config.data.name={name}",
+        f"--config.data.path={tmp_path}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    (line,) = errors(done.stderr)
+    assert done.returncode == 2
+    assert line.startswith(f"error: --config.data.path={tmp_path}: no ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_of_one_kind_of_run_is_refused_by_the_other(tmp_path):
+    training, clustering = RunFolder(tmp_path / "training"), RunFolder(tmp_path / "clustering")
+    open_training(training.root, settings())
+    assert saved_kind(training) == schema.TRAINING
+    with pytest.raises(UserError, match="run of another kind"):
+        read_config(training)
+    clustering.root.mkdir()
+    save_config(clustering, to_plain(common.get_config()), "", [])
+    before = clustering.config.read_bytes()
+    for allow_change in (False, True):
+        with pytest.raises(UserError, match="run of another kind"):
+            open_training(clustering.root, settings(), allow_change=allow_change)
+    assert clustering.config.read_bytes() == before
+
+
+@pytest.mark.parametrize(("num", "devices"), [(2, None), (1, 4)])
+def test_several_processes_or_devices_are_refused(num, devices):
+    with pytest.raises(UserError, match="leave"):
+        training_folder.check_alone(num, devices)
+
+
+def test_the_command_refuses_other_modes_in_one_line_and_exits_2(tmp_path):
+    done = cgjax("--config=configs/scgan_grid.py", "--mode=sweep", f"--workdir={tmp_path / 'x'}")
+    (line,) = errors(done.stderr)
+    assert done.returncode == 2
+    assert line.startswith("error: --mode=sweep is for runs that cluster a generator")
+    assert not (tmp_path / "x").exists()

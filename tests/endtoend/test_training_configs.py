@@ -1,0 +1,85 @@
+"""The configs that train a generator, their variants, and the tables of what they name."""
+
+import copy
+import inspect
+import re
+
+import pytest
+
+from cgjax.config import schema, training
+from cgjax.config.plain import flatten, to_plain
+from cgjax.endtoend.data import DATA
+from cgjax.endtoend.experiment import Experiment
+from cgjax.endtoend.methods import METHODS
+from cgjax.endtoend.networks import NETWORKS
+from configs import (
+    clustergan_digits,
+    clustergan_faces,
+    scgan_cifar10,
+    scgan_common,
+    scgan_faces,
+    scgan_grid,
+    scgan_imagenet,
+    scgan_ring,
+    scgan_stacked_digits,
+)
+from tests.endtoend.tiny_runs import settings
+
+
+@pytest.mark.parametrize("module", [scgan_ring, scgan_grid, clustergan_digits])
+@pytest.mark.parametrize("arg", ["", "code", "quick", "code-quick"])
+def test_every_variant_is_valid_and_complete(module, arg):
+    config = to_plain(module.get_config(arg))
+    schema.validate(config)
+    assert schema.complete(config) == config
+    assert set(flatten(config)) == set(training.LEAVES)
+
+
+IMAGES = {
+    scgan_faces: ("quick",),
+    clustergan_faces: ("quick",),
+    scgan_stacked_digits: ("quick", "cpu"),
+    scgan_cifar10: ("quick",),
+    scgan_imagenet: ("quick",),
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "arg"),
+    [(module, arg) for module, args in IMAGES.items() for arg in ("", *args)],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_every_variant_of_images_is_valid_and_complete(module, arg):
+    config = to_plain(module.get_config(arg))
+    schema.validate(config)
+    assert schema.complete(config) == config
+    assert set(flatten(config)) == set(training.LEAVES)
+    with pytest.raises(ValueError, match="'fast' is not known"):
+        module.get_config("fast")
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="'fast' is not known"):
+        scgan_ring.get_config("fast")
+
+
+def test_every_leaf_has_a_comment():
+    lines = inspect.getsource(scgan_common.get_config).splitlines()
+    leaves = [i for i, line in enumerate(lines) if re.search(r"\w+\.\w+ = (?!config_dict)", line)]
+    bare = [lines[i] for i in leaves if not re.match(r"\s+#", lines[i - 1])]
+    assert [line.strip() for line in bare] == ["labels.num_clusters = 50"]  # said above the section
+
+
+def test_the_table_names_the_methods_data_and_networks_that_there_are():
+    assert set(training.METHODS) == set(METHODS)
+    assert set(training.DATA) == set(DATA)
+    assert set(training.ARCHITECTURES) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_built_from_a_config(name):
+    config = copy.deepcopy(settings(train__method=name))
+    if name == "clustergan":
+        config["network"]["name"], config["data"]["name"] = "encoding", "digits8"
+    schema.validate(config)
+    assert Experiment(config).trainer.method.num_labels >= 1

@@ -1,0 +1,38 @@
+"""Tiny training runs: their settings, and one from its config to its summary."""
+
+from cgjax.config.plain import to_plain
+from cgjax.run.training import open_training
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.endtoend import TrainingStage
+from configs import scgan_ring
+
+TINY = {
+    "data.num": 60,
+    "network.width": 6,
+    "network.critic_width": 4,
+    "train.iterations": 12,
+    "train.batch": 10,
+    "train.report_every": 3,
+    "train.checkpoint_every": 3,
+    "labels.num_clusters": 4,
+    "labels.every": 6,
+    "labels.num": 40,
+    "labels.num_init": 1,
+    "score.num": 30,
+    "score.every": 12,
+    "score.repeats": 2,
+}
+
+
+def settings(**changes):
+    """The tiny config; a double underscore stands for the dot of a path."""
+    config = to_plain(scgan_ring.get_config())
+    for path, value in (TINY | {k.replace("__", "."): v for k, v in changes.items()}).items():
+        section, name = path.split(".")
+        config[section][name] = value
+    return config
+
+
+def train(root, config, interrupts=None, **options):
+    run = open_training(root, config, **options)
+    return TrainingStage(run, interrupts or Interrupts()).run_all()

@@ -1,0 +1,43 @@
+"""The page's tables, from the files that a comparison and a sweep leave."""
+
+from cgjax.evaluation.compare_table import to_csv
+from cgjax.report import tables
+
+ROW = {
+    "method": "flow",
+    "setting": "verified",
+    "cluster": 0,
+    "num": 200,
+    "judge": "face_mesh",
+    "attribute": "yaw >= 10",
+    "feature": "pca48_pixels",
+    "accuracy": 0.5327,
+    "accuracy_low": 0.5101,
+    "accuracy_high": 0.5551,
+    "frechet": 1374.2,
+    "frechet_low": 1327.9,
+    "frechet_high": 1422.4,
+    "frechet_floor": 11.57,
+}
+
+
+def test_no_number_of_a_comparison_stands_without_its_interval_and_its_judge(tmp_path):
+    path = tmp_path / "compare.csv"
+    path.write_text(to_csv([ROW, ROW | {"cluster": 1, "attribute": "yaw <= -10"}]))
+    found = tables.compared(path)
+    line = dict(zip(found["titles"], found["rows"][0], strict=True))
+    assert line["judged accuracy"] == "0.533 (0.51 to 0.555)"
+    assert line["Frechet distance"] == "1374 (1328 to 1422)"
+    assert line["floor"] == "11.6", "what has no interval stands alone"
+    assert (found["judge"], found["feature"], found["num"]) == ("face_mesh", "pca48_pixels", "200")
+    assert found["attributes"] == ["yaw >= 10", "yaw <= -10"]
+
+
+def test_without_a_judge_there_is_no_column_of_accuracy(tmp_path):
+    path = tmp_path / "compare.csv"
+    path.write_text(to_csv([{k: v for k, v in ROW.items() if "accuracy" not in k}]))
+    assert "judged accuracy" not in tables.compared(path)["titles"]
+
+
+def test_a_comparison_that_was_not_made_has_no_table(tmp_path):
+    assert tables.compared(tmp_path / "compare.csv") is None

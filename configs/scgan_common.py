@@ -37,7 +37,8 @@ def get_config() -> config_dict.ConfigDict:
     config.data.flip = False
 
     config.network = config_dict.ConfigDict()
-    # "planar": four dense layers with batch norm against three of maxout; for images "dcgan", or
+    # "planar": four dense layers with batch norm against three of maxout; "planar_plain": the same
+    # without batch norm; for images "dcgan", or
     # "dcgan_flat" (the paper's for stacked digits), "sngan" (for CIFAR-10) or "residual" (for
     # ImageNet); of ClusterGAN "encoding", for vectors, and "encoding_dcgan".
     config.network.name = "planar"
@@ -62,16 +63,19 @@ def get_config() -> config_dict.ConfigDict:
     train.iterations = 400_000
     # Real points in an iteration.
     train.batch = 100
-    # Adam's, of both networks: 1e-3 in the paper, 1e-4 in its code.
+    # Adam's: 1e-3 in the paper, 1e-4 in its code.
     train.learning_rate = 1e-3
+    # Iterations after which the learning rate is half as large; 0 for a constant one.
+    train.half_life = 0
+    # The discriminator's learning rate over the generator's.
+    train.critic_factor = 1.0
     # Decay of Adam's first moment; the code's, the paper does not say.
     train.beta1 = 0.8
     # Decay of Adam's second moment.
     train.beta2 = 0.999
     # Weight of the R1 penalty.
     train.penalty = 0.0
-    # Decay of the generator's running average, which is what generates; 0 for none. The running
-    # moments of batch norms, where there are any, stay those of the newest weights.
+    # Decay of the generator's running average, which is what generates; 0 for none.
     train.average = 0.0
     # Iterations between two lines of metrics.jsonl, and between two looks for Ctrl-C.
     train.report_every = 500

@@ -27,7 +27,8 @@ ENCODING = {"encoding": (VECTORS, IMAGES), "encoding_dcgan": (IMAGES,)}
 """Networks of ClusterGAN, and the rows that they are for."""
 
 CONVOLUTIONAL = ("dcgan", "dcgan_flat", "sngan", "residual")
-OTHERS = {"planar": (POINTS,)} | dict.fromkeys(CONVOLUTIONAL, (IMAGES,))
+PLANAR = ("planar", "planar_plain")
+OTHERS = dict.fromkeys(PLANAR, (POINTS,)) | dict.fromkeys(CONVOLUTIONAL, (IMAGES,))
 """Networks of all other methods."""
 
 ARCHITECTURES = (*OTHERS, *ENCODING)
@@ -73,6 +74,8 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "iterations": count(1),
         "batch": count(4),
         "learning_rate": _RATE,
+        "half_life": count(0),
+        "critic_factor": Leaf(float, 1e-6),
         "beta1": _DECAY,
         "beta2": _DECAY,
         "penalty": _RATE,
@@ -185,8 +188,8 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
             f"--config.labels.features={fixed}: expected {', '.join(FIXED)} or "
             "package.module:function"
         )
-    if method == "mgan" and network in CONVOLUTIONAL:
-        yield "--config.train.method=mgan: there is none for images"
+    if method == "mgan" and network in (*CONVOLUTIONAL, "planar_plain"):
+        yield f"--config.train.method=mgan: there is none with network.name={network}"
     batch, steps = leaves.get("train.batch"), leaves.get("clustergan.critic_steps")
     if method == "clustergan" and num and batch and steps and batch * steps > num:
         yield (
@@ -207,6 +210,7 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
 
 ADDED: dict[str, Any] = {
     **{"data.path": "", "data.size": 64, "data.memory_mb": 4096, "data.flip": False},
-    **{"train.average": 0.0, "score.features": "pca_pixels", "labels.features": "rows"},
+    **{"train.average": 0.0, "train.half_life": 0, "train.critic_factor": 1.0},
+    **{"score.features": "pca_pixels", "labels.features": "rows"},
 }
 """Leaves that a newer version added, and what older runs' configs mean by lacking them."""

@@ -19,6 +19,7 @@ from cgjax.endtoend.data import DataSet, Points, data_of
 from cgjax.endtoend.data.folder import FolderImages
 from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
+from cgjax.endtoend.networks.base import Arrays
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.endtoend.trainer import Trainer
 from cgjax.errors import UserError
@@ -171,12 +172,18 @@ class Experiment:
             [self.trainer.renew(key, iteration, state, points) for key, state, points in own]
         )
 
+    def generator(self, state: TrainState, trial: int, iteration: int) -> Arrays:
+        """Return what generates the rows of one trial that are scored after an iteration."""
+        key = named_key(self.keys[trial], "moments", iteration)
+        return self.trainer.settled(key, state)
+
     def sample(self, state: TrainState, trial: int, iteration: int) -> Samples:
         """Generate the points of one trial that are scored after an iteration."""
         key, num = named_key(self.keys[trial], "score", iteration), self.config["score"]["num"]
         method = self.trainer.method
         labels = method.sample_labels(named_key(key, "labels"), state.partition, num)
-        made = self.trainer.generate(state.made_by, named_key(key, "codes"), labels)
+        generator = self.generator(state, trial, iteration)
+        made = self.trainer.generate(generator, named_key(key, "codes"), labels)
         return Samples(np.asarray(made), np.asarray(labels))
 
     def scores(self, samples: Samples) -> dict[str, float]:
@@ -235,7 +242,10 @@ def _agreement(labels: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) ->
     }
 
 
-_OF_TRAINER = ("batch", "learning_rate", "beta1", "beta2", "penalty", "average")
+_OF_TRAINER = (
+    *("batch", "learning_rate", "half_life", "critic_factor", "beta1", "beta2"),
+    *("penalty", "average"),
+)
 
 
 def first_bad(losses: Losses) -> tuple[int, int] | None:

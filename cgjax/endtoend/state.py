@@ -45,12 +45,6 @@ class TrainState(NamedTuple):
     partition: Partition
     average: Any = ()
 
-    @property
-    def made_by(self) -> Arrays:
-        """What generates: G with its average, where there is one."""
-        arrays = self.generator.arrays
-        return arrays._replace(params=self.average) if self.average else arrays
-
 
 class Losses(NamedTuple):
     """The two losses of each iteration."""

@@ -32,7 +32,7 @@ from cgjax.endtoend.fixed_features import FixedFeatures
 from cgjax.endtoend.methods.base import Features, Method, of_packs, packed
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
 from cgjax.endtoend.networks.layers import moved_again
-from cgjax.endtoend.state import Learner, Losses, TrainState
+from cgjax.endtoend.state import Learner, Losses, Partition, TrainState
 from cgjax.runtime.keys import named_key
 
 # Rows that go through a network at a time outside training.
@@ -40,6 +40,9 @@ BLOCK = 500
 
 # Bytes of rows on disk that are read at a time.
 CHUNK = 2**27
+
+# Batches that the running moments of an average follow before they are used, and are averaged over.
+FOLLOWED, AVERAGED = 100, 100
 
 
 def as_they_are(rows: Array, key: PRNGKeyArray | None = None) -> Array:
@@ -56,12 +59,14 @@ class Trainer:
         networks: see `networks`.
         batch: real rows of an iteration; those of an epoch are a fresh permutation, what does not
             fill a batch is left out.
-        learning_rate: Adam's, of both networks.
+        learning_rate: Adam's, of G, and of D times `critic_factor`.
         beta1: decay of its first moment.
         beta2: decay of its second one.
         penalty: weight of E ||grad_x D(x)||^2 over real rows, without the 1/2 of its paper
             [Mescheder et al. 2018].
         average: decay of the running average of G's parameters; 0 for none. Only `step` keeps one.
+        half_life: iterations after which the learning rate is half as large; 0 for a constant one.
+        critic_factor: D's learning rate over G's [Heusel et al. 2017].
         prepare: rows as they are kept to rows as networks see them; see `DataSet.prepare`.
     """
 
@@ -73,6 +78,8 @@ class Trainer:
     beta2: float = 0.999
     penalty: float = 0.0
     average: float = 0.0
+    half_life: int = 0
+    critic_factor: float = 1.0
     prepare: Callable[..., Array] = as_they_are
 
     @functools.cached_property
@@ -88,7 +95,10 @@ class Trainer:
     @functools.cached_property
     def adam(self) -> optax.GradientTransformation:
         """The optimiser of both networks."""
-        return optax.adam(self.learning_rate, self.beta1, self.beta2)
+        rate: optax.ScalarOrSchedule = self.learning_rate
+        if self.half_life:
+            rate = optax.exponential_decay(self.learning_rate, self.half_life, 0.5)
+        return optax.adam(rate, self.beta1, self.beta2)
 
     def init(self, key: PRNGKeyArray, points: Points) -> TrainState:
         """Return fresh networks and the first labels of one trial."""
@@ -122,11 +132,20 @@ class Trainer:
         """Return G's encoder as a function of kept rows, for a method that has one."""
         return lambda rows: in_blocks(functools.partial(_encode, generator, trainer=self), rows)
 
-    def moved(self, learner: Learner, slope: Any, stats: Any) -> Learner:
-        """Return a network after a step along a gradient, with new running moments; compiled."""
+    def moved(self, learner: Learner, slope: Any, stats: Any, factor: float = 1.0) -> Learner:
+        """Return a network after a step along a gradient, with new running moments; compiled.
+
+        Args:
+            learner: the network as it is.
+            slope: of its loss.
+            stats: its running moments after the step.
+            factor: its learning rate over `learning_rate`.
+        """
         params = learner.arrays.params
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
             change, moments = self.adam.update(slope, learner.moments, params)
+        if factor != 1:
+            change = jax.tree.map(lambda leaf: factor * leaf, change)
         return Learner(Arrays(optax.apply_updates(params, change), stats), moments)
 
     def run(
@@ -162,6 +181,21 @@ class Trainer:
             made.append(losses)
         return state, jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *made)
 
+    def settled(self, key: PRNGKeyArray, state: TrainState) -> Arrays:
+        """Return what generates, of one trial: G, or where there is one its average.
+
+        The running moments of G's batch norms belong to its newest weights, and average weights
+        normalised by them make something else. They get moments of their own, those of batches that
+        they generate themselves ("standing statistics" [Brock et al. 2019]).
+        """
+        arrays = state.generator.arrays
+        if not self.average:
+            return arrays
+        averaged = arrays._replace(params=state.average)
+        if not jax.tree.leaves(arrays.stats):
+            return averaged
+        return averaged._replace(stats=_standing(averaged, key, state.partition, trainer=self))
+
     def generate(
         self, generator: Arrays, key: PRNGKeyArray, labels: Int[Array, " n"]
     ) -> Float[Array, "n ..."]:
@@ -183,6 +217,26 @@ def in_blocks(function: Callable[..., Array], *rows: Array) -> Array:
 @functools.partial(jax.jit, static_argnames="trainer")
 def _generate(generator: Arrays, z: Array, labels: Array, *, trainer: Trainer) -> Array:
     return trainer.generator.apply(generator, lambda g: g(z, labels, train=False))[0]
+
+
+@functools.partial(jax.jit, static_argnames="trainer")
+def _standing(
+    generator: Arrays, key: PRNGKeyArray, partition: Partition, *, trainer: Trainer
+) -> Any:
+    """Return the moments that a generator's batch norms have with its weights as they are."""
+    method = trainer.method
+
+    def follow(stats: Any, key: PRNGKeyArray) -> tuple[Any, Any]:
+        key_label, key_code = jax.random.split(key)
+        labels = method.sample_labels(key_label, partition, trainer.batch)
+        z, wanted = method.codes(key_code, labels, trainer.networks.latent_dim)
+        arrays = Arrays(generator.params, stats)
+        stats = trainer.generator.apply(arrays, lambda g: g(z, wanted, train=True))[1]
+        return stats, stats
+
+    keys = jax.random.split(key, FOLLOWED + AVERAGED)
+    followed = jax.lax.scan(follow, generator.stats, keys)[1]
+    return jax.tree.map(lambda leaf: jnp.mean(leaf[FOLLOWED:], axis=0), followed)
 
 
 @functools.partial(jax.jit, static_argnames="trainer")
@@ -340,7 +394,7 @@ def step(
         return loss, stats
 
     (loss_d, d_stats), slope = jax.value_and_grad(d_loss, has_aux=True)(d.arrays.params)
-    d = trainer.moved(d, slope, d_stats)
+    d = trainer.moved(d, slope, d_stats, trainer.critic_factor)
 
     def g_loss(fake: Array) -> tuple[Array, Any]:
         made, stats = trainer.discriminator.apply(

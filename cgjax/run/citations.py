@@ -82,6 +82,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 NETWORKS: dict[str, tuple[str, ...]] = {
     "planar": ("goodfellow2013maxout",),
+    "planar_plain": ("goodfellow2013maxout",),
     "dcgan": ("radford2016unsupervised",),
     "dcgan_flat": ("radford2016unsupervised",),
     "encoding_dcgan": ("radford2016unsupervised",),

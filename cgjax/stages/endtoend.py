@@ -195,7 +195,7 @@ class TrainingStage:
             self.run.generator,
             trainer.networks,
             trainer.method,
-            state.made_by,
+            self.experiment.generator(state, 0, config["train"]["iterations"]),
             source=source,
             licence="that of the images it was trained on",
         )

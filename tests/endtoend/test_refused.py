@@ -66,10 +66,20 @@ def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit
         ("labels.features", "autoencoder", "expected rows with train.method=scgan"),
         ("train.lr", 1.0, "config.train.lr"),
         ("train.method", "clustergan", "=clustergan: expected data of images or vectors; those of"),
-        ("network.name", "encoding", "--config.network.name=encoding: expected planar with"),
-        ("network.name", "dcgan", "--config.network.name=dcgan: expected planar with"),
+        (
+            "network.name",
+            "encoding",
+            "--config.network.name=encoding: expected planar or planar_plain with",
+        ),
+        (
+            "network.name",
+            "dcgan",
+            "--config.network.name=dcgan: expected planar or planar_plain with",
+        ),
         ("data.name", "digits8", "--config.train.method=scgan: expected data of images or points"),
         ("data.name", "folder", "expected dcgan or dcgan_flat or sngan or residual with"),
+        ("train.half_life", -1, "--config.train.half_life=-1: expected"),
+        ("train.critic_factor", 0.0, "--config.train.critic_factor=0.0: expected"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected):
@@ -80,6 +90,12 @@ def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected
         schema.validate(config)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_there_is_no_mgan_without_batch_norms():
+    config = settings(train__method="mgan", network__name="planar_plain")
+    with pytest.raises(UserError, match=r"=mgan: there is none with network\.name=planar_plain"):
+        schema.validate(config)
 
 
 def test_a_file_of_weights_that_is_not_there_is_said_before_any_work(tmp_path):

@@ -14,7 +14,9 @@ from cgjax.endtoend.methods.labelled import ClassConditional, FixedClusters, Ran
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import Online, SelfConditioned
 from cgjax.endtoend.networks.base import Arrays, count_parameters
+from cgjax.endtoend.networks.layers import with_label
 from cgjax.endtoend.networks.planar import Planar
+from cgjax.endtoend.state import Learner
 from cgjax.endtoend.trainer import Trainer, batches
 from cgjax.runtime.keys import named_key
 
@@ -171,6 +173,71 @@ def test_a_penalty_flattens_the_discriminator_on_real_rows(weight):
 
     slope = float(jnp.sqrt(jnp.square(jax.grad(total)(points.rows[0])).sum(axis=1)).mean())
     assert (slope < 0.3) == (weight > 0), slope
+
+
+def trained_on_average():
+    """Return a trainer that keeps an average, and one trial whose weights moved far from theirs."""
+    trainer = Trainer(METHODS["conditional"], SMALL, batch=20, average=0.99, learning_rate=1e-2)
+    state, points = start(trainer, KEYS[:1])
+    state, _ = trainer.run(state, points, KEYS[:1], 0, 100)
+    return trainer, jax.tree.map(lambda leaf: leaf[0], state)
+
+
+def test_an_average_generates_with_batch_norms_of_its_own():
+    trainer, state = trained_on_average()
+    settled = trainer.settled(jax.random.key(3), state)
+    labels = trainer.method.sample_labels(jax.random.key(4), state.partition, 5_000)
+    z = trainer.method.latents(jax.random.key(5), len(labels), trainer.networks.latent_dim)
+
+    def first(stats):
+        """Return the first batch norm's outputs over its scale: mean 0, deviation 1."""
+        arrays = Arrays(state.average, stats)
+
+        def call(net):
+            x = net.first(with_label(z, labels, net.embedding))
+            return net.norm(x, train=False) - net.norm.bias[...][None]
+
+        made = np.asarray(trainer.generator.apply(arrays, call)[0])
+        return made / np.abs(state.average["norm"]["scale"])
+
+    def error(stats):
+        return max(
+            np.abs(first(stats).mean(axis=0)).max(), np.abs(first(stats).std(axis=0) - 1).max()
+        )
+
+    assert error(settled.stats) < 0.1
+    assert error(state.generator.arrays.stats) > 0.3, "those of the newest weights are not its own"
+    for mine, kept in zip(*map(jax.tree.leaves, (settled.params, state.average)), strict=True):
+        np.testing.assert_array_equal(mine, kept)
+
+
+def test_without_an_average_or_without_batch_norms_no_moments_are_made():
+    trainer = Trainer(METHODS["gan"], SMALL)
+    state = trainer.init(KEYS[0], ring().draw(KEYS[0], 40))
+    assert trainer.settled(KEYS[0], state) is state.generator.arrays
+    plain = dataclasses.replace(
+        trainer, networks=dataclasses.replace(SMALL, normed=False), average=0.5
+    )
+    state = plain.init(KEYS[0], ring().draw(KEYS[0], 40))
+    assert not jax.tree.leaves(state.generator.arrays.stats)
+    assert plain.settled(KEYS[0], state).params is state.average
+
+
+def test_a_step_halves_after_its_half_life_and_the_discriminators_is_its_multiple():
+    def steps(iterations, **settings):
+        """Return how far Adam with a constant gradient moves a parameter in every step."""
+        trainer = Trainer(METHODS["gan"], SMALL, learning_rate=0.1, **settings)
+        params = {"x": jnp.zeros(3)}
+        learner = Learner(Arrays(params, {}), trainer.adam.init(params))
+        seen = [0.0]
+        for _ in range(iterations):
+            learner = trainer.moved(learner, {"x": jnp.ones(3)}, {}, trainer.critic_factor)
+            seen.append(-float(learner.arrays.params["x"][0]))
+        return np.diff(seen)
+
+    np.testing.assert_allclose(steps(3), [0.1] * 3, rtol=1e-5)
+    np.testing.assert_allclose(steps(3, half_life=1), [0.1, 0.05, 0.025], rtol=1e-5)
+    np.testing.assert_allclose(steps(2, critic_factor=10.0), [1.0] * 2, rtol=1e-5)
 
 
 # By hand: a generator of 34 -> 400 x 4 -> 2 with embeddings of 50 x 32, and batch norms.

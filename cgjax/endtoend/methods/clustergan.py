@@ -139,7 +139,7 @@ def step(
 
         (loss_d, d_stats), slope = jax.value_and_grad(loss, has_aux=True)(d.arrays.params)
         g = g._replace(arrays=Arrays(g.arrays.params, g_stats))
-        return (g, trainer.moved(d, slope, d_stats)), loss_d
+        return (g, trainer.moved(d, slope, d_stats, trainer.critic_factor)), loss_d
 
     (g, d), losses = jax.lax.scan(
         criticise, (state.generator, state.discriminator), (parts, keys[:-1])

@@ -19,6 +19,9 @@ PLANAR = ("latent_dim", "embedding_dim", "width", "critic_width")
 
 NETWORKS: dict[str, Callable[[Settings, tuple[int, ...]], Architecture]] = {
     "planar": lambda sizes, shape: Planar(**{name: sizes[name] for name in PLANAR}),
+    "planar_plain": lambda sizes, shape: Planar(
+        **{name: sizes[name] for name in PLANAR}, normed=False
+    ),
     "encoding": lambda sizes, shape: Encoding(shape, sizes["latent_dim"], sizes["width"]),
     "dcgan": lambda sizes, shape: Dcgan(shape, **{name: sizes[name] for name in DCGAN}),
     "dcgan_flat": lambda sizes, shape: Dcgan(

@@ -139,22 +139,19 @@ class Drawn(NamedTuple):
     inside: int
 
 
-def distance_to(
+def distance_to(features: Float[np.ndarray, "n f"], *members: Float[np.ndarray, "m f"]) -> float:
+    """Return the Frechet distance to sets of members, the mean over them."""
+    law = mean_and_covariance(features)
+    distances = (frechet_gaussians(*law, *mean_and_covariance(m)) for m in members)
+    return sum(distances) / len(members)
+
+
+def distance_interval(
     features: Float[np.ndarray, "n f"], *members: Float[np.ndarray, "m f"]
-) -> tuple[float, Interval]:
-    """Return the Frechet distance to sets of members, the mean over them, and its 95% interval.
-
-    The interval comes from resampling the samples and every set.
-    """
-
-    def distance(features: np.ndarray, *members: np.ndarray) -> float:
-        law = mean_and_covariance(features)
-        distances = (frechet_gaussians(*law, *mean_and_covariance(m)) for m in members)
-        return sum(distances) / len(members)
-
+) -> Interval:
+    """Return the 95% interval of `distance_to`, from resampling the samples and every set."""
     num = RESAMPLES if features.shape[1] <= 512 else FEW_RESAMPLES
-    interval = bootstrap_interval(distance, features, *members, num_resamples=num, method="normal")
-    return distance(features, *members), interval
+    return bootstrap_interval(distance_to, features, *members, num_resamples=num, method="normal")
 
 
 def extract(
@@ -244,15 +241,14 @@ def measure(
     # The same key: verified samples are the plain ones that passed, and some more, so most images
     # are there already.
     plain = _look_up(drawn.plain, drawn.verified, verified, generator, reference.extractor)
-    distance, interval = distance_to(plain, *halves)
     members = reference.latents[cluster]
     lengths = [np.linalg.norm(z, axis=1).mean() for z in (drawn.raw, members)]
     ranks = [participation_ratio(z) for z in (drawn.raw, members[:num])]
     return {
         "acceptance": drawn.acceptance,
-        "frechet_verified": distance_to(verified, *halves)[0],
-        "frechet": distance,
-        "frechet_interval": list(interval),
+        "frechet_verified": distance_to(verified, *halves),
+        "frechet": distance_to(plain, *halves),
+        "frechet_interval": list(distance_interval(plain, *halves)),
         "frechet_floor": reference.floors[cluster],
         "membership": drawn.inside / num,
         "membership_interval": list(wilson_interval(drawn.inside, num)),

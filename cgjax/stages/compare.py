@@ -217,7 +217,8 @@ class CompareStage:
         features = extractor(latents if extractor.input == "latents" else images)
         # The members' own line is the second half of the reference: compared with the first alone.
         against = self.reference.halves(c)[: 1 if method.name == "members" else 2]
-        distance, interval = fidelity.distance_to(features, *against)
+        distance = fidelity.distance_to(features, *against)
+        interval = fidelity.distance_interval(features, *against)
         manifold = precision_recall_density_coverage(held_out, features)
         row: Row = {
             "method": method.name,

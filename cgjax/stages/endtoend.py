@@ -84,7 +84,7 @@ class TrainingStage:
         """Train all trials; return them and the seconds that it took, earlier tries included."""
         run, settings = self.run, self.run.config["train"]
         started = time.monotonic()
-        states, begun, spent = self._resume(self.experiment.init())
+        states, begun, spent = self.restored(self.experiment.init())
         self.metrics.forget(lambda line: line.get("iteration", 0) > begun)
         rescored = run.config["score"]["every"]
         often = (settings["report_every"], settings["checkpoint_every"], rescored)
@@ -107,8 +107,12 @@ class TrainingStage:
                 self.interrupts.stop(f"training is saved at iteration {now}")
         return states, seconds
 
-    def _resume(self, states: list[TrainState]) -> tuple[list[TrainState], int, float]:
-        """Return the newest good step's states, its iteration, and its seconds; or the start."""
+    def restored(self, states: list[TrainState]) -> tuple[list[TrainState], int, float]:
+        """Return the newest good step's states, its iteration and its seconds.
+
+        Args:
+            states: fresh ones, which are returned where there is no step.
+        """
         newest = self.run.steps.restore_newest(_kept(states), self.run.is_own)
         if newest is None:
             return states, 0, 0.0

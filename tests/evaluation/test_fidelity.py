@@ -65,7 +65,8 @@ def test_the_interval_covers_the_distance_and_narrows_with_more_samples():
     widths = []
     for num in (100, 1600):
         a, b, c = (rng.normal(size=(num, 3)).astype(np.float32) for _ in range(3))
-        distance, interval = fidelity.distance_to(a + 1.0, b, c)
+        distance = fidelity.distance_to(a + 1.0, b, c)
+        interval = fidelity.distance_interval(a + 1.0, b, c)
         assert interval.low < distance < interval.high
         assert interval.low < 3.0 < interval.high  # three coordinates, each shifted by 1
         widths.append(interval.high - interval.low)

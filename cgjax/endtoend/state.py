@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+import optax
 from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.base import Arrays
@@ -51,3 +53,13 @@ class Losses(NamedTuple):
 
     generator: Float[Array, "*trials steps"]
     discriminator: Float[Array, "*trials steps"]
+
+
+def moved(
+    learner: Learner, slope: Any, stats: Any, optimiser: optax.GradientTransformation
+) -> Learner:
+    """Return a network after a step of its optimiser, with new running moments; compiled."""
+    params = learner.arrays.params
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+        change, moments = optimiser.update(slope, learner.moments, params)
+    return Learner(Arrays(optax.apply_updates(params, change), stats), moments)

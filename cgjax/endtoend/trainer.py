@@ -32,7 +32,7 @@ from cgjax.endtoend.fixed_features import FixedFeatures
 from cgjax.endtoend.methods.base import Features, Method, of_packs, packed
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
 from cgjax.endtoend.networks.layers import moved_again
-from cgjax.endtoend.state import Learner, Losses, Partition, TrainState
+from cgjax.endtoend.state import Learner, Losses, Partition, TrainState, moved
 from cgjax.runtime.keys import named_key
 
 # Rows that go through a network at a time outside training.
@@ -65,7 +65,7 @@ class Trainer:
         penalty: weight of E ||grad_x D(x)||^2 over real rows, without the 1/2 of its paper
             [Mescheder et al. 2018].
         average: decay of the running average of G's parameters; 0 for none. Only `step` keeps one.
-        half_life: iterations after which the learning rate is half as large; 0 for a constant one.
+        half_life: iterations after which G's learning rate is half as large; 0 for a constant one.
         critic_factor: D's learning rate over G's [Heusel et al. 2017].
         prepare: rows as they are kept to rows as networks see them; see `DataSet.prepare`.
     """
@@ -93,18 +93,26 @@ class Trainer:
         return Network(lambda rngs: self.method.discriminator(self.networks, rngs))
 
     @functools.cached_property
-    def adam(self) -> optax.GradientTransformation:
-        """The optimiser of both networks."""
+    def generators_adam(self) -> optax.GradientTransformation:
+        """The optimiser of G."""
         rate: optax.ScalarOrSchedule = self.learning_rate
         if self.half_life:
             rate = optax.exponential_decay(self.learning_rate, self.half_life, 0.5)
         return optax.adam(rate, self.beta1, self.beta2)
 
+    @functools.cached_property
+    def critics_adam(self) -> optax.GradientTransformation:
+        """The optimiser of D."""
+        return optax.adam(self.critic_factor * self.learning_rate, self.beta1, self.beta2)
+
     def init(self, key: PRNGKeyArray, points: Points) -> TrainState:
         """Return fresh networks and the first labels of one trial."""
-        nets = self.generator, self.discriminator
-        g, d = (net.init(named_key(key, name)) for net, name in zip(nets, "gd", strict=True))
-        generator, discriminator = (Learner(a, self.adam.init(a.params)) for a in (g, d))
+        g, d = (
+            self.generator.init(named_key(key, "g")),
+            self.discriminator.init(named_key(key, "d")),
+        )
+        generator = Learner(g, self.generators_adam.init(g.params))
+        discriminator = Learner(d, self.critics_adam.init(d.params))
         features = self.features(d)
         if self.method.fixed is not None:
             fixed = FixedFeatures(self.method.fixed, self.networks, self.prepare)
@@ -131,22 +139,6 @@ class Trainer:
     def encoder(self, generator: Arrays) -> Callable[[Array], Array]:
         """Return G's encoder as a function of kept rows, for a method that has one."""
         return lambda rows: in_blocks(functools.partial(_encode, generator, trainer=self), rows)
-
-    def moved(self, learner: Learner, slope: Any, stats: Any, factor: float = 1.0) -> Learner:
-        """Return a network after a step along a gradient, with new running moments; compiled.
-
-        Args:
-            learner: the network as it is.
-            slope: of its loss.
-            stats: its running moments after the step.
-            factor: its learning rate over `learning_rate`.
-        """
-        params = learner.arrays.params
-        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
-            change, moments = self.adam.update(slope, learner.moments, params)
-        if factor != 1:
-            change = jax.tree.map(lambda leaf: factor * leaf, change)
-        return Learner(Arrays(optax.apply_updates(params, change), stats), moments)
 
     def run(
         self, state: TrainState, points: Points, keys: Key[Array, " trials"], begin: int, num: int
@@ -394,7 +386,7 @@ def step(
         return loss, stats
 
     (loss_d, d_stats), slope = jax.value_and_grad(d_loss, has_aux=True)(d.arrays.params)
-    d = trainer.moved(d, slope, d_stats, trainer.critic_factor)
+    d = moved(d, slope, d_stats, trainer.critics_adam)
 
     def g_loss(fake: Array) -> tuple[Array, Any]:
         made, stats = trainer.discriminator.apply(
@@ -404,7 +396,8 @@ def step(
 
     (loss_g, d_stats), slope = jax.value_and_grad(g_loss, has_aux=True)(fake)
     d = d._replace(arrays=Arrays(d.arrays.params, d_stats))
-    g = trainer.moved(g, pull(slope)[0], moved_again(g.arrays.stats, g_stats))
+    g_stats = moved_again(g.arrays.stats, g_stats)
+    g = moved(g, pull(slope)[0], g_stats, trainer.generators_adam)
     average = state.average
     if trainer.average:
         average = jax.tree.map(

@@ -16,7 +16,7 @@ from cgjax.endtoend.methods.selfcond import Online, SelfConditioned
 from cgjax.endtoend.networks.base import Arrays, count_parameters
 from cgjax.endtoend.networks.layers import with_label
 from cgjax.endtoend.networks.planar import Planar
-from cgjax.endtoend.state import Learner
+from cgjax.endtoend.state import Learner, moved
 from cgjax.endtoend.trainer import Trainer, batches
 from cgjax.runtime.keys import named_key
 
@@ -223,21 +223,22 @@ def test_without_an_average_or_without_batch_norms_no_moments_are_made():
     assert plain.settled(KEYS[0], state).params is state.average
 
 
-def test_a_step_halves_after_its_half_life_and_the_discriminators_is_its_multiple():
-    def steps(iterations, **settings):
+def test_a_generators_step_halves_after_its_half_life_and_a_critics_is_its_multiple():
+    def steps(name, iterations, **settings):
         """Return how far Adam with a constant gradient moves a parameter in every step."""
-        trainer = Trainer(METHODS["gan"], SMALL, learning_rate=0.1, **settings)
+        optimiser = getattr(Trainer(METHODS["gan"], SMALL, learning_rate=0.1, **settings), name)
         params = {"x": jnp.zeros(3)}
-        learner = Learner(Arrays(params, {}), trainer.adam.init(params))
+        learner = Learner(Arrays(params, {}), optimiser.init(params))
         seen = [0.0]
         for _ in range(iterations):
-            learner = trainer.moved(learner, {"x": jnp.ones(3)}, {}, trainer.critic_factor)
+            learner = moved(learner, {"x": jnp.ones(3)}, {}, optimiser)
             seen.append(-float(learner.arrays.params["x"][0]))
         return np.diff(seen)
 
-    np.testing.assert_allclose(steps(3), [0.1] * 3, rtol=1e-5)
-    np.testing.assert_allclose(steps(3, half_life=1), [0.1, 0.05, 0.025], rtol=1e-5)
-    np.testing.assert_allclose(steps(2, critic_factor=10.0), [1.0] * 2, rtol=1e-5)
+    np.testing.assert_allclose(steps("generators_adam", 3), [0.1] * 3, rtol=1e-5)
+    both = {"half_life": 1, "critic_factor": 10.0}
+    np.testing.assert_allclose(steps("generators_adam", 3, **both), [0.1, 0.05, 0.025], rtol=1e-5)
+    np.testing.assert_allclose(steps("critics_adam", 3, **both), [1.0] * 3, rtol=1e-5)
 
 
 # By hand: a generator of 34 -> 400 x 4 -> 2 with embeddings of 50 x 32, and batch norms.

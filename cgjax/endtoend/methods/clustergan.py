@@ -27,7 +27,7 @@ from cgjax.clustering import kmeans
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import Features, Method, clustered, unclustered, uniform_labels
 from cgjax.endtoend.networks.base import Arrays
-from cgjax.endtoend.state import Learner, Losses, Partition, TrainState
+from cgjax.endtoend.state import Learner, Losses, Partition, TrainState, moved
 
 # Rows whose codes are computed at a time.
 BLOCK = 10_000
@@ -139,7 +139,7 @@ def step(
 
         (loss_d, d_stats), slope = jax.value_and_grad(loss, has_aux=True)(d.arrays.params)
         g = g._replace(arrays=Arrays(g.arrays.params, g_stats))
-        return (g, trainer.moved(d, slope, d_stats, trainer.critic_factor)), loss_d
+        return (g, moved(d, slope, d_stats, trainer.critics_adam)), loss_d
 
     (g, d), losses = jax.lax.scan(
         criticise, (state.generator, state.discriminator), (parts, keys[:-1])
@@ -150,7 +150,8 @@ def step(
         return generator_loss(trainer, Arrays(params, g.arrays.stats), d.arrays, z, labels)
 
     (loss_g, g_stats), slope = jax.value_and_grad(loss, has_aux=True)(g.arrays.params)
-    state = TrainState(trainer.moved(g, slope, g_stats), d, state.partition)
+    g = moved(g, slope, g_stats, trainer.generators_adam)
+    state = TrainState(g, d, state.partition)
     return state, Losses(loss_g, losses[-1])
 
 

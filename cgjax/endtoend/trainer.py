@@ -65,7 +65,7 @@ class Trainer:
         penalty: weight of E ||grad_x D(x)||^2 over real rows, without the 1/2 of its paper
             [Mescheder et al. 2018].
         average: decay of the running average of G's parameters; 0 for none. Only `step` keeps one.
-        half_life: iterations after which both learning rates are half as large; 0 for constant ones.
+        half_life: iterations after which learning rates are half as large; 0 for constant ones.
         critic_factor: D's learning rate over G's [Heusel et al. 2017].
         prepare: rows as they are kept to rows as networks see them; see `DataSet.prepare`.
     """

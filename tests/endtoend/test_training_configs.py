@@ -25,9 +25,13 @@ from configs import (
 )
 from tests.endtoend.tiny_runs import settings
 
+VECTORS = {scgan_ring: (), scgan_grid: (), clustergan_digits: ("cpu",)}
 
-@pytest.mark.parametrize("module", [scgan_ring, scgan_grid, clustergan_digits])
-@pytest.mark.parametrize("arg", ["", "code", "quick", "code-quick"])
+
+@pytest.mark.parametrize(
+    ("module", "arg"),
+    [(m, arg) for m, own in VECTORS.items() for arg in ("", "code", "quick", "code-quick", *own)],
+)
 def test_every_variant_is_valid_and_complete(module, arg):
     config = to_plain(module.get_config(arg))
     schema.validate(config)

@@ -363,7 +363,8 @@ def main(argv: Sequence[str]) -> None:
             work = {CLUSTERS: write, TRAINING: train}[kind_of_run()]
             work(processes, lock, interrupts)
     compiled, loaded = counter.counts()
-    logging.info("%d programs compiled, %d loaded from %s", compiled, loaded, folder)
+    where = f" from {folder}" if folder else ""
+    logging.info("%d programs compiled, %d loaded%s", compiled, loaded, where)
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""How well labelled samples cover the classes of their data, and what a perfect sampler scores.
+"""How well labelled samples cover the classes of their data.
 
 With q the shares of M classes among n samples, as a judge found them, and p their true shares:
 
@@ -13,7 +13,6 @@ classes, and more where the judge errs or p is not uniform.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from cgjax.errors import UserError
-from cgjax.evaluation.modes import Expected, over_repeats, reverse_kl
+from cgjax.evaluation.modes import reverse_kl
 
 
 class ClassScores(NamedTuple):
@@ -74,33 +73,3 @@ def class_scores(
     counts = np.bincount(found, minlength=num_classes)
     nats = reverse_kl(counts, shares)
     return ClassScores(float((counts > 0).sum()), nats, nats / math.log(10))
-
-
-def perfect_class_scores(
-    draw: Callable[[int], ArrayLike],
-    num_classes: int,
-    shares: Float[np.ndarray, " m"] | None = None,
-    *,
-    repeats: int = 100,
-) -> dict[str, Expected]:
-    """Return what draws of the true law score, by the names of `ClassScores`.
-
-    Args:
-        draw: takes the number of a repeat, returns the labels that the judge finds for as many
-            samples of the law as are to be scored.
-        num_classes: M.
-        shares: as in `class_scores`.
-        repeats: independent draws, at least 2.
-
-    Raises:
-        UserError: too few repeats; as `class_scores`.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> found = perfect_class_scores(lambda repeat: rng.integers(10, size=500), 10)
-        >>> found["modes"].mean, round(found["reverse_kl_nats"].mean, 3)  # 9 / 1000
-        (10.0, 0.009)
-    """
-    return over_repeats(
-        lambda repeat: class_scores(draw(repeat), num_classes, shares)._asdict(), repeats
-    )

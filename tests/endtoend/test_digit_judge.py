@@ -38,7 +38,24 @@ def test_it_knows_more_than_labels_that_mean_nothing(judge, parts):
 
 
 def test_it_has_the_published_widths(judge):
-    assert count_parameters(judge.arrays) == 1024 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10
+    one = 1024 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10
+    assert count_parameters(judge.arrays) == digit_judge.NETWORKS * one
+
+
+def test_all_networks_judge_together_and_each_says_what_it_finds_alone(judge, parts):
+    digits = np.asarray(scaled(jnp.asarray(parts[1].pixels[:100])))
+    nothing = np.random.default_rng(1).uniform(-1, 1, (100, 32, 32)).astype(np.float32)
+    both = judge.verdicts(np.concatenate([digits, nothing]))
+    assert both.shape == (1 + digit_judge.NETWORKS, 200)
+    np.testing.assert_array_equal(both[0], judge.classify(np.concatenate([digits, nothing])))
+    agree = (both[1:] == both[1]).all(axis=0)
+    assert agree[:100].mean() > 0.9, "digits are clear"
+    assert agree[100:].mean() < 0.5, "of noise every network thinks something else"
+    for place in range(digit_judge.NETWORKS):
+        arrays = jax.tree.map(lambda leaf, i=place: leaf[i : i + 1], judge.arrays)
+        np.testing.assert_array_equal(
+            judge._replace(arrays=arrays).classify(digits), both[1 + place, :100]
+        )
 
 
 def test_a_key_has_one_judge_however_many_images_it_gets(parts, monkeypatch):

@@ -15,6 +15,7 @@ from cgjax.errors import UserError
 
 DATA = StackedDigits("sklearn")
 KEY = jax.random.key(5)
+SCORES = ["modes", "reverse_kl_nats", "reverse_kl_log10", "kl_nats_lowest", "kl_nats_highest"]
 
 
 def write(folder, pixels, labels):
@@ -95,16 +96,24 @@ def test_a_sampler_of_seven_classes_scores_seven_modes_and_their_kl():
     _, first = np.unique(np.asarray(points.classes)[is_right], return_index=True)
     seven = points.rows[np.flatnonzero(is_right)[first[:7]]]
     scores = DATA.scores(np.repeat(floats(seven), 10, axis=0))
-    assert list(scores) == ["modes", "reverse_kl_nats", "reverse_kl_log10"]
+    assert list(scores) == SCORES
     assert scores["modes"] == 7
     assert scores["reverse_kl_nats"] == pytest.approx(math.log(1000 / 7), abs=1e-12)
     assert scores["reverse_kl_log10"] == pytest.approx(math.log10(1000 / 7), abs=1e-12)
 
 
+def test_where_the_networks_of_the_judge_disagree_the_scores_say_so():
+    digits = DATA.scores(floats(DATA.draw(KEY, 500).rows))
+    noise = np.random.default_rng(2).uniform(-1, 1, (500, 32, 32, 3)).astype(np.float32)
+    nothing = DATA.scores(noise)
+    spreads = [of["kl_nats_highest"] - of["kl_nats_lowest"] for of in (digits, nothing)]
+    assert 0 <= spreads[0] < 0.1 < spreads[1]
+
+
 def test_a_perfect_sampler_scores_the_floor_of_counting_and_unseen_digits_little_more():
     seen, unseen = (of(KEY, 26_000, 20) for of in (DATA.perfect, DATA.perfect_unseen))
     for found in (seen, unseen):
-        assert list(found) == ["modes", "reverse_kl_nats", "reverse_kl_log10"]
+        assert list(found) == SCORES
         assert found["modes"].mean == 1000
     assert seen["reverse_kl_nats"].mean == pytest.approx(0.0196, abs=6e-4)
     # The judge errs on a few held-out digits, which moves their classes by a few per cent.

@@ -7,7 +7,8 @@ import pytest
 from scipy.special import rel_entr
 
 from cgjax.errors import UserError
-from cgjax.evaluation.class_modes import class_scores, perfect_class_scores
+from cgjax.evaluation.class_modes import class_scores
+from cgjax.evaluation.modes import over_repeats
 
 
 def test_a_sampler_of_seven_classes_has_seven_modes_and_their_kl():
@@ -19,7 +20,9 @@ def test_a_sampler_of_seven_classes_has_seven_modes_and_their_kl():
 
 def test_an_exact_sampler_has_the_floor_of_its_number_of_samples():
     rng = np.random.default_rng(0)
-    found = perfect_class_scores(lambda repeat: rng.integers(1000, size=26_000), 1000, repeats=50)
+    found = over_repeats(
+        lambda _: class_scores(rng.integers(1000, size=26_000), 1000)._asdict(), 50
+    )
     assert found["modes"] == (1000, (1000, 1000))
     low, high = found["reverse_kl_nats"].interval
     # (M - 1) / 2n is 0.0192, of the first order alone.
@@ -68,4 +71,4 @@ def test_what_cannot_be_scored_is_one_line(labels, shares, message):
 
 def test_one_draw_is_no_interval():
     with pytest.raises(UserError, match="repeats=1: expected at least 2"):
-        perfect_class_scores(lambda repeat: [0, 1], 2, repeats=1)
+        over_repeats(lambda _: class_scores([0, 1], 2)._asdict(), 1)

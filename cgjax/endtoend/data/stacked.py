@@ -26,10 +26,17 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from cgjax.endtoend.data.base import Points
 from cgjax.endtoend.data.digit_files import Digits, load_digits, resized, split
-from cgjax.endtoend.digit_judge import SIDE, Accuracy, DigitJudge, scaled, train_judge
+from cgjax.endtoend.digit_judge import (
+    NETWORKS,
+    SIDE,
+    Accuracy,
+    DigitJudge,
+    scaled,
+    train_judge,
+)
 from cgjax.errors import UserError
-from cgjax.evaluation.class_modes import class_scores, perfect_class_scores
-from cgjax.evaluation.modes import Expected
+from cgjax.evaluation.class_modes import class_scores
+from cgjax.evaluation.modes import Expected, over_repeats
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.keys import named_key
 
@@ -119,18 +126,29 @@ class StackedDigits:
 
     def classes(self, rows: Float[np.ndarray, "n 32 32 3"]) -> Int[np.ndarray, " n"]:
         """Return the class that the judge finds in each generated row, each channel on its own."""
-        channels = [self._judge.classify(rows[..., c]) for c in range(NUM_CHANNELS)]
-        return _classes(np.stack(channels, axis=1))
+        return self._verdicts(rows)[0]
+
+    def _verdicts(self, rows: Float[np.ndarray, "n 32 32 3"]) -> Int[np.ndarray, "v n"]:
+        """Return the class of each row by the judge, then by each of its networks alone."""
+        channels = [self._judge.verdicts(rows[..., c]) for c in range(NUM_CHANNELS)]
+        return _classes(np.stack(channels, axis=-1))
 
     def scores(self, rows: Float[np.ndarray, "n 32 32 3"]) -> dict[str, float]:
         """Return how well generated rows in [-1, 1] cover the classes that the judge finds.
+
+        Beside it the lowest and the highest reverse KL by a single one of the judge's networks:
+        far apart, the rows are such that it is the judge who decides.
 
         Raises:
             UserError: no rows, or one that is not finite.
         """
         as_rows("the generated rows", rows)
-        found = self.classes(rows)
-        return class_scores(found, self.num_classes, self._shares)._asdict()
+        return self._scores(self._verdicts(rows))
+
+    def _scores(self, verdicts: Int[np.ndarray, "v n"]) -> dict[str, float]:
+        judged, *alone = (class_scores(v, self.num_classes, self._shares) for v in verdicts)
+        kls = [each.reverse_kl_nats for each in alone]
+        return judged._asdict() | {"kl_nats_lowest": min(kls), "kl_nats_highest": max(kls)}
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
         """Return what fresh training rows score, as many, over repeated draws.
@@ -156,19 +174,19 @@ class StackedDigits:
         self, digits: Digits, key: PRNGKeyArray, num: int, repeats: int
     ) -> dict[str, Expected]:
         # A stack's class is made of its channels', so that every digit is judged but once.
-        found = self._judge.classify(np.asarray(scaled(jnp.asarray(digits.pixels))))
+        found = self._judge.verdicts(np.asarray(scaled(jnp.asarray(digits.pixels))))
 
-        def draw(repeat: int) -> np.ndarray:
+        def score(repeat: int) -> dict[str, float]:
             own = named_key(key, "perfect", repeat)
-            return _classes(found[_triples(own, num, len(found))])
+            return self._scores(_classes(found[:, _triples(own, num, found.shape[1])]))
 
-        return perfect_class_scores(draw, self.num_classes, self._shares, repeats=repeats)
+        return over_repeats(score, repeats)
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
         """Return how good the judge is, and what stacks of held-out digits score."""
         unseen, accuracy = self.perfect_unseen(key, num, repeats), self.judge_accuracy()
         return {
-            "judge": "a small network trained on these digits",
+            "judge": f"{NETWORKS} small networks trained on these digits",
             "judge_accuracy": {
                 "mean": accuracy.share,
                 "low": accuracy.interval[0],
@@ -221,6 +239,6 @@ def _triples(key: PRNGKeyArray, num: int, among: int) -> Int[np.ndarray, "n 3"]:
     return np.asarray(jax.random.randint(key, (num, NUM_CHANNELS), 0, among, jnp.int32))
 
 
-def _classes(digits: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
+def _classes(digits: Int[np.ndarray, "*v n 3"]) -> Int[np.ndarray, "*v n"]:
     """Return the classes of the digits of each channel."""
     return (digits @ np.array(PLACES, np.int32)).astype(np.int32)

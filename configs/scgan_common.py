@@ -65,8 +65,6 @@ def get_config() -> config_dict.ConfigDict:
     train.batch = 100
     # Adam's: 1e-3 in the paper, 1e-4 in its code.
     train.learning_rate = 1e-3
-    # Iterations after which both learning rates are half as large; 0 for constant ones.
-    train.half_life = 0
     # The discriminator's learning rate over the generator's.
     train.critic_factor = 1.0
     # Decay of Adam's first moment; the code's, the paper does not say.

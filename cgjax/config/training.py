@@ -74,7 +74,6 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "iterations": count(1),
         "batch": count(4),
         "learning_rate": _RATE,
-        "half_life": count(0),
         "critic_factor": Leaf(float, 1e-6),
         "beta1": _DECAY,
         "beta2": _DECAY,
@@ -210,7 +209,7 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
 
 ADDED: dict[str, Any] = {
     **{"data.path": "", "data.size": 64, "data.memory_mb": 4096, "data.flip": False},
-    **{"train.average": 0.0, "train.half_life": 0, "train.critic_factor": 1.0},
+    **{"train.average": 0.0, "train.critic_factor": 1.0},
     **{"score.features": "pca_pixels", "labels.features": "rows"},
 }
 """Leaves that a newer version added, and what older runs' configs mean by lacking them."""

@@ -243,7 +243,7 @@ def _agreement(labels: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) ->
 
 
 _OF_TRAINER = (
-    *("batch", "learning_rate", "half_life", "critic_factor", "beta1", "beta2"),
+    *("batch", "learning_rate", "critic_factor", "beta1", "beta2"),
     *("penalty", "average"),
 )
 

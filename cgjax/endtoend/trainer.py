@@ -65,7 +65,6 @@ class Trainer:
         penalty: weight of E ||grad_x D(x)||^2 over real rows, without the 1/2 of its paper
             [Mescheder et al. 2018].
         average: decay of the running average of G's parameters; 0 for none. Only `step` keeps one.
-        half_life: iterations after which learning rates are half as large; 0 for constant ones.
         critic_factor: D's learning rate over G's [Heusel et al. 2017].
         prepare: rows as they are kept to rows as networks see them; see `DataSet.prepare`.
     """
@@ -78,7 +77,6 @@ class Trainer:
     beta2: float = 0.999
     penalty: float = 0.0
     average: float = 0.0
-    half_life: int = 0
     critic_factor: float = 1.0
     prepare: Callable[..., Array] = as_they_are
 
@@ -95,18 +93,12 @@ class Trainer:
     @functools.cached_property
     def generators_adam(self) -> optax.GradientTransformation:
         """The optimiser of G."""
-        return self._adam(1.0)
+        return optax.adam(self.learning_rate, self.beta1, self.beta2)
 
     @functools.cached_property
     def critics_adam(self) -> optax.GradientTransformation:
         """The optimiser of D."""
-        return self._adam(self.critic_factor)
-
-    def _adam(self, factor: float) -> optax.GradientTransformation:
-        rate: optax.ScalarOrSchedule = factor * self.learning_rate
-        if self.half_life:
-            rate = optax.exponential_decay(factor * self.learning_rate, self.half_life, 0.5)
-        return optax.adam(rate, self.beta1, self.beta2)
+        return optax.adam(self.critic_factor * self.learning_rate, self.beta1, self.beta2)
 
     def init(self, key: PRNGKeyArray, points: Points) -> TrainState:
         """Return fresh networks and the first labels of one trial."""

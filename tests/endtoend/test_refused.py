@@ -78,7 +78,6 @@ def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit
         ),
         ("data.name", "digits8", "--config.train.method=scgan: expected data of images or points"),
         ("data.name", "folder", "expected dcgan or dcgan_flat or sngan or residual with"),
-        ("train.half_life", -1, "--config.train.half_life=-1: expected"),
         ("train.critic_factor", 0.0, "--config.train.critic_factor=0.0: expected"),
     ],
 )

@@ -223,22 +223,13 @@ def test_without_an_average_or_without_batch_norms_no_moments_are_made():
     assert plain.settled(KEYS[0], state).params is state.average
 
 
-def test_steps_halve_after_a_half_life_and_a_critics_is_a_multiple_of_the_generators():
-    def steps(name, iterations, **settings):
-        """Return how far Adam with a constant gradient moves a parameter in every step."""
-        optimiser = getattr(Trainer(METHODS["gan"], SMALL, learning_rate=0.1, **settings), name)
+def test_a_critics_step_is_a_multiple_of_the_generators():
+    trainer = Trainer(METHODS["gan"], SMALL, learning_rate=0.1, critic_factor=10.0)
+    for optimiser, step in ((trainer.generators_adam, 0.1), (trainer.critics_adam, 1.0)):
         params = {"x": jnp.zeros(3)}
         learner = Learner(Arrays(params, {}), optimiser.init(params))
-        seen = [0.0]
-        for _ in range(iterations):
-            learner = moved(learner, {"x": jnp.ones(3)}, {}, optimiser)
-            seen.append(-float(learner.arrays.params["x"][0]))
-        return np.diff(seen)
-
-    np.testing.assert_allclose(steps("generators_adam", 3), [0.1] * 3, rtol=1e-5)
-    both = {"half_life": 1, "critic_factor": 10.0}
-    np.testing.assert_allclose(steps("generators_adam", 3, **both), [0.1, 0.05, 0.025], rtol=1e-5)
-    np.testing.assert_allclose(steps("critics_adam", 3, **both), [1.0, 0.5, 0.25], rtol=1e-5)
+        learner = moved(learner, {"x": jnp.ones(3)}, {}, optimiser)
+        np.testing.assert_allclose(learner.arrays.params["x"], np.full(3, -step), rtol=1e-5)
 
 
 # By hand: a generator of 34 -> 400 x 4 -> 2 with embeddings of 50 x 32, and batch norms.

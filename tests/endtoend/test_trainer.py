@@ -121,24 +121,24 @@ def test_one_pass_of_the_generator_gives_the_steps_of_two():
         told = jnp.mean(jax.nn.softplus(-logits(params, rows)))
         return told + jnp.mean(jax.nn.softplus(logits(params, made)))
 
-    def stepped(params, moments, slope):
+    def stepped(optimiser, params, moments, slope):
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
-            change, _ = trainer.adam.update(slope, moments, params)
+            change, _ = optimiser.update(slope, moments, params)
         return optax.apply_updates(params, change)
 
     loss_d, slope = jax.value_and_grad(d_loss)(d.arrays.params)
-    d_params = stepped(d.arrays.params, d.moments, slope)
+    d_params = stepped(trainer.critics_adam, d.arrays.params, d.moments, slope)
     loss_g, slope = jax.value_and_grad(
         lambda params: jnp.mean(jax.nn.softplus(-logits(d_params, fake(params))))
     )(g.arrays.params)
-    g_params = stepped(g.arrays.params, g.moments, slope)
+    g_params = stepped(trainer.generators_adam, g.arrays.params, g.moments, slope)
     np.testing.assert_allclose(losses.discriminator[0, 0], loss_d, rtol=1e-5)
     np.testing.assert_allclose(losses.generator[0, 0], loss_g, rtol=1e-5)
     for a, b in zip(leaves_of(after.discriminator.arrays.params), leaves_of(d_params), strict=True):
         np.testing.assert_allclose(a[0], b, atol=1e-5)
     # A bias before a batch norm has no gradient but rounding, of which Adam makes a step.
-    moved = zip(leaves_of(after.generator.arrays.params), leaves_of(g_params), strict=True)
-    assert np.mean([np.abs(a[0] - b).max() < 1e-5 for a, b in moved]) > 0.6
+    both = zip(leaves_of(after.generator.arrays.params), leaves_of(g_params), strict=True)
+    assert np.mean([np.abs(a[0] - b).max() < 1e-5 for a, b in both]) > 0.6
 
 
 def test_every_epoch_passes_over_the_rows_once_in_an_order_of_its_own():

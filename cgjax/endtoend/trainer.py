@@ -102,10 +102,8 @@ class Trainer:
 
     def init(self, key: PRNGKeyArray, points: Points) -> TrainState:
         """Return fresh networks and the first labels of one trial."""
-        g, d = (
-            self.generator.init(named_key(key, "g")),
-            self.discriminator.init(named_key(key, "d")),
-        )
+        g = self.generator.init(named_key(key, "g"))
+        d = self.discriminator.init(named_key(key, "d"))
         generator = Learner(g, self.generators_adam.init(g.params))
         discriminator = Learner(d, self.critics_adam.init(d.params))
         features = self.features(d)

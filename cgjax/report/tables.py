@@ -81,7 +81,7 @@ def swept(csv_path: Path, text_path: Path) -> dict[str, Any]:
 def _with_interval(row: Mapping[str, str], name: str) -> str:
     """Return a number of a row as a table shows it, with its interval if the row has one."""
     value, low, high = (short(row.get(f"{name}{end}", "")) for end in ("", "_low", "_high"))
-    return value if "–" in (value, low, high) else f"{value} ({low} to {high})"
+    return value if "–" in (value, low, high) else f"{value} ({low}\u00a0to\u00a0{high})"
 
 
 def _p_value(text: str) -> str:
@@ -91,8 +91,8 @@ def _p_value(text: str) -> str:
 def short(text: str) -> str:
     """Return a number as a table shows it; other texts as they are.
 
-    >>> short("0.123456"), short("1234.56"), short("flow"), short("")
-    ('0.123', '1235', 'flow', '–')
+    >>> short("0.51"), short("371.4"), short("1234.56"), short("flow"), short("")
+    ('0.510', '371', '1235', 'flow', '–')
     """
     if not text:
         return "–"
@@ -102,4 +102,4 @@ def short(text: str) -> str:
         return text
     if text.lstrip("-").isdigit():
         return text
-    return f"{value:.0f}" if 1_000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{value:.0f}" if 1_000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")

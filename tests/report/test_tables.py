@@ -26,8 +26,8 @@ def test_no_number_of_a_comparison_stands_without_its_interval_and_its_judge(tmp
     path.write_text(to_csv([ROW, ROW | {"cluster": 1, "attribute": "yaw <= -10"}]))
     found = tables.compared(path)
     line = dict(zip(found["titles"], found["rows"][0], strict=True))
-    assert line["judged accuracy"] == "0.533 (0.51 to 0.555)"
-    assert line["Frechet distance"] == "1374 (1328 to 1422)"
+    assert line["judged accuracy"] == "0.533 (0.510\u00a0to\u00a00.555)"
+    assert line["Frechet distance"] == "1374 (1328\u00a0to\u00a01422)"
     assert line["floor"] == "11.6", "what has no interval stands alone"
     assert (found["judge"], found["feature"], found["num"]) == ("face_mesh", "pca48_pixels", "200")
     assert found["attributes"] == ["yaw >= 10", "yaw <= -10"]

@@ -12,7 +12,7 @@ channels, StyleGAN3's filters as convolutions by channels of a map with zeros in
 row, batch norm written out; once in its own memory layout (NCHW), which the public code uses,
 and once with kernels in channels_last (NHWC). `ratio` is ours over the faster of the first two; a
 layer's row is the network up to it. `time` and `operations` are a layer's share of the whole
-image's. On a GPU PyTorch runs in float32 as ours does, once more with TF32 and once in bfloat16.
+image's. On a GPU both run in float32 and once more with TF32, and PyTorch once in bfloat16.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from benchmarks.torch_networks import BIGGAN, DEPTHS, NETWORKS, STYLEGAN3, STYLE
 from cgjax.runtime.memory import keep_freed_memory, peak_rss_mb
 
 THREADS = 2
+OURS = {"ours": "float32", "ours_tf32": "tf32"}
 SIDES = ("ours", "torch", "torch_nhwc")
-GPU_SIDES = ("ours", "torch", "torch_nhwc", "torch_tf32", "torch_bf16")
+GPU_SIDES = ("ours", "ours_tf32", "torch", "torch_nhwc", "torch_tf32", "torch_bf16")
 
 # family -> (architecture, keywords, layers to time)
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
@@ -105,7 +106,7 @@ def _mean_seconds(function: Callable[[], Any], count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def run_ours(family: str, batch: int, reps: int) -> dict[str, Any]:
+def run_ours(family: str, batch: int, reps: int, precision: str) -> dict[str, Any]:
     """Time our networks, by layer and for "image", and count their operations."""
     import jax
 
@@ -113,7 +114,8 @@ def run_ours(family: str, batch: int, reps: int) -> dict[str, Any]:
     from cgjax.generators.families import build_network
 
     architecture, keywords, layers = CASES[family]
-    gen = base.PretrainedGenerator(build_network(family, architecture))
+    network = build_network(family, architecture)
+    gen = base.PretrainedGenerator(network).with_precision(precision)
     z = gen.sample_latents(jax.random.key(0), batch)
     calls: dict[str, Callable[[], Any]] = {
         layer: lambda layer=layer: gen.features(z, layer, **keywords).block_until_ready()
@@ -123,7 +125,8 @@ def run_ours(family: str, batch: int, reps: int) -> dict[str, Any]:
     inputs = gen.network.resolve(batch, **keywords)
 
     def operations(walk: Callable[..., Any], **static: int) -> float:
-        lowered = base._walk.lower(gen._weights, z, inputs, walk=walk, graph=gen._graph, **static)
+        settings = {"graph": gen._graph, "precision": precision}
+        lowered = base._walk.lower(gen._weights, z, inputs, walk=walk, **settings, **static)
         # A GPU's compiler counts only what it has compiled.
         return float((lowered.cost_analysis() or lowered.compile().cost_analysis())["flops"])
 
@@ -216,8 +219,8 @@ def main() -> None:
         keep_freed_memory()  # as the command line does; for PyTorch too
         side, family = given.worker
         result = (
-            run_ours(family, given.batch, given.reps)
-            if side == "ours"
+            run_ours(family, given.batch, given.reps, OURS[side])
+            if side in OURS
             else run_torch(family, given.batch, given.reps, side, is_gpu=given.gpu)
         )
         print(json.dumps({**result, "peak_mb": peak_rss_mb()}))
@@ -237,10 +240,13 @@ def main() -> None:
         }
         seconds = {side: result["seconds"] for side, result in results.items()}
         operations, ours = results["ours"]["operations"], seconds["ours"]
+        plain = [sides.index(side) for side in ("torch", "torch_nhwc")]
         for layer in ours:
             rates = [given.batch / seconds[side][layer] for side in sides]
             shares = (ours[layer] / ours["image"], operations[layer] / operations["image"])
-            numbers = "".join(f"{x:12.2f}" for x in (*rates, rates[0] / max(rates[1:3])))
+            numbers = "".join(
+                f"{x:12.2f}" for x in (*rates, rates[0] / max(rates[i] for i in plain))
+            )
             print(f"{family:10}{layer:12}{numbers}" + "".join(f"{x:12.4f}" for x in shares))
         peaks = "".join(f"{results[side]['peak_mb']:12.0f}" for side in sides)
         print(f"{family:10}{'peak MB':12}{peaks}", flush=True)

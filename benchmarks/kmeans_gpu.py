@@ -5,8 +5,9 @@
 Features of the embedded generator's `layer1` (8,192 each, 33 GB for a million), made on the GPU.
 Ten restarts, no tolerance. Seconds of whole runs of 25 and of 5 iterations, compiled before; an
 iteration is their difference over 20. `of the read` is the time in which the card sums the features
-once, over that of an iteration: an iteration that reads only some rows can pass 100%. The peer is
-Lloyd's iteration in PyTorch with all restarts in one product, float32, from the same rows. XLA's
+once, over that of an iteration: an iteration that reads only some rows can pass 100%. The peers are
+Lloyd's iteration in PyTorch with all restarts in one product, float32, and flash-kmeans where it is
+installed, ten times in turn, whose products Triton takes as TF32; from the same rows. XLA's
 tuner copies what it tries a kernel on: where two sets of features hardly fit, as on 80 GB, memory
 must be JAX's alone: XLA_PYTHON_CLIENT_PREALLOCATE=true XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 and
 --no-peer.
@@ -128,6 +129,21 @@ def main() -> None:
 
     theirs_s = seconds_of(peer, 1)
     print(f"PyTorch, 25 iterations: {theirs_s:.3f} s = {theirs_s / seconds[25]:.1f}x, {peer():.7g}")
+    try:
+        import flash_kmeans
+    except ImportError:
+        return
+
+    def flash() -> None:
+        for start in starts:
+            flash_kmeans.batch_kmeans_Euclid(
+                theirs[None], args.clusters, max_iters=25, tol=-1.0, init_centroids=start[None]
+            )
+        torch.cuda.synchronize()
+
+    theirs_s = seconds_of(flash, 1)
+    name = f"flash-kmeans {flash_kmeans.__version__}"
+    print(f"{name}, ten times 25 iterations: {theirs_s:.3f} s = {theirs_s / seconds[25]:.1f}x")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,10 @@ def on_gpu(reps: int) -> None:
 
 
 def on_torch(queries: jax.Array, base: jax.Array, expected: jax.Array) -> dict[str, Any]:
-    """Return PyTorch's search on the same GPU, checked; nothing where it has no CUDA."""
+    """Return PyTorch's search on the same GPU, and FlashLib's where it is installed, checked.
+
+    Nothing where PyTorch has no CUDA.
+    """
     try:
         import torch
     except ImportError:
@@ -119,7 +122,19 @@ def on_torch(queries: jax.Array, base: jax.Array, expected: jax.Array) -> dict[s
         torch.cdist(q, b).argmin(1)
         torch.cuda.synchronize()
 
-    return {"torch.cdist": cdist}
+    try:
+        import flashlib
+    except ImportError:
+        return {"torch.cdist": cdist}
+    picked = flashlib.flash_knn(q, b, 1, return_distances=False)[:, 0].cpu().numpy()
+    wrong = np.count_nonzero(picked != np.asarray(expected))
+    print(f"FlashLib {flashlib.__version__} chose other rows in {wrong} of {len(q)} cases")
+
+    def flash() -> None:
+        flashlib.flash_knn(q, b, 1, return_distances=False)
+        torch.cuda.synchronize()
+
+    return {"torch.cdist": cdist, "FlashLib": flash}
 
 
 def main() -> None:

@@ -23,6 +23,10 @@ from cgjax.errors import UserError
 from cgjax.generators.staged import Inputs, StagedNetwork, features_, images_, resume_
 from cgjax.runtime.mesh import replicate
 
+# An accelerator's own choice is TF32 or bfloat16 products, which miss the reference by 1e-2.
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}
+"""What products of a generator are computed in, by name; on a CPU all are float32."""
+
 
 @runtime_checkable
 class Generator(Protocol):
@@ -80,7 +84,7 @@ class _Graph:
         return network
 
 
-@functools.partial(jax.jit, static_argnames=("walk", "graph", "index"))
+@functools.partial(jax.jit, static_argnames=("walk", "graph", "precision", "index"))
 def _walk(
     weights: list[Array],
     x: Array,
@@ -88,10 +92,10 @@ def _walk(
     *,
     walk: Callable[..., Array],
     graph: _Graph,
+    precision: str,
     **static: int,
 ) -> Array:
-    # Accelerators default to TF32 or bfloat16 products, which miss the reference by 1e-2.
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision(PRECISIONS[precision]):
         return walk(graph.merge(weights), x, inputs, **static)
 
 
@@ -110,6 +114,7 @@ class PretrainedGenerator:
         normalizes_latent: whether only a latent's direction matters.
         resume_needs_latents: whether `resume` needs `latents=`.
         family: the family's name.
+        precision: of products, one of `PRECISIONS`.
         manifest: what `generator.json` says: source, hashes, licence; empty for a network built
             in memory.
 
@@ -135,6 +140,22 @@ class PretrainedGenerator:
         self._weights, tree = jax.tree.flatten(state)
         self._graph = _Graph(graph, tree)
         self._shapes: dict[int, tuple[int, ...]] = {}
+        self.precision = "float32"
+
+    def with_precision(self, precision: str) -> PretrainedGenerator:
+        """Return the same generator with products of another precision.
+
+        Args:
+            precision: one of `PRECISIONS`.
+
+        Raises:
+            UserError: an unknown one.
+        """
+        if precision not in PRECISIONS:
+            raise UserError(f"precision {precision!r}: expected {' or '.join(PRECISIONS)}")
+        other = copy.copy(self)
+        other.precision = precision
+        return other
 
     def over(self, mesh: Mesh) -> PretrainedGenerator:
         """Return the same generator with a copy of its weights on every device of a mesh."""
@@ -193,7 +214,7 @@ class PretrainedGenerator:
         z = self._check_latents(z)
         index = layer_index(self.layers, layer)
         inputs = self.network.resolve(z.shape[0], **keywords)
-        return _walk(self._weights, z, inputs, walk=features_, graph=self._graph, index=index)
+        return self._run(features_, z, inputs, index=index)
 
     def resume(
         self,
@@ -235,7 +256,7 @@ class PretrainedGenerator:
             if latents.shape[0] != n:
                 raise UserError(f"{n} activations but {latents.shape[0]} latents; give one each")
         inputs |= self.network.resolve_resume(n, index, latents, w)
-        return _walk(self._weights, h, inputs, walk=resume_, graph=self._graph, index=index)
+        return self._run(resume_, h, inputs, index=index)
 
     def images(
         self, z: Float[Array | np.ndarray, "n d"], **keywords: Any
@@ -254,7 +275,11 @@ class PretrainedGenerator:
         """
         z = self._check_latents(z)
         inputs = self.network.resolve(z.shape[0], **keywords)
-        return _walk(self._weights, z, inputs, walk=images_, graph=self._graph)
+        return self._run(images_, z, inputs)
+
+    def _run(self, walk: Callable[..., Array], x: Array, inputs: Inputs, **static: int) -> Array:
+        own = {"graph": self._graph, "precision": self.precision}
+        return _walk(self._weights, x, inputs, walk=walk, **own, **static)
 
     def _activation_shape(self, index: int, n: int, inputs: Inputs) -> tuple[int, ...]:
         """Return the shape of a layer's activation without the rows; nothing is computed."""

@@ -65,7 +65,8 @@ def test_operations_grow_with_the_layer_and_an_early_one_is_a_small_part(gen):
     z = jnp.zeros((2, gen.latent_dim))
 
     def flops(walk, **static):
-        lowered = base._walk.lower(gen._weights, z, {}, walk=walk, graph=gen._graph, **static)
+        settings = {"graph": gen._graph, "precision": gen.precision}
+        lowered = base._walk.lower(gen._weights, z, {}, walk=walk, **settings, **static)
         return lowered.compile().cost_analysis()["flops"]
 
     costs = [flops(base.features_, index=i) for i in range(len(gen.layers))]

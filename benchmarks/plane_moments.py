@@ -37,6 +37,8 @@ def main() -> None:
     stage = TrainingStage(open_training(given.workdir, None), Interrupts())
     experiment = stage.experiment
     states, iteration, _ = stage.restored(experiment.init())
+    if not iteration:
+        raise SystemExit(f"{given.workdir} holds no checkpoint; train it first")
     print(f"{given.workdir}, {iteration} iterations")
     print(
         f"{'trial':<8}{'moments':<12}{'modes':>8}{'box':>8}{'KL, nats':>10}{'variance ratio':>16}"

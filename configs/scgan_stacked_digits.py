@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.score.every = 5_000
     if arg == "cpu":
         config.network.width = 32
-        config.train.iterations = 1_500
+        config.train.iterations = 4_000
         config.train.learning_rate = 3e-4
         config.train.penalty = 1.0
         config.train.average = 0.99

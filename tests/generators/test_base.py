@@ -86,6 +86,18 @@ def test_networks_of_one_architecture_share_their_programs_and_others_do_not():
     assert base._walk._cache_size() == programs + 1
 
 
+def test_a_precision_is_one_of_two_and_on_a_cpu_both_are_float32(gen):
+    z = gen.sample_latents(jax.random.key(0), 2)
+    fast = gen.with_precision("tf32")
+    assert (gen.precision, fast.precision) == ("float32", "tf32")
+    if jax.default_backend() == "cpu":
+        np.testing.assert_array_equal(fast.images(z), gen.images(z))
+    else:
+        np.testing.assert_allclose(fast.images(z), gen.images(z), atol=0.02)
+    with pytest.raises(UserError, match="'half': expected float32 or tf32"):
+        gen.with_precision("half")
+
+
 def test_a_layer_can_be_given_by_its_number_counted_from_one(gen):
     z = gen.sample_latents(jax.random.key(0), 2)
     np.testing.assert_array_equal(gen.features(z, 1), gen.features(z, gen.layers[0]))

@@ -168,8 +168,8 @@ class PretrainedGenerator:
 
     @property
     def structure(self) -> Hashable:
-        """The network without its arrays; equal for equal networks."""
-        return self._graph
+        """The network without its arrays, and its precision; equal for equal networks."""
+        return self._graph, self.precision
 
     def with_weights(self, weights: list[Array]) -> PretrainedGenerator:
         """Return the same generator with other arrays for `weights`, traced ones too.

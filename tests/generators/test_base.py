@@ -90,6 +90,8 @@ def test_a_precision_is_one_of_two_and_on_a_cpu_both_are_float32(gen):
     z = gen.sample_latents(jax.random.key(0), 2)
     fast = gen.with_precision("tf32")
     assert (gen.precision, fast.precision) == ("float32", "tf32")
+    # What is compiled for one is not taken for the other.
+    assert gen.structure == gen.with_precision("float32").structure != fast.structure
     if jax.default_backend() == "cpu":
         np.testing.assert_array_equal(fast.images(z), gen.images(z))
     else:

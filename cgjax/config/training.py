@@ -187,8 +187,6 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
             f"--config.labels.features={fixed}: expected {', '.join(FIXED)} or "
             "package.module:function"
         )
-    if method == "mgan" and network in (*CONVOLUTIONAL, "planar_plain"):
-        yield f"--config.train.method=mgan: there is none with network.name={network}"
     batch, steps = leaves.get("train.batch"), leaves.get("clustergan.critic_steps")
     if method == "clustergan" and num and batch and steps and batch * steps > num:
         yield (

@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from cgjax.endtoend.methods.base import Method
 from cgjax.endtoend.methods.clustergan import ClusterGan
+from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.networks.base import Architecture, Arrays
 from cgjax.endtoend.networks.dcgan import FIRST, Dcgan
 from cgjax.endtoend.networks.encoding import EncodingDcgan
@@ -67,7 +68,7 @@ def save(
         licence: of the weights, in words.
 
     Returns:
-        The folder; None, and nothing written, for an architecture that no family has.
+        The folder; None, and nothing written, for what no family has.
 
     Raises:
         UserError: arrays that are not finite.
@@ -83,7 +84,8 @@ def save(
 def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted | None:
     """Return a trained generator as a network of the family `dcgan`.
 
-    Its classes are the labels, by number. ClusterGAN's encoder is left out.
+    Its classes are the labels, by number. ClusterGAN's encoder is left out. The family adds a
+    class's row to what the latent gives, so that generators with a first layer each have no form.
 
     Args:
         networks: what it was trained with.
@@ -91,12 +93,12 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
         arrays: the generator's, of one trial.
 
     Returns:
-        The network; None for an architecture that the family does not have.
+        The network; None for an architecture or a method that the family does not have.
 
     Raises:
         UserError: arrays that are not finite.
     """
-    if not isinstance(networks, Dcgan):
+    if not isinstance(networks, Dcgan) or isinstance(method, Mgan):
         return None
     check_finite(arrays)
     params, stats = (jax.tree.map(_exact, tree) for tree in arrays)

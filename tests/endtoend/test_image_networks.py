@@ -9,7 +9,7 @@ from flax import nnx
 from cgjax.endtoend.networks import Dcgan, Residual, Sngan
 from cgjax.endtoend.networks.base import Network, count_parameters
 from cgjax.endtoend.networks.encoding import EncodingDcgan
-from cgjax.endtoend.networks.layers import BatchNorm, moved_again
+from cgjax.endtoend.networks.layers import EPS, BatchNorm, LinearPerLabel, moved_again
 from cgjax.errors import UserError
 
 FLAT = Dcgan((32, 32, 3), flat=True)
@@ -129,9 +129,35 @@ def test_sizes_that_do_not_double_are_refused(build, rows):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_there_is_no_mgan_of_images(name):
-    with pytest.raises(UserError, match="mgan"):
-        SMALL[name].generators(3, nnx.Rngs(0))
+def test_generators_of_mgan_share_all_but_their_first_layer(name):
+    generators = SMALL[name].generators(3, nnx.Rngs(0))
+    z = jax.random.normal(jax.random.key(1), (4, 5), jnp.float32)
+    labels = jnp.repeat(jnp.arange(3, dtype=jnp.int32), 4)
+    assert generators(jnp.tile(z, (3, 1)), labels, train=True).shape == (12, *SMALL[name].rows)
+    one, other = (generators(z, jnp.full(4, c, jnp.int32), train=False) for c in (0, 2))
+    assert float(jnp.abs(one - other).max()) > 0
+    generators.first.kernel[...] = jnp.repeat(generators.first.kernel[...][:1], 3, axis=0)
+    generators.first.bias[...] = jnp.repeat(generators.first.bias[...][:1], 3, axis=0)
+    if generators.first.norm is not None:  # the running moments, which the first pass moved
+        for moments in (generators.first.norm.mean, generators.first.norm.var):
+            moments[...] = jnp.repeat(moments[...][:1], 3, axis=0)
+    one, other = (generators(z, jnp.full(4, c, jnp.int32), train=False) for c in (0, 2))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_layer_for_every_label_is_that_many_layers_with_a_batch_norm_of_channels_each():
+    layer = LinearPerLabel(2, 3, 8, channels=4, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (10, 3), jnp.float32)
+    labels = jnp.repeat(jnp.arange(2, dtype=jnp.int32), 5)
+    trained = layer(x, labels, train=True)
+    alone = layer(x[::-1], labels[::-1], train=False)[::-1]
+    for c in range(2):
+        maps = np.asarray(x[labels == c] @ layer.kernel[c] + layer.bias[c][None]).reshape(-1, 4)
+        own = (maps - maps.mean(axis=0)) / np.sqrt(maps.var(axis=0) + EPS)
+        np.testing.assert_allclose(trained[labels == c].reshape(-1, 4), own, atol=1e-5)
+        mean, var = (np.asarray(moments[c]) for moments in (layer.norm.mean, layer.norm.var))
+        running = (maps - mean) / np.sqrt(var + EPS)
+        np.testing.assert_allclose(alone[labels == c].reshape(-1, 4), running, atol=1e-5)
 
 
 def test_running_moments_moved_again_are_those_of_two_passes():

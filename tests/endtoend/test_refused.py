@@ -91,9 +91,10 @@ def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected
     assert "\n" not in str(error.value)
 
 
-def test_there_is_no_mgan_without_batch_norms():
-    config = settings(train__method="mgan", network__name="planar_plain")
-    with pytest.raises(UserError, match=r"=mgan: there is none with network\.name=planar_plain"):
+@pytest.mark.parametrize("network", ["encoding", "encoding_dcgan"])
+def test_there_is_no_mgan_of_clustergans_networks(network):
+    config = settings(train__method="mgan", network__name=network)
+    with pytest.raises(UserError, match=rf"--config\.network\.name={network}: expected"):
         schema.validate(config)
 
 

@@ -17,7 +17,7 @@ from cgjax.endtoend.networks.base import Arrays, count_parameters
 from cgjax.endtoend.networks.layers import with_label
 from cgjax.endtoend.networks.planar import Planar
 from cgjax.endtoend.state import Learner, moved
-from cgjax.endtoend.trainer import Trainer, batches
+from cgjax.endtoend.trainer import Trainer, batches, run_
 from cgjax.runtime.keys import named_key
 
 SMALL = Planar(width=8, depth=2, critic_width=6, pieces=2, embedding_dim=3)
@@ -153,6 +153,27 @@ def test_a_pack_is_consecutive_rows_and_has_the_label_of_the_first():
     x = jnp.arange(14.0).reshape(7, 2)
     np.testing.assert_array_equal(packed(x, 3), np.arange(12.0).reshape(2, 6))
     np.testing.assert_array_equal(of_packs(jnp.arange(7), 3), [0, 3])
+
+
+@pytest.mark.parametrize("name", ["scgan", "mgan"])
+def test_products_in_the_plane_are_whole_float32_ones_forward_and_backward(name):
+    trainer = Trainer(METHODS[name], SMALL, batch=10, penalty=0.1)
+    state, points = start(trainer, KEYS[:1])
+    begin = jnp.int32(0)
+    program = jax.jit(run_, static_argnames=("num", "trainer"))
+    text = program.lower(state, points, KEYS[:1], begin, num=2, trainer=trainer).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert len(products) > 10
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+def test_mgan_trains_without_batch_norms():
+    plain = dataclasses.replace(SMALL, normed=False)
+    trainer = Trainer(METHODS["mgan"], plain, batch=10)
+    state, points = start(trainer, KEYS[:1])
+    assert not jax.tree.leaves(state.generator.arrays.stats)
+    _, losses = trainer.run(state, points, KEYS[:1], 0, 3)
+    assert np.isfinite(np.concatenate([losses.generator, losses.discriminator])).all()
 
 
 def test_mgan_gives_every_generator_the_same_latents():

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,14 @@ from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.base import Discriminator, Generator
 from cgjax.endtoend.networks.convolutions import Doubling, Halving
-from cgjax.endtoend.networks.layers import BatchNorm, LabelEmbedding, Linear, leaky, with_label
+from cgjax.endtoend.networks.layers import (
+    BatchNorm,
+    LabelEmbedding,
+    Linear,
+    LinearPerLabel,
+    leaky,
+    with_label,
+)
 from cgjax.errors import UserError
 
 FIRST = 4
@@ -71,14 +77,19 @@ class _Same(nnx.Module):
         return sum(taps, start=jnp.zeros((), jnp.float32)) + self.bias[...][None, None, None]
 
 
-class DcganGenerator(nnx.Module):
-    """(n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1]."""
+class _Rest(nnx.Module):
+    """All of a generator behind its first dense layer.
 
-    def __init__(self, sizes: Dcgan, inputs: int, *, rngs: nnx.Rngs):
+    Args:
+        sizes: the networks'.
+        first_norm: whether there is a batch norm of the first maps.
+        rngs: of the initial values.
+    """
+
+    def __init__(self, sizes: Dcgan, *, first_norm: bool, rngs: nnx.Rngs):
         widths = sizes.widths[::-1]
-        self.flat = sizes.flat
-        self.first = Linear(inputs, FIRST * FIRST * widths[0], bias=sizes.flat, rngs=rngs)
-        normed = widths[1:] if sizes.flat else widths
+        self.flat, self.first_norm = sizes.flat, first_norm
+        normed = widths if first_norm else widths[1:]
         self.norms = nnx.List(BatchNorm(width) for width in normed)
         self.ups = nnx.List(
             Doubling(i, o, bias=False, rngs=rngs) for i, o in itertools.pairwise(widths)
@@ -90,15 +101,46 @@ class DcganGenerator(nnx.Module):
             else Doubling(widths[-1], channels, bias=False, rngs=rngs)
         )
 
-    def __call__(self, z: Float[Array, "n i"], *, train: bool) -> Float[Array, "n h w c"]:
-        """Generate images from latents with labels joined to them."""
-        x = self.first(z).reshape(len(z), FIRST, FIRST, -1)
+    def behind(self, first: Float[Array, "n m"], *, train: bool) -> Float[Array, "n h w c"]:
+        """Generate images from what the first layer made."""
+        x = first.reshape(len(first), FIRST, FIRST, -1)
         norms = iter(self.norms)
+        if self.first_norm:
+            x = over_channels(next(norms), x, train=train)
         if not self.flat:
-            x = jax.nn.relu(over_channels(next(norms), x, train=train))
+            x = jax.nn.relu(x)
         for up, norm in zip(self.ups, norms, strict=True):
             x = jax.nn.relu(over_channels(norm, up(x), train=train))
         return jnp.tanh(self.last(x))
+
+
+class DcganGenerator(_Rest):
+    """(n, i) latents, with labels joined to them, to (n, h, w, c) images in [-1, 1]."""
+
+    def __init__(self, sizes: Dcgan, inputs: int, *, rngs: nnx.Rngs):
+        outputs = FIRST * FIRST * sizes.widths[-1]
+        self.first = Linear(inputs, outputs, bias=sizes.flat, rngs=rngs)
+        super().__init__(sizes, first_norm=not sizes.flat, rngs=rngs)
+
+    def __call__(self, z: Float[Array, "n i"], *, train: bool) -> Float[Array, "n h w c"]:
+        """Generate images."""
+        return self.behind(self.first(z), train=train)
+
+
+class DcganGenerators(_Rest):
+    """As many generators as labels, which share all but their first layer [Hoang et al. 2018]."""
+
+    def __init__(self, sizes: Dcgan, num_labels: int, *, rngs: nnx.Rngs):
+        widest = sizes.widths[-1]
+        layer = (num_labels, sizes.latent_dim, FIRST * FIRST * widest, 0 if sizes.flat else widest)
+        self.first = LinearPerLabel(*layer, rngs=rngs)
+        super().__init__(sizes, first_norm=False, rngs=rngs)
+
+    def __call__(
+        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
+    ) -> Float[Array, "n h w c"]:
+        """Generate images; in train mode labels come in equal groups, in order."""
+        return self.behind(self.first(z, labels, train=train), train=train)
 
 
 class LabelledGenerator(nnx.Module):
@@ -192,13 +234,9 @@ class Dcgan:
         """Return a generator; with one label it is unconditional."""
         return LabelledGenerator(self, num_labels, rngs=rngs)
 
-    def generators(self, num_labels: int, rngs: nnx.Rngs) -> Any:
-        """Refuse.
-
-        Raises:
-            UserError: always: there is no MGAN of these networks.
-        """
-        raise UserError("--config.train.method=mgan: there is none of network.name=dcgan")
+    def generators(self, num_labels: int, rngs: nnx.Rngs) -> Generator:
+        """Return as many generators that share all but their first layer."""
+        return DcganGenerators(self, num_labels, rngs=rngs)
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> Discriminator:
         """Return a discriminator of `pack` images at a time."""

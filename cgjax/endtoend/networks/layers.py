@@ -51,13 +51,23 @@ class Linear(nnx.Module):
 
 
 class LinearPerLabel(nnx.Module):
-    """A dense layer for every label, each with its own kernel, bias and batch norm.
+    """A dense layer for every label, each with its own kernel, bias and, where wanted, batch norm.
 
     In train mode rows come in equal groups, those of label 0 first: a batch norm sees its own
     group. Otherwise labels may come in any order.
+
+    Args:
+        num_labels: how many layers.
+        inputs: of each.
+        outputs: of each.
+        channels: of the batch norms, each over all outputs that are the same modulo so many (units
+            of their own with `outputs`, the channels of maps with fewer); 0 for none.
+        rngs: of the initial values.
     """
 
-    def __init__(self, num_labels: int, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, num_labels: int, inputs: int, outputs: int, channels: int, *, rngs: nnx.Rngs
+    ):
         bound = inputs**-0.5
         shape = (num_labels, inputs, outputs)
         self.kernel = nnx.Param(
@@ -66,19 +76,28 @@ class LinearPerLabel(nnx.Module):
         self.bias = nnx.Param(
             jax.random.uniform(rngs.params(), shape[::2], jnp.float32, -bound, bound)
         )
-        self.norm = BatchNorm((num_labels, outputs))
+        self.norm = BatchNorm((num_labels, channels)) if channels else None
+        self.channels = channels
 
     def __call__(
         self, x: Float[Array, "n i"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n o"]:
         """Apply each row's own layer and batch norm."""
         kernel, bias = self.kernel[...], self.bias[...]
-        if not train:
-            picked = jnp.einsum("ni,nio->no", x, kernel[labels]) + bias[labels]
-            return self.norm.by_running(picked, labels)
-        groups = x.reshape(len(kernel), -1, x.shape[1])
-        made = jnp.einsum("gri,gio->gro", groups, kernel) + bias[:, None]
-        return self.norm(made, train=True).reshape(len(x), -1)
+        if train:
+            groups = x.reshape(len(kernel), -1, x.shape[1])
+            made = jnp.einsum("gri,gio->gro", groups, kernel) + bias[:, None]
+        else:
+            # One row after the other, for a kernel of images times the rows is gigabytes.
+            made = jax.lax.map(lambda row: row[0] @ kernel[row[1]] + bias[row[1]], (x, labels))
+        if self.norm is None:
+            return made.reshape(len(x), -1)
+        if train:
+            made = self.norm(made.reshape(len(kernel), -1, self.channels), train=True)
+        else:
+            rows = made.reshape(-1, self.channels)
+            made = self.norm.by_running(rows, jnp.repeat(labels, len(rows) // len(labels)))
+        return made.reshape(len(x), -1)
 
 
 class BatchNorm(nnx.Module):

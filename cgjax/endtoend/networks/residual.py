@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +20,13 @@ from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.convolutions import Convolution
 from cgjax.endtoend.networks.dcgan import FIRST, check_square
-from cgjax.endtoend.networks.layers import LabelEmbedding, Linear, leaky, with_label
-from cgjax.errors import UserError
+from cgjax.endtoend.networks.layers import (
+    LabelEmbedding,
+    Linear,
+    LinearPerLabel,
+    leaky,
+    with_label,
+)
 
 WIDEST = 16
 """Channels of the smallest maps, in widths of the largest ones'."""
@@ -49,16 +53,11 @@ class Block(nnx.Module):
         return (x if self.shortcut is None else self.shortcut(x)) + BRANCH * branch
 
 
-class ResidualGenerator(nnx.Module):
-    """(n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1]."""
+class _Rest(nnx.Module):
+    """All of a generator behind its first dense layer."""
 
-    def __init__(self, sizes: Residual, num_labels: int, *, rngs: nnx.Rngs):
-        self.embedding = (
-            LabelEmbedding(num_labels, sizes.embedding_dim, rngs=rngs) if num_labels > 1 else None
-        )
+    def __init__(self, sizes: Residual, *, rngs: nnx.Rngs):
         widths = sizes.widths
-        inputs = sizes.latent_dim + (sizes.embedding_dim if num_labels > 1 else 0)
-        self.first = Linear(inputs, FIRST * FIRST * widths[0], rngs=rngs)
         # The first two sizes are equally wide.
         sides = itertools.pairwise((widths[0], *widths))
         self.blocks = nnx.List(
@@ -66,17 +65,47 @@ class ResidualGenerator(nnx.Module):
         )
         self.last = Convolution(widths[-1], sizes.rows[2], rngs=rngs)
 
-    def __call__(
-        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
-    ) -> Float[Array, "n h w c"]:
-        """Generate images; training or not is the same."""
-        x = self.first(with_label(z, labels, self.embedding))
-        x = x.reshape(len(z), FIRST, FIRST, -1)
+    def behind(self, first: Float[Array, "n m"]) -> Float[Array, "n h w c"]:
+        """Generate images from what the first layer made."""
+        x = first.reshape(len(first), FIRST, FIRST, -1)
         for i, block in enumerate(self.blocks):
             if i and i % 2 == 0:
                 x = x.repeat(2, axis=1).repeat(2, axis=2)
             x = block(x)
         return jnp.tanh(self.last(leaky(x)))
+
+
+class ResidualGenerator(_Rest):
+    """(n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1]."""
+
+    def __init__(self, sizes: Residual, num_labels: int, *, rngs: nnx.Rngs):
+        self.embedding = (
+            LabelEmbedding(num_labels, sizes.embedding_dim, rngs=rngs) if num_labels > 1 else None
+        )
+        inputs = sizes.latent_dim + (sizes.embedding_dim if num_labels > 1 else 0)
+        self.first = Linear(inputs, FIRST * FIRST * sizes.widths[0], rngs=rngs)
+        super().__init__(sizes, rngs=rngs)
+
+    def __call__(
+        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
+    ) -> Float[Array, "n h w c"]:
+        """Generate images; training or not is the same."""
+        return self.behind(self.first(with_label(z, labels, self.embedding)))
+
+
+class ResidualGenerators(_Rest):
+    """As many generators as labels, which share all but their first layer [Hoang et al. 2018]."""
+
+    def __init__(self, sizes: Residual, num_labels: int, *, rngs: nnx.Rngs):
+        outputs = FIRST * FIRST * sizes.widths[0]
+        self.first = LinearPerLabel(num_labels, sizes.latent_dim, outputs, 0, rngs=rngs)
+        super().__init__(sizes, rngs=rngs)
+
+    def __call__(
+        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
+    ) -> Float[Array, "n h w c"]:
+        """Generate images; in train mode labels come in equal groups, in order."""
+        return self.behind(self.first(z, labels, train=train))
 
 
 class ResidualDiscriminator(nnx.Module):
@@ -152,13 +181,9 @@ class Residual:
         """Return a generator; with one label it is unconditional."""
         return ResidualGenerator(self, num_labels, rngs=rngs)
 
-    def generators(self, num_labels: int, rngs: nnx.Rngs) -> Any:
-        """Refuse.
-
-        Raises:
-            UserError: always: there is no MGAN of these networks.
-        """
-        raise UserError("--config.train.method=mgan: there is none of network.name=residual")
+    def generators(self, num_labels: int, rngs: nnx.Rngs) -> ResidualGenerators:
+        """Return as many generators that share all but their first layer."""
+        return ResidualGenerators(self, num_labels, rngs=rngs)
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> ResidualDiscriminator:
         """Return a discriminator of `pack` images at a time."""

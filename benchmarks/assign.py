@@ -28,7 +28,7 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.opening import open_run
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.assign import assigned, sureness
+from cgjax.stages.assign import Clusters, sureness
 from cgjax.stages.inversion import InversionStage, in_8_bits
 from cgjax.stages.pipeline import Pipeline
 
@@ -62,10 +62,11 @@ def main() -> None:
 
         ids = [f"benchmark {i}" for i in range(options.num)]
         found = stage.invert(inverter, ids, read, "fresh images")
-        sure = sureness(run, stage.held_out(inverter))
-        labels, margins = assigned(run, truth)
-        by_search = assigned(run, found.latents)[0] == labels
-        by_encoder = assigned(run, found.guesses)[0] == labels
+        clusters, quantile = Clusters(run), run.config["assign"]["quantile"]
+        sure = sureness(clusters, stage.held_out(inverter), quantile)
+        labels, margins = clusters.of(truth, truth)
+        by_search = clusters.of(found.latents, found.guesses)[0] == labels
+        by_encoder = clusters.of(found.guesses, found.guesses)[0] == labels
         border = np.abs(margins)
         edges = np.quantile(np.abs(run.clustering.margins), QUANTILES)
         print(f"{options.num} fresh images of the generator, {run.own_id}")

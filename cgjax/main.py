@@ -187,7 +187,7 @@ def check_mode(kind: str) -> None:
     Raises:
         UserError: if it has not.
     """
-    if kind == TRAINING and _MODE.value != "run":
+    if kind == TRAINING and _MODE.value not in ("run", "assign"):
         raise UserError(
             f"--mode={_MODE.value} is for runs that cluster a generator, and this one trains one; "
             "leave it out"
@@ -311,8 +311,9 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
 
 
 def train(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> None:
-    """Train a generator, in the run's folder."""
+    """Train a generator, in the run's folder, or assign images to the labels of a trained one."""
     from cgjax.run.training import check_alone, open_training
+    from cgjax.stages.assign import assign_to_labels
     from cgjax.stages.endtoend import TrainingStage, summary_text
 
     check_mode(TRAINING)
@@ -324,6 +325,9 @@ def train(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         lock=lock,
         typed=typed_config(),
     )
+    if _MODE.value == "assign":
+        print(assign_to_labels(run, interrupts, Path(_IMAGES.value or "")))
+        return
     print(summary_text(TrainingStage(run, interrupts).run_all()))
     print(f"figure: {run.figure}")
 

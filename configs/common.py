@@ -303,8 +303,16 @@ def get_config() -> config_dict.ConfigDict:
     # Images of a cluster in a layer's figure.
     sweep.columns = 8
 
-    # --mode=assign: images of one's own are inverted and assigned to the clusters.
-    assign = config.assign = config_dict.ConfigDict()
+    config.assign = assigning()
+
+    # Epochs between two checkpoints.
+    config.checkpoint_epochs = 50
+    return config
+
+
+def assigning() -> config_dict.ConfigDict:
+    """Return the settings of --mode=assign: images of one's own are inverted and assigned."""
+    assign = config_dict.ConfigDict()
     # Images of the generator's own that the encoder is trained on, each seen once.
     assign.samples = 40_000
     # Images a training step.
@@ -325,10 +333,7 @@ def get_config() -> config_dict.ConfigDict:
     assign.held_out = 256
     # Quantile of their errors above which an image is called none of the generator's.
     assign.quantile = 0.99
-
-    # Epochs between two checkpoints.
-    config.checkpoint_epochs = 50
-    return config
+    return assign
 
 
 def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
@@ -353,11 +358,16 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.compare.ganspace_latents = 256
     config.evaluate.prior_images = 256
     config.transfer.num = 32
-    config.assign.samples = 2048
-    config.assign.steps = 20
-    config.assign.held_out = 32
+    quick_assigning(config.assign)
     config.checkpoint_epochs = 2
     return config
+
+
+def quick_assigning(assign: config_dict.ConfigDict) -> None:
+    """Shrink what --mode=assign does likewise."""
+    assign.samples = 2048
+    assign.steps = 20
+    assign.held_out = 32
 
 
 def variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:

@@ -6,6 +6,8 @@ Published numbers come from these settings: those of the paper [Liu et al. 2020]
 
 from ml_collections import config_dict
 
+from configs import common
+
 
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
@@ -131,6 +133,9 @@ def get_config() -> config_dict.ConfigDict:
     # What distances between images are measured in: "pca_pixels", "random_cnn", or "inception:FILE"
     # (docs/methods.md), of which alone a Frechet distance is an FID.
     config.score.features = "pca_pixels"
+
+    # How images of one's own are assigned to the labels of a generator of images.
+    config.assign = common.assigning()
     return config
 
 
@@ -206,4 +211,5 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     config.score.num = 2_000
     config.score.every = 150
     config.score.repeats = 20
+    common.quick_assigning(config.assign)
     return config

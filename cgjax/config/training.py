@@ -1,7 +1,8 @@
 """The table of every leaf of a config that trains a generator (`kind = "training"`).
 
 `configs/scgan_common.py` has the defaults and says what every leaf means. Sections have other names
-than those of runs that cluster a generator, so that a dotted path means one thing.
+than those of runs that cluster a generator, so that a dotted path means one thing; `assign` does
+the same in both.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cgjax.config.leaves import ADDED as CLUSTER_ADDED
+from cgjax.config.leaves import SECTIONS as CLUSTER_SECTIONS
 from cgjax.config.leaves import TEXT, Leaf, count
 
 NUM_CLASSES = {
@@ -102,6 +105,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "slope_weight": _RATE,
     },
     "score": {"num": count(2), "every": count(1), "repeats": count(2), "features": TEXT},
+    "assign": CLUSTER_SECTIONS["assign"],
 }
 
 LEAVES: dict[str, Leaf] = {
@@ -209,5 +213,6 @@ ADDED: dict[str, Any] = {
     **{"data.path": "", "data.size": 64, "data.memory_mb": 4096, "data.flip": False},
     **{"train.average": 0.0, "train.critic_factor": 1.0},
     **{"score.features": "pca_pixels", "labels.features": "rows"},
+    **{path: value for path, value in CLUSTER_ADDED.items() if path.startswith("assign.")},
 }
 """Leaves that a newer version added, and what older runs' configs mean by lacking them."""

@@ -1,8 +1,9 @@
 """An encoder: images to the latents that made them, and to features that compare images.
 
 As in [Liu et al. 2020, section 4.4.1] a backbone `F: x -> r` with a head `F_z: r -> z`, trained on
-the generator's own samples. Their head for the class has no counterpart: here a cluster is a
-function of the latent, and is read from it.
+the generator's own samples, and for a generator whose label is a part of its latent (`Labelled`) a
+head `F_c: r -> c`. Where clusters are found in a generator, one is a function of the latent and is
+read from it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Encoder(NamedTuple):
         width: channels of the first convolution; each later one has twice as many, up to eight
             times.
         norm: length of every latent, where only its direction matters to the generator; else None.
+        num_labels: how many of a latent's numbers, the last ones, are a one-hot label.
     """
 
     latent_dim: int
@@ -44,6 +46,7 @@ class Encoder(NamedTuple):
     channels: int
     width: int = 32
     norm: float | None = None
+    num_labels: int = 0
 
     @property
     def widths(self) -> list[int]:
@@ -102,10 +105,18 @@ class Encoder(NamedTuple):
         return x.reshape(x.shape[0], -1)
 
     def latents(self, params: Params, images: Float[Array, "n s s c"]) -> Float[Array, "n d"]:
-        """Return F_z(F(x)), the guess at the latents; arguments as for `features`."""
+        """Return the guess at the latents, labels by their probabilities; see `features`."""
+        z, logits = self.heads(params, images)
+        return jnp.concatenate([z, jax.nn.softmax(logits)], axis=1) if self.num_labels else z
+
+    def heads(
+        self, params: Params, images: Float[Array, "n s s c"]
+    ) -> tuple[Float[Array, "n e"], Float[Array, "n k"]]:
+        """Return F_z(F(x)) and the logits F_c(F(x)); arguments as for `features`."""
         head = params["head"]
-        z = self.features(params, images) @ head["kernel"] + head["bias"][None]
-        return z if self.norm is None else to_length(z, self.norm)
+        both = self.features(params, images) @ head["kernel"] + head["bias"][None]
+        z, logits = jnp.split(both, [self.latent_dim - self.num_labels], axis=1)
+        return (z if self.norm is None else to_length(z, self.norm)), logits
 
 
 def to_length(z: Float[Array, "n d"], norm: float | Array) -> Float[Array, "n d"]:

@@ -26,7 +26,7 @@ class Found(NamedTuple):
             as a share of the pixels' range.
         features: (n,) float32, `encoder_features`: the mean squared difference of the encoder's
             features of the two.
-        guesses: (n, d) float32, what the encoder alone said.
+        guesses: (n, d) float32, what the encoder alone said, labels by their probabilities.
     """
 
     latents: Float[np.ndarray, "n d"]
@@ -60,7 +60,7 @@ class Inverter:
 
     def guess(self, images: Float[np.ndarray, "n s s c"]) -> Float[Array, "n d"]:
         """Return the encoder's guesses, moved to where the prior lies."""
-        return self._prior.project(_guess(self._params, jnp.asarray(images), encoder=self.encoder))
+        return self._prior.within(_guess(self._params, jnp.asarray(images), encoder=self.encoder))
 
     def invert(self, images: Float[np.ndarray, "n s s c"]) -> Found:
         """Find the latents of one batch of images.
@@ -75,7 +75,8 @@ class Inverter:
         x, num = _padded(images)
         aim = aim_at(self._params, x, encoder=self.encoder)
         guesses = self.guess(np.asarray(x))
-        z = self._better(guesses, self._descend(guesses, aim), aim)
+        start = self._prior.project(guesses)
+        z = self._better(start, self._descend(start, aim), aim)
         pixels, features = distances(self._images(z), aim, encoder=self.encoder)
         return Found(*(np.array(part)[:num] for part in (z, pixels, features, guesses)))
 

@@ -1,7 +1,8 @@
 """Training the encoder: latents of the prior, their images, and the latents guessed from these.
 
-    L(F) = mean ||F_z(F(G(z))) - z||^2,  z from the prior
+    L(F) = mean (F_z(F(G(z))) - z)^2,  z from the prior
 
+and, where a label c is a part of the latent, the cross entropy of F_c(F(G(z, c))) and c besides.
 Every step sees fresh samples, so there is nothing to overfit. Where only a latent's direction
 matters to the generator, so it does here.
 """
@@ -66,14 +67,19 @@ def learn(
         lesson: the settings.
 
     Returns:
-        The next state, and the loss before the step: 1 is as good as guessing 0, for latents of
-        unit variance.
+        The next state, and the loss before the step: without labels 1 is as good as guessing 0,
+        for latents of unit variance.
     """
     encoder = lesson.encoder
-    aim = z if encoder.norm is None else to_length(z, encoder.norm)
+    aim, label = jnp.split(z, [encoder.latent_dim - encoder.num_labels], axis=1)
+    aim = aim if encoder.norm is None else to_length(aim, encoder.norm)
 
     def loss(params: Any) -> Float[Array, ""]:
-        return jnp.mean(jnp.square(encoder.latents(params, images) - aim))
+        guess, logits = encoder.heads(params, images)
+        missed = jnp.mean(jnp.square(guess - aim))
+        if encoder.num_labels:
+            missed += jnp.mean(optax.softmax_cross_entropy(logits, label))
+        return missed
 
     value, slope = jax.value_and_grad(loss)(state["params"])
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -152,24 +152,39 @@ def declare(
     for part, made_from in images.items():
         add(page_images(part), "report", {"judges": list(judges)}, made_from, image_place(part))
     add("report", "report", {}, shown, "report")
-    learnt = read(*(f"assign.{name}" for name in ("samples", "batch", "width", "learning_rate")))
-    add(ENCODER, "assign", generator | learnt | read("seed"), ())
-    found = read(*(f"assign.{name}" for name in _SEARCHED))
-    add(HELD_OUT, "assign", found, [ENCODER], HELD_OUT_PLACE)
+    graph |= declare_inverter(config, generator)
     for name in assigned:
         declare_assigned(graph, config, name)
     return graph
+
+
+def declare_inverter(config: Mapping[str, Any], generator: Mapping[str, Any]) -> Graph:
+    """Return what inverting images takes.
+
+    Args:
+        config: nested plain dicts, of which `seed` and `assign` are read.
+        generator: what says which generator it is.
+    """
+    names = ("samples", "batch", "width", "learning_rate")
+    learnt = _read(config, "seed", *(f"assign.{name}" for name in names))
+    reads = {**generator, **learnt}
+    encoder = Artifact(ENCODER, "assign", reads, (), (), digest([reads, {}]))
+    found = _read(config, *(f"assign.{name}" for name in _SEARCHED))
+    key = digest([found, {ENCODER: encoder.key}])
+    held_out = Artifact(HELD_OUT, "assign", found, (ENCODER,), (HELD_OUT_PLACE,), key)
+    return {ENCODER: encoder, HELD_OUT: held_out}
 
 
 def declare_assigned(graph: Graph, config: Mapping[str, Any], images: str) -> None:
     """Add to a run's artifacts the table of a set of images that is assigned to the clusters.
 
     Args:
-        graph: as `declare` returns it.
+        graph: as `declare` or `declare_inverter` returns it; without clusters, to labels.
         config: nested plain dicts with every leaf.
         images: what the set is called.
     """
-    reads, inputs = _read(config, "assign.quantile", "assign.restarts"), ("cluster", HELD_OUT)
+    reads = _read(config, "assign.quantile", "assign.restarts")
+    inputs = tuple(name for name in ("cluster", HELD_OUT) if name in graph)
     key = digest([reads, {i: graph[i].key for i in inputs}])
     name, place = assigned_name(images), assigned_place(images)
     graph[name] = Artifact(name, "assign", reads, inputs, (place,), key)

@@ -6,6 +6,7 @@ samples.npz                      points (trials, n, d), labels (trials, n): what
                                  images the first thousand, bytes
 figures/samples.png              some of the first trial's, by their labels
 generator/                       the first trial's generator of images, as converted weights
+assign/                          images that were assigned to its labels; see `labels`
 summary.json, citations.bib      the scores, and the works that all of it comes from
 """
 
@@ -52,7 +53,9 @@ class TrainingRun:
             path: value
             for path, value in leaves.items()
             # What an older version did not know, and would have taken to be this, changes nothing.
-            if not is_resource(path) and (path not in ADDED or value != ADDED[path])
+            if not is_resource(path)
+            and not path.startswith("assign.")
+            and (path not in ADDED or value != ADDED[path])
         }
         self.identity = check_data(config)
         own = {"identity": self.identity} if self.identity else {}
@@ -67,7 +70,8 @@ class TrainingRun:
         """Remove what was made of the end of an earlier training."""
         for path in (self.folder.summary, self.folder.citations, self.figure, self.samples):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.generator, ignore_errors=True)
+        for folder in (self.generator, self.folder.assigned):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_training(

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,13 +19,16 @@ from cgjax.inversion.held_out import NEIGHBOURS, HeldOut, Limits, num_right
 from cgjax.inversion.inverter import Found
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.artifacts import assigned_name, assigned_place, declare_assigned
+from cgjax.run.labels import LabelledRun
 from cgjax.run.run import Run
+from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import make_folder, write_atomically
+from cgjax.runtime.log import Metrics
 from cgjax.runtime.photos import Photo, check_channels, find_photos, read_photos
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
-from cgjax.stages.inversion import InversionStage
+from cgjax.stages.inversion import InversionStage, Invertible
 
 FOREIGN = "not something this generator makes"
 
@@ -45,7 +48,8 @@ class Belonging(NamedTuple):
         file: the image's name.
         cluster: its id.
         name: what a person calls the cluster; empty if nothing.
-        margin: distance to the nearest other centroid minus that to the own one.
+        margin: distance to the nearest other centroid minus that to the own one; of labels the
+            encoder's probability of the own one minus that of the likeliest other.
         depth: share of the cluster's members that have a lesser margin.
         right: of the `like` held-out images with the nearest margins, how many were assigned
             rightly.
@@ -72,6 +76,91 @@ class Belonging(NamedTuple):
     def shown(self) -> str:
         """The cluster by its id and name."""
         return f"{self.cluster} ({self.name})" if self.name else f"{self.cluster}"
+
+
+@runtime_checkable
+class Groups(Protocol):
+    """What images are assigned to: the clusters of a run, or the labels of a generator.
+
+    Attributes:
+        names: what people call each; empty texts where they have not.
+    """
+
+    names: list[str]
+
+    def of(
+        self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
+    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Return the clusters of latents and their margins.
+
+        Args:
+            latents: that were found, or are known.
+            guesses: what the encoder alone said of the same images.
+        """
+
+    def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
+        """Return the margins of each cluster's members, ascending."""
+
+
+class Clusters:
+    """The clusters of a run: an image has the cluster and the margin of its latent's features."""
+
+    def __init__(self, run: Run):
+        """Take a run with its clusters."""
+        self._run = run
+        self.names = [entry["name"] or "" for entry in run.entries]
+
+    def of(
+        self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
+    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Assign latents as the clustering does; the encoder has no say in it."""
+        clustering, generator = self._run.clustering, self._run.generator
+
+        def both(z: Array) -> Float[Array, "n 2"]:
+            labels, margins = clustering.assign(generator.features(z))
+            return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
+
+        rows = in_batches(both, latents, generator.batch)
+        return rows[:, 0].astype(np.int32), rows[:, 1]
+
+    def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
+        """Return the margins of the run's own latents."""
+        return sorted_by_group(self._run.clustering.margins, self._run.clustering.labels, self)
+
+
+class Labels:
+    """The labels of a generator that has them: an image has that of its latent.
+
+    Its margin is the encoder's probability of that label minus that of the likeliest other one.
+    """
+
+    def __init__(self, num: int):
+        """Take how many there are; without labels all images are of one."""
+        self._num, self.names = num, [""] * max(1, num)
+
+    def of(
+        self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
+    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Read the labels off the latents, and how sure the encoder is off its guesses."""
+        if not self._num:
+            return np.zeros(len(latents), np.int32), np.ones(len(latents), np.float32)
+        labels = latents[:, -self._num :].argmax(axis=1).astype(np.int32)
+        others = guesses[:, -self._num :].copy()
+        rows = np.arange(len(labels))
+        own = others[rows, labels]
+        others[rows, labels] = 0
+        return labels, own - others.max(axis=1)
+
+    def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
+        """Return the margins of the held-out images."""
+        return sorted_by_group(sure.margins, sure.labels, self)
+
+
+def sorted_by_group(
+    margins: Float[np.ndarray, " m"], labels: Int[np.ndarray, " m"], groups: Groups
+) -> list[Float[np.ndarray, " _"]]:
+    """Return the margins of each group, ascending."""
+    return [np.sort(margins[labels == c]) for c in range(len(groups.names))]
 
 
 class Sureness(NamedTuple):
@@ -110,33 +199,34 @@ class Sureness(NamedTuple):
         )
 
 
-def sureness(run: Run, held: HeldOut) -> Sureness:
-    """Return what held-out images tell of a run's clusters."""
-    true, _ = assigned(run, held.truth)
-    labels, margins = assigned(run, held.latents)
-    guessed, _ = assigned(run, held.guesses)
-    limits = held.limits(run.config["assign"]["quantile"])
+def sureness(groups: Groups, held: HeldOut, quantile: float) -> Sureness:
+    """Return what held-out images tell of clusters.
+
+    Args:
+        groups: the clusters.
+        held: the images.
+        quantile: share of them that keeps the limits.
+    """
+    true, _ = groups.of(held.truth, held.truth)
+    labels, margins = groups.of(held.latents, held.guesses)
+    guessed, _ = groups.of(held.guesses, held.guesses)
+    limits = held.limits(quantile)
     return Sureness(held, labels, margins, labels == true, guessed == true, limits)
-
-
-def assigned(
-    run: Run, latents: Float[np.ndarray, "n d"]
-) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Return the clusters of latents, of the run's own clustering, and their margins."""
-
-    def both(z: Array) -> Float[Array, "n 2"]:
-        labels, margins = run.clustering.assign(run.generator.features(z))
-        return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
-
-    rows = in_batches(both, latents, run.generator.batch)
-    return rows[:, 0].astype(np.int32), rows[:, 1]
 
 
 class AssignStage:
     """Images in, a table and pictures out."""
 
-    def __init__(self, run: Run, maker: Maker, interrupts: Interrupts):
-        self.run, self.maker = run, maker
+    def __init__(self, run: Invertible, groups: Groups, maker: Maker, interrupts: Interrupts):
+        """Prepare.
+
+        Args:
+            run: whose generator inverts the images.
+            groups: what they are assigned to.
+            maker: of the run's artifacts.
+            interrupts: asked between batches.
+        """
+        self.run, self.groups, self.maker = run, groups, maker
         self._inversion = InversionStage(run, maker, interrupts)
 
     def run_all(self, folder: Path) -> str:
@@ -163,7 +253,7 @@ class AssignStage:
         name = name_of(folder)
         declare_assigned(self.run.manifests.graph, self.run.config, name)
         inverter = self._inversion.inverter()
-        sure = sureness(self.run, self._inversion.held_out(inverter))
+        sure = sureness(self.groups, self._inversion.held_out(inverter), settings["quantile"])
         # Further starts belong to what is found; the limit decides who gets them.
         how = f"{settings['restarts']} {settings['quantile']}"
         ids = [f"{photo.digest} {how}" for photo in photos]
@@ -182,13 +272,11 @@ class AssignStage:
         return "\n".join(told)
 
     def _table(self, photos: list[Photo], found: Found, sure: Sureness) -> list[Belonging]:
-        clustering = self.run.clustering
-        labels, margins = assigned(self.run, found.latents)
+        names, members = self.groups.names, self.groups.members(sure)
+        labels, margins = self.groups.of(found.latents, found.guesses)
         right = num_right(margins, sure.margins, sure.is_right)
         above = sure.held.share_below(found.errors)
         made = sure.limits.keeps(found.errors, found.features)
-        names = [entry["name"] or "" for entry in self.run.entries]
-        members = [np.sort(clustering.margins[clustering.labels == c]) for c in range(len(names))]
         return [
             Belonging(
                 photo.path.name,
@@ -219,7 +307,7 @@ class AssignStage:
         write_atomically(place / "latents.npy", buffer.getvalue())
         groups = {
             f"cluster-{c}": [i for i, b in enumerate(table) if b.cluster == c and b.is_made]
-            for c in range(self.run.clustering.num)
+            for c in range(len(self.groups.names))
         }
         groups["foreign"] = [i for i, belonging in enumerate(table) if not belonging.is_made]
         for group, places in groups.items():
@@ -230,7 +318,7 @@ class AssignStage:
         figure = errors_by_cluster(
             (sure.held.errors, sure.labels),
             (found.errors, labels, made),
-            [f"cluster {entry['name'] or entry['id']}" for entry in self.run.entries],
+            [f"cluster {name or c}" for c, name in enumerate(self.groups.names)],
             sure.limits.errors,
             f"{place.name}: {made.sum()} of {len(made)} are such as the generator makes",
         )
@@ -253,6 +341,23 @@ class AssignStage:
         reconstructions = self.run.generator.images(found.latents[shown])
         title = f"{title}: {count}, each beside its reconstruction, by falling margin"
         write_atomically(path, to_png(pairs(read(shown), reconstructions, captions, title)))
+
+
+def assign_to_labels(training: TrainingRun, interrupts: Interrupts, images: Path) -> str:
+    """Say which label of a trained generator the images of a folder have; see `AssignStage`.
+
+    Args:
+        training: finished, opened for writing.
+        interrupts: asked between units of work.
+        images: the folder.
+
+    Raises:
+        UserError: as `LabelledRun` and `AssignStage.run_all`.
+        Interrupted: asked to stop; saved.
+    """
+    run = LabelledRun(training)
+    maker = Maker(run.manifests, Metrics(run.folder.metrics))
+    return AssignStage(run, Labels(run.num_labels), maker, interrupts).run_all(images)
 
 
 def name_of(folder: Path) -> str:

@@ -6,14 +6,16 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.inversion.encoder import Encoder
 from cgjax.inversion.held_out import NO_LIMITS, HeldOut, Limits
 from cgjax.inversion.inverter import Found, Inverter
@@ -21,8 +23,9 @@ from cgjax.inversion.learning import Lesson, State, learn
 from cgjax.inversion.prior import Prior, prior_of
 from cgjax.inversion.search import Search
 from cgjax.run.artifacts import ENCODER, HELD_OUT
+from cgjax.run.folder import RunFolder
 from cgjax.run.inversions import Inversions
-from cgjax.run.run import Run
+from cgjax.run.manifests import Manifests
 from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import write_atomically
 from cgjax.runtime.keys import named_key
@@ -40,6 +43,25 @@ BATCH = 32
 """Images that are inverted together, at most; after each batch what was found is saved."""
 
 
+@runtime_checkable
+class Invertible(Protocol):
+    """A run whose generator's images are inverted.
+
+    Attributes:
+        folder: the paths.
+        config: nested plain dicts, of which `assign` is read.
+        generator: which.
+        root_key: root of every random number.
+        manifests: what is there and current.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    generator: ConditionedGenerator
+    root_key: PRNGKeyArray
+    manifests: Manifests
+
+
 class InversionStage:
     """The inverter of a run, made where it is not there yet.
 
@@ -47,7 +69,7 @@ class InversionStage:
         inversions: what was inverted so far.
     """
 
-    def __init__(self, run: Run, maker: Maker, interrupts: Interrupts):
+    def __init__(self, run: Invertible, maker: Maker, interrupts: Interrupts):
         """Prepare; nothing is read or written."""
         self.run, self.maker, self.interrupts = run, maker, interrupts
         self.settings = run.config["assign"]
@@ -67,7 +89,9 @@ class InversionStage:
         sample = generator.sample_latents(
             named_key(self.run.root_key, "encoder", "prior"), PRIOR_LATENTS
         )
-        prior = prior_of(sample, only_direction=generator.normalizes_latent)
+        prior = prior_of(
+            sample, only_direction=generator.normalizes_latent, num_labels=self._num_labels
+        )
         lesson = self._lesson(prior)
         state = self._trained(lesson)
         search = Search(
@@ -156,10 +180,20 @@ class InversionStage:
         one = generator.images(np.zeros((1, generator.gen.latent_dim), np.float32))
         size, channels = one.shape[2:]
         encoder = Encoder(
-            generator.gen.latent_dim, size, channels, settings["width"], norm=prior.norm
+            generator.gen.latent_dim,
+            size,
+            channels,
+            settings["width"],
+            norm=prior.norm,
+            num_labels=self._num_labels,
         )
         steps = max(1, settings["samples"] // settings["batch"])
         return Lesson(encoder, steps, settings["learning_rate"])
+
+    @property
+    def _num_labels(self) -> int:
+        """How many numbers of a latent are a label: see `Labelled`."""
+        return int(getattr(self.run.generator.gen, "num_labels", 0))
 
     def _is_own(self, step: Step) -> bool:
         return step.metadata.get("key") == self._key

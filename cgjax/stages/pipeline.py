@@ -22,7 +22,7 @@ from cgjax.runtime.log import Metrics
 from cgjax.runtime.mesh import local_mesh, run_mesh
 from cgjax.runtime.processes import Processes, by_the_first
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.assign import AssignStage
+from cgjax.stages.assign import AssignStage, Clusters
 from cgjax.stages.cluster import ClusterStage
 from cgjax.stages.compare import CompareStage
 from cgjax.stages.evaluate import EvaluateStage
@@ -149,7 +149,8 @@ class Pipeline:
 
     def assign(self, images: Path) -> str:
         """Say which clusters the images of a folder belong to; return the table as text."""
-        return AssignStage(self.run, self.maker, self.interrupts).run_all(images)
+        groups = Clusters(self.run)
+        return AssignStage(self.run, groups, self.maker, self.interrupts).run_all(images)
 
     def name(self, given: list[GivenNames] | tuple[str, str]) -> list[str]:
         """Give names, those of a page's file or one to one cluster; return lines that say which.

@@ -1,0 +1,46 @@
+"""A generator with classes as one without: which class it is becomes a part of the latent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cgjax.generators.base import PretrainedGenerator
+
+
+class Labelled:
+    """A generator whose latents are those of another with a one-hot class behind them.
+
+    Attributes:
+        layers: one, at which the features are the class.
+        latent_dim: of the other generator, and a number for each class.
+        image_size: height and width of an image.
+        num_labels: how many classes there are; the last so many numbers of a latent.
+    """
+
+    layers: Sequence[str] = ("label",)
+
+    def __init__(self, generator: PretrainedGenerator, num_labels: int):
+        """Take a generator and how many classes it has."""
+        self._generator, self.num_labels = generator, num_labels
+        self.latent_dim = generator.latent_dim + num_labels
+        self.image_size = generator.image_size
+
+    def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """Draw latents, every class as often as any other."""
+        key_class, key_latent = jax.random.split(key)
+        labels = jax.random.randint(key_class, (n,), 0, self.num_labels)
+        z = self._generator.sample_latents(key_latent, n)
+        return jnp.concatenate([z, jax.nn.one_hot(labels, self.num_labels)], axis=1)
+
+    def features(self, z: Float[Array, "n d"], layer: str) -> Float[Array, "n k"]:
+        """Return the class vectors."""
+        return z[:, -self.num_labels :]
+
+    def images(self, z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
+        """Generate, every row of its own class."""
+        inner, classes = jnp.split(z, [self._generator.latent_dim], axis=1)
+        return self._generator.images(inner, condition=classes)

@@ -303,6 +303,7 @@ def get_config() -> config_dict.ConfigDict:
     # Images of a cluster in a layer's figure.
     sweep.columns = 8
 
+    # --mode=assign: images of one's own are inverted and assigned to the clusters.
     config.assign = assigning()
 
     # Epochs between two checkpoints.

@@ -1,0 +1,174 @@
+"""Images of one's own, assigned to the labels that a generator learnt while it was trained."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgjax.config.plain import to_plain
+from cgjax.errors import Interrupted, UserError
+from cgjax.generators.weights import load_folder
+from cgjax.run.training import open_training
+from cgjax.runtime.png import to_png
+from cgjax.runtime.signals import Interrupts
+from cgjax.stages.assign import assign_to_labels
+from cgjax.stages.endtoend import TrainingStage
+from configs import scgan_faces
+from tests.e2e.command import cgjax, errors
+
+NUM = 9
+TINY = {
+    **{"data.name": "folder", "data.size": 8, "data.num": 24, "network.width": 4},
+    **{"train.iterations": 4, "train.batch": 8, "train.checkpoint_every": 4},
+    **{"labels.num_clusters": 3, "labels.num": 24, "labels.every": 4},
+    **{"score.num": 8, "score.every": 4, "score.repeats": 2},
+    **{"assign.samples": 64, "assign.batch": 8, "assign.width": 4, "assign.steps": 4},
+    **{"assign.held_out": 12, "assign.restarts": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos") / "mine"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        pixels = rng.integers(0, 80, (8, 8, 3), np.uint8) + np.uint8(60 * (i % 3))
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return folder
+
+
+def settings(photos, **changes):
+    config = to_plain(scgan_faces.get_config("quick"))
+    given = TINY | {"data.path": str(photos)} | changes
+    for path, value in given.items():
+        section, name = path.split(".")
+        config[section][name] = value
+    return config
+
+
+def train(root, config):
+    stage = TrainingStage(open_training(root, config), Interrupts())
+    stage.run_all()
+    stage.metrics.close()
+
+
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    root = tmp_path_factory.mktemp("labels") / "run"
+    train(root, settings(photos))
+    return root
+
+
+@pytest.fixture(scope="module")
+def own(trained, tmp_path_factory):
+    """Images of the generator's own, of one label after the other."""
+    folder = tmp_path_factory.mktemp("own") / "own"
+    folder.mkdir()
+    gen = load_folder(trained / "generator")
+    for i in range(NUM):
+        z = np.random.default_rng(i).standard_normal((1, gen.latent_dim)).astype(np.float32)
+        image = np.asarray(gen.images(z, condition=i % 3))[0]
+        (folder / f"{i}.png").write_bytes(to_png(image))
+    return folder
+
+
+def assign(root, images, interrupts=None):
+    return assign_to_labels(open_training(root, None), interrupts or Interrupts(), images)
+
+
+@pytest.fixture(scope="module")
+def told(trained, own):
+    return assign(trained, own)
+
+
+def bytes_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_every_image_gets_a_label_a_margin_and_an_error(told, trained):
+    with open(trained / "assign" / "own" / "assign.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["file"] for row in table] == [f"{i}.png" for i in range(NUM)]
+    assert {int(row["cluster"]) for row in table} <= {0, 1, 2}
+    assert all(-1 <= float(row["margin"]) <= 1 for row in table)
+    assert all(float(row["error"]) < 0.5 for row in table)
+    latents = np.load(trained / "assign" / "own" / "latents.npy")
+    np.testing.assert_array_equal(latents[:, -3:].sum(axis=1), 1)
+    assert [int(row["cluster"]) for row in table] == latents[:, -3:].argmax(axis=1).tolist()
+    assert "of 12 held-out images of the generator's own, " in told
+
+
+def test_the_same_again_changes_nothing(told, trained, own):
+    before = bytes_of(trained / "assign") | bytes_of(trained / "checkpoints")
+    assert assign(trained, own) == told
+    assert bytes_of(trained / "assign") | bytes_of(trained / "checkpoints") == before
+
+
+def test_interrupted_it_goes_on_to_the_same_bytes(told, trained, own, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(trained, root)
+    for made in ("assign", "stages", "checkpoints/encoder"):
+        shutil.rmtree(root / made)
+    interrupts = Interrupts()
+    interrupts.requested = True
+    with pytest.raises(Interrupted, match="the encoder is saved at step"):
+        assign(root, own, interrupts)
+    assert assign(root, own).replace(str(root), "") == told.replace(str(trained), "")
+    assert bytes_of(root / "assign") == bytes_of(trained / "assign")
+
+
+def test_a_generator_without_labels_is_inverted_too(photos, own, tmp_path):
+    root = tmp_path / "gan"
+    train(root, settings(photos, **{"train.method": "gan"}))
+    assert "100.0%" in assign(root, own)
+
+
+def test_other_settings_of_it_are_no_other_training(trained, photos, own, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(trained, root)
+    weights = bytes_of(root / "generator")
+    config = settings(photos, **{"assign.held_out": 14})
+    with pytest.raises(UserError, match=r"assign\.held_out: 12 -> 14"):
+        open_training(root, config)
+    run = open_training(root, config, allow_change=True)
+    assert "of 14 held-out images" in assign_to_labels(run, Interrupts(), own)
+    assert bytes_of(root / "generator") == weights
+
+
+def test_what_was_assigned_to_another_generator_does_not_stay(trained, photos, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(trained, root)
+    longer = settings(photos, **{"train.iterations": 6})
+    open_training(root, longer, allow_change=True)
+    assert not (root / "assign").exists()
+    with pytest.raises(UserError, match=r"is not trained to its end \(6 iterations\)"):
+        assign(root, photos)
+
+
+def test_a_generator_that_was_exchanged_is_refused(trained, photos, tmp_path):
+    root, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(trained, root)
+    train(other, settings(photos, **{"train.learning_rate": 1e-3}))
+    shutil.rmtree(root / "generator")
+    shutil.copytree(other / "generator", root / "generator")
+    with pytest.raises(UserError, match="is not what this run trained"):
+        assign(root, photos)
+
+
+def test_a_generator_that_has_no_form_is_refused(photos, tmp_path):
+    root = tmp_path / "mgan"
+    train(root, settings(photos, **{"train.method": "mgan", "mgan.per_generator": 3}))
+    with pytest.raises(UserError, match=r"has no generator/: images can be assigned to what"):
+        assign(root, photos)
+
+
+def test_the_command_prints_the_table_and_other_modes_are_refused(told, trained, own):
+    done = cgjax("--mode=assign", f"--workdir={trained}", f"--images={own}")
+    assert done.returncode == 0, done.stderr
+    assert "held-out images of the generator's own" in done.stdout
+    refused = cgjax("--mode=report", f"--workdir={trained}")
+    assert refused.returncode == 2
+    assert "is for runs that cluster a generator" in errors(refused.stderr)[0]

@@ -15,6 +15,9 @@ from cgjax.runtime.png import to_pixels
 ACROSS = 4
 """Pairs in a row."""
 
+MANY = 12
+"""Clusters beyond which they stand close together, their names upright."""
+
 
 def pairs(
     images: Float[np.ndarray, "n s s c"],
@@ -71,7 +74,8 @@ def errors_by_cluster(
             for another reason.
         title: above it.
     """
-    figure = new_figure(max(6.4, 1.4 * len(names) + 2.4), 4.2)
+    is_crowded = len(names) > MANY
+    figure = new_figure(max(6.4, (0.3 if is_crowded else 1.4) * len(names) + 2.4), 4.2)
     axis = figure.subplots()
     rng = np.random.default_rng(0)
     found, places_of, made = own
@@ -91,7 +95,7 @@ def errors_by_cluster(
     axis.axhline(limit, color="black", linestyle="--", linewidth=1, label="limit")
     axis.set_yscale("log")
     axis.set_xlim(-0.6, len(names) - 0.4)
-    axis.set_xticks(range(len(names)), names)
+    axis.set_xticks(range(len(names)), names, rotation=90 if is_crowded else 0)
     axis.set_ylabel("mean absolute difference / range")
     figure.suptitle(title)
     figure.legend(loc="outside lower center", ncols=2)

@@ -55,8 +55,8 @@ class LabelledRun:
         source = read_manifest(run.generator).get("source", {})
         if (source.get("key"), source.get("iterations")) != (run.key, iterations):
             raise UserError(
-                f"{run.generator} is not what this run trained; remove it and "
-                f"{run.folder.summary.name}, and {run.folder.command} writes it again"
+                f"{run.generator} is not what this run trained; {run.folder.command} writes it "
+                "again"
             )
         gen = load_folder(run.generator)
         self.num_labels = num_labels_of(gen)

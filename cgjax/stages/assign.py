@@ -173,6 +173,7 @@ class Sureness(NamedTuple):
         is_right: (m,) whether the true latents have the same.
         encoder_right: (m,) whether the encoder's guesses have.
         limits: an image that does not keep them is none of the generator's.
+        num: how many clusters there are.
     """
 
     held: HeldOut
@@ -181,18 +182,22 @@ class Sureness(NamedTuple):
     is_right: Bool[np.ndarray, " m"]
     encoder_right: Bool[np.ndarray, " m"]
     limits: Limits
+    num: int
 
     def __str__(self) -> str:
-        """Say it in two lines."""
+        """Say it in two lines, or of one cluster in one."""
 
         def share(is_right: Bool[np.ndarray, " m"]) -> str:
             low, high = wilson_interval(int(is_right.sum()), len(is_right))
             return f"{is_right.mean():.1%} ({low:.1%} to {high:.1%})"
 
-        return (
-            f"of {len(self.is_right)} held-out images of the generator's own, "
+        right = (
             f"{share(self.is_right)} get the cluster of their true latent, by the encoder alone "
             f"{share(self.encoder_right)}\n"
+        )
+        return (
+            f"of {len(self.is_right)} held-out images of the generator's own, "
+            f"{right if self.num > 1 else ''}"
             f"the median of their reconstruction errors is {np.median(self.held.errors):.4f}, of "
             f"encoder_features {np.median(self.held.features):.4f}; an image with more than "
             f"{self.limits.errors:.4f} or {self.limits.features:.4f} is {FOREIGN}"
@@ -211,7 +216,8 @@ def sureness(groups: Groups, held: HeldOut, quantile: float) -> Sureness:
     labels, margins = groups.of(held.latents, held.guesses)
     guessed, _ = groups.of(held.guesses, held.guesses)
     limits = held.limits(quantile)
-    return Sureness(held, labels, margins, labels == true, guessed == true, limits)
+    num = len(groups.names)
+    return Sureness(held, labels, margins, labels == true, guessed == true, limits, num)
 
 
 class AssignStage:

@@ -26,7 +26,7 @@ SIDE = 4
 """Height and width of a kernel."""
 
 AT_A_TIME = 2**21
-"""Numbers of unfolded images in a block, a few megabytes: what a CPU's cache holds."""
+"""Numbers of images' windows in a block, a few megabytes: what a CPU's cache holds."""
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -51,35 +51,40 @@ def kernel_between(
     if jax.default_backend() != "cpu":
         zeros = jnp.zeros((SIDE, SIDE, x.shape[3], y.shape[3]), x.dtype)
         return jax.linear_transpose(lambda kernel: _correlate(x, kernel), zeros)(y)[0]
-    num = len(x)
-    size = y[0, :, :, 0].size * SIDE * SIDE * x.shape[3]
+    num, i = len(x), x.shape[3]
+    size = y[0, :, :, 0].size * SIDE * SIDE * i
     block = max(1, min(num, AT_A_TIME // size))
     while num % block:
         block -= 1
     parts = tuple(a.reshape(num // block, block, *a.shape[1:]) for a in (x, y))
 
-    def add(total: Array, part: tuple[Array, ...]) -> tuple[Array, None]:
-        x, y = part
-        return total + unfolded(x).T @ y.reshape(-1, y.shape[3]), None
+    def add(sums: list[Array], part: tuple[Array, ...]) -> tuple[list[Array], None]:
+        x, y = part[0], part[1].reshape(-1, part[1].shape[3])
+        return [s + two.T @ y for s, two in zip(sums, windows(x), strict=True)], None
 
-    zeros = jnp.zeros((SIDE * SIDE * x.shape[3], y.shape[3]), x.dtype)
-    return jax.lax.scan(add, zeros, parts)[0].reshape(SIDE, SIDE, x.shape[3], -1)
+    none = [jnp.zeros((2 * i, y.shape[3]), x.dtype)] * (SIDE * SIDE // 2)
+    return jnp.stack(jax.lax.scan(add, none, parts)[0]).reshape(SIDE, SIDE, i, -1)
 
 
-def unfolded(x: Float[Array, "n h w i"]) -> Float[Array, "places window"]:
-    """Return the window of `halve` at every place, a row of 4 * 4 * i numbers each.
+def windows(x: Float[Array, "n h w i"]) -> list[Float[Array, "places two"]]:
+    """Return the window of `halve` at every place, two neighbours of a row at a time.
 
-    >>> unfolded(jnp.ones((2, 6, 6, 5))).shape
-    (18, 80)
+    As one array it would be copied once more, which takes as long as the product with it.
+
+    >>> two, *others = windows(jnp.ones((2, 6, 6, 5)))
+    >>> two.shape, len(others)
+    ((18, 10), 7)
     """
     n, h, w, i = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     # Two columns lie side by side in a row of memory; so they are moved together.
     pairs = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2 * i)
-    windows = [
-        pairs[:, a : a + h // 2, s, b : b + w // 2] for a in (0, 1) for s in (0, 1) for b in (0, 1)
+    return [
+        pairs[:, a : a + h // 2, s, b : b + w // 2].reshape(-1, 2 * i)
+        for a in (0, 1)
+        for s in (0, 1)
+        for b in (0, 1)
     ]
-    return jnp.concatenate(windows, axis=-1).reshape(-1, SIDE * SIDE * i)
 
 
 def _correlate(x: Array, kernel: Array) -> Array:

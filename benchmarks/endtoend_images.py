@@ -14,6 +14,7 @@ two square matrices in this run.
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ from cgjax.endtoend.data import Points
 from cgjax.endtoend.data.stacked import scaled
 from cgjax.endtoend.methods.selfcond import SelfConditioned
 from cgjax.endtoend.networks import NETWORKS
+from cgjax.endtoend.networks.dcgan import FIRST, Dcgan
 from cgjax.endtoend.trainer import Trainer
 
 SIDES = {"dcgan": 64, "dcgan_flat": 32}
@@ -107,13 +109,17 @@ class TorchDiscriminator(torch.nn.Module):
 
 def operations(trainer: Trainer, flat: bool) -> float:
     """Return the multiplications and additions of the convolutions in an iteration."""
-    side, widths, channels = (getattr(trainer.networks, n) for n in ("rows", "widths", "rows"))
-    size, channels = side[0], channels[2]
+    networks = trainer.networks
+    assert isinstance(networks, Dcgan)
+    (size, _, channels), widths = networks.rows, networks.widths
     down = sum(
         (size >> (i + 1)) ** 2 * 16 * a * b
-        for i, (a, b) in enumerate(zip((channels, *widths), widths, strict=False))
+        for i, (a, b) in enumerate(itertools.pairwise((channels, *widths)))
     )
-    up = down - (size >> len(widths)) ** 2 * 16 * widths[-2] * widths[-1] if flat else down
+    # G begins at 4 x 4 however small D's last maps are.
+    pairs = itertools.pairwise(widths[::-1])
+    up = sum((FIRST << i) ** 2 * 16 * a * b for i, (a, b) in enumerate(pairs))
+    up += (size**2 * 9 if flat else (size // 2) ** 2 * 16) * widths[0] * channels
     # G once forward and twice back; D on two batches likewise, then once forward and once back.
     return 2.0 * trainer.batch * (3 * up + 8 * down)
 

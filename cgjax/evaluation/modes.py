@@ -134,7 +134,7 @@ def _variance_ratio(
 ) -> float:
     """Pool the unbiased variances of all modes and axes."""
     counts = np.bincount(modes, minlength=num_modes)
-    freedom = len(offsets) - (counts > 0).sum()
+    freedom = len(offsets) - int((counts > 0).sum())
     if freedom < 1:
         return math.nan
     total = 0.0

@@ -28,7 +28,7 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.opening import open_run
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.assign import Clusters, sureness
+from cgjax.stages.groups import Clusters, sureness
 from cgjax.stages.inversion import InversionStage, in_8_bits
 from cgjax.stages.pipeline import Pipeline
 

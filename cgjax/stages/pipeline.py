@@ -22,12 +22,13 @@ from cgjax.runtime.log import Metrics
 from cgjax.runtime.mesh import local_mesh, run_mesh
 from cgjax.runtime.processes import Processes, by_the_first
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.assign import AssignStage, Clusters
+from cgjax.stages.assign import AssignStage
 from cgjax.stages.cluster import ClusterStage
 from cgjax.stages.compare import CompareStage
 from cgjax.stages.evaluate import EvaluateStage
 from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
+from cgjax.stages.groups import Clusters
 from cgjax.stages.hierarchy import make_splits
 from cgjax.stages.name import merge_names, name_cluster
 from cgjax.stages.report import write_page, write_summary

@@ -13,7 +13,7 @@ from cgjax.inversion.inverter import Inverter
 from cgjax.inversion.learning import Lesson, learn
 from cgjax.inversion.prior import prior_of
 from cgjax.inversion.search import Search
-from cgjax.stages.assign import Labels
+from cgjax.stages.groups import Labels
 
 DIM, NUM = 4, 3
 

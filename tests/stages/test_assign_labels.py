@@ -139,9 +139,10 @@ def test_other_settings_of_it_are_no_other_training(trained, photos, own, tmp_pa
     assert bytes_of(root / "generator") == weights
 
 
-def test_what_was_assigned_to_another_generator_does_not_stay(trained, photos, tmp_path):
+def test_what_was_assigned_to_another_generator_does_not_stay(told, trained, photos, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(trained, root)
+    assert (root / "assign" / "own" / "assign.csv").is_file()
     longer = settings(photos, **{"train.iterations": 6})
     open_training(root, longer, allow_change=True)
     assert not (root / "assign").exists()

@@ -69,7 +69,7 @@ def kernel_between(
 def windows(x: Float[Array, "n h w i"]) -> list[Float[Array, "places two"]]:
     """Return the window of `halve` at every place, two neighbours of a row at a time.
 
-    As one array it would be copied once more, which takes as long as the product with it.
+    As one array it would be copied once more, for a third of the time of `kernel_between`.
 
     >>> two, *others = windows(jnp.ones((2, 6, 6, 5)))
     >>> two.shape, len(others)

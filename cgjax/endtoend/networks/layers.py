@@ -87,17 +87,18 @@ class LinearPerLabel(nnx.Module):
         if train:
             groups = x.reshape(len(kernel), -1, x.shape[1])
             made = jnp.einsum("gri,gio->gro", groups, kernel) + bias[:, None]
+            made = made.reshape(len(x), -1)
         else:
             # One row after the other, for a kernel of images times the rows is gigabytes.
             made = jax.lax.map(lambda row: row[0] @ kernel[row[1]] + bias[row[1]], (x, labels))
         if self.norm is None:
-            return made.reshape(len(x), -1)
+            return made
+        rows = made.reshape(-1, self.channels)
         if train:
-            made = self.norm(made.reshape(len(kernel), -1, self.channels), train=True)
+            rows = self.norm(rows.reshape(len(kernel), -1, self.channels), train=True)
         else:
-            rows = made.reshape(-1, self.channels)
-            made = self.norm.by_running(rows, jnp.repeat(labels, len(rows) // len(labels)))
-        return made.reshape(len(x), -1)
+            rows = self.norm.by_running(rows, jnp.repeat(labels, len(rows) // len(labels)))
+        return rows.reshape(made.shape)
 
 
 class BatchNorm(nnx.Module):

@@ -1,0 +1,162 @@
+"""What images are assigned to: the clusters of a run, or the labels of a generator; and how sure.
+
+An image belongs to the group of the latent that was found for it. Held-out images, whose latents
+are known, tell how often that is right.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from cgjax.generators.batching import in_batches
+from cgjax.inversion.held_out import HeldOut, Limits
+from cgjax.numerics.intervals import wilson_interval
+from cgjax.run.run import Run
+
+FOREIGN = "not something this generator makes"
+
+
+@runtime_checkable
+class Groups(Protocol):
+    """What images are assigned to: the clusters of a run, or the labels of a generator.
+
+    Attributes:
+        names: what people call each; empty texts where they have not.
+    """
+
+    names: list[str]
+
+    def of(
+        self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
+    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Return the clusters of latents and their margins.
+
+        Args:
+            latents: that were found, or are known.
+            guesses: what the encoder alone said of the same images.
+        """
+
+    def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
+        """Return the margins of each cluster's members, ascending."""
+
+
+class Clusters:
+    """The clusters of a run: an image has the cluster and the margin of its latent's features."""
+
+    def __init__(self, run: Run):
+        """Take a run with its clusters."""
+        self._run = run
+        self.names = [entry["name"] or "" for entry in run.entries]
+
+    def of(
+        self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
+    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Assign latents as the clustering does; the encoder has no say in it."""
+        clustering, generator = self._run.clustering, self._run.generator
+
+        def both(z: Array) -> Float[Array, "n 2"]:
+            labels, margins = clustering.assign(generator.features(z))
+            return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
+
+        rows = in_batches(both, latents, generator.batch)
+        return rows[:, 0].astype(np.int32), rows[:, 1]
+
+    def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
+        """Return the margins of the run's own latents."""
+        return sorted_by_group(self._run.clustering.margins, self._run.clustering.labels, self)
+
+
+class Labels:
+    """The labels of a generator that has them: an image has that of its latent.
+
+    Its margin is the encoder's probability of that label minus that of the likeliest other one.
+    """
+
+    def __init__(self, num: int):
+        """Take how many there are; without labels all images are of one."""
+        self._num, self.names = num, [""] * max(1, num)
+
+    def of(
+        self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
+    ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Read the labels off the latents, and how sure the encoder is off its guesses."""
+        if not self._num:
+            return np.zeros(len(latents), np.int32), np.ones(len(latents), np.float32)
+        labels = latents[:, -self._num :].argmax(axis=1).astype(np.int32)
+        others = guesses[:, -self._num :].copy()
+        rows = np.arange(len(labels))
+        own = others[rows, labels]
+        others[rows, labels] = 0
+        return labels, own - others.max(axis=1)
+
+    def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
+        """Return the margins of the held-out images."""
+        return sorted_by_group(sure.margins, sure.labels, self)
+
+
+def sorted_by_group(
+    margins: Float[np.ndarray, " m"], labels: Int[np.ndarray, " m"], groups: Groups
+) -> list[Float[np.ndarray, " _"]]:
+    """Return the margins of each group, ascending."""
+    return [np.sort(margins[labels == c]) for c in range(len(groups.names))]
+
+
+class Sureness(NamedTuple):
+    """What the held-out images tell of a run's clusters.
+
+    Attributes:
+        held: the images.
+        labels: (m,) the clusters of the latents that were found.
+        margins: (m,) and their margins.
+        is_right: (m,) whether the true latents have the same.
+        encoder_right: (m,) whether the encoder's guesses have.
+        limits: an image that does not keep them is none of the generator's.
+        num: how many clusters there are.
+    """
+
+    held: HeldOut
+    labels: Int[np.ndarray, " m"]
+    margins: Float[np.ndarray, " m"]
+    is_right: Bool[np.ndarray, " m"]
+    encoder_right: Bool[np.ndarray, " m"]
+    limits: Limits
+    num: int
+
+    def __str__(self) -> str:
+        """Say it in two lines, or of one cluster in one."""
+
+        def share(is_right: Bool[np.ndarray, " m"]) -> str:
+            low, high = wilson_interval(int(is_right.sum()), len(is_right))
+            return f"{is_right.mean():.1%} ({low:.1%} to {high:.1%})"
+
+        right = (
+            f"{share(self.is_right)} get the cluster of their true latent, by the encoder alone "
+            f"{share(self.encoder_right)}\n"
+        )
+        return (
+            f"of {len(self.is_right)} held-out images of the generator's own, "
+            f"{right if self.num > 1 else ''}"
+            f"the median of their reconstruction errors is {np.median(self.held.errors):.4f}, of "
+            f"encoder_features {np.median(self.held.features):.4f}; an image with more than "
+            f"{self.limits.errors:.4f} or {self.limits.features:.4f} is {FOREIGN}"
+        )
+
+
+def sureness(groups: Groups, held: HeldOut, quantile: float) -> Sureness:
+    """Return what held-out images tell of clusters.
+
+    Args:
+        groups: the clusters.
+        held: the images.
+        quantile: share of them that keeps the limits.
+    """
+    true, _ = groups.of(held.truth, held.truth)
+    labels, margins = groups.of(held.latents, held.guesses)
+    guessed, _ = groups.of(held.guesses, held.guesses)
+    limits = held.limits(quantile)
+    num = len(groups.names)
+    return Sureness(held, labels, margins, labels == true, guessed == true, limits, num)

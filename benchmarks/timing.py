@@ -25,10 +25,9 @@ from typing import Any
 from cgjax.runtime.memory import keep_freed_memory
 
 CORE = "OPENBLAS_CORETYPE"
-if multiprocessing.parent_process() is None:
-    # These pin OpenBLAS, hence FAISS and NumPy, to kernels of an older processor.
-    for name in (CORE, "OPENBLAS_L2_SIZE"):
-        os.environ.pop(name, None)
+# These pin OpenBLAS, hence FAISS and NumPy, to kernels of an older processor.
+for name in (CORE, "OPENBLAS_L2_SIZE"):
+    os.environ.pop(name, None)
 
 # As the command line does; for every contender.
 keep_freed_memory()
@@ -157,8 +156,20 @@ def floor(products: Mapping[Shape, float], rates: Mapping[Shape, float]) -> floa
 _calls: dict[str, Call] = {}
 
 
-def _begin(build: Callable[..., dict[str, Call]], args: tuple[Any, ...]) -> None:
+def _begin(core: str, build: Callable[..., dict[str, Call]], args: tuple[Any, ...]) -> None:
+    """Make the calls; FAISS's OpenBLAS reads the processor's name when FAISS is imported."""
+    os.environ[CORE] = core
+    import faiss  # noqa: F401
+
     _calls.update(build(*args))
+
+
+def _faiss_cores() -> list[str]:
+    """Return the processors for which FAISS's OpenBLAS computes in this process."""
+    from threadpoolctl import threadpool_info
+
+    libraries = (each for each in threadpool_info() if "faiss" in each["filepath"])
+    return [each["architecture"] for each in libraries if "architecture" in each]
 
 
 def _call(name: str) -> Any:
@@ -166,7 +177,7 @@ def _call(name: str) -> Any:
 
 
 class Told:
-    """A second process, whose OpenBLAS is told this processor; it runs calls when asked.
+    """A second process, whose FAISS is told this processor; it runs calls when asked.
 
     Example:
         told = Told(peers, 512)  # peers(512) returns calls by name, here and there
@@ -180,12 +191,16 @@ class Told:
             build: makes the calls there, by name; a function of a benchmark's module.
             *args: of `build`.
             core: OpenBLAS's name of the processor; the one that fits by default.
+
+        Raises:
+            RuntimeError: FAISS's OpenBLAS did not take the name.
         """
-        os.environ[CORE] = core or openblas_core()
+        core = core or openblas_core()
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, context, _begin, (build, args))
-        self._pool.submit(os.getpid).result()
-        del os.environ[CORE]
+        self._pool = ProcessPoolExecutor(1, context, _begin, (core, build, args))
+        found = self._pool.submit(_faiss_cores).result()
+        if core not in found:
+            raise RuntimeError(f"FAISS was told {core} and computes for {found or 'none'}")
 
     def call(self, name: str) -> Call:
         """Return a call here that runs the one of that name there and returns what it does."""

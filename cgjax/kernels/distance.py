@@ -19,25 +19,37 @@ so that the costly part is one matrix product. Three numeric traps are dealt wit
 Symbols: q queries, b base rows, f features, k neighbours, s block of queries.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from cgjax.kernels.products import float32_product
+from cgjax.kernels.products import float32_product, has_fast_bfloat16
 
 Product = Literal["float32", "bfloat16"]
+
+# Queries per block of distances: what fits beside the base in a CPU's last cache.
+_BLOCKS: dict[Product, int] = {"float32": 512, "bfloat16": 256}
+
+# From so many rows of so many features on is the bfloat16 product, where it is fast, worth the
+# float32 distances that follow it.
+_LONG = (4_096, 64)
 
 # Columns whose minimum is taken together when looking for a row's smallest value, and how many of
 # them side by side: a vector register.
 _GROUP = 128
 _LANES = 16
 
-# How many candidates the bfloat16 product keeps for the float32 re-check.
-_CANDIDATES = 8
+# How many candidates of the bfloat16 product are looked at before a block is done again in float32.
+_CANDIDATES = 32
+
+# bfloat16 numbers of 8 bits that together hold a float32 number's 24.
+_PARTS = 3
 
 
 def row_argmin(values: Float[Array, "s b"]) -> Int[Array, " s"]:
@@ -45,28 +57,85 @@ def row_argmin(values: Float[Array, "s b"]) -> Int[Array, " s"]:
 
     The same as `jnp.argmin(values, 1)`, whose pair-wise reduction costs XLA as much on a CPU as the
     product that made the values. Where the width allows it, one vectorised pass takes the minimum
-    of every group of columns, first lane by lane, for XLA does not vectorise a minimum along a
-    row; the first group that has the row's minimum is then searched alone. Elsewhere a second pass
-    looks for the smallest index that equals the minimum. A row of infinities gives index 0; a row
-    with NaN any index.
+    of every group of columns; the first group that has the row's minimum is then searched alone.
+    Elsewhere a second pass looks for the smallest index that equals the minimum. A row of
+    infinities gives index 0; a row with NaN any index.
     """
     num = values.shape[1]
     if num % _GROUP == 0 and num > _GROUP:
-        groups = values.reshape(values.shape[0], num // _GROUP, _GROUP)
-        vectors = groups.reshape(*groups.shape[:2], _GROUP // _LANES, _LANES)
-        lanes = reduce(jnp.minimum, (vectors[:, :, i] for i in range(vectors.shape[2])))
-        # Fused into the last minimum the lanes would be taken one at a time.
-        lanes = jax.lax.optimization_barrier(lanes)
-        group = _first_smallest(jnp.min(lanes, axis=2))
-        inside = jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0]
-        return group * _GROUP + _first_smallest(inside)
+        group = _first_smallest(_group_minima(values))
+        return group * _GROUP + _first_smallest(_columns_of(values, group))
     return _first_smallest(values)
+
+
+def _split(values: Float[Array, " b"]) -> Shaped[Array, "parts b"]:
+    """Return numbers as sums of bfloat16 ones, which keep float32's 24 bits."""
+    parts = []
+    for _ in range(_PARTS):
+        parts.append(values.astype(jnp.bfloat16))
+        rest = values - parts[-1].astype(jnp.float32)
+        values = jnp.where(jnp.isinf(values), 0.0, rest)
+    return jnp.stack(parts)
+
+
+def _group_minima(values: Float[Array, "s b"]) -> Float[Array, "s groups"]:
+    """Return the smallest value of every group of columns; b is a multiple of their number.
+
+    First lane by lane, for XLA does not vectorise a minimum along a row.
+    """
+    vectors = values.reshape(values.shape[0], -1, _GROUP // _LANES, _LANES)
+    lanes = reduce(jnp.minimum, (vectors[:, :, i] for i in range(vectors.shape[2])))
+    # Fused into the last minimum the lanes would be taken one at a time.
+    return jnp.min(jax.lax.optimization_barrier(lanes), axis=2)
+
+
+def _columns_of(values: Float[Array, "s b"], group: Int[Array, " s"]) -> Float[Array, "s group"]:
+    """Return one group of columns of each row."""
+    groups = values.reshape(values.shape[0], -1, _GROUP)
+    return jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0]
 
 
 def _first_smallest(values: Float[Array, "s b"]) -> Int[Array, " s"]:
     smallest = jnp.min(values, axis=1, keepdims=True)
     columns = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1)
     return jnp.min(jnp.where(values == smallest, columns, values.shape[1] - 1), axis=1)
+
+
+class _Ascending(NamedTuple):
+    """Where a walk through each row's values, smallest first and lower columns first, stands.
+
+    Attributes:
+        value: of the column that was reached.
+        column: which that is; -1 at the beginning.
+        ahead: the smallest value of every group of columns that has not been reached.
+    """
+
+    value: Float[Array, " s"]
+    column: Int[Array, " s"]
+    ahead: Float[Array, "s groups"]
+
+    @classmethod
+    def begin(cls, values: Float[Array, "s b"]) -> _Ascending:
+        """Stand before the first value; b is a multiple of the columns of a group."""
+        before = jnp.full(values.shape[:1], -jnp.inf, values.dtype)
+        ahead = jnp.min(values.reshape(values.shape[0], -1, _GROUP), axis=2)
+        return cls(before, jnp.full(values.shape[:1], -1, jnp.int32), ahead)
+
+    def next(self, values: Float[Array, "s b"]) -> _Ascending:
+        """Go to the next value of each row, which costs one group of columns."""
+        group = _first_smallest(self.ahead)
+        inside = _columns_of(values, group)
+        place = jax.lax.broadcasted_iota(jnp.int32, inside.shape, 1)
+        columns = group[:, None] * _GROUP + place
+        is_ahead = (inside > self.value[:, None]) | (
+            (inside == self.value[:, None]) & (columns > self.column[:, None])
+        )
+        inside = jnp.where(is_ahead, inside, jnp.inf)
+        first = _first_smallest(inside)
+        rest = jnp.min(jnp.where(place == first[:, None], jnp.inf, inside), axis=1)
+        groups = jax.lax.broadcasted_iota(jnp.int32, self.ahead.shape, 1)
+        ahead = jnp.where(groups == group[:, None], rest[:, None], self.ahead)
+        return _Ascending(jnp.min(inside, axis=1), group * _GROUP + first, ahead)
 
 
 def block_starts(num_rows: int, block: int) -> Int[Array, " blocks"]:
@@ -91,14 +160,16 @@ def nearest_(
     *,
     valid: Bool[Array, " b"] | None = None,
     active: Int[Array, ""] | None = None,
-    block: int = 512,
-    product: Product = "float32",
+    block: int | None = None,
+    product: Product | None = None,
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query (un-jitted body of `nearest`)."""
-    if product == "bfloat16":
-        index, distance = _search(queries, base, valid, active, 1, block, _by_recheck)
-    else:
-        index, distance = _search(queries, base, valid, active, 1, block, _by_minimum)
+    if product is None:
+        is_long = all(size >= least for size, least in zip(base.shape, _LONG, strict=True))
+        product = "bfloat16" if is_long and has_fast_bfloat16() else "float32"
+    chooser = _by_recheck if product == "bfloat16" else _by_minimum
+    block = block or _BLOCKS[product]
+    index, distance = _search(queries, base, valid, active, block, chooser)
     return index[:, 0], distance[:, 0]
 
 
@@ -108,12 +179,12 @@ def k_nearest_(
     k: int,
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = 512,
+    block: int = _BLOCKS["float32"],
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Find the k nearest base rows of each query (un-jitted body of `k_nearest`)."""
     if not 1 <= k <= base.shape[0]:
         raise ValueError(f"k={k}: expected 1 to the number of base rows ({base.shape[0]})")
-    return _search(queries, base, valid, None, k, block, _by_top_k)
+    return _search(queries, base, valid, None, block, partial(_by_walk, k=k))
 
 
 @partial(jax.jit, static_argnames=("block", "product"))
@@ -123,8 +194,8 @@ def nearest(
     *,
     valid: Bool[Array, " b"] | None = None,
     active: Int[Array, ""] | None = None,
-    block: int = 512,
-    product: Product = "float32",
+    block: int | None = None,
+    product: Product | None = None,
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query: argmin_j ||q - b_j||^2, lowest index on ties.
 
@@ -139,11 +210,11 @@ def nearest(
             valid the index is 0 and the distance infinite.
         active: how many of the queries count; blocks past them are skipped, and what is returned
             for the others is any index. All by default.
-        block: queries per block of distances.
-        product: "bfloat16" rounds the inputs of the product, keeps the 8 best candidates and
-            decides among them in float32; a block in which a bound on the rounding cannot prove
-            that the winner is among them is done again in float32. Same answer, faster where
-            bfloat16 has its own units.
+        block: queries per block of distances; a good number by default.
+        product: "bfloat16" rounds the inputs of the product and decides by float32 distances to
+            the rows that a bound on the rounding leaves. Where many are left the block is done
+            again in float32. Same answer, faster where bfloat16 has its own units. By default what
+            is faster here.
 
     Returns:
         index (q,) int32 and squared distance (q,) float32, at least 0.
@@ -163,7 +234,7 @@ def k_nearest(
     k: int,
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = 512,
+    block: int = _BLOCKS["float32"],
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Find the k nearest base rows of each query, nearest first, lowest index on ties.
 
@@ -176,8 +247,8 @@ def k_nearest(
     return k_nearest_(queries, base, k, valid=valid, block=block)
 
 
-# Centred queries, centred base, its squared norms and k -> k base rows of each query.
-Choose = Callable[[Array, Array, Array, int], Array]
+# Centred queries -> k base rows of each.
+Choose = Callable[[Array], Array]
 
 
 def _search(
@@ -185,34 +256,38 @@ def _search(
     base: Float[Array, "b f"],
     valid: Bool[Array, " b"] | None,
     active: Int[Array, ""] | None,
-    k: int,
     block: int,
-    choose: Choose,
+    chooser: Callable[[Array, Array], Choose],
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
-    """Run `choose` on blocks of centred queries; re-compute the distances of what it chose."""
+    """Choose for blocks of centred queries; re-compute the distances of what was chosen.
+
+    `chooser` is given the centred base, padded to whole groups, and its squared norms, infinite
+    where a row is not to be chosen.
+    """
     num_queries = queries.shape[0]
     base, offset, norms = _prepare(base, valid)
     surplus = -base.shape[0] % _GROUP
-    if choose is _by_minimum and base.shape[0] > _GROUP and surplus:
+    if surplus:
         base = jnp.pad(base, ((0, surplus), (0, 0)))
         norms = jnp.pad(norms, (0, surplus), constant_values=jnp.inf)
+    choose = chooser(base, norms)
     if num_queries == 0:
-        return jnp.zeros((0, k), jnp.int32), jnp.zeros((0, k), jnp.float32)
+        shape = jax.eval_shape(choose, queries).shape
+        return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
     block = min(block, num_queries)
 
     def search(start: Array) -> tuple[Array, Array]:
         rows = jax.lax.dynamic_slice_in_dim(queries, start, block) - offset[None, :]
-        index = choose(rows, base, norms, k)
-        difference = rows[:, None, :] - base[index]
-        distance = jnp.sum(difference * difference, axis=-1)
-        distance = jnp.where(jnp.isinf(norms)[index], jnp.inf, distance)
-        if k > 1:
+        index = choose(rows)
+        distance = jnp.where(jnp.isinf(norms)[index], jnp.inf, _distances(rows, base, index))
+        if index.shape[1] > 1:
             # The re-computed distances can order two near-ties the other way round.
             distance, index = jax.lax.sort((distance, index), dimension=1, num_keys=2)
         return index, distance
 
     def skip(start: Array) -> tuple[Array, Array]:
-        return jnp.zeros((block, k), jnp.int32), jnp.full((block, k), jnp.inf, jnp.float32)
+        index, distance = jax.eval_shape(search, start)
+        return jnp.zeros(index.shape, jnp.int32), jnp.full(distance.shape, jnp.inf, jnp.float32)
 
     def body(_: None, start: Array) -> tuple[None, tuple[Array, Array]]:
         if active is None:
@@ -239,18 +314,32 @@ def _prepare(
     return base, offset, jnp.where(valid, jnp.sum(base * base, axis=1), jnp.inf)
 
 
-def _by_minimum(
-    rows: Float[Array, "s f"], base: Float[Array, "b f"], norms: Float[Array, " b"], k: int
-) -> Int[Array, "s 1"]:
+def _distances(
+    rows: Float[Array, "s f"], base: Float[Array, "b f"], index: Int[Array, "s k"]
+) -> Float[Array, "s k"]:
+    """Return the squared distances to rows of the base, from the differences."""
+    difference = rows[:, None, :] - base[index]
+    return jnp.sum(difference * difference, axis=-1)
+
+
+def _by_minimum(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
     """Choose one row by the float32 product."""
-    return row_argmin(_relative(rows, base, norms))[:, None]
+    return lambda rows: row_argmin(_relative(rows, base, norms))[:, None]
 
 
-def _by_top_k(
-    rows: Float[Array, "s f"], base: Float[Array, "b f"], norms: Float[Array, " b"], k: int
-) -> Int[Array, "s k"]:
-    """Choose k rows by the float32 product."""
-    return jax.lax.top_k(-_relative(rows, base, norms), k)[1]
+def _by_walk(base: Float[Array, "b f"], norms: Float[Array, " b"], k: int) -> Choose:
+    """Choose k rows by the float32 product, one after the other."""
+
+    def choose(rows: Array) -> Array:
+        values = _relative(rows, base, norms)
+
+        def step(at: _Ascending, _: None) -> tuple[_Ascending, Array]:
+            at = at.next(values)
+            return at, at.column
+
+        return jax.lax.scan(step, _Ascending.begin(values), length=k)[1].T
+
+    return choose
 
 
 def _relative(
@@ -261,38 +350,54 @@ def _relative(
     return norms[None, :] + float32_product(-2.0 * rows, base, ((1,), (1,)))
 
 
-def _by_recheck(
-    rows: Float[Array, "s f"], base: Float[Array, "b f"], norms: Float[Array, " b"], k: int
-) -> Int[Array, "s 1"]:
-    """Choose one row by a bfloat16 product, several candidates and a float32 decision.
+def _by_recheck(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
+    """Choose one row by a bfloat16 product and float32 distances to the rows that it leaves.
 
-    With r and r' the rounded rows, d the error of a row and e that of a base row (Cauchy-Schwarz):
-    |<r, b> - <r', b'>| <= |d| |b| + |r'| |e|. Twice that bounds the error of a distance, and a
-    candidate can be ruled out when it lies more than two such errors above the smallest one.
+    With r' and b' the rounded rows, |<r, b> - <r', b'>| <= |r - r'| |b| + |r'| |b - b'|
+    (Cauchy-Schwarz). A row can be ruled out when its value lies further above the smallest distance
+    so far than the product may be off; so the rows are looked at in the order of their values until
+    the next one is ruled out.
     """
-    columns = base.T
-    low_rows, low_base = rows.astype(jnp.bfloat16), columns.astype(jnp.bfloat16)
-    product = jnp.matmul(-2.0 * low_rows, low_base, preferred_element_type=jnp.float32)
-    num = min(_CANDIDATES + 1, base.shape[0])
-    values, candidates = jax.lax.top_k(-(product + norms[None, :]), num)
-
-    back_rows, back_base = low_rows.astype(jnp.float32), low_base.astype(jnp.float32)
-    error_rows = jnp.linalg.norm(rows - back_rows, axis=1)
-    error_base = jnp.max(jnp.linalg.norm(columns - back_base, axis=0))
+    low_base = base.astype(jnp.bfloat16)
+    low_error = jnp.max(jnp.linalg.norm(base - low_base.astype(jnp.float32), axis=1))
     largest = jnp.sqrt(jnp.max(jnp.where(jnp.isinf(norms), 0.0, norms)))
-    # 1e-5 of the norms covers the float32 accumulation of both products.
-    size_rows = jnp.linalg.norm(rows, axis=1)
-    error = 2.0 * (error_rows * largest + (size_rows + error_rows) * error_base)
-    error = error + 1e-5 * (size_rows + largest) ** 2
-    is_decided = (values[:, 0] - values[:, -1] > 2.0 * error) | (num == base.shape[0])
+    # The norms are rows of their own, so that the product adds them.
+    low_columns = jnp.concatenate([low_base.T, _split(norms)])
 
-    def recheck(_: None) -> Array:
-        difference = rows[:, None, :] - base[candidates]
-        distance = jnp.sum(difference * difference, axis=-1)
-        distance = jnp.where(jnp.isinf(norms)[candidates], jnp.inf, distance)
-        return jax.lax.sort((distance, candidates), dimension=1, num_keys=2)[1][:, :1]
+    def choose(rows: Array) -> Array:
+        low = rows.astype(jnp.bfloat16)
+        ones = jnp.ones((rows.shape[0], _PARTS), jnp.bfloat16)
+        extended = jnp.concatenate([-2.0 * low, ones], axis=1)
+        values = jnp.matmul(extended, low_columns, preferred_element_type=jnp.float32)
+        size = jnp.linalg.norm(rows, axis=1)
+        row_error = jnp.linalg.norm(rows - low.astype(jnp.float32), axis=1)
+        error = 2.0 * (row_error * largest + (size + row_error) * low_error)
+        # 1e-5 of the norms covers the float32 accumulation of both products.
+        reach = error + 1e-5 * (size + largest) ** 2 - size * size
 
-    def redo(_: None) -> Array:
-        return _by_minimum(rows, base, norms, k)
+        def is_open(at: _Ascending, distance: Array) -> Array:
+            ahead = jnp.min(at.ahead, axis=1)
+            return jnp.isfinite(ahead) & (ahead - reach <= distance)
 
-    return jax.lax.cond(jnp.all(is_decided), recheck, redo, None)
+        def is_unfinished(state: tuple[Array, _Ascending, Array, Array]) -> Array:
+            step, at, _, distance = state
+            return (step < _CANDIDATES) & jnp.any(is_open(at, distance))
+
+        def look(
+            state: tuple[Array, _Ascending, Array, Array],
+        ) -> tuple[Array, _Ascending, Array, Array]:
+            step, at, index, smallest = state
+            at = at.next(values)
+            distance = _distances(rows, base, at.column[:, None])[:, 0]
+            is_nearer = (distance < smallest) | ((distance == smallest) & (at.column < index))
+            index = jnp.where(is_nearer, at.column, index)
+            return step + 1, at, index, jnp.where(is_nearer, distance, smallest)
+
+        nothing = jnp.zeros(rows.shape[:1], jnp.int32), jnp.full(rows.shape[:1], jnp.inf)
+        begin = (jnp.int32(0), _Ascending.begin(values), *nothing)
+        _, at, index, distance = jax.lax.while_loop(is_unfinished, look, begin)
+        redo = _by_minimum(base, norms)
+        is_undecided = jnp.any(is_open(at, distance))
+        return jax.lax.cond(is_undecided, redo, lambda _: index[:, None], rows)
+
+    return choose

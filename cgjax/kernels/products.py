@@ -1,6 +1,7 @@
-"""float32 matrix products of many rows, as exact on a GPU as on a CPU."""
+"""float32 matrix products of many rows, as exact on a GPU as on a CPU, and what is fast here."""
 
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 import jax
 from jaxtyping import Array, Float
@@ -39,3 +40,22 @@ def has_tf32() -> bool:
     device = jax.devices()[0]
     is_cuda = "cuda" in device.client.platform_version.lower()
     return is_cuda and float(getattr(device, "compute_capability", "0")) >= 8.0
+
+
+def has_fast_bfloat16() -> bool:
+    """Return whether this process computes on a CPU that has instructions for bfloat16 products.
+
+    Twice as fast as float32's (AVX-512 on Zen 5), or more (AMX).
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    return not _cpu_features().isdisjoint(("avx512_bf16", "amx_bf16"))
+
+
+@cache
+def _cpu_features() -> frozenset[str]:
+    """Return what Linux says this processor has; nothing elsewhere."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())

@@ -13,6 +13,8 @@ HIGHEST = jax.lax.Precision.HIGHEST
 # columns in half the time of an H200's float32 product, with a third of its error.
 _THREE_TF32 = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 
+_CPU_INFO = Path("/proc/cpuinfo")
+
 Contraction = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -55,7 +57,6 @@ def has_fast_bfloat16() -> bool:
 @cache
 def _cpu_features() -> frozenset[str]:
     """Return what Linux says this processor has; nothing elsewhere."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
+    lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.is_file() else []
     flags = next((line for line in lines if line.startswith("flags")), "")
     return frozenset(flags.partition(":")[2].split())

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
+from cgjax.kernels import distance as kernel
 from cgjax.kernels.distance import k_nearest, k_nearest_, nearest, nearest_, row_argmin
 
 
@@ -115,6 +116,51 @@ def test_close_calls_of_the_bfloat16_product_are_decided_in_float32():
     naive = row_argmin(norms[None] - 2.0 * low.astype(jnp.float32))
     worst = jnp.max(jnp.sum((queries - base[naive]) ** 2, axis=1) - distance)
     assert worst > 1e-4, "the test would pass without the re-check"
+
+
+@pytest.mark.parametrize("copies", [2, 31, 32, 33, 300])
+def test_more_equal_rows_than_are_looked_at_one_by_one_still_give_the_lowest(copies):
+    row = _normal(0, 1, 6)
+    base = jnp.concatenate([10.0 + _normal(1, 5, 6), jnp.repeat(row, copies, axis=0)])
+    index, distance = nearest(jnp.repeat(row, 3, axis=0), base, product="bfloat16")
+    np.testing.assert_array_equal(index, [5, 5, 5])
+    np.testing.assert_array_equal(distance, [0, 0, 0])
+
+
+def test_long_rows_are_multiplied_in_bfloat16_where_that_is_fast_and_the_answer_stays(monkeypatch):
+    queries, base = _normal(0, 40, 64), _normal(1, 4096, 64)
+
+    def text(is_fast, queries, base):
+        monkeypatch.setattr(kernel, "has_fast_bfloat16", lambda: is_fast)
+        return str(jax.jit(lambda q, b: nearest_(q, b)).trace(queries, base).jaxpr)
+
+    assert "bf16" in text(True, queries, base)
+    assert "bf16" not in text(False, queries, base)
+    assert "bf16" not in text(True, queries, base[:4095])
+    assert "bf16" not in text(True, queries[:, :63], base[:, :63])
+    found = [nearest(queries, base, product=product)[0] for product in ("float32", "bfloat16")]
+    np.testing.assert_array_equal(*found)
+
+
+def test_three_bfloat16_numbers_hold_a_float32_number():
+    values = jnp.concatenate([jnp.exp(10.0 * _normal(0, 1000)), jnp.array([0.0, jnp.inf])])
+    parts = np.asarray(kernel._split(values), np.float64)
+    np.testing.assert_array_equal(parts.sum(0), np.asarray(values, np.float64))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 30))
+def test_a_walk_meets_values_in_order_and_equal_ones_from_the_left(seed, num_groups, num_steps):
+    values = np.random.default_rng(seed).integers(0, 20, (4, 128 * num_groups)).astype(np.float32)
+    at, met = kernel._Ascending.begin(jnp.array(values)), []
+    for _ in range(num_steps):
+        at = at.next(jnp.array(values))
+        met.append(at)
+    order = np.argsort(values, axis=1, kind="stable")
+    np.testing.assert_array_equal(np.stack([m.column for m in met], 1), order[:, :num_steps])
+    left = np.take_along_axis(values, order, 1)[:, num_steps:]
+    if left.shape[1]:
+        np.testing.assert_array_equal(np.asarray(at.ahead).min(1), left[:, 0])
 
 
 @pytest.mark.parametrize("k", [1, 3, 20])

@@ -32,6 +32,23 @@ def test_where_a_gpu_has_tf32_three_of_its_products_are_taken_and_a_cpu_keeps_it
     np.testing.assert_array_equal(jax.jit(float32_product)(a, b), expected)
 
 
+def test_bfloat16_is_fast_where_linux_names_its_instructions(monkeypatch, tmp_path):
+    def says(text):
+        (tmp_path / "cpuinfo").write_text(text)
+        monkeypatch.setattr(products, "_CPU_INFO", tmp_path / "cpuinfo")
+        products._cpu_features.cache_clear()
+        return products.has_fast_bfloat16()
+
+    assert says("model name : x\nflags\t\t: fpu avx512f avx512_bf16\n\nflags : fpu\n")
+    assert says("flags : amx_bf16 amx_tile\n")
+    assert not says("flags\t\t: fpu avx2 avx512f\n")
+    assert not says("Features : asimd bf16\n")
+    monkeypatch.setattr(products, "_CPU_INFO", tmp_path / "none")
+    products._cpu_features.cache_clear()
+    assert not products.has_fast_bfloat16()
+    products._cpu_features.cache_clear()
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_neighbours_and_clusters_are_those_of_a_cpu():
     if jax.default_backend() != "gpu":

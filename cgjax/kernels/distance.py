@@ -27,9 +27,10 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from cgjax.kernels.products import float32_product, has_fast_bfloat16
+from cgjax.runtime.mesh import varying_like
 
 Product = Literal["float32", "bfloat16"]
 
@@ -48,6 +49,9 @@ _LANES = 16
 # How many candidates of the bfloat16 product are looked at before a block is done again in float32.
 _CANDIDATES = 32
 
+# How many undecided rows are walked through together.
+_TOGETHER = 64
+
 # bfloat16 numbers of 8 bits that together hold a float32 number's 24.
 _PARTS = 3
 
@@ -64,18 +68,23 @@ def row_argmin(values: Float[Array, "s b"]) -> Int[Array, " s"]:
     num = values.shape[1]
     if num % _GROUP == 0 and num > _GROUP:
         group = _first_smallest(_group_minima(values))
-        return group * _GROUP + _first_smallest(_columns_of(values, group))
+        row = jnp.arange(values.shape[0], dtype=jnp.int32)
+        return group * _GROUP + _first_smallest(_columns_of(values, row, group))
     return _first_smallest(values)
 
 
-def _split(values: Float[Array, " b"]) -> Shaped[Array, "parts b"]:
-    """Return numbers as sums of bfloat16 ones, which keep float32's 24 bits."""
+def _split(values: Float[Array, " b"]) -> Float[Array, "parts b"]:
+    """Return numbers as sums of such that bfloat16 holds, three for float32's 24 bits."""
     parts = []
     for _ in range(_PARTS):
-        parts.append(values.astype(jnp.bfloat16))
-        rest = values - parts[-1].astype(jnp.float32)
-        values = jnp.where(jnp.isinf(values), 0.0, rest)
+        parts.append(values.astype(jnp.bfloat16).astype(jnp.float32))
+        values = jnp.where(jnp.isinf(values), 0.0, values - parts[-1])
     return jnp.stack(parts)
+
+
+def _rounding(rows: Float[Array, "n f"]) -> Float[Array, " n"]:
+    """Return the norm of what rounding to bfloat16 takes away from each row."""
+    return jnp.linalg.norm(rows - rows.astype(jnp.bfloat16).astype(jnp.float32), axis=1)
 
 
 def _group_minima(values: Float[Array, "s b"]) -> Float[Array, "s groups"]:
@@ -89,10 +98,11 @@ def _group_minima(values: Float[Array, "s b"]) -> Float[Array, "s groups"]:
     return jnp.min(jax.lax.optimization_barrier(lanes), axis=2)
 
 
-def _columns_of(values: Float[Array, "s b"], group: Int[Array, " s"]) -> Float[Array, "s group"]:
-    """Return one group of columns of each row."""
-    groups = values.reshape(values.shape[0], -1, _GROUP)
-    return jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0]
+def _columns_of(
+    values: Float[Array, "s b"], row: Int[Array, " w"], group: Int[Array, " w"]
+) -> Float[Array, "w group"]:
+    """Return one group of columns of each of some rows."""
+    return values.reshape(values.shape[0], -1, _GROUP).at[row, group].get(mode="clip")
 
 
 def _first_smallest(values: Float[Array, "s b"]) -> Int[Array, " s"]:
@@ -110,9 +120,9 @@ class _Ascending(NamedTuple):
         ahead: the smallest value of every group of columns that has not been reached.
     """
 
-    value: Float[Array, " s"]
-    column: Int[Array, " s"]
-    ahead: Float[Array, "s groups"]
+    value: Float[Array, " w"]
+    column: Int[Array, " w"]
+    ahead: Float[Array, "w groups"]
 
     @classmethod
     def begin(cls, values: Float[Array, "s b"]) -> _Ascending:
@@ -121,10 +131,15 @@ class _Ascending(NamedTuple):
         ahead = jnp.min(values.reshape(values.shape[0], -1, _GROUP), axis=2)
         return cls(before, jnp.full(values.shape[:1], -1, jnp.int32), ahead)
 
-    def next(self, values: Float[Array, "s b"]) -> _Ascending:
-        """Go to the next value of each row, which costs one group of columns."""
+    def next(self, values: Float[Array, "s b"], row: Int[Array, " w"]) -> _Ascending:
+        """Go to the next value of each row, which costs one group of columns.
+
+        Args:
+            values: of all rows.
+            row: the rows that are walked through, which are this walk's.
+        """
         group = _first_smallest(self.ahead)
-        inside = _columns_of(values, group)
+        inside = _columns_of(values, row, group)
         place = jax.lax.broadcasted_iota(jnp.int32, inside.shape, 1)
         columns = group[:, None] * _GROUP + place
         is_ahead = (inside > self.value[:, None]) | (
@@ -332,9 +347,10 @@ def _by_walk(base: Float[Array, "b f"], norms: Float[Array, " b"], k: int) -> Ch
 
     def choose(rows: Array) -> Array:
         values = _relative(rows, base, norms)
+        every = jnp.arange(rows.shape[0], dtype=jnp.int32)
 
         def step(at: _Ascending, _: None) -> tuple[_Ascending, Array]:
-            at = at.next(values)
+            at = at.next(values, every)
             return at, at.column
 
         return jax.lax.scan(step, _Ascending.begin(values), length=k)[1].T
@@ -350,6 +366,45 @@ def _relative(
     return norms[None, :] + float32_product(-2.0 * rows, base, ((1,), (1,)))
 
 
+class _Walk(NamedTuple):
+    """A walk through rows' values, and the nearest by float32 distance on its way.
+
+    Attributes:
+        at: where it stands.
+        best: the base row that is nearest so far.
+        distance: to it, squared.
+    """
+
+    at: _Ascending
+    best: Int[Array, " w"]
+    distance: Float[Array, " w"]
+
+    def is_open(self, reach: Float[Array, " w"]) -> Bool[Array, " w"]:
+        """Return where a base row that was not looked at may be nearer, or as near.
+
+        Args:
+            reach: how far a value may lie above the squared distance.
+        """
+        ahead = jnp.min(self.at.ahead, axis=1)
+        return jnp.isfinite(ahead) & (ahead - reach <= self.distance)
+
+    def look(
+        self,
+        rows: Float[Array, "w f"],
+        base: Float[Array, "b f"],
+        values: Float[Array, "s b"],
+        row: Int[Array, " w"],
+    ) -> _Walk:
+        """Look at the next base row of each."""
+        at = self.at.next(values, row)
+        distance = _distances(rows, base, at.column[:, None])[:, 0]
+        is_nearer = (distance < self.distance) | (
+            (distance == self.distance) & (at.column < self.best)
+        )
+        best = jnp.where(is_nearer, at.column, self.best)
+        return _Walk(at, best, jnp.where(is_nearer, distance, self.distance))
+
+
 def _by_recheck(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
     """Choose one row by a bfloat16 product and float32 distances to the rows that it leaves.
 
@@ -358,46 +413,54 @@ def _by_recheck(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
     so far than the product may be off; so the rows are looked at in the order of their values until
     the next one is ruled out.
     """
-    low_base = base.astype(jnp.bfloat16)
-    low_error = jnp.max(jnp.linalg.norm(base - low_base.astype(jnp.float32), axis=1))
+    low_error = jnp.max(_rounding(base))
     largest = jnp.sqrt(jnp.max(jnp.where(jnp.isinf(norms), 0.0, norms)))
-    # The norms are rows of their own, so that the product adds them.
-    low_columns = jnp.concatenate([low_base.T, _split(norms)])
+    # The norms are rows of their own, so that the product adds them. XLA joins float32 arrays
+    # several times faster than bfloat16 ones.
+    low_columns = jnp.concatenate([base.T, _split(norms)]).astype(jnp.bfloat16)
 
     def choose(rows: Array) -> Array:
-        low = rows.astype(jnp.bfloat16)
-        ones = jnp.ones((rows.shape[0], _PARTS), jnp.bfloat16)
-        extended = jnp.concatenate([-2.0 * low, ones], axis=1)
-        values = jnp.matmul(extended, low_columns, preferred_element_type=jnp.float32)
+        extended = jnp.pad(-2.0 * rows, ((0, 0), (0, _PARTS)), constant_values=1.0)
+        low = extended.astype(jnp.bfloat16)
+        values = jnp.matmul(low, low_columns, preferred_element_type=jnp.float32)
         size = jnp.linalg.norm(rows, axis=1)
-        row_error = jnp.linalg.norm(rows - low.astype(jnp.float32), axis=1)
+        row_error = _rounding(rows)
         error = 2.0 * (row_error * largest + (size + row_error) * low_error)
         # 1e-5 of the norms covers the float32 accumulation of both products.
         reach = error + 1e-5 * (size + largest) ** 2 - size * size
 
-        def is_open(at: _Ascending, distance: Array) -> Array:
-            ahead = jnp.min(at.ahead, axis=1)
-            return jnp.isfinite(ahead) & (ahead - reach <= distance)
+        every = varying_like(jnp.arange(rows.shape[0], dtype=jnp.int32), values)
+        nothing = jnp.zeros_like(every), varying_like(jnp.full(rows.shape[:1], jnp.inf), values)
+        walk = _Walk(_Ascending.begin(values), *nothing).look(rows, base, values, every)
+        some = min(_TOGETHER, rows.shape[0])
 
-        def is_unfinished(state: tuple[Array, _Ascending, Array, Array]) -> Array:
-            step, at, _, distance = state
-            return (step < _CANDIDATES) & jnp.any(is_open(at, distance))
+        def is_left(state: tuple[Array, Array, Array]) -> Array:
+            return jnp.any(state[0])
 
-        def look(
-            state: tuple[Array, _Ascending, Array, Array],
-        ) -> tuple[Array, _Ascending, Array, Array]:
-            step, at, index, smallest = state
-            at = at.next(values)
-            distance = _distances(rows, base, at.column[:, None])[:, 0]
-            is_nearer = (distance < smallest) | ((distance == smallest) & (at.column < index))
-            index = jnp.where(is_nearer, at.column, index)
-            return step + 1, at, index, jnp.where(is_nearer, distance, smallest)
+        def settle(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            """Walk on with some of the rows that are left."""
+            left, index, is_decided = state
+            row = jnp.sort(jnp.where(left, every, rows.shape[0]))[:some]
+            own = jax.tree.map(lambda leaf: leaf.at[row].get(mode="clip"), walk)
+            theirs = rows.at[row].get(mode="clip")
+            far = reach.at[row].get(mode="clip")
 
-        nothing = jnp.zeros(rows.shape[:1], jnp.int32), jnp.full(rows.shape[:1], jnp.inf)
-        begin = (jnp.int32(0), _Ascending.begin(values), *nothing)
-        _, at, index, distance = jax.lax.while_loop(is_unfinished, look, begin)
+            def is_unfinished(state: tuple[Array, _Walk]) -> Array:
+                return (state[0] < _CANDIDATES) & jnp.any(state[1].is_open(far))
+
+            def on(state: tuple[Array, _Walk]) -> tuple[Array, _Walk]:
+                return state[0] + 1, state[1].look(theirs, base, values, row)
+
+            _, own = jax.lax.while_loop(is_unfinished, on, (varying_like(jnp.int32(1), values), own))
+            return (
+                left.at[row].set(False, mode="drop"),
+                index.at[row].set(own.best, mode="drop"),
+                is_decided & ~jnp.any(own.is_open(far)),
+            )
+
+        begin = (walk.is_open(reach), walk.best, varying_like(jnp.array(True), values))
+        _, index, is_decided = jax.lax.while_loop(is_left, settle, begin)
         redo = _by_minimum(base, norms)
-        is_undecided = jnp.any(is_open(at, distance))
-        return jax.lax.cond(is_undecided, redo, lambda _: index[:, None], rows)
+        return jax.lax.cond(is_decided, lambda _: index[:, None], redo, rows)
 
     return choose

@@ -154,7 +154,7 @@ def test_a_walk_meets_values_in_order_and_equal_ones_from_the_left(seed, num_gro
     values = np.random.default_rng(seed).integers(0, 20, (4, 128 * num_groups)).astype(np.float32)
     at, met = kernel._Ascending.begin(jnp.array(values)), []
     for _ in range(num_steps):
-        at = at.next(jnp.array(values))
+        at = at.next(jnp.array(values), jnp.arange(4))
         met.append(at)
     order = np.argsort(values, axis=1, kind="stable")
     np.testing.assert_array_equal(np.stack([m.column for m in met], 1), order[:, :num_steps])
@@ -197,8 +197,9 @@ def test_nearest_under_vmap_equals_a_loop(product):
         np.testing.assert_allclose(distance[c], expected[1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("product", ["float32", "bfloat16"])
 @pytest.mark.parametrize("num_devices", [1, 2, 4])
-def test_nearest_inside_shard_map_equals_one_device(num_devices):
+def test_nearest_inside_shard_map_equals_one_device(num_devices, product):
     mesh = jax.make_mesh(
         (num_devices,),
         ("data",),
@@ -208,7 +209,7 @@ def test_nearest_inside_shard_map_equals_one_device(num_devices):
     queries, base = _normal(0, 40, 5), _normal(1, 15, 5)
     sharded = jax.jit(
         jax.shard_map(
-            lambda q, b: nearest(q, b, block=4),
+            lambda q, b: nearest(q, b, block=4, product=product),
             mesh=mesh,
             in_specs=(P("data"), P()),
             out_specs=P("data"),

@@ -77,14 +77,19 @@ def _split(values: Float[Array, " b"]) -> Float[Array, "parts b"]:
     """Return numbers as sums of such that bfloat16 holds, three for float32's 24 bits."""
     parts = []
     for _ in range(_PARTS):
-        parts.append(values.astype(jnp.bfloat16).astype(jnp.float32))
+        parts.append(_to_bfloat16(values))
         values = jnp.where(jnp.isinf(values), 0.0, values - parts[-1])
     return jnp.stack(parts)
 
 
 def _rounding(rows: Float[Array, "n f"]) -> Float[Array, " n"]:
     """Return the norm of what rounding to bfloat16 takes away from each row."""
-    return jnp.linalg.norm(rows - rows.astype(jnp.bfloat16).astype(jnp.float32), axis=1)
+    return jnp.linalg.norm(rows - _to_bfloat16(rows), axis=1)
+
+
+def _to_bfloat16(values: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Round to what bfloat16 holds; XLA takes a conversion there and back for nothing."""
+    return jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
 
 
 def _group_minima(values: Float[Array, "s b"]) -> Float[Array, "s groups"]:
@@ -451,7 +456,9 @@ def _by_recheck(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
             def on(state: tuple[Array, _Walk]) -> tuple[Array, _Walk]:
                 return state[0] + 1, state[1].look(theirs, base, values, row)
 
-            _, own = jax.lax.while_loop(is_unfinished, on, (varying_like(jnp.int32(1), values), own))
+            _, own = jax.lax.while_loop(
+                is_unfinished, on, (varying_like(jnp.int32(1), values), own)
+            )
             return (
                 left.at[row].set(False, mode="drop"),
                 index.at[row].set(own.best, mode="drop"),

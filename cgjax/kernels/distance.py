@@ -34,9 +34,6 @@ from cgjax.runtime.mesh import varying_like
 
 Product = Literal["float32", "bfloat16"]
 
-# Queries per block of distances: what fits beside the base in a CPU's last cache.
-_BLOCKS: dict[Product, int] = {"float32": 512, "bfloat16": 256}
-
 # From so many rows of so many features on is the bfloat16 product, where it is fast, worth the
 # float32 distances that follow it.
 _LONG = (4_096, 64)
@@ -46,11 +43,9 @@ _LONG = (4_096, 64)
 _GROUP = 128
 _LANES = 16
 
-# How many candidates of the bfloat16 product are looked at before a block is done again in float32.
-_CANDIDATES = 32
-
-# How many undecided rows are walked through together.
-_TOGETHER = 64
+# How many rows that the bfloat16 product names are looked at in float32, and how many queries are
+# searched again together where that decides nothing.
+_LOOKS, _AGAIN = 3, 128
 
 # bfloat16 numbers of 8 bits that together hold a float32 number's 24.
 _PARTS = 3
@@ -68,8 +63,7 @@ def row_argmin(values: Float[Array, "s b"]) -> Int[Array, " s"]:
     num = values.shape[1]
     if num % _GROUP == 0 and num > _GROUP:
         group = _first_smallest(_group_minima(values))
-        row = jnp.arange(values.shape[0], dtype=jnp.int32)
-        return group * _GROUP + _first_smallest(_columns_of(values, row, group))
+        return group * _GROUP + _first_smallest(_columns_of(values, group))
     return _first_smallest(values)
 
 
@@ -87,7 +81,7 @@ def _rounding(rows: Float[Array, "n f"]) -> Float[Array, " n"]:
     return jnp.linalg.norm(rows - _to_bfloat16(rows), axis=1)
 
 
-def _to_bfloat16(values: Float[Array, "..."]) -> Float[Array, "..."]:
+def _to_bfloat16(values: Float[Array, ...]) -> Float[Array, ...]:
     """Round to what bfloat16 holds; XLA takes a conversion there and back for nothing."""
     return jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
 
@@ -103,11 +97,10 @@ def _group_minima(values: Float[Array, "s b"]) -> Float[Array, "s groups"]:
     return jnp.min(jax.lax.optimization_barrier(lanes), axis=2)
 
 
-def _columns_of(
-    values: Float[Array, "s b"], row: Int[Array, " w"], group: Int[Array, " w"]
-) -> Float[Array, "w group"]:
-    """Return one group of columns of each of some rows."""
-    return values.reshape(values.shape[0], -1, _GROUP).at[row, group].get(mode="clip")
+def _columns_of(values: Float[Array, "s b"], group: Int[Array, " s"]) -> Float[Array, "s group"]:
+    """Return one group of columns of each row."""
+    groups = values.reshape(values.shape[0], -1, _GROUP)
+    return jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0]
 
 
 def _first_smallest(values: Float[Array, "s b"]) -> Int[Array, " s"]:
@@ -125,9 +118,9 @@ class _Ascending(NamedTuple):
         ahead: the smallest value of every group of columns that has not been reached.
     """
 
-    value: Float[Array, " w"]
-    column: Int[Array, " w"]
-    ahead: Float[Array, "w groups"]
+    value: Float[Array, " s"]
+    column: Int[Array, " s"]
+    ahead: Float[Array, "s groups"]
 
     @classmethod
     def begin(cls, values: Float[Array, "s b"]) -> _Ascending:
@@ -136,15 +129,10 @@ class _Ascending(NamedTuple):
         ahead = jnp.min(values.reshape(values.shape[0], -1, _GROUP), axis=2)
         return cls(before, jnp.full(values.shape[:1], -1, jnp.int32), ahead)
 
-    def next(self, values: Float[Array, "s b"], row: Int[Array, " w"]) -> _Ascending:
-        """Go to the next value of each row, which costs one group of columns.
-
-        Args:
-            values: of all rows.
-            row: the rows that are walked through, which are this walk's.
-        """
+    def next(self, values: Float[Array, "s b"]) -> _Ascending:
+        """Go to the next value of each row, which costs one group of columns."""
         group = _first_smallest(self.ahead)
-        inside = _columns_of(values, row, group)
+        inside = _columns_of(values, group)
         place = jax.lax.broadcasted_iota(jnp.int32, inside.shape, 1)
         columns = group[:, None] * _GROUP + place
         is_ahead = (inside > self.value[:, None]) | (
@@ -180,16 +168,15 @@ def nearest_(
     *,
     valid: Bool[Array, " b"] | None = None,
     active: Int[Array, ""] | None = None,
-    block: int | None = None,
+    block: int = 512,
     product: Product | None = None,
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query (un-jitted body of `nearest`)."""
     if product is None:
         is_long = all(size >= least for size, least in zip(base.shape, _LONG, strict=True))
         product = "bfloat16" if is_long and has_fast_bfloat16() else "float32"
-    chooser = _by_recheck if product == "bfloat16" else _by_minimum
-    block = block or _BLOCKS[product]
-    index, distance = _search(queries, base, valid, active, block, chooser)
+    choosers = (_by_looking, _by_minimum) if product == "bfloat16" else (_by_minimum,)
+    index, distance = _search(queries, base, valid, active, block, *choosers)
     return index[:, 0], distance[:, 0]
 
 
@@ -199,7 +186,7 @@ def k_nearest_(
     k: int,
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = _BLOCKS["float32"],
+    block: int = 512,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Find the k nearest base rows of each query (un-jitted body of `k_nearest`)."""
     if not 1 <= k <= base.shape[0]:
@@ -214,7 +201,7 @@ def nearest(
     *,
     valid: Bool[Array, " b"] | None = None,
     active: Int[Array, ""] | None = None,
-    block: int | None = None,
+    block: int = 512,
     product: Product | None = None,
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query: argmin_j ||q - b_j||^2, lowest index on ties.
@@ -230,11 +217,11 @@ def nearest(
             valid the index is 0 and the distance infinite.
         active: how many of the queries count; blocks past them are skipped, and what is returned
             for the others is any index. All by default.
-        block: queries per block of distances; a good number by default.
+        block: queries per block of distances.
         product: "bfloat16" rounds the inputs of the product and decides by float32 distances to
-            the rows that a bound on the rounding leaves. Where many are left the block is done
-            again in float32. Same answer, faster where bfloat16 has its own units. By default what
-            is faster here.
+            the first rows that it names; queries for which a bound on the rounding leaves others
+            are searched again in float32. Same answer, faster where bfloat16 has its own units. By
+            default what is faster here.
 
     Returns:
         index (q,) int32 and squared distance (q,) float32, at least 0.
@@ -254,7 +241,7 @@ def k_nearest(
     k: int,
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = _BLOCKS["float32"],
+    block: int = 512,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Find the k nearest base rows of each query, nearest first, lowest index on ties.
 
@@ -267,8 +254,11 @@ def k_nearest(
     return k_nearest_(queries, base, k, valid=valid, block=block)
 
 
-# Centred queries -> k base rows of each.
-Choose = Callable[[Array], Array]
+# Centred queries -> k base rows of each, and for which of the queries that is sure.
+Choose = Callable[[Array], tuple[Array, Array]]
+# The centred base, padded to whole groups, and its squared norms, infinite where a row is not to be
+# chosen -> how to choose.
+Chooser = Callable[[Array, Array], Choose]
 
 
 def _search(
@@ -277,12 +267,12 @@ def _search(
     valid: Bool[Array, " b"] | None,
     active: Int[Array, ""] | None,
     block: int,
-    chooser: Callable[[Array, Array], Choose],
+    chooser: Chooser,
+    again: Chooser | None = None,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Choose for blocks of centred queries; re-compute the distances of what was chosen.
 
-    `chooser` is given the centred base, padded to whole groups, and its squared norms, infinite
-    where a row is not to be chosen.
+    Queries of which the first chooser is not sure are gathered, and chosen for `again`.
     """
     num_queries = queries.shape[0]
     base, offset, norms = _prepare(base, valid)
@@ -292,30 +282,53 @@ def _search(
         norms = jnp.pad(norms, (0, surplus), constant_values=jnp.inf)
     choose = chooser(base, norms)
     if num_queries == 0:
-        shape = jax.eval_shape(choose, queries).shape
+        shape = jax.eval_shape(choose, queries)[0].shape
         return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
     block = min(block, num_queries)
 
-    def search(start: Array) -> tuple[Array, Array]:
-        rows = jax.lax.dynamic_slice_in_dim(queries, start, block) - offset[None, :]
-        index = choose(rows)
+    def found(rows: Array, choose: Choose) -> tuple[Array, Array, Array]:
+        rows = rows - offset[None, :]
+        index, is_sure = choose(rows)
         distance = jnp.where(jnp.isinf(norms)[index], jnp.inf, _distances(rows, base, index))
         if index.shape[1] > 1:
             # The re-computed distances can order two near-ties the other way round.
             distance, index = jax.lax.sort((distance, index), dimension=1, num_keys=2)
-        return index, distance
+        return index, distance, is_sure
 
-    def skip(start: Array) -> tuple[Array, Array]:
-        index, distance = jax.eval_shape(search, start)
-        return jnp.zeros(index.shape, jnp.int32), jnp.full(distance.shape, jnp.inf, jnp.float32)
+    def search(start: Array) -> tuple[Array, Array, Array]:
+        return found(jax.lax.dynamic_slice_in_dim(queries, start, block), choose)
 
-    def body(_: None, start: Array) -> tuple[None, tuple[Array, Array]]:
+    def skip(start: Array) -> tuple[Array, Array, Array]:
+        shape = jax.eval_shape(search, start)[0].shape
+        nothing = jnp.full(shape, jnp.inf, jnp.float32)
+        return jnp.zeros(shape, jnp.int32), nothing, jnp.ones((block,), bool)
+
+    def body(_: None, start: Array) -> tuple[None, tuple[Array, Array, Array]]:
         if active is None:
             return None, search(start)
         return None, jax.lax.cond(start < active, search, skip, start)
 
-    _, (index, distance) = jax.lax.scan(body, None, block_starts(num_queries, block))
-    return join_blocks(index, num_queries), join_blocks(distance, num_queries)
+    _, stacked = jax.lax.scan(body, None, block_starts(num_queries, block))
+    index, distance, is_sure = (join_blocks(each, num_queries) for each in stacked)
+    if again is None:
+        return index, distance
+    choose_again, some = again(base, norms), min(_AGAIN, num_queries)
+    unsure = jnp.sort(jnp.where(is_sure, num_queries, jnp.arange(num_queries, dtype=jnp.int32)))
+    unsure = jnp.pad(unsure, (0, some), constant_values=num_queries)
+
+    def is_left(state: tuple[Array, Array, Array]) -> Array:
+        return unsure[state[0]] < num_queries
+
+    def search_again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        begin, index, distance = state
+        row = jax.lax.dynamic_slice_in_dim(unsure, begin, some)
+        rows = queries.at[row].get(mode="clip")
+        index_again, distance_again, _ = found(rows, choose_again)
+        index = index.at[row].set(index_again, mode="drop")
+        return begin + some, index, distance.at[row].set(distance_again, mode="drop")
+
+    begin = varying_like(jnp.int32(0), unsure)
+    return jax.lax.while_loop(is_left, search_again, (begin, index, distance))[1:]
 
 
 def _prepare(
@@ -344,21 +357,25 @@ def _distances(
 
 def _by_minimum(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
     """Choose one row by the float32 product."""
-    return lambda rows: row_argmin(_relative(rows, base, norms))[:, None]
+
+    def choose(rows: Array) -> tuple[Array, Array]:
+        return row_argmin(_relative(rows, base, norms))[:, None], jnp.ones(rows.shape[:1], bool)
+
+    return choose
 
 
 def _by_walk(base: Float[Array, "b f"], norms: Float[Array, " b"], k: int) -> Choose:
     """Choose k rows by the float32 product, one after the other."""
 
-    def choose(rows: Array) -> Array:
+    def choose(rows: Array) -> tuple[Array, Array]:
         values = _relative(rows, base, norms)
-        every = jnp.arange(rows.shape[0], dtype=jnp.int32)
 
         def step(at: _Ascending, _: None) -> tuple[_Ascending, Array]:
-            at = at.next(values, every)
+            at = at.next(values)
             return at, at.column
 
-        return jax.lax.scan(step, _Ascending.begin(values), length=k)[1].T
+        columns = jax.lax.scan(step, _Ascending.begin(values), length=k)[1]
+        return columns.T, jnp.ones(rows.shape[:1], bool)
 
     return choose
 
@@ -371,103 +388,39 @@ def _relative(
     return norms[None, :] + float32_product(-2.0 * rows, base, ((1,), (1,)))
 
 
-class _Walk(NamedTuple):
-    """A walk through rows' values, and the nearest by float32 distance on its way.
-
-    Attributes:
-        at: where it stands.
-        best: the base row that is nearest so far.
-        distance: to it, squared.
-    """
-
-    at: _Ascending
-    best: Int[Array, " w"]
-    distance: Float[Array, " w"]
-
-    def is_open(self, reach: Float[Array, " w"]) -> Bool[Array, " w"]:
-        """Return where a base row that was not looked at may be nearer, or as near.
-
-        Args:
-            reach: how far a value may lie above the squared distance.
-        """
-        ahead = jnp.min(self.at.ahead, axis=1)
-        return jnp.isfinite(ahead) & (ahead - reach <= self.distance)
-
-    def look(
-        self,
-        rows: Float[Array, "w f"],
-        base: Float[Array, "b f"],
-        values: Float[Array, "s b"],
-        row: Int[Array, " w"],
-    ) -> _Walk:
-        """Look at the next base row of each."""
-        at = self.at.next(values, row)
-        distance = _distances(rows, base, at.column[:, None])[:, 0]
-        is_nearer = (distance < self.distance) | (
-            (distance == self.distance) & (at.column < self.best)
-        )
-        best = jnp.where(is_nearer, at.column, self.best)
-        return _Walk(at, best, jnp.where(is_nearer, distance, self.distance))
-
-
-def _by_recheck(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
-    """Choose one row by a bfloat16 product and float32 distances to the rows that it leaves.
+def _by_looking(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
+    """Choose one row by a bfloat16 product and float32 distances to the first rows that it names.
 
     With r' and b' the rounded rows, |<r, b> - <r', b'>| <= |r - r'| |b| + |r'| |b - b'|
-    (Cauchy-Schwarz). A row can be ruled out when its value lies further above the smallest distance
-    so far than the product may be off; so the rows are looked at in the order of their values until
-    the next one is ruled out.
+    (Cauchy-Schwarz). A row is ruled out when its value lies further above the smallest distance
+    than the product may be off; the choice is sure where all are that were not looked at.
     """
     low_error = jnp.max(_rounding(base))
     largest = jnp.sqrt(jnp.max(jnp.where(jnp.isinf(norms), 0.0, norms)))
-    # The norms are rows of their own, so that the product adds them. XLA joins float32 arrays
+    # The norms are features of their own, so that the product adds them. XLA joins float32 arrays
     # several times faster than bfloat16 ones.
-    low_columns = jnp.concatenate([base.T, _split(norms)]).astype(jnp.bfloat16)
+    low_base = jnp.concatenate([base, _split(norms).T], axis=1).astype(jnp.bfloat16)
+    # Transposed once, not in every block: XLA's product with rows of bfloat16 is half as fast.
+    low_columns = jax.lax.optimization_barrier(low_base.T)
 
-    def choose(rows: Array) -> Array:
+    def choose(rows: Array) -> tuple[Array, Array]:
         extended = jnp.pad(-2.0 * rows, ((0, 0), (0, _PARTS)), constant_values=1.0)
         low = extended.astype(jnp.bfloat16)
         values = jnp.matmul(low, low_columns, preferred_element_type=jnp.float32)
-        size = jnp.linalg.norm(rows, axis=1)
-        row_error = _rounding(rows)
+        at = _Ascending.begin(values).next(values)
+        index, distance = at.column, _distances(rows, base, at.column[:, None])[:, 0]
+        for _ in range(_LOOKS - 1):
+            at = at.next(values)
+            own = _distances(rows, base, at.column[:, None])[:, 0]
+            is_nearer = (own < distance) | ((own == distance) & (at.column < index))
+            index = jnp.where(is_nearer, at.column, index)
+            distance = jnp.minimum(own, distance)
+        size, row_error = jnp.linalg.norm(rows, axis=1), _rounding(rows)
         error = 2.0 * (row_error * largest + (size + row_error) * low_error)
         # 1e-5 of the norms covers the float32 accumulation of both products.
-        reach = error + 1e-5 * (size + largest) ** 2 - size * size
-
-        every = varying_like(jnp.arange(rows.shape[0], dtype=jnp.int32), values)
-        nothing = jnp.zeros_like(every), varying_like(jnp.full(rows.shape[:1], jnp.inf), values)
-        walk = _Walk(_Ascending.begin(values), *nothing).look(rows, base, values, every)
-        some = min(_TOGETHER, rows.shape[0])
-
-        def is_left(state: tuple[Array, Array, Array]) -> Array:
-            return jnp.any(state[0])
-
-        def settle(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            """Walk on with some of the rows that are left."""
-            left, index, is_decided = state
-            row = jnp.sort(jnp.where(left, every, rows.shape[0]))[:some]
-            own = jax.tree.map(lambda leaf: leaf.at[row].get(mode="clip"), walk)
-            theirs = rows.at[row].get(mode="clip")
-            far = reach.at[row].get(mode="clip")
-
-            def is_unfinished(state: tuple[Array, _Walk]) -> Array:
-                return (state[0] < _CANDIDATES) & jnp.any(state[1].is_open(far))
-
-            def on(state: tuple[Array, _Walk]) -> tuple[Array, _Walk]:
-                return state[0] + 1, state[1].look(theirs, base, values, row)
-
-            _, own = jax.lax.while_loop(
-                is_unfinished, on, (varying_like(jnp.int32(1), values), own)
-            )
-            return (
-                left.at[row].set(False, mode="drop"),
-                index.at[row].set(own.best, mode="drop"),
-                is_decided & ~jnp.any(own.is_open(far)),
-            )
-
-        begin = (walk.is_open(reach), walk.best, varying_like(jnp.array(True), values))
-        _, index, is_decided = jax.lax.while_loop(is_left, settle, begin)
-        redo = _by_minimum(base, norms)
-        return jax.lax.cond(is_decided, lambda _: index[:, None], redo, rows)
+        error = error + 1e-5 * (size + largest) ** 2
+        ahead = jnp.min(at.ahead, axis=1)
+        is_open = jnp.isfinite(ahead) & (ahead + size * size - error <= distance)
+        return index[:, None], ~is_open
 
     return choose

@@ -118,8 +118,8 @@ def test_close_calls_of_the_bfloat16_product_are_decided_in_float32():
     assert worst > 1e-4, "the test would pass without the re-check"
 
 
-@pytest.mark.parametrize("copies", [2, 31, 32, 33, 300])
-def test_more_equal_rows_than_are_looked_at_one_by_one_still_give_the_lowest(copies):
+@pytest.mark.parametrize("copies", [1, 2, 3, 300])
+def test_more_equal_rows_than_are_looked_at_still_give_the_lowest(copies):
     row = _normal(0, 1, 6)
     base = jnp.concatenate([10.0 + _normal(1, 5, 6), jnp.repeat(row, copies, axis=0)])
     index, distance = nearest(jnp.repeat(row, 3, axis=0), base, product="bfloat16")
@@ -173,7 +173,7 @@ def test_a_walk_meets_values_in_order_and_equal_ones_from_the_left(seed, num_gro
     values = np.random.default_rng(seed).integers(0, 20, (4, 128 * num_groups)).astype(np.float32)
     at, met = kernel._Ascending.begin(jnp.array(values)), []
     for _ in range(num_steps):
-        at = at.next(jnp.array(values), jnp.arange(4))
+        at = at.next(jnp.array(values))
         met.append(at)
     order = np.argsort(values, axis=1, kind="stable")
     np.testing.assert_array_equal(np.stack([m.column for m in met], 1), order[:, :num_steps])

@@ -22,14 +22,15 @@ Symbols: q queries, b base rows, f features, k neighbours, s block of queries.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, reduce
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from cgjax.kernels.products import float32_product, has_fast_bfloat16
+from cgjax.kernels.smallest import GROUP, Ascending, row_argmin
 from cgjax.runtime.mesh import varying_like
 
 Product = Literal["float32", "bfloat16"]
@@ -38,112 +39,12 @@ Product = Literal["float32", "bfloat16"]
 # float32 distances that follow it.
 _LONG = (4_096, 64)
 
-# Columns whose minimum is taken together when looking for a row's smallest value, and how many of
-# them side by side: a vector register.
-_GROUP = 128
-_LANES = 16
-
 # How many rows that the bfloat16 product names are looked at in float32, and how many queries are
 # searched again together where that decides nothing.
 _LOOKS, _AGAIN = 3, 128
 
 # bfloat16 numbers of 8 bits that together hold a float32 number's 24.
 _PARTS = 3
-
-
-def row_argmin(values: Float[Array, "s b"]) -> Int[Array, " s"]:
-    """Return the index of the smallest value of each row; the lowest one on ties.
-
-    The same as `jnp.argmin(values, 1)`, whose pair-wise reduction costs XLA as much on a CPU as the
-    product that made the values. Where the width allows it, one vectorised pass takes the minimum
-    of every group of columns; the first group that has the row's minimum is then searched alone.
-    Elsewhere a second pass looks for the smallest index that equals the minimum. A row of
-    infinities gives index 0; a row with NaN any index.
-    """
-    num = values.shape[1]
-    if num % _GROUP == 0 and num > _GROUP:
-        group = _first_smallest(_group_minima(values))
-        return group * _GROUP + _first_smallest(_columns_of(values, group))
-    return _first_smallest(values)
-
-
-def _split(values: Float[Array, " b"]) -> Float[Array, "parts b"]:
-    """Return numbers as sums of such that bfloat16 holds, three for float32's 24 bits."""
-    parts = []
-    for _ in range(_PARTS):
-        parts.append(_to_bfloat16(values))
-        values = jnp.where(jnp.isinf(values), 0.0, values - parts[-1])
-    return jnp.stack(parts)
-
-
-def _rounding(rows: Float[Array, "n f"]) -> Float[Array, " n"]:
-    """Return the norm of what rounding to bfloat16 takes away from each row."""
-    return jnp.linalg.norm(rows - _to_bfloat16(rows), axis=1)
-
-
-def _to_bfloat16(values: Float[Array, ...]) -> Float[Array, ...]:
-    """Round to what bfloat16 holds; XLA takes a conversion there and back for nothing."""
-    return jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
-
-
-def _group_minima(values: Float[Array, "s b"]) -> Float[Array, "s groups"]:
-    """Return the smallest value of every group of columns; b is a multiple of their number.
-
-    First lane by lane, for XLA does not vectorise a minimum along a row.
-    """
-    vectors = values.reshape(values.shape[0], -1, _GROUP // _LANES, _LANES)
-    lanes = reduce(jnp.minimum, (vectors[:, :, i] for i in range(vectors.shape[2])))
-    # Fused into the last minimum the lanes would be taken one at a time.
-    return jnp.min(jax.lax.optimization_barrier(lanes), axis=2)
-
-
-def _columns_of(values: Float[Array, "s b"], group: Int[Array, " s"]) -> Float[Array, "s group"]:
-    """Return one group of columns of each row."""
-    groups = values.reshape(values.shape[0], -1, _GROUP)
-    return jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0]
-
-
-def _first_smallest(values: Float[Array, "s b"]) -> Int[Array, " s"]:
-    smallest = jnp.min(values, axis=1, keepdims=True)
-    columns = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1)
-    return jnp.min(jnp.where(values == smallest, columns, values.shape[1] - 1), axis=1)
-
-
-class _Ascending(NamedTuple):
-    """Where a walk through each row's values, smallest first and lower columns first, stands.
-
-    Attributes:
-        value: of the column that was reached.
-        column: which that is; -1 at the beginning.
-        ahead: the smallest value of every group of columns that has not been reached.
-    """
-
-    value: Float[Array, " s"]
-    column: Int[Array, " s"]
-    ahead: Float[Array, "s groups"]
-
-    @classmethod
-    def begin(cls, values: Float[Array, "s b"]) -> _Ascending:
-        """Stand before the first value; b is a multiple of the columns of a group."""
-        before = jnp.full(values.shape[:1], -jnp.inf, values.dtype)
-        ahead = jnp.min(values.reshape(values.shape[0], -1, _GROUP), axis=2)
-        return cls(before, jnp.full(values.shape[:1], -1, jnp.int32), ahead)
-
-    def next(self, values: Float[Array, "s b"]) -> _Ascending:
-        """Go to the next value of each row, which costs one group of columns."""
-        group = _first_smallest(self.ahead)
-        inside = _columns_of(values, group)
-        place = jax.lax.broadcasted_iota(jnp.int32, inside.shape, 1)
-        columns = group[:, None] * _GROUP + place
-        is_ahead = (inside > self.value[:, None]) | (
-            (inside == self.value[:, None]) & (columns > self.column[:, None])
-        )
-        inside = jnp.where(is_ahead, inside, jnp.inf)
-        first = _first_smallest(inside)
-        rest = jnp.min(jnp.where(place == first[:, None], jnp.inf, inside), axis=1)
-        groups = jax.lax.broadcasted_iota(jnp.int32, self.ahead.shape, 1)
-        ahead = jnp.where(groups == group[:, None], rest[:, None], self.ahead)
-        return _Ascending(jnp.min(inside, axis=1), group * _GROUP + first, ahead)
 
 
 def block_starts(num_rows: int, block: int) -> Int[Array, " blocks"]:
@@ -254,7 +155,7 @@ def k_nearest(
     return k_nearest_(queries, base, k, valid=valid, block=block)
 
 
-# Centred queries -> k base rows of each, and for which of the queries that is sure.
+# Centred queries -> k base rows of each, -1 for none, and for which of the queries that is sure.
 Choose = Callable[[Array], tuple[Array, Array]]
 # The centred base, padded to whole groups, and its squared norms, infinite where a row is not to be
 # chosen -> how to choose.
@@ -276,7 +177,7 @@ def _search(
     """
     num_queries = queries.shape[0]
     base, offset, norms = _prepare(base, valid)
-    surplus = -base.shape[0] % _GROUP
+    surplus = -base.shape[0] % GROUP
     if surplus:
         base = jnp.pad(base, ((0, surplus), (0, 0)))
         norms = jnp.pad(norms, (0, surplus), constant_values=jnp.inf)
@@ -289,7 +190,9 @@ def _search(
     def found(rows: Array, choose: Choose) -> tuple[Array, Array, Array]:
         rows = rows - offset[None, :]
         index, is_sure = choose(rows)
-        distance = jnp.where(jnp.isinf(norms)[index], jnp.inf, _distances(rows, base, index))
+        is_none = (index < 0) | jnp.isinf(norms)[index]
+        index = jnp.maximum(index, 0)
+        distance = jnp.where(is_none, jnp.inf, _distances(rows, base, index))
         if index.shape[1] > 1:
             # The re-computed distances can order two near-ties the other way round.
             distance, index = jax.lax.sort((distance, index), dimension=1, num_keys=2)
@@ -370,11 +273,11 @@ def _by_walk(base: Float[Array, "b f"], norms: Float[Array, " b"], k: int) -> Ch
     def choose(rows: Array) -> tuple[Array, Array]:
         values = _relative(rows, base, norms)
 
-        def step(at: _Ascending, _: None) -> tuple[_Ascending, Array]:
+        def step(at: Ascending, _: None) -> tuple[Ascending, Array]:
             at = at.next(values)
             return at, at.column
 
-        columns = jax.lax.scan(step, _Ascending.begin(values), length=k)[1]
+        columns = jax.lax.scan(step, Ascending.begin(values), length=k)[1]
         return columns.T, jnp.ones(rows.shape[:1], bool)
 
     return choose
@@ -386,6 +289,25 @@ def _relative(
     """Return squared distances up to ||q||^2, which does not change their order."""
     # Contracting both on their features spares a transposed copy of the base.
     return norms[None, :] + float32_product(-2.0 * rows, base, ((1,), (1,)))
+
+
+def _split(values: Float[Array, " b"]) -> Float[Array, "parts b"]:
+    """Return numbers as sums of such that bfloat16 holds, three for float32's 24 bits."""
+    parts = []
+    for _ in range(_PARTS):
+        parts.append(_to_bfloat16(values))
+        values = jnp.where(jnp.isinf(values), 0.0, values - parts[-1])
+    return jnp.stack(parts)
+
+
+def _rounding(rows: Float[Array, "n f"]) -> Float[Array, " n"]:
+    """Return the norm of what rounding to bfloat16 takes away from each row."""
+    return jnp.linalg.norm(rows - _to_bfloat16(rows), axis=1)
+
+
+def _to_bfloat16(values: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Round to what bfloat16 holds; XLA takes a conversion there and back for nothing."""
+    return jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
 
 
 def _by_looking(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
@@ -407,11 +329,13 @@ def _by_looking(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
         extended = jnp.pad(-2.0 * rows, ((0, 0), (0, _PARTS)), constant_values=1.0)
         low = extended.astype(jnp.bfloat16)
         values = jnp.matmul(low, low_columns, preferred_element_type=jnp.float32)
-        at = _Ascending.begin(values).next(values)
-        index, distance = at.column, _distances(rows, base, at.column[:, None])[:, 0]
-        for _ in range(_LOOKS - 1):
+        at = Ascending.begin(values)
+        index = jnp.full(rows.shape[:1], -1, jnp.int32)
+        distance = jnp.full(rows.shape[:1], jnp.inf)
+        for _ in range(_LOOKS):
             at = at.next(values)
             own = _distances(rows, base, at.column[:, None])[:, 0]
+            own = jnp.where(at.column < 0, jnp.inf, own)
             is_nearer = (own < distance) | ((own == distance) & (at.column < index))
             index = jnp.where(is_nearer, at.column, index)
             distance = jnp.minimum(own, distance)

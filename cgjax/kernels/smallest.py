@@ -1,8 +1,8 @@
 """The smallest values of each row of a matrix, and where they are, as fast as a CPU reads it.
 
-XLA's argmin and top_k on a CPU cost as much as the product that made the values, and a hundred
-times as much. Here the columns are taken in groups: one vectorised pass finds the minimum of every
-group, and only the groups that matter are looked into.
+On a CPU XLA's argmin costs as much as the product that made the values, and its top_k many times
+that. Here the columns are taken in groups: one vectorised pass finds the minimum of every group,
+and only the groups that matter are looked into.
 
 Symbols: s rows, b columns.
 """

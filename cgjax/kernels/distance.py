@@ -176,6 +176,10 @@ def _search(
     Queries of which the first chooser is not sure are gathered, and chosen for `again`.
     """
     num_queries = queries.shape[0]
+    if base.shape[1] == 1:
+        # Of a single feature XLA makes no matrix product but multiplies anew in every pass that
+        # reads it, with other bits; a second one, 0 everywhere, changes no distance.
+        queries, base = (jnp.pad(rows, ((0, 0), (0, 1))) for rows in (queries, base))
     base, offset, norms = _prepare(base, valid)
     surplus = -base.shape[0] % GROUP
     if surplus:

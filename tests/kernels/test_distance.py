@@ -40,6 +40,19 @@ def test_nearest_agrees_with_a_float64_loop(shape, product):
     assert distance.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("num", [3, 128, 300])
+@pytest.mark.parametrize("product", ["float32", "bfloat16"])
+def test_rows_of_a_single_feature_find_their_nearest(num, product):
+    """Their product is no matrix product: XLA computes it anew wherever it is read."""
+    queries, base = 0.9 + _normal(0, 50, 1), _normal(1, num, 1)
+    expected = _reference(queries, base)
+    index, distance = nearest(queries, base, product=product)
+    np.testing.assert_array_equal(index, expected.argmin(1))
+    np.testing.assert_allclose(distance, expected.min(1), rtol=1e-5, atol=1e-7)
+    index, _ = k_nearest(queries, base, 2)
+    np.testing.assert_array_equal(index, np.argsort(expected, 1)[:, :2])
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 30), st.integers(1, 45))
 def test_ties_go_to_the_lowest_index_whatever_the_block(seed, q, b, block):

@@ -13,6 +13,13 @@ def test_row_argmin_equals_argmin_with_ties_and_infinities():
     np.testing.assert_array_equal(row_argmin(values), jnp.argmin(values, 1))
 
 
+def test_row_argmin_of_groups_of_columns_equals_argmin_with_ties():
+    values = np.random.default_rng(0).integers(0, 9, (40, 3 * GROUP)).astype(np.float32)
+    values[:20] += 100.0 * (np.arange(3 * GROUP) < GROUP + 5)
+    values[0] = np.inf
+    np.testing.assert_array_equal(row_argmin(jnp.array(values)), values.argmin(1))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 30))
 def test_a_walk_meets_values_in_order_and_equal_ones_from_the_left(seed, num_groups, num_steps):

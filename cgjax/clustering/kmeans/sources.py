@@ -3,7 +3,7 @@
 Symbols: n rows, f features, s rows of a block, w columns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -24,6 +24,10 @@ from cgjax.runtime.mesh import (
 )
 
 Tree = TypeVar("Tree")
+Carry = TypeVar("Carry")
+
+Block = Array | np.ndarray
+"""(s, f) rows that `RowSource.read` returned."""
 
 OnBlock = Callable[[str, int, int], None]
 """Called after every block with what is being done, how many rows (or columns) of this pass are
@@ -152,10 +156,25 @@ class Reader:
         """Return whether the flag is set in every process."""
         return flag if self.mesh is None else not self._most(int(not flag))
 
-    def blocks(
-        self, what: str, index: Int[np.ndarray, " i"]
-    ) -> Iterator[tuple[Int[np.ndarray, " s"], Array | np.ndarray]]:
-        """Yield blocks of the rows asked for and their index, filled up with n (dropped later)."""
+    def fold(
+        self,
+        what: str,
+        index: Int[np.ndarray, " i"],
+        step: Callable[[Carry, Int[np.ndarray, " s"], Block], Carry],
+        carry: Carry,
+    ) -> Carry:
+        """Return what is made of the rows asked for, one block after the other.
+
+        The next read may overwrite the block, which JAX does not copy where it need not, and what
+        was computed of it may only have been started: it is waited for.
+
+        Args:
+            what: is being done; for `on_block`.
+            index: the rows.
+            step: of what the blocks before gave, this block's index filled up with n (which a
+                scatter drops) and its rows; gives arrays that are all computed of the block.
+            carry: what the first step is given.
+        """
         size = self.block
         total = self._most(len(index))
         for begin in range(0, total, size):
@@ -163,8 +182,9 @@ class Reader:
             if len(part):
                 filled = np.full(size, self.num_rows, np.int32)
                 filled[: len(part)] = part
-                yield filled, self._read(part)
+                carry = jax.block_until_ready(step(carry, filled, self._read(part)))
             self.report(what, min(begin + size, total), total)
+        return carry
 
     def report(self, what: str, done: int, total: int) -> None:
         """Say how far a pass is."""
@@ -185,7 +205,10 @@ class Reader:
         row, is_here = drawn
         here = np.asarray(is_here)
         rows, place = np.unique(np.asarray(row)[here], return_inverse=True)
-        parts = [_difference(block, offset) for _, block in self.blocks("fetch", rows)]
+        parts: list[Array] = []
+        parts = self.fold(
+            "fetch", rows, lambda done, _, block: [*done, _difference(block, offset)], parts
+        )
         where = np.zeros(here.shape, np.int32)
         where[here] = place
         if not parts:
@@ -209,10 +232,13 @@ class Reader:
         """Raise `UserError` if a number computed from the given rows shows that one is bad."""
         if self.all_agree(bool(np.isfinite(np.asarray(value)).all())):
             return
-        bad: list[int] = []
-        for filled, block in self.blocks("looking for NaN or Inf", index):
+
+        def add_bad(bad: list[int], filled: np.ndarray, block: Block) -> list[int]:
             is_bad = ~np.isfinite(np.asarray(block)).all(axis=1)
-            bad += filled[is_bad & (filled < self.num_rows)].tolist()
+            return bad + filled[is_bad & (filled < self.num_rows)].tolist()
+
+        none: list[int] = []
+        bad = self.fold("looking for NaN or Inf", index, add_bad, none)
         shown = np.full(_SHOWN, _NONE)
         shown[: len(bad)] = bad[:_SHOWN]
         num, first = map(np.asarray, self.over(_join_bad, num_rows=self.num_rows)(len(bad), shown))
@@ -221,11 +247,11 @@ class Reader:
     def _most(self, num: int) -> int:
         return num if self.mesh is None else int(self.over(all_max)(num))
 
-    def _read(self, index: Int[np.ndarray, " i"]) -> Array | np.ndarray:
+    def _read(self, index: Int[np.ndarray, " i"]) -> Block:
         block = self._checked(self._source.read(index), len(index))
         return block if self.mesh is None else jax.device_put(block, own_device(self.mesh))
 
-    def _checked(self, block: Any, num: int) -> Array | np.ndarray:
+    def _checked(self, block: Any, num: int) -> Block:
         """Return what the source returned for so many rows as float32, or raise `UserError`."""
         if not isinstance(block, jax.Array):
             block = np.asarray(block)

@@ -116,9 +116,12 @@ def fit_streamed(
 def _first_mean(reader: Reader) -> Float[Array, " f"]:
     """Return the mean of the first block of every process."""
     first = reader.every[: reader.block]
-    own = jnp.zeros((reader.dim,), jnp.float32)
-    for index, block in reader.blocks("first block", first):
-        own = blocks.add_up(block, index < reader.num_rows)
+    own = reader.fold(
+        "first block",
+        first,
+        lambda own, index, block: own + blocks.add_up(block, index < reader.num_rows),
+        jnp.zeros((reader.dim,), jnp.float32),
+    )
     total, num = reader.total((own, jnp.float32(len(first))))
     offset = total / num
     reader.check_finite(first, jnp.sum(offset))
@@ -147,10 +150,12 @@ def _seed(
 
     def products(points: Array, count: int) -> Array:
         nonlocal squares
-        product = jnp.zeros((reader.num_rows, points.shape[0]), jnp.float32)
-        for index, block in reader.blocks(f"k-means++ {count}/{num_clusters}", reader.every):
-            product, squares = blocks.seed(product, squares, index, block, offset, points)
-            product.block_until_ready()
+        product, squares = reader.fold(
+            f"k-means++ {count}/{num_clusters}",
+            reader.every,
+            lambda known, index, block: blocks.seed(*known, index, block, offset, points),
+            (jnp.zeros((reader.num_rows, points.shape[0]), jnp.float32), squares),
+        )
         return product
 
     equally = jnp.broadcast_to(reader.weights[:, None], (reader.num_rows, num_init))
@@ -187,9 +192,12 @@ def _iterate(
     """Do what `lloyd.step` does, in one pass over the rows that matter."""
     is_wanted = blocks.must_be_read(states, squares, reader.weights)
     index = np.flatnonzero(np.asarray(is_wanted)).astype(np.int32)
-    for filled, block in reader.blocks(f"iteration {iteration}", index):
-        states, squares = blocks.visit(states, squares, filled, block, offset)
-        squares.block_until_ready()
+    states, squares = reader.fold(
+        f"iteration {iteration}",
+        index,
+        lambda known, index, block: blocks.visit(*known, index, block, offset),
+        (states, squares),
+    )
     if iteration == 1:
         reader.check_finite(index, squares)
     counted = [blocks.count(state, squares, reader.weights) for state in states]
@@ -274,7 +282,9 @@ def _assign(reader: Reader, centroids: tuple[Array, ...]) -> tuple[Assignment, .
         Assignment(*(jnp.array(zeros, dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)))
         for _ in centroids
     )
-    for index, block in reader.blocks("assignment", reader.every):
-        assigned = blocks.assign(assigned, index, block, centroids)
-        assigned[0].labels.block_until_ready()
-    return assigned
+    return reader.fold(
+        "assignment",
+        reader.every,
+        lambda known, index, block: blocks.assign(known, index, block, centroids),
+        assigned,
+    )

@@ -1,12 +1,14 @@
 """What a source of rows returns is checked where it enters."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cgjax.clustering import kmeans
-from cgjax.clustering.kmeans.sources import ArrayRows
+from cgjax.clustering.kmeans.sources import ArrayRows, Reader
 from cgjax.errors import UserError
+from cgjax.runtime.memory import empty_aligned
 from tests.clustering.kmeans.device_cases import points
 
 
@@ -48,6 +50,42 @@ def test_nan_at_any_call_is_refused_in_one_line(first, key):
     with pytest.raises(UserError, match="NaN or Inf") as error:
         kmeans(Changed(lambda block: block * np.nan, first), 2, key=key, num_init=2, max_iter=1)
     assert "\n" not in str(error.value)
+
+
+class Overwritten(ArrayRows):
+    """Rows in a buffer that the next read overwrites, aligned so that JAX takes it as it is."""
+
+    def __init__(self, rows, block):
+        super().__init__(rows, block)
+        self._buffer = empty_aligned((block, self.dim))
+
+    def read(self, index):
+        self._buffer[:] = super().read(index)
+        return self._buffer
+
+
+@jax.jit
+def _slowly(carry, block):
+    """Add up a block after a while."""
+    power = jax.lax.fori_loop(0, 100, lambda _, m: m @ m, jnp.eye(300))
+    return carry + jnp.sum(block * power[0, 0], axis=0)
+
+
+def test_a_block_is_not_overwritten_while_something_is_computed_of_it():
+    reader = Reader(Overwritten(points(64), 16))
+    rows = np.arange(64)
+    total = reader.fold("add", rows, lambda own, _, block: _slowly(own, block), jnp.zeros(5))
+    np.testing.assert_allclose(total, points(64).sum(axis=0), rtol=1e-5)
+
+
+def test_fetched_rows_are_there_before_another_block_is_read():
+    rows = np.broadcast_to(np.arange(2000, dtype=np.float32)[:, None], (2000, 4096))
+    source = Overwritten(rows, 2000)
+    reader, wanted = Reader(source), jnp.array([7, 3, 7])
+    for _ in range(10):
+        fetched = reader.fetch((wanted, jnp.ones(3, bool)), jnp.zeros(4096))
+        source.read(np.array([1]))
+        np.testing.assert_array_equal(fetched, np.repeat(wanted[:, None], 4096, 1))
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float16, jax.numpy.bfloat16, np.int32])

@@ -1,6 +1,7 @@
 """The jitted functions of one block of rows, and of what was summed over the blocks.
 
-A block's rows come with their index, filled up with n, which a scatter drops.
+They are steps of `sources.Reader.fold`: what is known goes in and comes out. A block's rows come
+with their index, filled up with n, which a scatter drops.
 
 Symbols: y rows (n, f), s rows of a block, p points, r restarts, k clusters, h references.
 """
@@ -21,22 +22,25 @@ from cgjax.kernels.products import HIGHEST
 fill_empty = jax.jit(states.fill_empty)
 
 
-@jax.jit
-def add_up(block: Float[Array, "s f"], is_real: Bool[Array, " s"]) -> Float[Array, " f"]:
-    """Return the sum of a block's real rows."""
-    return jnp.sum(jnp.where(is_real[:, None], block, 0.0), axis=0)
+@partial(jax.jit, static_argnames=("num_rows",))
+def add_up(
+    total: Float[Array, " f"], index: Int[Array, " s"], block: Float[Array, "s f"], num_rows: int
+) -> Float[Array, " f"]:
+    """Add a block's real rows to a sum."""
+    is_real = (index < num_rows)[:, None]
+    return total + jnp.sum(jnp.where(is_real, block, 0.0), axis=0)
 
 
-@partial(jax.jit, donate_argnames=("product", "squares"))
+@partial(jax.jit, donate_argnames=("known",))
 def seed(
-    product: Float[Array, "n p"],
-    squares: Float[Array, " n"],
+    known: tuple[Float[Array, "n p"], Float[Array, " n"]],
     index: Int[Array, " s"],
     block: Float[Array, "s f"],
     offset: Float[Array, " f"],
     points: Float[Array, "p f"],
 ) -> tuple[Float[Array, "n p"], Float[Array, " n"]]:
     """Enter -2 <y, point> and ||y||^2 of a block's rows."""
+    product, squares = known
     rows = block - offset[None, :]
     products = -2.0 * jnp.matmul(rows, points.T, precision=HIGHEST)
     return (
@@ -58,15 +62,15 @@ def must_be_read(
     return jnp.any(jnp.stack([some(state) for state in states]), axis=0)
 
 
-@partial(jax.jit, donate_argnames=("states", "squares"))
+@partial(jax.jit, donate_argnames=("known",))
 def visit(
-    states: tuple[KMeansState, ...],
-    squares: Float[Array, " n"],
+    known: tuple[tuple[KMeansState, ...], Float[Array, " n"]],
     index: Int[Array, " s"],
     block: Float[Array, "s f"],
     offset: Float[Array, " f"],
 ) -> tuple[tuple[KMeansState, ...], Float[Array, " n"]]:
     """Enter the products of a block's rows, and move rows whose label changed to their new sums."""
+    states, squares = known
     is_real = index < squares.shape[0]
     rows = jnp.where(is_real[:, None], block - offset[None, :], 0.0)
     own_squares = jnp.sum(jnp.square(rows), axis=1)

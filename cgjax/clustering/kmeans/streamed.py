@@ -116,12 +116,8 @@ def fit_streamed(
 def _first_mean(reader: Reader) -> Float[Array, " f"]:
     """Return the mean of the first block of every process."""
     first = reader.every[: reader.block]
-    own = reader.fold(
-        "first block",
-        first,
-        lambda own, index, block: own + blocks.add_up(block, index < reader.num_rows),
-        jnp.zeros((reader.dim,), jnp.float32),
-    )
+    add_up = partial(blocks.add_up, num_rows=reader.num_rows)
+    own = reader.fold("first block", first, add_up, jnp.zeros((reader.dim,), jnp.float32))
     total, num = reader.total((own, jnp.float32(len(first))))
     offset = total / num
     reader.check_finite(first, jnp.sum(offset))
@@ -150,12 +146,10 @@ def _seed(
 
     def products(points: Array, count: int) -> Array:
         nonlocal squares
-        product, squares = reader.fold(
-            f"k-means++ {count}/{num_clusters}",
-            reader.every,
-            lambda known, index, block: blocks.seed(*known, index, block, offset, points),
-            (jnp.zeros((reader.num_rows, points.shape[0]), jnp.float32), squares),
-        )
+        seed = partial(blocks.seed, offset=offset, points=points)
+        empty = jnp.zeros((reader.num_rows, points.shape[0]), jnp.float32)
+        what = f"k-means++ {count}/{num_clusters}"
+        product, squares = reader.fold(what, reader.every, seed, (empty, squares))
         return product
 
     equally = jnp.broadcast_to(reader.weights[:, None], (reader.num_rows, num_init))
@@ -192,12 +186,8 @@ def _iterate(
     """Do what `lloyd.step` does, in one pass over the rows that matter."""
     is_wanted = blocks.must_be_read(states, squares, reader.weights)
     index = np.flatnonzero(np.asarray(is_wanted)).astype(np.int32)
-    states, squares = reader.fold(
-        f"iteration {iteration}",
-        index,
-        lambda known, index, block: blocks.visit(*known, index, block, offset),
-        (states, squares),
-    )
+    visit = partial(blocks.visit, offset=offset)
+    states, squares = reader.fold(f"iteration {iteration}", index, visit, (states, squares))
     if iteration == 1:
         reader.check_finite(index, squares)
     counted = [blocks.count(state, squares, reader.weights) for state in states]
@@ -282,9 +272,5 @@ def _assign(reader: Reader, centroids: tuple[Array, ...]) -> tuple[Assignment, .
         Assignment(*(jnp.array(zeros, dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)))
         for _ in centroids
     )
-    return reader.fold(
-        "assignment",
-        reader.every,
-        lambda known, index, block: blocks.assign(known, index, block, centroids),
-        assigned,
-    )
+    assign = partial(blocks.assign, centroids=centroids)
+    return reader.fold("assignment", reader.every, assign, assigned)

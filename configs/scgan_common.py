@@ -40,9 +40,9 @@ def get_config() -> config_dict.ConfigDict:
 
     config.network = config_dict.ConfigDict()
     # "planar": four dense layers with batch norm against three of maxout; "planar_plain": the same
-    # without batch norm; for images "dcgan", or "dcgan_flat" (the paper's for stacked digits),
-    # "sngan" (for CIFAR-10) or "residual" (for ImageNet); of ClusterGAN "encoding", for vectors,
-    # and "encoding_dcgan".
+    # without batch norm; "planar_modulated": ours, whose latents act in every layer; for images
+    # "dcgan", or "dcgan_flat" (the paper's for stacked digits), "sngan" (for CIFAR-10) or
+    # "residual" (for ImageNet); of ClusterGAN "encoding", for vectors, and "encoding_dcgan".
     config.network.name = "planar"
     # Length of the latents.
     config.network.latent_dim = 2

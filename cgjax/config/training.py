@@ -30,7 +30,7 @@ ENCODING = {"encoding": (VECTORS, IMAGES), "encoding_dcgan": (IMAGES,)}
 """Networks of ClusterGAN, and the rows that they are for."""
 
 CONVOLUTIONAL = ("dcgan", "dcgan_flat", "sngan", "residual")
-PLANAR = ("planar", "planar_plain")
+PLANAR = ("planar", "planar_plain", "planar_modulated")
 OTHERS = dict.fromkeys(PLANAR, (POINTS,)) | dict.fromkeys(CONVOLUTIONAL, (IMAGES,))
 """Networks of all other methods."""
 

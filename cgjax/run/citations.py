@@ -83,6 +83,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 NETWORKS: dict[str, tuple[str, ...]] = {
     "planar": ("goodfellow2013maxout",),
     "planar_plain": ("goodfellow2013maxout",),
+    "planar_modulated": ("goodfellow2013maxout", "ba2016layer", "rahimi2007random"),
     "dcgan": ("radford2016unsupervised",),
     "dcgan_flat": ("radford2016unsupervised",),
     "encoding_dcgan": ("radford2016unsupervised",),

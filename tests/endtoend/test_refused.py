@@ -69,12 +69,12 @@ def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit
         (
             "network.name",
             "encoding",
-            "--config.network.name=encoding: expected planar or planar_plain with",
+            "--config.network.name=encoding: expected planar or planar_plain or planar_modulated",
         ),
         (
             "network.name",
             "dcgan",
-            "--config.network.name=dcgan: expected planar or planar_plain with",
+            "--config.network.name=dcgan: expected planar or planar_plain or planar_modulated",
         ),
         ("data.name", "digits8", "--config.train.method=scgan: expected data of images or points"),
         ("data.name", "folder", "expected dcgan or dcgan_flat or sngan or residual with"),

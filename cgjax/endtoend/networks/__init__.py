@@ -22,6 +22,9 @@ NETWORKS: dict[str, Callable[[Settings, tuple[int, ...]], Architecture]] = {
     "planar_plain": lambda sizes, shape: Planar(
         **{name: sizes[name] for name in PLANAR}, normed=False
     ),
+    "planar_modulated": lambda sizes, shape: Planar(
+        **{name: sizes[name] for name in PLANAR}, normed=False, modulated=True
+    ),
     "encoding": lambda sizes, shape: Encoding(shape, sizes["latent_dim"], sizes["width"]),
     "dcgan": lambda sizes, shape: Dcgan(shape, **{name: sizes[name] for name in DCGAN}),
     "dcgan_flat": lambda sizes, shape: Dcgan(

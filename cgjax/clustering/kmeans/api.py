@@ -4,7 +4,7 @@ The arithmetic is in `lloyd` (pure functions), the errors a user can act on in `
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict, overload
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from cgjax.clustering.kmeans.checks import (
     check_weights,
 )
 from cgjax.clustering.kmeans.lloyd import assign_best, fit
-from cgjax.clustering.kmeans.options import Method
+from cgjax.clustering.kmeans.options import Method, Options
 from cgjax.clustering.kmeans.results import KMeansResult
 from cgjax.clustering.kmeans.sharded import fit_sharded
 from cgjax.clustering.kmeans.sources import OnBlock, RowSource, not_finite
@@ -145,57 +145,47 @@ def kmeans(
     """
     numbers = check_numbers(num_clusters)
     check_backend(backend)
-    search: _Search = {"init": init, "num_init": num_init, "max_iter": max_iter, "tol": tol}
+    search: dict[str, Any] = {"init": init, "num_init": num_init, "max_iter": max_iter, "tol": tol}
     if isinstance(features, RowSource):
         if backend == "faiss":
             raise UserError(
                 "streamed features cannot be clustered with backend=faiss; use backend=jax, or "
                 "hold the features in memory by raising --config.cluster.memory_mb"
             )
-        results = _streamed(features, numbers, key, search, mesh, weights, on_block)
-    elif backend == "faiss":
-        if mesh is not None or weights is not None:
-            raise UserError("backend=faiss takes neither mesh nor weights; use backend=jax")
-        results = _by_faiss(features, numbers, key, search)
+        check_source(features)
+        options = check_options(numbers, features.dim, **search)
+        results = _streamed(features, key, options, mesh, weights, on_block)
     else:
-        results = _in_memory(features, numbers, key, search, mesh, weights)
+        flat = check_features(features)
+        options = check_options(numbers, flat.shape[1], **search)
+        if backend == "jax":
+            results = _in_memory(flat, key, options, mesh, weights)
+        elif mesh is None and weights is None:
+            results = _by_faiss(flat, key, options)
+        else:
+            raise UserError("backend=faiss takes neither mesh nor weights; use backend=jax")
     return results if isinstance(num_clusters, Sequence) else results[0]
-
-
-class _Search(TypedDict):
-    """What the user says of the search, not checked yet."""
-
-    init: str | ArrayLike
-    num_init: int
-    max_iter: int
-    tol: float
 
 
 def _streamed(
     source: RowSource,
-    numbers: tuple[int, ...],
     key: PRNGKeyArray,
-    search: _Search,
+    options: Options,
     mesh: Mesh | None,
     weights: ArrayLike | None,
     on_block: OnBlock | None,
 ) -> tuple[KMeansResult, ...]:
-    check_source(source)
-    counted = check_weights(weights, source.num_rows)
-    own = process_mesh(mesh)
-    check_counts(int(over_processes(all_sum, own)(jnp.sum(counted))), numbers)
-    options = check_options(numbers, source.dim, **search)
+    counted, own = check_weights(weights, source.num_rows), process_mesh(mesh)
+    check_counts(int(over_processes(all_sum, own)(jnp.sum(counted))), options.numbers)
     return fit_streamed(source, key, options, weights=counted, mesh=own, on_block=on_block)
 
 
 def _by_faiss(
-    features: ArrayLike, numbers: tuple[int, ...], key: PRNGKeyArray, search: _Search
+    flat: Array | np.ndarray, key: PRNGKeyArray, options: Options
 ) -> tuple[KMeansResult, ...]:
     from cgjax.clustering.faiss_backend import fit_faiss
 
-    flat = check_features(features)
-    check_counts(flat.shape[0], numbers)
-    options = check_options(numbers, flat.shape[1], **search)
+    check_counts(flat.shape[0], options.numbers)
     num, bad = _bad_rows(flat)
     if num:
         raise not_finite(num, bad)
@@ -203,18 +193,15 @@ def _by_faiss(
 
 
 def _in_memory(
-    features: ArrayLike,
-    numbers: tuple[int, ...],
+    flat: Array | np.ndarray,
     key: PRNGKeyArray,
-    search: _Search,
+    options: Options,
     mesh: Mesh | None,
     weights: ArrayLike | None,
 ) -> tuple[KMeansResult, ...]:
-    flat = check_features(features)
     num_rows, dim = flat.shape
     counted = None if weights is None else check_weights(weights, num_rows)
-    check_counts(num_rows if counted is None else int(jnp.sum(counted)), numbers)
-    options = check_options(numbers, dim, **search)
+    check_counts(num_rows if counted is None else int(jnp.sum(counted)), options.numbers)
     if (
         mesh is None
         and counted is None

@@ -6,8 +6,9 @@ label, of which the label's own is taken. Features for clustering are the last m
 
 "planar_plain" is ours: the same without batch norms. "planar_modulated" is ours too. The published
 generator learns to make a point of every label, whatever the latent; what spreads its points in
-training is the jitter of batch norm. Here layers are normalised row by row, and every unit is
-scaled by 1 + 0.1 s(z), s a random wave of the latent z that training cannot change.
+training is the jitter of batch norm. Here layers are normalised row by row [Ba et al. 2016], and
+every unit is scaled by 1 + 0.1 s(z), s a random wave of the latent z [Rahimi & Recht 2007] that
+training cannot change.
 
 Products are whole float32 ones. What a GPU takes by default, TF32, keeps 11 bits: of a point at 2
 that is a tenth of the ring's standard deviation, and what lies within a mode would be lost.

@@ -159,26 +159,23 @@ def modulation(z: Float[Array, "n d"], width: int, layer: int) -> Float[Array, "
 class ModulatedGenerator(nnx.Module):
     """(n, d) latents and (n,) labels to (n, 2) points; latents scale the units of every layer.
 
-    A row depends on its own latent and label only, in training too. Of MGAN's generators, which
-    share all but their first layer, that one has no labels' vectors.
+    A row depends on its own latent and label only, in training too.
+
+    Args:
+        sizes: of the layers.
+        num_labels: how many labels; `per_label`, how many generators.
+        per_label: whether these share all but their first layer, as MGAN's do, which then stands in
+            the place of the labels' vectors.
+        rngs: of the initial values.
     """
 
-    def __init__(
-        self,
-        latent_dim: int,
-        num_labels: int,
-        embedding_dim: int,
-        width: int,
-        depth: int,
-        *,
-        per_label: bool,
-        rngs: nnx.Rngs,
-    ):
-        is_embedded = num_labels > 1 and not per_label
-        self.embedding = (
-            LabelEmbedding(num_labels, embedding_dim, rngs=rngs) if is_embedded else None
-        )
-        inputs = latent_dim + (embedding_dim if is_embedded else 0)
+    def __init__(self, sizes: Planar, num_labels: int, *, per_label: bool, rngs: nnx.Rngs):
+        width, depth, inputs = sizes.width, sizes.depth, sizes.latent_dim
+        embedding = None
+        if num_labels > 1 and not per_label:
+            embedding = LabelEmbedding(num_labels, sizes.embedding_dim, rngs=rngs)
+            inputs += sizes.embedding_dim
+        self.embedding = embedding
         self.first = (
             LinearPerLabel(num_labels, inputs, width, 0, rngs=rngs)
             if per_label
@@ -254,19 +251,15 @@ class Planar:
 
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerator | ModulatedGenerator:
         """Return a generator; with one label it is unconditional."""
-        sizes = (self.latent_dim, num_labels, self.embedding_dim, self.width, self.depth)
         if self.modulated:
-            return ModulatedGenerator(*sizes, per_label=False, rngs=rngs)
+            return ModulatedGenerator(self, num_labels, per_label=False, rngs=rngs)
+        sizes = (self.latent_dim, num_labels, self.embedding_dim, self.width, self.depth)
         return PlanarGenerator(*sizes, normed=self.normed, rngs=rngs)
 
     def generators(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerators | ModulatedGenerator:
         """Return as many generators that share all but their first layer."""
         if self.modulated:
-            return ModulatedGenerator(
-                *(self.latent_dim, num_labels, self.embedding_dim, self.width, self.depth),
-                per_label=True,
-                rngs=rngs,
-            )
+            return ModulatedGenerator(self, num_labels, per_label=True, rngs=rngs)
         sizes = (self.latent_dim, num_labels, self.width, self.depth)
         return PlanarGenerators(*sizes, normed=self.normed, rngs=rngs)
 

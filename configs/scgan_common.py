@@ -69,6 +69,8 @@ def get_config() -> config_dict.ConfigDict:
     train.learning_rate = 1e-3
     # The discriminator's learning rate over the generator's.
     train.critic_factor = 1.0
+    # How many of the last iterations both learning rates fall in, to zero; 0 in the paper.
+    train.cooldown = 0
     # Decay of Adam's first moment; the code's, the paper does not say.
     train.beta1 = 0.8
     # Decay of Adam's second moment.

@@ -78,6 +78,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "batch": count(4),
         "learning_rate": _RATE,
         "critic_factor": Leaf(float, 1e-6),
+        "cooldown": count(0),
         "beta1": _DECAY,
         "beta2": _DECAY,
         "penalty": _RATE,
@@ -175,6 +176,9 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         value = leaves.get(path)
         if value is not None and num is not None and value > num:
             yield f"--config.{path}={value}: expected at most data.num={num}"
+    cooldown, iterations = leaves.get("train.cooldown"), leaves.get("train.iterations")
+    if None not in (cooldown, iterations) and cooldown > iterations:
+        yield f"--config.train.cooldown={cooldown}: expected at most train.iterations={iterations}"
     method, network = leaves.get("train.method"), leaves.get("network.name")
     data = leaves.get("data.name")
     if None not in (method, network, data):
@@ -211,7 +215,7 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
 
 ADDED: dict[str, Any] = {
     **{"data.path": "", "data.size": 64, "data.memory_mb": 4096, "data.flip": False},
-    **{"train.average": 0.0, "train.critic_factor": 1.0},
+    **{"train.average": 0.0, "train.critic_factor": 1.0, "train.cooldown": 0},
     **{"score.features": "pca_pixels", "labels.features": "rows"},
     **{path: value for path, value in CLUSTER_ADDED.items() if path.startswith("assign.")},
 }

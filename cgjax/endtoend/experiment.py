@@ -93,6 +93,7 @@ class Experiment:
             make_method(config, self.data.num_classes),
             NETWORKS[sizes["name"]](sizes, self.data.row_shape()),
             **{name: train[name] for name in _OF_TRAINER},
+            iterations=train["iterations"] if train["cooldown"] else 0,
             prepare=self.data.prepare,
         )
         root = self._root = jax.random.key(config["seed"])
@@ -244,7 +245,7 @@ def _agreement(labels: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) ->
 
 _OF_TRAINER = (
     *("batch", "learning_rate", "critic_factor", "beta1", "beta2"),
-    *("penalty", "average"),
+    *("penalty", "average", "cooldown"),
 )
 
 

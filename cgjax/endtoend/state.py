@@ -56,10 +56,15 @@ class Losses(NamedTuple):
 
 
 def moved(
-    learner: Learner, slope: Any, stats: Any, optimiser: optax.GradientTransformation
+    learner: Learner,
+    slope: Any,
+    stats: Any,
+    optimiser: optax.GradientTransformation,
+    share: Float[Array, ""] | float = 1.0,
 ) -> Learner:
-    """Return a network after a step of its optimiser, with new running moments; compiled."""
+    """Return a network after a share of its optimiser's step, with new running moments."""
     params = learner.arrays.params
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
         change, moments = optimiser.update(slope, learner.moments, params)
+    change = jax.tree.map(lambda leaf: share * leaf, change)
     return Learner(Arrays(optax.apply_updates(params, change), stats), moments)

@@ -66,6 +66,9 @@ class Trainer:
             [Mescheder et al. 2018].
         average: decay of the running average of G's parameters; 0 for none. Only `step` keeps one.
         critic_factor: D's learning rate over G's [Heusel et al. 2017].
+        cooldown: how many of the last iterations both learning rates fall in, linearly to zero
+            [Zhu et al. 2017]; 0 for none.
+        iterations: of the whole training; 0 without a cooldown, for which they do not matter.
         prepare: rows as they are kept to rows as networks see them; see `DataSet.prepare`.
     """
 
@@ -78,6 +81,8 @@ class Trainer:
     penalty: float = 0.0
     average: float = 0.0
     critic_factor: float = 1.0
+    cooldown: int = 0
+    iterations: int = 0
     prepare: Callable[..., Array] = as_they_are
 
     @functools.cached_property
@@ -99,6 +104,19 @@ class Trainer:
     def critics_adam(self) -> optax.GradientTransformation:
         """The optimiser of D."""
         return optax.adam(self.critic_factor * self.learning_rate, self.beta1, self.beta2)
+
+    def rate(self, number: Int[Array, ""]) -> Float[Array, ""] | float:
+        """Return the share of the learning rates that an iteration learns at.
+
+        Example:
+            >>> trainer = Trainer(None, None, cooldown=4, iterations=10)
+            >>> [float(trainer.rate(jnp.int32(number))) for number in (0, 6, 7, 9)]
+            [1.0, 1.0, 0.75, 0.25]
+        """
+        if not self.cooldown:
+            return 1.0
+        left = (self.iterations - number).astype(jnp.float32)
+        return jnp.clip(left / self.cooldown, 0, 1)
 
     def init(self, key: PRNGKeyArray, points: Points) -> TrainState:
         """Return fresh networks and the first labels of one trial."""
@@ -292,7 +310,7 @@ def _learn_one(
         number, (chosen, kept) = now
         own = jax.random.fold_in(key, number)
         seen = trainer.prepare(rows[chosen] if kept is None else kept, named_key(own, "augment"))
-        return take(state, seen, chosen, own, trainer)
+        return take(state, seen, chosen, own, trainer, trainer.rate(number))
 
     numbers = begin + jnp.arange(len(given[0]), dtype=jnp.int32)
     return jax.lax.scan(body, state, (numbers, given))
@@ -343,6 +361,7 @@ def step(
     rows: Int[Array, " b"],
     key: PRNGKeyArray,
     trainer: Trainer,
+    rate: Float[Array, ""] | float = 1.0,
 ) -> tuple[TrainState, Losses]:
     """Take one step of the discriminator and one of the generator.
 
@@ -352,6 +371,7 @@ def step(
         rows: their numbers among the training rows.
         key: of this iteration.
         trainer: the settings.
+        rate: the share of the learning rates to take.
     """
     method, pack = trainer.method, trainer.method.pack
     g, d = state.generator, state.discriminator
@@ -379,7 +399,7 @@ def step(
         return loss, stats
 
     (loss_d, d_stats), slope = jax.value_and_grad(d_loss, has_aux=True)(d.arrays.params)
-    d = moved(d, slope, d_stats, trainer.critics_adam)
+    d = moved(d, slope, d_stats, trainer.critics_adam, rate)
 
     def g_loss(fake: Array) -> tuple[Array, Any]:
         made, stats = trainer.discriminator.apply(
@@ -390,7 +410,7 @@ def step(
     (loss_g, d_stats), slope = jax.value_and_grad(g_loss, has_aux=True)(fake)
     d = d._replace(arrays=Arrays(d.arrays.params, d_stats))
     g_stats = moved_again(g.arrays.stats, g_stats)
-    g = moved(g, pull(slope)[0], g_stats, trainer.generators_adam)
+    g = moved(g, pull(slope)[0], g_stats, trainer.generators_adam, rate)
     average = state.average
     if trainer.average:
         average = jax.tree.map(

@@ -53,7 +53,7 @@ class LabelledRun:
                 "by any method but mgan"
             )
         source = read_manifest(run.generator).get("source", {})
-        if (source.get("key"), source.get("iterations")) != (run.key, iterations):
+        if (source.get("key"), source.get("iterations")) != (run.key_at(iterations), iterations):
             raise UserError(
                 f"{run.generator} is not what this run trained; {run.folder.command} writes it "
                 "again"

@@ -47,8 +47,8 @@ class TrainingRun:
         self.generator = self.folder.root / "generator"
         self.steps = Checkpoints(self.folder.checkpoints / "trials")
         leaves = flatten(config)
-        # More iterations go on where fewer ended.
-        del leaves["train.iterations"]
+        # More iterations go on where fewer ended; see `key_at`.
+        del leaves["train.iterations"], leaves["train.cooldown"]
         told = {
             path: value
             for path, value in leaves.items()
@@ -61,10 +61,20 @@ class TrainingRun:
         own = {"identity": self.identity} if self.identity else {}
         self.key = digest({**told, **own})
 
+    def key_at(self, iteration: int) -> str:
+        """Return what the state after an iteration is known by.
+
+        Until a cooldown begins it is the same however long training goes on.
+        """
+        train = self.config["train"]
+        if iteration <= train["iterations"] - train["cooldown"]:
+            return self.key
+        return digest([self.key, train["iterations"], train["cooldown"]])
+
     def is_own(self, step: Step) -> bool:
         """Whether a saved step is of this config, and not beyond its last iteration."""
         is_within = step.number <= self.config["train"]["iterations"]
-        return is_within and step.metadata.get("key") == self.key
+        return is_within and step.metadata.get("key") == self.key_at(step.number)
 
     def forget_results(self) -> None:
         """Remove what was made of the end of an earlier training."""

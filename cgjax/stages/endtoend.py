@@ -102,7 +102,7 @@ class TrainingStage:
             is_stopped = self.interrupts.agreed()
             if is_stopped or now == total or now % settings["checkpoint_every"] == 0:
                 seconds = round(spent + time.monotonic() - started, 3)
-                run.steps.save(now, _kept(states), {"key": run.key, "seconds": seconds})
+                run.steps.save(now, _kept(states), {"key": run.key_at(now), "seconds": seconds})
             if is_stopped and now < total:
                 self.interrupts.stop(f"training is saved at iteration {now}")
         return states, seconds
@@ -192,7 +192,7 @@ class TrainingStage:
         source = {
             "name": str(self.run.folder.root.resolve().name),
             "trained_by": f"cgjax {config['train']['method']} on {config['data']['name']}",
-            "key": self.run.key,
+            "key": self.run.key_at(config["train"]["iterations"]),
             "iterations": config["train"]["iterations"],
         }
         save(

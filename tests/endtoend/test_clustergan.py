@@ -1,5 +1,7 @@
 """ClusterGAN: its losses against hand-written ones, its loop, and clusters that are there."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,20 @@ def test_the_generators_loss_counts_what_the_encoder_does_not_find_again():
     expected = -judged.mean() + 10 * ((z - encoded[:, :3]) ** 2).mean()
     expected += 10 * optax.softmax_cross_entropy(encoded[:, 3:], jax.nn.one_hot(labels, 4)).mean()
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_in_a_cooldown_all_networks_learn_less():
+    cooled = dataclasses.replace(TRAINER, cooldown=4, iterations=4)
+
+    def lengths(trainer):
+        state, points = start(trainer)
+        old = [jax.tree.map(np.asarray, learner.arrays.params) for learner in state[:2]]
+        state, _ = trainer.run(state, points, KEYS, 3, 1)
+        steps = [optax.tree.sub(new.arrays.params, was) for new, was in zip(state[:2], old, strict=True)]
+        return np.asarray([float(optax.tree.norm(step)) for step in steps])
+
+    # Adam's first steps are equally long, whatever the slope.
+    np.testing.assert_allclose(lengths(cooled) / lengths(TRAINER), 0.25, rtol=0.05)
 
 
 def test_latents_have_the_spread_of_sigma_and_labels_are_all_alike():

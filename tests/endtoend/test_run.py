@@ -146,7 +146,7 @@ def test_a_folder_of_an_older_version_goes_on_and_other_images_begin_anew(tmp_pa
         section, name = path.split(".")
         del config[section][name]
     old = {p: v for p, v in flatten(config).items() if not schema.is_resource(p)}
-    del old["train.iterations"]
+    del old["train.iterations"]  # train.cooldown is one of ADDED
     assert digest(old) == new
     assert training_folder.TrainingRun(tmp_path, schema.complete(config)).key == new
     config = to_plain(scgan_faces.get_config("quick"))
@@ -221,6 +221,20 @@ def test_more_iterations_go_on_where_fewer_ended(whole, tmp_path):
         train(tmp_path, settings())
     again = train(tmp_path, settings(), allow_change=True)
     assert again | {"seconds": 0} == summary | {"seconds": 0}
+
+
+def test_a_training_goes_on_into_a_cooldown_and_a_cooled_one_begins_anew(tmp_path):
+    cooled = settings(train__iterations=9, train__cooldown=3)
+    train(tmp_path / "plain", settings(train__iterations=6))
+    run = open_training(tmp_path / "plain", cooled, allow_change=True)
+    assert [step.number for step in run.steps.steps() if run.is_own(step)][-1] == 6
+    gone_on = train(tmp_path / "plain", cooled)
+    at_once = train(tmp_path / "cooled", cooled)
+    assert gone_on | {"seconds": 0} == at_once | {"seconds": 0}
+    assert at_once["scores"] != train(tmp_path / "ever", settings(train__iterations=9))["scores"]
+    longer = settings(train__iterations=12, train__cooldown=3)
+    run = open_training(tmp_path / "cooled", longer, allow_change=True)
+    assert [step.number for step in run.steps.steps() if run.is_own(step)] == [6]
 
 
 def test_a_changed_seed_begins_anew_and_removes_what_was_shown(tmp_path):

@@ -253,6 +253,38 @@ def test_a_critics_step_is_a_multiple_of_the_generators():
         np.testing.assert_allclose(learner.arrays.params["x"], np.full(3, -step), rtol=1e-5)
 
 
+def test_a_share_of_a_step_is_that_share_of_its_length_and_moves_the_moments_alike():
+    trainer = Trainer(METHODS["gan"], SMALL, learning_rate=0.1)
+    optimiser, params = trainer.generators_adam, {"x": jnp.zeros(3)}
+    before = Learner(Arrays(params, {}), optimiser.init(params))
+    whole = moved(before, {"x": jnp.ones(3)}, {}, optimiser)
+    part = moved(before, {"x": jnp.ones(3)}, {}, optimiser, 0.25)
+    x = part.arrays.params["x"]
+    np.testing.assert_allclose(x, 0.25 * whole.arrays.params["x"], rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, part.moments, whole.moments)
+
+
+def test_both_networks_learn_as_ever_until_a_cooldown_begins_and_less_and_less_in_it():
+    plain = Trainer(METHODS["gan"], SMALL, batch=10)
+    trainers = plain, dataclasses.replace(plain, cooldown=4, iterations=8)
+    begun, points = start(plain, KEYS[:1])
+
+    def lengths(trainer):
+        state, found = jax.tree.map(jnp.copy, begun), []
+        for number in range(8):
+            old = [jax.tree.map(np.asarray, learner.arrays.params) for learner in state[:2]]
+            state, _ = trainer.run(state, points, KEYS[:1], number, 1)
+            steps = [optax.tree.sub(new.arrays.params, was) for new, was in zip(state[:2], old, strict=True)]
+            found.append([float(optax.tree.norm(step)) for step in steps])
+        return np.asarray(found)
+
+    as_ever, falling = map(lengths, trainers)
+    np.testing.assert_array_equal(falling[:5], as_ever[:5])
+    # Adam's steps are about equally long so early, wherever they are taken.
+    shares = np.repeat([[0.75], [0.5], [0.25]], 2, axis=1)
+    np.testing.assert_allclose(falling[5:] / as_ever[5:], shares, rtol=0.1)
+
+
 # By hand: a generator of 34 -> 400 x 4 -> 2 with embeddings of 50 x 32, and batch norms.
 def test_the_networks_have_the_parameters_of_the_paper():
     method = SelfConditioned(50)

@@ -104,6 +104,7 @@ def step(
     rows: Int[Array, " b"],
     key: PRNGKeyArray,
     trainer: Any,
+    rate: Float[Array, ""] | float = 1.0,
 ) -> tuple[TrainState, Losses]:
     """Take several steps of the discriminator and one of the generator with its encoder.
 
@@ -113,6 +114,7 @@ def step(
         rows: not read.
         key: of this iteration.
         trainer: the settings.
+        rate: the share of the learning rates to take.
     """
     method: ClusterGan = trainer.method
     parts = x.reshape(method.critic_steps, -1, *x.shape[1:])
@@ -139,7 +141,7 @@ def step(
 
         (loss_d, d_stats), slope = jax.value_and_grad(loss, has_aux=True)(d.arrays.params)
         g = g._replace(arrays=Arrays(g.arrays.params, g_stats))
-        return (g, moved(d, slope, d_stats, trainer.critics_adam)), loss_d
+        return (g, moved(d, slope, d_stats, trainer.critics_adam, rate)), loss_d
 
     (g, d), losses = jax.lax.scan(
         criticise, (state.generator, state.discriminator), (parts, keys[:-1])
@@ -150,7 +152,7 @@ def step(
         return generator_loss(trainer, Arrays(params, g.arrays.stats), d.arrays, z, labels)
 
     (loss_g, g_stats), slope = jax.value_and_grad(loss, has_aux=True)(g.arrays.params)
-    g = moved(g, slope, g_stats, trainer.generators_adam)
+    g = moved(g, slope, g_stats, trainer.generators_adam, rate)
     state = TrainState(g, d, state.partition)
     return state, Losses(loss_g, losses[-1])
 

@@ -274,8 +274,8 @@ def test_both_networks_learn_as_ever_until_a_cooldown_begins_and_less_and_less_i
         for number in range(8):
             old = [jax.tree.map(np.asarray, learner.arrays.params) for learner in state[:2]]
             state, _ = trainer.run(state, points, KEYS[:1], number, 1)
-            steps = [optax.tree.sub(new.arrays.params, was) for new, was in zip(state[:2], old, strict=True)]
-            found.append([float(optax.tree.norm(step)) for step in steps])
+            new = [learner.arrays.params for learner in state[:2]]
+            found.append([float(optax.tree.norm(step)) for step in optax.tree.sub(new, old)])
         return np.asarray(found)
 
     as_ever, falling = map(lengths, trainers)

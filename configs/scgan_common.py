@@ -52,6 +52,8 @@ def get_config() -> config_dict.ConfigDict:
     config.network.width = 400
     # Units of planar's discriminator, each the largest of five.
     config.network.critic_width = 200
+    # Standard deviation of what latents scale planar_modulated's units by.
+    config.network.modulation = 0.1
 
     train = config.train = config_dict.ConfigDict()
     # "gan", "conditional" (true classes), "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan",

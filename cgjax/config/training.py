@@ -69,6 +69,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "embedding_dim": count(1),
         "width": count(1),
         "critic_width": count(1),
+        "modulation": Leaf(float, 1e-6),
     },
     "train": {
         "method": Leaf(str, choices=METHODS),
@@ -153,10 +154,12 @@ def _problems_of_features(features: Any, num: Any) -> Iterator[str]:
 
 def _ignored(leaves: Mapping[str, Any], method: str, data: str) -> Iterator[str]:
     """Say which settings would be read by nothing."""
+    network = str(leaves.get("network.name"))
     measured = KINDS.get(data, IMAGES) == IMAGES and data != "stacked_digits"
     for path, is_read, where in (
         ("train.average", method != "clustergan", f"train.method={method}"),
         ("train.penalty", method != "clustergan", f"train.method={method}"),
+        ("network.modulation", network == "planar_modulated", f"network.name={network}"),
         ("labels.features", method == "fixed_clusters", f"train.method={method}"),
         ("data.flip", measured, f"data.name={data}"),
         ("score.features", measured, f"data.name={data}"),
@@ -215,7 +218,12 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
 
 ADDED: dict[str, Any] = {
     **{"data.path": "", "data.size": 64, "data.memory_mb": 4096, "data.flip": False},
-    **{"train.average": 0.0, "train.critic_factor": 1.0, "train.cooldown": 0},
+    **{
+        "network.modulation": 0.1,
+        "train.average": 0.0,
+        "train.critic_factor": 1.0,
+        "train.cooldown": 0,
+    },
     **{"score.features": "pca_pixels", "labels.features": "rows"},
     **{path: value for path, value in CLUSTER_ADDED.items() if path.startswith("assign.")},
 }

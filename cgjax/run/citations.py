@@ -145,6 +145,7 @@ def works_of_training(config: Mapping[str, Any]) -> str:
     keys = [*own, *METHODS[method], *KMEANS]
     keys += NETWORKS.get(config["network"]["name"], ()) + DATA.get(config["data"]["name"], ())
     keys += ("mescheder2018which",) if config["train"]["penalty"] else ()
+    keys += ("zhu2017unpaired",) if config["train"]["cooldown"] else ()
     if config["data"]["name"] in MEASURED:
         keys += ("heusel2017gans", "kynkaanniemi2019improved")
         keys += ("szegedy2016rethinking",) if "inception" in config["score"]["features"] else ()

@@ -9,13 +9,13 @@ from cgjax.endtoend.methods.base import Gan
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import SelfConditioned
 from cgjax.endtoend.networks.base import count_parameters
-from cgjax.endtoend.networks.planar import Planar, modulation
+from cgjax.endtoend.networks.planar import Planar, waves
 from cgjax.endtoend.trainer import Trainer
 from tests.endtoend.test_trainer import KEYS, start
 
 KEY = jax.random.key(0)
 SMALL = Planar(
-    width=16, depth=3, critic_width=6, pieces=2, embedding_dim=3, normed=False, modulated=True
+    width=16, depth=3, critic_width=6, pieces=2, embedding_dim=3, normed=False, modulation=0.1
 )
 METHODS = {
     "scgan": SelfConditioned(3, num=30, num_init=1),
@@ -33,15 +33,15 @@ def generated(network, arrays, z, labels, *, train=False):
     return network.apply(arrays, lambda g: g(z, labels, train=train))[0]
 
 
-def test_factors_have_mean_1_and_deviation_a_tenth_and_each_layer_its_own():
+def test_waves_have_mean_0_and_deviation_1_and_each_layer_its_own():
     z = jax.random.normal(KEY, (20_000, 8))
-    factors = np.stack([modulation(z, 50, layer) for layer in range(2)])
-    # A unit's own mean is off by up to 0.14 exp(-|w|^2 / 2), 0.003 for |w|^2 = 8; over 100, less.
-    assert abs(factors.mean() - 1) < 0.002
-    assert abs(factors.std() - 0.1) < 0.002
+    made = np.stack([waves(z, 50, layer) for layer in range(2)])
+    # A unit's own mean is off by up to 1.4 exp(-|w|^2 / 2), 0.03 for |w|^2 = 8; over 100, less.
+    assert abs(made.mean()) < 0.02
+    assert abs(made.std() - 1) < 0.02
     # A million pairs, of 20,000 latents: independent ones correlate by less than 1 / sqrt(20,000).
-    assert np.abs(np.corrcoef(*factors.reshape(2, -1))[0, 1]) < 0.02
-    np.testing.assert_array_equal(modulation(z, 50, 1), factors[1])
+    assert np.abs(np.corrcoef(*made.reshape(2, -1))[0, 1]) < 0.02
+    np.testing.assert_array_equal(waves(z, 50, 1), made[1])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -73,6 +73,6 @@ def test_latents_spread_points_when_the_first_layer_ignores_them():
 
 # By hand: 34 -> 400 x 4 -> 2 with embeddings of 50 x 32; layer norms have a scale and a bias.
 def test_it_has_as_many_parameters_as_the_published_one():
-    arrays = generator(SelfConditioned(50), Planar(normed=False, modulated=True))[1]
+    arrays = generator(SelfConditioned(50), Planar(normed=False, modulation=0.1))[1]
     dense = [(34, 400), (400, 400), (400, 400), (400, 400), (400, 2)]
     assert count_parameters(arrays) == sum(i * o + o for i, o in dense) + 4 * 2 * 400 + 50 * 32

@@ -79,6 +79,7 @@ def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit
         ("data.name", "digits8", "--config.train.method=scgan: expected data of images or points"),
         ("data.name", "folder", "expected dcgan or dcgan_flat or sngan or residual with"),
         ("train.critic_factor", 0.0, "--config.train.critic_factor=0.0: expected"),
+        ("network.modulation", 0.2, "=0.2: expected 0.1 with network.name=planar"),
         ("train.cooldown", -1, "--config.train.cooldown=-1: expected"),
         ("train.cooldown", 10_000, "=10000: expected at most train.iterations="),
     ],

@@ -23,7 +23,7 @@ NETWORKS: dict[str, Callable[[Settings, tuple[int, ...]], Architecture]] = {
         **{name: sizes[name] for name in PLANAR}, normed=False
     ),
     "planar_modulated": lambda sizes, shape: Planar(
-        **{name: sizes[name] for name in PLANAR}, normed=False, modulated=True
+        **{name: sizes[name] for name in (*PLANAR, "modulation")}, normed=False
     ),
     "encoding": lambda sizes, shape: Encoding(shape, sizes["latent_dim"], sizes["width"]),
     "dcgan": lambda sizes, shape: Dcgan(shape, **{name: sizes[name] for name in DCGAN}),

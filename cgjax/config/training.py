@@ -174,14 +174,15 @@ def _ignored(leaves: Mapping[str, Any], method: str, data: str) -> Iterator[str]
 
 def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     """Say which values do not go together; leaves are those that are legal on their own."""
-    num = leaves.get("data.num")
-    for path in ("train.batch", "labels.num_clusters"):
-        value = leaves.get(path)
-        if value is not None and num is not None and value > num:
-            yield f"--config.{path}={value}: expected at most data.num={num}"
-    cooldown, iterations = leaves.get("train.cooldown"), leaves.get("train.iterations")
-    if None not in (cooldown, iterations) and cooldown > iterations:
-        yield f"--config.train.cooldown={cooldown}: expected at most train.iterations={iterations}"
+    for path, bound in (
+        ("train.batch", "data.num"),
+        ("train.cooldown", "train.iterations"),
+        ("labels.num_clusters", "data.num"),
+        ("labels.num_clusters", "labels.num"),
+    ):
+        value, most = leaves.get(path), leaves.get(bound)
+        if value is not None and most is not None and value > most:
+            yield f"--config.{path}={value}: expected at most {bound}={most}"
     method, network = leaves.get("train.method"), leaves.get("network.name")
     data = leaves.get("data.name")
     if None not in (method, network, data):
@@ -199,14 +200,13 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
             "package.module:function"
         )
     batch, steps = leaves.get("train.batch"), leaves.get("clustergan.critic_steps")
+    num = leaves.get("data.num")
     if method == "clustergan" and num and batch and steps and batch * steps > num:
         yield (
             f"--config.train.batch={batch}: expected at most {num // steps}, data.num over "
             "clustergan.critic_steps"
         )
-    clusters, clustered = leaves.get("labels.num_clusters"), leaves.get("labels.num")
-    if clusters is not None and clustered is not None and clusters > clustered:
-        yield f"--config.labels.num_clusters={clusters}: expected at most labels.num={clustered}"
+    clusters = leaves.get("labels.num_clusters")
     modes = NUM_CLASSES.get(str(data), 0)
     is_supervised = leaves.get("labels.supervised") is True
     if is_supervised and clusters is not None and clusters < modes:

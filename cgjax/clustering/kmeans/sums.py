@@ -11,17 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cgjax.clustering.kmeans.rows import Rows, centred, visit
+from cgjax.clustering.kmeans.rows import Rows, visit
 from cgjax.clustering.kmeans.state import one_hot
 from cgjax.kernels.products import float32_product
 from cgjax.runtime.mesh import all_sum, varying_like
 
-# How many rows of a restart are moved together.
-_MOVES = 64
-
-# With so many clusters, adding rows one by one takes less time on a CPU than their share of a
-# product with all sums: k-means of 200,000 x 512 into 1,000 took 51 s instead of 70. From where on
-# it does was not measured.
+# With so many clusters, adding rows one by one always takes less time on a CPU than their share of
+# a product with all sums: k-means of 200,000 x 512 into 1,000 took 51 s instead of 70. From where
+# on it does was not measured.
 _MANY = 256
 
 
@@ -49,8 +46,8 @@ def sums(
 ) -> list[Array]:
     """Return the sums (r, k, f) of each cluster's rows for every new labelling, in shared passes.
 
-    Whichever is less work: restart by restart the rows that moved, the rows that moved in any
-    restart, or one product of all rows; of many clusters on a CPU the rows that moved, one by one.
+    Whichever is less work: on a CPU the rows that moved, one by one, as always for many clusters;
+    a product of the rows that moved in any restart; or one product of all rows.
 
     Args:
         rows: all rows.
@@ -71,16 +68,15 @@ def sums(
     zero = jnp.zeros((sum(widths), rows.features.shape[1]), jnp.float32)
     zero = varying_like(zero, rows.features)
 
-    def by_restart(_: Array) -> Array:
-        dim = rows.features.shape[1]
-        return jnp.concatenate([_by_restart(rows, change).reshape(-1, dim) for change in changes])
-
     def by_chunks(zero: Array) -> Array:
         return _by_chunks(rows, changes, has_moved, zero)
 
+    def alone(zero: Array) -> Array:
+        return _one_by_one(rows, changes, has_moved, zero)
+
     def few(zero: Array) -> Array:
-        # On a GPU going by restart would be many small kernels.
-        return jax.lax.platform_dependent(zero, cpu=by_restart, default=by_chunks)
+        # On a GPU adding rows one by one would be many small kernels.
+        return jax.lax.platform_dependent(zero, cpu=alone, default=by_chunks)
 
     def many(zero: Array) -> Array:
         return jax.lax.cond(is_whole, lambda _: _whole(rows, changes), by_chunks, zero)
@@ -89,7 +85,7 @@ def sums(
         return jax.lax.cond(is_few, few, many, zero), is_whole
 
     def one_by_one(zero: Array) -> tuple[Array, Array]:
-        return _one_by_one(rows, changes, has_moved, zero), jnp.zeros_like(is_whole)
+        return alone(zero), jnp.zeros_like(is_whole)
 
     if min(change.num_clusters for change in changes) >= _MANY:
         total, is_whole = jax.lax.platform_dependent(zero, cpu=one_by_one, default=by_products)
@@ -150,44 +146,3 @@ def _one_by_one(
 def _members(labels: Sequence[Array], changes: Sequence[Relabelling]) -> Float[Array, "s p"]:
     each = zip(labels, changes, strict=True)
     return jnp.concatenate([one_hot(own, change.num_clusters) for own, change in each], axis=1)
-
-
-def _by_restart(rows: Rows, change: Relabelling) -> Float[Array, "r k f"]:
-    """Return by how much the sums change, restart by restart: O(moves f) time for few clusters.
-
-    The rows that moved in a restart are picked out a chunk at a time and multiplied with its k
-    columns only.
-    """
-    num_clusters = change.num_clusters
-    num_rows, num_init = change.new.shape
-    old, new = change.old.T, change.new.T
-    is_moved = old != new
-    counts = jnp.sum(is_moved, axis=1, dtype=jnp.int32)
-    # Prefix sums compile more slowly than a sort (see `visit`) but order this many numbers faster.
-    rank = jnp.cumsum(is_moved.reshape(-1), dtype=jnp.int32)
-    place = jnp.where(is_moved.reshape(-1), rank - 1, rank.shape[0] + _MOVES)
-    ids = jnp.tile(jnp.arange(num_rows, dtype=jnp.int32), num_init)
-    order = jnp.zeros((rank.shape[0] + _MOVES,), jnp.int32).at[place].set(ids, mode="drop")
-    ends = jnp.cumsum(counts)
-    chunks = (counts + _MOVES - 1) // _MOVES
-    chunk_ends = jnp.cumsum(chunks)
-
-    def is_left(carry: tuple[Array, Array]) -> Array:
-        return carry[0] < chunk_ends[-1]
-
-    def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        i, total = carry
-        restart = jnp.sum(chunk_ends <= i, dtype=jnp.int32)
-        number = i - (chunk_ends[restart] - chunks[restart])
-        begin = ends[restart] - counts[restart] + number * _MOVES
-        index = jax.lax.dynamic_slice_in_dim(order, begin, _MOVES)
-        is_real = begin + jnp.arange(_MOVES, dtype=jnp.int32) < ends[restart]
-        came = one_hot(new[restart, index][:, None], num_clusters)
-        went = one_hot(old[restart, index][:, None], num_clusters)
-        member = jnp.where(is_real[:, None], came - went, 0.0)
-        moved = float32_product(member, centred(rows, index), ((0,), (0,)))
-        return i + 1, total.at[restart].add(moved)
-
-    zero = varying_like(jnp.zeros_like(change.sums), rows.features)
-    begin = varying_like(jnp.int32(0), chunk_ends)
-    return jax.lax.while_loop(is_left, body, (begin, zero))[1]

@@ -31,8 +31,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     if arg == "cpu":
         config.train.learning_rate = 5e-4
         config.train.iterations = 40_000
-        arg = ""
-    config = scgan_common.variant(config, arg)
+    config = scgan_common.variant(config, arg, "cpu")
     if "quick" in arg:
         config.data.num = 1797
     return config

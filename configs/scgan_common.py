@@ -143,19 +143,48 @@ def get_config() -> config_dict.ConfigDict:
     return config
 
 
-def variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:
-    """Apply what follows the colon of --config=FILE:ARG: nothing, code, quick or code-quick."""
-    words = arg.split("-") if arg else []
-    if words not in ([], ["code"], ["quick"], ["code", "quick"]):
-        raise ValueError(
-            f"config variant {arg!r} is not known; expected none, :code, :quick or :code-quick"
-        )
+def refuse_unknown(arg: str, *known: str) -> None:
+    """Raise ValueError for a variant that is not known, naming those that are."""
+    if arg and arg not in known:
+        named = " or ".join(["none", *(f":{name}" for name in known)])
+        raise ValueError(f"config variant {arg!r} is not known; expected {named}")
+
+
+def variant(config: config_dict.ConfigDict, arg: str, *own: str) -> config_dict.ConfigDict:
+    """Apply what follows the colon of --config=FILE:ARG: nothing, code, quick or code-quick.
+
+    Args:
+        config: changed.
+        arg: what follows.
+        own: what else may, which a config applies itself.
+    """
+    refuse_unknown(arg, "code", "quick", "code-quick", *own)
+    words = arg.split("-")
     if "code" in words:
         config.data.radius = 2.0
         config.train.iterations = 100_000
         config.train.learning_rate = 1e-4
         config.labels.every = 5_000
     return quick(config) if "quick" in words else config
+
+
+def modulated(
+    config: config_dict.ConfigDict, *, labels: int, modulation: float
+) -> config_dict.ConfigDict:
+    """Set what is ours in the plane: latents that stay in use, and a cooldown.
+
+    Args:
+        config: of the code's settings; changed.
+        labels: clusters, for each mode several.
+        modulation: how much latents scale; the narrower modes are, the less.
+    """
+    config.network.name = "planar_modulated"
+    config.network.latent_dim = 8
+    config.network.modulation = modulation
+    config.train.iterations = 30_000
+    config.train.cooldown = 15_000
+    config.labels.num_clusters = labels
+    return config
 
 
 def images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
@@ -176,11 +205,10 @@ def images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     return config
 
 
-def image_variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:
-    """Apply what follows the colon of --config=FILE:ARG: nothing or quick."""
-    if arg not in ("", "quick"):
-        raise ValueError(f"config variant {arg!r} is not known; expected none or :quick")
-    return quick_images(config) if arg else config
+def image_variant(config: config_dict.ConfigDict, arg: str, *own: str) -> config_dict.ConfigDict:
+    """Apply what follows the colon likewise: nothing or quick; `own` as in `variant`."""
+    refuse_unknown(arg, "quick", *own)
+    return quick_images(config) if arg == "quick" else config
 
 
 def quick_images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:

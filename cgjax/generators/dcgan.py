@@ -28,7 +28,7 @@ class DCGAN(StagedNetwork):
 
     Layers are `layer1` (4x4 where the first kernel is, after its ReLU), `layer2`, ...; the output
     layer is not among them. A class-conditional network takes `condition`: its class vector is
-    concatenated to the latent.
+    concatenated to the latent, or picks the first layer.
     """
 
     family = "dcgan"
@@ -47,6 +47,7 @@ class DCGAN(StagedNetwork):
         num_classes: int = 0,
         class_names: Sequence[str] = (),
         plain_first: bool = False,
+        per_class: bool = False,
     ):
         """Build the network.
 
@@ -66,6 +67,8 @@ class DCGAN(StagedNetwork):
             class_names: the classes' names, where they have any.
             plain_first: whether layer1 is dense and no more: it has a bias of its own at every
                 place and channel, and neither batch norm nor activation.
+            per_class: whether each class has a first layer of its own, with a bias; its rows are
+                those of the latent and then the bias, class after class.
         """
         self.latent_dim = latent_dim
         self.layers = tuple(f"layer{i + 1}" for i in range(len(widths)))
@@ -80,7 +83,9 @@ class DCGAN(StagedNetwork):
             parameter(stage[0], stage[0], i, o, std=0.02)
             for stage, i, o in zip(self.stages, widths, outputs, strict=True)
         ]
-        first = latent_dim + num_classes, first_size, first_size, widths[0]
+        self.per_class = per_class
+        inputs = num_classes * (latent_dim + 1) if per_class else latent_dim + num_classes
+        first = inputs, first_size, first_size, widths[0]
         self.first = parameter(*first, std=0.02)
         self.kernels = nnx.List(kernels[:-1])
         self.plain_first = plain_first
@@ -108,7 +113,15 @@ class DCGAN(StagedNetwork):
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Start from the latent as it is: a DCGAN does not normalise it."""
-        return {"h": jnp.concatenate([z, inputs["classes"]], axis=1) if self.num_classes else z}
+        if not self.num_classes:
+            return {"h": z}
+        classes = inputs["classes"]
+        if self.per_class:
+            # A class vector times (z, 1) has a row of the first layers in every place.
+            ones = jnp.ones((len(z), 1), z.dtype)
+            outer = classes[:, :, None] * jnp.concatenate([z, ones], axis=1)[:, None, :]
+            return {"h": outer.reshape(len(z), -1)}
+        return {"h": jnp.concatenate([z, classes], axis=1)}
 
     def stage(self, index: int, state: State) -> State:
         """Transposed convolution, batch norm as an affine map, ReLU; or a plain first layer."""
@@ -131,8 +144,15 @@ class DCGAN(StagedNetwork):
         return jnp.tanh(x) if self.tanh else x
 
     def latent_weights(self) -> Float[Array, "d m"]:
-        """Return the weight that first touches the latent: a row for each coordinate (SeFa)."""
-        return self.first[...][: self.latent_dim].reshape(self.latent_dim, -1)
+        """Return the weight that first touches the latent: a row for each coordinate (SeFa).
+
+        Of first layers for each class all of them, side by side.
+        """
+        first = self.first[...]
+        if self.per_class:
+            own = first.reshape(self.num_classes, self.latent_dim + 1, -1)
+            first = own[:, : self.latent_dim].transpose(1, 0, 2)
+        return first[: self.latent_dim].reshape(self.latent_dim, -1)
 
 
 def grown(size: int, stage: Sequence[int]) -> int:

@@ -49,8 +49,7 @@ class LabelledRun:
         if not run.generator.is_dir():
             raise UserError(
                 f"{run.folder.root} has no generator/: images can be assigned to what "
-                "network.name=dcgan, dcgan_flat, sngan or encoding_dcgan was trained to make, "
-                "by any method but mgan"
+                "network.name=dcgan, dcgan_flat, sngan or encoding_dcgan was trained to make"
             )
         source = read_manifest(run.generator).get("source", {})
         if (source.get("key"), source.get("iterations")) != (run.key_at(iterations), iterations):

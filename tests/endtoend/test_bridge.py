@@ -8,6 +8,7 @@ import pytest
 from cgjax.endtoend import bridge
 from cgjax.endtoend.methods.base import Gan
 from cgjax.endtoend.methods.clustergan import ClusterGan
+from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import SelfConditioned
 from cgjax.endtoend.networks.base import Arrays
 from cgjax.endtoend.networks.dcgan import Dcgan
@@ -32,6 +33,8 @@ CASES = {
     "clustergan": (ClusterGan(3, sigma=0.3), EncodingDcgan(**SIZES), 3),
     "clustergan_one_label": (ClusterGan(1, sigma=0.3), EncodingDcgan(**SIZES), 1),
     "clustergan_flat": (ClusterGan(3, sigma=0.3), EncodingDcgan(**SIZES, flat=True), 3),
+    "mgan": (Mgan(3), Dcgan(**SIZES), 3),
+    "mgan_flat": (Mgan(3), Dcgan(**SIZES, flat=True), 3),
     "smallest_of_one_channel": (SelfConditioned(2), Dcgan((8, 8, 1), 5, 7, 4), 2),
 }
 

@@ -25,7 +25,7 @@ from configs import (
 )
 from tests.endtoend.tiny_runs import settings
 
-VECTORS = {scgan_ring: (), scgan_grid: (), clustergan_digits: ("cpu",)}
+VECTORS = {scgan_ring: ("modulated",), scgan_grid: ("modulated",), clustergan_digits: ("cpu",)}
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,19 @@ def test_every_variant_of_images_is_valid_and_complete(module, arg):
         module.get_config("fast")
 
 
-def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="'fast' is not known"):
-        scgan_ring.get_config("fast")
+@pytest.mark.parametrize(
+    ("module", "known"),
+    [
+        (scgan_ring, "none or :code or :quick or :code-quick or :modulated"),
+        (clustergan_digits, "none or :code or :quick or :code-quick or :cpu"),
+        (scgan_stacked_digits, "none or :quick or :cpu"),
+        (scgan_faces, "none or :quick"),
+    ],
+)
+def test_an_unknown_variant_is_refused_and_all_that_are_known_are_named(module, known):
+    with pytest.raises(ValueError, match="config variant 'fast' is not known") as error:
+        module.get_config("fast")
+    assert str(error.value).endswith(f"; expected {known}")
 
 
 def test_every_leaf_has_a_comment():

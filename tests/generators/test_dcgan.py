@@ -1,4 +1,4 @@
-"""DCGAN's plain first layer; the rest is tested against torch in tests/converters."""
+"""DCGAN's own first layers; the rest is tested against torch in tests/converters."""
 
 import jax
 import numpy as np
@@ -25,6 +25,23 @@ def test_a_plain_first_layer_is_dense_with_a_bias_at_every_place():
     assert (expected < 0).any()
     np.testing.assert_allclose(gen.features(z, "layer1"), expected, atol=1e-5)
     assert (np.asarray(gen.features(z, "layer2")) >= 0).all()
+
+
+def test_a_class_picks_its_first_layer_or_mixes_those_of_its_vector():
+    changes = {"plain_first": True, "num_classes": 3, "per_class": True}
+    network = build_network("dcgan", {**TINY, **changes})
+    first = np.random.default_rng(0).normal(size=(3, 7, 4, 4, 8)).astype(np.float32)
+    network.first[...] = first.reshape(network.first.shape)
+    network.first_bias[...] = np.zeros(network.first_bias.shape, np.float32)
+    gen = PretrainedGenerator(network)
+    z = np.asarray(gen.sample_latents(jax.random.key(0), 5))
+    of_class = [np.tensordot(z, own[:-1], 1) + own[-1] for own in first]
+    np.testing.assert_allclose(gen.features(z, "layer1", condition=2), of_class[2], atol=1e-5)
+    mixed = gen.features(z, "layer1", condition=np.array([0.25, 0.75, 0], np.float32))
+    np.testing.assert_allclose(mixed, 0.25 * of_class[0] + 0.75 * of_class[1], atol=1e-5)
+    # SeFa's weight: of every class what meets the latent, side by side.
+    expected = np.concatenate([own[:-1].reshape(6, -1) for own in first], axis=1)
+    np.testing.assert_array_equal(network.latent_weights(), expected)
 
 
 def test_a_plain_first_layer_has_a_bias_in_place_of_the_first_batch_norm():

@@ -109,7 +109,9 @@ class Trainer:
         """Return the share of the learning rates that an iteration learns at.
 
         Example:
-            >>> trainer = Trainer(None, None, cooldown=4, iterations=10)
+            >>> from cgjax.endtoend.methods.base import Gan
+            >>> from cgjax.endtoend.networks.planar import Planar
+            >>> trainer = Trainer(Gan(), Planar(), cooldown=4, iterations=10)
             >>> [float(trainer.rate(jnp.int32(number))) for number in (0, 6, 7, 9)]
             [1.0, 1.0, 0.75, 0.25]
         """

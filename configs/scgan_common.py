@@ -168,19 +168,12 @@ def variant(config: config_dict.ConfigDict, arg: str, *own: str) -> config_dict.
     return quick(config) if "quick" in words else config
 
 
-def modulated(
-    config: config_dict.ConfigDict, *, labels: int, modulation: float
-) -> config_dict.ConfigDict:
-    """Set what is ours in the plane: latents that stay in use, and a cooldown.
-
-    Args:
-        config: of the code's settings; changed.
-        labels: clusters, for each mode several.
-        modulation: how much latents scale; the narrower modes are, the less.
-    """
+def modulated(config: config_dict.ConfigDict, labels: int) -> config_dict.ConfigDict:
+    """Set what is ours in the plane: latents that stay in use, eight labels a mode, a cooldown."""
+    config = variant(config, "code")
     config.network.name = "planar_modulated"
     config.network.latent_dim = 8
-    config.network.modulation = modulation
+    config.network.modulation = 0.03
     config.train.iterations = 30_000
     config.train.cooldown = 15_000
     config.labels.num_clusters = labels

@@ -18,6 +18,5 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = scgan_common.get_config()
     config.data.name = "grid"
     if arg == "modulated":
-        config = scgan_common.variant(config, "code")
-        return scgan_common.modulated(config, labels=200, modulation=0.05)
+        return scgan_common.modulated(config, labels=200)
     return scgan_common.variant(config, arg, "modulated")

@@ -18,6 +18,5 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = scgan_common.get_config()
     config.data.name = "ring"
     if arg == "modulated":
-        config = scgan_common.variant(config, "code")
-        return scgan_common.modulated(config, labels=64, modulation=0.03)
+        return scgan_common.modulated(config, labels=64)
     return scgan_common.variant(config, arg, "modulated")

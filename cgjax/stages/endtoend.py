@@ -218,18 +218,18 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     lines = [
         f"{summary['method']} on {summary['data']}, {summary['iterations']} iterations, "
         f"{trials} trial{'s' if trials > 1 else ''}, {summary['num_points']} {what}",
-        f"{'':<20}{'mean':>10}{'perfect sampler (95% of its draws)':>38}",
+        f"{'':<24}{'mean':>10}{'perfect sampler (95% of its draws)':>38}",
     ]
     for name, score in summary["scores"].items():
         best = score["perfect"]
         beside = f"{_shown(best['mean'])} ({_shown(best['low'])} to {_shown(best['high'])})"
-        lines.append(f"{name:<20}{_shown(score['mean']):>10}{beside:>38}")
+        lines.append(f"{name:<24}{_shown(score['mean']):>10}{beside:>38}")
     lines += [f"{name}: {_told(note)}" for name, note in summary["notes"].items()]
     if summary["agreement"]:
-        lines.append(f"{'clusters, classes':<20}{'mean':>10}{'k-means on the rows':>38}")
+        lines.append(f"{'clusters, classes':<24}{'mean':>10}{'k-means on the rows':>38}")
     for name, score in summary["agreement"].items():
         beside = _shown(score["kmeans_on_rows"])
-        lines.append(f"{name:<20}{_shown(score['mean']):>10}{beside:>38}")
+        lines.append(f"{name:<24}{_shown(score['mean']):>10}{beside:>38}")
     return "\n".join(lines)
 
 

@@ -49,6 +49,24 @@ def test_collapse_within_the_modes_is_of_high_quality_and_of_small_variance():
     assert scores.variance_ratio == pytest.approx(0.25, rel=0.05)
 
 
+def test_a_narrow_and_a_wide_mode_show_where_all_together_are_right():
+    points = draw(4, 50_000)
+    nearest = nearest_means(points, GRID.means)
+    scale = np.ones(25)
+    # Half and one and a half of the variance; within the box so little of the wide one is cut that
+    # Half and one and a half of the variance; the box cuts the wide one at 3 / 1.22 of its sd.
+    scale[3], scale[20] = math.sqrt(0.5), math.sqrt(1.5)
+    means = GRID.means[nearest]
+    scores = mode_scores(means + scale[nearest][:, None] * (points - means), GRID.means, GRID.sd)
+    cut = 3 / scale[[3, 20]]
+    inside = scale[[3, 20]] ** 2 * (1 - 2 * cut * norm.pdf(cut) / (2 * norm.cdf(cut) - 1))
+    unit = 1 - 6 * norm.pdf(3) / (2 * norm.cdf(3) - 1)
+    # 2,000 points have a variance to 2.2%.
+    assert scores.variance_ratio_lowest == pytest.approx(inside[0] / unit, rel=0.07)
+    assert scores.variance_ratio_highest == pytest.approx(inside[1] / unit, rel=0.07)
+    assert scores.variance_ratio == pytest.approx(1, abs=0.02)
+
+
 def test_missing_modes_are_counted_and_cost_their_logarithm():
     points = draw(3)
     kept = points[nearest_means(points, GRID.means) < 5]
@@ -60,7 +78,7 @@ def test_missing_modes_are_counted_and_cost_their_logarithm():
 def test_a_box_holds_corners_that_a_disc_does_not():
     scores = mode_scores([[0.13, 0.13]], GRID.means, GRID.sd)
     assert (scores.high_quality_box, scores.high_quality_disc) == (1, 0)
-    assert math.isnan(scores.variance_ratio)
+    assert all(map(math.isnan, scores[-3:]))
 
 
 def test_what_a_perfect_sampler_scores_has_an_interval_that_holds_fresh_ones():

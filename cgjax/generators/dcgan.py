@@ -83,8 +83,8 @@ class DCGAN(StagedNetwork):
             parameter(stage[0], stage[0], i, o, std=0.02)
             for stage, i, o in zip(self.stages, widths, outputs, strict=True)
         ]
-        self.per_class = per_class
-        inputs = num_classes * (latent_dim + 1) if per_class else latent_dim + num_classes
+        self.per_class = per_class and num_classes > 0
+        inputs = num_classes * (latent_dim + 1) if self.per_class else latent_dim + num_classes
         first = inputs, first_size, first_size, widths[0]
         self.first = parameter(*first, std=0.02)
         self.kernels = nnx.List(kernels[:-1])
@@ -113,15 +113,12 @@ class DCGAN(StagedNetwork):
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Start from the latent as it is: a DCGAN does not normalise it."""
-        if not self.num_classes:
-            return {"h": z}
-        classes = inputs["classes"]
         if self.per_class:
-            # A class vector times (z, 1) has a row of the first layers in every place.
-            ones = jnp.ones((len(z), 1), z.dtype)
+            # Of a one-hot class vector, (z, 1) in the place of its class and zeros elsewhere.
+            classes, ones = inputs["classes"], jnp.ones((len(z), 1), z.dtype)
             outer = classes[:, :, None] * jnp.concatenate([z, ones], axis=1)[:, None, :]
             return {"h": outer.reshape(len(z), -1)}
-        return {"h": jnp.concatenate([z, classes], axis=1)}
+        return {"h": jnp.concatenate([z, inputs["classes"]], axis=1) if self.num_classes else z}
 
     def stage(self, index: int, state: State) -> State:
         """Transposed convolution, batch norm as an affine map, ReLU; or a plain first layer."""

@@ -104,7 +104,9 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
     params, stats = (jax.tree.map(_exact, tree) for tree in arrays)
     per_class = isinstance(method, Mgan)
     rest, moments = (params, stats) if per_class else (params["rest"], stats["rest"])
-    norms = [folded(rest["norms"][i], moments["norms"][i]) for i in sorted(moments["norms"])]
+    # The smallest of MGAN's has none behind its first layers.
+    means = moments.get("norms", {})
+    norms = [folded(rest["norms"][i], means[i]) for i in sorted(means)]
     widths = networks.widths[::-1]
     if per_class:
         num_classes, first = method.num_labels, rows_of_each(params["first"], stats.get("first"))

@@ -35,6 +35,7 @@ CASES = {
     "clustergan_flat": (ClusterGan(3, sigma=0.3), EncodingDcgan(**SIZES, flat=True), 3),
     "mgan": (Mgan(3), Dcgan(**SIZES), 3),
     "mgan_flat": (Mgan(3), Dcgan(**SIZES, flat=True), 3),
+    "mgan_smallest": (Mgan(2), Dcgan((8, 8, 1), 5, 7, 4), 2),
     "smallest_of_one_channel": (SelfConditioned(2), Dcgan((8, 8, 1), 5, 7, 4), 2),
 }
 

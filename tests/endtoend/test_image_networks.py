@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from cgjax.endtoend.data import Points
+from cgjax.endtoend.methods.labelled import ClassConditional
 from cgjax.endtoend.networks import Dcgan, Residual, Sngan
 from cgjax.endtoend.networks.base import Network, count_parameters
 from cgjax.endtoend.networks.encoding import EncodingDcgan
 from cgjax.endtoend.networks.layers import EPS, BatchNorm, LinearPerLabel, moved_again
+from cgjax.endtoend.trainer import Trainer
 from cgjax.errors import UserError
 
 FLAT = Dcgan((32, 32, 3), flat=True)
@@ -111,6 +114,25 @@ def test_images_are_made_and_told_apart(name):
     if sizes.is_rowwise:  # then each row's logits are its own
         alone = discriminator(images[:1], train=True)
         np.testing.assert_allclose(alone, discriminator(images, train=True)[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_both_networks_learn_in_a_compiled_step_with_a_penalty(name):
+    sizes = SMALL[name]
+    trainer = Trainer(ClassConditional(3), sizes, batch=6, penalty=1.0)
+    rows = jax.random.uniform(jax.random.key(2), (12, *sizes.rows), jnp.float32, -1, 1)
+    points = Points(rows, jnp.arange(12, dtype=jnp.int32) % 3)
+    keys = jax.random.split(jax.random.key(3), 1)
+    begun = trainer.init(keys[0], points)
+    before = jax.tree.map(np.asarray, begun[:2])
+    stacked = jax.tree.map(lambda leaf: leaf[None], begun)
+    state, losses = trainer.run(stacked, points, keys, 0, 1)
+    assert all(np.isfinite(each).all() for each in losses)
+    for old, new in zip(before, state[:2], strict=True):
+        same = jax.tree.map(
+            lambda a, b: np.array_equal(a, b[0]), old.arrays.params, new.arrays.params
+        )
+        assert not any(jax.tree.leaves(same)), same
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -162,9 +162,19 @@ def test_a_generator_that_was_exchanged_is_refused(trained, photos, tmp_path):
     assert bytes_of(root / "generator") == bytes_of(trained / "generator")
 
 
-def test_a_generator_that_has_no_form_is_refused(photos, tmp_path):
+def test_images_are_assigned_to_mgans_generators(photos, own, tmp_path):
     root = tmp_path / "mgan"
     train(root, settings(photos, **{"train.method": "mgan", "mgan.per_generator": 3}))
+    assign(root, own)
+    with (root / "assign/own/assign.csv").open() as lines:
+        found = [int(row["cluster"]) for row in csv.DictReader(lines)]
+    assert len(found) == NUM
+    assert set(found) <= {0, 1, 2}
+
+
+def test_a_generator_that_has_no_form_is_refused(photos, tmp_path):
+    root = tmp_path / "residual"
+    train(root, settings(photos, **{"network.name": "residual"}))
     with pytest.raises(UserError, match=r"has no generator/: images can be assigned to what"):
         assign(root, photos)
 

@@ -140,9 +140,9 @@ def averaged(x: Float[Array, "n h w c"]) -> Float[Array, "n p q c"]:
     >>> (9 * averaged(jnp.ones((1, 4, 4, 1)))).round()[0, :, :, 0].tolist()
     [[4.0, 6.0], [6.0, 9.0]]
     """
-    zero = jnp.zeros((), x.dtype)
     window, strides, padding = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-    return jax.lax.reduce_window(x, zero, jax.lax.add, window, strides, padding) / 9
+    # A number, not an array: of a sum that begins at a traced zero JAX knows no derivative.
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, strides, padding) / 9
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,6 @@ def test_a_narrow_and_a_wide_mode_show_where_all_together_are_right():
     points = draw(4, 50_000)
     nearest = nearest_means(points, GRID.means)
     scale = np.ones(25)
-    # Half and one and a half of the variance; within the box so little of the wide one is cut that
     # Half and one and a half of the variance; the box cuts the wide one at 3 / 1.22 of its sd.
     scale[3], scale[20] = math.sqrt(0.5), math.sqrt(1.5)
     means = GRID.means[nearest]

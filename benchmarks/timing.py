@@ -39,7 +39,8 @@ Call = Callable[[], Any]
 Shape = tuple[int, int, int]
 
 # Seconds until the last contender's threads have stopped waiting for more work: OpenBLAS's keep a
-# core busy for 2^26 of its cycles.
+# core busy for 2^26 of its cycles. After them a call that is shorter goes on for as long untimed:
+# threads that slept may share a core for some hundredths of a second, until the system parts them.
 PAUSE = 0.1
 
 # A call of a product lasts at least so many operations: a small one is repeated inside it.
@@ -55,16 +56,24 @@ def in_turns(calls: Mapping[str, Call], reps: int) -> dict[str, list[float]]:
     """Return each call's seconds; they take turns, so that a slow moment meets all alike.
 
     A call must return only when its work is done. The first round warms up and is not counted.
+    What is timed is one call of many in a row, as in a training.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for rep in range(reps + 1):
         for name, call in calls.items():
             time.sleep(PAUSE)
-            begun = time.perf_counter()
-            call()
+            took, until = _timed(call), time.perf_counter() + PAUSE
+            while took < PAUSE and time.perf_counter() < until:
+                took = _timed(call)
             if rep:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(took)
     return seconds
+
+
+def _timed(call: Call) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
 
 
 def processor() -> str:

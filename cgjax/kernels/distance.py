@@ -43,8 +43,9 @@ _LONG = (4_096, 64)
 # searched again together where that decides nothing.
 _LOOKS, _AGAIN = 3, 128
 
-# bfloat16 numbers of 8 bits that together hold a float32 number's 24.
-_PARTS = 3
+# bfloat16 numbers of 8 bits that together hold a float32 number's 24, and what the features of a
+# bfloat16 product come in whole groups of: of odd numbers it takes a quarter longer.
+_PARTS, _FEATURES = 3, 8
 
 
 def block_starts(num_rows: int, block: int) -> Int[Array, " blocks"]:
@@ -69,7 +70,7 @@ def nearest_(
     *,
     valid: Bool[Array, " b"] | None = None,
     active: Int[Array, ""] | None = None,
-    block: int = 512,
+    block: int | None = None,
     product: Product | None = None,
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query (un-jitted body of `nearest`)."""
@@ -87,7 +88,7 @@ def k_nearest_(
     k: int,
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = 512,
+    block: int | None = None,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Find the k nearest base rows of each query (un-jitted body of `k_nearest`)."""
     if not 1 <= k <= base.shape[0]:
@@ -102,7 +103,7 @@ def nearest(
     *,
     valid: Bool[Array, " b"] | None = None,
     active: Int[Array, ""] | None = None,
-    block: int = 512,
+    block: int | None = None,
     product: Product | None = None,
 ) -> tuple[Int[Array, " q"], Float[Array, " q"]]:
     """Find the nearest base row of each query: argmin_j ||q - b_j||^2, lowest index on ties.
@@ -118,7 +119,8 @@ def nearest(
             valid the index is 0 and the distance infinite.
         active: how many of the queries count; blocks past them are skipped, and what is returned
             for the others is any index. All by default.
-        block: queries per block of distances.
+        block: queries per block of distances; by default 256 on a CPU, whose cache then holds them,
+            and 512 elsewhere.
         product: "bfloat16" rounds the inputs of the product and decides by float32 distances to
             the first rows that it names; queries for which a bound on the rounding leaves others
             are searched again in float32. Same answer, faster where bfloat16 has its own units. By
@@ -142,7 +144,7 @@ def k_nearest(
     k: int,
     *,
     valid: Bool[Array, " b"] | None = None,
-    block: int = 512,
+    block: int | None = None,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Find the k nearest base rows of each query, nearest first, lowest index on ties.
 
@@ -155,8 +157,9 @@ def k_nearest(
     return k_nearest_(queries, base, k, valid=valid, block=block)
 
 
-# Centred queries -> k base rows of each, -1 for none, and for which of the queries that is sure.
-Choose = Callable[[Array], tuple[Array, Array]]
+# Centred queries -> k base rows of each, their distances, infinite for none, and for which of the
+# queries that is sure.
+Choose = Callable[[Array], tuple[Array, Array, Array]]
 # The centred base, padded to whole groups, and its squared norms, infinite where a row is not to be
 # chosen -> how to choose.
 Chooser = Callable[[Array, Array], Choose]
@@ -167,11 +170,11 @@ def _search(
     base: Float[Array, "b f"],
     valid: Bool[Array, " b"] | None,
     active: Int[Array, ""] | None,
-    block: int,
+    block: int | None,
     chooser: Chooser,
     again: Chooser | None = None,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
-    """Choose for blocks of centred queries; re-compute the distances of what was chosen.
+    """Choose for blocks of centred queries.
 
     Queries of which the first chooser is not sure are gathered, and chosen for `again`.
     """
@@ -189,21 +192,12 @@ def _search(
     if num_queries == 0:
         shape = jax.eval_shape(choose, queries)[0].shape
         return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+    if block is None:
+        block = 256 if jax.default_backend() == "cpu" else 512
     block = min(block, num_queries)
 
-    def found(rows: Array, choose: Choose) -> tuple[Array, Array, Array]:
-        rows = rows - offset[None, :]
-        index, is_sure = choose(rows)
-        is_none = (index < 0) | jnp.isinf(norms)[index]
-        index = jnp.maximum(index, 0)
-        distance = jnp.where(is_none, jnp.inf, _distances(rows, base, index))
-        if index.shape[1] > 1:
-            # The re-computed distances can order two near-ties the other way round.
-            distance, index = jax.lax.sort((distance, index), dimension=1, num_keys=2)
-        return index, distance, is_sure
-
     def search(start: Array) -> tuple[Array, Array, Array]:
-        return found(jax.lax.dynamic_slice_in_dim(queries, start, block), choose)
+        return choose(jax.lax.dynamic_slice_in_dim(queries, start, block) - offset[None, :])
 
     def skip(start: Array) -> tuple[Array, Array, Array]:
         shape = jax.eval_shape(search, start)[0].shape
@@ -229,8 +223,8 @@ def _search(
     def search_again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         begin, index, distance = state
         row = jax.lax.dynamic_slice_in_dim(unsure, begin, some)
-        rows = queries.at[row].get(mode="clip")
-        index_again, distance_again, _ = found(rows, choose_again)
+        rows = queries.at[row].get(mode="clip") - offset[None, :]
+        index_again, distance_again, _ = choose_again(rows)
         index = index.at[row].set(index_again, mode="drop")
         return begin + some, index, distance.at[row].set(distance_again, mode="drop")
 
@@ -254,19 +248,32 @@ def _prepare(
     return base, offset, jnp.where(valid, jnp.sum(base * base, axis=1), jnp.inf)
 
 
-def _distances(
-    rows: Float[Array, "s f"], base: Float[Array, "b f"], index: Int[Array, "s k"]
-) -> Float[Array, "s k"]:
-    """Return the squared distances to rows of the base, from the differences."""
+def _ordered(
+    rows: Float[Array, "s f"],
+    base: Float[Array, "b f"],
+    norms: Float[Array, " b"],
+    index: Int[Array, "s k"],
+) -> tuple[Int[Array, "s k"], Float[Array, "s k"]]:
+    """Return rows of the base, nearest first, and their squared distances, from the differences.
+
+    A row that is none, -1 or one not to be chosen, comes last as 0, at infinite distance. What the
+    products took for near-ties may change places.
+    """
+    is_none = (index < 0) | jnp.isinf(norms)[index]
+    index = jnp.maximum(index, 0)
     difference = rows[:, None, :] - base[index]
-    return jnp.sum(difference * difference, axis=-1)
+    distance = jnp.where(is_none, jnp.inf, jnp.sum(difference * difference, axis=-1))
+    if index.shape[1] > 1:
+        distance, index = jax.lax.sort((distance, index), dimension=1, num_keys=2)
+    return index, distance
 
 
 def _by_minimum(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
     """Choose one row by the float32 product."""
 
-    def choose(rows: Array) -> tuple[Array, Array]:
-        return row_argmin(_relative(rows, base, norms))[:, None], jnp.ones(rows.shape[:1], bool)
+    def choose(rows: Array) -> tuple[Array, Array, Array]:
+        index = row_argmin(_relative(rows, base, norms))[:, None]
+        return *_ordered(rows, base, norms, index), jnp.ones(rows.shape[:1], bool)
 
     return choose
 
@@ -274,7 +281,7 @@ def _by_minimum(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
 def _by_walk(base: Float[Array, "b f"], norms: Float[Array, " b"], k: int) -> Choose:
     """Choose k rows by the float32 product, one after the other."""
 
-    def choose(rows: Array) -> tuple[Array, Array]:
+    def choose(rows: Array) -> tuple[Array, Array, Array]:
         values = _relative(rows, base, norms)
 
         def step(at: Ascending, _: None) -> tuple[Ascending, Array]:
@@ -282,7 +289,7 @@ def _by_walk(base: Float[Array, "b f"], norms: Float[Array, " b"], k: int) -> Ch
             return at, at.column
 
         columns = jax.lax.scan(step, Ascending.begin(values), length=k)[1]
-        return columns.T, jnp.ones(rows.shape[:1], bool)
+        return *_ordered(rows, base, norms, columns.T), jnp.ones(rows.shape[:1], bool)
 
     return choose
 
@@ -325,30 +332,28 @@ def _by_looking(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
     largest = jnp.sqrt(jnp.max(jnp.where(jnp.isinf(norms), 0.0, norms)))
     # The norms are features of their own, so that the product adds them. XLA joins float32 arrays
     # several times faster than bfloat16 ones.
+    surplus = -(base.shape[1] + _PARTS) % _FEATURES
     low_base = jnp.concatenate([base, _split(norms).T], axis=1).astype(jnp.bfloat16)
+    low_base = jnp.pad(low_base, ((0, 0), (0, surplus)))
     # Transposed once, not in every block: XLA's product with rows of bfloat16 is half as fast.
     low_columns = jax.lax.optimization_barrier(low_base.T)
 
-    def choose(rows: Array) -> tuple[Array, Array]:
-        extended = jnp.pad(-2.0 * rows, ((0, 0), (0, _PARTS)), constant_values=1.0)
+    def choose(rows: Array) -> tuple[Array, Array, Array]:
+        extended = jnp.pad(-2.0 * rows, ((0, 0), (0, _PARTS + surplus)), constant_values=1.0)
         low = extended.astype(jnp.bfloat16)
         values = jnp.matmul(low, low_columns, preferred_element_type=jnp.float32)
         at = Ascending.begin(values)
-        index = jnp.full(rows.shape[:1], -1, jnp.int32)
-        distance = jnp.full(rows.shape[:1], jnp.inf)
+        columns = []
         for _ in range(_LOOKS):
             at = at.next(values)
-            own = _distances(rows, base, at.column[:, None])[:, 0]
-            own = jnp.where(at.column < 0, jnp.inf, own)
-            is_nearer = (own < distance) | ((own == distance) & (at.column < index))
-            index = jnp.where(is_nearer, at.column, index)
-            distance = jnp.minimum(own, distance)
+            columns.append(at.column)
+        index, distance = _ordered(rows, base, norms, jnp.stack(columns, axis=1))
         size, row_error = jnp.linalg.norm(rows, axis=1), _rounding(rows)
         error = 2.0 * (row_error * largest + (size + row_error) * low_error)
         # 1e-5 of the norms covers the float32 accumulation of both products.
         error = error + 1e-5 * (size + largest) ** 2
         ahead = jnp.min(at.ahead, axis=1)
-        is_open = jnp.isfinite(ahead) & (ahead + size * size - error <= distance)
-        return index[:, None], ~is_open
+        is_open = jnp.isfinite(ahead) & (ahead + size * size - error <= distance[:, 0])
+        return index[:, :1], distance[:, :1], ~is_open
 
     return choose

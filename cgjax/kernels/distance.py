@@ -43,6 +43,9 @@ _LONG = (4_096, 64)
 # searched again together where that decides nothing.
 _LOOKS, _AGAIN = 3, 128
 
+# How many distances of a block are 10 MB, which stay in a CPU's caches.
+_DISTANCES = 2_621_440
+
 # bfloat16 numbers of 8 bits that together hold a float32 number's 24, and what the features of a
 # bfloat16 product come in whole groups of: of odd numbers it takes a quarter longer.
 _PARTS, _FEATURES = 3, 8
@@ -119,8 +122,8 @@ def nearest(
             valid the index is 0 and the distance infinite.
         active: how many of the queries count; blocks past them are skipped, and what is returned
             for the others is any index. All by default.
-        block: queries per block of distances; by default 256 on a CPU, whose cache then holds them,
-            and 512 elsewhere.
+        block: queries per block of distances; by default 512, on a CPU so many that its caches hold
+            them.
         product: "bfloat16" rounds the inputs of the product and decides by float32 distances to
             the first rows that it names; queries for which a bound on the rounding leaves others
             are searched again in float32. Same answer, faster where bfloat16 has its own units. By
@@ -192,9 +195,7 @@ def _search(
     if num_queries == 0:
         shape = jax.eval_shape(choose, queries)[0].shape
         return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
-    if block is None:
-        block = 256 if jax.default_backend() == "cpu" else 512
-    block = min(block, num_queries)
+    block = min(block or _block(base.shape[0]), num_queries)
 
     def search(start: Array) -> tuple[Array, Array, Array]:
         return choose(jax.lax.dynamic_slice_in_dim(queries, start, block) - offset[None, :])
@@ -230,6 +231,12 @@ def _search(
 
     begin = varying_like(jnp.int32(0), unsure)
     return jax.lax.while_loop(is_left, search_again, (begin, index, distance))[1:]
+
+
+def _block(num_base: int) -> int:
+    if jax.default_backend() != "cpu":
+        return 512
+    return min(max(_DISTANCES // num_base, 256), 4_096)
 
 
 def _prepare(

@@ -126,9 +126,8 @@ def count(
 ) -> tuple[Int[Array, "n r"], Counts]:
     """Return the new labels, and what is counted of them and of this process's rows."""
     labels = nearest_labels(state, weights)
-    num_init, num_clusters = state.sums.shape[:2]
-    members = jnp.sum(one_hot(labels, num_clusters), axis=0).reshape(num_init, num_clusters)
-    return labels, Counts(members, bounds.count_references(state.bound), jnp.sum(squares))
+    counted = states.members(labels, state.sums.shape[1])
+    return labels, Counts(counted, bounds.count_references(state.bound), jnp.sum(squares))
 
 
 @jax.jit

@@ -58,7 +58,7 @@ def start(
 ) -> MovementBound:
     """Return the bound at the first centroids: `before` is 0 if all rows are known, else inf."""
     num_init, num_clusters, _ = centroids.shape
-    num = min(max(squares.shape[0] // (_SHARE * num_init * num_clusters), 1), _REFERENCES)
+    num = min(max(squares.shape[0] // (_SHARE * num_init * max(num_clusters, 1)), 1), _REFERENCES)
     pairs = jnp.zeros((num, num_init, num_clusters, num_clusters))
     shape = (squares.shape[0], num_init)
     return MovementBound(

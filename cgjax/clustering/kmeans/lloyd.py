@@ -10,7 +10,10 @@ All restarts share each pass over the data, and most of it is avoided without ch
   `cgjax.clustering.kmeans.state`.
 * Which sums change: those of clusters with rows whose label changed, by these rows only.
 
-Where that is most rows, one product with the whole data is faster than picking them out.
+Where that is most rows, one product with the whole data is faster than picking them out. Of many
+clusters one nearly always comes near enough to be looked at: then nothing is followed between two
+passes, nothing of n k numbers is kept, and every row's nearest centroid is looked up anew.
+
 Rows are relative to their mean: far from the origin the expanded square would lose its digits. No
 centred copy of the data is made.
 
@@ -39,14 +42,23 @@ from cgjax.clustering.kmeans.state import (
     advance,
     farthest,
     fill_empty,
+    members,
     nearest_labels,
-    one_hot,
     start,
 )
 from cgjax.clustering.kmeans.subspace import most_points, span
 from cgjax.clustering.kmeans.sums import Relabelling, sums
 from cgjax.clustering.kmeans.visits import update_products
-from cgjax.runtime.mesh import all_sum, from_shards
+from cgjax.kernels.distance import nearest_
+from cgjax.runtime.mesh import all_sum, from_shards, varying_like
+
+# With fewer clusters than this, or than half the features, following was never slower (of 25,000 x
+# 2,048 into 512 twice as fast). 50,000 x 64 into 64 and 100,000 x 512 into 256 take the same time
+# both ways; looked up anew, 50,000 x 64 into 256 takes 0.42 of it, 200,000 x 512 into 1,000 0.8.
+_MANY = 64
+
+# Labels (n, r), and where they were looked up the squared distances (n, r).
+Found = tuple[Array, Array | None]
 
 
 def init(
@@ -54,18 +66,23 @@ def init(
 ) -> tuple[KMeansState, ...]:
     """Choose the starting centroids of all restarts, see `cgjax.clustering.kmeans.seeding`.
 
+    Many clusters are not followed (`is_followed`).
+
     Each number of clusters gets the first k of those chosen for the largest: k-means++ chooses
     centre by centre (and tries as many candidates for each as the largest number asks for).
 
     Returns:
         A state for each number of clusters.
     """
+    is_free = not is_followed(rows.features.shape[1], options)
     if options.centroids is not None:
-        return (_start(rows, options.centroids - rows.offset[None, None, :]),)
+        return (_start(rows, options.centroids - rows.offset[None, None, :], is_free=is_free),)
     if options.method == "random":
         centroids = seed_random(rows, key, options, axis_name=axis_name)
-        return tuple(_start(rows, centroids[:, :k]) for k in options.numbers)
+        return tuple(_start(rows, centroids[:, :k], is_free=is_free) for k in options.numbers)
     seeds, tried = seed_plus_plus(rows, key, options, axis_name=axis_name)
+    if is_free:
+        return tuple(_start(rows, seeds.centroids[:, :k], is_free=True) for k in options.numbers)
     product, subspace = seeds.products.transpose(2, 0, 1), span(*tried)
     return tuple(
         start(seeds.centroids[:, :k], rows.squares, product[:, :, :k], subspace)
@@ -73,8 +90,17 @@ def init(
     )
 
 
-def _start(rows: Rows, centroids: Float[Array, "r k f"]) -> KMeansState:
-    """Return the state of centroids whose products are not known yet."""
+def is_followed(dim: int, options: Options) -> bool:
+    """Return whether following the rows' products saves time: not on a CPU for many clusters."""
+    is_many = min(options.numbers) >= max(_MANY, dim // 2)
+    return not is_many or jax.default_backend() != "cpu"
+
+
+def _start(rows: Rows, centroids: Float[Array, "r k f"], *, is_free: bool) -> KMeansState:
+    """Return the state of centroids whose products are not known yet, or are not followed."""
+    if is_free:
+        nothing = jnp.zeros((rows.squares.shape[0], centroids.shape[0], 0))
+        return start(centroids, rows.squares, varying_like(nothing, rows.squares))
     points = centroids.reshape(-1, centroids.shape[2])
     product = products(rows, points)
     num = len(points) if len(points) <= most_points(points.shape[1]) else 0
@@ -100,26 +126,32 @@ def step(
     most `tol` times the mean variance of the features; it does not change from then on. The states
     are those of several numbers of clusters, which share the passes over the data.
     """
-    states = update_products(rows, states)
     numbers = [state.centroids.shape[1] for state in states]
-    labels = [nearest_labels(state, rows.weights) for state in states]
+    if states[0].products.shape[2]:
+        states = update_products(rows, states)
+        found: list[Found] = [(nearest_labels(state, rows.weights), None) for state in states]
+    else:
+        found = [_look_up(rows, state) for state in states]
+    labels = [own for own, _ in found]
     changes = [
         Relabelling(new, state.labels, state.sums)
         for new, state in zip(labels, states, strict=True)
     ]
     totals = sums(rows, changes, axis_name=axis_name)
-    members = [jnp.sum(one_hot(own, k), axis=0) for own, k in zip(labels, numbers, strict=True)]
+    counted = [members(own, k) for own, k in zip(labels, numbers, strict=True)]
     references = [count_references(state.bound) for state in states]
-    sent = (members, references, jnp.sum(rows.squares))
+    sent = (counted, references, jnp.sum(rows.squares))
     all_counts, all_references, all_squares = all_sum(sent, axis_name)
 
     def move(
-        state: KMeansState, labels: Array, total: Array, counts: Array, references: Array
+        state: KMeansState, found: Found, total: Array, counts: Array, references: Array
     ) -> KMeansState:
-        counts = counts.reshape(total.shape[:2])
+        labels, distances = found
 
         def refill(moved: Array) -> Array:
-            row, is_here = farthest(state, rows.squares, rows.weights, axis_name=axis_name)
+            row, is_here = farthest(
+                state, rows.squares, rows.weights, distances, axis_name=axis_name
+            )
             far = from_shards(centred(rows, row), is_here, axis_name)
             return fill_empty(moved, counts, far)
 
@@ -133,7 +165,22 @@ def step(
         sizes = {"all_squares": all_squares, "least_shift": least}
         return advance(state, labels, total, counts, moved, references=references, **sizes)
 
-    return tuple(map(move, states, labels, totals, all_counts, all_references))
+    return tuple(map(move, states, found, totals, all_counts, all_references))
+
+
+def _look_up(rows: Rows, state: KMeansState) -> Found:
+    """Return the nearest centroid of every row, lowest id on ties; a done restart keeps its own."""
+
+    def one(restart: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        centroids, labels, is_done = restart
+        return jax.lax.cond(
+            is_done,
+            lambda: (labels, jnp.zeros_like(rows.squares)),
+            lambda: nearest_(rows.features, centroids + rows.offset[None, :]),
+        )
+
+    labels, distances = jax.lax.map(one, (state.centroids, state.labels.T, state.is_done))
+    return jnp.where(rows.weights[:, None] > 0.0, labels.T, -1), distances.T
 
 
 def fit(

@@ -87,12 +87,10 @@ def count_members(
     num_rows = labels.shape[0]
     begin = jnp.int32(0) if axis_name is None else axis_position(axis_name) * num_rows
     index = begin + jnp.arange(num_rows, dtype=jnp.int32)
-    is_member = (labels[:, None] == jnp.arange(num_clusters, dtype=jnp.int32)[None, :]) & (
-        weights[:, None] > 0.0
-    )
-    never = jnp.iinfo(jnp.int32).max
-    first = jnp.min(jnp.where(is_member, index[:, None], never), axis=0)
-    counts = jnp.sum(is_member, axis=0, dtype=jnp.int32)
+    place = jnp.where(weights > 0.0, labels, num_clusters)
+    counts = jnp.zeros(num_clusters, jnp.int32).at[place].add(1, mode="drop")
+    never = jnp.full(num_clusters, jnp.iinfo(jnp.int32).max)
+    first = never.at[place].min(index, mode="drop")
     return all_sum(counts, axis_name), all_min(first, axis_name)
 
 

@@ -29,6 +29,9 @@ from cgjax.clustering.kmeans.bounds import MovementBound
 from cgjax.clustering.kmeans.subspace import Subspace
 from cgjax.runtime.mesh import axis_position, varying_like
 
+# From so many clusters on rows are counted one by one, not by comparing each with all clusters.
+_MANY = 64
+
 
 class KMeansState(NamedTuple):
     """The state of all restarts.
@@ -37,7 +40,8 @@ class KMeansState(NamedTuple):
         centroids: (r, k, f) float32, relative to the offset.
         labels: (n, r) int32, nearest centroid at the last step; -1 before it and for padding.
         sums: (r, k, f) float32, sums of the members.
-        products: (n, r, k) float32, -2 <y, mu> as followed since the row was last visited.
+        products: (n, r, k) float32, -2 <y, mu> as followed since the row was last visited; where
+            nothing is followed k is 0 here and in the bound.
         bound: how far the centroids may have moved since then.
         subspace: in which products are followed.
         inertias: (r,) float32, objective of the labels with the new centroids; never rises.
@@ -48,7 +52,7 @@ class KMeansState(NamedTuple):
     centroids: Float[Array, "r k f"]
     labels: Int[Array, "n r"]
     sums: Float[Array, "r k f"]
-    products: Float[Array, "n r k"]
+    products: Float[Array, "n r _"]
     bound: MovementBound
     subspace: Subspace
     inertias: Float[Array, " r"]
@@ -59,7 +63,7 @@ class KMeansState(NamedTuple):
 def start(
     centroids: Float[Array, "r k f"],
     squares: Float[Array, " n"],
-    products: Float[Array, "n r k"] | None = None,
+    products: Float[Array, "n r _"] | None = None,
     subspace: Subspace | None = None,
 ) -> KMeansState:
     """Return the state with centroids (relative to the offset) and no labels yet.
@@ -67,7 +71,8 @@ def start(
     Args:
         centroids: (r, k, f), where to start.
         squares: (n,) squared norms of the rows.
-        products: (n, r, k), -2 <y, centroid> of all rows, if they are known already.
+        products: (n, r, k), -2 <y, centroid> of all rows, if they are known already; (n, r, 0) to
+            follow nothing.
         subspace: in which products are followed; default: in none.
     """
     num_init, num_clusters, dim = centroids.shape
@@ -79,12 +84,14 @@ def start(
     ) -> Array:
         return varying_like(jnp.full((squares.shape[0], *shape), value, dtype), squares)
 
+    num_followed = num_clusters if products is None else products.shape[2]
+    before = jnp.inf if products is None else 0.0
     return KMeansState(
         centroids=centroids,
         labels=per_row((num_init,), -1, jnp.int32),
         sums=jnp.zeros_like(centroids),
         products=per_row((num_init, num_clusters), 0.0) if products is None else products,
-        bound=bounds.start(centroids, squares, subspace, jnp.inf if products is None else 0.0),
+        bound=bounds.start(centroids[:, :num_followed], squares, subspace, before),
         subspace=subspace,
         inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
         is_done=jnp.zeros((num_init,), bool),
@@ -150,6 +157,18 @@ def nearest_labels(state: KMeansState, weights: Float[Array, " n"]) -> Int[Array
     return jnp.where(weights[:, None] > 0.0, labels, -1)
 
 
+def members(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "r k"]:
+    """Return how many rows each cluster of each restart has; rows of label -1 belong to none."""
+
+    def count(labels: Int[Array, " n"]) -> Int[Array, " k"]:
+        place = jnp.where(labels < 0, num_clusters, labels)
+        return jnp.zeros(num_clusters, jnp.int32).at[place].add(1, mode="drop")
+
+    if num_clusters >= _MANY:
+        return jax.vmap(count, in_axes=1)(labels).astype(jnp.float32)
+    return jnp.sum(one_hot(labels, num_clusters), axis=0).reshape(-1, num_clusters)
+
+
 def one_hot(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "n rk"]:
     """Return (n, r * k) float32 with a one where a row belongs to a cluster; -1 gives zeros."""
     ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
@@ -160,18 +179,22 @@ def farthest(
     state: KMeansState,
     squares: Float[Array, " n"],
     weights: Float[Array, " n"],
+    distances: Float[Array, "n r"] | None = None,
     *,
     axis_name: str | None = None,
 ) -> tuple[Int[Array, "r m"], Bool[Array, "r m"]]:
     """Return the m = min(k, n) rows of each restart that are farthest from their centroids.
 
-    The distances are those at the rows' last visits, which is good enough to choose by.
+    The squared distances are those given, or else those at the rows' last visits, which is good
+    enough to choose by.
 
     Returns:
         The rows within this shard, farthest first (padding last), and whether each belongs to this
         shard.
     """
-    own = squares[:, None] + jnp.min(relative_distances(state), axis=2)
+    own = distances
+    if own is None:
+        own = squares[:, None] + jnp.min(relative_distances(state), axis=2)
     # Rounding, where a row equals its centroid, must not look like a distance.
     own = jnp.where(own > 1e-6 * squares[:, None], own, 0.0)
     own = jnp.where(weights[:, None] > 0.0, own, -1.0)
@@ -224,14 +247,17 @@ def advance(
     means = total / jnp.maximum(counts, 1.0)[:, :, None]
     inertias = all_squares - jnp.sum(counts * jnp.sum(jnp.square(means), axis=2), axis=1)
     movement = jnp.where(state.is_done[:, None, None], 0.0, moved - state.centroids)
-    bound, change = bounds.advance(state.bound, state.subspace, movement, labels, references)
+    bound, products = state.bound, state.products
+    if products.shape[2]:
+        bound, change = bounds.advance(bound, state.subspace, movement, labels, references)
+        products = products + change
     # Written so that NaN counts as done: such data are reported by the caller.
     is_moving = jnp.sum(jnp.square(movement), axis=(1, 2)) > least_shift
     return state._replace(
         centroids=jnp.where(state.is_done[:, None, None], state.centroids, moved),
         labels=labels,
         sums=total,
-        products=state.products + change,
+        products=products,
         bound=bound,
         inertias=jnp.where(state.is_done, state.inertias, jnp.maximum(inertias, 0.0)),
         is_done=state.is_done | ~is_moving,

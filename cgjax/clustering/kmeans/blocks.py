@@ -19,7 +19,7 @@ from cgjax.clustering.kmeans import state as states
 from cgjax.clustering.kmeans.state import KMeansState, may_change, nearest_labels, one_hot
 from cgjax.kernels.products import HIGHEST
 
-fill_empty = jax.jit(states.fill_empty)
+means, fill_empty = jax.jit(states.means), jax.jit(states.fill_empty)
 
 
 @partial(jax.jit, static_argnames=("num_rows",))
@@ -128,12 +128,6 @@ def count(
     labels = nearest_labels(state, weights)
     counted = states.members(labels, state.sums.shape[1])
     return labels, Counts(counted, bounds.count_references(state.bound), jnp.sum(squares))
-
-
-@jax.jit
-def means(total: Float[Array, "r k f"], members: Float[Array, "r k"]) -> Float[Array, "r k f"]:
-    """Return the means, zeros for clusters without members."""
-    return total / jnp.maximum(members, 1.0)[:, :, None]
 
 
 @partial(jax.jit, donate_argnames=("state",))

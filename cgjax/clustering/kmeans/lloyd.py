@@ -42,6 +42,7 @@ from cgjax.clustering.kmeans.state import (
     advance,
     farthest,
     fill_empty,
+    means,
     members,
     nearest_labels,
     start,
@@ -50,7 +51,7 @@ from cgjax.clustering.kmeans.subspace import most_points, span
 from cgjax.clustering.kmeans.sums import Relabelling, sums
 from cgjax.clustering.kmeans.visits import update_products
 from cgjax.kernels.distance import nearest_
-from cgjax.runtime.mesh import all_sum, from_shards, varying_like
+from cgjax.runtime.mesh import all_sum, from_shards
 
 # With fewer clusters than this, or than half the features, following was never slower (of 25,000 x
 # 2,048 into 512 twice as fast). 50,000 x 64 into 64 and 100,000 x 512 into 256 take the same time
@@ -76,18 +77,18 @@ def init(
     """
     is_free = not is_followed(rows.features.shape[1], options)
     if options.centroids is not None:
-        return (_start(rows, options.centroids - rows.offset[None, None, :], is_free=is_free),)
-    if options.method == "random":
+        centroids = options.centroids - rows.offset[None, None, :]
+    elif options.method == "random":
         centroids = seed_random(rows, key, options, axis_name=axis_name)
-        return tuple(_start(rows, centroids[:, :k], is_free=is_free) for k in options.numbers)
-    seeds, tried = seed_plus_plus(rows, key, options, axis_name=axis_name)
-    if is_free:
-        return tuple(_start(rows, seeds.centroids[:, :k], is_free=True) for k in options.numbers)
-    product, subspace = seeds.products.transpose(2, 0, 1), span(*tried)
-    return tuple(
-        start(seeds.centroids[:, :k], rows.squares, product[:, :, :k], subspace)
-        for k in options.numbers
-    )
+    else:
+        (centroids, product, *_), tried = seed_plus_plus(rows, key, options, axis_name=axis_name)
+        if not is_free:
+            product, subspace = product.transpose(2, 0, 1), span(*tried)
+            return tuple(
+                start(centroids[:, :k], rows.squares, product[:, :, :k], subspace)
+                for k in options.numbers
+            )
+    return tuple(_start(rows, centroids[:, :k], is_free=is_free) for k in options.numbers)
 
 
 def is_followed(dim: int, options: Options) -> bool:
@@ -99,8 +100,7 @@ def is_followed(dim: int, options: Options) -> bool:
 def _start(rows: Rows, centroids: Float[Array, "r k f"], *, is_free: bool) -> KMeansState:
     """Return the state of centroids whose products are not known yet, or are not followed."""
     if is_free:
-        nothing = jnp.zeros((rows.squares.shape[0], centroids.shape[0], 0))
-        return start(centroids, rows.squares, varying_like(nothing, rows.squares))
+        return start(centroids, rows.squares, is_free=True)
     points = centroids.reshape(-1, centroids.shape[2])
     product = products(rows, points)
     num = len(points) if len(points) <= most_points(points.shape[1]) else 0
@@ -159,7 +159,7 @@ def step(
             jnp.any((counts == 0.0) & ~state.is_done[:, None]),
             refill,
             lambda moved: moved,
-            total / jnp.maximum(counts, 1.0)[:, :, None],
+            means(total, counts),
         )
         least = tol * rows.spread / total.shape[2]
         sizes = {"all_squares": all_squares, "least_shift": least}

@@ -42,12 +42,10 @@ def fit_sharded(
         A result for each number of clusters; labels and margins are split over the mesh as the rows
         are (those of padding rows are arbitrary), everything else is on every device.
     """
-    impl = jax.random.key_impl(key)
 
     def fit_shard(
-        features: Array, weights: Array, key_data: Array, options: Options
+        features: Array, weights: Array, key: PRNGKeyArray, options: Options
     ) -> tuple[KMeansResult, ...]:
-        key = jax.random.wrap_key_data(key_data, impl=impl)
         return fit(features, key, options, weights=weights, axis_name=DATA_AXIS)
 
     own = P(DATA_AXIS)
@@ -57,4 +55,4 @@ def fit_sharded(
         mesh=mesh,
         in_specs=(own, own, P(), P()),
         out_specs=(KMeansResult(*specs),) * len(options.numbers),
-    )(features, weights, jax.random.key_data(key), options)
+    )(features, weights, key, options)

@@ -29,9 +29,6 @@ from cgjax.clustering.kmeans.bounds import MovementBound
 from cgjax.clustering.kmeans.subspace import Subspace
 from cgjax.runtime.mesh import axis_position, varying_like
 
-# From so many clusters on rows are counted one by one, not by comparing each with all clusters.
-_MANY = 64
-
 
 class KMeansState(NamedTuple):
     """The state of all restarts.
@@ -63,17 +60,19 @@ class KMeansState(NamedTuple):
 def start(
     centroids: Float[Array, "r k f"],
     squares: Float[Array, " n"],
-    products: Float[Array, "n r _"] | None = None,
+    products: Float[Array, "n r k"] | None = None,
     subspace: Subspace | None = None,
+    *,
+    is_free: bool = False,
 ) -> KMeansState:
     """Return the state with centroids (relative to the offset) and no labels yet.
 
     Args:
         centroids: (r, k, f), where to start.
         squares: (n,) squared norms of the rows.
-        products: (n, r, k), -2 <y, centroid> of all rows, if they are known already; (n, r, 0) to
-            follow nothing.
+        products: (n, r, k), -2 <y, centroid> of all rows, if they are known already.
         subspace: in which products are followed; default: in none.
+        is_free: whether nothing is followed.
     """
     num_init, num_clusters, dim = centroids.shape
     if subspace is None:
@@ -84,14 +83,13 @@ def start(
     ) -> Array:
         return varying_like(jnp.full((squares.shape[0], *shape), value, dtype), squares)
 
-    num_followed = num_clusters if products is None else products.shape[2]
-    before = jnp.inf if products is None else 0.0
+    num, before = 0 if is_free else num_clusters, jnp.inf if products is None else 0.0
     return KMeansState(
         centroids=centroids,
         labels=per_row((num_init,), -1, jnp.int32),
         sums=jnp.zeros_like(centroids),
-        products=per_row((num_init, num_clusters), 0.0) if products is None else products,
-        bound=bounds.start(centroids[:, :num_followed], squares, subspace, before),
+        products=per_row((num_init, num), 0.0) if products is None else products,
+        bound=bounds.start(centroids[:, :num], squares, subspace, before),
         subspace=subspace,
         inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
         is_done=jnp.zeros((num_init,), bool),
@@ -159,14 +157,12 @@ def nearest_labels(state: KMeansState, weights: Float[Array, " n"]) -> Int[Array
 
 def members(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "r k"]:
     """Return how many rows each cluster of each restart has; rows of label -1 belong to none."""
-
-    def count(labels: Int[Array, " n"]) -> Int[Array, " k"]:
-        place = jnp.where(labels < 0, num_clusters, labels)
-        return jnp.zeros(num_clusters, jnp.int32).at[place].add(1, mode="drop")
-
-    if num_clusters >= _MANY:
-        return jax.vmap(count, in_axes=1)(labels).astype(jnp.float32)
-    return jnp.sum(one_hot(labels, num_clusters), axis=0).reshape(-1, num_clusters)
+    num_init = labels.shape[1]
+    if jax.default_backend() != "cpu":  # where adding up one by one would be slow
+        return jnp.sum(one_hot(labels, num_clusters), axis=0).reshape(num_init, num_clusters)
+    place = jnp.where(labels < 0, num_clusters, labels), jnp.arange(num_init)[None, :]
+    counts = jnp.zeros((num_clusters, num_init), jnp.int32).at[place].add(1, mode="drop")
+    return counts.T.astype(jnp.float32)
 
 
 def one_hot(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "n rk"]:
@@ -210,6 +206,11 @@ def farthest(
     return jnp.take_along_axis(row, place, axis=1), place // num == axis_position(axis_name)
 
 
+def means(total: Float[Array, "r k f"], counts: Float[Array, "r k"]) -> Float[Array, "r k f"]:
+    """Return the means of clusters, zeros for those without members."""
+    return total / jnp.maximum(counts, 1.0)[:, :, None]
+
+
 def fill_empty(
     moved: Float[Array, "r k f"], counts: Float[Array, "r k"], far: Float[Array, "r m f"]
 ) -> Float[Array, "r k f"]:
@@ -244,8 +245,8 @@ def advance(
         all_squares: sum of the squared norms of all rows.
         least_shift: a restart whose squared movement is not above this is done.
     """
-    means = total / jnp.maximum(counts, 1.0)[:, :, None]
-    inertias = all_squares - jnp.sum(counts * jnp.sum(jnp.square(means), axis=2), axis=1)
+    explained = counts * jnp.sum(jnp.square(means(total, counts)), axis=2)
+    inertias = all_squares - jnp.sum(explained, axis=1)
     movement = jnp.where(state.is_done[:, None, None], 0.0, moved - state.centroids)
     bound, products = state.bound, state.products
     if products.shape[2]:

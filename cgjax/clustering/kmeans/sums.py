@@ -16,11 +16,6 @@ from cgjax.clustering.kmeans.state import one_hot
 from cgjax.kernels.products import float32_product
 from cgjax.runtime.mesh import all_sum, varying_like
 
-# With so many clusters, adding rows one by one always takes less time on a CPU than their share of
-# a product with all sums: k-means of 200,000 x 512 into 1,000 took 51 s instead of 70. From where
-# on it does was not measured.
-_MANY = 256
-
 
 class Relabelling(NamedTuple):
     """Labels of one number of clusters before and after a step.
@@ -81,17 +76,7 @@ def sums(
     def many(zero: Array) -> Array:
         return jax.lax.cond(is_whole, lambda _: _whole(rows, changes), by_chunks, zero)
 
-    def by_products(zero: Array) -> tuple[Array, Array]:
-        return jax.lax.cond(is_few, few, many, zero), is_whole
-
-    def one_by_one(zero: Array) -> tuple[Array, Array]:
-        return alone(zero), jnp.zeros_like(is_whole)
-
-    if min(change.num_clusters for change in changes) >= _MANY:
-        total, is_whole = jax.lax.platform_dependent(zero, cpu=one_by_one, default=by_products)
-    else:
-        total, _ = by_products(zero)
-    total = all_sum(total, axis_name)
+    total = all_sum(jax.lax.cond(is_few, few, many, zero), axis_name)
     parts = jnp.split(total, np.cumsum(widths)[:-1])
     return [
         part.reshape(change.sums.shape) + jnp.where(is_whole, 0.0, change.sums)

@@ -13,7 +13,7 @@ from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.results import best_of
 from cgjax.clustering.kmeans.rows import prepare, products
 from cgjax.clustering.kmeans.state import nearest_and_gap, start
-from cgjax.clustering.kmeans.sums import _MANY, Relabelling, sums
+from cgjax.clustering.kmeans.sums import Relabelling, sums
 from tests.clustering.kmeans.helpers import blobs, init, starts, step
 
 
@@ -94,7 +94,7 @@ def test_sums_of_many_clusters_are_those_of_their_rows(share):
     data = prepare(jnp.array(rng.normal(0.5, 1.0, (600, 7)), jnp.float32))
     rows = np.asarray(data.features) - np.asarray(data.offset)
     changes, expected = [], []
-    for k, num_init in ((_MANY, 2), (_MANY + 44, 1)):
+    for k, num_init in ((256, 2), (300, 1)):
         before = rng.integers(-1, k, (600, num_init))
         is_moved = rng.random((600, num_init)) < share
         after = np.where(is_moved, rng.integers(0, k, (600, num_init)), before)
@@ -133,6 +133,55 @@ def test_kmeans_agrees_with_a_numpy_loop_from_the_same_start():
         labels = ((points[:, None] - centroids[None]) ** 2).sum(-1).argmin(1)
         centroids = np.stack([points[labels == c].mean(0, dtype=np.float64) for c in range(4)])
     np.testing.assert_allclose(starts(data, state)[0], centroids, atol=1e-5)
+
+
+MANY = 70  # of 6 features: too many to be followed
+
+
+def test_many_clusters_are_not_followed_and_every_iteration_is_that_of_a_float64_loop():
+    """Two restarts of rows far from the origin; the last 100 rows are padding."""
+    points = blobs(n=1_000, k=200, spread=1.0, shift=100.0)[0]
+    weights = (jnp.arange(1_000) < 900).astype(jnp.float32)
+    data = prepare(jnp.array(points), weights)
+    rng = np.random.default_rng(1)
+    first = np.stack([points[rng.choice(900, MANY, replace=False)] for _ in range(2)])
+    options = Options((MANY,), tol=0.0, centroids=jnp.array(first))
+    (state,) = lloyd.init(data, jax.random.key(0), options)
+    assert state.products.shape == (1_000, 2, 0)
+    real, centroids = points[:900].astype(np.float64), first.astype(np.float64)
+    for _ in range(8):
+        state = step(data, state, tol=0.0)
+        for r in range(2):
+            labels = ((real[:, None] - centroids[r]) ** 2).sum(2).argmin(1)
+            np.testing.assert_array_equal(state.labels[:900, r], labels)
+            centroids[r] = [real[labels == c].mean(0) for c in range(MANY)]
+        assert (np.asarray(state.labels[900:]) == -1).all()
+        np.testing.assert_allclose(starts(data, state), centroids, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["k-means++", "random"])
+def test_many_clusters_are_those_that_following_finds(method, monkeypatch, key):
+    """Until all restarts have converged, the sooner ones waiting; the larger number shares them."""
+    points = jnp.array(blobs(n=800, k=200, spread=1.0)[0])
+    options = Options((MANY, MANY + 9), num_init=3, method=method, max_iter=50)
+    free = lloyd.fit(points, key, options)
+    monkeypatch.setattr(lloyd, "_MANY", 10**6)
+    for found, expected in zip(free, lloyd.fit(points, key, options), strict=True):
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_allclose(found.inertias, expected.inertias, rtol=1e-5)
+        assert bool(found.converged)
+        assert int(found.num_iter) == int(expected.num_iter)
+
+
+def test_empty_ones_of_many_clusters_take_the_farthest_points():
+    points = jnp.arange(100.0)[:, None]
+    first = jnp.concatenate([points[:MANY], jnp.full((1, 1), 1e4)])
+    options = Options((MANY + 1,), centroids=first[None])
+    data = prepare(points)
+    (state,) = lloyd.init(data, jax.random.key(0), options)
+    after = starts(data, step(data, state))[0, :, 0]
+    # All rows above the last centroid are its own, and 99 is the farthest of them.
+    np.testing.assert_allclose(after, [*range(MANY - 1), 84.0, 99.0], rtol=1e-5)
 
 
 def test_vmapped_over_independent_problems_equals_a_loop():

@@ -43,6 +43,10 @@ def test_several_numbers_of_clusters_are_those_of_one_device():
     compare(3, 121, (2, 4))
 
 
+def test_many_clusters_are_those_of_one_device():
+    compare(3, 500, 70)
+
+
 def test_eight_devices_give_the_labels_of_one():
     code = "from tests.clustering.kmeans.device_cases import compare as c; c(8, 123, 3); c(8, 5, 2)"
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}

@@ -41,7 +41,7 @@ _LONG = (4_096, 64)
 
 # How many rows that the bfloat16 product names are looked at in float32, and how many queries are
 # searched again together where that decides nothing.
-_LOOKS, _AGAIN = 3, 128
+_LOOKS, _AGAIN = 3, 32
 
 # How many distances of a block are 10 MB, which stay in a CPU's caches.
 _DISTANCES = 2_621_440

@@ -135,7 +135,7 @@ def imle_products(sampler: Imle, m: int) -> tuple[Products, Products]:
 def imle_floor(sampler: Imle, m: int, reps: int) -> float:
     """Return the seconds of the products of two clusters; the match's may be done in blocks."""
     match, steps = imle_products(sampler, m)
-    (rows, inner, columns), block = next(iter(match)), 256
+    (rows, inner, columns), block = next(iter(match)), 512
     rates = timing.product_rates([*match, (block, inner, columns), *steps], reps)
     rates[rows, inner, columns] = max(rates[rows, inner, columns], rates[block, inner, columns])
     return 2 * timing.floor(match + steps, rates)

@@ -43,8 +43,8 @@ _LONG = (4_096, 64)
 # searched again together where that decides nothing.
 _LOOKS, _AGAIN = 3, 32
 
-# How many distances of a block are 10 MB, which stay in a CPU's caches.
-_DISTANCES = 2_621_440
+# How many distances a CPU's caches hold: 20 MB; half of it serves the faster product better.
+_DISTANCES = {"float32": 5_242_880, "bfloat16": 2_621_440}
 
 # bfloat16 numbers of 8 bits that together hold a float32 number's 24, and what the features of a
 # bfloat16 product come in whole groups of: of odd numbers it takes a quarter longer.
@@ -195,7 +195,7 @@ def _search(
     if num_queries == 0:
         shape = jax.eval_shape(choose, queries)[0].shape
         return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
-    block = min(block or _block(base.shape[0]), num_queries)
+    block = min(block or _block(base.shape[0], "bfloat16" if again else "float32"), num_queries)
 
     def search(start: Array) -> tuple[Array, Array, Array]:
         return choose(jax.lax.dynamic_slice_in_dim(queries, start, block) - offset[None, :])
@@ -233,10 +233,10 @@ def _search(
     return jax.lax.while_loop(is_left, search_again, (begin, index, distance))[1:]
 
 
-def _block(num_base: int) -> int:
+def _block(num_base: int, product: Product) -> int:
     if jax.default_backend() != "cpu":
         return 512
-    return min(max(_DISTANCES // num_base, 256), 4_096)
+    return min(max(_DISTANCES[product] // num_base, 256), 2_048)
 
 
 def _prepare(

@@ -21,6 +21,8 @@ Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restart
 s rows of a chunk.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -67,7 +69,7 @@ def init(
 ) -> tuple[KMeansState, ...]:
     """Choose the starting centroids of all restarts, see `cgjax.clustering.kmeans.seeding`.
 
-    Many clusters are not followed (`is_followed`).
+    Many clusters are not followed (`worth_following`).
 
     Each number of clusters gets the first k of those chosen for the largest: k-means++ chooses
     centre by centre (and tries as many candidates for each as the largest number asks for).
@@ -75,32 +77,33 @@ def init(
     Returns:
         A state for each number of clusters.
     """
-    is_free = not is_followed(rows.features.shape[1], options)
+    is_followed = worth_following(rows.features.shape[1], options)
     if options.centroids is not None:
         centroids = options.centroids - rows.offset[None, None, :]
     elif options.method == "random":
         centroids = seed_random(rows, key, options, axis_name=axis_name)
     else:
         (centroids, product, *_), tried = seed_plus_plus(rows, key, options, axis_name=axis_name)
-        if not is_free:
+        if is_followed:
             product, subspace = product.transpose(2, 0, 1), span(*tried)
             return tuple(
                 start(centroids[:, :k], rows.squares, product[:, :, :k], subspace)
                 for k in options.numbers
             )
-    return tuple(_start(rows, centroids[:, :k], is_free=is_free) for k in options.numbers)
+    begin = partial(_start, rows, is_followed=is_followed)
+    return tuple(begin(centroids[:, :k]) for k in options.numbers)
 
 
-def is_followed(dim: int, options: Options) -> bool:
+def worth_following(dim: int, options: Options) -> bool:
     """Return whether following the rows' products saves time: not on a CPU for many clusters."""
     is_many = min(options.numbers) >= max(_MANY, dim // 2)
     return not is_many or jax.default_backend() != "cpu"
 
 
-def _start(rows: Rows, centroids: Float[Array, "r k f"], *, is_free: bool) -> KMeansState:
-    """Return the state of centroids whose products are not known yet, or are not followed."""
-    if is_free:
-        return start(centroids, rows.squares, is_free=True)
+def _start(rows: Rows, centroids: Float[Array, "r k f"], *, is_followed: bool) -> KMeansState:
+    """Return the state of centroids whose products are not known yet."""
+    if not is_followed:
+        return start(centroids, rows.squares, is_followed=False)
     points = centroids.reshape(-1, centroids.shape[2])
     product = products(rows, points)
     num = len(points) if len(points) <= most_points(points.shape[1]) else 0

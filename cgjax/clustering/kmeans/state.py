@@ -63,7 +63,7 @@ def start(
     products: Float[Array, "n r k"] | None = None,
     subspace: Subspace | None = None,
     *,
-    is_free: bool = False,
+    is_followed: bool = True,
 ) -> KMeansState:
     """Return the state with centroids (relative to the offset) and no labels yet.
 
@@ -72,7 +72,7 @@ def start(
         squares: (n,) squared norms of the rows.
         products: (n, r, k), -2 <y, centroid> of all rows, if they are known already.
         subspace: in which products are followed; default: in none.
-        is_free: whether nothing is followed.
+        is_followed: whether products are followed at all.
     """
     num_init, num_clusters, dim = centroids.shape
     if subspace is None:
@@ -83,7 +83,7 @@ def start(
     ) -> Array:
         return varying_like(jnp.full((squares.shape[0], *shape), value, dtype), squares)
 
-    num, before = 0 if is_free else num_clusters, jnp.inf if products is None else 0.0
+    num, before = num_clusters if is_followed else 0, jnp.inf if products is None else 0.0
     return KMeansState(
         centroids=centroids,
         labels=per_row((num_init,), -1, jnp.int32),

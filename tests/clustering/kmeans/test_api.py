@@ -217,12 +217,13 @@ def test_impossible_options_are_refused_in_one_line_with_what_to_type(change, me
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("num_clusters", [2, 70])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_rows_with_nan_or_inf_are_named(bad, key):
+def test_rows_with_nan_or_inf_are_named(bad, num_clusters, key):
     points, _ = blobs()
     points[17, 2] = points[203, 0] = bad
     with pytest.raises(UserError, match="rows 17, 203"):
-        kmeans(points, 2, key=key)
+        kmeans(points, num_clusters, key=key)
 
 
 def test_features_whose_squares_overflow_are_refused(key):

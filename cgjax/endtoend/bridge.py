@@ -1,13 +1,14 @@
 """A generator trained end to end as a pretrained one, which can be clustered like any other.
 
-DCGANs become networks of the family `dcgan`. In inference mode a batch norm is an affine map,
+DCGANs become networks of the family `dcgan`, residual ones of `residual`. In inference mode a batch
+norm is an affine map,
 
     y = a x + b,    a = scale / sqrt(var + eps),    b = bias - a mean,
 
 with the running moments. A label's vector e_c is the same at every call: times its rows W_e of the
 first layer it is that layer's row of class c, e_c W_e, which a one-hot class vector picks. Latents
 that are N(0, sigma^2 I) here are N(0, I) there: the latent's rows are sigma times as large. MGAN's
-first layers, one for each label, are the family's `per_class`, with their batch norms' a and b.
+first layers, one for each label, are the families' `per_class`, with their batch norms' a and b.
 """
 
 from __future__ import annotations
@@ -28,24 +29,29 @@ from cgjax.endtoend.networks.base import Architecture, Arrays
 from cgjax.endtoend.networks.dcgan import FIRST, Dcgan
 from cgjax.endtoend.networks.encoding import EncodingDcgan
 from cgjax.endtoend.networks.layers import EPS
+from cgjax.endtoend.networks.residual import Residual
 from cgjax.errors import UserError
 from cgjax.generators.dcgan import DOUBLING
 from cgjax.generators.weights import save_generator
-
-FAMILY = "dcgan"
 
 SAME = (3, 1, 1, 0)
 """The stage of a 3x3 convolution that keeps a map's size."""
 
 
+Tree = Mapping[str, Any]
+"""A network's arrays in NumPy, in double precision, by the names of its parts."""
+
+
 class Converted(NamedTuple):
-    """A network of the family `dcgan`.
+    """A network of a family.
 
     Attributes:
+        family: its name.
         architecture: the family's keyword arguments.
         arrays: float32, by dotted path.
     """
 
+    family: str
     architecture: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
@@ -77,13 +83,11 @@ def save(
     made = convert(networks, method, arrays)
     if made is None:
         return None
-    return save_generator(
-        folder, FAMILY, made.architecture, made.arrays, source=source, licence=licence
-    )
+    return save_generator(folder, *made, source=source, licence=licence)
 
 
 def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted | None:
-    """Return a trained generator as a network of the family `dcgan`.
+    """Return a trained generator as a network of a family.
 
     Its classes are the labels, by number. ClusterGAN's encoder is left out.
 
@@ -93,39 +97,37 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
         arrays: the generator's, of one trial.
 
     Returns:
-        The network; None for an architecture that the family does not have.
+        The network; None for an architecture that no family has.
 
     Raises:
         UserError: arrays that are not finite.
     """
-    if not isinstance(networks, Dcgan):
+    if not isinstance(networks, (Dcgan, Residual)):
         return None
     check_finite(arrays)
     params, stats = (jax.tree.map(_exact, tree) for tree in arrays)
+    if isinstance(networks, Dcgan):
+        made = _dcgan(networks, method, params, stats)
+    else:
+        made = _residual(networks, method, params)
+    floats = {name: np.asarray(array, np.float32) for name, array in made.arrays.items()}
+    return made._replace(arrays=floats)
+
+
+def _dcgan(networks: Dcgan, method: Method, params: Tree, stats: Tree) -> Converted:
     per_class = isinstance(method, Mgan)
     rest, moments = (params, stats) if per_class else (params["rest"], stats["rest"])
     # The smallest of MGAN's has none behind its first layers.
     means = moments.get("norms", {})
     norms = [folded(rest["norms"][i], means[i]) for i in sorted(means)]
     widths = networks.widths[::-1]
-    if per_class:
-        num_classes, first = method.num_labels, rows_of_each(params["first"], stats.get("first"))
-        if not networks.flat:  # what the first maps are scaled and shifted by is in the rows
-            norms = [(np.ones(widths[0]), np.zeros(widths[0])), *norms]
-    else:
-        latent, classes = first_rows(networks, method, params)
-        num_classes, first = len(classes), np.concatenate([latent, classes])
-    architecture: dict[str, Any] = {
-        "latent_dim": networks.latent_dim,
-        "widths": list(widths),
-        "image_channels": networks.rows[2],
-        "first_size": FIRST,
-        "num_classes": num_classes,
-    }
-    if per_class:
-        architecture["per_class"] = True
-    ups = rest.get("ups", {})
+    if per_class and not networks.flat:
+        # What the first maps are scaled and shifted by is in the rows.
+        norms = [(np.ones(widths[0]), np.zeros(widths[0])), *norms]
     shape = (FIRST, FIRST, widths[0])
+    settings, first = first_layer(networks, method, rest["first"], params, stats)
+    architecture = settings | {"widths": list(widths)}
+    ups = rest.get("ups", {})
     named = {"first": first.reshape(-1, *shape)}
     named |= {f"kernels.{i}": ups[i]["kernel"] for i in ups}
     named |= {f"scales.{i}": scale for i, (scale, _) in enumerate(norms)}
@@ -138,7 +140,48 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
         # The family's layers are transposed convolutions, whose kernels lie the other way round.
         named["output"] = named["output"][::-1, ::-1]
         named["output_bias"] = rest["last"]["bias"]
-    return Converted(architecture, {name: x.astype(np.float32) for name, x in named.items()})
+    return Converted("dcgan", architecture, named)
+
+
+def _residual(networks: Residual, method: Method, params: Tree) -> Converted:
+    shape = (FIRST, FIRST, networks.widths[0])
+    settings, first = first_layer(networks, method, params["first"], params, {})
+    architecture = settings | {"blocks": [[int(a), b, c] for a, b, c in networks.blocks]}
+    named = {"first": first.reshape(-1, *shape)}
+    if not isinstance(method, Mgan):
+        named["first_bias"] = params["first"]["bias"].reshape(shape)
+    for i, block in params["blocks"].items():
+        for part in ("first", "second"):
+            named[f"blocks.{i}.{part}"] = block[part]["kernel"]
+            named[f"blocks.{i}.{part}_bias"] = block[part]["bias"]
+        if "shortcut" in block:
+            named[f"blocks.{i}.shortcut"] = block["shortcut"]["kernel"][0, 0]
+    named["output"], named["output_bias"] = params["last"]["kernel"], params["last"]["bias"]
+    return Converted("residual", architecture, named)
+
+
+def first_layer(
+    networks: Dcgan | Residual, method: Method, dense: Tree, params: Tree, stats: Tree
+) -> tuple[dict[str, Any], Float[np.ndarray, "r m"]]:
+    """Return what all families say of their first layer, and its rows.
+
+    Args:
+        networks: what the generator was trained with.
+        method: what it was trained by.
+        dense: the layer's parameters.
+        params: the generator's.
+        stats: its batch norms' moments.
+    """
+    settings: dict[str, Any] = {
+        "latent_dim": networks.latent_dim,
+        "image_channels": networks.rows[2],
+        "first_size": FIRST,
+    }
+    if isinstance(method, Mgan):
+        own = {"num_classes": method.num_labels, "per_class": True}
+        return settings | own, rows_of_each(dense, stats.get("first"))
+    latent, classes = first_rows(networks, method, dense["kernel"], params.get("embedding"))
+    return settings | {"num_classes": len(classes)}, np.concatenate([latent, classes])
 
 
 def rows_of_each(
@@ -162,26 +205,29 @@ def rows_of_each(
 
 
 def first_rows(
-    networks: Dcgan, method: Method, params: Mapping[str, Any]
+    networks: Dcgan | Residual,
+    method: Method,
+    kernel: Float[np.ndarray, "i m"],
+    embedding: Tree | None,
 ) -> tuple[Float[np.ndarray, "d m"], Float[np.ndarray, "k m"]]:
     """Return the first layer's rows for latents that are N(0, I), and for one-hot classes.
 
     Args:
         networks: what the generator was trained with.
         method: what it was trained by.
-        params: the generator's, in NumPy.
+        kernel: the layer's.
+        embedding: the labels' vectors; None where there are none.
 
     Returns:
         A row for each coordinate of the latent and for each class; no classes, k = 0, where
         nothing but the latent goes in.
     """
-    kernel = params["rest"]["first"]["kernel"]
     latent, labels = np.split(kernel, [networks.latent_dim])
     if isinstance(method, ClusterGan):
         latent = method.sigma * latent
-    if isinstance(networks, EncodingDcgan) or "embedding" not in params:
+    if isinstance(networks, EncodingDcgan) or embedding is None:
         return latent, labels
-    table = params["embedding"]["table"]
+    table = embedding["table"]
     return latent, table / np.linalg.norm(table, axis=1, keepdims=True) @ labels
 
 

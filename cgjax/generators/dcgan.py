@@ -15,20 +15,21 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.generators.conditions import class_vectors, with_categories
+from cgjax.generators.conditions import with_categories
+from cgjax.generators.dense_first import DenseFirst
 from cgjax.generators.layers import leaky_relu, transposed_convolve
-from cgjax.generators.staged import Inputs, StagedNetwork, State, parameter
+from cgjax.generators.staged import State, parameter
 
 DOUBLING = (4, 2, 1, 0)
 """Kernel, stride, padding and output padding of the transposed convolution that doubles a map."""
 
 
-class DCGAN(StagedNetwork):
+class DCGAN(DenseFirst):
     """The generator of the PyTorch examples, of the GAN zoo, and of those that people derive.
 
     Layers are `layer1` (4x4 where the first kernel is, after its ReLU), `layer2`, ...; the output
     layer is not among them. A class-conditional network takes `condition`: its class vector is
-    concatenated to the latent, or picks the first layer.
+    joined to the latent, or picks the first layer.
     """
 
     family = "dcgan"
@@ -67,43 +68,30 @@ class DCGAN(StagedNetwork):
             class_names: the classes' names, where they have any.
             plain_first: whether layer1 is dense and no more: it has a bias of its own at every
                 place and channel, and neither batch norm nor activation.
-            per_class: whether each class has a first layer of its own, with a bias; its rows are
-                those of the latent and then the bias, class after class.
+            per_class: whether each class has a first layer of its own, see `DenseFirst`.
         """
-        self.latent_dim = latent_dim
+        maps = (first_size, first_size, widths[0])
+        super().__init__(
+            latent_dim, maps, num_classes, class_names, per_class=per_class, bias=plain_first
+        )
         self.layers = tuple(f"layer{i + 1}" for i in range(len(widths)))
         self.stages = tuple(tuple(s) for s in stages) or (DOUBLING,) * len(widths)
         self.image_size = functools.reduce(grown, self.stages, first_size)
         self.image_channels = image_channels
         self.tanh, self.leak, self.categories = tanh, leak, tuple(categories)
-        self.num_classes, self.class_names = num_classes, tuple(class_names)
 
         outputs = [*widths[1:], image_channels]
         kernels = [
             parameter(stage[0], stage[0], i, o, std=0.02)
             for stage, i, o in zip(self.stages, widths, outputs, strict=True)
         ]
-        self.per_class = per_class and num_classes > 0
-        inputs = num_classes * (latent_dim + 1) if self.per_class else latent_dim + num_classes
-        first = inputs, first_size, first_size, widths[0]
-        self.first = parameter(*first, std=0.02)
         self.kernels = nnx.List(kernels[:-1])
         self.plain_first = plain_first
-        self.first_bias = parameter(*first[1:]) if plain_first else None
         normed = widths[1:] if plain_first else widths
         self.scales = nnx.List(parameter(w, mean=1.0) for w in normed)
         self.shifts = nnx.List(parameter(w) for w in normed)
         self.output = kernels[-1]
         self.output_bias = parameter(image_channels) if output_bias else None
-
-    def resolve(self, num: int, *, condition: Any = None, **others: Any) -> Inputs:
-        """Turn a condition into class vectors, where the network has classes."""
-        self.refuse(**others)
-        if not self.num_classes:
-            self.refuse(condition=condition)
-            return {}
-        names = tuple((name,) for name in self.class_names)
-        return {"classes": class_vectors(condition, num, self.num_classes, names)}
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
         """Draw n latents, N(0, I), and a random value of every category; no class."""
@@ -111,23 +99,14 @@ class DCGAN(StagedNetwork):
         z = jax.random.normal(key, (n, self.latent_dim), jnp.float32)
         return with_categories(key, z, self.categories)
 
-    def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
-        """Start from the latent as it is: a DCGAN does not normalise it."""
-        if self.per_class:
-            # Of a one-hot class vector, (z, 1) in the place of its class and zeros elsewhere.
-            classes, ones = inputs["classes"], jnp.ones((len(z), 1), z.dtype)
-            outer = classes[:, :, None] * jnp.concatenate([z, ones], axis=1)[:, None, :]
-            return {"h": outer.reshape(len(z), -1)}
-        return {"h": jnp.concatenate([z, inputs["classes"]], axis=1) if self.num_classes else z}
-
     def stage(self, index: int, state: State) -> State:
         """Transposed convolution, batch norm as an affine map, ReLU; or a plain first layer."""
         if index == 0:
-            h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.first[...])
+            h = self.first_maps(state)
         else:
             h = spread(state["h"], self.kernels[index - 1][...], self.stages[index - 1])
-        if index == 0 and self.first_bias is not None:
-            return {"h": h + self.first_bias[...][None]}
+        if index == 0 and self.plain_first:
+            return {"h": h}
         norm = index - 1 if self.plain_first else index
         scale, shift = self.scales[norm][...], self.shifts[norm][...]
         h = h * scale[None, None, None] + shift[None, None, None]
@@ -139,17 +118,6 @@ class DCGAN(StagedNetwork):
         if self.output_bias is not None:
             x = x + self.output_bias[...][None, None, None]
         return jnp.tanh(x) if self.tanh else x
-
-    def latent_weights(self) -> Float[Array, "d m"]:
-        """Return the weight that first touches the latent: a row for each coordinate (SeFa).
-
-        Of first layers for each class all of them, side by side.
-        """
-        first = self.first[...]
-        if self.per_class:
-            own = first.reshape(self.num_classes, self.latent_dim + 1, -1)
-            first = own[:, : self.latent_dim].transpose(1, 0, 2)
-        return first[: self.latent_dim].reshape(self.latent_dim, -1)
 
 
 def grown(size: int, stage: Sequence[int]) -> int:

@@ -23,6 +23,7 @@ FAMILIES = {
     "stylegan3": "cgjax.generators.stylegan3:StyleGAN3",
     "biggan": "cgjax.generators.biggan:BigGAN",
     "biggan_pytorch": "cgjax.generators.biggan_pytorch:BigGANPyTorch",
+    "residual": "cgjax.generators.residual:ResNet",
 }
 
 

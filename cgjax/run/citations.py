@@ -24,6 +24,7 @@ GENERATORS: dict[str, tuple[str, ...]] = {
     "stylegan3": ("karras2021alias",),
     "biggan": ("brock2019large",),
     "biggan_pytorch": ("brock2019large",),
+    "residual": ("mescheder2018which",),
 }
 """By family; a generator of one's own has none."""
 

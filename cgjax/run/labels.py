@@ -36,8 +36,8 @@ class LabelledRun:
         """Load the generator, and remove tables of images that another one was asked for.
 
         Raises:
-            UserError: a training that is not finished, whose generator has no form, or whose
-                generator was exchanged.
+            UserError: a training that is not finished, that is not of images, or whose generator
+                was exchanged.
         """
         self.folder, self.config = run.folder, dict(run.config)
         iterations = run.config["train"]["iterations"]
@@ -48,8 +48,8 @@ class LabelledRun:
             )
         if not run.generator.is_dir():
             raise UserError(
-                f"{run.folder.root} has no generator/: images can be assigned to what "
-                "network.name=dcgan, dcgan_flat, sngan or encoding_dcgan was trained to make"
+                f"{run.folder.root} has no generator/: images can be assigned to what was trained "
+                "to make images, network.name=dcgan, dcgan_flat, sngan, residual or encoding_dcgan"
             )
         source = read_manifest(run.generator).get("source", {})
         if (source.get("key"), source.get("iterations")) != (run.key_at(iterations), iterations):

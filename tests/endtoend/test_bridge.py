@@ -1,4 +1,4 @@
-"""A trained generator makes the same images as a converted folder of the family `dcgan`."""
+"""A trained generator makes the same images as a folder of converted weights."""
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from cgjax.endtoend.networks.base import Arrays
 from cgjax.endtoend.networks.dcgan import Dcgan
 from cgjax.endtoend.networks.encoding import Encoding, EncodingDcgan
 from cgjax.endtoend.networks.planar import Planar
+from cgjax.endtoend.networks.residual import Residual
 from cgjax.endtoend.trainer import Trainer
 from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -36,6 +37,9 @@ CASES = {
     "mgan": (Mgan(3), Dcgan(**SIZES), 3),
     "mgan_flat": (Mgan(3), Dcgan(**SIZES, flat=True), 3),
     "mgan_smallest": (Mgan(2), Dcgan((8, 8, 1), 5, 7, 4), 2),
+    "residual": (SelfConditioned(3), Residual((8, 8, 3), 5, 7, 2), 3),
+    "residual_one_label": (Gan(), Residual((8, 8, 1), 5, 7, 2), 0),
+    "residual_mgan": (Mgan(3), Residual((8, 8, 3), 5, 7, 2), 3),
     "smallest_of_one_channel": (SelfConditioned(2), Dcgan((8, 8, 1), 5, 7, 4), 2),
 }
 

@@ -17,6 +17,7 @@ from cgjax.stages.assign import assign_to_labels
 from cgjax.stages.endtoend import TrainingStage
 from configs import scgan_faces
 from tests.e2e.command import cgjax, errors
+from tests.endtoend import tiny_runs
 
 NUM = 9
 TINY = {
@@ -162,9 +163,14 @@ def test_a_generator_that_was_exchanged_is_refused(trained, photos, tmp_path):
     assert bytes_of(root / "generator") == bytes_of(trained / "generator")
 
 
-def test_images_are_assigned_to_mgans_generators(photos, own, tmp_path):
-    root = tmp_path / "mgan"
-    train(root, settings(photos, **{"train.method": "mgan", "mgan.per_generator": 3}))
+@pytest.mark.parametrize(
+    "changes",
+    [{"train.method": "mgan", "mgan.per_generator": 3}, {"network.name": "residual"}],
+    ids=["mgan", "residual"],
+)
+def test_images_are_assigned_to_labels_of_every_kind_of_network(changes, photos, own, tmp_path):
+    root = tmp_path / "run"
+    train(root, settings(photos, **changes))
     assign(root, own)
     with (root / "assign/own/assign.csv").open() as lines:
         found = [int(row["cluster"]) for row in csv.DictReader(lines)]
@@ -172,11 +178,10 @@ def test_images_are_assigned_to_mgans_generators(photos, own, tmp_path):
     assert set(found) <= {0, 1, 2}
 
 
-def test_a_generator_that_has_no_form_is_refused(photos, tmp_path):
-    root = tmp_path / "residual"
-    train(root, settings(photos, **{"network.name": "residual"}))
+def test_a_training_that_makes_no_images_is_refused(photos, tmp_path):
+    tiny_runs.train(tmp_path / "ring", tiny_runs.settings())
     with pytest.raises(UserError, match=r"has no generator/: images can be assigned to what"):
-        assign(root, photos)
+        assign(tmp_path / "ring", photos)
 
 
 def test_the_command_prints_the_table_and_other_modes_are_refused(told, trained, own):

@@ -57,19 +57,15 @@ class _Rest(nnx.Module):
     """All of a generator behind its first dense layer."""
 
     def __init__(self, sizes: Residual, *, rngs: nnx.Rngs):
-        widths = sizes.widths
-        # The first two sizes are equally wide.
-        sides = itertools.pairwise((widths[0], *widths))
-        self.blocks = nnx.List(
-            Block(i, o, rngs=rngs) for a, b in sides for i, o in ((a, b), (b, b))
-        )
-        self.last = Convolution(widths[-1], sizes.rows[2], rngs=rngs)
+        self.doubles = tuple(doubles for doubles, _, _ in sizes.blocks)
+        self.blocks = nnx.List(Block(i, o, rngs=rngs) for _, i, o in sizes.blocks)
+        self.last = Convolution(sizes.widths[-1], sizes.rows[2], rngs=rngs)
 
     def behind(self, first: Float[Array, "n m"]) -> Float[Array, "n h w c"]:
         """Generate images from what the first layer made."""
         x = first.reshape(len(first), FIRST, FIRST, -1)
-        for i, block in enumerate(self.blocks):
-            if i and i % 2 == 0:
+        for doubles, block in zip(self.doubles, self.blocks, strict=True):
+            if doubles:
                 x = x.repeat(2, axis=1).repeat(2, axis=2)
             x = block(x)
         return jnp.tanh(self.last(leaky(x)))
@@ -176,6 +172,17 @@ class Residual:
         """Channels at every size, the smallest maps first."""
         num = (self.rows[0] // FIRST).bit_length()
         return tuple(self.width * min(WIDEST, 1 << (num - 1 - i)) for i in range(num))
+
+    @property
+    def blocks(self) -> tuple[tuple[bool, int, int], ...]:
+        """For each of the generator's blocks whether maps are doubled before it, and its sides."""
+        # The first two sizes are equally wide.
+        sides = itertools.pairwise((self.widths[0], *self.widths))
+        return tuple(
+            block
+            for size, (a, b) in enumerate(sides)
+            for block in ((size > 0, a, b), (False, b, b))
+        )
 
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> ResidualGenerator:
         """Return a generator; with one label it is unconditional."""

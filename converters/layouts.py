@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from converters.conversion import Container
 
-FAMILIES = ("dcgan", "pgan", "stylegan", "stylegan2", "stylegan3", "biggan")
+FAMILIES = ("dcgan", "pgan", "stylegan", "stylegan2", "stylegan3", "biggan", "residual")
 
 
 def containers_of(family: str) -> tuple[Container, ...]:

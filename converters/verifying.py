@@ -6,6 +6,7 @@ with the converters but the sizes. A layout's entry in `REFERENCES` says how to 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from converters.finding import Found
 from converters.networks import Network
 from converters.nvidia import built, get_rate
 from converters.pgan import has_fused_kernels, renumbered
-from converters.reference import biggan, dcgan, pgan, stylegan, stylegan2, stylegan3
+from converters.reference import biggan, dcgan, pgan, residual, stylegan, stylegan2, stylegan3
 from converters.settings import Settings
 from converters.zoo import zoo_settings
 
@@ -336,6 +337,15 @@ def _biggan_pytorch(case: Case) -> Activations:
     return biggan.biggan_pytorch(case.w, case.z, case.classes, blocks, case.a["eps"], form)
 
 
+def _residual(case: Case) -> Activations:
+    pattern = re.compile(r"(resnet[_.](\d+)(?:_(\d+))?)\.conv_0\.weight")
+    found = [match.groups(default="0") for match in map(pattern.fullmatch, case.w) if match]
+    names: list[str] = []
+    for name, _, number in sorted(found, key=lambda one: (int(one[1]), int(one[2]))):
+        names += ["", name] if names and number == "0" else [name]
+    return residual.residual(case.w, case.z, case.classes, names)
+
+
 REFERENCES: dict[str, Callable[[Case], Activations]] = {
     "dcgan/examples": _chain,
     "dcgan/zoo": _zoo_dcgan,
@@ -350,4 +360,6 @@ REFERENCES: dict[str, Callable[[Case], Activations]] = {
     "stylegan3/nvidia": _stylegan3,
     "biggan/huggingface": _biggan_deep,
     "biggan/ajbrock": _biggan_pytorch,
+    "residual/sizes": _residual,
+    "residual/sequence": _residual,
 }

@@ -15,6 +15,7 @@ from converters.reference.dcgan import dcgan as dcgan
 from converters.reference.pgan import pgan_zoo as pgan_zoo
 from converters.reference.pgan import pggan_genforce as pggan_genforce
 from converters.reference.pgan import pggan_netdissect as pggan_netdissect
+from converters.reference.residual import residual as residual
 from converters.reference.stylegan import stylegan_genforce as stylegan_genforce
 from converters.reference.stylegan import stylegan_zoo as stylegan_zoo
 from converters.reference.stylegan2 import TAPS as TAPS

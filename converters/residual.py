@@ -1,8 +1,10 @@
 """Residual generators of GAN_stability [Mescheder et al. 2018] and of Self-Conditioned GAN.
 
-Checkpoints `model.pt` with `generator`, its average `generator_test` and more. Shapes tell
-everything. A class's vector e goes into the dense layer as e / |e|: that layer's rows for it are
-folded into one row for each class, and the vector of a single class into the bias.
+Checkpoints `model.pt` with `generator`, its average `generator_test` and more. A class's vector e
+goes into the dense layer as e / |e|: that layer's rows for it are folded into one row for each
+class, and the vector of a single class into the bias. GAN_stability's resnet3 and resnet4, which
+end in a convolution of 7 x 7, take e as it is; the former, known by its first block, which narrows,
+doubles maps before that convolution.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from converters.conversion import Container, Conversion, conv_kernel, pixel_kern
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
 from converters.tensors import Tensors
+
+_WIDE = 7
+"""The last convolution of resnet3 and resnet4."""
 
 _EMBEDDINGS = ("embedding.weight", "get_latent.embedding.weight")
 
@@ -48,11 +53,14 @@ def _convert(
     blocks: Sequence[tuple[bool, str]],
     given: Mapping[str, str],
 ) -> Conversion:
-    Settings(given).finish()
     width = tensors.shape(f"{blocks[0][1]}.conv_0.weight", 4)[1]
     outputs = [tensors.shape(f"{name}.conv_1.weight", 4)[0] for _, name in blocks]
     sides = list(itertools.pairwise((width, *outputs)))
-    arrays, size, num_classes = _first_layer(tensors, width, network.place)
+    channels, _, kernel, _ = tensors.shape("conv_img.weight", 4)
+    form = _Form(given, is_wide=kernel == _WIDE, narrows=width != outputs[0])
+    arrays, size, num_classes = _first_layer(
+        tensors, width, network.place, normalize=form.normalize_classes
+    )
     for number, ((_, name), (a, b)) in enumerate(zip(blocks, sides, strict=True)):
         ours, hidden = f"blocks.{number}", min(a, b)
         for theirs, part, o, i in (("conv_0", "first", hidden, a), ("conv_1", "second", b, hidden)):
@@ -62,8 +70,10 @@ def _convert(
         if a != b:
             weight = tensors.take(f"{name}.conv_s.weight", (b, a, 1, 1))
             arrays[f"{ours}.shortcut"] = pixel_kernel(weight)
-    channels, last = tensors.shape("conv_img.weight", 4)[0], sides[-1][1]
-    arrays["output"] = conv_kernel(tensors.take("conv_img.weight", (channels, last, 3, 3)))
+    shape = (channels, outputs[-1], kernel, kernel)
+    arrays["output"] = conv_kernel(tensors.take("conv_img.weight", shape))
+    if kernel % 2 == 0:
+        tensors.note(f"conv_img has a kernel of {kernel} x {kernel}, expected an odd one")
     arrays["output_bias"] = tensors.take("conv_img.bias", (channels,))
     tensors.finish()
     architecture: dict[str, Any] = {
@@ -72,13 +82,35 @@ def _convert(
         "image_channels": channels,
         "first_size": size,
     }
-    if num_classes:
-        architecture["num_classes"] = num_classes
-    return Conversion("residual", architecture, arrays)
+    optional = {
+        "num_classes": num_classes,
+        "output_kernel": kernel if kernel != 3 else 0,
+        "doubles_last": form.doubles_last,
+    }
+    architecture |= {name: value for name, value in optional.items() if value}
+    return Conversion("residual", architecture, arrays, tuple(form.assumed))
+
+
+class _Form:
+    """What the tensors do not tell: as given, or assumed, and then listed."""
+
+    def __init__(self, given: Mapping[str, str], *, is_wide: bool, narrows: bool):
+        settings = Settings(given)
+        self.normalize_classes = settings.get("normalize_classes", not is_wide)
+        self.doubles_last = settings.get("doubles_last", is_wide and narrows)
+        settings.finish()
+        self.assumed = [
+            f"{name} {str(value).lower()} (--set {name}={str(not value).lower()})"
+            for name, value in (
+                ("normalize_classes", self.normalize_classes),
+                ("doubles_last", self.doubles_last),
+            )
+            if not settings.is_given(name)
+        ]
 
 
 def _first_layer(
-    tensors: Tensors, width: int, place: str
+    tensors: Tensors, width: int, place: str, *, normalize: bool
 ) -> tuple[dict[str, np.ndarray], int, int]:
     """Return the dense layer, the first maps' height, and how many classes there are.
 
@@ -86,6 +118,7 @@ def _first_layer(
         tensors: the file's.
         width: channels of the first maps.
         place: the file, for messages.
+        normalize: whether classes' vectors have length 1.
 
     Raises:
         UserError: a layer that makes no square maps, or is too narrow for its class vectors.
@@ -108,7 +141,7 @@ def _first_layer(
             "expected a latent besides"
         )
     table = tensors.take(name, (num_classes, length)).astype(np.float64)
-    norms = np.linalg.norm(table, axis=1, keepdims=True)
+    norms = np.linalg.norm(table, axis=1, keepdims=True) if normalize else np.ones((1, 1))
     if not norms.all():
         tensors.note(f"{name} has a class without direction: its vector is zero")
         norms = np.ones_like(norms)
@@ -123,8 +156,8 @@ def _first_layer(
 CONTAINERS = (
     Container(
         "sizes",
-        "Self-Conditioned GAN for ImageNet and Places, GAN_stability resnet2: dict with generator, "
-        "generator_test; tensors resnet_0_0.conv_0.weight, ...",
+        "Self-Conditioned GAN for ImageNet and Places, GAN_stability resnet2 to 4: dict with "
+        "generator, generator_test; tensors resnet_0_0.conv_0.weight, ...",
         lambda s: has_tensors(s, "fc.weight", "resnet_0_0.conv_0.weight", "conv_img.weight"),
         convert_sizes,
     ),

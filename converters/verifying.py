@@ -343,7 +343,10 @@ def _residual(case: Case) -> Activations:
     names: list[str] = []
     for name, _, number in sorted(found, key=lambda one: (int(one[1]), int(one[2]))):
         names += ["", name] if names and number == "0" else [name]
-    return residual.residual(case.w, case.z, case.classes, names)
+    names += [""] * case.a.get("doubles_last", False)
+    wide = case.w["conv_img.weight"].shape[2] == 7
+    normalize = case.setting("normalize_classes", not wide)
+    return residual.residual(case.w, case.z, case.classes, names, normalize)
 
 
 REFERENCES: dict[str, Callable[[Case], Activations]] = {

@@ -60,7 +60,10 @@ FORMS = {
         },
     ),
     "dcgan_per_class": ("dcgan", {**TINY["dcgan"], "num_classes": 3, "per_class": True}),
-    "residual_of_classes": ("residual", {**TINY["residual"], "num_classes": 3}),
+    "residual_of_classes": (
+        "residual",
+        {**TINY["residual"], "num_classes": 3, "output_kernel": 7, "doubles_last": True},
+    ),
     "residual_per_class": ("residual", {**TINY["residual"], "num_classes": 3, "per_class": True}),
 }
 CASES = {family: (family, TINY[family]) for family in FAMILIES} | FORMS

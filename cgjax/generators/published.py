@@ -47,6 +47,10 @@ _GENFORCE_LICENCE = (
 )
 _BIGGAN = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
 _BIGGAN_LICENCE = "code MIT (pytorch-pretrained-BigGAN); weights after DeepMind's TF Hub modules"
+_STABILITY = "https://s3.eu-central-1.amazonaws.com/avg-projects/gan_stability/models/"
+_STABILITY_LICENCE = "code MIT (GAN_stability); its weights are not mentioned"
+_SELFCOND = "http://selfcondgan.csail.mit.edu/weights/"
+_SELFCOND_LICENCE = "code MIT (self-conditioned-gan); its weights are not mentioned"
 _NVIDIA = "https://api.ngc.nvidia.com/v2/models/nvidia/research/"
 _NVIDIA_LICENCE = "NVIDIA Source Code License: not for commercial use"
 
@@ -109,6 +113,23 @@ def _biggan(size: int) -> Published:
     )
 
 
+def _stability(file: str, size: int) -> Published:
+    return Published(
+        "residual",
+        file,
+        size,
+        _STABILITY_LICENCE,
+        "github.com/LMescheder/GAN_stability",
+        address=_STABILITY + file,
+        sha256_prefix=file.removesuffix(".pt").rsplit("-", 1)[1],
+    )
+
+
+def _selfcond(file: str) -> Published:
+    source = "github.com/stevliu/self-conditioned-gan"
+    return Published("residual", file, 128, _SELFCOND_LICENCE, source, address=_SELFCOND + file)
+
+
 _PGAN = """celebahq1024 bedroom256 livingroom256 diningroom256 kitchen256 church256 tower256
 bridge256 restaurant256 classroom256 conferenceroom256 person256 cat256 dog256 bird256 horse256
 sheep256 cow256 car256 bicycle256 motorbike256 bus256 train256 boat256 airplane256 bottle256
@@ -150,6 +171,19 @@ PUBLISHED: dict[str, Published] = {
     # The hub's docstring says 1024 pixels; the file's own config decides.
     "stylegan_ffhq": _zoo("stylegan", "StyleGAN/FFHQ_styleGAN-7cbdec00.pth", 1024),
     **{f"biggan_deep_{size}": _biggan(size) for size in (128, 256, 512)},
+    "residual_celebahq1024": _stability("celebahq-baab46b2.pt", 1024),
+    "residual_celeba256": _stability("celeba-ab478c9d.pt", 256),
+    "residual_imagenet128": _stability("imagenet-8c505f47.pt", 128),
+    "residual_bedroom256": _stability("lsun_bedroom-df4e7dd2.pt", 256),
+    "residual_bridge256": _stability("lsun_bridge-82887d22.pt", 256),
+    "residual_church256": _stability("lsun_church-b6f0191b.pt", 256),
+    "residual_tower256": _stability("lsun_tower-1af5e570.pt", 256),
+    # Trained with 100 clusters as labels, with the true classes, and without any.
+    **{
+        f"{form}_{data}128": _selfcond(f"{form}_{data[0]}_model.pt")
+        for form in ("selfcondgan", "classcondgan", "uncondgan")
+        for data in ("imagenet", "places")
+    },
     **dict(_genforce("pgan", "pggan", key) for key in _PGAN.split()),
     **dict(_genforce("stylegan", "stylegan", key) for key in _STYLEGAN.split()),
     **dict(_genforce("stylegan2", "stylegan2", key) for key in _STYLEGAN2.split()),

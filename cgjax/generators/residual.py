@@ -64,6 +64,8 @@ class ResNet(DenseFirst):
         num_classes: int = 0,
         class_names: Sequence[str] = (),
         per_class: bool = False,
+        output_kernel: int = 3,
+        doubles_last: bool = False,
     ):
         """Build the network.
 
@@ -75,6 +77,8 @@ class ResNet(DenseFirst):
             num_classes: length of a class vector; 0 for none.
             class_names: the classes' names, where they have any.
             per_class: whether each class has a first layer of its own, see `DenseFirst`.
+            output_kernel: height and width of the last convolution's kernel.
+            doubles_last: whether maps are doubled before that convolution.
         """
         maps = (first_size, first_size, blocks[0][1])
         super().__init__(
@@ -82,10 +86,13 @@ class ResNet(DenseFirst):
         )
         self.layers = tuple(f"block{i + 1}" for i in range(len(blocks)))
         self.image_channels = image_channels
-        self.image_size = first_size << sum(bool(doubles) for doubles, _, _ in blocks)
+        self.doubles_last = doubles_last
+        doublings = [*(bool(doubles) for doubles, _, _ in blocks), doubles_last]
+        self.image_size = first_size << sum(doublings)
         self.blocks = nnx.List(Block(i, o, doubles=bool(doubles)) for doubles, i, o in blocks)
         last = blocks[-1][2]
-        self.output = parameter(3, 3, last, image_channels, std=(9 * last) ** -0.5)
+        kernel = output_kernel, output_kernel, last, image_channels
+        self.output = parameter(*kernel, std=(output_kernel**2 * last) ** -0.5)
         self.output_bias = parameter(image_channels)
 
     def stage(self, index: int, state: State) -> State:
@@ -94,5 +101,6 @@ class ResNet(DenseFirst):
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
         """Leaky ReLU, the last convolution, tanh."""
-        x = convolve(leaky_relu(state["h"]), self.output[...])
+        x = leaky_relu(state["h"])
+        x = convolve(upsample_nearest(x) if self.doubles_last else x, self.output[...])
         return jnp.tanh(x + self.output_bias[...][None, None, None])

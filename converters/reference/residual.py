@@ -16,7 +16,9 @@ from torch import Tensor
 from converters.reference.common import Found, State, double
 
 
-def residual(w: State, z: Tensor, classes: Tensor | None, names: Sequence[str]) -> Found:
+def residual(
+    w: State, z: Tensor, classes: Tensor | None, names: Sequence[str], normalize: bool = True
+) -> Found:
     """Run a dense layer and residual blocks.
 
     Args:
@@ -24,11 +26,13 @@ def residual(w: State, z: Tensor, classes: Tensor | None, names: Sequence[str]) 
         z: (n, d).
         classes: (n, k) one-hot class vectors; None where the file has one class or none.
         names: of the blocks in order, an empty one where maps are doubled.
+        normalize: whether classes' vectors have length 1.
     """
     table = next((w[name] for name in w if name.endswith("embedding.weight")), None)
     if table is not None:
         rows = table.expand(len(z), -1) if classes is None else classes @ table
-        z = torch.cat((z, rows / rows.norm(dim=1, keepdim=True)), dim=1)
+        rows = rows / rows.norm(dim=1, keepdim=True) if normalize else rows
+        z = torch.cat((z, rows), dim=1)
     x = F.linear(z, w["fc.weight"], w["fc.bias"])
     width = w[f"{names[0]}.conv_0.weight"].shape[1]
     size = round((x.shape[1] / width) ** 0.5)
@@ -45,5 +49,6 @@ def residual(w: State, z: Tensor, classes: Tensor | None, names: Sequence[str]) 
         shortcut = w.get(f"{name}.conv_s.weight")
         x = (x if shortcut is None else F.conv2d(x, shortcut)) + 0.1 * branch
         found[f"block{len(found) + 1}"] = x
-    x = F.conv2d(F.leaky_relu(x, 0.2), w["conv_img.weight"], w["conv_img.bias"], padding=1)
+    kernel = w["conv_img.weight"]
+    x = F.conv2d(F.leaky_relu(x, 0.2), kernel, w["conv_img.bias"], padding=kernel.shape[2] // 2)
     return {**found, "image": torch.tanh(x)}

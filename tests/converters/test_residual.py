@@ -23,10 +23,12 @@ SIZES = {  # two blocks at each of three sizes
     "resnet_2_0": (6, 4),
     "resnet_2_1": (4, 4),
 }
+RESNET3 = {"resnet_0_0": (8, 6), "": None, "resnet_1_0": (6, 4), " ": None}
+RESNET4 = {"resnet_0_0": (8, 8), "": None, "resnet_1_0": (8, 4)}
 SEQUENCE = {"resnet.0": (8, 8), "": None, "resnet.2": (8, 6), " ": None, "resnet.4": (6, 6)}
 
 
-def _state(blocks, embedding="", classes=CLASSES, size=4):
+def _state(blocks, embedding="", classes=CLASSES, size=4, kernel=3):
     w = ref.Weights()
     inputs = LATENT + (EMBEDDED if embedding else 0)
     if embedding:
@@ -42,13 +44,13 @@ def _state(blocks, embedding="", classes=CLASSES, size=4):
                 w.draw(f"{name}.{part}.bias", o)
             if a != b:
                 w.draw(f"{name}.conv_s.weight", b, a, 1, 1, std=0.5)
-    w.draw("conv_img.weight", 3, sides[-1][1], 3, 3, std=0.1)
+    w.draw("conv_img.weight", 3, sides[-1][1], kernel, kernel, std=0.3 / kernel)
     w.draw("conv_img.bias", 3, std=0.1)
     return w
 
 
-def _expected(w, blocks, z, classes):
-    return ref.residual(w, z, classes, [name.strip() for name in blocks])
+def _expected(w, blocks, z, classes, normalize=True):
+    return ref.residual(w, z, classes, [name.strip() for name in blocks], normalize)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,30 @@ def test_of_one_class_or_none_the_latent_is_all_that_goes_in(embedding, tmp_path
     assert (gen.latent_dim, gen.network.num_classes) == (LATENT, 0)
 
 
+@pytest.mark.parametrize("blocks", [RESNET3, RESNET4], ids=["resnet3", "resnet4"])
+def test_those_that_end_in_a_wide_kernel_take_class_vectors_as_they_are(blocks, tmp_path):
+    w, z = _state(blocks, "embedding.weight", kernel=7), latents(4, LATENT)
+    classes = one_hot(4, CLASSES)
+    expected = _expected(w, blocks, z, classes, normalize=False)
+    gen = check("residual", dict(w), expected, z, tmp_path, condition=classes.numpy())
+    assert gen.image_size == 4 * 2 ** sum(pair is None for pair in blocks.values())
+    assert gen.manifest["source"]["assumed"] == [
+        "normalize_classes false (--set normalize_classes=true)",
+        f"doubles_last {str(blocks is RESNET3).lower()} "
+        f"(--set doubles_last={str(blocks is not RESNET3).lower()})",
+    ]
+
+
+def test_what_the_tensors_do_not_tell_can_be_given(tmp_path):
+    w, z = _state(RESNET3, "embedding.weight", kernel=7), latents(4, LATENT)
+    given = {"normalize_classes": "true", "doubles_last": "false"}
+    classes = one_hot(4, CLASSES)
+    expected = _expected(w, list(RESNET3)[:-1], z, classes)
+    gen = check("residual", dict(w), expected, z, tmp_path, given, condition=classes.numpy())
+    assert gen.image_size == 8
+    assert "assumed" not in gen.manifest["source"]
+
+
 def test_the_average_of_a_training_checkpoint_is_taken(tmp_path):
     raw, average = ({f"module.{n}": v for n, v in _state(SIZES).items()} for _ in range(2))
     average["module.fc.bias"] = average["module.fc.bias"] + 1
@@ -90,8 +116,13 @@ def test_the_average_of_a_training_checkpoint_is_taken(tmp_path):
 
 
 def test_verifying_runs_the_file_s_own_network(tmp_path, capsys):
-    for name, blocks in (("sizes", SIZES), ("sequence", SEQUENCE)):
-        path = write(tmp_path / f"{name}.pt", dict(_state(blocks, "embedding.weight")))
+    for name, blocks, kernel in (
+        ("sizes", SIZES, 3),
+        ("sequence", SEQUENCE, 3),
+        ("resnet3", RESNET3, 7),
+    ):
+        state = _state(blocks, "embedding.weight", kernel=kernel)
+        path = write(tmp_path / f"{name}.pt", dict(state))
         out = f"--dst={tmp_path / name}"
         assert command("residual", f"--src={path}", out, "--verify=torch") == 0
         lines = [line for line in capsys.readouterr().out.splitlines() if "verified: " in line]
@@ -112,9 +143,10 @@ def _without(name):
         (lambda w: w | {"fc.weight": torch.zeros(50, 9)}, "not a square map of 8 channels"),
         (lambda w: w | {"embedding.weight": torch.zeros(3, 9)}, "expected a latent besides"),
         (lambda w: w | {"embedding.weight": torch.zeros(3, 4)}, "class without direction"),
+        (lambda w: w | {"conv_img.weight": torch.zeros(3, 4, 4, 4)}, "expected an odd one"),
         (
-            lambda w: w | {"conv_img.weight": torch.zeros(3, 4, 7, 7)},
-            r"conv_img.weight has shape \(3, 4, 7, 7\), expected \(3, 4, 3, 3\)",
+            lambda w: w | {"conv_img.weight": torch.zeros(3, 5, 3, 3)},
+            r"conv_img.weight has shape \(3, 5, 3, 3\), expected \(3, 4, 3, 3\)",
         ),
         (
             lambda w: w | {"resnet_1_1.conv_0.weight": torch.zeros(6, 8, 3, 3)},

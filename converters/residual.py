@@ -57,7 +57,8 @@ def _convert(
     outputs = [tensors.shape(f"{name}.conv_1.weight", 4)[0] for _, name in blocks]
     sides = list(itertools.pairwise((width, *outputs)))
     channels, _, kernel, _ = tensors.shape("conv_img.weight", 4)
-    form = _Form(given, is_wide=kernel == _WIDE, narrows=width != outputs[0])
+    has_classes = any(name in tensors for name in _EMBEDDINGS)
+    form = _Form(given, kernel == _WIDE, narrows=width != outputs[0], has_classes=has_classes)
     arrays, size, num_classes = _first_layer(
         tensors, width, network.place, normalize=form.normalize_classes
     )
@@ -94,18 +95,20 @@ def _convert(
 class _Form:
     """What the tensors do not tell: as given, or assumed, and then listed."""
 
-    def __init__(self, given: Mapping[str, str], *, is_wide: bool, narrows: bool):
+    def __init__(
+        self, given: Mapping[str, str], is_wide: bool, *, narrows: bool, has_classes: bool
+    ):
         settings = Settings(given)
         self.normalize_classes = settings.get("normalize_classes", not is_wide)
         self.doubles_last = settings.get("doubles_last", is_wide and narrows)
         settings.finish()
         self.assumed = [
             f"{name} {str(value).lower()} (--set {name}={str(not value).lower()})"
-            for name, value in (
-                ("normalize_classes", self.normalize_classes),
-                ("doubles_last", self.doubles_last),
+            for name, value, matters in (
+                ("normalize_classes", self.normalize_classes, has_classes),
+                ("doubles_last", self.doubles_last, is_wide),
             )
-            if not settings.is_given(name)
+            if matters and not settings.is_given(name)
         ]
 
 

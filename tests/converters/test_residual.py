@@ -78,6 +78,7 @@ def test_of_one_class_or_none_the_latent_is_all_that_goes_in(embedding, tmp_path
     expected = _expected(w, SEQUENCE, z, None)
     gen = check("residual", dict(w), expected, z, tmp_path)
     assert (gen.latent_dim, gen.network.num_classes) == (LATENT, 0)
+    assert len(gen.manifest["source"].get("assumed", [])) == bool(embedding)
 
 
 @pytest.mark.parametrize("blocks", [RESNET3, RESNET4], ids=["resnet3", "resnet4"])

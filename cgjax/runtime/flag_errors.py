@@ -40,7 +40,7 @@ def explain(error: BaseException, arguments: Sequence[str]) -> UserError:
         return UserError(_of_config_file(error, arguments))
     if "earlier failure to load" in text or isinstance(error, OSError):
         return UserError(_of_missing_file(error, arguments))
-    if unknown := re.match(r"'?(\w+)'?(?: Did you mean [\"'](\w+)[\"'].*)?$", text):
+    if unknown := re.match(r"(\w+)['\"]*(?: Did you mean [\"'](\w+)[\"'].*)?$", text):
         return UserError(_of_unknown_leaf(unknown[1], unknown[2], arguments) or text)
     if part := re.match(r"Attribute <class '(\w+)'>\.(\w+) does not exist", text):
         return UserError(_of_unknown_leaf(part[2], None, arguments) or text)
@@ -57,9 +57,9 @@ def _last_line(error: BaseException) -> str:
     if "Traceback (most recent call last)" in text:
         # ml_collections hands on the whole traceback of a config's own error: its end says it.
         text = re.sub(r"^[\w.]+: ", "", text.strip().splitlines()[-1])
-    # A KeyError of a KeyError: quoted twice, line ends written out.
+    # A KeyError of a KeyError: quoted twice, in either way, line ends written out.
     text = text.replace("\\n", " ").replace("\\'", "'")
-    return " ".join(text.split()).removeprefix("'").removeprefix("'")
+    return " ".join(text.split()).lstrip("'\"")
 
 
 def _config_file(arguments: Sequence[str]) -> str:
@@ -97,7 +97,7 @@ def _of_unknown_leaf(word: str, near: str | None, arguments: Sequence[str]) -> s
         flag = _FLAG.match(argument)
         parts = flag[1].split(".") if flag else []
         if flag is not None and word in parts:
-            hint = ""
+            hint = f"; {_config_file(arguments)} and what it imports have those there are"
             if near is not None:
                 parts[parts.index(word)] = near
                 hint = f"; did you mean --{'.'.join(parts)}?"

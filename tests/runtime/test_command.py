@@ -109,7 +109,19 @@ def message(*arguments):
         ),
         (
             ["--config.latents.num.x=3"],
-            "--config.latents.num.x: there is no such setting in this config",
+            "--config.latents.num.x: there is no such setting in this config; configs/tiny.py and "
+            "what it imports have those there are",
+        ),
+        # Nothing is near it.
+        (
+            ["--config.cluster.palette=3"],
+            "--config.cluster.palette: there is no such setting in this config; configs/tiny.py "
+            "and what it imports have those there are",
+        ),
+        (
+            ["--config.palette=3"],
+            "--config.palette: there is no such setting in this config; configs/tiny.py and what "
+            "it imports have those there are",
         ),
         (["--config.latents.num=many"], "--config.latents.num=many: expected a whole number"),
         (["--config.cluster.tol=x"], "--config.cluster.tol=x: expected a number"),

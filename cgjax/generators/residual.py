@@ -82,7 +82,12 @@ class ResNet(DenseFirst):
         """
         maps = (first_size, first_size, blocks[0][1])
         super().__init__(
-            latent_dim, maps, num_classes, class_names, per_class=per_class, bias=not per_class
+            latent_dim,
+            maps,
+            num_classes,
+            class_names,
+            per_class=per_class,
+            bias=not (per_class and num_classes),
         )
         self.layers = tuple(f"block{i + 1}" for i in range(len(blocks)))
         self.image_channels = image_channels

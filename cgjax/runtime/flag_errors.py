@@ -44,6 +44,8 @@ def explain(error: BaseException, arguments: Sequence[str]) -> UserError:
         return UserError(_of_unknown_leaf(unknown[1], unknown[2], arguments) or text)
     if part := re.match(r"Attribute <class '(\w+)'>\.(\w+) does not exist", text):
         return UserError(_of_unknown_leaf(part[2], None, arguments) or text)
+    if missing := re.match(r"Missing value for flag (--\S+)$", text):
+        return UserError(f"{missing[1]} has no value; expected {missing[1]}=VALUE")
     if re.match(r"flag --config\.\S+", text):
         return UserError(_of_wrong_value(text))
     if text == "Unknown command line flag 'config'" or "Unknown command line flag 'config." in text:

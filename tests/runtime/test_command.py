@@ -131,6 +131,7 @@ def message(*arguments):
             "--config.cluster=3: expected one of the settings below it, as "
             "--config.cluster.NAME=VALUE",
         ),
+        (["--devices"], "--devices has no value; expected --devices=VALUE"),
         (["--devices=0"], "flag --devices=0: 0 is not a positive integer"),
         (["--divices=3"], "Unknown command line flag 'divices'. Did you mean: devices ?"),
     ],

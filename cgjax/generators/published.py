@@ -126,7 +126,7 @@ def _stability(file: str, size: int) -> Published:
 
 
 def _selfcond(file: str) -> Published:
-    source = "github.com/stevliu/self-conditioned-gan"
+    source = "github.com/stevliu/self-conditioned-gan, from a server without TLS; no hash is known"
     return Published("residual", file, 128, _SELFCOND_LICENCE, source, address=_SELFCOND + file)
 
 

@@ -126,8 +126,8 @@ def _stability(file: str, size: int) -> Published:
 
 
 def _selfcond(file: str) -> Published:
-    source = "github.com/stevliu/self-conditioned-gan, from a server without TLS; no hash is known"
-    return Published("residual", file, 128, _SELFCOND_LICENCE, source, address=_SELFCOND + file)
+    # No address: the server has no TLS, and no hash is known.
+    return Published("residual", file, 128, _SELFCOND_LICENCE, _SELFCOND + file)
 
 
 _PGAN = """celebahq1024 bedroom256 livingroom256 diningroom256 kitchen256 church256 tower256
@@ -180,7 +180,7 @@ PUBLISHED: dict[str, Published] = {
     "residual_tower256": _stability("lsun_tower-1af5e570.pt", 256),
     # Trained with 100 clusters as labels, with the true classes, and without any.
     **{
-        f"{form}_{data}128": _selfcond(f"{form}_{data[0]}_model.pt")
+        f"residual_{form}_{data}128": _selfcond(f"{form}_{data[0]}_model.pt")
         for form in ("selfcondgan", "classcondgan", "uncondgan")
         for data in ("imagenet", "places")
     },

@@ -210,7 +210,7 @@ def test_every_published_entry_is_complete():
     assert len(PUBLISHED) > 60
     for name, entry in PUBLISHED.items():
         assert entry.family == name.split("_")[0]
-        assert entry.file.endswith((".pth", ".bin", ".pkl", ".whl"))
+        assert entry.file.endswith((".pth", ".pt", ".bin", ".pkl", ".whl"))
         assert entry.image_size in (32, 128, 256, 512, 1024)
         assert entry.licence
         assert entry.source

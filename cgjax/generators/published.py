@@ -55,17 +55,16 @@ _NVIDIA = "https://api.ngc.nvidia.com/v2/models/nvidia/research/"
 _NVIDIA_LICENCE = "NVIDIA Source Code License: not for commercial use"
 
 
+def _hashed(family: str, address: str, image_size: int, licence: str, source: str) -> Published:
+    """Return an entry whose file has its hash in its name."""
+    file = address.rsplit("/", 1)[1]
+    digest = file.rsplit(".", 1)[0].rsplit("-", 1)[1]
+    return Published(family, file, image_size, licence, source, address, sha256_prefix=digest)
+
+
 def _zoo(family: str, path: str, image_size: int) -> Published:
-    file = path.rsplit("/", 1)[1]
-    return Published(
-        family,
-        file,
-        image_size,
-        _ZOO_LICENCE,
-        "github.com/facebookresearch/pytorch_GAN_zoo",
-        address=_GAN_ZOO + path,
-        sha256_prefix=file.removesuffix(".pth").rsplit("-", 1)[1],
-    )
+    source = "github.com/facebookresearch/pytorch_GAN_zoo"
+    return _hashed(family, _GAN_ZOO + path, image_size, _ZOO_LICENCE, source)
 
 
 def _genforce(family: str, prefix: str, key: str) -> tuple[str, Published]:
@@ -114,15 +113,8 @@ def _biggan(size: int) -> Published:
 
 
 def _stability(file: str, size: int) -> Published:
-    return Published(
-        "residual",
-        file,
-        size,
-        _STABILITY_LICENCE,
-        "github.com/LMescheder/GAN_stability",
-        address=_STABILITY + file,
-        sha256_prefix=file.removesuffix(".pt").rsplit("-", 1)[1],
-    )
+    source = "github.com/LMescheder/GAN_stability"
+    return _hashed("residual", _STABILITY + file, size, _STABILITY_LICENCE, source)
 
 
 def _selfcond(file: str) -> Published:

@@ -27,9 +27,10 @@ from absl import flags, logging
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.opening import open_run
 from cgjax.runtime.lock import FolderLock
+from cgjax.runtime.png import as_bytes, from_bytes
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.groups import Clusters, sureness
-from cgjax.stages.inversion import InversionStage, in_8_bits
+from cgjax.stages.inversion import InversionStage
 from cgjax.stages.pipeline import Pipeline
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -58,7 +59,7 @@ def main() -> None:
         truth = np.asarray(run.generator.sample_latents(jax.random.key(2026), options.num))
 
         def read(places: Sequence[int]) -> np.ndarray:
-            return in_8_bits(run.generator.images(truth[list(places)]))
+            return from_bytes(as_bytes(run.generator.images(truth[list(places)])))
 
         ids = [f"benchmark {i}" for i in range(options.num)]
         found = stage.invert(inverter, ids, read, "fresh images")

@@ -33,8 +33,8 @@ import numpy as np
 
 import cgjax
 from cgjax.clustering import kmeans
-from cgjax.evaluation.agreement import eta_squared
 from cgjax.evaluation.diversity import mean_pairwise_distance
+from cgjax.evaluation.explained import eta_squared
 from cgjax.evaluation.judges import load_judge
 from cgjax.features.in_memory import feature_dim
 from cgjax.features.spaces import fit_space, num_fit_rows
@@ -131,7 +131,7 @@ def main() -> None:
                 num_resamples=100,
                 method="normal",
             )
-            eta = {name: eta_squared(seen, value) for name, value in values.items()}
+            eta = {name: eta_squared(value, seen) for name, value in values.items()}
             e = np.array(list(eta.values()))
             best = max(eta, key=eta.__getitem__)
             passed = acceptance(bound, one, z, options.epochs) if options.epochs else None

@@ -105,10 +105,9 @@ def main() -> None:
     import jax
 
     import cgjax
-    from cgjax.evaluation.agreement import eta_squared
+    from cgjax.evaluation.explained import eta_squared, explained
     from cgjax.features.in_memory import feature_dim
     from cgjax.generators.conditioned import ConditionedGenerator
-    from cgjax.numerics.intervals import bootstrap_interval
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--latents", type=int, default=2000)
@@ -131,21 +130,13 @@ def main() -> None:
             seconds = time.perf_counter() - begun
             plain = plain or seconds
             share = np.bincount(labels, minlength=2).min() / len(labels)
-            eta, best = max((eta_squared(labels, values), a) for a, values in judged.items())
-            low, high = _interval(bootstrap_interval, judged[best], labels)
+            _, best = max((eta_squared(values, labels), a) for a, values in judged.items())
+            eta, low, high, _ = explained(judged[best], labels)
             print(
                 f"| {layer} | {name} | {share:.3f} | {eta:.2f} ({low:.2f} to {high:.2f}) | {best} "
                 f"| {seconds / plain:.1f} |",
                 flush=True,
             )
-
-
-def _interval(interval: Callable[..., Any], values: np.ndarray, labels: np.ndarray) -> Any:
-    """Return the interval of eta squared over resampled latents."""
-    from cgjax.evaluation.agreement import eta_squared
-
-    pairs = np.stack([values, labels], axis=1)
-    return interval(lambda found: eta_squared(found[:, 1].astype(int), found[:, 0]), pairs)
 
 
 if __name__ == "__main__":

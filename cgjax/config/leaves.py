@@ -166,7 +166,8 @@ _GAUSSIAN = _NUM_LATENTS | {
 SAMPLERS: dict[str, dict[str, Leaf]] = {
     "rejection": {"fit": FLAG},
     "flow": _FLOW,
-    "flow_one_step": _FLOW | {"distilled": SHARE},
+    # An epoch for the flow, and one for the step.
+    "flow_one_step": _FLOW | {"num_epochs": count(2), "distilled": SHARE},
     "imle": _IMLE
     | _ADAM
     | {

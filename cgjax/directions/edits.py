@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -43,6 +44,10 @@ def edit(
     Returns:
       (n, d) float32.
 
+    Raises:
+      UserError: arrays that do not fit together, another form, a direction of length 0 (not checked
+        inside jitted functions).
+
     >>> edit([[3.0, 4.0]], [1.0, 0.0], 2.0, form="set").tolist()
     [[2.0, 4.0]]
     """
@@ -57,7 +62,12 @@ def edit(
     a = jnp.asarray(alpha, jnp.float32)
     if a.shape not in ((), (len(z),)):
         raise UserError(f"alpha has shape {a.shape}; expected a number or ({len(z)},)")
-    v = (v / jnp.linalg.norm(v))[None, :]
+    length = jnp.linalg.norm(v)
+    if not isinstance(length, jax.core.Tracer) and not length > 0:
+        raise UserError(
+            "the direction has length 0: its layer does not vary along it; choose an earlier one"
+        )
+    v = (v / length)[None, :]
     if normalise:
         z = z / jnp.sqrt(jnp.mean(jnp.square(z), axis=1, keepdims=True))
     amount = jnp.broadcast_to(a, (len(z),))[:, None]

@@ -1,10 +1,10 @@
 """GANSpace: principal components of a layer, taken back to the latent [Harkonen et al. 2020].
 
 1. PCA of a layer's flattened features h: mean, components P (k, f), standard deviations sd.
-2. Coordinates A = P (h - mean) / sd of samples, and their latents Z: solve the least squares A M =
-Z. 3. The rows of M, scaled to unit length, are the directions. Where the layer *is* the latent in
-use (StyleGAN's
-   w), the components themselves are.
+2. Coordinates A = P (h - mean) / sd of samples, and their latents Z: solve the least squares
+   A M = Z.
+3. The rows of M, scaled to unit length, are the directions. Where the layer *is* the latent in use
+   (StyleGAN's w), the components themselves are.
 
 `ganspace` takes arrays; `ganspace_streaming` takes blocks, for features that do not fit in memory,
 with incremental PCA [Ross et al. 2008]; `fit_ganspace` draws the blocks from a generator.
@@ -34,7 +34,7 @@ class GANSpace:
     """Latent directions and the layer's components behind them.
 
     Attributes:
-      directions: (k, d) float32, unit rows.
+      directions: (k, d) float32, unit rows; zeros for a component without variance.
       lat_stdev: (k,) float32: standard deviation of the latents along each; 1 by convention in z.
       lat_mean: (d,) float32: mean of the latents seen.
       pca: of the layer; `pca.components` (k, f) move the activations themselves.

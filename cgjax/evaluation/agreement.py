@@ -1,4 +1,4 @@
-"""Agreement between a clustering and known classes, or between a clustering and a judged attribute.
+"""Agreement between a clustering and known classes.
 
 Argument order is always `(labels, classes)`: what was found, then what is true. `purity` and
 `inverse_purity` are not symmetric, and published tables mix them up (the "purity" of [Liu et al.
@@ -90,27 +90,3 @@ def matched_accuracy(labels: ArrayLike, classes: ArrayLike) -> float:
     table = contingency(labels, classes)
     rows, columns = linear_sum_assignment(table, maximize=True)
     return float(table[rows, columns].sum() / table.sum())
-
-
-def eta_squared(labels: ArrayLike, values: ArrayLike) -> float:
-    """Return the share of an attribute's variance that the cluster id explains, in [0, 1].
-
-    Rows whose value is NaN (nothing judged) are left out.
-
-    Args:
-      labels: (n,) cluster ids.
-      values: (n,) judged attribute, such as yaw in degrees.
-    """
-    ids, judged = np.asarray(labels), np.asarray(values, np.float64)
-    if ids.ndim != 1 or ids.shape != judged.shape:
-        raise UserError(
-            f"labels {ids.shape} and values {judged.shape}; expected two (n,) arrays alike"
-        )
-    ids, judged = ids[~np.isnan(judged)], judged[~np.isnan(judged)]
-    if len(judged) < 2 or np.ptp(judged) == 0:
-        raise UserError("fewer than two different judged values: no variance to explain")
-    _, groups = np.unique(ids, return_inverse=True)
-    sizes = np.bincount(groups)
-    means = np.bincount(groups, judged) / sizes
-    between = (sizes * (means - judged.mean()) ** 2).sum()
-    return float(min(between / ((judged - judged.mean()) ** 2).sum(), 1.0))

@@ -38,10 +38,14 @@ class Attribute:
         return sign * (values - self.centre) >= self.threshold
 
     def side_of(self, images: Float[np.ndarray, "n s s c"]) -> Side:
-        """Return the end of the attribute that a cluster's true members lie at."""
+        """Return the end of the attribute that a cluster's true members lie at.
+
+        Where the judge finds no face in any of them it is +1, and `Side.measure` says no accuracy.
+        """
         values = self.values(images)
         values = values[~np.isnan(values)]
-        return Side(self, 1 if np.median(values) >= self.centre else -1, values)
+        is_low = len(values) > 0 and np.median(values) < self.centre
+        return Side(self, -1 if is_low else 1, values)
 
 
 class Side(NamedTuple):
@@ -58,34 +62,32 @@ class Side(NamedTuple):
     members: Float[np.ndarray, " m"]
 
     def measure(self, images: Float[np.ndarray, "n s s c"]) -> dict[str, Any]:
-        """Return how often images show this side, with intervals: columns of the comparison."""
+        """Return how often images show this side, with intervals: columns of the comparison.
+
+        What cannot be said is left out: where the judge finds no face in the members all but how
+        many it finds in the images, where it finds none in these either the accuracy among them.
+        """
         sign, attribute = self.sign, self.attribute
         values = attribute.values(images)
         judged = judged_accuracy(values, lambda found: attribute.is_right(found, sign))
         seen = values[~np.isnan(values)]
+        columns: dict[str, Any] = {"judge": attribute.judge.name, "found": judged.found}
+        if not len(self.members):
+            return columns
         side = f"{attribute.name} {'>=' if sign > 0 else '<='} "
-        w1: dict[str, Any] = {}
+        columns["attribute"] = side + f"{attribute.centre + sign * attribute.threshold:g}"
+        columns |= _with_interval("strict", judged.strict, judged.strict_interval)
         if len(seen):
+            columns |= _with_interval("accuracy", judged.accuracy, judged.interval)
             spread = bootstrap_interval(
                 wasserstein1, seen, self.members, num_resamples=200, method="normal"
             )
-            w1 = {
-                "w1": wasserstein1(seen, self.members),
-                "w1_low": spread.low,
-                "w1_high": spread.high,
-            }
-        return {
-            "judge": attribute.judge.name,
-            "attribute": side + f"{attribute.centre + sign * attribute.threshold:g}",
-            "accuracy": judged.accuracy,
-            "accuracy_low": judged.interval.low,
-            "accuracy_high": judged.interval.high,
-            "found": judged.found,
-            "strict": judged.strict,
-            "strict_low": judged.strict_interval.low,
-            "strict_high": judged.strict_interval.high,
-            **w1,
-        }
+            columns |= _with_interval("w1", wasserstein1(seen, self.members), spread)
+        return columns
+
+
+def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
+    return {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 class JudgedAccuracy(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 # FID of PGAN, and of PGAN with its one-cluster mapping [Georgopoulos et al. 2022, supplementary].
@@ -55,18 +53,6 @@ SAME_CODES = "untrained, same codes"
 
 Row = dict[str, Any]
 """One line: a value for each of `COLUMNS` that the method has."""
-
-
-def to_csv(rows: list[Row]) -> str:
-    """Return the table as comma-separated text with a header."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items() if v is not None}
-        )
-    return buffer.getvalue()
 
 
 TEXT = (

@@ -1,4 +1,11 @@
-"""How much of an attribute a clustering explains: eta squared, the share of variance between."""
+"""How much of an attribute a clustering explains, and what a judge sees in each cluster.
+
+Eta squared, the share of an attribute's variance that lies between k groups of n values, is above 0
+for groups drawn by lot: (k - 1) / (n - 1) on average. Adjusted for that [Kelley 1935, "epsilon
+squared"] it is
+
+    1 - (1 - eta^2) (n - 1) / (n - k)
+"""
 
 from __future__ import annotations
 
@@ -6,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import stats
 
 from cgjax.numerics.intervals import bootstrap_interval, wilson_interval
 
@@ -14,8 +22,8 @@ class Explained(NamedTuple):
     """The share of an attribute's variance that lies between clusters.
 
     Attributes:
-        value: eta squared, 0 to 1; NaN where too little was judged.
-        low: lower end of its 95% bootstrap interval.
+        value: eta squared adjusted for chance, 0 to 1; NaN where too little was judged.
+        low: lower end of its 95% bootstrap interval (normal).
         high: upper end.
         num: images in which the judge saw the attribute.
     """
@@ -29,9 +37,17 @@ class Explained(NamedTuple):
 def eta_squared(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
     """Return sum_c n_c (m_c - m)^2 / sum_i (x_i - m)^2; 0 for values that do not vary.
 
-    >>> eta_squared(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0, 0, 1, 1]))
-    1.0
+    Args:
+        values: (n,) of an attribute; NaN, where the judge cannot tell, is left out.
+        labels: (n,) the clusters of the same images.
+
+    Example:
+        >>> eta_squared(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0, 0, 1, 1]))
+        1.0
     """
+    values, labels = _judged(values, labels)
+    if not len(values):
+        return 0.0
     centred = values - values.mean()
     total = float(centred @ centred)
     # A constant attribute, up to the rounding of its mean.
@@ -42,22 +58,62 @@ def eta_squared(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) 
     return float((sums[sizes > 0] ** 2 / sizes[sizes > 0]).sum() / total)
 
 
+def adjusted_eta_squared(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
+    """Return eta squared adjusted for chance, 0 to 1; NaN with no more values than groups.
+
+    >>> round(adjusted_eta_squared(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1])), 3)
+    0.7
+    """
+    values, labels = _judged(values, labels)
+    spare = len(values) - len(np.unique(labels))
+    if spare < 1:
+        return float("nan")
+    return max(0.0, 1 - (1 - eta_squared(values, labels)) * (len(values) - 1) / spare)
+
+
+def chance(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
+    """Return how probable so large a share is of groups drawn by lot (F test).
+
+    1 where that cannot be said: with one group, or no more values than groups.
+
+    >>> round(chance(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1])), 3)
+    0.106
+    """
+    values, labels = _judged(values, labels)
+    num_groups = len(np.unique(labels))
+    spare = len(values) - num_groups
+    if spare < 1 or num_groups < 2:
+        return 1.0
+    # Under the F test's hypothesis the share itself has a beta law.
+    share = eta_squared(values, labels)
+    return float(stats.beta.sf(share, (num_groups - 1) / 2, spare / 2))
+
+
+def _judged(
+    values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    seen = ~np.isnan(values)
+    return values[seen], labels[seen]
+
+
 def explained(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> Explained:
-    """Return eta squared of judged values with its interval.
+    """Return the adjusted eta squared of judged values with its interval.
 
     Args:
         values: (n,) of an attribute, NaN where the judge cannot tell.
         labels: (n,) the clusters of the same images.
     """
-    seen = ~np.isnan(values)
-    num = int(seen.sum())
-    if num < 2:
-        return Explained(float("nan"), float("nan"), float("nan"), num)
-    own, of = values[seen], labels[seen]
-    interval = bootstrap_interval(
-        lambda rows: eta_squared(own[rows], of[rows]), np.arange(num), num_resamples=200
+    own, of = _judged(values, labels)
+    value = adjusted_eta_squared(own, of)
+    if np.isnan(value):
+        return Explained(value, value, value, len(own))
+    low, high = bootstrap_interval(
+        lambda rows: adjusted_eta_squared(own[rows], of[rows]),
+        np.arange(len(own)),
+        num_resamples=200,
+        method="normal",
     )
-    return Explained(eta_squared(own, of), *interval, num)
+    return Explained(value, max(0.0, low), min(1.0, high), len(own))
 
 
 class ClusterAttribute(NamedTuple):
@@ -65,7 +121,7 @@ class ClusterAttribute(NamedTuple):
 
     Attributes:
         mean: of the attribute where it was seen; NaN where it never was.
-        low: lower end of the mean's 95% interval (normal).
+        low: lower end of the mean's 95% interval (Student's t).
         high: upper end.
         found: share of the cluster's images in which it was seen.
         found_low: lower end of its 95% Wilson interval.
@@ -89,6 +145,7 @@ def attribute_in(values: Float[np.ndarray, " m"]) -> ClusterAttribute:
     if not num:
         return ClusterAttribute(nan, nan, nan, nan, 0.0, 1.0, 0)
     found = wilson_interval(len(seen), num)
-    half = 1.96 * float(seen.std(ddof=1)) / len(seen) ** 0.5 if len(seen) > 1 else nan
+    wide = float(stats.t.ppf(0.975, len(seen) - 1)) if len(seen) > 1 else nan
+    half = wide * float(seen.std(ddof=1)) / len(seen) ** 0.5 if len(seen) > 1 else nan
     mean = float(seen.mean()) if len(seen) else nan
     return ClusterAttribute(mean, mean - half, mean + half, len(seen) / num, *found, num)

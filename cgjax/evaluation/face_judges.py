@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from cgjax.errors import UserError
 from cgjax.evaluation.features import as_colour_images
 from cgjax.evaluation.judge_base import Judgement
+from cgjax.runtime.png import as_bytes
 
 
 def _import_extra(module: str, package: str, judge: str) -> Any:
@@ -154,7 +155,7 @@ class AgeGender:
         """Judge (n, h, w, c) images in [-1, 1]."""
         wide = as_colour_images(images)
         points, face = self._mesh.landmarks(wide)
-        pixels = np.clip((wide + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+        pixels = as_bytes(wide)
         height, width = wide.shape[1:3]
         female, age = np.full(len(wide), np.nan), np.full(len(wide), np.nan)
         for i, image in enumerate(pixels):

@@ -20,7 +20,7 @@ from cgjax.evaluation import inception
 from cgjax.generators.batching import in_batches
 from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
-from cgjax.runtime.png import in_colour
+from cgjax.runtime.png import as_bytes, from_bytes, in_colour
 
 
 @runtime_checkable
@@ -202,8 +202,7 @@ class InceptionPool3:
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return (n, 2048); grey images are repeated to three channels."""
-        images = as_colour_images(batch)
-        levels = np.floor((np.clip(images, -1, 1) + 1) * 127.5 + 0.5) / 127.5 - 1
+        levels = from_bytes(as_bytes(as_colour_images(batch)))
         return _in_full_batches(
             lambda part: self._forward(self._weights, part), levels, self.batch_size
         )

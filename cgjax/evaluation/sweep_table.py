@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -180,19 +178,3 @@ def clustering_rows(rows: Sequence[Measured]) -> list[dict[str, Any]]:
 
 def _with_ends(name: str, measure: Sequence[float]) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), measure, strict=True))
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return lines with the same columns as comma-separated text; what is unknown stays empty."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-    return buffer.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.6g}"
-    return "" if value is None else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -81,21 +82,23 @@ class Inverter:
         return Found(*(np.array(part)[:num] for part in (z, pixels, features, guesses)))
 
     def try_again(
-        self, images: Float[np.ndarray, "n s s c"], found: Found, key: PRNGKeyArray
+        self, images: Float[np.ndarray, "n s s c"], found: Found, keys: Sequence[PRNGKeyArray]
     ) -> Found:
         """Search from other latents, drawn from the prior, and keep what is better.
 
         Args:
             images: as `invert` was given them.
             found: what is known.
-            key: of the starts.
+            keys: of each image's start, which does not depend on the images beside it.
         """
         if self.function is None:
             return found
         x, num = _padded(images)
         aim = aim_at(self._params, x, encoder=self.encoder)
-        starts = self._generator.sample_latents(key, x.shape[0])
-        known = jnp.asarray(np.resize(found.latents, starts.shape))
+        drawn = np.concatenate([self._generator.sample_latents(key, 1) for key in keys])
+        starts, known = (
+            jnp.asarray(np.resize(z, (len(x), z.shape[1]))) for z in (drawn, found.latents)
+        )
         z = self._better(known, self._descend(self._prior.project(starts), aim), aim)
         pixels, features = distances(self._images(z), aim, encoder=self.encoder)
         better, errors, distance = (np.array(part)[:num] for part in (z, pixels, features))

@@ -188,9 +188,15 @@ class ClusterRegion(NamedTuple):
         """Return the quantile of the members' margins at which latents lie; -1 for no member."""
         labels, margins = self.clustering.assign(features(self.clustering.layer))
         own = np.sort(self.clustering.margins[self.clustering.labels == self.cluster])
-        # The inverse of the quantiles in `limits`.
-        levels = np.linspace(0.0, 1.0, len(own), dtype=np.float32)
-        found = jnp.interp(margins, own, levels) if len(own) else jnp.zeros_like(margins)
+        if not len(own):
+            return jnp.where(labels == self.cluster, 0.0, -1.0)
+        # The inverse of the quantiles in `limits`; of equal margins the last one's.
+        last = len(own) - 1
+        above = jnp.searchsorted(own, margins, side="right")
+        low, high = (jnp.asarray(own)[jnp.clip(i, 0, last)] for i in (above - 1, above))
+        part = jnp.where(high > low, (margins - low) / jnp.where(high > low, high - low, 1.0), 0.0)
+        levels = ((above - 1).astype(jnp.float32) + part) / max(last, 1)
+        found = jnp.where(above > last, 1.0, jnp.clip(levels, 0.0, 1.0))
         return jnp.where(labels == self.cluster, found, -1.0)
 
     def with_margin(self, margin: MarginRange) -> ClusterRegion:

@@ -8,7 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cgjax.evaluation.explained import attribute_in, eta_squared
+from cgjax.evaluation.explained import adjusted_eta_squared, attribute_in, chance
+
+UNLIKELY = 0.05
+"""How probable groups drawn by lot may be to explain an attribute as well, of all together."""
 
 LEAST = 0.1
 """Share of an attribute's variance that lies between the clusters, below which nothing is said."""
@@ -59,19 +62,19 @@ def propose(
 
     Returns:
         For each cluster a proposal; None where no attribute's variance lies to `LEAST` between the
-        clusters, or the cluster's mean is not told from that of all images.
+        clusters, where groups drawn by lot would do as well, or where the cluster's mean is not
+        told from that of all images.
 
     Example:
-        >>> seen = {"face_mesh.yaw": np.array([-20.0, -14, 12, 16])}
-        >>> [p.text for p in propose(seen, np.array([0, 0, 1, 1]), 2)]
+        >>> seen = {"face_mesh.yaw": np.array([-20.0, -17, -14, 12, 14, 16])}
+        >>> [p.text for p in propose(seen, np.array([0, 0, 0, 1, 1, 1]), 2)]
         ['turned left, -17 degrees', 'turned right, +14 degrees']
     """
     shares = {}
     for name, judged in values.items():
-        seen = ~np.isnan(judged)
-        if seen.sum() > max(num, 2):
-            shares[name] = eta_squared(judged[seen], labels[seen])
-    best = max(shares, key=lambda name: shares[name], default=None)
+        if chance(judged, labels) < UNLIKELY / len(values):
+            shares[name] = adjusted_eta_squared(judged, labels)
+    best = max(shares, key=shares.__getitem__, default=None)
     if best is None or shares[best] < LEAST:
         return [None] * num
     middle = 0.0 if best in SIGNED else float(np.nanmean(values[best]))

@@ -170,6 +170,12 @@ def check_conditional(run: Run) -> None:
             f"{FLAG} needs a judge, which says which class stands for which cluster: give "
             "--config.compare.judge=face_mesh"
         )
+    features = run.config["evaluate"]["features"]
+    if run.conditional and features.startswith("layer:"):
+        raise UserError(
+            f"--config.evaluate.features={features} is of the run's own generator, and {FLAG} has "
+            "images of others; give --config.evaluate.features=pca_pixels"
+        )
     for one in run.conditional:
         load_labels(one, run.generator)
 

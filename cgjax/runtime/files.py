@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,21 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def as_json(value: Any) -> Any:
+    """Return a value as JSON has it: tuples as lists, and None for NaN and infinity.
+
+    Example:
+        >>> as_json({"a": (1, float("nan"))})
+        {'a': [1, None]}
+    """
+    if isinstance(value, Mapping):
+        return {name: as_json(inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [as_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all."""
-    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+    """Write a value as indented JSON, see `as_json`, whole or not at all."""
+    text = json.dumps(as_json(value), indent=1, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())

@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import write_atomically
+from cgjax.runtime.files import as_json, write_atomically
 
 
 class Metrics:
@@ -44,13 +44,14 @@ class Metrics:
         self._file = self._open()
 
     def write(self, **values: Any) -> None:
-        """Write one object, the time in seconds since 1970 first; arrays become lists.
+        """Write one object, the time in seconds since 1970 first; arrays become lists, NaN null.
 
         Raises:
             UserError: if it cannot be written, a full disk for instance.
         """
         plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}
-        line = f"{json.dumps({'time': round(time.time(), 3), **plain})}\n".encode()
+        values = as_json({"time": round(time.time(), 3), **plain})
+        line = f"{json.dumps(values, allow_nan=False)}\n".encode()
         assert self._file is not None
         try:
             while line:  # once, unless the disk fills up

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from cgjax.errors import UserError
 from cgjax.runtime.files import say_os_error
+from cgjax.runtime.png import from_bytes
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """How the names of files end that are taken for images, in any case."""
@@ -151,5 +152,4 @@ def _scaled(image: Image.Image, size: int, channels: int) -> Float[np.ndarray, "
     if channels == 1:
         image = image.convert("L")
     square = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(square, np.float32).reshape(size, size, channels)
-    return pixels / np.float32(127.5) - 1
+    return from_bytes(np.asarray(square).reshape(size, size, channels))

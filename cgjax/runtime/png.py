@@ -28,6 +28,16 @@ def as_bytes(images: Float[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
+def from_bytes(pixels: UInt8[np.ndarray, "*n h w c"]) -> Float[np.ndarray, "*n h w c"]:
+    """Turn bytes into float32 images in [-1, 1].
+
+    Example:
+        >>> from_bytes(np.array([[[0, 255]]], np.uint8)).tolist()
+        [[[-1.0, 1.0]]]
+    """
+    return pixels.astype(np.float32) / np.float32(127.5) - 1
+
+
 def to_pixels(images: Float[np.ndarray, "*n s s c"]) -> UInt8[np.ndarray, "*n s s 3"]:
     """Turn images in [-1, 1] into uint8 RGB, clipped; see `in_colour`."""
     return in_colour(as_bytes(images))

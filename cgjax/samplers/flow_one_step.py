@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cgjax.errors import UserError
 from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import DataParallelEpoch, Members
 from cgjax.samplers.flow import (
@@ -49,7 +50,8 @@ class OneStepFlow(Flow):
 
     Attributes:
         num_steps: midpoint steps in which the flow is followed to learn where it leads.
-        distilled: share of the epochs, the last ones, in which the one step is learnt.
+        distilled: share of the epochs, the last ones, in which the one step is learnt; at least
+            one epoch is.
     """
 
     num_steps: int = 4
@@ -59,10 +61,24 @@ class OneStepFlow(Flow):
     # subclass's class variables mypy 2.4 fails with an internal error.
     sampling_leaves = ()
 
+    def __post_init__(self) -> None:
+        if self.num_epochs < 2:
+            raise UserError(
+                f"num_epochs={self.num_epochs}: expected at least 2, one for the flow and one for "
+                "the step"
+            )
+
     @property
     def flow_epochs(self) -> int:
         """How many epochs train the flow itself."""
-        return max(1, self.num_epochs - round(self.distilled * self.num_epochs))
+        distilled = max(1, round(self.distilled * self.num_epochs))
+        return max(1, self.num_epochs - distilled)
+
+    @property
+    def teacher(self) -> Flow:
+        """The flow that is distilled, which ends with its own epochs."""
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(Flow)}
+        return Flow(**settings | {"num_epochs": self.flow_epochs})
 
     def init(self, key: PRNGKeyArray, members: Members) -> OneStepState:  # type: ignore[override]
         """Return fresh networks."""
@@ -118,8 +134,9 @@ def epoch_(
         "num_devices": num_devices,
     }
     if not distils:
-        teacher = dataclasses.replace(sampler, num_epochs=sampler.flow_epochs)
-        flow, metrics = flow_epoch_(state.flow, members, key, epoch, sampler=teacher, **shared)
+        flow, metrics = flow_epoch_(
+            state.flow, members, key, epoch, sampler=sampler.teacher, **shared
+        )
         return state._replace(flow=flow), metrics
     student, metrics = _distil(state, members, key, epoch, sampler=sampler, **shared)
     return state._replace(student=student), metrics

@@ -59,7 +59,7 @@ def drawing(
         num: latents wanted.
         batch: proposals that are worth being checked together; whole rounds are. Changes how fast
             it is, not what comes of it.
-        max_draws: give up after so many proposals.
+        max_draws: give up after so many proposals, in whole rounds.
 
     Yields:
         (m, d) the latents that passed, after every check; whoever draws may stop there.
@@ -82,6 +82,7 @@ def drawing(
                 "--margin keeps, is too rare for this sampler; ask for fewer, widen --margin, use "
                 "another --sampler, or raise --config.sample.max_draws"
             )
+        at_once = min(at_once, -(-max_draws // ROUND) - len(kept))
         rounds = [
             propose(jax.random.fold_in(key, r), ROUND)
             for r in range(len(kept), len(kept) + at_once)

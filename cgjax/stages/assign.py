@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from cgjax.inversion.inverter import Found
 from cgjax.run.artifacts import assigned_name, assigned_place, declare_assigned
 from cgjax.run.labels import LabelledRun
 from cgjax.run.training import TrainingRun
+from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.log import Metrics
 from cgjax.runtime.photos import Photo, check_channels, find_photos, read_photos
@@ -158,10 +158,9 @@ class AssignStage:
     ) -> None:
         """Write the table, the latents, a contact sheet a cluster, and the figure of the errors."""
         make_folder(place)
-        text, buffer = io.StringIO(), io.BytesIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([Belonging._fields, *table])
-        write_atomically(place / TABLE, text.getvalue().encode())
+        rows = [belonging._asdict() for belonging in table]
+        write_atomically(place / TABLE, as_csv(rows, Belonging._fields).encode())
+        buffer = io.BytesIO()
         np.save(buffer, found.latents)
         write_atomically(place / "latents.npy", buffer.getvalue())
         groups = {

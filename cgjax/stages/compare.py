@@ -25,7 +25,7 @@ from cgjax.config.plain import digest
 from cgjax.errors import UserError
 from cgjax.evaluation import fidelity
 from cgjax.evaluation.attribute import Side, attribute_of
-from cgjax.evaluation.compare_table import SAME_CODES, Row, as_line, to_csv, to_text
+from cgjax.evaluation.compare_table import COLUMNS, SAME_CODES, Row, as_line, to_text
 from cgjax.evaluation.distances import kid, precision_recall_density_coverage
 from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
 from cgjax.figures.plots import compared
@@ -33,12 +33,13 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange
 from cgjax.run.artifacts import FEATURE, drawing, fit
 from cgjax.run.run import Run
+from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.keys import named_key
 from cgjax.samplers.base import Sampler
 from cgjax.samplers.verify import draw_unverified
 from cgjax.stages.baselines import DirectionBaselines, middle_alpha
-from cgjax.stages.conditional import ConditionalBaselines, labels_as_csv, labels_as_text
+from cgjax.stages.conditional import LABEL_COLUMNS, ConditionalBaselines, labels_as_text
 from cgjax.stages.evaluate import reference_of
 from cgjax.stages.graph import Maker
 from cgjax.stages.methods import Drawer, Method
@@ -87,9 +88,10 @@ class CompareStage:
             if self.conditional is not None:
                 labels = self.conditional.table()
                 text = f"{text}\n\n{labels_as_text(labels)}"
-                write_atomically(folder.root / "compare_labels.csv", labels_as_csv(labels).encode())
+                table = as_csv(labels, LABEL_COLUMNS).encode()
+                write_atomically(folder.root / "compare_labels.csv", table)
             make_folder(folder.figures)
-            write_atomically(folder.root / "compare.csv", to_csv(rows).encode())
+            write_atomically(folder.root / "compare.csv", as_csv(rows, COLUMNS).encode())
             write_atomically(folder.root / "compare.txt", f"{text}\n".encode())
             picture = compared(rows)
             write_atomically(folder.figures / "compare.png", picture.png)
@@ -152,6 +154,12 @@ class CompareStage:
         if self.attribute is not None:
             members = (latents[: self.num] for latents in self.reference.latents)
             self.sides = [self.attribute.side_of(run.generator.images(z)) for z in members]
+            for c, side in enumerate(self.sides):
+                if not len(side.members):
+                    logging.warning(
+                        "%s finds no %s in %d members of cluster %d: no accuracy is said of it",
+                        *(side.attribute.judge.name, side.attribute.name, self.num, c),
+                    )
         self.conditional = (
             ConditionalBaselines(run, self.sides, self.key, self.check) if run.conditional else None
         )

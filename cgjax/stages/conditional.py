@@ -6,8 +6,6 @@ table is made on other latents. What every class shows is a table of its own, th
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -91,7 +89,7 @@ class ConditionalBaselines:
                         "judge": attribute.judge.name,
                         "attribute": attribute.name,
                         "num": len(values),
-                        "found": len(seen) / len(values),
+                        "found": len(seen) / len(values) if len(values) else 0.0,
                         "mean": float(seen.mean()) if len(seen) else None,
                         "sd": float(seen.std()) if len(seen) else None,
                         "above": above / len(seen) if len(seen) else None,
@@ -100,16 +98,6 @@ class ConditionalBaselines:
                     }
                 )
         return rows
-
-
-def labels_as_csv(rows: list[dict[str, Any]]) -> str:
-    """Return what every class shows as comma-separated text with a header."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, LABEL_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    return buffer.getvalue()
 
 
 def labels_as_text(rows: list[dict[str, Any]]) -> str:

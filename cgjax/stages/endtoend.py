@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -128,7 +127,7 @@ class TrainingStage:
         for t, state in enumerate(self.experiment.each(states)):
             found = self.experiment.scores(self.experiment.sample(state, t, iteration))
             found |= self.experiment.agreement(state, t)
-            self.metrics.write(stage="score", iteration=iteration, trial=t, **_plain(found))
+            self.metrics.write(stage="score", iteration=iteration, trial=t, **found)
 
     def _summary(
         self, states: Sequence[TrainState], samples: Sequence[Samples], seconds: float
@@ -138,7 +137,7 @@ class TrainingStage:
         scores = _by_name([experiment.scores(each) for each in samples])
         for name, expected in experiment.perfect().items():
             low, high = expected.interval
-            scores[name]["perfect"] = _plain({"mean": expected.mean, "low": low, "high": high})
+            scores[name]["perfect"] = {"mean": expected.mean, "low": low, "high": high}
         clusters = [experiment.agreement(state, t) for t, state in enumerate(states)]
         agreement = _by_name(clusters)
         if agreement:
@@ -252,18 +251,8 @@ def _by_name(found: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
     """Return each number of all trials, and their mean."""
     columns = {name: [each[name] for each in found] for name in found[0]}
     return {
-        name: _plain({"trials": values, "mean": float(np.mean(values))})
-        for name, values in columns.items()
+        name: {"trials": values, "mean": float(np.mean(values))} for name, values in columns.items()
     }
-
-
-def _plain(values: Any) -> Any:
-    """Return numbers as JSON has them: None for NaN."""
-    if isinstance(values, dict):
-        return {name: _plain(value) for name, value in values.items()}
-    if isinstance(values, list):
-        return [_plain(value) for value in values]
-    return None if math.isnan(values) else values
 
 
 def _losses_in_words(means: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
+from cgjax.runtime.png import as_bytes, from_bytes
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
 
@@ -150,12 +151,12 @@ class InversionStage:
             part = missing[start : start + batch]
             images = read([places[id_] for id_ in part])
             found = inverter.invert(images)
-            key = named_key(self.run.root_key, "invert", _number(part[0]))
             for number in range(self.settings["restarts"]):
                 bad = np.flatnonzero(~limits.keeps(found.errors, found.features))
                 if len(bad):
                     some = Found(*(values[bad] for values in found))
-                    better = inverter.try_again(images[bad], some, named_key(key, number))
+                    keys = [self._key_of(part[i], number) for i in bad]
+                    better = inverter.try_again(images[bad], some, keys)
                     for values, others in zip(found, better, strict=True):
                         values[bad] = others
             self.inversions.add(part, found)
@@ -163,13 +164,18 @@ class InversionStage:
             self.interrupts.check(f"{start + len(part)} of {len(missing)} images are inverted")
         return self.inversions.of(ids)
 
+    def _key_of(self, id_: str, number: int) -> PRNGKeyArray:
+        """Return the key of one image's further start: the same whatever is inverted beside it."""
+        return named_key(self.run.root_key, "invert", _number(id_), number)
+
     def _invert_own(self, inverter: Inverter) -> HeldOut:
         num = self.settings["held_out"]
         key = named_key(self.run.root_key, "encoder", "held out")
         truth = np.asarray(self.run.generator.sample_latents(key, num))
 
         def read(places: Sequence[int]) -> Float[np.ndarray, "n s s c"]:
-            return in_8_bits(self.run.generator.images(truth[list(places)]))
+            # As they come back from a file.
+            return from_bytes(as_bytes(self.run.generator.images(truth[list(places)])))
 
         ids = [f"held out {i}" for i in range(num)]
         found = self.invert(inverter, ids, read, "held-out images")
@@ -247,12 +253,6 @@ class InversionStage:
             if is_stopped:
                 self.interrupts.stop(f"the encoder is saved at step {done}")
         return state, round(spent + time.monotonic() - begun, 3)
-
-
-def in_8_bits(images: Float[np.ndarray, "n s s c"]) -> Float[np.ndarray, "n s s c"]:
-    """Return images as they come back from a file: clipped, in 256 steps."""
-    levels = np.rint((np.clip(images, -1, 1) + 1) * np.float32(127.5))
-    return levels.astype(np.float32) / np.float32(127.5) - 1
 
 
 def _number(text: str) -> int:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from cgjax.config.leaves import ADDED
 from cgjax.evaluation.explained import attribute_in, explained
 from cgjax.evaluation.judges import load_judge
-from cgjax.evaluation.sweep_table import Measured, as_csv, clustering_rows, to_text
+from cgjax.evaluation.sweep_table import Measured, clustering_rows, to_text
 from cgjax.figures.clusters import titles
 from cgjax.figures.sheets import contact_sheet
 from cgjax.numerics.intervals import wilson_interval
@@ -28,6 +28,7 @@ from cgjax.numerics.partitions import (
 from cgjax.regions.clustering import Clustering, save_clustering
 from cgjax.run.artifacts import SWEEP_TABLES, clustering_place, sweep_figure, swept
 from cgjax.run.run import Run
+from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress

@@ -56,6 +56,7 @@ def test_shift_by_three_quarters_moves_a_balanced_attribute_to_77_percent():
         ({"form": "add"}, "expected 'shift' or 'set'"),
         ({"direction": np.ones(5)}, "do not fit"),
         ({"alpha": np.ones(3)}, r"expected a number or \(50,\)"),
+        ({"direction": np.zeros(6)}, "has length 0: its layer does not vary along it"),
     ],
 )
 def test_edit_refuses_what_does_not_fit(latents, arguments, message):

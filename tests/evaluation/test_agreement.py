@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
@@ -96,21 +95,6 @@ def test_random_partitions_reach_the_chance_level_only():
     labels, classes = rng.integers(0, 2, 4000), rng.integers(0, 2, 4000)
     assert abs(agreement.adjusted_rand_index(labels, classes)) < 0.01
     assert agreement.matched_accuracy(labels, classes) < 0.55
-
-
-def test_eta_squared_equals_one_minus_the_within_share_and_matches_anova():
-    rng = np.random.default_rng(3)
-    labels = rng.integers(0, 3, 90)
-    values = rng.normal(size=90) + labels
-    got = agreement.eta_squared(labels, values)
-    f = scipy.stats.f_oneway(*(values[labels == i] for i in range(3))).statistic
-    # F = (eta^2 / 2) / ((1 - eta^2) / 87)
-    assert got == pytest.approx(f * 2 / (f * 2 + 87), rel=1e-9)
-
-
-def test_eta_squared_leaves_unjudged_images_out():
-    labels, values = np.array([0, 0, 1, 1, 1]), np.array([0.0, 0.1, 1.0, 0.9, np.nan])
-    assert agreement.eta_squared(labels, values) == agreement.eta_squared(labels[:4], values[:4])
 
 
 @pytest.mark.usefixtures("untyped")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cgjax.evaluation.attribute import judged_accuracy
+from cgjax.evaluation.attribute import Attribute, judged_accuracy
 from cgjax.numerics.intervals import wilson_interval
 
 
@@ -22,3 +22,27 @@ def test_judged_accuracy_without_any_face_claims_nothing():
     assert np.isnan(got.accuracy)
     assert got.interval == (0.0, 1.0)
     assert (got.found, got.strict) == (0.0, 0.0)
+
+
+class Brightness:
+    """A judge of images' means that tells nothing of black ones."""
+
+    name, attributes = "brightness", ("mean",)
+
+    def __call__(self, images):
+        means = images.mean(axis=(1, 2, 3))
+        return {"mean": np.where(means == 0, np.nan, means)}
+
+
+@pytest.mark.parametrize("seen", [0.0, 0.4])
+def test_what_the_judge_cannot_see_in_the_members_is_not_said_of_images(seen):
+    asked = Attribute(Brightness(), "mean", 0.0, 0.1)
+    images = np.linspace(-1, 1, 20, dtype=np.float32)[:, None, None, None] + np.zeros((1, 4, 4, 3))
+    members = np.full((6, 4, 4, 3), seen, np.float32)
+    columns = asked.side_of(members).measure(images)
+    assert columns["found"] == 1
+    assert ("accuracy" in columns) == ("w1" in columns) == ("strict" in columns) == bool(seen)
+    none = asked.side_of(members).measure(np.zeros((3, 4, 4, 3)))
+    assert none["found"] == 0
+    assert "accuracy" not in none
+    assert ("strict" in none) == bool(seen)

@@ -4,32 +4,63 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cgjax.evaluation.explained import attribute_in, eta_squared, explained
+from cgjax.evaluation.explained import (
+    adjusted_eta_squared,
+    attribute_in,
+    chance,
+    eta_squared,
+    explained,
+)
 from cgjax.evaluation.pixel_judges import ImageStatistics
 
 
-def test_eta_squared_is_that_of_the_analysis_of_variance():
+def test_eta_squared_and_its_chance_are_those_of_the_analysis_of_variance():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
-    values = rng.normal(size=200) + labels
-    groups = [values[labels == c] for c in range(3)]
-    f = stats.f_oneway(*groups).statistic
+    values = rng.normal(size=200) + 0.2 * labels
+    f, p_value = stats.f_oneway(*(values[labels == c] for c in range(3)))
     assert eta_squared(values, labels) == pytest.approx(f * 2 / (f * 2 + 197), rel=1e-9)
+    assert chance(values, labels) == pytest.approx(p_value, rel=1e-9)
+
+
+def test_groups_drawn_by_lot_explain_nothing_on_average():
+    rng = np.random.default_rng(1)
+    drawn = [(rng.normal(size=100), rng.integers(0, 8, 100)) for _ in range(300)]
+    assert np.mean([eta_squared(*pair) for pair in drawn]) > 0.06
+    # What is below 0 is said as 0, so that the mean lies a little above.
+    assert np.mean([adjusted_eta_squared(*pair) for pair in drawn]) < 0.02
+    assert 0.02 < np.mean([chance(*pair) < 0.05 for pair in drawn]) < 0.09
+
+
+@pytest.mark.parametrize("true", [0.1, 0.5, 0.9])
+def test_the_interval_holds_the_share_and_what_is_estimated_of_it(true):
+    rng = np.random.default_rng(2)
+    means = np.linspace(-1, 1, 8)
+    means *= np.sqrt(true) / means.std()
+    covered = 0
+    for _ in range(100):
+        labels = rng.integers(0, 8, 200)
+        found = explained(means[labels] + rng.normal(size=200) * np.sqrt(1 - true), labels)
+        assert 0 <= found.low <= found.value <= found.high <= 1
+        covered += found.low <= true <= found.high
+    assert covered >= 88
 
 
 def test_what_the_judge_cannot_tell_does_not_count_and_a_constant_is_not_explained():
-    labels = np.array([0, 0, 1, 1, 1])
-    found = explained(np.array([0.0, 0.1, 1.0, 1.1, np.nan]), labels)
-    assert found.num == 4
-    assert found.value == eta_squared(np.array([0.0, 0.1, 1.0, 1.1]), labels[:4])
-    assert eta_squared(np.full(5, 0.1), labels) == 0
+    values, labels = np.array([0.0, 0.1, 1.0, 1.1, np.nan]), np.array([0, 0, 1, 1, 1])
+    assert explained(values, labels).num == 4
+    for of in (eta_squared, adjusted_eta_squared, chance):
+        assert of(values, labels) == of(values[:4], labels[:4])
+    assert eta_squared(np.full(5, 0.1), labels) == eta_squared(np.full(5, np.nan), labels) == 0
     assert np.isnan(explained(np.full(5, np.nan), labels).value)
+    assert np.isnan(explained(np.arange(2.0), np.arange(2)).value)
+    assert chance(np.arange(2.0), np.arange(2)) == chance(np.arange(5.0), np.zeros(5, int)) == 1
 
 
 def test_a_cluster_s_attribute_has_its_interval_and_how_often_it_was_seen():
     found = attribute_in(np.array([1.0, 2.0, 3.0, np.nan]))
     assert (found.mean, found.found, found.num) == (2.0, 0.75, 4)
-    assert found.low == pytest.approx(2 - 1.96 / np.sqrt(3))
+    assert found[1:3] == pytest.approx(stats.t.interval(0.95, 2, 2, 1 / np.sqrt(3)))
     assert np.isnan(attribute_in(np.array([])).mean)
 
 

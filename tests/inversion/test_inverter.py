@@ -11,7 +11,7 @@ from cgjax.generators.families import build_network
 from cgjax.inversion.encoder import Encoder, to_length
 from cgjax.inversion.gradients import own_pull, traced
 from cgjax.inversion.held_out import HeldOut, num_right
-from cgjax.inversion.inverter import Inverter
+from cgjax.inversion.inverter import Found, Inverter
 from cgjax.inversion.learning import Lesson, learn
 from cgjax.inversion.prior import prior_of
 from cgjax.inversion.search import Search
@@ -111,7 +111,11 @@ def test_a_generator_that_cannot_be_differentiated_leaves_the_guess():
     assert one.function is None
     found = one.invert(some_images(generator)[1])
     assert np.array_equal(found.latents, found.guesses)
-    again = one.try_again(some_images(generator)[1], found, jax.random.key(0))
+    again = one.try_again(
+        some_images(generator)[1],
+        found,
+        list(jax.random.split(jax.random.key(0), len(found.errors))),
+    )
     assert again is found
 
 
@@ -226,8 +230,22 @@ def test_further_starts_never_make_it_worse():
     generator, one = inverter(Linear(), num_steps=2)
     _, images = some_images(generator)
     found = one.invert(images)
-    again = one.try_again(images, found, jax.random.key(0))
+    again = one.try_again(
+        images, found, list(jax.random.split(jax.random.key(0), len(found.errors)))
+    )
     assert (again.errors <= found.errors + 1e-6).all()
+
+
+def test_an_image_s_further_start_does_not_depend_on_the_images_beside_it():
+    generator, one = inverter(Linear(), num_steps=2)
+    _, images = some_images(generator)
+    found = one.invert(images)
+    keys = list(jax.random.split(jax.random.key(0), len(images)))
+    together = one.try_again(images, found, keys).latents
+    for i, key in enumerate(keys[:3]):
+        part = Found(*(values[i : i + 1] for values in found))
+        alone = one.try_again(images[i : i + 1], part, [key]).latents
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-4)
 
 
 def test_found_latents_lie_where_the_prior_does():

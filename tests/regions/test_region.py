@@ -55,6 +55,31 @@ def test_a_region_holds_the_latents_of_its_cluster_within_its_margins(clustering
     assert clear.share == 0.125
 
 
+@pytest.mark.parametrize(
+    "margins", [[2.0], [2.0, 2.0, 2.0], [0.0, 0.0, 5.0], [1.0, 2.0, 2.0, 2.0, 7.0]]
+)
+def test_the_depth_is_the_greatest_margin_however_few_or_equal_the_members_margins_are(margins):
+    found = np.array([0.5, 2.0, 3.0, 9.0], np.float32)  # of rows that are asked about
+    one = Clustering(
+        layer="layer1",
+        centroids=np.array([[0.0], [100.0]], np.float32),
+        labels=np.zeros(len(margins), np.int32),
+        margins=np.array(margins, np.float32),
+        shares=np.array([1.0, 0.0]),
+    )
+    region = ClusterRegion(one, 0)
+    rows = jnp.asarray(50 - found / 2)[:, None]
+    depths = np.asarray(region.depth(lambda layer: rows))
+    for depth, row in zip(depths, rows, strict=True):
+
+        def holds(low, row=row):
+            part = region.with_margin(MarginRange(low))
+            return bool(part.contains(lambda layer: row[None])[0])
+
+        assert holds(max(0.0, float(depth) - 1e-5))
+        assert depth == 1 or not holds(float(depth) + 1e-5)
+
+
 @pytest.mark.parametrize("margin", [0.6, "0.6", "0.6:1", (0.6, 1.0), [0.6, 1]])
 def test_a_margin_is_a_quantile_or_two(margin):
     assert MarginRange.parse(margin) == MarginRange(0.6, 1.0)

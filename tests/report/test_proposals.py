@@ -28,6 +28,15 @@ def test_nothing_is_proposed_of_an_attribute_that_the_clusters_do_not_explain():
     assert propose({"own.x": np.full(6, np.nan)}, np.array([0, 1] * 3), 2) == [None, None]
 
 
+def test_clusters_drawn_by_lot_are_rarely_given_a_name_however_few_images_are_judged():
+    rng = np.random.default_rng(4)
+    named = 0
+    for _ in range(200):
+        seen = {f"own.{i}": rng.normal(size=20) for i in range(5)}
+        named += any(propose(seen, rng.integers(8, size=20), 8))
+    assert named <= 10
+
+
 def test_a_cluster_in_the_middle_of_the_others_is_given_no_side():
     labels = np.repeat([0, 1, 2], 30)
     values = np.repeat([0.2, 0.5, 0.8], 30) + np.random.default_rng(2).normal(0, 0.05, 90)

@@ -1,7 +1,8 @@
 """The page's tables, from the files that a comparison and a sweep leave."""
 
-from cgjax.evaluation.compare_table import to_csv
+from cgjax.evaluation.compare_table import COLUMNS
 from cgjax.report import tables
+from cgjax.runtime.csv_text import as_csv
 
 ROW = {
     "method": "flow",
@@ -23,7 +24,7 @@ ROW = {
 
 def test_no_number_of_a_comparison_stands_without_its_interval_and_its_judge(tmp_path):
     path = tmp_path / "compare.csv"
-    path.write_text(to_csv([ROW, ROW | {"cluster": 1, "attribute": "yaw <= -10"}]))
+    path.write_text(as_csv([ROW, ROW | {"cluster": 1, "attribute": "yaw <= -10"}], COLUMNS))
     found = tables.compared(path)
     line = dict(zip(found["titles"], found["rows"][0], strict=True))
     assert line["judged accuracy"] == "0.533 (0.510\u00a0to\u00a00.555)"
@@ -35,7 +36,7 @@ def test_no_number_of_a_comparison_stands_without_its_interval_and_its_judge(tmp
 
 def test_without_a_judge_there_is_no_column_of_accuracy(tmp_path):
     path = tmp_path / "compare.csv"
-    path.write_text(to_csv([{k: v for k, v in ROW.items() if "accuracy" not in k}]))
+    path.write_text(as_csv([{k: v for k, v in ROW.items() if "accuracy" not in k}], COLUMNS))
     assert "judged accuracy" not in tables.compared(path)["titles"]
 
 

@@ -1,13 +1,21 @@
 """Folders are made or refused in one line; files are there whole or not at all."""
 
 import errno
+import json
+import math
 import os
 
 import pytest
 
 from cgjax.errors import UserError
 from cgjax.runtime import files
-from cgjax.runtime.files import check_folder, make_folder, say_os_error, write_atomically
+from cgjax.runtime.files import (
+    check_folder,
+    make_folder,
+    say_os_error,
+    write_atomically,
+    write_json,
+)
 
 
 def test_a_folder_is_made_with_those_above_it(tmp_path):
@@ -77,3 +85,9 @@ def test_ctrl_c_while_a_file_is_written_leaves_no_other(tmp_path, monkeypatch):
 def test_an_error_of_no_file_is_told_without_one():
     assert say_os_error(OSError(errno.EIO, "Input/output error")) == "Input/output error"
     assert say_os_error(OSError("of our own")) == "of our own"
+
+
+def test_json_has_no_numbers_that_json_does_not_know(tmp_path):
+    write_json(tmp_path / "a.json", {"a": math.nan, "b": [1.5, (-math.inf,)]})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [1.5, [None]]}

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from cgjax.errors import UserError
 from cgjax.runtime.mesh import data_mesh
 from cgjax.samplers.flow_one_step import OneStepFlow, OneStepState
 from cgjax.samplers.training import over_mesh
@@ -54,6 +55,18 @@ def test_distilling_leaves_the_flow_as_it_is():
     after = jax.tree.map(np.asarray, sampler.epoch(state, members, jax.random.key(2), 1)[0])
     jax.tree.map(np.testing.assert_array_equal, flow, after.flow)
     assert not np.array_equal(student.params["inner"], after.student.params["inner"])
+
+
+@pytest.mark.parametrize("distilled", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("num_epochs", [2, 3, 50])
+def test_both_the_flow_and_the_step_have_an_epoch(num_epochs, distilled):
+    sampler = OneStepFlow(D, num_epochs=num_epochs, distilled=distilled)
+    assert 1 <= sampler.flow_epochs < num_epochs
+
+
+def test_a_training_without_an_epoch_for_the_step_is_refused():
+    with pytest.raises(UserError, match="num_epochs=1: expected at least 2"):
+        OneStepFlow(D, num_epochs=1)
 
 
 def test_three_devices_train_what_one_trains():

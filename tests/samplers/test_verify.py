@@ -55,6 +55,19 @@ def test_a_cluster_too_rare_for_the_budget_is_an_error_with_the_acceptance_seen(
         draw_verified(propose, lambda z: np.asarray(z[:, 0] > 50), key, 5, batch=32, max_draws=128)
 
 
+@pytest.mark.parametrize("batch", [ROUND, 3 * ROUND, 100 * ROUND])
+def test_the_budget_is_the_same_however_many_are_checked_together(key, batch):
+    checked = []
+
+    def accept(z):
+        checked.append(len(z))
+        return np.asarray(z[:, 0] > 50)
+
+    with pytest.raises(UserError, match="after 640 draws"):
+        draw_verified(propose, accept, key, 5, batch=batch, max_draws=600)
+    assert sum(checked) == 640
+
+
 def test_rescaling_gives_every_latent_the_norm_and_leaves_zero_alone():
     z = rescale(jnp.array([[3.0, 4.0], [0.0, 0.0]], jnp.float32), 10.0)
     np.testing.assert_allclose(z, [[6.0, 8.0], [0.0, 0.0]], rtol=1e-6)

@@ -1,11 +1,11 @@
 """What choosing the number of clusters leaves: the number, why, and everything it rests on."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cgjax.clustering.selection.stability import Measure
 from cgjax.clustering.selection.within import InnerSplit
+from cgjax.runtime.files import as_json
 
 Verdict = Literal["one cluster", "several clusters", "more clusters than asked for"]
 
@@ -105,14 +105,6 @@ class Choice:
         A `Measure` is [value, low, high], an `InnerSplit` [stability, p value].
         """
         return [
-            {**_plain(asdict(row)), "is_chosen": row.num_clusters == self.num_clusters}
+            {**as_json(asdict(row)), "is_chosen": row.num_clusters == self.num_clusters}
             for row in self.table
         ]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -72,7 +72,10 @@ _FIT_QUERY = flags.DEFINE_bool(
 _NAME = flags.DEFINE_string("name", None, "name: what to call --cluster; empty for no name.")
 _FROM = flags.DEFINE_string("from", None, "name: the names.json that the page saved.")
 _HOST = flags.DEFINE_string(
-    "host", "127.0.0.1", "serve: the address to listen at; other machines reach no other."
+    "host",
+    "127.0.0.1",
+    "serve: the address to listen on; 127.0.0.1 is reached from this machine only, 0.0.0.0 from any "
+    "other.",
 )
 _PORT = flags.DEFINE_integer(
     "port", 0, "serve: the port; 0 for a free one.", lower_bound=0, upper_bound=65535
@@ -105,7 +108,7 @@ _DEVICES = flags.DEFINE_integer(
     lower_bound=1,
 )
 _ALLOW = flags.DEFINE_bool(
-    "allow_config_change", False, "run: recompute what depends on a changed config."
+    "allow_config_change", False, "Recompute what depends on a changed config."
 )
 _CACHE = flags.DEFINE_bool(
     "compilation_cache", True, "Keep compiled programs in the cache folder for the next command."

@@ -1,4 +1,4 @@
-r"""Self-Conditioned GAN and its rivals on CIFAR-10 (the paper's Table 2).
+r"""Self-Conditioned GAN and its rivals on CIFAR-10 [Liu et al. 2020, Table 2].
 
     python -m cgjax.main --config=configs/scgan_cifar10.py --config.data.path=FOLDER
 

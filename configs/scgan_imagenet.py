@@ -1,4 +1,4 @@
-r"""Self-Conditioned GAN and its rivals on ImageNet or Places (the paper's Table 3).
+r"""Self-Conditioned GAN and its rivals on ImageNet or Places [Liu et al. 2020, Table 3].
 
     python -m cgjax.main --config=configs/scgan_imagenet.py --config.data.path=FOLDER
 

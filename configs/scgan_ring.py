@@ -1,4 +1,4 @@
-r"""Self-Conditioned GAN and its rivals on a ring of 8 Gaussians (the paper's Table 1).
+r"""Self-Conditioned GAN and its rivals on a ring of 8 Gaussians [Liu et al. 2020, Table 1].
 
     python -m cgjax.main --config=configs/scgan_ring.py
     python -m cgjax.main --config=configs/scgan_ring.py --config.train.method=gan \

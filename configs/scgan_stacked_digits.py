@@ -1,4 +1,4 @@
-r"""Self-Conditioned GAN and its rivals on stacked digits: 1,000 modes (the paper's Table 2).
+r"""Self-Conditioned GAN and its rivals on stacked digits: 1,000 modes [Liu et al. 2020, Table 2].
 
     pip install '.[stacked]'
     python -m cgjax.main --config=configs/scgan_stacked_digits.py

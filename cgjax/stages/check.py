@@ -14,7 +14,7 @@ def describe_generator(config: Mapping[str, Any]) -> str:
     """Check a config's generator at all of its layers; nothing is written.
 
     Args:
-        config: nested plain dicts, as `configuration.to_plain` returns them. Its layer need not be
+        config: nested plain dicts, as `cgjax.config.plain.to_plain` returns them. Its layer need not be
             one of the generator's.
 
     Returns:

@@ -19,7 +19,7 @@ SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_
 
 
 def summarise(run: Run) -> dict[str, Any]:
-    """Return the content of `summary.json`, README.md and design.md say what it holds.
+    """Return the content of `summary.json`, README.md says what it holds.
 
     Raises:
         UserError: if there are no clusters yet.

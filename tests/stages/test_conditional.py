@@ -97,7 +97,7 @@ def test_what_cannot_stand_beside_a_run_is_refused_in_one_line_before_any_work(t
 def test_features_of_the_run_s_own_generator_do_not_measure_images_of_another(tmp_path):
     config = make_config(conditional=(str(save(tmp_path / "a", 0)),))
     config["evaluate"]["features"] = "layer:layer1"
-    with pytest.raises(UserError, match=r"features=layer:layer1 .* features=pca_pixels"):
+    with pytest.raises(UserError, match=r"features=layer:layer1 .*features=pca_pixels"):
         open_run(tmp_path / "run", config, mode="compare")
 
 

@@ -45,15 +45,17 @@ class Assignment(NamedTuple):
 def assign_rows(features: Float[Array, "n f"], centroids: Float[Array, "k f"]) -> Assignment:
     """Assign all rows, a block at a time: O(n k f) time, no memory beside input and result.
 
-    The origin is the mean of the centroids. The distance to the own one is computed from the
-    difference.
+    The origin is the centroid that is nearest to their mean: the mean itself lies far from all if
+    one does, and the others would lose their digits. The distance to the own one is computed from
+    the difference.
     """
     num_rows, num_clusters = features.shape[0], centroids.shape[0]
     if num_rows == 0:
         empty = jnp.zeros((0,), jnp.float32)
         return Assignment(jnp.zeros((0,), jnp.int32), empty, empty)
     features, centroids = at_least_two_features(features, centroids)
-    offset = jnp.mean(centroids, axis=0)
+    from_mean = centroids - jnp.mean(centroids, axis=0)[None, :]
+    offset = centroids[jnp.argmin(jnp.sum(jnp.square(from_mean), axis=1))]
     points = centroids - offset[None, :]
     norms = jnp.sum(jnp.square(points), axis=1)
     block = min(chunk_size(max(points.shape)), num_rows)

@@ -49,7 +49,7 @@ def fit_faiss(
     if is_far:
         # Far from the origin FAISS's expanded squares lose their digits.
         rows = rows - offset
-    seed = int(jax.random.randint(key, (), 1, np.iinfo(np.int32).max))
+    seed = int(jax.random.randint(key, (), 1, np.iinfo(np.int32).max, jnp.int32))
     results = []
     for num_clusters in options.numbers:
         solver = faiss.Kmeans(

@@ -108,7 +108,7 @@ def _train(key: PRNGKeyArray, rows: Array, *, features: FixedFeatures) -> Arrays
 
     def step(state: tuple[Arrays, Any], key: Array) -> tuple[tuple[Arrays, Any], None]:
         (params, stats), moments = state
-        chosen = jax.random.randint(key, (features.batch,), 0, len(rows))
+        chosen = jax.random.randint(key, (features.batch,), 0, len(rows), jnp.int32)
         slope, stats = jax.grad(loss, has_aux=True)(params, stats, features.prepare(rows[chosen]))
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
             change, moments = adam.update(slope, moments, params)

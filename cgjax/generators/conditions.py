@@ -159,6 +159,8 @@ def with_categories(
     noise = z.shape[1] - sum(categories)
     parts = [z[:, :noise]]
     for i, size in enumerate(categories):
-        drawn = jax.random.randint(jax.random.fold_in(key, i + 1), (z.shape[0],), 0, size)
+        drawn = jax.random.randint(
+            jax.random.fold_in(key, i + 1), (z.shape[0],), 0, size, jnp.int32
+        )
         parts.append(jax.nn.one_hot(drawn, size, dtype=z.dtype))
     return jnp.concatenate(parts, axis=1)

@@ -32,7 +32,7 @@ class Labelled:
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """Draw latents, every class as often as any other."""
         key_class, key_latent = jax.random.split(key)
-        labels = jax.random.randint(key_class, (n,), 0, self.num_labels)
+        labels = jax.random.randint(key_class, (n,), 0, self.num_labels, jnp.int32)
         z = self._generator.sample_latents(key_latent, n)
         return jnp.concatenate([z, jax.nn.one_hot(labels, self.num_labels)], axis=1)
 

@@ -100,13 +100,21 @@ def upsample(
     if num == factor == 1:
         return _fit(x, -before, x.shape[axis] + padding[1], axis) * taps[0]
     if length <= DENSE:
-        index = offset + jnp.arange(length)[:, None] - factor * jnp.arange(x.shape[axis])[None]
+        index = (
+            offset
+            + jnp.arange(length, dtype=jnp.int32)[:, None]
+            - factor * jnp.arange(x.shape[axis], dtype=jnp.int32)[None]
+        )
         return _multiply(_pick(taps, index) * factor, x, axis)
     periods = -(-length // factor)
     # Phase p of period m reads x[m + first], ..., x[m + last].
     first = math.ceil((offset - num + 1) / factor)
     last = (offset + factor - 1) // factor
-    index = offset + jnp.arange(factor)[None] - factor * jnp.arange(first, last + 1)[:, None]
+    index = (
+        offset
+        + jnp.arange(factor, dtype=jnp.int32)[None]
+        - factor * jnp.arange(first, last + 1, dtype=jnp.int32)[:, None]
+    )
     weights = _pick(taps, index) * factor
     padded = _fit(x, first, periods + last, axis)
     shape = [1] * (x.ndim + 1)
@@ -150,8 +158,10 @@ def downsample(
     num = len(taps)
     stop = x.shape[axis] - num + 1
     if num > 1 and x.shape[axis] <= DENSE:
-        kept = factor * jnp.arange(-(-stop // factor))[:, None]
-        return _multiply(_pick(taps, num - 1 + kept - jnp.arange(x.shape[axis])[None]), x, axis)
+        kept = factor * jnp.arange(-(-stop // factor), dtype=jnp.int32)[:, None]
+        return _multiply(
+            _pick(taps, num - 1 + kept - jnp.arange(x.shape[axis], dtype=jnp.int32)[None]), x, axis
+        )
     terms = (
         taps[num - 1 - k] * jax.lax.slice_in_dim(x, k, k + stop, factor, axis=axis)
         for k in range(num)

@@ -66,20 +66,24 @@ class Encoder(NamedTuple):
         """Return random parameters: He's for the convolutions, so small ones for the head."""
         layers, channels, size = [], self.channels, self._size
         for i, width in enumerate(self.widths):
-            kernel = jax.random.normal(jax.random.fold_in(key, i), (4, 4, channels, width))
+            kernel = jax.random.normal(
+                jax.random.fold_in(key, i), (4, 4, channels, width), jnp.float32
+            )
             layers.append(
                 {
                     "kernel": kernel * math.sqrt(2 / (16 * channels)),
-                    "bias": jnp.zeros(width),
-                    "scale": jnp.ones(width),
+                    "bias": jnp.zeros(width, jnp.float32),
+                    "scale": jnp.ones(width, jnp.float32),
                 }
             )
             channels, size = width, -(-size // 2)
         dim = size * size * channels
-        head = jax.random.normal(jax.random.fold_in(key, len(layers)), (dim, self.latent_dim))
+        head = jax.random.normal(
+            jax.random.fold_in(key, len(layers)), (dim, self.latent_dim), jnp.float32
+        )
         return {
             "layers": layers,
-            "head": {"kernel": head * dim**-0.5, "bias": jnp.zeros(self.latent_dim)},
+            "head": {"kernel": head * dim**-0.5, "bias": jnp.zeros(self.latent_dim, jnp.float32)},
         }
 
     def features(self, params: Params, images: Float[Array, "n s s c"]) -> Float[Array, "n f"]:

@@ -77,7 +77,11 @@ class VelocityNetwork(nnx.Module):
             c: (n,) int32 cluster ids.
             q: (n,) float32 in [0, 1), margin quantiles.
         """
-        angle = (0.5 * math.pi) * t[:, None] * jnp.arange(1.0, TIME_FREQUENCIES + 1)[None]
+        angle = (
+            (0.5 * math.pi)
+            * t[:, None]
+            * jnp.arange(1.0, TIME_FREQUENCIES + 1, dtype=jnp.float32)[None]
+        )
         waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle), 2.0 * q[:, None]], axis=1)
         a = x @ self.inner[...] + waves @ self.waves[...] + self.cluster[...][c]
         a = jax.nn.silu(a)
@@ -276,7 +280,7 @@ def errors(
 ) -> Float[Array, "k b d"]:
     """Return the squared error of the velocity between codes and members, by coordinate."""
     k, b, d = z.shape
-    c = jnp.repeat(jnp.arange(k), b)
+    c = jnp.repeat(jnp.arange(k, dtype=jnp.int32), b)
     x, target = path(e.reshape(k * b, d), z.reshape(k * b, d), t.reshape(-1))
     error = velocity(params, x, t.reshape(-1), c, q.reshape(-1)) - target
     return jnp.square(error).reshape(k, b, d)
@@ -317,7 +321,7 @@ def epoch_(
         done = epoch * num_steps + step.astype(jnp.float32)
         return descend(state, gradient, done, total, sampler), losses
 
-    state, losses = jax.lax.scan(body, state, jnp.arange(num_steps))
+    state, losses = jax.lax.scan(body, state, jnp.arange(num_steps, dtype=jnp.int32))
     return state, {"loss": jnp.mean(losses, axis=0)}
 
 
@@ -381,7 +385,7 @@ def integrate(
         middle = x + 0.5 * h * v(x, t)
         return x + h * v(middle, t + 0.5 * h), None
 
-    return jax.lax.scan(step, e, jnp.arange(num_steps))[0]
+    return jax.lax.scan(step, e, jnp.arange(num_steps, dtype=jnp.int32))[0]
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "num", "num_clusters"))

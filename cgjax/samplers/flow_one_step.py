@@ -163,7 +163,7 @@ def _distil(
         key_rows, key_noise = jax.random.split(jax.random.fold_in(key, number))
         q = mine(draw_rows(members, key_rows, rows)[1])
         e = mine(draw_noise(key_noise, k, rows, d)[0])
-        c = jnp.broadcast_to(jnp.arange(k)[:, None], q.shape)
+        c = jnp.broadcast_to(jnp.arange(k, dtype=jnp.int32)[:, None], q.shape)
         follow = functools.partial(
             integrate, num_steps=sampler.num_steps, guidance=sampler.guidance
         )
@@ -180,7 +180,7 @@ def _distil(
         done = epoch * num_steps + number.astype(jnp.float32)
         return descend(student, gradient, done, total, sampler), losses
 
-    student, losses = jax.lax.scan(body, state.student, jnp.arange(num_steps))
+    student, losses = jax.lax.scan(body, state.student, jnp.arange(num_steps, dtype=jnp.int32))
     return student, {"loss": jnp.mean(losses, axis=0)}
 
 

@@ -131,7 +131,7 @@ def iterate(
     state: GaussianState, z: Float[Array, "m d"], count: Int[Array, ""]
 ) -> tuple[GaussianState, Float[Array, ""]]:
     """One iteration of expectation maximisation on one cluster (no leading axis)."""
-    is_member = (jnp.arange(z.shape[0]) < count).astype(z.dtype)
+    is_member = (jnp.arange(z.shape[0], dtype=jnp.int32) < count).astype(z.dtype)
     joint = log_densities(z, state.means, state.factors) + jnp.log(state.weights)[:, None]
     total = jax.scipy.special.logsumexp(joint, axis=0)
     r = jnp.exp(joint - total[None]) * is_member[None]
@@ -166,4 +166,4 @@ def _sample(
         mine = mean[None] + noise @ factor.T
         return jnp.where((pick == number)[:, None], mine, z), None
 
-    return jax.lax.scan(add, noise, (jnp.arange(j), one.means, one.factors))[0]
+    return jax.lax.scan(add, noise, (jnp.arange(j, dtype=jnp.int32), one.means, one.factors))[0]

@@ -190,7 +190,7 @@ def draw_pool(
     z, stats = jax.vmap(lambda batch: sampler.functions.apply(mapping, batch, train=True))(e)
     # Every batch moved the old moments once: old + momentum * (batch's - old). Undo that to get
     # each batch's own, then apply the used ones in order, in closed form.
-    position = jnp.arange(e.shape[0])
+    position = jnp.arange(e.shape[0], dtype=jnp.int32)
     if axis_name is not None:
         position = position + jax.lax.axis_index(axis_name) * e.shape[0]
     decay = (1.0 - BN_MOMENTUM) ** jnp.maximum(used - 1 - position, 0).astype(jnp.float32)
@@ -288,7 +288,7 @@ def learn_(
     index, distance = matches
     _, key_order = jax.random.split(key)
     matched = jnp.take_along_axis(pool.codes, index[..., None], axis=1)
-    is_member = jnp.arange(index.shape[1])[None] < members.counts[:, None]
+    is_member = jnp.arange(index.shape[1], dtype=jnp.int32)[None] < members.counts[:, None]
     state, loss = train_on_matches(
         ImleState(MappingState(state.mapping.params, pool.stats), state.optimizer),
         members,
@@ -338,7 +338,7 @@ def train_on_matches(
     steps_of = jnp.maximum(1, members.counts // b)  # (k,)
 
     # A random order of each cluster's members, the padding last.
-    is_member = jnp.arange(m)[None] < members.counts[:, None]
+    is_member = jnp.arange(m, dtype=jnp.int32)[None] < members.counts[:, None]
     noise = jax.random.uniform(key, (k, m), jnp.float32)
     order = jnp.argsort(jnp.where(is_member, noise, 2.0), axis=1)
 
@@ -363,7 +363,7 @@ def train_on_matches(
         keep = jax.tree.map(lambda a, o: _where(active, a, o), new, (mapping, optimizer))
         return keep, jnp.where(active, loss, 0.0)
 
-    numbers = jnp.arange(num_steps)
+    numbers = jnp.arange(num_steps, dtype=jnp.int32)
     (mapping, optimizer), losses = jax.lax.scan(body, (mapping, optimizer), (numbers, step_data))
     loss = jnp.sum(losses, axis=0) / steps_of.astype(jnp.float32)
     return ImleState(mapping, optimizer), loss

@@ -143,7 +143,7 @@ def near_distance(
     z: Float[Array, "m d"], count: Int[Array, ""], quantile: float
 ) -> Float[Array, ""]:
     """Return a quantile of the members' squared distances to their nearest other member."""
-    is_member = jnp.arange(z.shape[0]) < count
+    is_member = jnp.arange(z.shape[0], dtype=jnp.int32) < count
     # The nearest of all is the member itself.
     _, distance = k_nearest(z, z, min(2, z.shape[0]), valid=is_member)
     return jnp.nan_to_num(jnp.nanquantile(jnp.where(is_member, distance[:, -1], jnp.nan), quantile))
@@ -160,7 +160,7 @@ def usable(
 
     All valid ones where none would be left.
     """
-    _, distance = nearest(generated, z, valid=jnp.arange(z.shape[0]) < count)
+    _, distance = nearest(generated, z, valid=jnp.arange(z.shape[0], dtype=jnp.int32) < count)
     far = valid & (distance > near)
     return jnp.where(jnp.any(far), far, valid)
 
@@ -179,7 +179,7 @@ def _rematch(
 
     def one(args: tuple[Array, ...]) -> tuple[Array, Array]:
         z, count, made, num, near = args
-        valid = jnp.arange(made.shape[0]) < num
+        valid = jnp.arange(made.shape[0], dtype=jnp.int32) < num
         if sampler.matching == "rejection":
             valid = usable(made, valid, z, count, near)
         return nearest(z, made, valid=valid)
@@ -221,7 +221,7 @@ def _measure_residual(state: ModernState, members: Members, *, sampler: ModernIm
     def one(args: tuple[Any, Array, Array, Array]) -> tuple[Array, Array]:
         mapping, e, z, count = args
         rest = z - sampler.functions.apply(mapping, e)[0]
-        weights = (jnp.arange(z.shape[0]) < count).astype(z.dtype)
+        weights = (jnp.arange(z.shape[0], dtype=jnp.int32) < count).astype(z.dtype)
         mean, covariance = shrunk_covariance(rest, weights)
         floor = 1e-6 * jnp.eye(z.shape[1], dtype=z.dtype)
         return mean, jnp.linalg.cholesky(covariance + floor)

@@ -31,7 +31,7 @@ def match(
         num_generated: how many of them count; the rest are padding.
         num_members: how many of the members count; no work is done for blocks of padding.
     """
-    valid = jnp.arange(generated.shape[0]) < num_generated
+    valid = jnp.arange(generated.shape[0], dtype=jnp.int32) < num_generated
     return nearest(z, generated, valid=valid, active=num_members)
 
 

@@ -154,7 +154,7 @@ def pass_over(
         z = draw_members(members, key_rows, batch)
         return step(state, z, jax.random.split(key_codes, z.shape[0]))
 
-    steps = jnp.arange(max(1, members.latents.shape[1] // batch))
+    steps = jnp.arange(max(1, members.latents.shape[1] // batch), dtype=jnp.int32)
     state, losses = jax.lax.scan(body, state, steps)
     return state, jax.tree.map(lambda loss: jnp.mean(loss, axis=0), losses)
 

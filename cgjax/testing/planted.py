@@ -42,7 +42,7 @@ class PlantedDiscs(StagedNetwork):
             place = jnp.stack([side, 0.2 * h[:, 1], 0.3 * h[:, 2], 0.3 * h[:, 3]], axis=1)
             return {"h": place[:, None, None, :]}
         p = h[:, 0, 0]
-        grid = jnp.linspace(-1.0, 1.0, SIZE)
+        grid = jnp.linspace(-1.0, 1.0, SIZE, dtype=jnp.float32)
         x = grid[None, None, :] - 0.5 * p[:, 0, None, None]
         y = grid[None, :, None] - 0.5 * p[:, 1, None, None]
         disc = jax.nn.sigmoid(24.0 * (0.35 - jnp.sqrt(x * x + y * y + 1e-6)))

@@ -59,11 +59,11 @@ def start(
     """Return the bound at the first centroids: `before` is 0 if all rows are known, else inf."""
     num_init, num_clusters, _ = centroids.shape
     num = min(max(squares.shape[0] // (_SHARE * num_init * max(num_clusters, 1)), 1), _REFERENCES)
-    pairs = jnp.zeros((num, num_init, num_clusters, num_clusters))
+    pairs = jnp.zeros((num, num_init, num_clusters, num_clusters), jnp.float32)
     shape = (squares.shape[0], num_init)
     return MovementBound(
-        movement=jnp.zeros((num, *centroids.shape)),
-        along=jnp.zeros((num, num_init, num_clusters, subspace.points.shape[0])),
+        movement=jnp.zeros((num, *centroids.shape), jnp.float32),
+        along=jnp.zeros((num, num_init, num_clusters, subspace.points.shape[0]), jnp.float32),
         path=pairs,
         residuals=pairs,
         reference=varying_like(jnp.zeros(shape, jnp.int32), squares),
@@ -86,7 +86,9 @@ def of_rows(bound: MovementBound, labels: Int[Array, "n r"]) -> Float[Array, "n 
 
 
 def _since_reference(bound: MovementBound, labels: Int[Array, "n r"]) -> Float[Array, "n r k"]:
-    return bound.residuals[bound.reference, jnp.arange(labels.shape[1])[None, :], labels]
+    return bound.residuals[
+        bound.reference, jnp.arange(labels.shape[1], dtype=jnp.int32)[None, :], labels
+    ]
 
 
 def count_references(bound: MovementBound) -> Float[Array, " h"]:

@@ -39,8 +39,8 @@ class Uniforms(NamedTuple):
     @classmethod
     def draw(cls, key: PRNGKeyArray, shape: tuple[int, ...]) -> "Uniforms":
         """Draw numbers; the coarse ones are those of `jax.random.uniform(key, shape)`."""
-        fine = jax.random.uniform(jax.random.fold_in(key, 1), shape)
-        return cls(jax.random.uniform(key, shape), fine)
+        fine = jax.random.uniform(jax.random.fold_in(key, 1), shape, jnp.float32)
+        return cls(jax.random.uniform(key, shape, jnp.float32), fine)
 
     def at(self, index: Array | int) -> "Uniforms":
         """Return the numbers at a position of the first axis."""

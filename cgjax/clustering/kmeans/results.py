@@ -89,7 +89,7 @@ def count_members(
     index = begin + jnp.arange(num_rows, dtype=jnp.int32)
     place = jnp.where(weights > 0.0, labels, num_clusters)
     counts = jnp.zeros(num_clusters, jnp.int32).at[place].add(1, mode="drop")
-    never = jnp.full(num_clusters, jnp.iinfo(jnp.int32).max)
+    never = jnp.full(num_clusters, jnp.iinfo(jnp.int32).max, jnp.int32)
     first = never.at[place].min(index, mode="drop")
     return all_sum(counts, axis_name), all_min(first, axis_name)
 

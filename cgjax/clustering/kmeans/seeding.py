@@ -119,9 +119,11 @@ def first_seeds(
         num_clusters: k.
     """
     num_init, dim = centres.shape
-    products = varying_like(jnp.zeros((num_init, num_clusters, squares.shape[0])), squares)
+    products = varying_like(
+        jnp.zeros((num_init, num_clusters, squares.shape[0]), jnp.float32), squares
+    )
     return Seeds(
-        centroids=jnp.zeros((num_init, num_clusters, dim)).at[:, 0].set(centres),
+        centroids=jnp.zeros((num_init, num_clusters, dim), jnp.float32).at[:, 0].set(centres),
         products=products.at[:, 0].set(product.T),
         closest=_distances(product.T, centres, squares) * weights[None, :],
         num_chosen=jnp.int32(1),
@@ -248,8 +250,10 @@ def seed_plus_plus(
     width = num_init * keeping.shape[2]
     num_kept = min(num_clusters - 1, most_points(dim) // width)
     # Pass by pass, which keeps the products of one together.
-    points = jnp.zeros((num_kept, width, dim))
-    tried = varying_like(jnp.zeros((num_kept, rows.squares.shape[0], width)), rows.squares)
+    points = jnp.zeros((num_kept, width, dim), jnp.float32)
+    tried = varying_like(
+        jnp.zeros((num_kept, rows.squares.shape[0], width), jnp.float32), rows.squares
+    )
 
     def is_running(carry: tuple[Array, Seeds, Array, Array]) -> Array:
         return carry[1].num_chosen < num_clusters

@@ -160,7 +160,10 @@ def members(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "r k"]
     num_init = labels.shape[1]
     if jax.default_backend() != "cpu":  # where adding up one by one would be slow
         return jnp.sum(one_hot(labels, num_clusters), axis=0).reshape(num_init, num_clusters)
-    place = jnp.where(labels < 0, num_clusters, labels), jnp.arange(num_init)[None, :]
+    place = (
+        jnp.where(labels < 0, num_clusters, labels),
+        jnp.arange(num_init, dtype=jnp.int32)[None, :],
+    )
     counts = jnp.zeros((num_clusters, num_init), jnp.int32).at[place].add(1, mode="drop")
     return counts.T.astype(jnp.float32)
 

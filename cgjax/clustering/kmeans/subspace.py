@@ -65,8 +65,10 @@ def span(points: Float[Array, "q f"], product: Float[Array, "n q"]) -> Subspace:
         return nothing(product.shape[0], points.shape[1], like=product)
     inner = jnp.matmul(points, points.T, precision=HIGHEST)
     damping = _DAMPING * jnp.trace(inner) / num + jnp.finfo(jnp.float32).tiny
-    factor = jnp.linalg.cholesky(inner + damping * jnp.eye(num))
-    transform = jax.scipy.linalg.solve_triangular(factor, jnp.eye(num), lower=True)
+    factor = jnp.linalg.cholesky(inner + damping * jnp.eye(num, dtype=jnp.float32))
+    transform = jax.scipy.linalg.solve_triangular(
+        factor, jnp.eye(num, dtype=jnp.float32), lower=True
+    )
     coordinates = jnp.matmul(product, -0.5 * transform.T, precision=HIGHEST)
     return Subspace(points, transform, coordinates, jnp.sum(jnp.square(coordinates), axis=1))
 
@@ -75,7 +77,7 @@ def nothing(num_rows: int, dim: int, *, like: Array) -> Subspace:
     """Return the subspace without directions; `like` says over which devices the rows are split."""
     empty = varying_like(jnp.zeros((num_rows, 0), jnp.float32), like)
     zeros = varying_like(jnp.zeros((num_rows,), jnp.float32), like)
-    return Subspace(jnp.zeros((0, dim)), jnp.zeros((0, 0)), empty, zeros)
+    return Subspace(jnp.zeros((0, dim), jnp.float32), jnp.zeros((0, 0), jnp.float32), empty, zeros)
 
 
 def residuals_of_rows(subspace: Subspace, squares: Float[Array, " n"]) -> Float[Array, " n"]:

@@ -116,7 +116,10 @@ def _one_by_one(
     def add(total: Array, index: Array, picked: Array, is_real: Array) -> Array:
         for change, first in zip(changes, before[:-1], strict=True):
             new, old = (labels.at[index].get(mode="clip") for labels in (change.new, change.old))
-            restarts = int(first) + change.num_clusters * jnp.arange(new.shape[1])[None, :]
+            restarts = (
+                int(first)
+                + change.num_clusters * jnp.arange(new.shape[1], dtype=jnp.int32)[None, :]
+            )
             is_moved = is_real[:, None] & (new != old)
             for labels, sign in ((new, 1.0), (old, -1.0)):
                 # A label of -1, of padding and before the first step, belongs to no sum.

@@ -27,7 +27,9 @@ class _Dense(nnx.Module):
     """A dense layer that begins as N(0, 0.02)."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), (inputs, outputs)))
+        self.kernel = nnx.Param(
+            0.02 * jax.random.normal(rngs.params(), (inputs, outputs), jnp.float32)
+        )
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
     def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:

@@ -147,8 +147,8 @@ def waves(z: Float[Array, "n d"], width: int, layer: int) -> Float[Array, "n w"]
     """
     with jax.ensure_compile_time_eval():
         key_wave, key_phase = jax.random.split(jax.random.key(layer))
-        wave = jax.random.normal(key_wave, (z.shape[1], width))
-        phase = jax.random.uniform(key_phase, (1, width), maxval=2 * jnp.pi)
+        wave = jax.random.normal(key_wave, (z.shape[1], width), jnp.float32)
+        phase = jax.random.uniform(key_phase, (1, width), maxval=2 * jnp.pi, dtype=jnp.float32)
     return 2**0.5 * jnp.cos(z @ wave + phase)
 
 

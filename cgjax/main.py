@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from absl import flags, logging
 from ml_collections import config_flags
 
-from cgjax.config.plain import to_plain
+from cgjax.config.plain import differences, to_plain
 from cgjax.config.schema import CLUSTERS, TRAINING, complete, kind_of, validate
 from cgjax.errors import UserError
 from cgjax.runtime.command import leave, run_command
@@ -74,8 +74,8 @@ _FROM = flags.DEFINE_string("from", None, "name: the names.json that the page sa
 _HOST = flags.DEFINE_string(
     "host",
     "127.0.0.1",
-    "serve: the address to listen on; 127.0.0.1 is reached from this machine only, 0.0.0.0 from any "
-    "other.",
+    "serve: the address to listen on; 127.0.0.1 is reached from this machine only, 0.0.0.0 from "
+    "any other.",
 )
 _PORT = flags.DEFINE_integer(
     "port", 0, "serve: the port; 0 for a free one.", lower_bound=0, upper_bound=65535
@@ -115,10 +115,68 @@ _CACHE = flags.DEFINE_bool(
 )
 
 
+OF_MODES = {
+    "cluster": ("sample", "name"),
+    "balanced": ("sample",),
+    "fit_query": ("sample",),
+    "num": ("sample",),
+    "out": ("sample",),
+    "sampler": ("sample",),
+    "verify": ("sample",),
+    "margin": ("sample",),
+    "seed": ("sample",),
+    "name": ("name",),
+    "from": ("name",),
+    "host": ("serve",),
+    "port": ("serve",),
+    "images": ("assign",),
+    "max_clusters": ("choose",),
+}
+"""The flags that some modes alone read."""
+
+NOT_EMPTY = ("workdir", "cluster", "from", "host", "images", "out", "sampler", "margin")
+
+
+def check_given() -> None:
+    """Check that the mode reads every flag that was given, and that none has lost its value.
+
+    Raises:
+        UserError: the first that it does not.
+    """
+    for name, modes in OF_MODES.items():
+        if flags.FLAGS[name].present and _MODE.value not in modes:
+            wanted = " or ".join(f"--mode={mode}" for mode in modes)
+            meant = ""
+            if name == "seed":
+                meant = f" (did you mean --config.seed={_SEED.value}?)"
+            raise UserError(
+                f"--{name} is for {wanted}, and this is --mode={_MODE.value}: leave it out{meant}"
+            )
+    for name in NOT_EMPTY:
+        if flags.FLAGS[name].value == "":
+            raise UserError(f"--{name}= is empty: give a value, or leave it out")
+
+
+def path_of(value: str | None) -> Path:
+    """Return a path that a flag gives, a leading ~ as the home folder."""
+    return Path(value or "").expanduser()
+
+
+def check_outside(path: Path, option: str) -> None:
+    """Check that a folder of the user's is none of the run's, where files come and go.
+
+    Raises:
+        UserError: if it is the run's folder, or lies in it.
+    """
+    root = workdir().resolve()
+    if path.resolve() == root or root in path.resolve().parents:
+        raise UserError(f"{option}={path} lies in the run's folder {root}; name one outside it")
+
+
 def workdir() -> Path:
     """Return --workdir, or runs/<name of the config file>."""
     if _WORKDIR.value:
-        return Path(_WORKDIR.value)
+        return path_of(_WORKDIR.value)
     if given_config() is None:
         raise UserError(
             "neither --config nor --workdir given; for example: python -m cgjax.main "
@@ -153,6 +211,7 @@ def check_flags(argv: Sequence[str]) -> None:
     """
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; every option starts with --")
+    check_given()
     root, config = workdir(), given_config()
     if config is not None:
         validate(complete(config))
@@ -162,7 +221,8 @@ def check_flags(argv: Sequence[str]) -> None:
             raise UserError(
                 "--out is missing: the folder for the images, for example --out=samples/"
             )
-        check_folder(_OUT.value, "--out")
+        check_folder(path_of(_OUT.value), "--out")
+        check_outside(path_of(_OUT.value), "--out")
         if _FIT_QUERY.value and _BALANCED.value:
             raise UserError(
                 "--fit_query trains on one query and --balanced asks for many; give one"
@@ -173,9 +233,13 @@ def check_flags(argv: Sequence[str]) -> None:
         raise UserError(
             "--mode=serve needs Starlette and uvicorn; type: pip install 'cgjax[serve]'"
         )
-    if _MODE.value == "assign" and not Path(_IMAGES.value or "").is_dir():
-        given = f"--images={_IMAGES.value} is no folder" if _IMAGES.value else "--images is missing"
-        raise UserError(f"{given}: name the one with the images, for example --images=photos/")
+    if _MODE.value == "assign":
+        if not _IMAGES.value or not path_of(_IMAGES.value).is_dir():
+            given = "--images is missing"
+            if _IMAGES.value:
+                given = f"--images={_IMAGES.value} is no folder"
+            raise UserError(f"{given}: name the one with the images, for example --images=photos/")
+        check_outside(path_of(_IMAGES.value), "--images")
     if _MODE.value == "name":
         is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
         if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):
@@ -205,7 +269,13 @@ def sample() -> None:
     if _FIT_QUERY.value:
         fit_query()
     draw = draw_balanced if _BALANCED.value else draw_region
-    draw(load_run(workdir()), request())
+    run, given = load_run(workdir()), given_config()
+    changed = differences(run.config, complete(given)) if given else []
+    if changed:
+        logging.warning(
+            "drawn as %s was made, not as --config says: %s", run.folder.root, "; ".join(changed)
+        )
+    draw(run, request())
 
 
 def fit_query() -> None:
@@ -235,7 +305,7 @@ def request() -> Request:
         sampler=_SAMPLER.value,
         verify=_VERIFY.value,
         seed=_SEED.value,
-        out=Path(_OUT.value or ""),
+        out=path_of(_OUT.value),
     )
 
 
@@ -269,7 +339,7 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
     from cgjax.run.opening import open_run
     from cgjax.stages.pipeline import Pipeline
 
-    given = read_names(Path(_FROM.value)) if _FROM.value else None
+    given = read_names(path_of(_FROM.value)) if _FROM.value else None
     run = open_run(
         workdir(),
         given_config(),
@@ -296,7 +366,7 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         serve(pipeline, _HOST.value, _PORT.value)
         return
     if _MODE.value == "assign":
-        print(pipeline.assign(Path(_IMAGES.value or "")))
+        print(pipeline.assign(path_of(_IMAGES.value)))
         return
     if _MODE.value == "name":
         print("\n".join(pipeline.name(given or (_CLUSTER.value or "0", _NAME.value or ""))))
@@ -329,7 +399,7 @@ def train(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
         typed=typed_config(),
     )
     if _MODE.value == "assign":
-        print(assign_to_labels(run, interrupts, Path(_IMAGES.value or "")))
+        print(assign_to_labels(run, interrupts, path_of(_IMAGES.value)))
         return
     print(summary_text(TrainingStage(run, interrupts).run_all()))
     print(f"figure: {run.figure}")
@@ -349,13 +419,14 @@ def main(argv: Sequence[str]) -> None:
 
     from cgjax.runtime.cache import CompileCounter, keep_programs
     from cgjax.runtime.memory import keep_freed_memory
-    from cgjax.runtime.processes import start_processes
+    from cgjax.runtime.processes import start_jax, start_processes
 
     getLogger("jax._src.xla_bridge").setLevel(WARNING)  # it lists the accelerators it looked for
     keep_freed_memory()
     folder = keep_programs() if _CACHE.value else None
     counter = CompileCounter()
     processes = start_processes(os.environ)
+    start_jax()
     alone = {"sample": sample, "check": check, "choose": choose}
     if _MODE.value in alone:
         if processes.num > 1:

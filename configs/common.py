@@ -215,7 +215,7 @@ def get_config() -> config_dict.ConfigDict:
     # Images saved per sampler and cluster.
     config.sample.num = 64
     # The sampler of --mode=sample and of clusters.png when none is named.
-    config.sample.sampler = "flow"
+    config.sample.sampler = "imle"
     # Most proposals that are checked before a draw gives up.
     config.sample.max_draws = 1_000_000
 

@@ -24,6 +24,7 @@ TRAINED = (
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = common.get_config()
+    config.sample.sampler = "flow"
     config.compare.judge = "face_mesh"
     above = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8)
     below_0_8 = ((0.55, 0.8), (0.6, 0.8))

@@ -35,6 +35,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.latents.num = 4_000
     config.evaluate.num = 300
     config.evaluate.prior_images = 1_000
+    config.sample.sampler = "flow"
     config.samplers.flow.num_latents = 20_000
     config.samplers.imle.fit = False
     return common.variant(config, arg)

@@ -12,4 +12,5 @@ from configs import common
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = common.get_config()
+    config.sample.sampler = "flow"
     return common.variant(config, arg)

@@ -16,6 +16,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = common.get_config()
     config.cluster.num_clusters = 1
     config.cluster.num_init = 1
+    config.sample.sampler = "flow"
     config.samplers.rejection.fit = False
     # Even a perfect flow keeps the mean of the n latents from which it learnt: for 10,000 images
     # that alone makes the ratio 1 + 5,000 / n.

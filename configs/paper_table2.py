@@ -24,6 +24,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = common.variant(common.get_config(), "quick" if arg == "quick" else "")
     config.generator.name = "pgan_celebahq256"
     config.generator.batch = 16
+    config.sample.sampler = "flow"
     config.compare.judge = "face_mesh"
     config.layer = "3"
     if arg == "gender":

@@ -5,8 +5,8 @@ For a feature y and centroids mu_c the assignment and its margin are
     c(y) = argmin_c ||y - mu_c||,    margin(y) = min_{c' != c(y)} ||y - mu_c'|| - ||y - mu_c(y)||
 
 The margin is computed as a difference of squares over a sum, so that it keeps its digits when the
-two distances are large and nearly equal (docs/methods.md, "Clusters": the dial between the cluster as it
-is and its attribute at full strength).
+two distances are large and nearly equal (docs/methods.md, "Clusters": the dial between the cluster
+as it is and its attribute at full strength).
 
 Symbols: y features (n, f), mu centroids (k, f), c labels (n,), k number of clusters.
 """

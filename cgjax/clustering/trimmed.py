@@ -57,7 +57,8 @@ def trimmed_kmeans(
         share: of the rows to leave out, from 0 to below 1.
         num_init: restarts, at least 1.
         max_iter: most iterations of a restart, at least 1.
-        tol: as for `kmeans`.
+        tol: as for `kmeans`, of the variance of the rows that are kept. A cluster that loses all
+            its members keeps its centroid.
 
     Returns:
         A `KMeansResult` whose labels, margins and inertia are of all rows; `inertias` are the
@@ -105,7 +106,6 @@ def fit_(
     num_kept: int,
 ) -> KMeansResult:
     """Run every restart and assign all rows to the best one's centroids."""
-    least = tol * jnp.mean(jnp.var(y, axis=0))
     clusters = jnp.arange(num_clusters, dtype=jnp.int32)
 
     def move(state: _State) -> _State:
@@ -118,9 +118,14 @@ def fit_(
         counts = jnp.sum(weights, axis=1, keepdims=True)
         # Relative to the old centroids' mean, so that features far from 0 keep their digits.
         origin = jnp.mean(state.centroids, axis=0, keepdims=True)
-        sums = jnp.matmul(weights, y - origin, precision="highest")
+        rows = y - origin
+        sums = jnp.matmul(weights, rows, precision="highest")
         means = origin + sums / jnp.maximum(counts, 1.0)
         means = jnp.where(counts > 0.0, means, state.centroids)
+        # Of the rows that are kept: those far away would make any movement a small one.
+        from_mean = rows - jnp.sum(sums, axis=0)[None, :] / num_kept
+        variance = jnp.sum(jnp.where(is_kept[:, None], jnp.square(from_mean), 0.0)) / num_kept
+        least = tol * variance / y.shape[1]
         is_done = jnp.sum(jnp.square(means - state.centroids)) <= least
         return _State(means, inertia, state.num_iter + 1, is_done)
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageDraw, ImageFont
 
-from cgjax.figures.plots import Drawn, drawn, new_figure, style_of
+from cgjax.figures.plots import Drawn, as_text, drawn, new_figure, style_of
 from cgjax.figures.sheets import GAP, TEXT
 from cgjax.runtime.png import to_pixels
 
@@ -95,9 +95,9 @@ def errors_by_cluster(
     axis.axhline(limit, color="black", linestyle="--", linewidth=1, label="limit")
     axis.set_yscale("log")
     axis.set_xlim(-0.6, len(names) - 0.4)
-    axis.set_xticks(range(len(names)), names, rotation=90 if is_crowded else 0)
+    axis.set_xticks(range(len(names)), list(map(as_text, names)), rotation=90 * is_crowded)
     axis.set_ylabel("mean absolute difference / range")
-    figure.suptitle(title)
+    figure.suptitle(as_text(title))
     figure.legend(loc="outside lower center", ncols=2)
     return drawn(figure)
 

@@ -66,15 +66,15 @@ def scatter(
     for axis, panel in zip(axes, panels, strict=True):
         for c, name in enumerate(names):
             own = panel.points[labels == c]
-            shown = name.replace("\n", ", ")
+            shown = as_text(name.replace("\n", ", "))
             axis.scatter(*own.T, s=9, alpha=0.6, linewidths=0, label=shown, **style_of(c))
         axis.locator_params(nbins=5)
-        axis.set_title(panel.title)
+        axis.set_title(as_text(panel.title))
         axis.set_xlabel(f"component 1 ({100 * panel.shares[0]:.0f}% of the variance)")
         axis.set_ylabel(f"component 2 ({100 * panel.shares[1]:.0f}% of the variance)")
     handles, entries = axes[0].get_legend_handles_labels()
     figure.legend(handles, entries, loc="outside lower center", ncols=4, markerscale=2)
-    figure.suptitle(title)
+    figure.suptitle(as_text(title))
     return drawn(figure)
 
 
@@ -100,7 +100,7 @@ def labelled(
         axis.scatter(*means.T, s=30, c="black", marker="x", linewidths=0.8)
         axis.set_title(f"{name}: {len(points)}, coloured by label")
         axis.set_aspect("equal")
-    figure.suptitle(f"{title} (crosses: the true means)")
+    figure.suptitle(as_text(f"{title} (crosses: the true means)"))
     return drawn(figure)
 
 
@@ -121,7 +121,7 @@ def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
     methods = list(dict.fromkeys(r["method"] for r in shown))
     for number, method in enumerate(methods):
         style = style_of(number)
-        axis.scatter([], [], s=45, label=method, **style)
+        axis.scatter([], [], s=45, label=as_text(method), **style)
         for is_first in (True, False):
             own = [r for r in shown if r["method"] == method and (r["cluster"] == 0) == is_first]
             places = [(max(r["ratio"], 1e-3), r[field]) for r in own]
@@ -144,7 +144,7 @@ def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
     axis.grid(alpha=0.3)
     axis.set_xlabel("Frechet distance / floor (log scale; 1: as two halves of the true members)")
     seen = f"judged accuracy where the judge can tell ({', '.join(judges)})"
-    axis.set_ylabel(seen if judges else field)
+    axis.set_ylabel(as_text(seen) if judges else field)
     axis.set_title("What was asked for, and how close to the members")
     if methods:
         figure.legend(loc="outside right upper", title="filled: cluster 0; open: others")
@@ -155,6 +155,15 @@ def style_of(number: int) -> dict[str, Any]:
     """Return the colour and the mark of the things of one number."""
     mark = MARKS[number // len(COLOURS) % len(MARKS)]
     return {"color": COLOURS[number % len(COLOURS)], "marker": mark}
+
+
+def as_text(text: str) -> str:
+    r"""Return a text as Matplotlib shows it, dollars and all: it takes $...$ for mathematics.
+
+    >>> as_text("$_$")
+    '\\$_\\$'
+    """
+    return text.replace("$", r"\$")
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import logging
 
+from cgjax.config.leaves import INT_MAX
 from cgjax.errors import UserError
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
@@ -101,7 +102,7 @@ def judged_of(given: Any) -> dict[str, Any] | None:
         or not isinstance(wrong, list)
         or not all(type(latent) is int for latent in wrong)
         or not len(set(wrong)) <= num
-        or num < 1
+        or not 1 <= num <= INT_MAX
     ):
         raise ValueError(
             'expected "judged" as {"shown": how many, "contradict": [latents]}, found '

@@ -59,7 +59,7 @@ def read_names(path: Path) -> list[GivenNames]:
             f"--from={path}: there is no such file; give the names.json that the page's Download "
             "names saved"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--from={path} cannot be read ({error}); download it again") from error
     return names_of(content, f"--from={path}")
 
@@ -81,7 +81,7 @@ def names_of(content: Any, source: str) -> list[GivenNames]:
         )
     try:
         return [_clustering(each) for each in content["clusterings"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{source} is damaged ({reason}); download it again") from error
 
@@ -100,11 +100,19 @@ def _cluster(given: dict[str, Any]) -> Given:
 
 
 def tidy(name: str | None) -> str | None:
-    """Return a name without blanks at its ends and line ends within; None if nothing is left.
+    r"""Return a name without blanks at its ends and line ends within; None if nothing is left.
 
-    >>> tidy("  facing  left\\n"), tidy(" ")
+    Raises:
+        UserError: a name that is no text: half a character, bytes in no encoding.
+
+    >>> tidy("  facing  left\n"), tidy(" ")
     ('facing left', None)
     """
+    try:
+        (name or "").encode()
+    except UnicodeEncodeError:
+        shown = ascii(name)
+        raise UserError(f"the name {shown} is no text in UTF-8; type another one") from None
     return " ".join(name.split()) or None if name else None
 
 

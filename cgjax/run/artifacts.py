@@ -235,6 +235,22 @@ OF_LAYERS = re.compile(
     r"(clusterings|page_images)/[^/\\]+\.npz|figures/sweep-[^/\\]+\.png|assign/[\w-]+"
 )
 
+# What stages write into the folders among these. What else lies there is somebody's own.
+_WRITTEN = re.compile(
+    r"report/index\.html|samples/\w+/\d+/(\d{5,}\.png|latents\.npy)"
+    r"|assign/[\w-]+/(assign\.csv|latents\.npy|errors\.(png|pdf)|(cluster-\d+|foreign)\.png)"
+)
+
+
+def is_written(path: str) -> bool:
+    """Whether a stage writes a file of this name, relative to the run's folder.
+
+    >>> is_written("samples/flow/0/00012.png"), is_written("assign/photos/me.png")
+    (True, False)
+    """
+    return path in PLACES or bool(OF_LAYERS.fullmatch(path) or _WRITTEN.fullmatch(path))
+
+
 # What says which generator it is, in words; its identity says it better.
 _NAMED = ("generator.name", "generator.weights")
 

@@ -20,6 +20,8 @@ class Fit(NamedTuple):
         saved: the steps.
         key: a hash of all that they depend on.
         old: the fingerprint of steps that an earlier version saved; empty where it saved none.
+        learnt_from: a hash of what was clustered, which the same settings need not make again on
+            another machine; empty where that is not known.
     """
 
     label: str
@@ -27,12 +29,15 @@ class Fit(NamedTuple):
     saved: Checkpoints
     key: str
     old: str = ""
+    learnt_from: str = ""
 
     def is_own(self, step: Step) -> bool:
         """Whether a saved step was trained with these settings on these clusters."""
         if "fingerprint" in step.metadata:
             return bool(step.metadata["fingerprint"] == self.old)
-        return bool(step.metadata.get("key") == self.key)
+        known = step.metadata.get("learnt_from", "")
+        is_same = not known or not self.learnt_from or known == self.learnt_from
+        return is_same and bool(step.metadata.get("key") == self.key)
 
     @property
     def last_step(self) -> Step | None:
@@ -40,6 +45,14 @@ class Fit(NamedTuple):
         steps = self.saved.steps()
         is_done = steps and steps[-1].number == self.sampler.num_epochs and self.is_own(steps[-1])
         return steps[-1] if is_done else None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is nothing left to train: the last step is there, and whole."""
+        step = self.last_step
+        return not self.sampler.num_epochs or (
+            step is not None and self.saved.is_whole(step.number)
+        )
 
     def restore(self, members: Members, otherwise: str) -> SamplerState:
         """Return what was learnt.

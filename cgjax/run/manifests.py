@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cgjax.config.plain import digest
 from cgjax.errors import UserError
 from cgjax.run import legacy
-from cgjax.run.artifacts import OF_LAYERS, PLACES, Graph
+from cgjax.run.artifacts import OF_LAYERS, PLACES, Graph, is_written
 from cgjax.run.folder import RunFolder
-from cgjax.runtime.files import make_folder, sha256_of, write_json
+from cgjax.runtime.files import make_folder, read_sealed, sha256_of, write_sealed
 
 
 class Manifests:
@@ -32,6 +33,11 @@ class Manifests:
     def result(self, name: str) -> dict[str, Any] | None:
         """Return what an artifact's stage said of it; None if it is not there or not current."""
         manifest = self._current(name)
+        return None if manifest is None else dict(manifest["result"])
+
+    def last_result(self, name: str) -> dict[str, Any] | None:
+        """Return what a stage said last, current or not; None if there is nothing."""
+        manifest = self._read(name)
         return None if manifest is None else dict(manifest["result"])
 
     def require(self, name: str) -> dict[str, Any]:
@@ -80,12 +86,13 @@ class Manifests:
             "reads": artifact.reads,
             "places": artifact.places,
             "files": self._hashes(artifact.places),
+            "made_from": {i: self._content(i) for i in artifact.inputs},
             "finished": time.time(),
             "costs": costs,
             "result": result,
         }
         make_folder(self.folder.manifests)
-        write_json(self._path(name), manifest)
+        write_sealed(self._path(name), manifest)
 
     def forget(self, name: str) -> None:
         """Remove an artifact: its manifest last, so that half of it is known to be stale."""
@@ -139,10 +146,26 @@ class Manifests:
         is_current = (
             manifest["key"] == artifact.key
             and self._hashes(artifact.places) == manifest["files"]
-            # An input that is gone takes with it what was made from it.
+            # An input that is gone, or was made again otherwise, takes with it what was made of it.
             and all(self._path(i).is_file() or self._is_legacy(i) for i in artifact.inputs)
+            and all(
+                content in ("", self._content(i))
+                for i, content in manifest.get("made_from", {}).items()
+            )
         )
         return manifest if is_current else None
+
+    def _content(self, name: str) -> str:
+        """Return a hash of an artifact's files and of what it was made from.
+
+        The key says with which settings it was made; on another machine, or with other versions of
+        the libraries, the same settings may make something else. Empty where an earlier version
+        made it.
+        """
+        manifest = self._read(name)
+        if manifest is None or "made_from" not in manifest:
+            return ""
+        return digest([manifest["files"], manifest["made_from"]])
 
     def _is_legacy(self, name: str) -> bool:
         return legacy.manifest(self.folder.manifests, name, self._old) is not None
@@ -163,20 +186,31 @@ class Manifests:
         for place in places:
             path = self.folder.root / place
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
-            found |= {
-                str(p.relative_to(self.folder.root)): sha256_of(p) for p in files if p.is_file()
-            }
+            names = {p.relative_to(self.folder.root).as_posix(): p for p in files if p.is_file()}
+            found |= {name: sha256_of(p) for name, p in names.items() if is_written(name)}
         return found
 
     def _remove(self, places: Iterable[str]) -> None:
+        """Remove what stages have written; what a person put beside it stays.
+
+        Raises:
+            OSError: what cannot be removed.
+        """
+        root = self.folder.root
         for place in places:
             if place not in PLACES and not OF_LAYERS.fullmatch(place):
                 continue  # an edited manifest may say anything
-            path = self.folder.root / place
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
+            path = root / place
+            if not path.is_dir():
                 path.unlink(missing_ok=True)
+                continue
+            inside = sorted(path.rglob("*"), reverse=True)  # folders after what is in them
+            for one in inside:
+                if not one.is_dir() and is_written(one.relative_to(root).as_posix()):
+                    one.unlink()
+            for folder in (*(one for one in inside if one.is_dir()), path):
+                with contextlib.suppress(OSError):  # a link, or not empty: somebody's own
+                    folder.rmdir()
 
 
 # What a manifest holds. One of an earlier version (`legacy`) has no key.
@@ -194,11 +228,8 @@ _KINDS = {
 
 def _load(path: Path) -> dict[str, Any] | None:
     """Read a manifest; None if it is missing, damaged, or not one of this version."""
-    try:
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(manifest, dict):
+    manifest = read_sealed(path)
+    if manifest is None:
         return None
     is_whole = all(isinstance(manifest.get(name), kind) for name, kind in _KINDS.items())
     is_ours = is_whole and all(

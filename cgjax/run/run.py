@@ -209,7 +209,8 @@ class Run:
         sampler, learnt = self.make_sampler(name), self.manifests.graph[fit(name)]
         if region is None:
             saved = Checkpoints(self.folder.checkpoints / name)
-            return Fit(name, sampler, saved, learnt.key, self._old.samplers[name])
+            learnt_from = self.clustering.digest if self.held.has_own else ""
+            return Fit(name, sampler, saved, learnt.key, self._old.samplers[name], learnt_from)
         whole, known = region.with_margin(WHOLE), digest(region.fingerprint)
         saved = Checkpoints(self.folder.checkpoints / f"{name}@{known[:16]}")
         key = digest([self.manifests.graph["latents"].key, known, learnt.reads])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cgjax.errors import UserError
 from cgjax.regions.acceptance import Expected, expected_acceptance
 from cgjax.regions.region import Region
 from cgjax.runtime.files import make_folder, write_atomically
-from cgjax.runtime.png import to_png
+from cgjax.runtime.png import is_ours, to_png
 from cgjax.samplers.base import Sampler, SamplerState
 from cgjax.samplers.verify import rescale
 
@@ -95,14 +97,45 @@ def save_images(
 ) -> None:
     """Write `00000.png`, ... and `latents.npy`; older samples in the folder are replaced.
 
+    The latents are removed first and written last: a folder without them is half of a draw.
+
     Raises:
-        UserError: if the folder cannot be made or written.
+        UserError: if the folder cannot be made or written, or holds files of these names that are
+            no samples of ours.
     """
     make_folder(folder)
-    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
-        old.unlink()
+    remove_samples(folder)
     for i, image in enumerate(images):
         write_atomically(folder / f"{i:05d}.png", to_png(image))
     buffer = io.BytesIO()
     np.save(buffer, latents)
-    write_atomically(folder / "latents.npy", buffer.getvalue())
+    write_atomically(folder / LATENTS, buffer.getvalue())
+
+
+LATENTS = "latents.npy"
+
+
+def remove_samples(folder: Path) -> None:
+    """Remove an earlier draw from a folder; raises what `older_samples` does."""
+    old = older_samples(folder)
+    (folder / LATENTS).unlink(missing_ok=True)
+    for path in old:
+        path.unlink()
+
+
+def older_samples(folder: Path) -> list[Path]:
+    """Return the images of an earlier draw in a folder, which another one replaces.
+
+    Raises:
+        UserError: if files of these names are somebody's own.
+    """
+    numbered = [p for p in sorted(folder.glob("*.png")) if re.fullmatch(r"\d{5,}", p.stem)]
+    foreign = [path for path in numbered if not (path.is_file() and is_ours(path))]
+    if not numbered and (folder / LATENTS).exists():
+        foreign = [folder / LATENTS]
+    if foreign:
+        raise UserError(
+            f"{folder} holds {foreign[0].name}, which is no sample of cgjax and would be "
+            "overwritten; name another folder"
+        )
+    return numbered

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import shutil
@@ -30,7 +29,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import make_folder, sha256_of, write_json
+from cgjax.runtime.files import make_folder, read_sealed, sha256_of, write_sealed
 
 KEEP = 2
 
@@ -53,7 +52,7 @@ class Checkpoints:
         steps = []
         for path in self.folder.glob("*.json"):
             try:
-                metadata = json.loads(path.read_text())["metadata"]
+                metadata = (read_sealed(path) or {})["metadata"]
                 steps.append(Step(int(path.stem), dict(metadata)))
             except (ValueError, KeyError, TypeError):
                 logging.warning("%s is damaged; its step is not used", path)
@@ -97,7 +96,7 @@ class Checkpoints:
         if not is_first:
             return
         content = {"metadata": metadata, "sha256": _hashes(path)}
-        write_json(path.with_suffix(".json"), content)
+        write_sealed(path.with_suffix(".json"), content)
         for step in self.steps()[:-KEEP]:
             self.remove(step.number)
 
@@ -115,24 +114,42 @@ class Checkpoints:
             UserError: if a file is missing or differs from what was saved, or does not fit.
         """
         path = self.folder / str(number)
-        try:
-            content = json.loads(path.with_suffix(".json").read_text())
-            expected: dict[str, str] = dict(content["sha256"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path.with_suffix('.json')} is missing or damaged") from error
-        actual = _hashes(path)
-        bad = sorted(n for n in expected.keys() | actual.keys() if expected.get(n) != actual.get(n))
-        if bad:
-            raise UserError(
-                f"checkpoint {path} is damaged ({path / bad[0]} is not what was saved); remove "
-                "the folder and run again to train from the step before it"
-            )
+        self.check(number)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
         )
         with _quiet(), _alone():
             return ocp.load(str(path), target)
+
+    def check(self, number: int) -> None:
+        """Check that a step is what was saved.
+
+        Raises:
+            UserError: if a file is missing or differs.
+        """
+        path = self.folder / str(number)
+        try:
+            content = read_sealed(path.with_suffix(".json")) or {}
+            expected: dict[str, str] = dict(content["sha256"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path.with_suffix('.json')} is missing or damaged") from error
+        actual = _hashes(path)
+        # What somebody put beside them is not read.
+        bad = sorted(name for name, sha256 in expected.items() if sha256 != actual.get(name))
+        if bad:
+            raise UserError(
+                f"checkpoint {path} is damaged ({path / bad[0]} is not what was saved); run "
+                "again to train from the step before it"
+            )
+
+    def is_whole(self, number: int) -> bool:
+        """Whether a step is what was saved."""
+        try:
+            self.check(number)
+        except UserError:
+            return False
+        return True
 
     def restore_newest(
         self, abstract: Any, is_own: Callable[[Step], bool]

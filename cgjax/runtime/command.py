@@ -72,7 +72,10 @@ def _run(main: Callable[[Sequence[str]], None]) -> int:
     except SystemExit as end:
         # absl ends --help with 1.
         asked_for_help = any(arg.lstrip("-").startswith("help") for arg in sys.argv[1:])
-        return 0 if asked_for_help or end.code is None else int(end.code)
+        if isinstance(end.code, str):  # of a user's config: sys.exit("no GPU here")
+            _say(f"error: {' '.join(end.code.split())}")
+            return 1
+        return 0 if asked_for_help else int(end.code or 0)
     except StdoutError:
         raise
     except ForeignError as error:

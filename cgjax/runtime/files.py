@@ -77,6 +77,15 @@ def say_os_error(error: OSError) -> str:
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
 
 
+def as_utf8(name: str) -> str:
+    r"""Return a file's name as text: bytes that are in no encoding are spelt out.
+
+    >>> as_utf8(os.fsdecode(b"x\xff.png"))
+    'x\\xff.png'
+    """
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def safe_name(text: str) -> str:
     """Return a text as the name of one file or folder: letters, digits and - . _ alone.
 
@@ -143,6 +152,37 @@ def as_json(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [as_json(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+SEAL = "seal"
+"""Where in a file of ours stands the hash of all else that it says."""
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with a hash of its content, by which `read_sealed` knows it again."""
+    content = as_json(value)
+    write_json(path, {**content, SEAL: _seal(content)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object that `write_sealed` wrote.
+
+    Returns:
+        The object; None if it is missing, damaged, edited, or none. One without a hash, of an
+        earlier version, is taken as it is.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    seal = content.pop(SEAL, None)
+    return content if seal is None or seal == _seal(content) else None
+
+
+def _seal(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -104,7 +104,10 @@ def _is_kept(line: bytes, is_forgotten: Callable[[dict[str, Any]], bool]) -> boo
         value = json.loads(line)
     except ValueError:
         return False
-    return isinstance(value, dict) and not is_forgotten(value)
+    try:
+        return isinstance(value, dict) and not is_forgotten(value)
+    except TypeError:  # edited: a text where a number stood
+        return False
 
 
 class Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +60,9 @@ def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
         if deep:
             paths = sorted(folder.rglob("*"))
         paths = [path for path in paths if not _is_hidden(path.relative_to(folder))]
+        runs = {path.parent for path in paths if path.name == "metrics.jsonl"}
+        # Pictures that a run of ours has drawn are none of the user's images.
+        paths = [path for path in paths if runs.isdisjoint(path.parents)]
     except OSError as error:
         raise UserError(f"{option}={folder}: no folder to read ({say_os_error(error)})") from error
     files = [path for path in paths if path.suffix.lower() in KINDS and path.is_file()]
@@ -78,16 +82,13 @@ def read_photo(
     path: Path, size: int, channels: int, option: str = OPTION
 ) -> tuple[Float[np.ndarray, "{size} {size} {channels}"], str]:
     """Read one image as `read_photos` does, and return the SHA-256 of its content with it."""
-    digest = file_digest(path, option)
-    return _scaled(_read(path, option), size, channels), digest
+    content = _content(path, option)
+    return _scaled(_decoded(content, path, option), size, channels), _digest(content)
 
 
 def file_digest(path: Path, option: str = OPTION) -> str:
     """Return the SHA-256 of a file's content."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{option}: {say_os_error(error)}") from error
+    return _digest(_content(path, option))
 
 
 def read_photos(
@@ -107,7 +108,7 @@ def read_photos(
     Raises:
         UserError: as `find_photos`, for files that have changed.
     """
-    return np.stack([_scaled(_read(photo.path, option), size, channels) for photo in photos])
+    return np.stack([_scaled(_same(photo, option), size, channels) for photo in photos])
 
 
 def check_channels(channels: int) -> None:
@@ -124,19 +125,52 @@ def check_channels(channels: int) -> None:
 
 
 def _checked(path: Path, option: str) -> Photo:
-    digest = file_digest(path, option)
-    _read(path, option)
-    return Photo(path, digest)
+    content = _content(path, option)
+    _decoded(content, path, option)
+    return Photo(path, _digest(content))
 
 
-def _read(path: Path, option: str) -> Image.Image:
+def _same(photo: Photo, option: str) -> Image.Image:
+    """Read a file that must be what it was: its digest is what is kept of it."""
+    content = _content(photo.path, option)
+    if _digest(content) != photo.digest:
+        raise UserError(f"{option}: {photo.path} has changed since it was found; run again")
+    return _decoded(content, photo.path, option)
+
+
+def _content(path: Path, option: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{option}: {say_os_error(error)}") from error
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _in_8_bits(image: Image.Image, kind: str | None) -> Image.Image:
+    """Return an image of 16 bits in 8, which PIL would clip at 255.
+
+    Raises:
+        ValueError: numbers whose range nobody says.
+    """
+    # PIL reads these two into 32 bits, of which they fill 16.
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PPM", "PNG")):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"its pixels are numbers of no known range, mode {image.mode}; save it with 8 bits"
+        )
+    return image
+
+
+def _decoded(content: bytes, path: Path, option: str) -> Image.Image:
     """Return a file's first frame, upright, in RGB; what is transparent is white."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(io.BytesIO(content)) as opened:
             opened.seek(0)
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16"):  # PIL clips it at 255 otherwise
-                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+            image: Image.Image = _in_8_bits(ImageOps.exif_transpose(opened), opened.format)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

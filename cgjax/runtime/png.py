@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Num, UInt8
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 
 def in_colour(images: Num[np.ndarray, "*n h w c"]) -> Num[np.ndarray, "*n h w 3"]:
@@ -44,8 +46,20 @@ def to_pixels(images: Float[np.ndarray, "*n s s c"]) -> UInt8[np.ndarray, "*n s 
 
 
 def to_png(image: Float[np.ndarray, "s s c"] | Image.Image) -> bytes:
-    """Encode an image as PNG; the same image gives the same bytes."""
+    """Encode an image as PNG, marked as ours; the same image gives the same bytes."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(to_pixels(image))
+    mark = PngInfo()
+    mark.add_text(*MARK)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", pnginfo=mark)
     return buffer.getvalue()
+
+
+MARK = ("Software", "cgjax")
+"""A text that stands in every PNG file of `to_png`, behind its header."""
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `to_png` made a file."""
+    with path.open("rb") as file:
+        return b"\0".join(text.encode() for text in MARK) in file.read(100)

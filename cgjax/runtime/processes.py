@@ -165,6 +165,26 @@ class Processes:
         return num if self._is_alone else -(-num // self.num)
 
 
+def start_jax() -> None:
+    """Let random numbers be those of a key, whatever the environment says, and find the devices.
+
+    Raises:
+        UserError: if JAX_PLATFORMS names none that are here.
+    """
+    jax.config.update("jax_default_prng_impl", "threefry2x32")
+    jax.config.update("jax_threefry_partitionable", True)
+    named = os.environ.get("JAX_PLATFORMS")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        if not named:
+            raise
+        raise UserError(
+            f"JAX_PLATFORMS={named} names no devices that JAX finds here; unset it, or install "
+            "JAX for them: pip install 'cgjax[cuda]'"
+        ) from error
+
+
 def start_processes(environment: Mapping[str, str]) -> Processes:
     """Connect to the other processes, if a launcher said that there are any.
 

@@ -77,7 +77,10 @@ def watch_stdout() -> None:
     stream = sys.stdout
     if type(stream) is io.TextIOWrapper and stream is sys.__stdout__:
         sys.stdout = _Stdout(
-            stream.buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering
+            stream.buffer,
+            stream.encoding,
+            "backslashreplace",  # a name may hold what the terminal cannot show
+            line_buffering=stream.line_buffering,
         )
 
 

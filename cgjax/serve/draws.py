@@ -148,7 +148,9 @@ class Draws:
         if kind == "latents.npy":
             return _one(_npy_of(drawn.latents))
         number = kind.removesuffix(".png")
-        if kind.endswith(".png") and number.isdecimal() and int(number) < len(drawn.latents):
+        if kind.endswith(".png") and number.isdecimal() and len(number) < 10:
+            if int(number) >= len(drawn.latents):
+                raise UserError(f"there are {len(drawn.latents)} images in this draw")
             return self._png(drawn.latents[int(number)])
         raise UserError(f"there is no {kind!r} of this draw")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from cgjax.run.artifacts import assigned_name, assigned_place, declare_assigned
 from cgjax.run.labels import LabelledRun
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.csv_text import as_csv
-from cgjax.runtime.files import make_folder, write_atomically
+from cgjax.runtime.files import as_utf8, make_folder, write_atomically
 from cgjax.runtime.log import Metrics
 from cgjax.runtime.photos import Photo, check_channels, find_photos, read_photos
 from cgjax.runtime.png import to_png
@@ -109,7 +110,7 @@ class AssignStage:
         def read(places: Sequence[int]) -> Float[np.ndarray, "n s s c"]:
             return read_photos([photos[i] for i in places], shape[1], shape[3])
 
-        name = name_of(folder)
+        name = self._name(folder)
         declare_assigned(self.run.manifests.graph, self.run.config, name)
         inverter = self._inversion.inverter()
         sure = sureness(self.groups, self._inversion.held_out(inverter), settings["quantile"])
@@ -119,6 +120,7 @@ class AssignStage:
         found = self._inversion.invert(inverter, ids, read, str(folder), sure.limits)
         table = self._table(photos, found, sure)
         known: dict[str, Any] = {"ids": ids, "table": [list(row) for row in table]}
+        known["folder"] = str(folder.resolve())
         result = self.maker.result(assigned_name(name))
         if result is None or {key: result.get(key) for key in known} != known:
             with self.maker.making(assigned_name(name)) as result:
@@ -130,6 +132,16 @@ class AssignStage:
             told.insert(1, "this generator cannot be differentiated: by the encoder alone")
         return "\n".join(told)
 
+    def _name(self, folder: Path) -> str:
+        """Return what a folder's images are called: another folder of the same name has another."""
+        own = name_of(folder)
+        for number in itertools.count(1):
+            name = own if number == 1 else f"{own}-{number}"
+            known = self.maker.manifests.last_result(assigned_name(name)) or {}
+            if known.get("folder", str(folder.resolve())) == str(folder.resolve()):
+                break
+        return name
+
     def _table(self, photos: list[Photo], found: Found, sure: Sureness) -> list[Belonging]:
         names, members = self.groups.names, self.groups.members(sure)
         labels, margins = self.groups.of(found.latents, found.guesses)
@@ -138,7 +150,7 @@ class AssignStage:
         made = sure.limits.keeps(found.errors, found.features)
         return [
             Belonging(
-                photo.path.name,
+                as_utf8(photo.path.name),
                 int(c),
                 names[c],
                 round(float(margins[i]), 4),

@@ -14,8 +14,8 @@ def describe_generator(config: Mapping[str, Any]) -> str:
     """Check a config's generator at all of its layers; nothing is written.
 
     Args:
-        config: nested plain dicts, as `cgjax.config.plain.to_plain` returns them. Its layer need not be
-            one of the generator's.
+        config: nested plain dicts, as `cgjax.config.plain.to_plain` returns them. Its layer need
+            not be one of the generator's.
 
     Returns:
         The findings as text: the images' size and range, and for every layer its shape, the memory

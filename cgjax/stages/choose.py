@@ -25,8 +25,8 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
     """Choose the number of clusters of a config's layer from fresh draws; nothing is written.
 
     Args:
-        config: nested plain dicts, as `cgjax.config.plain.to_plain` returns them; `latents.num` latents
-            are drawn, for three independent sets.
+        config: nested plain dicts, as `cgjax.config.plain.to_plain` returns them; `latents.num`
+            latents are drawn, for three independent sets.
         max_clusters: most clusters.
 
     Returns:

@@ -11,7 +11,6 @@ along it, is chosen by the judge on a selection set; the table is made on other 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,7 +33,7 @@ from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange
 from cgjax.run.artifacts import FEATURE, drawing, fit
 from cgjax.run.run import Run
 from cgjax.runtime.csv_text import as_csv
-from cgjax.runtime.files import make_folder, write_atomically, write_json
+from cgjax.runtime.files import make_folder, read_sealed, write_atomically, write_sealed
 from cgjax.runtime.keys import named_key
 from cgjax.samplers.base import Sampler
 from cgjax.samplers.verify import draw_unverified
@@ -138,13 +137,13 @@ class CompareStage:
 
     def _load(self) -> list[Row]:
         try:
-            rows = json.loads(self.run.folder.compared.read_text())["rows"]
+            rows = (read_sealed(self.run.folder.compared) or {})["rows"]
             return [row for row in rows if {"method", "setting", "cluster"} <= row.keys()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError):
             return []
 
     def _save(self, rows: list[Row]) -> None:
-        write_json(self.run.folder.compared, {"rows": rows})
+        write_sealed(self.run.folder.compared, {"rows": rows})
 
     def _prepare(self) -> None:
         """Draw the held-out members, judge them, and see which way each cluster faces."""

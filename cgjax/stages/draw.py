@@ -12,7 +12,7 @@ from cgjax.errors import UserError
 from cgjax.regions.acceptance import check_budget, describe
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run.run import Run
-from cgjax.run.sampling import save_images
+from cgjax.run.sampling import older_samples, remove_samples, save_images
 from cgjax.runtime.files import make_folder
 from cgjax.stages.pipeline import Pipeline
 
@@ -65,6 +65,10 @@ def draw_balanced(run: Run, request: Request) -> None:
             f"{len(regions)} clusters"
         )
     key, margin = jax.random.key(request.seed), MarginRange.parse(request.margin)
+    # An earlier draw may have been of more clusters.
+    for folder in request.out.glob("*"):
+        if folder.is_dir() and folder.name.isdecimal() and int(folder.name) >= len(regions):
+            remove_samples(folder)
     for c, region in enumerate(regions):
         num = request.num // len(regions) + (c < request.num % len(regions))
         out, key_c = request.out / str(c), jax.random.fold_in(key, c)
@@ -75,6 +79,7 @@ def _draw(
     run: Run, request: Request, region: Region, num: int, out: Path, key: PRNGKeyArray
 ) -> None:
     sampler = run.sampler_for(region, request.sampler)
+    older_samples(out)
     if request.verify:
         print(announce(run, region, sampler, num), flush=True)
     samples = run.sample_region(key, region, num, sampler, request.verify)

@@ -37,9 +37,7 @@ class FitStage:
             Interrupted: asked to stop; saved at the last epoch.
         """
         one = self.run.fit_of(name)
-        is_trained = self.maker.processes.first(
-            lambda: not one.sampler.num_epochs or one.last_step is not None
-        )
+        is_trained = self.maker.processes.first(lambda: one.is_trained)
         if is_trained and self.maker.result(fit(name)) is not None:
             return
         with self.maker.making(fit(name)) as result:
@@ -67,7 +65,7 @@ class FitStage:
         """
         run, one = self.run, self.run.fit_of(name, region)
         done = one.last_step
-        if done is not None:
+        if done is not None and one.is_trained:
             return float(done.metadata["seconds"])
         key = named_key(run.root_key, "fit", name, region.fingerprint)
         num = num_inside(region, one.sampler.num_latents or len(run.prior_latents))
@@ -86,7 +84,7 @@ class FitStage:
     def fit_leaf(self, name: str, path: tuple[int, ...]) -> None:
         """Train a sampler on one cluster inside a cluster, if it is not yet; as `fit_in`."""
         region = self.run.held.region_inside(path)
-        is_trained = self.run.fit_of(name, region).last_step is not None
+        is_trained = self.run.fit_of(name, region).is_trained
         if is_trained and self.maker.result(fit_leaf(name, path)) is not None:
             return
         with self.maker.making(fit_leaf(name, path)) as result:

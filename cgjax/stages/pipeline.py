@@ -122,6 +122,8 @@ class Pipeline:
         """Measure every sampler against held-out members of every cluster."""
         if again:
             for name in self.run.sampler_names:
+                self.run.fitted(name)  # or says that it cannot be measured
+            for name in self.run.sampler_names:
                 self.run.manifests.forget(evaluate(name))
         EvaluateStage(self.run, self.maker, self.interrupts).run_all()
 

@@ -70,7 +70,8 @@ class Trainer:
 
         def save(epochs: int) -> None:
             seconds = spent + time.monotonic() - started
-            metadata = {"key": fit.key, "seconds": seconds, **(kept or {})}
+            metadata = {"key": fit.key, "learnt_from": fit.learnt_from, "seconds": seconds}
+            metadata |= kept or {}
             fit.saved.save(epochs, {"state": state}, metadata)
 
         run_epoch = sampler.epoch if self.mesh is None else over_mesh(self.mesh, sampler)

@@ -42,6 +42,16 @@ def test_margins_are_differences_of_distances_also_far_from_the_origin():
     np.testing.assert_allclose(margins, two[:, 1] - two[:, 0], atol=1e-4)
 
 
+@pytest.mark.parametrize("distance", [1e4, 1e6])
+def test_a_centroid_far_away_takes_no_digits_from_the_others(distance):
+    rng = np.random.default_rng(0)
+    centroids = np.concatenate([6 * rng.normal(size=(3, 8)), np.full((1, 8), distance)])
+    points = np.repeat(centroids, 100, axis=0) + rng.normal(size=(400, 8))
+    labels, _ = assign(points.astype(np.float32), centroids.astype(np.float32))
+    exact = np.square(points[:, None] - centroids[None]).sum(-1).argmin(1)
+    np.testing.assert_array_equal(labels, exact)
+
+
 def test_assign_gives_ties_to_the_lowest_id_with_margin_zero():
     labels, margins = assign(jnp.array([[0.0], [3.0]]), jnp.array([[1.0], [-1.0], [1.0]]))
     assert labels.tolist() == [0, 0]

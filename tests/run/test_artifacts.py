@@ -101,6 +101,51 @@ def test_an_artifact_of_another_config_says_what_differs(manifests):
     assert manifests.folder.latents.exists()
 
 
+def test_an_artifact_whose_input_was_made_otherwise_is_not_loaded(manifests):
+    made = {"fit flow": {}, "evaluate flow": {"num": 1}}
+    for name, result in made.items():
+        manifests.record(name, result, {})
+    manifests.folder.clusters.write_bytes(b"of another machine")
+    manifests.record("cluster", {"shares": [0.4]}, {})
+    assert manifests.result("cluster") == {"shares": [0.4]}
+    assert manifests.result("fit flow") is None
+    manifests.record("fit flow", {}, {})
+    assert manifests.result("evaluate flow") is None
+    manifests.folder.clusters.write_bytes(b"clusters")
+    manifests.record("cluster", {"shares": [0.5]}, {})
+    manifests.record("fit flow", {}, {})
+    assert manifests.result("evaluate flow") == {"num": 1}  # made from the same again
+
+
+def test_an_edited_manifest_is_not_believed(manifests):
+    path = manifests.folder.manifests / "cluster.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"result": {"shares": [0.9]}}))
+    assert manifests.result("cluster") is None
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_what_a_person_put_among_the_artifacts_stays_and_what_is_stale_goes(
+    manifests, tmp_path, through_link
+):
+    folder = manifests.folder.root / "samples" / "flow"
+    place = tmp_path.parent / f"{tmp_path.name}-elsewhere" if through_link else folder
+    (place / "0").mkdir(parents=True)
+    if through_link:
+        folder.parent.mkdir()
+        folder.symlink_to(place)
+    for name in ("00000.png", "00001.png", "latents.npy", "notes.txt", ".DS_Store"):
+        (folder / "0" / name).write_text(name)
+    manifests.record("fit flow", {}, {})
+    manifests.record("sample flow", {"acceptance": []}, {})
+    (folder / "0" / ".DS_Store").write_text("looked at")
+    assert manifests.result("sample flow") is not None
+    (folder / "0" / "00002.png").write_text("of another draw")
+    assert manifests.result("sample flow") is None
+    manifests.forget_stale()
+    assert sorted(path.name for path in (place / "0").iterdir()) == [".DS_Store", "notes.txt"]
+
+
 def test_a_stale_artifact_takes_only_its_own_places_with_it(manifests, tmp_path):
     outside = tmp_path.parent / "thesis.tex"
     outside.write_text("years of work")

@@ -9,6 +9,7 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.run.run import load_run
+from cgjax.stages import cluster
 from tests.run.changes import small
 from tests.stages.test_change import run
 
@@ -23,8 +24,14 @@ def finished(tmp_path_factory):
     return root
 
 
-def sample(root, cluster=0):
-    return load_run(root).sample(jax.random.key(0), cluster, 3).latents
+def swapped(one):
+    return one._replace(
+        centroids=one.centroids[::-1].copy(), labels=1 - one.labels, shares=one.shares[::-1].copy()
+    )
+
+
+def sample(root):
+    return load_run(root).sample(jax.random.key(0), 0, 3).latents
 
 
 def edit_json(path, change):
@@ -113,6 +120,43 @@ def test_an_edit_that_makes_no_sense_is_one_line(name, finished, tmp_path):
         sample(root)
     assert "\n" not in str(error.value)
     assert str(root) in str(error.value)
+
+
+def test_a_damaged_last_step_is_trained_again_by_the_run_that_the_message_names(finished, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    expected = sample(root)
+    (step,) = sorted((root / "checkpoints" / "flow").glob("*.json"))[-1:]
+    files = [path for path in (step.with_suffix("") / "state").rglob("*") if path.is_file()]
+    state = max(files, key=lambda path: path.stat().st_size)
+    state.write_bytes(state.read_bytes()[::-1])
+    with pytest.raises(UserError, match=r"is damaged .* run again to train"):
+        sample(root)
+    run(root, load_run(root).config)
+    np.testing.assert_allclose(sample(root), expected, atol=1e-5)
+
+
+def test_what_lies_beside_a_step_does_no_harm(finished, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    for step in (root / "checkpoints" / "flow").glob("[0-9]*/"):
+        (step / ".DS_Store").write_text("looked at")
+    np.testing.assert_array_equal(sample(root), sample(finished))
+
+
+def test_samplers_of_other_clusters_are_trained_again_though_the_settings_are_the_same(
+    finished, tmp_path
+):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    before = {path: path.read_bytes() for path in (root / "checkpoints/flow").glob("*.json")}
+    (root / "clusters.npz").unlink()
+    with pytest.MonkeyPatch.context() as patched:
+        # As another machine or version may find them: the clusters in another order.
+        own = cluster.clustering_of
+        patched.setattr(cluster, "clustering_of", lambda *given: swapped(own(*given)))
+        run(root, load_run(root).config)
+    assert {path: path.read_bytes() for path in before} != before
 
 
 def test_what_was_not_edited_is_sampled_from(finished, tmp_path):

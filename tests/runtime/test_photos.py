@@ -125,3 +125,33 @@ def test_a_generator_whose_images_are_no_colours_is_refused():
     check_channels(3)
     with pytest.raises(UserError, match="4 channels, which photographs do not"):
         check_channels(4)
+
+
+def test_images_of_16_bits_keep_their_grey_in_every_kind_of_file(tmp_path):
+    levels = np.full((12, 20), 128 * 257, np.uint16)
+    (tmp_path / "x.pgm").write_bytes(b"P5 20 12 65535\n" + levels.astype(">u2").tobytes())
+    Image.fromarray(levels).save(tmp_path / "x.tif")
+    np.testing.assert_allclose(read(tmp_path), 128 / 127.5 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_of_no_known_range_are_refused(kind, tmp_path):
+    Image.fromarray(np.ones((12, 20), kind)).save(tmp_path / "x.tif")
+    with pytest.raises(UserError, match=r"numbers of no known range, mode [FI]; save it with 8"):
+        read(tmp_path)
+
+
+def test_a_file_that_has_changed_since_it_was_found_is_refused(tmp_path):
+    grey(100).save(tmp_path / "x.png")
+    found = find_photos(tmp_path)
+    grey(200).save(tmp_path / "x.png")
+    with pytest.raises(UserError, match=r"x\.png has changed since it was found"):
+        read_photos(found, 8, 3)
+
+
+def test_pictures_that_a_run_drew_are_none_of_the_folder_s_images(tmp_path):
+    for place in ("a/x.png", "runs/faces/figures/samples.png"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        grey(100).save(tmp_path / place)
+    (tmp_path / "runs/faces/metrics.jsonl").write_text("")
+    assert [photo.path.name for photo in find_photos(tmp_path, deep=True)] == ["x.png"]

@@ -45,6 +45,12 @@ def imported(stderr):
         ([QUICK, "--workdir=/dev/null/x"], 2, "--workdir=/dev/null/x"),
         ([QUICK, "--seed=1180591620717411303424"], 2, "--seed="),
         ([QUICK, "stray"], 2, "'stray'"),
+        ([QUICK, "--seed=7"], 2, "did you mean --config.seed=7?"),
+        ([QUICK, "--mode=report", "--out=x"], 2, "--out is for --mode=sample, and this is --mode"),
+        (["--mode=name", "--workdir=x", "--cluster=", "--name=a"], 2, "--cluster= is empty"),
+        (["--mode=sample", "--workdir=x", "--out=x"], 2, "--out=x lies in the run's folder"),
+        (["--mode=sample", "--workdir=x", "--out=x/y/../z"], 2, "lies in the run's folder"),
+        (["--mode=assign", "--workdir=.", "--images=docs"], 2, "--images=docs lies in the run's"),
     ],
 )
 def test_help_and_mistakes_import_nothing_heavy(arguments, code, expected):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -146,6 +147,32 @@ def test_names_stand_in_the_table_and_another_folder_is_another_one(
     assert row["name"] == f"side {row['cluster']}"
     assert f"{row['cluster']} (side {row['cluster']})" in text
     assert {**old, "file": "", "name": ""} == {**row, "file": "", "name": ""}
+
+
+def test_two_folders_of_one_name_have_a_table_each(told, clustered, own, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(clustered, root)
+    for parent, image in (("a", "3.png"), ("b", "4.png")):
+        (tmp_path / parent / "own").mkdir(parents=True)
+        shutil.copy(own / image, tmp_path / parent / "own" / image)
+        for _ in range(2):
+            assign(root, tmp_path / parent / "own")
+    assert list(table_of(root, "own-2")) == ["3.png"]
+    assert list(table_of(root, "own-3")) == ["4.png"]
+    assert len(table_of(root)) == NUM + 1
+    assert not (root / "assign" / "own-4").exists()
+
+
+def test_a_name_of_a_cluster_may_hold_dollars_and_a_file_s_no_text(told, clustered, own, tmp_path):
+    root, some = tmp_path / "run", tmp_path / "odd"
+    shutil.copytree(clustered, root)
+    some.mkdir()
+    shutil.copy(own / "3.png", os.fsencode(some) + b"/x\xff.png")
+    (root / "clusters.json").write_text(
+        json.dumps([{"id": c, "name": f"^_^ $_$ {c}"} for c in (0, 1)])
+    )
+    assign(root, some)
+    assert list(table_of(root, "odd")) == ["x\\xff.png"]
 
 
 @pytest.mark.parametrize(

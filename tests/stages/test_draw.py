@@ -6,14 +6,17 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.batching import in_batches
+from cgjax.run import sampling
 from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.draw import Request, draw_balanced, draw_region, fit_query
 from cgjax.stages.pipeline import Pipeline
+from tests.killing import Killed, killing
 from tests.stages.test_hierarchy import config
 
 
@@ -33,6 +36,54 @@ def root(tmp_path_factory):
     finally:
         pipeline.metrics.close()
     return folder
+
+
+def test_files_that_are_nobody_s_samples_are_not_overwritten(root, tmp_path):
+    run, own = load_run(root), tmp_path / "ffhq"
+    own.mkdir()
+    for i in range(3):
+        Image.new("RGB", (4, 4)).save(own / f"{i:05d}.png")
+    before = {path: path.read_bytes() for path in own.iterdir()}
+    with pytest.raises(UserError, match=r"holds 00000.png, which is no sample of cgjax"):
+        draw_region(run, asked(own, "0", num=2))
+    assert {path: path.read_bytes() for path in own.iterdir()} == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "latents.npy").write_text("my own")
+    with pytest.raises(UserError, match=r"holds latents.npy"):
+        draw_region(run, asked(tmp_path / "mine", "0", num=2))
+
+
+def test_a_draw_replaces_an_earlier_one_and_nothing_else(root, tmp_path):
+    run, out = load_run(root), tmp_path / "out"
+    draw_region(run, asked(out, "0", num=5))
+    (out / "notes.txt").write_text("mine")
+    draw_region(run, asked(out, "0", num=2))
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("00000.png", "00001.png", "latents.npy", "notes.txt")
+    ]
+    assert len(np.load(out / "latents.npy")) == 2
+
+
+def test_a_draw_that_is_killed_leaves_no_latents_beside_images_of_another(
+    root, tmp_path, monkeypatch
+):
+    run, out = load_run(root), tmp_path / "out"
+    draw_region(run, asked(out, "0", num=5))
+    with monkeypatch.context() as patched:
+        patched.setattr(sampling, "to_png", killing(sampling.to_png, 3))
+        with pytest.raises(Killed):
+            draw_region(run, asked(out, "1", num=5))
+    assert not (out / "latents.npy").exists()
+    draw_region(run, asked(out, "1", num=4))
+    assert len(list(out.glob("*.png"))) == len(np.load(out / "latents.npy")) == 4
+
+
+def test_a_balanced_draw_of_fewer_clusters_leaves_none_of_more(root, tmp_path):
+    run = load_run(root)
+    draw_balanced(run, asked(tmp_path, "1", num=6, sampler="rejection"))
+    assert list((tmp_path / "2").iterdir())
+    draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
+    assert not list((tmp_path / "2").iterdir())
 
 
 def asked(out, cluster=None, *, num=8, sampler=None, margin="0"):

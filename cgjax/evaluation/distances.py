@@ -10,7 +10,6 @@ precision and recall; [Naeem et al. 2020] density and coverage; [Szekely & Rizzo
 distance; [Gretton et al. 2012] MMD.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -34,13 +33,6 @@ class Manifold(NamedTuple):
     recall: float
     density: float
     coverage: float
-
-
-class TwoSample(NamedTuple):
-    """A statistic and the permutation p-value of "one law" (NaN without permutations)."""
-
-    statistic: float
-    p_value: float
 
 
 def mean_and_covariance(rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -263,111 +255,3 @@ def wasserstein1(a: ArrayLike, b: ArrayLike) -> float:
     share_a = np.searchsorted(a, points[:-1], side="right") / len(a)
     share_b = np.searchsorted(b, points[:-1], side="right") / len(b)
     return float(np.sum(np.abs(share_a - share_b) * np.diff(points)))
-
-
-def _permutation_test(
-    a: Floats,
-    b: Floats,
-    kernel: Callable[[Floats], Floats],
-    *,
-    unbiased: bool,
-    num_permutations: int,
-    seed: int,
-) -> TwoSample:
-    """Return mean k(a, a') + mean k(b, b') - 2 mean k(a, b) and its permutation p-value.
-
-    All relabelled groups are columns of one 0/1 matrix U, so that each block of the kernel matrix
-    is computed once and its products with U give every permutation's sums: O(N^2 (d +
-    permutations)) time, O(N block) memory. The diagonal takes part unless `unbiased`.
-    """
-    pooled = np.concatenate([a, b])
-    n, m, total = len(a), len(b), len(a) + len(b)
-    rng = np.random.default_rng(seed)
-    group = np.zeros((total, num_permutations + 1), pooled.dtype)
-    group[:n, 0] = 1
-    for column in range(1, num_permutations + 1):
-        group[rng.permutation(total)[:n], column] = 1
-    within_a = np.zeros(num_permutations + 1)
-    row_sums_a = np.zeros(num_permutations + 1)
-    everything = 0.0
-    for first, block in distance_blocks(pooled, pooled):
-        values = kernel(block)
-        if unbiased:
-            index = np.arange(len(values))
-            values[index, first + index] = 0
-        part = group[first : first + len(values)]
-        within_a += np.einsum("ij,ij->j", part, values @ group, dtype=np.float64)
-        sums = values.sum(axis=1, dtype=np.float64)
-        row_sums_a += sums @ part
-        everything += float(sums.sum())
-    across = row_sums_a - within_a
-    within_b = everything - within_a - 2 * across
-    pairs_a, pairs_b = (n * (n - 1), m * (m - 1)) if unbiased else (n * n, m * m)
-    statistics = within_a / pairs_a + within_b / pairs_b - 2 * across / (n * m)
-    observed = float(statistics[0])
-    if num_permutations == 0:
-        return TwoSample(observed, float("nan"))
-    return TwoSample(observed, float(np.mean(statistics >= observed)))
-
-
-def energy_distance(
-    a: ArrayLike, b: ArrayLike, *, num_permutations: int = 200, seed: int = 0
-) -> TwoSample:
-    """Return 2 E||x - y|| - E||x - x'|| - E||y - y'||, zero only for equal laws, and its p-value.
-
-    The p-value counts the observed labelling among the permutations, so it is at least
-    1 / (num_permutations + 1) and valid at any n.
-
-    Args:
-      a: (n, d) rows.
-      b: (m, d) rows.
-      num_permutations: random relabellings; 0 skips the test.
-      seed: of the relabellings.
-    """
-    a, b = centred_pair(*as_pair(a, b))
-    return _permutation_test(
-        a,
-        b,
-        lambda squared: -np.sqrt(squared),
-        unbiased=False,
-        num_permutations=num_permutations,
-        seed=seed,
-    )
-
-
-def mmd(
-    a: ArrayLike,
-    b: ArrayLike,
-    *,
-    bandwidth: float | None = None,
-    num_permutations: int = 200,
-    seed: int = 0,
-) -> TwoSample:
-    """Return the unbiased squared MMD, kernel exp(-||x - y||^2 / (2 bandwidth^2)), and its p-value.
-
-    Args:
-      a: (n, d) rows.
-      b: (m, d) rows.
-      bandwidth: in units of the features; default, the median distance between (at most 1,000)
-        pooled rows.
-      num_permutations: random relabellings; 0 skips the test.
-      seed: of the relabellings and of the rows behind the median.
-    """
-    a, b = centred_pair(*as_pair(a, b, min_rows=2))
-    if bandwidth is None:
-        pooled = np.concatenate([a, b])
-        chosen = np.random.default_rng(seed).permutation(len(pooled))[:1000]
-        few = pooled[np.sort(chosen)]
-        squared = np.concatenate([block for _, block in distance_blocks(few, few)])
-        bandwidth = float(np.sqrt(np.median(squared[np.triu_indices(len(few), 1)])))
-    if not bandwidth > 0:
-        raise UserError(f"bandwidth={bandwidth}; expected a positive number (are all rows equal?)")
-    scale = -0.5 / bandwidth**2
-    return _permutation_test(
-        a,
-        b,
-        lambda squared: np.exp(squared * scale),
-        unbiased=True,
-        num_permutations=num_permutations,
-        seed=seed,
-    )

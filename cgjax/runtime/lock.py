@@ -133,7 +133,6 @@ class FolderLock:
         self._file = None
 
     def _taken(self, file: int) -> UserError:
-        holder = _holder(file)
         holder = {"pid": "?", "host": "?", "since": "?", **_holder(file)}
         who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
         # Of a process elsewhere not every file system knows whether it still is there.

@@ -191,7 +191,6 @@ class Flow(SamplerBase):
         margin: float = 0.0,
     ) -> Float[Array, "num d"]:
         """Carry fresh codes along the flow of a cluster, or of its part above a margin quantile."""
-        k = state.average["cluster"].shape[0]
         return _sample(
             state.average,
             key,
@@ -199,7 +198,6 @@ class Flow(SamplerBase):
             jnp.float32(min(margin, MAX_MARGIN)),
             sampler=self,
             num=num,
-            num_clusters=k,
         )
 
 
@@ -388,7 +386,7 @@ def integrate(
     return jax.lax.scan(step, e, jnp.arange(num_steps, dtype=jnp.int32))[0]
 
 
-@functools.partial(jax.jit, static_argnames=("sampler", "num", "num_clusters"))
+@functools.partial(jax.jit, static_argnames=("sampler", "num"))
 def _sample(
     params: Any,
     key: PRNGKeyArray,
@@ -397,7 +395,6 @@ def _sample(
     *,
     sampler: Flow,
     num: int,
-    num_clusters: int,
 ) -> Float[Array, "num d"]:
     e = jax.random.normal(key, (num, sampler.latent_dim), jnp.float32)
     return integrate(params, e, c, q, num_steps=sampler.num_steps, guidance=sampler.guidance)

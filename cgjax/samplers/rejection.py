@@ -24,10 +24,6 @@ class Rejection(SamplerBase):
 
     num_epochs = 0
     always_verified = True
-    sampling_leaves = ()
-    needs_margin_order = False
-    starts_at_prior = False
-    num_latents = None
 
     def init(self, key: PRNGKeyArray, members: Members) -> SamplerState:
         """Nothing is learnt."""

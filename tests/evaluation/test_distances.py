@@ -6,7 +6,7 @@ import scipy.linalg
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
+from sklearn.metrics.pairwise import polynomial_kernel
 
 from cgjax.errors import UserError
 from cgjax.evaluation import distances
@@ -222,56 +222,3 @@ def test_wasserstein1_of_a_shift_is_the_shift():
 def test_wasserstein1_refuses_unjudged_images():
     with pytest.raises(UserError, match="1 values that are NaN"):
         distances.wasserstein1([1.0, np.nan], [1.0])
-
-
-def test_energy_distance_in_one_dimension_is_scipys_squared():
-    rng = np.random.default_rng(13)
-    a, b = rng.normal(size=80), rng.normal(size=50) + 1
-    got = distances.energy_distance(a[:, None], b[:, None], num_permutations=0)
-    assert got.statistic == pytest.approx(scipy.stats.energy_distance(a, b) ** 2, rel=1e-9)
-    assert np.isnan(got.p_value)
-
-
-def test_mmd_equals_the_sums_over_scikit_learns_kernel():
-    rng = np.random.default_rng(14)
-    a, b = rng.normal(size=(25, 3)), rng.normal(size=(18, 3)) + 0.5
-    gamma = 1 / (2 * 1.7**2)
-    kaa, kbb, kab = (rbf_kernel(x, y, gamma=gamma) for x, y in ((a, a), (b, b), (a, b)))
-    want = (kaa.sum() - 25) / (25 * 24) + (kbb.sum() - 18) / (18 * 17) - 2 * kab.mean()
-    got = distances.mmd(a, b, bandwidth=1.7, num_permutations=0)
-    assert got.statistic == pytest.approx(want, abs=1e-10)
-
-
-@pytest.mark.parametrize("test", [distances.energy_distance, distances.mmd])
-def test_permutation_test_finds_a_shift_and_is_level_without_one(test):
-    rng = np.random.default_rng(15)
-    a, b = rng.normal(size=(60, 4)), rng.normal(size=(60, 4))
-    assert test(a, b + 0.8, num_permutations=99).p_value == pytest.approx(0.01)
-    p_values = [
-        test(
-            rng.normal(size=(20, 2)), rng.normal(size=(25, 2)), num_permutations=19, seed=i
-        ).p_value
-        for i in range(80)
-    ]
-    # Uniform on {0.05, ..., 1}: P(p <= 0.2) = 0.2, i.e. 16 +- 3.6 of 80; more than 30 is 4 sigma.
-    assert sum(p <= 0.2 + 1e-9 for p in p_values) <= 30
-    assert np.mean(p_values) == pytest.approx(
-        0.525, abs=0.13
-    )  # 4 standard errors of 0.29 / sqrt(80)
-
-
-@pytest.mark.parametrize("test", [distances.energy_distance, distances.mmd])
-def test_permutation_statistics_do_not_depend_on_blocks_or_a_common_shift(test, monkeypatch):
-    rng = np.random.default_rng(16)
-    a, b = rng.normal(size=(33, 5)), rng.normal(size=(21, 5)) * 1.5
-    whole = test(a, b, num_permutations=50)
-    blocks = distances.distance_blocks
-    monkeypatch.setattr(distances, "distance_blocks", lambda x, y: blocks(x, y, block_rows=10))
-    parts = test(a + 100, b + 100, num_permutations=50)
-    assert parts.statistic == pytest.approx(whole.statistic, rel=1e-7)
-    assert parts.p_value == whole.p_value
-
-
-def test_mmd_refuses_equal_rows():
-    with pytest.raises(UserError, match="are all rows equal"):
-        distances.mmd(np.ones((5, 2)), np.ones((5, 2)))

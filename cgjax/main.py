@@ -199,7 +199,13 @@ def typed_config() -> list[str]:
     """Return the flags that gave the config, as they can be typed again."""
     if given_config() is None:
         return []
-    overrides = [word for word in sys.argv[1:] if word.lstrip("-").startswith("config.")]
+    words = sys.argv[1:]
+    overrides = [
+        # The value may stand behind a space.
+        f"{word}={value}" if "=" not in word and value and not value.startswith("-") else word
+        for word, value in zip(words, [*words[1:], ""], strict=True)
+        if word.lstrip("-").startswith("config.")
+    ]
     return [f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}", *overrides]
 
 

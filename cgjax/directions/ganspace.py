@@ -110,11 +110,20 @@ def ganspace(
     The PCA is exact, and one set of samples serves it and the regression.
 
     Args:
-      latents: (n, d), the inputs.
-      features: (n, ...), what the layer made of them; flattened.
-      num_components: k.
+      latents: (n, d) float32, the inputs.
+      features: (n, ...) float32, what the layer made of them; flattened to (n, f).
+      num_components: k, at most min(n - 1, f).
       measure_stdev: set `lat_stdev` to the latents' measured standard deviation along each
         direction (for spaces such as w), not to 1.
+
+    Raises:
+      UserError: latents and features whose shapes do not fit together, features that are not
+        finite, or k does not fit.
+
+    >>> z = np.random.default_rng(0).normal(size=(500, 3))
+    >>> found = ganspace(z, z * [1.0, 5.0, 2.0], 2)  # the layer varies most with the second latent
+    >>> np.abs(found.directions).argmax(axis=1).tolist()
+    [1, 2]
     """
     z, h = _pair(latents, features)
     pca = fit_pca(h, num_components)
@@ -138,8 +147,18 @@ def ganspace_streaming(
 
     Args:
       blocks: starts a pass over (latents, features); must give the same blocks each time.
-      num_components: k, at most the rows of the first block less one.
+      num_components: k, at most f and the rows of the first block less one.
       measure_stdev: as in `ganspace`.
+
+    Raises:
+      UserError: no blocks, a block whose shapes do not fit together, features that are not finite,
+        or k does not fit.
+
+    >>> z = np.random.default_rng(0).normal(size=(500, 3))
+    >>> h = z * [1.0, 5.0, 2.0]
+    >>> found = ganspace_streaming(lambda: [(z[:300], h[:300]), (z[300:], h[300:])], 2)
+    >>> np.abs(found.directions).argmax(axis=1).tolist()
+    [1, 2]
     """
     state: PCAState | None = None
     for latents, features in blocks():
@@ -186,6 +205,9 @@ def generator_blocks(
       block_rows: rows in a block.
       latent_layer: None for z itself, or the layer that holds the space to edit in, such as "w".
       batch_size: rows that the generator runs at a time.
+
+    Returns:
+      A function that starts a pass; the generator runs only then.
     """
 
     def one_pass() -> Iterable[tuple[ArrayLike, ArrayLike]]:
@@ -221,10 +243,17 @@ def fit_ganspace(
       generator: see `generator_blocks`.
       layer: whose principal components are sought.
       key: typed key of the latents.
-      num_latents: how many are drawn (the authors' default is 300,000).
-      num_components: k.
+      num_latents: how many are drawn, at least 2 (the authors' default is 300,000).
+      num_components: k, at most f and `num_latents` less one.
       latent_layer: None to edit z, or the layer to edit in, such as "w"; may be `layer` itself.
-      block_rows: rows held at a time.
+      block_rows: rows held at a time; at least k + 1 are.
+
+    Returns:
+      k directions; `strengths` are the variances of the layer's components.
+
+    Raises:
+      UserError: `num_latents` below 2, a layer that the generator does not have, features that are
+        not finite, or k does not fit.
     """
     if num_latents < 2:
         raise UserError(f"num_latents={num_latents}; expected at least 2, better 10000")

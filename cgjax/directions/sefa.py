@@ -70,6 +70,9 @@ def latent_weights(generator: Any, layers: Sequence[str] | None = None) -> NDArr
       generator: has `latent_weights(layers)` or `latent_weights()`, or a `network` that has.
       layers: names of the layers, where the family can choose; default, all.
 
+    Returns:
+      (d, m) float32, one row a latent coordinate.
+
     Raises:
       UserError: the generator has no such weight.
     """
@@ -96,9 +99,21 @@ def fit_sefa(
     Args:
       generator: see `latent_weights`.
       layers: see `latent_weights`.
-      num_directions: default, all.
+      num_directions: k, at most d; default, all.
       space: "z", or "w" where the styles are read from w.
       mean: (d,) mean latent of that space; default, zero.
+
+    Returns:
+      k directions; `strengths` are the eigenvalues, `scales` are 1.
+
+    Raises:
+      UserError: the generator has no such weight, it is not finite, or k does not fit.
+
+    >>> class TwoLatents:
+    ...     def latent_weights(self):
+    ...         return [[3.0, 1.0, 0.0], [0.0, 0.0, 2.0]]
+    >>> fit_sefa(TwoLatents(), num_directions=1).vectors.tolist()
+    [[1.0, 0.0]]
     """
     matrix = latent_weights(generator, layers)
     vectors, eigenvalues = sefa(matrix, num_directions)

@@ -32,6 +32,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from cgjax.endtoend.networks.base import Arrays, Network
 from cgjax.endtoend.networks.layers import Linear
 from cgjax.numerics.intervals import Interval, wilson_interval
+from cgjax.numerics.optimisers import change_of
 from cgjax.runtime.keys import named_key
 
 SIDE = 32
@@ -176,8 +177,7 @@ def _epoch(
             told = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen])
             return jnp.mean(told)
 
-        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
-            change, moments = _ADAM.update(jax.grad(loss)(params), moments, params)
+        change, moments = change_of(_ADAM, jax.grad(loss)(params), moments, params)
         return (optax.apply_updates(params, change), moments), None
 
     return jax.lax.scan(step, state, (order, jax.random.split(key_drop, steps)))[0]

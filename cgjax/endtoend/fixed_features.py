@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
 from cgjax.errors import UserError, foreign_code
+from cgjax.numerics.optimisers import change_of
 from cgjax.runtime.imports import load_attribute
 from cgjax.runtime.keys import named_key
 
@@ -110,8 +111,7 @@ def _train(key: PRNGKeyArray, rows: Array, *, features: FixedFeatures) -> Arrays
         (params, stats), moments = state
         chosen = jax.random.randint(key, (features.batch,), 0, len(rows), jnp.int32)
         slope, stats = jax.grad(loss, has_aux=True)(params, stats, features.prepare(rows[chosen]))
-        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
-            change, moments = adam.update(slope, moments, params)
+        change, moments = change_of(adam, slope, moments, params)
         return (Arrays(optax.apply_updates(params, change), stats), moments), None
 
     keys = jax.random.split(named_key(key, "steps"), features.steps)

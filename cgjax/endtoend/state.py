@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.base import Arrays
+from cgjax.numerics.optimisers import change_of
 
 
 class Partition(NamedTuple):
@@ -64,7 +65,6 @@ def moved(
 ) -> Learner:
     """Return a network after a share of its optimiser's step, with new running moments."""
     params = learner.arrays.params
-    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
-        change, moments = optimiser.update(slope, learner.moments, params)
+    change, moments = change_of(optimiser, slope, learner.moments, params)
     change = jax.tree.map(lambda leaf: share * leaf, change)
     return Learner(Arrays(optax.apply_updates(params, change), stats), moments)

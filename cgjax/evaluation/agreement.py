@@ -16,7 +16,21 @@ from cgjax.numerics.partitions import adjusted_rand, cross_table
 
 
 def contingency(labels: ArrayLike, classes: ArrayLike) -> NDArray[np.int64]:
-    """Return the (clusters, classes) table of counts; the values may be any integers or names."""
+    """Return the (clusters, classes) table of counts; the values may be any integers or names.
+
+    Args:
+      labels: (n,) cluster ids, n at least 1.
+      classes: (n,) true classes.
+
+    Returns:
+      (clusters, classes) int64 counts; clusters and classes are those that occur, sorted.
+
+    Raises:
+      UserError: not two (n,) arrays of one length, or empty ones.
+
+    >>> contingency([0, 0, 1], ["b", "a", "b"]).tolist()
+    [[1, 1], [0, 1]]
+    """
     found, true = np.asarray(labels), np.asarray(classes)
     if found.ndim != 1 or found.shape != true.shape or len(found) == 0:
         raise UserError(
@@ -28,13 +42,35 @@ def contingency(labels: ArrayLike, classes: ArrayLike) -> NDArray[np.int64]:
 
 
 def purity(labels: ArrayLike, classes: ArrayLike) -> float:
-    """Return (1/n) sum over clusters of the largest overlap with one class; 1 for pure clusters."""
+    """Return (1/n) sum over clusters of the largest overlap with one class; 1 for pure clusters.
+
+    Args:
+      labels: (n,) cluster ids.
+      classes: (n,) true classes.
+
+    Raises:
+      UserError: as `contingency`.
+
+    >>> purity([0, 0, 1, 2], ["b", "b", "a", "a"])  # a class that is split costs nothing
+    1.0
+    """
     table = contingency(labels, classes)
     return float(table.max(axis=1).sum() / table.sum())
 
 
 def inverse_purity(labels: ArrayLike, classes: ArrayLike) -> float:
-    """Return (1/n) sum over classes of the largest overlap with one cluster; 1 if none is split."""
+    """Return (1/n) sum over classes of the largest overlap with one cluster; 1 if none is split.
+
+    Args:
+      labels: (n,) cluster ids.
+      classes: (n,) true classes.
+
+    Raises:
+      UserError: as `contingency`.
+
+    >>> inverse_purity([0, 0, 1, 2], ["b", "b", "a", "a"])
+    0.75
+    """
     table = contingency(labels, classes)
     return float(table.max(axis=0).sum() / table.sum())
 
@@ -45,7 +81,18 @@ def _entropy(counts: NDArray[Any]) -> float:
 
 
 def mutual_information(labels: ArrayLike, classes: ArrayLike) -> float:
-    """Return the mutual information of the two partitions, in nats."""
+    """Return the mutual information of the two partitions, in nats, at least zero.
+
+    Args:
+      labels: (n,) cluster ids.
+      classes: (n,) true classes.
+
+    Raises:
+      UserError: as `contingency`.
+
+    >>> round(mutual_information([0, 0, 1, 1], ["b", "b", "a", "a"]), 4)  # log 2
+    0.6931
+    """
     table = contingency(labels, classes)
     both = _entropy(table.sum(axis=1)) + _entropy(table.sum(axis=0)) - _entropy(table.ravel())
     return max(both, 0.0)
@@ -65,6 +112,12 @@ def nmi(
       labels: (n,) cluster ids.
       classes: (n,) true classes.
       average: mean of the entropies; "geometric" is what older tables used.
+
+    Raises:
+      UserError: another `average`, or as `contingency`.
+
+    >>> nmi([0, 0, 1, 1], ["b", "b", "a", "a"]), nmi([0, 1, 0, 1], ["b", "b", "a", "a"])
+    (1.0, 0.0)
     """
     if average not in ("arithmetic", "geometric"):
         raise UserError(f"average={average!r}; expected 'arithmetic' or 'geometric'")
@@ -77,12 +130,32 @@ def nmi(
 
 
 def adjusted_rand_index(labels: ArrayLike, classes: ArrayLike) -> float:
-    """Return the Rand index adjusted for chance: 1 if equal, about 0 if unrelated."""
+    """Return the Rand index adjusted for chance: 1 if equal, about 0 if unrelated.
+
+    Args:
+      labels: (n,) cluster ids.
+      classes: (n,) true classes.
+
+    Raises:
+      UserError: as `contingency`.
+
+    >>> adjusted_rand_index([0, 0, 1, 1], ["b", "b", "a", "a"])
+    1.0
+    """
     return float(adjusted_rand(contingency(labels, classes)))
 
 
 def matched_accuracy(labels: ArrayLike, classes: ArrayLike) -> float:
     """Return the accuracy under the best one-to-one match of clusters to classes (Hungarian).
+
+    The rows of a cluster or class without a match count as wrong.
+
+    Args:
+      labels: (n,) cluster ids.
+      classes: (n,) true classes.
+
+    Raises:
+      UserError: as `contingency`.
 
     >>> matched_accuracy([0, 0, 1, 1], ["b", "b", "a", "a"])
     1.0

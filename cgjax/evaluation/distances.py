@@ -1,13 +1,12 @@
 """Distances between two sets of feature rows: Frechet, KID, precision/recall/density/coverage, and
-one-dimensional and permutation-tested ones.
+one in one dimension.
 
 Every function takes plain arrays, one row a sample, and does not know what the features are; the
 table that shows a number names its feature (`cgjax.evaluation.features`), and only Inception's
 pool3 makes a Frechet distance an "FID".
 
 References: [Heusel et al. 2017] Frechet; [Binkowski et al. 2018] KID; [Kynkaanniemi et al. 2019]
-precision and recall; [Naeem et al. 2020] density and coverage; [Szekely & Rizzo 2013] energy
-distance; [Gretton et al. 2012] MMD.
+precision and recall; [Naeem et al. 2020] density and coverage.
 """
 
 from typing import NamedTuple
@@ -36,7 +35,18 @@ class Manifold(NamedTuple):
 
 
 def mean_and_covariance(rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the float64 mean (d,) and unbiased covariance (d, d) of (n, d) rows."""
+    """Return the float64 mean (d,) and unbiased covariance (d, d) of (n, d) rows.
+
+    Args:
+      rows: (n, d) features, n at least 2.
+
+    Raises:
+      UserError: fewer than two rows, or a row that is not finite.
+
+    >>> mean, covariance = mean_and_covariance([[0.0, 1.0], [2.0, 1.0]])
+    >>> mean.tolist(), covariance.tolist()
+    ([1.0, 1.0], [[2.0, 0.0], [0.0, 0.0]])
+    """
     wide = as_rows("the set", rows, min_rows=2).astype(np.float64)
     mean = wide.mean(axis=0)
     wide -= mean
@@ -60,6 +70,12 @@ def frechet_gaussians(
 
     Returns:
       The distance, at least zero, in squared units of the features.
+
+    Raises:
+      UserError: means and covariances whose shapes do not fit together.
+
+    >>> round(frechet_gaussians([0.0], [[1.0]], [3.0], [[4.0]]), 6)  # 3^2 + (2 - 1)^2
+    10.0
     """
     m1, m2 = np.asarray(mean1, np.float64), np.asarray(mean2, np.float64)
     s1, s2 = np.asarray(covariance1, np.float64), np.asarray(covariance2, np.float64)
@@ -88,7 +104,8 @@ def frechet(a: ArrayLike, b: ArrayLike, *, allow_few_rows: bool = False) -> floa
       allow_few_rows: accept n or m below d, where the covariance is singular and the bias large.
 
     Raises:
-      UserError: fewer rows than features without the flag.
+      UserError: fewer rows than features without the flag, fewer than two rows, a row that is not
+        finite, sets of different widths.
 
     >>> rng = np.random.default_rng(0)
     >>> a = rng.normal(size=(500, 4))
@@ -118,11 +135,19 @@ def frechet_floor(
     What a perfect sampler would score at this number of rows.
 
     Args:
-      members: (n, d) features.
-      num_rows: rows in each subset; default, half of the members.
-      num_splits: how many random splits are averaged.
+      members: (n, d) features, n at least 4.
+      num_rows: rows in each subset, at least 2; default, half of the members.
+      num_splits: how many random splits are averaged, at least 1.
       seed: of the splits.
       allow_few_rows: as in `frechet`.
+
+    Raises:
+      UserError: fewer than four members, one that is not finite, subsets that do not fit twice into
+        the members, or that `frechet` refuses.
+
+    >>> members = np.random.default_rng(0).normal(size=(1000, 4))
+    >>> frechet_floor(members) < frechet_floor(members, 50)  # fewer rows, a higher floor
+    True
     """
     rows = as_rows("the members", members, min_rows=4)
     size = len(rows) // 2 if num_rows is None else num_rows
@@ -141,7 +166,20 @@ def frechet_floor(
 
 
 def polynomial_mmd(a: ArrayLike, b: ArrayLike) -> float:
-    """Return the unbiased squared MMD under the kernel (x.y/d + 1)^3; can be slightly negative."""
+    """Return the unbiased squared MMD under the kernel (x.y/d + 1)^3; can be slightly negative.
+
+    O((n + m)^2 d) time, O((n + m)^2) memory, in float64: `kid` takes subsets of large sets.
+
+    Args:
+      a: (n, d) features, n at least 2.
+      b: (m, d) features, m at least 2.
+
+    Raises:
+      UserError: fewer than two rows, a row that is not finite, sets of different widths.
+
+    >>> polynomial_mmd([[0.0], [0.0]], [[1.0], [1.0]])  # 1 + 2^3 - 2
+    7.0
+    """
     a, b = as_pair(a, b, min_rows=2)
     a, b = a.astype(np.float64), b.astype(np.float64)
 
@@ -167,9 +205,19 @@ def kid(
     Args:
       a: (n, d) features.
       b: (m, d) features.
-      subset_size: rows drawn without replacement from each set.
-      num_subsets: how many times.
+      subset_size: rows drawn without replacement from each set, at least 2.
+      num_subsets: how many times, at least 1.
       seed: of the draws.
+
+    Raises:
+      UserError: `subset_size` below 2, `num_subsets` below 1, fewer than two rows, a row that is
+        not finite, sets of different widths.
+
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.normal(size=(300, 4)), rng.normal(size=(300, 4))
+    >>> same, shifted = (kid(a, x, subset_size=100, num_subsets=10) for x in (b, b + 1.0))
+    >>> abs(same.mean) < 0.5 < 5 < shifted.mean
+    True
     """
     a, b = as_pair(a, b, min_rows=2)
     size = min(subset_size, len(a), len(b))
@@ -212,8 +260,18 @@ def precision_recall_density_coverage(
     Args:
       real: (n, d) features of true members.
       fake: (m, d) features of samples.
-      k_recall: neighbours for precision and recall.
-      k_density: neighbours for density and coverage.
+      k_recall: neighbours for precision and recall, at least 1.
+      k_density: neighbours for density and coverage, at least 1.
+
+    Raises:
+      UserError: a k below 1, a set of no more rows than the larger k, a row that is not finite,
+        sets of different widths.
+
+    >>> real = np.random.default_rng(0).normal(size=(200, 2))
+    >>> real[100:] += 50.0  # a second mode, of which there is no fake
+    >>> scores = precision_recall_density_coverage(real, real[:100] + 0.001)
+    >>> scores.precision, scores.recall, scores.coverage
+    (1.0, 0.5, 0.5)
     """
     real, fake = as_pair(real, fake)
     k_max = max(k_recall, k_density)
@@ -246,6 +304,13 @@ def wasserstein1(a: ArrayLike, b: ArrayLike) -> float:
     """Return the exact 1-Wasserstein distance of two one-dimensional samples, in their own unit.
 
     The area between the two empirical distribution functions; the sizes may differ.
+
+    Args:
+      a: (n,) numbers, n at least 1.
+      b: (m,) numbers, m at least 1.
+
+    Raises:
+      UserError: another shape, no numbers, NaN or an infinity.
 
     >>> wasserstein1([0.0, 1.0], [5.0, 6.0])
     5.0

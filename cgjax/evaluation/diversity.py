@@ -16,6 +16,9 @@ def participation_ratio(rows: ArrayLike) -> float:
     Args:
       rows: (n, d), n at least 2.
 
+    Raises:
+      UserError: fewer than two rows, one that is not finite, or all rows are equal.
+
     >>> float(participation_ratio([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
     2.0
     """
@@ -31,7 +34,17 @@ def participation_ratio(rows: ArrayLike) -> float:
 
 
 def mean_pairwise_distance(rows: ArrayLike) -> float:
-    """Return the mean Euclidean distance over all pairs of different rows; O(n^2 d), in blocks."""
+    """Return the mean Euclidean distance over all pairs of different rows; O(n^2 d), in blocks.
+
+    Args:
+      rows: (n, d), n at least 2.
+
+    Raises:
+      UserError: fewer than two rows, or one that is not finite.
+
+    >>> round(mean_pairwise_distance([[0.0, 0.0], [3.0, 4.0]]), 6)
+    5.0
+    """
     wide = as_rows("the set", rows, min_rows=2)
     wide = (wide - wide.mean(axis=0, dtype=np.float64)).astype(wide.dtype)
     total = sum(
@@ -46,6 +59,12 @@ def norm_ratio(latents: ArrayLike, reference: ArrayLike) -> float:
     Args:
       latents: (n, d).
       reference: (m, d), true members, or the prior's draws.
+
+    Raises:
+      UserError: an empty set, a row that is not finite, or a reference that is all zero.
+
+    >>> norm_ratio([[0.0, 1.0]], [[2.0, 0.0], [0.0, -2.0]])
+    0.5
     """
     norms = [
         float(np.linalg.norm(as_rows(name, values).astype(np.float64), axis=1).mean())

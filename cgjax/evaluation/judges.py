@@ -52,9 +52,19 @@ def load_judge(name: str) -> Judge:
 
     The object is a function, a judge, or a class of judges without arguments; see `OwnJudge`.
 
+    Args:
+      name: a key of `JUDGES`, or an import path, also from the current folder.
+
+    Returns:
+      The judge; it takes (n, h, w, 3) or (n, h, w, 1) float images in [-1, 1].
+
     Raises:
-      UserError: no such name, module or object, or the extra `judges` is not installed.
+      UserError: no such name, module or object, an object that is no judge, or the extra `judges`
+        is not installed.
       ForeignError: the user's module or class raised an exception.
+
+    >>> load_judge("heuristic_brightness")(np.zeros((2, 8, 8, 3), np.float32))["brightness"].shape
+    (2,)
     """
     if name in JUDGES:
         return JUDGES[name]()

@@ -91,7 +91,8 @@ def save_generator(
         The folder.
 
     Raises:
-        UserError: if the arrays are not exactly those of the architecture, or not finite.
+        UserError: if the family is unknown, the arrays are not exactly those of the architecture,
+            one is not finite or does not fit `dtype`, or the files cannot be written.
     """
     from cgjax.version import __version__
 
@@ -131,6 +132,17 @@ def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
 
     Raises:
         UserError: a missing or foreign file, a hash that differs, arrays that do not fit.
+
+    Example:
+        >>> import tempfile
+        >>> from cgjax.generators.families import build_network
+        >>> architecture = {"latent_dim": 8, "widths": [4, 2]}
+        >>> network = build_network("dcgan", architecture)
+        >>> arrays = {name: np.asarray(array) for name, array in named_arrays(network).items()}
+        >>> about = {"source": {"name": "random weights"}, "licence": "none"}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     load_folder(save_generator(folder, "dcgan", architecture, arrays, **about)).layers
+        ('layer1', 'layer2')
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -185,6 +197,12 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read `generator.json`.
+
+    Args:
+        folder: of converted weights.
+
+    Returns:
+        What it says, as `save_generator` wrote it.
 
     Raises:
         UserError: if it is missing, unreadable, or of another format.

@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.inversion.encoder import Encoder, to_length
+from cgjax.numerics.optimisers import change_of
 
 State = dict[str, Any]
 """The encoder's parameters, Adam's moments."""
@@ -82,7 +83,5 @@ def learn(
         return missed
 
     value, slope = jax.value_and_grad(loss)(state["params"])
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        change, moments = lesson.optimizer.update(slope, state["moments"])
-        params = optax.apply_updates(state["params"], change)
-    return {"params": params, "moments": moments}, value
+    change, moments = change_of(lesson.optimizer, slope, state["moments"])
+    return {"params": optax.apply_updates(state["params"], change), "moments": moments}, value

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from cgjax.inversion.encoder import Encoder, Params
 from cgjax.inversion.gradients import Pull, Traced
 from cgjax.inversion.prior import Prior
+from cgjax.numerics.optimisers import change_of
 
 
 class Search(NamedTuple):
@@ -105,8 +106,7 @@ def _move(
     prior: Prior,
     search: Search,
 ) -> tuple[Float[Array, "n d"], Any]:
-    with jax.numpy_dtype_promotion("standard"):
-        change, moments = search.optimizer.update(gradient, moments)
+    change, moments = change_of(search.optimizer, gradient, moments)
     return prior.project(z + change), moments
 
 

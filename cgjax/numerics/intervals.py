@@ -26,6 +26,14 @@ def _normal_quantile(confidence: float) -> float:
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Interval:
     """Return the Wilson score interval of a share, sound at 0 and at 1 too [Wilson 1927].
 
+    Args:
+      successes: from 0 to `total`.
+      total: number of trials, at least 1.
+      confidence: of the interval, between 0 and 1.
+
+    Raises:
+      UserError: the two counts are no share, or `confidence` is not between 0 and 1.
+
     >>> low, high = wilson_interval(95, 100)
     >>> round(low, 3), round(high, 3)
     (0.888, 0.978)
@@ -58,16 +66,26 @@ def bootstrap_interval(
 
     Args:
       statistic: function of as many arrays as there are samples, to one number.
-      *samples: arrays whose first axis is resampled with replacement.
-      num_resamples: how many.
-      confidence: of the interval.
+      *samples: arrays (n, ...) whose first axis is resampled with replacement; n may differ.
+      num_resamples: how many, at least 2.
+      confidence: of the interval, between 0 and 1.
       method: "percentile" or "normal".
       seed: of the resampling.
+
+    Raises:
+      UserError: no sample, an empty one or a single number, another `method`, or `confidence` is
+        not between 0 and 1.
+
+    >>> low, high = bootstrap_interval(np.mean, np.arange(100.0))
+    >>> round(low), round(high)  # around 49.5
+    (44, 55)
     """
     if not samples:
         raise UserError("bootstrap_interval needs at least one sample")
     if method not in ("percentile", "normal"):
         raise UserError(f"method={method!r}; expected 'percentile' or 'normal'")
+    if num_resamples < 2:
+        raise UserError(f"num_resamples={num_resamples}; expected at least 2")
     quantile = _normal_quantile(confidence)
     arrays: list[NDArray[Any]] = [np.asarray(sample) for sample in samples]
     if any(array.ndim == 0 or len(array) == 0 for array in arrays):

@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, Int
 from cgjax.clustering import assign
 from cgjax.errors import UserError
 from cgjax.features.spaces import RAW, Space, space_of
+from cgjax.generators.batching import in_batches
+from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.files import write_atomically
 
 FIELDS = ("centroids", "labels", "margins", "shares", "latents")
@@ -58,6 +60,29 @@ class Clustering(NamedTuple):
     def assign(self, features: Float[Array, "n f"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
         """Return labels and margins of the layer's features; see `cgjax.clustering.assign`."""
         return assign(self.space(features), jnp.asarray(self.centroids))
+
+
+def assign_latents(
+    clustering: Clustering, generator: ConditionedGenerator, latents: Float[np.ndarray, "n d"]
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Assign latents by their features at the generator's layer, a batch at a time.
+
+    Args:
+        clustering: of that layer.
+        generator: runs up to it.
+        latents: (n, d) float32.
+
+    Returns:
+        Labels (n,) int32 and margins (n,) float32; see `assign`.
+    """
+
+    def both(z: Array) -> Float[Array, "n 2"]:
+        labels, margins = clustering.assign(generator.features(z))
+        # Cluster ids are exact as float32.
+        return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
+
+    rows = in_batches(both, latents, generator.batch)
+    return rows[:, 0].astype(np.int32), rows[:, 1]
 
 
 def digest_of(centroids: Float[np.ndarray, "k f"], labels: Int[np.ndarray, " n"]) -> str:

@@ -50,9 +50,11 @@ class MarginRange(NamedTuple):
             >>> MarginRange.parse(0.6), MarginRange.parse("0.55:0.8")
             (MarginRange(low=0.6, high=1.0), MarginRange(low=0.55, high=0.8))
         """
-        shown = margin if isinstance(margin, str | int | float) else ":".join(map(str, margin))
+        shown = str(margin)
+        if isinstance(margin, Sequence) and not isinstance(margin, str):
+            shown = ":".join(map(str, margin))
         try:
-            parsed = cls(*(float(part) for part in str(shown).split(":")))
+            parsed = cls(*(float(part) for part in shown.split(":")))
         except (TypeError, ValueError):
             parsed = cls(1.0)
         if not 0 <= parsed.low < parsed.high <= 1:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.regions.clustering import Clustering
+from cgjax.regions.clustering import Clustering, assign_latents
 from cgjax.regions.region import Region
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.processes import Processes
@@ -85,17 +83,12 @@ def _assigned(
         z = generator.sample_latents(named_key(key, r), BLOCK)
         return np.asarray(z)[: num - r * BLOCK]
 
-    def label(z: Array) -> Float[Array, "n 2"]:
-        labels, margins = clustering.assign(generator.features(z))
-        # Cluster ids are exact as float32.
-        return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
-
     mine = processes.share(num_blocks)
     found = np.zeros((processes.largest_share(num_blocks) * BLOCK, 2), np.float32)
     for i in range(processes.largest_share(num_blocks)):
         check()  # by every process, also by one that has nothing left to do
         if i < len(mine):
-            rows = in_batches(label, draw(mine[i]), generator.batch)
+            rows = np.stack(assign_latents(clustering, generator, draw(mine[i])), axis=1)
             found[i * BLOCK : i * BLOCK + len(rows)] = rows
     latents = np.concatenate([draw(r) for r in range(num_blocks)])
     return latents, processes.gather(found)[:num]

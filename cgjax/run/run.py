@@ -32,7 +32,7 @@ from cgjax.run.manifests import Manifests
 from cgjax.run.members import members_for, num_inside
 from cgjax.run.sampling import FittedSampler, Samples, Source
 from cgjax.runtime.checkpoints import Checkpoints
-from cgjax.runtime.keys import named_key
+from cgjax.runtime.keys import check_key, named_key
 from cgjax.runtime.processes import Processes
 from cgjax.samplers.base import Members, Sampler, group_members
 from cgjax.samplers.registry import make_sampler
@@ -402,8 +402,9 @@ class Run:
         verify: bool = True,
     ) -> Samples:
         """Draw images of any region; arguments and errors as for `sample`."""
-        if num < 1:
-            raise UserError(f"--num={num}: expected at least 1")
+        check_key(key)
+        if isinstance(num, bool) or not isinstance(num, int | np.integer) or num < 1:
+            raise UserError(f"--num={num}: expected a whole number of at least 1")
         name = self.sampler_for(region, sampler)
         verify = verify or self.is_always_verified(name)
         latents, draw = self.draw(key, region, num, sampler=name, verify=verify)

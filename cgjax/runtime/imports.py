@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,13 +24,13 @@ def load_attribute(path: str, what: str) -> Any:
         The object; it is not called.
 
     Raises:
-        UserError: the path has another form, there is no such module or name, or the module has a
-            syntax error.
+        UserError: the path has another form, there is no such module or name, the module has a
+            syntax error, or it is none that a user wrote for this (see `_check_place`).
         ForeignError: the module raised an exception while it was imported.
 
     Example:
-        >>> load_attribute("collections:OrderedDict", "mapping")
-        <class 'collections.OrderedDict'>
+        >>> load_attribute("cgjax.errors:UserError", "error")
+        <class 'cgjax.errors.UserError'>
     """
     module_name, _, name = path.partition(":")
     parts = module_name.split(".")
@@ -37,6 +39,7 @@ def load_attribute(path: str, what: str) -> Any:
             f"{what} {path!r}: expected package.module:name, for example mine:Mine for the class "
             "Mine in mine.py"
         )
+    _check_place(parts[0], f"{what} {path!r}")
     module = _import_module(module_name, f"{what} {path!r}")
     with foreign_code(path):
         if hasattr(module, name):
@@ -48,10 +51,32 @@ def load_attribute(path: str, what: str) -> Any:
     )
 
 
-def _import_module(name: str, whose: str) -> ModuleType:
+def _check_place(name: str, whose: str) -> None:
+    """Refuse what a folder from elsewhere may name to do harm; nothing is imported.
+
+    The path may come from the config of somebody's run folder. So it may be none of Python's own
+    modules, such as os, and no file that lies in a run's folder itself.
+    """
     if "" not in sys.path:
         sys.path.insert(0, "")  # a module beside the user, as `python -m` would find it
     importlib.invalidate_caches()  # it may have been written a moment ago
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return  # the import says what is wrong
+    origin = Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+    is_beside = origin is not None and origin.is_relative_to(Path.cwd())
+    if name in sys.stdlib_module_names and not is_beside:
+        raise UserError(f"{whose}: {name} is one of Python's own modules; expected one of yours")
+    folders = () if origin is None else origin.parents[:2]  # of a module, and of a package
+    if any((one / "stages").is_dir() and (one / "config.json").is_file() for one in folders):
+        raise UserError(
+            f"{whose}: {origin} lies in a run's folder, from which nothing is executed; move it "
+            "to another place"
+        )
+
+
+def _import_module(name: str, whose: str) -> ModuleType:
     try:
         with foreign_code(whose, "while it was imported"):
             return importlib.import_module(name)

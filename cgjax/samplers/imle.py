@@ -25,6 +25,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.numerics.optimisers import change_of
 from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
 from cgjax.samplers.mapping import (
@@ -399,8 +400,7 @@ def _step(
     (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(mapping.params)
     # The loss of all devices is the sum of theirs, each already divided by the whole count.
     loss, gradient = all_sum((loss, gradient), axis_name)
-    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
-        update, optimizer = sampler.optimizer.update(gradient, optimizer, mapping.params)
+    update, optimizer = change_of(sampler.optimizer, gradient, optimizer, mapping.params)
     params = optax.apply_updates(mapping.params, jax.tree.map(lambda u: -rate * u, update))
     return (MappingState(params, stats), optimizer), loss
 

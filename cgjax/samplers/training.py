@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cgjax.numerics.optimisers import change_of
 from cgjax.runtime.mesh import DATA_AXIS
 from cgjax.samplers.base import Members, Sampler, SamplerState
 
@@ -188,6 +189,5 @@ def update(
     rate: float | Array,
 ) -> tuple[Any, Any]:
     """Take one step down the gradient; returns parameters and moments."""
-    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
-        step, moments = adam.update(gradient, moments)
+    step, moments = change_of(adam, gradient, moments)
     return optax.apply_updates(params, jax.tree.map(lambda u: -rate * u, step)), moments

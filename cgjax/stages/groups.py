@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from cgjax.generators.batching import in_batches
 from cgjax.inversion.held_out import HeldOut, Limits
 from cgjax.numerics.intervals import wilson_interval
+from cgjax.regions.clustering import assign_latents
 from cgjax.run.run import Run
 
 FOREIGN = "not something this generator makes"
@@ -56,14 +55,7 @@ class Clusters:
         self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
     ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Assign latents as the clustering does; the encoder has no say in it."""
-        clustering, generator = self._run.clustering, self._run.generator
-
-        def both(z: Array) -> Float[Array, "n 2"]:
-            labels, margins = clustering.assign(generator.features(z))
-            return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
-
-        rows = in_batches(both, latents, generator.batch)
-        return rows[:, 0].astype(np.int32), rows[:, 1]
+        return assign_latents(self._run.clustering, self._run.generator, latents)
 
     def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
         """Return the margins of the run's own latents."""

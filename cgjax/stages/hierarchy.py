@@ -6,14 +6,12 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from cgjax.config.splits import Split, shown_path
-from cgjax.generators.batching import in_batches
-from cgjax.regions.clustering import Clustering, save_clustering
+from cgjax.regions.clustering import Clustering, assign_latents, save_clustering
 from cgjax.run.artifacts import split_name, split_place
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder
@@ -67,14 +65,7 @@ def _cluster(
         key = named_key(run.root_key, "split", str(split))
         (found,) = encoder.cluster(encoded, [split.num_clusters], latents, key)
     inner = clustering_of(found, generator.layer, encoded.space)
-
-    def assigned(z: Array) -> Float[Array, "n 2"]:
-        labels, margins = inner.assign(generator.features(z))
-        # Cluster ids are exact as float32.
-        return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
-
-    both = in_batches(assigned, run.latents, generator.batch)
-    labels = both[:, 0].astype(np.int32)
+    labels, margins = assign_latents(inner, generator, run.latents)
     shares = np.bincount(labels, minlength=inner.num) / len(labels)
-    whole = inner._replace(labels=labels, margins=both[:, 1], shares=shares)
+    whole = inner._replace(labels=labels, margins=margins, shares=shares)
     return whole, inner.shares.tolist()

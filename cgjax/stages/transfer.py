@@ -14,15 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 from PIL import Image
 
 from cgjax.evaluation.transfer import transfer_score
 from cgjax.features.in_memory import all_features, space_at
 from cgjax.figures.transfer import transfer_figure
-from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.regions.clustering import Clustering
+from cgjax.regions.clustering import Clustering, assign_latents
 from cgjax.run.artifacts import REFERENCE, target_classes, transfer
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
@@ -87,7 +86,7 @@ class TransferStage:
         entries: dict[str, Any] = {}
         for sampler, z in asked.items():
             latents = z.reshape(-1, z.shape[-1])
-            own = _assigned(generator, clustering, latents)
+            own = assign_latents(clustering, generator, latents)[0]
             score = transfer_score(np.repeat(np.arange(num), z.shape[1]), own, num)
             entry = entries[sampler] = {
                 "agreement": score.agreement,
@@ -131,14 +130,3 @@ class TransferStage:
         titles = [f"cluster {c}" for c in range(len(asked))]
         source = str(run.config["generator"]["condition"])
         return transfer_figure(split, [source, *names], titles)
-
-
-def _assigned(
-    generator: ConditionedGenerator,
-    clustering: Clustering,
-    z: Float[np.ndarray, "n d"],
-) -> Int[np.ndarray, " n"]:
-    def labels(rows: Array) -> Array:
-        return clustering.assign(generator.features(rows))[0]
-
-    return in_batches(labels, z, generator.batch)

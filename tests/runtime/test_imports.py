@@ -78,3 +78,24 @@ def test_an_error_inside_the_module_is_not_taken_for_a_bad_name(write, body, kin
         load_attribute("raises:x", "generator")
     assert isinstance(caught.value.__cause__, kind)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["os:abort", "subprocess:run", "builtins:exit", "os.path:join"])
+def test_a_module_of_python_s_own_is_refused(path, write):
+    with pytest.raises(UserError, match="is one of Python's own modules; expected one of yours"):
+        load_attribute(path, "generator")
+
+
+def test_a_module_beside_the_user_may_have_the_name_of_one_of_python_s_own(write):
+    write("this.py", "x = 5\n")
+    assert load_attribute("this:x", "judge") == 5
+
+
+@pytest.mark.parametrize("name", ["evil.py", "evil/__init__.py"])
+def test_a_module_in_a_run_s_folder_is_not_executed(name, write, tmp_path):
+    write(name, "open('OWNED', 'w').close()\nx = 5\n")
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"evil.* lies in a run's folder, from which nothing"):
+        load_attribute("evil:x", "generator")
+    assert not (tmp_path / "OWNED").exists()

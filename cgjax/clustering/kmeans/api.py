@@ -31,6 +31,7 @@ from cgjax.clustering.kmeans.sharded import fit_sharded
 from cgjax.clustering.kmeans.sources import OnBlock, RowSource, not_finite
 from cgjax.clustering.kmeans.streamed import fit_streamed
 from cgjax.errors import UserError
+from cgjax.runtime.keys import check_key
 from cgjax.runtime.mesh import (
     DATA_AXIS,
     all_sum,
@@ -146,6 +147,7 @@ def kmeans(
     """
     numbers = check_numbers(num_clusters)
     check_backend(backend)
+    check_key(key)
     search: dict[str, Any] = {"init": init, "num_init": num_init, "max_iter": max_iter, "tol": tol}
     if isinstance(features, RowSource):
         if backend == "faiss":

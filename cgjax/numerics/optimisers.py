@@ -1,0 +1,31 @@
+"""A step of one of optax's optimisers, whatever promotions of types the user allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+
+def change_of(
+    optimiser: optax.GradientTransformation, gradient: Any, moments: Any, params: Any = None
+) -> tuple[Any, Any]:
+    """Return what an optimiser adds to the parameters, and its new moments.
+
+    optax raises a float to an int32 power and adds vectors to matrices, which
+    `jax_numpy_dtype_promotion` and `jax_numpy_rank_promotion` may forbid.
+
+    Args:
+        optimiser: any.
+        gradient: a tree like the parameters.
+        moments: the optimiser's state.
+        params: for optimisers that read them, such as one with weight decay.
+
+    Example:
+        >>> descent = optax.sgd(0.5)
+        >>> change_of(descent, 4.0, descent.init(1.0))[0]
+        -2.0
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return optimiser.update(gradient, moments, params)

@@ -30,6 +30,7 @@ from cgjax.runtime.command import leave, run_command
 from cgjax.runtime.files import check_folder
 from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
 from cgjax.runtime.lock import FolderLock
+from cgjax.runtime.mode_flags import check_outside, check_read, path_of
 
 if TYPE_CHECKING:
     from cgjax.runtime.processes import Processes
@@ -115,64 +116,6 @@ _CACHE = flags.DEFINE_bool(
 )
 
 
-OF_MODES = {
-    "cluster": ("sample", "name"),
-    "balanced": ("sample",),
-    "fit_query": ("sample",),
-    "num": ("sample",),
-    "out": ("sample",),
-    "sampler": ("sample",),
-    "verify": ("sample",),
-    "margin": ("sample",),
-    "seed": ("sample",),
-    "name": ("name",),
-    "from": ("name",),
-    "host": ("serve",),
-    "port": ("serve",),
-    "images": ("assign",),
-    "max_clusters": ("choose",),
-}
-"""The flags that some modes alone read."""
-
-NOT_EMPTY = ("workdir", "cluster", "from", "host", "images", "out", "sampler", "margin")
-
-
-def check_given() -> None:
-    """Check that the mode reads every flag that was given, and that none has lost its value.
-
-    Raises:
-        UserError: the first that it does not.
-    """
-    for name, modes in OF_MODES.items():
-        if flags.FLAGS[name].present and _MODE.value not in modes:
-            wanted = " or ".join(f"--mode={mode}" for mode in modes)
-            meant = ""
-            if name == "seed":
-                meant = f" (did you mean --config.seed={_SEED.value}?)"
-            raise UserError(
-                f"--{name} is for {wanted}, and this is --mode={_MODE.value}: leave it out{meant}"
-            )
-    for name in NOT_EMPTY:
-        if flags.FLAGS[name].value == "":
-            raise UserError(f"--{name}= is empty: give a value, or leave it out")
-
-
-def path_of(value: str | None) -> Path:
-    """Return a path that a flag gives, a leading ~ as the home folder."""
-    return Path(value or "").expanduser()
-
-
-def check_outside(path: Path, option: str) -> None:
-    """Check that a folder of the user's is none of the run's, where files come and go.
-
-    Raises:
-        UserError: if it is the run's folder, or lies in it.
-    """
-    root = workdir().resolve()
-    if path.resolve() == root or root in path.resolve().parents:
-        raise UserError(f"{option}={path} lies in the run's folder {root}; name one outside it")
-
-
 def workdir() -> Path:
     """Return --workdir, or runs/<name of the config file>."""
     if _WORKDIR.value:
@@ -217,7 +160,7 @@ def check_flags(argv: Sequence[str]) -> None:
     """
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; every option starts with --")
-    check_given()
+    check_read(_MODE.value)
     root, config = workdir(), given_config()
     if config is not None:
         validate(complete(config))
@@ -228,7 +171,7 @@ def check_flags(argv: Sequence[str]) -> None:
                 "--out is missing: the folder for the images, for example --out=samples/"
             )
         check_folder(path_of(_OUT.value), "--out")
-        check_outside(path_of(_OUT.value), "--out")
+        check_outside(path_of(_OUT.value), root, "--out")
         if _FIT_QUERY.value and _BALANCED.value:
             raise UserError(
                 "--fit_query trains on one query and --balanced asks for many; give one"
@@ -245,7 +188,7 @@ def check_flags(argv: Sequence[str]) -> None:
             if _IMAGES.value:
                 given = f"--images={_IMAGES.value} is no folder"
             raise UserError(f"{given}: name the one with the images, for example --images=photos/")
-        check_outside(path_of(_IMAGES.value), "--images")
+        check_outside(path_of(_IMAGES.value), root, "--images")
     if _MODE.value == "name":
         is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
         if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):

@@ -5,13 +5,14 @@ Argument order is always `(labels, classes)`: what was found, then what is true.
 2020, table 4] is the inverse one), hence both names.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from cgjax.errors import UserError
+from cgjax.numerics import partitions
 from cgjax.numerics.partitions import adjusted_rand, cross_table
 
 
@@ -75,11 +76,6 @@ def inverse_purity(labels: ArrayLike, classes: ArrayLike) -> float:
     return float(table.max(axis=0).sum() / table.sum())
 
 
-def _entropy(counts: NDArray[Any]) -> float:
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
-
-
 def mutual_information(labels: ArrayLike, classes: ArrayLike) -> float:
     """Return the mutual information of the two partitions, in nats, at least zero.
 
@@ -93,9 +89,7 @@ def mutual_information(labels: ArrayLike, classes: ArrayLike) -> float:
     >>> round(mutual_information([0, 0, 1, 1], ["b", "b", "a", "a"]), 4)  # log 2
     0.6931
     """
-    table = contingency(labels, classes)
-    both = _entropy(table.sum(axis=1)) + _entropy(table.sum(axis=0)) - _entropy(table.ravel())
-    return max(both, 0.0)
+    return max(float(partitions.mutual_information(contingency(labels, classes))), 0.0)
 
 
 def nmi(
@@ -124,7 +118,8 @@ def nmi(
     table = contingency(labels, classes)
     if table.shape == (1, 1):
         return 1.0
-    first, second = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
+    shares = table / table.sum()
+    first, second = (float(partitions.entropy(shares.sum(axis=axis))) for axis in (1, 0))
     mean = (first + second) / 2 if average == "arithmetic" else np.sqrt(first * second)
     return float(mutual_information(labels, classes) / mean) if mean > 0 else 0.0
 

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from cgjax.errors import UserError
 from cgjax.numerics.intervals import Interval, wilson_interval
+from cgjax.numerics.partitions import cross_table
 
 
 class TransferScore(NamedTuple):
@@ -74,7 +75,8 @@ def transfer_score(
         )
     if min(asked.min(), own.min()) < 0 or max(asked.max(), own.max()) >= num_clusters:
         raise UserError(f"cluster ids must be from 0 to {num_clusters - 1}")
-    table = _table(asked, own, num_clusters)
+    shape = (num_clusters, num_clusters)
+    table = cross_table(asked, own, shape)
     rows, columns = linear_sum_assignment(table, maximize=True)
     matching = np.full(num_clusters, -1)
     matching[rows] = columns
@@ -84,7 +86,7 @@ def transfer_score(
         by_cluster = np.where(sizes > 0, table[np.arange(num_clusters), matching] / sizes, np.nan)
     rng = np.random.default_rng(seed)
     by_chance = [
-        _matched(_table(asked, rng.permutation(own), num_clusters)) for _ in range(num_permutations)
+        _matched(cross_table(asked, rng.permutation(own), shape)) for _ in range(num_permutations)
     ]
     return TransferScore(
         agreement=hits / len(asked),
@@ -93,10 +95,6 @@ def transfer_score(
         matching=matching,
         by_cluster=by_cluster,
     )
-
-
-def _table(asked: np.ndarray, own: np.ndarray, k: int) -> Int[np.ndarray, "k k"]:
-    return np.bincount(asked * k + own, minlength=k * k).reshape(k, k)
 
 
 def _matched(table: Int[np.ndarray, "k k"]) -> int:

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.samplers.base import Members, SamplerBase
+from cgjax.samplers.training import draw_members
 
 
 class GaussianState(NamedTuple):
@@ -59,9 +60,7 @@ class Gaussian(SamplerBase):
     def init(self, key: PRNGKeyArray, members: Members) -> GaussianState:
         """Return unit Gaussians at random members."""
         (k, _, d), j = members.latents.shape, self.num_components
-        u = jax.random.uniform(key, (k, j), jnp.float32)
-        index = jnp.floor(u * members.counts[:, None].astype(jnp.float32)).astype(jnp.int32)
-        means = jnp.take_along_axis(members.latents, index[..., None], axis=1)
+        means = draw_members(members, key, j)
         factors = jnp.broadcast_to(jnp.eye(d, dtype=jnp.float32), (k, j, d, d))
         return GaussianState(jnp.full((k, j), 1.0 / j, jnp.float32), means, factors)
 
@@ -127,6 +126,12 @@ def log_densities(
     return jax.lax.map(one, (means, factors))
 
 
+def factor_of(covariances: Float[Array, "*n d d"]) -> Float[Array, "*n d d"]:
+    """Return Cholesky factors; equal members, which have no spread, get the least there can be."""
+    floor = 1e-6 * jnp.eye(covariances.shape[-1], dtype=covariances.dtype)
+    return jnp.linalg.cholesky(covariances + jnp.broadcast_to(floor, covariances.shape))
+
+
 def iterate(
     state: GaussianState, z: Float[Array, "m d"], count: Int[Array, ""]
 ) -> tuple[GaussianState, Float[Array, ""]]:
@@ -138,9 +143,7 @@ def iterate(
     n = jnp.maximum(jnp.sum(is_member), 1.0)
     weights = (jnp.sum(r, axis=1) + 1e-6) / (n + 1e-6 * len(state.weights))
     means, covariances = jax.lax.map(lambda one: shrunk_covariance(z, one), r)
-    # A cluster of equal members has no spread: the least that the factor can be taken of.
-    floor = 1e-6 * jnp.eye(z.shape[1], dtype=z.dtype)
-    factors = jnp.linalg.cholesky(covariances + floor[None])
+    factors = factor_of(covariances)
     loss = -(is_member @ total) / n
     return GaussianState(weights / jnp.sum(weights), means, factors), loss
 

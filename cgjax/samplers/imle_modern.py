@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from cgjax.errors import UserError
 from cgjax.kernels.distance import k_nearest, nearest
 from cgjax.samplers.base import Members
-from cgjax.samplers.gaussian import shrunk_covariance
+from cgjax.samplers.gaussian import factor_of, shrunk_covariance
 from cgjax.samplers.imle import Imle, ImleState, draw_pool, train_on_matches
 from cgjax.samplers.mapping import MappingState
 
@@ -223,8 +223,7 @@ def _measure_residual(state: ModernState, members: Members, *, sampler: ModernIm
         rest = z - sampler.functions.apply(mapping, e)[0]
         weights = (jnp.arange(z.shape[0], dtype=jnp.int32) < count).astype(z.dtype)
         mean, covariance = shrunk_covariance(rest, weights)
-        floor = 1e-6 * jnp.eye(z.shape[1], dtype=z.dtype)
-        return mean, jnp.linalg.cholesky(covariance + floor)
+        return mean, factor_of(covariance)
 
     mean, factor = jax.lax.map(one, (state.mapping, state.codes, members.latents, members.counts))
     return state._replace(mean=mean, factor=factor)

@@ -30,7 +30,7 @@ from cgjax.runtime.command import leave, run_command
 from cgjax.runtime.files import check_folder
 from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
 from cgjax.runtime.lock import FolderLock
-from cgjax.runtime.mode_flags import check_outside, check_read, path_of
+from cgjax.runtime.mode_flags import WRITTEN, check_outside, check_read, path_of
 
 if TYPE_CHECKING:
     from cgjax.runtime.processes import Processes
@@ -171,7 +171,7 @@ def check_flags(argv: Sequence[str]) -> None:
                 "--out is missing: the folder for the images, for example --out=samples/"
             )
         check_folder(path_of(_OUT.value), "--out")
-        check_outside(path_of(_OUT.value), root, "--out")
+        check_outside(path_of(_OUT.value), root, WRITTEN, "--out")
         if _FIT_QUERY.value and _BALANCED.value:
             raise UserError(
                 "--fit_query trains on one query and --balanced asks for many; give one"
@@ -188,7 +188,7 @@ def check_flags(argv: Sequence[str]) -> None:
             if _IMAGES.value:
                 given = f"--images={_IMAGES.value} is no folder"
             raise UserError(f"{given}: name the one with the images, for example --images=photos/")
-        check_outside(path_of(_IMAGES.value), root, "--images")
+        check_outside(path_of(_IMAGES.value), root, ("", "assign"), "--images")
     if _MODE.value == "name":
         is_one = _NAME.value is not None and flags.FLAGS["cluster"].present
         if bool(_FROM.value) == is_one or (_FROM.value and _NAME.value is not None):

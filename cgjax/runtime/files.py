@@ -160,7 +160,7 @@ SEAL = "seal"
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object with a hash of its content, by which `read_sealed` knows it again."""
-    content = as_json(value)
+    content = json.loads(json.dumps(as_json(value)))  # as it will be read: keys are texts
     write_json(path, {**content, SEAL: _seal(content)})
 
 

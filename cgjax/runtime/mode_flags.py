@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from absl import flags
@@ -18,6 +19,12 @@ READ_BY = {
     "max_clusters": ("choose",),
 }
 """The modes that read a flag; those that are not here are read by all."""
+
+WRITTEN = {
+    *("", "assign", "checkpoints", "clusterings", "figures", "generator", "names", "page_images"),
+    *("report", "samples", "stages"),
+}
+"""The folders of a run that stages write into; "" for the run's own."""
 
 NOT_EMPTY = ("workdir", "cluster", "from", "host", "images", "out", "sampler", "margin")
 
@@ -46,17 +53,19 @@ def path_of(value: str | None) -> Path:
     return Path(value or "").expanduser()
 
 
-def check_outside(path: Path, root: Path, option: str) -> None:
-    """Check that a folder of the user's is none of the run's, where files come and go.
+def check_outside(path: Path, root: Path, places: Collection[str], option: str) -> None:
+    """Check that a folder of the user's is none in which the run's own files come and go.
 
     Args:
         path: the folder.
         root: the run's.
+        places: names of folders in it; "" for itself.
         option: the flag that named it.
 
     Raises:
-        UserError: if it is the run's folder, or lies in it.
+        UserError: if it is one of them, or lies in one.
     """
-    root = root.resolve()
-    if path.resolve() == root or root in path.resolve().parents:
-        raise UserError(f"{option}={path} lies in the run's folder {root}; name one outside it")
+    path, root = path.resolve(), root.resolve()
+    inside = path.relative_to(root).parts if path.is_relative_to(root) else None
+    if inside is not None and (*inside, "")[0] in places:
+        raise UserError(f"{option}={path} is where the run {root} writes; name another folder")

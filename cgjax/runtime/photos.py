@@ -60,7 +60,8 @@ def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
         if deep:
             paths = sorted(folder.rglob("*"))
         paths = [path for path in paths if not _is_hidden(path.relative_to(folder))]
-        runs = {path.parent for path in paths if path.name == "metrics.jsonl"}
+        logs = {path.parent for path in paths if path.name == "metrics.jsonl"}
+        runs = logs & {path.parent for path in paths if path.name == "config.json"}
         # Pictures that a run of ours has drawn are none of the user's images.
         paths = [path for path in paths if runs.isdisjoint(path.parents)]
     except OSError as error:

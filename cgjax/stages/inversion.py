@@ -207,6 +207,7 @@ class InversionStage:
     def _trained(self, lesson: Lesson) -> State:
         steps = self._saved.steps()
         is_done = bool(steps) and steps[-1].number == lesson.num_steps and self._is_own(steps[-1])
+        is_done = is_done and self._saved.is_whole(lesson.num_steps)
         shapes = jax.eval_shape(lambda: lesson.init(jax.random.key(0)))
         if is_done and self.maker.result(ENCODER) is not None:
             state: State = self._saved.restore(steps[-1].number, {"state": shapes})["state"]

@@ -12,9 +12,11 @@ from cgjax.runtime import files
 from cgjax.runtime.files import (
     check_folder,
     make_folder,
+    read_sealed,
     say_os_error,
     write_atomically,
     write_json,
+    write_sealed,
 )
 
 
@@ -91,3 +93,13 @@ def test_json_has_no_numbers_that_json_does_not_know(tmp_path):
     write_json(tmp_path / "a.json", {"a": math.nan, "b": [1.5, (-math.inf,)]})
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [1.5, [None]]}
+
+
+def test_a_sealed_file_is_read_as_it_was_written_and_an_edited_one_is_not(tmp_path):
+    path, content = tmp_path / "a.json", {"rows": {i: (i, 0.1, math.nan) for i in range(12)}}
+    write_sealed(path, content)
+    assert read_sealed(path) == {"rows": {str(i): [i, 0.1, None] for i in range(12)}}
+    path.write_text(path.read_text().replace("0.1", "0.2", 1))
+    assert read_sealed(path) is None
+    path.write_text('{"of": "an earlier version"}')
+    assert read_sealed(path) == {"of": "an earlier version"}

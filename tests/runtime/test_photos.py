@@ -153,5 +153,7 @@ def test_pictures_that_a_run_drew_are_none_of_the_folder_s_images(tmp_path):
     for place in ("a/x.png", "runs/faces/figures/samples.png"):
         (tmp_path / place).parent.mkdir(parents=True)
         grey(100).save(tmp_path / place)
-    (tmp_path / "runs/faces/metrics.jsonl").write_text("")
+    for name in ("config.json", "metrics.jsonl"):
+        (tmp_path / "runs/faces" / name).write_text("")
+    (tmp_path / "a/metrics.jsonl").write_text("somebody's own")
     assert [photo.path.name for photo in find_photos(tmp_path, deep=True)] == ["x.png"]

@@ -48,9 +48,9 @@ def imported(stderr):
         ([QUICK, "--seed=7"], 2, "did you mean --config.seed=7?"),
         ([QUICK, "--mode=report", "--out=x"], 2, "--out is for --mode=sample, and this is --mode"),
         (["--mode=name", "--workdir=x", "--cluster=", "--name=a"], 2, "--cluster= is empty"),
-        (["--mode=sample", "--workdir=x", "--out=x"], 2, "--out=x lies in the run's folder"),
-        (["--mode=sample", "--workdir=x", "--out=x/y/../z"], 2, "lies in the run's folder"),
-        (["--mode=assign", "--workdir=.", "--images=docs"], 2, "--images=docs lies in the run's"),
+        (["--mode=sample", "--workdir=x", "--out=x"], 2, "is where the run"),
+        (["--mode=sample", "--workdir=x", "--out=x/y/../samples/z"], 2, "is where the run"),
+        (["--mode=assign", "--workdir=docs", "--images=docs/../docs"], 2, "is where the run"),
     ],
 )
 def test_help_and_mistakes_import_nothing_heavy(arguments, code, expected):

@@ -220,6 +220,17 @@ def test_damaged_inversions_are_made_again(told, clustered, own, tmp_path):
         assert said(assign(root, own), root) == said(told, clustered)
 
 
+def test_a_damaged_encoder_is_trained_again(told, clustered, own, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(clustered, root)
+    steps = root / "checkpoints" / "encoder"
+    last = max((path for path in steps.glob("*.json")), key=lambda path: int(path.stem))
+    files = [path for path in (last.with_suffix("") / "state").rglob("*") if path.is_file()]
+    victim = max(files, key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[::-1])
+    assert said(assign(root, own), root) == said(told, clustered)
+
+
 @pytest.mark.parametrize(
     ("change", "kept"),
     [

@@ -23,7 +23,7 @@ from cgjax.figures.plots import labelled
 from cgjax.figures.sheets import contact_sheet
 from cgjax.run.citations import works_of_training
 from cgjax.run.training import TrainingRun
-from cgjax.runtime.files import make_folder, write_atomically, write_json
+from cgjax.runtime.files import as_json, make_folder, write_atomically, write_json
 from cgjax.runtime.log import Metrics, Progress
 from cgjax.runtime.png import as_bytes, to_png
 from cgjax.runtime.signals import Interrupts
@@ -66,7 +66,7 @@ class TrainingStage:
         last = self.run.config["train"]["iterations"]
         each = self.experiment.each(states)
         samples = [self.experiment.sample(state, t, last) for t, state in enumerate(each)]
-        summary = self._summary(each, samples, seconds)
+        summary: dict[str, Any] = as_json(self._summary(each, samples, seconds))
         buffer = io.BytesIO()
         kept = [self._to_keep(one) for one in samples]
         points, labels = (np.stack(column) for column in zip(*kept, strict=True))

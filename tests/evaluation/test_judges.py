@@ -266,7 +266,7 @@ def test_an_unknown_attribute_is_found_before_any_work(name):
     [
         ("face_mash", "expected one of face_mesh, age_gender"),
         ("no_such_module:f", "there is no module 'no_such_module'"),
-        ("json:no_such_function", "has no 'no_such_function'"),
+        ("numpy:no_such_function", "has no 'no_such_function'"),
         (":f", "is not known"),
     ],
 )

@@ -80,7 +80,7 @@ def test_the_depth_is_the_greatest_margin_however_few_or_equal_the_members_margi
         assert depth == 1 or not holds(float(depth) + 1e-5)
 
 
-@pytest.mark.parametrize("margin", [0.6, np.float32(0.6), "0.6", "0.6:1", (0.6, 1.0), [0.6, 1]])
+@pytest.mark.parametrize("margin", [0.6, "0.6", "0.6:1", (0.6, 1.0), [0.6, 1]])
 def test_a_margin_is_a_quantile_or_two(margin):
     assert MarginRange.parse(margin) == MarginRange(0.6, 1.0)
     assert str(MarginRange.parse(margin)) == "0.6"

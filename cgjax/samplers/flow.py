@@ -115,7 +115,8 @@ class Flow(SamplerBase):
             and assigned. None takes those of the run.
         batch: rows a step, all clusters together.
         learning_rate: Adam's at the start; falls to zero along a half cosine.
-        average: decay of the moving average of the parameters, a step.
+        average: decay of the moving average of the parameters, a step; the configs, which train for
+            longer, set 0.999.
         num_steps: midpoint steps of sampling, two network calls each.
         guidance: factor on the velocity; 1 is the cluster as it is, more overstates it.
     """

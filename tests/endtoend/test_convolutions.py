@@ -20,7 +20,8 @@ from cgjax.endtoend.networks.convolutions import (
 
 torch = pytest.importorskip("torch")
 
-SHAPES = [(1, 8, 8, 3, 5), (4, 6, 10, 2, 1), (6, 4, 4, 1, 7)]
+# Few channels, some, and many: see `COLOURS` and `THIN`.
+SHAPES = [(1, 8, 8, 3, 5), (4, 6, 10, 2, 1), (6, 4, 4, 1, 7), (3, 8, 4, 12, 3), (2, 4, 6, 36, 5)]
 
 
 def normal(seed, *shape):

@@ -11,6 +11,7 @@ and their signs fixed, so an index quoted from a paper may name another one, or 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
+from cgjax.generators.base import layer_index
 from cgjax.numerics.pca import fix_signs
 
 
@@ -74,12 +76,20 @@ def latent_weights(generator: Any, layers: Sequence[str] | None = None) -> NDArr
       (d, m) float32, one row a latent coordinate.
 
     Raises:
-      UserError: the generator has no such weight.
+      UserError: the generator has no such weight, no such layer, or no layers to choose from.
     """
     for owner in (generator, getattr(generator, "network", None)):
         if (method := getattr(owner, "latent_weights", None)) is not None:
-            weights = method() if layers is None else method(tuple(layers))
-            return np.asarray(weights, np.float32)
+            if layers is None:
+                return np.asarray(method(), np.float32)
+            if not inspect.signature(method).parameters:
+                raise UserError(
+                    f"layers={list(layers)}: the latent enters this generator at one place only; "
+                    "leave layers out"
+                )
+            for name in layers:
+                layer_index(tuple(getattr(generator, "layers", layers)), name)
+            return np.asarray(method(tuple(layers)), np.float32)
     raise UserError(
         f"{type(generator).__name__} does not say which weight first touches its latent; give it a "
         "method latent_weights(layers) -> (latent_dim, m), or use GANSpace, which needs none"

@@ -113,3 +113,15 @@ def test_layers_are_passed_on_where_the_family_can_choose():
 def test_a_generator_without_such_a_weight_is_told_so():
     with pytest.raises(UserError, match="latent_weights"):
         module.latent_weights(object())
+
+
+def test_layers_of_a_generator_that_has_none_to_choose_are_refused():
+    with pytest.raises(UserError, match="at one place only; leave layers out"):
+        fit_sefa(cgjax.load_generator("dcgan_faces"), ["layer1"])
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    named = StyleLike()
+    named.layers = ("a", "b")
+    with pytest.raises(UserError, match="layer9"):
+        fit_sefa(named, ["layer9"])

@@ -135,7 +135,7 @@ def older_samples(folder: Path) -> list[Path]:
         foreign = [folder / LATENTS]
     if foreign:
         raise UserError(
-            f"{folder} holds {foreign[0].name}, which is no sample of cgjax and would be "
-            "overwritten; name another folder"
+            f"{folder} holds {foreign[0].name}, which is no sample of this version of cgjax and "
+            "would be overwritten; remove it, or name another folder"
         )
     return numbered

@@ -44,7 +44,7 @@ def test_files_that_are_nobody_s_samples_are_not_overwritten(root, tmp_path):
     for i in range(3):
         Image.new("RGB", (4, 4)).save(own / f"{i:05d}.png")
     before = {path: path.read_bytes() for path in own.iterdir()}
-    with pytest.raises(UserError, match=r"holds 00000.png, which is no sample of cgjax"):
+    with pytest.raises(UserError, match=r"holds 00000.png, which is no sample of this"):
         draw_region(run, asked(own, "0", num=2))
     assert {path: path.read_bytes() for path in own.iterdir()} == before
     (tmp_path / "mine").mkdir()

@@ -334,20 +334,21 @@ def write(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> Non
 
 def train(processes: Processes, lock: FolderLock, interrupts: Interrupts) -> None:
     """Train a generator, in the run's folder, or assign images to the labels of a trained one."""
-    from cgjax.run.training import check_alone, open_training
+    from cgjax.run.training import check_alone, open_trained, open_training
     from cgjax.stages.assign import assign_to_labels
     from cgjax.stages.endtoend import TrainingStage, summary_text
 
     check_mode(TRAINING)
     check_alone(processes.num, _DEVICES.value)
-    run = open_training(
+    is_assigning = _MODE.value == "assign"
+    run = (open_trained if is_assigning else open_training)(
         workdir(),
         given_config(),
         allow_change=_ALLOW.value,
         lock=lock,
         typed=typed_config(),
     )
-    if _MODE.value == "assign":
+    if is_assigning:
         print(assign_to_labels(run, interrupts, path_of(_IMAGES.value)))
         return
     print(summary_text(TrainingStage(run, interrupts).run_all()))

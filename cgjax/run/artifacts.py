@@ -25,6 +25,9 @@ from cgjax.samplers.registry import SAMPLERS
 ENCODER, HELD_OUT = "encoder", "held-out"
 """What inverting images takes: an encoder, and how it does on images of the generator's own."""
 
+RESULTS = "results"
+"""What a training of a generator leaves at its end."""
+
 REFERENCE = "rejection"
 """The exact sampler, which stands beside the chosen one in a transfer."""
 
@@ -158,6 +161,17 @@ def declare(
     return graph
 
 
+def declare_results(training: str, iterations: int) -> Graph:
+    """Return what the end of a training leaves.
+
+    Args:
+        training: what says which training it is, that of its last iteration.
+        iterations: how many it has.
+    """
+    reads = {"training": training, "iterations": iterations}
+    return {RESULTS: Artifact(RESULTS, RESULTS, reads, (), RESULT_PLACES, digest([reads, {}]))}
+
+
 def declare_inverter(config: Mapping[str, Any], generator: Mapping[str, Any]) -> Graph:
     """Return what inverting images takes.
 
@@ -229,6 +243,12 @@ PLACES = (
 )
 """Where in a folder artifacts lie, those of every config; and what `OF_LAYERS` matches."""
 
+RESULT_PLACES = (
+    *("samples.npz", "figures/samples.png", "citations.bib", "summary.json"),
+    *("generator/weights.safetensors", "generator/generator.json"),
+)
+"""Where the results of a training lie."""
+
 # A sweep's, one a layer, and one for each set of images that was assigned: no separator and no path
 # upward can stand in a quoted name.
 OF_LAYERS = re.compile(
@@ -248,7 +268,12 @@ def is_written(path: str) -> bool:
     >>> is_written("samples/flow/0/00012.png"), is_written("assign/photos/me.png")
     (True, False)
     """
-    return path in PLACES or bool(OF_LAYERS.fullmatch(path) or _WRITTEN.fullmatch(path))
+    return is_place(path) or bool(_WRITTEN.fullmatch(path))
+
+
+def is_place(path: str) -> bool:
+    """Whether an artifact of some config lies there, relative to the folder of a run."""
+    return path in PLACES or path in RESULT_PLACES or bool(OF_LAYERS.fullmatch(path))
 
 
 # What says which generator it is, in words; its identity says it better.

@@ -11,7 +11,7 @@ from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.labelled import Labelled
 from cgjax.generators.weights import load_folder, read_manifest
-from cgjax.run.artifacts import declare_assigned, declare_inverter
+from cgjax.run.artifacts import RESULTS, declare_assigned, declare_inverter
 from cgjax.run.conditional import num_labels_of
 from cgjax.run.manifests import Manifests
 from cgjax.run.training import TrainingRun
@@ -41,7 +41,7 @@ class LabelledRun:
         """
         self.folder, self.config = run.folder, dict(run.config)
         iterations = run.config["train"]["iterations"]
-        if not run.folder.summary.is_file():
+        if not run.is_finished:
             raise UserError(
                 f"{run.folder.root} is not trained to its end ({iterations} iterations); "
                 f"{run.folder.command} goes on"
@@ -51,7 +51,10 @@ class LabelledRun:
                 f"{run.folder.root} has no generator/: images can be assigned to what was trained "
                 "to make images, network.name=dcgan, dcgan_flat, sngan, residual or encoding_dcgan"
             )
-        source = read_manifest(run.generator).get("source", {})
+        last = run.manifests.last_result(RESULTS)
+        # A folder of an earlier version has no manifest of its results.
+        is_whole = last is None or run.manifests.result(RESULTS) is not None
+        source = read_manifest(run.generator).get("source", {}) if is_whole else {}
         if (source.get("key"), source.get("iterations")) != (run.key_at(iterations), iterations):
             raise UserError(
                 f"{run.generator} is not what this run trained; {run.folder.command} writes it "
@@ -62,7 +65,8 @@ class LabelledRun:
         with_label = Labelled(gen, self.num_labels) if self.num_labels else gen
         self.generator = ConditionedGenerator(with_label, with_label.layers[0], {}, BATCH)
         self.root_key = jax.random.key(run.config["seed"])
-        graph = declare_inverter(run.config, {"generator": gen.manifest["weights_sha256"]})
+        graph = dict(run.manifests.graph)
+        graph |= declare_inverter(run.config, {"generator": gen.manifest["weights_sha256"]})
         for name in run.folder.assigned_names:
             declare_assigned(graph, run.config, name)
         self.manifests = Manifests(run.folder, graph)

@@ -12,7 +12,7 @@ from typing import Any
 from cgjax.config.plain import digest
 from cgjax.errors import UserError
 from cgjax.run import legacy
-from cgjax.run.artifacts import OF_LAYERS, PLACES, Graph, is_written
+from cgjax.run.artifacts import OF_LAYERS, PLACES, Graph, is_place, is_written
 from cgjax.run.folder import RunFolder
 from cgjax.runtime.files import make_folder, read_sealed, sha256_of, write_sealed
 
@@ -198,7 +198,7 @@ class Manifests:
         """
         root = self.folder.root
         for place in places:
-            if place not in PLACES and not OF_LAYERS.fullmatch(place):
+            if not is_place(place):
                 continue  # an edited manifest may say anything
             path = root / place
             if not path.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,12 +22,14 @@ from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
 from cgjax.figures.plots import labelled
 from cgjax.figures.sheets import contact_sheet
+from cgjax.run.artifacts import RESULTS
 from cgjax.run.citations import works_of_training
 from cgjax.run.training import TrainingRun
-from cgjax.runtime.files import as_json, make_folder, write_atomically, write_json
+from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.log import Metrics, Progress
 from cgjax.runtime.png import as_bytes, to_png
 from cgjax.runtime.signals import Interrupts
+from cgjax.stages.graph import Maker
 
 SHOWN = 4_000
 """Points in each half of the figure."""
@@ -62,11 +65,22 @@ class TrainingStage:
             UserError: a loss that is not finite, a full disk.
             Interrupted: asked to stop; saved at the last iteration.
         """
-        states, seconds = self.train()
+        manifests = self.run.manifests
+        if manifests.result(RESULTS) is None:
+            states, seconds = self.train()
+            # Those of a shorter training, and what was made with its generator.
+            manifests.forget_stale()
+            with Maker(manifests, self.metrics).making(RESULTS) as result:
+                last = self.run.config["train"]["iterations"]
+                result |= {"iterations": last, "key": self.run.key_at(last)}
+                self._leave_results(states, seconds)
+        return dict(json.loads(self.run.folder.summary.read_text(encoding="utf-8")))
+
+    def _leave_results(self, states: list[TrainState], seconds: float) -> None:
         last = self.run.config["train"]["iterations"]
         each = self.experiment.each(states)
         samples = [self.experiment.sample(state, t, last) for t, state in enumerate(each)]
-        summary: dict[str, Any] = as_json(self._summary(each, samples, seconds))
+        summary = self._summary(each, samples, seconds)
         buffer = io.BytesIO()
         kept = [self._to_keep(one) for one in samples]
         points, labels = (np.stack(column) for column in zip(*kept, strict=True))
@@ -77,15 +91,16 @@ class TrainingStage:
         works = works_of_training(self.run.config)
         write_atomically(self.run.folder.citations, works.encode())
         write_json(self.run.folder.summary, summary)
-        return summary
 
     def train(self) -> tuple[list[TrainState], float]:
         """Train all trials; return them and the seconds that it took, earlier tries included."""
         run, settings = self.run, self.run.config["train"]
         started = time.monotonic()
         states, begun, spent = self.restored(self.experiment.init())
-        self.metrics.forget(lambda line: line.get("iteration", 0) > begun)
         rescored = run.config["score"]["every"]
+        self.metrics.forget(lambda line: _is_after(line, begun))
+        if begun and (begun % rescored == 0 or begun == settings["iterations"]):
+            self._score(states, begun)  # whether or not that was still done when it was saved
         often = (settings["report_every"], settings["checkpoint_every"], rescored)
         total, now, seconds = settings["iterations"], begun, spent
         progress = Progress("train: iteration", total)
@@ -96,12 +111,12 @@ class TrainingStage:
             means = {f"loss_{n}": v.mean(axis=1) for n, v in losses._asdict().items()}
             self.metrics.write(stage="train", iteration=now, **means)
             progress.update(now, _losses_in_words(means))
-            if now % rescored == 0 or now == total:
-                self._score(states, now)
             is_stopped = self.interrupts.agreed()
             if is_stopped or now == total or now % settings["checkpoint_every"] == 0:
                 seconds = round(spent + time.monotonic() - started, 3)
                 run.steps.save(now, _kept(states), {"key": run.key_at(now), "seconds": seconds})
+            if now % rescored == 0 or now == total:
+                self._score(states, now)
             if is_stopped and now < total:
                 self.interrupts.stop(f"training is saved at iteration {now}")
         return states, seconds
@@ -253,6 +268,12 @@ def _by_name(found: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
     return {
         name: {"trials": values, "mean": float(np.mean(values))} for name, values in columns.items()
     }
+
+
+def _is_after(line: Mapping[str, Any], iteration: int) -> bool:
+    """Whether a line of the metrics is of what comes after a step was saved: its scores too."""
+    number = line.get("iteration", 0)
+    return bool(number > iteration or (number == iteration and line.get("stage") == "score"))
 
 
 def _losses_in_words(means: Mapping[str, Any]) -> str:

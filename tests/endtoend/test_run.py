@@ -1,6 +1,7 @@
 """A training run from its config to its folder: what it leaves, and how it goes on."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -11,11 +12,10 @@ from cgjax.config import schema, training
 from cgjax.config.plain import digest, flatten, to_plain
 from cgjax.endtoend.data.folder import _files, _read
 from cgjax.endtoend.data.generated import GeneratedImages
-from cgjax.endtoend.experiment import Experiment
+from cgjax.endtoend.experiment import Experiment, check_data
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.registry import load_generator
-from cgjax.run import training as training_folder
-from cgjax.run.training import open_training
+from cgjax.run.training import TrainingRun, open_training
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.endtoend import summary_text
 from configs import clustergan_digits, clustergan_faces, scgan_faces
@@ -139,20 +139,24 @@ def test_a_generator_of_faces_is_trained_on_faces_and_can_be_clustered(module, t
     assert other["scores"] != summary["scores"]
 
 
+def key_of(root, config):
+    return TrainingRun(root, config, check_data(config)).key
+
+
 def test_a_folder_of_an_older_version_goes_on_and_other_images_begin_anew(tmp_path, monkeypatch):
     config = settings()
-    new = training_folder.TrainingRun(tmp_path, config).key
+    new = key_of(tmp_path, config)
     for path in training.ADDED:
         section, name = path.split(".")
         del config[section][name]
     old = {p: v for p, v in flatten(config).items() if not schema.is_resource(p)}
     del old["train.iterations"]  # train.cooldown is one of ADDED
     assert digest(old) == new
-    assert training_folder.TrainingRun(tmp_path, schema.complete(config)).key == new
+    assert key_of(tmp_path, schema.complete(config)) == new
     config = to_plain(scgan_faces.get_config("quick"))
-    known = training_folder.TrainingRun(tmp_path, config).key
+    known = key_of(tmp_path, config)
     monkeypatch.setattr(GeneratedImages, "identity", lambda self: "other weights")
-    assert training_folder.TrainingRun(tmp_path, config).key != known
+    assert key_of(tmp_path, config) != known
 
 
 def test_other_images_under_the_same_name_are_not_gone_on_with_unasked(tmp_path):
@@ -221,6 +225,41 @@ def test_more_iterations_go_on_where_fewer_ended(whole, tmp_path):
         train(tmp_path, settings())
     again = train(tmp_path, settings(), allow_change=True)
     assert again | {"seconds": 0} == summary | {"seconds": 0}
+
+
+def test_the_results_of_a_shorter_training_stay_until_there_are_others(whole, tmp_path):
+    _, summary = whole
+    shorter = train(tmp_path, settings(train__iterations=6))
+    with pytest.raises(Interrupted):
+        train(tmp_path, settings(), StopAt(1), allow_change=True)
+    assert json.loads((tmp_path / "summary.json").read_text()) == shorter
+    assert all((tmp_path / name).is_file() for name in RESULTS)
+    longer = train(tmp_path, settings())
+    assert longer | {"seconds": 0} == summary | {"seconds": 0}
+    open_training(tmp_path, settings(train__iterations=9), allow_change=True)
+    assert not any((tmp_path / name).exists() for name in (*RESULTS, "summary.json"))
+
+
+def test_what_was_edited_of_the_results_is_made_again(whole, tmp_path):
+    root, summary = whole
+    shutil.copytree(root, tmp_path / "run")
+    figure = tmp_path / "run/figures/samples.png"
+    figure.write_bytes(b"somebody's")
+    assert train(tmp_path / "run", None) == summary
+    assert figure.read_bytes() == (root / "figures/samples.png").read_bytes()
+
+
+def test_a_training_is_saved_before_it_is_scored(whole, tmp_path, monkeypatch):
+    root, summary = whole
+    scores = Experiment.scores
+    monkeypatch.setattr(Experiment, "scores", None)
+    with pytest.raises(TypeError):
+        train(tmp_path, settings(score__every=6))
+    monkeypatch.setattr(Experiment, "scores", scores)
+    again = train(tmp_path, settings(score__every=6))
+    assert [line["iteration"] for line in lines_of(tmp_path, "train")] == [3, 6, 9, 12]
+    assert [line["iteration"] for line in lines_of(tmp_path, "score")] == [6, 12]
+    assert again["scores"] == summary["scores"]
 
 
 def test_a_training_goes_on_into_a_cooldown_and_a_cooled_one_begins_anew(tmp_path):

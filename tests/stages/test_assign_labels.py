@@ -1,6 +1,7 @@
 """Images of one's own, assigned to the labels that a generator learnt while it was trained."""
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from cgjax.config.plain import to_plain
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.weights import load_folder
-from cgjax.run.training import open_training
+from cgjax.run.training import open_trained, open_training
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.assign import assign_to_labels
@@ -77,7 +78,7 @@ def own(trained, tmp_path_factory):
 
 
 def assign(root, images, interrupts=None):
-    return assign_to_labels(open_training(root, None), interrupts or Interrupts(), images)
+    return assign_to_labels(open_trained(root, None), interrupts or Interrupts(), images)
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +135,8 @@ def test_other_settings_of_it_are_no_other_training(trained, photos, own, tmp_pa
     weights = bytes_of(root / "generator")
     config = settings(photos, **{"assign.held_out": 14})
     with pytest.raises(UserError, match=r"assign\.held_out: 12 -> 14"):
-        open_training(root, config)
-    run = open_training(root, config, allow_change=True)
+        open_trained(root, config)
+    run = open_trained(root, config, allow_change=True)
     assert "of 14 held-out images" in assign_to_labels(run, Interrupts(), own)
     assert bytes_of(root / "generator") == weights
 
@@ -144,11 +145,29 @@ def test_what_was_assigned_to_another_generator_does_not_stay(told, trained, pho
     root = tmp_path / "run"
     shutil.copytree(trained, root)
     assert (root / "assign" / "own" / "assign.csv").is_file()
+    (root / "assign" / "own" / "notes.txt").write_text("mine")
     longer = settings(photos, **{"train.iterations": 6})
     open_training(root, longer, allow_change=True)
-    assert not (root / "assign").exists()
+    assert (root / "summary.json").is_file()  # until there are others
     with pytest.raises(UserError, match=r"is not trained to its end \(6 iterations\)"):
         assign(root, photos)
+    train(root, longer)
+    left = [path.name for path in (root / "assign").rglob("*") if path.is_file()]
+    assert left == ["notes.txt"]
+    assert json.loads((root / "summary.json").read_text())["iterations"] == 6
+
+
+def test_assigning_changes_no_training_and_needs_none_of_its_images(trained, photos, tmp_path):
+    root, gone = tmp_path / "run", tmp_path / "photos"
+    shutil.copytree(photos, gone)
+    train(root, settings(gone))
+    before = bytes_of(root)
+    longer = settings(gone, **{"train.iterations": 8, "assign.held_out": 14})
+    with pytest.raises(UserError, match=r"trained with another .*4 -> 8.*leave these flags out"):
+        open_trained(root, longer, allow_change=True)
+    assert bytes_of(root) == before
+    shutil.rmtree(gone)
+    assert "held-out images" in assign(root, photos)
 
 
 def test_a_generator_that_was_exchanged_is_refused(trained, photos, tmp_path):

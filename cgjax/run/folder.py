@@ -14,7 +14,7 @@ import numpy as np
 from cgjax.config.plain import differences
 from cgjax.config.schema import CLUSTERS, complete, is_resource, kind_of
 from cgjax.errors import UserError
-from cgjax.runtime.files import write_json
+from cgjax.runtime.files import read_sealed, write_sealed
 from cgjax.runtime.lock import LOCK_FILE
 from cgjax.version import __version__
 
@@ -53,22 +53,35 @@ class RunFolder:
         return f"python -m cgjax.main --workdir={self.root}"
 
 
+class Known(NamedTuple):
+    """What tells whether a folder was made with a generator; see `cgjax.run.identity`.
+
+    Attributes:
+        weights_sha256: of the generator's weights, or of the data that one is trained on; empty
+            where there is none.
+        trace: how a generator acts that its weights do not tell; None in folders of earlier
+            versions.
+        identity: of the whole generator; empty in folders of earlier versions, and of trainings.
+    """
+
+    weights_sha256: str
+    trace: list[float] | None = None
+    identity: str = ""
+
+
 class SavedConfig(NamedTuple):
     """What `config.json` says.
 
     Attributes:
         config: of the run, nested plain dicts with every leaf of this version.
         raw: as it stands in the file.
-        weights_sha256: of the generator's weights, or of the data that one is trained on; empty
-            where there is none.
-        trace: how a generator without weights acts; None in folders of earlier versions.
+        known: of the generator, or of the data that one is trained on.
         typed: the flags of the config as they were typed; empty where that is not known.
     """
 
     config: dict[str, Any]
     raw: dict[str, Any]
-    weights_sha256: str
-    trace: list[float] | None
+    known: Known
     typed: list[str]
 
 
@@ -93,7 +106,7 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
         )
     try:
         saved = json.loads(folder.config.read_text(encoding="utf-8-sig"))
-        raw, digest = saved["config"], str(saved["weights_sha256"])
+        raw, weights = saved["config"], str(saved["weights_sha256"])
         if not isinstance(raw, dict):
             raise TypeError("its config is no object")
         trace = saved.get("trace")
@@ -111,27 +124,45 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
             f"{folder.root} is the folder of a run of another kind ({kind_of(raw)}, not {kind}); "
             "name another one with --workdir"
         )
-    return SavedConfig(complete(raw), raw, digest, trace, typed)
+    known = Known(weights, trace, str(saved.get("identity", "")))
+    return SavedConfig(complete(raw), raw, known, typed)
+
+
+def config_to_go_on(
+    folder: RunFolder, kind: str = CLUSTERS, *, allow_change: bool = False
+) -> dict[str, Any]:
+    """Return the folder's own config, for a command that gives none.
+
+    Args:
+        folder: the folder.
+        kind: of run.
+        allow_change: accept one that somebody has edited.
+
+    Raises:
+        UserError: as `read_config`; a file that is not as it was written.
+    """
+    saved = read_config(folder, kind)
+    if not allow_change and read_sealed(folder.config) is None:
+        raise UserError(
+            f"{folder.config} was edited; put it back as it was, or type --allow_config_change to "
+            "recompute what depends on it"
+        )
+    return saved.config
 
 
 def kept_trace(folder: RunFolder) -> list[float]:
     """Return the trace of the generator that a folder was made with; empty if none was kept."""
-    return (read_config(folder).trace or []) if folder.config.is_file() else []
+    return (read_config(folder).known.trace or []) if folder.config.is_file() else []
 
 
 def save_config(
-    folder: RunFolder,
-    config: Mapping[str, Any],
-    weights_sha256: str,
-    trace: list[float],
-    typed: Sequence[str] = (),
+    folder: RunFolder, config: Mapping[str, Any], known: Known, typed: Sequence[str] = ()
 ) -> None:
     """Write `config.json`: what was asked for, and with what."""
     content = {
         "typed": list(typed),
         "config": config,
-        "weights_sha256": weights_sha256,
-        "trace": trace,
+        **known._asdict(),
         "versions": {
             "cgjax": __version__,
             "jax": jax.__version__,
@@ -140,7 +171,7 @@ def save_config(
         },
         "device": jax.devices()[0].device_kind,
     }
-    write_json(folder.config, content)
+    write_sealed(folder.config, content)
 
 
 def check_folder(folder: RunFolder, config: Mapping[str, Any], *, allow_change: bool) -> None:
@@ -178,28 +209,31 @@ def _is_empty(root: Path) -> bool:
     return all(path.name == LOCK_FILE for path in root.iterdir())
 
 
-def check_generator_is(folder: RunFolder, weights_sha256: str, trace: list[float]) -> None:
+def check_generator_is(folder: RunFolder, known: Known) -> None:
     """Refuse a folder that was made with another generator.
 
     Args:
         folder: the folder; it need not exist.
-        weights_sha256: of the generator's weights.
-        trace: of a generator without; the kept one itself where it is the same generator.
+        known: of the generator; its trace is the kept one itself where it is the same generator.
 
     Raises:
         UserError: saying what differs.
     """
     if not folder.config.is_file():
         return
-    saved = read_config(folder)
+    saved = read_config(folder).known
     what = ""
-    if saved.weights_sha256 != weights_sha256:
+    if saved.weights_sha256 != known.weights_sha256:
         what = (
             f"other weights (SHA-256 {saved.weights_sha256[:12] or 'none'}, now "
-            f"{weights_sha256[:12] or 'none'})"
+            f"{known.weights_sha256[:12] or 'none'})"
         )
-    elif saved.trace is not None and saved.trace != trace:
+    elif known.trace and saved.trace == []:
+        what = "an earlier version, which did not keep what your module makes of its weights"
+    elif saved.trace is not None and saved.trace != known.trace:
         what = "a generator that made other features or images of the same latents"
+    elif saved.identity and saved.identity != known.identity:
+        what = "the same weights in another architecture (generator.json)"
     if what:
         raise UserError(
             f"{folder.root} was made with {what}; restore the original weights, use another "

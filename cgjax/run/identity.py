@@ -1,8 +1,9 @@
 """What tells one generator from another: a hash of its weights, or how it acts on a few latents.
 
-A generator from a user's own function has no hash that could be trusted, and may be trained further
-between two commands. So what it makes of four fixed latents is kept beside the config, and compared
-within rounding when the folder is opened again.
+The weights and the architecture of a generator of this package say all that it does. Those of a
+user's own generator do not: its code may be another one, and it may be trained further between two
+commands. So what it makes of four fixed latents is kept beside the config, and compared within
+rounding when the folder is opened again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from cgjax.config.plain import digest
 from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.foreign import CheckedGenerator
 
 NUM = 4
 """Latents that are looked at."""
@@ -45,8 +47,8 @@ def weights_of(generator: ConditionedGenerator) -> str:
 
 
 def trace_of(generator: ConditionedGenerator) -> Trace:
-    """Return how a generator acts: empty for one whose weights have a hash."""
-    if weights_of(generator):
+    """Return how a generator acts: empty for one of this package whose weights have a hash."""
+    if weights_of(generator) and not isinstance(generator.gen, CheckedGenerator):
         return []
     z = generator.sample_latents(jax.random.key(0), NUM)
     parts = (z, generator.features(z), generator.images(np.asarray(z)))
@@ -80,10 +82,10 @@ def identity_of(generator: ConditionedGenerator, name: str, trace: Trace) -> str
 
     Args:
         generator: the generator.
-        name: as the config names it; counts where there are no weights.
+        name: as the config names it; counts where there is a trace.
         trace: of the generator, or the part of it that is of the prior, as it was kept.
     """
-    known = manifest_of(generator)
-    if not weights_of(generator):
-        return digest([name, trace])
-    return digest([known.get("family"), known.get("architecture"), weights_of(generator)])
+    known, weights = manifest_of(generator), weights_of(generator)
+    if trace or not weights:
+        return digest([name, trace, *filter(None, [weights])])
+    return digest([known.get("family"), known.get("architecture"), weights])

@@ -23,7 +23,14 @@ from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
 from cgjax.run.artifacts import fit, target_classes
 from cgjax.run.conditional import FLAG, load_labels
-from cgjax.run.folder import RunFolder, check_folder, check_generator_is, read_config, save_config
+from cgjax.run.folder import (
+    RunFolder,
+    check_folder,
+    check_generator_is,
+    config_to_go_on,
+    read_config,
+    save_config,
+)
 from cgjax.run.manifests import Manifests
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, remove_unfinished
@@ -72,7 +79,11 @@ def open_run(
     def resolve() -> dict[str, Any]:
         if lock is not None:
             lock.refuse_if_taken()
-        resolved = read_config(folder).config if config is None else complete(config)
+        resolved = (
+            config_to_go_on(folder, allow_change=allow_change)
+            if config is None
+            else complete(config)
+        )
         validate(resolved)
         check_folder(folder, resolved, allow_change=allow_change)
         return resolved
@@ -84,7 +95,7 @@ def open_run(
 
     def begin() -> None:
         if not allow_change:
-            check_generator_is(folder, run.weights_sha256, run.trace)
+            check_generator_is(folder, run.known)
         for name in _needed(run, mode):
             run.manifests.require(name)
         if lock is not None:
@@ -97,7 +108,7 @@ def open_run(
         # In this order: an interruption between the two leaves less, never something of another
         # config than the one that is saved beside it.
         forget_stale(run)
-        save_config(folder, run.config, run.weights_sha256, run.trace, kept)
+        save_config(folder, run.config, run.known, kept)
 
     processes.first(begin)
     return run

@@ -25,7 +25,7 @@ from cgjax.run import legacy
 from cgjax.run.artifacts import REFERENCE, declare, fit
 from cgjax.run.conditional import conditional_of
 from cgjax.run.fits import Fit
-from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_config
+from cgjax.run.folder import Known, RunFolder, check_generator_is, kept_trace, read_config
 from cgjax.run.held import HeldClusterings, layers_of
 from cgjax.run.identity import PRIOR, identity_of, settled, trace_of, weights_of
 from cgjax.run.manifests import Manifests
@@ -47,7 +47,7 @@ class Run:
         config: nested plain dicts.
         generator: with its layer and keywords fixed.
         manifests: what is there and current.
-        trace: how a generator without weights of a known hash acts; see `identity`.
+        known: what tells this generator from another one.
         judges: that a sweep asks, by name.
         conditional: generators with classes that stand beside this run in its comparison.
         held: the clusterings of this run, and the regions of them.
@@ -60,12 +60,13 @@ class Run:
         settings = config["generator"]
         self.generator = load_conditioned(settings, config["layer"])
         self.root_key = jax.random.key(config["seed"])
-        self.trace = settled(trace_of(self.generator), kept_trace(self.folder))
-        self._old = legacy.fingerprints(config, self.weights_sha256)
+        trace = settled(trace_of(self.generator), kept_trace(self.folder))
         prior, whole = (
-            identity_of(self.generator, str(settings["name"]), trace)
-            for trace in (self.trace[:PRIOR], self.trace)
+            identity_of(self.generator, str(settings["name"]), part)
+            for part in (trace[:PRIOR], trace)
         )
+        self.known = Known(weights_of(self.generator), trace, whole)
+        self._old = legacy.fingerprints(config, self.known.weights_sha256)
         sweep = config["sweep"]
         self.judges = split_texts(sweep["judges"]) or default_judges()
         layers = layers_of(self.generator.gen.layers, split_texts(sweep["layers"]))
@@ -78,11 +79,6 @@ class Run:
             self.folder, self.manifests, config, self.generator.at_layer, layers, self._own
         )
         self._fitted: dict[tuple[str, str], FittedSampler] = {}
-
-    @property
-    def weights_sha256(self) -> str:
-        """Hash of the generator's weights; empty for a generator that has none."""
-        return weights_of(self.generator)
 
     def _own(self) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
         return self._clustered
@@ -438,5 +434,5 @@ def load_run(root: str | Path) -> Run:
         run = Run(root, saved.config)
     except UserError as error:
         raise UserError(f"{folder.config}: {error}") from error
-    check_generator_is(folder, run.weights_sha256, run.trace)
+    check_generator_is(folder, run.known)
     return run

@@ -26,7 +26,14 @@ from cgjax.config.training import ADDED
 from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.artifacts import RESULTS, declare_results
-from cgjax.run.folder import RunFolder, check_folder, read_config, save_config
+from cgjax.run.folder import (
+    Known,
+    RunFolder,
+    check_folder,
+    config_to_go_on,
+    read_config,
+    save_config,
+)
 from cgjax.run.manifests import Manifests
 from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import make_folder, remove_unfinished
@@ -180,7 +187,7 @@ def open_trained(
         lock.acquire()
         _check_same_training(folder, read_config(folder, TRAINING).config, resolved)
         check_folder(folder, resolved, allow_change=allow_change)
-    run = TrainingRun(root, resolved, saved.weights_sha256)
+    run = TrainingRun(root, resolved, saved.known.weights_sha256)
     remove_unfinished(folder.root)
     _save(run, config, typed)
     return run
@@ -196,7 +203,11 @@ def _resolve(
     """Return the config with every leaf, checked, and allowed in this folder."""
     if lock is not None:
         lock.refuse_if_taken()
-    resolved = read_config(folder, TRAINING).config if config is None else complete(config)
+    resolved = (
+        config_to_go_on(folder, TRAINING, allow_change=allow_change)
+        if config is None
+        else complete(config)
+    )
     validate(resolved)
     check_folder(folder, resolved, allow_change=allow_change)
     if folder.config.is_file():
@@ -206,7 +217,7 @@ def _resolve(
 
 def _save(run: TrainingRun, given: dict[str, Any] | None, typed: Sequence[str]) -> None:
     kept = typed if given is not None else read_config(run.folder, TRAINING).typed
-    save_config(run.folder, run.config, run.identity, [], kept)
+    save_config(run.folder, run.config, Known(run.identity), kept)
 
 
 def _is_of_assign(path: str) -> bool:
@@ -242,7 +253,7 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     """
     if allow_change or not run.folder.config.is_file():
         return
-    known = read_config(run.folder, TRAINING).weights_sha256
+    known = read_config(run.folder, TRAINING).known.weights_sha256
     if known and known != run.identity:
         raise UserError(
             f"{run.folder.root} was made with other data (--config.data.path now holds others); "

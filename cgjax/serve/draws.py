@@ -103,7 +103,7 @@ class Draws:
         command = _command(run, wanted, sampler)
         acceptance = draw.acceptance if draw else None
         about = {**wanted._asdict(), "sampler": sampler, "acceptance": acceptance}
-        about |= {"command": command, "weights_sha256": run.weights_sha256}
+        about |= {"command": command, "weights_sha256": run.known.weights_sha256}
         token = self._keep(Drawn(latents, about))
         name = safe_name(wanted.cluster)
         done = {"id": token, "sampler": sampler, "acceptance": acceptance, "name": name}

@@ -250,7 +250,7 @@ def test_what_was_edited_of_the_results_is_made_again(whole, tmp_path):
 
 
 def test_a_training_is_saved_before_it_is_scored(whole, tmp_path, monkeypatch):
-    root, summary = whole
+    _, summary = whole
     scores = Experiment.scores
     monkeypatch.setattr(Experiment, "scores", None)
     with pytest.raises(TypeError):

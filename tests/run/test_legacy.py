@@ -46,7 +46,8 @@ def as_it_was(root):
         step["metadata"] = {"fingerprint": old.samplers[path.parent.name], "seconds": 1.0}
         path.write_text(json.dumps(step))
     saved = json.loads((root / "config.json").read_text())
-    del saved["trace"]
+    for later in ("trace", "identity", "seal"):
+        del saved[later]
     (root / "config.json").write_text(json.dumps(saved))
     (root / "latents.npy").unlink()
 

@@ -64,8 +64,8 @@ class Side(NamedTuple):
     def measure(self, images: Float[np.ndarray, "n s s c"]) -> dict[str, Any]:
         """Return how often images show this side, with intervals: columns of the comparison.
 
-        What cannot be said is left out: where the judge finds no face in the members all but how
-        many it finds in the images, where it finds none in these either the accuracy among them.
+        If the judge finds no face in the members, only `found` is returned. If it finds none in the
+        images, the accuracy among the faces that it found is left out.
         """
         sign, attribute = self.sign, self.attribute
         values = attribute.values(images)

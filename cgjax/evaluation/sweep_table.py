@@ -67,9 +67,10 @@ class Finding(NamedTuple):
 def findings(rows: Sequence[Measured]) -> list[Finding]:
     """Return where each attribute is held, the clearest first.
 
-    More clusters always explain more. So of those that explain half of an attribute the fewest
-    count, at the layer where they explain most; where none does, whatever explains most of it.
-    Ranked by what is explained times how alike fresh draws give the worst cluster again.
+    More clusters always explain more. So the smallest number of clusters that explains half of an
+    attribute is taken, at the layer where it explains most; if none explains half of it, the
+    clustering that explains most. They are ranked by the share that is explained, times how well
+    the least stable cluster is found again in fresh draws.
     """
     found = []
     for attribute in rows[0].explained if rows else ():

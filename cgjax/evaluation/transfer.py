@@ -62,7 +62,7 @@ def transfer_score(
         The score.
 
     Raises:
-        UserError: if the two differ in length, are empty, or hold ids that are none.
+        UserError: if the two differ in length, are empty, or hold ids out of range.
 
     Example:
         >>> transfer_score(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]), 2).agreement

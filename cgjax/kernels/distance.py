@@ -35,20 +35,23 @@ from cgjax.runtime.mesh import varying_like
 
 Product = Literal["float32", "bfloat16"]
 
-# From so many rows of so many features on is the bfloat16 product, where it is fast, worth the
-# float32 distances that follow it.
+# The bfloat16 product is used, where it is fast, from this many rows and features on: of fewer, its
+# results take longer to check in float32 than the product saves.
 _LONG = (4_096, 64)
 
-# How many rows that the bfloat16 product names are looked at in float32, and how many queries are
-# searched again together where that decides nothing.
-_LOOKS, _AGAIN = 3, 32
+# How many of the rows that the bfloat16 product finds nearest are measured again in float32.
+_LOOKS = 3
+# How many queries are searched again together where that does not decide which row is nearest.
+_AGAIN = 32
 
 # How many distances a CPU's caches hold: 20 MB; half of it serves the faster product better.
 _DISTANCES = {"float32": 5_242_880, "bfloat16": 2_621_440}
 
-# bfloat16 numbers of 8 bits that together hold a float32 number's 24, and what the features of a
-# bfloat16 product come in whole groups of: of odd numbers it takes a quarter longer.
-_PARTS, _FEATURES = 3, 8
+# A float32 number has 24 bits, a bfloat16 number 8: so many of the second hold one of the first.
+_PARTS = 3
+# The features of a bfloat16 product are padded to a multiple of this: other widths take a quarter
+# longer.
+_FEATURES = 8
 
 
 def block_starts(num_rows: int, block: int) -> Int[Array, " blocks"]:

@@ -54,7 +54,7 @@ def path_of(value: str | None) -> Path:
 
 
 def check_outside(path: Path, root: Path, places: Collection[str], option: str) -> None:
-    """Check that a folder of the user's is none in which the run's own files come and go.
+    """Check that a folder of the user's is not one that the run writes to.
 
     Args:
         path: the folder.

@@ -106,7 +106,7 @@ class Sureness(NamedTuple):
         margins: (m,) and their margins.
         is_right: (m,) whether the true latents have the same.
         encoder_right: (m,) whether the encoder's guesses have.
-        limits: an image that does not keep them is none of the generator's.
+        limits: an image beyond them counts as not made by the generator.
         num: how many clusters there are.
     """
 

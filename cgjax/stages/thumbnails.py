@@ -28,10 +28,30 @@ from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.png import to_pixels
 from cgjax.stages.graph import Maker
 
-MOST, INSIDE, FEWEST, JUDGED = 1000, 300, 160, 256
-"""Latents whose images the page can show: at most, inside a cluster, if large; and those judged."""
-TILE, MEAN, STEPS = 64, 128, 7
-BLOCK_MB, FEATURES_MB = 256, 256
+MOST = 1000
+"""Latents whose images the page can show, of the run's own clustering and of a sweep."""
+
+INSIDE = 300
+"""The same, of a cluster's own clustering."""
+
+FEWEST = 160
+"""At least as many are shown, however large the images are."""
+
+JUDGED = 256
+"""Images that the judges see."""
+
+TILE = 64
+"""Pixels of the side of a small image on the page."""
+
+MEAN = 128
+"""Pixels of the side of a mean image, and of the images on a line between two means."""
+
+STEPS = 7
+"""Images on such a line."""
+
+# The most that a block of images, and the features of a clustering's means, may take.
+BLOCK_MB = 256
+FEATURES_MB = 256
 
 
 def make_page_images(run: Run, maker: Maker, check: Callable[..., None]) -> None:

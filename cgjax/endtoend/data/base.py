@@ -35,7 +35,7 @@ class DataSet(Protocol):
         """The shape of a row."""
 
     def identity(self) -> str:
-        """What the rows come from beside the config: of other files or weights it is another."""
+        """Return a hash of the files or weights that the rows come from; empty without any."""
 
     def available(self, num: int) -> int:
         """Return how many rows a draw of `num` has: fewer where there are fewer, or an error."""

@@ -36,7 +36,7 @@ class StyleNetwork(StagedNetwork):
     """The mapping network and the keywords; a family adds the synthesis network.
 
     A family sets `noise_shapes`, one (h, w, c) for each noise it reads, in order, and names its
-    first layer "w": the mapping network's output, before truncation.
+    first layer "w": the mapping network's output, before truncation. SeFa's edits happen there.
 
     Attributes:
         num_styles: how many copies of w the synthesis network reads.
@@ -46,6 +46,7 @@ class StyleNetwork(StagedNetwork):
 
     normalizes_latent = True
     resume_needs_latents = True
+    edit_space = "w"
     noise_shapes: tuple[tuple[int, int, int], ...]
 
     def _make_mapping(
@@ -143,6 +144,27 @@ class StyleNetwork(StagedNetwork):
     def synthesize(self, index: int, state: State) -> State:
         """Compute layer `index` (from 0) of the synthesis network; state has "styles"."""
         raise NotImplementedError
+
+    def style_weights(self) -> dict[str, Float[Array, "w m"]]:
+        """Return the weights that read the style, of each layer that has such."""
+        raise NotImplementedError
+
+    def latent_weights(self, layers: Sequence[str] | None = None) -> Float[Array, "w m"]:
+        """Return the weights that read the style, a row for each coordinate of w (SeFa).
+
+        Args:
+            layers: whose styles; None for all.
+
+        Raises:
+            UserError: no layers, or one that reads no style through a weight.
+        """
+        weights = self.style_weights()
+        chosen = tuple(weights) if layers is None else tuple(layers)
+        wrong = [name for name in chosen if name not in weights]
+        if wrong or not chosen:
+            given = f"{wrong[0]!r} reads no style" if wrong else "no layer is given"
+            raise UserError(f"layers: {given}; expected some of {', '.join(weights)}")
+        return jnp.concatenate([weights[name] for name in chosen], axis=1)
 
     def noise_at(self, index: int, n: int, inputs: Inputs) -> Float[Array, ...] | None:
         """Return noise number `index`, of n rows or of one; None for zeros."""

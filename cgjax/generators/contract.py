@@ -234,10 +234,10 @@ def _check_resume(
     can_refuse = UserError if isinstance(gen, PretrainedGenerator) else CannotResume
     whose = f"{name}.resume(features(z, {layer!r}), {layer!r})"
     try:
-        resumed = conditioned.resume(jnp.asarray(h), jnp.asarray(z))
+        returned = conditioned.resume(jnp.asarray(h), jnp.asarray(z))
     except can_refuse:
         return _findings(layer, h, can_resume=False)
-    resumed = _finite(whose, resumed)
+    resumed = _finite(whose, returned)
     if resumed.shape != images.shape:
         raise UserError(
             f"{whose} returned images {describe_shape(resumed.shape[1:])}, images(z) "

@@ -19,6 +19,7 @@ from cgjax.errors import UserError
 from cgjax.generators.conditions import class_vectors
 from cgjax.generators.layers import leaky_relu, pixel_norm
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
+from cgjax.numerics.given import as_float32
 
 MAPPING_LEAK = 0.2
 
@@ -264,7 +265,9 @@ class StyleNetwork(StagedNetwork):
                 f"noise: expected {len(shapes)} arrays ({num} or 1, h, w, 1), one for each noise "
                 f"in the network's order, got {got}; or give zeros, or jax.random.key(0)"
             )
-        arrays = tuple(jnp.asarray(a, jnp.float32) for a in noise)
+        arrays = tuple(
+            jnp.asarray(as_float32(f"the numbers of noise[{i}]", a)) for i, a in enumerate(noise)
+        )
         for i, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
             if array.ndim != 4 or array.shape[0] not in (1, num) or array.shape[1:] != shape:
                 raise UserError(
@@ -284,8 +287,10 @@ class StyleNetwork(StagedNetwork):
         if index == 0:
             return {}
         if w is not None:
-            w = jnp.asarray(w, jnp.float32)
-            if w.shape[0] != num or not (w.shape[1:] == self.mean_style.shape or self.takes(w, 0)):
+            w = jnp.asarray(as_float32("the numbers of w", w, "what features(z, 'w') returns"))
+            if w.shape[:1] != (num,) or not (
+                w.shape[1:] == self.mean_style.shape or self.takes(w, 0)
+            ):
                 raise UserError(
                     f"w has shape {w.shape}; expected ({num}, {self.mean_style.shape[0]}), as "
                     f"features(z, 'w') returns it, or ({num}, {self.num_styles}, {self.style_dim})"

@@ -23,8 +23,12 @@ def is_whole(value: Any, least: int = 1) -> bool:
     return is_number and value >= least
 
 
+INT_MAX = 2**31 - 1
+"""Arrays are counted in int32."""
+
+
 def check_whole(name: str, value: Any, *, least: int = 1, hint: str = "") -> int:
-    """Return a whole number as Python's.
+    """Return a whole number that fits int32 as Python's.
 
     Args:
         name: what the user calls it.
@@ -40,18 +44,25 @@ def check_whole(name: str, value: Any, *, least: int = 1, hint: str = "") -> int
         Traceback (most recent call last):
         cgjax.errors.UserError: num=0: expected a whole number of at least 1
     """
-    if not is_whole(value, least):
+    if not is_whole(value, least) or value > INT_MAX:
+        most = f" and at most {INT_MAX}" if is_whole(value, least) else ""
         raise UserError(
-            f"{name}={shown(value)}: expected a whole number of at least {least}"
+            f"{name}={shown(value)}: expected a whole number of at least {least}{most}"
             f"{f'; {hint}' if hint else ''}"
         )
     return int(value)
 
 
-def is_real(value: Any, low: float, high: float) -> bool:
-    """Whether something is a real number in (low, high); NaN is in no interval."""
-    is_number = isinstance(value, int | float | np.integer | np.floating)
-    return is_number and not isinstance(value, bool) and low < value < high
+def check_share(name: str, value: Any) -> float:
+    """Return a number between 0 and 1, both excluded, as Python's.
+
+    Raises:
+        UserError: anything else, NaN for instance.
+    """
+    is_number = isinstance(value, int | float | np.floating) and 0 < value < 1
+    if not is_number:
+        raise UserError(f"{name}={shown(value)}: expected a number between 0 and 1, such as 0.05")
+    return float(value)
 
 
 def is_real_number(dtype: Any) -> bool:

@@ -19,7 +19,7 @@ from cgjax.errors import UserError
 from cgjax.evaluation.judges import default_judges
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
-from cgjax.numerics.given import as_float32, check_whole, shown
+from cgjax.numerics.given import as_float32, check_whole
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.names import Entry, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
@@ -27,7 +27,8 @@ from cgjax.run import legacy
 from cgjax.run.artifacts import REFERENCE, declare, fit
 from cgjax.run.conditional import conditional_of
 from cgjax.run.fits import Fit
-from cgjax.run.folder import RunFolder, check_generator_is, kept_trace, read_config
+from cgjax.run.folder import RunFolder, check_generator_is, kept_trace
+from cgjax.run.given import check_region, read_folder
 from cgjax.run.held import HeldClusterings, layers_of
 from cgjax.run.identity import PRIOR, identity_of, settled, trace_of, weights_of
 from cgjax.run.manifests import Manifests
@@ -267,7 +268,7 @@ class Run:
         self, z: Float[np.ndarray, "n d"] | Float[Array, "n d"], region: Region
     ) -> Bool[np.ndarray, " n"]:
         """As `is_inside`, in batches, on the host."""
-        _check_region(region)
+        check_region(region)
         z = as_float32("latents", z, "(n, d)")
         return in_batches(lambda rows: self.is_inside(rows, region), z, self.generator.batch)
 
@@ -301,7 +302,7 @@ class Run:
         rescaled: bool = True,
     ) -> Generator[Float[np.ndarray, "m d"], None, tuple[Float[np.ndarray, "num d"], Draw | None]]:
         """As `draw`, a step at a time: yields the latents as they pass, or all at once."""
-        _check_region(region)
+        check_region(region)
         source = self.source(region, sampler)
         if not rescaled:
             source = source._replace(fitted=source.fitted._replace(norm=None))
@@ -409,16 +410,11 @@ class Run:
         """Draw images of any region; arguments and errors as for `sample`."""
         check_key(key)
         num = check_whole("--num", num)
-        _check_region(region)
+        check_region(region)
         name = self.sampler_for(region, sampler)
         verify = verify or self.is_always_verified(name)
         latents, draw = self.draw(key, region, num, sampler=name, verify=verify)
         return Samples(self.generator.images(latents), latents, draw.acceptance if draw else None)
-
-
-def _check_region(region: Any) -> None:
-    if not isinstance(region, Region):
-        raise UserError(f"region={shown(region)}: expected a region, such as run.region(0)")
 
 
 def load_run(root: str | os.PathLike[str]) -> Run:
@@ -438,16 +434,7 @@ def load_run(root: str | os.PathLike[str]) -> Run:
         run = cgjax.load_run("runs/dcgan_pose")
         images = run.sample(jax.random.key(0), cluster=0, num=64).images
     """
-    if not isinstance(root, str | os.PathLike):
-        raise UserError(f"load_run({shown(root)}): expected a run's folder, as given to --workdir")
-    folder = RunFolder(os.fspath(root))
-    try:
-        saved = read_config(folder)
-    except OSError as error:  # a name that no folder can have
-        raise UserError(
-            f"{shown(str(folder.root))} cannot be opened ({error.strerror}): expected a run's "
-            "folder, as given to --workdir"
-        ) from error
+    folder, saved = read_folder(root)
     try:
         validate(saved.config)
     except UserError as error:

@@ -25,6 +25,7 @@ from cgjax.clustering.kmeans.state import nearest_and_gap
 from cgjax.errors import UserError
 from cgjax.kernels.distance import block_starts, join_blocks
 from cgjax.kernels.products import at_least_two_features, float32_product
+from cgjax.numerics.given import as_float32
 
 
 class Assignment(NamedTuple):
@@ -114,7 +115,9 @@ def assign(
         >>> labels.tolist(), margins.tolist()
         ([0, 1], [8.0, 4.0])
     """
-    rows, points = np.shape(features), np.shape(centroids)
+    features = as_float32("features", features, "float32")
+    centroids = as_float32("centroids", centroids, "(clusters, features)")
+    rows, points = features.shape, centroids.shape
     if len(points) != 2 or 0 in points:
         raise UserError(f"centroids have shape {points}: expected (clusters, features)")
     if len(rows) < 2 or math.prod(rows[1:]) != points[1]:

@@ -20,10 +20,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from cgjax.clustering.assignment import assign_rows
-from cgjax.clustering.kmeans.checks import check_counts, check_features, check_options
+from cgjax.clustering.kmeans.checks import (
+    check_counts,
+    check_features,
+    check_numbers,
+    check_options,
+)
 from cgjax.clustering.kmeans.results import BestRestart, KMeansResult, describe
 from cgjax.clustering.kmeans.sources import not_finite
 from cgjax.errors import UserError
+from cgjax.numerics.given import shown
+from cgjax.runtime.keys import check_key
 
 
 class _State(NamedTuple):
@@ -75,13 +82,13 @@ def trimmed_kmeans(
     """
     flat = check_features(features)
     num_rows, dim = flat.shape
-    if not 0 <= share < 1:
-        raise UserError(f"share={share} of rows left out: expected from 0 to below 1")
+    check_key(key)
+    numbers = check_numbers((num_clusters,))
+    if not isinstance(share, int | float | np.floating) or not 0 <= share < 1:
+        raise UserError(f"share={shown(share)} of rows left out: expected from 0 to below 1")
     num_kept = num_rows - int(share * num_rows)
-    check_counts(num_kept, (num_clusters,))
-    check_options(
-        (num_clusters,), dim, init="random", num_init=num_init, max_iter=max_iter, tol=tol
-    )
+    check_counts(num_kept, numbers)
+    check_options(numbers, dim, init="random", num_init=num_init, max_iter=max_iter, tol=tol)
     found = _fit(
         jnp.asarray(flat),
         jax.random.split(key, num_init),

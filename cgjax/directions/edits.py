@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
+from cgjax.numerics.given import as_float32, is_whole
+from cgjax.numerics.rows import as_rows
 
 Form = Literal["shift", "set"]
 
@@ -45,25 +47,25 @@ def edit(
       (n, d) float32.
 
     Raises:
-      UserError: arrays that do not fit together, another form, a direction of length 0 (not checked
-        inside jitted functions).
+      UserError: arrays that do not fit together, another form; a direction of length 0, or a
+        direction, alpha or mean that is not finite (not checked inside jitted functions).
 
     >>> edit([[3.0, 4.0]], [1.0, 0.0], 2.0, form="set").tolist()
     [[2.0, 4.0]]
     """
     if form not in ("shift", "set"):
         raise UserError(f"form={form!r}; expected 'shift' or 'set'")
-    z = jnp.asarray(latents, jnp.float32)
-    v = jnp.asarray(direction, jnp.float32)
+    z = jnp.asarray(as_float32("latents", latents, "(n, d)"))
+    v = _finite("direction", direction, "(d,)")
     if z.ndim != 2 or v.shape != z.shape[1:]:
         raise UserError(
             f"latents {z.shape} and direction {v.shape} do not fit; expected (n, d) and (d,)"
         )
-    a = jnp.asarray(alpha, jnp.float32)
+    a = _finite("alpha", alpha, "a number, or one for each latent")
     if a.shape not in ((), (len(z),)):
         raise UserError(f"alpha has shape {a.shape}; expected a number or ({len(z)},)")
     length = jnp.linalg.norm(v)
-    if not isinstance(length, jax.core.Tracer) and not length > 0:
+    if not isinstance(length, jax.core.Tracer) and length == 0:
         raise UserError(
             "the direction has length 0: its layer does not vary along it; choose an earlier one"
         )
@@ -72,9 +74,19 @@ def edit(
         z = z / jnp.sqrt(jnp.mean(jnp.square(z), axis=1, keepdims=True))
     amount = jnp.broadcast_to(a, (len(z),))[:, None]
     if form == "set":
-        centred = z - jnp.broadcast_to(jnp.asarray(mean, jnp.float32), z.shape)
+        centre = _finite("mean", mean, "(d,) or a number")
+        if centre.shape not in ((), v.shape[1:]):
+            raise UserError(f"mean has shape {centre.shape}; expected a number or {v.shape[1:]}")
+        centred = z - jnp.broadcast_to(centre, z.shape)
         amount = amount - jnp.sum(centred * v, axis=1, keepdims=True)
     return z + amount * v
+
+
+def _finite(name: str, values: ArrayLike, expected: str) -> Array:
+    array = jnp.asarray(as_float32(f"the numbers of {name}", values, expected))
+    if not isinstance(array, jax.core.Tracer) and not bool(jnp.isfinite(array).all()):
+        raise UserError(f"{name} holds NaN or Inf; expected finite numbers")
+    return array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +122,32 @@ class Directions:
         form: Form = "shift",
         normalise: bool = False,
     ) -> Float[Array, "n d"]:
-        """Move latents by `alpha` scales along direction `index`, counted from 0 (see `edit`)."""
-        if not 0 <= index < len(self.vectors):
+        """Move latents by `alpha` scales along direction `index`, counted from 0 (see `edit`).
+
+        The latents are of `space`: for "w", `generator.features(z, "w")`.
+        """
+        if not is_whole(index, 0) or index >= len(self.vectors):
             raise UserError(
-                f"direction {index} is not one of 0 to {len(self.vectors) - 1}; fit more directions"
+                f"direction {index!r} is not one of 0 to {len(self.vectors) - 1}; fit more "
+                "directions"
             )
-        scaled = jnp.asarray(alpha, jnp.float32) * float(self.scales[index])
+        scaled = _finite("alpha", alpha, "a number, or one for each latent")
+        scaled = scaled * float(self.scales[index])
         return edit(
             latents, self.vectors[index], scaled, form=form, mean=self.mean, normalise=normalise
         )
+
+    def measured(self, latents: ArrayLike) -> Directions:
+        """Return the same with the mean and the scales of latents of `space`, (n, d).
+
+        alpha then counts standard deviations along a direction, as it does in z.
+        """
+        rows = as_rows("latents", latents, min_rows=2)
+        if rows.shape[1] != len(self.mean):
+            raise UserError(
+                f"latents of {self.space} have {rows.shape[1]} numbers and directions "
+                f"{len(self.mean)}; expected as many"
+            )
+        scales = (rows @ self.vectors.T).std(axis=0).astype(np.float32)
+        mean = rows.mean(axis=0).astype(np.float32)
+        return dataclasses.replace(self, scales=scales, mean=mean)

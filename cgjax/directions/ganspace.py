@@ -23,7 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
+from cgjax.numerics.given import check_whole
 from cgjax.numerics.pca import PCA, PCAState, finish_pca, fit_pca, update_pca
+from cgjax.runtime.keys import check_key
 
 Blocks = Callable[[], Iterable[tuple[ArrayLike, ArrayLike]]]
 """Starts one pass over (latents (b, d), features (b, ...)); called twice, for the same blocks."""
@@ -252,11 +254,13 @@ def fit_ganspace(
       k directions; `strengths` are the variances of the layer's components.
 
     Raises:
-      UserError: `num_latents` below 2, a layer that the generator does not have, features that are
-        not finite, or k does not fit.
+      UserError: no random key, `num_latents` below 2, a layer that the generator does not have,
+        features that are not finite, or k does not fit.
     """
-    if num_latents < 2:
-        raise UserError(f"num_latents={num_latents}; expected at least 2, better 10000")
+    check_key(key)
+    check_whole("num_latents", num_latents, least=2, hint="better 10000")
+    check_whole("num_components", num_components)
+    check_whole("block_rows", block_rows)
     blocks = generator_blocks(
         generator,
         layer,

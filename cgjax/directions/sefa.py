@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
 from cgjax.generators.base import layer_index
+from cgjax.numerics.given import as_float32, as_real, is_whole
 from cgjax.numerics.pca import fix_signs
 
 
@@ -46,13 +47,14 @@ def sefa(
     >>> directions.tolist(), eigenvalues.tolist()
     ([[1.0, 0.0], [0.0, 1.0]], [2.0, 1.0])
     """
-    a = np.array(matrix, np.float64)  # a copy: it is scaled in place
+    # A copy: it is scaled in place.
+    a = np.array(as_real("SeFa's weights", matrix, "(latent_dim, m)"), np.float64)
     if a.ndim != 2 or 0 in a.shape or not np.isfinite(a).all():
         raise UserError(
             f"SeFa's matrix has shape {a.shape}; expected a finite (latent_dim, m) matrix"
         )
     k = len(a) if num_directions is None else num_directions
-    if not 1 <= k <= len(a):
+    if not is_whole(k) or k > len(a):
         raise UserError(f"num_directions={k} does not fit {len(a)} latents; expected 1 to {len(a)}")
     norms = np.linalg.norm(a, axis=0)
     a /= np.where(norms > 0, norms, 1)
@@ -62,6 +64,17 @@ def sefa(
     return directions.astype(np.float32), np.maximum(values[order], 0).astype(np.float32)
 
 
+def _owner(generator: Any) -> Any:
+    """Return what knows the weights: the generator, or its network."""
+    for owner in (generator, getattr(generator, "network", None)):
+        if hasattr(owner, "latent_weights"):
+            return owner
+    raise UserError(
+        f"{type(generator).__name__} does not say which weight first touches its latent; give it a "
+        "method latent_weights(layers) -> (latent_dim, m), or use GANSpace, which needs none"
+    )
+
+
 def latent_weights(generator: Any, layers: Sequence[str] | None = None) -> NDArray[np.float32]:
     """Return A, the weight through which the latent first enters the network, (d, m).
 
@@ -69,7 +82,8 @@ def latent_weights(generator: Any, layers: Sequence[str] | None = None) -> NDArr
     the given layers, side by side, on w (StyleGAN).
 
     Args:
-      generator: has `latent_weights(layers)` or `latent_weights()`, or a `network` that has.
+      generator: has `latent_weights(layers)` or `latent_weights()`, or a `network` that has; and
+        `edit_space` beside it where that is not "z".
       layers: names of the layers, where the family can choose; default, all.
 
     Returns:
@@ -78,22 +92,26 @@ def latent_weights(generator: Any, layers: Sequence[str] | None = None) -> NDArr
     Raises:
       UserError: the generator has no such weight, no such layer, or no layers to choose from.
     """
-    for owner in (generator, getattr(generator, "network", None)):
-        if (method := getattr(owner, "latent_weights", None)) is not None:
-            if layers is None:
-                return np.asarray(method(), np.float32)
-            if not inspect.signature(method).parameters:
-                raise UserError(
-                    f"layers={list(layers)}: the latent enters this generator at one place only; "
-                    "leave layers out"
-                )
-            for name in layers:
-                layer_index(tuple(getattr(generator, "layers", layers)), name)
-            return np.asarray(method(tuple(layers)), np.float32)
-    raise UserError(
-        f"{type(generator).__name__} does not say which weight first touches its latent; give it a "
-        "method latent_weights(layers) -> (latent_dim, m), or use GANSpace, which needs none"
-    )
+    method, name = _owner(generator).latent_weights, "the weights that read the latent"
+    if layers is None:
+        return np.asarray(as_float32(name, method(), "(latent_dim, m)"))
+    if isinstance(layers, str) or not layers:
+        raise UserError(f"layers={layers!r}: expected some layers' names, such as ['layer1']")
+    if not inspect.signature(method).parameters:
+        raise UserError(
+            f"layers={list(layers)}: the latent enters this generator at one place only; "
+            "leave layers out"
+        )
+    known = tuple(getattr(generator, "layers", layers))
+    chosen = tuple(known[layer_index(known, layer)] for layer in layers)
+    return np.asarray(as_float32(name, method(chosen), "(latent_dim, m)"))
+
+
+def _mean_of(matrix: NDArray[np.float32], mean: ArrayLike) -> NDArray[np.float32]:
+    array = as_float32("the numbers of mean", mean, f"({len(matrix)},)")
+    if array.shape != (len(matrix),) or not np.isfinite(array).all():
+        raise UserError(f"mean has shape {array.shape}; expected ({len(matrix)},) finite numbers")
+    return np.asarray(array)
 
 
 def fit_sefa(
@@ -101,23 +119,28 @@ def fit_sefa(
     layers: Sequence[str] | None = None,
     *,
     num_directions: int | None = None,
-    space: str = "z",
+    space: str | None = None,
     mean: ArrayLike | None = None,
 ) -> Directions:
-    """Return a generator's SeFa directions.
+    """Return a generator's SeFa directions, in the space that its weights read.
+
+    Of a StyleGAN they move w, not z [Shen & Zhou 2021]: `directions.space` is "w", and
+    `generator.resume(directions.edit(generator.features(z, "w"), 0, 2.0), "w")` are edited images.
 
     Args:
       generator: see `latent_weights`.
       layers: see `latent_weights`.
       num_directions: k, at most d; default, all.
-      space: "z", or "w" where the styles are read from w.
+      space: for a generator that does not say it (`edit_space`): "z", the default, or the layer
+        that holds the space.
       mean: (d,) mean latent of that space; default, zero.
 
     Returns:
       k directions; `strengths` are the eigenvalues, `scales` are 1.
 
     Raises:
-      UserError: the generator has no such weight, it is not finite, or k does not fit.
+      UserError: the generator has no such weight, it is not finite, or it is of another space;
+        k or the mean do not fit.
 
     >>> class TwoLatents:
     ...     def latent_weights(self):
@@ -125,14 +148,17 @@ def fit_sefa(
     >>> fit_sefa(TwoLatents(), num_directions=1).vectors.tolist()
     [[1.0, 0.0]]
     """
+    said = getattr(_owner(generator), "edit_space", None)
+    if None not in (said, space) and said != space:
+        raise UserError(f"space={space!r}: this generator's weights read {said!r}; leave space out")
     matrix = latent_weights(generator, layers)
     vectors, eigenvalues = sefa(matrix, num_directions)
     return Directions(
         method="sefa",
-        space=space,
+        space=space or said or "z",
         layers=tuple(layers) if layers is not None else (),
         vectors=vectors,
         strengths=eigenvalues,
         scales=np.ones(len(vectors), np.float32),
-        mean=np.zeros(len(matrix), np.float32) if mean is None else np.asarray(mean, np.float32),
+        mean=np.zeros(len(matrix), np.float32) if mean is None else _mean_of(matrix, mean),
     )

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from cgjax.errors import UserError, foreign_code
+from cgjax.numerics.given import on_host
 
 
 def to_array(value: Any, whose: str, shape: tuple[Any, ...]) -> Array:
@@ -47,7 +48,7 @@ def to_array(value: Any, whose: str, shape: tuple[Any, ...]) -> Array:
         raise UserError(f"{whose} returned {describe_kind(value)}; {expected}: {change}")
     if hasattr(value, "detach"):
         with foreign_code(whose, "when its tensor was read"):
-            value = _from_torch(value)
+            value = on_host(value)
     if not isinstance(value, jax.Array):
         with foreign_code(whose, "when its array was read"):
             value = np.asarray(value)
@@ -65,14 +66,6 @@ def to_array(value: Any, whose: str, shape: tuple[Any, ...]) -> Array:
         return value.astype(jnp.float32)
     with np.errstate(over="ignore"):  # what overflows float32 is found as infinite
         return jnp.asarray(np.array(value, np.float32, order="C"))
-
-
-def _from_torch(tensor: Any) -> np.ndarray:
-    """Return a torch tensor's values; NumPy has no bfloat16, so floats leave torch as float32."""
-    tensor = tensor.detach().cpu()
-    if tensor.is_floating_point():
-        tensor = tensor.float()
-    return np.asarray(tensor.numpy())
 
 
 def describe_kind(value: Any) -> str:

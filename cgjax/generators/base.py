@@ -21,11 +21,16 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.generators.staged import Inputs, StagedNetwork, features_, images_, resume_
+from cgjax.numerics.given import as_float32, check_whole, is_whole, shown
+from cgjax.runtime.keys import check_key
 from cgjax.runtime.mesh import replicate
 
 # An accelerator's own choice is TF32 or bfloat16 products, which miss the reference by 1e-2.
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}
 """What products of a generator are computed in, by name; on a CPU all are float32."""
+
+CLOSE = 0.6
+"""From this likeness on a name is taken for another one misspelt; difflib's own."""
 
 
 @runtime_checkable
@@ -191,7 +196,12 @@ class PretrainedGenerator:
 
         Returns:
             (n, latent_dim) float32.
+
+        Raises:
+            UserError: something else than one random key and a whole number of at least 0.
         """
+        check_key(key)
+        n = check_whole("n", n, least=0)
         return self.network.sample_latents(key, n, **keywords)
 
     def features(
@@ -209,7 +219,8 @@ class PretrainedGenerator:
             (n, height, width, channels) float32, or (n, dim) where the layer is a vector.
 
         Raises:
-            UserError: an unknown layer, latents of another shape, a keyword the family lacks.
+            UserError: an unknown layer, latents that are no numbers of that shape, a keyword the
+                family lacks.
         """
         z = self._check_latents(z)
         index = layer_index(self.layers, layer)
@@ -242,7 +253,7 @@ class PretrainedGenerator:
             UserError: as `features`; also where the family cannot resume from this layer.
         """
         index = layer_index(self.layers, layer)
-        h = jnp.asarray(h, jnp.float32)
+        h = jnp.asarray(as_float32("activations", h, f"what features(z, {layer!r}) returns"))
         n = h.shape[0] if h.ndim else 0
         inputs = self.network.resolve(n, **keywords)
         expected = self._activation_shape(index, n, inputs)
@@ -291,7 +302,7 @@ class PretrainedGenerator:
 
     def _check_latents(self, z: Any) -> Array:
         if not (isinstance(z, jax.Array) and z.dtype == jnp.float32):
-            z = jnp.asarray(z, jnp.float32)
+            z = jnp.asarray(as_float32("latents", z, f"(n, {self.latent_dim})"))
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise UserError(
                 f"latents have shape {z.shape}; {self.family} expects (n, {self.latent_dim})"
@@ -299,7 +310,7 @@ class PretrainedGenerator:
         return z
 
 
-def layer_index(layers: tuple[str, ...], layer: str | int) -> int:
+def layer_index(layers: tuple[str, ...], layer: str | int | np.integer[Any]) -> int:
     """Find a layer by name, or by number counted from 1.
 
     Example:
@@ -307,15 +318,31 @@ def layer_index(layers: tuple[str, ...], layer: str | int) -> int:
         (1, 1)
 
     Raises:
-        UserError: naming the layers there are and the nearest one.
+        UserError: naming the layers there are, and one that is spelt like it or an early one.
     """
-    if isinstance(layer, int) or (layer.isdigit() and layer not in layers):
-        if 1 <= int(layer) <= len(layers):
-            return int(layer) - 1
-    elif layer in layers:
+    numbers = [str(number) for number in range(1, len(layers) + 1)]
+    if isinstance(layer, str) and layer in layers:
         return layers.index(layer)
-    near = difflib.get_close_matches(str(layer), layers, n=1, cutoff=0)
+    if isinstance(layer, str) and layer.lstrip("0") in numbers:
+        return numbers.index(layer.lstrip("0"))
+    if is_whole(layer) and int(layer) <= len(layers):
+        return int(layer) - 1
     raise UserError(
-        f"layer={layer!r} is not one of this generator's ({', '.join(layers)}) "
-        f"nor a number from 1 to {len(layers)}; try --config.layer={near[0]}"
+        f"layer={shown(layer)} is not one of this generator's ({', '.join(layers)}) nor a number "
+        f"from 1 to {len(layers)}; try --config.layer={suggested_layer(layers, layer)}; "
+        "--mode=check shows what each layer costs"
     )
+
+
+def suggested_layer(layers: tuple[str, ...], layer: Any) -> str:
+    """Return the layer that is spelt most like a wrong one; if none is, an early one: it is cheap.
+
+    Example:
+        >>> layers = ("w", "b4_conv1", "b8_conv1", "b16_conv1")
+        >>> suggested_layer(layers, "b8_conv"), suggested_layer(layers, "layer2")
+        ('b8_conv1', 'b4_conv1')
+    """
+    text = layer[:1000] if isinstance(layer, str) else ""
+    ratios = [difflib.SequenceMatcher(None, text, name).ratio() for name in layers]
+    best = max(ratios)
+    return layers[ratios.index(best) if best >= CLOSE else min(1, len(layers) - 1)]

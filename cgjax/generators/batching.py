@@ -26,7 +26,7 @@ def in_batches(
 
     Args:
         function: (batch, ...) -> (batch, ...), row by row.
-        x: (n, ...) input, on the host or a device; n is at least 1.
+        x: (n, ...) input, on the host or a device; of no rows one of zeros is run, for the shape.
         batch: rows at a time.
         out: where the results go; default: a new array.
         on_rows: called after every block with the number of rows done; may raise to stop.
@@ -39,6 +39,9 @@ def in_batches(
             another shape than before.
     """
     n = x.shape[0]
+    if n == 0:
+        none = in_batches(function, np.zeros((1, *x.shape[1:]), x.dtype), batch)[:0]
+        return none if out is None else out
     # Cut and padded on the host: JAX would compile a program for every place and size.
     rows_of = np.asarray(x) if n > batch else x
 

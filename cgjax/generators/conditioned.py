@@ -143,7 +143,17 @@ class ConditionedGenerator:
             return run(z)
         return run(shard_rows(z, self.mesh)[0])[: z.shape[0]]
 
-    def resume(self, h: Float[Array, "n ..."], z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
+    def images_from(self, h: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n s s c"]:
+        """Generate from activations of a layer that need no latents beside them, in batches.
+
+        Raises:
+            CannotResume: as `resume`.
+        """
+        return in_batches(lambda rows: self._split(self.resume, rows), h, self.batch)
+
+    def resume(
+        self, h: Float[Array, "n ..."], z: Float[Array, "n d"] | None = None
+    ) -> Float[Array, "n s s c"]:
         """Run the rest of the network from activations of the layer.
 
         Args:
@@ -155,5 +165,5 @@ class ConditionedGenerator:
         """
         if not hasattr(self.gen, "resume"):
             raise CannotResume("this generator has no resume(h, layer)")
-        own = getattr(self.gen, "resume_needs_latents", False)
+        own = z is not None and getattr(self.gen, "resume_needs_latents", False)
         return self.gen.resume(h, self.layer, **self.keywords, **({"latents": z} if own else {}))

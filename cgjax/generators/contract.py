@@ -160,12 +160,13 @@ def check_generator(
 
 
 def _check_latents(conditioned: ConditionedGenerator, name: str) -> np.ndarray:
-    def draw(seed: int) -> np.ndarray:
-        return np.asarray(conditioned.sample_latents(jax.random.key(seed), NUM))
+    whose = f"{name}.sample_latents"
 
-    whose, z = f"{name}.sample_latents", draw(0)
-    _refuse_infinite(whose, z)
-    if _distance(draw(0), z, z) > SAME:
+    def draw(seed: int, num: int = NUM) -> np.ndarray:
+        return _finite(whose, conditioned.sample_latents(jax.random.key(seed), num))
+
+    z = draw(0)
+    if not _distance(draw(0), z, z) <= SAME:
         raise UserError(
             f"{whose} gives other latents for the same key; draw them from the key alone, as "
             "jax.random.normal(key, (n, latent_dim)) does"
@@ -177,7 +178,7 @@ def _check_latents(conditioned: ConditionedGenerator, name: str) -> np.ndarray:
             f"{whose} gives the same latents for another key; draw them from the key, as "
             "jax.random.normal(key, (n, latent_dim)) does"
         )
-    conditioned.sample_latents(jax.random.key(0), 1)
+    draw(0, 1)
     return z
 
 
@@ -231,21 +232,22 @@ def _check_resume(
 ) -> LayerFindings:
     gen, layer = conditioned.gen, conditioned.layer
     can_refuse = UserError if isinstance(gen, PretrainedGenerator) else CannotResume
+    whose = f"{name}.resume(features(z, {layer!r}), {layer!r})"
     try:
-        resumed = np.asarray(conditioned.resume(jnp.asarray(h), jnp.asarray(z)))
+        returned = conditioned.resume(jnp.asarray(h), jnp.asarray(z))
     except can_refuse:
         return _findings(layer, h, can_resume=False)
+    resumed = _finite(whose, returned)
     if resumed.shape != images.shape:
         raise UserError(
-            f"{name}.resume(features(z, {layer!r}), {layer!r}) returned images "
-            f"{describe_shape(resumed.shape[1:])}, images(z) {describe_shape(images.shape[1:])}; "
+            f"{whose} returned images {describe_shape(resumed.shape[1:])}, images(z) "
+            f"{describe_shape(images.shape[1:])}; "
             "expected the same; run exactly the rest of the network from the activation"
         )
-    if (distance := _distance(resumed, images, images)) > ALONE:
+    if not (distance := _distance(resumed, images, images)) <= ALONE:
         raise UserError(
-            f"{name}.resume(features(z, {layer!r}), {layer!r}) is not images(z): they differ by "
-            f"{distance:.2g} of the images' spread; run exactly the rest of the "
-            "network from the activation, or leave resume out"
+            f"{whose} is not images(z): they differ by {distance:.2g} of the images' spread; run "
+            "exactly the rest of the network from the activation, or leave resume out"
         )
     return _findings(layer, h, can_resume=True)
 
@@ -254,23 +256,20 @@ def _check_function(
     whose: str, run: Callable[[np.ndarray], np.ndarray], z: np.ndarray, at: str = ""
 ) -> np.ndarray:
     """Check that rows are finite and a function of their own latent; return them."""
-    rows = run(z)
-    _refuse_infinite(whose + at, rows)
-    again = run(z)
-    _refuse_infinite(whose + at, again)
-    if (distance := _distance(again, rows, rows)) > SAME:
+    rows, again = (_finite(whose + at, run(z)) for _ in range(2))
+    if not (distance := _distance(again, rows, rows)) <= SAME:
         raise UserError(
             f"{whose} gives other values for the same latents{at} (they differ by "
             f"{distance:.2g} of their spread): is there dropout or noise inside? "
             "Switch to evaluation mode (torch: module.eval()), and fix the noise"
         )
-    one = run(z[:1])
+    one = _finite(whose + at, run(z[:1]))
     if one.shape[1:] != rows.shape[1:]:
         raise UserError(
             f"{whose} gives a row of shape {one.shape[1:]} for one latent and {rows.shape[1:]} in "
             f"a batch{at}; expected one shape"
         )
-    if (distance := _distance(one, rows[:1], rows)) > ALONE:
+    if not (distance := _distance(one, rows[:1], rows)) <= ALONE:
         raise UserError(
             f"{whose} gives a latent alone other values than in a batch{at} (they differ by "
             f"{distance:.2g} of their spread): is batch norm in training mode? "
@@ -279,10 +278,13 @@ def _check_function(
     return rows
 
 
-def _refuse_infinite(whose: str, rows: np.ndarray) -> None:
+def _finite(whose: str, returned: Any) -> np.ndarray:
+    """Return what was returned on the host, and refuse NaN and infinities: all pass here."""
+    rows = np.asarray(returned)
     if not np.isfinite(rows).all():
         kind = "NaN" if np.isnan(rows).any() else "infinite values"
         raise UserError(f"{whose} returned {kind}; expected finite numbers that fit float32")
+    return rows
 
 
 def _is_constant(rows: np.ndarray) -> bool:

@@ -15,6 +15,7 @@ from cgjax.generators.download import fetch
 from cgjax.generators.foreign import MEMBERS, checked
 from cgjax.generators.published import PUBLISHED
 from cgjax.generators.weights import load_folder
+from cgjax.numerics.given import shown
 from cgjax.runtime.imports import load_attribute
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -42,14 +43,18 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
         >>> cgjax.load_generator("dcgan_faces").layers
         ('layer1', 'layer2', 'layer3', 'layer4')
     """
+    if not isinstance(name, str | os.PathLike):
+        raise UserError(
+            f"load_generator({shown(name)}): expected a name such as 'dcgan_faces', or a folder"
+        )
     text = os.fspath(name)
     if text in EMBEDDED:
         return cast(Generator, load_folder(EMBEDDED[text]))
-    if Path(text).is_dir():
+    if os.path.isdir(text):  # unlike pathlib's it takes names that are too long
         return cast(Generator, load_folder(text))
     if text in PUBLISHED:
         return cast(Generator, load_folder(fetch(text)))
-    if Path(text).is_file():
+    if os.path.isfile(text):
         raise UserError(
             f"{text} is a file; convert it first: python -m converters FAMILY --src={text} "
             "--dst=FOLDER, and name the folder (python -m converters inspect FILE names the family)"
@@ -59,7 +64,7 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
     known = [*EMBEDDED, *PUBLISHED]
     near = difflib.get_close_matches(text, known, n=3, cutoff=0.5) or list(EMBEDDED)
     raise UserError(
-        f"generator {text!r} is neither a known name (python -m converters --list prints the "
+        f"generator {shown(text)} is neither a known name (python -m converters --list prints the "
         f"{len(known)}; nearest: {', '.join(near)}) nor a folder of converted weights; make one "
         "with python -m converters FAMILY --src=FILE --dst=FOLDER"
     )

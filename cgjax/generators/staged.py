@@ -55,6 +55,8 @@ class StagedNetwork(nnx.Module):
         resume_needs_latents: True where `resume` needs `latents` (or `w`) besides the
             activation.
         num_classes: length of a class vector; 0 where there are no classes.
+        edit_space: what `latent_weights`, where a family has it, holds a row for each coordinate
+            of: "z", or the layer that holds the space, such as "w".
     """
 
     family: str
@@ -65,6 +67,7 @@ class StagedNetwork(nnx.Module):
     normalizes_latent: bool = False
     resume_needs_latents: bool = False
     num_classes: int = 0
+    edit_space: str = "z"
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Return the state before the first layer."""

@@ -19,6 +19,7 @@ from cgjax.errors import UserError
 from cgjax.generators.conditions import class_vectors
 from cgjax.generators.layers import leaky_relu, pixel_norm
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
+from cgjax.numerics.given import as_float32
 
 MAPPING_LEAK = 0.2
 
@@ -36,7 +37,7 @@ class StyleNetwork(StagedNetwork):
     """The mapping network and the keywords; a family adds the synthesis network.
 
     A family sets `noise_shapes`, one (h, w, c) for each noise it reads, in order, and names its
-    first layer "w": the mapping network's output, before truncation.
+    first layer "w": the mapping network's output, before truncation. SeFa's edits happen there.
 
     Attributes:
         num_styles: how many copies of w the synthesis network reads.
@@ -46,6 +47,7 @@ class StyleNetwork(StagedNetwork):
 
     normalizes_latent = True
     resume_needs_latents = True
+    edit_space = "w"
     noise_shapes: tuple[tuple[int, int, int], ...]
 
     def _make_mapping(
@@ -143,6 +145,27 @@ class StyleNetwork(StagedNetwork):
     def synthesize(self, index: int, state: State) -> State:
         """Compute layer `index` (from 0) of the synthesis network; state has "styles"."""
         raise NotImplementedError
+
+    def style_weights(self) -> dict[str, Float[Array, "w m"]]:
+        """Return the weights that read the style, of each layer that has such."""
+        raise NotImplementedError
+
+    def latent_weights(self, layers: Sequence[str] | None = None) -> Float[Array, "w m"]:
+        """Return the weights that read the style, a row for each coordinate of w (SeFa).
+
+        Args:
+            layers: whose styles; None for all.
+
+        Raises:
+            UserError: no layers, or one that reads no style through a weight.
+        """
+        weights = self.style_weights()
+        chosen = tuple(weights) if layers is None else tuple(layers)
+        wrong = [name for name in chosen if name not in weights]
+        if wrong or not chosen:
+            given = f"{wrong[0]!r} reads no style" if wrong else "no layer is given"
+            raise UserError(f"layers: {given}; expected some of {', '.join(weights)}")
+        return jnp.concatenate([weights[name] for name in chosen], axis=1)
 
     def noise_at(self, index: int, n: int, inputs: Inputs) -> Float[Array, ...] | None:
         """Return noise number `index`, of n rows or of one; None for zeros."""
@@ -242,7 +265,9 @@ class StyleNetwork(StagedNetwork):
                 f"noise: expected {len(shapes)} arrays ({num} or 1, h, w, 1), one for each noise "
                 f"in the network's order, got {got}; or give zeros, or jax.random.key(0)"
             )
-        arrays = tuple(jnp.asarray(a, jnp.float32) for a in noise)
+        arrays = tuple(
+            jnp.asarray(as_float32(f"the numbers of noise[{i}]", a)) for i, a in enumerate(noise)
+        )
         for i, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
             if array.ndim != 4 or array.shape[0] not in (1, num) or array.shape[1:] != shape:
                 raise UserError(
@@ -262,8 +287,10 @@ class StyleNetwork(StagedNetwork):
         if index == 0:
             return {}
         if w is not None:
-            w = jnp.asarray(w, jnp.float32)
-            if w.shape[0] != num or not (w.shape[1:] == self.mean_style.shape or self.takes(w, 0)):
+            w = jnp.asarray(as_float32("the numbers of w", w, "what features(z, 'w') returns"))
+            if w.shape[:1] != (num,) or not (
+                w.shape[1:] == self.mean_style.shape or self.takes(w, 0)
+            ):
                 raise UserError(
                     f"w has shape {w.shape}; expected ({num}, {self.mean_style.shape[0]}), as "
                     f"features(z, 'w') returns it, or ({num}, {self.num_styles}, {self.style_dim})"

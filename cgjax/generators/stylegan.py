@@ -193,13 +193,9 @@ class StyleGAN(StyleNetwork):
             tanh=self.tanh,
         )
 
-    def latent_weights(self, layers: Sequence[str] | None = None) -> Float[Array, "w m"]:
-        """Return the weights that read the style, a row for each coordinate of w (SeFa).
-
-        Args:
-            layers: whose styles; None for all.
-        """
-        chosen = self.layers[1:] if layers is None else layers
-        return jnp.concatenate(
-            [self.style_kernels[self.layers.index(name) - 1][...] for name in chosen], axis=1
-        )
+    def style_weights(self) -> dict[str, Float[Array, "w m"]]:
+        """Return the weights that read the style, by layer."""
+        return {
+            name: kernel[...]
+            for name, kernel in zip(self.layers[1:], self.style_kernels, strict=True)
+        }

@@ -207,13 +207,7 @@ class StyleGAN2(StyleNetwork):
         x = self.add_image(state, self.plan[-1][0])
         return jnp.tanh(x) if self.tanh else x
 
-    def latent_weights(self, layers: Sequence[str] | None = None) -> Float[Array, "w m"]:
-        """Return the weights that read the style, a row for each coordinate of w (SeFa).
-
-        Args:
-            layers: whose styles; None for all convolutions.
-        """
-        offset = 1 + self.has_input_layer  # layers before the first convolution
-        chosen = self.layers[offset:] if layers is None else layers
-        indices = [self.layers.index(name) - offset for name in chosen]
-        return jnp.concatenate([self.style_kernels[i][...] for i in indices if i >= 0], axis=1)
+    def style_weights(self) -> dict[str, Float[Array, "w m"]]:
+        """Return the weights that read the style, by layer: of all convolutions."""
+        layers = self.layers[1 + self.has_input_layer :]
+        return {name: kernel[...] for name, kernel in zip(layers, self.style_kernels, strict=True)}

@@ -271,17 +271,12 @@ class StyleGAN3(StyleNetwork):
         """Scale what the last layer made."""
         return state["h"] * self.output_scale
 
-    def latent_weights(self, layers: Sequence[str] | None = None) -> Float[Array, "w m"]:
-        """Return the weights that read the style, a row for each coordinate of w (SeFa).
-
-        Args:
-            layers: whose styles; None for all but the input's, which turn and shift.
-        """
-        chosen = self.layers[2:] if layers is None else layers
-        indices = [self.layers.index(name) - 2 for name in chosen]
-        return jnp.concatenate(
-            [self.synthesis[i].style_kernel[...] for i in indices if i >= 0], axis=1
-        )
+    def style_weights(self) -> dict[str, Float[Array, "w m"]]:
+        """Return the weights that read the style, by layer; the input's turn and shift, no more."""
+        return {
+            name: layer.style_kernel[...]
+            for name, layer in zip(self.layers[2:], self.synthesis, strict=True)
+        }
 
 
 def placement(rotation: Any, translation: Any, num: int) -> Float[Array, "n 3 3"] | None:

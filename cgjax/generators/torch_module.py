@@ -18,7 +18,10 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.errors import ForeignError, UserError, foreign_code
-from cgjax.generators.arrays import describe_kind
+from cgjax.generators.arrays import describe_kind, describe_shape, to_array
+from cgjax.generators.base import layer_index
+from cgjax.numerics.given import as_float32, as_real, check_whole, shown
+from cgjax.runtime.keys import check_key
 
 # torch.nn.Module and torch.Tensor: torch is imported when it is needed, which annotations are not.
 Module = Any
@@ -67,9 +70,20 @@ class TorchGenerator:
 
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Any:
         """Draw n latents, (n, latent_dim): unit normal, or by the function that was given."""
-        if self._sample is not None:
-            return self._sample(key, n)
-        return jax.random.normal(key, (n, self.latent_dim), jax.numpy.float32)
+        check_key(key)
+        shape = (check_whole("n", n, least=0), self.latent_dim)
+        if self._sample is None:
+            return jax.random.normal(key, shape, jax.numpy.float32)
+        whose = f"{self.name}: its sample_latents"
+        with foreign_code(whose):
+            drawn = self._sample(key, n)
+        z = to_array(drawn, whose, shape)
+        if z.shape != shape:
+            raise UserError(
+                f"{whose} returned an array {describe_shape(z.shape)}; expected "
+                f"{describe_shape(shape)}: as many rows as asked for, latent_dim"
+            )
+        return z
 
     def features(self, z: Any, layer: str) -> Float[np.ndarray, "n ..."]:
         """Run the module up to the end of a layer's submodule, and no further.
@@ -82,9 +96,10 @@ class TorchGenerator:
             (n, h, w, c) float32 where the submodule returns (n, c, h, w); else as it returns it.
 
         Raises:
-            UserError: the layer's submodule does not run, or returns no tensor.
+            UserError: an unknown layer, latents that do not fit, the layer's submodule does not
+                run, or returns no tensor of real numbers.
         """
-        path, element = self._paths[layer]
+        path, element = self._paths[self._name_of(layer)]
         reached: list[Tensor] = []
 
         def stop(_module: Any, _inputs: Any, output: Any) -> None:
@@ -98,7 +113,7 @@ class TorchGenerator:
                 f"{self.name}: its forward pass never runs the submodule {path!r}; name one that "
                 "it does run (a scripted or compiled module runs no hooks: give the plain one)"
             )
-        return _to_numpy(reached[0])
+        return _to_numpy(reached[0], f"{self.name}: submodule {path!r}")
 
     def images(self, z: Any) -> Float[np.ndarray, "n s s c"]:
         """Run the whole module: (n, size, size, channels) float32, in [-1, 1]."""
@@ -133,17 +148,18 @@ class TorchGenerator:
             given = _channels_first(_torch().from_numpy(slope)).to(output.device, output.dtype)
             with foreign_code(whose, "when it was differentiated"):
                 (found,) = _torch().autograd.grad(output, rows, given)
-            return _to_numpy(found)
+            return _to_numpy(found, whose)
 
         return self._to_images(output), back
 
     def _resume(self, h: Any, layer: str) -> Float[np.ndarray, "n s s c"]:
         """Run the module on any latents, with a layer's output replaced; see `from_torch`."""
+        layer = self._name_of(layer)
         if layer not in self.resumable:
             raise NotImplementedError(
                 f"what follows {layer!r} reads the latent, or submodules before it"
             )
-        rows = np.asarray(h)
+        rows = np.asarray(as_float32("activations", h, f"what features(z, {layer!r}) returns"))
         # What comes before the layer must run, whatever it gives.
         return self._rerun(rows, layer, self.sample_latents(jax.random.key(0), len(rows)))
 
@@ -212,6 +228,9 @@ class TorchGenerator:
             return False
         return bool(np.abs(resumed - images).max() <= ROUNDING * np.abs(images).max())
 
+    def _name_of(self, layer: Any) -> str:
+        return self.layers[layer_index(self.layers, layer)]
+
     @contextlib.contextmanager
     def _pass(self) -> Iterator[None]:
         """Run in evaluation mode, without gradients, under the module's name."""
@@ -228,13 +247,20 @@ class TorchGenerator:
             handle.remove()
 
     def _latents(self, z: Any) -> Tensor:
+        expected = f"(n, {self.latent_dim})"
         if not isinstance(z, _torch().Tensor):
-            z = _torch().from_numpy(np.array(z, np.float32))
+            z = _torch().from_numpy(np.array(as_float32("latents", z, expected)))
+        if z.ndim != 2 or z.shape[1] != self.latent_dim or z.is_complex():
+            raise UserError(
+                f"latents have shape {tuple(z.shape)} ({z.dtype}); {self.name} expects {expected} "
+                "real numbers"
+            )
         device, dtype = _place(self._module)
         return z.to(device, dtype)
 
     def _to_images(self, output: Any) -> np.ndarray:
-        x = _to_numpy(_tensor_of(output, 0, f"{self.name}.forward"))
+        whose = f"{self.name}.forward"
+        x = _to_numpy(_tensor_of(output, 0, whose), whose)
         low, high = self._range
         return x if (low, high) == (-1, 1) else (x - low) * np.float32(2 / (high - low)) - 1
 
@@ -277,7 +303,8 @@ def from_torch(
         An object with the members of `cgjax.generators.base.Generator`.
 
     Raises:
-        UserError: no such submodule, one that never runs, images of another kind.
+        UserError: no such submodule, one that never runs, images of another kind, latents of
+            another shape, an argument that is not as said above.
         ForeignError: the module raised an exception.
 
     Example:
@@ -295,13 +322,13 @@ def from_torch(
             f"from_torch was given {describe_kind(module)}; expected a torch.nn.Module (a file of "
             "weights holds no code: build the module, then module.load_state_dict(...))"
         )
-    if not isinstance(latent_dim, int) or latent_dim < 1:
-        raise UserError(f"latent_dim={latent_dim!r}; expected a positive int")
-    low, high = image_range or (-1.0, 1.0)
-    if not low < high:
-        raise UserError(f"image_range={image_range}; expected (black, white), such as (0, 1)")
+    latent_dim = check_whole("latent_dim", latent_dim)
+    for name, function in (("call", call), ("sample_latents", sample_latents)):
+        if not (callable(function) or function is None):
+            raise UserError(f"{name}={shown(function)}; expected a function")
+    pixels = _read_range((-1, 1) if image_range is None else image_range)
     paths = _read_layers(module, layers)
-    gen = TorchGenerator(module, paths, latent_dim, call, (low, high), sample_latents)
+    gen = TorchGenerator(module, paths, latent_dim, call, pixels, sample_latents)
     gen.measure(image_size)
     if image_range is not None:
         gen.image_range = (-1, 1)  # said on purpose: no guess from the images' values
@@ -323,11 +350,17 @@ def _torch() -> Any:
 def _read_layers(
     module: Module, layers: Mapping[str, str | tuple[str, int]] | Sequence[str]
 ) -> dict[str, tuple[str, int]]:
-    given = layers if isinstance(layers, Mapping) else {path: path for path in layers}
     known = [path for path, _ in module.named_modules() if path]
+    expected = f"expected paths of submodules, such as layers={{'early': {[*known, 'block'][0]!r}}}"
+    if not isinstance(layers, Mapping | list | tuple):
+        raise UserError(f"layers={shown(layers)}; {expected}")
     paths = {}
-    for name, value in given.items():
-        path, element = (value, 0) if isinstance(value, str) else value
+    for name, value in layers.items() if isinstance(layers, Mapping) else [(x, x) for x in layers]:
+        path, element = _path_and_element(value)
+        if not isinstance(path, str) or not isinstance(name, str):
+            places = [place for place, child in module.named_modules() if child is path]
+            hint = f"; give the path {places[0]!r} instead of the module" if places else ""
+            raise UserError(f"layers holds {shown(name)}: {shown(value)}; {expected}{hint}")
         if path not in known:
             near = difflib.get_close_matches(path, known, n=3, cutoff=0.4) or known[:5]
             raise UserError(
@@ -336,11 +369,24 @@ def _read_layers(
             )
         paths[name] = (path, element)
     if not paths:
-        raise UserError(
-            "layers is empty; expected names of submodules, such as layers={'early': "
-            f"{next(iter(known), 'block')!r}}}"
-        )
+        raise UserError(f"layers is empty; {expected}")
     return paths
+
+
+def _path_and_element(value: Any) -> tuple[Any, int]:
+    """Return what stands for the path, and the element: 0 where (path, i) is not given."""
+    is_pair = isinstance(value, tuple) and len(value) == 2
+    if is_pair and isinstance(value[1], int) and not isinstance(value[1], bool):
+        return value
+    return value, 0
+
+
+def _read_range(given: Any) -> tuple[float, float]:
+    expected = "(black, white), such as (0, 1)"
+    values = np.asarray(as_real("the numbers of image_range", given, expected), np.float64)
+    if values.shape != (2,) or not np.isfinite(values).all() or not values[0] < values[1]:
+        raise UserError(f"image_range={shown(given)}; expected {expected}")
+    return float(values[0]), float(values[1])
 
 
 def _place(module: Module) -> tuple[Any, Any]:
@@ -387,8 +433,10 @@ def _channels_first(x: Tensor) -> Tensor:
     return x.permute(0, -1, *range(1, x.ndim - 1)) if x.ndim >= 4 else x
 
 
-def _to_numpy(x: Tensor) -> np.ndarray:
+def _to_numpy(x: Tensor, whose: str) -> np.ndarray:
     """Return float32 with channels last; a sequence (n, tokens, dim) stays as it is."""
+    if x.is_complex():
+        raise UserError(f"{whose} returned complex numbers; expected real ones, such as their abs")
     if x.ndim >= 4:
         x = x.permute(0, *range(2, x.ndim), 1)
     return x.detach().float().contiguous().cpu().numpy()

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 
 from cgjax.errors import UserError
+from cgjax.numerics.given import is_whole
 from cgjax.numerics.rows import BLOCK_ROWS, as_rows
 
 # Up to this many rows (or columns, if fewer) the Gram matrix is decomposed exactly; beyond it,
@@ -90,7 +91,7 @@ def fit_pca(
       seed: of the randomised method.
 
     Raises:
-      UserError: k does not fit, or a row is not finite.
+      UserError: k does not fit, a row is not finite, or squares overflow float32.
 
     >>> x = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
     >>> fit_pca(x, 2).project(x).shape
@@ -98,21 +99,23 @@ def fit_pca(
     """
     wide = as_rows("the rows", rows, min_rows=2)
     n, f = wide.shape
-    if not 1 <= num_components <= min(n - 1, f):
+    if not is_whole(num_components) or num_components > min(n - 1, f):
         raise UserError(
             f"num_components={num_components} does not fit {n} rows of {f} features; "
             f"expected 1 to {min(n - 1, f)}"
         )
     if method not in ("auto", "exact", "randomised"):
         raise UserError(f"method={method!r}; expected 'auto', 'exact' or 'randomised'")
-    mean = wide.mean(axis=0, dtype=np.float64).astype(np.float32)
-    centred = (wide - mean).astype(np.float32, copy=False)
+    mean = wide.mean(axis=0, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused as a product
+        mean = mean.astype(np.float32)
+        centred = (wide - mean).astype(np.float32, copy=False)
     if method == "randomised" or (method == "auto" and min(n, f) > EXACT_LIMIT):
         basis = _randomised_basis(centred, num_components, seed)
     elif n < f:
-        basis = centred.T @ _top_eigenvectors(centred @ centred.T, num_components)
+        basis = centred.T @ _top_eigenvectors(_product(centred, centred.T), num_components)
     else:
-        basis = _top_eigenvectors(centred.T @ centred, num_components)
+        basis = _top_eigenvectors(_product(centred.T, centred), num_components)
     basis = np.linalg.qr(basis.astype(np.float64))[0]
     coordinates = (centred @ basis.astype(np.float32)).astype(np.float64)
     coordinates -= coordinates.mean(axis=0)
@@ -126,10 +129,22 @@ def fit_pca(
     )
 
 
-def _top_eigenvectors(gram: NDArray[np.float32], num: int) -> NDArray[np.float32]:
+def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return a Gram matrix, and refuse rows whose squares overflow float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = a @ b
+    if not np.isfinite(gram).all():
+        raise UserError(
+            "the rows are too large: their squares overflow float32; divide them by a constant "
+            "first"
+        )
+    return gram.astype(np.float64)
+
+
+def _top_eigenvectors(gram: NDArray[np.float64], num: int) -> NDArray[np.float32]:
     """Return the (m, num) eigenvectors of the largest eigenvalues, largest first."""
     size = len(gram)
-    _, vectors = eigh(gram.astype(np.float64), subset_by_index=[size - num, size - 1])
+    _, vectors = eigh(gram, subset_by_index=[size - num, size - 1])
     return vectors[:, ::-1].astype(np.float32)
 
 
@@ -169,7 +184,7 @@ def update_pca(state: PCAState | None, rows: NDArray[np.float32], num_components
         scatter += state.scatter + float(shift @ shift)
     k = min(num_components, *stacked.shape)
     is_wide = len(stacked) < stacked.shape[1]
-    gram = (stacked @ stacked.T if is_wide else stacked.T @ stacked).astype(np.float64)
+    gram = _product(stacked, stacked.T) if is_wide else _product(stacked.T, stacked)
     values, vectors = eigh(gram, subset_by_index=[len(gram) - k, len(gram) - 1])
     if is_wide:  # U^T X: its rows have the singular values' length, without dividing by a small one
         scaled = vectors[:, ::-1].T.astype(np.float32) @ stacked

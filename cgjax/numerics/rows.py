@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
+from cgjax.numerics.given import as_real
 
 Floats = NDArray[np.floating[Any]]
 
@@ -19,9 +20,10 @@ def as_rows(name: str, values: ArrayLike, *, min_rows: int = 1) -> Floats:
     """Return `values` as a finite (n, d) floating array, flattening what is behind the first axis.
 
     Raises:
-      UserError: too few rows, or a row that holds NaN or an infinity (the first one is named).
+      UserError: what is no array of numbers, too few rows, or a row that holds NaN or an infinity
+        (the first one is named).
     """
-    rows = np.asarray(values)
+    rows = np.asarray(as_real(name, values, "an (n, d) array"))
     if rows.dtype not in (np.float32, np.float64):
         rows = rows.astype(np.float32 if rows.dtype == np.float16 else np.float64)
     if rows.ndim == 0:

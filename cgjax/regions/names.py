@@ -16,6 +16,7 @@ from absl import logging
 
 from cgjax.config.leaves import INT_MAX
 from cgjax.errors import UserError
+from cgjax.numerics.given import shown
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
 from cgjax.runtime.files import make_folder, write_json
@@ -124,7 +125,8 @@ def matching(wanted: str | int, entries: list[Entry]) -> list[int]:
     """Return the ids of the clusters that an id or a name means; clusters may share a name."""
     text = str(wanted).strip()
     if is_id(text):
-        return [e["id"] for e in entries if e["id"] == int(text)]
+        # Python refuses to read thousands of digits; no id has as many as these.
+        return [e["id"] for e in entries if len(text) < 20 and e["id"] == int(text)]
     return [e["id"] for e in entries if e["name"] == text]
 
 
@@ -152,8 +154,8 @@ def find_clusters(
         )
         example = f'"{clustering}=0"' if clustering else "0"
         raise UserError(
-            f"no cluster {str(wanted).strip()!r} in {clustering or 'this run'}; it has: {known}; "
-            f"try --cluster={example}"
+            f"no cluster {shown(str(wanted).strip())} in {clustering or 'this run'}; it has: "
+            f"{known}; try --cluster={example}"
         )
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cgjax.errors import UserError
 from cgjax.evaluation.judges import default_judges
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
+from cgjax.numerics.given import as_float32, check_whole
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.names import Entry, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
@@ -25,7 +27,8 @@ from cgjax.run import legacy
 from cgjax.run.artifacts import REFERENCE, declare, fit
 from cgjax.run.conditional import conditional_of
 from cgjax.run.fits import Fit
-from cgjax.run.folder import Known, RunFolder, check_generator_is, kept_trace, read_config
+from cgjax.run.folder import Known, RunFolder, check_generator_is, kept_trace
+from cgjax.run.given import check_region, read_folder
 from cgjax.run.held import HeldClusterings, layers_of
 from cgjax.run.identity import PRIOR, identity_of, settled, trace_of, weights_of
 from cgjax.run.manifests import Manifests
@@ -261,6 +264,8 @@ class Run:
         self, z: Float[np.ndarray, "n d"] | Float[Array, "n d"], region: Region
     ) -> Bool[np.ndarray, " n"]:
         """As `is_inside`, in batches, on the host."""
+        check_region(region)
+        z = as_float32("latents", z, "(n, d)")
         return in_batches(lambda rows: self.is_inside(rows, region), z, self.generator.batch)
 
     def draw(
@@ -293,6 +298,7 @@ class Run:
         rescaled: bool = True,
     ) -> Generator[Float[np.ndarray, "m d"], None, tuple[Float[np.ndarray, "num d"], Draw | None]]:
         """As `draw`, a step at a time: yields the latents as they pass, or all at once."""
+        check_region(region)
         source = self.source(region, sampler)
         if not rescaled:
             source = source._replace(fitted=source.fitted._replace(norm=None))
@@ -399,15 +405,15 @@ class Run:
     ) -> Samples:
         """Draw images of any region; arguments and errors as for `sample`."""
         check_key(key)
-        if isinstance(num, bool) or not isinstance(num, int | np.integer) or num < 1:
-            raise UserError(f"--num={num}: expected a whole number of at least 1")
+        num = check_whole("--num", num)
+        check_region(region)
         name = self.sampler_for(region, sampler)
         verify = verify or self.is_always_verified(name)
         latents, draw = self.draw(key, region, num, sampler=name, verify=verify)
         return Samples(self.generator.images(latents), latents, draw.acceptance if draw else None)
 
 
-def load_run(root: str | Path) -> Run:
+def load_run(root: str | os.PathLike[str]) -> Run:
     """Open a run's folder for sampling.
 
     Args:
@@ -424,14 +430,13 @@ def load_run(root: str | Path) -> Run:
         run = cgjax.load_run("runs/dcgan_pose")
         images = run.sample(jax.random.key(0), cluster=0, num=64).images
     """
-    folder = RunFolder(root)
-    saved = read_config(folder)
+    folder, saved = read_folder(root)
     try:
         validate(saved.config)
     except UserError as error:
         raise UserError(f"{folder.config} was edited: {error}") from error
     try:
-        run = Run(root, saved.config)
+        run = Run(folder.root, saved.config)
     except UserError as error:
         raise UserError(f"{folder.config}: {error}") from error
     check_generator_is(folder, run.known)

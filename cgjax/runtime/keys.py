@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.numerics.given import shown
 
 
 def named_key(key: PRNGKeyArray, *names: str | int) -> PRNGKeyArray:
@@ -38,11 +39,17 @@ def check_key(key: Any) -> None:
         Traceback (most recent call last):
         cgjax.errors.UserError: key=0: expected a random key, such as jax.random.key(0)
     """
-    is_key = isinstance(key, jax.Array) and (
-        key.shape == ()
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-        else key.ndim == 1 and key.dtype == jnp.uint32
-    )
-    if not is_key:
-        shown = f" of shape {key.shape}" if isinstance(key, jax.Array) else f"={key!r}"
-        raise UserError(f"key{shown}: expected a random key, such as jax.random.key(0)")
+    if not _is_one_key(key):
+        given = f" of shape {key.shape}" if isinstance(key, jax.Array) else f"={shown(key)}"
+        raise UserError(f"key{given}: expected a random key, such as jax.random.key(0)")
+
+
+def _is_one_key(key: Any) -> bool:
+    if not isinstance(key, jax.Array):
+        return False
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        try:
+            key = jax.random.wrap_key_data(key)
+        except (TypeError, ValueError):  # numbers of another type, or another many
+            return False
+    return key.shape == ()

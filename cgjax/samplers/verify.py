@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.numerics.given import check_whole
+from cgjax.runtime.keys import check_key
 
 Propose = Callable[[PRNGKeyArray, int], Array]
 """(key, n) -> (n, d) latents."""
@@ -68,8 +70,11 @@ def drawing(
         The first `num` that passed, in the order drawn.
 
     Raises:
-        UserError: if the budget is used up, with the acceptance seen.
+        UserError: if the budget is used up, with the acceptance seen; no random key, or less than
+            one latent wanted.
     """
+    check_key(key)
+    num = check_whole("num", num)
     kept: list[np.ndarray] = []
     accepted = 0
     at_once = max(1, batch // ROUND)
@@ -116,7 +121,9 @@ def finish(steps: Generator[object, None, Result]) -> Result:
 
 
 def draw_unverified(propose: Propose, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "num d"]:
-    """Draw `num` proposals as they come, in the rounds of `draw_verified`."""
+    """Draw `num` proposals as they come, in the rounds of `draw_verified`; raises as `drawing`."""
+    check_key(key)
+    num = check_whole("num", num)
     rounds = range(-(-num // ROUND))
     parts = [np.asarray(propose(jax.random.fold_in(key, r), ROUND)) for r in rounds]
     return np.concatenate(parts)[:num]

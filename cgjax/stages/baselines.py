@@ -1,7 +1,13 @@
-"""The direction baselines of a comparison: SeFa and GANSpace, along the direction a judge chose."""
+"""The direction baselines of a comparison: SeFa and GANSpace, along the direction a judge chose.
+
+Edits happen in the space of the directions: draws of the prior are taken there first. From a space
+behind the latent, StyleGAN's w, there is no way back to it: what is measured of latents, membership
+above all, is left out of these lines.
+"""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -21,6 +27,10 @@ from cgjax.stages.methods import Drawer, Method
 
 Form = Literal["shift", "set"]
 """Whether an edit moves a latent along its direction, or sets its coordinate there."""
+
+
+PRIOR = "z"
+"""The space of the generator's latents."""
 
 
 class Along(NamedTuple):
@@ -51,22 +61,37 @@ class DirectionBaselines:
             started = time.monotonic()
             try:
                 directions = fit()
+                seconds = time.monotonic() - started
+                chosen = self._choose(name, directions)
             except UserError as error:
                 logging.warning("no %s: %s", name, error)
                 continue
-            seconds = time.monotonic() - started
-            chosen = self._choose(name, directions)
             indices = [along.direction for along in chosen]
             is_one = len(set(indices)) == 1
             what = f"direction {indices[0]}" if is_one else f"directions {indices}"
             for form in get_args(Form):
                 for alpha in self.settings["alphas"]:
                     draw = self._drawer(directions, chosen, alpha, form)
-                    yield Method(name, f"{what}, {form} {alpha:g}", draw, seconds)
+                    method = Method(name, f"{what}, {form} {alpha:g}", draw, seconds)
+                    if directions.space != PRIOR:
+                        imagine = functools.partial(self._imagine, directions.space)
+                        method = method._replace(imagine=imagine, identity=directions.space)
+                    yield method
 
     def _fit_sefa(self) -> Directions:
         gen = self.run.generator.gen
-        return fit_sefa(gen, num_directions=self.settings["directions"])
+        found = fit_sefa(gen, num_directions=self.settings["directions"])
+        if found.space == PRIOR:
+            return found
+        feature = self.run.config["evaluate"]["features"]
+        if feature.startswith("layer:"):
+            raise UserError(
+                f"its edits are of {found.space}, and --config.evaluate.features={feature} is of "
+                "latents; give --config.evaluate.features=pca_pixels"
+            )
+        # alpha counts standard deviations, as in the prior.
+        key = named_key(self.key, "sefa")
+        return found.measured(self._drawn(found.space, key, self.settings["ganspace_latents"]))
 
     def _fit_ganspace(self) -> Directions:
         return fit_ganspace(
@@ -80,13 +105,14 @@ class DirectionBaselines:
     def _choose(self, name: str, directions: Directions) -> list[Along]:
         """Return for each cluster the direction and sign with the most accurate selection set."""
         alpha = middle_alpha(self.settings["alphas"])
-        z = self._prior(named_key(self.key, "selection"), self.settings["selection"])
+        key = named_key(self.key, "selection")
+        z = self._drawn(directions.space, key, self.settings["selection"])
         best = [(-1.0, Along(0, 1))] * len(self.sides)
         for index in range(len(directions.vectors)):
             for sign in (1, -1):
                 self.check("the lines that are measured are kept")
                 edited = self._edit(directions, z, index, sign * alpha, "shift")
-                images = self.run.generator.images(edited)
+                images = self._imagine(directions.space, edited)
                 values = self.sides[0].attribute.values(images)
                 for c, side in enumerate(self.sides):
                     right = side.attribute.is_right(values, side.sign)  # NaN: wrong
@@ -99,8 +125,18 @@ class DirectionBaselines:
             )
         return [along for _, along in best]
 
-    def _prior(self, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n d"]:
-        return np.asarray(self.run.generator.sample_latents(key, num))
+    def _drawn(self, space: str, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n d"]:
+        generator = self.run.generator
+        z = np.asarray(generator.sample_latents(key, num))
+        return z if space == PRIOR else generator.at_layer(space).all_features(z)
+
+    def _imagine(
+        self, space: str, latents: Float[np.ndarray, "n d"], cluster: int = 0
+    ) -> Float[np.ndarray, "n s s c"]:
+        generator = self.run.generator
+        if space == PRIOR:
+            return generator.images(latents)
+        return generator.at_layer(space).images_from(latents)
 
     def _edit(
         self,
@@ -110,7 +146,7 @@ class DirectionBaselines:
         alpha: float,
         form: Form,
     ) -> Float[np.ndarray, "n d"]:
-        normalise = self.run.generator.normalizes_latent
+        normalise = self.run.generator.normalizes_latent and directions.space == PRIOR
         return np.asarray(directions.edit(z, index, alpha, form=form, normalise=normalise))
 
     def _drawer(
@@ -118,7 +154,8 @@ class DirectionBaselines:
     ) -> Drawer:
         def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, None]:
             index, sign = chosen[c]
-            return self._edit(directions, self._prior(key, num), index, sign * alpha, form), None
+            drawn = self._drawn(directions.space, key, num)
+            return self._edit(directions, drawn, index, sign * alpha, form), None
 
         return draw
 

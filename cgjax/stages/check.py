@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from cgjax.config.schema import complete, validate
+from cgjax.errors import UserError
+from cgjax.generators.base import layer_index, suggested_layer
 from cgjax.generators.conditioned import load_conditioned
 from cgjax.generators.contract import Findings, check_generator
+from cgjax.numerics.given import shown
 
 
 def describe_generator(config: Mapping[str, Any]) -> str:
@@ -15,7 +18,7 @@ def describe_generator(config: Mapping[str, Any]) -> str:
 
     Args:
         config: nested plain dicts, as `cgjax.config.plain.to_plain` returns them. Its layer need
-            not be one of the generator's.
+            not be one of the generator's: the text says so.
 
     Returns:
         The findings as text: the images' size and range, and for every layer its shape, the memory
@@ -40,13 +43,23 @@ def to_text(found: Findings, batch: int, chosen: str) -> str:
     Args:
         found: with times.
         batch: latents a pass with which they were measured.
-        chosen: the config's layer, which is marked.
+        chosen: the config's layer, by its name or number, which is marked.
     """
+    names = tuple(layer.name for layer in found.layers[:-1])
+    try:
+        chosen = names[layer_index(names, chosen)]
+        said, marks = "no fault found", "; * the config's layer"
+    except UserError:
+        said = (
+            f"no fault found in it, but it has no layer {shown(chosen)}, which the config asks "
+            f"for; give one of these, such as --config.layer={suggested_layer(names, chosen)}"
+        )
+        marks = ""
     size = " x ".join(map(str, found.layers[-1].shape))
     low, high = found.image_range
     rows = [("layer", "shape", "MB", "ms", "resume")]
     for layer in found.layers:
-        mark = "*" if layer.name == str(chosen) else ""
+        mark = "*" if layer.name == chosen else ""
         rows.append(
             (
                 layer.name + mark,
@@ -58,9 +71,9 @@ def to_text(found: Findings, batch: int, chosen: str) -> str:
         )
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = [
-        f"{found.name}: no fault found",
+        f"{found.name}: {said}",
         f"latents of {found.latent_dim} numbers; images {size}, from {low:.2f} to {high:.2f}",
-        f"MB and ms are those of a thousand latents, in passes of {batch}; * the config's layer",
+        f"MB and ms are those of a thousand latents, in passes of {batch}{marks}",
         "",
     ]
     for row in rows:

@@ -12,7 +12,7 @@ Drawer = Callable[[PRNGKeyArray, int, int], tuple[Float[np.ndarray, "n d"], floa
 """(key, cluster, num) -> latents and the acceptance of the check, or None."""
 
 Imaginer = Callable[[Float[np.ndarray, "n d"], int], Float[np.ndarray, "n s s c"]]
-"""(latents, cluster) -> the images of another generator."""
+"""(latents, cluster) -> the images of another generator, or of latents of another space."""
 
 
 class Method(NamedTuple):
@@ -24,8 +24,8 @@ class Method(NamedTuple):
         draw: see `Drawer`.
         training_s: what it took to fit, or None.
         codes_of: setting of the same sampler whose random numbers it takes; None for its own.
-        imagine: for latents of another generator; None for those of the run's.
-        identity: of that generator.
+        imagine: for latents of another generator or space; None for those of the run's.
+        identity: of that generator or space.
     """
 
     name: str

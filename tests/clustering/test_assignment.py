@@ -87,3 +87,18 @@ def test_assign_names_centroids_that_are_not_finite(bad):
     centroids[2, 1] = bad
     with pytest.raises(UserError, match="centroids of clusters 2 hold NaN or Inf"):
         assign(np.zeros((5, 3), np.float32), centroids)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("features", "centroids", "message"),
+    [
+        ([[1.0], [2.0, 3.0]], np.zeros((2, 3)), "features are no array"),
+        (np.zeros((5, 3)), None, r"centroids are None: expected \(clusters, features\)"),
+        (np.zeros((5, 3)) * 1j, np.zeros((2, 3)), "features are complex128 numbers"),
+        (np.zeros((5, 3)), np.full((2, 3), 1e300), "centroids hold numbers too large for float32"),
+    ],
+)
+def test_assign_refuses_what_is_no_array_of_numbers(features, centroids, message):
+    with pytest.raises(UserError, match=message):
+        assign(features, centroids)

@@ -58,11 +58,14 @@ def test_rows_that_are_left_out_do_not_end_the_iterations_early(rows, key):
     assert np.sum(found.inertias > 1.01 * exact.inertias) <= 1
 
 
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"share": 1.0}, "share=1.0 of rows left out: expected from 0 to below 1"),
         ({"share": -0.1}, "expected from 0 to below 1"),
+        ({"share": None}, "share=None of rows left out: expected from 0 to below 1"),
+        ({"key": 0}, "key=0: expected a random key"),
         ({"share": 0.99}, "num_clusters=3"),
         ({"num_init": 0}, "num_init"),
     ],

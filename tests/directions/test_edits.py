@@ -57,6 +57,16 @@ def test_shift_by_three_quarters_moves_a_balanced_attribute_to_77_percent():
         ({"direction": np.ones(5)}, "do not fit"),
         ({"alpha": np.ones(3)}, r"expected a number or \(50,\)"),
         ({"direction": np.zeros(6)}, "has length 0: its layer does not vary along it"),
+        ({"direction": np.full(6, np.nan)}, "direction holds NaN or Inf"),
+        ({"direction": np.full(6, np.inf)}, "direction holds NaN or Inf"),
+        ({"direction": np.full(6, 1j)}, "direction are complex128 numbers"),
+        ({"direction": "abc"}, "direction are 'abc': expected"),
+        ({"alpha": np.nan}, "alpha holds NaN or Inf"),
+        ({"alpha": None}, "alpha are None: expected a number"),
+        ({"form": "set", "mean": np.ones(5)}, r"mean has shape \(5,\); expected a number or"),
+        ({"form": "set", "mean": np.nan}, "mean holds NaN or Inf"),
+        ({"latents": [[1.0], [1.0, 2.0]]}, r"latents are no array .*expected \(n, d\)"),
+        ({"latents": np.full((2, 6), 1e300)}, "latents hold numbers too large for float32"),
     ],
 )
 def test_edit_refuses_what_does_not_fit(latents, arguments, message):
@@ -85,3 +95,12 @@ def test_alpha_is_counted_in_the_directions_scale(directions, latents):
     np.testing.assert_allclose((moved - 1) @ UNIT, 1.5, atol=1e-5)
     with pytest.raises(UserError, match="direction 2 is not one of 0 to 1"):
         directions.edit(latents, 2, 1.0)
+
+
+def test_measured_directions_count_alpha_in_deviations_of_the_latents(directions, latents):
+    rows = latents * np.array([1, 1, 1, 7, 1, 1], np.float32) + 3
+    found = directions.measured(rows)
+    assert found.scales[1] == pytest.approx(rows[:, 3].std(), rel=1e-5)
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-5)
+    with pytest.raises(UserError, match="latents of w have 5 numbers and directions 6"):
+        directions.measured(rows[:, :5])

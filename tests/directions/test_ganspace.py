@@ -161,3 +161,18 @@ def test_where_the_layer_is_the_latent_in_use_its_components_are_the_directions(
 def test_ganspace_refuses_what_does_not_fit(call, message):
     with pytest.raises(UserError, match=message):
         call(*problem(n=100))
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key": 0}, "key=0: expected a random key"),
+        ({"num_latents": 1}, "num_latents=1: expected a whole number of at least 2"),
+        ({"num_latents": 1e3}, r"num_latents=1000\.0: expected a whole number"),
+        ({"num_components": 0}, "num_components=0: expected a whole number of at least 1"),
+    ],
+)
+def test_fit_ganspace_refuses_what_it_cannot_use(key, options, message):
+    with pytest.raises(UserError, match=message):
+        fit_ganspace(Small(), "a", **{"key": key, **options})

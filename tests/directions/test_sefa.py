@@ -8,6 +8,8 @@ import cgjax
 from cgjax.directions import sefa as module
 from cgjax.directions.sefa import fit_sefa, sefa
 from cgjax.errors import UserError
+from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.families import build_network
 
 
 def matrix(d: int = 12, m: int = 60) -> np.ndarray:
@@ -108,6 +110,48 @@ def test_layers_are_passed_on_where_the_family_can_choose():
     found = fit_sefa(StyleLike(), ["b"], num_directions=1, space="w", mean=np.ones(3))
     assert (found.space, found.layers, found.method) == ("w", ("b",), "sefa")
     np.testing.assert_array_equal(found.mean, 1)
+
+
+SMALL = {"mapping_widths": [16], "depths": [8, 4], "style_dim": 16}
+FORMS = {"stylegan": "genforce", "stylegan2": "nvidia"}
+
+
+@pytest.mark.parametrize("latent_dim", [16, 20])
+@pytest.mark.parametrize("family", FORMS)
+def test_directions_of_a_stylegan_move_w_and_images_are_made_of_it(family, latent_dim):
+    architecture = {**SMALL, "form": FORMS[family], "latent_dim": latent_dim}
+    gen = PretrainedGenerator(build_network(family, architecture))
+    found = fit_sefa(gen, num_directions=3)
+    assert found.space == "w"
+    w = np.asarray(gen.features(gen.sample_latents(jax.random.key(0), 8), "w"))
+    edited = found.edit(w, 0, 2.0)
+    moved = np.abs(gen.resume(edited, "w") - gen.resume(w, "w")).mean()
+    assert moved > 1e-3
+    with pytest.raises(UserError, match="space='z': this generator's weights read 'w'"):
+        fit_sefa(gen, space="z")
+
+
+@pytest.mark.parametrize("family", FORMS)
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([], r"layers=\[\]: expected some layers' names"),
+        ("layer0", "layers='layer0': expected some layers' names"),
+        (["w"], "'w' reads no style; expected some of "),
+        (["layer9"], "not one of this generator's"),
+    ],
+)
+def test_layers_that_read_no_style_are_refused(family, layers, message):
+    architecture = {**SMALL, "form": FORMS[family], "latent_dim": 16}
+    with pytest.raises(UserError, match=message):
+        fit_sefa(PretrainedGenerator(build_network(family, architecture)), layers)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("mean", [np.ones(2), [np.nan] * 3, [[1, 2], [3]], "abc"])
+def test_a_mean_that_does_not_fit_is_refused(mean):
+    with pytest.raises(UserError, match="mean"):
+        fit_sefa(StyleLike(), mean=mean)
 
 
 def test_a_generator_without_such_a_weight_is_told_so():

@@ -111,10 +111,66 @@ def test_a_layer_can_be_given_by_its_number_counted_from_one(gen):
     assert layer_index(gen.layers, "2") == 1
 
 
-@pytest.mark.parametrize("layer", ["lair1", "0", 0, 99, ""])
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("layer", [np.int64(1), "1", "01"])
+def test_numbers_of_layers_may_be_of_numpy_or_texts(gen, layer):
+    assert layer_index(gen.layers, layer) == 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "layer", "suggested"),
+    [
+        (("w", "b4_conv1", "b8_conv0", "b32_conv1"), "layer2", "b4_conv1"),
+        (("w", "b4_conv1", "b8_conv0", "b32_conv1"), "b8_conv", "b8_conv0"),
+        (("layer1", "layer2", "layer3"), "layer9", "layer1"),
+        (("only",), "x", "only"),
+    ],
+)
+def test_the_layer_suggested_is_spelt_alike_or_an_early_one(layers, layer, suggested):
+    with pytest.raises(UserError, match=f"try --config.layer={suggested}; --mode=check"):
+        layer_index(layers, layer)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    "layer",
+    ["lair1", "0", 0, 99, "", 1.0, None, True, "²", -1, b"a", (), "9" * 5000, np.ones(3)],
+)
 def test_an_unknown_layer_is_refused_naming_those_there_are(gen, layer):
     with pytest.raises(UserError, match=f"{gen.layers[0]}.*--config.layer="):
         gen.features(jnp.zeros((1, gen.latent_dim)), layer)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    "z", [None, "abc", [[1.0], [2.0, 3.0]], [[None]], np.ones((2, 6)) * 1j, np.full((2, 6), 1e300)]
+)
+def test_latents_that_are_no_numbers_are_refused(gen, z):
+    for call in (gen.images, lambda z: gen.features(z, 1), lambda z: gen.resume(z, 1)):
+        with pytest.raises(UserError, match=r"^(latents|activations) (are|hold)") as caught:
+            call(z)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("key", "n", "message"),
+    [
+        (jax.random.key(0), -1, "n=-1: expected a whole number of at least 0"),
+        (jax.random.key(0), 2.0, r"n=2\.0: expected a whole number"),
+        (jax.random.key(0), True, "n=True: expected a whole number"),
+        (0, 2, "key=0: expected a random key"),
+        (jax.random.split(jax.random.key(0)), 2, r"key of shape \(2,\): expected a random key"),
+        (jnp.zeros(3, jnp.uint32), 2, r"key of shape \(3,\): expected a random key"),
+    ],
+)
+def test_latents_are_drawn_with_one_key_and_a_whole_number(gen, key, n, message):
+    with pytest.raises(UserError, match=message):
+        gen.sample_latents(key, n)
+
+
+def test_no_latents_can_be_drawn(gen):
+    assert gen.sample_latents(jax.random.key(0), 0).shape == (0, gen.latent_dim)
 
 
 @pytest.mark.usefixtures("untyped")
@@ -137,7 +193,7 @@ def test_resuming_from_a_wrong_shape_is_refused(gen):
         gen.resume(h, gen.layers[-1])
 
 
-@pytest.mark.parametrize("n", [1, 3, 4, 9])
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 9])
 def test_in_batches_equals_one_call_whatever_the_number_of_rows(n):
     x = np.arange(2.0 * n, dtype=np.float32).reshape(n, 2)
     np.testing.assert_array_equal(in_batches(lambda b: b * 2 + 1, x, 4), x * 2 + 1)
@@ -145,7 +201,7 @@ def test_in_batches_equals_one_call_whatever_the_number_of_rows(n):
     out = np.zeros_like(x)
     assert in_batches(lambda b: b * 2 + 1, x, 4, out=out, on_rows=done.append) is out
     np.testing.assert_array_equal(out, x * 2 + 1)
-    assert done == [*range(4, n, 4), n]
+    assert done == ([*range(4, n, 4), n] if n else [])
 
 
 @pytest.mark.parametrize("n", [2, 8, 11])

@@ -199,7 +199,30 @@ def test_of_a_submodule_that_runs_twice_the_first_output_counts():
         ({"call": lambda m, z: m(z)["image"][:, :, :2]}, r"images of shape \(2, 2, 4, 3\)"),
         ({"image_size": 8}, "image_size=8, but .* returned images of 4 pixels"),
         ({"image_range": (1, 1)}, r"image_range=\(1, 1\); expected \(black, white\)"),
-        ({"latent_dim": "48"}, "latent_dim='48'; expected a positive int"),
+        ({"image_range": 5}, r"image_range=5; expected \(black, white\)"),
+        ({"image_range": ()}, r"image_range=\(\); expected \(black, white\)"),
+        ({"image_range": (0, 1, 2)}, r"image_range=\(0, 1, 2\); expected"),
+        ({"image_range": (0, np.inf)}, r"image_range=\(0, inf\); expected"),
+        ({"image_range": "01"}, r"image_range are '01': expected \(black, white\)"),
+        ({"latent_dim": "48"}, "latent_dim='48': expected a whole number of at least 1"),
+        ({"latent_dim": True}, "latent_dim=True: expected a whole number"),
+        ({"call": 3}, "call=3; expected a function"),
+        ({"sample_latents": 3}, "sample_latents=3; expected a function"),
+        ({"layers": {"a": 1}}, r"layers holds 'a': 1; expected paths .*\{'early': 'fc'\}"),
+        ({"layers": {"a": ("fc",)}}, r"layers holds 'a': \('fc',\); expected paths"),
+        ({"layers": {"a": ("fc", "0")}}, "layers holds .*; expected paths"),
+        ({"layers": {1: "fc"}}, "layers holds 1: 'fc'; expected paths"),
+        ({"layers": [1]}, "layers holds 1: 1; expected paths"),
+        ({"layers": [["fc", 0]]}, "layers holds .*; expected paths"),
+        ({"layers": None}, "layers=None; expected paths"),
+        ({"layers": "fc"}, "layers='fc'; expected paths"),
+        ({"layers": {"fc"}}, r"layers=\{'fc'\}; expected paths"),
+        ({"sample_latents": lambda key, n: None}, "its sample_latents returned None; expected a"),
+        (
+            {"sample_latents": lambda key, n: np.ones((n, 47), np.float32)},
+            r"its sample_latents returned an array \(2, 47\); expected \(2, 48\)",
+        ),
+        ({"call": lambda m, z: m(z)["image"] * 1j}, "forward returned complex numbers"),
     ],
 )
 def test_a_mistake_in_the_arguments_is_one_line(options, message):
@@ -207,6 +230,41 @@ def test_a_mistake_in_the_arguments_is_one_line(options, message):
     with pytest.raises(UserError, match=message) as caught:
         from_torch(Twice(), **{**own, **options})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_layer_given_as_a_module_is_answered_with_its_path():
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    with pytest.raises(UserError, match="give the path '1' instead of the module"):
+        from_torch(module, latent_dim=4, layers={"a": module[1]})
+
+
+@pytest.mark.usefixtures("untyped")
+def test_sizes_of_numpy_are_taken():
+    own = {"layers": ["fc"], "call": lambda m, z: m(z)["image"]}
+    assert from_torch(Twice(), latent_dim=np.int64(48), **own).latent_dim == 48
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("z", "message"),
+    [
+        (None, "latents are None"),
+        ([[1.0], [1.0, 2.0]], "latents are no array"),
+        (np.ones((2, 47), np.float32), r"latents have shape \(2, 47\).* expects \(n, 48\)"),
+        (torch.ones(48), r"latents have shape \(48,\)"),
+        (torch.ones(2, 48) * 1j, r"latents have shape \(2, 48\) \(torch.complex64\)"),
+    ],
+)
+def test_latents_and_layers_that_do_not_fit_are_refused(z, message):
+    own = {"layers": ["fc"], "call": lambda m, z: m(z)["image"]}
+    gen = from_torch(Twice(), latent_dim=48, **own)
+    for call in (gen.images, lambda z: gen.features(z, "fc")):
+        with pytest.raises(UserError, match=message):
+            call(z)
+    for call in (gen.features, gen.resume):
+        with pytest.raises(UserError, match="layer='zz' is not one of this generator's"):
+            call(latents(48), "zz")
 
 
 def test_something_else_than_a_module_is_refused():

@@ -46,6 +46,8 @@ def test_an_id_is_never_looked_up_among_names():
         assert find_clusters(wanted, known) == find_clusters(str(wanted), known) == [wanted]
     with pytest.raises(UserError, match="no cluster '-1'"):
         find_clusters(-1, known)
+    with pytest.raises(UserError, match=r"no cluster '111+\.\.\. in this run; it has: 0"):
+        find_clusters("1" * 5000, known)
 
 
 def test_clusters_of_one_name_are_found_together_and_an_unknown_one_names_the_clustering():

@@ -71,3 +71,20 @@ def test_the_budget_is_the_same_however_many_are_checked_together(key, batch):
 def test_rescaling_gives_every_latent_the_norm_and_leaves_zero_alone():
     z = rescale(jnp.array([[3.0, 4.0], [0.0, 0.0]], jnp.float32), 10.0)
     np.testing.assert_allclose(z, [[6.0, 8.0], [0.0, 0.0]], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("key", "num", "message"),
+    [
+        (jax.random.key(0), 0, "num=0: expected a whole number of at least 1"),
+        (jax.random.key(0), -1, "num=-1: expected"),
+        (jax.random.key(0), 2.0, r"num=2\.0: expected"),
+        (0, 2, "key=0: expected a random key"),
+    ],
+)
+def test_less_than_one_latent_and_what_is_no_key_are_refused(key, num, message):
+    with pytest.raises(UserError, match=message):
+        draw_verified(propose, right_half, key, num, batch=32, max_draws=1000)
+    with pytest.raises(UserError, match=message):
+        draw_unverified(propose, key, num)

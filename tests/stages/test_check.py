@@ -33,7 +33,15 @@ def test_the_table_has_a_line_for_every_layer_and_marks_the_config_s(tmp_path, m
 def test_a_generator_without_the_config_s_layer_shows_those_it_has():
     text = describe_generator(config_of("tests.generators.objects:Good"))
     assert "early  " in text
-    assert "layer1" not in text
+    first = text.splitlines()[0]
+    assert "has no layer 'layer1', which the config asks for" in first
+    assert first.endswith("give one of these, such as --config.layer=late")
+    assert "*" not in text
+
+
+def test_a_layer_that_is_given_by_its_number_is_marked():
+    config = config_of("tests.generators.objects:Good") | {"layer": "2"}
+    assert "late*" in describe_generator(config)
 
 
 def test_what_is_wrong_with_a_generator_is_one_line():

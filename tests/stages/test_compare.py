@@ -11,6 +11,8 @@ from cgjax.config import plain as configuration
 from cgjax.errors import UserError
 from cgjax.evaluation import compare_table
 from cgjax.evaluation.attribute import attribute_of
+from cgjax.generators.families import build_network
+from cgjax.generators.weights import named_arrays, save_generator
 from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import compare
@@ -207,3 +209,49 @@ def test_at_equal_accuracy_the_closest_setting_of_each_method_is_named():
     assert "flow, margin 0.6: Frechet 90.0 (89.0 to 91.0), accuracy 0.975" in lines[1]
     assert "sefa, set 2" in lines[2]
     assert lines[3].endswith("never as accurate: gaussian")
+
+
+def brightness(images: np.ndarray) -> np.ndarray:
+    return images.mean(axis=(1, 2, 3))
+
+
+def compare_stylegan(root, **settings) -> list[dict]:
+    architecture = {
+        "form": "genforce",
+        "latent_dim": 8,
+        "style_dim": 6,
+        "mapping_widths": [6],
+        "depths": [8, 4],
+    }
+    network = build_network("stylegan", architecture)
+    arrays = {name: np.asarray(array) for name, array in named_arrays(network).items()}
+    source = {"name": "random numbers", "sha256": ""}
+    folder = save_generator(
+        root / "style", "stylegan", architecture, arrays, source=source, licence="none"
+    )
+    config = make_config(
+        judge="tests.stages.test_compare:brightness", attribute="brightness", threshold=0.0
+    )
+    config["generator"]["weights"], config["layer"] = str(folder), "layer0"
+    for name, sampler in config["samplers"].items():
+        sampler["fit"] = name == "rejection"
+    config["sample"]["sampler"] = "rejection"
+    config["compare"] |= {"margins": [0.0], "directions": 2, "alphas": [1.0], "num": 32}
+    for name, value in settings.items():
+        config["evaluate"][name] = value
+    run_compare(Pipeline(open_run(root / "run", config, mode="compare"), Interrupts()))
+    return json.loads((root / "run/compare.json").read_text())["rows"]
+
+
+def test_sefa_of_a_stylegan_is_measured_on_images_of_edited_w(tmp_path):
+    rows = [row for row in compare_stylegan(tmp_path) if row["method"] == "sefa"]
+    assert {row["setting"].split(", ")[-1] for row in rows} == {"shift 1", "set 1"}
+    for row in rows:
+        assert np.isfinite(row["frechet"])
+        assert "membership" not in row  # edited w has no latent
+
+
+def test_no_sefa_where_its_directions_cannot_be_compared_and_the_others_are(tmp_path, caplog):
+    rows = compare_stylegan(tmp_path, features="layer:layer0")
+    assert {row["method"] for row in rows} == {"members", "rejection", "ganspace"}
+    assert "no sefa: its edits are of w" in caplog.text

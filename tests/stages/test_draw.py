@@ -10,6 +10,7 @@ from PIL import Image
 
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.batching import in_batches
+from cgjax.generators.registry import load_generator
 from cgjax.run import sampling
 from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
@@ -36,6 +37,57 @@ def root(tmp_path_factory):
     finally:
         pipeline.metrics.close()
     return folder
+
+
+def test_of_no_latents_there_are_no_images_and_none_is_inside(root):
+    run = load_run(root)
+    none = run.latents[:0]
+    assert run.are_inside(none, run.regions[0]).tolist() == []
+    size = run.generator.gen.image_size
+    assert run.generator.images(none).shape == (0, size, size, 3)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("num", [0, -1, 2.0, True])
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_number_of_draws_below_one_is_refused(root, num, verify):
+    run = load_run(root)
+    for draw in (run.draw, run.sample_region):
+        with pytest.raises(UserError, match=f"num={num}: expected a whole number of at least 1"):
+            draw(jax.random.key(0), run.regions[0], num, sampler="rejection", verify=verify)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_what_is_no_key_no_region_and_no_latent_is_refused(root):
+    run = load_run(root)
+    key, region = jax.random.key(0), run.regions[0]
+    for draw in (run.draw, run.sample_region):
+        with pytest.raises(UserError, match="key=0: expected a random key"):
+            draw(0, region, 2, sampler="rejection")
+        with pytest.raises(UserError, match=r"region=0: .* such as run\.region\(0\)"):
+            draw(key, 0, 2, sampler="rejection")
+    with pytest.raises(UserError, match=r"region='a': expected a region"):
+        run.are_inside(run.latents, "a")
+    with pytest.raises(UserError, match="latents are no array"):
+        run.are_inside([[1.0], [1.0, 2.0]], region)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (None, "None"),
+        (3, "3"),
+        (b"run", "b'run'"),
+        ("a" * 5000, "'aaa+[.]{3}"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_one_line(name, message):
+    for load in (load_run, load_generator):
+        with pytest.raises(UserError, match=message) as caught:
+            load(name)
+        assert len(str(caught.value)) < 1000
+        assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_nobody_s_samples_are_not_overwritten(root, tmp_path):

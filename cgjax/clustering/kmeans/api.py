@@ -19,6 +19,7 @@ from cgjax.clustering.kmeans.checks import (
     check_backend,
     check_counts,
     check_features,
+    check_mesh,
     check_numbers,
     check_options,
     check_source,
@@ -148,6 +149,7 @@ def kmeans(
     numbers = check_numbers(num_clusters)
     check_backend(backend)
     check_key(key)
+    check_mesh(mesh)
     search: dict[str, Any] = {"init": init, "num_init": num_init, "max_iter": max_iter, "tol": tol}
     if isinstance(features, RowSource):
         if backend == "faiss":

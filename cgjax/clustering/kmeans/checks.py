@@ -7,15 +7,16 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from cgjax.clustering.kmeans.options import INITS, Method, Options
-from cgjax.clustering.kmeans.sources import RowSource, is_real_number
+from cgjax.clustering.kmeans.sources import RowSource
 from cgjax.errors import UserError
+from cgjax.numerics.given import as_float32, check_whole, is_whole, shown
 
 BACKENDS = ("jax", "faiss")
 
@@ -42,7 +43,7 @@ def check_options(
     method, centroids = _check_init(init, numbers, dim)
     try:
         is_tolerance = float(tol) >= 0.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         is_tolerance = False
     if not is_tolerance:
         raise UserError(f"tol={tol!r}: expected 0 or more; try --config.cluster.tol=1e-4")
@@ -67,17 +68,13 @@ def check_backend(backend: str) -> None:
 
 def check_features(features: ArrayLike) -> Array | np.ndarray:
     """Return the features as (n, f) float32, on the host if they are there."""
-    shape = np.shape(features)
+    array = as_float32("features", features, "float32")
+    shape = array.shape
     if len(shape) < 2 or 0 in shape[1:]:
         raise UserError(
             f"features have shape {shape}: expected (n, f) or (n, h, w, c), one row for each latent"
         )
-    module = jnp if isinstance(features, jax.Array) else np
-    array = module.asarray(features)
-    if not is_real_number(array.dtype):
-        raise UserError(f"features are {array.dtype} numbers: expected float32")
-    flat = (shape[0], math.prod(shape[1:]))
-    return module.reshape(array.astype(np.float32, copy=False), flat)
+    return array.reshape(shape[0], math.prod(shape[1:]))
 
 
 def check_source(source: RowSource) -> None:
@@ -85,7 +82,7 @@ def check_source(source: RowSource) -> None:
     name = type(source).__name__
     sizes = {field: getattr(source, field) for field in ("num_rows", "dim", "block")}
     for field, size in sizes.items():
-        if not _is_whole(size) or size < 1:
+        if not is_whole(size):
             raise UserError(f"{name}.{field} is {size!r}: expected a whole number of at least 1")
     if sizes["block"] > sizes["num_rows"]:
         raise UserError(
@@ -97,9 +94,9 @@ def check_weights(weights: ArrayLike | None, num_rows: int) -> Float[Array, " n"
     """Return the weights as float32, ones by default."""
     if weights is None:
         return jnp.ones((num_rows,), jnp.float32)
-    if np.shape(weights) != (num_rows,):
-        raise UserError(f"weights have shape {np.shape(weights)}: expected ({num_rows},)")
-    counted = jnp.asarray(weights, jnp.float32)
+    counted = jnp.asarray(as_float32("weights", weights, f"({num_rows},) zeros and ones"))
+    if counted.shape != (num_rows,):
+        raise UserError(f"weights have shape {counted.shape}: expected ({num_rows},)")
     # Eager operations: of an array that is split over processes each of them gets the answer.
     if not bool(jnp.all((counted == 0.0) | (counted == 1.0))):
         raise UserError(
@@ -130,26 +127,28 @@ def _check_init(
         raise UserError(
             f"num_clusters={numbers}: expected a single number where init gives centroids"
         )
-    shape, (k,) = np.shape(init), numbers
+    (k,) = numbers
+    centroids = as_float32("init's centroids", init, f"({k}, {dim})")
+    shape = centroids.shape
     if len(shape) not in (2, 3) or shape[-2:] != (k, dim) or 0 in shape:
         raise UserError(
             f"init has shape {shape}: expected ({k}, {dim}) or (restarts, {k}, {dim}), one row for "
             "each cluster"
         )
-    centroids = jnp.asarray(init, jnp.float32).reshape(-1, k, dim)
+    centroids = jnp.asarray(centroids).reshape(-1, k, dim)
     if not bool(jnp.all(jnp.isfinite(centroids))):
         raise UserError("init holds NaN or Inf: expected finite centroids")
     return "k-means++", centroids
 
 
-def _whole(name: str, value: int, *, default: int) -> int:
-    if not _is_whole(value) or value < 1:
+def check_mesh(mesh: Mesh | None) -> None:
+    """Raise `UserError` for what is no mesh of devices."""
+    if mesh is not None and not isinstance(mesh, Mesh):
         raise UserError(
-            f"{name}={value!r}: expected a whole number of at least 1; "
-            f"try --config.cluster.{name}={default}"
+            f"mesh={shown(mesh)}: expected a mesh of devices, such as "
+            "cgjax.runtime.mesh.data_mesh(), or None"
         )
-    return int(value)
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def _whole(name: str, value: int, *, default: int) -> int:
+    return check_whole(name, value, hint=f"try --config.cluster.{name}={default}")

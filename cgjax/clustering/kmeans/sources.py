@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from cgjax.errors import UserError
+from cgjax.numerics.given import is_real_number
 from cgjax.runtime.mesh import (
     all_max,
     all_sum,
@@ -264,12 +265,6 @@ class Reader:
         if not is_real_number(block.dtype):
             raise UserError(f"{name}.read returned {block.dtype} numbers: expected float32")
         return block if block.dtype == np.float32 else block.astype(np.float32)
-
-
-def is_real_number(dtype: Any) -> bool:
-    """Return whether numbers of a type can become float32: floating point, integers, booleans."""
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def not_finite(num: int, first: Int[np.ndarray, " b"]) -> UserError:

@@ -26,7 +26,9 @@ from cgjax.clustering.selection.stability import Stability, hennig, measure_stab
 from cgjax.clustering.selection.valleys import find_groups, num_tests, valley_p_values
 from cgjax.clustering.selection.within import splits_within
 from cgjax.clustering.selection.words import Grouping, explain, verdict_of
+from cgjax.numerics.given import check_share, check_whole
 from cgjax.numerics.partitions import adjusted_rand, cross_table
+from cgjax.runtime.keys import check_key
 
 # The criteria for comparison need all distances, or many clusterings, and see this many rows.
 _SILHOUETTE_ROWS, _GAP_ROWS = 1000, 400
@@ -63,7 +65,8 @@ def choose_num_clusters(
         confidence: of the intervals.
 
     Raises:
-        UserError: fewer rows than that takes (`check_rows`), or a row that is not finite.
+        UserError: fewer rows than that takes (`check_rows`), a row that is not finite or too large,
+            no random key, or an option that is out of its range.
 
     Example:
         >>> import jax
@@ -73,6 +76,12 @@ def choose_num_clusters(
         >>> choice.num_clusters, choice.verdict
         (2, 'several clusters')
     """
+    check_key(key)
+    counts = {"max_clusters": max_clusters, "num_rows": num_rows, "num_repeats": num_repeats}
+    for name, count in (counts | {"num_components": num_components}).items():
+        check_whole(name, count)
+    check_share("alpha", alpha)
+    check_share("confidence", confidence)
     samples = take_samples(
         source, max_clusters, key, num_rows=num_rows, num_components=num_components
     )

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.numerics.given import check_whole
 from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.keys import named_key
@@ -68,8 +69,7 @@ def check_rows(num_rows: int, max_clusters: int) -> None:
     Raises:
         UserError: fewer rows than `least_rows`, or a number of clusters below 1.
     """
-    if max_clusters < 1:
-        raise UserError(f"max_clusters={max_clusters}; expected at least 1 cluster")
+    check_whole("max_clusters", max_clusters, hint="try --config.cluster.max_clusters=16")
     least = least_rows(max_clusters)
     if num_rows < least:
         raise UserError(

@@ -208,6 +208,15 @@ def test_feature_maps_are_flattened(key):
         ({"init": "kmeans"}, "k-means++, random"),
         ({"init": np.zeros((3, 6))}, "(3, 6)"),
         ({"backend": "torch"}, "jax, faiss"),
+        ({"max_iter": 10**12}, "max_iter=1000000000000: expected a whole number of at least 1 and"),
+        ({"tol": 10**400}, "tol=1"),
+        ({"init": [[1.0], [2.0, 3.0]]}, "init's centroids are no array"),
+        ({"init": np.zeros((2, 6)) * 1j}, "init's centroids are complex128 numbers"),
+        ({"init": None}, "init's centroids are None"),
+        ({"weights": [None] * 300}, "weights are of type object: expected (300,)"),
+        ({"weights": [[1.0], [1.0, 2.0]]}, "weights are no array"),
+        ({"weights": "abc"}, "weights are 'abc'"),
+        ({"mesh": 2}, "mesh=2: expected a mesh of devices"),
     ],
 )
 def test_impossible_options_are_refused_in_one_line_with_what_to_type(change, message, key):
@@ -241,11 +250,14 @@ def test_a_vector_is_refused(key):
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ("words", "features have shape ()"),
-        (None, "features have shape ()"),
+        ("words", "features are 'words': expected float32"),
+        (None, "features are None: expected float32"),
+        ([[1.0], [2.0, 3.0]], "features are no array (lists of unequal lengths?): expected"),
+        ([[None, 1.0]] * 4, "features are of type object: expected float32"),
+        (np.full((4, 2), 1e300), "features hold numbers too large for float32 (3.4e38): divide"),
         (np.zeros((4, 0)), "features have shape (4, 0)"),
         (np.zeros((4, 2), complex), "complex128 numbers"),
-        (np.full((4, 2), "a"), "numbers: expected float32"),
+        (np.full((4, 2), "a"), "features are of type <U1: expected float32"),
         (np.zeros((0, 2)), "no features to cluster"),
     ],
 )
@@ -257,3 +269,14 @@ def test_features_that_are_no_numbers_are_refused_in_one_line(features, message,
         kmeans(features, 2, key=key, backend=backend)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.torch
+@pytest.mark.usefixtures("untyped")
+def test_tensors_of_torch_are_clustered_in_any_real_type(key):
+    torch = pytest.importorskip("torch")
+    points, _ = blobs()
+    halved = torch.tensor(points, requires_grad=True).bfloat16()
+    found = kmeans(halved, 4, key=key)
+    own = kmeans(halved.detach().float().numpy(), 4, key=key)
+    np.testing.assert_array_equal(found.labels, own.labels)

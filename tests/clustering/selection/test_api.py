@@ -168,3 +168,38 @@ def test_rows_that_are_not_finite_are_refused():
     rows[17, 1] = np.nan
     with pytest.raises(UserError, match="first in row 17"):
         choose_num_clusters(rows, 2, key=jax.random.key(0))
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": 0}, "key=0: expected a random key"),
+        ({"max_clusters": "3"}, "max_clusters='3': expected a whole number of at least 1"),
+        ({"max_clusters": True}, "max_clusters=True"),
+        ({"num_rows": -1}, "num_rows=-1: expected a whole number of at least 1"),
+        ({"num_components": 0}, "num_components=0"),
+        ({"num_repeats": 0}, "num_repeats=0"),
+        ({"alpha": float("nan")}, "alpha=nan: expected a number between 0 and 1"),
+        ({"alpha": 5}, "alpha=5: expected a number between 0 and 1"),
+        ({"alpha": -1}, "alpha=-1"),
+        ({"confidence": 2}, "confidence=2: expected a number between 0 and 1"),
+        ({"confidence": "0.9"}, "confidence='0.9'"),
+        ({"source": [[1.0], [1.0, 2.0]]}, "the features are no array"),
+        ({"source": None}, "the features are None"),
+        ({"source": np.ones((400, 3)) * 1j}, "the features are complex128 numbers"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_one_line(change, message):
+    given = {"source": np.zeros((400, 3)), "max_clusters": 2, "key": jax.random.key(0)}
+    with pytest.raises(UserError) as caught:
+        choose_num_clusters(**(given | change))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e300])
+def test_rows_whose_squares_overflow_are_refused(scale):
+    rows = np.random.default_rng(0).normal(size=(400, 3)) * scale
+    with pytest.raises(UserError, match="too large: their squares overflow float32; divide them"):
+        choose_num_clusters(rows, 2, key=jax.random.key(0))

@@ -262,6 +262,7 @@ CONTAINERS = (
         "pytorch-pretrained-BigGAN (BigGAN-deep): pytorch_model.bin with config.json beside it",
         lambda s: has_tensors(s, "embeddings.weight", "generator.gen_z.weight_orig"),
         convert,
+        parts=r"generator\..*\.weight_(orig|u|v)",
     ),
     Container(
         "ajbrock",

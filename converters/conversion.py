@@ -62,6 +62,8 @@ class Container(NamedTuple):
         is_loose: whether `fits` goes by shapes rather than by names: such a layout is asked only
             about what no other family's layout fits.
         transposed: whether 4-D weights are those of transposed convolutions, (in, out, h, w).
+        parts: a pattern of the tensors' names that are parts of weights (`norms`) in the layout
+            itself: its converter reads them.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Container(NamedTuple):
     convert: Callable[[Network, Mapping[str, str]], Conversion]
     is_loose: bool = False
     transposed: bool = False
+    parts: str = ""
 
 
 class Row(NamedTuple):

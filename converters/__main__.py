@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from logging import WARNING, getLogger
+from typing import TYPE_CHECKING, Any
 
 from converters.interrupts import stop_at_once
 
@@ -56,9 +57,16 @@ _LICENCE = flags.DEFINE_string("licence", UNKNOWN_LICENCE, "Licence of the weigh
 _LIST = flags.DEFINE_bool("list", False, "Print families, accepted files and published names.")
 
 
+_FLAGS = (_SRC, _DST, _SET, _KEY, _MEMBER, _VERIFY, _DTYPE, _LICENCE, _LIST)
+
+
 def main(argv: Sequence[str]) -> None:
     """Run the command line."""
+    getLogger("jax._src.xla_bridge").setLevel(WARNING)  # it lists the accelerators it looked for
     if _LIST.value:
+        check_read("--list", (_LIST,))
+        if len(argv) > 1:
+            raise UserError(f"--list takes no {argv[1]!r}: leave it out")
         say(listing())
         return
     command = argv[1] if len(argv) > 1 else ""
@@ -70,9 +78,9 @@ def main(argv: Sequence[str]) -> None:
         )
     if command == "inspect" and len(argv) != 3:
         raise UserError("expected one file: python -m converters inspect FILE")
-    settings = parse_assignments(_SET.value)
-    if _KEY.value:
-        settings[NETWORK] = _KEY.value
+    check_read(command, (_SET, _KEY, _MEMBER) if command == "inspect" else _FLAGS)
+    key = [f"{NETWORK}={_KEY.value}"] if _KEY.value else []
+    settings = parse_assignments([*_SET.value, *key])
     if command == "inspect":
         _require_torch()
         say(inspect(argv[2], settings, member=_MEMBER.value))
@@ -111,6 +119,20 @@ def main(argv: Sequence[str]) -> None:
         f"network {'the whole file' if network == '.' else network}, "
         f"source SHA-256 {source['sha256']}"
     )
+
+
+def check_read(command: str, read: Sequence[flags.FlagHolder[Any]]) -> None:
+    """Check that a command reads every flag that was given, and that none has lost its value.
+
+    Raises:
+        UserError: the first that it does not.
+    """
+    names = [flag.name for flag in read]
+    for flag in _FLAGS:
+        if flag.present and flag.name not in names:
+            raise UserError(f"--{flag.name}: {command} does not read it; leave it out")
+        if flag.present and flag.value == "":
+            raise UserError(f"--{flag.name}= is empty: give a value, or leave it out")
 
 
 def tell(found: Found, conversion: Conversion, candidates: Sequence[Found]) -> None:

@@ -8,6 +8,7 @@ them would give another sigma than the reference divides by.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ import numpy as np
 from cgjax.errors import UserError
 from cgjax.generators.biggan import REDUCTION
 from converters import biggan_pytorch
-from converters.conversion import Container, Conversion, conv_kernel, dense_kernel
+from converters.conversion import Companion, Container, Conversion, conv_kernel, dense_kernel
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
 from converters.tensors import Tensors
@@ -40,12 +41,17 @@ class Config(NamedTuple):
     """A model's config.json.
 
     Attributes:
-        path: the file; None if there is none.
+        file: where it was read; None if there is none.
         entries: what it says; empty if there is none.
     """
 
-    path: Path | None
+    file: Companion | None
     entries: Mapping[str, Any]
+
+    @property
+    def path(self) -> Path | None:
+        """The file's path."""
+        return self.file and self.file.path
 
     def blocks(self, width: int) -> list[tuple[int, int, int]] | None:
         """Return (upsamples, channels in, channels out) of each block; None if it does not say.
@@ -93,12 +99,13 @@ def _read_config(path: Path, given: str) -> Config:
         return Config(None, {})
     where = candidates[0]
     try:
-        entries = json.loads(where.read_text(encoding="utf-8-sig"))
+        data = where.read_bytes()
+        entries = json.loads(data.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{where} is not a config.json of BigGAN: {error}") from error
     if not isinstance(entries, dict):
         raise UserError(f"{where} is not a config.json of BigGAN: expected an object {{...}}")
-    return Config(where, entries)
+    return Config(Companion(where, hashlib.sha256(data).hexdigest()), entries)
 
 
 def _spectral(tensors: Tensors, name: str, shape: tuple[int, ...], eps: float) -> np.ndarray:
@@ -230,7 +237,8 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
         "eps": eps,
         "image_channels": channels,
     }
-    return Conversion("biggan", architecture, arrays)
+    companions = (config.file,) if config.file else ()
+    return Conversion("biggan", architecture, arrays, companions=companions)
 
 
 def _take_attention(
@@ -254,6 +262,7 @@ CONTAINERS = (
         "pytorch-pretrained-BigGAN (BigGAN-deep): pytorch_model.bin with config.json beside it",
         lambda s: has_tensors(s, "embeddings.weight", "generator.gen_z.weight_orig"),
         convert,
+        parts=r"generator\..*\.weight_(orig|u|v)",
     ),
     Container(
         "ajbrock",

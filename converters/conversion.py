@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,23 @@ from converters.tensors import Tensors
 Turn = Callable[[np.ndarray], np.ndarray]
 
 
+class Companion(NamedTuple):
+    """A file that was read beside the checkpoint.
+
+    Attributes:
+        path: the file.
+        sha256: its hash.
+    """
+
+    path: Path
+    sha256: str
+
+    @property
+    def source(self) -> dict[str, str]:
+        """What a manifest says of the file."""
+        return {"name": self.path.name, "sha256": self.sha256}
+
+
 class Conversion(NamedTuple):
     """A checkpoint in our terms.
 
@@ -23,12 +41,14 @@ class Conversion(NamedTuple):
         arrays: every array of the network by dotted path, float32.
         assumed: what the tensors do not tell and the user did not say, each with the flag that
             changes it.
+        companions: the files that were read beside the checkpoint.
     """
 
     family: str
     architecture: dict[str, Any]
     arrays: dict[str, np.ndarray]
     assumed: tuple[str, ...] = ()
+    companions: tuple[Companion, ...] = ()
 
 
 class Container(NamedTuple):
@@ -42,6 +62,8 @@ class Container(NamedTuple):
         is_loose: whether `fits` goes by shapes rather than by names: such a layout is asked only
             about what no other family's layout fits.
         transposed: whether 4-D weights are those of transposed convolutions, (in, out, h, w).
+        parts: a pattern of the tensors' names that are parts of weights (`norms`) in the layout
+            itself: its converter reads them.
     """
 
     name: str
@@ -50,6 +72,7 @@ class Container(NamedTuple):
     convert: Callable[[Network, Mapping[str, str]], Conversion]
     is_loose: bool = False
     transposed: bool = False
+    parts: str = ""
 
 
 class Row(NamedTuple):

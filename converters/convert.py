@@ -5,11 +5,12 @@ What takes seconds to import is imported where it is used.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgjax.errors import UserError
+from cgjax.errors import Interrupted, UserError
 from converters.layouts import FAMILIES, containers_of
 
 if TYPE_CHECKING:
@@ -56,32 +57,51 @@ def convert(
         UserError: whatever is wrong with the file or the folder, in one line.
         Interrupted: by Ctrl-C while writing; the folder is as it was.
     """
+    from cgjax.generators.folders import on_interrupt
+    from cgjax.generators.weights import load_folder, save_generator, storage_dtype
     from converters.finding import choose_generator
     from converters.reading import read_checkpoint
     from converters.settings import NETWORK
-    from converters.writing import check_destination, write_folder
+    from converters.writing import check_destination
 
-    dst, settings = Path(dst), settings or {}
-    check_destination(dst)
+    containers_of(family)  # there is such a family
+    dst, settings, dtype = Path(dst), settings or {}, storage_dtype(dtype).name
+    check_destination(dst, [Path(src)])
     checkpoint = read_checkpoint(src, member)
     candidates = generators_of(checkpoint, family)
     found = choose_generator(candidates, settings.get(NETWORK, ""))
     conversion = found.convert(settings)
     tell(found, conversion, candidates)
+    companions = [file.source for file in conversion.companions]
     source = {
         **checkpoint.source,
+        **({"companions": companions} if companions else {}),
         "container": f"{family}/{found.container.name}",
         "network": found.network.name,
         **({"assumed": list(conversion.assumed)} if conversion.assumed else {}),
     }
-    return write_folder(
-        dst,
-        conversion,
-        source=source,
-        licence=licence,
-        dtype=dtype,
-        check=lambda generator: check(generator, found, conversion),
-    )
+    check_destination(dst, [checkpoint.path, *(file.path for file in conversion.companions)])
+    written: list[PretrainedGenerator] = []
+
+    def check_written(folder: Path) -> None:
+        written.append(load_folder(folder))
+        check(written[0], found, conversion)
+
+    try:
+        with on_interrupt(signal.default_int_handler):
+            save_generator(
+                dst,
+                conversion.family,
+                conversion.architecture,
+                conversion.arrays,
+                source=source,
+                licence=licence,
+                dtype=dtype,
+                check=check_written,
+            )
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"{dst} is as it was") from error
+    return written[0]
 
 
 def generators_of(checkpoint: Checkpoint, family: str) -> list[Found]:

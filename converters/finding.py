@@ -70,19 +70,13 @@ def _within(network: Network, depth: int) -> Iterable[Found]:
 def _fitting(network: Network) -> list[Found]:
     every = [(f, c) for f in FAMILIES for c in containers_of(f)]
     strict = [(f, c) for f, c in every if not c.is_loose]
+    # Weights in parts are put together, each where the layout does not know it as it is.
+    seen = {
+        key: with_norms_folded(network, transposed=key[0], kept=key[1])
+        for key in {(c.transposed, c.parts) for _, c in every}
+    }
     for layouts in (strict, [entry for entry in every if entry not in strict]):
-        # Weights in parts are put together where the layout does not know them as they are.
-        for are_folded in (False, True):
-            found = []
-            for family, container in layouts:
-                seen = network
-                if are_folded:
-                    folded = with_norms_folded(network, transposed=container.transposed)
-                    if folded is None:
-                        continue
-                    seen = folded
-                if container.fits(seen.state):
-                    found.append(Found(family, container, seen))
-            if found:
-                return found
+        found = [Found(f, c, seen[c.transposed, c.parts]) for f, c in layouts]
+        if fitting := [each for each in found if each.container.fits(each.network.state)]:
+            return fitting
     return []

@@ -123,10 +123,10 @@ def split_network(network: Network) -> list[Network]:
     ]
 
 
-def with_norms_folded(network: Network, *, transposed: bool) -> Network | None:
-    """Return a network whose weights were stored in parts; None if none was. See `fold_norms`."""
-    state, folded, assumed = fold_norms(network.state, transposed=transposed)
-    return network._replace(state=state, folded=folded, assumed=assumed) if folded else None
+def with_norms_folded(network: Network, *, transposed: bool, kept: str) -> Network:
+    """Return a network with whole weights for those that were stored in parts: see `fold_norms`."""
+    state, folded, assumed = fold_norms(network.state, transposed=transposed, kept=kept)
+    return network._replace(state=state, folded=folded, assumed=assumed) if folded else network
 
 
 def choose(candidates: Sequence[Network], asked: str = "") -> Network:

@@ -41,13 +41,14 @@ class Folded(NamedTuple):
     assumed: tuple[str, ...]
 
 
-def fold_norms(state: Mapping[Any, Any], *, transposed: bool = False) -> Folded:
+def fold_norms(state: Mapping[Any, Any], *, transposed: bool = False, kept: str = "") -> Folded:
     """Replace the parts of every weight by the weight.
 
     Args:
         state: tensors by name.
         transposed: whether 4-D weights are those of transposed convolutions, (in, out, h, w), which
             matters where their first two axes are of one length and u does not tell.
+        kept: a pattern of names that stay as they are.
 
     Returns:
         The state, and what was folded in. Parts that are incomplete, or do not fit together, stay
@@ -58,7 +59,7 @@ def fold_norms(state: Mapping[Any, Any], *, transposed: bool = False) -> Folded:
     assumed: list[str] = []
     for name in list(state):
         match = isinstance(name, str) and (_OLD.fullmatch(name) or _NEW.fullmatch(name))
-        if not match:
+        if not match or re.fullmatch(kept, name):
             continue
         parts = _old_parts(match[1]) if match.re is _OLD else _new_parts(match)
         for kind, make, names in parts:

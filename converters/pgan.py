@@ -41,7 +41,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     """
     tensors, settings = network.tensors(), zoo_settings(network, given)
     num_rows, latent_dim = tensors.shape("formatLayer.weight", 2)
-    leak = settings.get("leakyReluLeak", 0.2)
+    leak = settings.get("leakyReluLeak", 0.2, low=0, high=1)
     alpha = settings.get("alpha", 0.0, low=0, high=1)
     equalized = settings.get("equalizedlR", True)
     normalized = settings.get("perChannelNormalization", True)

@@ -21,7 +21,7 @@ import numpy as np
 from cgjax.errors import UserError
 from cgjax.runtime.files import sha256_of
 from converters import safe_pickle
-from converters.archives import is_torch_zip, open_member, zip_names
+from converters.archives import damaged_member, is_torch_zip, open_member, zip_names
 from converters.plain import plain
 from converters.stubs import torch_stubs
 
@@ -153,6 +153,8 @@ def _read_tensors(file: BinaryIO, where: str) -> tuple[Any, str]:
             f"{where} is a TorchScript program: load it with torch.jit.load and save its "
             "state_dict() alone"
         )
+    if names is not None and (damaged := damaged_member(file)):
+        raise UserError(f"{where} is damaged ({damaged} has another checksum); download it again")
     start = file.read(len(_LEGACY) + 8)
     file.seek(0)
     for other, reason in _OTHERS.items():

@@ -148,14 +148,16 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
     """Split `name=value` texts.
 
     Raises:
-        UserError: for a text without `=`.
+        UserError: for a text without `=`, and a name with two values.
     """
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in texts:
         name, separator, value = (part.strip() for part in text.partition("="))
         if not separator or not name:
             raise UserError(f"--set {text!r}: expected name=value, for example --set lod=0")
-        pairs[name] = value
+        if pairs.setdefault(name, value) != value:
+            same = "; --key is the same as --set network" if name == NETWORK else ""
+            raise UserError(f"--set {name}={pairs[name]} and {name}={value}: give one{same}")
     return pairs
 
 

@@ -44,7 +44,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     """
     tensors, settings = network.tensors(), zoo_settings(network, given)
     latent_dim = tensors.shape("mapping.FC.0.weight", 2)[1]
-    leak = settings.get("leakyReluLeak", 0.2)
+    leak = settings.get("leakyReluLeak", 0.2, low=0, high=1)
     alpha = settings.get("alpha", 0.0, low=0, high=1)
     phi = settings.get("phiTruncation", 0.5)
     tanh = get_tanh(settings, "Logistic")

@@ -13,8 +13,8 @@ double precision; both are reproduced, since the published images are made so.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.generators.architecture import Blocks, Bound, Count, Range, Size
 from cgjax.generators.conditions import class_vectors, imagenet_names
 from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
@@ -132,14 +133,14 @@ class BigGAN(StagedNetwork):
 
     def __init__(
         self,
-        latent_dim: int,
-        num_classes: int,
-        width: int,
-        blocks: Sequence[Sequence[int]],
-        attention: int | None,
-        num_stats: int = 51,
-        eps: float = 1e-4,
-        image_channels: int = 3,
+        latent_dim: Size,
+        num_classes: Size,
+        width: Size,
+        blocks: Blocks,
+        attention: Count | None,
+        num_stats: Annotated[int, Range(2)] = 51,
+        eps: Bound = 1e-4,
+        image_channels: Size = 3,
     ):
         """Build the network.
 

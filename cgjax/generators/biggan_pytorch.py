@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cgjax.generators.architecture import Bound, Count, Size, Sizes
 from cgjax.generators.biggan import Attention, check_truncation, need_latents
 from cgjax.generators.conditions import class_vectors, imagenet_names
 from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
@@ -77,15 +78,15 @@ class BigGANPyTorch(StagedNetwork):
 
     def __init__(
         self,
-        latent_dim: int,
-        num_classes: int,
-        widths: Sequence[int],
-        embedding_dim: int | None,
+        latent_dim: Size,
+        num_classes: Size,
+        widths: Sizes,
+        embedding_dim: Size | None,
         hierarchical: bool,
-        attention: Sequence[int] = (),
-        first_size: int = 4,
-        eps: float = 1e-5,
-        image_channels: int = 3,
+        attention: Sequence[Count] = (),
+        first_size: Size = 4,
+        eps: Bound = 1e-5,
+        image_channels: Size = 3,
     ):
         """Build the network.
 

@@ -141,6 +141,17 @@ def _class_id(entry: Any, num_classes: int, names: Names) -> int:
     return int(entry)
 
 
+def check_categories(categories: Sequence[int], latent_dim: int) -> tuple[int, ...]:
+    """Return the lengths of the one-hot vectors that a latent ends in.
+
+    Raises:
+        UserError: if they are longer than the latent.
+    """
+    if sum(categories) > latent_dim:
+        raise UserError(f"categories={list(categories)} are longer than latent_dim={latent_dim}")
+    return tuple(categories)
+
+
 def with_categories(
     key: PRNGKeyArray, z: Float[Array, "n d"], categories: Sequence[int]
 ) -> Float[Array, "n d"]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.generators.conditions import with_categories
+from cgjax.generators.architecture import Count, Row, Share, Size, Sizes
+from cgjax.generators.conditions import check_categories, with_categories
 from cgjax.generators.dense_first import DenseFirst
 from cgjax.generators.layers import leaky_relu, transposed_convolve
 from cgjax.generators.staged import State, parameter
@@ -36,16 +37,16 @@ class DCGAN(DenseFirst):
 
     def __init__(
         self,
-        latent_dim: int,
-        widths: Sequence[int],
-        image_channels: int = 3,
+        latent_dim: Size,
+        widths: Sizes,
+        image_channels: Size = 3,
         tanh: bool = True,
-        categories: Sequence[int] = (),
-        first_size: int = 4,
-        stages: Sequence[Sequence[int]] = (),
-        leak: float = 0.0,
+        categories: Sequence[Size] = (),
+        first_size: Size = 4,
+        stages: Sequence[Annotated[Sequence[int], Row((Size, Size, Count, Count))]] = (),
+        leak: Share = 0.0,
         output_bias: bool = False,
-        num_classes: int = 0,
+        num_classes: Count = 0,
         class_names: Sequence[str] = (),
         plain_first: bool = False,
         per_class: bool = False,
@@ -78,7 +79,8 @@ class DCGAN(DenseFirst):
         self.stages = tuple(tuple(s) for s in stages) or (DOUBLING,) * len(widths)
         self.image_size = functools.reduce(grown, self.stages, first_size)
         self.image_channels = image_channels
-        self.tanh, self.leak, self.categories = tanh, leak, tuple(categories)
+        self.tanh, self.leak = tanh, leak
+        self.categories = check_categories(categories, latent_dim)
 
         outputs = [*widths[1:], image_channels]
         kernels = [

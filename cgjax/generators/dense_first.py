@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cgjax.errors import UserError
 from cgjax.generators.conditions import class_vectors
 from cgjax.generators.staged import Inputs, StagedNetwork, State, parameter
 
@@ -38,10 +39,17 @@ class DenseFirst(StagedNetwork):
             per_class: whether each class has a first layer of its own, with a bias; its rows are
                 those of the latent and then the bias, class after class.
             bias: whether all share a bias, of every place and channel.
+
+        Raises:
+            UserError: names or first layers of classes that are not there.
         """
         self.latent_dim = latent_dim
+        if class_names and len(class_names) != num_classes:
+            raise UserError(f"{len(class_names)} class_names for num_classes={num_classes}")
+        if per_class and not num_classes:
+            raise UserError("per_class is true, and num_classes is 0")
         self.num_classes, self.class_names = num_classes, tuple(class_names)
-        self.per_class = per_class and num_classes > 0
+        self.per_class = per_class
         inputs = num_classes * (latent_dim + 1) if self.per_class else latent_dim + num_classes
         self.first = parameter(inputs, *maps, std=0.02)
         self.first_bias = parameter(*maps) if bias else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ import numpy as np
 from flax import nnx
 
 from cgjax.errors import UserError
-from cgjax.generators.staged import StagedNetwork
+from cgjax.generators.architecture import check_keywords
+from cgjax.generators.staged import StagedNetwork, images_
 
 # family -> "module:class"; imported when asked for, so that start-up pays for one family only.
 FAMILIES = {
@@ -32,13 +34,13 @@ def abstract_network(family: str, architecture: Mapping[str, Any]) -> StagedNetw
 
     Args:
         family: a key of `FAMILIES`.
-        architecture: the family's keyword arguments.
+        architecture: the family's keyword arguments, as JSON has them.
 
     Returns:
         The network.
 
     Raises:
-        UserError: for an unknown family.
+        UserError: for an unknown family, and keywords from which it builds no network.
     """
     if family not in FAMILIES:
         near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0)
@@ -47,8 +49,43 @@ def abstract_network(family: str, architecture: Mapping[str, Any]) -> StagedNetw
         )
     module, name = FAMILIES[family].split(":")
     cls = getattr(importlib.import_module(module), name)
-    network: StagedNetwork = nnx.eval_shape(lambda: cls(**architecture))
-    return network
+    check_keywords(cls, architecture, f"architecture of {family}")
+    with _said_of(family):
+        network: StagedNetwork = nnx.eval_shape(lambda: cls(**architecture))
+        return network
+
+
+def check_pass(network: StagedNetwork) -> None:
+    """Follow the shapes from a latent to an image, so that no later pass finds a fault in them.
+
+    Args:
+        network: abstract or not; nothing is computed.
+
+    Raises:
+        UserError: if its parts do not fit together.
+    """
+    graph, state = nnx.split(network)
+    z = jax.ShapeDtypeStruct((1, network.latent_dim), np.float32)
+    size = network.image_size
+    with _said_of(network.family):
+        inputs = network.resolve(1, **({"condition": 0} if network.num_classes else {}))
+        image = jax.eval_shape(lambda s, z: images_(nnx.merge(graph, s), z, inputs), state, z)
+        if size < 1 or image.shape != (1, size, size, network.image_channels):
+            raise UserError(f"its images come out as {image.shape[1:]}")
+
+
+@contextlib.contextmanager
+def _said_of(family: str) -> Iterator[None]:
+    """Turn what a constructor or a pass stumbles upon into one line."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"architecture of {family}: {error}") from error
+    except Exception as error:
+        text = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"architecture of {family}: its parts make no network ({type(error).__name__}: {text})"
+        ) from error
 
 
 def build_network(family: str, architecture: Mapping[str, Any], *, seed: int = 0) -> StagedNetwork:
@@ -63,7 +100,7 @@ def build_network(family: str, architecture: Mapping[str, Any], *, seed: int = 0
         The network.
 
     Raises:
-        UserError: for an unknown family.
+        UserError: as `abstract_network`.
     """
     rng = np.random.default_rng(seed)
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cgjax.errors import UserError
 from cgjax.generators.fast_convolutions import (
     best_form,
     interleave,
@@ -43,6 +44,16 @@ def upsample_nearest(x: Float[Array, "n h w c"], factor: int = 2) -> Float[Array
     n, h, w, c = x.shape
     repeated = jnp.broadcast_to(x[:, :, None, :, None, :], (n, h, factor, w, factor, c))
     return repeated.reshape(n, h * factor, w * factor, c)
+
+
+def check_blend(blend: float, num_images: int) -> None:
+    """Check that there is an image before the last to blend in.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if blend and num_images < 2:
+        raise UserError(f"blend={blend:g} needs the image layer before the last; there is none")
 
 
 def finish_image(

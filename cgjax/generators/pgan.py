@@ -21,8 +21,10 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.generators.conditions import class_vectors, with_categories
+from cgjax.generators.architecture import Count, Doublings, Share, Size, Sizes
+from cgjax.generators.conditions import check_categories, class_vectors, with_categories
 from cgjax.generators.layers import (
+    check_blend,
     convolve,
     finish_image,
     leaky_relu,
@@ -43,15 +45,15 @@ class PGAN(StagedNetwork):
     def __init__(
         self,
         form: Form,
-        latent_dim: int,
-        depths: Sequence[int],
-        image_channels: int = 3,
-        leak: float = 0.2,
+        latent_dim: Size,
+        depths: Sizes,
+        image_channels: Size = 3,
+        leak: Share = 0.2,
         tanh: bool = False,
-        blend: float = 0.0,
-        extra_doublings: int = 0,
-        num_classes: int = 0,
-        categories: Sequence[int] = (),
+        blend: Share = 0.0,
+        extra_doublings: Doublings = 0,
+        num_classes: Count = 0,
+        categories: Sequence[Size] = (),
     ):
         """Build the network.
 
@@ -73,7 +75,8 @@ class PGAN(StagedNetwork):
         self.image_channels = image_channels
         self.form, self.leak, self.tanh = form, leak, tanh
         self.blend, self.extra_doublings = blend, extra_doublings
-        self.num_classes, self.categories = num_classes, tuple(categories)
+        self.num_classes = num_classes
+        self.categories = check_categories(categories, latent_dim)
         self.image_size = 4 * 2 ** (len(depths) - 1 + extra_doublings)
 
         def weight(*shape: int, fan_in: int) -> nnx.Param[Array]:
@@ -94,6 +97,7 @@ class PGAN(StagedNetwork):
         self.to_rgb = nnx.List(weight(d, image_channels, fan_in=d) for d in rgb)
         self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
         self.layers, self._steps = self._name_layers()
+        check_blend(blend, len(rgb))
 
     def _name_layers(self) -> tuple[tuple[str, ...], tuple[tuple[int, bool], ...]]:
         """Return the layers' names and, for each, (convolution, is it its pixel norm).

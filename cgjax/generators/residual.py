@@ -9,11 +9,13 @@ without bias where the two sides differ. There are no norms.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cgjax.generators.architecture import Blocks, Count, Range, Size
 from cgjax.generators.dense_first import DenseFirst
 from cgjax.generators.layers import convolve, leaky_relu, upsample_convolve, upsample_nearest
 from cgjax.generators.staged import State, parameter
@@ -57,14 +59,14 @@ class ResNet(DenseFirst):
 
     def __init__(
         self,
-        latent_dim: int,
-        blocks: Sequence[Sequence[int]],
-        image_channels: int = 3,
-        first_size: int = 4,
-        num_classes: int = 0,
+        latent_dim: Size,
+        blocks: Blocks,
+        image_channels: Size = 3,
+        first_size: Size = 4,
+        num_classes: Count = 0,
         class_names: Sequence[str] = (),
         per_class: bool = False,
-        output_kernel: int = 3,
+        output_kernel: Annotated[int, Range(1, 99)] = 3,
         doubles_last: bool = False,
     ):
         """Build the network.
@@ -87,7 +89,7 @@ class ResNet(DenseFirst):
             num_classes,
             class_names,
             per_class=per_class,
-            bias=not (per_class and num_classes),
+            bias=not per_class,
         )
         self.layers = tuple(f"block{i + 1}" for i in range(len(blocks)))
         self.image_channels = image_channels

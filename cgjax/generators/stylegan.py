@@ -21,9 +21,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.generators.conditions import with_categories
+from cgjax.generators.architecture import Count, Doublings, Share, Size, Sizes
+from cgjax.generators.conditions import check_categories, with_categories
 from cgjax.generators.layers import (
     blur,
+    check_blend,
     convolve,
     finish_image,
     instance_norm,
@@ -44,20 +46,20 @@ class StyleGAN(StyleNetwork):
     def __init__(
         self,
         form: Literal["zoo", "genforce"],
-        latent_dim: int,
-        style_dim: int,
-        mapping_widths: Sequence[int],
-        depths: Sequence[int],
-        image_channels: int = 3,
-        leak: float = 0.2,
+        latent_dim: Size,
+        style_dim: Size,
+        mapping_widths: Sizes,
+        depths: Sizes,
+        image_channels: Size = 3,
+        leak: Share = 0.2,
         tanh: bool = False,
-        blend: float = 0.0,
-        extra_doublings: int = 0,
+        blend: Share = 0.0,
+        extra_doublings: Doublings = 0,
         truncation: float | None = None,
-        num_classes: int = 0,
+        num_classes: Count = 0,
         const_input: bool = True,
         channel_noise: bool = False,
-        categories: Sequence[int] = (),
+        categories: Sequence[Size] = (),
     ):
         """Build the network.
 
@@ -79,7 +81,7 @@ class StyleGAN(StyleNetwork):
                 one a pixel, weighted by channel.
             categories: sizes of the one-hot vectors that the latent ends in (the zoo's AC-GANs).
         """
-        self.categories = tuple(categories)
+        self.categories = check_categories(categories, latent_dim)
         self.form, self.leak, self.tanh = form, leak, tanh
         self.blend, self.extra_doublings = blend, extra_doublings
         self.image_channels, self.channel_noise = image_channels, channel_noise
@@ -123,6 +125,7 @@ class StyleGAN(StyleNetwork):
         rgb = depths[1:] if form == "zoo" else depths
         self.to_rgb = nnx.List(parameter(d, image_channels, std=d**-0.5) for d in rgb)
         self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
+        check_blend(blend, len(rgb))
 
     def _layer_names(self) -> list[str]:
         if self.form == "zoo":

@@ -11,13 +11,14 @@ All forms are the same arithmetic once the converter has baked their scales in; 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cgjax.generators.architecture import Bound, Count, Filled, Size, Sizes
 from cgjax.generators.layers import (
     EPS,
     convolve,
@@ -40,20 +41,20 @@ class StyleGAN2(StyleNetwork):
     def __init__(
         self,
         form: Literal["genforce", "nvidia", "rosinality"],
-        latent_dim: int,
-        style_dim: int,
-        mapping_widths: Sequence[int],
-        depths: Sequence[int],
-        image_channels: int = 3,
+        latent_dim: Size,
+        style_dim: Size,
+        mapping_widths: Sizes,
+        depths: Sizes,
+        image_channels: Size = 3,
         tanh: bool = False,
         skip: bool = True,
         demodulate: bool = True,
-        clamp: float | None = None,
+        clamp: Bound | None = None,
         truncation: float | None = None,
-        num_classes: int = 0,
-        embedding_dim: int | None = None,
+        num_classes: Count = 0,
+        embedding_dim: Size | None = None,
         stored_noise: bool = True,
-        filter_taps: Sequence[float] | None = None,
+        filter_taps: Annotated[Sequence[float], Filled()] | None = None,
     ):
         """Build the network.
 

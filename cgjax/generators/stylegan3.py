@@ -24,6 +24,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
+from cgjax.generators.architecture import Bound, Count, Size, Sizes, check_keywords
 from cgjax.generators.layers import EPS, convolve, leaky_relu, pixel_norm
 from cgjax.generators.resampling import Resampling, filtered_activation
 from cgjax.generators.staged import Inputs, State, buffer, parameter
@@ -161,17 +162,17 @@ class StyleGAN3(StyleNetwork):
 
     def __init__(
         self,
-        latent_dim: int,
-        style_dim: int,
-        mapping_widths: Sequence[int],
-        widths: Sequence[int],
+        latent_dim: Size,
+        style_dim: Size,
+        mapping_widths: Sizes,
+        widths: Sizes,
         schedule: dict[str, Any],
-        image_channels: int = 3,
+        image_channels: Size = 3,
         output_scale: float = 0.25,
-        clamp: float | None = 256.0,
+        clamp: Bound | None = 256.0,
         truncation: float | None = None,
-        num_classes: int = 0,
-        embedding_dim: int | None = None,
+        num_classes: Count = 0,
+        embedding_dim: Size | None = None,
     ):
         """Build the network.
 
@@ -189,6 +190,7 @@ class StyleGAN3(StyleNetwork):
             num_classes: length of a label; 0 for none.
             embedding_dim: length of a label's embedding; None for the style's.
         """
+        check_keywords(Schedule, schedule, "schedule")
         plan, layers = plan_layers(Schedule(**schedule))
         self.image_size, self.image_channels = layers[-1].out_size, image_channels
         self.output_scale = output_scale

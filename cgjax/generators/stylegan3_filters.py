@@ -8,11 +8,14 @@ of the image, sizes in pixels. A map is wider than the image by a margin on ever
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import scipy.signal
 import scipy.special
+
+from cgjax.errors import UserError
+from cgjax.generators.architecture import Count, Range, Rate, Size
 
 
 class Schedule(NamedTuple):
@@ -32,16 +35,16 @@ class Schedule(NamedTuple):
         radial: whether down-sampling filters are round where nothing is critically sampled.
     """
 
-    image_size: int
-    num_layers: int = 14
-    num_critical: int = 2
-    first_cutoff: float = 2.0
-    first_stopband: float = 2**2.1
-    last_stopband_rel: float = 2**0.3
-    margin: int = 10
-    kernel: int = 3
-    filter_size: int = 6
-    oversampling: int = 2
+    image_size: Size
+    num_layers: Annotated[int, Range(1, 100)] = 14
+    num_critical: Count = 2
+    first_cutoff: Rate = 2.0
+    first_stopband: Rate = 2**2.1
+    last_stopband_rel: Rate = 2**0.3
+    margin: Count = 10
+    kernel: Annotated[int, Range(1, 100)] = 3
+    filter_size: Annotated[int, Range(1, 100)] = 6
+    oversampling: Annotated[int, Range(1, 100)] = 2
     radial: bool = False
 
 
@@ -118,7 +121,15 @@ def plan_layers(schedule: Schedule) -> tuple[InputPlan, tuple[LayerPlan, ...]]:
         >>> source, layers = plan_layers(Schedule(256))
         >>> source.size, [layer.out_size for layer in layers][-3:], layers[0].padding
         (36, [276, 256, 256], (9, 8))
+
+    Raises:
+        UserError: if all layers are critically sampled.
     """
+    if schedule.num_critical >= schedule.num_layers:
+        raise UserError(
+            f"num_critical={schedule.num_critical}: expected less than num_layers="
+            f"{schedule.num_layers}"
+        )
     count, cutoff = schedule.num_layers, cutoffs(schedule)
     last_stopband = schedule.image_size / 2 * schedule.last_stopband_rel
     stopband = _grow(schedule, schedule.first_stopband, last_stopband)

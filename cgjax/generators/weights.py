@@ -7,12 +7,13 @@ every value is finite.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -20,15 +21,42 @@ import safetensors.numpy
 from flax import nnx
 
 from cgjax.errors import UserError
+from cgjax.generators.architecture import check_keywords
 from cgjax.generators.base import PretrainedGenerator
-from cgjax.generators.families import abstract_network, fill
+from cgjax.generators.families import abstract_network, check_pass, fill
+from cgjax.generators.folders import is_leftover, replacing
 from cgjax.generators.staged import StagedNetwork
-from cgjax.runtime.files import sha256_of, write_atomically, write_json
+from cgjax.runtime.files import (
+    SEAL,
+    as_json,
+    read_sealed,
+    sha256_of,
+    write_atomically,
+    write_sealed,
+)
 from cgjax.runtime.memory import empty_aligned
 
 FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "generator.json"
+# The manifest goes last: a folder without one is not a generator.
+FILES = (WEIGHTS_FILE, MANIFEST_FILE)
+
+
+class _Source(NamedTuple):
+    """What is always said of where weights come from."""
+
+    name: str
+
+
+class _Manifest(NamedTuple):
+    """What a manifest says, as the user reads it."""
+
+    family: str
+    architecture: dict[str, Any]
+    source: dict[str, Any]
+    licence: str
+    weights_sha256: str
 
 
 def named_arrays(network: StagedNetwork) -> dict[str, Any]:
@@ -75,50 +103,139 @@ def save_generator(
     source: Mapping[str, Any],
     licence: str,
     dtype: Any = np.float32,
+    check: Callable[[Path], Any] = lambda written: None,
 ) -> Path:
-    """Write a folder of converted weights; nothing is left half-written.
+    """Write a folder of converted weights: all of it, or the folder is as it was.
 
     Args:
         folder: created if need be; an existing generator there is replaced.
         family: a name of `families.FAMILIES`.
         architecture: what `build_network(family, architecture)` takes.
         arrays: every array of that network by dotted path.
-        source: where the weights come from: "name", "sha256", and what else is known.
+        source: where the weights come from: "name", "sha256", and what else is known, as JSON.
         licence: the licence of the weights, in words.
         dtype: float32, or float16 to halve the file.
+        check: is called with a folder of the same content before this one is changed, and raises
+            what is wrong with it.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: if the family is unknown, the arrays are not exactly those of the architecture,
-            one is not finite or does not fit `dtype`, or the files cannot be written.
+        UserError: if the family or the dtype is unknown, the architecture makes no network, the
+            arrays are not exactly those of the architecture, one is not finite or loses more in
+            `dtype` than its rounding, `source` has no name or is no JSON, the folder holds files of
+            somebody else's, or cannot be written.
     """
     from cgjax.version import __version__
 
-    folder = Path(folder)
-    check_arrays(named_arrays(abstract_network(family, architecture)), arrays, str(source["name"]))
-    with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused below
-        stored = {name: np.asarray(value, dtype, order="C") for name, value in arrays.items()}
-    for name, value in stored.items():
-        if not np.isfinite(value).all():
-            raise UserError(f"{name} does not fit {np.dtype(dtype)}; use --dtype=float32")
-    folder.mkdir(parents=True, exist_ok=True)
-    payload = safetensors.numpy.save(stored)
-    # The manifest goes last: a folder without one is not a generator.
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    write_atomically(folder / WEIGHTS_FILE, payload)
-    manifest = {
-        "format": FORMAT,
-        "family": family,
-        "architecture": dict(architecture),
-        "source": dict(source),
-        "licence": licence,
-        "converter_version": __version__,
-        "weights_sha256": hashlib.sha256(payload).hexdigest(),
-    }
-    write_json(folder / MANIFEST_FILE, manifest)
+    folder, dtype = Path(folder), storage_dtype(dtype)
+    manifest = _as_file_has_it(
+        {
+            "format": FORMAT,
+            "family": family,
+            "architecture": dict(architecture),
+            "source": dict(source),
+            "licence": licence,
+            "converter_version": __version__,
+            "weights_sha256": "",
+        }
+    )
+    _check_manifest(manifest, "save_generator")
+    network = abstract_network(family, manifest["architecture"])
+    check_pass(network)
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    check_arrays(named_arrays(network), arrays, manifest["source"]["name"])
+    payload = safetensors.numpy.save({n: _stored(n, value, dtype) for n, value in arrays.items()})
+    manifest["weights_sha256"] = hashlib.sha256(payload).hexdigest()
+    try:
+        check_replaceable(folder)
+        with replacing(folder, FILES) as unfinished:
+            write_atomically(unfinished / WEIGHTS_FILE, payload)
+            write_sealed(unfinished / MANIFEST_FILE, manifest)
+            check(unfinished)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     return folder
+
+
+def storage_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return a dtype in which weights are stored.
+
+    Raises:
+        UserError: for any but float32 and float16.
+    """
+    with contextlib.suppress(TypeError):
+        if np.dtype(dtype) in (np.float16, np.float32):
+            return np.dtype(dtype)
+    raise UserError(f"dtype={dtype}: expected float32 or float16")
+
+
+def _stored(name: str, value: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Round an array to a dtype.
+
+    Raises:
+        UserError: if numbers beside its largest lose more than that loses by rounding: the array is
+            too large for the dtype, or too small.
+    """
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
+        stored = np.asarray(value, dtype, order="C")
+    if stored.dtype != value.dtype:
+        largest = np.abs(value).max(initial=0)
+        lost = np.abs(stored.astype(value.dtype) - value).max(initial=0)
+        if lost > largest * np.finfo(dtype).eps / 2:
+            raise UserError(
+                f"{name} does not fit {dtype}: its largest number is {largest:.2g}, and as much as "
+                f"{lost:.2g} is lost; use --dtype=float32"
+            )
+    return stored
+
+
+def _as_file_has_it(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest as it is read again.
+
+    Raises:
+        UserError: if there is something in it that JSON does not have.
+    """
+    for name, value in manifest.items():
+        try:
+            json.dumps(as_json(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"{name} cannot be written to {MANIFEST_FILE} ({error}); expected texts, plain "
+                "numbers, and lists and dicts of them"
+            ) from error
+    content: dict[str, Any] = json.loads(json.dumps(as_json(manifest)))
+    return content
+
+
+def check_replaceable(folder: Path, option: str = "") -> None:
+    """Check that a folder holds nothing or a generator, finished or not: only that is replaced.
+
+    Args:
+        folder: may not exist.
+        option: how it was given, for the message.
+
+    Raises:
+        UserError: if it is a folder of something else.
+    """
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
+    unfinished = {name for name in names if is_leftover(name, FILES)}
+    is_ours = not names - unfinished - ({WEIGHTS_FILE} if unfinished else set())
+    if MANIFEST_FILE in names:
+        with contextlib.suppress(UserError):
+            is_ours = bool(read_manifest(folder))
+    if not is_ours:
+        raise UserError(
+            f"{option}{folder} exists and is not a folder of converted weights; choose another"
+        )
+
+
+def is_replaced(path: Path, folder: Path) -> bool:
+    """Whether writing a generator into a folder replaces or removes a file."""
+    path, folder = path.resolve(), folder.resolve()
+    inside = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
+    return bool(inside) and (inside[0] in FILES or is_leftover(inside[0], FILES))
 
 
 def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
@@ -159,9 +276,13 @@ def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
         arrays = _read_arrays(path)
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file: {error}") from error
+    # What was written so was followed through before; what was edited is not known to work.
+    is_as_written = bool(manifest.pop(SEAL, "")) and read_sealed(folder / MANIFEST_FILE) is not None
     try:
         network = abstract_network(manifest["family"], manifest["architecture"])
-    except (KeyError, TypeError) as error:
+        if not is_as_written:
+            check_pass(network)
+    except UserError as error:
         raise UserError(
             f"{folder / MANIFEST_FILE} describes no network of this version ({error}); "
             "convert the checkpoint again"
@@ -214,10 +335,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "python -m converters FAMILY --src=FILE --dst=FOLDER"
         )
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a generator's manifest: {error}") from error
     if version != FORMAT:
         raise UserError(f"{path} has format {version}; this version reads format {FORMAT}")
+    _check_manifest(manifest, f"{path} is not a generator's manifest")
     return manifest
+
+
+def _check_manifest(manifest: Mapping[str, Any], where: str) -> None:
+    """Check what is read of a manifest; whatever else it says is let through."""
+    check_keywords(_Manifest, _known(_Manifest, manifest), where)
+    check_keywords(_Source, _known(_Source, manifest["source"]), f"{where}: source")
+
+
+def _known(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: content[name] for name in kind._fields if name in content}

@@ -10,6 +10,7 @@ import torch
 
 from cgjax.errors import UserError
 from cgjax.generators.biggan import statistics_rows
+from cgjax.runtime.files import sha256_of
 from converters.__main__ import convert
 from tests.golden_cases import TOLERANCE, error, load_golden, run_everything
 
@@ -113,6 +114,13 @@ def test_without_a_config_an_unpublished_layout_asks_for_it(golden, tmp_path):
     config = golden.checkpoint.with_name("config.json")
     gen = convert("biggan", path, tmp_path / "out", {"config": str(config)})
     assert gen.image_size == 32
+
+
+def test_every_file_that_was_read_is_on_record_with_its_hash(golden, gen):
+    config = golden.checkpoint.with_name("config.json")
+    assert gen.manifest["source"]["companions"] == [
+        {"name": "config.json", "sha256": sha256_of(config)}
+    ]
 
 
 def test_another_model_s_config_is_refused(golden, tmp_path):

@@ -474,6 +474,20 @@ def test_every_family_converts_from_every_container(name, form, tmp_path):
     assert _hash(tmp_path / "f.bin", tmp_path / "out", settings, family=family) == (right, network)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_one_layer_stored_in_parts_is_put_together_whatever_the_others_are(name, tmp_path):
+    family, settings = CASES[name]
+    content = load(name)
+    right = _hash(write(tmp_path / "f.pth", content), tmp_path / "o", settings, family=family)
+    state = generator(content)
+    layer = [n for n in state if n.endswith(".weight") and state[n].ndim > 1][-1]
+    weight = state.pop(layer)
+    state |= {f"{layer}_orig": weight, f"{layer}_mask": torch.ones_like(weight)}
+    path = write(tmp_path / "g.pth", content)
+    assert _hash(path, tmp_path / "p", settings, family=family) == right
+    assert f"{layer.replace('.module.', '.')} (pruned)" in inspect(path, settings)
+
+
 def test_the_member_and_the_key_that_a_refusal_asks_for_convert(state, right, tmp_path, capsys):
     path = tmp_path / "f.whl"
     _archive({"a/G.pth": lambda s: _bytes({"A": RAW(s), "B": s}), "D.pth": _bytes})(path, state)

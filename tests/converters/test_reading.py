@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -192,6 +193,33 @@ def test_too_deep_a_file_is_one_line(tmp_path):
     path.write_bytes(b"\x80\x04" + b"]" * 100_001 + b"a" * 100_000 + b".")
     with pytest.raises(UserError, match="damaged"):
         read_checkpoint(path)
+
+
+def _damaged(path, name):
+    """Change a byte in the middle of a member's content."""
+    with zipfile.ZipFile(path) as archive:
+        info = next(i for i in archive.infolist() if i.filename.endswith(name))
+        content = archive.read(info)
+    data = bytearray(path.read_bytes())
+    data[data.index(content) + len(content) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_member_of_a_torch_file_is_found(dcgan, tmp_path):
+    path = write(tmp_path / "f.pth", dcgan)
+    _damaged(path, "/data/3")
+    with pytest.raises(UserError, match=r"damaged \(.*/data/3 has another .*download it again"):
+        convert("dcgan", path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_torch_file_without_checksums_is_read(dcgan, tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = write(tmp_path / "f.pth", dcgan)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert convert("dcgan", path, tmp_path / "out").family == "dcgan"
 
 
 def test_a_file_that_may_not_be_read_says_so(dcgan, tmp_path):

@@ -10,14 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from cgjax.errors import Interrupted, UserError
+from cgjax.generators import folders
+from cgjax.generators.folders import on_interrupt
 from cgjax.generators.weights import load_folder
-from converters import writing
 from converters.__main__ import convert
-from converters.interrupts import on_interrupt
 from tests.converters.files import changed, command, load, write
+from tests.golden_cases import load_golden
 
 pytestmark = pytest.mark.torch
 
@@ -65,6 +67,54 @@ def test_a_destination_that_cannot_be_is_refused_before_the_file_is_read(tmp_pat
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def _files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_what_is_read_is_never_written_over(files, tmp_path):
+    own = tmp_path / "own"
+    convert("dcgan", files[0], own)
+    (own / ".unfinished-x").mkdir()
+    state = {name: value.contiguous() for name, value in load("dcgan_examples_a").items()}
+    for name in ("weights.safetensors", ".unfinished-x/weights.safetensors"):
+        safetensors.torch.save_file(state, own / name)
+    (tmp_path / "link").symlink_to(own)
+    before = _files(own)
+    for src in (own / "weights.safetensors", tmp_path / "link" / "weights.safetensors",
+                own / ".unfinished-x" / "weights.safetensors"):  # fmt: skip
+        with pytest.raises(UserError, match=r"would write over .*weights\.safetensors"):
+            convert("dcgan", src, own)
+    assert _files(own) == before
+    assert (own / ".unfinished-x" / "weights.safetensors").is_file()
+
+
+def test_a_config_that_is_read_is_never_written_over(tmp_path):
+    golden = load_golden("biggan_deep_a").checkpoint
+    convert("biggan", golden, tmp_path / "o")
+    manifest = tmp_path / "o" / "generator.json"
+    config = golden.with_name("config.json").read_text()
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **json.loads(config)}))
+    before = _files(tmp_path / "o")
+    with pytest.raises(UserError, match=r"would write over .*generator\.json"):
+        convert("biggan", golden, tmp_path / "o", {"config": str(manifest)})
+    assert _files(tmp_path / "o") == before
+
+
+@pytest.mark.parametrize("text", ["{}", '{"name": "mine"}', '{"format": 1}', "mine"])
+def test_a_generator_json_of_somebody_else_s_makes_no_folder_ours(text, files, tmp_path):
+    (tmp_path / "generator.json").write_text(text)
+    with pytest.raises(UserError, match="is not a folder of converted weights"):
+        convert("dcgan", files[0], tmp_path)
+    assert _files(tmp_path) == {"generator.json": text.encode()}
+
+
+def test_another_dtype_or_family_is_refused_before_the_file_is_read(tmp_path):
+    with pytest.raises(UserError, match="dtype=int8: expected float32 or float16"):
+        convert("dcgan", tmp_path / "no_such_file", tmp_path / "o", dtype="int8")
+    with pytest.raises(UserError, match=r"'dcgam' is not known.*did you mean dcgan"):
+        convert("dcgam", tmp_path / "no_such_file", tmp_path / "o")
+
+
 @pytest.mark.parametrize("place", ["folder", "folder/new", "folder/far/below"])
 def test_a_read_only_destination_is_refused_before_the_file_is_read(place, tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
@@ -83,7 +133,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
 
     def fails(dst):
         with monkeypatch.context() as patch:
-            owner = {"mkdir": Path, "unlink": Path, "mkdtemp": writing.tempfile}.get(call, os)
+            owner = {"mkdir": Path, "unlink": Path, "mkdtemp": folders.tempfile}.get(call, os)
             patch.setattr(owner, call, full)
             with pytest.raises(UserError, match=r"cannot write .*No space left on device"):
                 convert("dcgan", files[1], dst)
@@ -118,7 +168,7 @@ def _steps(monkeypatch, stop_at):
 
     for owner, names in ((os, ("replace", "fsync", "chmod", "rmdir", "unlink", "mkdir")),
                          (Path, ("unlink", "mkdir", "rmdir")),
-                         (writing.shutil, ("rmtree",))):  # fmt: skip
+                         (folders.shutil, ("rmtree",))):  # fmt: skip
         for name in names:
             counted(owner, name)
     return count
@@ -169,7 +219,7 @@ def test_what_an_older_version_left_unfinished_is_taken_over(files, tmp_path):
 
 def test_what_another_process_is_writing_is_left_alone(files, tmp_path):
     (tmp_path / ".unfinished-x").mkdir()
-    with writing._locked(tmp_path / ".unfinished-x"):
+    with folders._locked(tmp_path / ".unfinished-x"):
         convert("dcgan", files[0], tmp_path)
         assert _names(tmp_path) == [".unfinished-x", *WHOLE]
     convert("dcgan", files[0], tmp_path)
@@ -187,7 +237,7 @@ def test_two_conversions_at_once_to_one_folder_both_succeed(files, hashes, tmp_p
 
 
 def test_without_locks_converting_works_too(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "fcntl", None)
+    monkeypatch.setattr(folders, "fcntl", None)
     (tmp_path / ".unfinished-x").mkdir()
     convert("dcgan", files[0], tmp_path)
     assert _names(tmp_path) == [".unfinished-x", *WHOLE]

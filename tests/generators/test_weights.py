@@ -12,7 +12,7 @@ import cgjax
 from cgjax.errors import UserError
 from cgjax.generators import weights
 from cgjax.generators.base import PretrainedGenerator
-from cgjax.generators.families import abstract_network, build_network
+from cgjax.generators.families import abstract_network, build_network, check_pass
 from cgjax.generators.weights import (
     MANIFEST_FILE,
     WEIGHTS_FILE,
@@ -132,7 +132,7 @@ def test_all_problems_are_listed_in_one_error(folder):
         ("{", "not a generator's manifest"),
         ("[]", "not a generator's manifest"),
         ('{"format": 99}', "reads format 1"),
-        ('{"format": 1}', "damaged"),
+        ('{"format": 1}', "not a generator's manifest: family is missing"),
     ],
 )
 def test_a_broken_manifest_is_refused(folder, text, message):
@@ -178,6 +178,150 @@ def test_weights_too_large_for_float16_are_refused(tmp_path):
             licence="none",
             dtype=np.float16,
         )
+
+
+def _save(folder, **changes):
+    given = {
+        "family": "pgan", "architecture": ARCHITECTURE, "arrays": _arrays(), "source": SOURCE,
+        "licence": "none",
+    }  # fmt: skip
+    return save_generator(folder, **{**given, **changes})
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e-9, 1e6])
+def test_weights_that_float16_would_round_away_are_refused_by_name(folder, factor):
+    arrays = _arrays()
+    arrays["dense"] = arrays["dense"] / np.abs(arrays["dense"]).max() * np.float32(factor)
+    with pytest.raises(UserError, match=r"dense does not fit float16.*--dtype=float32"):
+        _save(folder, arrays=arrays, dtype=np.float16)
+    arrays["dense"] *= np.float32(1e-3 / factor)  # what is small beside it may be lost
+    assert _save(folder, arrays=arrays, dtype=np.float16) == folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": {"name": "x", "p": object()}}, "source cannot be written to generator.json"),
+        ({"source": {"sha256": "0"}}, "source: name is missing"),
+        ({"source": {"name": 3}}, "source: name=3, expected a text"),
+        ({"architecture": ARCHITECTURE | {"latent_dim": np.int64(6)}}, "architecture cannot be"),
+        ({"architecture": {"form": "zoo", "latent_dim": 6, "depth": [8]}}, "depth is not known"),
+        ({"architecture": ARCHITECTURE | {"leak": float("nan")}}, "leak=None, expected"),
+        ({"licence": None}, "licence=None, expected a text"),
+        ({"dtype": np.int8}, "expected float32 or float16"),
+        ({"dtype": "half past"}, "expected float32 or float16"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.usefixtures("untyped")
+def test_what_cannot_be_saved_is_refused_and_leaves_the_older_one(folder, changes, message):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match=message) as caught:
+        _save(folder, **changes)
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[MANIFEST_FILE], [WEIGHTS_FILE], [MANIFEST_FILE, WEIGHTS_FILE], ["notes.txt"]],
+    ids=str,
+)
+def test_somebody_else_s_folder_is_never_written_to(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text('{"name": "mine", "format": 1}')
+    with pytest.raises(UserError, match="is not a folder of converted weights"):
+        _save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert all("mine" in (tmp_path / name).read_text() for name in names)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot write"):
+        _save(tmp_path / "file" / "below")
+
+
+SMALL = {
+    "dcgan": {"latent_dim": 4, "widths": [4, 2]},
+    "pgan": ARCHITECTURE,
+    "stylegan": {
+        "form": "zoo", "latent_dim": 4, "style_dim": 4, "mapping_widths": [4], "depths": [4, 2],
+    },
+    "stylegan2": {
+        "form": "nvidia", "latent_dim": 4, "style_dim": 4, "mapping_widths": [4], "depths": [4, 2],
+    },
+    "stylegan3": {
+        "latent_dim": 4, "style_dim": 4, "mapping_widths": [4], "widths": [4, 4, 4],
+        "schedule": {"image_size": 16, "num_layers": 2, "num_critical": 1},
+    },
+    "biggan": {
+        "latent_dim": 4, "num_classes": 2, "width": 4, "attention": None,
+        "blocks": [[1, 64, 32], [0, 32, 16], [0, 16, 8], [0, 8, 4]],
+    },
+    "biggan_pytorch": {
+        "latent_dim": 4, "num_classes": 2, "widths": [8, 4], "embedding_dim": 2,
+        "hierarchical": True,
+    },
+    "residual": {"latent_dim": 4, "blocks": [[0, 4, 4], [1, 4, 2]]},
+}  # fmt: skip
+
+WRONG = {
+    "dcgan": [
+        {"widths": []}, {"widths": 3}, {"stages": [[4, 2, 1, 0]]}, {"latent_dim": 0}, {"tanh": []},
+        {"tanh": "a"}, {"leak": "a"}, {"leak": 7}, {"leak": None}, {"stages": [[4, 0, 1, 0]] * 2},
+        {"stages": [[4, 2, 9, 0]] * 2}, {"stages": [[4, 2, 1]] * 2}, {"class_names": ["a"]},
+        {"per_class": True}, {"categories": [5]}, {"latent_dim": True}, {"latent_dim": 1e9},
+    ],
+    "pgan": [
+        {"form": []}, {"form": "other"}, {"depths": []}, {"blend": 2}, {"extra_doublings": 99},
+        {"form": "netdissect", "blend": 0.5}, {"depth": 3},
+    ],
+    "stylegan": [{"mapping_widths": []}, {"mapping_widths": [12]}, {"truncation": "a"}],
+    "stylegan2": [{"clamp": "a"}, {"filter_taps": "a"}, {"filter_taps": []}, {"skip": 1}],
+    "stylegan3": [
+        {"output_scale": "a"}, {"schedule": {}}, {"schedule": {"image_size": 16, "radial": 2}},
+        {"schedule": {"image_size": 16, "num_layers": 2, "num_critical": 2}}, {"schedule": []},
+        {"schedule": {"image_size": 16, "num_layers": 2, "first_cutoff": 0}}, {"widths": [4]},
+    ],
+    "biggan": [{"eps": None}, {"eps": -1}, {"blocks": [[1]]}, {"blocks": [[2, 64, 4]]},
+               {"blocks": [[1, 32, 4]]}, {"num_stats": 1}, {"num_classes": 0}],
+    "biggan_pytorch": [{"attention": [3]}, {"latent_dim": 5}, {"hierarchical": "a"}],
+    "residual": [{"blocks": []}, {"blocks": [[0, 4, 4], [1, 3, 2]]}, {"output_kernel": 2}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_an_architecture_of_every_family_passes_all_checks(family):
+    check_pass(abstract_network(family, SMALL[family]))
+
+
+@pytest.mark.parametrize(
+    ("family", "change"), [(f, c) for f, changes in WRONG.items() for c in changes], ids=str
+)
+@pytest.mark.usefixtures("untyped")
+def test_an_edited_architecture_is_refused_when_it_is_loaded(family, change, tmp_path):
+    network = build_network(family, SMALL[family])
+    arrays = {name: np.asarray(value) for name, value in named_arrays(network).items()}
+    _save(tmp_path, family=family, architecture=SMALL[family], arrays=arrays)
+    manifest = json.loads((tmp_path / MANIFEST_FILE).read_text())
+    manifest["architecture"] |= change
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"generator\.json describes no network of") as caught:
+        load_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_saved_unchanged_is_not_followed_through_again(folder, monkeypatch):
+    passes = []
+    monkeypatch.setattr(weights, "check_pass", passes.append)
+    assert "seal" not in load_folder(folder).manifest
+    assert passes == []
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    for changed in (manifest | {"licence": "other"}, {**manifest, "seal": None}):
+        (folder / MANIFEST_FILE).write_text(json.dumps(changed))
+        load_folder(folder)
+    assert len(passes) == 2
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices have memory of their own")

@@ -118,6 +118,11 @@ LEAVES: dict[str, Leaf] = {
 """Every leaf by its dotted path."""
 
 
+def fewest_scored(features: str) -> int:
+    """Return how many images a distance in some features takes on either side."""
+    return FEATURE_DIMS.get(features.partition(":")[0], FEWEST_SCORED)
+
+
 def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]:
     """Say which networks a method has for a kind of rows, where the named one is none of them."""
     kind = KINDS.get(data, IMAGES)

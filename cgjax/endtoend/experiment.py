@@ -15,8 +15,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from cgjax.clustering import kmeans
+from cgjax.config.training import FEWEST_SCORED, fewest_scored
 from cgjax.endtoend.data import DataSet, Points, data_of
 from cgjax.endtoend.data.folder import FolderImages
+from cgjax.endtoend.data.images import ImageSet
 from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
 from cgjax.endtoend.networks.base import Arrays
@@ -53,6 +55,8 @@ def check_data(config: Mapping[str, Any]) -> str:
             "type --config.train.together=false"
         )
     batches = make_method(config, data.num_classes).batches
+    if isinstance(data, ImageSet):
+        _check_scored(data, config["score"])
     for path, wanted in {
         "train.batch": train["batch"] * batches,
         "labels.num_clusters": labels["num_clusters"],
@@ -60,6 +64,19 @@ def check_data(config: Mapping[str, Any]) -> str:
         if wanted > num:
             raise UserError(f"--config.{path}: {wanted} rows are wanted, and there are {num}")
     return data.identity()
+
+
+def _check_scored(data: ImageSet, settings: Mapping[str, Any]) -> None:
+    """Refuse fewer images than the scores' features need, half of them for either side."""
+    num, features = settings["num"], settings["features"]
+    compared, fewest = data.compared(num), fewest_scored(features)
+    if compared < min(num, fewest):
+        raise UserError(
+            f"--config.score.features={features}: scores of it compare at least {fewest} images "
+            f"with as many others, and of --config.score.num={num} only {compared} can be, half "
+            f"of those there are; add images until they are {2 * fewest}"
+            + (", or type --config.score.features=pca_pixels" if fewest > FEWEST_SCORED else "")
+        )
 
 
 class Samples(NamedTuple):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cgjax.config.training import FEATURE_DIMS
 from cgjax.endtoend.data.folder import CIFAR_RECORD, Cifar10, FolderImages
@@ -16,6 +16,8 @@ from cgjax.generators.registry import load_generator
 from cgjax.runtime.png import as_bytes
 
 KEY = jax.random.key(0)
+
+LANCZOS = Image.Resampling.LANCZOS
 
 
 def save_images(folder, num, size=(20, 16), inside=""):
@@ -178,4 +180,21 @@ def test_a_perfect_sampler_scores_better_than_noise(tmp_path):
     assert expected[distance].mean < scores[distance]
     notes = data.notes(KEY, 20, 2)
     assert notes["features"] in distance.removeprefix("frechet_")
-    assert "repeats training images" in notes["perfect sampler"]
+    assert notes["images"] == 60
+
+
+@pytest.mark.parametrize("num", [20, 60, 1000])
+def test_no_image_of_a_folder_is_compared_with_itself_and_both_sides_are_alike(tmp_path, num):
+    save_images(tmp_path, 60)
+    data = FolderImages(str(tmp_path), size=8, flip=False)
+    expected = data.perfect(KEY, num, 4)
+    (distance,) = (name for name in expected if name.startswith("frechet"))
+    assert expected[distance].mean > 1
+    assert expected[distance].interval.low < expected[distance].interval.high
+    # What is drawn from the folder's own law is no better than others of the same number.
+    others = np.random.default_rng(9).integers(0, 255, (num, 20, 16, 3), dtype=np.uint8)
+    fresh = [np.asarray(ImageOps.fit(Image.fromarray(x), (8, 8), LANCZOS)) for x in others]
+    found = data.scores(np.stack(fresh).astype(np.float32) / 127.5 - 1)
+    assert 0.6 < found[distance] / expected[distance].mean < 1.6
+    assert data.compared(num) == min(num, 30)
+    assert f"{min(num, 30)} generated images" in data.notes(KEY, num, 4)["compared"]

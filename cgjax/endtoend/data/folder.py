@@ -18,10 +18,18 @@ from absl import logging
 from jaxtyping import Int, PRNGKeyArray, UInt8
 
 from cgjax.endtoend.data.base import Points
-from cgjax.endtoend.data.images import ImageSet
+from cgjax.endtoend.data.images import (
+    ImageSet,
+    distances,
+    drawn,
+    reference_key,
+    reference_of,
+)
 from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk
 from cgjax.errors import UserError
+from cgjax.evaluation.modes import Expected, over_repeats
 from cgjax.runtime.files import say_os_error
+from cgjax.runtime.keys import named_key
 from cgjax.runtime.photos import file_digest, list_images, read_photo
 from cgjax.runtime.png import as_bytes
 
@@ -59,10 +67,36 @@ class FixedImages(ImageSet):
         some = rows.some(order) if isinstance(rows, RowsOnDisk) else jnp.asarray(rows[order])
         return Points(some, jnp.asarray(self.all_classes[order]))
 
+    def compared(self, num: int) -> int:
+        """Return `num`, or half of them: no image is compared with itself."""
+        return min(num, len(self.all_rows) // 2)
+
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+        """Return what they score themselves: halves of twice as many, over random splits.
+
+        One of these halves is what generated images are compared with.
+        """
+        num = self.compared(num)
+        features, reference = reference_of(self, num)
+        others = features(drawn(self, reference_key(), 2 * num, begin=num))
+        pool = np.concatenate([reference, others])
+
+        def score(repeat: int) -> dict[str, float]:
+            order = jax.random.permutation(named_key(key, "perfect", repeat), 2 * num)
+            one, other = pool[np.asarray(order)].reshape(2, num, -1)
+            return distances(features, one, other)
+
+        return over_repeats(score, repeats)
+
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Say what the distances are measured in, and what is called perfect."""
-        perfect = "a sampler that repeats training images"
-        return {**super().notes(key, num, repeats), "perfect sampler": perfect}
+        """Say what the distances are measured in, how many there are, and what is perfect."""
+        compared = self.compared(num)
+        return {
+            **super().notes(key, num, repeats),
+            "images": len(self.all_rows),
+            "perfect sampler": f"{compared} of the images, beside {compared} others",
+            "compared": f"{compared} generated images with as many of the images",
+        }
 
 
 @dataclasses.dataclass(frozen=True)

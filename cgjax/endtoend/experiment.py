@@ -143,7 +143,11 @@ class Experiment:
         return [_stacked([state]) for state in states]
 
     def each(self, states: Sequence[TrainState]) -> list[TrainState]:
-        """Return the state of each trial."""
+        """Return the state of each trial to be scored, its rows labelled as it is now."""
+        own = zip(self._apart(states), self.points, strict=True)
+        return [self.trainer.relabelled(state, points) for state, points in own]
+
+    def _apart(self, states: Sequence[TrainState]) -> list[TrainState]:
         return [
             jax.tree.map(lambda leaf, i=i: leaf[i], state)
             for state in states
@@ -185,7 +189,7 @@ class Experiment:
 
     def _renewed(self, states: Sequence[TrainState], iteration: int) -> list[TrainState]:
         keys = [named_key(key, "train") for key in self.keys]
-        own = zip(keys, self.each(states), self.points, strict=True)
+        own = zip(keys, self._apart(states), self.points, strict=True)
         return self._grouped(
             [self.trainer.renew(key, iteration, state, points) for key, state, points in own]
         )

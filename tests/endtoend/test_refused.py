@@ -55,7 +55,9 @@ def test_a_folder_of_too_few_images_for_any_score_is_said_before_anything_is_wri
         Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
     config = to_plain(scgan_faces.get_config("quick"))
     config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
-    with pytest.raises(UserError, match="only 5 can be, half of .*; add images until they are 12$"):
+    with pytest.raises(
+        UserError, match=r"only 5 can be, half of .*; add images until they are 12$"
+    ):
         open_training(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
 

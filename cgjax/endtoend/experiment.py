@@ -239,6 +239,7 @@ class Experiment:
             settings["num_clusters"],
             key=named_key(self._root, "kmeans"),
             num_init=settings["num_init"],
+            max_iter=settings["max_iter"],
         )
         return _agreement(np.asarray(found.labels), np.asarray(points.classes)[: len(rows)])
 

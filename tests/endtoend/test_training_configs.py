@@ -8,9 +8,10 @@ import pytest
 
 from cgjax.config import schema, training
 from cgjax.config.plain import flatten, to_plain
+from cgjax.endtoend import experiment as experiments
 from cgjax.endtoend.data import DATA
 from cgjax.endtoend.experiment import Experiment
-from cgjax.endtoend.methods import METHODS
+from cgjax.endtoend.methods import METHODS, clustergan, labelled, selfcond
 from cgjax.endtoend.networks import NETWORKS
 from configs import (
     clustergan_digits,
@@ -97,3 +98,24 @@ def test_every_method_can_be_built_from_a_config(name):
         config["network"]["name"], config["data"]["name"] = "encoding", "digits8"
     schema.validate(config)
     assert Experiment(config).trainer.method.num_labels >= 1
+
+
+@pytest.mark.parametrize("name", ["scgan", "scgan_online", "fixed_clusters", "clustergan"])
+def test_every_clustering_of_a_training_has_the_config_s_restarts_and_iterations(name, monkeypatch):
+    asked = []
+    for module in (clustergan, experiments, labelled, selfcond):
+
+        def kmeans(*args, known=module.kmeans, **options):
+            asked.append((options["num_init"], options["max_iter"]))
+            return known(*args, **options)
+
+        monkeypatch.setattr(module, "kmeans", kmeans)
+    config = settings(train__method=name, labels__num_init=3, labels__max_iter=7)
+    if name == "clustergan":
+        config["network"]["name"], config["data"]["name"] = "encoding", "digits8"
+    experiment = Experiment(config)
+    (state,) = experiment.each(experiment.init())
+    experiment.agreement(state, 0)
+    experiment.agreement_of_kmeans()
+    assert len(asked) == 2
+    assert set(asked) == {(3, 7)}

@@ -25,12 +25,12 @@ from cgjax.endtoend.data.images import (
     reference_key,
     reference_of,
 )
-from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk
+from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk, check_grain
 from cgjax.errors import UserError
 from cgjax.evaluation.modes import Expected, over_repeats
 from cgjax.runtime.files import say_os_error
 from cgjax.runtime.keys import named_key
-from cgjax.runtime.photos import file_digest, list_images, read_photo
+from cgjax.runtime.photos import Photo, file_digest, list_images, read_photo
 from cgjax.runtime.png import as_bytes
 
 OPTION = "--config.data.path"
@@ -56,9 +56,14 @@ class FixedImages(ImageSet):
         """The true class of each."""
         return np.zeros(len(self.all_rows), np.int32)
 
+    @property
+    def num_images(self) -> int:
+        """How many there are."""
+        return len(self.all_rows)
+
     def available(self, num: int) -> int:
         """Return `num`, or how many there are where they are fewer."""
-        return min(num, len(self.all_rows))
+        return min(num, self.num_images)
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Return as many of them, no one twice; all where there are fewer."""
@@ -69,7 +74,7 @@ class FixedImages(ImageSet):
 
     def compared(self, num: int) -> int:
         """Return `num`, or half of them: no image is compared with itself."""
-        return min(num, len(self.all_rows) // 2)
+        return min(num, self.num_images // 2)
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
         """Return what they score themselves: halves of twice as many, over random splits.
@@ -93,7 +98,7 @@ class FixedImages(ImageSet):
         compared = self.compared(num)
         return {
             **super().notes(key, num, repeats),
-            "images": len(self.all_rows),
+            "images": self.num_images,
             "perfect sampler": f"{compared} of the images, beside {compared} others",
             "compared": f"{compared} generated images with as many of the images",
         }
@@ -126,13 +131,24 @@ class FolderImages(FixedImages):
     def identity(self) -> str:
         """A hash of all files' contents."""
         if self.is_on_disk:
-            return _contents(self.source)
+            return _of_all(photo.digest for photo in _contents(self.source))
         return _read(self.source, self.size)[1]
 
     @property
     def is_on_disk(self) -> bool:
         """Whether the images stay there."""
         return len(_files(self.source)) * math.prod(self.row_shape()) > self.memory_mb * 2**20
+
+    @property
+    def num_images(self) -> int:
+        """How many there are; reads none.
+
+        Raises:
+            UserError: no folder, no or too few images; without grain, more than memory holds.
+        """
+        if self.is_on_disk:
+            check_grain(OPTION)
+        return len(_files(self.source))
 
     @property
     def all_rows(self) -> UInt8[np.ndarray, "n h w c"] | RowsOnDisk:
@@ -142,7 +158,7 @@ class FolderImages(FixedImages):
             UserError: no folder, no or too few images, one that cannot be read.
         """
         if self.is_on_disk:
-            return RowsOnDisk(_files(self.source), self.size, OPTION)
+            return RowsOnDisk(_contents(self.source), self.size, OPTION)
         return _read(self.source, self.size)[0]
 
 
@@ -169,12 +185,12 @@ def _read(source: str, size: int) -> tuple[UInt8[np.ndarray, "n s s 3"], str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _contents(source: str) -> str:
-    """Return the same hash without decoding anything; by several threads, for it reads it all."""
+def _contents(source: str) -> tuple[Photo, ...]:
+    """Return the files and their hashes; decodes none; by several threads, for it reads it all."""
     paths = _files(source)
     logging.info("data: reading the %d files of %s once", len(paths), source)
     with ThreadPoolExecutor() as threads:
-        return _of_all(threads.map(lambda path: file_digest(path, OPTION), paths))
+        return tuple(threads.map(lambda path: Photo(path, file_digest(path, OPTION)), paths))
 
 
 def _of_all(digests: Iterable[str]) -> str:

@@ -40,7 +40,9 @@ FEWEST = 2
 
 CIFAR_SIDE, CIFAR_CLASSES = 32, 10
 CIFAR_RECORD = 1 + 3 * CIFAR_SIDE**2
-CIFAR_FILES = "data_batch_*.bin"
+CIFAR_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+CIFAR_RECORDS = 10_000
+"""Images in each of the files."""
 
 
 class FixedImages(ImageSet):
@@ -231,7 +233,8 @@ class Cifar10(FixedImages):
         """All of them.
 
         Raises:
-            UserError: no folder, no such files, a file that is no CIFAR-10.
+            UserError: no folder, one of the five files missing, cut off or there twice, a file
+                that is no CIFAR-10.
         """
         return _records(self.source)[0]
 
@@ -247,24 +250,25 @@ def _records(
 ) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, " n"], str]:
     """Return the images, their classes, and a hash of both."""
     wanted = (
-        f"expected the folder of CIFAR-10's binary version, with {CIFAR_FILES} in it (unpack "
-        "cifar-10-binary.tar.gz)"
+        f"expected the folder of CIFAR-10's binary version, with {CIFAR_FILES[0]} to "
+        f"{CIFAR_FILES[-1]} in it (unpack cifar-10-binary.tar.gz)"
     )
     if not source:
         raise UserError(f"{OPTION}: {wanted}")
-    paths = sorted(Path(source).expanduser().glob(CIFAR_FILES))
-    if not paths:
-        raise UserError(f"{OPTION}={source}: no such file there; {wanted}")
-    parts = []
+    paths = [Path(source).expanduser() / name for name in CIFAR_FILES]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(f"{OPTION}={source}: no {', '.join(missing)} there; {wanted}")
+    parts: list[UInt8[np.ndarray, "n bytes"]] = []
     for path in paths:
         try:
             content = np.frombuffer(path.read_bytes(), np.uint8)
         except OSError as error:
             raise UserError(f"{OPTION}: {say_os_error(error)}") from error
-        if not len(content) or len(content) % CIFAR_RECORD:
+        if len(content) != CIFAR_RECORDS * CIFAR_RECORD:
             raise UserError(
-                f"{OPTION}: {path} has {len(content)} bytes; expected records of {CIFAR_RECORD}: "
-                "it is damaged or not of CIFAR-10's binary version"
+                f"{OPTION}: {path} has {len(content)} bytes; expected {CIFAR_RECORDS} records of "
+                f"{CIFAR_RECORD}: it is damaged or not of CIFAR-10's binary version"
             )
         records = content.reshape(-1, CIFAR_RECORD)
         if records[:, 0].max() >= CIFAR_CLASSES:
@@ -272,6 +276,12 @@ def _records(
                 f"{OPTION}: {path} has the class {records[:, 0].max()}; expected 0 to "
                 f"{CIFAR_CLASSES - 1}: it is damaged or not of CIFAR-10's binary version"
             )
+        for known, other in zip(paths, parts, strict=False):
+            if np.array_equal(records, other):
+                raise UserError(
+                    f"{OPTION}: {path} holds what {known.name} does; unpack cifar-10-binary.tar.gz "
+                    "again"
+                )
         parts.append(records)
     whole = np.concatenate(parts)
     planes = whole[:, 1:].reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE)

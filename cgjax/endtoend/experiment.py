@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Float, Int, Key
 
 from cgjax.clustering import kmeans
-from cgjax.config.training import FEWEST_SCORED, fewest_scored
+from cgjax.config.plain import flatten
+from cgjax.config.training import FEWEST_SCORED, fewest_scored, unread
 from cgjax.endtoend.data import DataSet, Points, data_of
 from cgjax.endtoend.data.folder import FolderImages
 from cgjax.endtoend.data.images import ImageSet
@@ -45,6 +47,8 @@ def check_data(config: Mapping[str, Any]) -> str:
     Raises:
         UserError: data that cannot be read, of which there are too few, or of another shape.
     """
+    if told := unread(flatten(config)):
+        logging.info("nothing reads %s", told)
     data, train, labels = data_of(config), config["train"], config["labels"]
     num = data.available(config["data"]["num"])
     NETWORKS[config["network"]["name"]](config["network"], data.row_shape())

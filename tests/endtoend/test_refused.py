@@ -39,7 +39,7 @@ def test_data_that_do_not_fit_are_said_before_anything_is_written(tmp_path, chan
     for i in range(20):
         Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
     config = to_plain(scgan_faces.get_config("quick"))
-    config["data"] |= {"path": str(photos), "size": 8}
+    config["data"] |= {"path": str(photos), "size": 8 if "data.name" in changes else 64}
     for path, value in changes.items():
         section, name = path.split(".")
         config[section][name] = value

@@ -138,7 +138,7 @@ def test_what_nothing_reads_is_refused_or_told(path):
 
 
 def test_what_nothing_reads_is_told_where_data_are_checked(caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         experiments.check_data(settings(train__method="gan", data__radius=2.0))
     (told,) = caplog.messages
     assert told.startswith("nothing reads labels.num_clusters=4 (train.method=gan), labels.every=6")

@@ -122,7 +122,7 @@ def test_what_is_taken_and_what_is_left_out_is_said_with_numbers(deep, told, tmp
     for name in ("config.json", "metrics.jsonl", "x.png"):
         (tmp_path / "in/run").mkdir(exist_ok=True)
         (tmp_path / "in/run" / name).write_text("")
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         found = list_images(tmp_path, "--images", deep=deep)
     assert [path.name for path in found] == ["a.png", "d.png"][: 1 + deep]
     assert caplog.messages == [f"--images={tmp_path}: {told}"]

@@ -8,7 +8,7 @@ the same in both.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from cgjax.config.leaves import ADDED as CLUSTER_ADDED
 from cgjax.config.leaves import SECTIONS as CLUSTER_SECTIONS
@@ -50,6 +50,64 @@ FIXED = ("rows", "autoencoder")
 """Features for clusters that are found once, beside the user's own."""
 
 SELF_CONDITIONED = ("scgan", "scgan_online")
+
+MEASURED = ("generated", "folder", "cifar10")
+"""Data whose generated images are scored by distances."""
+
+
+class Reader(NamedTuple):
+    """Who reads a leaf that not every training reads.
+
+    Attributes:
+        decided: the leaf that decides.
+        by: its values with which the leaf is read.
+        plain: the default, which the leaf must have where it is not read.
+        is_shared: then it may have any value: configs say it once for all the methods, networks and
+            data that they are used with. What is not read of such leaves is told.
+    """
+
+    decided: str
+    by: tuple[str, ...]
+    plain: Any
+    is_shared: bool = False
+
+
+_CLUSTERING = ("scgan", "scgan_online", "fixed_clusters", "clustergan")
+_LABELLED = ("conditional", "random_labels", "fixed_clusters", *SELF_CONDITIONED)
+_NOT_CLUSTERGAN = tuple(name for name in METHODS if name != "clustergan")
+
+READERS: dict[str, Reader] = {
+    "data.radius": Reader("data.name", ("ring",), 1.0, is_shared=True),
+    "data.path": Reader("data.name", (*MEASURED, "stacked_digits"), ""),
+    "data.size": Reader("data.name", ("folder",), 64),
+    "data.memory_mb": Reader("data.name", ("folder",), 4096, is_shared=True),
+    "data.flip": Reader("data.name", MEASURED, False),
+    "network.embedding_dim": Reader("train.method", _LABELLED, 32, is_shared=True),
+    "network.critic_width": Reader("network.name", PLANAR, 200, is_shared=True),
+    "network.modulation": Reader("network.name", ("planar_modulated",), 0.1),
+    "train.penalty": Reader("train.method", _NOT_CLUSTERGAN, 0.0),
+    "train.average": Reader("train.method", _NOT_CLUSTERGAN, 0.0),
+    "labels.num_clusters": Reader(
+        "train.method", ("random_labels", "mgan", *_CLUSTERING), 50, is_shared=True
+    ),
+    "labels.every": Reader("train.method", ("scgan",), 10_000, is_shared=True),
+    "labels.num": Reader("train.method", _CLUSTERING, 10_000, is_shared=True),
+    "labels.num_init": Reader("train.method", _CLUSTERING, 10, is_shared=True),
+    "labels.max_iter": Reader("train.method", _CLUSTERING, 100, is_shared=True),
+    "labels.initialise": Reader("train.method", SELF_CONDITIONED, True),
+    "labels.match": Reader("train.method", SELF_CONDITIONED, True),
+    "labels.supervised": Reader("train.method", SELF_CONDITIONED, False),
+    "labels.features": Reader("train.method", ("fixed_clusters",), "rows"),
+    "mgan.weight": Reader("train.method", ("mgan",), 0.01),
+    "mgan.per_generator": Reader("train.method", ("mgan",), 12),
+    "clustergan.sigma": Reader("train.method", ("clustergan",), 0.1),
+    "clustergan.noise_weight": Reader("train.method", ("clustergan",), 10.0),
+    "clustergan.label_weight": Reader("train.method", ("clustergan",), 10.0),
+    "clustergan.critic_steps": Reader("train.method", ("clustergan",), 5),
+    "clustergan.slope_weight": Reader("train.method", ("clustergan",), 10.0),
+    "score.features": Reader("data.name", MEASURED, "pca_pixels"),
+}
+"""Every leaf that is not read by every training."""
 
 _RATE, _DECAY, _FLAG = Leaf(float, 0), Leaf(float, 0, 1), Leaf(bool)
 
@@ -118,6 +176,11 @@ LEAVES: dict[str, Leaf] = {
 """Every leaf by its dotted path."""
 
 
+def fewest_scored(features: str) -> int:
+    """Return how many images a distance in some features takes on either side."""
+    return FEATURE_DIMS.get(features.partition(":")[0], FEWEST_SCORED)
+
+
 def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]:
     """Say which networks a method has for a kind of rows, where the named one is none of them."""
     kind = KINDS.get(data, IMAGES)
@@ -152,24 +215,31 @@ def _problems_of_features(features: Any, num: Any) -> Iterator[str]:
         )
 
 
-def _ignored(leaves: Mapping[str, Any], method: str, data: str) -> Iterator[str]:
-    """Say which settings would be read by nothing."""
-    network = str(leaves.get("network.name"))
-    measured = KINDS.get(data, IMAGES) == IMAGES and data != "stacked_digits"
-    for path, is_read, where in (
-        ("train.average", method != "clustergan", f"train.method={method}"),
-        ("train.penalty", method != "clustergan", f"train.method={method}"),
-        ("network.modulation", network == "planar_modulated", f"network.name={network}"),
-        ("labels.features", method == "fixed_clusters", f"train.method={method}"),
-        ("data.flip", measured, f"data.name={data}"),
-        ("score.features", measured, f"data.name={data}"),
-    ):
-        plain = ADDED.get(path, 0.0)
-        if leaves.get(path, plain) != plain and not is_read:
-            yield f"--config.{path}={leaves[path]}: expected {plain} with {where}"
-    num = leaves.get("score.num")
-    if measured and num is not None and num < FEWEST_SCORED:
-        yield f"--config.score.num={num}: expected at least {FEWEST_SCORED} images"
+def _unread(leaves: Mapping[str, Any], *, is_shared: bool) -> Iterator[tuple[str, Reader]]:
+    """Yield the leaves that are not what they are by default, and that nothing reads."""
+    for path, reader in READERS.items():
+        decided = leaves.get(reader.decided)
+        is_read = decided is None or decided in reader.by
+        is_set = leaves.get(path, reader.plain) != reader.plain
+        if is_set and not is_read and reader.is_shared == is_shared:
+            yield path, reader
+
+
+def unread(leaves: Mapping[str, Any]) -> str:
+    """Return which settings of a legal config nothing reads, in words; empty if there are none.
+
+    Args:
+        leaves: by dotted paths.
+
+    Example:
+        >>> unread({"train.method": "gan", "labels.every": 500, "labels.num": 10_000})
+        'labels.every=500 (train.method=gan)'
+    """
+    found = _unread(leaves, is_shared=True)
+    return ", ".join(
+        f"{path}={leaves[path]} ({reader.decided}={leaves[reader.decided]})"
+        for path, reader in found
+    )
 
 
 def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
@@ -192,7 +262,12 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         if method == "conditional" or supervised:
             yield f"--config.data.name={data}: no true classes are known to be conditioned on"
     yield from _problems_of_features(leaves.get("score.features"), leaves.get("score.num"))
-    yield from _ignored(leaves, str(method), str(data))
+    for path, reader in _unread(leaves, is_shared=False):
+        where = f"{reader.decided}={leaves[reader.decided]}"
+        yield f"--config.{path}={leaves[path]}: expected {reader.plain} with {where}"
+    scored = leaves.get("score.num")
+    if data in MEASURED and scored is not None and scored < FEWEST_SCORED:
+        yield f"--config.score.num={scored}: expected at least {FEWEST_SCORED} images"
     fixed = leaves.get("labels.features")
     if fixed is not None and fixed not in FIXED and ":" not in fixed:
         yield (

@@ -12,11 +12,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Float, Int, Key
 
 from cgjax.clustering import kmeans
+from cgjax.config.plain import flatten
+from cgjax.config.training import FEWEST_SCORED, fewest_scored, unread
 from cgjax.endtoend.data import DataSet, Points, data_of
 from cgjax.endtoend.data.folder import FolderImages
+from cgjax.endtoend.data.images import ImageSet
 from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
 from cgjax.endtoend.networks.base import Arrays
@@ -43,6 +47,8 @@ def check_data(config: Mapping[str, Any]) -> str:
     Raises:
         UserError: data that cannot be read, of which there are too few, or of another shape.
     """
+    if told := unread(flatten(config)):
+        logging.info("nothing reads %s", told)
     data, train, labels = data_of(config), config["train"], config["labels"]
     num = data.available(config["data"]["num"])
     NETWORKS[config["network"]["name"]](config["network"], data.row_shape())
@@ -53,6 +59,8 @@ def check_data(config: Mapping[str, Any]) -> str:
             "type --config.train.together=false"
         )
     batches = make_method(config, data.num_classes).batches
+    if isinstance(data, ImageSet):
+        _check_scored(data, config["score"])
     for path, wanted in {
         "train.batch": train["batch"] * batches,
         "labels.num_clusters": labels["num_clusters"],
@@ -60,6 +68,19 @@ def check_data(config: Mapping[str, Any]) -> str:
         if wanted > num:
             raise UserError(f"--config.{path}: {wanted} rows are wanted, and there are {num}")
     return data.identity()
+
+
+def _check_scored(data: ImageSet, settings: Mapping[str, Any]) -> None:
+    """Refuse fewer images than the scores' features need, half of them for either side."""
+    num, features = settings["num"], settings["features"]
+    compared, fewest = data.compared(num), fewest_scored(features)
+    if compared < min(num, fewest):
+        raise UserError(
+            f"--config.score.features={features}: scores of it compare at least {fewest} images "
+            f"with as many others, and of --config.score.num={num} only {compared} can be, half "
+            f"of those there are; add images until they are {2 * fewest}"
+            + (", or type --config.score.features=pca_pixels" if fewest > FEWEST_SCORED else "")
+        )
 
 
 class Samples(NamedTuple):
@@ -126,7 +147,11 @@ class Experiment:
         return [_stacked([state]) for state in states]
 
     def each(self, states: Sequence[TrainState]) -> list[TrainState]:
-        """Return the state of each trial."""
+        """Return the state of each trial to be scored, its rows labelled as it is now."""
+        own = zip(self._apart(states), self.points, strict=True)
+        return [self.trainer.relabelled(state, points) for state, points in own]
+
+    def _apart(self, states: Sequence[TrainState]) -> list[TrainState]:
         return [
             jax.tree.map(lambda leaf, i=i: leaf[i], state)
             for state in states
@@ -168,7 +193,7 @@ class Experiment:
 
     def _renewed(self, states: Sequence[TrainState], iteration: int) -> list[TrainState]:
         keys = [named_key(key, "train") for key in self.keys]
-        own = zip(keys, self.each(states), self.points, strict=True)
+        own = zip(keys, self._apart(states), self.points, strict=True)
         return self._grouped(
             [self.trainer.renew(key, iteration, state, points) for key, state, points in own]
         )
@@ -218,6 +243,7 @@ class Experiment:
             settings["num_clusters"],
             key=named_key(self._root, "kmeans"),
             num_init=settings["num_init"],
+            max_iter=settings["max_iter"],
         )
         return _agreement(np.asarray(found.labels), np.asarray(points.classes)[: len(rows)])
 

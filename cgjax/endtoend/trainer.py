@@ -143,6 +143,11 @@ class Trainer:
         own = named_key(key, "renew", iteration)
         return state._replace(partition=self.method.renew(own, points, features, state.partition))
 
+    def relabelled(self, state: TrainState, points: Points) -> TrainState:
+        """Return one trial's state with the labels that its training rows have now."""
+        features = self.features(state.discriminator.arrays)
+        return state._replace(partition=self.method.relabel(points, features, state.partition))
+
     def features(self, discriminator: Arrays) -> Features:
         """Return D's features as a function of kept rows, packs of one row repeated."""
         return lambda rows: in_blocks(

@@ -139,14 +139,15 @@ def fold(tensors: Mapping[str, np.ndarray]) -> Weights:
     """Fold each batch norm into its convolution and turn the kernels to (h, w, in, out).
 
     Raises:
-        UserError: naming all missing and mis-shaped tensors.
+        UserError: naming all tensors that are missing, of another shape, not finite, or variances
+            below 0.
     """
     shapes = expected_shapes()
     missing = [name for name in shapes if name not in tensors]
     odd = [
-        f"{name} has shape {tensors[name].shape}, not {shape}"
+        f"{name} {what}"
         for name, shape in shapes.items()
-        if name in tensors and tensors[name].shape != shape
+        if name in tensors and (what := _odd(name, tensors[name], shape))
     ]
     if missing or odd:
         listed = "; ".join([*(f"{name} is missing" for name in missing), *odd][:4])
@@ -167,11 +168,22 @@ def fold(tensors: Mapping[str, np.ndarray]) -> Weights:
     return weights
 
 
+def _odd(name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> str:
+    """Return what is wrong with a tensor; nothing where it can be what it is called."""
+    if tensor.shape != shape:
+        return f"has shape {tensor.shape}, not {shape}"
+    if not np.isfinite(tensor).all():
+        return "holds NaN or an infinity"
+    if name.endswith("running_var") and tensor.min() < 0:
+        return "holds a variance below 0"
+    return ""
+
+
 def load_weights(path: str | Path) -> Weights:
     """Read a safetensors file with the PyTorch names.
 
     Raises:
-        UserError: no such file, not safetensors, or not these tensors.
+        UserError: no such file, not safetensors, or not these tensors; see `fold`.
     """
     if not Path(path).is_file():
         raise UserError(f"no file {path}; {HOW}")
@@ -186,7 +198,7 @@ def load_classifier(path: str | Path) -> Float[np.ndarray, "2048 classes"] | Non
     """Read the weights of the classes from the same file; None where it has none.
 
     Raises:
-        UserError: weights of another shape.
+        UserError: weights of another shape, or not finite.
     """
     with safe_open(path, "np") as tensors:
         if CLASSIFIER not in set(tensors.keys()):
@@ -194,6 +206,8 @@ def load_classifier(path: str | Path) -> Float[np.ndarray, "2048 classes"] | Non
         weights: np.ndarray = tensors.get_tensor(CLASSIFIER)
     if weights.ndim != 2 or weights.shape[1] != FEATURES:
         raise UserError(f"{path}: {CLASSIFIER} has shape {weights.shape}, not (1008, {FEATURES})")
+    if what := _odd(CLASSIFIER, weights, weights.shape):
+        raise UserError(f"{path}: {CLASSIFIER} {what}; {HOW}")
     return weights.T.astype(np.float32)
 
 

@@ -6,10 +6,14 @@ training.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from cgjax.config.leaves import SAMPLERS
 from cgjax.config.plain import digest, split_texts
 from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator
@@ -17,6 +21,9 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.weights import load_folder, read_manifest
 
 FLAG = "--config.compare.conditional"
+
+TAKEN = ("members", *SAMPLERS, "sefa", "ganspace")
+"""What else a comparison's lines are called by; and the run's own clusters by LAYER-kNUMBER."""
 
 MOST_LABELS = 100
 """Classes of which the judge may be asked which one a cluster is."""
@@ -66,6 +73,15 @@ def num_labels_of(generator: PretrainedGenerator) -> int:
     return int(getattr(generator.network, "num_classes", 0) or 0)
 
 
+def image_shape_of(generator: ConditionedGenerator) -> tuple[int, int, int]:
+    """Return height, width and channels of a generator's images."""
+    gen = generator.gen
+    channels = getattr(gen, "image_channels", None)
+    if channels is None:  # one of the user's own, which shows it only in an image
+        channels = generator.images(np.zeros((1, gen.latent_dim), np.float32)).shape[3]
+    return int(gen.image_size), int(gen.image_size), int(channels)
+
+
 def load_labels(one: Conditional, beside: ConditionedGenerator) -> list[ConditionedGenerator]:
     """Load a generator with classes: one for each of them.
 
@@ -74,8 +90,14 @@ def load_labels(one: Conditional, beside: ConditionedGenerator) -> list[Conditio
         beside: the run's, whose images it is compared with.
 
     Raises:
-        UserError: no classes or too many; images of another size; a damaged file.
+        UserError: a name that other lines of the table have; no classes or too many; images of
+            another shape; a damaged file.
     """
+    if one.name in TAKEN or re.fullmatch(rf"{re.escape(beside.layer)}-k\d+", one.name):
+        raise UserError(
+            f"{FLAG}={one.folder}: {one.name!r} is what the comparison calls another of its lines; "
+            "rename the folder"
+        )
     generator = load_folder(one.folder)
     num = num_labels_of(generator)
     if not 2 <= num <= MOST_LABELS:
@@ -83,11 +105,11 @@ def load_labels(one: Conditional, beside: ConditionedGenerator) -> list[Conditio
             f"{FLAG}={one.folder}: expected a generator with 2 to {MOST_LABELS} classes, and it "
             f"has {num}"
         )
-    sizes = generator.image_size, getattr(beside.gen, "image_size", None)
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            f"{FLAG}={one.folder}: it makes images of {sizes[0]} pixels, and the run's are of "
-            f"{sizes[1]}; distances are measured between images of one size"
-        )
     made = ConditionedGenerator(generator, generator.layers[0], {"condition": 0}, beside.batch)
+    own, others = (" x ".join(map(str, image_shape_of(each))) for each in (made, beside))
+    if own != others:
+        raise UserError(
+            f"{FLAG}={one.folder}: it makes images of {own}, and the run's are of {others} (height "
+            "x width x channels); distances are measured between images of one shape"
+        )
     return [made.with_condition(label) for label in range(num)]

@@ -74,16 +74,19 @@ def say_os_error(error: OSError) -> str:
         '/etc/x: Permission denied'
     """
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-    return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+    return reason if error.filename is None else f"{as_utf8(error.filename)}: {reason}"
 
 
-def as_utf8(name: str) -> str:
-    r"""Return a file's name as text: bytes that are in no encoding are spelt out.
+def as_utf8(name: str | bytes | os.PathLike[str]) -> str:
+    r"""Return a file's name as text on one line that a terminal may be given.
 
-    >>> as_utf8(os.fsdecode(b"x\xff.png"))
-    'x\\xff.png'
+    What is in no encoding or cannot be seen, as ends of lines and escapes, is spelt out.
+
+    >>> as_utf8(os.fsdecode(b"x\xff.png")), as_utf8("two\nlines \x1b[2J.png")
+    ('x\\xff.png', 'two\\nlines \\x1b[2J.png')
     """
-    return os.fsencode(name).decode(errors="backslashreplace")
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def safe_name(text: str) -> str:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 from PIL import Image, ImageOps
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import say_os_error
+from cgjax.runtime.files import as_utf8, say_os_error
 from cgjax.runtime.png import from_bytes
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """How the names of files end that are taken for images, in any case."""
 
 OPTION = "--images"
+
+
+MOST_REASONS = 8
+"""Reasons why files were left out that are told."""
 
 
 class Photo(NamedTuple):
@@ -53,30 +59,58 @@ def find_photos(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
 def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Path]:
     """Return the files of a folder whose names are images', by name; opens none.
 
+    Says in the log how many they are, and what was left out and why.
+
     Takes and raises what `find_photos` does.
     """
     try:
         paths = sorted(folder.iterdir())  # rglob would find nothing where there is no folder
         if deep:
             paths = sorted(folder.rglob("*"))
-        paths = [path for path in paths if not _is_hidden(path.relative_to(folder))]
         logs = {path.parent for path in paths if path.name == "metrics.jsonl"}
         runs = logs & {path.parent for path in paths if path.name == "config.json"}
-        # Pictures that a run of ours has drawn are none of the user's images.
-        paths = [path for path in paths if runs.isdisjoint(path.parents)]
+        whys = [_why_left_out(path, folder, runs, deep=deep) for path in paths]
     except OSError as error:
         raise UserError(f"{option}={folder}: no folder to read ({say_os_error(error)})") from error
-    files = [path for path in paths if path.suffix.lower() in KINDS and path.is_file()]
+    files = [path for path, why in zip(paths, whys, strict=True) if why == ""]
+    told = _counted(why for why in whys if why)
+    logging.info(
+        "%s=%s: %d image%s%s",
+        *(option, as_utf8(folder), len(files), "s" * (len(files) != 1)),
+        f"; left out: {told}" if told else "",
+    )
     if not files:
         raise UserError(
-            f"{option}={folder}: no images in this folder ({len(paths)} other entries); expected "
+            f"{option}={folder}: no images in this folder ({told or 'it is empty'}); expected "
             f"files that end in {', '.join(KINDS[:4])} or the like"
         )
     return files
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _counted(whys: Iterable[str]) -> str:
+    """Return how often what was said, the most frequent first."""
+    ordered = sorted(Counter(whys).items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{count} {why}" for why, count in ordered[:MOST_REASONS]]
+    others = sum(count for _, count in ordered[MOST_REASONS:])
+    return ", ".join([*told, *([f"{others} others"] if others else [])])
+
+
+def _why_left_out(path: Path, folder: Path, runs: set[Path], *, deep: bool) -> str | None:
+    """Return why something in a folder is no image to take: empty for one, None for a way to it."""
+    if any(part.startswith(".") for part in path.relative_to(folder).parts):
+        return "hidden"
+    if not runs.isdisjoint(path.parents):
+        return "of a run of ours"  # pictures that it drew are none of the user's
+    is_named = path.suffix.lower() in KINDS
+    if is_named and path.is_file():
+        return ""
+    if path.is_dir():
+        if path.is_symlink():
+            return "not looked into (a link to a folder)"
+        return None if deep else "not looked into (a folder)"
+    if is_named:
+        return "not there (a link to nothing)"
+    return f"of another kind ({as_utf8(path.suffix.lower()) or 'no ending'})"
 
 
 def read_photo(
@@ -135,7 +169,9 @@ def _same(photo: Photo, option: str) -> Image.Image:
     """Read a file that must be what it was: its digest is what is kept of it."""
     content = _content(photo.path, option)
     if _digest(content) != photo.digest:
-        raise UserError(f"{option}: {photo.path} has changed since it was found; run again")
+        raise UserError(
+            f"{option}: {as_utf8(photo.path)} has changed since it was found; run again"
+        )
     return _decoded(content, photo.path, option)
 
 
@@ -179,7 +215,7 @@ def _decoded(content: bytes, path: Path, option: str) -> Image.Image:
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{option}: {path} cannot be read as an image ({reason}); repair or remove it"
+            f"{option}: {as_utf8(path)} cannot be read as an image ({reason}); repair or remove it"
         ) from error
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -45,6 +45,20 @@ from cgjax.stages.methods import Drawer, Method
 
 JUDGED = ("num", "judge", "attribute", "centre", "threshold")
 """The settings that every line depends on."""
+
+
+class Drawn(NamedTuple):
+    """Latents that a method drew for a cluster.
+
+    Attributes:
+        latents: (n, d).
+        acceptance: of the check, or None.
+        seconds: that one of them takes.
+    """
+
+    latents: np.ndarray
+    acceptance: float | None
+    seconds: float
 
 
 def _place(row: Row) -> tuple[str, str, int]:
@@ -108,10 +122,11 @@ class CompareStage:
                 if (*place, key) not in known:
                     self.check("the lines that are measured are kept")
                     try:
-                        known[*place, key] = self._measure(method, c) | {"key": key}
-                    except UserError as error:
+                        drawn = self._draw(method, c)
+                    except UserError as error:  # such as a part of a cluster too rare to be found
                         logging.warning("%s, %s, cluster %d: %s", *place, error)
                         continue
+                    known[*place, key] = self._measure(method, c, drawn) | {"key": key}
                     self._save(list(known.values()))
                     logging.info("compare: %s", as_line(known[*place, key]))
                 rows.append(known[*place, key])
@@ -207,15 +222,18 @@ class CompareStage:
 
         return draw
 
-    def _measure(self, method: Method, c: int) -> Row:
-        """Draw latents of a cluster by a method, make their images, and measure both."""
-        run, num = self.run, self.num
+    def _draw(self, method: Method, c: int) -> Drawn:
+        """Draw latents of a cluster by a method."""
         key = named_key(self.key, "test", method.name, method.codes_of or method.setting, c)
-        latents, acceptance = method.draw(key, c, num)
-        timed = max(1, num // 4)
+        latents, acceptance = method.draw(key, c, self.num)
+        timed = max(1, self.num // 4)
         started = time.perf_counter()
         method.draw(jax.random.fold_in(key, 1), c, timed)  # again, now that it is compiled
-        sampling = (time.perf_counter() - started) / timed
+        return Drawn(latents, acceptance, (time.perf_counter() - started) / timed)
+
+    def _measure(self, method: Method, c: int, drawn: Drawn) -> Row:
+        """Make the images of latents that a method drew for a cluster, and measure both."""
+        run, num, latents = self.run, self.num, drawn.latents
         started = time.perf_counter()
         imagine = method.imagine
         images = imagine(latents, c) if imagine else run.generator.images(latents)
@@ -240,8 +258,8 @@ class CompareStage:
             "kid": kid(features, held_out).mean,
             **manifold._asdict(),
             "mean_distance": mean_pairwise_distance(features) / mean_pairwise_distance(held_out),
-            "acceptance": acceptance,
-            "sampling_ms": None if method.name == "members" else 1e3 * sampling,
+            "acceptance": drawn.acceptance,
+            "sampling_ms": None if method.name == "members" else 1e3 * drawn.seconds,
             "image_ms": 1e3 * imaging / num,
             "training_s": method.training_s,
             "num": num,

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cgjax.config.training import FEATURE_DIMS
-from cgjax.endtoend.data.folder import CIFAR_RECORD, Cifar10, FolderImages
+from cgjax.endtoend.data import folder
+from cgjax.endtoend.data.folder import CIFAR_FILES, CIFAR_RECORD, Cifar10, FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.images import NOISE, prepared
 from cgjax.errors import UserError
@@ -17,13 +18,15 @@ from cgjax.runtime.png import as_bytes
 
 KEY = jax.random.key(0)
 
+LANCZOS = Image.Resampling.LANCZOS
 
-def save_images(folder, num, size=(20, 16), inside=""):
-    (folder / inside).mkdir(parents=True, exist_ok=True)
+
+def save_images(place, num, size=(20, 16), inside=""):
+    (place / inside).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(num)
     for i in range(num):
         pixels = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / inside / f"{i}.png")
+        Image.fromarray(pixels).save(place / inside / f"{i}.png")
 
 
 def test_generated_images_are_those_of_the_generator():
@@ -79,16 +82,16 @@ def test_a_folder_is_read_at_any_depth_cropped_resized_and_in_an_order_of_its_ow
     }
 
 
-def bad_image(folder):
-    save_images(folder, 2)
-    (folder / "a.png").write_bytes(b"no image")
+def bad_image(place):
+    save_images(place, 2)
+    (place / "a.png").write_bytes(b"no image")
 
 
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
-        (lambda folder: None, "no images in this folder"),
-        (lambda folder: save_images(folder, 1), "one image; expected at least 2"),
+        (lambda place: None, "no images in this folder"),
+        (lambda place: save_images(place, 1), "one image; expected at least 2"),
         (bad_image, "cannot be read as an image"),
     ],
 )
@@ -124,19 +127,24 @@ def test_a_name_that_is_no_generators_is_one_line_with_the_flag(path, words, tmp
     assert str(caught.value).startswith(f"--config.data.path={path}: ")
 
 
-def cifar(folder, num=6, name="data_batch_1.bin"):
-    rng = np.random.default_rng(0)
-    records = rng.integers(0, 256, (num, CIFAR_RECORD), dtype=np.uint8)
-    records[:, 0] = np.arange(num) % 10
-    (folder / name).write_bytes(records.tobytes())
-    return records
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """A folder of the five files with two records each, every class once."""
+    monkeypatch.setattr(folder, "CIFAR_RECORDS", 2)
+    records = np.random.default_rng(0).integers(0, 256, (10, CIFAR_RECORD), dtype=np.uint8)
+    records[:, 0] = np.arange(10)
+    for name, part in zip(CIFAR_FILES, np.split(records, 5), strict=True):
+        (tmp_path / name).write_bytes(part.tobytes())
+    return tmp_path, records
 
 
-def test_cifars_records_are_a_class_and_three_planes(tmp_path):
-    records = cifar(tmp_path)
-    data = Cifar10(str(tmp_path))
-    points = data.draw(KEY, 6)
-    assert sorted(points.classes.tolist()) == list(range(6))
+def test_cifars_records_are_a_class_and_three_planes(cifar):
+    place, records = cifar
+    (place / "data_batch_1 (copy).bin").write_bytes((place / CIFAR_FILES[0]).read_bytes())
+    data = Cifar10(str(place))
+    assert data.num_images == 10
+    points = data.draw(KEY, 10)
+    assert sorted(points.classes.tolist()) == list(range(10))
     for row, label in zip(np.asarray(points.rows), points.classes.tolist(), strict=True):
         planes = records[label, 1:].reshape(3, 32, 32)
         np.testing.assert_array_equal(row, planes.transpose(1, 2, 0))
@@ -145,18 +153,27 @@ def test_cifars_records_are_a_class_and_three_planes(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda folder: None, "no such file there"),
-        (lambda folder: (folder / "data_batch_1.bin").write_bytes(b"abc"), "has 3 bytes; expected"),
         (
-            lambda folder: (folder / "data_batch_1.bin").write_bytes(b"\xff" * CIFAR_RECORD),
-            "has the class 255",
+            lambda part, other: part.unlink(),
+            r"no data_batch_3.bin there; expected the folder of .* data_batch_1.bin to data_batch",
         ),
+        (lambda part, other: part.write_bytes(b"abc"), "has 3 bytes; expected 2 records of 3073"),
+        (
+            lambda part, other: part.write_bytes(part.read_bytes()[:CIFAR_RECORD]),
+            "batch_3.bin has 3073 bytes; expected 2 records",
+        ),
+        (
+            lambda part, other: part.write_bytes(other.read_bytes()),
+            "batch_3.bin holds what data_batch_2.bin does; unpack",
+        ),
+        (lambda part, other: part.write_bytes(b"\xff" * 2 * CIFAR_RECORD), "has the class 255"),
     ],
 )
-def test_what_is_no_cifar_is_refused(tmp_path, change, words):
-    change(tmp_path)
-    with pytest.raises(UserError, match=words):
-        Cifar10(str(tmp_path)).draw(KEY, 1)
+def test_what_is_no_cifar_is_refused(cifar, change, words):
+    change(cifar[0] / "data_batch_3.bin", cifar[0] / "data_batch_2.bin")
+    with pytest.raises(UserError, match=words) as caught:
+        Cifar10(str(cifar[0])).draw(KEY, 1)
+    assert str(caught.value).startswith("--config.data.path")
 
 
 def test_distances_are_measured_in_the_features_that_are_named():
@@ -178,4 +195,21 @@ def test_a_perfect_sampler_scores_better_than_noise(tmp_path):
     assert expected[distance].mean < scores[distance]
     notes = data.notes(KEY, 20, 2)
     assert notes["features"] in distance.removeprefix("frechet_")
-    assert "repeats training images" in notes["perfect sampler"]
+    assert notes["images"] == 60
+
+
+@pytest.mark.parametrize("num", [20, 60, 1000])
+def test_no_image_of_a_folder_is_compared_with_itself_and_both_sides_are_alike(tmp_path, num):
+    save_images(tmp_path, 60)
+    data = FolderImages(str(tmp_path), size=8, flip=False)
+    expected = data.perfect(KEY, num, 4)
+    (distance,) = (name for name in expected if name.startswith("frechet"))
+    assert expected[distance].mean > 1
+    assert expected[distance].interval.low < expected[distance].interval.high
+    # What is drawn from the folder's own law is no better than others of the same number.
+    others = np.random.default_rng(9).integers(0, 255, (num, 20, 16, 3), dtype=np.uint8)
+    fresh = [np.asarray(ImageOps.fit(Image.fromarray(x), (8, 8), LANCZOS)) for x in others]
+    found = data.scores(np.stack(fresh).astype(np.float32) / 127.5 - 1)
+    assert 0.6 < found[distance] / expected[distance].mean < 1.6
+    assert data.compared(num) == min(num, 30)
+    assert f"{min(num, 30)} generated images" in data.notes(KEY, num, 4)["compared"]

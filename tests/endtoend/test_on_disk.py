@@ -10,7 +10,7 @@ from PIL import Image
 
 from cgjax.config.plain import to_plain
 from cgjax.endtoend import trainer
-from cgjax.endtoend.data.folder import FolderImages, _files, _read
+from cgjax.endtoend.data.folder import FolderImages, _contents, _files, _read
 from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.experiment import Experiment, check_data
 from cgjax.endtoend.fixed_features import AUTOENCODER, FixedFeatures
@@ -31,6 +31,7 @@ def photos(tmp_path):
     yield tmp_path
     _files.cache_clear()
     _read.cache_clear()
+    _contents.cache_clear()
 
 
 def folder(photos, memory_mb):
@@ -105,11 +106,24 @@ def test_an_autoencoder_learns_from_rows_on_disk(photos):
     np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-8)
 
 
-def test_a_file_that_goes_bad_while_it_trains_is_one_line(photos):
-    rows = folder(photos, 0).draw(KEY, 40).rows
-    (photos / "4.png").write_bytes(b"no image any more")
-    with pytest.raises(UserError, match=r"--config.data.path: .*4.png cannot be read as an image"):
+@pytest.mark.parametrize("is_image", [True, False])
+def test_a_file_that_changes_while_it_trains_is_one_line(photos, is_image):
+    data = folder(photos, 0)
+    before, rows = data.identity(), data.draw(KEY, 40).rows
+    if is_image:
+        Image.new("RGB", (12, 12), "red").save(photos / "4.png")
+    else:
+        (photos / "4.png").write_bytes(b"no image any more")
+    said = r"--config.data.path: .*4.png has changed since it was found; run again"
+    with pytest.raises(UserError, match=said):
         rows[:]
+    assert data.identity() == before  # of what is learnt from
+
+
+def test_a_file_that_is_no_image_is_one_line_when_it_is_read(photos):
+    (photos / "4.png").write_bytes(b"no image at all")
+    with pytest.raises(UserError, match=r"--config.data.path: .*4.png cannot be read as an image"):
+        folder(photos, 0).draw(KEY, 40).rows[:]
 
 
 def test_without_grain_it_says_what_to_install(photos, monkeypatch):

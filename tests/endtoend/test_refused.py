@@ -25,6 +25,12 @@ from tests.endtoend.tiny_runs import settings
         ({"data.path": "nowhere"}, "--config.data.path=nowhere: generator 'nowhere'"),
         ({"data.name": "folder", "data.size": 24}, "square images whose side is 8, 16, 32"),
         ({"data.name": "folder", "train.batch": 25}, "--config.train.batch: 25 rows are wanted"),
+        (
+            {"data.name": "folder", "score.features": "random_cnn", "score.num": 500},
+            "--config.score.features=random_cnn: scores of it compare at least 416 images with as "
+            "many others, and of --config.score.num=500 only 10 can be, half of those there are; "
+            "add images until they are 832, or type --config.score.features=pca_pixels",
+        ),
     ],
 )
 def test_data_that_do_not_fit_are_said_before_anything_is_written(tmp_path, changes, words):
@@ -33,11 +39,25 @@ def test_data_that_do_not_fit_are_said_before_anything_is_written(tmp_path, chan
     for i in range(20):
         Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
     config = to_plain(scgan_faces.get_config("quick"))
-    config["data"] |= {"path": str(photos), "size": 8}
+    config["data"] |= {"path": str(photos), "size": 8 if "data.name" in changes else 64}
     for path, value in changes.items():
         section, name = path.split(".")
         config[section][name] = value
     with pytest.raises(UserError, match=re.escape(words)):
+        open_training(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_too_few_images_for_any_score_is_said_before_anything_is_written(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(11):
+        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
+    with pytest.raises(
+        UserError, match=r"only 5 can be, half of .*; add images until they are 12$"
+    ):
         open_training(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
 

@@ -8,13 +8,15 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
 from cgjax.endtoend.data import Points
-from cgjax.endtoend.methods.base import clustered
+from cgjax.endtoend.experiment import Experiment
+from cgjax.endtoend.methods.base import clustered, label_all
 from cgjax.endtoend.methods.selfcond import (
     Online,
     SelfConditioned,
     induced_means,
     matched_order,
 )
+from tests.endtoend.tiny_runs import settings
 
 KEY = jax.random.key(0)
 
@@ -123,3 +125,19 @@ def test_online_centroids_are_the_means_of_the_rows_that_moved_them():
     np.testing.assert_allclose(partition.centroids, expected, atol=1e-4)
     np.testing.assert_array_equal(partition.counts, [50, 50, 50, 50])
     np.testing.assert_array_equal(partition.labels, points.classes)
+
+
+def test_what_is_scored_of_the_online_variant_are_the_labels_that_rows_have_now():
+    changes = {"train__trials": 2, "train__together": True, "train__learning_rate": 0.01}
+    experiment = Experiment(settings(train__method="scgan_online", **changes))
+    states = experiment.init()
+    for begin, end in ((0, 1), (1, 12)):
+        states, _ = experiment.advance(states, begin, end)
+    kept = np.concatenate([np.asarray(state.partition.labels).ravel() for state in states])
+    each = experiment.each(states)
+    for state, points in zip(each, experiment.points, strict=True):
+        features = experiment.trainer.features(state.discriminator.arrays)
+        now = label_all(points.rows, features, state.partition.centroids)
+        np.testing.assert_array_equal(state.partition.labels, now.labels)
+        assert float(state.partition.counts.sum()) > 0
+    assert not np.array_equal(kept, np.concatenate([state.partition.labels for state in each]))

@@ -8,9 +8,10 @@ import pytest
 
 from cgjax.config import schema, training
 from cgjax.config.plain import flatten, to_plain
+from cgjax.endtoend import experiment as experiments
 from cgjax.endtoend.data import DATA
 from cgjax.endtoend.experiment import Experiment
-from cgjax.endtoend.methods import METHODS
+from cgjax.endtoend.methods import METHODS, clustergan, labelled, selfcond
 from cgjax.endtoend.networks import NETWORKS
 from configs import (
     clustergan_digits,
@@ -90,6 +91,59 @@ def test_the_table_names_the_methods_data_and_networks_that_there_are():
     assert set(training.ARCHITECTURES) == set(NETWORKS)
 
 
+EVERY = {"kind", "seed"}
+EVERY |= {f"data.{name}" for name in ("name", "num")}
+EVERY |= {f"network.{name}" for name in ("name", "latent_dim", "width")}
+EVERY |= {f"train.{name}" for name in training.SECTIONS["train"]} - {
+    *("train.penalty", "train.average")
+}
+EVERY |= {f"score.{name}" for name in ("num", "every", "repeats")}
+EVERY |= {f"assign.{name}" for name in training.SECTIONS["assign"]}
+
+
+def test_of_every_leaf_it_is_known_who_reads_it():
+    """A new leaf is in one of the two: read by every training, or by those that the table says."""
+    assert set(training.READERS) | EVERY == set(training.LEAVES)
+    assert not set(training.READERS) & EVERY
+    defaults = flatten(to_plain(scgan_common.get_config()))
+    for path, reader in training.READERS.items():
+        assert defaults[path] == reader.plain, path
+        assert set(reader.by) <= set(training.LEAVES[reader.decided].choices), path
+
+
+def other_than(path):
+    """Another legal value of a leaf."""
+    leaf, plain = training.LEAVES[path], training.READERS[path].plain
+    if leaf.kind is bool:
+        return not plain
+    return {"data.path": "x", "score.features": "random_cnn", "labels.features": "autoencoder"}.get(
+        path, plain + 1 if leaf.kind is int else 0.5
+    )
+
+
+@pytest.mark.parametrize("path", training.READERS)
+def test_what_nothing_reads_is_refused_or_told(path):
+    reader = training.READERS[path]
+    leaves = {path: other_than(path)}
+    for value in training.LEAVES[reader.decided].choices:
+        found = leaves | {reader.decided: value}
+        said = f"--config.{path}={found[path]}: expected {reader.plain} with {reader.decided}="
+        is_refused = any(p.startswith(said) for p in training.problems_between(found))
+        is_told = training.unread(found) == f"{path}={found[path]} ({reader.decided}={value})"
+        is_read = value in reader.by
+        assert (is_refused, is_told) == (
+            not is_read and not reader.is_shared,
+            not is_read and reader.is_shared,
+        )
+
+
+def test_what_nothing_reads_is_told_where_data_are_checked(caplog):
+    with caplog.at_level("INFO", logger="absl"):
+        experiments.check_data(settings(train__method="gan", data__radius=2.0))
+    (told,) = caplog.messages
+    assert told.startswith("nothing reads labels.num_clusters=4 (train.method=gan), labels.every=6")
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_can_be_built_from_a_config(name):
     config = copy.deepcopy(settings(train__method=name))
@@ -97,3 +151,24 @@ def test_every_method_can_be_built_from_a_config(name):
         config["network"]["name"], config["data"]["name"] = "encoding", "digits8"
     schema.validate(config)
     assert Experiment(config).trainer.method.num_labels >= 1
+
+
+@pytest.mark.parametrize("name", ["scgan", "scgan_online", "fixed_clusters", "clustergan"])
+def test_every_clustering_of_a_training_has_the_config_s_restarts_and_iterations(name, monkeypatch):
+    asked = []
+    for module in (clustergan, experiments, labelled, selfcond):
+
+        def kmeans(*args, known=module.kmeans, **options):
+            asked.append((options["num_init"], options["max_iter"]))
+            return known(*args, **options)
+
+        monkeypatch.setattr(module, "kmeans", kmeans)
+    config = settings(train__method=name, labels__num_init=3, labels__max_iter=7)
+    if name == "clustergan":
+        config["network"]["name"], config["data"]["name"] = "encoding", "digits8"
+    experiment = Experiment(config)
+    (state,) = experiment.each(experiment.init())
+    experiment.agreement(state, 0)
+    experiment.agreement_of_kmeans()
+    assert len(asked) == 2
+    assert set(asked) == {(3, 7)}

@@ -66,6 +66,26 @@ def test_the_classifier_is_read_where_there_is_one(tmp_path):
     save_file(random_tensors() | {"fc.weight": weights[:, :9].copy()}, path)
     with pytest.raises(UserError, match=r"fc.weight has shape \(1008, 9\), not \(1008, 2048\)"):
         InceptionPool3(path)
+    weights[7, 3] = np.nan
+    save_file(random_tensors() | {"fc.weight": weights}, path)
+    with pytest.raises(UserError, match=r"fc.weight holds NaN or an infinity; FID needs"):
+        InceptionPool3(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("Mixed_5b.branch1x1.bn.running_var", -1e-3, "holds a variance below 0"),
+        ("Mixed_5b.branch1x1.bn.running_mean", np.nan, "holds NaN or an infinity"),
+        ("Conv2d_1a_3x3.conv.weight", np.inf, "holds NaN or an infinity"),
+    ],
+)
+def test_numbers_that_no_network_has_are_refused(name, value, words):
+    shapes = inception.expected_shapes()
+    tensors = {each: np.zeros(shape, np.float32) for each, shape in shapes.items()}
+    tensors[name].flat[5] = value
+    with pytest.raises(UserError, match=rf"1 wrong: {name} {words}\); FID needs"):
+        inception.fold(tensors)
 
 
 def test_a_missing_file_says_which_is_wanted_and_how(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cgjax.errors import UserError
-from cgjax.runtime.photos import check_channels, find_photos, read_photos
+from cgjax.runtime.photos import check_channels, find_photos, list_images, read_photos
 from cgjax.runtime.png import to_png
 
 NOISE = np.random.default_rng(0).uniform(-1, 1, (16, 16, 3)).astype(np.float32)
@@ -97,15 +97,56 @@ def test_files_come_by_name_and_others_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("deep", "told"),
+    [
+        (
+            False,
+            "1 image; left out: 2 of another kind (.heic), 1 hidden, 1 not looked into (a folder), "
+            "1 not looked into (a link to a folder), 1 not there (a link to nothing), 1 of another "
+            "kind (no ending)",
+        ),
+        (
+            True,
+            "2 images; left out: 3 of a run of ours, 2 of another kind (.heic), 1 hidden, 1 not "
+            "looked into (a link to a folder), 1 not there (a link to nothing), 1 of another kind "
+            "(.avif), 1 of another kind (no ending)",
+        ),
+    ],
+)
+def test_what_is_taken_and_what_is_left_out_is_said_with_numbers(deep, told, tmp_path, caplog):
+    for name in ("a.png", "b.heic", "c.HEIC", "notes", ".hidden.png", "in/d.png", "in/e.avif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        grey(3).save(tmp_path / name, format="PNG")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    for name in ("config.json", "metrics.jsonl", "x.png"):
+        (tmp_path / "in/run").mkdir(exist_ok=True)
+        (tmp_path / "in/run" / name).write_text("")
+    with caplog.at_level("INFO", logger="absl"):
+        found = list_images(tmp_path, "--images", deep=deep)
+    assert [path.name for path in found] == ["a.png", "d.png"][: 1 + deep]
+    assert caplog.messages == [f"--images={tmp_path}: {told}"]
+
+
+def test_of_many_kinds_of_files_the_most_frequent_are_told(tmp_path):
+    for i in range(20):
+        (tmp_path / f"x.kind{i:02d}").write_text("")
+    (tmp_path / "y.kind11").write_text("")
+    with pytest.raises(UserError, match=r"\(2 of another kind \(.kind11\), .*, 12 others\)"):
+        find_photos(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (None, b"", "no images in this folder .0 other entries."),
-        ("notes.txt", b"", "no images in this folder .1 other entries."),
+        (None, b"", "no images in this folder .it is empty."),
+        ("notes.txt", b"", r"no images in this folder \(1 of another kind \(.txt\)\); expected"),
+        ("no\nimage.png", b"", r"no\\nimage.png cannot be read as an image"),
         ("x.png", b"", "x.png cannot be read as an image"),
         ("x.png", b"not an image", "x.png cannot be read as an image"),
         ("x.jpg", to_png(NOISE)[:300], "x.jpg cannot be read as an image"),
     ],
-    ids=["empty", "other files", "empty file", "text", "half a file"],
+    ids=["empty", "other files", "two lines", "empty file", "text", "half a file"],
 )
 def test_a_bad_folder_is_one_line(name, content, message, tmp_path):
     if name:

@@ -167,12 +167,17 @@ def test_a_name_of_a_cluster_may_hold_dollars_and_a_file_s_no_text(told, cluster
     root, some = tmp_path / "run", tmp_path / "odd"
     shutil.copytree(clustered, root)
     some.mkdir()
-    shutil.copy(own / "3.png", os.fsencode(some) + b"/x\xff.png")
+    for name in (b"x\xff.png", b"=1+1\x1b[2J\n.png"):
+        shutil.copy(own / "3.png", os.fsencode(some) + b"/" + name)
     (root / "clusters.json").write_text(
         json.dumps([{"id": c, "name": f"^_^ $_$ {c}"} for c in (0, 1)])
     )
-    assign(root, some)
-    assert list(table_of(root, "odd")) == ["x\\xff.png"]
+    text = assign(root, some)
+    assert list(table_of(root, "odd")) == ["'=1+1\\x1b[2J\\n.png", "x\\xff.png"]
+    assert {line.split()[0] for line in text.splitlines() if ".png" in line} == {
+        *("=1+1\\x1b[2J\\n.png", "x\\xff.png")
+    }
+    assert all(c.isprintable() or c == "\n" for c in text)
 
 
 @pytest.mark.parametrize(

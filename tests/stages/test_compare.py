@@ -13,6 +13,7 @@ from cgjax.evaluation import compare_table
 from cgjax.evaluation.attribute import attribute_of
 from cgjax.generators.families import build_network
 from cgjax.generators.weights import named_arrays, save_generator
+from cgjax.run.conditional import TAKEN
 from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import compare
@@ -67,6 +68,7 @@ def test_every_method_stands_in_every_form_of_the_table(compared):
     methods = {row["method"] for row in rows}
     # The planted generator has no weight that SeFa could factorise, and it is left out.
     assert methods == {"members", "rejection", "flow", "imle", "gaussian", "ganspace"}
+    assert methods <= set(TAKEN)
     for method in methods:
         assert method in text
         assert {row["cluster"] for row in rows if row["method"] == method} == {0, 1}
@@ -116,9 +118,9 @@ def test_another_margin_costs_its_own_lines_and_a_margin_taken_away_leaves_the_t
     root, measured = tmp_path / "run", []
     measure = compare.CompareStage._measure
 
-    def count(self, method, c):
+    def count(self, method, c, drawn):
         measured.append((method.name, method.setting))
-        return measure(self, method, c)
+        return measure(self, method, c, drawn)
 
     monkeypatch.setattr(compare.CompareStage, "_measure", count)
     run_compare(make_pipeline(root, margins=(0.0, 0.3), directions=0))
@@ -156,6 +158,17 @@ def test_a_line_depends_on_its_own_sampler_the_clusters_and_the_weights(tmp_path
     assert changed(lambda c: c["cluster"].update(num_clusters=3)) == set(before)
     other = "tests.run.changes:other_generator"
     assert changed(lambda c: c["generator"].update(name=other)) == set(before)
+
+
+def test_a_mistake_in_measuring_ends_the_comparison_and_leaves_none_recorded(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise UserError("sets of other widths")
+
+    monkeypatch.setattr(compare, "precision_recall_density_coverage", refuse)
+    with pytest.raises(UserError, match="sets of other widths"):
+        run_compare(make_pipeline(tmp_path / "run", directions=0))
+    assert not (tmp_path / "run/compare.csv").exists()
+    assert make_pipeline(tmp_path / "run", directions=0).maker.result("compare") is None
 
 
 def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper_s_ratio(tmp_path):

@@ -76,10 +76,18 @@ def test_what_cannot_stand_beside_a_run_is_refused_in_one_line_before_any_work(t
     folder = save(tmp_path / "a" / "generator", 0)
     large = save(tmp_path / "large", 0, widths=[4, 4, 4, 4], latent_dim=8)
     shutil.copytree(folder, tmp_path / "a2" / "a")
+    grey = save(tmp_path / "grey", 0, image_channels=1)
+    for name in ("flow", "members", "sefa", "layer1-k3"):
+        shutil.copytree(folder, tmp_path / name)
     for conditional, judge, said in (
         ([str(tmp_path)], True, "no generator.json"),
         ([str(EMBEDDED["dcgan_faces"])], True, "2 to 100 classes, and it has 0"),
-        ([str(large)], True, "images of 32 pixels, and the run's are of 16"),
+        ([str(large)], True, "images of 32 x 32 x 3, and the run's are of 16 x 16 x 3"),
+        ([str(grey)], True, "images of 16 x 16 x 1, and the run's are of 16 x 16 x 3"),
+        ([str(tmp_path / "flow")], True, "'flow' is what the comparison calls another"),
+        ([str(tmp_path / "members")], True, "'members' is what the comparison calls another"),
+        ([str(tmp_path / "sefa")], True, "'sefa' is what the comparison calls another"),
+        ([str(tmp_path / "layer1-k3")], True, "'layer1-k3' is what the comparison calls"),
         ([str(folder), str(tmp_path / "a2" / "a")], True, "'a' is named twice"),
         ([str(folder)], False, "needs a judge"),
         ([3], True, "a folder of converted weights"),

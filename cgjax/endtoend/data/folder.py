@@ -18,11 +18,19 @@ from absl import logging
 from jaxtyping import Int, PRNGKeyArray, UInt8
 
 from cgjax.endtoend.data.base import Points
-from cgjax.endtoend.data.images import ImageSet
-from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk
+from cgjax.endtoend.data.images import (
+    ImageSet,
+    distances,
+    drawn,
+    reference_key,
+    reference_of,
+)
+from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk, check_grain
 from cgjax.errors import UserError
+from cgjax.evaluation.modes import Expected, over_repeats
 from cgjax.runtime.files import say_os_error
-from cgjax.runtime.photos import file_digest, list_images, read_photo
+from cgjax.runtime.keys import named_key
+from cgjax.runtime.photos import Photo, file_digest, list_images, read_photo
 from cgjax.runtime.png import as_bytes
 
 OPTION = "--config.data.path"
@@ -32,7 +40,9 @@ FEWEST = 2
 
 CIFAR_SIDE, CIFAR_CLASSES = 32, 10
 CIFAR_RECORD = 1 + 3 * CIFAR_SIDE**2
-CIFAR_FILES = "data_batch_*.bin"
+CIFAR_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+CIFAR_RECORDS = 10_000
+"""Images in each of the files."""
 
 
 class FixedImages(ImageSet):
@@ -48,9 +58,14 @@ class FixedImages(ImageSet):
         """The true class of each."""
         return np.zeros(len(self.all_rows), np.int32)
 
+    @property
+    def num_images(self) -> int:
+        """How many there are."""
+        return len(self.all_rows)
+
     def available(self, num: int) -> int:
         """Return `num`, or how many there are where they are fewer."""
-        return min(num, len(self.all_rows))
+        return min(num, self.num_images)
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Return as many of them, no one twice; all where there are fewer."""
@@ -59,10 +74,36 @@ class FixedImages(ImageSet):
         some = rows.some(order) if isinstance(rows, RowsOnDisk) else jnp.asarray(rows[order])
         return Points(some, jnp.asarray(self.all_classes[order]))
 
+    def compared(self, num: int) -> int:
+        """Return `num`, or half of them: no image is compared with itself."""
+        return min(num, self.num_images // 2)
+
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+        """Return what they score themselves: halves of twice as many, over random splits.
+
+        One of these halves is what generated images are compared with.
+        """
+        num = self.compared(num)
+        features, reference = reference_of(self, num)
+        others = features(drawn(self, reference_key(), 2 * num, begin=num))
+        pool = np.concatenate([reference, others])
+
+        def score(repeat: int) -> dict[str, float]:
+            order = jax.random.permutation(named_key(key, "perfect", repeat), 2 * num)
+            one, other = pool[np.asarray(order)].reshape(2, num, -1)
+            return distances(features, one, other)
+
+        return over_repeats(score, repeats)
+
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Say what the distances are measured in, and what is called perfect."""
-        perfect = "a sampler that repeats training images"
-        return {**super().notes(key, num, repeats), "perfect sampler": perfect}
+        """Say what the distances are measured in, how many there are, and what is perfect."""
+        compared = self.compared(num)
+        return {
+            **super().notes(key, num, repeats),
+            "images": self.num_images,
+            "perfect sampler": f"{compared} of the images, beside {compared} others",
+            "compared": f"{compared} generated images with as many of the images",
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +133,24 @@ class FolderImages(FixedImages):
     def identity(self) -> str:
         """A hash of all files' contents."""
         if self.is_on_disk:
-            return _contents(self.source)
+            return _of_all(photo.digest for photo in _contents(self.source))
         return _read(self.source, self.size)[1]
 
     @property
     def is_on_disk(self) -> bool:
         """Whether the images stay there."""
         return len(_files(self.source)) * math.prod(self.row_shape()) > self.memory_mb * 2**20
+
+    @property
+    def num_images(self) -> int:
+        """How many there are; reads none.
+
+        Raises:
+            UserError: no folder, no or too few images; without grain, more than memory holds.
+        """
+        if self.is_on_disk:
+            check_grain(OPTION)
+        return len(_files(self.source))
 
     @property
     def all_rows(self) -> UInt8[np.ndarray, "n h w c"] | RowsOnDisk:
@@ -108,7 +160,7 @@ class FolderImages(FixedImages):
             UserError: no folder, no or too few images, one that cannot be read.
         """
         if self.is_on_disk:
-            return RowsOnDisk(_files(self.source), self.size, OPTION)
+            return RowsOnDisk(_contents(self.source), self.size, OPTION)
         return _read(self.source, self.size)[0]
 
 
@@ -135,12 +187,12 @@ def _read(source: str, size: int) -> tuple[UInt8[np.ndarray, "n s s 3"], str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _contents(source: str) -> str:
-    """Return the same hash without decoding anything; by several threads, for it reads it all."""
+def _contents(source: str) -> tuple[Photo, ...]:
+    """Return the files and their hashes; decodes none; by several threads, for it reads it all."""
     paths = _files(source)
     logging.info("data: reading the %d files of %s once", len(paths), source)
     with ThreadPoolExecutor() as threads:
-        return _of_all(threads.map(lambda path: file_digest(path, OPTION), paths))
+        return tuple(threads.map(lambda path: Photo(path, file_digest(path, OPTION)), paths))
 
 
 def _of_all(digests: Iterable[str]) -> str:
@@ -181,7 +233,8 @@ class Cifar10(FixedImages):
         """All of them.
 
         Raises:
-            UserError: no folder, no such files, a file that is no CIFAR-10.
+            UserError: no folder, one of the five files missing, cut off or there twice, a file
+                that is no CIFAR-10.
         """
         return _records(self.source)[0]
 
@@ -197,24 +250,25 @@ def _records(
 ) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, " n"], str]:
     """Return the images, their classes, and a hash of both."""
     wanted = (
-        f"expected the folder of CIFAR-10's binary version, with {CIFAR_FILES} in it (unpack "
-        "cifar-10-binary.tar.gz)"
+        f"expected the folder of CIFAR-10's binary version, with {CIFAR_FILES[0]} to "
+        f"{CIFAR_FILES[-1]} in it (unpack cifar-10-binary.tar.gz)"
     )
     if not source:
         raise UserError(f"{OPTION}: {wanted}")
-    paths = sorted(Path(source).expanduser().glob(CIFAR_FILES))
-    if not paths:
-        raise UserError(f"{OPTION}={source}: no such file there; {wanted}")
-    parts = []
+    paths = [Path(source).expanduser() / name for name in CIFAR_FILES]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(f"{OPTION}={source}: no {', '.join(missing)} there; {wanted}")
+    parts: list[UInt8[np.ndarray, "n bytes"]] = []
     for path in paths:
         try:
             content = np.frombuffer(path.read_bytes(), np.uint8)
         except OSError as error:
             raise UserError(f"{OPTION}: {say_os_error(error)}") from error
-        if not len(content) or len(content) % CIFAR_RECORD:
+        if len(content) != CIFAR_RECORDS * CIFAR_RECORD:
             raise UserError(
-                f"{OPTION}: {path} has {len(content)} bytes; expected records of {CIFAR_RECORD}: "
-                "it is damaged or not of CIFAR-10's binary version"
+                f"{OPTION}: {path} has {len(content)} bytes; expected {CIFAR_RECORDS} records of "
+                f"{CIFAR_RECORD}: it is damaged or not of CIFAR-10's binary version"
             )
         records = content.reshape(-1, CIFAR_RECORD)
         if records[:, 0].max() >= CIFAR_CLASSES:
@@ -222,6 +276,12 @@ def _records(
                 f"{OPTION}: {path} has the class {records[:, 0].max()}; expected 0 to "
                 f"{CIFAR_CLASSES - 1}: it is damaged or not of CIFAR-10's binary version"
             )
+        for known, other in zip(paths, parts, strict=False):
+            if np.array_equal(records, other):
+                raise UserError(
+                    f"{OPTION}: {path} holds what {known.name} does; unpack cifar-10-binary.tar.gz "
+                    "again"
+                )
         parts.append(records)
     whole = np.concatenate(parts)
     planes = whole[:, 1:].reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE)

@@ -4,7 +4,7 @@ Rows are (n, size, size, channels) uint8. Networks see x / 127.5 - 1 in [-1, 1];
 the code of [Liu et al. 2020], each image is mirrored half of the time and has uniform noise of
 1/128, a grey level, added, so that a discriminator cannot tell images by their being whole numbers.
 
-Scores are distances between generated images and a fresh draw of as many: in the first principal
+Scores are distances between generated images and a draw of as many: in the first principal
 components of the pixels, in those of a random network, or in Inception's features, which alone make
 a Frechet distance an FID and have an Inception Score.
 """
@@ -12,6 +12,7 @@ a Frechet distance an FID and have an Inception Score.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -75,18 +76,23 @@ class ImageSet(DataSet):
         """Return generated rows as pictures: they are."""
         return np.asarray(rows)
 
+    def compared(self, num: int) -> int:
+        """Return how many of `num` generated images are compared with as many that are real."""
+        return num
+
     def scores(self, rows: Float[np.ndarray, "n h w c"]) -> dict[str, float]:
-        """Return distances of generated images to a draw of as many, if there are."""
-        features, reference = _reference(self, len(rows))
-        return _scores(features, features(rows), reference)
+        """Return distances of generated images, the first ones, to a draw of as many."""
+        num = self.compared(len(rows))
+        features, reference = reference_of(self, num)
+        return distances(features, features(rows[:num]), reference)
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
         """Return what other draws of as many score."""
-        features, reference = _reference(self, num)
+        features, reference = reference_of(self, num)
         return over_repeats(
-            lambda repeat: _scores(
+            lambda repeat: distances(
                 features,
-                features(_drawn(self, named_key(key, "perfect", repeat), num)),
+                features(drawn(self, named_key(key, "perfect", repeat), num)),
                 reference,
             ),
             repeats,
@@ -94,17 +100,25 @@ class ImageSet(DataSet):
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
         """Say what the distances are measured in."""
-        return {"features": _reference(self, num)[0].name}
+        return {"features": reference_of(self, self.compared(num))[0].name}
 
 
-def _drawn(data: ImageSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h w c"]:
-    return np.asarray(data.prepare(data.draw(key, num).rows[:]))
+def drawn(
+    data: ImageSet, key: PRNGKeyArray, num: int, begin: int = 0
+) -> Float[np.ndarray, "n h w c"]:
+    """Return images of a draw of `num` as the networks see them, those from `begin` on."""
+    return np.asarray(data.prepare(data.draw(key, num).rows[begin:]))
+
+
+def reference_key() -> PRNGKeyArray:
+    """Return the key of the draw that others are compared with: the same for all trainings."""
+    return named_key(jax.random.key(0), "reference")
 
 
 @functools.lru_cache(maxsize=2)
-def _reference(data: ImageSet, num: int) -> tuple[FeatureExtractor, Float[np.ndarray, "n k"]]:
+def reference_of(data: ImageSet, num: int) -> tuple[FeatureExtractor, Float[np.ndarray, "n k"]]:
     """Return the features, and those of the images that others are compared with."""
-    images = _drawn(data, named_key(jax.random.key(0), "reference"), num)
+    images = drawn(data, reference_key(), num)
     kind, _, path = data.features.partition(":")
     features: FeatureExtractor
     if kind == "inception":
@@ -112,15 +126,16 @@ def _reference(data: ImageSet, num: int) -> tuple[FeatureExtractor, Float[np.nda
     elif kind == "random_cnn":
         features = RandomCnn()
     else:
-        features = pca_pixels(images, min(COMPONENTS, num - 1))
+        features = pca_pixels(images, min(COMPONENTS, num - 1, math.prod(images.shape[1:])))
     return features, features(images)
 
 
-def _scores(
+def distances(
     extractor: FeatureExtractor,
     features: Float[np.ndarray, "n k"],
     reference: Float[np.ndarray, "m k"],
 ) -> dict[str, float]:
+    """Return the scores of images by their features."""
     manifold = precision_recall_density_coverage(reference, features)
     scores = {"precision": manifold.precision, "recall": manifold.recall}
     distance = frechet(features, reference)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from cgjax.errors import UserError
-from cgjax.runtime.photos import read_photo
+from cgjax.runtime.photos import Photo, read_photos
 from cgjax.runtime.png import as_bytes
 
 CHANNELS = 3
@@ -24,12 +23,31 @@ THREADS, AHEAD = 16, 128
 """Threads that decode, and how many images they may be ahead of whoever asks."""
 
 
+def check_grain(option: str) -> None:
+    """Check that what reads the images is there.
+
+    Args:
+        option: the flag that named the folder, for messages.
+
+    Raises:
+        UserError: grain is not installed.
+    """
+    try:
+        import grain  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"{option}: these images do not fit into --config.data.memory_mb, and what reads them "
+            "while it trains is not installed; type: pip install 'cgjax[stream]', or raise that "
+            "setting"
+        ) from error
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowsOnDisk:
     """Rows of bytes that are files; what is taken of them is an array.
 
     Attributes:
-        paths: of each row.
+        photos: of each row; a file must stay what it is there.
         size: height and width that an image is resized to.
         option: the flag that named the folder, for messages.
 
@@ -37,24 +55,17 @@ class RowsOnDisk:
         UserError: grain is not installed.
     """
 
-    paths: tuple[Path, ...]
+    photos: tuple[Photo, ...]
     size: int
     option: str
 
     def __post_init__(self) -> None:
         """Refuse to begin without grain."""
-        try:
-            import grain  # noqa: F401
-        except ImportError as error:
-            raise UserError(
-                f"{self.option}: these images do not fit into --config.data.memory_mb, and what "
-                "reads them while it trains is not installed; type: pip install 'cgjax[stream]', "
-                "or raise that setting"
-            ) from error
+        check_grain(self.option)
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self.paths)
+        return len(self.photos)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,7 +74,7 @@ class RowsOnDisk:
 
     def some(self, order: Int[np.ndarray, " n"]) -> RowsOnDisk:
         """Return those of the given numbers, in that order; opens none."""
-        return dataclasses.replace(self, paths=tuple(self.paths[i] for i in order))
+        return dataclasses.replace(self, photos=tuple(self.photos[i] for i in order))
 
     def __getitem__(
         self, which: slice | Int[np.ndarray, "*i"]
@@ -71,21 +82,21 @@ class RowsOnDisk:
         """Read rows.
 
         Raises:
-            UserError: a file that cannot be read as an image.
+            UserError: a file that cannot be read as an image, or is not what it was.
         """
         index = np.arange(len(self))[which]
         rows = np.empty((index.size, *self.shape[1:]), np.uint8)
-        paths = [self.paths[i] for i in index.ravel()]
-        for row, image in zip(rows, self._decoded(paths), strict=True):
+        photos = [self.photos[i] for i in index.ravel()]
+        for row, image in zip(rows, self._decoded(photos), strict=True):
             row[:] = image
         return jnp.asarray(rows.reshape(*index.shape, *self.shape[1:]))
 
-    def _decoded(self, paths: Sequence[Path]) -> Iterator[UInt8[np.ndarray, "s s 3"]]:
+    def _decoded(self, photos: Sequence[Photo]) -> Iterator[UInt8[np.ndarray, "s s 3"]]:
         import grain
 
-        def read(path: Path) -> UInt8[np.ndarray, "s s 3"]:
-            return as_bytes(read_photo(path, self.size, CHANNELS, self.option)[0])
+        def read(photo: Photo) -> UInt8[np.ndarray, "s s 3"]:
+            return as_bytes(read_photos([photo], self.size, CHANNELS, self.option)[0])
 
         threads = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
-        images = grain.MapDataset.source(paths).map(read)
+        images = grain.MapDataset.source(photos).map(read)
         return iter(images.to_iter_dataset(threads))

@@ -39,7 +39,7 @@ METHODS: dict[str, Callable[[Settings, int], Method]] = {
     "scgan": lambda config, classes: SelfConditioned(**_clustering(config)),
     "clustergan": lambda config, classes: ClusterGan(
         config["labels"]["num_clusters"],
-        num_init=config["labels"]["num_init"],
+        **{name: config["labels"][name] for name in ("num_init", "max_iter")},
         **config["clustergan"],
     ),
     "scgan_online": lambda config, classes: Online(**_clustering(config)),

@@ -95,6 +95,10 @@ class Method:
         """Return new labels; called when it is due."""
         return partition
 
+    def relabel(self, points: Points, features: Features, partition: Partition) -> Partition:
+        """Return the partition as it is scored: with the labels that rows have now."""
+        return partition
+
     def label(
         self,
         key: PRNGKeyArray,

@@ -44,6 +44,7 @@ class ClusterGan(Method):
         critic_steps: steps of D for one of G and E.
         slope_weight: of the gradient penalty.
         num_init: restarts of the k-means that clusters rows.
+        max_iter: its most iterations.
     """
 
     sigma: float = 0.1
@@ -52,6 +53,7 @@ class ClusterGan(Method):
     critic_steps: int = 5
     slope_weight: float = 10.0
     num_init: int = 10
+    max_iter: int = 100
 
     @property
     def batches(self) -> int:
@@ -86,7 +88,9 @@ class ClusterGan(Method):
         """Cluster the rows by k-means on their codes: z_c_hat, and z_n_hat if it was learnt."""
         made = [encode(points.rows[i : i + BLOCK]) for i in range(0, len(points.rows), BLOCK)]
         codes = codes_of(jnp.concatenate(made), self)
-        result = kmeans(codes, self.num_labels, key=key, num_init=self.num_init)
+        result = kmeans(
+            codes, self.num_labels, key=key, num_init=self.num_init, max_iter=self.max_iter
+        )
         return clustered(np.asarray(result.labels), result.centroids)
 
 

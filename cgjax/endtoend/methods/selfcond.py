@@ -118,6 +118,11 @@ class Online(SelfConditioned):
         """Return 1, the only time."""
         return 1 if after < 1 else None
 
+    def relabel(self, points: Points, features: Features, partition: Partition) -> Partition:
+        """Label all rows: those that are kept are as old as the last batch that a row was in."""
+        found = label_all(points.rows, features, partition.centroids)
+        return found._replace(counts=partition.counts)
+
     def label(
         self,
         key: PRNGKeyArray,

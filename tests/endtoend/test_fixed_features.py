@@ -96,10 +96,10 @@ def test_of_rows_on_disk_an_autoencoder_reads_no_more_than_it_learns_from(monkey
 
     class OnDisk:
         def __getitem__(self, which):
-            read.extend(range(10**9)[which])
+            read.append(which)
             return points().rows[which]
 
     monkeypatch.setattr(fixed_features, "RowsOnDisk", OnDisk)
     features = FixedFeatures("autoencoder", PLANE, as_they_are, steps=1, most=20)
     features.learnt(KEY, OnDisk())
-    assert read == list(range(20))
+    assert read == [slice(None, 20)]

@@ -141,10 +141,8 @@ def test_a_member_is_due_once_it_is_learnt_or_old_and_then_learnt_at_a_share_of_
 
 
 def test_what_is_added_to_a_sample_has_the_mean_and_covariance_of_the_residual():
-    sampler, members = (
-        ModernImle(2, code_dim=2, hidden_dim=4),
-        group_members(np.eye(2, dtype=np.float32), np.zeros(2, np.int32), 1),
-    )
+    sampler = ModernImle(2, code_dim=2, hidden_dim=4)
+    members = group_members(np.eye(2, dtype=np.float32), np.zeros(2, np.int32), 1)
     factor = np.array([[1.0, 0.0], [5.0, 1.0]], np.float32)
     state = sampler.init(jax.random.key(0), members)._replace(
         mean=jnp.array([[3.0, -2.0]]), factor=jnp.asarray(factor)[None]

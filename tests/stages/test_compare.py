@@ -22,6 +22,7 @@ from cgjax.stages.graph import Maker
 from cgjax.stages.methods import Method
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny
+from tests.evaluation.test_fidelity import Itself
 
 
 def disc_side(images: np.ndarray) -> np.ndarray:
@@ -214,15 +215,6 @@ def test_at_equal_accuracy_the_closest_setting_of_each_method_is_named():
     assert lines[3].endswith("never as accurate: gaussian")
 
 
-class Itself:
-    """A feature of latents: themselves."""
-
-    name, input = "itself", "latents"
-
-    def __call__(self, batch):
-        return np.asarray(batch, np.float32)
-
-
 @pytest.fixture
 def by_hand(untyped):
     """A stage with one cluster of two modes, every latent of positive x a member of it."""
@@ -259,10 +251,15 @@ def test_samples_of_half_of_the_members_are_precise_and_recall_half(by_hand):
     assert row["coverage"] <= 0.5
     assert row["kid"] == kid(latents, first).mean > 1
     assert row["mean_distance"] < 0.3
-    rows = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]] * 5, np.float32)
-    stage.reference.latents[0][:20] = [[4, 0, 0], [-4, 0, 0]] * 10
-    stage.reference.latents[0][20:] = 100.0  # the second half is not asked
-    row = measured(stage, "flow", rows)
+
+
+def test_latents_are_measured_against_as_many_of_the_members(by_hand):
+    stage, *_ = by_hand
+    line = [[4, 0, 0], [-4, 0, 0]] * 10
+    members = np.array(line + [[100, 100, 100]] * 20, np.float32)
+    stage.reference = stage.reference._replace(latents=[members])
+    latents = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]] * 5, np.float32)
+    row = measured(stage, "flow", latents)
     assert row["norm_ratio"] == 0.25
     assert row["effective_rank"] == pytest.approx(2.0)
     low, high = wilson_interval(5, 20)

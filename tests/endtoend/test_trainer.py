@@ -204,6 +204,18 @@ def trained_on_average():
     return trainer, jax.tree.map(lambda leaf: leaf[0], state)
 
 
+def test_an_average_takes_its_share_of_the_weights_after_every_iteration():
+    trainer = Trainer(METHODS["gan"], SMALL, batch=10, average=0.9, learning_rate=1e-2)
+    state, points = start(trainer, KEYS[:1])
+    expected = jax.tree.map(np.asarray, state.generator.arrays.params)
+    for number in range(2):
+        state, _ = trainer.run(state, points, KEYS[:1], number, 1)
+        new = state.generator.arrays.params
+        expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * np.asarray(new), expected, new)
+    for a, b in zip(leaves_of(state.average), leaves_of(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
 def test_an_average_generates_with_batch_norms_of_its_own():
     trainer, state = trained_on_average()
     settled = trainer.settled(jax.random.key(3), state)

@@ -144,3 +144,12 @@ def test_the_learning_rate_falls_to_zero_along_half_a_cosine(done, share):
     state = flow.descend(state, {"x": jnp.ones(3)}, jnp.float32(done), 100.0, sampler)
     # Adam's first step is of length one.
     np.testing.assert_allclose(state.params["x"], -0.1 * share, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(("done", "kept"), [(0, 0.0), (1, 0.5), (3, 0.75), (10**6, 0.9)])
+def test_the_average_forgets_its_start_and_then_by_its_own_decay(done, kept):
+    sampler, params = Flow(D, average=0.9), {"x": jnp.zeros(3)}
+    state = flow.FlowState(params, {"x": jnp.ones(3)}, sampler.optimizer.init(params))
+    state = flow.descend(state, {"x": jnp.ones(3)}, jnp.float32(done), 1e9, sampler)
+    expected = kept + (1 - kept) * state.params["x"]
+    np.testing.assert_allclose(state.average["x"], expected, rtol=1e-5)

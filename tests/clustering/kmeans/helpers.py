@@ -49,6 +49,7 @@ def tolerance_between(points, centroids, first, second):
         )
         moves.append(((moved - centroids) ** 2).sum())
         centroids = moved
+    assert moves[-1] > 1e-6, "the iterations have settled before"
     least = np.sqrt(moves[first - 1] * moves[second - 1])
     ends = 1 + int(np.argmax(np.asarray(moves) <= least))
     return float(least / points.var(0, dtype=np.float64).mean()), ends

@@ -12,6 +12,7 @@ from cgjax.clustering.kmeans import lloyd
 from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.results import best_of
 from cgjax.clustering.kmeans.rows import prepare, products
+from cgjax.clustering.kmeans.sources import ArrayRows
 from cgjax.clustering.kmeans.state import farthest, nearest_and_gap, start
 from cgjax.clustering.kmeans.sums import Relabelling, sums
 from tests.clustering.kmeans.helpers import blobs, init, starts, step, tolerance_between
@@ -211,11 +212,14 @@ def test_padded_rows_count_for_nothing(key):
 
 
 @pytest.mark.parametrize("k", [4, 70])
-def test_the_tolerance_is_a_share_of_the_mean_variance_of_a_feature(k):
+@pytest.mark.parametrize(
+    "given", [jnp.asarray, lambda points: ArrayRows(points, 64)], ids=["held", "streamed"]
+)
+def test_the_tolerance_is_a_share_of_the_mean_variance_of_a_feature(k, given):
     points = np.random.default_rng(7).normal(size=(300, 6)).astype(np.float32)
     begin = points[:k]
     tol, num_iter = tolerance_between(points, begin, 3, 4)
-    found = cgjax.kmeans(points, k, key=jax.random.key(0), init=begin, tol=tol)
+    found = cgjax.kmeans(given(points), k, key=jax.random.key(0), init=begin, tol=tol)
     assert (int(found.num_iter), bool(found.converged)) == (num_iter, True)
 
 

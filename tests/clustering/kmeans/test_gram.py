@@ -77,7 +77,7 @@ def test_the_tolerance_is_a_share_of_the_mean_variance_of_a_feature(key):
     rows = DATA["of rank 4"]  # in many dimensions few rows settle at once
     options = {"key": key, "num_init": 1, "init": "random"}
     centroids = kmeans(rows, 3, max_iter=1, tol=0, **options).centroids
-    tol, num_iter = tolerance_between(rows, np.asarray(centroids), 2, 3)
+    tol, num_iter = tolerance_between(rows, np.asarray(centroids), 3, 4)
     source = CountedColumns(rows)
     found = kmeans(source, 3, tol=tol, **options)
     assert source.columns == 2 * DIM, "by inner products"

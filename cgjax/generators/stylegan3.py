@@ -14,7 +14,6 @@ to the rotation's aliasing (config-t).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax

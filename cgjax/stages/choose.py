@@ -34,7 +34,8 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
         split from one number to the next, and what to type.
 
     Raises:
-        UserError: a config with wrong values, too few latents, or an object that is not a generator.
+        UserError: a config with wrong values, too few latents, or an object that is not a
+            generator.
         ForeignError: the generator's own code raised an exception.
     """
     config = complete(config)

@@ -6,6 +6,7 @@ import pytest
 from cgjax.clustering import kmeans
 from cgjax.clustering.trimmed import trimmed_kmeans
 from cgjax.errors import UserError
+from tests.clustering.kmeans.helpers import tolerance_between
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,11 @@ def test_rows_that_are_not_finite_are_named(rows, key):
     damaged[17, 2] = np.nan
     with pytest.raises(UserError, match="17"):
         trimmed_kmeans(damaged, 3, key=key, share=0.1)
+
+
+def test_the_tolerance_is_a_share_of_the_mean_variance_of_a_feature(rows, key):
+    rows = np.random.default_rng(5).normal(size=rows.shape).astype(np.float32)  # slow to settle
+    centroids = np.asarray(trimmed_kmeans(rows, 3, key=key, share=0.0, tol=0, max_iter=1).centroids)
+    tol, num_iter = tolerance_between(rows, centroids, 3, 4)
+    found = trimmed_kmeans(rows, 3, key=key, share=0.0, tol=tol)
+    assert (int(found.num_iter), bool(found.converged)) == (1 + num_iter, True)

@@ -9,7 +9,13 @@ import optax
 
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import unclustered
-from cgjax.endtoend.methods.clustergan import ClusterGan, codes_of, critic_loss, generator_loss
+from cgjax.endtoend.methods.clustergan import (
+    ClusterGan,
+    codes_of,
+    critic_loss,
+    generator_loss,
+    step,
+)
 from cgjax.endtoend.networks.base import count_parameters
 from cgjax.endtoend.networks.encoding import Encoding
 from cgjax.endtoend.trainer import Trainer
@@ -118,3 +124,24 @@ def test_images_are_generated_and_encoded_with_the_papers_parameter_counts():
     assert images.shape == (4, 8, 8, 1)
     assert -1 <= float(images.min()) < float(images.max()) <= 1
     assert np.isfinite(losses.discriminator).all()
+
+
+def test_each_critic_step_learns_from_a_batch_of_its_own_and_the_generator_from_new_codes():
+    state, _ = jax.tree.map(lambda leaf: leaf[0], start())
+    rows, numbers, key = rows_of(16), jnp.arange(16, dtype=jnp.int32), KEYS[0]
+
+    @jax.jit
+    def taken(rows):
+        return step(state, rows, numbers, key, TRAINER)
+
+    after, losses = taken(rows)
+    other, _ = taken(rows.at[8:].add(0.5))  # the second batch alone
+    kept, changed = (jax.tree.leaves(made.discriminator.arrays.params) for made in (after, other))
+    assert not all(map(np.allclose, kept, changed))
+    key_label, key_noise = jax.random.split(jax.random.split(key, 3)[-1])
+    labels = METHOD.sample_labels(key_label, state.partition, 8)
+    z = METHOD.latents(key_noise, 8, 3)
+    # In training a network normalises by its batch: what the critic's steps left of G is as it was.
+    g, d = state.generator.arrays, after.discriminator.arrays
+    expected, _ = generator_loss(TRAINER, g, d, z, labels)
+    np.testing.assert_allclose(losses.generator, expected, rtol=1e-5)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cgjax.endtoend import fixed_features
 from cgjax.endtoend.data import Points, grid
 from cgjax.endtoend.fixed_features import FixedFeatures
 from cgjax.endtoend.methods.labelled import FixedClusters
@@ -87,3 +88,18 @@ def test_clusters_are_of_the_features_that_are_named(own):
         if name != "rows":  # the grid's columns
             true = np.unique(np.round(np.asarray(drawn.rows)[:, 0] / 2), return_inverse=True)[1]
         assert matched_accuracy(labels, true) > 0.99
+
+
+@pytest.mark.usefixtures("untyped")
+def test_of_rows_on_disk_an_autoencoder_reads_no_more_than_it_learns_from(monkeypatch):
+    read = []
+
+    class OnDisk:
+        def __getitem__(self, which):
+            read.append(which)
+            return points().rows[which]
+
+    monkeypatch.setattr(fixed_features, "RowsOnDisk", OnDisk)
+    features = FixedFeatures("autoencoder", PLANE, as_they_are, steps=1, most=20)
+    features.learnt(KEY, OnDisk())
+    assert read == [slice(None, 20)]

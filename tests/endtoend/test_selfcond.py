@@ -141,3 +141,21 @@ def test_what_is_scored_of_the_online_variant_are_the_labels_that_rows_have_now(
         np.testing.assert_array_equal(state.partition.labels, now.labels)
         assert float(state.partition.counts.sum()) > 0
     assert not np.array_equal(kept, np.concatenate([state.partition.labels for state in each]))
+
+
+def test_clusters_begin_at_the_induced_means_and_stay_where_k_means_alone_would_not():
+    rng = np.random.default_rng(4)
+    corners = np.array([[3, 1], [3, -1], [-3, 1], [-3, -1]], np.float32)
+    which = np.arange(200) % 4
+    rows = jnp.asarray(corners[which] + 0.1 * rng.normal(size=(200, 2)), jnp.float32)
+    points = Points(rows, jnp.zeros(200, jnp.int32))
+    # Upper against lower ones: each row is nearer to its own mean, though left against right is
+    # the better partition.
+    upper = which % 2
+    old = clustered(upper.astype(np.int32), np.zeros((2, 2), np.float32))
+    found = SelfConditioned(2, num=200).renew(KEY, points, same, old)
+    np.testing.assert_array_equal(found.labels, upper)
+    np.testing.assert_allclose(found.centroids, induced_means(KEY, rows, upper, 2), atol=1e-5)
+    alone = SelfConditioned(2, num=200, initialise=False).renew(KEY, points, same, old)
+    assert set(np.asarray(alone.labels)[which < 2]) != set(np.asarray(alone.labels)[which >= 2])
+    np.testing.assert_allclose(np.abs(alone.centroids), [[3, 0], [3, 0]], atol=0.1)

@@ -9,14 +9,14 @@ import optax
 import pytest
 
 from cgjax.endtoend.data import ring
-from cgjax.endtoend.methods.base import Gan, of_packs, packed
+from cgjax.endtoend.methods.base import Gan, of_packs, packed, unclustered
 from cgjax.endtoend.methods.labelled import ClassConditional, FixedClusters, RandomLabels
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import Online, SelfConditioned
 from cgjax.endtoend.networks.base import Arrays, count_parameters
 from cgjax.endtoend.networks.layers import with_label
 from cgjax.endtoend.networks.planar import Planar
-from cgjax.endtoend.state import Learner, moved
+from cgjax.endtoend.state import Learner, Losses, moved
 from cgjax.endtoend.trainer import Trainer, batches, run_
 from cgjax.runtime.keys import named_key
 
@@ -204,6 +204,18 @@ def trained_on_average():
     return trainer, jax.tree.map(lambda leaf: leaf[0], state)
 
 
+def test_an_average_takes_its_share_of_the_weights_after_every_iteration():
+    trainer = Trainer(METHODS["gan"], SMALL, batch=10, average=0.9, learning_rate=1e-2)
+    state, points = start(trainer, KEYS[:1])
+    expected = jax.tree.map(np.asarray, state.generator.arrays.params)
+    for number in range(2):
+        state, _ = trainer.run(state, points, KEYS[:1], number, 1)
+        new = state.generator.arrays.params
+        expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * np.asarray(new), expected, new)
+    for a, b in zip(leaves_of(state.average), leaves_of(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
 def test_an_average_generates_with_batch_norms_of_its_own():
     trainer, state = trained_on_average()
     settled = trainer.settled(jax.random.key(3), state)
@@ -302,3 +314,95 @@ def test_a_trainer_is_a_value():
     trainer = Trainer(METHODS["gan"], SMALL)
     assert trainer == dataclasses.replace(trainer)
     assert hash(trainer) == hash(dataclasses.replace(trainer))
+
+
+def test_the_penalty_is_the_mean_squared_slope_on_real_rows_without_a_half():
+    trainer = Trainer(METHODS["conditional"], SMALL, batch=10)
+    losses = {}
+    for weight in (0.0, 0.7):
+        state, points = start(trainer, KEYS[:1])
+        d = jax.tree.map(lambda leaf: jnp.copy(leaf[0]), state.discriminator.arrays)
+        asked = dataclasses.replace(trainer, penalty=weight)
+        losses[weight] = asked.run(state, points, KEYS[:1], 0, 1)[1].discriminator[0, 0]
+    rows = batches(named_key(KEYS[0], "rows"), jnp.int32(0), 40, 10, 1)[0]
+    labels = points.classes[0][rows]
+
+    def judge(x, label):
+        return trainer.discriminator.apply(d, lambda net: net(x[None], train=True))[0][0, label]
+
+    slopes = jax.vmap(jax.grad(judge))(points.rows[0][rows], labels)
+    expected = 0.7 * jnp.square(slopes).sum(axis=1).mean()
+    np.testing.assert_allclose(losses[0.7] - losses[0.0], expected, rtol=1e-3)
+    assert expected > 1e-3
+
+
+def test_an_iteration_moves_the_generators_moments_as_two_passes_do():
+    trainer = Trainer(METHODS["gan"], SMALL, batch=10)
+    state, points = start(trainer, KEYS[:1])
+    g = jax.tree.map(lambda leaf: jnp.copy(leaf[0]), state.generator.arrays)
+    after, _ = trainer.run(state, points, KEYS[:1], 0, 1)
+    _, key_code = jax.random.split(jax.random.fold_in(KEYS[0], 0))
+    z, zeros = jax.random.normal(key_code, (10, 2), jnp.float32), jnp.zeros(10, jnp.int32)
+    stats = g.stats
+    for _ in range(2):
+        arrays = Arrays(g.params, stats)
+        stats = trainer.generator.apply(arrays, lambda net: net(z, zeros, train=True))[1]
+    for a, b in zip(leaves_of(after.generator.arrays.stats), leaves_of(stats), strict=True):
+        np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["generators_adam", "critics_adam"])
+def test_both_optimisers_are_adam_of_the_two_decays_they_were_given(name):
+    optimiser = getattr(
+        Trainer(METHODS["gan"], SMALL, learning_rate=0.1, beta1=0.5, beta2=0.9), name
+    )
+    params = {"x": jnp.zeros(1)}
+    learner = Learner(Arrays(params, {}), optimiser.init(params))
+    for slope in (1.0, -3.0):
+        learner = moved(learner, {"x": jnp.full(1, slope)}, {}, optimiser)
+    # By hand, the first step being -0.1.
+    first, second = (0.5 * 0.5 - 0.5 * 3) / (1 - 0.5**2), (0.9 * 0.1 + 0.1 * 9) / (1 - 0.9**2)
+    expected = -0.1 - 0.1 * first / np.sqrt(second)
+    np.testing.assert_allclose(learner.arrays.params["x"], [expected], rtol=1e-5)
+
+
+def test_mgan_adds_the_cross_entropy_of_the_generators_to_both_losses():
+    method = Mgan(2, weight=0.5)
+    # One pack: even odds of real, and odds of 3 for its own generator.
+    logits = jnp.asarray([[0.0, np.log(3.0), 0.0]], jnp.float32)
+    own = jnp.zeros(1, jnp.int32)
+    which = np.log(4 / 3)
+    expected = np.log(2) + 0.5 * which
+    np.testing.assert_allclose(method.generator_loss(logits, own), expected, rtol=1e-6)
+    loss = method.discriminator_loss(logits, own, logits, own)
+    np.testing.assert_allclose(loss, 2 * np.log(2) + which, rtol=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Watching(Gan):
+    """A method that learns nothing, and tells the first number that it saw as its loss."""
+
+    def own_step(self):
+        def step(state, x, rows, key, trainer, rate):
+            return state, Losses(x[0, 0], x[0, 0])
+
+        return step
+
+
+def noisy(rows, key=None):
+    return rows if key is None else jax.random.uniform(key, rows.shape, jnp.float32)
+
+
+def test_every_iteration_augments_its_rows_in_its_own_way():
+    trainer = Trainer(Watching(), SMALL, batch=10, prepare=noisy)
+    state, points = start(trainer, KEYS[:1])
+    _, losses = trainer.run(state, points, KEYS[:1], 0, 6)
+    assert len(set(np.asarray(losses.generator[0]).tolist())) == 6
+
+
+def test_labels_to_generate_with_have_the_shares_of_the_training_rows():
+    known = unclustered(jnp.repeat(jnp.arange(2, dtype=jnp.int32), 5000))
+    drawn = [Gan().sample_labels(jax.random.key(i), known, 400) for i in range(2)]
+    assert not np.array_equal(*drawn)
+    # Half of 400: a binomial's deviation is 10.
+    assert all(150 < int(labels.sum()) < 250 for labels in drawn)

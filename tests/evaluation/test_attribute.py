@@ -46,3 +46,10 @@ def test_what_the_judge_cannot_see_in_the_members_is_not_said_of_images(seen):
     assert none["found"] == 0
     assert "accuracy" not in none
     assert ("strict" in none) == bool(seen)
+
+
+def test_how_far_images_are_from_the_members_is_in_the_attribute_s_own_unit():
+    asked = Attribute(Brightness(), "mean", 0.0, 0.1)
+    grey = np.ones((8, 4, 4, 3), np.float32)
+    columns = asked.side_of(0.5 * grey).measure(0.25 * grey)
+    assert columns["w1"] == columns["w1_low"] == columns["w1_high"] == pytest.approx(0.25)

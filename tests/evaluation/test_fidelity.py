@@ -7,8 +7,10 @@ import pytest
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
 from cgjax.evaluation import fidelity
+from cgjax.evaluation.distances import frechet_floor
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
+from cgjax.numerics.intervals import wilson_interval
 from configs import common, tiny
 
 
@@ -71,3 +73,63 @@ def test_the_interval_covers_the_distance_and_narrows_with_more_samples():
         assert interval.low < 3.0 < interval.high  # three coordinates, each shifted by 1
         widths.append(interval.high - interval.low)
     assert widths[1] < 0.5 * widths[0]
+
+
+class Itself:
+    """A feature of latents: themselves."""
+
+    name, input = "itself", "latents"
+
+    def __call__(self, batch):
+        return np.asarray(batch, np.float32)
+
+
+CROSS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
+
+
+def shifted(by: float) -> np.ndarray:
+    return CROSS + np.array([by, 0], np.float32)
+
+
+def test_what_was_drawn_is_measured_against_both_halves_of_the_members(generator):
+    line = np.array([[2, 0], [-2, 0], [2, 0], [-2, 0]], np.float32)
+    # Features and latents of members are given apart, so that each number has one source.
+    features, latents = np.concatenate([shifted(0), shifted(4)]), np.concatenate([line, 4 * CROSS])
+    reference = fidelity.Reference(
+        Itself(), [features * 9, features], [latents * 9, latents], [7.0, 0.5]
+    )
+    drawn = fidelity.Drawn(
+        verified=shifted(2), plain=shifted(1), raw=CROSS, acceptance=0.25, inside=3
+    )
+    row = fidelity.measure(drawn, reference, 1, generator)
+    assert row["frechet"] == pytest.approx((1**2 + 3**2) / 2)
+    assert row["frechet_verified"] == pytest.approx((2**2 + 2**2) / 2)
+    interval = fidelity.distance_interval(shifted(1), shifted(0), shifted(4))
+    assert row["frechet_interval"] == list(interval)
+    assert row["frechet_floor"] == 0.5
+    assert row["acceptance"] == 0.25
+    assert row["membership"] == 0.75
+    assert row["membership_interval"] == list(wilson_interval(3, 4))
+    assert row["norm_ratio"] == pytest.approx(1 / 3)  # of all members: half as long 2, half 4
+    assert row["effective_rank"] == pytest.approx(2.0)  # of as many: they lie on a line
+
+
+def test_every_cluster_has_members_of_its_own_and_a_floor_of_many_splits(generator):
+    reference = fidelity.make_reference(
+        generator,
+        [lambda z: np.ones(len(z), bool)] * 2,
+        jax.random.key(0),
+        **{"num": 8, "components": 2, "prior_images": 16, "max_draws": 1000},
+        features="layer:layer1",
+    )
+    first, second = reference.latents
+    assert first.shape == second.shape == (16, first.shape[1])
+    assert not np.isin(first, second).any()
+    for features, latents, floor in zip(
+        reference.features, reference.latents, reference.floors, strict=True
+    ):
+        np.testing.assert_array_equal(
+            features, fidelity.extract(generator, reference.extractor, latents)
+        )
+        few, many = (frechet_floor(features, num_splits=num) for num in (1, 8))
+        assert floor == many != few

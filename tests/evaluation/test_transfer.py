@@ -17,6 +17,13 @@ def test_renamed_clusters_agree_fully():
     assert score.interval[0] > 0.9
 
 
+def test_chance_is_what_clusters_dealt_at_random_reach_and_not_what_was_found():
+    asked = np.repeat([0, 1, 2], 200)
+    score = transfer_score(asked, np.array([2, 0, 1])[asked], 3)
+    # Of equal clusters about a third; the best of six matchings of 600 adds a few hundredths.
+    assert 1 / 3 <= score.chance < 0.4 < score.agreement == 1
+
+
 def test_unrelated_clusters_agree_as_chance_says():
     rng = np.random.default_rng(1)
     asked, own = rng.integers(0, 4, 400), rng.integers(0, 4, 400)

@@ -14,7 +14,7 @@ from cgjax.inversion.held_out import HeldOut, num_right
 from cgjax.inversion.inverter import Found, Inverter
 from cgjax.inversion.learning import Lesson, learn
 from cgjax.inversion.prior import prior_of
-from cgjax.inversion.search import Search
+from cgjax.inversion.search import Search, aim_at, losses
 from cgjax.runtime.mesh import data_mesh
 from cgjax.testing.planted import make_planted
 
@@ -292,3 +292,17 @@ def test_margins_are_judged_by_their_nearest():
     known = np.float32([0.1, 5, 0.2, 6])
     right = np.array([False, True, True, True])
     assert num_right(np.float32([0.0, 9]), known, right).tolist() == [3, 3]
+
+
+def test_what_is_minimised_is_twice_the_pixels_distance_and_the_features_times_their_weight():
+    encoder = Encoder(DIM, SIZE, 3, 4)
+    params = encoder.init(jax.random.key(1))
+    wanted = jax.random.uniform(jax.random.key(2), (3, SIZE, SIZE, 3), jnp.float32, -0.5, 0.5)
+    made = wanted.at[1].add(0.25).at[2, :4].set(0.0)
+    aim = aim_at(params, wanted, encoder=encoder)
+    pixels = np.abs(made - wanted).mean(axis=(1, 2, 3))
+    features = (encoder.features(params, x) for x in (made, wanted))
+    apart = np.square(np.subtract(*features)).mean(axis=1)
+    assert apart[2] > 0.01
+    found = losses(made, aim, encoder=encoder, weight=0.5)
+    np.testing.assert_allclose(found, pixels + 0.5 * apart, rtol=1e-4, atol=1e-6)

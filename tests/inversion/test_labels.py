@@ -93,3 +93,12 @@ def test_without_labels_all_images_are_of_one():
     np.testing.assert_array_equal(labels, [0, 0, 0])
     np.testing.assert_array_equal(margins, [1, 1, 1])
     assert Labels(0).names == [""]
+
+
+def test_a_label_s_margin_is_its_probability_less_that_of_the_likeliest_other():
+    latents = np.array([[9, 0, 1, 0], [9, 0, 1, 0], [9, 1, 0, 0]], np.float32)
+    guesses = np.array([[9, 0.1, 0.7, 0.2], [9, 0.6, 0.3, 0.1], [9, 0.5, 0.5, 0]], np.float32)
+    labels, margins = Labels(3).of(latents, guesses)
+    assert labels.tolist() == [1, 1, 0]
+    np.testing.assert_allclose(margins, [0.5, -0.3, 0.0], atol=1e-6)
+    assert guesses[0, 2] == np.float32(0.7)  # what was given is left as it is

@@ -1,5 +1,7 @@
 """Intervals cover what they promise to cover."""
 
+import statistics
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -53,6 +55,19 @@ def test_normal_bootstrap_of_a_frechet_distance_is_centred_where_percentiles_are
     percentile = bootstrap_interval(distances.frechet, a, b, num_resamples=100)
     assert normal.low < estimate < normal.high
     assert estimate < percentile.low  # the resamples' repeated rows raise the distance
+
+
+def test_a_normal_bootstrap_has_the_unbiased_spread_of_its_resamples():
+    seen = []
+
+    def mean(x):
+        seen.append(float(np.mean(x)))
+        return seen[-1]
+
+    x = np.random.default_rng(3).normal(size=20)
+    low, high = bootstrap_interval(mean, x, num_resamples=3, method="normal")
+    half = 1.959964 * statistics.stdev(seen[:3])
+    assert (low, high) == pytest.approx((x.mean() - half, x.mean() + half))
 
 
 @pytest.mark.usefixtures("untyped")

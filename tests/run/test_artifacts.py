@@ -8,6 +8,7 @@ from cgjax.errors import UserError
 from cgjax.run.artifacts import declare
 from cgjax.run.folder import RunFolder
 from cgjax.run.manifests import Manifests, differing
+from cgjax.runtime.files import read_sealed, write_sealed
 from tests.run.changes import CHANGES, changed, leaves, small
 
 OLD_KEYS = {
@@ -161,6 +162,16 @@ def test_a_stale_artifact_takes_only_its_own_places_with_it(manifests, tmp_path)
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"result": 3, "finished": 0}', "null"])
 def test_a_damaged_manifest_is_none(manifests, content):
     (manifests.folder.manifests / "cluster.json").write_text(content)
+    assert manifests.result("cluster") is None
+
+
+@pytest.mark.parametrize("costs", [{"fit": 3.0}, {"fit": {"seconds": "long"}}, {"fit": None}])
+def test_a_manifest_whose_costs_are_no_numbers_is_none(costs, manifests):
+    path = manifests.folder.manifests / "cluster.json"
+    manifest = read_sealed(path)
+    write_sealed(path, manifest)
+    assert manifests.result("cluster") is not None
+    write_sealed(path, {**manifest, "costs": costs})
     assert manifests.result("cluster") is None
 
 

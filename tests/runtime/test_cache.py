@@ -183,3 +183,25 @@ def test_two_processes_write_the_same_programs_at_once_and_a_third_compiles_none
     assert total == found[0][0]
     assert compiled == 0
     assert loaded == sum(found[0][1:])
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o720])
+def test_a_folder_that_a_group_or_others_can_write_is_refused(mode, tmp_path):
+    folder = tmp_path / "own"
+    cache._make_private(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(mode)
+    with pytest.raises(PermissionError, match="written by other users"):
+        cache._make_private(folder)
+
+
+@pytest.mark.parametrize("newer", [".", cache._CHECKED])
+def test_a_version_is_in_use_while_either_of_its_times_is_recent(newer, tmp_path):
+    version = tmp_path / "cgjax-used"
+    version.mkdir()
+    (version / cache._CHECKED).touch()
+    for path in (version / cache._CHECKED, version):
+        os.utime(path, (time.time() - 2 * cache.KEPT_DAYS * 86400,) * 2)
+    os.utime(version / newer)
+    cache._remove_old(tmp_path)
+    assert version.exists()

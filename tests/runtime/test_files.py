@@ -103,3 +103,8 @@ def test_a_sealed_file_is_read_as_it_was_written_and_an_edited_one_is_not(tmp_pa
     assert read_sealed(path) is None
     path.write_text('{"of": "an earlier version"}')
     assert read_sealed(path) == {"of": "an earlier version"}
+
+
+def test_a_file_can_be_read_by_everybody_and_written_by_its_owner(tmp_path):
+    write_atomically(tmp_path / "x", b"")
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644

@@ -103,6 +103,19 @@ def test_freed_memory_is_kept_where_there_is_a_way(monkeypatch):
     memory.keep_freed_memory()
 
 
+def test_freed_memory_is_neither_trimmed_nor_mapped_nor_split_in_arenas(monkeypatch):
+    told = {}
+
+    class Library:
+        def __init__(self, name):
+            self.mallopt = told.__setitem__
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", Library)
+    memory.keep_freed_memory()
+    # M_MMAP_MAX, M_TRIM_THRESHOLD and M_ARENA_MAX of malloc.h.
+    assert told == {-4: 0, -1: 2**31 - 1, -8: 1}
+
+
 def test_a_process_that_ended_is_not_alive():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()

@@ -128,3 +128,28 @@ def test_one_cluster_and_more_clusters_than_rows_in_a_batch_both_train():
         _, metrics = sampler.epoch(state, members, jax.random.key(1), 0)
         assert metrics["loss"].shape == (k,)
         assert np.isfinite(metrics["loss"]).all()
+
+
+def test_a_batch_has_a_time_in_each_of_equal_parts_of_the_path(key):
+    e, t = flow.draw_noise(key, 3, 20, D)
+    assert e.shape == (3, 20, D)
+    np.testing.assert_allclose(np.sort(np.ravel(t)), (np.arange(60) + 0.5) / 60, rtol=1e-6)
+    assert not np.array_equal(np.sort(np.ravel(t)), np.ravel(t))  # dealt at random
+
+
+@pytest.mark.parametrize(("done", "share"), [(0, 1.0), (25, 0.5 + 0.5**1.5), (50, 0.5), (100, 0.0)])
+def test_the_learning_rate_falls_to_zero_along_half_a_cosine(done, share):
+    sampler, params = Flow(D, learning_rate=0.1), {"x": jnp.zeros(3)}
+    state = flow.FlowState(params, params, sampler.optimizer.init(params))
+    state = flow.descend(state, {"x": jnp.ones(3)}, jnp.float32(done), 100.0, sampler)
+    # Adam's first step is of length one.
+    np.testing.assert_allclose(state.params["x"], -0.1 * share, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(("done", "kept"), [(0, 0.0), (1, 0.5), (3, 0.75), (10**6, 0.9)])
+def test_the_average_forgets_its_start_and_then_by_its_own_decay(done, kept):
+    sampler, params = Flow(D, average=0.9), {"x": jnp.zeros(3)}
+    state = flow.FlowState(params, {"x": jnp.ones(3)}, sampler.optimizer.init(params))
+    state = flow.descend(state, {"x": jnp.ones(3)}, jnp.float32(done), 1e9, sampler)
+    expected = kept + (1 - kept) * state.params["x"]
+    np.testing.assert_allclose(state.average["x"], expected, rtol=1e-5)

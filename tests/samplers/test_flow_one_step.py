@@ -1,11 +1,14 @@
 """One step of the distilled flow has the law that the flow has."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cgjax.errors import UserError
 from cgjax.runtime.mesh import data_mesh
+from cgjax.samplers import flow_one_step
+from cgjax.samplers.flow import descend
 from cgjax.samplers.flow_one_step import OneStepFlow, OneStepState
 from cgjax.samplers.training import over_mesh
 from tests.samplers.test_flow import D, half_spaces
@@ -75,3 +78,40 @@ def test_three_devices_train_what_one_trains():
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(three), strict=True):
         # Sums in another order; Adam's first steps divide by their own size.
         np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_the_step_is_learnt_from_the_flow_that_samples_are_drawn_with():
+    sampler = OneStepFlow(D, hidden_dim=8, num_epochs=2, distilled=0.5, batch=50, num_steps=1)
+    members = half_spaces(100)
+    start = sampler.init(jax.random.key(0), members)
+
+    def learnt(**changed):
+        flow = start.flow._replace(**changed)
+        state = jax.tree.map(jnp.copy, start._replace(flow=flow))
+        state, metrics = sampler.epoch(state, members, jax.random.key(1), 1)
+        return np.asarray(metrics["loss"])
+
+    other = jax.tree.map(lambda leaf: leaf + 0.5, start.flow.params)
+    np.testing.assert_array_equal(learnt(), learnt(params=other))
+    # An untrained flow leaves codes where they are, as the untrained step does; the other moves
+    # every coordinate.
+    np.testing.assert_allclose(learnt(), 0, atol=1e-9)
+    assert (learnt(average=other) > 0.1).all()
+
+
+def test_the_step_s_learning_rate_falls_over_the_epochs_of_its_own(monkeypatch):
+    sampler = OneStepFlow(D, hidden_dim=8, num_epochs=10, distilled=0.3, batch=50)
+    members, totals = half_spaces(100), []
+
+    def recorded(state, gradient, done, total, sampler):
+        totals.append(total)
+        return descend(state, gradient, done, total, sampler)
+
+    monkeypatch.setattr(flow_one_step, "descend", recorded)
+    state = sampler.init(jax.random.key(0), members)
+    function, scalar, static = sampler.data_parallel_epoch(members, 8)
+    assert float(scalar) == 1  # the second one of the last three
+    jax.eval_shape(
+        lambda state, key: function(state, members, key, scalar, **static), state, jax.random.key(1)
+    )
+    assert totals == [3 * static["num_steps"]]

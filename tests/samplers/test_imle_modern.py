@@ -1,11 +1,14 @@
 """IMLE's modern forms: who is matched again, what the pool loses, what the residual restores."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cgjax.errors import UserError
+from cgjax.samplers import imle_modern
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.imle_modern import ModernImle, near_distance, usable
 
@@ -76,3 +79,77 @@ def test_rejection_trains_and_an_unknown_matching_is_named():
     train(ModernImle(D, num_epochs=3, batch=64, matching="rejection"), half_spaces(400))
     with pytest.raises(UserError, match="matching='other'; expected one of nearest"):
         ModernImle(D, matching="other")
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Matching where the mapping is the identity: a code is the latent that it makes."""
+
+    def draw_pool(mapping, e, used, sampler):
+        return e.reshape(-1, D), mapping.stats
+
+    monkeypatch.setattr(imle_modern, "draw_pool", draw_pool)
+
+    def rematch(sampler, members, state=None):
+        state = sampler.init(jax.random.key(0), members) if state is None else state
+        return imle_modern._rematch.__wrapped__(state, members, jax.random.key(1), sampler=sampler)
+
+    return rematch
+
+
+def squared(members, state):
+    count = int(members.counts[0])
+    return np.square(members.latents - state.codes).sum(axis=2)[0, :count]
+
+
+def test_no_member_is_matched_with_what_lies_within_eps_of_one(by_hand):
+    members = group_members(*few_members(), 1)
+    settings = {"code_dim": D, "batch": 16, "pool_factor": 8}
+    plain = by_hand(ModernImle(D, **settings), members)
+    sampler = ModernImle(D, matching="rejection", **settings)
+    start = sampler.init(jax.random.key(0), members)
+    near = float(np.quantile(squared(members, plain), 0.5))
+    state = by_hand(sampler, members, start._replace(near=jnp.full(1, near, jnp.float32)))
+    assert (squared(members, plain) <= near).any()
+    assert (squared(members, state) > near).all()
+
+
+def few_members():
+    z = 0.3 * np.random.default_rng(0).normal(size=(16, D)).astype(np.float32)
+    return z, np.zeros(16, np.int32)
+
+
+def test_a_member_is_due_once_it_is_learnt_or_old_and_then_learnt_at_a_share_of_its_new_distance(
+    by_hand, monkeypatch
+):
+    members = group_members(*few_members(), 1)
+    sampler = ModernImle(
+        D, code_dim=D, batch=16, matching="adaptive", force_epochs=5, threshold=0.9
+    )
+    start = sampler.init(jax.random.key(0), members)
+    # One below its threshold, one above it, and one above it that is old.
+    thresholds = jnp.full((1, 16), 1.0, jnp.float32)
+    ages = jnp.full((1, 16), 2, jnp.int32).at[0, 2].set(5)
+    now = jnp.full((1, 16), 3.0, jnp.float32).at[0, 0].set(0.5)
+    monkeypatch.setattr(imle_modern, "distances", lambda *args: now)
+    state = by_hand(sampler, members, start._replace(thresholds=thresholds, ages=ages))
+    due = np.isin(np.arange(16), [0, 2])
+    np.testing.assert_array_equal((np.asarray(state.codes[0]) != 0).any(axis=1), due)
+    np.testing.assert_array_equal(state.ages[0], np.where(due, 0, 2))
+    expected = np.where(due, 0.9 * squared(members, state), 1.0)
+    np.testing.assert_allclose(state.thresholds[0], expected, rtol=1e-4)
+
+
+def test_what_is_added_to_a_sample_has_the_mean_and_covariance_of_the_residual():
+    sampler = ModernImle(2, code_dim=2, hidden_dim=4)
+    members = group_members(np.eye(2, dtype=np.float32), np.zeros(2, np.int32), 1)
+    factor = np.array([[1.0, 0.0], [5.0, 1.0]], np.float32)
+    state = sampler.init(jax.random.key(0), members)._replace(
+        mean=jnp.array([[3.0, -2.0]]), factor=jnp.asarray(factor)[None]
+    )
+    plain = dataclasses.replace(sampler, residual=False)
+    both = (s.sample(state, jax.random.key(1), 0, 4000) for s in (sampler, plain))
+    added = np.subtract(*map(np.asarray, both))
+    # 4,000 draws know a mean of deviation 5 to 0.08, its variance to 0.6.
+    np.testing.assert_allclose(added.mean(axis=0), [3, -2], atol=0.4)
+    np.testing.assert_allclose(np.cov(added.T), factor @ factor.T, atol=3)

@@ -3,16 +3,20 @@
 import csv
 import io
 import json
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
-from cgjax.evaluation import compare_table
+from cgjax.evaluation import compare_table, fidelity
 from cgjax.evaluation.attribute import attribute_of
+from cgjax.evaluation.distances import frechet, frechet_floor, kid
 from cgjax.generators.families import build_network
 from cgjax.generators.weights import named_arrays, save_generator
+from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.conditional import TAKEN
 from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
@@ -21,6 +25,7 @@ from cgjax.stages.graph import Maker
 from cgjax.stages.methods import Method
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny
+from tests.evaluation.test_fidelity import Itself
 
 
 def disc_side(images: np.ndarray) -> np.ndarray:
@@ -86,6 +91,7 @@ def test_true_members_are_right_and_at_the_floor(compared):
                 r for r in rows if r["method"] == "ganspace" and r["cluster"] == row["cluster"]
             ]
             assert row["ratio"] < max(r["ratio"] for r in edited)
+            assert row["frechet_low"] < row["frechet_floor"] < row["frechet_high"]
         if "verified" in row["setting"].split(","):
             assert row["membership"] == 1.0
             assert 0 < row["acceptance"] <= 1
@@ -268,3 +274,73 @@ def test_no_sefa_where_its_directions_cannot_be_compared_and_the_others_are(tmp_
     rows = compare_stylegan(tmp_path, features="layer:layer0")
     assert {row["method"] for row in rows} == {"members", "rejection", "ganspace"}
     assert "no sefa: its edits are of w" in caplog.text
+
+
+@pytest.fixture
+def by_hand(untyped):
+    """A stage with one cluster of two modes, every latent of positive x a member of it."""
+    rng = np.random.default_rng(0)
+    modes = np.repeat(np.array([[0, 0, 0], [20, 0, 0]], np.float32), 10, axis=0)
+    halves = [modes + rng.normal(size=modes.shape).astype(np.float32) for _ in range(2)]
+    members = np.concatenate(halves)
+    stage = compare.CompareStage.__new__(compare.CompareStage)
+    stage.run = SimpleNamespace(
+        generator=SimpleNamespace(images=lambda z: np.zeros((len(z), 2, 2, 3), np.float32)),
+        are_inside=lambda z, region: z[:, 0] > 0,
+        regions=[None],
+    )
+    stage.num, stage.key, stage.sides = 20, jax.random.key(0), []
+    stage.reference = fidelity.Reference(
+        Itself(), [members], [members], [frechet_floor(members, num_splits=8)]
+    )
+    return stage, *halves
+
+
+def measured(stage, method, latents):
+    line = Method(method, "", lambda key, c, n: (latents, 0.5), None)
+    return stage._measure(line, 0, stage._draw(line, 0))
+
+
+def test_samples_of_half_of_the_members_are_precise_and_recall_half(by_hand):
+    stage, first, second = by_hand
+    latents = np.concatenate([second[:10], second[:10] + 0.01])
+    row = measured(stage, "flow", latents)
+    assert row["frechet"] == pytest.approx((frechet(latents, first) + frechet(latents, second)) / 2)
+    assert row["frechet_low"] < row["frechet"] < row["frechet_high"]
+    assert row["ratio"] == row["frechet"] / row["frechet_floor"]
+    assert row["precision"] > 0.7
+    assert row["recall"] <= 0.5
+    assert row["coverage"] <= 0.5
+    assert row["kid"] == kid(latents, first).mean > 1
+    assert row["mean_distance"] < 0.3
+
+
+def test_latents_are_measured_against_as_many_of_the_members(by_hand):
+    stage, *_ = by_hand
+    line = [[4, 0, 0], [-4, 0, 0]] * 10
+    members = np.array(line + [[100, 100, 100]] * 20, np.float32)
+    stage.reference = stage.reference._replace(latents=[members])
+    latents = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]] * 5, np.float32)
+    row = measured(stage, "flow", latents)
+    assert row["norm_ratio"] == 0.25
+    assert row["effective_rank"] == pytest.approx(2.0)
+    low, high = wilson_interval(5, 20)
+    assert (row["membership_low"], row["membership"], row["membership_high"]) == (low, 0.25, high)
+
+
+def test_the_members_own_line_is_one_half_against_the_other(by_hand):
+    stage, first, second = by_hand
+    row = measured(stage, "members", second)
+    assert row["frechet"] == frechet(second, first)
+    interval = fidelity.distance_interval(second, first)
+    assert (row["frechet_low"], row["frechet_high"]) == interval
+
+
+def test_times_are_of_one_draw_and_of_one_image_and_members_are_not_drawn(by_hand, monkeypatch):
+    stage, _, second = by_hand
+    ticks = iter([0.0, 0.5, 10.0, 12.0] * 2)
+    monkeypatch.setattr(compare, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    flow, members = (measured(stage, name, second) for name in ("flow", "members"))
+    assert flow["sampling_ms"] == 100.0  # half a second for a quarter of 20
+    assert members["sampling_ms"] is None
+    assert flow["image_ms"] == members["image_ms"] == 100.0  # two seconds for 20

@@ -33,3 +33,23 @@ def blobs(seed=0, n=300, k=4, dim=6, spread=0.3, shift=0.0):
     labels = rng.integers(0, k, n)
     points = centres[labels] + spread * rng.normal(size=(n, dim)) + shift
     return points.astype(np.float32), labels
+
+
+def tolerance_between(points, centroids, first, second):
+    """A tolerance by which Lloyd's iterations end at the given one of two, and that iteration.
+
+    It lies between the squared movements of the two, as a share of the mean variance of a feature
+    [Pedregosa et al. 2011].
+    """
+    moves = []
+    while len(moves) < second:
+        labels = ((points[:, None] - centroids[None]) ** 2).sum(-1).argmin(1)
+        moved = np.stack(
+            [points[labels == c].mean(0, dtype=np.float64) for c in range(len(centroids))]
+        )
+        moves.append(((moved - centroids) ** 2).sum())
+        centroids = moved
+    assert moves[-1] > 1e-6, "the iterations have settled before"
+    least = np.sqrt(moves[first - 1] * moves[second - 1])
+    ends = 1 + int(np.argmax(np.asarray(moves) <= least))
+    return float(least / points.var(0, dtype=np.float64).mean()), ends

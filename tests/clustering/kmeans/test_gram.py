@@ -10,6 +10,7 @@ from cgjax.clustering.kmeans import gram
 from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.sources import ArrayRows
 from cgjax.errors import Interrupted, UserError
+from tests.clustering.kmeans.helpers import tolerance_between
 from tests.clustering.kmeans.test_streamed import assert_same
 
 NUM, DIM = 60, 333
@@ -70,6 +71,17 @@ def test_the_result_is_that_of_memory(name, options, key):
     labels, margins = assign(DATA[name], found.centroids)
     np.testing.assert_array_equal(found.labels, labels)
     np.testing.assert_allclose(found.margins, margins, rtol=1e-3, atol=1e-4)
+
+
+def test_the_tolerance_is_a_share_of_the_mean_variance_of_a_feature(key):
+    rows = DATA["of rank 4"]  # in many dimensions few rows settle at once
+    options = {"key": key, "num_init": 1, "init": "random"}
+    centroids = kmeans(rows, 3, max_iter=1, tol=0, **options).centroids
+    tol, num_iter = tolerance_between(rows, np.asarray(centroids), 3, 4)
+    source = CountedColumns(rows)
+    found = kmeans(source, 3, tol=tol, **options)
+    assert source.columns == 2 * DIM, "by inner products"
+    assert (int(found.num_iter), bool(found.converged)) == (1 + num_iter, True)
 
 
 def test_planted_groups_are_found(key):

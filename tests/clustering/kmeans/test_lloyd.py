@@ -12,9 +12,10 @@ from cgjax.clustering.kmeans import lloyd
 from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.results import best_of
 from cgjax.clustering.kmeans.rows import prepare, products
-from cgjax.clustering.kmeans.state import nearest_and_gap, start
+from cgjax.clustering.kmeans.sources import ArrayRows
+from cgjax.clustering.kmeans.state import farthest, nearest_and_gap, start
 from cgjax.clustering.kmeans.sums import Relabelling, sums
-from tests.clustering.kmeans.helpers import blobs, init, starts, step
+from tests.clustering.kmeans.helpers import blobs, init, starts, step, tolerance_between
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +209,25 @@ def test_padded_rows_count_for_nothing(key):
     np.testing.assert_array_equal(result.labels[:100], expected.labels)
     np.testing.assert_allclose(result.centroids, expected.centroids, atol=1e-5)
     np.testing.assert_allclose(result.inertia, expected.inertia, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", [4, 70])
+@pytest.mark.parametrize(
+    "given", [jnp.asarray, lambda points: ArrayRows(points, 64)], ids=["held", "streamed"]
+)
+def test_the_tolerance_is_a_share_of_the_mean_variance_of_a_feature(k, given):
+    points = np.random.default_rng(7).normal(size=(300, 6)).astype(np.float32)
+    begin = points[:k]
+    tol, num_iter = tolerance_between(points, begin, 3, 4)
+    found = cgjax.kmeans(given(points), k, key=jax.random.key(0), init=begin, tol=tol)
+    assert (int(found.num_iter), bool(found.converged)) == (num_iter, True)
+
+
+def test_a_row_at_its_centroid_is_not_far_whatever_rounding_says():
+    # Far from the offset half a unit is rounding of what is subtracted.
+    squares = jnp.array([1e6, 1.0, 4.0], jnp.float32)
+    distances = jnp.array([[0.5], [0.2], [0.1]], jnp.float32)
+    state = start(jnp.zeros((1, 2, 3), jnp.float32), squares)
+    rows, is_mine = farthest(state, squares, jnp.ones(3, jnp.float32), distances)
+    assert rows.tolist() == [[1, 2]]
+    assert is_mine.all()

@@ -1,6 +1,7 @@
 """`--list` and `inspect` tell what there is; an official NVIDIA pickle is read, never run."""
 
 import io
+import logging
 import os
 import pickle
 import types
@@ -14,6 +15,7 @@ from cgjax.errors import UserError
 from cgjax.generators.published import PUBLISHED
 from converters.__main__ import FAMILIES, containers_of, convert, inspect, listing
 from converters.reading import read_checkpoint
+from tests.converters.files import command
 from tests.converters.pickles import EasyDict, as_nvidia_s, dumps, loads, module
 from tests.golden_cases import GOLDEN, TOLERANCE, error, load_golden
 
@@ -27,6 +29,15 @@ def test_the_list_has_every_family_layout_and_published_name():
             assert any(line.split()[:2] == [family, container.name] for line in lines)
     for name in PUBLISHED:
         assert any(line.split()[0] == name for line in lines)
+
+
+def test_the_accelerators_that_jax_looks_for_are_not_listed(capsys):
+    logger = logging.getLogger("jax._src.xla_bridge")
+    logger.setLevel(logging.NOTSET)
+    assert command("--list") == 0
+    logger.info("Unable to initialize backend 'tpu'")
+    assert capsys.readouterr().err == ""
+    assert logger.level == logging.WARNING
 
 
 @pytest.mark.parametrize(

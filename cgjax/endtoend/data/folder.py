@@ -27,7 +27,9 @@ from cgjax.endtoend.data.images import (
 )
 from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk, check_grain
 from cgjax.errors import UserError
+from cgjax.evaluation.features import Projected
 from cgjax.evaluation.modes import Expected, over_repeats
+from cgjax.numerics.pca import fit_pca
 from cgjax.runtime.files import say_os_error
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.photos import Photo, file_digest, list_images, read_photo
@@ -81,17 +83,21 @@ class FixedImages(ImageSet):
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
         """Return what they score themselves: halves of twice as many, over random splits.
 
-        One of these halves is what generated images are compared with.
+        Generated images are compared with one such half, in components that are fitted to it alone;
+        so are the other halves here, for images that components are fitted to seem more apart.
         """
         num = self.compared(num)
-        features, reference = reference_of(self, num)
-        others = features(drawn(self, reference_key(), 2 * num, begin=num))
-        pool = np.concatenate([reference, others])
+        features, _ = reference_of(self, num)
+        base = features.extractor if isinstance(features, Projected) else features
+        pool = base(drawn(self, reference_key(), 2 * num))
 
         def score(repeat: int) -> dict[str, float]:
             order = jax.random.permutation(named_key(key, "perfect", repeat), 2 * num)
-            one, other = pool[np.asarray(order)].reshape(2, num, -1)
-            return distances(features, one, other)
+            reference, others = (pool[half] for half in np.asarray(order).reshape(2, num))
+            if isinstance(features, Projected):
+                pca = fit_pca(reference, len(features.pca.components))
+                reference, others = pca.project(reference), pca.project(others)
+            return distances(features, others, reference)
 
         return over_repeats(score, repeats)
 

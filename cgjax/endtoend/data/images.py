@@ -103,11 +103,9 @@ class ImageSet(DataSet):
         return {"features": reference_of(self, self.compared(num))[0].name}
 
 
-def drawn(
-    data: ImageSet, key: PRNGKeyArray, num: int, begin: int = 0
-) -> Float[np.ndarray, "n h w c"]:
-    """Return images of a draw of `num` as the networks see them, those from `begin` on."""
-    return np.asarray(data.prepare(data.draw(key, num).rows[begin:]))
+def drawn(data: ImageSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h w c"]:
+    """Return a draw of images as the networks see them."""
+    return np.asarray(data.prepare(data.draw(key, num).rows[:]))
 
 
 def reference_key() -> PRNGKeyArray:

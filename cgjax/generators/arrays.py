@@ -16,6 +16,23 @@ from cgjax.errors import UserError, foreign_code
 from cgjax.numerics.given import on_host
 
 
+def finite_rows(whose: str, returned: Any) -> np.ndarray:
+    """Return what foreign code returned, on the host.
+
+    Args:
+        whose: who returned it.
+        returned: an array.
+
+    Raises:
+        UserError: NaN or infinities.
+    """
+    rows = np.asarray(returned)
+    if not np.isfinite(rows).all():
+        kind = "NaN" if np.isnan(rows).any() else "infinite values"
+        raise UserError(f"{whose} returned {kind}; expected finite numbers that fit float32")
+    return rows
+
+
 def to_array(value: Any, whose: str, shape: tuple[Any, ...]) -> Array:
     """Turn what foreign code returned into a float32 array of JAX.
 

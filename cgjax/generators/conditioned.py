@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cgjax.generators.arrays import finite_rows
 from cgjax.generators.base import PretrainedGenerator, layer_index
 from cgjax.generators.batching import in_batches
 from cgjax.generators.foreign import CannotResume, CheckedGenerator, checked
@@ -113,7 +114,9 @@ class ConditionedGenerator:
         if family.startswith("biggan") and "truncation" in self.keywords:
             keywords = {"truncation": self.keywords["truncation"]}
             return jax.numpy.asarray(self.gen.sample_latents(key, n, **keywords))
-        return jax.numpy.asarray(self.gen.sample_latents(key, n))
+        z = jax.numpy.asarray(self.gen.sample_latents(key, n))
+        self._check_finite("sample_latents", z)
+        return z
 
     def features(self, z: Float[Array, "n d"]) -> Float[Array, "n f"]:
         """Run up to the layer and flatten; all rows in one pass."""
@@ -131,12 +134,23 @@ class ConditionedGenerator:
         return in_batches(self.features, z, self.batch, out=out, on_rows=on_rows)
 
     def images(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n s s c"]:
-        """Generate in batches, collected on the host."""
+        """Generate in batches, collected on the host.
+
+        Raises:
+            UserError: a user's own generator made NaN or infinities.
+        """
 
         def images(rows: Array) -> Array:
             return self._split(lambda rows: self.gen.images(rows, **self.keywords), rows)
 
-        return in_batches(images, z, self.batch)
+        made = in_batches(images, z, self.batch)
+        self._check_finite("images", made)
+        return made
+
+    def _check_finite(self, method: str, rows: Array | np.ndarray) -> None:
+        # Weights of ours were checked when they were loaded, and k-means checks all features.
+        if isinstance(self.gen, CheckedGenerator) and not isinstance(rows, jax.core.Tracer):
+            finite_rows(f"{self.gen.name}.{method}", rows)
 
     def _split(self, run: Callable[[Array], Array], z: Float[Array, "n d"]) -> Array:
         if self.mesh is None:

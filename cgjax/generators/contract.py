@@ -19,7 +19,7 @@ import numpy as np
 from absl import logging
 
 from cgjax.errors import UserError
-from cgjax.generators.arrays import describe_shape
+from cgjax.generators.arrays import describe_shape, finite_rows
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.foreign import CannotResume
@@ -163,7 +163,7 @@ def _check_latents(conditioned: ConditionedGenerator, name: str) -> np.ndarray:
     whose = f"{name}.sample_latents"
 
     def draw(seed: int, num: int = NUM) -> np.ndarray:
-        return _finite(whose, conditioned.sample_latents(jax.random.key(seed), num))
+        return finite_rows(whose, conditioned.sample_latents(jax.random.key(seed), num))
 
     z = draw(0)
     if not _distance(draw(0), z, z) <= SAME:
@@ -237,7 +237,7 @@ def _check_resume(
         returned = conditioned.resume(jnp.asarray(h), jnp.asarray(z))
     except can_refuse:
         return _findings(layer, h, can_resume=False)
-    resumed = _finite(whose, returned)
+    resumed = finite_rows(whose, returned)
     if resumed.shape != images.shape:
         raise UserError(
             f"{whose} returned images {describe_shape(resumed.shape[1:])}, images(z) "
@@ -256,14 +256,14 @@ def _check_function(
     whose: str, run: Callable[[np.ndarray], np.ndarray], z: np.ndarray, at: str = ""
 ) -> np.ndarray:
     """Check that rows are finite and a function of their own latent; return them."""
-    rows, again = (_finite(whose + at, run(z)) for _ in range(2))
+    rows, again = (finite_rows(whose + at, run(z)) for _ in range(2))
     if not (distance := _distance(again, rows, rows)) <= SAME:
         raise UserError(
             f"{whose} gives other values for the same latents{at} (they differ by "
             f"{distance:.2g} of their spread): is there dropout or noise inside? "
             "Switch to evaluation mode (torch: module.eval()), and fix the noise"
         )
-    one = _finite(whose + at, run(z[:1]))
+    one = finite_rows(whose + at, run(z[:1]))
     if one.shape[1:] != rows.shape[1:]:
         raise UserError(
             f"{whose} gives a row of shape {one.shape[1:]} for one latent and {rows.shape[1:]} in "
@@ -275,15 +275,6 @@ def _check_function(
             f"{distance:.2g} of their spread): is batch norm in training mode? "
             "Use its stored statistics (torch: module.eval())"
         )
-    return rows
-
-
-def _finite(whose: str, returned: Any) -> np.ndarray:
-    """Return what was returned on the host, and refuse NaN and infinities: all pass here."""
-    rows = np.asarray(returned)
-    if not np.isfinite(rows).all():
-        kind = "NaN" if np.isnan(rows).any() else "infinite values"
-        raise UserError(f"{whose} returned {kind}; expected finite numbers that fit float32")
     return rows
 
 

@@ -3,7 +3,8 @@
 `CheckedGenerator` stands in front of a user's object. What lies behind this border can rely on the
 protocol: float32 arrays of JAX, as many rows as were given, in the shapes that the object's own
 members state. What the object raises becomes a `ForeignError`, under one line that says whose code
-it is. Values (range, NaN, whether it is a function of the latent) are the matter of `contract`.
+it is. Whether they are a function of the latent, and in which range, is the matter of `contract`;
+that they are finite is checked where they reach the host (`ConditionedGenerator`).
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
-"""A pass over several devices is the pass over one."""
+"""A pass over several devices is the pass over one; what a user's own generator makes is finite."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import build_network
 from cgjax.runtime import mesh as parallel
 from cgjax.testing.planted import make_planted
+from tests.generators.objects import Good
 
 STYLEGAN = {
     "form": "genforce",
@@ -59,3 +61,28 @@ def test_devices_of_this_process():
     mesh = parallel.local_mesh(parallel.data_mesh(3))
     assert mesh is not None
     assert mesh.size == 3
+
+
+class Sometimes(Good):
+    """Makes NaN of the latents that begin with more than 2."""
+
+    def images(self, z):
+        return np.where(np.asarray(z)[:, :1, None, None] > 2, np.nan, super().images(z))
+
+
+class SometimesInfinite(Good):
+    def sample_latents(self, key, n):
+        z = super().sample_latents(key, n)
+        return np.where(z > 2, np.inf, z)
+
+
+def test_nan_of_a_users_own_generator_is_named_whenever_it_comes():
+    made = ConditionedGenerator(Sometimes(), "late", {}, 4)
+    z = np.zeros((9, 6), np.float32)
+    assert np.isfinite(made.images(z)).all()
+    z[8, 0] = 3
+    with pytest.raises(UserError, match=r"Sometimes\.images returned NaN; expected finite"):
+        made.images(z)
+    drawn = ConditionedGenerator(SometimesInfinite(), "late", {}, 4)
+    with pytest.raises(UserError, match=r"sample_latents returned infinite values"):
+        drawn.sample_latents(jax.random.key(0), 1000)

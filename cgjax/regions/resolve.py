@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.compound import Complement, Intersection, Union
+from cgjax.regions.emptiness import is_empty
 from cgjax.regions.names import Entry, find_clusters, is_id, matching
 from cgjax.regions.query import AllOf, Not, Query, Term, parse_query, quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
@@ -39,8 +40,8 @@ def find_region(
         leaf: returns the region of a path such as "0/1", a cluster inside a cluster.
 
     Raises:
-        UserError: as `parse_query` and `resolve_query`; also for a margin without any cluster that
-            it could be applied to.
+        UserError: as `parse_query` and `resolve_query`; also for a query that nothing can answer,
+            and for a margin without any cluster that it could be applied to.
     """
     wanted = str(text).strip()
     is_name = main is not None and bool(matching(wanted, clusterings[main][1]))
@@ -50,7 +51,13 @@ def find_region(
             f"--margin={margin} is the part of a cluster, and --cluster={wanted} only excludes; "
             "add what to draw, or leave --margin out"
         )
-    return resolve_query(query, clusterings, main, leaf).with_margin(margin)
+    region = resolve_query(query, clusterings, main, leaf)
+    if is_empty(region):
+        raise UserError(
+            f"--cluster={wanted} asks for nothing: a latent lies in exactly one cluster of a "
+            "clustering; type | for what lies in any of several"
+        )
+    return region.with_margin(margin)
 
 
 def resolve_query(

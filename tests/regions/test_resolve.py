@@ -111,10 +111,17 @@ def test_a_query_has_the_members_of_the_boolean_combination_of_the_label_arrays(
         "(0 | layer4=1) & b.16-k4=3": ((two == 0) | (four == 1)) & (b == 3),
         "!(0 | layer4=1)": ~((two == 0) | (four == 1)),
         "!(0 & !(b.16-k4=3 | layer4!=2))": ~((two == 0) & ~((b == 3) | (four != 2))),
-        "0 & 1": np.zeros_like(two, bool),
     }
     for text, expected in cases.items():
         np.testing.assert_array_equal(find_region(text, run, MAIN).members(), expected, text)
+
+
+@pytest.mark.parametrize(
+    "query", ["0 & 1", "!0 & 0", "!0 & !1", "layer4=0 & !(0 | 1)", "dark & layer4=1", "0 & !left"]
+)
+def test_a_query_that_nothing_can_answer_is_one_line(run, query):
+    with pytest.raises(UserError, match=r"^--cluster=.* asks for nothing: .*; type \| for"):
+        find_region(query, run, MAIN)
 
 
 def random_query(rng, run, depth):

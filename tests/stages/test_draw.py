@@ -1,6 +1,8 @@
 """Drawing on demand: every cluster alike, and by a sampler that was trained on a query."""
 
+import functools
 import json
+import re
 import shutil
 
 import jax
@@ -10,10 +12,13 @@ from PIL import Image
 
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.batching import in_batches
+from cgjax.regions import acceptance
 from cgjax.run import sampling
 from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
+from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import Interrupts
+from cgjax.stages import draw
 from cgjax.stages.draw import Request, draw_balanced, draw_region, fit_query
 from cgjax.stages.pipeline import Pipeline
 from tests.killing import Killed, killing
@@ -84,6 +89,50 @@ def test_a_balanced_draw_of_fewer_clusters_leaves_none_of_more(root, tmp_path):
     assert list((tmp_path / "2").iterdir())
     draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
     assert not list((tmp_path / "2").iterdir())
+
+
+@pytest.mark.parametrize("obstacle", ["file", "budget"])
+def test_a_balanced_draw_that_cannot_be_made_leaves_the_earlier_one(
+    root, tmp_path, monkeypatch, obstacle
+):
+    run = load_run(root)
+    draw_balanced(run, asked(tmp_path, "1", num=6, sampler="rejection"))
+    if obstacle == "file":
+        (tmp_path / "1" / "00009.png").write_text("my own")
+    else:  # enough for the larger cluster alone
+        low, high = sorted(run.clustering.shares)
+        monkeypatch.setitem(run.config["sample"], "max_draws", int(3.5 / (low + high) / high))
+        monkeypatch.setattr(acceptance, "wilson_interval", lambda part, num: (0.0, part / num))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(UserError, match=r"00009.png|max_draws"):
+        draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_draw_that_fails_on_its_way_leaves_the_earlier_one(root, tmp_path, monkeypatch):
+    run = load_run(root)
+    draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    drawing = run.drawing
+
+    def failing(key, region, *args, **options):
+        if region.cluster == 1:
+            raise UserError("too rare")
+        return drawing(key, region, *args, **options)
+
+    monkeypatch.setattr(run, "drawing", failing)
+    with pytest.raises(UserError, match="too rare"):
+        draw_balanced(run, asked(tmp_path, None, num=4, sampler="rejection"))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_long_draw_says_how_far_it_is(root, tmp_path, monkeypatch, caplog):
+    run = load_run(root)
+    monkeypatch.setattr(draw, "Progress", functools.partial(Progress, every_s=0.0))
+    with caplog.at_level("INFO", "absl"):
+        draw_region(run, asked(tmp_path, "0", num=400, sampler="rejection"))
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(re.fullmatch(r"draw \d+/400, .*/s, \d+ s left", line) for line in lines), lines
 
 
 def asked(out, cluster=None, *, num=8, sampler=None, margin="0"):
@@ -234,7 +283,7 @@ def test_with_other_settings_a_sampler_of_a_query_is_not_taken_for_current(root,
         ("0", None, "--cluster=0: the run's samplers are trained on this cluster already"),
         (QUERY, "rejection", "--sampler=rejection: it learns nothing; expected one of flow"),
         (QUERY, "imle", "--sampler=imle was not fitted"),
-        ("0 & 1", None, "2,000 more latents of it are wanted, and 0 of 400 lie in it"),
+        ("0 & 1", None, "--cluster=0 & 1 asks for nothing"),
     ],
 )
 def test_a_sampler_of_a_query_that_cannot_be_is_one_line(cluster, sampler, message, root):

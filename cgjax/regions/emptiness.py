@@ -48,7 +48,7 @@ def _parts(region: Region) -> tuple[Region, ...]:
 
 
 def _holds(region: Region, chosen: Mapping[str, Any]) -> Any:
-    """Return whether a region holds latents of the chosen clusters, by their clustering's digest."""
+    """Return whether a region holds a choice: by a clustering's digest the id of a cluster."""
     if isinstance(region, ClusterRegion):
         return chosen[region.clustering.digest] == region.cluster
     parts = [_holds(part, chosen) for part in _parts(region)]

@@ -114,6 +114,22 @@ def test_a_name_is_in_the_folder_and_on_the_page_at_once_and_another_ones_is_kep
     assert messages(served, cluster="left", num=1)[-1]["done"]["name"] == "left"
 
 
+def test_a_run_whose_clusters_are_away_for_a_while_is_served_again_when_they_are_back(served):
+    path, away = served.root / "clusters.npz", served.root / "away"
+    assert "done" in messages(served, cluster="0", num=1)[-1]
+    path.rename(away)
+    (error,) = messages(served, cluster="0", num=1)
+    assert "\n" not in error["error"]
+    assert "a bug" not in error["error"]
+    answer = save(served, {"id": 0, "name": "left", "was": None})
+    assert answer.status_code == 400
+    assert answer.text.count("\n") == 1
+    away.rename(path)
+    assert "done" in messages(served, cluster="0", num=1)[-1]
+    assert save(served, {"id": 0, "name": "left", "was": None}).status_code == 200
+    assert load_run(served.root).entries[0]["name"] == "left"
+
+
 @pytest.mark.parametrize("name", HARMFUL)
 def test_harmful_names_are_shown_as_text_and_name_no_path(served, name):
     assert save(served, {"id": 0, "name": name, "was": None}).status_code == 200

@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from cgjax.regions.naming import MAX_NAME
 from cgjax.regions.query import quoted
 from cgjax.report import tables
 from cgjax.report.sprites import figure_url
@@ -131,6 +132,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["max_name"] = MAX_NAME
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     return environment
 

@@ -6,7 +6,6 @@ import base64
 import functools
 import io
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -213,9 +212,8 @@ def _tile(position: int, latent: int, columns: int) -> dict[str, int]:
 
 def _command(run: Run, one: Clustering, c: int) -> str:
     cluster = run.held.asked_by_name(one, c)
-    words = ["--mode=sample", f"--workdir={run.folder.root}", f"--cluster={cluster}"]
-    words += ["--num=64", f"--out=samples/{safe_name(cluster)}"]
-    return f"python -m cgjax.main {shlex.join(words)}"
+    words = [f"--cluster={cluster}", "--num=64", f"--out=samples/{safe_name(cluster)}"]
+    return run.folder.command_of("sample", *words)
 
 
 def _url(content: np.ndarray | None) -> str | None:

@@ -257,7 +257,9 @@ class HeldClusterings:
                     f"splits {', '.join(map(shown_path, known))}; see --config.hierarchy.splits"
                 )
             one = self.inside(known[path]) if path else self._own()[0]
-            found = find_clusters(step, self.entries_of(one), str(known[path]) if path else None)
+            example = "/".join(map(str, (*path, 0)))
+            inside = str(known[path]) if path else None
+            found = find_clusters(step, self.entries_of(one), inside, example)
             if len(found) > 1:
                 raise UserError(f"--cluster={text}: {step!r} names clusters {found}; give an id")
             path = (*path, found[0])

@@ -80,8 +80,8 @@ class Served:
                 held = self.pipeline.run.held
                 entries = {one.digest: held.entries_of(one) for one in held.named()}
             for line in lines:
-                logging.info("%s", line)
-            return {"lines": lines, "entries": entries}
+                logging.info("%s", line.text)
+            return {"lines": [line._asdict() for line in lines], "entries": entries}
 
         return JSONResponse(await run_in_threadpool(save), background=BackgroundTask(self.renew))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import secrets
-import shlex
 import threading
 import zipfile
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from cgjax.errors import UserError
+from cgjax.regions.region import WHOLE, MarginRange
 from cgjax.report.sprites import data_url, thumbnails, to_webp
 from cgjax.run.run import Run
 from cgjax.runtime.command import users_error
@@ -229,9 +229,10 @@ def _address(pixels: UInt8[np.ndarray, "s s 3"]) -> str:
 
 def _command(run: Run, wanted: Wanted, sampler: str) -> str:
     """Return the command that draws the same."""
-    words = ["--mode=sample", f"--workdir={run.folder.root}", f"--cluster={wanted.cluster}"]
-    words += [f"--margin={wanted.margin}"] if wanted.margin not in ("0", "0.0") else []
+    margin = MarginRange.parse(wanted.margin)
+    words = [f"--cluster={wanted.cluster}"]
+    words += [f"--margin={margin}"] if margin != WHOLE else []
     words += [f"--num={wanted.num}", f"--seed={wanted.seed}", f"--sampler={sampler}"]
     words += [] if wanted.verify else ["--noverify"]
     words.append(f"--out=samples/{safe_name(wanted.cluster)}")
-    return f"python -m cgjax.main {shlex.join(words)}"
+    return run.folder.command_of("sample", *words)

@@ -67,14 +67,14 @@ def test_a_term_is_the_cluster_of_the_clustering_that_is_meant(run, text, key, c
         (
             "layer9=0",
             "no clustering 'layer9' in this run; it holds layer2-k2, layer2-k5, layer4-k3, "
-            "b.16-k4, b.16-k2; try --cluster=\"layer2-k2=0\"",
+            "b.16-k4, b.16-k2; try --cluster=layer2-k2=0",
         ),
         ("layer4-k2=0", "no clustering 'layer4-k2' in this run; it holds layer2-k2, "),
-        ("b.16=0", "'b.16' may be b.16-k4 or b.16-k2; say which, as in --cluster=\"b.16-k4=0\""),
+        ("b.16=0", "'b.16' may be b.16-k4 or b.16-k2; say which, as in --cluster=b.16-k4=0"),
         (
             "odd",
             "'odd' is the name of clusters in layer2-k5, b.16-k4; say in which, as in "
-            '--cluster="layer2-k5=odd"',
+            "--cluster=layer2-k5=odd",
         ),
     ],
 )  # fmt: skip

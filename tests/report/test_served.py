@@ -84,10 +84,18 @@ def test_a_draw_has_the_latents_of_the_command_and_downloads_hold_them(served):
 
 
 def test_queries_margins_and_leaves_are_drawn_and_a_mistake_is_one_line(served):
-    for wanted in ({"margin": "0.5"}, {"cluster": "0/1"}, {"cluster": "layer2-k3=1 & 0"}):
+    for wanted in (
+        {"margin": "0.5"},
+        {"margin": "0.55:0.8"},
+        {"cluster": "0/1"},
+        {"cluster": "layer2-k3=1 & 0"},
+    ):
         found = messages(served, **{"cluster": "0", "num": 2, **wanted})
         assert "done" in found[-1], found[-1]
     for wanted, said in (
+        ({"cluster": "0 & 1"}, "--cluster=0 & 1 asks for nothing"),
+        ({"cluster": "0", "margin": "0.550.8"}, "as in --margin=0.6 or --margin=0.55:0.8"),
+        ({"cluster": "0/7"}, "try --cluster=0/0"),
         ({"cluster": "nobody"}, "nobody"),
         ({"cluster": "7"}, "7"),
         ({"cluster": "0 &"}, "0 &"),
@@ -101,7 +109,8 @@ def test_queries_margins_and_leaves_are_drawn_and_a_mistake_is_one_line(served):
 
 def test_a_name_is_in_the_folder_and_on_the_page_at_once_and_another_ones_is_kept(served):
     answer = save(served, {"id": 0, "name": "left", "was": None}).json()
-    assert answer["lines"] == [f"{served.run.own_id}, cluster 0: 'left'"]
+    text = f"{served.run.own_id}, cluster 0: 'left'"
+    assert answer["lines"] == [{"text": text, "is_problem": False}]
     digest = served.run.clustering.digest
     assert [entry["name"] for entry in answer["entries"][digest]] == ["left", None]
     assert load_run(served.root).entries[0]["name"] == "left"
@@ -109,7 +118,8 @@ def test_a_name_is_in_the_folder_and_on_the_page_at_once_and_another_ones_is_kep
     # The file is made again in the background, which the test client waits for.
     assert 'value="left"' in (served.root / "report" / "index.html").read_text()
     answer = save(served, {"id": 0, "name": "right", "was": None}).json()
-    assert answer["lines"][0].startswith("conflict")
+    assert answer["lines"][0]["text"].startswith("conflict")
+    assert answer["lines"][0]["is_problem"]
     assert answer["entries"][digest][0]["name"] == "left"
     assert messages(served, cluster="left", num=1)[-1]["done"]["name"] == "left"
 
@@ -128,6 +138,13 @@ def test_a_run_whose_clusters_are_away_for_a_while_is_served_again_when_they_are
     assert "done" in messages(served, cluster="0", num=1)[-1]
     assert save(served, {"id": 0, "name": "left", "was": None}).status_code == 200
     assert load_run(served.root).entries[0]["name"] == "left"
+
+
+def test_a_name_that_is_longer_than_the_field_takes_is_refused(served):
+    answer = save(served, {"id": 0, "name": "x" * 3_000_000, "was": None})
+    assert answer.status_code == 400
+    assert "has 3,000,000 characters; expected 10,000 at most" in answer.text
+    assert len(answer.text) < 300
 
 
 @pytest.mark.parametrize("name", HARMFUL)

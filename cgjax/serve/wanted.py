@@ -62,7 +62,7 @@ def wanted_of(body: Any) -> Wanted:
         if not isinstance(value, _KINDS[name]) or (_KINDS[name] is int and isinstance(value, bool)):
             raise UserError(f"{name}={value!r} is of another kind than was expected")
         if isinstance(value, str) and len(value) > MOST_TEXT:
-            raise UserError(f"{name} is of {len(value):,} characters; expected {MOST_TEXT:,}")
+            raise UserError(f"{name} is too long; expected {MOST_TEXT:,} characters at most")
     wanted = Wanted(**body)
     if not 1 <= wanted.num <= MOST_IMAGES:
         raise UserError(

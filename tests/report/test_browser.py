@@ -122,6 +122,24 @@ def test_a_draft_is_kept_undo_takes_it_back_and_nothing_is_proposed_into_a_name(
     assert errors == []
 
 
+def test_a_draft_gives_way_to_a_name_that_the_run_got_since(context, copied, tmp_path):
+    page = open_report(context, copied).page
+    page.locator(".name input").first.fill("typed here")
+    page.locator(".name input").nth(1).fill("same")
+    work(copied, lambda pipeline: pipeline.name(("0", "given elsewhere")), "name")
+    work(copied, lambda pipeline: pipeline.name(("1", "same")), "name")
+    page.reload()
+    assert page.locator(".name input").first.input_value() == "given elsewhere"
+    dropped = page.locator("#dropped").inner_text()
+    assert "“typed here” for cluster 0" in dropped
+    assert "same" not in dropped
+    given = download(page, tmp_path / "names.json")
+    lines = work(copied, lambda pipeline: pipeline.name(given), "name")
+    assert lines == ["nothing new in names.json"]
+    page.reload()
+    assert not page.locator("#dropped").is_visible()
+
+
 def test_images_that_contradict_a_name_are_counted_with_their_interval(context, copied, tmp_path):
     page, errors, _ = open_report(context, copied)
     page.locator(".name input").first.fill("left")

@@ -23,6 +23,23 @@ const cards = all(".card").map((element) => {
   return { element, view, cluster, given: view.entries[cluster], input: element.querySelector(".name input") };
 });
 
+/** A draft is of the name that the run has; those of an earlier one give way to it. */
+function dropStale() {
+  const dropped = [], before = JSON.stringify(draft);
+  for (const { view, cluster, given } of cards) {
+    const old = draft[view.digest]?.[cluster];
+    if (!old || (old.was ?? null) === given.name) continue;
+    delete draft[view.digest][cluster];
+    const name = (old.name || "").trim();
+    if (name && name !== given.name) dropped.push(`“${name.slice(0, 60)}” for cluster ${cluster}`);
+  }
+  if (JSON.stringify(draft) !== before) store.save(draft);
+  if (!dropped.length) return;
+  const line = document.getElementById("dropped");
+  line.textContent = `Dropped, for the run has other names by now: ${dropped.join(", ")}.`;
+  line.hidden = false;
+}
+
 /** What is known of a card's cluster now: the draft's, or else the run's own. */
 function stateOf(card) {
   const drafted = draft[card.view.digest]?.[card.cluster];
@@ -131,6 +148,7 @@ function onKey(event, card) {
 
 function startNames() {
   document.getElementById("bar").hidden = false;
+  dropStale();
   document.getElementById("undo").addEventListener("click", undo);
   document.getElementById("download").addEventListener("click", download);
   document.addEventListener("keydown", (event) => {

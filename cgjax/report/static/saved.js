@@ -62,3 +62,4 @@ store.save = (typed) => {
   saving = setTimeout(send, 400);
 };
 addEventListener("pagehide", () => send(true));
+queueMicrotask(() => send()); // what was typed while the command was not running, once all has started

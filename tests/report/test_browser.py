@@ -206,6 +206,27 @@ def test_the_dial_shows_members_above_a_margin_and_the_command_to_draw_them(cont
     assert errors == []
 
 
+def test_on_paper_every_plot_is_drawn_and_in_dark_colours(browser, finished):
+    context = browser.new_context(offline=True, color_scheme="dark")
+    page = open_report(context, finished).page
+    page.set_viewport_size({"width": 1280, "height": 300})
+    dark = """() => [...document.querySelectorAll("canvas")].filter((c) => c.clientWidth)
+    .map((c) => {
+        const { data } = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+        let num = 0;
+        for (let i = 0; i < data.length; i += 4)
+            num += data[i] < 80 && data[i + 1] < 80 && data[i + 2] < 80 && data[i + 3] > 200;
+        return num > 100;
+    })"""
+    assert page.evaluate("document.querySelectorAll('canvas').length") >= 2
+    assert not any(page.evaluate(dark))
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert all(page.evaluate(dark))
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not any(page.evaluate(dark))
+    context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(scheme, browser, finished):
     script = os.environ.get("AXE_JS")

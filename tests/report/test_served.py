@@ -83,6 +83,19 @@ def test_a_draw_has_the_latents_of_the_command_and_downloads_hold_them(served):
         np.testing.assert_array_equal(np.asarray(picture), images[19])
 
 
+def test_the_first_images_of_a_draw_are_the_draw_of_so_many(served):
+    whole, few = (messages(served, cluster="0", num=num, seed=3)[-1]["done"] for num in (20, 7))
+    answers = [
+        served.client.get(f"/api/drawn/{done['id']}/{kind}", params=given)
+        for kind in ("images.npy", "latents.npy")
+        for done, given in ((whole, {"num": 7}), (few, {}), (few, {"num": "x"}))
+    ]
+    first, same, unread, *latents = (np.load(io.BytesIO(answer.content)) for answer in answers)
+    np.testing.assert_array_equal(first, same)
+    np.testing.assert_array_equal(unread, same)
+    np.testing.assert_array_equal(latents[0], latents[1])
+
+
 def test_queries_margins_and_leaves_are_drawn_and_a_mistake_is_one_line(served):
     for wanted in (
         {"margin": "0.5"},

@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 
 from cgjax.run.opening import open_run
@@ -126,6 +128,34 @@ def test_a_closed_tab_and_a_stopped_draw_end_their_work(context, copied):
                     break
                 time.sleep(0.01)
             assert run.served.worker.num == 0
+
+
+def test_the_images_of_a_stopped_draw_can_be_saved_and_drawn_again(context, copied, tmp_path):
+    with serving(copied) as run:
+        page, errors, _ = open_page(context, run.address)
+        page.locator("[name=num]").fill("4096")
+        page.locator("[name=seed]").fill("7")
+        page.get_by_role("button", name="Draw", exact=True).click()
+        page.locator(".gallery img").first.wait_for()
+        assert "seed 7" in page.locator("[data-part=said]").inner_text()
+        assert "--num=4096" in page.locator("[data-part=command]").inner_text()
+        page.get_by_role("button", name="Stop").click()
+        page.locator("[data-part=done]").wait_for()
+        num = page.locator(".gallery img").count()
+        assert 0 < num < 4096
+        said = page.locator("[data-part=said]").inner_text()
+        assert said.startswith(f"Stopped after {num} of 4096 images")
+        assert f"--num={num} --seed=7" in page.locator("[data-part=command]").inner_text()
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="latents.npy").click()
+        waiting.value.save_as(tmp_path / "latents.npy")
+        latents = np.load(tmp_path / "latents.npy")
+        np.testing.assert_array_equal(
+            latents, load_run(copied).sample(jax.random.key(7), 0, num).latents
+        )
+        with page.expect_download():
+            page.locator(".gallery button").first.click()
+        assert errors == []
 
 
 def test_a_dial_that_rests_shows_new_images(context, copied):

@@ -14,7 +14,7 @@ from cgjax.regions.acceptance import check_budget, describe
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run.run import Run
 from cgjax.run.sampling import older_samples, remove_samples, save_images
-from cgjax.runtime.files import make_folder
+from cgjax.runtime.files import check_folder, make_folder
 from cgjax.runtime.log import Progress
 from cgjax.stages.pipeline import Pipeline
 
@@ -107,6 +107,7 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
     """
     folders = [*emptied, *(part.out for part in parts)]
     for folder in folders:
+        check_folder(folder, "--out")
         older_samples(folder)
     planned = []
     for part in parts:
@@ -114,8 +115,6 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
         verify = request.verify or run.is_always_verified(sampler)
         said = announce(run, part.region, sampler, part.num) if verify else ""
         planned.append((part, sampler, verify, said))
-    for part in parts:
-        make_folder(part.out, "--out")
     drawn = []
     for part, sampler, verify, said in planned:
         if said:
@@ -123,7 +122,7 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
         steps = run.drawing(part.key, part.region, part.num, sampler=sampler, verify=verify)
         drawn.append(_told(steps, part.num))
     for folder in folders:
-        remove_samples(folder)
+        remove_samples(make_folder(folder, "--out"))
     for part, (latents, draw) in zip(parts, drawn, strict=True):
         save_images(run.generator.images(latents), latents, part.out)
         checked = "" if draw is None else f", acceptance {draw.acceptance:.3f}"

@@ -91,7 +91,7 @@ def test_a_balanced_draw_of_fewer_clusters_leaves_none_of_more(root, tmp_path):
     assert not list((tmp_path / "2").iterdir())
 
 
-@pytest.mark.parametrize("obstacle", ["file", "budget"])
+@pytest.mark.parametrize("obstacle", ["file", "no folder", "budget"])
 def test_a_balanced_draw_that_cannot_be_made_leaves_the_earlier_one(
     root, tmp_path, monkeypatch, obstacle
 ):
@@ -99,14 +99,17 @@ def test_a_balanced_draw_that_cannot_be_made_leaves_the_earlier_one(
     draw_balanced(run, asked(tmp_path, "1", num=6, sampler="rejection"))
     if obstacle == "file":
         (tmp_path / "1" / "00009.png").write_text("my own")
+    elif obstacle == "no folder":
+        shutil.rmtree(tmp_path / "1")
+        (tmp_path / "1").write_text("my own")
     else:  # enough for the larger cluster alone
         low, high = sorted(run.clustering.shares)
         monkeypatch.setitem(run.config["sample"], "max_draws", int(3.5 / (low + high) / high))
         monkeypatch.setattr(acceptance, "wilson_interval", lambda part, num: (0.0, part / num))
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    with pytest.raises(UserError, match=r"00009.png|max_draws"):
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"00009.png|is a file|max_draws"):
         draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_draw_that_fails_on_its_way_leaves_the_earlier_one(root, tmp_path, monkeypatch):
@@ -282,7 +285,13 @@ def test_with_other_settings_a_sampler_of_a_query_is_not_taken_for_current(root,
     [
         ("0", None, "--cluster=0: the run's samplers are trained on this cluster already"),
         (QUERY, "rejection", "--sampler=rejection: it learns nothing; expected one of flow"),
-        (QUERY, "imle", "--sampler=imle was not fitted"),
+        (
+            QUERY,
+            "imle",
+            "--sampler=imle was not fitted in .*; to fit it too, add "
+            "--config.samplers.imle.fit=true --allow_config_change to the command that made",
+        ),
+        (QUERY, "magic", "--sampler=magic was not fitted in .*; expected one of [a-z, ]+$"),
         ("0 & 1", None, "--cluster=0 & 1 asks for nothing"),
     ],
 )

@@ -145,7 +145,7 @@ class Scatter {
 
 function nameOf(view, cluster) {
   const card = cards.find((each) => each.view === view && each.cluster === cluster);
-  return (card && stateOf(card).name.trim()) || `cluster ${cluster}`;
+  return stateOf(card).name.trim() || card.title;
 }
 
 function screenColours() {

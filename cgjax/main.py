@@ -79,7 +79,11 @@ _HOST = flags.DEFINE_string(
     "any other.",
 )
 _PORT = flags.DEFINE_integer(
-    "port", 0, "serve: the port; 0 for a free one.", lower_bound=0, upper_bound=65535
+    "port",
+    None,
+    "serve: the port; 0 for a free one; by default always the same one for a run's folder.",
+    lower_bound=0,
+    upper_bound=65535,
 )
 _IMAGES = flags.DEFINE_string("images", None, "assign: the folder with the images.")
 _NUM = flags.DEFINE_integer("num", 64, "sample: how many images.", lower_bound=1)

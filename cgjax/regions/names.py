@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,10 @@ def matching(wanted: str | int, entries: list[Entry]) -> list[int]:
 
 
 def find_clusters(
-    wanted: str | int, entries: list[Entry], clustering: str | None = None
+    wanted: str | int,
+    entries: list[Entry],
+    clustering: str | None = None,
+    example: str = "0",
 ) -> list[int]:
     """Return the ids of the clusters that an id or a name means: one, or all of one name.
 
@@ -139,6 +143,7 @@ def find_clusters(
         wanted: an id, its text, or a name.
         entries: the content of `clusters.json`.
         clustering: its id, for the message; None in a run that has but one.
+        example: a cluster of it as it is typed after --cluster.
 
     Raises:
         UserError: if there is none, listing the clusters there are.
@@ -152,10 +157,9 @@ def find_clusters(
         known = ", ".join(
             f"{e['id']} ({e['name']})" if e["name"] else str(e["id"]) for e in entries
         )
-        example = f'"{clustering}=0"' if clustering else "0"
         raise UserError(
             f"no cluster {shown(str(wanted).strip())} in {clustering or 'this run'}; it has: "
-            f"{known}; try --cluster={example}"
+            f"{known}; try {shlex.quote(f'--cluster={example}')}"
         )
     return found
 

@@ -7,13 +7,27 @@ else by now, somebody named it in the meantime: that name stays, and the conflic
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgjax.errors import UserError
 from cgjax.regions.names import Entry, is_id, judged_of
+
+MAX_NAME = 10_000
+"""Characters of a name; the page's field takes no more."""
+
+
+class Line(NamedTuple):
+    """What is said of a name.
+
+    Attributes:
+        text: one line.
+        is_problem: whether the name was not given.
+    """
+
+    text: str
+    is_problem: bool = False
 
 
 class Given(NamedTuple):
@@ -81,6 +95,8 @@ def names_of(content: Any, source: str) -> list[GivenNames]:
         )
     try:
         return [_clustering(each) for each in content["clusterings"]]
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{source} is damaged ({reason}); download it again") from error
@@ -96,7 +112,10 @@ def _cluster(given: dict[str, Any]) -> Given:
     c, name, was = given["id"], given["name"], given.get("was")
     if type(c) is not int or not isinstance(name, str | None) or not isinstance(was, str | None):
         raise TypeError("a cluster's id is a whole number, its name a text or null")
-    return Given(c, tidy(name), tidy(was), judged_of(given.get("judged")))
+    name, was = tidy(name), tidy(was)
+    if name != was:
+        check_length(name)
+    return Given(c, name, was, judged_of(given.get("judged")))
 
 
 def tidy(name: str | None) -> str | None:
@@ -116,21 +135,29 @@ def tidy(name: str | None) -> str | None:
     return " ".join(name.split()) or None if name else None
 
 
+def check_length(name: str | None) -> None:
+    """Refuse a name of more than `MAX_NAME` characters with a UserError."""
+    if name is not None and len(name) > MAX_NAME:
+        raise UserError(
+            f"the name {shown(name)} has {len(name):,} characters; expected {MAX_NAME:,} at most"
+        )
+
+
 def merge(
-    given: GivenNames, entries: Sequence[Entry], asked: Callable[[int], str]
-) -> tuple[list[Entry], list[str]]:
+    given: GivenNames, entries: Sequence[Entry], command: Callable[[int, str], str]
+) -> tuple[list[Entry], list[Line]]:
     """Return entries with the given names, and a line for everything that was done or not.
 
     Args:
         given: what the file says of the clustering.
         entries: its present ones, in the order of the ids.
-        asked: a cluster's id -> what is typed after --cluster for it.
+        command: a cluster's id and a name -> what to type to give it.
 
     Raises:
         UserError: if the file speaks of a cluster that is not there.
     """
     merged = [dict(entry) for entry in entries]
-    lines: list[str] = []
+    lines: list[Line] = []
     for one in given.clusters:
         if not 0 <= one.id < len(merged):
             raise UserError(
@@ -140,27 +167,28 @@ def merge(
         now = tidy(entry["name"])
         if one.name != now:
             if one.name is not None and is_id(one.name):
-                lines.append(f"{where}: {one.name!r} was not taken: a number is an id, not a name")
+                reason = "a number is an id, not a name"
+                lines.append(Line(f"{where}: {one.name!r} was not taken: {reason}", True))
                 continue
             if one.name == one.was:
                 continue  # named in the run since, and left alone on the page
             if now != one.was:
-                lines.append(
+                text = (
                     f"conflict: {where} is called {shown(now)} since the page was made, names.json "
-                    f"says {shown(one.name)}; kept {shown(now)}; --mode=name "
-                    f"--cluster={asked(one.id)} --name={shlex.quote(one.name or '')} sets it"
+                    f"says {shown(one.name)}; kept {shown(now)}; the other one is given by "
+                    f"{command(one.id, one.name or '')}"
                 )
+                lines.append(Line(text, True))
                 continue
-            lines.append(f"{where}: {shown(one.name)}" + (f", was {shown(now)}" if now else ""))
+            before = f", was {shown(now)}" if now else ""
+            lines.append(Line(f"{where}: {shown(one.name)}{before}"))
             entry["name"] = one.name
             entry.pop("judged", None)  # what was judged was the name before
         if one.judged not in (None, entry.get("judged")) and entry["name"] is not None:
             entry["judged"] = one.judged
             share, low, high = (100 * one.judged[field] for field in ("share", "low", "high"))
-            lines.append(
-                f"{where}: {share:.0f}% ({low:.0f}% to {high:.0f}%) of {one.judged['shown']} "
-                f"random members agree with {shown(entry['name'])}"
-            )
+            agree = f"{share:.0f}% ({low:.0f}% to {high:.0f}%) of {one.judged['shown']} random"
+            lines.append(Line(f"{where}: {agree} members agree with {shown(entry['name'])}"))
     return merged, lines
 
 

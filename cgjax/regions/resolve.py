@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.compound import Complement, Intersection, Union
+from cgjax.regions.emptiness import is_empty
 from cgjax.regions.names import Entry, find_clusters, is_id, matching
 from cgjax.regions.query import AllOf, Not, Query, Term, parse_query, quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
@@ -39,8 +41,8 @@ def find_region(
         leaf: returns the region of a path such as "0/1", a cluster inside a cluster.
 
     Raises:
-        UserError: as `parse_query` and `resolve_query`; also for a margin without any cluster that
-            it could be applied to.
+        UserError: as `parse_query` and `resolve_query`; also for a query that nothing can answer,
+            and for a margin without any cluster that it could be applied to.
     """
     wanted = str(text).strip()
     is_name = main is not None and bool(matching(wanted, clusterings[main][1]))
@@ -50,7 +52,13 @@ def find_region(
             f"--margin={margin} is the part of a cluster, and --cluster={wanted} only excludes; "
             "add what to draw, or leave --margin out"
         )
-    return resolve_query(query, clusterings, main, leaf).with_margin(margin)
+    region = resolve_query(query, clusterings, main, leaf)
+    if is_empty(region):
+        raise UserError(
+            f"--cluster={wanted} asks for nothing: a latent lies in exactly one cluster of a "
+            "clustering; type | for what lies in any of several"
+        )
+    return region.with_margin(margin)
 
 
 def resolve_query(
@@ -112,7 +120,9 @@ def _clusters(
         named = find_clustering(term.clustering, held, main, term.cluster)
     clustering, entries = clusterings[named]
     shown = named if len(clusterings) > 1 or term.clustering else None
-    return [ClusterRegion(clustering, c) for c in find_clusters(term.cluster, entries, shown)]
+    example = f"{quoted(named)}=0" if shown else "0"
+    found = find_clusters(term.cluster, entries, shown, example)
+    return [ClusterRegion(clustering, c) for c in found]
 
 
 def _is_name(cluster: str, clusterings: Clusterings) -> bool:
@@ -127,13 +137,13 @@ def _holding(cluster: str, clusterings: Clusterings, main: str | None) -> str:
     if len(found) > 1 and not is_id(cluster):
         raise UserError(
             f"--cluster: {cluster!r} is the name of clusters in {', '.join(found)}; say in which, "
-            f'as in --cluster="{quoted(found[0])}={quoted(cluster)}"'
+            f"as in {typed(found[0], cluster)}"
         )
     if len(found) == 1 or main is not None:
         return found[0] if found else str(main)
     raise UserError(
         f"--cluster={cluster}: say in which clustering; this run holds {', '.join(clusterings)}; "
-        f'try --cluster="{quoted(next(iter(clusterings)))}={quoted(cluster)}"'
+        f"try {typed(next(iter(clusterings)), cluster)}"
     )
 
 
@@ -156,9 +166,6 @@ def find_clustering(
             of several clusterings.
     """
 
-    def typed(known: str, asked: str | None) -> str:
-        return quoted(known) if asked is None else f'"{quoted(known)}={quoted(asked)}"'
-
     if name in clusterings:
         return name
     found = [known for known, clustering in clusterings.items() if clustering.layer == name]
@@ -167,12 +174,22 @@ def find_clustering(
     if found:
         raise UserError(
             f"--cluster: {name!r} may be {' or '.join(found)}; say which, as in "
-            f"--cluster={typed(found[0], cluster)}"
+            f"{typed(found[0], cluster)}"
         )
     raise UserError(
         f"--cluster: no clustering {name!r} in this run; it holds {', '.join(clusterings)}; try "
-        f"--cluster={typed(main or next(iter(clusterings)), cluster and '0')}"
+        f"{typed(main or next(iter(clusterings)), cluster and '0')}"
     )
+
+
+def typed(clustering: str, cluster: str | None) -> str:
+    """Return the flag that asks for a cluster of a clustering, or for all of it, as for a shell.
+
+    >>> typed("layer2-k2", 'it\'s "me"'), typed("layer2-k2", None)
+    ('--cluster=layer2-k2=it\'s "me"', '--cluster=layer2-k2')
+    """
+    asked = quoted(clustering) + ("" if cluster is None else f"={quoted(cluster)}")
+    return shlex.quote(f"--cluster={asked}")
 
 
 def _asks_for_a_cluster(query: Query, is_excluded: bool = False) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from cgjax.clustering.selection.results import Verdict
+from cgjax.regions.naming import MAX_NAME
 from cgjax.regions.query import quoted
 from cgjax.report import tables
 from cgjax.report.sprites import figure_url
@@ -39,6 +41,19 @@ SCRIPTS = ("core.js", "tiles.js", "names.js", "scatter.js")
 
 SERVED_SCRIPTS = ("ask.js", "draw.js", "saved.js")
 """Those of a page that is served."""
+
+SEPARATION: dict[Verdict, str] = {
+    "one cluster": (
+        "No: the layer holds one cloud without a valley, and these clusters are parts that it is "
+        "cut into. A cut can mean something all the same; images near it belong to neither clearly."
+    ),
+    "several clusters": "Yes, some: the layer holds several clouds with valleys between them.",
+    "more clusters than asked for": (
+        "Yes, some: the layer holds several clouds with valleys between them, and more of them "
+        "than were asked for."
+    ),
+}
+"""What a verdict on a layer means for the clusters that are shown."""
 
 
 def build_report(run: Run, summary: dict[str, Any]) -> Path:
@@ -131,6 +146,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"max_name": MAX_NAME, "SEPARATION": SEPARATION}
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     return environment
 

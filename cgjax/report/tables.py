@@ -22,6 +22,10 @@ COMPARED = {
 """The columns of `compare.csv` that the page shows, each with its 95% interval where it has one."""
 
 
+SHARES = {"membership", "accuracy", "acceptance", "worst_jaccard", "prediction_strength"}
+"""Columns of numbers from 0 to 1, which a table shows with three decimals."""
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file; none if it is not there."""
     if not path.is_file():
@@ -80,12 +84,17 @@ def swept(csv_path: Path, text_path: Path) -> dict[str, Any]:
 
 def _with_interval(row: Mapping[str, str], name: str) -> str:
     """Return a number of a row as a table shows it, with its interval if the row has one."""
-    value, low, high = (short(row.get(f"{name}{end}", "")) for end in ("", "_low", "_high"))
+    shown = _share if name in SHARES else short
+    value, low, high = (shown(row.get(f"{name}{end}", "")) for end in ("", "_low", "_high"))
     return value if "–" in (value, low, high) else f"{value} ({low}\u00a0to\u00a0{high})"
 
 
+def _share(text: str) -> str:
+    return f"{float(text):.3f}" if text else "–"
+
+
 def _p_value(text: str) -> str:
-    return "< 0.001" if text and float(text) < 0.001 else short(text)
+    return "< 0.001" if text and float(text) < 0.001 else _share(text)
 
 
 def short(text: str) -> str:

@@ -6,7 +6,6 @@ import base64
 import functools
 import io
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -84,12 +83,13 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
         groups.append(Group(f"g{len(groups)}", images))
         return groups[-1]
 
-    def view(one: Clustering, of: Group, index: int, name: str, choice: Any) -> View:
+    def view(
+        one: Clustering, of: Group, index: int, name: str, choice: Any, inside: str | None = None
+    ) -> View:
         entries = run.held.entries_of(one)
         asked = functools.partial(run.held.asked, one)
-        return view_of(
-            one, of, index, name, entries, asked, lambda c: _command(run, one, c), choice
-        )
+        command = functools.partial(_command, run, one)
+        return view_of(one, of, index, name, entries, asked, command, choice, inside)
 
     if run.held.has_own:
         one = run.clustering
@@ -100,7 +100,7 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
         if result(part) is not None:
             path = "/".join(map(str, split.path))
             inner = run.held.inside(split)
-            own.append(view(inner, group(part), 0, str(split), None) | {"inside": path})
+            own.append(view(inner, group(part), 0, str(split), None, path))
     found: list[View] = []
     if result("sweep") is not None:
         several = [one for layer in run.held.sweep_layers for one in run.held.swept(layer)]
@@ -138,6 +138,7 @@ def view_of(
     asked: Asked,
     command: Asked,
     choice: Mapping[str, Any] | None = None,
+    inside: str | None = None,
 ) -> View:
     """Return what the page shows of a clustering.
 
@@ -150,6 +151,7 @@ def view_of(
         asked: returns what is typed after --cluster for a cluster.
         command: returns the command that draws from a cluster.
         choice: how many clusters its layer holds, as `Choice.summary` returns it.
+        inside: the path of the cluster that it splits, as in "0/1"; None where it splits none.
     """
     images = group.images or {}
     info = group.info["clusterings"][index] if group.images is not None else {}
@@ -161,6 +163,9 @@ def view_of(
         found = [] if rows is None else [int(i) for i in rows[c] if i >= 0]
         return [_tile(place[i], i, group.info["columns"]) for i in found]
 
+    def title(c: int) -> str:
+        return f"cluster {c}" if inside is None else f"cluster {inside}/{c}"
+
     clusters = []
     for c in range(one.num):
         border = tiles("border", c)
@@ -170,7 +175,8 @@ def view_of(
             {
                 "id": c,
                 "entry": entries[c],
-                "label": entries[c]["name"] or f"cluster {c}",
+                "title": title(c),
+                "label": entries[c]["name"] or title(c),
                 "colour": COLOURS[c % len(COLOURS)],
                 "share": counts[c] / max(sum(counts), 1),
                 "interval": wilson_interval(counts[c], max(sum(counts), 1)),
@@ -202,7 +208,7 @@ def view_of(
         "lines": _url(images.get(f"{index}.lines")),
         "pairs": info.get("pairs", []),
         "variances": info.get("variances", [0, 0]),
-        "inside": None,
+        "inside": inside,
         "data": _data(images, index, entries, group.key) | {"id": name, "digest": one.digest},
     }
 
@@ -213,9 +219,8 @@ def _tile(position: int, latent: int, columns: int) -> dict[str, int]:
 
 def _command(run: Run, one: Clustering, c: int) -> str:
     cluster = run.held.asked_by_name(one, c)
-    words = ["--mode=sample", f"--workdir={run.folder.root}", f"--cluster={cluster}"]
-    words += ["--num=64", f"--out=samples/{safe_name(cluster)}"]
-    return f"python -m cgjax.main {shlex.join(words)}"
+    words = [f"--cluster={cluster}", "--num=64", f"--out=samples/{safe_name(cluster)}"]
+    return run.folder.command_of("sample", *words)
 
 
 def _url(content: np.ndarray | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +51,13 @@ class RunFolder:
     @property
     def command(self) -> str:
         """What to type to make what is missing or stale in it."""
-        return f"python -m cgjax.main --workdir={self.root}"
+        return self.command_of()
+
+    def command_of(self, mode: str | None = None, *flags: str) -> str:
+        """Return the command of a mode on this folder, as it is typed into a shell."""
+        given = [] if mode is None else [f"--mode={mode}"]
+        words = ["python", "-m", "cgjax.main", *given, f"--workdir={self.root}", *flags]
+        return shlex.join(words)
 
 
 class Known(NamedTuple):

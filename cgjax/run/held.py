@@ -69,25 +69,36 @@ class HeldClusterings:
         self.sweep_layers, self.sweep_numbers = list(layers), sweep_numbers(config)
         self.splits = splits_of(config)
         self._layers = {str(split): at_layer(split.layer).layer for split in self.splits}
+        self._all: dict[str, Clustering] = {}
+        self._read_of: list[bool] | None = None
 
     @property
     def has_own(self) -> bool:
         """Whether the clustering of the config itself is there, not only those of a sweep."""
         return self._manifests.result("cluster") is not None
 
-    @functools.cached_property
+    @property
     def all(self) -> dict[str, Clustering]:
         """The clusterings of all latents by their ids: the run's own first, then a sweep's.
 
-        A sweep's clustering with the layer and the number of the run's own is left out.
+        A sweep's clustering with the layer and the number of the run's own is left out. Read again
+        when others are there than were before: a run may be served for long.
         """
+        there = [self.has_own, *(self._is_swept(layer) for layer in self.sweep_layers)]
+        if self._read_of != there:
+            self._all, self._read_of = self._read_all(), there
+        return self._all
+
+    def _is_swept(self, layer: str) -> bool:
+        return self._manifests.result(swept(layer)) is not None
+
+    def _read_all(self) -> dict[str, Clustering]:
         found: dict[str, Clustering] = {}
         if self.has_own:
             own, _ = self._own()
             found[own.id] = own
-        for layer in self.sweep_layers:
-            if self._manifests.result(swept(layer)) is not None:
-                found |= {one.id: one for one in self.swept(layer) if one.id not in found}
+        for layer in filter(self._is_swept, self.sweep_layers):
+            found |= {one.id: one for one in self.swept(layer) if one.id not in found}
         return found
 
     def swept(self, layer: str) -> list[Clustering]:
@@ -132,19 +143,19 @@ class HeldClusterings:
 
     def named(self) -> list[Clustering]:
         """Return every clustering that is there and can have names: all, and those inside."""
+        known = self.all
         others = [
             one
-            for layer in self.sweep_layers
-            if self._manifests.result(swept(layer)) is not None
+            for layer in filter(self._is_swept, self.sweep_layers)
             for one in self.swept(layer)
-            if one.id in self.all and one.digest != self.all[one.id].digest
+            if one.id in known and one.digest != known[one.id].digest
         ]
         inside = [
             self.inside(split)
             for split in self.splits
             if self._manifests.result(split_name(split.path)) is not None
         ]
-        return [*self.all.values(), *inside, *others]
+        return [*known.values(), *inside, *others]
 
     def cluster(self, text: str) -> tuple[Clustering, int]:
         """Return the one cluster that a user means, by its clustering and its id.
@@ -188,9 +199,10 @@ class HeldClusterings:
 
     def region(self, cluster: int | str, margin: MarginRange) -> Region:
         """Return what a user asks for; see `Run.region`."""
-        if not self.all:
+        known = self.all
+        if not known:
             self._manifests.require("cluster")
-        named = {name: (one, self.entries_of(one)) for name, one in self.all.items()}
+        named = {name: (one, self.entries_of(one)) for name, one in known.items()}
         own = self._own()[0].id if self.has_own else None
         return find_region(cluster, named, own, margin, self._leaf if self.splits else None)
 
@@ -245,7 +257,9 @@ class HeldClusterings:
                     f"splits {', '.join(map(shown_path, known))}; see --config.hierarchy.splits"
                 )
             one = self.inside(known[path]) if path else self._own()[0]
-            found = find_clusters(step, self.entries_of(one), str(known[path]) if path else None)
+            example = "/".join(map(str, (*path, 0)))
+            inside = str(known[path]) if path else None
+            found = find_clusters(step, self.entries_of(one), inside, example)
             if len(found) > 1:
                 raise UserError(f"--cluster={text}: {step!r} names clusters {found}; give an id")
             path = (*path, found[0])

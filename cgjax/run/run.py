@@ -188,9 +188,13 @@ class Run:
             UserError: if the config does not fit it.
         """
         if name not in self.sampler_names:
+            flags = f"--config.samplers.{name}.fit=true --allow_config_change"
+            is_known = name in self.config["samplers"]
             raise UserError(
                 f"--sampler={name} was not fitted in {self.folder.root}; expected one of "
                 f"{', '.join(self.sampler_names)}"
+                + f"; to fit it too, add {flags} to the command that made the run"
+                * is_known
             )
         return make_sampler(
             name,

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from cgjax.errors import UserError
+
+PACKAGED = Path(__file__).parents[2] / "configs"
+"""The configs that are installed beside cgjax."""
 
 # What absl and ml_collections raise for a flag that is wrong, and Python for a config file that is.
 FLAG_ERRORS = (
@@ -87,10 +91,19 @@ def _of_config_file(error: SyntaxError | ImportError, arguments: Sequence[str]) 
 def _of_missing_file(error: BaseException, arguments: Sequence[str]) -> str:
     path = _config_file(arguments)
     if not path:
-        return "--config is empty; expected a file, for example --config=configs/dcgan_pose.py"
+        return f"--config is empty; expected a file, for example {_packaged('dcgan_pose.py')}"
     found = re.search(r"\[Errno \d+\] ([^:']+)", str(error))
     reason = found[1].strip() if found else _last_line(error)
-    return f"--config={path}: {reason}; expected a file, for example --config=configs/dcgan_pose.py"
+    is_packaged = (PACKAGED / Path(path).name).is_file()
+    name = Path(path).name if is_packaged else "dcgan_pose.py"
+    which = "that of cgjax is" if is_packaged else "for example"
+    return f"--config={path}: {reason}; expected a file, {which} {_packaged(name)}"
+
+
+def _packaged(name: str) -> str:
+    """Return the flag of a packaged config, as it can be typed where the command was."""
+    path, here = PACKAGED / name, Path.cwd()
+    return f"--config={path.relative_to(here) if path.is_relative_to(here) else path}"
 
 
 def _of_unknown_leaf(word: str, near: str | None, arguments: Sequence[str]) -> str | None:

@@ -127,12 +127,10 @@ class Progress:
         """Say that `done` of the total are done."""
         now = time.monotonic()
         if self._first is None:
-            self._first = done - 1  # a resumed loop does not begin at nothing
+            self._first = max(done - 1, 0)  # a resumed loop does not begin at nothing
         if now - self._logged < self._every_s and done < self._total:
             return
         self._logged = now
         rate = (done - self._first) / max(now - self._begun, 1e-9)
-        left = (self._total - done) / max(rate, 1e-9)
-        logging.info(
-            "%s %d/%d, %.1f/s, %.0f s left%s", self._what, done, self._total, rate, left, note
-        )
+        left = f", {(self._total - done) / rate:.0f} s left" if rate else ""
+        logging.info("%s %d/%d, %.1f/s%s%s", self._what, done, self._total, rate, left, note)

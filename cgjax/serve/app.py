@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -80,8 +81,8 @@ class Served:
                 held = self.pipeline.run.held
                 entries = {one.digest: held.entries_of(one) for one in held.named()}
             for line in lines:
-                logging.info("%s", line)
-            return {"lines": lines, "entries": entries}
+                logging.info("%s", line.text)
+            return {"lines": [line._asdict() for line in lines], "entries": entries}
 
         return JSONResponse(await run_in_threadpool(save), background=BackgroundTask(self.renew))
 
@@ -100,11 +101,13 @@ class Served:
         return _Stream(task, _line, "application/x-ndjson")
 
     async def download(self, request: Request) -> Response:
-        """Send a draw as a file."""
+        """Send a draw as a file, or of its images the first ones, ?num=."""
         drawn = self.draws.find(request.path_params["token"])
         if drawn is None:
             raise HTTPException(404, "this draw is no longer kept; draw it again")
-        kind = request.path_params["kind"]
+        kind, num = request.path_params["kind"], request.query_params.get("num", "")
+        if re.fullmatch(r"[1-9][0-9]{0,8}", num):
+            drawn = drawn.first(int(num))
         steps = self.draws.download(drawn, kind)
         task = self._submit(lambda: self.worker.submit(steps))
         return _Stream(task, bytes, KINDS[kind.rpartition(".")[2]])

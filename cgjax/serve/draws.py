@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import secrets
-import shlex
 import threading
 import zipfile
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from cgjax.errors import UserError
+from cgjax.regions.region import WHOLE, MarginRange
 from cgjax.report.sprites import data_url, thumbnails, to_webp
 from cgjax.run.run import Run
 from cgjax.runtime.command import users_error
@@ -38,19 +38,30 @@ SHOWN = 256
 """Pixels at most of an image on the page; a download has all."""
 
 KEPT = 64
-"""Draws that can still be downloaded."""
+"""Draws that can still be downloaded, whole or as far as they came."""
 
 
 class Drawn(NamedTuple):
-    """A draw that was finished.
+    """A draw, or the part of it that is there.
 
     Attributes:
+        wanted: what was asked for.
+        sampler: that draws it.
         latents: (n, d) float32, from which its images are made again.
-        about: what was asked for, and of which run.
+        acceptance: of the check, of a draw that was finished.
     """
 
+    wanted: Wanted
+    sampler: str
     latents: Latents
-    about: Message
+    acceptance: float | None = None
+
+    def first(self, num: int) -> Drawn:
+        """Return the draw of its first images alone, which is that of fewer images."""
+        if num >= len(self.latents):
+            return self
+        wanted = self.wanted._replace(num=num)
+        return Drawn(wanted, self.sampler, self.latents[:num])
 
 
 class Draws:
@@ -66,9 +77,11 @@ class Draws:
         """Draw; the same latents, in the same order, as `--mode=sample` with the same flags.
 
         Yields:
-            {"begun": the line that says what is expected, "num": images},
-            {"images": addresses of the next images, "drawn": how many there are}, and at last
-            {"done": {"id", "acceptance", "sampler", "command", "name"}}; or {"error": one line}.
+            {"begun": the line that says what is expected, "num": images, "id", "sampler", "name",
+            "command": that draws the same},
+            {"images": addresses of the next images, "drawn": how many there are, "command": that
+            draws as many}, and at last {"done": {"acceptance"} and what begun had}; or
+            {"error": one line}. What was drawn until then can be downloaded by the id.
         """
         try:
             yield from self._draw(wanted)
@@ -85,10 +98,13 @@ class Draws:
         sampler = run.sampler_for(region, wanted.sampler)
         verify = wanted.verify or run.is_always_verified(sampler)
         said = announce(run, region, sampler, wanted.num) if verify else sampler
-        yield {"begun": said, "num": wanted.num}
+        token, name = secrets.token_hex(8), safe_name(wanted.cluster)
+        known = {"id": token, "sampler": sampler, "name": name}
+        known |= {"command": _command(run, wanted, sampler)}
+        yield {"begun": said, "num": wanted.num, **known}
         key = jax.random.key(wanted.seed)
         steps = run.drawing(key, region, wanted.num, sampler=sampler, verify=verify)
-        drawn = 0
+        drawn, latents = 0, np.zeros((0, run.generator.gen.latent_dim), np.float32)
         while True:
             try:
                 passed = next(steps)
@@ -97,17 +113,16 @@ class Draws:
                 break
             if not len(passed):
                 yield {"images": [], "drawn": drawn}
+            latents = np.concatenate([latents, passed])
+            self._keep(token, Drawn(wanted, sampler, latents))
             for pixels in self._pixels(passed):
                 drawn += len(pixels)
-                yield {"images": [_address(image) for image in pixels], "drawn": drawn}
-        command = _command(run, wanted, sampler)
+                command = _command(run, wanted._replace(num=drawn), sampler)
+                images = [_address(image) for image in pixels]
+                yield {"images": images, "drawn": drawn, "command": command}
         acceptance = draw.acceptance if draw else None
-        about = {**wanted._asdict(), "sampler": sampler, "acceptance": acceptance}
-        about |= {"command": command, "weights_sha256": run.known.weights_sha256}
-        token = self._keep(Drawn(latents, about))
-        name = safe_name(wanted.cluster)
-        done = {"id": token, "sampler": sampler, "acceptance": acceptance, "name": name}
-        yield {"done": {**done, "command": command}}
+        self._keep(token, Drawn(wanted, sampler, latents, acceptance))
+        yield {"done": {**known, "acceptance": acceptance}}
 
     def _pixels(self, latents: Latents) -> Iterator[UInt8[np.ndarray, "n s s 3"]]:
         """Make images in blocks of a constant size, the last one padded."""
@@ -116,13 +131,11 @@ class Draws:
             full = np.concatenate([rows, np.repeat(rows[-1:], BLOCK - len(rows), axis=0)])
             yield to_pixels(self._run.generator.images(full)[: len(rows)])
 
-    def _keep(self, drawn: Drawn) -> str:
-        token = secrets.token_hex(8)
+    def _keep(self, token: str, drawn: Drawn) -> None:
         with self._changing:
             self._kept[token] = drawn
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return token
 
     def find(self, token: str) -> Drawn | None:
         """Return a draw that was kept."""
@@ -154,10 +167,17 @@ class Draws:
             return self._png(drawn.latents[int(number)])
         raise UserError(f"there is no {kind!r} of this draw")
 
+    def _about(self, drawn: Drawn) -> Message:
+        """Return what was asked for, and of which run."""
+        about = {**drawn.wanted._asdict(), "sampler": drawn.sampler}
+        about |= {"acceptance": drawn.acceptance}
+        about |= {"command": _command(self._run, drawn.wanted, drawn.sampler)}
+        return about | {"weights_sha256": self._run.known.weights_sha256}
+
     def _zip(self, drawn: Drawn) -> Generator[bytes, None, None]:
         pipe = _Pipe()
         with zipfile.ZipFile(pipe, "w") as archive:
-            archive.writestr("drawn.json", json.dumps(drawn.about, indent=1) + "\n")
+            archive.writestr("drawn.json", json.dumps(self._about(drawn), indent=1) + "\n")
             archive.writestr("latents.npy", _npy_of(drawn.latents))
             number = 0
             for pixels in self._pixels(drawn.latents):
@@ -229,9 +249,10 @@ def _address(pixels: UInt8[np.ndarray, "s s 3"]) -> str:
 
 def _command(run: Run, wanted: Wanted, sampler: str) -> str:
     """Return the command that draws the same."""
-    words = ["--mode=sample", f"--workdir={run.folder.root}", f"--cluster={wanted.cluster}"]
-    words += [f"--margin={wanted.margin}"] if wanted.margin not in ("0", "0.0") else []
+    margin = MarginRange.parse(wanted.margin)
+    words = [f"--cluster={wanted.cluster}"]
+    words += [f"--margin={margin}"] if margin != WHOLE else []
     words += [f"--num={wanted.num}", f"--seed={wanted.seed}", f"--sampler={sampler}"]
     words += [] if wanted.verify else ["--noverify"]
     words.append(f"--out=samples/{safe_name(wanted.cluster)}")
-    return f"python -m cgjax.main {shlex.join(words)}"
+    return run.folder.command_of("sample", *words)

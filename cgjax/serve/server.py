@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import os
 import secrets
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 from absl import logging
@@ -20,19 +23,22 @@ from cgjax.serve.app import Served
 from cgjax.serve.guard import Guard
 from cgjax.stages.pipeline import Pipeline
 
+FIRST_PORT, NUM_PORTS = 20_000, 10_000
+"""Ports that are given out neither by the system nor, mostly, to services."""
 
-def serve(pipeline: Pipeline, host: str, port: int) -> None:
+
+def serve(pipeline: Pipeline, host: str, port: int | None) -> None:
     """Serve a run's page until Ctrl-C or SIGTERM.
 
     Args:
         pipeline: of the run, whose folder is locked.
         host: the address to listen at.
-        port: 0 for a free one.
+        port: 0 for a free one; None for that of the folder, see `port_of`, or else a free one.
 
     Raises:
         UserError: an address or port that cannot be had; a run without anything to show.
     """
-    with listen(host, port) as listener:
+    with listen_for(pipeline.run.folder.root, host, port) as listener:
         began = time.monotonic()
         pipeline.report()
         served = Served(pipeline)
@@ -82,6 +88,26 @@ class Server(uvicorn.Server):
         finally:
             for number, previous in old.items():
                 signal.signal(number, previous)
+
+
+def port_of(root: Path) -> int:
+    """Return the port of a run's folder: the same at every start.
+
+    A browser keeps what was typed by host and port: at another one it would not be found again.
+    """
+    path = os.fsencode(root.resolve())
+    return FIRST_PORT + int(hashlib.sha256(path).hexdigest(), 16) % NUM_PORTS
+
+
+def listen_for(root: Path, host: str, port: int | None) -> socket.socket:
+    """Return a socket that listens; arguments and errors as for `serve`."""
+    if port is not None:
+        return listen(host, port)
+    try:
+        return listen(host, port_of(root))
+    except UserError:
+        logging.info("port %d of this folder cannot be had: a free one is taken", port_of(root))
+        return listen(host, 0)
 
 
 def listen(host: str, port: int) -> socket.socket:

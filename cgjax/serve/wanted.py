@@ -10,6 +10,9 @@ from cgjax.errors import UserError
 MOST_IMAGES = 4096
 """Images of one draw; --mode=sample draws more."""
 
+MOST_TEXT = 100_000
+"""Characters of a query, or any other text."""
+
 
 class Wanted(NamedTuple):
     """A draw; each field is the flag of its name.
@@ -58,9 +61,9 @@ def wanted_of(body: Any) -> Wanted:
     for name, value in body.items():
         if not isinstance(value, _KINDS[name]) or (_KINDS[name] is int and isinstance(value, bool)):
             raise UserError(f"{name}={value!r} is of another kind than was expected")
+        if isinstance(value, str) and len(value) > MOST_TEXT:
+            raise UserError(f"{name} is too long; expected {MOST_TEXT:,} characters at most")
     wanted = Wanted(**body)
-    if len(wanted.cluster) > 100_000:
-        raise UserError("the cluster's name is too long")
     if not 1 <= wanted.num <= MOST_IMAGES:
         raise UserError(
             f"{wanted.num} images: expected 1 to {MOST_IMAGES}; --mode=sample draws more"

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.clustering.selection import check_rows, choose_num_clusters
+from cgjax.clustering.selection import check_rows, choose_num_clusters, most_clusters
 from cgjax.clustering.selection.results import Verdict
 from cgjax.clustering.selection.words import table_text, tree_text
 from cgjax.config.schema import complete, validate
@@ -41,7 +41,8 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
     config = complete(config)
     validate(config)
     settings, num = config["generator"], config["latents"]["num"]
-    check_rows(num, max_clusters)
+    fewer = most_clusters(num)
+    check_rows(num, max_clusters, f", or choose among fewer, --max_clusters={fewer}" * bool(fewer))
     generator = load_conditioned(settings, config["layer"])
     ensure_generator(generator, settings["weights"] or settings["name"])
     key = named_key(jax.random.key(config["seed"]), "choose")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence, Sized
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 from jaxtyping import PRNGKeyArray
@@ -13,8 +14,11 @@ from cgjax.regions.acceptance import check_budget, describe
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run.run import Run
 from cgjax.run.sampling import older_samples, remove_samples, save_images
-from cgjax.runtime.files import make_folder
+from cgjax.runtime.files import check_folder, make_folder
+from cgjax.runtime.log import Progress
 from cgjax.stages.pipeline import Pipeline
+
+Drawn = TypeVar("Drawn")
 
 
 class Request(NamedTuple):
@@ -47,7 +51,7 @@ def draw_region(run: Run, request: Request) -> None:
         UserError: as `Run.sample`.
     """
     region = run.region(request.cluster or "0", request.margin)
-    _draw(run, request, region, request.num, request.out, jax.random.key(request.seed))
+    _draw(run, request, [_Part(region, request.num, request.out, jax.random.key(request.seed))])
 
 
 def draw_balanced(run: Run, request: Request) -> None:
@@ -65,27 +69,77 @@ def draw_balanced(run: Run, request: Request) -> None:
             f"{len(regions)} clusters"
         )
     key, margin = jax.random.key(request.seed), MarginRange.parse(request.margin)
+    each, more = divmod(request.num, len(regions))
+    parts = [
+        _Part(
+            region.with_margin(margin),
+            each + (c < more),
+            request.out / str(c),
+            jax.random.fold_in(key, c),
+        )
+        for c, region in enumerate(regions)
+    ]
     # An earlier draw may have been of more clusters.
-    for folder in request.out.glob("*"):
-        if folder.is_dir() and folder.name.isdecimal() and int(folder.name) >= len(regions):
-            remove_samples(folder)
-    for c, region in enumerate(regions):
-        num = request.num // len(regions) + (c < request.num % len(regions))
-        out, key_c = request.out / str(c), jax.random.fold_in(key, c)
-        _draw(run, request, region.with_margin(margin), num, out, key_c)
+    numbered = (f for f in request.out.glob("*") if f.is_dir() and f.name.isdecimal())
+    _draw(run, request, parts, [f for f in numbered if int(f.name) >= len(regions)])
 
 
-def _draw(
-    run: Run, request: Request, region: Region, num: int, out: Path, key: PRNGKeyArray
-) -> None:
-    sampler = run.sampler_for(region, request.sampler)
-    older_samples(out)
-    if request.verify:
-        print(announce(run, region, sampler, num), flush=True)
-    samples = run.sample_region(key, region, num, sampler, request.verify)
-    save_images(samples.images, samples.latents, make_folder(out, "--out"))
-    checked = "" if samples.acceptance is None else f", acceptance {samples.acceptance:.3f}"
-    print(f"{len(samples.images)} images in {out}{checked}", flush=True)
+class _Part(NamedTuple):
+    """What is drawn into one folder."""
+
+    region: Region
+    num: int
+    out: Path
+    key: PRNGKeyArray
+
+
+def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path] = ()) -> None:
+    """Draw all parts, and only then replace what earlier draws have left in their folders.
+
+    Args:
+        run: with its samplers.
+        request: what they have in common.
+        parts: what is drawn.
+        emptied: folders of an earlier draw that get nothing.
+
+    Raises:
+        UserError: before anything is drawn, as far as it can be known.
+    """
+    folders = [*emptied, *(part.out for part in parts)]
+    for folder in folders:
+        check_folder(folder, "--out")
+        older_samples(folder)
+    planned = []
+    for part in parts:
+        sampler = run.sampler_for(part.region, request.sampler)
+        verify = request.verify or run.is_always_verified(sampler)
+        said = announce(run, part.region, sampler, part.num) if verify else ""
+        planned.append((part, sampler, verify, said))
+    drawn = []
+    for part, sampler, verify, said in planned:
+        if said:
+            print(said, flush=True)
+        steps = run.drawing(part.key, part.region, part.num, sampler=sampler, verify=verify)
+        drawn.append(_told(steps, part.num))
+    for folder in folders:
+        remove_samples(make_folder(folder, "--out"))
+    for part, (latents, draw) in zip(parts, drawn, strict=True):
+        save_images(run.generator.images(latents), latents, part.out)
+        checked = "" if draw is None else f", acceptance {draw.acceptance:.3f}"
+        print(f"{len(latents)} images in {part.out}{checked}", flush=True)
+
+
+def _told(steps: Generator[Sized, None, Drawn], num: int) -> Drawn:
+    """Run a draw to its end, and log how far it is."""
+    progress, passed = Progress("draw", num), 0
+    while True:
+        try:
+            passed += len(next(steps))
+        except StopIteration as end:
+            drawn: Drawn = end.value
+            return drawn
+        if passed < num:
+            progress.update(passed)
 
 
 def announce(run: Run, region: Region, sampler: str, num: int) -> str:

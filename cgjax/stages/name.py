@@ -7,12 +7,12 @@ import functools
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import Entry, is_id
-from cgjax.regions.naming import GivenNames, merge, shown, tidy
+from cgjax.regions.naming import GivenNames, Line, check_length, merge, shown, tidy
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_json
 
 
-def merge_names(run: Run, given: list[GivenNames]) -> list[str]:
+def merge_names(run: Run, given: list[GivenNames]) -> list[Line]:
     """Merge what a page's file says into the run's names; nothing is written if it cannot be.
 
     Args:
@@ -27,15 +27,16 @@ def merge_names(run: Run, given: list[GivenNames]) -> list[str]:
     """
     known = {one.digest: one for one in run.held.named()}
     changed: list[tuple[Clustering, list[Entry]]] = []
-    lines: list[str] = []
+    lines: list[Line] = []
     for each in given:
         one = known.get(each.digest)
         if one is None:
             num = sum(cluster.name is not None for cluster in each.clusters)
-            lines.append(f"{each.id} of names.json is not in this run: its {num} names stay out")
+            out = f"{each.id} of names.json is not in this run: its {num} names stay out"
+            lines.append(Line(out, True))
             continue
         entries = run.held.entries_of(one)
-        merged, said = merge(each, entries, functools.partial(run.held.asked, one))
+        merged, said = merge(each, entries, functools.partial(_command, run, one))
         lines += said
         if merged != entries:
             changed.append((one, merged))
@@ -46,10 +47,15 @@ def merge_names(run: Run, given: list[GivenNames]) -> list[str]:
         )
     for one, entries in changed:
         _save(run, one, entries)
-    return lines or ["nothing new in names.json"]
+    return lines or [Line("nothing new in names.json")]
 
 
-def name_cluster(run: Run, cluster: str, name: str) -> list[str]:
+def _command(run: Run, one: Clustering, c: int, name: str) -> str:
+    cluster = run.held.asked(one, c)
+    return run.folder.command_of("name", f"--cluster={cluster}", f"--name={name}")
+
+
+def name_cluster(run: Run, cluster: str, name: str) -> list[Line]:
     """Give one cluster a name; an empty one takes it away.
 
     Args:
@@ -58,9 +64,10 @@ def name_cluster(run: Run, cluster: str, name: str) -> list[str]:
         name: any text that is no number.
 
     Raises:
-        UserError: if the cluster is not there, or the name is a number.
+        UserError: if the cluster is not there, or the name is a number or too long.
     """
     wanted = tidy(name)
+    check_length(wanted)
     if wanted is not None and is_id(wanted):
         raise UserError(f"--name={wanted}: a number is always an id; choose a word")
     one, c = run.held.cluster(cluster)
@@ -69,7 +76,7 @@ def name_cluster(run: Run, cluster: str, name: str) -> list[str]:
         entries[c]["name"] = wanted
         entries[c].pop("judged", None)  # what was judged was the name before
         _save(run, one, entries)
-    return [f"cluster {cluster}: {shown(wanted)}"]
+    return [Line(f"cluster {cluster}: {shown(wanted)}")]
 
 
 def _save(run: Run, one: Clustering, entries: list[Entry]) -> None:

@@ -166,7 +166,7 @@ class Pipeline:
             lines = merge_names(self.run, given)
         if self.run.folder.report.is_dir():
             self.report()
-        return lines
+        return [line.text for line in lines]
 
     @by_the_first
     def report(self) -> None:

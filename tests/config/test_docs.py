@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cgjax.config import leaves, schema, training
+from cgjax.config.plain import to_plain
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.contract import ensure_generator
 from cgjax.generators.registry import load_generator
@@ -127,11 +128,28 @@ def test_every_flag_and_mode_of_the_main_command_that_a_page_types_exists(page):
             assert (ROOT / path).is_file(), command
 
 
-def code_block(title):
-    page = (ROOT / "docs" / "your_generator.md").read_text()
-    code = re.search(rf"```python\n(# {title}\n.*?)```", page, re.DOTALL).group(1)
-    assert len(code.strip().splitlines()) < 20
+def code_block(title, page="your_generator"):
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    code = re.search(rf"```python\n(# {title}\n.*?)```", text, re.DOTALL).group(1)
+    assert len(code.strip().splitlines()) < 26
     return code
+
+
+def test_the_config_of_ones_own_in_the_docs_is_one():
+    held = {}
+    exec(code_block("my_stylegan2.py", "stylegan2"), held)
+    for arg in ("", "quick"):
+        schema.validate(schema.complete(to_plain(held["get_config"](arg))))
+
+
+def test_the_edit_in_the_docs_moves_what_the_judge_sees():
+    held = {}
+    exec(code_block("edit.py", "choosing"), held)
+    before, after = (
+        held["judge"](images)["brightness"].mean()
+        for images in (held["gen"].images(held["z"]), held["images"])
+    )
+    assert after > before + 0.1
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@ def test_clusters_of_one_name_are_found_together_and_an_unknown_one_names_the_cl
     known = entries("left", None, "left")
     assert find_clusters("left", known) == [0, 2]
     assert find_clusters(" 1 ", known) == [1]
-    with pytest.raises(UserError, match=r'^no cluster \'up\' in a-k3; .* try --cluster="a-k3=0"$'):
-        find_clusters("up", known, "a-k3")
+    with pytest.raises(UserError, match=r"^no cluster 'up' in a-k3; .* try --cluster=a-k3=0$"):
+        find_clusters("up", known, "a-k3", "a-k3=0")
 
 
 @pytest.mark.parametrize("text", ["--1", "²", "+1", "1.0", "-"])

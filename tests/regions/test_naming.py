@@ -6,11 +6,15 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.regions.names import judged_of
-from cgjax.regions.naming import Given, GivenNames, merge, read_names
+from cgjax.regions.naming import MAX_NAME, Given, GivenNames, merge, read_names
 
 
 def entries(*names):
     return [{"id": c, "name": name, "share": 0.5, "note": ""} for c, name in enumerate(names)]
+
+
+def command(c, name):
+    return f"name --cluster={c} --name={name}"
 
 
 def given(*clusters):
@@ -31,17 +35,21 @@ def given(*clusters):
     ],
 )
 def test_a_name_is_taken_unless_somebody_gave_another_since(now, was, name, ends_as):
-    merged, lines = merge(given((0, name, was, None)), entries(now, "other"), str)
+    merged, lines = merge(given((0, name, was, None)), entries(now, "other"), command)
     assert [entry["name"] for entry in merged] == [ends_as, "other"]
-    assert not any("conflict" in line for line in lines)
+    assert not any("conflict" in line.text for line in lines)
+    assert [line.is_problem for line in lines] == [name == "7"] * len(lines)
 
 
 def test_a_conflict_keeps_what_the_run_has_and_says_both_names_in_one_line():
-    merged, (line,) = merge(given((1, "left", None, None)), entries(None, "right"), str)
+    merged, ((line, is_problem),) = merge(
+        given((1, "left", None, None)), entries(None, "right"), command
+    )
     assert merged[1]["name"] == "right"
     assert line.startswith("conflict: layer1-k2, cluster 1 is called 'right' since the page was")
     assert "names.json says 'left'; kept 'right'" in line
-    assert line.endswith("--mode=name --cluster=1 --name=left sets it")
+    assert line.endswith("; the other one is given by name --cluster=1 --name=left")
+    assert is_problem
 
 
 def test_two_clusters_of_one_name_are_merged_by_it_and_keep_their_ids():
@@ -55,12 +63,12 @@ def test_what_was_judged_is_kept_with_its_interval_until_the_name_is_another():
     judged = judged_of({"shown": 24, "contradict": [17, 3, 3]})
     assert judged["contradict"] == [3, 17]
     assert (judged["low"], judged["share"], judged["high"]) == (0.7415, 0.9167, 0.9768)
-    merged, lines = merge(given((0, "left", None, judged)), entries(None, None), str)
+    merged, lines = merge(given((0, "left", None, judged)), entries(None, None), command)
     assert merged[0]["judged"] == judged
-    assert lines[-1].endswith("92% (74% to 98%) of 24 random members agree with 'left'")
-    again, _ = merge(given((0, "left", "left", None)), merged, str)
+    assert lines[-1].text.endswith("92% (74% to 98%) of 24 random members agree with 'left'")
+    again, _ = merge(given((0, "left", "left", None)), merged, command)
     assert again[0]["judged"] == judged
-    renamed, _ = merge(given((0, "right", "left", None)), merged, str)
+    renamed, _ = merge(given((0, "right", "left", None)), merged, command)
     assert "judged" not in renamed[0]
 
 
@@ -96,8 +104,24 @@ def test_a_file_that_is_none_of_ours_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+def test_a_name_that_is_longer_than_the_field_takes_is_refused(tmp_path):
+    path = tmp_path / "names.json"
+
+    def write(name, was=None):
+        clusters = [{"id": 0, "name": name, "was": was}]
+        content = {"clusterings": [{"id": "a", "digest": "", "clusters": clusters}]}
+        path.write_text(json.dumps({"format": "cgjax names", "version": 1, **content}))
+        return path
+
+    longest, longer = "x" * MAX_NAME, "x" * (MAX_NAME + 1)
+    assert read_names(write(longest))[0].clusters[0].name == longest
+    assert read_names(write(longer, was=longer))[0].clusters[0].name == longer  # left alone
+    with pytest.raises(UserError, match="has 10,001 characters; expected 10,000 at most"):
+        read_names(write(longer))
+
+
 def test_a_missing_file_and_a_cluster_that_is_not_there_say_what_was_expected(tmp_path):
     with pytest.raises(UserError, match=r"there is no such file; give the names\.json"):
         read_names(tmp_path / "names.json")
     with pytest.raises(UserError, match=r"layer1-k2 has no cluster 2; expected 0 to 1"):
-        merge(given((2, "left", None, None)), entries(None, None), str)
+        merge(given((2, "left", None, None)), entries(None, None), command)

@@ -122,6 +122,24 @@ def test_a_draft_is_kept_undo_takes_it_back_and_nothing_is_proposed_into_a_name(
     assert errors == []
 
 
+def test_a_draft_gives_way_to_a_name_that_the_run_got_since(context, copied, tmp_path):
+    page = open_report(context, copied).page
+    page.locator(".name input").first.fill("typed here")
+    page.locator(".name input").nth(1).fill("same")
+    work(copied, lambda pipeline: pipeline.name(("0", "given elsewhere")), "name")
+    work(copied, lambda pipeline: pipeline.name(("1", "same")), "name")
+    page.reload()
+    assert page.locator(".name input").first.input_value() == "given elsewhere"
+    dropped = page.locator("#dropped").inner_text()
+    assert "“typed here” for cluster 0" in dropped
+    assert "same" not in dropped
+    given = download(page, tmp_path / "names.json")
+    lines = work(copied, lambda pipeline: pipeline.name(given), "name")
+    assert lines == ["nothing new in names.json"]
+    page.reload()
+    assert not page.locator("#dropped").is_visible()
+
+
 def test_images_that_contradict_a_name_are_counted_with_their_interval(context, copied, tmp_path):
     page, errors, _ = open_report(context, copied)
     page.locator(".name input").first.fill("left")
@@ -186,6 +204,27 @@ def test_the_dial_shows_members_above_a_margin_and_the_command_to_draw_them(cont
     assert after != before
     assert card.locator("code").inner_text().endswith("--margin=0.8")
     assert errors == []
+
+
+def test_on_paper_every_plot_is_drawn_and_in_dark_colours(browser, finished):
+    context = browser.new_context(offline=True, color_scheme="dark")
+    page = open_report(context, finished).page
+    page.set_viewport_size({"width": 1280, "height": 300})
+    dark = """() => [...document.querySelectorAll("canvas")].filter((c) => c.clientWidth)
+    .map((c) => {
+        const { data } = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+        let num = 0;
+        for (let i = 0; i < data.length; i += 4)
+            num += data[i] < 80 && data[i + 1] < 80 && data[i + 2] < 80 && data[i + 3] > 200;
+        return num > 100;
+    })"""
+    assert page.evaluate("document.querySelectorAll('canvas').length") >= 2
+    assert not any(page.evaluate(dark))
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert all(page.evaluate(dark))
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not any(page.evaluate(dark))
+    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -14,7 +14,7 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.run.run import load_run
-from cgjax.serve.server import listen
+from cgjax.serve.server import listen, listen_for, port_of
 from tests.e2e.command import ROOT, cgjax
 
 
@@ -68,6 +68,19 @@ def test_an_address_that_cannot_be_had_is_said_in_one_line():
             listen("127.0.0.1", port)
     with pytest.raises(UserError, match=r"--host=192\.0\.2\.1: .*; try 127\.0\.0\.1"):
         listen("192.0.2.1", 0)
+
+
+def test_a_run_is_served_at_the_same_port_every_time_and_elsewhere_if_that_is_taken(tmp_path):
+    with listen_for(tmp_path, "127.0.0.1", None) as first:
+        port = first.getsockname()[1]
+        assert port == port_of(tmp_path / ".." / tmp_path.name)
+        with listen_for(tmp_path, "127.0.0.1", None) as second:
+            assert second.getsockname()[1] != port
+        with pytest.raises(UserError, match="is in use"):
+            listen_for(tmp_path, "127.0.0.1", port)
+    with listen_for(tmp_path, "127.0.0.1", None) as again:
+        assert again.getsockname()[1] == port
+    assert port_of(tmp_path / "other") != port
 
 
 def test_without_a_run_there_is_nothing_to_serve(tmp_path):

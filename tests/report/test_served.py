@@ -83,11 +83,32 @@ def test_a_draw_has_the_latents_of_the_command_and_downloads_hold_them(served):
         np.testing.assert_array_equal(np.asarray(picture), images[19])
 
 
+def test_the_first_images_of_a_draw_are_the_draw_of_so_many(served):
+    whole, few = (messages(served, cluster="0", num=num, seed=3)[-1]["done"] for num in (20, 7))
+    answers = [
+        served.client.get(f"/api/drawn/{done['id']}/{kind}", params=given)
+        for kind in ("images.npy", "latents.npy")
+        for done, given in ((whole, {"num": 7}), (few, {}), (few, {"num": "x"}))
+    ]
+    first, same, unread, *latents = (np.load(io.BytesIO(answer.content)) for answer in answers)
+    np.testing.assert_array_equal(first, same)
+    np.testing.assert_array_equal(unread, same)
+    np.testing.assert_array_equal(latents[0], latents[1])
+
+
 def test_queries_margins_and_leaves_are_drawn_and_a_mistake_is_one_line(served):
-    for wanted in ({"margin": "0.5"}, {"cluster": "0/1"}, {"cluster": "layer2-k3=1 & 0"}):
+    for wanted in (
+        {"margin": "0.5"},
+        {"margin": "0.55:0.8"},
+        {"cluster": "0/1"},
+        {"cluster": "layer2-k3=1 & 0"},
+    ):
         found = messages(served, **{"cluster": "0", "num": 2, **wanted})
         assert "done" in found[-1], found[-1]
     for wanted, said in (
+        ({"cluster": "0 & 1"}, "--cluster=0 & 1 asks for nothing"),
+        ({"cluster": "0", "margin": "0.550.8"}, "as in --margin=0.6 or --margin=0.55:0.8"),
+        ({"cluster": "0/7"}, "try --cluster=0/0"),
         ({"cluster": "nobody"}, "nobody"),
         ({"cluster": "7"}, "7"),
         ({"cluster": "0 &"}, "0 &"),
@@ -101,7 +122,8 @@ def test_queries_margins_and_leaves_are_drawn_and_a_mistake_is_one_line(served):
 
 def test_a_name_is_in_the_folder_and_on_the_page_at_once_and_another_ones_is_kept(served):
     answer = save(served, {"id": 0, "name": "left", "was": None}).json()
-    assert answer["lines"] == [f"{served.run.own_id}, cluster 0: 'left'"]
+    text = f"{served.run.own_id}, cluster 0: 'left'"
+    assert answer["lines"] == [{"text": text, "is_problem": False}]
     digest = served.run.clustering.digest
     assert [entry["name"] for entry in answer["entries"][digest]] == ["left", None]
     assert load_run(served.root).entries[0]["name"] == "left"
@@ -109,9 +131,33 @@ def test_a_name_is_in_the_folder_and_on_the_page_at_once_and_another_ones_is_kep
     # The file is made again in the background, which the test client waits for.
     assert 'value="left"' in (served.root / "report" / "index.html").read_text()
     answer = save(served, {"id": 0, "name": "right", "was": None}).json()
-    assert answer["lines"][0].startswith("conflict")
+    assert answer["lines"][0]["text"].startswith("conflict")
+    assert answer["lines"][0]["is_problem"]
     assert answer["entries"][digest][0]["name"] == "left"
     assert messages(served, cluster="left", num=1)[-1]["done"]["name"] == "left"
+
+
+def test_a_run_whose_clusters_are_away_for_a_while_is_served_again_when_they_are_back(served):
+    path, away = served.root / "clusters.npz", served.root / "away"
+    assert "done" in messages(served, cluster="0", num=1)[-1]
+    path.rename(away)
+    (error,) = messages(served, cluster="0", num=1)
+    assert "\n" not in error["error"]
+    assert "a bug" not in error["error"]
+    answer = save(served, {"id": 0, "name": "left", "was": None})
+    assert answer.status_code == 400
+    assert answer.text.count("\n") == 1
+    away.rename(path)
+    assert "done" in messages(served, cluster="0", num=1)[-1]
+    assert save(served, {"id": 0, "name": "left", "was": None}).status_code == 200
+    assert load_run(served.root).entries[0]["name"] == "left"
+
+
+def test_a_name_that_is_longer_than_the_field_takes_is_refused(served):
+    answer = save(served, {"id": 0, "name": "x" * 3_000_000, "was": None})
+    assert answer.status_code == 400
+    assert "has 3,000,000 characters; expected 10,000 at most" in answer.text
+    assert len(answer.text) < 300
 
 
 @pytest.mark.parametrize("name", HARMFUL)

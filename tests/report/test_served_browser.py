@@ -9,13 +9,15 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 
 from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.serve.app import Served
-from cgjax.serve.server import listen, prepare
+from cgjax.serve.server import listen_for, prepare
 from cgjax.stages.pipeline import Pipeline
 from tests.report.browser import chromium, open_page
 from tests.report.test_browser import HARMFUL
@@ -38,10 +40,10 @@ def context(browser):
 
 
 @contextlib.contextmanager
-def serving(root):
+def serving(root, port=0):
     pipeline = Pipeline(open_run(root, None, mode="serve"), Interrupts())
     served = Served(pipeline)
-    with listen("127.0.0.1", 0) as listener:
+    with listen_for(root, "127.0.0.1", port) as listener:
         server, address = prepare(served, listener, "127.0.0.1")
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -128,6 +130,34 @@ def test_a_closed_tab_and_a_stopped_draw_end_their_work(context, copied):
             assert run.served.worker.num == 0
 
 
+def test_the_images_of_a_stopped_draw_can_be_saved_and_drawn_again(context, copied, tmp_path):
+    with serving(copied) as run:
+        page, errors, _ = open_page(context, run.address)
+        page.locator("[name=num]").fill("4096")
+        page.locator("[name=seed]").fill("7")
+        page.get_by_role("button", name="Draw", exact=True).click()
+        page.locator(".gallery img").first.wait_for()
+        assert "seed 7" in page.locator("[data-part=said]").inner_text()
+        assert "--num=4096" in page.locator("[data-part=command]").inner_text()
+        page.get_by_role("button", name="Stop").click()
+        page.locator("[data-part=done]").wait_for()
+        num = page.locator(".gallery img").count()
+        assert 0 < num < 4096
+        said = page.locator("[data-part=said]").inner_text()
+        assert said.startswith(f"Stopped after {num} of 4096 images")
+        assert f"--num={num} --seed=7" in page.locator("[data-part=command]").inner_text()
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="latents.npy").click()
+        waiting.value.save_as(tmp_path / "latents.npy")
+        latents = np.load(tmp_path / "latents.npy")
+        np.testing.assert_array_equal(
+            latents, load_run(copied).sample(jax.random.key(7), 0, num).latents
+        )
+        with page.expect_download():
+            page.locator(".gallery button").first.click()
+        assert errors == []
+
+
 def test_a_dial_that_rests_shows_new_images(context, copied):
     with serving(copied) as run:
         page, errors, _ = open_page(context, run.address)
@@ -147,6 +177,41 @@ def test_without_the_command_the_page_says_so_and_keeps_what_was_typed(context, 
     page.get_by_text("Not saved, kept by this browser").wait_for()
     page.get_by_role("button", name="Draw", exact=True).click()
     page.get_by_text("is the command that serves this page still running?").first.wait_for()
+
+
+def test_what_was_typed_without_the_command_is_saved_when_it_runs_again(context, copied):
+    with serving(copied, port=None) as run:
+        page = open_page(context, run.address).page
+    page.locator(".name input").first.fill("left")
+    page.get_by_text("Not saved, kept by this browser").wait_for()
+    page.close()
+    with serving(copied, port=None) as run:
+        page, errors, _ = open_page(context, run.address)
+        page.get_by_text("All names are saved.").wait_for()
+        assert page.locator(".name input").first.input_value() == "left"
+        assert load_run(copied).entries[0]["name"] == "left"
+        assert errors == []
+
+
+def test_a_name_that_speaks_of_a_conflict_is_none(context, copied):
+    with serving(copied) as run:
+        page = open_page(context, run.address).page
+        page.locator(".name input").first.fill("conflict: the photo was not taken indoors")
+        page.get_by_text("All names are saved.").wait_for()
+
+
+def test_a_range_of_margins_is_drawn_and_a_mistake_in_it_is_said(context, copied):
+    with serving(copied) as run:
+        page, errors, _ = open_page(context, run.address)
+        page.locator("[name=num]").fill("2")
+        page.locator("[name=margin]").fill("0.55:0.8")
+        page.get_by_role("button", name="Draw", exact=True).click()
+        page.locator("[data-part=done]").wait_for()
+        assert "--margin=0.55:0.8" in page.locator("[data-part=command]").inner_text()
+        page.locator("[name=margin]").fill("0.8:0.5")
+        page.get_by_role("button", name="Draw", exact=True).click()
+        page.get_by_text("--margin=0.8:0.5: expected a quantile").wait_for()
+        assert errors == []
 
 
 @pytest.mark.skipif("AXE_JS" not in os.environ, reason="axe-core is not here")

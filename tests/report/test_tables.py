@@ -34,6 +34,16 @@ def test_no_number_of_a_comparison_stands_without_its_interval_and_its_judge(tmp
     assert found["attributes"] == ["yaw >= 10", "yaw <= -10"]
 
 
+def test_shares_have_one_number_of_decimals(tmp_path):
+    path, exact = tmp_path / "compare.csv", ("accuracy", "accuracy_low", "accuracy_high")
+    path.write_text(as_csv([ROW, ROW | dict.fromkeys(exact, 1) | {"acceptance": 1}], COLUMNS))
+    found = tables.compared(path)
+    line = dict(zip(found["titles"], found["rows"][1], strict=True))
+    assert line["judged accuracy"] == "1.000 (1.000\u00a0to\u00a01.000)"
+    assert line["acceptance"] == "1.000"
+    assert line["cluster"] == "0"
+
+
 def test_without_a_judge_there_is_no_column_of_accuracy(tmp_path):
     path = tmp_path / "compare.csv"
     path.write_text(as_csv([{k: v for k, v in ROW.items() if "accuracy" not in k}], COLUMNS))

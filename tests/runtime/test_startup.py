@@ -39,7 +39,17 @@ def imported(stderr):
         (["--mode=dance"], 2, "--mode=dance"),
         (["--mode=sample", "--workdir=x"], 2, "--out is missing"),
         (["--mode=sample", "--workdir=x", "--out=/dev/null/x"], 2, "--out=/dev/null/x"),
-        (["--config=configs/nothing.py"], 2, "--config=configs/nothing.py: No such file"),
+        (
+            ["--config=configs/nothing.py"],
+            2,
+            "--config=configs/nothing.py: No such file or directory; expected a file, for example "
+            "--config=configs/dcgan_pose.py",
+        ),
+        (
+            ["--config=other/tiny.py:quick"],
+            2,
+            "No such file or directory; expected a file, that of cgjax is --config=configs/tiny.py",
+        ),
         ([QUICK, "--config.cluster.numclusters=3"], 2, "did you mean --config.cluster.num_cl"),
         ([QUICK, "--config.cluster.num_clusters=0"], 2, "--config.cluster.num_clusters=0"),
         ([QUICK, "--workdir=/dev/null/x"], 2, "--workdir=/dev/null/x"),

@@ -26,7 +26,8 @@ def test_what_is_left_out_is_as_on_the_command_line():
         ({"cluster": "0", "verify": 1}, "verify=1"),
         ({"cluster": "0", "margin": 0.5}, "margin=0.5"),
         ({"cluster": "0", "sampler": ["flow"]}, "sampler="),
-        ({"cluster": "x" * 200_000}, "too long"),
+        ({"cluster": "x" * 200_000}, "cluster is too long"),
+        ({"cluster": "0", "margin": "0" * 200_000}, "margin is too long"),
     ],
 )
 def test_anything_else_is_refused_in_one_line(body, said):

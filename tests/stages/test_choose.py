@@ -48,7 +48,13 @@ def test_the_same_seed_gives_the_same_words():
         (
             config_of(200),
             4,
-            r"needs at least 300 latents, not 200; give --config\.latents\.num=300",
+            r"needs at least 300 latents, not 200; give --config\.latents\.num=300 or more$",
+        ),
+        (
+            config_of(400),
+            16,
+            r"not 400; give --config\.latents\.num=960 or more, or choose among fewer, "
+            r"--max_clusters=6$",
         ),
         (config_of(400, "layer9"), 4, "layer9"),
     ],

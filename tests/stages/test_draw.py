@@ -1,6 +1,8 @@
 """Drawing on demand: every cluster alike, and by a sampler that was trained on a query."""
 
+import functools
 import json
+import re
 import shutil
 
 import jax
@@ -11,10 +13,13 @@ from PIL import Image
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.batching import in_batches
 from cgjax.generators.registry import load_generator
+from cgjax.regions import acceptance
 from cgjax.run import sampling
 from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
+from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import Interrupts
+from cgjax.stages import draw
 from cgjax.stages.draw import Request, draw_balanced, draw_region, fit_query
 from cgjax.stages.pipeline import Pipeline
 from tests.killing import Killed, killing
@@ -52,20 +57,20 @@ def test_of_no_latents_there_are_no_images_and_none_is_inside(root):
 @pytest.mark.parametrize("verify", [True, False])
 def test_a_number_of_draws_below_one_is_refused(root, num, verify):
     run = load_run(root)
-    for draw in (run.draw, run.sample_region):
+    for drawn in (run.draw, run.sample_region):
         with pytest.raises(UserError, match=f"num={num}: expected a whole number of at least 1"):
-            draw(jax.random.key(0), run.regions[0], num, sampler="rejection", verify=verify)
+            drawn(jax.random.key(0), run.regions[0], num, sampler="rejection", verify=verify)
 
 
 @pytest.mark.usefixtures("untyped")
 def test_what_is_no_key_no_region_and_no_latent_is_refused(root):
     run = load_run(root)
     key, region = jax.random.key(0), run.regions[0]
-    for draw in (run.draw, run.sample_region):
+    for drawn in (run.draw, run.sample_region):
         with pytest.raises(UserError, match="key=0: expected a random key"):
-            draw(0, region, 2, sampler="rejection")
+            drawn(0, region, 2, sampler="rejection")
         with pytest.raises(UserError, match=r"region=0: .* such as run\.region\(0\)"):
-            draw(key, 0, 2, sampler="rejection")
+            drawn(key, 0, 2, sampler="rejection")
     with pytest.raises(UserError, match=r"region='a': expected a region"):
         run.are_inside(run.latents, "a")
     with pytest.raises(UserError, match="latents are no array"):
@@ -136,6 +141,53 @@ def test_a_balanced_draw_of_fewer_clusters_leaves_none_of_more(root, tmp_path):
     assert list((tmp_path / "2").iterdir())
     draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
     assert not list((tmp_path / "2").iterdir())
+
+
+@pytest.mark.parametrize("obstacle", ["file", "no folder", "budget"])
+def test_a_balanced_draw_that_cannot_be_made_leaves_the_earlier_one(
+    root, tmp_path, monkeypatch, obstacle
+):
+    run = load_run(root)
+    draw_balanced(run, asked(tmp_path, "1", num=6, sampler="rejection"))
+    if obstacle == "file":
+        (tmp_path / "1" / "00009.png").write_text("my own")
+    elif obstacle == "no folder":
+        shutil.rmtree(tmp_path / "1")
+        (tmp_path / "1").write_text("my own")
+    else:  # enough for the larger cluster alone
+        low, high = sorted(run.clustering.shares)
+        monkeypatch.setitem(run.config["sample"], "max_draws", int(3.5 / (low + high) / high))
+        monkeypatch.setattr(acceptance, "wilson_interval", lambda part, num: (0.0, part / num))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"00009.png|is a file|max_draws"):
+        draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_draw_that_fails_on_its_way_leaves_the_earlier_one(root, tmp_path, monkeypatch):
+    run = load_run(root)
+    draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    drawing = run.drawing
+
+    def failing(key, region, *args, **options):
+        if region.cluster == 1:
+            raise UserError("too rare")
+        return drawing(key, region, *args, **options)
+
+    monkeypatch.setattr(run, "drawing", failing)
+    with pytest.raises(UserError, match="too rare"):
+        draw_balanced(run, asked(tmp_path, None, num=4, sampler="rejection"))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_long_draw_says_how_far_it_is(root, tmp_path, monkeypatch, caplog):
+    run = load_run(root)
+    monkeypatch.setattr(draw, "Progress", functools.partial(Progress, every_s=0.0))
+    with caplog.at_level("INFO", "absl"):
+        draw_region(run, asked(tmp_path, "0", num=400, sampler="rejection"))
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(re.fullmatch(r"draw \d+/400, .*/s, \d+ s left", line) for line in lines), lines
 
 
 def asked(out, cluster=None, *, num=8, sampler=None, margin="0"):
@@ -285,8 +337,14 @@ def test_with_other_settings_a_sampler_of_a_query_is_not_taken_for_current(root,
     [
         ("0", None, "--cluster=0: the run's samplers are trained on this cluster already"),
         (QUERY, "rejection", "--sampler=rejection: it learns nothing; expected one of flow"),
-        (QUERY, "imle", "--sampler=imle was not fitted"),
-        ("0 & 1", None, "2,000 more latents of it are wanted, and 0 of 400 lie in it"),
+        (
+            QUERY,
+            "imle",
+            "--sampler=imle was not fitted in .*; to fit it too, add "
+            "--config.samplers.imle.fit=true --allow_config_change to the command that made",
+        ),
+        (QUERY, "magic", "--sampler=magic was not fitted in .*; expected one of [a-z, ]+$"),
+        ("0 & 1", None, "--cluster=0 & 1 asks for nothing"),
     ],
 )
 def test_a_sampler_of_a_query_that_cannot_be_is_one_line(cluster, sampler, message, root):

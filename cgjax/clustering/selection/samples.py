@@ -59,12 +59,26 @@ def least_rows(max_clusters: int) -> int:
     return max(_LEAST_ROWS, _ROWS_PER_CLUSTER * max_clusters)
 
 
-def check_rows(num_rows: int, max_clusters: int) -> None:
+def most_clusters(num_rows: int) -> int:
+    """Return among how many clusters can be chosen from so many rows; 0 if among none.
+
+    >>> most_clusters(959), most_clusters(960), most_clusters(200)
+    (15, 16, 0)
+    """
+    return num_rows // _ROWS_PER_CLUSTER if num_rows >= _LEAST_ROWS else 0
+
+
+def check_rows(
+    num_rows: int,
+    max_clusters: int,
+    otherwise: str = ", or a number as --config.cluster.num_clusters",
+) -> None:
     """Refuse too few rows before anything is computed.
 
     Args:
         num_rows: rows, of all three sets together.
         max_clusters: most clusters that may be chosen.
+        otherwise: what else can be given, for the message.
 
     Raises:
         UserError: fewer rows than `least_rows`, or a number of clusters below 1.
@@ -74,8 +88,7 @@ def check_rows(num_rows: int, max_clusters: int) -> None:
     if num_rows < least:
         raise UserError(
             f"choosing among 1 to {max_clusters} clusters needs at least {least} latents, not "
-            f"{num_rows}; give --config.latents.num={least} or more, or a number as "
-            "--config.cluster.num_clusters"
+            f"{num_rows}; give --config.latents.num={least} or more{otherwise}"
         )
 
 

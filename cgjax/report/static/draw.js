@@ -22,17 +22,16 @@ function picture(address, number) {
   image.alt = "";
   button.type = "button";
   button.setAttribute("aria-label", `Image ${number + 1}: save it as PNG`);
-  button.disabled = true; // until the draw can be asked for its images
   button.append(image);
   button.addEventListener("click", () => download(`${number}.png`));
   return button;
 }
 
 async function download(kind) {
-  const { id, name } = shownDraw;
+  const { id, name, drawn } = shownDraw;
   try {
     say("The download is being made.");
-    await saveAs(`api/drawn/${id}/${kind}`, `${name}-${kind}`);
+    await saveAs(`api/drawn/${id}/${kind}?num=${drawn}`, `${name}-${kind}`);
     say("Saved.");
   } catch (error) {
     fail(error);
@@ -48,9 +47,10 @@ async function drawForm() {
   giveUp?.abort();
   const control = giveUp = new AbortController(), gallery = part("gallery"), progress = part("progress");
   const wanted = wantedOfForm();
-  part("error").hidden = part("done").hidden = true;
+  part("error").hidden = part("about").hidden = part("done").hidden = true;
   part("running").hidden = false;
   gallery.replaceChildren();
+  shownDraw = null;
   progress.max = wanted.num;
   progress.value = 0;
   part("expected").textContent = "";
@@ -58,30 +58,44 @@ async function drawForm() {
   try {
     await draw(wanted, control.signal, (message) => {
       if (control !== giveUp) return;
-      if (message.begun) part("expected").textContent = message.begun;
-      if (message.images) {
+      if (message.begun) {
+        part("expected").textContent = message.begun;
+        shownDraw = { ...message, drawn: 0 };
+        part("said").textContent = `${wanted.num} images by ${message.sampler}, seed ${wanted.seed}.`;
+        part("command").textContent = message.command;
+        part("about").hidden = false;
+      }
+      if (message.images?.length) {
+        Object.assign(shownDraw, { drawn: message.drawn, command: message.command });
         gallery.append(...message.images.map((address, i) => picture(address, message.drawn - message.images.length + i)));
         progress.value = message.drawn;
         part("count").textContent = `${message.drawn} of ${wanted.num}`;
       }
-      if (message.done) showDone(message.done, wanted);
+      if (message.done) showDone(message.done.acceptance, wanted);
     });
   } catch (error) {
     if (control !== giveUp) return;
-    if (error.name === "AbortError") say("Stopped.");
-    else fail(error);
+    if (error.name !== "AbortError") fail(error);
+    if (shownDraw) showStopped(wanted);
   }
   if (control === giveUp) part("running").hidden = true;
 }
 
-function showDone(done, wanted) {
-  shownDraw = done;
-  for (const button of all("button", part("gallery"))) button.disabled = false;
-  const checked = done.acceptance === null ? "not checked" : `${(100 * done.acceptance).toFixed(1)}% of what was proposed passed the check`;
-  part("said").textContent = `${wanted.num} images by ${done.sampler}, seed ${wanted.seed}: ${checked}.`;
-  part("command").textContent = done.command;
-  part("done").hidden = false;
-  say(part("said").textContent);
+function showDone(acceptance, wanted) {
+  const checked = acceptance === null ? "not checked" : `${(100 * acceptance).toFixed(1)}% of what was proposed passed the check`;
+  showEnd(`${wanted.num} images by ${shownDraw.sampler}, seed ${wanted.seed}: ${checked}.`);
+}
+
+/** What was drawn until then can be saved, and drawn again by its own command. */
+function showStopped(wanted) {
+  showEnd(`Stopped after ${shownDraw.drawn} of ${wanted.num} images by ${shownDraw.sampler}, seed ${wanted.seed}.`);
+}
+
+function showEnd(text) {
+  part("said").textContent = text;
+  part("command").textContent = shownDraw.command;
+  part("done").hidden = shownDraw.drawn === 0;
+  say(text);
 }
 
 /** While a dial rests, new members above its margin stand in the card's strip. */

@@ -20,8 +20,25 @@ const history = [];
 
 const cards = all(".card").map((element) => {
   const view = views[element.dataset.view], cluster = Number(element.dataset.cluster);
-  return { element, view, cluster, given: view.entries[cluster], input: element.querySelector(".name input") };
+  return { element, view, cluster, title: element.dataset.title, given: view.entries[cluster], input: element.querySelector(".name input") };
 });
+
+/** A draft is of the name that the run has; those of an earlier one give way to it. */
+function dropStale() {
+  const dropped = [], before = JSON.stringify(draft);
+  for (const { view, cluster, title, given } of cards) {
+    const old = draft[view.digest]?.[cluster];
+    if (!old || (old.was ?? null) === given.name) continue;
+    delete draft[view.digest][cluster];
+    const name = (old.name || "").trim();
+    if (name && name !== given.name) dropped.push(`“${name.slice(0, 60)}” for ${title}`);
+  }
+  if (JSON.stringify(draft) !== before) store.save(draft);
+  if (!dropped.length) return;
+  const line = document.getElementById("dropped");
+  line.textContent = `Dropped, for the run has other names by now: ${dropped.join(", ")}.`;
+  line.hidden = false;
+}
 
 /** What is known of a card's cluster now: the draft's, or else the run's own. */
 function stateOf(card) {
@@ -53,7 +70,7 @@ function undo() {
   const [card, before] = last;
   change(card, before, false);
   card.input.focus();
-  say(`Undone: cluster ${card.cluster} is ${before.name || "not named"}.`);
+  say(`Undone: ${card.title} is ${before.name || "not named"}.`);
 }
 
 function show(card) {
@@ -71,7 +88,7 @@ function show(card) {
     const [low, high] = wilson(agree, shown).map((share) => Math.round(100 * share));
     line.textContent = `${agree} of ${shown} random members agree with the name: ${Math.round(100 * agree / shown)}% (${low}% to ${high}%).`;
   }
-  const label = state.name.trim() || `cluster ${card.cluster}`;
+  const label = state.name.trim() || card.title;
   for (const link of all(`#${card.view.key} [data-legend="${card.cluster}"]`)) link.textContent = label.slice(0, 80);
 }
 
@@ -131,6 +148,7 @@ function onKey(event, card) {
 
 function startNames() {
   document.getElementById("bar").hidden = false;
+  dropStale();
   document.getElementById("undo").addEventListener("click", undo);
   document.getElementById("download").addEventListener("click", download);
   document.addEventListener("keydown", (event) => {

@@ -27,7 +27,7 @@ async function send(keepalive = false) {
   try {
     const { lines, entries } = await (await askJson("PUT", "api/names", content, { keepalive })).json();
     settle(content, before, entries);
-    const problems = lines.filter((line) => /^conflict|was not taken/.test(line));
+    const problems = lines.filter((line) => line.is_problem).map((line) => line.text);
     saved.textContent = problems.length ? problems.join(" ") : "All names are saved.";
     saved.classList.toggle("bad", problems.length > 0);
   } catch (error) {
@@ -62,3 +62,4 @@ store.save = (typed) => {
   saving = setTimeout(send, 400);
 };
 addEventListener("pagehide", () => send(true));
+queueMicrotask(() => send()); // what was typed while the command was not running, once all has started

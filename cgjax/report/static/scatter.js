@@ -46,8 +46,8 @@ class Scatter {
     ];
   }
 
-  draw() {
-    const { context, view } = this, style = getComputedStyle(document.documentElement);
+  draw({ ink, soft } = screenColours()) {
+    const { context, view } = this;
     context.clearRect(0, 0, this.wide, this.high);
     context.globalAlpha = matchMedia("(prefers-color-scheme: dark)").matches ? 0.9 : 0.65;
     for (let i = 0; i < this.num; i++) {
@@ -55,8 +55,8 @@ class Scatter {
       drawMark(context, ...this.place(i), view.labels[i], this.wide < 500 ? 2 : 3);
     }
     context.globalAlpha = 1;
-    context.strokeStyle = style.getPropertyValue("--soft");
-    context.fillStyle = style.getPropertyValue("--ink");
+    context.strokeStyle = soft;
+    context.fillStyle = ink;
     context.font = "13px system-ui, sans-serif";
     const [left, bottom] = [EDGE.left - 6, this.high - EDGE.bottom + 6];
     context.beginPath();
@@ -82,7 +82,7 @@ class Scatter {
       const [x, y] = this.place(this.at);
       context.fillStyle = COLOURS[view.labels[this.at] % COLOURS.length];
       drawMark(context, x, y, view.labels[this.at], 6);
-      context.strokeStyle = style.getPropertyValue("--ink");
+      context.strokeStyle = ink;
       context.lineWidth = 2;
       context.stroke();
       context.lineWidth = 1;
@@ -145,17 +145,33 @@ class Scatter {
 
 function nameOf(view, cluster) {
   const card = cards.find((each) => each.view === view && each.cluster === cluster);
-  return (card && stateOf(card).name.trim()) || `cluster ${cluster}`;
+  return stateOf(card).name.trim() || card.title;
 }
 
-/** Plots of closed parts of the page are drawn when they are opened. */
+function screenColours() {
+  const style = getComputedStyle(document.documentElement);
+  return { ink: style.getPropertyValue("--ink"), soft: style.getPropertyValue("--soft") };
+}
+
+const PAPER = { ink: "#000", soft: "#333" };
+
+/** Plots are drawn when they are nearly seen: those of closed parts of the page when they are opened. */
 function startScatters() {
+  const canvases = all("canvas[data-view]"), made = new Map();
+  const scatterOf = (canvas) => {
+    if (!made.has(canvas)) made.set(canvas, new Scatter(canvas));
+    return made.get(canvas);
+  };
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
       seen.unobserve(entry.target);
-      new Scatter(entry.target);
+      scatterOf(entry.target);
     }
   }, { rootMargin: "600px" });
-  for (const canvas of all("canvas[data-view]")) seen.observe(canvas);
+  for (const canvas of canvases) seen.observe(canvas);
+  addEventListener("beforeprint", () => {
+    for (const canvas of canvases) if (canvas.clientWidth) scatterOf(canvas).draw(PAPER);
+  });
+  addEventListener("afterprint", () => { for (const scatter of made.values()) scatter.draw(); });
 }

@@ -20,7 +20,7 @@ def is_whole(value: Any, least: int = 1) -> bool:
         (True, False, False, False)
     """
     is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return is_number and value >= least
+    return is_number and int(value) >= least
 
 
 INT_MAX = 2**31 - 1

@@ -185,8 +185,8 @@ def find_clustering(
 def typed(clustering: str, cluster: str | None) -> str:
     """Return the flag that asks for a cluster of a clustering, or for all of it, as for a shell.
 
-    >>> typed("layer2-k2", 'it\'s "me"'), typed("layer2-k2", None)
-    ('--cluster=layer2-k2=it\'s "me"', '--cluster=layer2-k2')
+    >>> print(typed("layer2-k2", 'left "side"'), typed("layer2-k2", None))
+    '--cluster=layer2-k2=left "side"' --cluster=layer2-k2
     """
     asked = quoted(clustering) + ("" if cluster is None else f"={quoted(cluster)}")
     return shlex.quote(f"--cluster={asked}")

@@ -38,8 +38,8 @@ def blobs(seed=0, n=300, k=4, dim=6, spread=0.3, shift=0.0):
 def tolerance_between(points, centroids, first, second):
     """A tolerance by which Lloyd's iterations end at the given one of two, and that iteration.
 
-    It lies between the squared movements of the two, as a share of the mean variance of a feature
-    [Pedregosa et al. 2011].
+    It lies between the squared movements of the two, as a share of the mean variance of a feature,
+    as in scikit-learn.
     """
     moves = []
     while len(moves) < second:

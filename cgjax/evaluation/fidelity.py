@@ -8,7 +8,6 @@ with its floor, the distance between two halves of the true members of the same 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +25,7 @@ from cgjax.evaluation.features import (
     Projected,
     RandomCnn,
 )
+from cgjax.evaluation.inception import check_file
 from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval
@@ -47,15 +47,14 @@ def check_features(settings: Mapping[str, Any], num: int, generator: Conditioned
         generator: the generator.
 
     Raises:
-        UserError: an unknown feature, a layer or file that is not there, too few samples for an
-            FID.
+        UserError: an unknown feature, a layer that is not there, a file that does not hold
+            Inception's weights, too few samples for an FID.
     """
     kind, _, what = settings["features"].partition(":")
     if kind == "layer" and what:
         layer_index(generator.gen.layers, what)
     elif kind == "inception" and what:
-        if not Path(what).is_file():
-            raise UserError(f"--config.evaluate.features={settings['features']}: no file {what}")
+        check_file(what, "--config.evaluate.features")
         if num < INCEPTION_DIM:
             raise UserError(
                 f"an FID of {num} images has a singular covariance; raise --config.evaluate.num "

@@ -194,6 +194,23 @@ def load_weights(path: str | Path) -> Weights:
     return fold(tensors)
 
 
+def check_file(path: str, option: str) -> None:
+    """Read a file of weights, before any work that they are for.
+
+    Args:
+        path: of the file.
+        option: how the file was given, for the message.
+
+    Raises:
+        UserError: as `load_weights` and `load_classifier`.
+    """
+    try:
+        load_weights(path)
+        load_classifier(path)
+    except UserError as error:
+        raise UserError(f"{option}=inception:{path}: {error}") from error
+
+
 def load_classifier(path: str | Path) -> Float[np.ndarray, "2048 classes"] | None:
     """Read the weights of the classes from the same file; None where it has none.
 

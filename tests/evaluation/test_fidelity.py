@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
@@ -12,6 +13,7 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.numerics.intervals import wilson_interval
 from configs import common, tiny
+from tests.evaluation.test_inception import random_tensors
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,9 @@ def test_a_feature_that_cannot_be_had_is_refused_before_any_work(features, messa
 def test_an_fid_of_fewer_images_than_features_is_refused(tmp_path, generator):
     path = tmp_path / "inception.safetensors"
     path.touch()
+    with pytest.raises(UserError, match=r"evaluate\.features=inception:.* not a safetensors file"):
+        fidelity.check_features(settings(f"inception:{path}"), 2048, generator)
+    save_file(random_tensors(), path)
     with pytest.raises(UserError, match=r"evaluate\.num .* at least 2048"):
         fidelity.check_features(settings(f"inception:{path}"), 1000, generator)
     fidelity.check_features(settings(f"inception:{path}"), 2048, generator)

@@ -12,7 +12,7 @@ from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.mixtures import Mixture, grid, ring
 from cgjax.endtoend.data.stacked import StackedDigits
 from cgjax.errors import UserError
-from cgjax.evaluation.inception import load_classifier, load_weights
+from cgjax.evaluation.inception import check_file
 
 DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
     "ring": lambda settings: ring(settings["radius"]),
@@ -41,11 +41,7 @@ def data_of(config: Mapping[str, Any]) -> DataSet:
     """
     kind, _, path = config["score"]["features"].partition(":")
     if kind == "inception":
-        try:
-            load_weights(path)
-            load_classifier(path)
-        except UserError as error:
-            raise UserError(f"--config.score.features={kind}:{path}: {error}") from error
+        check_file(path, "--config.score.features")
     return make_data({**config["data"], "features": config["score"]["features"]})
 
 

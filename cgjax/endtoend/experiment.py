@@ -34,7 +34,7 @@ from cgjax.evaluation.agreement import (
     nmi,
     purity,
 )
-from cgjax.evaluation.modes import Expected
+from cgjax.evaluation.modes import PerfectScore
 from cgjax.runtime.keys import named_key
 
 
@@ -247,7 +247,7 @@ class Experiment:
         )
         return _agreement(np.asarray(found.labels), np.asarray(points.classes)[: len(rows)])
 
-    def perfect(self) -> dict[str, Expected]:
+    def perfect(self) -> dict[str, PerfectScore]:
         """Return what a perfect sampler scores with as many rows."""
         settings = self.config["score"]
         return self.data.perfect(self._root, settings["num"], settings["repeats"])

@@ -63,7 +63,7 @@ class ModeScores(NamedTuple):
     variance_ratio_highest: float
 
 
-class Expected(NamedTuple):
+class PerfectScore(NamedTuple):
     """What a perfect sampler scores: the mean over repeats and the interval of 95% of them."""
 
     mean: float
@@ -167,7 +167,7 @@ def _variance_ratios(
 
 def perfect_scores(
     draw: Callable[[int], ArrayLike], means: ArrayLike, sd: float, *, repeats: int = 100
-) -> dict[str, Expected]:
+) -> dict[str, PerfectScore]:
     """Return what draws of the true law itself score, by the names of `ModeScores`.
 
     Args:
@@ -182,7 +182,9 @@ def perfect_scores(
     return over_repeats(lambda i: mode_scores(draw(i), means, sd)._asdict(), repeats)
 
 
-def over_repeats(score: Callable[[int], Mapping[str, float]], repeats: int) -> dict[str, Expected]:
+def over_repeats(
+    score: Callable[[int], Mapping[str, float]], repeats: int
+) -> dict[str, PerfectScore]:
     """Return the mean and the interval of each score over repeats.
 
     Args:
@@ -198,6 +200,6 @@ def over_repeats(score: Callable[[int], Mapping[str, float]], repeats: int) -> d
     columns = {name: np.array([each[name] for each in found]) for name in found[0]}
     ends = {name: np.quantile(column, [0.025, 0.975]) for name, column in columns.items()}
     return {
-        name: Expected(float(column.mean()), Interval(*map(float, ends[name])))
+        name: PerfectScore(float(column.mean()), Interval(*map(float, ends[name])))
         for name, column in columns.items()
     }

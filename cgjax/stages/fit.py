@@ -18,7 +18,7 @@ from cgjax.runtime.signals import Interrupts
 from cgjax.samplers.base import group_members
 from cgjax.stages.graph import Maker
 from cgjax.stages.inside import latents_inside
-from cgjax.stages.training import Trainer
+from cgjax.stages.training import SamplerTrainer
 
 
 class FitStage:
@@ -27,7 +27,7 @@ class FitStage:
     def __init__(self, run: Run, maker: Maker, mesh: Mesh | None, interrupts: Interrupts):
         self.run, self.maker, self.interrupts = run, maker, interrupts
         every = run.config["checkpoint_epochs"]
-        self._trainer = Trainer(maker.metrics, maker.processes, mesh, interrupts, every)
+        self._trainer = SamplerTrainer(maker.metrics, maker.processes, mesh, interrupts, every)
 
     def fit(self, name: str) -> None:
         """Train a sampler that is not trained to its end on these clusters.

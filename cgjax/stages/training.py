@@ -20,7 +20,7 @@ from cgjax.samplers.base import Members, SamplerState
 from cgjax.samplers.training import over_mesh
 
 
-class Trainer:
+class SamplerTrainer:
     """The loop that every sampler is trained by, in one process or several."""
 
     def __init__(

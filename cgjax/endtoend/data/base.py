@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from cgjax.endtoend.data.on_disk import RowsOnDisk
-from cgjax.evaluation.modes import Expected
+from cgjax.evaluation.modes import PerfectScore
 
 
 class Points(NamedTuple):
@@ -54,7 +54,7 @@ class DataSet(Protocol):
     def scores(self, rows: Float[np.ndarray, "n ..."]) -> dict[str, float]:
         """Return how good generated rows are, by name; empty where nothing can be said."""
 
-    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
         """Return what a perfect sampler scores with as many rows, for the same names."""
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:

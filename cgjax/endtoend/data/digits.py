@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.endtoend.data.base import Points
 from cgjax.errors import UserError
-from cgjax.evaluation.modes import Expected
+from cgjax.evaluation.modes import PerfectScore
 
 NUM = 1797
 SIDE = 8
@@ -78,7 +78,7 @@ class Digits8:
         """Return nothing: there is no judge of digits yet."""
         return {}
 
-    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
         """Return nothing."""
         return {}
 

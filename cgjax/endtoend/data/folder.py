@@ -28,7 +28,7 @@ from cgjax.endtoend.data.images import (
 from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk, check_grain
 from cgjax.errors import UserError
 from cgjax.evaluation.features import Projected
-from cgjax.evaluation.modes import Expected, over_repeats
+from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.numerics.pca import fit_pca
 from cgjax.runtime.files import say_os_error
 from cgjax.runtime.keys import named_key
@@ -80,7 +80,7 @@ class FixedImages(ImageSet):
         """Return `num`, or half of them: no image is compared with itself."""
         return min(num, self.num_images // 2)
 
-    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
         """Return what they score themselves: halves of twice as many, over random splits.
 
         Generated images are compared with one such half, in components that are fitted to it alone;

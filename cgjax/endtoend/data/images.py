@@ -24,7 +24,7 @@ from cgjax.endtoend.data.base import DataSet
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
 from cgjax.evaluation.features import FeatureExtractor, InceptionPool3, RandomCnn, pca_pixels
 from cgjax.evaluation.inception_score import inception_score
-from cgjax.evaluation.modes import Expected, over_repeats
+from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.runtime.keys import named_key
 
 NOISE = 1 / 128
@@ -86,7 +86,7 @@ class ImageSet(DataSet):
         features, reference = reference_of(self, num)
         return distances(features, features(rows[:num]), reference)
 
-    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
         """Return what other draws of as many score."""
         features, reference = reference_of(self, num)
         return over_repeats(

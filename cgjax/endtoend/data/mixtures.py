@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.endtoend.data.base import Points
 from cgjax.errors import UserError
-from cgjax.evaluation.modes import Expected, mode_scores, perfect_scores
+from cgjax.evaluation.modes import PerfectScore, mode_scores, perfect_scores
 from cgjax.runtime.keys import named_key
 
 
@@ -83,7 +83,7 @@ class Mixture:
         """Return how well generated points cover the modes; see `evaluation.modes`."""
         return mode_scores(rows, self.means, self.sd)._asdict()
 
-    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
         """Return what a perfect sampler scores with as many points, over repeated draws."""
 
         def draw(repeat: int) -> np.ndarray:

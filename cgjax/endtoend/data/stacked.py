@@ -36,7 +36,7 @@ from cgjax.endtoend.digit_judge import (
 )
 from cgjax.errors import UserError
 from cgjax.evaluation.class_modes import class_scores
-from cgjax.evaluation.modes import Expected, over_repeats
+from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.keys import named_key
 
@@ -150,7 +150,7 @@ class StackedDigits:
         kls = [each.reverse_kl_nats for each in alone]
         return judged._asdict() | {"kl_nats_lowest": min(kls), "kl_nats_highest": max(kls)}
 
-    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
         """Return what fresh training rows score, as many, over repeated draws.
 
         They are exact samples of the law that training rows have, judged by the judge of `scores`:
@@ -160,7 +160,7 @@ class StackedDigits:
         """
         return self._perfect(self._parts[0], key, num, repeats)
 
-    def perfect_unseen(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Expected]:
+    def perfect_unseen(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
         """Return what stacks of held-out digits score, as many, over repeated draws.
 
         What a generator can hope for that has learnt the law and not the images: each digit is as
@@ -172,7 +172,7 @@ class StackedDigits:
 
     def _perfect(
         self, digits: Digits, key: PRNGKeyArray, num: int, repeats: int
-    ) -> dict[str, Expected]:
+    ) -> dict[str, PerfectScore]:
         # A stack's class is made of its channels', so that every digit is judged but once.
         found = self._judge.verdicts(np.asarray(scaled(jnp.asarray(digits.pixels))))
 

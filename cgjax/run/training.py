@@ -110,6 +110,7 @@ class TrainingRun:
         """Remove results that are not of this training, nor of its shorter self."""
         last = self.manifests.last_result(RESULTS) or {}
         if not self._is_at(last.get("iterations", math.inf), last.get("key", "")):
+            self.manifests.forget(RESULTS)  # those of an earlier version have no manifest
             self.manifests.forget_stale()
 
     def _is_at(self, iteration: float, key: str) -> bool:

@@ -240,6 +240,15 @@ def test_the_results_of_a_shorter_training_stay_until_there_are_others(whole, tm
     assert not any((tmp_path / name).exists() for name in (*RESULTS, "summary.json"))
 
 
+def test_results_of_an_earlier_version_go_when_another_training_begins(whole, tmp_path):
+    root, _ = whole
+    shutil.copytree(root, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "stages")
+    open_training(tmp_path / "run", settings() | {"seed": 1}, allow_change=True)
+    left = [name for name in (*RESULTS, "summary.json") if (tmp_path / "run" / name).exists()]
+    assert left == []
+
+
 def test_what_was_edited_of_the_results_is_made_again(whole, tmp_path):
     root, summary = whole
     shutil.copytree(root, tmp_path / "run")

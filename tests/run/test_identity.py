@@ -1,7 +1,6 @@
 """What a folder was made with is known again, and nothing else is taken for it."""
 
 import pytest
-import torch
 
 from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -10,7 +9,6 @@ from cgjax.run.folder import Known, RunFolder, check_generator_is, save_config
 from cgjax.run.identity import identity_of, trace_of, weights_of
 from cgjax.run.training import open_training
 from tests.endtoend import tiny_runs
-from tests.generators.torch_models import Decoder, from_decoder
 from tests.run.changes import small
 from tests.run.test_edited_files import edit_json
 
@@ -23,6 +21,9 @@ def known(gen):
 
 @pytest.mark.torch
 def test_the_same_weights_in_other_code_are_another_generator(tmp_path):
+    torch = pytest.importorskip("torch")
+    from tests.generators.torch_models import Decoder, from_decoder
+
     module = Decoder()
     own = known(from_decoder(module))
     other = known(

@@ -120,11 +120,12 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
         if said:
             print(said, flush=True)
         steps = run.drawing(part.key, part.region, part.num, sampler=sampler, verify=verify)
-        drawn.append(_told(steps, part.num))
+        latents, draw = _told(steps, part.num)
+        drawn.append((latents, draw, run.generator.images(latents)))
     for folder in folders:
         remove_samples(make_folder(folder, "--out"))
-    for part, (latents, draw) in zip(parts, drawn, strict=True):
-        save_images(run.generator.images(latents), latents, part.out)
+    for part, (latents, draw, images) in zip(parts, drawn, strict=True):
+        save_images(images, latents, part.out)
         checked = "" if draw is None else f", acceptance {draw.acceptance:.3f}"
         print(f"{len(latents)} images in {part.out}{checked}", flush=True)
 

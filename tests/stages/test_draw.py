@@ -164,6 +164,20 @@ def test_a_balanced_draw_that_cannot_be_made_leaves_the_earlier_one(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_a_draw_whose_images_fail_leaves_the_earlier_one(root, tmp_path, monkeypatch):
+    run = load_run(root)
+    draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+
+    def failing(z):
+        raise UserError("images returned NaN")
+
+    monkeypatch.setattr(run.generator, "images", failing)
+    with pytest.raises(UserError, match="NaN"):
+        draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
 def test_a_draw_that_fails_on_its_way_leaves_the_earlier_one(root, tmp_path, monkeypatch):
     run = load_run(root)
     draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))

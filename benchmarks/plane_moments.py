@@ -41,13 +41,13 @@ def main() -> None:
     given = parser.parse_args()
     stage = TrainingStage(open_training(given.workdir, None), Interrupts())
     experiment = stage.experiment
-    states, iteration, _ = stage.restored(experiment.init())
+    states, iteration, _ = stage.restored()
     if not iteration:
         raise SystemExit(f"{given.workdir} holds no checkpoint; train it first")
     print(f"{given.workdir}, {iteration} iterations")
     names = ("modes", "box", "KL, nats", "variance ratio", "within labels")
     print(f"{'trial':<8}{'moments':<12}" + "".join(f"{name:>16}" for name in names))
-    for trial, state in enumerate(experiment.each(states)):
+    for trial, state in enumerate(experiment.per_trial(states)):
         newest = partial(of_newest, experiment, state, iteration)
         ways = {"running": newest(train=False), "a batch's": newest(train=True)}
         if experiment.trainer.average:

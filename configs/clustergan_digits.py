@@ -1,11 +1,11 @@
-r"""ClusterGAN on 8 x 8 handwritten digits: clusters beside those of k-means on the pixels.
+r"""ClusterGAN on 8 x 8 handwritten digits, with its clusters compared with k-means on the pixels.
 
     pip install '.[digits]'
     python -m cgjax.main --config=configs/clustergan_digits.py:cpu
 
-The paper's settings for vectors [Mukherjee et al. 2019]; its 500,000 iterations take hours on two
-cores. `:cpu` learns five times as fast and ends after 40,000. docs/endtoend_images.md has the
-numbers.
+These are the paper's settings for vectors [Mukherjee et al. 2019]; its 500,000 iterations take
+hours on two cores. `:cpu` has five times the learning rate and stops after 40,000 iterations.
+docs/endtoend_images.md has the numbers.
 """
 
 from ml_collections import config_dict

@@ -3,11 +3,11 @@ r"""ClusterGAN on faces: images of the embedded generator.
     python -m cgjax.main --config=configs/clustergan_faces.py
     python -m cgjax.main --config=configs/clustergan_faces.py --config.labels.num_clusters=4
 
-The rows of ClusterGAN in the paper's Tables 1 and 2 [Georgopoulos et al. 2022]; its networks and
-length are not published. The losses are those of [Mukherjee et al. 2019]; latents have the spread
-of 0.75 of its PyTorch port (with the 0.1 that they have for digits a label soon makes one image
-only), and there are three steps of the discriminator for one of the generator, on 32 images, not
-five on 64, at five times the rate, so that it takes half an hour on two cores. On a GPU set
+For the rows of ClusterGAN in Tables 1 and 2 of [Georgopoulos et al. 2022], whose networks and
+length of training are not published. The losses are those of [Mukherjee et al. 2019]. Latents have
+the standard deviation of its PyTorch port, 0.75: with the 0.1 used for digits, each label soon
+makes only one image. To take half an hour on two cores, three discriminator steps on 32 images
+precede each generator step, not five on 64, at five times the learning rate. On a GPU set
 --config.train.batch=64 --config.train.learning_rate=1e-4 --config.clustergan.critic_steps=5
 --config.network.width=64 --config.train.iterations=100000.
 """

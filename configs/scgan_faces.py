@@ -1,15 +1,15 @@
-r"""Self-Conditioned GAN on faces, of which nothing is known: images of the embedded generator.
+r"""Self-Conditioned GAN on unlabelled faces: images of the embedded generator.
 
     python -m cgjax.main --config=configs/scgan_faces.py
     python -m cgjax.main --config=configs/scgan_faces.py --config.labels.num_clusters=4
     python -m cgjax.main --config=configs/scgan_faces.py --config.data.name=folder \
         --config.data.path=FOLDER
 
-The rows of Self-Conditioned GAN in the paper's Tables 1 and 2 [Georgopoulos et al. 2022], which
-does not say how its networks looked or how long they learnt. These settings take half an hour on
-two cores; on a GPU set --config.network.width=64 --config.train.iterations=100000. Nothing is
-mirrored: the clusters may be of where a face looks. The trained generator is left in
-WORKDIR/generator, for --config.generator.weights and --config.compare.conditional.
+For the rows of Self-Conditioned GAN in Tables 1 and 2 of [Georgopoulos et al. 2022], which gives
+neither its networks nor the length of its training. These settings take half an hour on two cores;
+on a GPU set --config.network.width=64 --config.train.iterations=100000. Images are not mirrored, as
+clusters may be about where a face looks. The trained generator is saved in WORKDIR/generator, for
+--config.generator.weights and --config.compare.conditional.
 docs/endtoend_images.md has the numbers.
 """
 

@@ -4,9 +4,9 @@ r"""Self-Conditioned GAN and its rivals on a grid of 25 Gaussians [Liu et al. 20
     python -m cgjax.main --config=configs/scgan_grid.py --config.train.method=gan \
         --config.train.iterations=30000 --workdir=runs/gan_grid
 
-The paper's settings; those of its reference code with `--config=configs/scgan_grid.py:code`. At the
-paper's 400,000 iterations a run takes hours on two cores. `:modulated` is ours, of five to ten
-minutes: a generator whose latents stay in use, and a cooldown. docs/endtoend_plane.md has the
+These are the paper's settings; `--config=configs/scgan_grid.py:code` has those of its reference
+code. The paper's 400,000 iterations take hours on two cores. `:modulated` is ours and takes five to
+ten minutes: a generator whose latents stay in use, and a cooldown. docs/endtoend_plane.md has the
 numbers.
 """
 

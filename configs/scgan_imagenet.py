@@ -2,12 +2,13 @@ r"""Self-Conditioned GAN and its rivals on ImageNet or Places [Liu et al. 2020, 
 
     python -m cgjax.main --config=configs/scgan_imagenet.py --config.data.path=FOLDER
 
-FOLDER holds the images, in folders of any depth. The paper's settings [Liu et al. 2020]: 200,000
-iterations of 128 images, days on several GPUs. Images are 49 kB each; more than
---config.data.memory_mb of them are read from their files while it trains: pip install
-'.[stream]'. The scores are not the paper's, which are of 50,000 samples and the whole training
-set: here 10,000 are compared with 10,000 images, which memory holds, and a Frechet distance falls
-with their number. For the paper's baselines without clusters also set --config.train.penalty=10.
+FOLDER holds the images, in subfolders of any depth. These are the paper's settings [Liu et al.
+2020]: 200,000 iterations of 128 images, days on several GPUs. An image takes 49 kB; if all of them
+exceed --config.data.memory_mb, they are read from their files during training: pip install
+'.[stream]'. The scores are not the paper's, which compares 50,000 samples with the whole training
+set: this config compares 10,000 samples with 10,000 images, which fit in memory, and a Frechet
+distance falls with their number. For the paper's baselines without clusters also set
+--config.train.penalty=10.
 """
 
 from ml_collections import config_dict

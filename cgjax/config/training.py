@@ -1,8 +1,8 @@
 """The table of every leaf of a config that trains a generator (`kind = "training"`).
 
-`configs/scgan_common.py` has the defaults and says what every leaf means. Sections have other names
-than those of runs that cluster a generator, so that a dotted path means one thing; `assign` does
-the same in both.
+`configs/scgan_common.py` has the defaults and explains every leaf. Section names differ from those
+of runs that cluster a generator, so that a dotted path has one meaning; only `assign` is in both,
+and means the same.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ NUM_CLASSES = {
     **{"ring": 8, "grid": 25, "grid100": 100},
     **{"digits8": 10, "stacked_digits": 1000, "cifar10": 10, "generated": 1, "folder": 1},
 }
-"""True classes of every data set; 1 where none are known."""
+"""Number of true classes of every data set; 1 if none are known."""
 
 POINTS, VECTORS, IMAGES = "points", "vectors", "images"
 KINDS = dict.fromkeys(("ring", "grid", "grid100"), POINTS) | {"digits8": VECTORS}
-"""What rows are; images where nothing is said."""
+"""What the rows of a data set are; images if it is not listed."""
 
 DATA = tuple(NUM_CLASSES)
 
 ENCODING = {"encoding": (VECTORS, IMAGES), "encoding_dcgan": (IMAGES,)}
-"""Networks of ClusterGAN, and the rows that they are for."""
+"""Networks for ClusterGAN, and the rows that they can generate."""
 
 CONVOLUTIONAL = ("dcgan", "dcgan_flat", "sngan", "residual")
 PLANAR = ("planar", "planar_plain", "planar_modulated")
 OTHERS = dict.fromkeys(PLANAR, (POINTS,)) | dict.fromkeys(CONVOLUTIONAL, (IMAGES,))
-"""Networks of all other methods."""
+"""Networks for all other methods."""
 
 ARCHITECTURES = (*OTHERS, *ENCODING)
 METHODS = (
@@ -41,13 +41,13 @@ METHODS = (
 )
 
 FEATURE_DIMS = {"random_cnn": 416, "inception": 2048}
-"""Numbers of an image's features: with fewer images a Frechet distance has no meaning."""
+"""Dimensions of an image's features: with fewer images a Frechet distance is meaningless."""
 
 FEWEST_SCORED = 6
-"""Images for which precision and recall are defined."""
+"""Minimum number of images for which precision and recall are defined."""
 
 FIXED = ("rows", "autoencoder")
-"""Features for clusters that are found once, beside the user's own."""
+"""Features that `fixed_clusters` knows, besides the user's own."""
 
 SELF_CONDITIONED = ("scgan", "scgan_online")
 
@@ -56,14 +56,14 @@ MEASURED = ("generated", "folder", "cifar10")
 
 
 class Reader(NamedTuple):
-    """Who reads a leaf that not every training reads.
+    """Which trainings read a leaf that not every training reads.
 
     Attributes:
         decided: the leaf that decides.
         by: its values with which the leaf is read.
-        plain: the default, which the leaf must have where it is not read.
-        is_shared: then it may have any value: configs say it once for all the methods, networks and
-            data that they are used with. What is not read of such leaves is told.
+        plain: the default, which the leaf must have if it is not read.
+        is_shared: whether it may have any value even so, because a config sets it once for several
+            methods, networks or data sets. Such settings are logged when they are not read.
     """
 
     decided: str
@@ -107,7 +107,7 @@ READERS: dict[str, Reader] = {
     "clustergan.slope_weight": Reader("train.method", ("clustergan",), 10.0),
     "score.features": Reader("data.name", MEASURED, "pca_pixels"),
 }
-"""Every leaf that is not read by every training."""
+"""Every leaf that only some trainings read."""
 
 _RATE, _DECAY, _FLAG = Leaf(float, 0), Leaf(float, 0, 1), Leaf(bool)
 
@@ -177,20 +177,20 @@ LEAVES: dict[str, Leaf] = {
 
 
 def fewest_scored(features: str) -> int:
-    """Return how many images a distance in some features takes on either side."""
+    """Return the minimum number of images on each side of a distance in these features."""
     return FEATURE_DIMS.get(features.partition(":")[0], FEWEST_SCORED)
 
 
 def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]:
-    """Say which networks a method has for a kind of rows, where the named one is none of them."""
+    """Yield a problem if a method has no networks for the rows, or not the named one."""
     kind = KINDS.get(data, IMAGES)
     known = ENCODING if method == "clustergan" else OTHERS
     fitting = [name for name, kinds in known.items() if kind in kinds]
     if not fitting:
         kinds = " or ".join(sorted({kind for kinds in known.values() for kind in kinds}))
         yield (
-            f"--config.train.method={method}: expected data of {kinds}; those of "
-            f"data.name={data} are {kind}"
+            f"--config.train.method={method}: expected a data set of {kinds}; "
+            f"data.name={data} has {kind}"
         )
     elif network not in fitting:
         yield (
@@ -210,13 +210,13 @@ def _problems_of_features(features: Any, num: Any) -> Iterator[str]:
         yield f"--config.score.features={features}: expected {known}"
     elif kind != "pca_pixels" and num is not None and num < FEATURE_DIMS[kind]:
         yield (
-            f"--config.score.num={num}: expected at least {FEATURE_DIMS[kind]}, as many as "
-            f"score.features={kind} has numbers"
+            f"--config.score.num={num}: expected at least {FEATURE_DIMS[kind]}, the dimension of "
+            f"score.features={kind}"
         )
 
 
 def _unread(leaves: Mapping[str, Any], *, is_shared: bool) -> Iterator[tuple[str, Reader]]:
-    """Yield the leaves that are not what they are by default, and that nothing reads."""
+    """Yield the leaves that differ from their defaults although nothing reads them."""
     for path, reader in READERS.items():
         decided = leaves.get(reader.decided)
         is_read = decided is None or decided in reader.by
@@ -226,10 +226,10 @@ def _unread(leaves: Mapping[str, Any], *, is_shared: bool) -> Iterator[tuple[str
 
 
 def unread(leaves: Mapping[str, Any]) -> str:
-    """Return which settings of a legal config nothing reads, in words; empty if there are none.
+    """Return the settings of a valid config that nothing reads, as text; empty if there are none.
 
     Args:
-        leaves: by dotted paths.
+        leaves: by dotted path.
 
     Example:
         >>> unread({"train.method": "gan", "labels.every": 500, "labels.num": 10_000})
@@ -243,7 +243,7 @@ def unread(leaves: Mapping[str, Any]) -> str:
 
 
 def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
-    """Say which values do not go together; leaves are those that are legal on their own."""
+    """Yield what is wrong between leaves that are valid on their own."""
     for path, bound in (
         ("train.batch", "data.num"),
         ("train.cooldown", "train.iterations"),
@@ -260,7 +260,7 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     if data is not None and NUM_CLASSES.get(str(data)) == 1:
         supervised = leaves.get("labels.supervised") is True and method in SELF_CONDITIONED
         if method == "conditional" or supervised:
-            yield f"--config.data.name={data}: no true classes are known to be conditioned on"
+            yield f"--config.data.name={data}: has no known classes to condition on"
     yield from _problems_of_features(leaves.get("score.features"), leaves.get("score.num"))
     for path, reader in _unread(leaves, is_shared=False):
         where = f"{reader.decided}={leaves[reader.decided]}"
@@ -278,7 +278,7 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     num = leaves.get("data.num")
     if method == "clustergan" and num and batch and steps and batch * steps > num:
         yield (
-            f"--config.train.batch={batch}: expected at most {num // steps}, data.num over "
+            f"--config.train.batch={batch}: expected at most {num // steps}, data.num divided by "
             "clustergan.critic_steps"
         )
     clusters = leaves.get("labels.num_clusters")
@@ -302,4 +302,4 @@ ADDED: dict[str, Any] = {
     **{"score.features": "pca_pixels", "labels.features": "rows"},
     **{path: value for path, value in CLUSTER_ADDED.items() if path.startswith("assign.")},
 }
-"""Leaves that a newer version added, and what older runs' configs mean by lacking them."""
+"""Leaves that newer versions added, with the values that older configs imply."""

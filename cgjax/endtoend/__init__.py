@@ -1,1 +1,1 @@
-"""Generators that learn clusters while they train, and what they are compared with."""
+"""Generators that learn clusters while they train, and the methods they are compared with."""

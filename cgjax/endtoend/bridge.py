@@ -1,14 +1,14 @@
-"""A generator trained end to end as a pretrained one, which can be clustered like any other.
+"""Converts a generator trained end to end into a pretrained one, to cluster like any other.
 
-DCGANs become networks of the family `dcgan`, residual ones of `residual`. In inference mode a batch
-norm is an affine map,
+DCGANs become networks of the family `dcgan`, residual networks of the family `residual`. In
+inference mode a batch norm is an affine map,
 
     y = a x + b,    a = scale / sqrt(var + eps),    b = bias - a mean,
 
-with the running moments. A label's vector e_c is the same at every call: times its rows W_e of the
-first layer it is that layer's row of class c, e_c W_e, which a one-hot class vector picks. Latents
-that are N(0, sigma^2 I) here are N(0, I) there: the latent's rows are sigma times as large. MGAN's
-first layers, one for each label, are the families' `per_class`, with their batch norms' a and b.
+with the running moments. A label's vector e_c is constant: its product e_c W_e with its rows W_e of
+the first layer becomes that layer's row of class c, which a one-hot class vector picks. Latents are
+N(0, sigma^2 I) here and N(0, I) there, so the latent's rows are multiplied by sigma. MGAN's first
+layers, one per label, become the families' `per_class`, with their batch norms' a and b folded in.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from cgjax.generators.dcgan import DOUBLING
 from cgjax.generators.weights import save_generator
 
 SAME = (3, 1, 1, 0)
-"""The stage of a 3x3 convolution that keeps a map's size."""
+"""The family's settings of a 3x3 convolution that keeps a map's size."""
 
 
 Tree = Mapping[str, Any]
-"""A network's arrays in NumPy, in double precision, by the names of its parts."""
+"""A network's arrays by part: NumPy, double precision."""
 
 
 class Converted(NamedTuple):
-    """A network of a family.
+    """A network of a generator family.
 
     Attributes:
-        family: its name.
+        family: the family's name.
         architecture: the family's keyword arguments.
         arrays: float32, by dotted path.
     """
@@ -67,33 +67,33 @@ def save(
     """Write a trained generator as a folder of converted weights.
 
     Args:
-        folder: created if need be; an existing generator there is replaced.
-        networks: what it was trained with.
-        method: what it was trained by.
+        folder: created if it does not exist; a generator in it is replaced.
+        networks: the architecture that was trained.
+        method: the method that trained it.
         arrays: the generator's, of one trial.
-        source: where it comes from: its "name", the data it was trained on, and what else is known.
+        source: where it comes from: its "name", its training data, and whatever else is known.
         licence: of the weights, in words.
 
     Returns:
-        The folder; None, and nothing written, for what no family has.
+        The folder; None, and nothing is written, for an architecture that no family has.
 
     Raises:
         UserError: arrays that are not finite.
     """
-    made = convert(networks, method, arrays)
-    if made is None:
+    converted = convert(networks, method, arrays)
+    if converted is None:
         return None
-    return save_generator(folder, *made, source=source, licence=licence)
+    return save_generator(folder, *converted, source=source, licence=licence)
 
 
 def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted | None:
     """Return a trained generator as a network of a family.
 
-    Its classes are the labels, by number. ClusterGAN's encoder is left out.
+    Its classes are the labels, by number. ClusterGAN's encoder is dropped.
 
     Args:
-        networks: what it was trained with.
-        method: what it was trained by.
+        networks: the architecture that was trained.
+        method: the method that trained it.
         arrays: the generator's, of one trial.
 
     Returns:
@@ -107,22 +107,22 @@ def convert(networks: Architecture, method: Method, arrays: Arrays) -> Converted
     check_finite(arrays)
     params, stats = (jax.tree.map(_exact, tree) for tree in arrays)
     if isinstance(networks, Dcgan):
-        made = _dcgan(networks, method, params, stats)
+        converted = _dcgan(networks, method, params, stats)
     else:
-        made = _residual(networks, method, params)
-    floats = {name: np.asarray(array, np.float32) for name, array in made.arrays.items()}
-    return made._replace(arrays=floats)
+        converted = _residual(networks, method, params)
+    floats = {name: np.asarray(array, np.float32) for name, array in converted.arrays.items()}
+    return converted._replace(arrays=floats)
 
 
 def _dcgan(networks: Dcgan, method: Method, params: Tree, stats: Tree) -> Converted:
     per_class = isinstance(method, Mgan)
     rest, moments = (params, stats) if per_class else (params["rest"], stats["rest"])
-    # The smallest of MGAN's has none behind its first layers.
+    # MGAN's smallest generator has no norms after its first layers.
     means = moments.get("norms", {})
     norms = [folded(rest["norms"][i], means[i]) for i in sorted(means)]
     widths = networks.widths[::-1]
     if per_class and not networks.flat:
-        # What the first maps are scaled and shifted by is in the rows.
+        # The rows already contain the scale and shift of the first maps.
         norms = [(np.ones(widths[0]), np.zeros(widths[0])), *norms]
     shape = (FIRST, FIRST, widths[0])
     settings, first = first_layer(networks, method, rest["first"], params, stats)
@@ -137,7 +137,7 @@ def _dcgan(networks: Dcgan, method: Method, params: Tree, stats: Tree) -> Conver
         stages = [*[DOUBLING] * len(ups), SAME]
         architecture |= {"plain_first": True, "output_bias": True, "stages": stages}
         named["first_bias"] = np.zeros(shape) if per_class else rest["first"]["bias"].reshape(shape)
-        # The family's layers are transposed convolutions, whose kernels lie the other way round.
+        # The family's layers are transposed convolutions, whose kernels are flipped.
         named["output"] = named["output"][::-1, ::-1]
         named["output_bias"] = rest["last"]["bias"]
     return Converted("dcgan", architecture, named)
@@ -163,14 +163,14 @@ def _residual(networks: Residual, method: Method, params: Tree) -> Converted:
 def first_layer(
     networks: Dcgan | Residual, method: Method, dense: Tree, params: Tree, stats: Tree
 ) -> tuple[dict[str, Any], Float[np.ndarray, "r m"]]:
-    """Return what all families say of their first layer, and its rows.
+    """Return the settings of a family's first layer, and its rows.
 
     Args:
-        networks: what the generator was trained with.
-        method: what it was trained by.
-        dense: the layer's parameters.
-        params: the generator's.
-        stats: its batch norms' moments.
+        networks: the generator's architecture.
+        method: the method that trained it.
+        dense: the first layer's parameters.
+        params: the generator's parameters.
+        stats: its batch norms' running moments.
     """
     settings: dict[str, Any] = {
         "latent_dim": networks.latent_dim,
@@ -178,27 +178,27 @@ def first_layer(
         "first_size": FIRST,
     }
     if isinstance(method, Mgan):
-        own = {"num_classes": method.num_labels, "per_class": True}
-        return settings | own, rows_of_each(dense, stats.get("first"))
+        settings |= {"num_classes": method.num_labels, "per_class": True}
+        return settings, rows_per_label(dense, stats.get("first"))
     latent, classes = first_rows(networks, method, dense["kernel"], params.get("embedding"))
     return settings | {"num_classes": len(classes)}, np.concatenate([latent, classes])
 
 
-def rows_of_each(
+def rows_per_label(
     params: Mapping[str, Any], moments: Mapping[str, Any] | None
 ) -> Float[np.ndarray, "r m"]:
     """Return the rows of MGAN's first layers: each label's latent rows, then its bias.
 
     Args:
         params: of a `LinearPerLabel`, in NumPy.
-        moments: of its batch norms, which are folded in; None without.
+        moments: of its batch norms, which are folded in; None if it has none.
     """
     kernel, bias = params["kernel"], params["bias"]
     if moments:
-        # Channels come last in maps, so that each label's repeat from place to place.
+        # Maps have channels last, so each label's channels repeat from position to position.
         scale, shift = (
-            np.tile(each, bias.shape[1] // each.shape[1])
-            for each in folded(params["norm"], moments["norm"])
+            np.tile(channels, bias.shape[1] // channels.shape[1])
+            for channels in folded(params["norm"], moments["norm"])
         )
         kernel, bias = kernel * scale[:, None], bias * scale + shift
     return np.concatenate([kernel, bias[:, None]], axis=1).reshape(-1, bias.shape[1])
@@ -213,14 +213,14 @@ def first_rows(
     """Return the first layer's rows for latents that are N(0, I), and for one-hot classes.
 
     Args:
-        networks: what the generator was trained with.
-        method: what it was trained by.
-        kernel: the layer's.
-        embedding: the labels' vectors; None where there are none.
+        networks: the generator's architecture.
+        method: the method that trained it.
+        kernel: the first layer's.
+        embedding: the labels' vectors; None if there are none.
 
     Returns:
-        A row for each coordinate of the latent and for each class; no classes, k = 0, where
-        nothing but the latent goes in.
+        A row for each coordinate of the latent, and one for each class; k = 0 classes if the
+        layer's only input is the latent.
     """
     latent, labels = np.split(kernel, [networks.latent_dim])
     if isinstance(method, ClusterGan):
@@ -234,7 +234,7 @@ def first_rows(
 def folded(
     params: Mapping[str, np.ndarray], moments: Mapping[str, np.ndarray]
 ) -> tuple[Float[np.ndarray, "*k c"], Float[np.ndarray, "*k c"]]:
-    """Return the scale and the shift of each channel that a batch norm is in inference mode.
+    """Return the scale and shift of each channel that a batch norm applies in inference mode.
 
     >>> scale, shift = folded(
     ...     {"scale": np.array([2.0]), "bias": np.array([1.0])},
@@ -248,9 +248,9 @@ def folded(
 
 
 def check_finite(arrays: Arrays) -> None:
-    """Refuse what a training left that went astray.
+    """Refuse the arrays of a training that diverged.
 
-    An infinite variance would fold into a scale of 0, and nothing would show it.
+    An infinite variance would silently fold into a scale of 0.
 
     Raises:
         UserError: naming every array with values that are not finite.
@@ -269,5 +269,5 @@ def check_finite(arrays: Arrays) -> None:
 
 
 def _exact(leaf: Any) -> np.ndarray:
-    """Return an array in double precision, in which moments are folded."""
+    """Return an array in double precision, used for folding moments."""
     return np.asarray(leaf, np.float64)

@@ -1,19 +1,18 @@
 """The judge of handwritten digits: five small classifiers that the project trains itself.
 
-One alone is right on 95% of digits that it never saw, but two of them that differ in nothing but
-their random numbers, or in how many threads added up their products, do not agree on images that no
-person could read: of the same 26,000 generated stacks the reverse KL is 0.106 by one and 0.177 by
-another (docs/endtoend.md). So the mean of five networks' probabilities judges, and what each of
-them would say alone is there to be shown beside it.
+A single classifier is right on 95% of unseen digits. But two that differ only in their random
+numbers, or in the number of threads that summed their products, disagree on images that nobody
+could read: for the same 26,000 generated stacks, one gives a reverse KL of 0.106 and another 0.177
+(docs/endtoend_images.md). So the mean of five networks' probabilities decides, and each network's
+own verdict is available to show beside it.
 
-Each has dense layers 1024-256-256-10 on 32 x 32 images in [-1, 1], ReLU and dropout of 0.2
-after both hidden ones; Adam at 1e-3, 10 epochs in batches of 100: the judge of [Liu et al. 2020]'s
-code. That is 6,000 steps with the 60,000 digits of MNIST. With few digits 10 epochs are too short
-(after those of 4,000 digits one is right on 91% of others, after 30 on 95%): fewer than 20,000 are
-passed over 30 times.
+Each network is the judge of [Liu et al. 2020]'s code: dense layers 1024-256-256-10 on 32 x 32
+images in [-1, 1], ReLU and dropout of 0.2 after both hidden layers; Adam at 1e-3, 10 epochs in
+batches of 100. That is 6,000 steps on the 60,000 digits of MNIST. With few digits 10 epochs are too
+short (trained on 4,000 digits, one is right on 91% of others after 10 epochs and on 95% after 30),
+so fewer than 20,000 digits get 30 epochs.
 
-Every number that it gives is as good as it is: show its accuracy on digits that it did not learn
-from beside it.
+The judge's numbers are only as good as the judge: show its accuracy on held-out digits beside them.
 """
 
 from __future__ import annotations
@@ -44,17 +43,17 @@ BATCH = 100
 FEW = 20_000
 EPOCHS_OF_FEW = 30
 
-# Images that are judged at a time.
+# Images classified at a time.
 _JUDGED = 2_000
 
 
 class Accuracy(NamedTuple):
-    """How often a judge is right on digits that it never saw.
+    """How often a judge is right on held-out digits.
 
     Attributes:
-        share: of them, 0 to 1.
-        interval: Wilson's, of 95%.
-        num: how many digits that is of.
+        share: of those digits, 0 to 1.
+        interval: Wilson's 95% interval of the share.
+        num: number of digits.
     """
 
     share: float
@@ -72,7 +71,7 @@ class DigitJudge(NamedTuple):
     arrays: Arrays
 
     def verdicts(self, images: Float[np.ndarray, "n 32 32"]) -> Int[np.ndarray, "v n"]:
-        """Return the digit of each image in [-1, 1]: all classifiers', then each one's alone."""
+        """Return the digit of each image in [-1, 1]: by all classifiers together, then by each."""
         return np.asarray(_verdicts(self.arrays, jnp.asarray(images, jnp.float32)))
 
     def classify(self, images: Float[np.ndarray, "n 32 32"]) -> Int[np.ndarray, " n"]:
@@ -82,7 +81,7 @@ class DigitJudge(NamedTuple):
     def accuracy(
         self, pixels: UInt8[np.ndarray, "n 32 32"], labels: Int[np.ndarray, " n"]
     ) -> Accuracy:
-        """Return how often it is right; give digits that it did not learn from."""
+        """Return how often it is right; pass digits that it was not trained on."""
         right = int((self.classify(np.asarray(scaled(jnp.asarray(pixels)))) == labels).sum())
         num = len(labels)
         return Accuracy(right / num, wilson_interval(right, num), num)
@@ -90,7 +89,7 @@ class DigitJudge(NamedTuple):
 
 @jax.jit
 def scaled(pixels: UInt8[Array, ...]) -> Float[Array, ...]:
-    """Return whole numbers from 0 to 255 as networks see them: float32 in [-1, 1]."""
+    """Map uint8 pixels to what networks see: float32 in [-1, 1]."""
     return pixels.astype(jnp.float32) / 127.5 - 1
 
 
@@ -99,18 +98,18 @@ def train_judge(
     pixels: UInt8[np.ndarray, "n 32 32"],
     labels: Int[np.ndarray, " n"],
 ) -> DigitJudge:
-    """Train a judge; the same key gives the same one.
+    """Train a judge; the same key gives the same judge.
 
-    What does not fill a batch is left out of an epoch, another part in each.
+    Images that do not fill a batch are left out of an epoch, different ones in each.
 
     Args:
-        key: of its initial values, its batches and its dropout.
+        key: of the initial values, batches and dropout.
         pixels: 0 to 255, at least one image.
         labels: 0 to 9.
     """
     epochs = EPOCHS if len(labels) >= FEW else EPOCHS_OF_FEW
-    known = jnp.asarray(pixels), jnp.asarray(labels, jnp.int32)
-    networks = [_trained(named_key(key, "network", i), epochs, *known) for i in range(NETWORKS)]
+    data = jnp.asarray(pixels), jnp.asarray(labels, jnp.int32)
+    networks = [_trained(named_key(key, "network", i), epochs, *data) for i in range(NETWORKS)]
     return DigitJudge(jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks))
 
 
@@ -133,7 +132,7 @@ class _Classifier(nnx.Module):
     def __call__(
         self, images: Float[Array, "n 32 32"], key: PRNGKeyArray | None = None
     ) -> Float[Array, "n 10"]:
-        """Return logits; with a key, units are dropped."""
+        """Return logits; with a key, apply dropout."""
         x = images.reshape(len(images), -1)
         for number, layer in enumerate(self.layers):
             x = layer(x)
@@ -160,22 +159,22 @@ def _epoch(
     labels: Int[Array, " n"],
     key: PRNGKeyArray,
 ) -> tuple[Any, Any]:
-    """Pass over the digits once, in an order of its own."""
-    num, batch = len(labels), min(BATCH, len(labels))
+    """Train on every digit once, in a fresh random order."""
+    num, size = len(labels), min(BATCH, len(labels))
     key_order, key_drop = jax.random.split(key)
-    steps = num // batch
-    order = jax.random.permutation(key_order, num)[: steps * batch].reshape(steps, batch)
+    steps = num // size
+    order = jax.random.permutation(key_order, num)[: steps * size].reshape(steps, size)
 
     def step(
-        state: tuple[Any, Any], now: tuple[Array, PRNGKeyArray]
+        state: tuple[Any, Any], batch: tuple[Array, PRNGKeyArray]
     ) -> tuple[tuple[Any, Any], None]:
-        (params, moments), (chosen, key) = state, now
+        (params, moments), (chosen, key) = state, batch
         images = scaled(pixels[chosen])
 
         def loss(params: Any) -> Array:
             logits = _NETWORK.apply(Arrays(params, {}), lambda judge: judge(images, key))[0]
-            told = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen])
-            return jnp.mean(told)
+            crossed = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen])
+            return jnp.mean(crossed)
 
         change, moments = change_of(_ADAM, jax.grad(loss)(params), moments, params)
         return (optax.apply_updates(params, change), moments), None
@@ -186,11 +185,11 @@ def _epoch(
 @jax.jit
 def _verdicts(arrays: Arrays, images: Float[Array, "n 32 32"]) -> Int[Array, "v n"]:
     def one(image: Array) -> Array:
-        def alone(arrays: Arrays) -> Array:
+        def logits(arrays: Arrays) -> Array:
             return _NETWORK.apply(arrays, lambda judge: judge(image[None]))[0][0]
 
-        each = jax.nn.softmax(jax.vmap(alone)(arrays), axis=1)
-        both = jnp.concatenate([jnp.mean(each, axis=0)[None], each])
-        return jnp.argmax(both, axis=1).astype(jnp.int32)
+        single = jax.nn.softmax(jax.vmap(logits)(arrays), axis=1)
+        joint = jnp.mean(single, axis=0)[None]
+        return jnp.argmax(jnp.concatenate([joint, single]), axis=1).astype(jnp.int32)
 
     return jax.lax.map(one, images, batch_size=_JUDGED).T

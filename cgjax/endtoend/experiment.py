@@ -1,7 +1,7 @@
-"""A training run as a config describes it: several independent trials of one method.
+"""The trials of a training run: independent trainings of one method, as a config describes them.
 
 Trial t draws its own points and networks. Its random numbers come from the root key by name, so
-that neither other trials nor an interruption change them.
+neither other trials nor an interruption change them.
 """
 
 from __future__ import annotations
@@ -39,52 +39,52 @@ from cgjax.runtime.keys import named_key
 
 
 def check_data(config: Mapping[str, Any]) -> str:
-    """Check that a config's data are there and go with its networks and numbers; writes nothing.
+    """Check that a config's data exist and fit its networks and sizes; writes nothing.
 
     Returns:
         The data's identity; see `DataSet`.
 
     Raises:
-        UserError: data that cannot be read, of which there are too few, or of another shape.
+        UserError: data that cannot be read, are too few, or have the wrong shape.
     """
-    if told := unread(flatten(config)):
-        logging.info("nothing reads %s", told)
+    if ignored := unread(flatten(config)):
+        logging.info("not used by this training: %s", ignored)
     data, train, labels = data_of(config), config["train"], config["labels"]
     num = data.available(config["data"]["num"])
     NETWORKS[config["network"]["name"]](config["network"], data.row_shape())
-    is_one = train["together"] and train["trials"] > 1
-    if is_one and isinstance(data, FolderImages) and data.is_on_disk:
+    is_stacked = train["together"] and train["trials"] > 1
+    if is_stacked and isinstance(data, FolderImages) and data.is_on_disk:
         raise UserError(
-            "--config.train.together=true: expected images that fit into --config.data.memory_mb; "
+            "--config.train.together=true: expected images that fit in --config.data.memory_mb; "
             "type --config.train.together=false"
         )
     batches = make_method(config, data.num_classes).batches
     if isinstance(data, ImageSet):
         _check_scored(data, config["score"])
-    for path, wanted in {
+    for path, needed in {
         "train.batch": train["batch"] * batches,
         "labels.num_clusters": labels["num_clusters"],
     }.items():
-        if wanted > num:
-            raise UserError(f"--config.{path}: {wanted} rows are wanted, and there are {num}")
+        if needed > num:
+            raise UserError(f"--config.{path}: needs {needed} rows, but there are only {num}")
     return data.identity()
 
 
 def _check_scored(data: ImageSet, settings: Mapping[str, Any]) -> None:
-    """Refuse fewer images than the scores' features need, half of them for either side."""
+    """Refuse fewer images than the scores' features need on each side of a comparison."""
     num, features = settings["num"], settings["features"]
     compared, fewest = data.compared(num), fewest_scored(features)
     if compared < min(num, fewest):
         raise UserError(
-            f"--config.score.features={features}: scores of it compare at least {fewest} images "
-            f"with as many others, and of --config.score.num={num} only {compared} can be, half "
-            f"of those there are; add images until they are {2 * fewest}"
+            f"--config.score.features={features}: expected at least {fewest} images to compare "
+            f"with {fewest} others; of --config.score.num={num} only {compared} can be compared, "
+            f"half of the images that exist; add images until there are {2 * fewest}"
             + (", or type --config.score.features=pca_pixels" if fewest > FEWEST_SCORED else "")
         )
 
 
 class Samples(NamedTuple):
-    """Generated points, and the label that each was generated with."""
+    """Generated rows, and the label that each was generated with."""
 
     points: Float[np.ndarray, "n ..."]
     labels: Int[np.ndarray, " n"]
@@ -101,10 +101,10 @@ class Experiment:
     """
 
     def __init__(self, config: Mapping[str, Any]):
-        """Build what the config names; draws and trains nothing.
+        """Build the networks and draw the training points; trains nothing.
 
         Args:
-            config: of a training run, nested plain dicts with every leaf.
+            config: of a training run; nested plain dicts with every leaf.
         """
         self.config = config
         self.data: DataSet = data_of(config)
@@ -113,7 +113,7 @@ class Experiment:
         self.trainer = Trainer(
             make_method(config, self.data.num_classes),
             NETWORKS[sizes["name"]](sizes, self.data.row_shape()),
-            **{name: train[name] for name in _OF_TRAINER},
+            **{name: train[name] for name in _TRAINER_SETTINGS},
             iterations=train["iterations"] if train["cooldown"] else 0,
             prepare=self.data.prepare,
         )
@@ -126,32 +126,49 @@ class Experiment:
         self._groups = [(self._rows(group), self._keys(group, "train")) for group in together]
 
     def _rows(self, trials: Sequence[int]) -> Points:
-        """Return the training rows of trials; one trial's are not copied."""
-        own = [self.points[t] for t in trials]
-        return own[0] if len(own) == 1 else _stacked(own)
+        """Return the trials' training rows, stacked; a single trial's are not copied."""
+        points = [self.points[t] for t in trials]
+        return points[0] if len(points) == 1 else _stacked(points)
 
     def _keys(self, trials: Sequence[int], name: str) -> Key[Array, " trials"]:
         return jnp.stack([named_key(self.keys[t], name) for t in trials])
 
     def init(self) -> list[TrainState]:
-        """Return fresh trials, those that are trained together stacked."""
-        begun = [
-            self.trainer.init(named_key(key, "init"), points)
-            for key, points in zip(self.keys, self.points, strict=True)
-        ]
-        return self._grouped(begun)
+        """Return fresh trials; those that are trained together are stacked."""
+        return self._grouped(
+            [
+                self.trainer.init(named_key(key, "init"), points)
+                for key, points in zip(self.keys, self.points, strict=True)
+            ]
+        )
+
+    def shapes(self) -> list[TrainState]:
+        """Return the shapes and dtypes of `init`'s states, except those of a clustering's arrays.
+
+        Computes nothing; the partition is one without a clustering.
+        """
+
+        def unlabelled() -> list[TrainState]:
+            return self._grouped(
+                [
+                    self.trainer.unlabelled(named_key(key, "init"), len(points.rows))
+                    for key, points in zip(self.keys, self.points, strict=True)
+                ]
+            )
+
+        return jax.eval_shape(unlabelled)
 
     def _grouped(self, states: Sequence[TrainState]) -> list[TrainState]:
         if self.config["train"]["together"]:
             return [_stacked(states)]
         return [_stacked([state]) for state in states]
 
-    def each(self, states: Sequence[TrainState]) -> list[TrainState]:
-        """Return the state of each trial to be scored, its rows labelled as it is now."""
-        own = zip(self._apart(states), self.points, strict=True)
-        return [self.trainer.relabelled(state, points) for state, points in own]
+    def per_trial(self, states: Sequence[TrainState]) -> list[TrainState]:
+        """Return the state of each trial to score, with its rows' current labels."""
+        trials = zip(self._unstacked(states), self.points, strict=True)
+        return [self.trainer.relabelled(state, points) for state, points in trials]
 
-    def _apart(self, states: Sequence[TrainState]) -> list[TrainState]:
+    def _unstacked(self, states: Sequence[TrainState]) -> list[TrainState]:
         return [
             jax.tree.map(lambda leaf, i=i: leaf[i], state)
             for state in states
@@ -159,101 +176,108 @@ class Experiment:
         ]
 
     def next_stop(self, iteration: int, periods: Sequence[int]) -> int:
-        """Return where training that begins at an iteration has to stop next.
+        """Return the iteration at which training has to stop next.
+
+        That is the next clustering, the next multiple of a period, or the end.
 
         Args:
-            iteration: iterations that are done.
-            periods: of what else is done between iterations.
+            iteration: number of iterations done.
+            periods: of everything else that happens between iterations.
         """
-        ends = [(iteration // period + 1) * period for period in periods]
-        due = self.trainer.method.next_due(iteration)
-        return min([*ends, *([] if due is None else [due]), self.config["train"]["iterations"]])
+        stops = [(iteration // period + 1) * period for period in periods]
+        clustering = self.trainer.method.next_reclustering(iteration)
+        if clustering is not None:
+            stops.append(clustering)
+        return min([*stops, self.config["train"]["iterations"]])
 
     def advance(
         self, states: Sequence[TrainState], begin: int, end: int
     ) -> tuple[list[TrainState], Losses]:
-        """Train all trials from one iteration to another.
+        """Train all trials from one iteration to another, after clustering if it is due.
 
         Args:
             states: as `init` returns them; donated.
-            begin: iterations that are done. New labels are made before if they are due.
+            begin: number of iterations done.
             end: at most `next_stop`.
 
         Returns:
             The states, and the losses (trials, end - begin).
         """
-        if begin > 0 and self.trainer.method.next_due(begin - 1) == begin:
-            states = self._renewed(states, begin)
-        made = [
+        if begin > 0 and self.trainer.method.next_reclustering(begin - 1) == begin:
+            states = self._reclustered(states, begin)
+        results = [
             self.trainer.run(state, points, keys, begin, end - begin)
             for state, (points, keys) in zip(states, self._groups, strict=True)
         ]
-        losses = (jnp.concatenate(parts) for parts in zip(*(m[1] for m in made), strict=True))
-        return [m[0] for m in made], Losses(*losses)
+        trained, losses = zip(*results, strict=True)
+        return list(trained), Losses(*map(jnp.concatenate, zip(*losses, strict=True)))
 
-    def _renewed(self, states: Sequence[TrainState], iteration: int) -> list[TrainState]:
+    def _reclustered(self, states: Sequence[TrainState], iteration: int) -> list[TrainState]:
         keys = [named_key(key, "train") for key in self.keys]
-        own = zip(keys, self._apart(states), self.points, strict=True)
+        trials = zip(keys, self._unstacked(states), self.points, strict=True)
         return self._grouped(
-            [self.trainer.renew(key, iteration, state, points) for key, state, points in own]
+            [
+                self.trainer.reclustered(key, iteration, state, points)
+                for key, state, points in trials
+            ]
         )
 
     def generator(self, state: TrainState, trial: int, iteration: int) -> Arrays:
-        """Return what generates the rows of one trial that are scored after an iteration."""
+        """Return the generator of one trial's scored rows after an iteration."""
         key = named_key(self.keys[trial], "moments", iteration)
-        return self.trainer.settled(key, state)
+        return self.trainer.for_sampling(key, state)
 
     def sample(self, state: TrainState, trial: int, iteration: int) -> Samples:
-        """Generate the points of one trial that are scored after an iteration."""
+        """Generate the rows of one trial that are scored after an iteration."""
         key, num = named_key(self.keys[trial], "score", iteration), self.config["score"]["num"]
         method = self.trainer.method
         labels = method.sample_labels(named_key(key, "labels"), state.partition, num)
         generator = self.generator(state, trial, iteration)
-        made = self.trainer.generate(generator, named_key(key, "codes"), labels)
-        return Samples(np.asarray(made), np.asarray(labels))
+        rows = self.trainer.generate(generator, named_key(key, "codes"), labels)
+        return Samples(np.asarray(rows), np.asarray(labels))
 
     def scores(self, samples: Samples) -> dict[str, float]:
-        """Return how good generated rows are, by the data set's own scores."""
+        """Return the data set's own scores of generated rows."""
         return self.data.scores(samples.points)
 
     def agreement(self, state: TrainState, trial: int) -> dict[str, float]:
-        """Return how one trial's clusters of training rows agree with the true classes.
+        """Return how well one trial's clusters of training rows agree with the true classes.
 
-        Empty for a method that clusters nothing, and where no true classes are known.
+        Empty for a method that does not cluster, and where no true classes are known.
         """
         if self.data.num_classes < 2:
             return {}
         points, method = self.points[trial], self.trainer.method
         encode = self.trainer.encoder(state.generator.arrays)
         key = named_key(self.keys[trial], "found")
-        found = method.found(key, points, encode, state.partition)
-        if not found.centroids.size:
+        partition = method.final_partition(key, points, encode, state.partition)
+        if not partition.centroids.size:
             return {}
-        return _agreement(np.asarray(found.labels), np.asarray(points.classes))
+        return _agreement(np.asarray(partition.labels), np.asarray(points.classes))
 
     def agreement_of_kmeans(self) -> dict[str, float]:
-        """Return the same for k-means on the first trial's rows as they are, into as many.
+        """Return the same for k-means on the first trial's rows themselves, into as many clusters.
 
-        On those `labels.num` of them that a method would cluster.
+        Of the first `labels.num` rows, those that a method would cluster.
         """
         settings, points = self.config["labels"], self.points[0]
         rows = self.data.prepare(points.rows[: settings["num"]])
-        found = kmeans(
+        result = kmeans(
             rows.reshape(len(rows), -1),
             settings["num_clusters"],
             key=named_key(self._root, "kmeans"),
             num_init=settings["num_init"],
             max_iter=settings["max_iter"],
         )
-        return _agreement(np.asarray(found.labels), np.asarray(points.classes)[: len(rows)])
+        return _agreement(np.asarray(result.labels), np.asarray(points.classes)[: len(rows)])
 
     def perfect(self) -> dict[str, PerfectScore]:
-        """Return what a perfect sampler scores with as many rows."""
+        """Return what a perfect sampler scores with the same number of rows."""
         settings = self.config["score"]
         return self.data.perfect(self._root, settings["num"], settings["repeats"])
 
     def notes(self) -> dict[str, Any]:
-        """Return what a reader of the scores has to know."""
+        """Return what a reader of the scores needs to know."""
         settings = self.config["score"]
         return self.data.notes(self._root, settings["num"], settings["repeats"])
 
@@ -269,16 +293,16 @@ def _agreement(labels: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) ->
     }
 
 
-_OF_TRAINER = (
+_TRAINER_SETTINGS = (
     *("batch", "learning_rate", "critic_factor", "beta1", "beta2"),
     *("penalty", "average", "cooldown"),
 )
 
 
-def first_bad(losses: Losses) -> tuple[int, int] | None:
+def first_not_finite(losses: Losses) -> tuple[int, int] | None:
     """Return the step and the trial of the first loss that is not finite, if any.
 
-    >>> first_bad(Losses(jnp.zeros((2, 3)), jnp.array([[0, 0, 1.0], [0, jnp.nan, 1]])))
+    >>> first_not_finite(Losses(jnp.zeros((2, 3)), jnp.array([[0, 0, 1.0], [0, jnp.nan, 1]])))
     (1, 1)
     """
     bad = ~np.isfinite(np.asarray(losses.generator)) | ~np.isfinite(

@@ -1,13 +1,14 @@
-"""Features for clusters that are found once, before training [Sage et al. 2018].
+"""Features to cluster by once, before training [Sage et al. 2018].
 
-* "rows": the rows themselves, the floor;
-* "autoencoder": codes of an autoencoder (Logo-GAN-AE): its encoder is a discriminator of the
-  experiment with as many outputs as a latent has numbers, its decoder a generator of it,
+* "rows": the rows themselves, the simplest baseline;
+* "autoencoder": the codes of an autoencoder (Logo-GAN-AE). Its encoder is the experiment's
+  discriminator with one output per latent coordinate, its decoder the experiment's generator, and
+  it minimises
 
-      mean ||x - decode(encode(x))||^2 -> min;
+      mean ||x - decode(encode(x))||^2;
 
-* "package.module:function": the user's own, such as a classifier's last layer (Logo-GAN-RC), or
-  that of a network which tells rotations apart (RotNet).
+* "package.module:function": the user's own, such as the last layer of a classifier (Logo-GAN-RC) or
+  of a network that predicts rotations (RotNet).
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ ROWS, AUTOENCODER = "rows", "autoencoder"
 
 @dataclasses.dataclass(frozen=True)
 class FixedFeatures:
-    """Which features, and what the autoencoder is built of.
+    """Which features, and how the autoencoder is built and trained.
 
     Attributes:
         name: as above.
         networks: the experiment's.
         prepare: see `DataSet.prepare`.
-        steps: of the autoencoder.
-        batch: rows of a step.
+        steps: number of training steps of the autoencoder.
+        batch: rows per step.
         learning_rate: Adam's.
-        most: rows on disk that it learns from.
+        most: maximum number of rows that it trains on if they are on disk.
     """
 
     name: str
@@ -56,28 +57,28 @@ class FixedFeatures:
     learning_rate: float = 1e-3
     most: int = 20_000
 
-    def learnt(
+    def fit(
         self, key: PRNGKeyArray, rows: Shaped[Array, "n ..."] | RowsOnDisk
     ) -> Callable[[Array], Array]:
-        """Return the features as a function of rows as they are kept.
+        """Return the features as a function of stored rows.
 
         Args:
             key: of the autoencoder.
-            rows: what it learns from; of those on disk the first `most`.
+            rows: its training rows; of rows on disk it uses the first `most`.
 
         Raises:
-            UserError: a function that is not there; when it is called, one that returns something
-                else than features.
-            ForeignError: when it is called: the user's function raised an exception.
+            UserError: the user's function does not exist; when the result is called, the function
+                did not return features.
+            ForeignError: when the result is called: the user's function raised an exception.
         """
         if self.name == ROWS:
             return lambda rows: self.prepare(rows).reshape(len(rows), -1)
         if self.name == AUTOENCODER:
-            held = rows[: self.most] if isinstance(rows, RowsOnDisk) else rows
-            arrays = _train(named_key(key, "autoencoder"), held, features=self)
+            in_memory = rows[: self.most] if isinstance(rows, RowsOnDisk) else rows
+            arrays = _train(named_key(key, "autoencoder"), in_memory, features=self)
             return functools.partial(_codes, arrays, features=self)
         function = load_attribute(self.name, "features")
-        return lambda rows: _own(self.name, function, np.asarray(self.prepare(rows)))
+        return lambda rows: _user_features(self.name, function, np.asarray(self.prepare(rows)))
 
     @functools.cached_property
     def autoencoder(self) -> Network:
@@ -86,14 +87,14 @@ class FixedFeatures:
 
 
 class Autoencoder(nnx.Module):
-    """A discriminator to codes, and a generator back to rows."""
+    """A discriminator from rows to codes, and a generator from codes to rows."""
 
     def __init__(self, networks: Architecture, rngs: nnx.Rngs):
         self.encode: Any = networks.discriminator(networks.latent_dim, 1, rngs)
         self.decode: Any = networks.generator(1, rngs)
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
-        """Return rows as they come back, in train mode."""
+        """Reconstruct rows, in train mode."""
         codes = self.encode(x, train=True)
         return self.decode(codes, jnp.zeros(len(x), jnp.int32), train=True)
 
@@ -104,14 +105,15 @@ def _train(key: PRNGKeyArray, rows: Array, *, features: FixedFeatures) -> Arrays
     adam = optax.adam(features.learning_rate)
 
     def loss(params: Any, stats: Any, x: Array) -> tuple[Array, Any]:
-        back, stats = features.autoencoder.apply(Arrays(params, stats), lambda net: net(x))
-        return jnp.mean(jnp.square(back - x)), stats
+        output, stats = features.autoencoder.apply(Arrays(params, stats), lambda net: net(x))
+        return jnp.mean(jnp.square(output - x)), stats
 
     def step(state: tuple[Arrays, Any], key: Array) -> tuple[tuple[Arrays, Any], None]:
         (params, stats), moments = state
         chosen = jax.random.randint(key, (features.batch,), 0, len(rows), jnp.int32)
-        slope, stats = jax.grad(loss, has_aux=True)(params, stats, features.prepare(rows[chosen]))
-        change, moments = change_of(adam, slope, moments, params)
+        x = features.prepare(rows[chosen])
+        gradient, stats = jax.grad(loss, has_aux=True)(params, stats, x)
+        change, moments = change_of(adam, gradient, moments, params)
         return (Arrays(optax.apply_updates(params, change), stats), moments), None
 
     keys = jax.random.split(named_key(key, "steps"), features.steps)
@@ -120,19 +122,19 @@ def _train(key: PRNGKeyArray, rows: Array, *, features: FixedFeatures) -> Arrays
 
 @functools.partial(jax.jit, static_argnames="features")
 def _codes(arrays: Arrays, rows: Array, *, features: FixedFeatures) -> Array:
-    seen = features.prepare(rows)
-    return features.autoencoder.apply(arrays, lambda net: net.encode(seen, train=False))[0]
+    x = features.prepare(rows)
+    return features.autoencoder.apply(arrays, lambda net: net.encode(x, train=False))[0]
 
 
-def _own(name: str, function: Any, batch: np.ndarray) -> Float[Array, "n f"]:
+def _user_features(name: str, function: Any, batch: np.ndarray) -> Float[Array, "n f"]:
     """Call the user's function and check what it returns."""
     with foreign_code(f"features {name!r}"):
-        made = np.asarray(function(batch))
-    if made.ndim != 2 or len(made) != len(batch) or made.dtype.kind not in "biuf":
+        values = np.asarray(function(batch))
+    if values.ndim != 2 or len(values) != len(batch) or values.dtype.kind not in "biuf":
         raise UserError(
-            f"--config.labels.features={name}: returned {made.dtype} {made.shape} for rows of "
+            f"--config.labels.features={name}: returned {values.dtype} {values.shape} for rows of "
             f"shape {batch.shape}; expected ({len(batch)}, numbers)"
         )
-    if not np.isfinite(made).all():
+    if not np.isfinite(values).all():
         raise UserError(f"--config.labels.features={name}: returned NaN or infinite values")
-    return jnp.asarray(made, jnp.float32)
+    return jnp.asarray(values, jnp.float32)

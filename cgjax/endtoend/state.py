@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.base import Arrays
@@ -13,28 +15,40 @@ from cgjax.numerics.optimisers import change_of
 
 
 class Partition(NamedTuple):
-    """What a method knows of the training rows; all of it is in the checkpoint.
+    """What a method knows about the training rows; all of it is checkpointed.
 
     Attributes:
         labels: (n,) int32, of every training row.
         centroids: (k, f) of the last clustering, in the order of the labels; (0, 0) without one.
-        counts: (k,) float32, rows that moved each centroid; (0,) without a clustering.
+        counts: (k,) float32, number of rows that have moved each centroid; (0,) without a
+            clustering.
     """
 
     labels: Int[Array, "*trials n"]
     centroids: Float[Array, "*trials k f"]
     counts: Float[Array, "*trials k"]
 
+    @classmethod
+    def clustered(cls, labels: ArrayLike, centroids: ArrayLike) -> Partition:
+        """Return a partition by centroids that no row has moved yet."""
+        centroids = jnp.asarray(centroids)
+        return cls(jnp.asarray(labels), centroids, jnp.zeros(len(centroids), jnp.float32))
+
+    @classmethod
+    def unclustered(cls, labels: Int[Array, " n"]) -> Partition:
+        """Return a partition that does not come from a clustering."""
+        return cls(labels, jnp.zeros((0, 0), jnp.float32), jnp.zeros((0,), jnp.float32))
+
 
 class Learner(NamedTuple):
-    """A network and its optimiser's moments."""
+    """A network's arrays and its optimiser's state."""
 
     arrays: Arrays
     moments: Any
 
 
 class TrainState(NamedTuple):
-    """All that changes in training; every leaf begins with an axis of trials where there are any.
+    """Everything that training changes; of stacked trials every leaf has a leading axis of trials.
 
     Attributes:
         generator: G.
@@ -56,15 +70,15 @@ class Losses(NamedTuple):
     discriminator: Float[Array, "*trials steps"]
 
 
-def moved(
+def updated(
     learner: Learner,
-    slope: Any,
+    gradient: Any,
     stats: Any,
     optimiser: optax.GradientTransformation,
-    share: Float[Array, ""] | float = 1.0,
+    rate: Float[Array, ""] | float = 1.0,
 ) -> Learner:
-    """Return a network after a share of its optimiser's step, with new running moments."""
+    """Return a network after `rate` times its optimiser's step, with new running moments."""
     params = learner.arrays.params
-    change, moments = change_of(optimiser, slope, learner.moments, params)
-    change = jax.tree.map(lambda leaf: share * leaf, change)
+    change, moments = change_of(optimiser, gradient, learner.moments, params)
+    change = jax.tree.map(lambda leaf: rate * leaf, change)
     return Learner(Arrays(optax.apply_updates(params, change), stats), moments)

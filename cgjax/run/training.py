@@ -1,16 +1,16 @@
-"""The folder of a run that trains a generator: config.json, checkpoints/ and what it showed last.
+"""The folder of a run that trains a generator.
 
 config.json, metrics.jsonl       as in every run's folder
 checkpoints/trials/              the newest two steps of all trials
-samples.npz                      points (trials, n, d), labels (trials, n): what was scored last; of
-                                 images the first thousand, bytes
-figures/samples.png              some of the first trial's, by their labels
+samples.npz                      points (trials, n, d), labels (trials, n): the samples scored last;
+                                 of images the first thousand, uint8
+figures/samples.png              some of the first trial's samples, by label
 generator/                       the first trial's generator of images, as converted weights
 assign/                          images that were assigned to its labels; see `labels`
-summary.json, citations.bib      the scores, and the works that all of it comes from
+summary.json, citations.bib      the scores, and the works to cite
 
-What a training leaves at its end is one artifact, `RESULTS`: while the training is made longer, the
-results of its shorter self stay, and they are replaced together.
+A finished training leaves one artifact, `RESULTS`. When a training is extended, the results of the
+shorter one stay until they are replaced, all at once.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ from cgjax.runtime.lock import FolderLock
 
 
 class TrainingRun:
-    """A training run's config and the places of its files.
+    """A training run's config and the paths of its files.
 
     Attributes:
         folder: the paths that every run's folder has.
         config: nested plain dicts with every leaf.
         identity: of the data; see `DataSet`.
-        key: what the training is known by, until a cooldown begins.
+        key: identifies the training until a cooldown begins; see `key_at`.
         samples: path of the samples.
-        figure: path of the picture of them.
+        figure: path of their picture.
         generator: folder of the generator.
         steps: the saved steps.
-        manifests: which of the results are there and current.
+        manifests: which results exist and are current.
     """
 
     def __init__(self, root: str | Path, config: Mapping[str, Any], identity: str):
-        """Make the key; reads and writes nothing.
+        """Compute the key; reads and writes nothing.
 
         Args:
             root: the folder.
             config: nested plain dicts with every leaf.
-            identity: of the data, empty for those that the config describes whole.
+            identity: of the data; empty if the config describes them completely.
         """
         self.folder, self.config, self.identity = RunFolder(root), config, identity
         self.samples = self.folder.root / "samples.npz"
@@ -69,25 +69,25 @@ class TrainingRun:
         self.generator = self.folder.root / "generator"
         self.steps = Checkpoints(self.folder.checkpoints / "trials")
         leaves = flatten(config)
-        # More iterations go on where fewer ended; see `key_at`.
+        # A longer training continues where a shorter one ended; see `key_at`.
         del leaves["train.iterations"], leaves["train.cooldown"]
-        told = {
+        settings = {
             path: value
             for path, value in leaves.items()
-            # What an older version did not know, and would have taken to be this, changes nothing.
+            # A leaf that older versions lacked leaves the key unchanged at the value they imply.
             if not is_resource(path)
             and not _is_of_assign(path)
             and (path not in ADDED or value != ADDED[path])
         }
         own = {"identity": identity} if identity else {}
-        self.key = digest({**told, **own})
+        self.key = digest({**settings, **own})
         last = config["train"]["iterations"]
         self.manifests = Manifests(self.folder, declare_results(self.key_at(last), last))
 
     def key_at(self, iteration: int) -> str:
-        """Return what the state after an iteration is known by.
+        """Return the key of the state after an iteration.
 
-        Until a cooldown begins it is the same however long training goes on.
+        Until a cooldown begins it does not depend on the length of the training.
         """
         train = self.config["train"]
         if iteration <= train["iterations"] - train["cooldown"]:
@@ -95,22 +95,22 @@ class TrainingRun:
         return digest([self.key, train["iterations"], train["cooldown"]])
 
     def is_own(self, step: Step) -> bool:
-        """Whether a saved step is of this config, and not beyond its last iteration."""
+        """Whether a saved step belongs to this config, and is not beyond its last iteration."""
         return self._is_at(step.number, str(step.metadata.get("key")))
 
     @property
     def is_finished(self) -> bool:
-        """Whether there are results of the last iteration."""
+        """Whether there are results for the last iteration."""
         last = self.manifests.last_result(RESULTS)
-        # A folder of an earlier version has no manifest of them.
+        # Folders of earlier versions have no manifest of their results.
         is_last = last is None or last.get("iterations") == self.config["train"]["iterations"]
         return is_last and self.folder.summary.is_file()
 
     def forget_others(self) -> None:
-        """Remove results that are not of this training, nor of its shorter self."""
+        """Remove results that belong neither to this training nor to a shorter one of it."""
         last = self.manifests.last_result(RESULTS) or {}
         if not self._is_at(last.get("iterations", math.inf), last.get("key", "")):
-            self.manifests.forget(RESULTS)  # those of an earlier version have no manifest
+            self.manifests.forget(RESULTS)  # an earlier version's have no manifest
             self.manifests.forget_stale()
 
     def _is_at(self, iteration: float, key: str) -> bool:
@@ -131,22 +131,22 @@ def open_training(
     Args:
         root: the folder; it need not exist.
         config: nested plain dicts, or None for the folder's saved one.
-        allow_change: accept another config than the folder was made with.
-        lock: the folder's, acquired before anything is written; its `with` block is the caller's.
-        typed: the flags that gave the config.
+        allow_change: accept a config that differs from the folder's.
+        lock: the folder's, acquired before anything is written; the caller releases it.
+        typed: the flags that the config came from.
 
     Raises:
-        UserError: a config, data or folder that cannot be used, or that another command is writing
-            to.
+        UserError: a config, data or folder that cannot be used, or a folder that another command is
+            writing to.
     """
     folder = RunFolder(root)
     resolved = _resolve(folder, config, allow_change=allow_change, lock=lock)
-    # The data are read here: what is wrong with them is said before anything is written.
+    # This reads the data, so errors in them are reported before anything is written.
     run = TrainingRun(root, resolved, check_data(resolved))
     _check_same_data(run, allow_change=allow_change)
     if lock is not None:
         lock.acquire()
-        # Another command may have written since this one looked.
+        # Another command may have written between the check and the lock.
         check_folder(folder, resolved, allow_change=allow_change)
         _check_same_data(run, allow_change=allow_change)
     make_folder(folder.root, "--workdir")
@@ -164,20 +164,21 @@ def open_trained(
     lock: FolderLock | None = None,
     typed: Sequence[str] = (),
 ) -> TrainingRun:
-    """Open the folder of a training run for what is done with its generator.
+    """Open the folder of a training run to use its generator.
 
-    The training stays as it is: its data need not be there, and only settings of what is done with
-    the generator may be others.
+    The training is left alone: its data need not exist, and only the settings for using the
+    generator, `config.assign`, may change.
 
     Args:
         root: the folder.
-        config: as in `open_training`, and so are the rest.
-        allow_change: accept other settings of `config.assign`.
-        lock: the folder's.
-        typed: the flags that gave the config.
+        config: as in `open_training`.
+        allow_change: accept settings of `config.assign` that differ from the folder's.
+        lock: as in `open_training`.
+        typed: as in `open_training`.
 
     Raises:
-        UserError: as `open_training`; a folder that is not there, or another training than its own.
+        UserError: as `open_training`; a folder that does not exist, or a config of a different
+            training.
     """
     folder = RunFolder(root)
     saved = read_config(folder, TRAINING)
@@ -201,7 +202,7 @@ def _resolve(
     allow_change: bool,
     lock: FolderLock | None,
 ) -> dict[str, Any]:
-    """Return the config with every leaf, checked, and allowed in this folder."""
+    """Return the config with every leaf, validated and checked against the folder."""
     if lock is not None:
         lock.refuse_if_taken()
     resolved = (
@@ -212,13 +213,13 @@ def _resolve(
     validate(resolved)
     check_folder(folder, resolved, allow_change=allow_change)
     if folder.config.is_file():
-        read_config(folder, TRAINING)  # not even with another config may it be of another kind
+        read_config(folder, TRAINING)  # refuses the folder of another kind of run
     return resolved
 
 
-def _save(run: TrainingRun, given: dict[str, Any] | None, typed: Sequence[str]) -> None:
-    kept = typed if given is not None else read_config(run.folder, TRAINING).typed
-    save_config(run.folder, run.config, Known(run.identity), kept)
+def _save(run: TrainingRun, config: dict[str, Any] | None, typed: Sequence[str]) -> None:
+    flags = typed if config is not None else read_config(run.folder, TRAINING).typed
+    save_config(run.folder, run.config, Known(run.identity), flags)
 
 
 def _is_of_assign(path: str) -> bool:
@@ -226,14 +227,14 @@ def _is_of_assign(path: str) -> bool:
 
 
 def _check_same_training(
-    folder: RunFolder, saved: Mapping[str, Any], wanted: Mapping[str, Any]
+    folder: RunFolder, saved: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
-    """Refuse a config of another training than the folder's.
+    """Refuse a config that describes a different training than the folder's.
 
     Raises:
         UserError: listing every leaf that differs.
     """
-    lines = differences(saved, wanted)
+    lines = differences(saved, config)
     changed = [
         line
         for line in lines
@@ -241,37 +242,37 @@ def _check_same_training(
     ]
     if changed:
         raise UserError(
-            f"{folder.root} was trained with another config ({'; '.join(changed)}), which "
-            "--mode=assign does not change; leave these flags out"
+            f"{folder.root} was trained with a different config ({'; '.join(changed)}), which "
+            "--mode=assign cannot change; leave out these flags"
         )
 
 
 def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
-    """Refuse a folder whose generator learnt from other data of the same config.
+    """Refuse a folder whose generator was trained on different data under the same config.
 
     Raises:
-        UserError: saying so.
+        UserError: the data differ.
     """
     if allow_change or not run.folder.config.is_file():
         return
     known = read_config(run.folder, TRAINING).known.weights_sha256
     if known and known != run.identity:
         raise UserError(
-            f"{run.folder.root} was made with other data (--config.data.path now holds others); "
-            "use another --workdir, or --allow_config_change to train anew"
+            f"{run.folder.root} was made with other data (--config.data.path has changed since); "
+            "use another --workdir, or --allow_config_change to train from the start"
         )
 
 
 def check_alone(num_processes: int, num_devices: int | None) -> None:
-    """Refuse what a training run does not share.
+    """Refuse several processes or devices, which a training run cannot use.
 
     Raises:
-        UserError: several processes or devices.
+        UserError: there are several.
     """
     if num_processes > 1:
-        raise UserError("a training run is for one process; leave the launcher out")
+        raise UserError("a training run uses one process; leave out the launcher")
     if num_devices is not None and num_devices > 1:
         raise UserError(
-            f"--devices={num_devices}: a training run works on one device; leave it out, and use "
-            "--config.train.together=true for several trials at once"
+            f"--devices={num_devices}: a training run uses one device; leave out the flag, or type "
+            "--config.train.together=true to train several trials at once"
         )

@@ -105,7 +105,7 @@ class Checkpoints:
 
         Args:
             number: of the step.
-            abstract: a pytree of shapes and dtypes (arrays will do).
+            abstract: a pytree of shapes and dtypes (arrays will do); None for those of the step.
 
         Returns:
             The pytree of arrays.
@@ -116,10 +116,12 @@ class Checkpoints:
         path = self.folder / str(number)
         self.check(number)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
-        )
         with _quiet(), _alone():
+            if abstract is None:
+                abstract = ocp.metadata(str(path)).metadata
+            target = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
+            )
             return ocp.load(str(path), target)
 
     def check(self, number: int) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import optax
 
 from cgjax.endtoend.data import Points
-from cgjax.endtoend.methods.base import unclustered
 from cgjax.endtoend.methods.clustergan import (
     ClusterGan,
     codes_of,
@@ -18,6 +17,7 @@ from cgjax.endtoend.methods.clustergan import (
 )
 from cgjax.endtoend.networks.base import count_parameters
 from cgjax.endtoend.networks.encoding import Encoding
+from cgjax.endtoend.state import Partition
 from cgjax.endtoend.trainer import Trainer
 
 SMALL = Encoding(rows=(6,), latent_dim=3, width=16)
@@ -82,7 +82,7 @@ def test_in_a_cooldown_all_networks_learn_less():
 def test_latents_have_the_spread_of_sigma_and_labels_are_all_alike():
     z = METHOD.latents(jax.random.key(1), 20_000, 3)
     assert abs(float(z.std()) - 0.1) < 0.002
-    known = unclustered(jnp.zeros(5, jnp.int32))
+    known = Partition.unclustered(jnp.zeros(5, jnp.int32))
     counts = np.bincount(METHOD.sample_labels(jax.random.key(2), known, 20_000), minlength=4)
     assert np.abs(counts / 20_000 - 0.25).max() < 0.02
 

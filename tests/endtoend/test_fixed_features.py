@@ -13,7 +13,8 @@ from cgjax.endtoend.data import Points, grid
 from cgjax.endtoend.fixed_features import FixedFeatures
 from cgjax.endtoend.methods.labelled import FixedClusters
 from cgjax.endtoend.networks import Dcgan, Planar
-from cgjax.endtoend.trainer import Trainer, as_they_are
+from cgjax.endtoend.step import unprepared
+from cgjax.endtoend.trainer import Trainer
 from cgjax.errors import ForeignError, UserError
 from cgjax.evaluation.agreement import matched_accuracy
 
@@ -27,16 +28,16 @@ def points():
 
 def test_rows_are_features_as_they_are():
     rows = points().rows
-    made = FixedFeatures("rows", PLANE, as_they_are).learnt(KEY, rows)(rows)
+    made = FixedFeatures("rows", PLANE, unprepared).fit(KEY, rows)(rows)
     np.testing.assert_array_equal(made, points().rows)
 
 
 def test_the_codes_of_an_autoencoder_keep_what_the_rows_were():
     drawn = points()
-    features = FixedFeatures("autoencoder", PLANE, as_they_are, steps=600)
-    codes = features.learnt(KEY, drawn.rows)(drawn.rows)
+    features = FixedFeatures("autoencoder", PLANE, unprepared, steps=600)
+    codes = features.fit(KEY, drawn.rows)(drawn.rows)
     assert codes.shape == (600, 2)
-    np.testing.assert_array_equal(codes, features.learnt(KEY, drawn.rows)(drawn.rows))
+    np.testing.assert_array_equal(codes, features.fit(KEY, drawn.rows)(drawn.rows))
     # Codes of one mode lie together: those of the nearest code are of the same mode.
     apart = jnp.square(codes[:, None] - codes[None]).sum(axis=2) + 1e9 * jnp.eye(600)
     nearest = np.asarray(drawn.classes)[np.asarray(apart.argmin(axis=1))]
@@ -49,7 +50,7 @@ def test_images_are_encoded_by_the_experiments_own_networks():
     features = FixedFeatures(
         "autoencoder", networks, lambda x: x.astype(jnp.float32) / 255, steps=3
     )
-    assert features.learnt(KEY, rows)(rows).shape == (20, 5)
+    assert features.fit(KEY, rows)(rows).shape == (20, 5)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def own(monkeypatch):
 def test_features_of_ones_own_are_called_and_what_they_return_is_checked(own):
     def made(name):
         rows = points().rows
-        return FixedFeatures(f"own_features:{name}", PLANE, as_they_are).learnt(KEY, rows)(rows)
+        return FixedFeatures(f"own_features:{name}", PLANE, unprepared).fit(KEY, rows)(rows)
 
     np.testing.assert_array_equal(made("first"), points().rows[:, :1])
     with pytest.raises(UserError, match=r"own_features:flat: returned float32 \(600,\)"):
@@ -100,6 +101,6 @@ def test_of_rows_on_disk_an_autoencoder_reads_no_more_than_it_learns_from(monkey
             return points().rows[which]
 
     monkeypatch.setattr(fixed_features, "RowsOnDisk", OnDisk)
-    features = FixedFeatures("autoencoder", PLANE, as_they_are, steps=1, most=20)
-    features.learnt(KEY, OnDisk())
+    features = FixedFeatures("autoencoder", PLANE, unprepared, steps=1, most=20)
+    features.fit(KEY, OnDisk())
     assert read == [slice(None, 20)]

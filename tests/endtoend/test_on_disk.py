@@ -102,7 +102,7 @@ def test_an_autoencoder_learns_from_rows_on_disk(photos):
         data = folder(photos, memory_mb)
         features = FixedFeatures(AUTOENCODER, networks, data.prepare, steps=3, batch=4)
         rows = data.draw(KEY, 12).rows
-        found.append(features.learnt(KEY, rows)(rows[:5]))
+        found.append(features.fit(KEY, rows)(rows[:5]))
     np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-8)
 
 

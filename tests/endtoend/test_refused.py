@@ -24,12 +24,15 @@ from tests.endtoend.tiny_runs import settings
     [
         ({"data.path": "nowhere"}, "--config.data.path=nowhere: generator 'nowhere'"),
         ({"data.name": "folder", "data.size": 24}, "square images whose side is 8, 16, 32"),
-        ({"data.name": "folder", "train.batch": 25}, "--config.train.batch: 25 rows are wanted"),
+        (
+            {"data.name": "folder", "train.batch": 25},
+            "--config.train.batch: needs 25 rows, but there are only 20",
+        ),
         (
             {"data.name": "folder", "score.features": "random_cnn", "score.num": 500},
-            "--config.score.features=random_cnn: scores of it compare at least 416 images with as "
-            "many others, and of --config.score.num=500 only 10 can be, half of those there are; "
-            "add images until they are 832, or type --config.score.features=pca_pixels",
+            "--config.score.features=random_cnn: expected at least 416 images to compare with 416 "
+            "others; of --config.score.num=500 only 10 can be compared, half of the images that "
+            "exist; add images until there are 832, or type --config.score.features=pca_pixels",
         ),
     ],
 )
@@ -56,7 +59,7 @@ def test_a_folder_of_too_few_images_for_any_score_is_said_before_anything_is_wri
     config = to_plain(scgan_faces.get_config("quick"))
     config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
     with pytest.raises(
-        UserError, match=r"only 5 can be, half of .*; add images until they are 12$"
+        UserError, match=r"only 5 can be compared, half of .*; add images until there are 12$"
     ):
         open_training(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
@@ -85,7 +88,11 @@ def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit
         ("data.flip", True, "--config.data.flip=True: expected False with data.name=ring"),
         ("labels.features", "autoencoder", "expected rows with train.method=scgan"),
         ("train.lr", 1.0, "config.train.lr"),
-        ("train.method", "clustergan", "=clustergan: expected data of images or vectors; those of"),
+        (
+            "train.method",
+            "clustergan",
+            "=clustergan: expected a data set of images or vectors;",
+        ),
         (
             "network.name",
             "encoding",
@@ -96,7 +103,7 @@ def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit
             "dcgan",
             "--config.network.name=dcgan: expected planar or planar_plain or planar_modulated",
         ),
-        ("data.name", "digits8", "--config.train.method=scgan: expected data of images or points"),
+        ("data.name", "digits8", "--config.train.method=scgan: expected a data set of images or p"),
         ("data.name", "folder", "expected dcgan or dcgan_flat or sngan or residual with"),
         ("train.critic_factor", 0.0, "--config.train.critic_factor=0.0: expected"),
         ("network.modulation", 0.2, "=0.2: expected 0.1 with network.name=planar"),

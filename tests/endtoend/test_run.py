@@ -13,6 +13,7 @@ from cgjax.config.plain import digest, flatten, to_plain
 from cgjax.endtoend.data.folder import _files, _read
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.experiment import Experiment, check_data
+from cgjax.endtoend.methods import METHODS
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.registry import load_generator
 from cgjax.run.training import TrainingRun, open_training
@@ -187,6 +188,17 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(whole, tmp_path):
         assert (tmp_path / name).read_bytes() == (root / name).read_bytes(), name
     assert again | {"seconds": 0} == summary | {"seconds": 0}
     assert [line["iteration"] for line in lines_of(tmp_path, "train")] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("method", ["scgan", "gan"])
+def test_a_run_resumes_without_clustering_afresh(method, tmp_path, monkeypatch):
+    config = settings(train__method=method, labels__every=100)
+    summary = train(tmp_path / "whole", config)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", config, StopAt(1))
+    monkeypatch.setattr(METHODS[method](config, 8).__class__, "start", None)
+    again = train(tmp_path / "cut", config)
+    assert again | {"seconds": 0} == summary | {"seconds": 0}
 
 
 @pytest.mark.slow

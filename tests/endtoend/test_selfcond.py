@@ -9,13 +9,14 @@ from sklearn.cluster import KMeans
 
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.experiment import Experiment
-from cgjax.endtoend.methods.base import clustered, label_all
+from cgjax.endtoend.methods.base import label_all
 from cgjax.endtoend.methods.selfcond import (
     Online,
     SelfConditioned,
     induced_means,
     matched_order,
 )
+from cgjax.endtoend.state import Partition
 from tests.endtoend.tiny_runs import settings
 
 KEY = jax.random.key(0)
@@ -65,17 +66,17 @@ def test_labels_stay_with_their_groups_when_they_are_clustered_again(initialise)
     points = groups()
     method = SelfConditioned(4, num=100, initialise=initialise)
     permuted = jnp.asarray([2, 0, 3, 1], jnp.int32)[points.classes]
-    old = clustered(permuted, np.zeros((4, 4), np.float32))
-    found = method.renew(KEY, points, same, old)
+    old = Partition.clustered(permuted, np.zeros((4, 4), np.float32))
+    found = method.recluster(KEY, points, same, old)
     np.testing.assert_array_equal(found.labels, permuted)
 
 
 def test_without_matching_nor_start_the_labels_are_those_of_k_means_itself():
     points = groups()
     permuted = jnp.asarray([2, 0, 3, 1], jnp.int32)[points.classes]
-    old = clustered(permuted, np.zeros((4, 4), np.float32))
+    old = Partition.clustered(permuted, np.zeros((4, 4), np.float32))
     method = SelfConditioned(4, num=200, initialise=False, match=False)
-    found = np.asarray(method.renew(KEY, points, same, old).labels)
+    found = np.asarray(method.recluster(KEY, points, same, old).labels)
     pairs = {(int(a), int(b)) for a, b in zip(found, permuted, strict=True)}
     assert len(pairs) == 4  # the same groups
     assert not np.array_equal(found, permuted)  # under other names
@@ -84,8 +85,8 @@ def test_without_matching_nor_start_the_labels_are_those_of_k_means_itself():
 def test_without_matching_clusters_keep_the_label_of_the_mean_they_began_at():
     points = groups()
     permuted = jnp.asarray([2, 0, 3, 1], jnp.int32)[points.classes]
-    old = clustered(permuted, np.zeros((4, 4), np.float32))
-    found = SelfConditioned(4, num=200, match=False).renew(KEY, points, same, old)
+    old = Partition.clustered(permuted, np.zeros((4, 4), np.float32))
+    found = SelfConditioned(4, num=200, match=False).recluster(KEY, points, same, old)
     np.testing.assert_array_equal(found.labels, permuted)
 
 
@@ -107,14 +108,14 @@ def test_rows_beyond_those_that_are_clustered_are_labelled_by_the_nearest_mean()
 
 def test_clusterings_are_due_at_every_multiple():
     method = SelfConditioned(4, every=30)
-    assert [method.next_due(i) for i in (0, 29, 30, 31)] == [30, 30, 60, 60]
-    assert [Online(4).next_due(i) for i in (0, 1, 50)] == [1, None, None]
+    assert [method.next_reclustering(i) for i in (0, 29, 30, 31)] == [30, 30, 60, 60]
+    assert [Online(4).next_reclustering(i) for i in (0, 1, 50)] == [1, None, None]
 
 
 def test_online_centroids_are_the_means_of_the_rows_that_moved_them():
     points = groups()
     begin = 10.0 * np.eye(4, dtype=np.float32) + 1
-    partition = clustered(np.zeros(200, np.int32), begin)
+    partition = Partition.clustered(np.zeros(200, np.int32), begin)
     method = Online(4)
     for batch in np.split(np.arange(200), 10):
         made = points.rows[batch]
@@ -134,7 +135,7 @@ def test_what_is_scored_of_the_online_variant_are_the_labels_that_rows_have_now(
     for begin, end in ((0, 1), (1, 12)):
         states, _ = experiment.advance(states, begin, end)
     kept = np.concatenate([np.asarray(state.partition.labels).ravel() for state in states])
-    each = experiment.each(states)
+    each = experiment.per_trial(states)
     for state, points in zip(each, experiment.points, strict=True):
         features = experiment.trainer.features(state.discriminator.arrays)
         now = label_all(points.rows, features, state.partition.centroids)
@@ -152,10 +153,10 @@ def test_clusters_begin_at_the_induced_means_and_stay_where_k_means_alone_would_
     # Upper against lower ones: each row is nearer to its own mean, though left against right is
     # the better partition.
     upper = which % 2
-    old = clustered(upper.astype(np.int32), np.zeros((2, 2), np.float32))
-    found = SelfConditioned(2, num=200).renew(KEY, points, same, old)
+    old = Partition.clustered(upper.astype(np.int32), np.zeros((2, 2), np.float32))
+    found = SelfConditioned(2, num=200).recluster(KEY, points, same, old)
     np.testing.assert_array_equal(found.labels, upper)
     np.testing.assert_allclose(found.centroids, induced_means(KEY, rows, upper, 2), atol=1e-5)
-    alone = SelfConditioned(2, num=200, initialise=False).renew(KEY, points, same, old)
+    alone = SelfConditioned(2, num=200, initialise=False).recluster(KEY, points, same, old)
     assert set(np.asarray(alone.labels)[which < 2]) != set(np.asarray(alone.labels)[which >= 2])
     np.testing.assert_allclose(np.abs(alone.centroids), [[3, 0], [3, 0]], atol=0.1)

@@ -9,14 +9,14 @@ import optax
 import pytest
 
 from cgjax.endtoend.data import ring
-from cgjax.endtoend.methods.base import Gan, of_packs, packed, unclustered
+from cgjax.endtoend.methods.base import Gan, of_packs, packed
 from cgjax.endtoend.methods.labelled import ClassConditional, FixedClusters, RandomLabels
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import Online, SelfConditioned
 from cgjax.endtoend.networks.base import Arrays, count_parameters
 from cgjax.endtoend.networks.layers import with_label
 from cgjax.endtoend.networks.planar import Planar
-from cgjax.endtoend.state import Learner, Losses, moved
+from cgjax.endtoend.state import Learner, Losses, Partition, updated
 from cgjax.endtoend.trainer import Trainer, batches, run_
 from cgjax.runtime.keys import named_key
 
@@ -127,11 +127,11 @@ def test_one_pass_of_the_generator_gives_the_steps_of_two():
         return optax.apply_updates(params, change)
 
     loss_d, slope = jax.value_and_grad(d_loss)(d.arrays.params)
-    d_params = stepped(trainer.critics_adam, d.arrays.params, d.moments, slope)
+    d_params = stepped(trainer.discriminator_adam, d.arrays.params, d.moments, slope)
     loss_g, slope = jax.value_and_grad(
         lambda params: jnp.mean(jax.nn.softplus(-logits(d_params, fake(params))))
     )(g.arrays.params)
-    g_params = stepped(trainer.generators_adam, g.arrays.params, g.moments, slope)
+    g_params = stepped(trainer.generator_adam, g.arrays.params, g.moments, slope)
     np.testing.assert_allclose(losses.discriminator[0, 0], loss_d, rtol=1e-5)
     np.testing.assert_allclose(losses.generator[0, 0], loss_g, rtol=1e-5)
     for a, b in zip(leaves_of(after.discriminator.arrays.params), leaves_of(d_params), strict=True):
@@ -218,7 +218,7 @@ def test_an_average_takes_its_share_of_the_weights_after_every_iteration():
 
 def test_an_average_generates_with_batch_norms_of_its_own():
     trainer, state = trained_on_average()
-    settled = trainer.settled(jax.random.key(3), state)
+    settled = trainer.for_sampling(jax.random.key(3), state)
     labels = trainer.method.sample_labels(jax.random.key(4), state.partition, 5_000)
     z = trainer.method.latents(jax.random.key(5), len(labels), trainer.networks.latent_dim)
 
@@ -247,30 +247,30 @@ def test_an_average_generates_with_batch_norms_of_its_own():
 def test_without_an_average_or_without_batch_norms_no_moments_are_made():
     trainer = Trainer(METHODS["gan"], SMALL)
     state = trainer.init(KEYS[0], ring().draw(KEYS[0], 40))
-    assert trainer.settled(KEYS[0], state) is state.generator.arrays
+    assert trainer.for_sampling(KEYS[0], state) is state.generator.arrays
     plain = dataclasses.replace(
         trainer, networks=dataclasses.replace(SMALL, normed=False), average=0.5
     )
     state = plain.init(KEYS[0], ring().draw(KEYS[0], 40))
     assert not jax.tree.leaves(state.generator.arrays.stats)
-    assert plain.settled(KEYS[0], state).params is state.average
+    assert plain.for_sampling(KEYS[0], state).params is state.average
 
 
 def test_a_critics_step_is_a_multiple_of_the_generators():
     trainer = Trainer(METHODS["gan"], SMALL, learning_rate=0.1, critic_factor=10.0)
-    for optimiser, step in ((trainer.generators_adam, 0.1), (trainer.critics_adam, 1.0)):
+    for optimiser, step in ((trainer.generator_adam, 0.1), (trainer.discriminator_adam, 1.0)):
         params = {"x": jnp.zeros(3)}
         learner = Learner(Arrays(params, {}), optimiser.init(params))
-        learner = moved(learner, {"x": jnp.ones(3)}, {}, optimiser)
+        learner = updated(learner, {"x": jnp.ones(3)}, {}, optimiser)
         np.testing.assert_allclose(learner.arrays.params["x"], np.full(3, -step), rtol=1e-5)
 
 
 def test_a_share_of_a_step_is_that_share_of_its_length_and_moves_the_moments_alike():
     trainer = Trainer(METHODS["gan"], SMALL, learning_rate=0.1)
-    optimiser, params = trainer.generators_adam, {"x": jnp.zeros(3)}
+    optimiser, params = trainer.generator_adam, {"x": jnp.zeros(3)}
     before = Learner(Arrays(params, {}), optimiser.init(params))
-    whole = moved(before, {"x": jnp.ones(3)}, {}, optimiser)
-    part = moved(before, {"x": jnp.ones(3)}, {}, optimiser, 0.25)
+    whole = updated(before, {"x": jnp.ones(3)}, {}, optimiser)
+    part = updated(before, {"x": jnp.ones(3)}, {}, optimiser, 0.25)
     x = part.arrays.params["x"]
     np.testing.assert_allclose(x, 0.25 * whole.arrays.params["x"], rtol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, part.moments, whole.moments)
@@ -351,7 +351,7 @@ def test_an_iteration_moves_the_generators_moments_as_two_passes_do():
         np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["generators_adam", "critics_adam"])
+@pytest.mark.parametrize("name", ["generator_adam", "discriminator_adam"])
 def test_both_optimisers_are_adam_of_the_two_decays_they_were_given(name):
     optimiser = getattr(
         Trainer(METHODS["gan"], SMALL, learning_rate=0.1, beta1=0.5, beta2=0.9), name
@@ -359,7 +359,7 @@ def test_both_optimisers_are_adam_of_the_two_decays_they_were_given(name):
     params = {"x": jnp.zeros(1)}
     learner = Learner(Arrays(params, {}), optimiser.init(params))
     for slope in (1.0, -3.0):
-        learner = moved(learner, {"x": jnp.full(1, slope)}, {}, optimiser)
+        learner = updated(learner, {"x": jnp.full(1, slope)}, {}, optimiser)
     # By hand, the first step being -0.1.
     first, second = (0.5 * 0.5 - 0.5 * 3) / (1 - 0.5**2), (0.9 * 0.1 + 0.1 * 9) / (1 - 0.9**2)
     expected = -0.1 - 0.1 * first / np.sqrt(second)
@@ -401,7 +401,7 @@ def test_every_iteration_augments_its_rows_in_its_own_way():
 
 
 def test_labels_to_generate_with_have_the_shares_of_the_training_rows():
-    known = unclustered(jnp.repeat(jnp.arange(2, dtype=jnp.int32), 5000))
+    known = Partition.unclustered(jnp.repeat(jnp.arange(2, dtype=jnp.int32), 5000))
     drawn = [Gan().sample_labels(jax.random.key(i), known, 400) for i in range(2)]
     assert not np.array_equal(*drawn)
     # Half of 400: a binomial's deviation is 10.

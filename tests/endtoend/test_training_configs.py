@@ -141,7 +141,9 @@ def test_what_nothing_reads_is_told_where_data_are_checked(caplog):
     with caplog.at_level("INFO", logger="absl"):
         experiments.check_data(settings(train__method="gan", data__radius=2.0))
     (told,) = caplog.messages
-    assert told.startswith("nothing reads labels.num_clusters=4 (train.method=gan), labels.every=6")
+    assert told.startswith(
+        "not used by this training: labels.num_clusters=4 (train.method=gan), labels.every=6"
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -167,7 +169,7 @@ def test_every_clustering_of_a_training_has_the_config_s_restarts_and_iterations
     if name == "clustergan":
         config["network"]["name"], config["data"]["name"] = "encoding", "digits8"
     experiment = Experiment(config)
-    (state,) = experiment.each(experiment.init())
+    (state,) = experiment.per_trial(experiment.init())
     experiment.agreement(state, 0)
     experiment.agreement_of_kmeans()
     assert len(asked) == 2

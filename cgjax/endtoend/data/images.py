@@ -1,12 +1,13 @@
-"""What all data sets of images share: rows of bytes, augmentation, and distances to fresh draws.
+"""What all image data sets share: uint8 rows, augmentation, and distances to fresh draws.
 
-Rows are (n, size, size, channels) uint8. Networks see x / 127.5 - 1 in [-1, 1]; in training, as in
-the code of [Liu et al. 2020], each image is mirrored half of the time and has uniform noise of
-1/128, a grey level, added, so that a discriminator cannot tell images by their being whole numbers.
+Rows are (n, size, size, channels) uint8. Networks see x / 127.5 - 1 in [-1, 1]. As in the code of
+[Liu et al. 2020], in training each image is mirrored half of the time and gets uniform noise of up
+to 1/128, one grey level, so that a discriminator cannot recognise real images by their whole grey
+levels.
 
-Scores are distances between generated images and a draw of as many: in the first principal
-components of the pixels, in those of a random network, or in Inception's features, which alone make
-a Frechet distance an FID and have an Inception Score.
+Scores are distances between generated images and a draw of the same number of images: in the first
+principal components of the pixels, in the features of a random network, or in Inception's features.
+Only with the last is a Frechet distance an FID, and an Inception Score defined.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.runtime.keys import named_key
 
 NOISE = 1 / 128
-"""The largest number that is added to a pixel."""
+"""Upper limit of the noise that is added to a pixel."""
 
 COMPONENTS = 48
-"""Principal components in which distances are measured."""
+"""Number of principal components in which distances are measured."""
 
 
 @functools.partial(jax.jit, static_argnames=("flip", "noise"))
 def prepared(
     rows: UInt8[Array, "n h w c"], key: PRNGKeyArray | None, *, flip: bool, noise: bool
 ) -> Float[Array, "n h w c"]:
-    """Return images in [-1, 1]; with a key some are mirrored, and all have noise, where asked."""
+    """Return images in [-1, 1]; with a key, mirror half of them and add noise, as asked."""
     x = rows.astype(jnp.float32) / 127.5 - 1
     if key is None:
         return x
@@ -52,10 +53,10 @@ def prepared(
 
 
 class ImageSet(DataSet):
-    """Images; a data set of them says how they are drawn.
+    """A data set of images; a subclass says how they are drawn.
 
     Attributes:
-        flip: whether training mirrors them.
+        flip: whether training mirrors images.
         features: what distances are measured in: "pca_pixels", "random_cnn" or "inception:FILE".
     """
 
@@ -63,31 +64,31 @@ class ImageSet(DataSet):
     features: str
 
     def available(self, num: int) -> int:
-        """As many as wanted."""
+        """Return `num`."""
         return num
 
     def prepare(
         self, rows: UInt8[Array, "n h w c"], key: PRNGKeyArray | None = None
     ) -> Float[Array, "n h w c"]:
-        """Return what the networks see, with a key augmented."""
+        """Return rows as the networks see them; with a key, augmented."""
         return prepared(rows, key, flip=self.flip, noise=True)
 
     def images(self, rows: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:
-        """Return generated rows as pictures: they are."""
+        """Return generated rows unchanged: they already are pictures."""
         return np.asarray(rows)
 
     def compared(self, num: int) -> int:
-        """Return how many of `num` generated images are compared with as many that are real."""
+        """Return how many of `num` generated images are compared with as many real ones."""
         return num
 
     def scores(self, rows: Float[np.ndarray, "n h w c"]) -> dict[str, float]:
-        """Return distances of generated images, the first ones, to a draw of as many."""
+        """Return distances of the first generated images to a draw of as many."""
         num = self.compared(len(rows))
         features, reference = reference_of(self, num)
         return distances(features, features(rows[:num]), reference)
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
-        """Return what other draws of as many score."""
+        """Return what other draws of the same size score."""
         features, reference = reference_of(self, num)
         return over_repeats(
             lambda repeat: distances(
@@ -99,7 +100,7 @@ class ImageSet(DataSet):
         )
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Say what the distances are measured in."""
+        """Return the name of the features that distances are measured in."""
         return {"features": reference_of(self, self.compared(num))[0].name}
 
 
@@ -109,13 +110,13 @@ def drawn(data: ImageSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h
 
 
 def reference_key() -> PRNGKeyArray:
-    """Return the key of the draw that others are compared with: the same for all trainings."""
+    """Return the key of the reference draw, the same for all trainings."""
     return named_key(jax.random.key(0), "reference")
 
 
 @functools.lru_cache(maxsize=2)
 def reference_of(data: ImageSet, num: int) -> tuple[FeatureExtractor, Float[np.ndarray, "n k"]]:
-    """Return the features, and those of the images that others are compared with."""
+    """Return the feature extractor, and the features of the reference images."""
     images = drawn(data, reference_key(), num)
     kind, _, path = data.features.partition(":")
     features: FeatureExtractor
@@ -133,12 +134,12 @@ def distances(
     features: Float[np.ndarray, "n k"],
     reference: Float[np.ndarray, "m k"],
 ) -> dict[str, float]:
-    """Return the scores of images by their features."""
+    """Return the scores of images from their features."""
     manifold = precision_recall_density_coverage(reference, features)
     scores = {"precision": manifold.precision, "recall": manifold.recall}
     distance = frechet(features, reference)
     if not isinstance(extractor, InceptionPool3):
         return {f"frechet_{extractor.name}": distance, **scores}
     logits = extractor.logits(features)
-    sure = {} if logits is None else {"inception_score": inception_score(logits)}
-    return {"fid": distance, **sure, **scores}
+    quality = {} if logits is None else {"inception_score": inception_score(logits)}
+    return {"fid": distance, **quality, **scores}

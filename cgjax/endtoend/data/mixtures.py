@@ -1,4 +1,4 @@
-"""Mixtures of equal Gaussians in the plane: the ring and the grids on which modes are counted.
+"""Mixtures of equal Gaussians in the plane: the ring and the grids whose modes are counted.
 
     x = mu_m + sd e,    m uniform over the modes, e ~ N(0, I)
 
@@ -36,15 +36,15 @@ class Mixture:
 
     @property
     def num_classes(self) -> int:
-        """How many Gaussians there are."""
+        """Number of Gaussians."""
         return len(self.centres)
 
     def row_shape(self) -> tuple[int, ...]:
-        """Of a point."""
+        """Return the shape of a point."""
         return (2,)
 
     def identity(self) -> str:
-        """Nothing: the config says it all."""
+        """Return nothing: the config describes the data completely."""
         return ""
 
     @property
@@ -53,11 +53,11 @@ class Mixture:
         return np.array(self.centres, np.float64)
 
     def available(self, num: int) -> int:
-        """As many as wanted."""
+        """Return `num`."""
         return num
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
-        """Draw independent points; the same key gives the same ones.
+        """Draw independent points; the same key gives the same points.
 
         Example:
             >>> ring(1.0).draw(jax.random.key(0), 5).rows.shape
@@ -84,7 +84,7 @@ class Mixture:
         return mode_scores(rows, self.means, self.sd)._asdict()
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
-        """Return what a perfect sampler scores with as many points, over repeated draws."""
+        """Return what a perfect sampler scores with `num` points, over repeated draws."""
 
         def draw(repeat: int) -> np.ndarray:
             return np.asarray(self.draw(named_key(key, "perfect", repeat), num).rows)
@@ -92,12 +92,12 @@ class Mixture:
         return perfect_scores(draw, self.means, self.sd, repeats=repeats)
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Return nothing: no judge is asked."""
+        """Return nothing: there is no judge."""
         return {}
 
 
 def ring(radius: float = 1.0, num_modes: int = 8) -> Mixture:
-    """Return Gaussians of variance 1e-4 evenly on a circle; the paper's radius is 1.
+    """Return Gaussians of variance 1e-4, evenly spaced on a circle; the paper's radius is 1.
 
     Raises:
         UserError: a radius that is not above 0.

@@ -1,7 +1,7 @@
-"""Images that do not fit into memory: read from their files each time that they are wanted.
+"""Images that do not fit in memory: read from their files whenever they are needed.
 
-Grain's threads decode them in the order in which they are asked for. What comes out is what the
-images in memory are, bit for bit.
+Grain's threads decode them in the requested order. The result equals the images in memory, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cgjax.runtime.png import as_bytes
 CHANNELS = 3
 
 THREADS, AHEAD = 16, 128
-"""Threads that decode, and how many images they may be ahead of whoever asks."""
+"""Number of decoding threads, and of images that they decode ahead."""
 
 
 def check_grain(option: str) -> None:
-    """Check that what reads the images is there.
+    """Check that grain, which reads the images, is installed.
 
     Args:
         option: the flag that named the folder, for messages.
@@ -36,19 +36,19 @@ def check_grain(option: str) -> None:
         import grain  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"{option}: these images do not fit into --config.data.memory_mb, and what reads them "
-            "while it trains is not installed; type: pip install 'cgjax[stream]', or raise that "
-            "setting"
+            f"{option}: these images do not fit in --config.data.memory_mb, and grain, which reads "
+            "them during training, is not installed; type: pip install 'cgjax[stream]', or raise "
+            "that setting"
         ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowsOnDisk:
-    """Rows of bytes that are files; what is taken of them is an array.
+    """Rows of uint8 pixels that stay in image files; indexing reads them into an array.
 
     Attributes:
-        photos: of each row; a file must stay what it is there.
-        size: height and width that an image is resized to.
+        photos: the file of each row and its hash; a changed file is refused.
+        size: height and width that images are resized to.
         option: the flag that named the folder, for messages.
 
     Raises:
@@ -60,20 +60,20 @@ class RowsOnDisk:
     option: str
 
     def __post_init__(self) -> None:
-        """Refuse to begin without grain."""
+        """Check that grain is installed."""
         check_grain(self.option)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of rows."""
         return len(self.photos)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all of them."""
+        """Shape of the array of all rows."""
         return (len(self), self.size, self.size, CHANNELS)
 
-    def some(self, order: Int[np.ndarray, " n"]) -> RowsOnDisk:
-        """Return those of the given numbers, in that order; opens none."""
+    def take(self, order: Int[np.ndarray, " n"]) -> RowsOnDisk:
+        """Return the rows of the given indices, in that order; opens no file."""
         return dataclasses.replace(self, photos=tuple(self.photos[i] for i in order))
 
     def __getitem__(
@@ -82,7 +82,7 @@ class RowsOnDisk:
         """Read rows.
 
         Raises:
-            UserError: a file that cannot be read as an image, or is not what it was.
+            UserError: a file that cannot be read as an image, or has changed.
         """
         index = np.arange(len(self))[which]
         rows = np.empty((index.size, *self.shape[1:]), np.uint8)

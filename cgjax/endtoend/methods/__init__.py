@@ -1,4 +1,4 @@
-"""The methods that are compared: one table by name, one small object each."""
+"""The methods, in one table by name; each is a small object."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ METHODS: dict[str, Callable[[Settings, int], Method]] = {
     ),
     "scgan_online": lambda config, classes: Online(**_clustering(config)),
 }
-"""Methods by name; each takes the config and the number of true classes."""
+"""Methods by name; each entry takes the config and the number of true classes."""
 
 __all__ = ["METHODS", "Gan", "Method", "make_method"]
 
@@ -53,7 +53,7 @@ def make_method(config: Settings, num_classes: int) -> Method:
     """Return the method that a config names.
 
     Raises:
-        UserError: a name that is not in the table.
+        UserError: for a name that is not in the table.
     """
     name = config["train"]["method"]
     if name not in METHODS:

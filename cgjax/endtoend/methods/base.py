@@ -1,13 +1,13 @@
-"""What a method may decide, and the plain GAN, which decides nothing.
+"""What a method decides, and the plain GAN, which keeps every default.
 
-The trainer's loop is one for all methods. A method says what networks there are, which label each
-row gets, what the discriminator sees, and what the losses are; the defaults are those of
-[Goodfellow et al. 2014] with non-saturating losses, and a label's own logit:
+All methods share one training loop. A method chooses the networks, each row's label, what the
+discriminator sees, and the losses. The defaults are the non-saturating losses of
+[Goodfellow et al. 2014] on the label's own logit:
 
     L_D = mean softplus(-D(x, y)) + mean softplus(D(G(z, y), y))
     L_G = mean softplus(-D(G(z, y), y))
 
-Symbols: x real rows, y labels, z latents, b batch, k labels.
+Symbols: x real rows, y labels, z latents, b batch size, k number of labels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from cgjax.clustering.assignment import assign
@@ -29,22 +28,11 @@ from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.networks.base import Architecture, Discriminator, Generator
 from cgjax.endtoend.state import Partition
 
-# Rows whose features are held at a time while all are labelled.
+# Rows whose features are in memory at a time while all rows are labelled.
 BLOCK = 10_000
 
 Features = Callable[[Array], Array]
-"""(n, ...) rows to (n, f) features of the discriminator as it is now."""
-
-
-def clustered(labels: ArrayLike, centroids: ArrayLike) -> Partition:
-    """Return a partition by centroids that no row has moved yet."""
-    centroids = jnp.asarray(centroids)
-    return Partition(jnp.asarray(labels), centroids, jnp.zeros(len(centroids), jnp.float32))
-
-
-def unclustered(labels: Int[Array, " n"]) -> Partition:
-    """Return a partition that no clustering made."""
-    return Partition(labels, jnp.zeros((0, 0), jnp.float32), jnp.zeros((0,), jnp.float32))
+"""(n, ...) stored rows to their (n, f) features."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +41,8 @@ class Method:
 
     Attributes:
         num_labels: k; 1 for no conditioning.
-        pack: rows that the discriminator sees at a time [Lin et al. 2018].
-        fixed: the features that `start` is given, see `fixed_features`; None for D's.
+        pack: number of rows that the discriminator judges together [Lin et al. 2018].
+        fixed: name of the features that `start` gets, see `fixed_features`; None for D's.
     """
 
     num_labels: int = 1
@@ -71,32 +59,32 @@ class Method:
 
     @property
     def batches(self) -> int:
-        """Batches of real rows in an iteration."""
+        """Number of batches of real rows per iteration."""
         return 1
 
     def own_step(self) -> Callable[..., Any] | None:
-        """Return an iteration of the method's own, as `trainer.step`; None for that one."""
+        """Return the method's own iteration, called like `step.step`; None to use that one."""
         return None
 
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
         """Return the labels before the first iteration."""
-        return unclustered(jnp.zeros(len(points.rows), jnp.int32))
+        return Partition.unclustered(jnp.zeros(len(points.rows), jnp.int32))
 
-    def next_due(self, after: int) -> int | None:
-        """Return the first iteration beyond `after` before which `renew` is called, if any.
+    def next_reclustering(self, after: int) -> int | None:
+        """Return the first iteration beyond `after` that `recluster` is called before, if any.
 
-        Training from one to the next is one program.
+        The iterations between two calls are one compiled program.
         """
         return None
 
-    def renew(
+    def recluster(
         self, key: PRNGKeyArray, points: Points, features: Features, partition: Partition
     ) -> Partition:
-        """Return new labels; called when it is due."""
+        """Return new labels; called before the iterations that `next_reclustering` returns."""
         return partition
 
     def relabel(self, points: Points, features: Features, partition: Partition) -> Partition:
-        """Return the partition as it is scored: with the labels that rows have now."""
+        """Return the partition to score, with the rows' current labels."""
         return partition
 
     def label(
@@ -110,19 +98,19 @@ class Method:
 
         Args:
             key: of this iteration.
-            partition: as it is.
-            rows: which training rows the batch holds.
+            partition: before the batch.
+            rows: indices of the batch's training rows.
             features: returns their (b, f) features.
 
         Returns:
-            Labels and the partition afterwards.
+            The labels, and the partition after the batch.
         """
         return partition.labels[rows], partition
 
     def codes(
         self, key: PRNGKeyArray, labels: Int[Array, " b"], latent_dim: int
     ) -> tuple[Float[Array, "m d"], Int[Array, " m"]]:
-        """Draw latents, and say with which label each of them is generated; compiled."""
+        """Draw latents, and return them with the label that each is generated with; compiled."""
         return self.latents(key, len(labels), latent_dim), labels
 
     def latents(self, key: PRNGKeyArray, num: int, latent_dim: int) -> Float[Array, "num d"]:
@@ -130,7 +118,7 @@ class Method:
         return jax.random.normal(key, (num, latent_dim), jnp.float32)
 
     def score(self, logits: Float[Array, "p k"], labels: Int[Array, " p"]) -> Float[Array, " p"]:
-        """Return the logits of real against generated."""
+        """Return the logit of "real" for each pack."""
         return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
 
     def discriminator_loss(
@@ -141,8 +129,8 @@ class Method:
         fake_labels: Int[Array, " q"],
     ) -> Float[Array, ""]:
         """Return L_D from the logits of real and generated packs."""
-        told = jnp.mean(jax.nn.softplus(-self.score(real, real_labels)))
-        return told + jnp.mean(jax.nn.softplus(self.score(fake, fake_labels)))
+        loss = jnp.mean(jax.nn.softplus(-self.score(real, real_labels)))
+        return loss + jnp.mean(jax.nn.softplus(self.score(fake, fake_labels)))
 
     def generator_loss(
         self, fake: Float[Array, "q k"], fake_labels: Int[Array, " q"]
@@ -153,40 +141,44 @@ class Method:
     def sample_labels(
         self, key: PRNGKeyArray, partition: Partition, num: int
     ) -> Int[Array, " num"]:
-        """Draw labels to generate with: those of training rows drawn at random."""
+        """Draw labels to generate with: the labels of randomly drawn training rows."""
         rows = jax.random.randint(key, (num,), 0, len(partition.labels), jnp.int32)
         return partition.labels[rows]
 
-    def found(
-        self, key: PRNGKeyArray, points: Points, encode: Callable[[Array], Array], known: Partition
+    def final_partition(
+        self,
+        key: PRNGKeyArray,
+        points: Points,
+        encode: Callable[[Array], Array],
+        partition: Partition,
     ) -> Partition:
-        """Return what the method makes of the training rows at the end: what it knows of them.
+        """Return the training rows' clusters after training; by default those used in training.
 
         Args:
             key: typed.
             points: the training rows.
             encode: (n, ...) rows to (n, f) codes of the generator's encoder, where it has one.
-            known: the partition of the state.
+            partition: from the training state.
         """
-        return known
+        return partition
 
 
 @dataclasses.dataclass(frozen=True)
 class Gan(Method):
     """The plain GAN; PacGAN with `pack` above 1 [Lin et al. 2018].
 
-    As in the code of [Liu et al. 2020] a pack is consecutive rows of the batch, so that the
-    discriminator sees fewer packs than the batch has rows; rows that fill no pack are left out.
+    As in the code of [Liu et al. 2020], a pack is consecutive rows of the batch, so a batch of b
+    rows has b // pack packs; rows that do not fill a pack are left out.
     """
 
 
 def uniform_labels(key: PRNGKeyArray, num: int, num_labels: int) -> Int[Array, " num"]:
-    """Draw labels, all alike."""
+    """Draw labels uniformly."""
     return jax.random.randint(key, (num,), 0, num_labels, jnp.int32)
 
 
 def packed(rows: Float[Array, "n ..."], pack: int) -> Array:
-    """Join consecutive rows along the last axis; what fills no pack is left out.
+    """Join consecutive rows along the last axis; rows that do not fill a pack are left out.
 
     >>> packed(jnp.arange(10.0).reshape(5, 2), 2).tolist()
     [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
@@ -206,9 +198,9 @@ def of_packs(labels: Int[Array, " n"], pack: int) -> Int[Array, " p"]:
 def label_all(
     rows: Shaped[Array, "n ..."] | RowsOnDisk, features: Features, centroids: Float[Array, "k f"]
 ) -> Partition:
-    """Give every training row the label of its nearest centroid, block by block."""
+    """Label every training row by its nearest centroid, block by block."""
     blocks = [
         np.asarray(assign(features(rows[i : i + BLOCK]), centroids)[0])
         for i in range(0, len(rows), BLOCK)
     ]
-    return clustered(np.concatenate(blocks), centroids)
+    return Partition.clustered(np.concatenate(blocks), centroids)

@@ -1,14 +1,14 @@
-"""ClusterGAN: a Wasserstein GAN whose encoder finds latents again [Mukherjee et al. 2019].
+"""ClusterGAN: a Wasserstein GAN whose encoder recovers the latents [Mukherjee et al. 2019].
 
-    z = (z_n, z_c),    z_n ~ N(0, sigma^2 I),    z_c one of K, all alike
+    z = (z_n, z_c),    z_n ~ N(0, sigma^2 I),    z_c uniform over K labels
 
     L_D   = E D(x_g) - E D(x) + 10 E (||grad D(x_hat)||_2 - 1)^2,    x_hat between x and x_g
     L_G,E = -E D(x_g) + beta_n mean (z_n - z_n_hat)^2 + beta_c CE(z_c, z_c_hat)
 
-with x_g = G(z) and (z_n_hat, z_c_hat) = E(x_g). D is high on real rows here; in the authors' code
-it is low on them, which is the same training. x_hat lies at its own place for every row, where
-their code takes one place for a batch. G and E have one optimiser. Five steps of D are followed by
-one of G and E. Rows are clustered by k-means on the encoder's codes.
+with x_g = G(z) and (z_n_hat, z_c_hat) = E(x_g). D is high on real rows here and low on them in the
+authors' code; the training is the same. x_hat is interpolated with a weight drawn for each row,
+where their code draws one weight per batch. G and E share one optimiser. Each step of G and E
+follows five steps of D. Rows are clustered by k-means on the encoder's codes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.clustering import kmeans
 from cgjax.endtoend.data import Points
-from cgjax.endtoend.methods.base import Features, Method, clustered, unclustered, uniform_labels
+from cgjax.endtoend.methods.base import Features, Method, uniform_labels
 from cgjax.endtoend.networks.base import Arrays
-from cgjax.endtoend.state import Learner, Losses, Partition, TrainState, moved
+from cgjax.endtoend.state import Learner, Losses, Partition, TrainState, updated
 
 # Rows whose codes are computed at a time.
 BLOCK = 10_000
@@ -35,16 +35,16 @@ BLOCK = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class ClusterGan(Method):
-    """Hyper-parameters; `num_labels` is K, and the networks' latents are the z_n.
+    """Hyper-parameters; `num_labels` is K, and the networks' latents are z_n.
 
     Attributes:
         sigma: standard deviation of z_n.
         noise_weight: beta_n.
         label_weight: beta_c.
-        critic_steps: steps of D for one of G and E.
-        slope_weight: of the gradient penalty.
-        num_init: restarts of the k-means that clusters rows.
-        max_iter: its most iterations.
+        critic_steps: number of D steps for each step of G and E.
+        slope_weight: weight of the gradient penalty.
+        num_init: number of restarts of the k-means that clusters rows.
+        max_iter: maximum number of its iterations.
     """
 
     sigma: float = 0.1
@@ -57,7 +57,7 @@ class ClusterGan(Method):
 
     @property
     def batches(self) -> int:
-        """A batch of its own for every step of D."""
+        """One batch for each step of D."""
         return self.critic_steps
 
     def own_step(self) -> Callable[..., Any]:
@@ -65,12 +65,12 @@ class ClusterGan(Method):
         return step
 
     def discriminator(self, networks: Any, rngs: Any) -> Any:
-        """Build a D of one output."""
+        """Build a D with one output."""
         return networks.discriminator(1, self.pack, rngs)
 
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
-        """Return no clusters: the encoder knows nothing yet."""
-        return unclustered(jnp.zeros(len(points.rows), jnp.int32))
+        """Return no clusters: the encoder is still untrained."""
+        return Partition.unclustered(jnp.zeros(len(points.rows), jnp.int32))
 
     def latents(self, key: PRNGKeyArray, num: int, latent_dim: int) -> Float[Array, "num d"]:
         """Draw z_n."""
@@ -79,23 +79,28 @@ class ClusterGan(Method):
     def sample_labels(
         self, key: PRNGKeyArray, partition: Partition, num: int
     ) -> Int[Array, " num"]:
-        """Draw z_c, all alike."""
+        """Draw z_c uniformly."""
         return uniform_labels(key, num, self.num_labels)
 
-    def found(
-        self, key: PRNGKeyArray, points: Points, encode: Callable[[Array], Array], known: Partition
+    def final_partition(
+        self,
+        key: PRNGKeyArray,
+        points: Points,
+        encode: Callable[[Array], Array],
+        partition: Partition,
     ) -> Partition:
         """Cluster the rows by k-means on their codes: z_c_hat, and z_n_hat if it was learnt."""
-        made = [encode(points.rows[i : i + BLOCK]) for i in range(0, len(points.rows), BLOCK)]
-        codes = codes_of(jnp.concatenate(made), self)
+        starts = range(0, len(points.rows), BLOCK)
+        encoded = jnp.concatenate([encode(points.rows[i : i + BLOCK]) for i in starts])
+        codes = codes_of(encoded, self)
         result = kmeans(
             codes, self.num_labels, key=key, num_init=self.num_init, max_iter=self.max_iter
         )
-        return clustered(np.asarray(result.labels), result.centroids)
+        return Partition.clustered(np.asarray(result.labels), result.centroids)
 
 
 def codes_of(encoded: Float[Array, "n e"], method: ClusterGan) -> Float[Array, "n f"]:
-    """Return what rows are clustered by, from the encoder's output: probabilities, and z_n_hat."""
+    """Return what rows are clustered by, from the encoder's output: z_n_hat, and probabilities."""
     noise, logits = encoded[:, : -method.num_labels], encoded[:, -method.num_labels :]
     probabilities = jax.nn.softmax(logits, axis=1)
     parts = [noise, probabilities] if method.noise_weight else [probabilities]
@@ -107,90 +112,89 @@ def step(
     x: Float[Array, "b ..."],
     rows: Int[Array, " b"],
     key: PRNGKeyArray,
-    trainer: Any,
+    setup: Any,
     rate: Float[Array, ""] | float = 1.0,
 ) -> tuple[TrainState, Losses]:
     """Take several steps of the discriminator and one of the generator with its encoder.
 
     Args:
         state: of one trial; `generator` holds G and E.
-        x: real rows, a batch for every step of D.
+        x: real rows, one batch for each step of D.
         rows: not read.
         key: of this iteration.
-        trainer: the settings.
-        rate: the share of the learning rates to take.
+        setup: the settings, a `step.Setup`.
+        rate: factor on both learning rates.
     """
-    method: ClusterGan = trainer.method
-    parts = x.reshape(method.critic_steps, -1, *x.shape[1:])
-    size = parts.shape[1]
+    method: ClusterGan = setup.method
+    batches = x.reshape(method.critic_steps, -1, *x.shape[1:])
+    size = batches.shape[1]
     keys = jax.random.split(key, method.critic_steps + 1)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         key_label, key_noise = jax.random.split(key)
         labels = uniform_labels(key_label, size, method.num_labels)
-        return method.latents(key_noise, size, trainer.networks.latent_dim), labels
+        return method.latents(key_noise, size, setup.networks.latent_dim), labels
 
-    def criticise(
-        before: tuple[Learner, Learner], now: tuple[Array, Array]
+    def critic_step(
+        learners: tuple[Learner, Learner], batch: tuple[Array, Array]
     ) -> tuple[tuple[Learner, Learner], Array]:
-        (g, d), (real, key) = before, now
-        key_code, key_place = jax.random.split(key)
+        (g, d), (real, key) = learners, batch
+        key_code, key_mix = jax.random.split(key)
         z, labels = draw(key_code)
-        fake, g_stats = trainer.generator.apply(g.arrays, lambda net: net(z, labels, train=True))
-        place = jax.random.uniform(key_place, (size,), jnp.float32)
+        fake, g_stats = setup.generator.apply(g.arrays, lambda net: net(z, labels, train=True))
+        mix = jax.random.uniform(key_mix, (size,), jnp.float32)
 
         def loss(params: Any) -> tuple[Array, Any]:
             arrays = Arrays(params, d.arrays.stats)
-            return critic_loss(trainer, arrays, real, fake, place)
+            return critic_loss(setup, arrays, real, fake, mix)
 
-        (loss_d, d_stats), slope = jax.value_and_grad(loss, has_aux=True)(d.arrays.params)
+        (loss_d, d_stats), gradient = jax.value_and_grad(loss, has_aux=True)(d.arrays.params)
         g = g._replace(arrays=Arrays(g.arrays.params, g_stats))
-        return (g, moved(d, slope, d_stats, trainer.critics_adam, rate)), loss_d
+        return (g, updated(d, gradient, d_stats, setup.discriminator_adam, rate)), loss_d
 
     (g, d), losses = jax.lax.scan(
-        criticise, (state.generator, state.discriminator), (parts, keys[:-1])
+        critic_step, (state.generator, state.discriminator), (batches, keys[:-1])
     )
     z, labels = draw(keys[-1])
 
     def loss(params: Any) -> tuple[Array, Any]:
-        return generator_loss(trainer, Arrays(params, g.arrays.stats), d.arrays, z, labels)
+        return generator_loss(setup, Arrays(params, g.arrays.stats), d.arrays, z, labels)
 
-    (loss_g, g_stats), slope = jax.value_and_grad(loss, has_aux=True)(g.arrays.params)
-    g = moved(g, slope, g_stats, trainer.generators_adam, rate)
-    state = TrainState(g, d, state.partition)
-    return state, Losses(loss_g, losses[-1])
+    (loss_g, g_stats), gradient = jax.value_and_grad(loss, has_aux=True)(g.arrays.params)
+    g = updated(g, gradient, g_stats, setup.generator_adam, rate)
+    return TrainState(g, d, state.partition), Losses(loss_g, losses[-1])
 
 
 def critic_loss(
-    trainer: Any, d: Arrays, real: Array, fake: Array, place: Float[Array, " b"]
+    setup: Any, d: Arrays, real: Array, fake: Array, mix: Float[Array, " b"]
 ) -> tuple[Float[Array, ""], Any]:
-    """Return L_D and D's running moments; `place` is where x_hat lies, 0 at the generated row."""
-    apply = trainer.discriminator.apply
+    """Return L_D and D's running moments; `mix` is the real row's weight in x_hat."""
+    apply = setup.discriminator.apply
 
     def total(rows: Array) -> Array:
         return jnp.sum(apply(d, lambda net: net(rows, train=True))[0])
 
-    share = place.reshape(-1, *[1] * (real.ndim - 1))
-    slopes = jax.grad(total)(share * real + (1 - share) * fake)
-    norms = jnp.sqrt(jnp.sum(jnp.square(slopes).reshape(len(real), -1), axis=1) + 1e-12)
+    weight = mix.reshape(-1, *[1] * (real.ndim - 1))
+    gradients = jax.grad(total)(weight * real + (1 - weight) * fake)
+    norms = jnp.sqrt(jnp.sum(jnp.square(gradients).reshape(len(real), -1), axis=1) + 1e-12)
     both, stats = apply(d, lambda net: net(jnp.concatenate([fake, real]), train=True))
-    told = jnp.mean(both[: len(fake)]) - jnp.mean(both[len(fake) :])
-    return told + trainer.method.slope_weight * jnp.mean(jnp.square(norms - 1)), stats
+    loss = jnp.mean(both[: len(fake)]) - jnp.mean(both[len(fake) :])
+    return loss + setup.method.slope_weight * jnp.mean(jnp.square(norms - 1)), stats
 
 
 def generator_loss(
-    trainer: Any, g: Arrays, d: Arrays, z: Float[Array, "b d"], labels: Int[Array, " b"]
+    setup: Any, g: Arrays, d: Arrays, z: Float[Array, "b d"], labels: Int[Array, " b"]
 ) -> tuple[Float[Array, ""], Any]:
     """Return L_G,E and the running moments of G and E."""
-    method: ClusterGan = trainer.method
+    method: ClusterGan = setup.method
 
-    def both(net: Any) -> tuple[Array, Array]:
+    def generate_and_encode(net: Any) -> tuple[Array, Array]:
         fake = net(z, labels, train=True)
         return fake, net.encode(fake, train=True)
 
-    (fake, encoded), stats = trainer.generator.apply(g, both)
-    judged = trainer.discriminator.apply(d, lambda net: net(fake, train=True))[0]
+    (fake, encoded), stats = setup.generator.apply(g, generate_and_encode)
+    scores = setup.discriminator.apply(d, lambda net: net(fake, train=True))[0]
     noise, logits = encoded[:, : z.shape[1]], encoded[:, z.shape[1] :]
-    loss = -jnp.mean(judged) + method.noise_weight * jnp.mean(jnp.square(z - noise))
+    loss = -jnp.mean(scores) + method.noise_weight * jnp.mean(jnp.square(z - noise))
     crossed = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return loss + method.label_weight * jnp.mean(crossed), stats

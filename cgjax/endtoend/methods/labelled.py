@@ -13,7 +13,6 @@ from cgjax.endtoend.methods.base import (
     Features,
     Method,
     label_all,
-    unclustered,
     uniform_labels,
 )
 from cgjax.endtoend.state import Partition
@@ -25,7 +24,7 @@ class ClassConditional(Method):
 
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
         """Return the true classes."""
-        return unclustered(points.classes)
+        return Partition.unclustered(points.classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +44,19 @@ class RandomLabels(Method):
     def sample_labels(
         self, key: PRNGKeyArray, partition: Partition, num: int
     ) -> Int[Array, " num"]:
-        """Draw labels, all alike."""
+        """Draw labels uniformly."""
         return uniform_labels(key, num, self.num_labels)
 
 
 @dataclasses.dataclass(frozen=True)
 class FixedClusters(Method):
-    """Labels given once, before training, by k-means on features that do not change.
-
-    What [Sage et al. 2018] do; see `fixed_features` for which features there are.
+    """Labels from one k-means before training, on fixed features [Sage et al. 2018].
 
     Attributes:
-        num: training rows that are clustered, the first ones; all rows are then labelled.
-        num_init: restarts of k-means.
-        max_iter: its most iterations.
-        fixed: which features.
+        num: number of training rows to cluster, the first ones; all rows are then labelled.
+        num_init: number of k-means restarts.
+        max_iter: maximum number of k-means iterations.
+        fixed: name of the features; see `fixed_features`.
     """
 
     num: int = 10_000
@@ -69,11 +66,11 @@ class FixedClusters(Method):
 
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
         """Cluster the rows by the features."""
-        found = kmeans(
+        result = kmeans(
             features(points.rows[: self.num]),
             self.num_labels,
             key=key,
             num_init=self.num_init,
             max_iter=self.max_iter,
         )
-        return label_all(points.rows, features, found.centroids)
+        return label_all(points.rows, features, result.centroids)

@@ -1,6 +1,6 @@
 """MGAN: many generators that share all but their first layer [Hoang et al. 2018].
 
-The discriminator has one logit of real against generated, and k of which generator it was:
+The discriminator has one logit for "real", and k logits for which generator made a row:
 
     L_D = mean softplus(-D(x)) + mean softplus(D(G(z))) + CE(which generator)
     L_G = mean softplus(-D(G(z))) + weight * CE(which generator)
@@ -28,7 +28,8 @@ class Mgan(Method):
 
     Attributes:
         weight: of the cross entropy in the generators' loss.
-        per_generator: latents in a batch, each given to every generator; its batch norm sees these.
+        per_generator: number of latents in a batch. Every generator gets all of them; they are what
+            its first batch norm averages over.
     """
 
     weight: float = 0.01
@@ -47,11 +48,11 @@ class Mgan(Method):
     ) -> tuple[Float[Array, "m d"], Int[Array, " m"]]:
         """Draw latents once and give them to every generator, in order."""
         z = self.latents(key, self.per_generator, latent_dim)
-        which = jnp.arange(self.num_labels, dtype=jnp.int32)
-        return jnp.tile(z, (self.num_labels, 1)), jnp.repeat(which, self.per_generator)
+        generators = jnp.arange(self.num_labels, dtype=jnp.int32)
+        return jnp.tile(z, (self.num_labels, 1)), jnp.repeat(generators, self.per_generator)
 
     def score(self, logits: Float[Array, "p k"], labels: Int[Array, " p"]) -> Float[Array, " p"]:
-        """Return the one logit of real against generated."""
+        """Return the logit of "real"."""
         return logits[:, 0]
 
     def discriminator_loss(
@@ -62,23 +63,25 @@ class Mgan(Method):
         fake_labels: Int[Array, " q"],
     ) -> Float[Array, ""]:
         """Return L_D."""
-        told = super().discriminator_loss(real, real_labels, fake, fake_labels)
-        return told + which_generator(fake, fake_labels)
+        loss = super().discriminator_loss(real, real_labels, fake, fake_labels)
+        return loss + generator_cross_entropy(fake, fake_labels)
 
     def generator_loss(
         self, fake: Float[Array, "q k"], fake_labels: Int[Array, " q"]
     ) -> Float[Array, ""]:
         """Return L_G."""
-        told = super().generator_loss(fake, fake_labels)
-        return told + self.weight * which_generator(fake, fake_labels)
+        loss = super().generator_loss(fake, fake_labels)
+        return loss + self.weight * generator_cross_entropy(fake, fake_labels)
 
     def sample_labels(
         self, key: PRNGKeyArray, partition: Partition, num: int
     ) -> Int[Array, " num"]:
-        """Draw generators, all alike."""
+        """Draw generators uniformly."""
         return uniform_labels(key, num, self.num_labels)
 
 
-def which_generator(logits: Float[Array, "n k1"], labels: Int[Array, " n"]) -> Float[Array, ""]:
-    """Return the mean cross entropy of the head that tells generators apart."""
+def generator_cross_entropy(
+    logits: Float[Array, "n k1"], labels: Int[Array, " n"]
+) -> Float[Array, ""]:
+    """Return the mean cross entropy of the logits for which generator made each row."""
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits[:, 1:], labels))

@@ -1,4 +1,4 @@
-"""The networks of every experiment: one table by name."""
+"""The networks of every experiment, in one table by name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NETWORKS: dict[str, Callable[[Settings, tuple[int, ...]], Architecture]] = {
         shape, **{name: sizes[name] for name in DCGAN}
     ),
 }
-"""Architectures by name; each takes `config.network` and the shape of a row. An architecture of
-images is one more file and one more line."""
+"""Architectures by name; each entry takes `config.network` and the shape of a row. Adding an
+architecture takes a file and a line here."""
 
 __all__ = ["NETWORKS", "Architecture", "Encoding", "Network", "Planar"]

@@ -1,4 +1,4 @@
-"""What the trainer asks of networks: pure functions of parameters and running moments."""
+"""The interface of networks: pure functions of parameters and running moments."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class Arrays(NamedTuple):
     """The arrays of one network.
 
     Attributes:
-        params: what the optimiser moves, a nested dict.
-        stats: running moments of batch norms, a nested dict; empty where there are none.
+        params: what the optimiser updates, a nested dict.
+        stats: running moments of batch norms, a nested dict; empty if there are none.
     """
 
     params: Any
@@ -26,7 +26,7 @@ class Arrays(NamedTuple):
 
 @runtime_checkable
 class Generator(Protocol):
-    """Latents and labels to rows."""
+    """Maps latents and labels to rows."""
 
     def __call__(
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
@@ -36,10 +36,10 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Discriminator(Protocol):
-    """Rows to features, and features to one logit or several."""
+    """Maps rows to features, and features to one or more logits."""
 
     def features(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n f"]:
-        """Return what is clustered: the input of the last layer."""
+        """Return the features to cluster: the input of the last layer."""
 
     def __call__(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n outputs"]:
         """Return all logits."""
@@ -47,12 +47,12 @@ class Discriminator(Protocol):
 
 @runtime_checkable
 class Architecture(Protocol):
-    """The two networks of an experiment; hashable, so that a compiled program may be keyed by it.
+    """The two networks of an experiment; hashable, so that it can be a static argument of jit.
 
     Attributes:
         latent_dim: length of z.
-        is_rowwise: whether the discriminator treats every row on its own, so that real and
-            generated rows may go through it in one pass. With batch norm in it they may not.
+        is_rowwise: whether the discriminator treats every row independently, so that real and
+            generated rows can go through it in one pass; false with batch norms.
     """
 
     @property
@@ -62,17 +62,17 @@ class Architecture(Protocol):
     def is_rowwise(self) -> bool: ...  # noqa: D102
 
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> Generator:
-        """Return a generator; with one label it is unconditional."""
+        """Return a generator, unconditional if there is only one label."""
 
     def generators(self, num_labels: int, rngs: nnx.Rngs) -> Generator:
-        """Return as many generators that share all but their first layer."""
+        """Return one generator per label, sharing all but their first layer."""
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> Discriminator:
-        """Return a discriminator of `pack` rows at a time."""
+        """Return a discriminator that judges `pack` rows together."""
 
 
 class Network:
-    """A flax module as pure functions; allocates nothing itself.
+    """A flax module as pure functions; holds no arrays itself.
 
     Example:
         >>> network = Network(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
@@ -82,23 +82,23 @@ class Network:
     """
 
     def __init__(self, build: Callable[[nnx.Rngs], Any]):
-        """Take a function that builds the module from its random numbers."""
+        """Take a function that builds the module from its random streams."""
         self._build = build
         self._graph = nnx.graphdef(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
 
     def init(self, key: PRNGKeyArray) -> Arrays:
-        """Return the arrays of a fresh network."""
+        """Return the arrays of a freshly initialised network."""
         module = self._build(nnx.Rngs(key))
         params, stats = nnx.state(module, nnx.Param), nnx.state(module, nnx.BatchStat)
         return Arrays(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
-    def apply(self, arrays: Arrays, call: Callable[[Any], Made]) -> tuple[Made, Any]:
-        """Return what `call` makes of the module, and the running moments after it."""
+    def apply(self, arrays: Arrays, call: Callable[[Any], Result]) -> tuple[Result, Any]:
+        """Return `call` of the module with these arrays, and the running moments after it."""
         module = nnx.merge(self._graph, arrays.params, arrays.stats)
         result = call(module)
         return result, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 
 def count_parameters(arrays: Arrays) -> int:
-    """Return how many numbers the optimiser moves."""
+    """Return the number of parameters that the optimiser updates."""
     return sum(leaf.size for leaf in jax.tree.leaves(arrays.params))

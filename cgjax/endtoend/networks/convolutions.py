@@ -1,14 +1,14 @@
-"""Convolutions: 4x4 ones of stride 2, up and down, whose derivatives are fast on CPUs too.
+"""Convolutions; those of 4x4 with stride 2, up and down, have derivatives that are fast on CPUs.
 
-Three maps are linear in both of their arguments, and each is the derivative of the others:
+Three maps are linear in both arguments, and each is a derivative of the others:
 
     y = halve(x, k)             (n, 2h, 2w, i) to (n, h, w, o)
     x = double(y, k)            its adjoint in x, a transposed convolution
     k = kernel_between(x, y)    its adjoint in k
 
-XLA takes the derivative by a kernel as a convolution whose window is the whole map, which on a CPU
-is a hundred times slower than the product that it is. The rules below stay among the three, to any
-order: a gradient penalty takes second ones.
+XLA computes the derivative by a kernel as a convolution whose window is the whole map, on a CPU a
+hundred times slower than the equivalent matrix product. The rules below map the three onto each
+other to any order of derivative; a gradient penalty needs the second.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ SIDE = 4
 """Height and width of a kernel."""
 
 AT_A_TIME = 2**21
-"""Numbers of images' windows in a block, a few megabytes: what a CPU's cache holds."""
+"""Size of a block of images' windows, in numbers: a few megabytes, which a CPU's cache holds."""
 
 THIN = 32
-"""Channels up to which windows are joined before they are multiplied, for one longer product."""
+"""Up to this many channels windows are joined before multiplying, for one longer product."""
 
 COLOURS = 8
-"""Channels up to which a product of joined windows is faster than XLA's convolution on a CPU."""
+"""Up to this many channels a product of joined windows beats XLA's convolution on a CPU."""
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -53,7 +53,7 @@ def double(y: Float[Array, "n p q o"], kernel: Float[Array, "4 4 i o"]) -> Float
 def kernel_between(
     x: Float[Array, "n h w i"], y: Float[Array, "n p q o"]
 ) -> Float[Array, "4 4 i o"]:
-    """Return the adjoint of `halve` in its kernel: the sum over places of x around it times y."""
+    """Return the adjoint of `halve` in its kernel: the sum over places of x's window times y."""
     if jax.default_backend() != "cpu":
         zeros = jnp.zeros((SIDE, SIDE, x.shape[3], y.shape[3]), x.dtype)
         return jax.linear_transpose(lambda kernel: _correlate(x, kernel), zeros)(y)[0]
@@ -80,9 +80,9 @@ def kernel_between(
 
 
 def windows(x: Float[Array, "n h w i"]) -> list[Float[Array, "places two"]]:
-    """Return the window of `halve` at every place, two neighbours of a row at a time.
+    """Return the window of `halve` at every place, in pieces of two neighbours in a row.
 
-    As one array it would be copied once more, which thin windows are worth: see `THIN`.
+    Joining them takes one more copy, which pays off for few channels only: see `THIN`.
 
     >>> two, *others = windows(jnp.ones((2, 6, 6, 5)))
     >>> two.shape, len(others)
@@ -90,7 +90,7 @@ def windows(x: Float[Array, "n h w i"]) -> list[Float[Array, "places two"]]:
     """
     n, h, w, i = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    # Two columns lie side by side in a row of memory; so they are moved together.
+    # Two neighbouring columns are contiguous in memory, so they are copied together.
     pairs = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2 * i)
     return [
         pairs[:, a : a + h // 2, s, b : b + w // 2].reshape(-1, 2 * i)
@@ -103,25 +103,25 @@ def windows(x: Float[Array, "n h w i"]) -> list[Float[Array, "places two"]]:
 def _correlate(x: Array, kernel: Array) -> Array:
     if jax.default_backend() == "cpu" and x.shape[3] <= COLOURS:
         joined = jnp.concatenate(windows(x), axis=1)
-        made = joined @ kernel.reshape(-1, kernel.shape[3])
-        return made.reshape(len(x), x.shape[1] // 2, x.shape[2] // 2, -1)
+        product = joined @ kernel.reshape(-1, kernel.shape[3])
+        return product.reshape(len(x), x.shape[1] // 2, x.shape[2] // 2, -1)
     padding = [(1, 1)] * 2
     return jax.lax.conv_general_dilated(x, kernel, (2, 2), padding, dimension_numbers=_LAYOUT)
 
 
-def _kept(f: Any) -> Any:
+def _keeping_inputs(f: Any) -> Any:
     return lambda a, b: (f(a, b), (a, b))
 
 
-halve.defvjp(_kept(halve), lambda kept, y: (double(y, kept[1]), kernel_between(kept[0], y)))
-double.defvjp(_kept(double), lambda kept, x: (halve(x, kept[1]), kernel_between(x, kept[0])))
+halve.defvjp(_keeping_inputs(halve), lambda xk, y: (double(y, xk[1]), kernel_between(xk[0], y)))
+double.defvjp(_keeping_inputs(double), lambda yk, x: (halve(x, yk[1]), kernel_between(x, yk[0])))
 kernel_between.defvjp(
-    _kept(kernel_between), lambda kept, k: (double(kept[1], k), halve(kept[0], k))
+    _keeping_inputs(kernel_between), lambda xy, k: (double(xy[1], k), halve(xy[0], k))
 )
 
 
 class Halving(nnx.Module):
-    """A 4x4 convolution of stride 2, its kernel N(0, 0.02), with a bias where asked."""
+    """A 4x4 convolution of stride 2, its kernel N(0, 0.02), optionally with a bias."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
         shape = (SIDE, SIDE, inputs, outputs)
@@ -129,15 +129,15 @@ class Halving(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if bias else None
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n p q o"]:
-        """Halve the maps' sides."""
+        """Halve the maps' height and width."""
         y = halve(x, self.kernel[...])
         return y if self.bias is None else y + self.bias[...][None, None, None]
 
 
 class Doubling(nnx.Module):
-    """A 4x4 transposed convolution of stride 2, its kernel N(0, 0.02), with a bias where asked.
+    """A 4x4 transposed convolution of stride 2, its kernel N(0, 0.02), optionally with a bias.
 
-    The kernel is (4, 4, inputs, outputs), indexed as PyTorch does, not flipped.
+    The kernel is (4, 4, inputs, outputs), indexed as in PyTorch, not flipped.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
@@ -146,13 +146,13 @@ class Doubling(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if bias else None
 
     def __call__(self, x: Float[Array, "n p q i"]) -> Float[Array, "n h w o"]:
-        """Double the maps' sides."""
+        """Double the maps' height and width."""
         y = double(x, self.kernel[...].swapaxes(2, 3))
         return y if self.bias is None else y + self.bias[...][None, None, None]
 
 
 class Convolution(nnx.Module):
-    """A convolution of stride 1 that keeps the maps' size, kernel and bias as PyTorch's begin."""
+    """A convolution of stride 1 that keeps the maps' size, initialised as in PyTorch."""
 
     def __init__(
         self, inputs: int, outputs: int, *, side: int = 3, bias: bool = True, rngs: nnx.Rngs

@@ -1,13 +1,14 @@
 """DCGAN: the networks for images, with labels [Radford et al. 2016; Liu et al. 2020].
 
-Two forms. For faces ("dcgan"), after Radford: G is a dense layer to 4 x 4 maps, transposed
-convolutions that double them, batch norm and ReLU after all but the last, tanh; D mirrors it, leaky
-ReLU, batch norm after all but its first convolution. For stacked digits and CIFAR ("dcgan_flat"),
-after the code of [Liu et al. 2020]: G's dense layer has neither batch norm nor ReLU and its last
-layer is a 3 x 3 convolution; in D every convolution has a batch norm.
+There are two forms. For faces ("dcgan"), after Radford: G is a dense layer to 4 x 4 maps, then
+transposed convolutions that double them, with batch norm and ReLU after all but the last, then
+tanh; D mirrors it, with leaky ReLU, and batch norm after all but its first convolution. For stacked
+digits and CIFAR ("dcgan_flat"), after the code of [Liu et al. 2020]: G's dense layer has neither
+batch norm nor ReLU, and its last layer is a 3 x 3 convolution; in D every convolution has a batch
+norm.
 
-A label reaches G as a vector of length 1 joined to the latent, and D as the logit that is taken.
-Features for clustering are D's last maps.
+G gets a label as a unit vector joined to the latent; D has one logit per label. The features for
+clustering are D's last maps.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ FIRST = 4
 def over_channels(
     norm: BatchNorm, x: Float[Array, "n h w c"], *, train: bool
 ) -> Float[Array, "n h w c"]:
-    """Normalise maps channel by channel."""
+    """Normalise maps by channel."""
     return norm(x.reshape(-1, x.shape[3]), train=train).reshape(x.shape)
 
 
 def check_square(rows: tuple[int, ...]) -> None:
-    """Refuse rows that networks which double maps of 4 x 4 cannot make.
+    """Refuse rows that repeated doubling of 4 x 4 maps cannot produce.
 
     Raises:
         UserError: images that are not square, or whose side is not 8, 16, 32, ....
@@ -53,7 +54,7 @@ def check_square(rows: tuple[int, ...]) -> None:
     if height != width or height < 2 * FIRST or height & (height - 1):
         raise UserError(
             "--config.network.name: these networks make square images whose side is 8, 16, 32, "
-            f"64, ..., and the data's rows are {' x '.join(map(str, rows))} (those of a folder are "
+            f"64, ..., but the data's rows are {' x '.join(map(str, rows))} (a folder's images are "
             "resized to --config.data.size)"
         )
 
@@ -67,22 +68,22 @@ class _Same(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h w o"]:
-        """Multiply first, then move the nine results to where they belong: they are few."""
+        """Apply the layer: one product, whose nine small results are then shifted into place."""
         n, h, w, i = x.shape
         kernel = self.kernel[...]
         o = kernel.shape[3]
-        made = x.reshape(-1, i) @ kernel.transpose(2, 0, 1, 3).reshape(i, -1)
-        padded = jnp.pad(made.reshape(n, h, w, 9, o), ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0)))
+        product = x.reshape(-1, i) @ kernel.transpose(2, 0, 1, 3).reshape(i, -1)
+        padded = jnp.pad(product.reshape(n, h, w, 9, o), ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0)))
         taps = [padded[:, a : a + h, b : b + w, 3 * a + b] for a in range(3) for b in range(3)]
         return sum(taps, start=jnp.zeros((), jnp.float32)) + self.bias[...][None, None, None]
 
 
-class _Rest(nnx.Module):
-    """All of a generator behind its first dense layer.
+class _AfterFirst(nnx.Module):
+    """A generator after its first dense layer.
 
     Args:
         sizes: the networks'.
-        first_norm: whether there is a batch norm of the first maps.
+        first_norm: whether the first maps are batch-normalised.
         rngs: of the initial values.
     """
 
@@ -101,8 +102,8 @@ class _Rest(nnx.Module):
             else Doubling(widths[-1], channels, bias=False, rngs=rngs)
         )
 
-    def behind(self, first: Float[Array, "n m"], *, train: bool) -> Float[Array, "n h w c"]:
-        """Generate images from what the first layer made."""
+    def finish(self, first: Float[Array, "n m"], *, train: bool) -> Float[Array, "n h w c"]:
+        """Generate images from the first layer's output."""
         x = first.reshape(len(first), FIRST, FIRST, -1)
         norms = iter(self.norms)
         if self.first_norm:
@@ -114,8 +115,8 @@ class _Rest(nnx.Module):
         return jnp.tanh(self.last(x))
 
 
-class DcganGenerator(_Rest):
-    """(n, i) latents, with labels joined to them, to (n, h, w, c) images in [-1, 1]."""
+class DcganGenerator(_AfterFirst):
+    """Maps (n, i) latents, with labels joined to them, to (n, h, w, c) images in [-1, 1]."""
 
     def __init__(self, sizes: Dcgan, inputs: int, *, rngs: nnx.Rngs):
         outputs = FIRST * FIRST * sizes.widths[-1]
@@ -124,11 +125,11 @@ class DcganGenerator(_Rest):
 
     def __call__(self, z: Float[Array, "n i"], *, train: bool) -> Float[Array, "n h w c"]:
         """Generate images."""
-        return self.behind(self.first(z), train=train)
+        return self.finish(self.first(z), train=train)
 
 
-class DcganGenerators(_Rest):
-    """As many generators as labels, which share all but their first layer [Hoang et al. 2018]."""
+class DcganGenerators(_AfterFirst):
+    """One generator per label, sharing all but their first layer [Hoang et al. 2018]."""
 
     def __init__(self, sizes: Dcgan, num_labels: int, *, rngs: nnx.Rngs):
         widest = sizes.widths[-1]
@@ -139,12 +140,12 @@ class DcganGenerators(_Rest):
     def __call__(
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n h w c"]:
-        """Generate images; in train mode labels come in equal groups, in order."""
-        return self.behind(self.first(z, labels, train=train), train=train)
+        """Generate images; in train mode labels must come in equal groups, in order."""
+        return self.finish(self.first(z, labels, train=train), train=train)
 
 
 class LabelledGenerator(nnx.Module):
-    """A generator with a vector for every label; with one label none."""
+    """A generator with a vector for every label; with none if there is only one label."""
 
     def __init__(self, sizes: Dcgan, num_labels: int, *, rngs: nnx.Rngs):
         self.embedding = (
@@ -161,13 +162,13 @@ class LabelledGenerator(nnx.Module):
 
 
 class DcganBody(nnx.Module):
-    """(n, h, w, c) images to (n, outputs) numbers, whose last maps are features.
+    """Maps (n, h, w, c) images to (n, outputs) numbers; its last maps are the features.
 
     Args:
         sizes: the networks'.
-        channels: of an image, or of a pack of them.
+        channels: of an image, or of a pack of images.
         outputs: of the last, dense layer.
-        norms: whether there are batch norms; with a gradient penalty there must be none.
+        norms: whether there are batch norms; a gradient penalty per row allows none.
         rngs: of the initial values.
     """
 
@@ -192,7 +193,7 @@ class DcganBody(nnx.Module):
     def __call__(
         self, x: Float[Array, "n h w c"], *, train: bool = True
     ) -> Float[Array, "n outputs"]:
-        """Return all numbers."""
+        """Return all outputs."""
         return self.head(self.features(x, train=train))
 
 
@@ -205,7 +206,7 @@ class Dcgan:
         latent_dim: length of z.
         embedding_dim: length of a label's vector.
         width: channels of the largest maps.
-        flat: whether it is the form of [Liu et al. 2020].
+        flat: whether to use the form of [Liu et al. 2020].
         is_rowwise: see `Architecture`; the discriminator has batch norms.
     """
 
@@ -217,7 +218,7 @@ class Dcgan:
     is_rowwise: bool = False
 
     def __post_init__(self) -> None:
-        """Check that the images fit.
+        """Check the shape of the images.
 
         Raises:
             UserError: images that are not square, or whose side is not 4 times a power of two.
@@ -226,18 +227,18 @@ class Dcgan:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of D's maps, the largest maps first; G's are the same the other way round."""
+        """Channels of D's maps, the largest maps first; G's in reverse order."""
         num = self.rows[0].bit_length() - FIRST.bit_length() + (1 if self.flat else 0)
         return tuple(self.width << i for i in range(num))
 
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> Generator:
-        """Return a generator; with one label it is unconditional."""
+        """Return a generator, unconditional if there is only one label."""
         return LabelledGenerator(self, num_labels, rngs=rngs)
 
     def generators(self, num_labels: int, rngs: nnx.Rngs) -> Generator:
-        """Return as many generators that share all but their first layer."""
+        """Return one generator per label, sharing all but their first layer."""
         return DcganGenerators(self, num_labels, rngs=rngs)
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> Discriminator:
-        """Return a discriminator of `pack` images at a time."""
+        """Return a discriminator that judges `pack` images together."""
         return DcganBody(self, pack * self.rows[2], num_outputs, norms=True, rngs=rngs)

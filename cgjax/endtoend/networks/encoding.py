@@ -1,8 +1,8 @@
-"""ClusterGAN's networks: a generator of (z_n, one of K) with the encoder that finds both again.
+"""ClusterGAN's networks: a generator from (z_n, one of K) and the encoder that recovers both.
 
-Dense networks for vectors, those of the paper for MNIST [Mukherjee et al. 2019, and its code], and
-DCGAN's for larger images, which the paper has none for.
-In the first two weights begin as N(0, 0.02), biases at 0.
+There are dense networks for vectors, the paper's networks for MNIST [Mukherjee et al. 2019, and its
+code], and DCGAN's for larger images, for which the paper has none. In the first two kernels start
+as N(0, 0.02) and biases at 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cgjax.errors import UserError
 
 
 class _Dense(nnx.Module):
-    """A dense layer that begins as N(0, 0.02)."""
+    """A dense layer whose kernel starts as N(0, 0.02)."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.kernel = nnx.Param(
@@ -37,7 +37,7 @@ class _Dense(nnx.Module):
 
 
 class _Body(nnx.Module):
-    """Rows to numbers: dense layers, before them convolutions of stride 2 for images."""
+    """Maps rows to numbers: dense layers, for images after convolutions of stride 2."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class _Body(nnx.Module):
 
 
 class EncodingGenerator(nnx.Module):
-    """G and E: (n, d) latents and (n,) labels to rows, and rows to (n, d + K) codes."""
+    """G and E: maps (n, d) latents and (n,) labels to rows, and rows to (n, d + K) codes."""
 
     def __init__(
         self,
@@ -91,13 +91,13 @@ class EncodingGenerator(nnx.Module):
 
 
 class _Critic(nnx.Module):
-    """D: rows to one number, whose last hidden layer is its features."""
+    """D: maps rows to one number."""
 
     def __init__(self, body: nnx.Module):
         self.body = body
 
     def features(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n f"]:
-        """Return rows as they are: nothing is clustered by this network."""
+        """Return the rows themselves: this network's features are not clustered."""
         return x.reshape(len(x), -1)
 
     def __call__(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n o"]:
@@ -105,7 +105,7 @@ class _Critic(nnx.Module):
 
 
 class _DenseGenerator(nnx.Module):
-    """Dense layers with leaky ReLU and a linear end."""
+    """Dense layers with leaky ReLU, the last one linear."""
 
     def __init__(self, inputs: int, widths: tuple[int, ...], *, rngs: nnx.Rngs):
         self.body = _Body((inputs,), (), widths, rngs)
@@ -115,9 +115,9 @@ class _DenseGenerator(nnx.Module):
 
 
 class _ImageGenerator(nnx.Module):
-    """Two dense layers and two transposed convolutions of stride 2, batch norm between, sigmoid.
+    """Two dense layers and two transposed convolutions of stride 2, with batch norm, then sigmoid.
 
-    The sigmoid's range is that of images here, [-1, 1].
+    The sigmoid is scaled to the range of images here, [-1, 1].
     """
 
     def __init__(self, inputs: int, rows: tuple[int, ...], *, rngs: nnx.Rngs):
@@ -125,7 +125,6 @@ class _ImageGenerator(nnx.Module):
         self.small = (height // 4, width // 4, 128)
         flat = math.prod(self.small)
         self.first, self.second = _Dense(inputs, 1024, rngs=rngs), _Dense(1024, flat, rngs=rngs)
-
         self.third = Doubling(128, 64, bias=True, rngs=rngs)
         self.last = Doubling(64, channels, bias=True, rngs=rngs)
         self.norms = nnx.List(BatchNorm(width) for width in (1024, flat, 64))
@@ -146,8 +145,8 @@ class Encoding:
         rows: shape of a row: (length,) of a vector, or (height, width, channels) of an image whose
             sides are multiples of four.
         latent_dim: length of z_n.
-        width: units of the two hidden dense layers, of vectors.
-        is_rowwise: see `Architecture`; there is no batch norm in D.
+        width: units of the two hidden dense layers for vectors.
+        is_rowwise: see `Architecture`; D has no batch norms.
     """
 
     rows: tuple[int, ...] = (64,)
@@ -156,15 +155,15 @@ class Encoding:
     is_rowwise: bool = True
 
     def __post_init__(self) -> None:
-        """Check that images fit.
+        """Check the shape of images.
 
         Raises:
-            UserError: images whose sides are no multiples of four.
+            UserError: images whose sides are not multiples of four.
         """
         if len(self.rows) > 1 and any(side % 4 for side in self.rows[:2]):
             raise UserError(
                 "--config.network.name=encoding makes images whose sides are multiples of four, "
-                f"and the data's rows are {' x '.join(map(str, self.rows))}"
+                f"but the data's rows are {' x '.join(map(str, self.rows))}"
             )
 
     def _body(self, outputs: int, rngs: nnx.Rngs) -> _Body:
@@ -177,18 +176,21 @@ class Encoding:
         inputs = self.latent_dim + num_labels
         if len(self.rows) == 1:
             widths = (self.width, self.width, *self.rows)
-            made: nnx.Module = _DenseGenerator(inputs, widths, rngs=rngs)
+            generator: nnx.Module = _DenseGenerator(inputs, widths, rngs=rngs)
         else:
-            made = _ImageGenerator(inputs, self.rows, rngs=rngs)
-        return EncodingGenerator(made, self._body(inputs, rngs), num_labels)
+            generator = _ImageGenerator(inputs, self.rows, rngs=rngs)
+        return EncodingGenerator(generator, self._body(inputs, rngs), num_labels)
 
     def generators(self, num_labels: int, rngs: nnx.Rngs) -> EncodingGenerator:
         """Refuse.
 
         Raises:
-            UserError: always: there is no MGAN of these networks.
+            UserError: always; MGAN has no such networks.
         """
-        raise UserError("--config.train.method=mgan: these networks are ClusterGAN's")
+        raise UserError(
+            "--config.train.method=mgan: these networks are ClusterGAN's; type another "
+            "--config.network.name"
+        )
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> _Critic:
         """Return D."""
@@ -197,16 +199,16 @@ class Encoding:
 
 @dataclasses.dataclass(frozen=True)
 class EncodingDcgan(Dcgan):
-    """DCGAN's G, and D and E like its D without batch norms; `latent_dim` is the length of z_n."""
+    """DCGAN's G; D and E are its D without batch norms. `latent_dim` is the length of z_n."""
 
     is_rowwise: bool = True
 
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> EncodingGenerator:
         """Return G with E."""
         inputs = self.latent_dim + num_labels
-        made = DcganGenerator(self, inputs, rngs=rngs)
+        generator = DcganGenerator(self, inputs, rngs=rngs)
         encoder = DcganBody(self, self.rows[2], inputs, norms=False, rngs=rngs)
-        return EncodingGenerator(made, encoder, num_labels)
+        return EncodingGenerator(generator, encoder, num_labels)
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> _Critic:
         """Return D."""

@@ -1,4 +1,4 @@
-"""Layers of the end-to-end networks, with PyTorch's initial values and batch norm."""
+"""Layers of the end-to-end networks, with PyTorch's initialisation and batch norm."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from jaxtyping import Array, Float, Int
 
 EPS = 1e-5
 MOMENTUM = 0.1
-"""Share of the newest batch in the running moments."""
+"""Weight of the newest batch in the running moments."""
 
 
 def leaky(x: Array) -> Array:
-    """Return x, its negative part times 0.2."""
+    """Return x with its negative part multiplied by 0.2."""
     return jax.nn.leaky_relu(x, 0.2)
 
 
 def moved_again(before: Any, after: Any) -> Any:
-    """Return running moments after a second pass of the batch that moved them once.
+    """Return running moments after a second pass of the batch that just moved them.
 
     Args:
-        before: a tree of moments before the first pass.
-        after: the same after it: (1 - m) before + m batch.
+        before: tree of the moments before the first pass.
+        after: the same after it, (1 - m) before + m batch.
     """
     return jax.tree.map(lambda old, new: (2 - MOMENTUM) * new - (1 - MOMENTUM) * old, before, after)
 
 
 class Linear(nnx.Module):
-    """A dense layer, kernel and bias, where it has one, uniform within 1/sqrt(inputs)."""
+    """A dense layer; kernel and optional bias start uniform within 1/sqrt(inputs) of 0."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs):
         bound = inputs**-0.5
@@ -51,17 +51,17 @@ class Linear(nnx.Module):
 
 
 class LinearPerLabel(nnx.Module):
-    """A dense layer for every label, each with its own kernel, bias and, where wanted, batch norm.
+    """A dense layer for every label, each with its own kernel, bias and, optionally, batch norm.
 
-    In train mode rows come in equal groups, those of label 0 first: a batch norm sees its own
-    group. Otherwise labels may come in any order.
+    In train mode rows must come in equal groups, label 0 first: each batch norm sees its own group.
+    Otherwise labels may come in any order.
 
     Args:
-        num_labels: how many layers.
-        inputs: of each.
-        outputs: of each.
-        channels: of the batch norms, each over all outputs that are the same modulo so many (units
-            of their own with `outputs`, the channels of maps with fewer); 0 for none.
+        num_labels: number of layers.
+        inputs: of each layer.
+        outputs: of each layer.
+        channels: of each batch norm, which pools outputs that are equal modulo this number:
+            `outputs` normalises every unit on its own, fewer the channels of maps; 0 for none.
         rngs: of the initial values.
     """
 
@@ -86,23 +86,23 @@ class LinearPerLabel(nnx.Module):
         kernel, bias = self.kernel[...], self.bias[...]
         if train:
             groups = x.reshape(len(kernel), -1, x.shape[1])
-            made = jnp.einsum("gri,gio->gro", groups, kernel) + bias[:, None]
-            made = made.reshape(len(x), -1)
+            outputs = jnp.einsum("gri,gio->gro", groups, kernel) + bias[:, None]
+            outputs = outputs.reshape(len(x), -1)
         else:
-            # One row after the other, for a kernel of images times the rows is gigabytes.
-            made = jax.lax.map(lambda row: row[0] @ kernel[row[1]] + bias[row[1]], (x, labels))
+            # Row by row: a kernel gathered for every row takes gigabytes for images.
+            outputs = jax.lax.map(lambda row: row[0] @ kernel[row[1]] + bias[row[1]], (x, labels))
         if self.norm is None:
-            return made
-        rows = made.reshape(-1, self.channels)
+            return outputs
+        rows = outputs.reshape(-1, self.channels)
         if train:
             rows = self.norm(rows.reshape(len(kernel), -1, self.channels), train=True)
         else:
             rows = self.norm.by_running(rows, jnp.repeat(labels, len(rows) // len(labels)))
-        return rows.reshape(made.shape)
+        return rows.reshape(outputs.shape)
 
 
 class BatchNorm(nnx.Module):
-    """Batch norm over the last axis but one; the running variance is the unbiased one."""
+    """Batch norm over the second-to-last axis; the running variance is unbiased."""
 
     def __init__(self, shape: int | tuple[int, ...]):
         self.scale = nnx.Param(jnp.ones(shape, jnp.float32))
@@ -111,7 +111,7 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(shape, jnp.float32))
 
     def __call__(self, x: Float[Array, "*g n w"], *, train: bool) -> Float[Array, "*g n w"]:
-        """Normalise by the batch's moments, and move the running ones, or by the running ones."""
+        """Normalise: in train mode by the batch's moments, which update the running ones."""
         if train:
             num = x.shape[-2]
             mean = jnp.mean(x, axis=-2)
@@ -131,7 +131,7 @@ class BatchNorm(nnx.Module):
 
 
 class Maxout(nnx.Module):
-    """The largest of several dense layers, unit by unit [Goodfellow et al. 2013]."""
+    """The elementwise maximum of several dense layers [Goodfellow et al. 2013]."""
 
     def __init__(self, inputs: int, outputs: int, pieces: int, *, rngs: nnx.Rngs):
         self.linear = Linear(inputs, outputs * pieces, rngs=rngs)
@@ -139,18 +139,18 @@ class Maxout(nnx.Module):
 
     def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
         """Apply the layers; unit j of piece p is column p * outputs + j."""
-        made = self.linear(x)
-        return jnp.max(made.reshape(len(x), -1, self.outputs), axis=1)
+        pieces = self.linear(x).reshape(len(x), -1, self.outputs)
+        return jnp.max(pieces, axis=1)
 
 
 class LabelEmbedding(nnx.Module):
-    """A vector of length 1 for every label."""
+    """A unit vector for every label."""
 
     def __init__(self, num_labels: int, dim: int, *, rngs: nnx.Rngs):
         self.table = nnx.Param(jax.random.normal(rngs.params(), (num_labels, dim), jnp.float32))
 
     def __call__(self, labels: Int[Array, " n"]) -> Float[Array, "n d"]:
-        """Look labels up."""
+        """Look up the labels' vectors."""
         rows = self.table[...]
         return (rows / jnp.linalg.norm(rows, axis=1, keepdims=True))[labels]
 
@@ -158,5 +158,5 @@ class LabelEmbedding(nnx.Module):
 def with_label(
     z: Float[Array, "n d"], labels: Int[Array, " n"], embedding: LabelEmbedding | None
 ) -> Float[Array, "n e"]:
-    """Join each latent and its label's vector; without vectors return the latents."""
+    """Join each latent with its label's vector; without an embedding return the latents."""
     return z if embedding is None else jnp.concatenate([z, embedding(labels)], axis=1)

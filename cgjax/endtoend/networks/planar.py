@@ -1,17 +1,17 @@
 """The networks of the experiments in the plane [Liu et al. 2020; Lin et al. 2018].
 
 Generator: concat(z, E(y) / ||E(y)||), four dense layers of 400 with batch norm and ReLU, a dense
-layer of 2. Discriminator: three maxout layers of 200 units and 5 pieces, then a logit for every
-label, of which the label's own is taken. Features for clustering are the last maxout layer's.
+layer of 2. Discriminator: three maxout layers of 200 units and 5 pieces, then one logit per label.
+The features for clustering are the last maxout layer's output.
 
 "planar_plain" is ours: the same without batch norms. "planar_modulated" is ours too. The published
-generator learns to make a point of every label, whatever the latent; what spreads its points in
-training is the jitter of batch norm. Here layers are normalised row by row [Ba et al. 2016], and
-every unit is scaled by 1 + a s(z), s a random wave of the latent z [Rahimi & Recht 2007] that
-training cannot change: a jitter like batch norm's, which is a tenth for moments of 100 points.
+generator learns to map every label to one point, whatever the latent; in training only the jitter
+of batch norm spreads its points. Here layers are normalised row by row [Ba et al. 2016], and every
+unit is scaled by 1 + a s(z), where s is a random wave of the latent z [Rahimi & Recht 2007] that
+training cannot change. That is a jitter like batch norm's, which is a tenth for batches of 100.
 
-Products are whole float32 ones. What a GPU takes by default, TF32, keeps 11 bits: of a point at 2
-that is a tenth of the ring's standard deviation, and what lies within a mode would be lost.
+Products use full float32 precision. A GPU's default, TF32, keeps 11 bits: for a point at 2 that is
+an error of a tenth of the ring's standard deviation, which would blur the modes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ P = ParamSpec("P")
 
 
 def _in_float32(call: Callable[P, Array]) -> Callable[P, Array]:
-    """Let a network's products, and so those of its derivatives, be whole float32 ones."""
+    """Run a network's products, and so those of its derivatives, in full float32 precision."""
 
     @functools.wraps(call)
     def exact(*args: P.args, **kwargs: P.kwargs) -> Array:
@@ -52,19 +52,19 @@ def _in_float32(call: Callable[P, Array]) -> Callable[P, Array]:
     return exact
 
 
-class _AsItIs(nnx.Module):
-    """What stands in the place of a batch norm where there is none."""
+class _NoNorm(nnx.Module):
+    """Takes the place of a batch norm and does nothing."""
 
     def __call__(self, x: Float[Array, "n w"], *, train: bool) -> Float[Array, "n w"]:
         return x
 
 
-def _norm(width: int, *, normed: bool) -> BatchNorm | _AsItIs:
-    return BatchNorm(width) if normed else _AsItIs()
+def _norm(width: int, *, normed: bool) -> BatchNorm | _NoNorm:
+    return BatchNorm(width) if normed else _NoNorm()
 
 
-class _Rest(nnx.Module):
-    """All of a generator behind its first dense layer and batch norm."""
+class _AfterFirst(nnx.Module):
+    """A generator after its first dense layer and batch norm."""
 
     def __init__(self, width: int, depth: int, *, normed: bool, rngs: nnx.Rngs):
         self.layers = nnx.List(Linear(width, width, rngs=rngs) for _ in range(depth - 1))
@@ -79,7 +79,7 @@ class _Rest(nnx.Module):
 
 
 class PlanarGenerator(nnx.Module):
-    """(n, d) latents and (n,) labels to (n, 2) points."""
+    """Maps (n, d) latents and (n,) labels to (n, 2) points."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class PlanarGenerator(nnx.Module):
         inputs = latent_dim + (embedding_dim if num_labels > 1 else 0)
         self.first = Linear(inputs, width, rngs=rngs)
         self.norm = _norm(width, normed=normed)
-        self.rest = _Rest(width, depth, normed=normed, rngs=rngs)
+        self.rest = _AfterFirst(width, depth, normed=normed, rngs=rngs)
 
     @_in_float32
     def __call__(
@@ -110,7 +110,7 @@ class PlanarGenerator(nnx.Module):
 
 
 class PlanarGenerators(nnx.Module):
-    """As many generators as labels, which share all but their first layer [Hoang et al. 2018]."""
+    """One generator per label, sharing all but their first layer [Hoang et al. 2018]."""
 
     def __init__(
         self,
@@ -124,26 +124,26 @@ class PlanarGenerators(nnx.Module):
     ):
         channels = width if normed else 0
         self.first = LinearPerLabel(num_labels, latent_dim, width, channels, rngs=rngs)
-        self.rest = _Rest(width, depth, normed=normed, rngs=rngs)
+        self.rest = _AfterFirst(width, depth, normed=normed, rngs=rngs)
 
     @_in_float32
     def __call__(
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n 2"]:
-        """Generate points; in train mode labels come in equal groups, in order."""
+        """Generate points; in train mode labels must come in equal groups, in order."""
         return self.rest(self.first(z, labels, train=train), train=train)
 
 
 def waves(z: Float[Array, "n d"], width: int, layer: int) -> Float[Array, "n w"]:
-    """Return a wave of the latent for each unit of a layer: a function of the latent alone.
+    """Return a fixed random wave of the latent for each unit of a layer.
 
-    sqrt(2) cos(<w, z> + b), with w normal and b uniform, the same for ever: for latents that are
-    normal it has mean 0 and standard deviation 1, over units.
+    sqrt(2) cos(<w, z> + b), with w normal and b uniform, drawn once and for all. For normal latents
+    it has mean 0 and standard deviation 1 over units.
 
     Args:
         z: latents.
         width: units of the layer.
-        layer: number of the layer; each has waves of its own.
+        layer: number of the layer; each layer has different waves.
     """
     with jax.ensure_compile_time_eval():
         key_wave, key_phase = jax.random.split(jax.random.key(layer))
@@ -153,15 +153,15 @@ def waves(z: Float[Array, "n d"], width: int, layer: int) -> Float[Array, "n w"]
 
 
 class ModulatedGenerator(nnx.Module):
-    """(n, d) latents and (n,) labels to (n, 2) points; latents scale the units of every layer.
+    """Maps (n, d) latents and (n,) labels to (n, 2) points; latents scale every layer's units.
 
     A row depends on its own latent and label only, in training too.
 
     Args:
-        sizes: of the layers, and how much latents scale.
-        num_labels: how many labels; `per_label`, how many generators.
-        per_label: whether these share all but their first layer, as MGAN's do, which then stands in
-            the place of the labels' vectors.
+        sizes: of the layers, and the strength of the scaling.
+        num_labels: number of labels, which with `per_label` is the number of generators.
+        per_label: whether the generators share all but their first layer, as MGAN's do; that layer
+            then replaces the labels' vectors.
         rngs: of the initial values.
     """
 
@@ -185,7 +185,7 @@ class ModulatedGenerator(nnx.Module):
     def __call__(
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n 2"]:
-        """Generate points; of MGAN's in train mode labels come in equal groups, in order."""
+        """Generate points; with `per_label` in train mode labels come in equal groups, in order."""
         if isinstance(self.first, LinearPerLabel):
             x = self.first(z, labels, train=train)
         else:
@@ -197,7 +197,7 @@ class ModulatedGenerator(nnx.Module):
 
 
 class PlanarDiscriminator(nnx.Module):
-    """(n, pack * 2) rows to features and logits."""
+    """Maps (n, pack * 2) rows to features and logits."""
 
     def __init__(self, num_outputs: int, pack: int, width: int, pieces: int, *, rngs: nnx.Rngs):
         widths = (pack * ROW_DIM, width, width)
@@ -206,7 +206,7 @@ class PlanarDiscriminator(nnx.Module):
 
     @_in_float32
     def features(self, x: Float[Array, "n i"], *, train: bool) -> Float[Array, "n f"]:
-        """Return the last maxout layer's output; training or not is the same."""
+        """Return the last maxout layer's output; `train` has no effect."""
         for layer in self.layers:
             x = layer(x)
         return x
@@ -225,15 +225,15 @@ class Planar:
         latent_dim: length of z.
         embedding_dim: length of a label's vector.
         width: units of the generator's hidden layers.
-        depth: how many there are.
+        depth: number of those layers.
         critic_width: units of the discriminator's layers.
-        pieces: dense layers of which each unit takes the largest.
-        normed: whether the generator has batch norms. In training they normalise by a batch's own
-            moments, which jitters what is generated; the discriminator sees the jitter, and points
-            that are generated by the running moments lie that much too close together.
-        modulation: standard deviation of what latents scale the units of a `ModulatedGenerator`
-            by, which has no batch norms; 0 for the published one.
-        is_rowwise: see `Architecture`; there is no batch norm in the discriminator.
+        pieces: number of dense layers that each maxout unit takes the maximum of.
+        normed: whether the generator has batch norms. In training they normalise by the batch's
+            moments, which jitters the generated points. The discriminator sees the jitter, so
+            points generated with the running moments end up that much too close together.
+        modulation: standard deviation of the factors by which latents scale the units of a
+            `ModulatedGenerator`, which has no batch norms; 0 for the published generator.
+        is_rowwise: see `Architecture`; the discriminator has no batch norms.
     """
 
     latent_dim: int = 2
@@ -247,19 +247,19 @@ class Planar:
     is_rowwise: bool = True
 
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerator | ModulatedGenerator:
-        """Return a generator; with one label it is unconditional."""
+        """Return a generator, unconditional if there is only one label."""
         if self.modulation:
             return ModulatedGenerator(self, num_labels, per_label=False, rngs=rngs)
         sizes = (self.latent_dim, num_labels, self.embedding_dim, self.width, self.depth)
         return PlanarGenerator(*sizes, normed=self.normed, rngs=rngs)
 
     def generators(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerators | ModulatedGenerator:
-        """Return as many generators that share all but their first layer."""
+        """Return one generator per label, sharing all but their first layer."""
         if self.modulation:
             return ModulatedGenerator(self, num_labels, per_label=True, rngs=rngs)
         sizes = (self.latent_dim, num_labels, self.width, self.depth)
         return PlanarGenerators(*sizes, normed=self.normed, rngs=rngs)
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> PlanarDiscriminator:
-        """Return a discriminator of `pack` points at a time."""
+        """Return a discriminator that judges `pack` points together."""
         return PlanarDiscriminator(num_outputs, pack, self.critic_width, self.pieces, rngs=rngs)

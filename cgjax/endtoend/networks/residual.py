@@ -2,10 +2,10 @@
 
     block(x) = shortcut(x) + 0.1 conv(f(conv(f(x)))),    f leaky ReLU of 0.2
 
-with 3 x 3 convolutions, as many hidden channels as the narrower side has, and a 1 x 1 shortcut
-without bias where the two sides differ. There are no norms. The generator has two blocks at every
-size and nearest neighbour upsampling between; the discriminator mirrors it, with averages of 3 x 3
-of stride 2. Its last maps are the features.
+with 3 x 3 convolutions, min(inputs, outputs) hidden channels, and a 1 x 1 shortcut without bias if
+the two differ. There are no norms. The generator has two blocks at every size, with nearest
+neighbour upsampling between sizes; the discriminator mirrors it, with 3 x 3 average pooling of
+stride 2. Its last maps are the features.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cgjax.endtoend.networks.layers import (
 )
 
 WIDEST = 16
-"""Channels of the smallest maps, in widths of the largest ones'."""
+"""Channels of the smallest maps, as a multiple of those of the largest."""
 
 BRANCH = 0.1
 
@@ -53,16 +53,16 @@ class Block(nnx.Module):
         return (x if self.shortcut is None else self.shortcut(x)) + BRANCH * branch
 
 
-class _Rest(nnx.Module):
-    """All of a generator behind its first dense layer."""
+class _AfterFirst(nnx.Module):
+    """A generator after its first dense layer."""
 
     def __init__(self, sizes: Residual, *, rngs: nnx.Rngs):
         self.doubles = tuple(doubles for doubles, _, _ in sizes.blocks)
         self.blocks = nnx.List(Block(i, o, rngs=rngs) for _, i, o in sizes.blocks)
         self.last = Convolution(sizes.widths[-1], sizes.rows[2], rngs=rngs)
 
-    def behind(self, first: Float[Array, "n m"]) -> Float[Array, "n h w c"]:
-        """Generate images from what the first layer made."""
+    def finish(self, first: Float[Array, "n m"]) -> Float[Array, "n h w c"]:
+        """Generate images from the first layer's output."""
         x = first.reshape(len(first), FIRST, FIRST, -1)
         for doubles, block in zip(self.doubles, self.blocks, strict=True):
             if doubles:
@@ -71,8 +71,8 @@ class _Rest(nnx.Module):
         return jnp.tanh(self.last(leaky(x)))
 
 
-class ResidualGenerator(_Rest):
-    """(n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1]."""
+class ResidualGenerator(_AfterFirst):
+    """Maps (n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1]."""
 
     def __init__(self, sizes: Residual, num_labels: int, *, rngs: nnx.Rngs):
         self.embedding = (
@@ -85,12 +85,12 @@ class ResidualGenerator(_Rest):
     def __call__(
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n h w c"]:
-        """Generate images; training or not is the same."""
-        return self.behind(self.first(with_label(z, labels, self.embedding)))
+        """Generate images; `train` has no effect."""
+        return self.finish(self.first(with_label(z, labels, self.embedding)))
 
 
-class ResidualGenerators(_Rest):
-    """As many generators as labels, which share all but their first layer [Hoang et al. 2018]."""
+class ResidualGenerators(_AfterFirst):
+    """One generator per label, sharing all but their first layer [Hoang et al. 2018]."""
 
     def __init__(self, sizes: Residual, num_labels: int, *, rngs: nnx.Rngs):
         outputs = FIRST * FIRST * sizes.widths[0]
@@ -100,12 +100,12 @@ class ResidualGenerators(_Rest):
     def __call__(
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n h w c"]:
-        """Generate images; in train mode labels come in equal groups, in order."""
-        return self.behind(self.first(z, labels, train=train))
+        """Generate images; in train mode labels must come in equal groups, in order."""
+        return self.finish(self.first(z, labels, train=train))
 
 
 class ResidualDiscriminator(nnx.Module):
-    """(n, h, w, c) images to (n, outputs) logits."""
+    """Maps (n, h, w, c) images to (n, outputs) logits."""
 
     def __init__(self, sizes: Residual, channels: int, outputs: int, *, rngs: nnx.Rngs):
         widths = sizes.widths[::-1]
@@ -131,13 +131,13 @@ class ResidualDiscriminator(nnx.Module):
 
 
 def averaged(x: Float[Array, "n h w c"]) -> Float[Array, "n p q c"]:
-    """Halve maps by means over 3 x 3 pixels, zeros around them counted.
+    """Halve maps by means over 3 x 3 pixels; the zero padding counts.
 
     >>> (9 * averaged(jnp.ones((1, 4, 4, 1)))).round()[0, :, :, 0].tolist()
     [[4.0, 6.0], [6.0, 9.0]]
     """
     window, strides, padding = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-    # A number, not an array: of a sum that begins at a traced zero JAX knows no derivative.
+    # A Python number, not an array: JAX cannot differentiate a sum that starts at a traced zero.
     return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, strides, padding) / 9
 
 
@@ -160,7 +160,7 @@ class Residual:
     is_rowwise: bool = True
 
     def __post_init__(self) -> None:
-        """Check that the images fit.
+        """Check the shape of the images.
 
         Raises:
             UserError: images that are not square, or whose side is not 4 times a power of two.
@@ -175,8 +175,8 @@ class Residual:
 
     @property
     def blocks(self) -> tuple[tuple[bool, int, int], ...]:
-        """For each of the generator's blocks whether maps are doubled before it, and its sides."""
-        # The first two sizes are equally wide.
+        """Each of the generator's blocks: whether maps are doubled before it, inputs, outputs."""
+        # The first two sizes have the same number of channels.
         sides = itertools.pairwise((self.widths[0], *self.widths))
         return tuple(
             block
@@ -185,13 +185,13 @@ class Residual:
         )
 
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> ResidualGenerator:
-        """Return a generator; with one label it is unconditional."""
+        """Return a generator, unconditional if there is only one label."""
         return ResidualGenerator(self, num_labels, rngs=rngs)
 
     def generators(self, num_labels: int, rngs: nnx.Rngs) -> ResidualGenerators:
-        """Return as many generators that share all but their first layer."""
+        """Return one generator per label, sharing all but their first layer."""
         return ResidualGenerators(self, num_labels, rngs=rngs)
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> ResidualDiscriminator:
-        """Return a discriminator of `pack` images at a time."""
+        """Return a discriminator that judges `pack` images together."""
         return ResidualDiscriminator(self, pack * self.rows[2], num_outputs, rngs=rngs)

@@ -1,8 +1,8 @@
 """The networks for CIFAR-10 of [Liu et al. 2020]: DCGAN's generator, a discriminator without norms.
 
-The discriminator is shaped like that of [Miyato et al. 2018], but has no spectral norm: 3 x 3
-convolutions of stride 1 and 4 x 4 ones of stride 2 in turns, leaky ReLU of 0.1, a dense layer. Its
-last maps are the features.
+The discriminator has the shape of that of [Miyato et al. 2018], but no spectral norm: alternating
+3 x 3 convolutions of stride 1 and 4 x 4 convolutions of stride 2, leaky ReLU of 0.1, a dense layer.
+Its last maps are the features.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEAK = 0.1
 
 
 class SnganDiscriminator(nnx.Module):
-    """(n, h, w, c) images to (n, outputs) logits."""
+    """Maps (n, h, w, c) images to (n, outputs) logits."""
 
     def __init__(self, sizes: Sngan, channels: int, outputs: int, *, rngs: nnx.Rngs):
         first, *wider = sizes.widths
@@ -48,11 +48,11 @@ class SnganDiscriminator(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Sngan(Dcgan):
-    """The two networks; see `Dcgan`, whose flat form the generator has."""
+    """The two networks and their sizes; the generator is that of `Dcgan`'s flat form."""
 
     flat: bool = True
     is_rowwise: bool = True
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> SnganDiscriminator:
-        """Return a discriminator of `pack` images at a time."""
+        """Return a discriminator that judges `pack` images together."""
         return SnganDiscriminator(self, pack * self.rows[2], num_outputs, rngs=rngs)

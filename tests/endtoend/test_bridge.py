@@ -73,7 +73,7 @@ def of_label(gen, label):
 
 
 @every_case
-def test_the_folder_makes_the_trainers_images_of_every_label(case, tmp_path):
+def test_the_folder_generates_the_trainers_images_for_every_label(case, tmp_path):
     trainer, arrays, gen = converted(case, tmp_path)
     num = CASES[case][2]
     assert gen.network.num_classes == num
@@ -97,7 +97,7 @@ def test_one_call_takes_a_class_for_every_row(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_latent_of_the_folder_is_sigma_times_as_small_in_clustergan(tmp_path):
+def test_clustergans_latents_are_the_folders_times_sigma(tmp_path):
     trainer, arrays, gen = converted("clustergan", tmp_path)
     z, labels = jax.random.normal(KEY, (4, 5)), jnp.full(4, 1, jnp.int32)
     sigma = trainer.method.sigma
@@ -109,7 +109,7 @@ def test_a_latent_of_the_folder_is_sigma_times_as_small_in_clustergan(tmp_path):
 
 
 @every_case
-def test_the_folder_keeps_the_contract_at_every_layer(case, tmp_path):
+def test_the_folder_meets_the_generator_contract_at_every_layer(case, tmp_path):
     _, _, gen = converted(case, tmp_path)
     keywords = of_label(gen, 0)
     found = check_generator(ConditionedGenerator(gen, gen.layers[0], keywords, 4))
@@ -133,7 +133,7 @@ def test_the_manifest_says_where_the_generator_comes_from(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_training_that_went_astray_is_refused_and_leaves_nothing(value, tmp_path):
+def test_a_diverged_training_is_refused_and_writes_nothing(value, tmp_path):
     trainer, arrays = trained("labels")
 
     def broken(path, leaf):
@@ -151,7 +151,7 @@ def test_a_training_that_went_astray_is_refused_and_leaves_nothing(value, tmp_pa
     ("method", "networks"),
     [(Gan(), Planar()), (ClusterGan(3), Encoding()), (ClusterGan(3), Encoding((8, 8, 1), 3))],
 )
-def test_an_architecture_that_no_family_has_is_left_alone(method, networks, tmp_path):
+def test_an_architecture_without_a_family_is_not_converted(method, networks, tmp_path):
     nothing = Arrays({}, {})
     assert bridge.convert(networks, method, nothing) is None
     assert bridge.save(tmp_path / "g", networks, method, nothing, SOURCE, "none") is None

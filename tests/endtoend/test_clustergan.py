@@ -1,4 +1,4 @@
-"""ClusterGAN: its losses against hand-written ones, its loop, and clusters that are there."""
+"""ClusterGAN: its losses against hand-written ones, its step, latents, codes and networks."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def start(trainer=TRAINER, points=None):
     return jax.tree.map(lambda leaf: leaf[None], (one, points))
 
 
-def test_the_critics_loss_is_the_wasserstein_distance_and_the_slopes_distance_from_one():
+def test_the_critics_loss_is_the_wasserstein_distance_plus_the_gradient_penalty():
     state, _ = start()
     d = jax.tree.map(lambda leaf: leaf[0], state.discriminator.arrays)
     real, fake, place = rows_of(8), -rows_of(8), jnp.linspace(0.0, 1.0, 8)
@@ -52,7 +52,7 @@ def test_the_critics_loss_is_the_wasserstein_distance_and_the_slopes_distance_fr
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-def test_the_generators_loss_counts_what_the_encoder_does_not_find_again():
+def test_the_generators_loss_includes_the_encoders_errors():
     state, _ = start()
     g, d = (jax.tree.map(lambda leaf: leaf[0], part.arrays) for part in state[:2])
     z, labels = METHOD.latents(jax.random.key(1), 8, 3), jnp.arange(8, dtype=jnp.int32) % 4
@@ -65,7 +65,7 @@ def test_the_generators_loss_counts_what_the_encoder_does_not_find_again():
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-def test_in_a_cooldown_all_networks_learn_less():
+def test_a_cooldown_lowers_all_learning_rates():
     cooled = dataclasses.replace(TRAINER, cooldown=4, iterations=4)
 
     def lengths(trainer):
@@ -79,7 +79,7 @@ def test_in_a_cooldown_all_networks_learn_less():
     np.testing.assert_allclose(lengths(cooled) / lengths(TRAINER), 0.25, rtol=0.05)
 
 
-def test_latents_have_the_spread_of_sigma_and_labels_are_all_alike():
+def test_latents_have_standard_deviation_sigma_and_labels_are_uniform():
     z = METHOD.latents(jax.random.key(1), 20_000, 3)
     assert abs(float(z.std()) - 0.1) < 0.002
     known = Partition.unclustered(jnp.zeros(5, jnp.int32))
@@ -94,7 +94,7 @@ def test_codes_are_probabilities_and_noise_only_where_it_was_learnt():
     assert codes_of(encoded, ClusterGan(4, noise_weight=0.0)).shape == (5, 4)
 
 
-def test_every_step_of_the_critic_has_rows_of_its_own_and_two_calls_are_one_to_the_bit():
+def test_two_calls_give_the_same_bits_as_one():
     state, points = start()
     whole, losses = TRAINER.run(state, points, KEYS, 0, 4)
     state, points = start()
@@ -126,7 +126,7 @@ def test_images_are_generated_and_encoded_with_the_papers_parameter_counts():
     assert np.isfinite(losses.discriminator).all()
 
 
-def test_each_critic_step_learns_from_a_batch_of_its_own_and_the_generator_from_new_codes():
+def test_each_critic_step_has_its_own_batch_and_the_generator_step_new_codes():
     state, _ = jax.tree.map(lambda leaf: leaf[0], start())
     rows, numbers, key = rows_of(16), jnp.arange(16, dtype=jnp.int32), KEYS[0]
 

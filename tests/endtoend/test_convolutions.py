@@ -50,7 +50,7 @@ def test_the_three_maps_are_each_others_adjoints(n, p, q, i, o):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_values_are_torchs(shape):
+def test_the_values_equal_torchs(shape):
     x, k, y = of_shape(*shape)
     of_torch = [torch.from_numpy(np.asarray(a).transpose(0, 3, 1, 2).copy()) for a in (x, y)]
     weight = torch.from_numpy(np.asarray(k).transpose(3, 2, 0, 1).copy())
@@ -77,7 +77,7 @@ def test_first_and_second_derivatives_are_those_of_xlas_convolution(shape):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * float(jnp.abs(b).max()))
 
 
-def test_second_derivatives_of_the_way_up_are_those_of_finite_differences():
+def test_second_derivatives_of_double_match_finite_differences():
     _, k, y = of_shape(2, 4, 4, 2, 3)
 
     def slope(y, k):
@@ -89,7 +89,7 @@ def test_second_derivatives_of_the_way_up_are_those_of_finite_differences():
     np.testing.assert_allclose(found, difference, rtol=2e-2)
 
 
-def test_the_size_of_the_blocks_changes_rounding_alone(monkeypatch):
+def test_the_block_size_changes_only_rounding(monkeypatch):
     x, _, y = of_shape(6, 8, 8, 3, 5)
     whole = kernel_between(x, y)
     for numbers in (1, 2 * 4 * 4 * 16 * 3):
@@ -97,7 +97,7 @@ def test_the_size_of_the_blocks_changes_rounding_alone(monkeypatch):
         np.testing.assert_allclose(kernel_between(x, y), whole, atol=1e-4)
 
 
-def test_the_layers_change_sizes_as_their_names_say():
+def test_halving_and_doubling_change_the_size_as_named():
     rngs = nnx.Rngs(0)
     x = normal(0, 2, 8, 8, 3)
     assert Halving(3, 5, bias=True, rngs=rngs)(x).shape == (2, 4, 4, 5)

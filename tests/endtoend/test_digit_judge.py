@@ -1,4 +1,4 @@
-"""The judge of digits: right on digits that it never saw, the same for the same key."""
+"""The judge of digits: right on unseen digits, the same for the same key."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def judge(parts):
     return train_judge(jax.random.key(0), *parts[0])
 
 
-def test_it_is_right_on_digits_that_it_never_saw(judge, parts):
+def test_the_judge_is_right_on_unseen_digits(judge, parts):
     # Keys give 97% to 98%; 359 digits have a standard error of 1%.
     accuracy = judge.accuracy(*parts[1])
     assert accuracy.share > 0.93
@@ -32,17 +32,17 @@ def test_it_is_right_on_digits_that_it_never_saw(judge, parts):
     assert accuracy.interval.low < accuracy.share < accuracy.interval.high
 
 
-def test_it_knows_more_than_labels_that_mean_nothing(judge, parts):
+def test_the_judge_is_wrong_on_shuffled_labels(judge, parts):
     shuffled = np.random.default_rng(0).permutation(parts[1].labels)
     assert judge.accuracy(parts[1].pixels, shuffled).share < 0.2
 
 
-def test_it_has_the_published_widths(judge):
+def test_the_judge_has_the_published_widths(judge):
     one = 1024 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10
     assert count_parameters(judge.arrays) == digit_judge.NETWORKS * one
 
 
-def test_all_networks_judge_together_and_each_says_what_it_finds_alone(judge, parts):
+def test_verdicts_are_the_joint_one_then_each_networks(judge, parts):
     digits = np.asarray(scaled(jnp.asarray(parts[1].pixels[:100])))
     nothing = np.random.default_rng(1).uniform(-1, 1, (100, 32, 32)).astype(np.float32)
     both = judge.verdicts(np.concatenate([digits, nothing]))
@@ -58,7 +58,9 @@ def test_all_networks_judge_together_and_each_says_what_it_finds_alone(judge, pa
         )
 
 
-def test_a_key_has_one_judge_however_many_images_it_gets(parts, monkeypatch):
+def test_the_same_key_gives_the_same_judge_whose_verdicts_do_not_depend_on_the_batch(
+    parts, monkeypatch
+):
     monkeypatch.setattr(digit_judge, "EPOCHS_OF_FEW", 5)
     pixels, labels = parts[0].pixels[:250], parts[0].labels[:250]
     first, again, other = (train_judge(jax.random.key(k), pixels, labels) for k in (1, 1, 2))
@@ -71,12 +73,12 @@ def test_a_key_has_one_judge_however_many_images_it_gets(parts, monkeypatch):
     np.testing.assert_array_equal(first.classify(images)[:5], alone)
 
 
-def test_fewer_digits_than_a_batch_are_one_batch(parts, monkeypatch):
+def test_fewer_digits_than_a_batch_form_one_batch(parts, monkeypatch):
     monkeypatch.setattr(digit_judge, "EPOCHS_OF_FEW", 60)
     pixels, labels = parts[0].pixels[:12], parts[0].labels[:12]
     few = train_judge(jax.random.key(0), pixels, labels)
     assert few.accuracy(pixels, labels).share == 1
 
 
-def test_pixels_are_scaled_to_both_ends():
+def test_pixels_are_scaled_to_minus_one_and_one():
     np.testing.assert_allclose(scaled(jnp.array([0, 255, 51], jnp.uint8)), [-1, 1, -0.6], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Clusters that are found once: on rows, on an autoencoder's codes, on features of one's own."""
+"""Fixed clusters: of the rows, of an autoencoder's codes, of the user's own features."""
 
 import sys
 import types
@@ -26,13 +26,13 @@ def points():
     return grid(3).draw(KEY, 600)
 
 
-def test_rows_are_features_as_they_are():
+def test_rows_as_features_are_unchanged():
     rows = points().rows
     made = FixedFeatures("rows", PLANE, unprepared).fit(KEY, rows)(rows)
     np.testing.assert_array_equal(made, points().rows)
 
 
-def test_the_codes_of_an_autoencoder_keep_what_the_rows_were():
+def test_an_autoencoders_codes_keep_modes_apart():
     drawn = points()
     features = FixedFeatures("autoencoder", PLANE, unprepared, steps=600)
     codes = features.fit(KEY, drawn.rows)(drawn.rows)
@@ -44,7 +44,7 @@ def test_the_codes_of_an_autoencoder_keep_what_the_rows_were():
     assert np.mean(nearest == np.asarray(drawn.classes)) > 0.9
 
 
-def test_images_are_encoded_by_the_experiments_own_networks():
+def test_images_are_encoded_by_the_experiments_networks():
     rows = jnp.asarray(np.random.default_rng(0).integers(0, 255, (20, 8, 8, 3), dtype=np.uint8))
     networks = Dcgan((8, 8, 3), latent_dim=5, width=4)
     features = FixedFeatures(
@@ -63,7 +63,7 @@ def own(monkeypatch):
     monkeypatch.setitem(sys.modules, "own_features", module)
 
 
-def test_features_of_ones_own_are_called_and_what_they_return_is_checked(own):
+def test_the_users_features_are_called_and_checked(own):
     def made(name):
         rows = points().rows
         return FixedFeatures(f"own_features:{name}", PLANE, unprepared).fit(KEY, rows)(rows)
@@ -79,7 +79,7 @@ def test_features_of_ones_own_are_called_and_what_they_return_is_checked(own):
         made("gone")
 
 
-def test_clusters_are_of_the_features_that_are_named(own):
+def test_clusters_come_from_the_named_features(own):
     drawn = points()
     for name, num in (("rows", 9), ("own_features:first", 3)):
         method = FixedClusters(num, num=400, fixed=name)
@@ -92,7 +92,7 @@ def test_clusters_are_of_the_features_that_are_named(own):
 
 
 @pytest.mark.usefixtures("untyped")
-def test_of_rows_on_disk_an_autoencoder_reads_no_more_than_it_learns_from(monkeypatch):
+def test_an_autoencoder_reads_only_its_training_rows_from_disk(monkeypatch):
     read = []
 
     class OnDisk:

@@ -1,4 +1,4 @@
-"""The networks for images: their sizes are the published ones, and what they refuse."""
+"""The networks for images: published sizes, and refused image sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_images_are_made_and_told_apart(name):
+def test_every_architecture_generates_images_and_features(name):
     sizes = SMALL[name]
     rngs = nnx.Rngs(0)
     z = jax.random.normal(jax.random.key(1), (6, 5), jnp.float32)
@@ -117,7 +117,7 @@ def test_images_are_made_and_told_apart(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_both_networks_learn_in_a_compiled_step_with_a_penalty(name):
+def test_both_networks_train_in_a_compiled_step_with_a_penalty(name):
     sizes = SMALL[name]
     trainer = Trainer(ClassConditional(3), sizes, batch=6, penalty=1.0)
     rows = jax.random.uniform(jax.random.key(2), (12, *sizes.rows), jnp.float32, -1, 1)
@@ -145,13 +145,13 @@ def test_a_label_changes_the_image(name):
 
 @pytest.mark.parametrize("rows", [(2,), (64, 32, 3), (48, 48, 3), (4, 4, 3)])
 @pytest.mark.parametrize("build", [Dcgan, Residual, EncodingDcgan])
-def test_sizes_that_do_not_double_are_refused(build, rows):
+def test_images_of_an_unsupported_size_are_refused(build, rows):
     with pytest.raises(UserError, match="square images whose side is 8, 16, 32"):
         build(rows)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_generators_of_mgan_share_all_but_their_first_layer(name):
+def test_mgans_generators_share_all_but_their_first_layer(name):
     generators = SMALL[name].generators(3, nnx.Rngs(0))
     z = jax.random.normal(jax.random.key(1), (4, 5), jnp.float32)
     labels = jnp.repeat(jnp.arange(3, dtype=jnp.int32), 4)
@@ -167,7 +167,7 @@ def test_generators_of_mgan_share_all_but_their_first_layer(name):
     np.testing.assert_array_equal(one, other)
 
 
-def test_a_layer_for_every_label_is_that_many_layers_with_a_batch_norm_of_channels_each():
+def test_a_layer_per_label_equals_separate_layers_each_with_its_own_batch_norm():
     layer = LinearPerLabel(2, 3, 8, channels=4, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (10, 3), jnp.float32)
     labels = jnp.repeat(jnp.arange(2, dtype=jnp.int32), 5)
@@ -182,7 +182,7 @@ def test_a_layer_for_every_label_is_that_many_layers_with_a_batch_norm_of_channe
         np.testing.assert_allclose(alone[labels == c].reshape(-1, 4), running, atol=1e-5)
 
 
-def test_running_moments_moved_again_are_those_of_two_passes():
+def test_moved_again_gives_the_running_moments_of_two_passes():
     norm, twice = BatchNorm(3), BatchNorm(3)
     x = jax.random.normal(jax.random.key(0), (7, 3), jnp.float32) + 2
     for module, passes in ((norm, 1), (twice, 2)):

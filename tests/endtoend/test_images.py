@@ -1,4 +1,4 @@
-"""Data sets of images: generated ones, a folder of one's own, CIFAR-10; and what is refused."""
+"""Data sets of images: generated, the user's folder, CIFAR-10; and what they refuse."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def save_images(place, num, size=(20, 16), inside=""):
         Image.fromarray(pixels).save(place / inside / f"{i}.png")
 
 
-def test_generated_images_are_those_of_the_generator():
+def test_generated_images_are_the_generators():
     data = GeneratedImages()
     points = data.draw(KEY, 3)
     generator = load_generator("dcgan_faces")
@@ -41,12 +41,12 @@ def test_generated_images_are_those_of_the_generator():
     assert points.classes.tolist() == [0, 0, 0]
 
 
-def test_a_generator_that_is_not_there_names_the_flag():
+def test_a_missing_generator_is_refused_naming_the_flag():
     with pytest.raises(UserError, match=r"--config.data.path=nowhere: generator 'nowhere'"):
         GeneratedImages("nowhere").draw(KEY, 2)
 
 
-def test_other_weights_are_other_data(tmp_path):
+def test_different_weights_have_a_different_identity(tmp_path):
     assert GeneratedImages().identity() == GeneratedImages("dcgan_faces").identity() != ""
     save_images(tmp_path / "a", 3)
     save_images(tmp_path / "b", 4)
@@ -54,7 +54,7 @@ def test_other_weights_are_other_data(tmp_path):
     assert names[0] != names[1]
 
 
-def test_training_mirrors_some_images_and_adds_less_than_a_grey_level():
+def test_training_mirrors_some_images_and_adds_noise_below_a_grey_level():
     rows = jnp.asarray(np.random.default_rng(0).integers(0, 256, (64, 4, 6, 3), dtype=np.uint8))
     plain = prepared(rows, None, flip=True, noise=True)
     assert float(jnp.abs(plain).max()) <= 1
@@ -68,7 +68,7 @@ def test_training_mirrors_some_images_and_adds_less_than_a_grey_level():
     assert 0 < float(jnp.abs(still - plain).max()) <= NOISE + 1e-6
 
 
-def test_a_folder_is_read_at_any_depth_cropped_resized_and_in_an_order_of_its_own(tmp_path):
+def test_a_folder_is_read_at_any_depth_cropped_resized_and_shuffled(tmp_path):
     save_images(tmp_path, 5)
     save_images(tmp_path, 4, size=(9, 31), inside="deep/er")
     data = FolderImages(str(tmp_path), size=8)
@@ -95,7 +95,7 @@ def bad_image(place):
         (bad_image, "cannot be read as an image"),
     ],
 )
-def test_bad_folders_are_one_line(tmp_path, prepare, words):
+def test_bad_folders_are_refused_in_one_line(tmp_path, prepare, words):
     prepare(tmp_path)
     with pytest.raises(UserError, match=words) as caught:
         FolderImages(str(tmp_path)).draw(KEY, 1)
@@ -113,14 +113,14 @@ def test_a_folder_that_is_missing_or_too_small_is_refused(tmp_path):
     assert (data.available(2), data.available(4), len(data.draw(KEY, 4).rows)) == (2, 3, 3)
 
 
-def test_hidden_folders_are_left_out(tmp_path):
+def test_hidden_folders_are_skipped(tmp_path):
     save_images(tmp_path, 2)
     save_images(tmp_path, 3, inside=".thumbnails")
     assert FolderImages(str(tmp_path), size=8).available(9) == 2
 
 
 @pytest.mark.parametrize(("path", "words"), [("", "expected a generator"), (".", "generator.json")])
-def test_a_name_that_is_no_generators_is_one_line_with_the_flag(path, words, tmp_path, monkeypatch):
+def test_an_unsuitable_generator_is_refused_naming_the_flag(path, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words) as caught:
         GeneratedImages(path).row_shape()
@@ -138,7 +138,7 @@ def cifar(tmp_path, monkeypatch):
     return tmp_path, records
 
 
-def test_cifars_records_are_a_class_and_three_planes(cifar):
+def test_cifar_records_are_a_class_and_three_planes(cifar):
     place, records = cifar
     (place / "data_batch_1 (copy).bin").write_bytes((place / CIFAR_FILES[0]).read_bytes())
     data = Cifar10(str(place))
@@ -164,19 +164,19 @@ def test_cifars_records_are_a_class_and_three_planes(cifar):
         ),
         (
             lambda part, other: part.write_bytes(other.read_bytes()),
-            "batch_3.bin holds what data_batch_2.bin does; unpack",
+            "batch_3.bin is a copy of data_batch_2.bin; unpack",
         ),
         (lambda part, other: part.write_bytes(b"\xff" * 2 * CIFAR_RECORD), "has the class 255"),
     ],
 )
-def test_what_is_no_cifar_is_refused(cifar, change, words):
+def test_files_that_are_not_cifar_are_refused(cifar, change, words):
     change(cifar[0] / "data_batch_3.bin", cifar[0] / "data_batch_2.bin")
     with pytest.raises(UserError, match=words) as caught:
         Cifar10(str(cifar[0])).draw(KEY, 1)
     assert str(caught.value).startswith("--config.data.path")
 
 
-def test_distances_are_measured_in_the_features_that_are_named():
+def test_distances_are_measured_in_the_named_features():
     num = FEATURE_DIMS["random_cnn"]
     data = GeneratedImages(features="random_cnn")
     scores = data.scores(np.zeros((num, *data.row_shape()), np.float32))
@@ -199,7 +199,7 @@ def test_a_perfect_sampler_scores_better_than_noise(tmp_path):
 
 
 @pytest.mark.parametrize("num", [20, 60, 1000])
-def test_no_image_of_a_folder_is_compared_with_itself_and_both_sides_are_alike(tmp_path, num):
+def test_no_image_is_compared_with_itself_and_both_sides_are_treated_alike(tmp_path, num):
     save_images(tmp_path, 60)
     data = FolderImages(str(tmp_path), size=8, flip=False)
     expected = data.perfect(KEY, num, 4)

@@ -1,4 +1,4 @@
-"""Images that do not fit into memory: the same training as of those that do."""
+"""Images that do not fit in memory: training is the same as with images that do."""
 
 import sys
 
@@ -38,7 +38,7 @@ def folder(photos, memory_mb):
     return FolderImages(str(photos), size=8, memory_mb=memory_mb)
 
 
-def test_rows_on_disk_are_those_in_memory(photos):
+def test_rows_on_disk_equal_those_in_memory(photos):
     held, there = folder(photos, 1), folder(photos, 0)
     assert not held.is_on_disk
     assert there.is_on_disk
@@ -79,7 +79,7 @@ CLUSTERGAN = {
     [{}, CLUSTERGAN],
     ids=["scgan", "clustergan"],
 )
-def test_training_from_disk_is_training_from_memory_however_it_is_cut(photos, changes, monkeypatch):
+def test_training_from_disk_equals_training_from_memory_in_any_chunks(photos, changes, monkeypatch):
     # Two iterations' rows a chunk, so that five are cut in three.
     monkeypatch.setattr(trainer, "CHUNK", 2 * 8 * 8 * 8 * 3)
     found = []
@@ -95,7 +95,7 @@ def test_training_from_disk_is_training_from_memory_however_it_is_cut(photos, ch
         np.testing.assert_allclose(there, held, rtol=1e-4, atol=1e-6)
 
 
-def test_an_autoencoder_learns_from_rows_on_disk(photos):
+def test_an_autoencoder_trains_on_rows_on_disk(photos):
     networks = Experiment(config_of(photos, 1)).trainer.networks
     found = []
     for memory_mb in (1, 0):
@@ -107,7 +107,7 @@ def test_an_autoencoder_learns_from_rows_on_disk(photos):
 
 
 @pytest.mark.parametrize("is_image", [True, False])
-def test_a_file_that_changes_while_it_trains_is_one_line(photos, is_image):
+def test_a_file_that_changes_during_training_is_refused_in_one_line(photos, is_image):
     data = folder(photos, 0)
     before, rows = data.identity(), data.draw(KEY, 40).rows
     if is_image:
@@ -120,20 +120,20 @@ def test_a_file_that_changes_while_it_trains_is_one_line(photos, is_image):
     assert data.identity() == before  # of what is learnt from
 
 
-def test_a_file_that_is_no_image_is_one_line_when_it_is_read(photos):
+def test_a_file_that_is_not_an_image_is_refused_in_one_line_when_read(photos):
     (photos / "4.png").write_bytes(b"no image at all")
     with pytest.raises(UserError, match=r"--config.data.path: .*4.png cannot be read as an image"):
         folder(photos, 0).draw(KEY, 40).rows[:]
 
 
-def test_without_grain_it_says_what_to_install(photos, monkeypatch):
+def test_a_missing_grain_is_refused_with_what_to_install(photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(UserError, match=r"memory_mb.*pip install 'cgjax\[stream\]'"):
         check_data(config_of(photos, 0))
     check_data(config_of(photos, 1))
 
 
-def test_trials_on_disk_are_not_one_program(photos):
+def test_trials_together_need_images_in_memory(photos):
     changes = {"train.together": True, "train.trials": 2}
     check_data(config_of(photos, 1, **changes))
     with pytest.raises(UserError, match=r"--config.train.together=true: expected images that fit"):

@@ -33,7 +33,7 @@ def generated(network, arrays, z, labels, *, train=False):
     return network.apply(arrays, lambda g: g(z, labels, train=train))[0]
 
 
-def test_waves_have_mean_0_and_deviation_1_and_each_layer_its_own():
+def test_waves_have_mean_0_and_deviation_1_and_differ_between_layers():
     z = jax.random.normal(KEY, (20_000, 8))
     made = np.stack([waves(z, 50, layer) for layer in range(2)])
     # A unit's own mean is off by up to 1.4 exp(-|w|^2 / 2), 0.03 for |w|^2 = 8; over 100, less.
@@ -45,7 +45,7 @@ def test_waves_have_mean_0_and_deviation_1_and_each_layer_its_own():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_trains_and_a_row_depends_on_its_own_latent_and_label_only(name):
+def test_a_row_depends_only_on_its_own_latent_and_label(name):
     trainer = Trainer(METHODS[name], SMALL, batch=10, average=0.9)
     state, points = start(trainer, KEYS[:1])
     assert not jax.tree.leaves(state.generator.arrays.stats)
@@ -72,7 +72,7 @@ def test_latents_spread_points_when_the_first_layer_ignores_them():
 
 
 # By hand: 34 -> 400 x 4 -> 2 with embeddings of 50 x 32; layer norms have a scale and a bias.
-def test_it_has_as_many_parameters_as_the_published_one():
+def test_it_has_the_same_number_of_parameters_as_the_published_generator():
     arrays = generator(SelfConditioned(50), Planar(normed=False, modulation=0.1))[1]
     dense = [(34, 400), (400, 400), (400, 400), (400, 400), (400, 2)]
     assert count_parameters(arrays) == sum(i * o + o for i, o in dense) + 4 * 2 * 400 + 50 * 32

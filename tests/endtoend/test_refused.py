@@ -36,7 +36,7 @@ from tests.endtoend.tiny_runs import settings
         ),
     ],
 )
-def test_data_that_do_not_fit_are_said_before_anything_is_written(tmp_path, changes, words):
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, changes, words):
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(20):
@@ -51,7 +51,7 @@ def test_data_that_do_not_fit_are_said_before_anything_is_written(tmp_path, chan
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_too_few_images_for_any_score_is_said_before_anything_is_written(tmp_path):
+def test_a_folder_with_too_few_images_to_score_is_refused_before_anything_is_written(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(11):
@@ -65,7 +65,7 @@ def test_a_folder_of_too_few_images_for_any_score_is_said_before_anything_is_wri
     assert not (tmp_path / "run").exists()
 
 
-def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit_learn(monkeypatch):
+def test_too_many_digits_and_a_missing_scikit_learn_are_refused(monkeypatch):
     with pytest.raises(UserError, match="expected at most 1797"):
         Digits8().draw(jax.random.key(0), 1798)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
@@ -111,7 +111,7 @@ def test_more_digits_than_there_are_are_refused_and_so_are_digits_without_scikit
         ("train.cooldown", 10_000, "=10000: expected at most train.iterations="),
     ],
 )
-def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected):
+def test_a_wrong_setting_is_refused_in_one_line_with_the_flag_to_type(path, value, expected):
     config = settings()
     section, name = path.split(".")
     config[section][name] = value
@@ -122,13 +122,13 @@ def test_a_wrong_setting_is_one_line_with_the_flag_to_type(path, value, expected
 
 
 @pytest.mark.parametrize("network", ["encoding", "encoding_dcgan"])
-def test_there_is_no_mgan_of_clustergans_networks(network):
+def test_mgan_with_clustergans_networks_is_refused(network):
     config = settings(train__method="mgan", network__name=network)
     with pytest.raises(UserError, match=rf"--config\.network\.name={network}: expected"):
         schema.validate(config)
 
 
-def test_a_file_of_weights_that_is_not_there_is_said_before_any_work(tmp_path):
+def test_a_missing_weights_file_is_refused_before_any_work(tmp_path):
     config = to_plain(scgan_faces.get_config("quick"))
     config["score"] |= {"features": "inception:gone.safetensors", "num": 2048}
     with pytest.raises(UserError, match=r"--config.score.features=.*: no file gone.safetensors"):
@@ -137,7 +137,7 @@ def test_a_file_of_weights_that_is_not_there_is_said_before_any_work(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["folder", "cifar10"])
-def test_data_that_are_not_there_are_one_line_and_exit_2(name, tmp_path):
+def test_missing_data_are_refused_in_one_line_with_exit_2(name, tmp_path):
     done = cgjax(
         "--config=configs/scgan_faces.py:quick",
         f"--config.data.name={name}",

@@ -1,4 +1,4 @@
-"""A training run from its config to its folder: what it leaves, and how it goes on."""
+"""A training run from its config to its folder: what it writes, and how it resumes."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def whole(tmp_path_factory):
     return root, train(root, settings())
 
 
-def test_a_run_leaves_samples_a_figure_metrics_and_scores_beside_a_perfect_samplers(whole):
+def test_a_run_writes_samples_a_figure_metrics_and_scores_with_a_perfect_samplers(whole):
     root, summary = whole
     with np.load(root / "samples.npz") as arrays:
         assert arrays["points"].shape == (1, 30, 2)
@@ -69,7 +69,7 @@ def test_a_run_leaves_samples_a_figure_metrics_and_scores_beside_a_perfect_sampl
     assert "perfect sampler" in summary_text(summary)
 
 
-def test_digits_are_clustered_by_clustergan_beside_k_means_and_drawn_label_by_label(tmp_path):
+def test_clustergan_clusters_digits_compared_with_k_means_and_draws_each_label(tmp_path):
     config = to_plain(clustergan_digits.get_config("quick"))
     config["train"] |= {"iterations": 6, "report_every": 3, "checkpoint_every": 3, "batch": 20}
     config["labels"]["num_init"] = 1
@@ -144,7 +144,7 @@ def key_of(root, config):
     return TrainingRun(root, config, check_data(config)).key
 
 
-def test_a_folder_of_an_older_version_goes_on_and_other_images_begin_anew(tmp_path, monkeypatch):
+def test_an_older_versions_folder_continues_and_other_images_start_over(tmp_path, monkeypatch):
     config = settings()
     new = key_of(tmp_path, config)
     for path in training.ADDED:
@@ -160,7 +160,7 @@ def test_a_folder_of_an_older_version_goes_on_and_other_images_begin_anew(tmp_pa
     assert key_of(tmp_path, config) != known
 
 
-def test_other_images_under_the_same_name_are_not_gone_on_with_unasked(tmp_path):
+def test_changed_images_under_the_same_name_are_refused_unless_allowed(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(20):
@@ -202,7 +202,7 @@ def test_a_run_resumes_without_clustering_afresh(method, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_killed_before_any_change_of_the_folder_it_goes_on_to_the_same_curve_and_bytes(
+def test_killed_before_any_change_of_the_folder_it_resumes_to_the_same_curve_and_bytes(
     whole, tmp_path, kill_at
 ):
     root, summary = whole
@@ -230,7 +230,7 @@ def test_a_finished_run_trains_nothing_and_keeps_its_seconds(whole, monkeypatch)
     assert train(root, None) == summary
 
 
-def test_more_iterations_go_on_where_fewer_ended(whole, tmp_path):
+def test_a_longer_training_continues_where_a_shorter_one_ended(whole, tmp_path):
     _, summary = whole
     train(tmp_path, settings(train__iterations=9))
     with pytest.raises(UserError, match=r"train\.iterations.*--allow_config_change"):
@@ -239,7 +239,7 @@ def test_more_iterations_go_on_where_fewer_ended(whole, tmp_path):
     assert again | {"seconds": 0} == summary | {"seconds": 0}
 
 
-def test_the_results_of_a_shorter_training_stay_until_there_are_others(whole, tmp_path):
+def test_a_shorter_trainings_results_stay_until_replaced(whole, tmp_path):
     _, summary = whole
     shorter = train(tmp_path, settings(train__iterations=6))
     with pytest.raises(Interrupted):
@@ -252,7 +252,7 @@ def test_the_results_of_a_shorter_training_stay_until_there_are_others(whole, tm
     assert not any((tmp_path / name).exists() for name in (*RESULTS, "summary.json"))
 
 
-def test_results_of_an_earlier_version_go_when_another_training_begins(whole, tmp_path):
+def test_an_earlier_versions_results_are_removed_when_another_training_starts(whole, tmp_path):
     root, _ = whole
     shutil.copytree(root, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "stages")
@@ -261,7 +261,7 @@ def test_results_of_an_earlier_version_go_when_another_training_begins(whole, tm
     assert left == []
 
 
-def test_what_was_edited_of_the_results_is_made_again(whole, tmp_path):
+def test_edited_results_are_recomputed(whole, tmp_path):
     root, summary = whole
     shutil.copytree(root, tmp_path / "run")
     figure = tmp_path / "run/figures/samples.png"
@@ -283,7 +283,7 @@ def test_a_training_is_saved_before_it_is_scored(whole, tmp_path, monkeypatch):
     assert again["scores"] == summary["scores"]
 
 
-def test_a_training_goes_on_into_a_cooldown_and_a_cooled_one_begins_anew(tmp_path):
+def test_a_training_continues_into_a_cooldown_but_not_out_of_one(tmp_path):
     cooled = settings(train__iterations=9, train__cooldown=3)
     train(tmp_path / "plain", settings(train__iterations=6))
     run = open_training(tmp_path / "plain", cooled, allow_change=True)
@@ -297,7 +297,7 @@ def test_a_training_goes_on_into_a_cooldown_and_a_cooled_one_begins_anew(tmp_pat
     assert [step.number for step in run.steps.steps() if run.is_own(step)] == [6]
 
 
-def test_a_changed_seed_begins_anew_and_removes_what_was_shown(tmp_path):
+def test_a_changed_seed_starts_over_and_removes_the_results(tmp_path):
     config = settings(train__method="gan", train__iterations=3)
     assert not train(tmp_path, config)["agreement"]  # it clusters nothing
     assert all((tmp_path / name).is_file() for name in RESULTS)
@@ -306,7 +306,7 @@ def test_a_changed_seed_begins_anew_and_removes_what_was_shown(tmp_path):
     assert not any(map(run.is_own, run.steps.steps()))
 
 
-def test_a_loss_that_is_not_finite_names_its_step_and_saves_nothing_of_it(tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_names_its_iteration_and_is_not_saved(tmp_path, monkeypatch):
     advance = Experiment.advance
 
     def broken(self, states, begin, end):
@@ -321,7 +321,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_saves_nothing_of_it(tmp_pa
     assert [path.name for path in (tmp_path / "checkpoints/trials").glob("*.json")] == ["3.json"]
 
 
-def test_a_trial_is_what_it_is_alone_and_about_that_beside_others_in_one_program():
+def test_a_trial_is_the_same_alone_or_in_turn_and_nearly_so_stacked():
     losses = {}
     for trials, together in ((1, False), (2, False), (2, True)):
         config = settings(train__method="gan", train__trials=trials, train__together=together)

@@ -1,4 +1,4 @@
-"""Labels from clusters: induced means, matching, refilled clusters, the online variant."""
+"""Labels from clusters: induced means, matching, empty clusters, the online variant."""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def test_induced_means_are_the_means_of_the_old_partition_in_the_new_features():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_starved_cluster_begins_at_a_row_of_its_own():
+def test_an_empty_cluster_starts_at_a_row_of_its_own():
     points = groups()
     found = induced_means(KEY, points.rows, np.zeros(len(points.rows), int), 3)
     rows = {tuple(row) for row in np.asarray(points.rows).tolist()}
@@ -50,7 +50,7 @@ def test_a_starved_cluster_begins_at_a_row_of_its_own():
     assert tuple(found[1].tolist()) != tuple(found[2].tolist())
 
 
-def test_matching_moves_as_few_labels_as_any_permutation_can():
+def test_matching_changes_the_fewest_labels_of_all_permutations():
     rng = np.random.default_rng(2)
     old, new = rng.integers(0, 5, 300), rng.integers(0, 5, 300)
     order = matched_order(new, old, 5)
@@ -62,7 +62,7 @@ def test_matching_moves_as_few_labels_as_any_permutation_can():
 
 
 @pytest.mark.parametrize("initialise", [True, False])
-def test_labels_stay_with_their_groups_when_they_are_clustered_again(initialise):
+def test_groups_keep_their_labels_when_clustered_again(initialise):
     points = groups()
     method = SelfConditioned(4, num=100, initialise=initialise)
     permuted = jnp.asarray([2, 0, 3, 1], jnp.int32)[points.classes]
@@ -71,7 +71,7 @@ def test_labels_stay_with_their_groups_when_they_are_clustered_again(initialise)
     np.testing.assert_array_equal(found.labels, permuted)
 
 
-def test_without_matching_nor_start_the_labels_are_those_of_k_means_itself():
+def test_without_initialising_and_matching_the_labels_are_k_means_own():
     points = groups()
     permuted = jnp.asarray([2, 0, 3, 1], jnp.int32)[points.classes]
     old = Partition.clustered(permuted, np.zeros((4, 4), np.float32))
@@ -82,7 +82,7 @@ def test_without_matching_nor_start_the_labels_are_those_of_k_means_itself():
     assert not np.array_equal(found, permuted)  # under other names
 
 
-def test_without_matching_clusters_keep_the_label_of_the_mean_they_began_at():
+def test_without_matching_clusters_keep_the_label_of_their_initial_mean():
     points = groups()
     permuted = jnp.asarray([2, 0, 3, 1], jnp.int32)[points.classes]
     old = Partition.clustered(permuted, np.zeros((4, 4), np.float32))
@@ -90,7 +90,7 @@ def test_without_matching_clusters_keep_the_label_of_the_mean_they_began_at():
     np.testing.assert_array_equal(found.labels, permuted)
 
 
-def test_the_start_is_k_means_of_the_features_or_the_true_classes():
+def test_the_first_labels_are_k_means_of_the_features_or_the_true_classes():
     points = groups()
     found = SelfConditioned(4, num=200).start(KEY, points, same)
     peer = KMeans(4, n_init=5, random_state=0).fit_predict(np.asarray(points.rows))
@@ -99,14 +99,14 @@ def test_the_start_is_k_means_of_the_features_or_the_true_classes():
     np.testing.assert_array_equal(true.labels, points.classes)
 
 
-def test_rows_beyond_those_that_are_clustered_are_labelled_by_the_nearest_mean():
+def test_rows_that_were_not_clustered_get_the_label_of_the_nearest_mean():
     points = groups()
     found = SelfConditioned(4, num=60).start(KEY, points, same)
     distances = np.linalg.norm(np.asarray(points.rows)[:, None] - found.centroids[None], axis=2)
     np.testing.assert_array_equal(found.labels, distances.argmin(axis=1))
 
 
-def test_clusterings_are_due_at_every_multiple():
+def test_clusterings_happen_at_every_multiple():
     method = SelfConditioned(4, every=30)
     assert [method.next_reclustering(i) for i in (0, 29, 30, 31)] == [30, 30, 60, 60]
     assert [Online(4).next_reclustering(i) for i in (0, 1, 50)] == [1, None, None]
@@ -128,7 +128,7 @@ def test_online_centroids_are_the_means_of_the_rows_that_moved_them():
     np.testing.assert_array_equal(partition.labels, points.classes)
 
 
-def test_what_is_scored_of_the_online_variant_are_the_labels_that_rows_have_now():
+def test_the_online_variant_is_scored_by_the_rows_current_labels():
     changes = {"train__trials": 2, "train__together": True, "train__learning_rate": 0.01}
     experiment = Experiment(settings(train__method="scgan_online", **changes))
     states = experiment.init()
@@ -144,7 +144,7 @@ def test_what_is_scored_of_the_online_variant_are_the_labels_that_rows_have_now(
     assert not np.array_equal(kept, np.concatenate([state.partition.labels for state in each]))
 
 
-def test_clusters_begin_at_the_induced_means_and_stay_where_k_means_alone_would_not():
+def test_k_means_starts_at_the_induced_means_and_keeps_a_partition_it_would_not_find():
     rng = np.random.default_rng(4)
     corners = np.array([[3, 1], [3, -1], [-3, 1], [-3, -1]], np.float32)
     which = np.arange(200) % 4

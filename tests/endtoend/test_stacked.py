@@ -1,4 +1,4 @@
-"""Stacked digits: what a row is, its class, and planted samplers as the judge sees them."""
+"""Stacked digits: rows, classes, and how the judge scores samplers of known quality."""
 
 import math
 import struct
@@ -29,7 +29,7 @@ def floats(rows):
     return np.asarray(DATA.prepare(rows))
 
 
-def test_it_is_a_data_set_of_a_thousand_classes():
+def test_stacked_digits_are_a_data_set_of_a_thousand_classes():
     assert isinstance(DATA, DataSet)
     assert (DATA.num_classes, DATA.row_shape()) == (1000, (32, 32, 3))
     assert hash(DATA) == hash(StackedDigits("sklearn"))
@@ -53,12 +53,12 @@ def test_the_first_channel_is_the_hundreds(tmp_path):
     np.testing.assert_array_equal(points.classes, digits @ [100, 10, 1])
 
 
-def test_a_folder_gives_the_rows_of_the_same_digits_from_a_package(tmp_path):
+def test_a_folder_gives_the_same_rows_as_a_package_with_the_same_digits(tmp_path):
     folder = write(tmp_path, *load_digits("sklearn"))
     np.testing.assert_array_equal(StackedDigits(folder).draw(KEY, 20).rows, DATA.draw(KEY, 20).rows)
 
 
-def test_digits_are_drawn_as_often_as_they_are_there(tmp_path):
+def test_digits_are_drawn_in_proportion_to_their_number(tmp_path):
     labels = np.repeat(np.arange(10), [200, *[20] * 9])
     folder = write(tmp_path, np.zeros((380, 28, 28)), labels)
     classes = np.asarray(StackedDigits(folder).draw(KEY, 20_000).classes)
@@ -69,7 +69,7 @@ def test_digits_are_drawn_as_often_as_they_are_there(tmp_path):
         assert np.mean(classes // place % 10 == 0) == pytest.approx(200 / 380, abs=0.015)
 
 
-def test_rows_as_networks_see_them_and_as_pictures():
+def test_rows_are_prepared_for_networks_and_shown_as_pictures():
     rows = DATA.draw(KEY, 4).rows
     seen = DATA.prepare(rows, KEY)
     assert seen.dtype == jnp.float32
@@ -78,7 +78,7 @@ def test_rows_as_networks_see_them_and_as_pictures():
     assert isinstance(DATA.images(seen), np.ndarray)
 
 
-def test_the_judge_is_right_on_digits_that_are_in_no_row():
+def test_the_judge_is_right_on_held_out_digits():
     accuracy = DATA.judge_accuracy()
     assert accuracy.share > 0.93
     assert accuracy.num == 359
@@ -102,7 +102,7 @@ def test_a_sampler_of_seven_classes_scores_seven_modes_and_their_kl():
     assert scores["reverse_kl_log10"] == pytest.approx(math.log10(1000 / 7), abs=1e-12)
 
 
-def test_where_the_networks_of_the_judge_disagree_the_scores_say_so():
+def test_the_scores_show_where_the_judges_networks_disagree():
     digits = DATA.scores(floats(DATA.draw(KEY, 500).rows))
     noise = np.random.default_rng(2).uniform(-1, 1, (500, 32, 32, 3)).astype(np.float32)
     nothing = DATA.scores(noise)
@@ -110,7 +110,7 @@ def test_where_the_networks_of_the_judge_disagree_the_scores_say_so():
     assert 0 <= spreads[0] < 0.1 < spreads[1]
 
 
-def test_a_perfect_sampler_scores_the_floor_of_counting_and_unseen_digits_little_more():
+def test_a_perfect_sampler_scores_the_counting_floor_and_unseen_digits_a_little_more():
     seen, unseen = (of(KEY, 26_000, 20) for of in (DATA.perfect, DATA.perfect_unseen))
     for found in (seen, unseen):
         assert list(found) == SCORES
@@ -121,7 +121,7 @@ def test_a_perfect_sampler_scores_the_floor_of_counting_and_unseen_digits_little
     assert DATA.perfect(KEY, 26_000, 20) == seen
 
 
-def test_fresh_training_rows_score_as_a_perfect_sampler():
+def test_fresh_training_rows_score_like_a_perfect_sampler():
     scores = DATA.scores(floats(DATA.draw(KEY, 4_000).rows))
     for name, expected in DATA.perfect(KEY, 4_000, 50).items():
         # Of so few draws the interval is of 95% of them: a little room on both sides.
@@ -130,7 +130,7 @@ def test_fresh_training_rows_score_as_a_perfect_sampler():
         assert low - room <= scores[name] <= high + room, name
 
 
-def test_the_reference_may_be_the_digits_own_shares(tmp_path):
+def test_the_reference_can_be_the_digits_shares(tmp_path):
     digits = load_digits("sklearn")
     each = [np.flatnonzero(digits.labels == d)[: 60 if d else 178] for d in range(10)]
     folder = write(tmp_path, *(of[np.concatenate(each)] for of in digits))
@@ -152,12 +152,12 @@ def test_the_reference_may_be_the_digits_own_shares(tmp_path):
         ({"reference": "own"}, r"reference=own: expected uniform or digits"),
     ],
 )
-def test_settings_that_are_not_legal_are_one_line(settings, message):
+def test_invalid_settings_are_refused_in_one_line(settings, message):
     with pytest.raises(UserError, match=message):
         StackedDigits("sklearn", **settings)
 
 
-def test_rows_that_are_not_finite_are_one_line():
+def test_rows_that_are_not_finite_are_refused_in_one_line():
     rows = np.zeros((3, 32, 32, 3), np.float32)
     rows[1, 4, 5, 2] = np.nan
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The one loop: the same numbers however it is cut, one pass for two steps, packs, every method."""
+"""The training loop: the same numbers in any calls, one pass for two steps, packs, every method."""
 
 import dataclasses
 
@@ -69,7 +69,7 @@ def test_every_method_trains_and_generates(name):
     assert trainer.generate(one.generator.arrays, jax.random.key(2), labels).shape == (33, 2)
 
 
-def test_a_training_in_two_calls_is_that_in_one_to_the_bit():
+def test_two_calls_give_the_same_bits_as_one():
     trainer = Trainer(METHODS["scgan"], SMALL, batch=10)
     state, points = start(trainer, KEYS[:1])
     whole, losses = trainer.run(state, points, KEYS[:1], 0, 7)
@@ -82,7 +82,7 @@ def test_a_training_in_two_calls_is_that_in_one_to_the_bit():
     np.testing.assert_array_equal(losses.generator, both)
 
 
-def test_trials_in_one_program_are_what_each_is_alone():
+def test_trials_in_one_program_equal_each_alone():
     trainer = Trainer(METHODS["gan"], SMALL, batch=10)
     state, points = start(trainer, KEYS)
     together, _ = trainer.run(state, points, KEYS, 0, 3)
@@ -94,7 +94,7 @@ def test_trials_in_one_program_are_what_each_is_alone():
             np.testing.assert_allclose(a[i], b[0], atol=1e-4)
 
 
-def test_one_pass_of_the_generator_gives_the_steps_of_two():
+def test_one_generator_pass_gives_the_same_steps_as_two():
     """Written out with two passes, as the reference trains."""
     trainer = Trainer(METHODS["gan"], SMALL, batch=10, learning_rate=1e-2)
     state, points = start(trainer, KEYS[:1])
@@ -141,7 +141,7 @@ def test_one_pass_of_the_generator_gives_the_steps_of_two():
     assert np.mean([np.abs(a[0] - b).max() < 1e-5 for a, b in both]) > 0.6
 
 
-def test_every_epoch_passes_over_the_rows_once_in_an_order_of_its_own():
+def test_every_epoch_visits_each_row_once_in_a_fresh_order():
     rows = np.asarray(batches(jax.random.key(3), jnp.int32(0), 23, 5, 12)).reshape(3, 20)
     assert all(len(set(epoch.tolist())) == 20 for epoch in rows)
     assert not np.array_equal(rows[0], rows[1])
@@ -156,7 +156,7 @@ def test_a_pack_is_consecutive_rows_and_has_the_label_of_the_first():
 
 
 @pytest.mark.parametrize("name", ["scgan", "mgan"])
-def test_products_in_the_plane_are_whole_float32_ones_forward_and_backward(name):
+def test_planar_products_use_full_float32_forward_and_backward(name):
     trainer = Trainer(METHODS[name], SMALL, batch=10, penalty=0.1)
     state, points = start(trainer, KEYS[:1])
     begin = jnp.int32(0)
@@ -204,7 +204,7 @@ def trained_on_average():
     return trainer, jax.tree.map(lambda leaf: leaf[0], state)
 
 
-def test_an_average_takes_its_share_of_the_weights_after_every_iteration():
+def test_the_average_is_updated_after_every_iteration():
     trainer = Trainer(METHODS["gan"], SMALL, batch=10, average=0.9, learning_rate=1e-2)
     state, points = start(trainer, KEYS[:1])
     expected = jax.tree.map(np.asarray, state.generator.arrays.params)
@@ -216,7 +216,7 @@ def test_an_average_takes_its_share_of_the_weights_after_every_iteration():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-def test_an_average_generates_with_batch_norms_of_its_own():
+def test_an_average_generates_with_its_own_running_moments():
     trainer, state = trained_on_average()
     settled = trainer.for_sampling(jax.random.key(3), state)
     labels = trainer.method.sample_labels(jax.random.key(4), state.partition, 5_000)
@@ -244,7 +244,7 @@ def test_an_average_generates_with_batch_norms_of_its_own():
         np.testing.assert_array_equal(mine, kept)
 
 
-def test_without_an_average_or_without_batch_norms_no_moments_are_made():
+def test_no_running_moments_are_computed_without_an_average_or_batch_norms():
     trainer = Trainer(METHODS["gan"], SMALL)
     state = trainer.init(KEYS[0], ring().draw(KEYS[0], 40))
     assert trainer.for_sampling(KEYS[0], state) is state.generator.arrays
@@ -256,7 +256,7 @@ def test_without_an_average_or_without_batch_norms_no_moments_are_made():
     assert plain.for_sampling(KEYS[0], state).params is state.average
 
 
-def test_a_critics_step_is_a_multiple_of_the_generators():
+def test_critic_factor_scales_the_discriminators_step():
     trainer = Trainer(METHODS["gan"], SMALL, learning_rate=0.1, critic_factor=10.0)
     for optimiser, step in ((trainer.generator_adam, 0.1), (trainer.discriminator_adam, 1.0)):
         params = {"x": jnp.zeros(3)}
@@ -265,7 +265,7 @@ def test_a_critics_step_is_a_multiple_of_the_generators():
         np.testing.assert_allclose(learner.arrays.params["x"], np.full(3, -step), rtol=1e-5)
 
 
-def test_a_share_of_a_step_is_that_share_of_its_length_and_moves_the_moments_alike():
+def test_the_rate_scales_a_step_but_not_the_moments():
     trainer = Trainer(METHODS["gan"], SMALL, learning_rate=0.1)
     optimiser, params = trainer.generator_adam, {"x": jnp.zeros(3)}
     before = Learner(Arrays(params, {}), optimiser.init(params))
@@ -276,7 +276,7 @@ def test_a_share_of_a_step_is_that_share_of_its_length_and_moves_the_moments_ali
     jax.tree.map(np.testing.assert_array_equal, part.moments, whole.moments)
 
 
-def test_both_networks_learn_as_ever_until_a_cooldown_begins_and_less_and_less_in_it():
+def test_steps_shrink_linearly_in_a_cooldown_and_are_unchanged_before_it():
     plain = Trainer(METHODS["gan"], SMALL, batch=10)
     trainers = plain, dataclasses.replace(plain, cooldown=4, iterations=8)
     begun, points = start(plain, KEYS[:1])
@@ -298,7 +298,7 @@ def test_both_networks_learn_as_ever_until_a_cooldown_begins_and_less_and_less_i
 
 
 # By hand: a generator of 34 -> 400 x 4 -> 2 with embeddings of 50 x 32, and batch norms.
-def test_the_networks_have_the_parameters_of_the_paper():
+def test_the_networks_have_the_papers_parameter_counts():
     method = SelfConditioned(50)
     trainer = Trainer(method, Planar())
     g = trainer.generator.init(jax.random.key(0))
@@ -310,13 +310,13 @@ def test_the_networks_have_the_parameters_of_the_paper():
     assert count_parameters(d) == maxout + 200 * 50 + 50
 
 
-def test_a_trainer_is_a_value():
+def test_trainers_with_equal_settings_are_equal_and_hash_alike():
     trainer = Trainer(METHODS["gan"], SMALL)
     assert trainer == dataclasses.replace(trainer)
     assert hash(trainer) == hash(dataclasses.replace(trainer))
 
 
-def test_the_penalty_is_the_mean_squared_slope_on_real_rows_without_a_half():
+def test_the_penalty_is_the_mean_squared_gradient_on_real_rows_without_a_half():
     trainer = Trainer(METHODS["conditional"], SMALL, batch=10)
     losses = {}
     for weight in (0.0, 0.7):
@@ -336,7 +336,7 @@ def test_the_penalty_is_the_mean_squared_slope_on_real_rows_without_a_half():
     assert expected > 1e-3
 
 
-def test_an_iteration_moves_the_generators_moments_as_two_passes_do():
+def test_an_iteration_updates_the_generators_moments_like_two_passes():
     trainer = Trainer(METHODS["gan"], SMALL, batch=10)
     state, points = start(trainer, KEYS[:1])
     g = jax.tree.map(lambda leaf: jnp.copy(leaf[0]), state.generator.arrays)
@@ -352,7 +352,7 @@ def test_an_iteration_moves_the_generators_moments_as_two_passes_do():
 
 
 @pytest.mark.parametrize("name", ["generator_adam", "discriminator_adam"])
-def test_both_optimisers_are_adam_of_the_two_decays_they_were_given(name):
+def test_both_optimisers_are_adam_with_the_given_decays(name):
     optimiser = getattr(
         Trainer(METHODS["gan"], SMALL, learning_rate=0.1, beta1=0.5, beta2=0.9), name
     )
@@ -366,7 +366,7 @@ def test_both_optimisers_are_adam_of_the_two_decays_they_were_given(name):
     np.testing.assert_allclose(learner.arrays.params["x"], [expected], rtol=1e-5)
 
 
-def test_mgan_adds_the_cross_entropy_of_the_generators_to_both_losses():
+def test_mgan_adds_the_generators_cross_entropy_to_both_losses():
     method = Mgan(2, weight=0.5)
     # One pack: even odds of real, and odds of 3 for its own generator.
     logits = jnp.asarray([[0.0, np.log(3.0), 0.0]], jnp.float32)
@@ -393,14 +393,14 @@ def noisy(rows, key=None):
     return rows if key is None else jax.random.uniform(key, rows.shape, jnp.float32)
 
 
-def test_every_iteration_augments_its_rows_in_its_own_way():
+def test_every_iteration_augments_its_rows_differently():
     trainer = Trainer(Watching(), SMALL, batch=10, prepare=noisy)
     state, points = start(trainer, KEYS[:1])
     _, losses = trainer.run(state, points, KEYS[:1], 0, 6)
     assert len(set(np.asarray(losses.generator[0]).tolist())) == 6
 
 
-def test_labels_to_generate_with_have_the_shares_of_the_training_rows():
+def test_sampled_labels_have_the_training_rows_shares():
     known = Partition.unclustered(jnp.repeat(jnp.arange(2, dtype=jnp.int32), 5000))
     drawn = [Gan().sample_labels(jax.random.key(i), known, 400) for i in range(2)]
     assert not np.array_equal(*drawn)

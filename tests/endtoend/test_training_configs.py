@@ -1,4 +1,4 @@
-"""The configs that train a generator, their variants, and the tables of what they name."""
+"""The configs that train a generator, their variants, and the tables behind them."""
 
 import copy
 import inspect
@@ -72,7 +72,7 @@ def test_every_variant_of_images_is_valid_and_complete(module, arg):
         (scgan_faces, "none or :quick"),
     ],
 )
-def test_an_unknown_variant_is_refused_and_all_that_are_known_are_named(module, known):
+def test_an_unknown_variant_is_refused_naming_the_known_ones(module, known):
     with pytest.raises(ValueError, match="config variant 'fast' is not known") as error:
         module.get_config("fast")
     assert str(error.value).endswith(f"; expected {known}")
@@ -85,7 +85,7 @@ def test_every_leaf_has_a_comment():
     assert [line.strip() for line in bare] == ["labels.num_clusters = 50"]  # said above the section
 
 
-def test_the_table_names_the_methods_data_and_networks_that_there_are():
+def test_the_table_names_all_methods_data_sets_and_networks():
     assert set(training.METHODS) == set(METHODS)
     assert set(training.DATA) == set(DATA)
     assert set(training.ARCHITECTURES) == set(NETWORKS)
@@ -101,7 +101,7 @@ EVERY |= {f"score.{name}" for name in ("num", "every", "repeats")}
 EVERY |= {f"assign.{name}" for name in training.SECTIONS["assign"]}
 
 
-def test_of_every_leaf_it_is_known_who_reads_it():
+def test_every_leaf_is_read_by_all_trainings_or_listed_with_its_readers():
     """A new leaf is in one of the two: read by every training, or by those that the table says."""
     assert set(training.READERS) | EVERY == set(training.LEAVES)
     assert not set(training.READERS) & EVERY
@@ -122,7 +122,7 @@ def other_than(path):
 
 
 @pytest.mark.parametrize("path", training.READERS)
-def test_what_nothing_reads_is_refused_or_told(path):
+def test_a_setting_that_nothing_reads_is_refused_or_logged(path):
     reader = training.READERS[path]
     leaves = {path: other_than(path)}
     for value in training.LEAVES[reader.decided].choices:
@@ -137,7 +137,7 @@ def test_what_nothing_reads_is_refused_or_told(path):
         )
 
 
-def test_what_nothing_reads_is_told_where_data_are_checked(caplog):
+def test_settings_that_nothing_reads_are_logged_when_the_data_are_checked(caplog):
     with caplog.at_level("INFO", logger="absl"):
         experiments.check_data(settings(train__method="gan", data__radius=2.0))
     (told,) = caplog.messages
@@ -156,7 +156,7 @@ def test_every_method_can_be_built_from_a_config(name):
 
 
 @pytest.mark.parametrize("name", ["scgan", "scgan_online", "fixed_clusters", "clustergan"])
-def test_every_clustering_of_a_training_has_the_config_s_restarts_and_iterations(name, monkeypatch):
+def test_every_clustering_uses_the_configs_restarts_and_iterations(name, monkeypatch):
     asked = []
     for module in (clustergan, experiments, labelled, selfcond):
 

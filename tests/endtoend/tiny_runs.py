@@ -1,4 +1,4 @@
-"""Tiny training runs: their settings, and one from its config to its summary."""
+"""Tiny training runs: their settings, and a function that runs one to its summary."""
 
 from cgjax.config.plain import to_plain
 from cgjax.run.training import open_training

@@ -1,4 +1,4 @@
-"""Training one sampler to its end: resumed from its newest good step, saved as it goes."""
+"""Training one sampler: resumes from the newest good checkpoint, saves as it goes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cgjax.samplers.training import over_mesh
 
 
 class SamplerTrainer:
-    """The loop that every sampler is trained by, in one process or several."""
+    """The loop that trains every sampler, in one process or several."""
 
     def __init__(
         self,
@@ -34,29 +34,29 @@ class SamplerTrainer:
         """Prepare; writes nothing.
 
         Args:
-            metrics: where the losses go.
-            processes: those of this run, all of which train.
-            mesh: the devices that share every batch; None for one.
-            interrupts: asked after every epoch.
-            checkpoint_epochs: epochs between two checkpoints.
+            metrics: the losses are written to it.
+            processes: of this run; all of them train.
+            mesh: the devices that share every batch; None for a single device.
+            interrupts: checked after every epoch.
+            checkpoint_epochs: number of epochs between two checkpoints.
         """
         self.metrics, self.processes, self.mesh = metrics, processes, mesh
         self.interrupts, self.checkpoint_epochs = interrupts, checkpoint_epochs
 
     def train(
-        self, fit: Fit, members: Members, key: PRNGKeyArray, kept: dict[str, Any] | None = None
+        self, fit: Fit, members: Members, key: PRNGKeyArray, extra: dict[str, Any] | None = None
     ) -> float:
-        """Train to the end; return the seconds that it took, earlier tries included.
+        """Train to the end; return the seconds taken, including before interruptions.
 
         Args:
             fit: what is trained, and where it is saved.
-            members: that are learnt from.
+            members: to learn from.
             key: of the training.
-            kept: JSON-able, saved with every step.
+            extra: JSON-able, added to every step's metadata.
 
         Raises:
             UserError: a loss that is not finite, a full disk.
-            Interrupted: asked to stop; saved at the last epoch.
+            Interrupted: asked to stop; training is saved at its last epoch.
         """
         sampler, started = fit.sampler, time.monotonic()
         state, begin, spent = self._resume(fit, sampler.init(named_key(key, "init"), members))
@@ -71,7 +71,7 @@ class SamplerTrainer:
         def save(epochs: int) -> None:
             seconds = spent + time.monotonic() - started
             metadata = {"key": fit.key, "learnt_from": fit.learnt_from, "seconds": seconds}
-            metadata |= kept or {}
+            metadata |= extra or {}
             fit.saved.save(epochs, {"state": state}, metadata)
 
         run_epoch = sampler.epoch if self.mesh is None else over_mesh(self.mesh, sampler)
@@ -92,20 +92,20 @@ class SamplerTrainer:
         return round(spent + time.monotonic() - started, 3)
 
     def _resume(self, fit: Fit, state: SamplerState) -> tuple[SamplerState, int, float]:
-        """Return the newest good step's state, its epoch, and the seconds it took; or the start."""
-        found: dict[str, Any] = {"state": state}
+        """Return the newest good step's state, epoch and seconds; without one the initial state."""
+        restored: dict[str, Any] = {"state": state}
 
         def restore() -> tuple[int, float]:
             newest = fit.saved.restore_newest({"state": state}, fit.is_own)
             if newest is None:
                 return 0, 0.0
             step, tree = newest
-            found["state"] = tree["state"]
+            restored["state"] = tree["state"]
             logging.info("fit %s: resuming at epoch %d", fit.label, step.number)
             return step.number, float(step.metadata["seconds"])
 
         begin, spent = self.processes.first(restore)
-        return (self.processes.send_tree(found["state"]) if begin else state), begin, spent
+        return (self.processes.send_tree(restored["state"]) if begin else state), begin, spent
 
 
 def _check_loss(loss: np.ndarray, label: str, epoch: int) -> None:

@@ -58,9 +58,7 @@ def test_verdicts_are_the_joint_one_then_each_networks(judge, parts):
         )
 
 
-def test_the_same_key_gives_the_same_judge_whose_verdicts_do_not_depend_on_the_batch(
-    parts, monkeypatch
-):
+def test_the_same_key_gives_the_same_judge_and_a_batch_the_same_verdicts(parts, monkeypatch):
     monkeypatch.setattr(digit_judge, "EPOCHS_OF_FEW", 5)
     pixels, labels = parts[0].pixels[:250], parts[0].labels[:250]
     first, again, other = (train_judge(jax.random.key(k), pixels, labels) for k in (1, 1, 2))

@@ -125,37 +125,18 @@ def step(
         setup: the settings, a `step.Setup`.
         rate: factor on both learning rates.
     """
-    method: ClusterGan = setup.method
-    batches = x.reshape(method.critic_steps, -1, *x.shape[1:])
-    size = batches.shape[1]
-    keys = jax.random.split(key, method.critic_steps + 1)
-
-    def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        key_label, key_noise = jax.random.split(key)
-        labels = uniform_labels(key_label, size, method.num_labels)
-        return method.latents(key_noise, size, setup.networks.latent_dim), labels
+    batches = x.reshape(setup.method.critic_steps, -1, *x.shape[1:])
+    keys = jax.random.split(key, len(batches) + 1)
 
     def critic_step(
         learners: tuple[Learner, Learner], batch: tuple[Array, Array]
     ) -> tuple[tuple[Learner, Learner], Array]:
-        (g, d), (real, key) = learners, batch
-        key_code, key_mix = jax.random.split(key)
-        z, labels = draw(key_code)
-        fake, g_stats = setup.generator.apply(g.arrays, lambda net: net(z, labels, train=True))
-        mix = jax.random.uniform(key_mix, (size,), jnp.float32)
-
-        def loss(params: Any) -> tuple[Array, Any]:
-            arrays = Arrays(params, d.arrays.stats)
-            return critic_loss(setup, arrays, real, fake, mix)
-
-        (loss_d, d_stats), gradient = jax.value_and_grad(loss, has_aux=True)(d.arrays.params)
-        g = g._replace(arrays=Arrays(g.arrays.params, g_stats))
-        return (g, updated(d, gradient, d_stats, setup.discriminator_adam, rate)), loss_d
+        return _critic_step(setup, *learners, *batch, rate)
 
     (g, d), losses = jax.lax.scan(
         critic_step, (state.generator, state.discriminator), (batches, keys[:-1])
     )
-    z, labels = draw(keys[-1])
+    z, labels = _draw(setup, keys[-1], batches.shape[1])
 
     def loss(params: Any) -> tuple[Array, Any]:
         return generator_loss(setup, Arrays(params, g.arrays.stats), d.arrays, z, labels)
@@ -163,6 +144,35 @@ def step(
     (loss_g, g_stats), gradient = jax.value_and_grad(loss, has_aux=True)(g.arrays.params)
     g = updated(g, gradient, g_stats, setup.generator_adam, rate)
     return TrainState(g, d, state.partition), Losses(loss_g, losses[-1])
+
+
+def _draw(setup: Any, key: PRNGKeyArray, num: int) -> tuple[Float[Array, "b d"], Int[Array, " b"]]:
+    """Draw z_n and z_c."""
+    key_label, key_noise = jax.random.split(key)
+    labels = uniform_labels(key_label, num, setup.method.num_labels)
+    return setup.method.latents(key_noise, num, setup.networks.latent_dim), labels
+
+
+def _critic_step(
+    setup: Any,
+    g: Learner,
+    d: Learner,
+    real: Float[Array, "b ..."],
+    key: PRNGKeyArray,
+    rate: Float[Array, ""] | float,
+) -> tuple[tuple[Learner, Learner], Float[Array, ""]]:
+    """Return G with its new running moments, D after one step, and D's loss before it."""
+    key_code, key_mix = jax.random.split(key)
+    z, labels = _draw(setup, key_code, len(real))
+    fake, g_stats = setup.generator.apply(g.arrays, lambda net: net(z, labels, train=True))
+    mix = jax.random.uniform(key_mix, (len(real),), jnp.float32)
+
+    def loss(params: Any) -> tuple[Array, Any]:
+        return critic_loss(setup, Arrays(params, d.arrays.stats), real, fake, mix)
+
+    (loss_d, d_stats), gradient = jax.value_and_grad(loss, has_aux=True)(d.arrays.params)
+    g = g._replace(arrays=Arrays(g.arrays.params, g_stats))
+    return (g, updated(d, gradient, d_stats, setup.discriminator_adam, rate)), loss_d
 
 
 def critic_loss(

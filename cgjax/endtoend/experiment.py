@@ -256,9 +256,9 @@ class Experiment:
         return _agreement(np.asarray(partition.labels), np.asarray(points.classes))
 
     def agreement_of_kmeans(self) -> dict[str, float]:
-        """Return the same for k-means on the first trial's rows themselves, into as many clusters.
+        """Return the `agreement` of k-means on the first trial's rows themselves.
 
-        Of the first `labels.num` rows, those that a method would cluster.
+        With the same number of clusters, on the `labels.num` rows that a method would cluster.
         """
         settings, points = self.config["labels"], self.points[0]
         rows = self.data.prepare(points.rows[: settings["num"]])

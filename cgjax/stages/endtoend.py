@@ -133,7 +133,9 @@ class TrainingStage:
         shapes, structure = jax.tree.flatten(self.experiment.shapes())
         # As NumPy arrays: arrays committed to a device would compile programs of their own.
         leaves = [
-            np.asarray(saved[str(i)]) if str(i) in saved else np.zeros(leaf.shape, leaf.dtype)
+            np.asarray(saved[str(i)])
+            if leaf.size or str(i) in saved
+            else np.zeros(leaf.shape, leaf.dtype)
             for i, leaf in enumerate(shapes)
         ]
         states = jax.tree.unflatten(structure, map(jnp.asarray, leaves))

@@ -72,11 +72,11 @@ class Mixture:
     def prepare(
         self, rows: Float[Array, "n 2"], key: PRNGKeyArray | None = None
     ) -> Float[Array, "n 2"]:
-        """Return the points as they are."""
+        """Return the points unchanged."""
         return rows
 
     def images(self, rows: Float[np.ndarray, "n 2"]) -> None:
-        """Return nothing: points are drawn as points."""
+        """Return None: points are plotted, not shown as images."""
         return
 
     def scores(self, rows: Float[np.ndarray, "n 2"]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from cgjax.errors import UserError
 Settings = Mapping[str, Any]
 
 
-def _clustering(config: Settings) -> dict[str, Any]:
+def _self_conditioned(config: Settings) -> dict[str, Any]:
     settings = dict(config["labels"])
     del settings["features"]
     return {"num_labels": settings.pop("num_clusters"), **settings}
@@ -30,19 +30,17 @@ METHODS: dict[str, Callable[[Settings, int], Method]] = {
     "pacgan4": lambda config, classes: Gan(pack=4),
     "mgan": lambda config, classes: Mgan(config["labels"]["num_clusters"], **config["mgan"]),
     "fixed_clusters": lambda config, classes: FixedClusters(
-        **{
-            name: _clustering(config)[name]
-            for name in ("num_labels", "num", "num_init", "max_iter")
-        },
+        config["labels"]["num_clusters"],
+        **{name: config["labels"][name] for name in ("num", "num_init", "max_iter")},
         fixed=config["labels"]["features"],
     ),
-    "scgan": lambda config, classes: SelfConditioned(**_clustering(config)),
+    "scgan": lambda config, classes: SelfConditioned(**_self_conditioned(config)),
     "clustergan": lambda config, classes: ClusterGan(
         config["labels"]["num_clusters"],
         **{name: config["labels"][name] for name in ("num_init", "max_iter")},
         **config["clustergan"],
     ),
-    "scgan_online": lambda config, classes: Online(**_clustering(config)),
+    "scgan_online": lambda config, classes: Online(**_self_conditioned(config)),
 }
 """Methods by name; each entry takes the config and the number of true classes."""
 

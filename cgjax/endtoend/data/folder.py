@@ -122,7 +122,7 @@ class FolderImages(FixedImages):
         size: height and width that images are resized to.
         flip: whether training mirrors images.
         features: what distances are measured in; see `ImageSet`.
-        memory_mb: images beyond this size in total stay on disk and are read whenever needed.
+        memory_mb: images that need more than this stay on disk and are read whenever needed.
         num_classes: 1, as none are known.
     """
 

@@ -51,7 +51,7 @@ def make_method(config: Settings, num_classes: int) -> Method:
     """Return the method that a config names.
 
     Raises:
-        UserError: for a name that is not in the table.
+        UserError: a name that is not in the table.
     """
     name = config["train"]["method"]
     if name not in METHODS:

@@ -50,7 +50,7 @@ def test_idx_files_are_read_as_written(tmp_path, end):
         (b"\x00\x00", None, "has 2 bytes, expected a header of 16 bytes"),
         (idx(PIXELS, 0x0801), None, "magic number 0x00000801, expected 0x00000803"),
         (None, idx(CLASSES, 0x0D01), "magic number 0x00000d01, expected 0x00000801"),
-        (idx(PIXELS)[:-7], None, "has 31369 bytes, expected 31376 for a shape of .40, 28, 28."),
+        (idx(PIXELS)[:-7], None, "has 31369 bytes, expected 31376 for the shape .40, 28, 28."),
         (idx(PIXELS) + b"x", None, "has 31377 bytes, expected 31376"),
         (idx(PIXELS[:, :14, :14]), None, r"images of \(14, 14\), expected \(28, 28\)"),
         (None, idx(CLASSES[:39]), "39 labels, expected 40, one for each image"),

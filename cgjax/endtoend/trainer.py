@@ -2,11 +2,11 @@
 
 Where to find the parts of an algorithm:
 
-    the iteration       `step.step`; ClusterGAN's is `methods.clustergan.step`
-    the clusters        `Method.start` before training, `Method.recluster` during it; of
-                        Self-Conditioned GAN `methods.selfcond`
-    the schedule        `Method.next_reclustering` says when, `Experiment.advance` obeys;
-                        `Setup.rate` is the learning rate's
+    iteration       `step.step`; for ClusterGAN `methods.clustergan.step`
+    clustering      `Method.start` before training, `Method.recluster` during it; for
+                    Self-Conditioned GAN both are in `methods.selfcond`
+    schedule        `Method.next_reclustering`, which `Experiment.advance` follows; `Setup.rate` for
+                    the learning rates
 
 The iterations between two clusterings are one compiled program, a scan. All randomness in iteration
 i comes from fold_in(key, i), so how training is cut into calls changes no number. Rows on disk are
@@ -41,7 +41,7 @@ BLOCK = 500
 # Bytes of rows on disk that are read at a time.
 CHUNK = 2**27
 
-# Batches that the running moments of averaged weights warm up on, and batches averaged over then.
+# Batches that the running moments of averaged weights warm up on, and then are averaged over.
 WARM_UP, AVERAGED = 100, 100
 
 

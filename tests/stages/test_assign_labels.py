@@ -163,7 +163,7 @@ def test_assigning_changes_no_training_and_needs_none_of_its_images(trained, pho
     train(root, settings(gone))
     before = bytes_of(root)
     longer = settings(gone, **{"train.iterations": 8, "assign.held_out": 14})
-    with pytest.raises(UserError, match=r"trained with a different .*4 -> 8.*leave out these flags"):
+    with pytest.raises(UserError, match=r"a different config .*4 -> 8.*leave out these flags"):
         open_trained(root, longer, allow_change=True)
     assert bytes_of(root) == before
     shutil.rmtree(gone)

@@ -1,12 +1,12 @@
-"""Trimmed k-means: the farthest rows have no say in where the centroids lie.
+"""Trimmed k-means: the farthest rows do not influence the centroids.
 
-Of n rows y a share a is left out, whichever make the rest fit best [Cuesta et al. 1997]:
+A share a of the n rows y is left out, chosen so that the rest fits best [Cuesta et al. 1997]:
 
     min over mu and over T, |T| = n - floor(a n), of  sum_{y in T} min_c ||y - mu_c||^2
 
-Each iteration assigns the rows, keeps the nearest n - floor(a n) of them to their own centroid and
-takes the means of those, which never raises the sum. At the end every row is assigned, also those
-that were left out.
+Each iteration assigns the rows, keeps the n - floor(a n) that are nearest to their own centroid and
+takes the means of those, which never raises the sum. At the end every row is assigned, including
+those that were left out.
 
 Symbols: n rows, f features, k clusters, r restarts.
 """
@@ -34,7 +34,7 @@ from cgjax.runtime.keys import check_key
 
 
 class _State(NamedTuple):
-    """One restart: centroids (k, f), the trimmed sum before they moved, iterations, is it done."""
+    """One restart: centroids (k, f), trimmed sum before they moved, iterations, whether done."""
 
     centroids: Float[Array, "k f"]
     inertia: Float[Array, ""]
@@ -54,14 +54,14 @@ def trimmed_kmeans(
 ) -> KMeansResult:
     """Cluster features in memory by trimmed k-means, the best of `num_init` restarts.
 
-    Restarts begin with rows drawn at random: k-means++ seeks out what lies far away. They run one
-    after the other, O(n k f) time an iteration, O(n k) memory beside the input.
+    Restarts start from rows drawn at random: k-means++ would prefer those that are far away. They
+    run one after the other, O(n k f) time an iteration, O(n k) memory beside the input.
 
     Args:
         features: (n, f) or (n, h, w, c), finite; all axes after the first are flattened.
         num_clusters: k, from 1 to the number of rows that are kept.
         key: random key.
-        share: of the rows to leave out, from 0 to below 1.
+        share: share of the rows to leave out, from 0 to below 1.
         num_init: restarts, at least 1.
         max_iter: most iterations of a restart, at least 1.
         tol: as for `kmeans`, of the variance of the rows that are kept. A cluster that loses all
@@ -89,7 +89,7 @@ def trimmed_kmeans(
     num_kept = num_rows - int(share * num_rows)
     check_counts(num_kept, numbers)
     check_options(numbers, dim, init="random", num_init=num_init, max_iter=max_iter, tol=tol)
-    found = _fit(
+    result = _fit(
         jnp.asarray(flat),
         jax.random.split(key, num_init),
         jnp.float32(tol),
@@ -97,10 +97,9 @@ def trimmed_kmeans(
         num_clusters=num_clusters,
         num_kept=num_kept,
     )
-    if not np.isfinite(found.inertia):
-        bad = np.flatnonzero(~np.isfinite(np.asarray(flat)).all(axis=1))
-        raise not_finite(len(bad), bad)
-    return found
+    if not np.isfinite(result.inertia):
+        raise not_finite(np.flatnonzero(~np.isfinite(np.asarray(flat)).all(axis=1)))
+    return result
 
 
 def fit_(
@@ -116,11 +115,11 @@ def fit_(
     clusters = jnp.arange(num_clusters, dtype=jnp.int32)
 
     def move(state: _State) -> _State:
-        found = assign_rows(y, state.centroids)
-        order = jnp.argsort(found.squared_distances)  # stable: ties go to the first rows
+        labels, _, distances = assign_rows(y, state.centroids)
+        order = jnp.argsort(distances)  # stable: ties go to the first rows
         is_kept = jnp.zeros(len(y), bool).at[order[:num_kept]].set(True)
-        inertia = jnp.sum(jnp.where(is_kept, found.squared_distances, 0.0))
-        is_member = (found.labels[None, :] == clusters[:, None]) & is_kept[None, :]
+        inertia = jnp.sum(jnp.where(is_kept, distances, 0.0))
+        is_member = (labels[None, :] == clusters[:, None]) & is_kept[None, :]
         weights = is_member.astype(jnp.float32)
         counts = jnp.sum(weights, axis=1, keepdims=True)
         # Relative to the old centroids' mean, so that features far from 0 keep their digits.
@@ -129,7 +128,7 @@ def fit_(
         sums = jnp.matmul(weights, rows, precision="highest")
         means = origin + sums / jnp.maximum(counts, 1.0)
         means = jnp.where(counts > 0.0, means, state.centroids)
-        # Of the rows that are kept: those far away would make any movement a small one.
+        # Of the kept rows only: beside the variance of rows far away any movement would be small.
         from_mean = rows - jnp.sum(sums, axis=0)[None, :] / num_kept
         variance = jnp.sum(jnp.where(is_kept[:, None], jnp.square(from_mean), 0.0)) / num_kept
         least = tol * variance / y.shape[1]
@@ -147,10 +146,10 @@ def fit_(
     best = jnp.argmin(ends.inertia)
     centroids = ends.centroids[best]
     assigned = assign_rows(y, centroids)
-    kept = BestRestart(
+    restart_kept = BestRestart(
         centroids, assigned.labels, ends.num_iter[best], ends.is_done[best], ends.inertia
     )
-    return describe(kept, assigned, jnp.ones(len(y), jnp.float32))
+    return describe(restart_kept, assigned, jnp.ones(len(y), jnp.float32))
 
 
 _fit = jax.jit(fit_, static_argnames=("num_clusters", "num_kept"))

@@ -1,4 +1,4 @@
-"""Trimmed k-means: with nothing trimmed it is k-means; its sum does not rise; bad input is told."""
+"""Trimmed k-means: without trimming it is k-means; its sum never rises; bad input is named."""
 
 import numpy as np
 import pytest
@@ -18,23 +18,23 @@ def rows():
 
 def test_with_no_rows_left_out_it_is_k_means(rows, key):
     plain = kmeans(rows, 3, key=key, tol=0)
-    found = trimmed_kmeans(rows, 3, key=key, share=0.0, tol=0)
-    np.testing.assert_array_equal(found.labels, plain.labels)
-    np.testing.assert_allclose(found.centroids, plain.centroids, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.inertia, plain.inertia, rtol=1e-5)
-    np.testing.assert_allclose(found.inertias.min(), plain.inertia, rtol=1e-5)
+    result = trimmed_kmeans(rows, 3, key=key, share=0.0, tol=0)
+    np.testing.assert_array_equal(result.labels, plain.labels)
+    np.testing.assert_allclose(result.centroids, plain.centroids, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result.inertia, plain.inertia, rtol=1e-5)
+    np.testing.assert_allclose(result.inertias.min(), plain.inertia, rtol=1e-5)
 
 
 def test_each_centroid_is_the_mean_of_the_members_that_are_kept(rows, key):
-    found = trimmed_kmeans(rows, 3, key=key, share=0.1, tol=0)
-    own = np.asarray(found.centroids)[np.asarray(found.labels)]
+    result = trimmed_kmeans(rows, 3, key=key, share=0.1, tol=0)
+    own = np.asarray(result.centroids)[np.asarray(result.labels)]
     squared = ((rows - own) ** 2).sum(1)
     is_kept = np.argsort(np.argsort(squared, kind="stable")) < 108
-    assert found.converged
-    np.testing.assert_allclose(found.inertias.min(), squared[is_kept].sum(), rtol=1e-5)
+    assert result.converged
+    np.testing.assert_allclose(result.inertias.min(), squared[is_kept].sum(), rtol=1e-5)
     for c in range(3):
-        members = rows[is_kept & (np.asarray(found.labels) == c)]
-        np.testing.assert_allclose(found.centroids[c], members.mean(0), rtol=1e-4, atol=1e-5)
+        members = rows[is_kept & (np.asarray(result.labels) == c)]
+        np.testing.assert_allclose(result.centroids[c], members.mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_more_iterations_never_raise_the_trimmed_sum(rows, key):
@@ -53,10 +53,10 @@ def test_rows_far_from_zero_keep_their_digits(rows, key):
 
 def test_rows_that_are_left_out_do_not_end_the_iterations_early(rows, key):
     far = np.random.default_rng(0).normal(0, 1e4, (4, 5)).astype(np.float32)
-    found = trimmed_kmeans(np.concatenate([rows, far]), 3, key=key, share=0.04)
+    result = trimmed_kmeans(np.concatenate([rows, far]), 3, key=key, share=0.04)
     exact = trimmed_kmeans(np.concatenate([rows, far]), 3, key=key, share=0.04, tol=0)
     # One in ten restarts crawls, and the tolerance ends it; all would end in their second step.
-    assert np.sum(found.inertias > 1.01 * exact.inertias) <= 1
+    assert np.sum(result.inertias > 1.01 * exact.inertias) <= 1
 
 
 @pytest.mark.usefixtures("untyped")
@@ -71,7 +71,7 @@ def test_rows_that_are_left_out_do_not_end_the_iterations_early(rows, key):
         ({"num_init": 0}, "num_init"),
     ],
 )
-def test_what_cannot_be_is_one_line(rows, key, changes, message):
+def test_impossible_options_are_refused_in_one_line(rows, key, changes, message):
     with pytest.raises(UserError, match=message) as raised:
         trimmed_kmeans(rows, 3, **{"key": key, "share": 0.1} | changes)
     assert "\n" not in str(raised.value)
@@ -88,5 +88,5 @@ def test_the_tolerance_is_a_share_of_the_mean_variance_of_a_feature(rows, key):
     rows = np.random.default_rng(5).normal(size=rows.shape).astype(np.float32)  # slow to settle
     centroids = np.asarray(trimmed_kmeans(rows, 3, key=key, share=0.0, tol=0, max_iter=1).centroids)
     tol, num_iter = tolerance_between(rows, centroids, 3, 4)
-    found = trimmed_kmeans(rows, 3, key=key, share=0.0, tol=tol)
-    assert (int(found.num_iter), bool(found.converged)) == (1 + num_iter, True)
+    result = trimmed_kmeans(rows, 3, key=key, share=0.0, tol=tol)
+    assert (int(result.num_iter), bool(result.converged)) == (1 + num_iter, True)

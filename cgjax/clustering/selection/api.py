@@ -1,16 +1,16 @@
-"""How many clusters: one call.
+"""Choosing the number of clusters: one call.
 
 A number of clusters is right when a valley lies between any two of them and asking for more shows
-no more such groups. Stability alone cannot say that: two halves of one long cloud are found again
-in every fresh draw.
+no more such groups. Stability alone cannot tell: every fresh draw gives the same two halves of one
+long cloud.
 
-1. Three independent sets of rows, in the span of the leading components (`samples`).
+1. Three independent sets of rows are projected on the leading components (`samples`).
 2. The first is clustered into 1, 2, ... up to a quarter more than asked for (`partitions`).
-3. The other two tell where a valley lies between two of these clusters; neighbours without one are
+3. The other two show where a valley lies between two of these clusters; neighbours without one are
    joined (`valleys`). The number is the largest number of groups left, over all clusterings.
-4. Beside it, for every number: whether fresh rows give the same clusters (`stability`), whether one
-   Gaussian is cut as clearly (`null`), whether clusters hold a split of their own (`within`) and
-   the usual criteria (`criteria`).
+4. In addition, for every number: whether fresh rows give the same clusters (`stability`), whether
+   one Gaussian is cut as clearly (`null`), whether clusters contain a split of their own (`within`)
+   and the usual criteria (`criteria`).
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ from cgjax.numerics.given import check_share, check_whole
 from cgjax.numerics.partitions import adjusted_rand, cross_table
 from cgjax.runtime.keys import check_key
 
-# The criteria for comparison need all distances, or many clusterings, and see this many rows.
+# The criteria for comparison need all distances, or many clusterings, and use this many rows.
 _SILHOUETTE_ROWS, _GAP_ROWS = 1000, 400
 # Repeats start from smaller trees, whose cost is quadratic in their rows.
 _SEED_ROWS = 1000
@@ -49,24 +49,24 @@ def choose_num_clusters(
 ) -> Choice:
     """Choose the number of clusters, from 1 to `max_clusters`, and say why.
 
-    One log-concave cloud, such as a Gaussian of any covariance, is called several clusters with at
-    most the chance `alpha`; see `valleys`.
+    One log-concave cloud, such as a Gaussian of any covariance, is called several clusters with
+    probability at most `alpha`; see `valleys`.
 
     Args:
         source: (n, f) or (n, h, w, c) features of independent draws in no order; or a function
             `draw(key, num)` that returns that many fresh ones, which is called for blocks.
         max_clusters: most clusters.
-        key: random key: of the draws, the resamples and the null.
-        num_rows: so many rows are drawn; of an array, at most the first so many are used.
-        num_components: leading principal components in whose span all is done, at most.
-        num_repeats: clusterings that each cluster is looked for in: of the second set, and then of
-            as many random rows of the second and the third, of which the rest is assigned.
-        alpha: chance of a false split.
-        confidence: of the intervals.
+        key: random key, for the draws, the resamples and the null.
+        num_rows: number of rows to draw; of an array, at most the first `num_rows` are used.
+        num_components: most leading principal components to project the rows on.
+        num_repeats: how many clusterings each cluster is compared with: one of the second set, then
+            of the same number of random rows of the second and third set. The rest is assigned.
+        alpha: probability of a false split.
+        confidence: confidence level of the intervals.
 
     Raises:
-        UserError: fewer rows than that takes (`check_rows`), a row that is not finite or too large,
-            no random key, or an option that is out of its range.
+        UserError: too few rows (`check_rows`), a row that is not finite or too large, a key that is
+            not a random key, or an option out of its range.
 
     Example:
         >>> import jax
@@ -90,9 +90,9 @@ def choose_num_clusters(
     parts = partition_all(samples.first, most)
     p_values = [valley_p_values(held_out, part.centroids) for part in parts]
     groups = find_groups(p_values, alpha)
-    num_groups = [1 + int(each.max()) for each in groups]
-    found = int(np.argmax(num_groups))
-    number = min(num_groups[found], max_clusters)
+    num_groups = [1 + int(group_ids.max()) for group_ids in groups]
+    most_split = int(np.argmax(num_groups))
+    number = min(num_groups[most_split], max_clusters)
 
     shown = parts[:max_clusters]
     sets = (samples.first, samples.second, samples.third)
@@ -101,8 +101,8 @@ def choose_num_clusters(
     stable = _stabilities(shown, held_out, len(samples.second), rng, num_repeats, confidence)
     rng = generator(key, "null")
     gaussian = gaussian_p_values(held_out, [part.centroids for part in shown], rng)
-    few = slice(_SILHOUETTE_ROWS)
-    widths = silhouettes(samples.third[few], [own[2][few] for own in labels])
+    first = slice(_SILHOUETTE_ROWS)
+    widths = silhouettes(samples.third[first], [own[2][first] for own in labels])
     gaps = gap_statistic(samples.first[:_GAP_ROWS], max_clusters, generator(key, "gap statistic"))
     table = tuple(
         NumberRow(
@@ -120,11 +120,11 @@ def choose_num_clusters(
         )
         for k, part in enumerate(shown, start=1)
     )
-    of_rows = groups[found][assign(samples.third, parts[found].centroids)]
+    group_labels = groups[most_split][assign(samples.third, parts[most_split].centroids)]
     grouping = Grouping(
-        num_groups[found],
-        found + 1,
-        _agreement(of_rows, labels[number - 1][2]),
+        num_groups[most_split],
+        most_split + 1,
+        _agreement(group_labels, labels[number - 1][2]),
         _cosine_to_main_axis(parts[1]),
     )
     verdict = verdict_of(number, grouping)
@@ -155,7 +155,7 @@ def _stabilities(
     num_repeats: int,
     confidence: float,
 ) -> list[Stability]:
-    """Return the stability of each of these partitions, for 1, 2, ... clusters."""
+    """Return the stability of each partition, for 1, 2, ... clusters."""
     labels = [assign(held_out, part.centroids) for part in parts]
     order = np.arange(len(held_out))
     tables: list[list[Int[np.ndarray, "k k"]]] = [[] for _ in parts]
@@ -166,7 +166,7 @@ def _stabilities(
             own = assign(held_out[third], part.centroids)
             tables[k - 1].append(cross_table(labels[k - 1][third], own, (k, k)))
         order = rng.permutation(len(held_out))
-    return [measure_stability(np.stack(each), rng, confidence=confidence) for each in tables]
+    return [measure_stability(np.stack(own), rng, confidence=confidence) for own in tables]
 
 
 def _clusters(
@@ -176,7 +176,7 @@ def _clusters(
     stability: Stability,
     alpha: float,
 ) -> tuple[ClusterRow, ...]:
-    """Return the rows of the k clusters, given the labels of all sets for 1, 2, ... clusters."""
+    """Describe each of the k clusters, given the labels of all sets for 1, 2, ... clusters."""
     third = labels[k - 1][2]
     before = labels[k - 2][2] if k > 1 else np.zeros_like(third)
     table = cross_table(before, third, (max(k - 1, 1), k))

@@ -23,7 +23,8 @@ def silhouettes(
 
     Args:
         rows: (n, q) float.
-        labelings: (n,) labels from 0; NaN is returned for fewer than 2 or more than n - 1 clusters.
+        labelings: (n,) labels from 0; the result is NaN for fewer than 2 or more than n - 1
+            clusters.
     """
     distances = cdist(rows.astype(np.float64), rows.astype(np.float64))
     return [_silhouette(distances, labels) for labels in labelings]
@@ -60,22 +61,22 @@ def gap_statistic(
     Args:
         rows: (n, q) float32.
         max_number: largest k.
-        rng: of the references.
+        rng: for the references.
         num_references: B.
     """
     if num_references < 2:
         raise UserError(f"num_references={num_references}; expected at least 2")
     centred = rows - rows.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)
-    turned = centred @ axes
-    low, high = turned.min(axis=0), turned.max(axis=0)
+    rotated = centred @ axes
+    low, high = rotated.min(axis=0), rotated.max(axis=0)
     logs = np.stack(
         [
-            _log_inertias(rng.uniform(low, high, turned.shape).astype(np.float32), max_number)
+            _log_inertias(rng.uniform(low, high, rotated.shape).astype(np.float32), max_number)
             for _ in range(num_references)
         ]
     )
-    gaps = logs.mean(axis=0) - _log_inertias(turned, max_number)
+    gaps = logs.mean(axis=0) - _log_inertias(rotated, max_number)
     spread = logs.std(axis=0) * np.sqrt(1 + 1 / num_references)
     return list(zip(gaps.tolist(), spread.tolist(), strict=True))
 

@@ -1,14 +1,14 @@
-"""k clusters beside those of one Gaussian with the rows' own mean and covariance.
+"""k clusters compared with those of one Gaussian with the rows' own mean and covariance.
 
 The statistic is SigClust's cluster index [Liu et al. 2008], W_k / W_1: the sum of squared distances
-to the nearest of k centroids over that to the mean. Unlike there the centroids are given, from
-other rows, so that no draw need be clustered, and every draw is whitened to have exactly the rows'
-mean and covariance. These are sufficient for a Gaussian, so that rows of one Gaussian are one more
-such draw whatever its covariance, and W_1 is the same for all. As there, the p-value is read from
-the draws' mean and spread, here by Student's t with B - 1 degrees of freedom.
+to the nearest of k centroids over that to the mean. Unlike in SigClust the centroids are given,
+from other rows, so that no draw has to be clustered, and every draw is whitened to have exactly the
+rows' mean and covariance. These are sufficient for a Gaussian, so that rows of one Gaussian are one
+more such draw whatever its covariance, and W_1 is the same for all. As in SigClust, the p-value
+follows from the draws' mean and spread, here by Student's t with B - 1 degrees of freedom.
 
-A small p-value says that the rows are no Gaussian, not that they are several clusters: a flat
-cloud has one too. Whether there is a valley between clusters is what `valleys` tests.
+A small p-value says that the rows are not Gaussian, not that they form several clusters: a flat
+cloud has one too. `valleys` tests whether there is a valley between clusters.
 
 Symbols: n rows, q coordinates, k clusters, B draws.
 """
@@ -32,21 +32,21 @@ def gaussian_p_values(
     num_draws: int = 30,
     num_rows: int = 2000,
 ) -> list[float]:
-    """Return how likely one Gaussian has as small a cluster index, for each of the clusterings.
+    """Return the probability of a cluster index as small in one Gaussian, for each clustering.
 
     Args:
         held_out: (n, q) float32 rows that did not choose the centroids.
         centroids: (k, q) float32 each; one centroid gives NaN.
-        rng: of the draws.
-        num_draws: B; they are shared by all clusterings.
-        num_rows: the first so many rows are used.
+        rng: for the draws.
+        num_draws: B; all clusterings share the draws.
+        num_rows: only the first `num_rows` rows are used.
     """
     rows = held_out[:num_rows]
     mean = rows.mean(axis=0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(rows, rowvar=False)))
     keep = values >= 1e-9 * values[-1]  # ascending: at least the last
     root = (vectors[:, keep] * np.sqrt(np.maximum(values[keep], 0.0))).astype(np.float32)
-    seen = _closeness(rows, centroids)
+    observed = _closeness(rows, centroids)
     drawn = np.stack(
         [
             _closeness(products(_white(rng, len(rows), root.shape[1]), root) + mean, centroids)
@@ -54,7 +54,7 @@ def gaussian_p_values(
         ]
     )
     spread = drawn.std(axis=0, ddof=1) * np.sqrt(1 + 1 / num_draws)
-    score = (seen - drawn.mean(axis=0)) / np.maximum(spread, np.finfo(float).tiny)
+    score = (observed - drawn.mean(axis=0)) / np.maximum(spread, np.finfo(float).tiny)
     p_values = student.sf(score, num_draws - 1)
     return [
         float(p) if len(c) > 1 else float("nan") for p, c in zip(p_values, centroids, strict=True)
@@ -73,7 +73,7 @@ def _white(rng: np.random.Generator, num: int, dim: int) -> Float[np.ndarray, "n
 def _closeness(
     rows: Float[np.ndarray, "n q"], centroids: Sequence[Float[np.ndarray, "_ q"]]
 ) -> Float[np.ndarray, " c"]:
-    """Return for each clustering what falls as W_k rises: the mean of max_c (x . c - |c|^2 / 2)."""
+    """Return the mean of max_c (x . c - |c|^2 / 2) for each clustering; it falls as W_k rises."""
     every = np.concatenate(centroids)
     scores = products(rows, every) - 0.5 * np.square(every).sum(axis=1)
     ends = np.cumsum([len(own) for own in centroids])[:-1]

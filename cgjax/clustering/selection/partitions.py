@@ -2,9 +2,9 @@
 
 Random restarts would cost more than everything else, and miss small clusters among many. Each
 number starts instead from the means of Ward's tree [Ward 1963], which joins the two groups whose
-union raises the k-means objective least, cut at that number; small numbers start from the
-clustering with one cluster less too, its widest cluster halved across the main axis, which is how a
-cloud without groups is cut best. After Lloyd's iteration the smaller objective is kept.
+union raises the k-means objective least, cut at that number. Small numbers also start from the
+clustering with one cluster fewer, its widest cluster halved across the main axis, which is the best
+cut of a cloud without groups. After Lloyd's iteration the smaller objective is kept.
 
 Symbols: n rows, q coordinates, k clusters.
 """
@@ -42,10 +42,10 @@ def partition_all(
     Args:
         rows: (n, q) float32, n at least `max_number`.
         max_number: most clusters.
-        seed_rows: s, rows of the tree, at most; the first ones.
+        seed_rows: s; the tree is that of at most the first s rows.
 
     Returns:
-        One partition a number, from 1.
+        One partition for each number, from 1.
 
     Example:
         >>> rows = np.array([[0.0], [1.0], [10.0], [11.0], [12.0]], np.float32)
@@ -79,8 +79,8 @@ def products(
 ) -> Float[np.ndarray, "n k"]:
     """Return the inner products of rows and centroids, all that assignment needs of the rows.
 
-    In blocks that BLAS leaves to one thread: thousands of small products would otherwise wait for
-    threads wherever the cores are shared.
+    In blocks small enough for BLAS to use one thread: thousands of small products would otherwise
+    wait for threads wherever the cores are shared.
     """
     num, dim = rows.shape
     block = max(_BLOCK // (dim * len(centroids)), 1)
@@ -113,7 +113,7 @@ def _ward_means(rows: Float[np.ndarray, "n q"], most: int) -> list[Float[np.ndar
     if num < 2:
         return [rows.copy()]
     tree = linkage(rows, "ward")
-    # In the order of the leaves every node is a range.
+    # In the order of the leaves every node is a range of rows.
     sums = np.zeros((num + 1, rows.shape[1]))
     np.cumsum(rows[leaves_list(tree)], axis=0, dtype=np.float64, out=sums[1:])
     groups = {2 * num - 2: (0, num)}
@@ -123,7 +123,7 @@ def _ward_means(rows: Float[np.ndarray, "n q"], most: int) -> list[Float[np.ndar
         sizes = (ranges[:, 1] - ranges[:, 0])[:, None]
         means.append(((sums[ranges[:, 1]] - sums[ranges[:, 0]]) / sizes).astype(np.float32))
         if k < num:
-            last = max(groups)  # joined last
+            last = max(groups)  # the node that was joined last
             begin, end = groups.pop(last)
             left, right = (int(node) for node in tree[last - num, :2])
             middle = begin + (1 if left < num else int(tree[left - num, 3]))
@@ -137,9 +137,9 @@ def _halve_widest(rows: Float[np.ndarray, "n q"], part: Partition) -> Float[np.n
     widest = int(np.argmax(np.bincount(part.labels, squares, len(part.centroids))))
     own = rows[part.labels == widest] - part.centroids[widest]
     axis = own[np.argmax(squares[part.labels == widest])]
-    for _ in range(_POWER_ITER):  # einsum, for the reason given at `products`
+    for _ in range(_POWER_ITER):  # einsum, for the reason given in `products`
         axis = np.einsum("n,nq->q", np.einsum("nq,q->n", own, _unit(axis)), own) / len(own)
-    # Its length is the variance along it. These are the means of both halves of a Gaussian.
+    # The axis is as long as the variance along it. These are the means of a Gaussian's two halves.
     step = _unit(axis) * np.sqrt(2 / np.pi * np.linalg.norm(axis))
     both = part.centroids[widest][None, :] + np.stack([step, -step])
     return np.concatenate([np.delete(part.centroids, widest, axis=0), both])

@@ -1,4 +1,4 @@
-"""What choosing the number of clusters leaves: the number, why, and everything it rests on."""
+"""The result of choosing the number of clusters: the number, why, and all that it is based on."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -15,14 +15,14 @@ class ClusterRow:
     """One cluster of one clustering.
 
     Attributes:
-        share: of the third set's rows.
-        parent: the cluster of the clustering with one cluster less that holds most of its rows;
+        share: share of the third set's rows.
+        parent: the cluster that holds most of its rows in the clustering with one cluster fewer;
             None for the only one.
-        from_parent: the share of its rows that come from there.
+        from_parent: the share of its rows that come from the parent.
         jaccard: its similarity to the most similar cluster of fresh rows [Hennig 2007].
-        meaning: of that, by Hennig's thresholds.
-        within: what cutting it in two shows; None for a cluster of too few rows.
-        is_split: whether that shows a valley: the cluster holds several.
+        meaning: what that similarity means, by Hennig's thresholds.
+        within: the result of cutting it in two; None for a cluster of too few rows.
+        is_split: whether the cut shows a valley: the cluster contains several.
     """
 
     share: float
@@ -36,13 +36,13 @@ class ClusterRow:
 
 @dataclass(frozen=True)
 class NumberRow:
-    """All that was measured for one number of clusters.
+    """All measurements for one number of clusters.
 
     Attributes:
         num_clusters: k.
-        num_groups: what is left of k clusters when those without a valley between them are joined.
-        valley_p_value: of "fewer than k groups": of the least clear valley between two neighbours,
-            adjusted for the number of tests; NaN for one cluster.
+        num_groups: how many groups remain when clusters without a valley between them are joined.
+        valley_p_value: of "fewer than k groups": that of the least clear valley between two
+            neighbours, adjusted for the number of tests; NaN for one cluster.
         gaussian_p_value: of a cluster index as small in one Gaussian; NaN for one cluster.
         prediction_strength: of clusters of fresh rows [Tibshirani & Walther 2005].
         adjusted_rand: between clusterings of fresh rows.
@@ -50,7 +50,7 @@ class NumberRow:
         gap: Gap(k) of the gap statistic, for comparison.
         gap_spread: its s_k.
         inertia: sum of squared distances in the span, of the rows that were clustered.
-        clusters: by descending share in the rows that were clustered.
+        clusters: by descending share of the rows that were clustered.
     """
 
     num_clusters: int
@@ -68,17 +68,17 @@ class NumberRow:
 
 @dataclass(frozen=True)
 class Choice:
-    """The number of clusters and what it rests on.
+    """The number of clusters and what it is based on.
 
     Attributes:
         num_clusters: the number chosen.
         verdict: "one cluster", "several clusters" or "more clusters than asked for".
         reason: why, in plain sentences.
-        basis: what was clustered.
-        table: one row a number from 1; `table[k - 1].clusters` are the k clusters, and their
-            parents tell how clusters split from one number to the next.
-        alpha: chance that one log-concave cloud is called several.
-        confidence: of the intervals.
+        basis: the rows that were clustered, in words.
+        table: one row for each number from 1; `table[k - 1].clusters` are the k clusters, and their
+            parents show how clusters split from one number to the next.
+        alpha: probability that one log-concave cloud is called several clusters.
+        confidence: confidence level of the intervals.
     """
 
     num_clusters: int
@@ -90,7 +90,7 @@ class Choice:
     confidence: float
 
     def summary(self) -> dict[str, Any]:
-        """Return all of it for JSON: the choice, why, and the table as `rows` returns it."""
+        """Return the choice for JSON: the number, why, and the table as `rows` returns it."""
         return {
             "num_clusters": self.num_clusters,
             "verdict": self.verdict,
@@ -100,7 +100,7 @@ class Choice:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the table for JSON: one dictionary a number, NaN as None, tuples as lists.
+        """Return the table for JSON: a dictionary for each number, NaN as None, tuples as lists.
 
         A `Measure` is [value, low, high], an `InnerSplit` [stability, p value].
         """

@@ -1,4 +1,4 @@
-"""Three independent sets of rows, in the span of the leading principal components.
+"""Three independent sets of rows, projected on the leading principal components.
 
 The components are those of the first set; they are ordered, so that coordinate 0 is the main axis.
 """
@@ -20,9 +20,10 @@ from cgjax.runtime.keys import named_key
 Draw = Callable[[PRNGKeyArray, int], ArrayLike]
 Rows = Float[np.ndarray, "n q"]
 
-# Of every cluster that could be chosen, on average; three tenths of them are clustered.
+# Rows needed for each cluster that could be chosen, on average (three tenths of them are
+# clustered), and at least.
 _ROWS_PER_CLUSTER, _LEAST_ROWS = 60, 300
-# The components come from this many rows; drawn rows are projected block by block.
+# The components come from _PCA_ROWS rows; drawn rows are projected in blocks of _BLOCK.
 _PCA_ROWS, _BLOCK = 2000, 1024
 
 
@@ -42,7 +43,7 @@ class Samples(NamedTuple):
     explained: float
 
     def describe(self) -> str:
-        """Say what the choice rests on."""
+        """Describe the rows that the choice is based on."""
         sizes = f"{len(self.first):,}, {len(self.second):,} and {len(self.third):,} rows"
         return (
             f"three independent sets of {sizes} in the span of {self.first.shape[1]} principal "
@@ -51,7 +52,7 @@ class Samples(NamedTuple):
 
 
 def least_rows(max_clusters: int) -> int:
-    """Return how many rows choosing among 1 to `max_clusters` clusters takes.
+    """Return how many rows are needed to choose among 1 to `max_clusters` clusters.
 
     >>> least_rows(16)
     960
@@ -60,7 +61,7 @@ def least_rows(max_clusters: int) -> int:
 
 
 def most_clusters(num_rows: int) -> int:
-    """Return among how many clusters can be chosen from so many rows; 0 if among none.
+    """Return the most clusters that can be chosen from `num_rows` rows; 0 for too few rows.
 
     >>> most_clusters(959), most_clusters(960), most_clusters(200)
     (15, 16, 0)
@@ -76,9 +77,9 @@ def check_rows(
     """Refuse too few rows before anything is computed.
 
     Args:
-        num_rows: rows, of all three sets together.
+        num_rows: rows of all three sets together.
         max_clusters: most clusters that may be chosen.
-        otherwise: what else can be given, for the message.
+        otherwise: an alternative for the user, for the message.
 
     Raises:
         UserError: fewer rows than `least_rows`, or a number of clusters below 1.
@@ -105,8 +106,8 @@ def take_samples(
     Args:
         source: array or function, see `choose_num_clusters`.
         max_clusters: most clusters that may be chosen.
-        key: of the draws.
-        num_rows: so many are drawn; of an array at most the first so many are used.
+        key: for the draws.
+        num_rows: number of rows to draw; of an array, at most the first `num_rows` are used.
         num_components: q, at most.
     """
     if not callable(source):
@@ -114,7 +115,7 @@ def take_samples(
         num_rows = len(rows)
     check_rows(num_rows, max_clusters)
     fit = 3 * num_rows // 10
-    # Those that the components come from whole, of all others a block at a time.
+    # The rows that the components come from are drawn at once, all others a block at a time.
     num_head = min(fit, _PCA_ROWS)
     head = _ask(source, named_key(key, "draw", 0), num_head) if callable(source) else rows[:fit]
     pca = fit_pca(head[:_PCA_ROWS], min(num_components, head.shape[1], num_head - 1))
@@ -134,7 +135,7 @@ def take_samples(
 
 
 def generator(key: PRNGKeyArray, name: str) -> np.random.Generator:
-    """Return numpy's generator for a named part of the work."""
+    """Return a NumPy generator for a named part of the work."""
     return np.random.default_rng(np.asarray(jax.random.key_data(named_key(key, name))).tolist())
 
 

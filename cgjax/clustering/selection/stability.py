@@ -1,9 +1,9 @@
 """Whether a clustering of fresh rows is the same one.
 
-Two independent sets are clustered and a third is assigned by both, repeatedly; all that is said
-comes from the table of the third set's two labels, see `numerics.partitions`. The intervals are of
-a bootstrap over both what could have come out otherwise: the rows of the third set, redrawn within
-every repetition, and the repetitions.
+Two independent sets are clustered and a third is assigned by both, repeatedly; all measures come
+from the table of the third set's two labels, see `numerics.partitions`. The intervals come from a
+bootstrap over both sources of chance: the rows of the third set, resampled within every repetition,
+and the repetitions.
 
 Symbols: r repetitions, k clusters, n rows of the third set, s resamples.
 """
@@ -25,12 +25,12 @@ class Measure(NamedTuple):
 
 
 class Stability(NamedTuple):
-    """How well a clustering is found again; means over the repetitions.
+    """How reproducible a clustering is; means over the repetitions.
 
     Attributes:
         prediction_strength: of the least stable cluster [Tibshirani & Walther 2005].
-        adjusted_rand: of the third set's labels.
-        jaccard: for each cluster, its likeness to the most similar one found [Hennig 2007].
+        adjusted_rand: between both labellings of the third set.
+        jaccard: for each cluster, its similarity to the most similar other one [Hennig 2007].
     """
 
     prediction_strength: Measure
@@ -49,28 +49,28 @@ def measure_stability(
 
     Args:
         tables: (r, k, k), `cross_table` of the labels by the clustering that is judged and by
-            another one, of as many rows in each repetition.
-        rng: of the resampling.
+            another one, of the same number of rows in each repetition.
+        rng: for the resampling.
         num_resamples: s.
-        confidence: of the intervals.
+        confidence: confidence level of the intervals.
     """
     num_repeats, num_clusters, num_rows = *tables.shape[:2], int(tables[0].sum())
     size = (num_repeats, num_resamples)
     shares = tables.reshape(num_repeats, 1, -1) / num_rows
-    redrawn = rng.multinomial(num_rows, shares, size=size).reshape(*size, *tables.shape[1:])
+    resampled = rng.multinomial(num_rows, shares, size=size).reshape(*size, *tables.shape[1:])
     chosen = rng.integers(num_repeats, size=size)
 
-    def measure(seen: Float[np.ndarray, " r"], drawn: Float[np.ndarray, "r s"]) -> Measure:
-        means = np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
+    def measure(observed: Float[np.ndarray, " r"], resampled: Float[np.ndarray, "r s"]) -> Measure:
+        means = np.take_along_axis(resampled, chosen, axis=0).mean(axis=0)
         tail = (1 - confidence) / 2
         low, high = np.quantile(means, [tail, 1 - tail])
-        return Measure(float(seen.mean()), float(low), float(high))
+        return Measure(float(observed.mean()), float(low), float(high))
 
-    seen, drawn = jaccard(tables), jaccard(redrawn)
+    similarity, similarities = jaccard(tables), jaccard(resampled)
     return Stability(
-        measure(prediction_strength(tables), prediction_strength(redrawn)),
-        measure(adjusted_rand(tables), adjusted_rand(redrawn)),
-        tuple(measure(seen[:, c], drawn[:, :, c]) for c in range(num_clusters)),
+        measure(prediction_strength(tables), prediction_strength(resampled)),
+        measure(adjusted_rand(tables), adjusted_rand(resampled)),
+        tuple(measure(similarity[:, c], similarities[:, :, c]) for c in range(num_clusters)),
     )
 
 

@@ -1,33 +1,33 @@
 """Whether a valley lies between two clusters, or they only cut one cloud.
 
 Centroids come from one set of rows, the counts below from another. On the line through two
-centroids let t = -1/2 at the one, 1/2 at the other and 0 where the clusters meet. Of the rows of
-both clusters those count whose nearest point with t = 0 still belongs to one of both: they are the
-rows in a convex set, namely what the cylinder over the clusters' common face has in both of them.
-(Of all rows of both, those in the middle are fewer only because other clusters took them.)
+centroids let t = -1/2 at the first, 1/2 at the second and 0 where the clusters meet. A row of
+either cluster counts if its nearest point with t = 0 still belongs to one of the two: these are the
+rows in a convex set, the part of both clusters in the cylinder over their common face. (If all rows
+of both counted, the middle would have fewer only because other clusters took them.)
 
 A log-concave cloud, such as a Gaussian of any covariance or a uniform one over a convex body, is
-log-concave along a line of a convex set too [Prekopa 1973] and therefore has one peak there. Of
-three windows of equal width the one between is then not the emptiest: with v rows in it and e in
-the emptier of the windows around the two centroids,
+also log-concave along a line of a convex set [Prekopa 1973] and therefore has one peak there. Of
+three windows of equal width the middle one is then not the emptiest: with v rows in it and e in the
+emptier of the windows around the two centroids,
 
     p = P(Binomial(v + e, 1/2) <= v)
 
-is a valid p-value of "no valley", exactly and for any number of rows. The smallest of five places
-of the window between, times five (Bonferroni), is one too.
+is a valid p-value of "no valley", exactly and for any number of rows. So is the smallest over five
+places of the middle window, times five (Bonferroni).
 
 Clusters are neighbours if no third centroid lies in the ball over the line between theirs [Gabriel
 & Sokal 1969]; neighbours without a valley are one group. The neighbours connect all clusters, so a
-cloud that is cut in k is called several only if one of k - 1 fixed tests, those along a tree of
-neighbours, errs; and g clouds, each cut in clusters of its own, are called more than g only if one
-of k - g does. Over all clusterings up to k = K these are
+cloud that is cut into k clusters is called several only if one of k - 1 fixed tests, those along a
+tree of neighbours, errs; and g clouds, each cut into clusters of its own, are called more than g
+only if one of k - g does. Over all clusterings up to k = K these are
 
     T(g) = (K - g) (K - g + 1) / 2
 
 tests. The number of groups is therefore the smallest g that no clustering exceeds when a valley
-must have p <= alpha / T(g): more than the true number of log-concave clouds with at most the chance
-alpha, over all numbers of clusters together. For a single cloud that is exact; clusters that mix
-several clouds are not covered.
+must have p <= alpha / T(g): it exceeds the true number of log-concave clouds with probability at
+most alpha, over all numbers of clusters together. For a single cloud that is exact; clusters that
+mix several clouds are not covered.
 
 Symbols: n rows, q coordinates, k clusters, b bins.
 """
@@ -43,7 +43,7 @@ from cgjax.clustering.selection.partitions import nearest, products
 
 # Bins of 1/20 of the distance between the centroids, from t = -0.65 to 0.65; windows of six.
 _BIN, _NUM_BINS, _WINDOW = 0.05, 26, 6
-# First bins of the windows between: every other one that overlaps with neither centroid's window.
+# First bins of the middle windows: every other one that overlaps with neither centroid's window.
 _BETWEEN = np.arange(_WINDOW, _NUM_BINS - 2 * _WINDOW + 1, 2)
 
 
@@ -89,8 +89,8 @@ def find_groups(
     """Return the groups in every clustering; the most in any is the number of groups.
 
     Args:
-        p_values: of `valley_p_values`, for 1, 2, ... K clusters.
-        alpha: chance that log-concave clouds are called more than they are.
+        p_values: from `valley_p_values`, for 1, 2, ... K clusters.
+        alpha: probability that more groups are found than there are log-concave clouds.
 
     Example:
         >>> apart = np.array([[np.nan, 1e-9], [1e-9, np.nan]])
@@ -98,27 +98,27 @@ def find_groups(
         [[0], [0, 1]]
     """
     most = len(p_values)
-    found = [np.zeros(len(each), int) for each in p_values]
+    groups = [np.zeros(len(own), int) for own in p_values]
     for num_groups in range(1, most):
         level = alpha / num_tests(num_groups, most)
-        joined = [join(each, level) for each in p_values]
-        if max(int(groups.max()) for groups in joined) < num_groups:
+        joined = [join(own, level) for own in p_values]
+        if max(int(ids.max()) for ids in joined) < num_groups:
             break
-        found = joined
-    return found
+        groups = joined
+    return groups
 
 
 def _line_counts(
     rows: Float[np.ndarray, "n q"], centroids: Float[np.ndarray, "k q"]
 ) -> Int[np.ndarray, "k k b"]:
-    """Count the rows in each pair's convex set in bins along the line from the one to the other."""
+    """Count the rows of each pair's convex set in bins along the line through both centroids."""
     k = len(centroids)
     product = products(rows, centroids)
     labels = nearest(product, centroids)
     squares = np.einsum("kq,kq->k", centroids, centroids)
     counts = np.zeros((k, k, _NUM_BINS), np.int64)
     for i in range(k):
-        # How much nearer each centroid is than the own one, in half squares: at most 0.
+        # How much nearer each centroid is than the row's own, in half squares: at most 0.
         score = product[labels == i] - 0.5 * squares[None, :]
         score -= score[:, i, None]
         inner = _inner_from(centroids, i)
@@ -143,18 +143,18 @@ def _windows(counts: Int[np.ndarray, "k k b"]) -> Int[np.ndarray, "k k w"]:
 def _are_neighbours(centroids: Float[np.ndarray, "k q"]) -> Bool[np.ndarray, "k k"]:
     """Return which clusters have no third centroid in the ball over the line between theirs."""
     k = len(centroids)
-    found = np.zeros((k, k), bool)
+    is_neighbour = np.zeros((k, k), bool)
     for i in range(k):
         inner = _inner_from(centroids, i)
-        # The ball holds l if (c_l - c_i) . (c_j - c_i) > |c_l - c_i|^2; a tie is none.
+        # l is in the ball if (c_l - c_i) . (c_j - c_i) > |c_l - c_i|^2; a tie does not count.
         beyond = inner - np.diagonal(inner)[None, :]
         beyond[np.arange(k), np.arange(k)] = 0.0
-        found[i] = beyond.max(axis=1) <= 0.0
-        found[i, i] = False
-    return found | found.T
+        is_neighbour[i] = beyond.max(axis=1) <= 0.0
+        is_neighbour[i, i] = False
+    return is_neighbour | is_neighbour.T
 
 
 def _inner_from(centroids: Float[np.ndarray, "k q"], i: int) -> Float[np.ndarray, "k k"]:
-    """Return the inner products of the centroids as seen from one of them."""
-    seen = centroids - centroids[i][None, :]
-    return seen @ seen.T
+    """Return the inner products of the centroids relative to one of them."""
+    relative = centroids - centroids[i][None, :]
+    return relative @ relative.T

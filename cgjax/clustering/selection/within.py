@@ -1,6 +1,6 @@
-"""Whether a cluster holds a split of its own.
+"""Whether a cluster contains a split of its own.
 
-A number of clusters is good if they are stable and none of them holds a stable split, which is what
+A number of clusters is good if they are stable and none of them contains a stable split, which
 stability alone cannot see [Mourer et al. 2023]. Each cluster's rows of the first set are cut in two
 and, independently, those of the second; the rows of the third are assigned by both.
 """
@@ -15,15 +15,15 @@ from cgjax.clustering.selection.partitions import assign, halve
 from cgjax.clustering.selection.valleys import valley_p_values
 from cgjax.numerics.partitions import adjusted_rand, cross_table
 
-# Of a cluster in each set; with fewer nothing is said.
+# A cluster with fewer rows than this in any of the sets is not cut.
 _LEAST_ROWS = 20
 
 
 class InnerSplit(NamedTuple):
-    """What cutting one cluster in two shows.
+    """The result of cutting one cluster in two.
 
     Attributes:
-        stability: adjusted Rand index of both cuts on the third set.
+        stability: adjusted Rand index between both cuts on the third set.
         p_value: of "no valley" between the halves, times the number of clusters (Bonferroni).
     """
 
@@ -36,11 +36,11 @@ def splits_within(
     labels: Sequence[Int[np.ndarray, " _"]],
     num_clusters: int,
 ) -> list[InnerSplit | None]:
-    """Cut every cluster in two; None stands for one of fewer than 20 rows in a set.
+    """Cut every cluster in two; the result is None for one with fewer than 20 rows in a set.
 
     Args:
         sets: the first, the second and the third set of rows.
-        labels: the cluster of each row of them, by one clustering.
+        labels: the cluster of each row in each set, by one clustering.
         num_clusters: k.
     """
     splits: list[InnerSplit | None] = []

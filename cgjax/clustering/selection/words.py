@@ -6,17 +6,17 @@ from typing import NamedTuple
 from cgjax.clustering.selection.results import Choice, NumberRow, Verdict
 from cgjax.clustering.selection.stability import Measure, hennig
 
-# Of the cosine between the line through two centroids and the main axis.
+# From this |cos| on, the line through two centroids counts as the main axis.
 _ALONG = 0.9
-# Adjusted Rand index from which k-means finds the groups.
+# From this adjusted Rand index on, k-means counts as finding the groups.
 _FOUND = 0.8
 
 
 class Grouping(NamedTuple):
-    """The groups, as the sentences name them.
+    """The groups, as the sentences describe them.
 
     Attributes:
-        num_groups: found; more than the chosen number where that is the most asked for.
+        num_groups: groups found; more than the chosen number if that is the most asked for.
         found_at: the smallest number of k-means clusters that shows them.
         agreement: adjusted Rand index between the groups and k-means with the chosen number.
         main_axis: |cos| between the main axis and the line through the centroids of two clusters.
@@ -75,22 +75,22 @@ def _several(number: int, table: tuple[NumberRow, ...], grouping: Grouping, alph
     row = table[number - 1]
     text = (
         f"{number} clusters: valleys lie between them (p <= {alpha:g}, over all numbers together; "
-        f"that one Gaussian is cut as clearly: {probability(row.gaussian_p_value)})."
+        f"one Gaussian cut as clearly: {probability(row.gaussian_p_value)})."
     )
     if grouping.agreement < _FOUND:
         return text + (
             f" k-means with {number} does not find them (adjusted Rand index "
             f"{grouping.agreement:.2f}): it cuts a long one first. With {grouping.found_at} it "
-            "separates them, some in several parts."
+            "separates them, some into several parts."
         )
     least = min((cluster.jaccard for cluster in row.clusters), key=lambda one: one.value)
     text += (
-        f" The one that fresh draws give again worst has Jaccard similarity {least.value:.2f}: "
+        f" The one least reproduced by fresh draws has Jaccard similarity {least.value:.2f}: "
         f"{hennig(least.value)}."
     )
-    held = [str(c) for c, cluster in enumerate(row.clusters) if cluster.is_split]
-    if held:
-        return text + f" Within cluster {', '.join(held)} a valley remains."
+    split = [str(c) for c, cluster in enumerate(row.clusters) if cluster.is_split]
+    if split:
+        return text + f" Within cluster {', '.join(split)} a valley remains."
     if number < len(table):
         strength = table[number].prediction_strength.value
         text += f" One more only cuts one of them (prediction strength {strength:.2f})."
@@ -98,7 +98,7 @@ def _several(number: int, table: tuple[NumberRow, ...], grouping: Grouping, alph
 
 
 def probability(p_value: float) -> str:
-    """Print a p-value.
+    """Format a p-value.
 
     >>> probability(0.0004), probability(0.62)
     ('p < 0.001', 'p = 0.62')
@@ -107,7 +107,7 @@ def probability(p_value: float) -> str:
 
 
 def table_text(choice: Choice) -> str:
-    """Return the table, one line a number, the chosen one marked."""
+    """Return the table, one line for each number, the chosen one marked."""
     lines = [
         "   k  groups  valley p  Gaussian p  prediction strength     adjusted Rand"
         "     worst Jaccard  silhouette              gap"
@@ -125,7 +125,7 @@ def table_text(choice: Choice) -> str:
 
 
 def tree_text(choice: Choice) -> str:
-    """Return how clusters split from one number to the next, one line a number."""
+    """Return how clusters split from one number to the next, one line for each number."""
     lines = []
     for row in choice.table[1:]:
         parts = [

@@ -30,15 +30,15 @@ PLANTED = [
 
 @pytest.mark.parametrize(("number", "kinds"), PLANTED)
 def test_the_planted_number_is_chosen(number, kinds):
-    found = choose(number, 64, **kinds)
-    assert found.num_clusters == number
-    assert found.verdict == ("one cluster" if number == 1 else "several clusters")
+    choice = choose(number, 64, **kinds)
+    assert choice.num_clusters == number
+    assert choice.verdict == ("one cluster" if number == 1 else "several clusters")
 
 
 def test_few_wide_features_give_the_planted_number_too():
-    found = choose(3, 1024, rows=1500, most=4)
-    assert found.num_clusters == 3
-    assert "450, 450 and 600 rows in the span of 64 principal components" in found.basis
+    choice = choose(3, 1024, rows=1500, most=4)
+    assert choice.num_clusters == 3
+    assert "450, 450 and 600 rows in the span of 64 principal components" in choice.basis
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_nothing_is_chosen_silently(long_cloud):
     assert len(tree_text(long_cloud).splitlines()) == 5
 
 
-def test_the_chosen_row_tells_of_every_cluster(three_clouds):
+def test_the_chosen_row_describes_every_cluster(three_clouds):
     row = three_clouds.table[2]
     assert row.num_groups == 3
     assert row.valley_p_value <= three_clouds.alpha
@@ -82,7 +82,7 @@ def test_the_chosen_row_tells_of_every_cluster(three_clouds):
     assert "One more only cuts one of them" in three_clouds.reason
 
 
-def test_with_too_few_clusters_one_of_them_is_seen_to_hold_a_split(three_clouds):
+def test_with_too_few_clusters_one_of_them_contains_a_split(three_clouds):
     two = three_clouds.table[1].clusters
     assert [cluster.is_split for cluster in two].count(True) == 1
     assert three_clouds.table[0].clusters[0].is_split
@@ -101,22 +101,22 @@ def test_rows_are_plain_json_and_say_which_is_chosen(three_clouds):
     assert len(rows[4]["clusters"]) == 5
 
 
-def test_long_clusters_that_kmeans_cuts_first_are_counted_right_and_said():
-    found = choose(2, 64, shape="long", ratio=10.0)
-    assert found.num_clusters == 2
-    assert found.table[1].num_groups == 1
-    assert "k-means with 2 does not find them" in found.reason
+def test_long_clusters_that_kmeans_cuts_first_are_counted_right_and_explained():
+    choice = choose(2, 64, shape="long", ratio=10.0)
+    assert choice.num_clusters == 2
+    assert choice.table[1].num_groups == 1
+    assert "k-means with 2 does not find them" in choice.reason
 
 
 def test_more_clusters_than_asked_for_is_a_verdict():
-    found = choose(5, 16, most=4)
-    assert (found.num_clusters, found.verdict) == (4, "more clusters than asked for")
-    assert "At least 5 groups" in found.reason
+    choice = choose(5, 16, most=4)
+    assert (choice.num_clusters, choice.verdict) == (4, "more clusters than asked for")
+    assert "At least 5 groups" in choice.reason
 
 
 def test_one_is_the_only_choice_among_one():
-    found = choose(1, 8, most=1, rows=600)
-    assert (found.num_clusters, len(found.table), tree_text(found)) == (1, 1, "")
+    choice = choose(1, 8, most=1, rows=600)
+    assert (choice.num_clusters, len(choice.table), tree_text(choice)) == (1, 1, "")
 
 
 def test_a_function_is_asked_for_fresh_rows_and_the_same_key_gives_the_same():
@@ -190,7 +190,7 @@ def test_rows_that_are_not_finite_are_refused():
         ({"source": np.ones((400, 3)) * 1j}, "the features are complex128 numbers"),
     ],
 )
-def test_options_that_cannot_be_are_refused_in_one_line(change, message):
+def test_impossible_options_are_refused_in_one_line(change, message):
     given = {"source": np.zeros((400, 3)), "max_clusters": 2, "key": jax.random.key(0)}
     with pytest.raises(UserError) as caught:
         choose_num_clusters(**(given | change))

@@ -27,7 +27,7 @@ def test_partitions_reach_the_objective_of_kmeans_with_ten_restarts():
     assert inertia(rows, partition_all(rows, 5)[4]) <= 1.001 * best
 
 
-def test_one_cluster_s_centroid_is_the_mean_and_shares_descend():
+def test_the_centroid_of_one_cluster_is_the_mean_and_shares_descend():
     rows, _ = draw(500, 3, 8, ratio=5.0)
     one, *others = partition_all(rows, 4)
     np.testing.assert_allclose(one.centroids[0], rows.mean(axis=0), atol=1e-5)
@@ -35,7 +35,7 @@ def test_one_cluster_s_centroid_is_the_mean_and_shares_descend():
         assert (np.diff(np.bincount(part.labels)) <= 0).all()
 
 
-def test_rows_that_coincide_are_survived():
+def test_rows_that_coincide_are_clustered():
     rows = np.repeat(np.array([[0.0], [1.0]], np.float32), 20, axis=0)
     parts = partition_all(rows, 4)
     assert inertia(rows, parts[1]) == 0.0
@@ -85,9 +85,9 @@ def test_p_values_of_no_valley_are_at_most_uniform_where_a_cloud_is_flat():
 def test_clusters_cut_in_parts_are_joined_again():
     rows, _ = draw(4000, 3, 16, ratio=4.0)
     # More parts leave fewer rows for each valley; never do they make more groups.
-    found = count_groups(rows, 8)
-    assert found[:3] == [1, 2, 3]
-    assert max(found) == 3
+    num_groups = count_groups(rows, 8)
+    assert num_groups[:3] == [1, 2, 3]
+    assert max(num_groups) == 3
 
 
 def test_the_cells_of_a_round_cloud_are_one_group():

@@ -1,4 +1,4 @@
-"""Which groups a generator's layer forms: k-means and what is built on it."""
+"""The groups that a generator's layer forms: k-means and what is built on it."""
 
 from cgjax.clustering.assignment import assign
 from cgjax.clustering.kmeans.api import kmeans

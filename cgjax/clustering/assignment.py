@@ -5,8 +5,8 @@ For a feature y and centroids mu_c the assignment and its margin are
     c(y) = argmin_c ||y - mu_c||,    margin(y) = min_{c' != c(y)} ||y - mu_c'|| - ||y - mu_c(y)||
 
 The margin is computed as a difference of squares over a sum, so that it keeps its digits when the
-two distances are large and nearly equal (docs/methods.md, "Clusters": the dial between the cluster
-as it is and its attribute at full strength).
+two distances are large and nearly equal (docs/methods.md, "Clusters": the dial between the whole
+cluster and its attribute at full strength).
 
 Symbols: y features (n, f), mu centroids (k, f), c labels (n,), k number of clusters.
 """
@@ -29,7 +29,7 @@ from cgjax.numerics.given import as_float32
 
 
 class Assignment(NamedTuple):
-    """What `assign_rows` finds for each row.
+    """The nearest centroid of each row.
 
     Attributes:
         labels: (n,) int32, nearest centroid, lowest id on ties.
@@ -46,9 +46,9 @@ class Assignment(NamedTuple):
 def assign_rows(features: Float[Array, "n f"], centroids: Float[Array, "k f"]) -> Assignment:
     """Assign all rows, a block at a time: O(n k f) time, no memory beside input and result.
 
-    The origin is the centroid that is nearest to their mean: the mean itself lies far from all if
-    one does, and the others would lose their digits. The distance to the own one is computed from
-    the difference.
+    The origin is the centroid nearest to the mean of the centroids: the mean itself is far from all
+    of them if a single one is far away, and the others would lose their digits. The distance to the
+    own centroid is computed from the difference.
     """
     num_rows, num_clusters = features.shape[0], centroids.shape[0]
     if num_rows == 0:
@@ -75,7 +75,7 @@ def assign_rows(features: Float[Array, "n f"], centroids: Float[Array, "k f"]) -
         return Assignment(labels, margins, squared)
 
     blocks = jax.lax.map(assign_block, block_starts(num_rows, block))
-    return Assignment(*(join_blocks(each, num_rows) for each in blocks))
+    return Assignment(*(join_blocks(stacked, num_rows) for stacked in blocks))
 
 
 def assign_(
@@ -107,8 +107,8 @@ def assign(
         distance to the nearest other centroid minus that to the own one (zeros when k = 1).
 
     Raises:
-        UserError: if the shapes do not fit together, or a centroid holds NaN or Inf (not checked
-            inside other jitted functions).
+        UserError: if the shapes do not match, or a centroid holds NaN or Inf (not checked inside
+            other jitted functions).
 
     Example:
         >>> labels, margins = assign(jnp.array([[1.0], [7.0]]), jnp.array([[0.0], [10.0]]))
@@ -125,10 +125,11 @@ def assign(
             f"features have shape {rows} and centroids {points}: expected {points[1]} numbers for "
             "each row; both must come from the same layer"
         )
-    if not isinstance(centroids, jax.core.Tracer) and not np.isfinite(np.asarray(centroids)).all():
+    if not isinstance(centroids, jax.core.Tracer):
         bad = np.flatnonzero(~np.isfinite(np.asarray(centroids)).all(axis=1))
-        raise UserError(
-            f"centroids of clusters {', '.join(map(str, bad))} hold NaN or Inf: expected finite "
-            "numbers; cluster again"
-        )
+        if len(bad):
+            raise UserError(
+                f"centroids of clusters {', '.join(map(str, bad))} hold NaN or Inf: expected "
+                "finite numbers; cluster again"
+            )
     return _assign(jnp.asarray(features), jnp.asarray(centroids))

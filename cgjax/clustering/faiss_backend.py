@@ -1,9 +1,7 @@
-"""The optional FAISS path behind the same call, and its exact nearest-row search.
+"""k-means by the optional FAISS, and its exact nearest-row search [Douze et al. 2024].
 
-[Douze et al. 2024]
-
-FAISS finds the centroids; labels, margins, order and objective are ours, so that the result means
-the same thing whichever backend ran.
+FAISS finds the centroids; labels, margins, order and objective are computed here, so that a result
+means the same thing whichever backend ran.
 """
 
 from types import ModuleType
@@ -22,7 +20,7 @@ from cgjax.errors import UserError
 
 
 def _faiss() -> ModuleType:
-    """Import faiss, or say which extra holds it."""
+    """Import faiss, or name the extra that installs it."""
     try:
         import faiss
     except ImportError as error:
@@ -38,9 +36,9 @@ def fit_faiss(
 ) -> tuple[KMeansResult, ...]:
     """Run FAISS's k-means for one number of clusters after the other.
 
-    FAISS by default trains on 256 points per centroid and reports the objective of those only;
-    here it gets every point. It has no stopping rule, so `num_iter` is `max_iter` and `converged`
-    tells whether one more of our own steps would move nothing beyond the default tolerance.
+    By default FAISS trains on 256 points per centroid and reports the objective of those only; here
+    it gets every point. It has no stopping rule, so `num_iter` is `max_iter`, and `converged` says
+    whether one more `lloyd.step` moves the centroids by no more than the default tolerance.
     """
     faiss = _faiss()
     num_rows, dim = features.shape
@@ -82,9 +80,9 @@ def _origin(features: Float[Array, "n f"]) -> tuple[Float[Array, " f"], Bool[Arr
 def _describe(
     features: Float[Array, "n f"], centroids: Float[Array, "k f"], max_iter: Int[Array, ""]
 ) -> KMeansResult:
-    """Describe centroids (relative to the mean) by our own labels, order and objective."""
+    """Compute labels, order and objective of FAISS's centroids (relative to the mean)."""
     rows = prepare(features)
-    # The step gives the labels and the objective; the centroids stay what FAISS found.
+    # The step gives labels and objective; the centroids stay those that FAISS found.
     (after,) = step(rows, (start(centroids[None], rows.squares),))
     best = best_of(after._replace(centroids=centroids[None]), rows.offset)
     return assign_best(features, best._replace(num_iter=max_iter))
@@ -95,8 +93,8 @@ def nearest_faiss(
 ) -> tuple[Int[np.ndarray, " q"], Float[np.ndarray, " q"]]:
     """Find the nearest base row of each query with FAISS's exact flat index.
 
-    The contract of `cgjax.kernels.distance.nearest`, on the host: not for use inside jit. The index
-    lies on a GPU where FAISS has one. Ties may go to any of the tied rows.
+    Same contract as `cgjax.kernels.distance.nearest`, on the host: not for use inside jit. The
+    index is on a GPU where FAISS has one. Ties may go to any of the tied rows.
     """
     faiss = _faiss()
     rows = np.ascontiguousarray(np.asarray(base, np.float32))

@@ -1,4 +1,4 @@
-"""Which cluster a row belongs to, how clearly, and what `assign` refuses."""
+"""The cluster of a row, its margin, and the input that `assign` refuses."""
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +99,6 @@ def test_assign_names_centroids_that_are_not_finite(bad):
         (np.zeros((5, 3)), np.full((2, 3), 1e300), "centroids hold numbers too large for float32"),
     ],
 )
-def test_assign_refuses_what_is_no_array_of_numbers(features, centroids, message):
+def test_assign_refuses_anything_but_arrays_of_numbers(features, centroids, message):
     with pytest.raises(UserError, match=message):
         assign(features, centroids)

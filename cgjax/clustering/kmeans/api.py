@@ -1,10 +1,11 @@
-"""k-means on features: one call that checks its input and picks how to run.
+"""k-means on features: one call that checks its input and chooses how to run.
 
-The arithmetic is in `lloyd` (pure functions), the errors a user can act on in `checks`.
+The arithmetic is in `lloyd` (pure functions), the errors that a user can fix are in `checks`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from functools import partial
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,9 @@ from cgjax.clustering.kmeans.checks import (
     check_source,
     check_weights,
 )
-from cgjax.clustering.kmeans.lloyd import assign_best, fit
+from cgjax.clustering.kmeans.lloyd import assign_best, fit, fit_sharded
 from cgjax.clustering.kmeans.options import Method, Options
 from cgjax.clustering.kmeans.results import KMeansResult
-from cgjax.clustering.kmeans.sharded import fit_sharded
 from cgjax.clustering.kmeans.sources import OnBlock, RowSource, not_finite
 from cgjax.clustering.kmeans.streamed import fit_streamed
 from cgjax.errors import UserError
@@ -98,7 +98,7 @@ def kmeans(
 
     All restarts run at once, on one pass over the data per iteration. O(n r k f) time per
     iteration, O(n r k) memory beside the input, which is not copied; on a CPU O(n (r + k)) for many
-    clusters, 64 and half the features or more.
+    clusters (at least 64, and at least half the number of features).
 
     Several numbers of clusters share the passes and the seeding too; with backend "faiss" they run
     one after the other.
@@ -106,11 +106,11 @@ def kmeans(
     Features that do not fit into memory are given as a source of rows that reads them when they
     are needed (`cgjax.clustering.kmeans.sources`): the result is that of the array up to rounding.
 
-    Over a mesh every device reads its own rows, and one sum per iteration goes over the devices;
+    Over a mesh every device reads its own rows, and each iteration takes one sum over the devices;
     the labels are those of one device. A mesh of several processes takes features whose rows are
-    split over it (`jax.make_array_from_process_local_data`; pad what does not divide with rows of
-    weight 0), or in each process a source of its own rows (the same number in all of them). Labels
-    and margins come back split the same way:
+    split over it (`jax.make_array_from_process_local_data`; where they do not divide, pad with rows
+    of weight 0), or in each process a source of its own rows (the same number in all of them).
+    Labels and margins come back split the same way:
     `jax.experimental.multihost_utils.process_allgather(result.labels, tiled=True)` gathers them.
 
     Args:
@@ -123,10 +123,10 @@ def kmeans(
         tol: a restart has converged when the squared movement of its centroids is at most this
             times the mean variance of the features; 0 stops when nothing moves.
         init: "k-means++" (greedy), "random" rows, or centroids to start from: (k, f), or (r, k, f)
-            for r restarts (`num_init` then does not matter).
+            for r restarts (`num_init` is then ignored).
         backend: "jax", or "faiss" where the extra is installed.
         mesh: devices to split the rows over (`cgjax.runtime.mesh.data_mesh()`); default: the one
-            that holds the features. Any n will do: rows are padded where they do not divide.
+            that holds the features. Any n works: rows are padded where they do not divide.
         weights: (n,) 1 for rows that count and 0 for padding, whose labels mean nothing; no other
             numbers. With a source, of its rows. Default: all rows count.
         on_block: with a source only: called after every block with what is being done, the rows
@@ -150,7 +150,9 @@ def kmeans(
     check_backend(backend)
     check_key(key)
     check_mesh(mesh)
-    search: dict[str, Any] = {"init": init, "num_init": num_init, "max_iter": max_iter, "tol": tol}
+    options_for = partial(
+        check_options, numbers, init=init, num_init=num_init, max_iter=max_iter, tol=tol
+    )
     if isinstance(features, RowSource):
         if backend == "faiss":
             raise UserError(
@@ -158,11 +160,11 @@ def kmeans(
                 "hold the features in memory by raising --config.cluster.memory_mb"
             )
         check_source(features)
-        options = check_options(numbers, features.dim, **search)
+        options = options_for(features.dim)
         results = _streamed(features, key, options, mesh, weights, on_block)
     else:
         flat = check_features(features)
-        options = check_options(numbers, flat.shape[1], **search)
+        options = options_for(flat.shape[1])
         if backend == "jax":
             results = _in_memory(flat, key, options, mesh, weights)
         elif mesh is None and weights is None:
@@ -191,9 +193,9 @@ def _by_faiss(
     from cgjax.clustering.faiss_backend import fit_faiss
 
     check_counts(flat.shape[0], options.numbers)
-    num, bad = _bad_rows(flat)
-    if num:
-        raise not_finite(num, bad)
+    bad = _bad_rows(flat)
+    if len(bad):
+        raise not_finite(bad)
     return fit_faiss(jnp.asarray(flat), key, options)
 
 
@@ -207,34 +209,31 @@ def _in_memory(
     num_rows, dim = flat.shape
     counted = None if weights is None else check_weights(weights, num_rows)
     check_counts(num_rows if counted is None else int(jnp.sum(counted)), options.numbers)
+    is_on_one_device = not isinstance(flat, jax.Array) or len(flat.sharding.device_set) == 1
     if (
         mesh is None
         and counted is None
         and options.centroids is None
-        and _is_in_one_place(flat)
+        and is_on_one_device
         and gram.is_cheaper_in_memory(num_rows, dim, options)
     ):
         bests = gram.fit_in_memory(np.asarray(flat), key, options)
         return tuple(_assign_best(flat, best) for best in bests)
     if mesh is None:
-        results = _fit(flat, key, options, weights=counted)
+        results = _fit(flat, key, options, counted)
     else:
         rows, counted = _split(flat, counted, mesh)
-        results = fit_sharded(rows, counted, key, options, mesh=mesh)
+        results = fit_sharded(rows, key, options, counted, mesh=mesh)
         if len(rows) != num_rows:
             results = tuple(
                 result._replace(labels=result.labels[:num_rows], margins=result.margins[:num_rows])
                 for result in results
             )
     if not all(np.isfinite(result.inertia) for result in results):
-        # One bad number makes the mean, and so everything, non-finite: only then is a pass spent on
-        # looking for it.
-        raise not_finite(*_bad_rows(flat))
+        # One bad number makes the mean, and so everything, non-finite: only then does a pass look
+        # for it.
+        raise not_finite(_bad_rows(flat))
     return results
-
-
-def _is_in_one_place(features: Array | np.ndarray) -> bool:
-    return not isinstance(features, jax.Array) or len(features.sharding.device_set) == 1
 
 
 def _split(features: Array | np.ndarray, weights: Array | None, mesh: Mesh) -> tuple[Array, Array]:
@@ -251,14 +250,13 @@ def _split(features: Array | np.ndarray, weights: Array | None, mesh: Mesh) -> t
     return rows, is_real if weights is None else shard_rows(np.asarray(weights), mesh)[0]
 
 
-def _bad_rows(features: Array | np.ndarray) -> tuple[int, Int[np.ndarray, " b"]]:
-    """Return how many rows hold NaN or Inf, and which."""
-    place = getattr(features, "sharding", None)
-    if isinstance(place, NamedSharding):
-        # Of a split array a process can read its own rows only.
-        place = NamedSharding(place.mesh, P())
-    bad = np.flatnonzero(~np.asarray(jax.jit(_is_finite, out_shardings=place)(features)))
-    return len(bad), bad
+def _bad_rows(features: Array | np.ndarray) -> Int[np.ndarray, " b"]:
+    """Return which rows hold NaN or Inf."""
+    sharding = getattr(features, "sharding", None)
+    if isinstance(sharding, NamedSharding):
+        # A process can read only its own rows of a split array.
+        sharding = NamedSharding(sharding.mesh, P())
+    return np.flatnonzero(~np.asarray(jax.jit(_is_finite, out_shardings=sharding)(features)))
 
 
 def _is_finite(features: Array) -> Array:

@@ -1,13 +1,12 @@
 """The jitted functions of one block of rows, and of what was summed over the blocks.
 
-They are steps of `sources.Reader.fold`: what is known goes in and comes out. A block's rows come
-with their index, filled up with n, which a scatter drops.
+Those that take an index and a block are steps of `sources.Reader.fold`: they take what is known so
+far and return it updated. The index is padded with n, which a scatter drops.
 
 Symbols: y rows (n, f), s rows of a block, p points, r restarts, k clusters, h references.
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from cgjax.clustering.assignment import Assignment, assign_rows
 from cgjax.clustering.kmeans import bounds
 from cgjax.clustering.kmeans import state as states
-from cgjax.clustering.kmeans.state import KMeansState, may_change, nearest_labels, one_hot
+from cgjax.clustering.kmeans.state import Counts, KMeansState, may_change, nearest_labels, one_hot
 from cgjax.kernels.products import HIGHEST
 
 means, fill_empty = jax.jit(states.means), jax.jit(states.fill_empty)
@@ -55,11 +54,11 @@ def must_be_read(
 ) -> Bool[Array, " n"]:
     """Return which rows an iteration has to read."""
 
-    def some(state: KMeansState) -> Array:
+    def any_restart(state: KMeansState) -> Array:
         is_open = may_change(state, squares, weights)
         return jnp.any(is_open | (nearest_labels(state, weights) != state.labels), axis=1)
 
-    return jnp.any(jnp.stack([some(state) for state in states]), axis=0)
+    return jnp.any(jnp.stack(list(map(any_restart, states))), axis=0)
 
 
 @partial(jax.jit, donate_argnames=("known",))
@@ -106,28 +105,13 @@ def _visit_rows(
     )
 
 
-class Counts(NamedTuple):
-    """Numbers that are summed over the processes.
-
-    Attributes:
-        members: (r, k) float32, of each cluster.
-        references: (h,) float32, how many rows use each reference of the bound.
-        squares: () float32, sum of the rows' squared norms.
-    """
-
-    members: Float[Array, "r k"]
-    references: Float[Array, " h"]
-    squares: Float[Array, ""]
-
-
 @jax.jit
 def count(
     state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
 ) -> tuple[Int[Array, "n r"], Counts]:
-    """Return the new labels, and what is counted of them and of this process's rows."""
+    """Return the new labels, and the counts of this process's rows."""
     labels = nearest_labels(state, weights)
-    counted = states.members(labels, state.sums.shape[1])
-    return labels, Counts(counted, bounds.count_references(state.bound), jnp.sum(squares))
+    return labels, states.count(state, labels, squares)
 
 
 @partial(jax.jit, donate_argnames=("state",))
@@ -141,20 +125,12 @@ def advance(
 ) -> KMeansState:
     """Return the state after a step; `total` is None where it is the state's own sums."""
     total = state.sums if total is None else total
-    # Those of any restart add up to all rows and their sum.
+    # The clusters of any restart together hold all rows.
     num_rows = jnp.sum(counts.members[0])
     mean = jnp.sum(total[0], axis=0) / num_rows
     spread = counts.squares / num_rows - jnp.sum(jnp.square(mean))
-    advanced = states.advance(
-        state,
-        labels,
-        total,
-        counts.members,
-        moved,
-        references=counts.references,
-        all_squares=counts.squares,
-        least_shift=tol * spread / moved.shape[2],
-    )
+    least_shift = tol * spread / moved.shape[2]
+    advanced = states.advance(state, labels, total, counts, moved, least_shift)
     # A state's sums are those of all rows; here each process keeps those of its own.
     return advanced._replace(sums=state.sums)
 

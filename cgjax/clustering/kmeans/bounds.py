@@ -1,15 +1,14 @@
 """A bound on how far the centroids have moved since each row was last visited.
 
-With rho(x) the residual norm of `subspace`, the steps d_1, d_2, ... of a centroid after the visit
-are bounded together,
+With rho(x) the residual norm of `subspace` and d_1, d_2, ... the steps of a centroid after the
+visit, the bound is the left side of
 
     rho(d_1 + d_2 + ...) <= rho(d_1) + rho(d_2) + ...
 
-because they point in many directions: after ten steps the left side is about half of the right.
-That takes the movement since every visit; here it is kept since a few reference positions. A row
-visited at one of them has its movement from there. Before a reference is moved to the present
-centroids, the movement of its rows so far is added to their bounds: it is the one that the fewest
-rows use.
+because steps point in many directions: after ten of them it is about half of the right side. That
+takes the movement since every visit; here it is kept since a few reference positions. A row visited
+at one of them has its movement from there. After each step the reference that the fewest rows use
+is moved to the present centroids, once the movement of these rows has been added to their bounds.
 
 Symbols: y rows (n, f), r restarts, k clusters, h references, q directions of the subspace.
 """
@@ -26,7 +25,7 @@ from cgjax.runtime.mesh import varying_like
 # Rows read for 10,000 rows, 8 clusters, ten restarts and 25 iterations: 225,000 with one reference
 # (the sum of steps), 177,000 with 3, 164,000 with 8 and 162,000 with one for every step.
 _REFERENCES = 3
-# The centroids at all references take at most this fraction of the rows' memory: one in so many.
+# The centroids at all references take at most one part in this many of the rows' memory.
 _SHARE = 4
 
 
@@ -39,7 +38,7 @@ class MovementBound(NamedTuple):
         path: (h, r, k, k) float32, sum of ||d_a - d_c|| over the steps since each reference.
         residuals: (h, r, k, k) float32, rho(m_a - m_c) of the movement m since each reference.
         reference: (n, r) int32, the reference each row uses.
-        before: (n, r, k) float32, bound of the movement between the visit and the reference; inf
+        before: (n, r, k) float32, bound on the movement between the visit and the reference; inf
             before the first visit.
         newest: () int32, the reference at the present centroids.
     """
@@ -56,7 +55,7 @@ class MovementBound(NamedTuple):
 def start(
     centroids: Float[Array, "r k f"], squares: Float[Array, " n"], subspace: Subspace, before: float
 ) -> MovementBound:
-    """Return the bound at the first centroids: `before` is 0 if all rows are known, else inf."""
+    """Return the bound at the first centroids; `before` is 0 if all rows were visited, else inf."""
     num_init, num_clusters, _ = centroids.shape
     num = min(max(squares.shape[0] // (_SHARE * num_init * max(num_clusters, 1)), 1), _REFERENCES)
     pairs = jnp.zeros((num, num_init, num_clusters, num_clusters), jnp.float32)
@@ -73,7 +72,7 @@ def start(
 
 
 def visit(bound: MovementBound, is_visited: Bool[Array, "n r"]) -> MovementBound:
-    """Return the bound after some rows were visited, where it is zero."""
+    """Return the bound after some rows were visited: zero for them."""
     return bound._replace(
         reference=jnp.where(is_visited, bound.newest, bound.reference),
         before=jnp.where(is_visited[:, :, None], 0.0, bound.before),
@@ -106,14 +105,10 @@ def advance(
     labels: Int[Array, "n r"],
     num_rows: Float[Array, " h"],
 ) -> tuple[MovementBound, Float[Array, "n r k"]]:
-    """Return the bound after a step, and by how much the products -2 <y, mu> change in it.
+    """Return the bound after a step, and by how much the tracked products -2 <y, mu> change.
 
-    Args:
-        bound: the bound before.
-        subspace: the directions in which products are followed.
-        step: (r, k, f), d of each centroid.
-        labels: (n, r), the labels from now on.
-        num_rows: (h,), how many rows of all shards use each reference.
+    `step` is d of each centroid, `labels` are those from now on, and `num_rows` says how many rows
+    of all shards use each reference.
     """
     along = sub.along(subspace, step)
     bound = bound._replace(

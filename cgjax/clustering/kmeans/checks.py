@@ -1,4 +1,4 @@
-"""What the user gives k-means, checked where it enters: every error is one line.
+"""Checks of what the user passes to k-means: every error is one line.
 
 Symbols: n rows, f features, r restarts, k clusters.
 """
@@ -78,13 +78,12 @@ def check_features(features: ArrayLike) -> Array | np.ndarray:
 
 
 def check_source(source: RowSource) -> None:
-    """Raise `UserError` for a source whose sizes make no sense."""
+    """Raise `UserError` for a source of impossible sizes."""
     name = type(source).__name__
-    sizes = {field: getattr(source, field) for field in ("num_rows", "dim", "block")}
-    for field, size in sizes.items():
-        if not is_whole(size):
+    for field in ("num_rows", "dim", "block"):
+        if not is_whole(size := getattr(source, field)):
             raise UserError(f"{name}.{field} is {size!r}: expected a whole number of at least 1")
-    if sizes["block"] > sizes["num_rows"]:
+    if source.block > source.num_rows:
         raise UserError(
             f"{name}.block is {source.block}: expected at most num_rows={source.num_rows}"
         )
@@ -97,7 +96,7 @@ def check_weights(weights: ArrayLike | None, num_rows: int) -> Float[Array, " n"
     counted = jnp.asarray(as_float32("weights", weights, f"({num_rows},) zeros and ones"))
     if counted.shape != (num_rows,):
         raise UserError(f"weights have shape {counted.shape}: expected ({num_rows},)")
-    # Eager operations: of an array that is split over processes each of them gets the answer.
+    # Eager operations: every process gets the answer for an array that is split over processes.
     if not bool(jnp.all((counted == 0.0) | (counted == 1.0))):
         raise UserError(
             "weights other than 0 and 1 (or NaN): expected 1 for rows that count and 0 for padding"
@@ -142,7 +141,7 @@ def _check_init(
 
 
 def check_mesh(mesh: Mesh | None) -> None:
-    """Raise `UserError` for what is no mesh of devices."""
+    """Raise `UserError` for anything but a mesh of devices or None."""
     if mesh is not None and not isinstance(mesh, Mesh):
         raise UserError(
             f"mesh={shown(mesh)}: expected a mesh of devices, such as "

@@ -1,14 +1,15 @@
 """Drawing rows with probability proportional to their weights, of any number of rows.
 
 A draw is the row at which the cumulative weights pass u times their sum, u uniform in [0, 1). In
-float32 neither u nor the sums tell more than 2^24 rows apart, so it goes in two steps, each of few
-entries: which block of rows, by the blocks' sums, and which row in the block. u has 23 bits for the
-first step and 23 more, which are used where there are several blocks.
+float32 neither u nor the sums can tell more than 2^24 rows apart, so there are two steps, each over
+few entries: which block of rows, by the blocks' sums, and which row in the block. u has 23 bits for
+the first step and 23 more, which are used where there are several blocks.
 
 The blocks of all shards follow each other, so that the same key gives the same rows (up to
 rounding) whatever the number of devices.
 
-Symbols: n rows, r restarts, t draws, b blocks of s rows.
+Symbols: n rows, r restarts, t draws, b blocks of s rows. Weights are those of this shard's rows;
+`axis_name` is the mesh axis over which the rows are split, if any.
 """
 
 from typing import NamedTuple
@@ -19,10 +20,13 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from cgjax.runtime.mesh import axis_position
 
-# Rows that are told apart by a float32 number with room to spare.
+# float32 tells this many rows apart with room to spare.
 _BLOCK = 2**16
 # How many values the first step's uniform numbers have.
 _STEPS = 2**23
+
+Drawn = tuple[Int[Array, "r t"], Bool[Array, "r t"]]
+"""The rows drawn, as indices into this shard, and whether each belongs to this shard."""
 
 
 class Uniforms(NamedTuple):
@@ -47,20 +51,11 @@ class Uniforms(NamedTuple):
         return Uniforms(self.coarse[index], self.fine[index])
 
 
-def draw(
-    uniform: Uniforms, weights: Float[Array, "n r"], *, axis_name: str | None = None
-) -> tuple[Int[Array, "r t"], Bool[Array, "r t"]]:
-    """Draw rows with probability proportional to their weights, for each restart.
+def draw(uniform: Uniforms, weights: Float[Array, "n r"], *, axis_name: str | None = None) -> Drawn:
+    """Draw rows with probability proportional to their weights, which are at least 0.
 
-    O(n r + r t s) time and memory. A row of weight 0 is never drawn, unless all weights are 0.
-
-    Args:
-        uniform: (r, t).
-        weights: (n, r), at least 0, this shard's rows.
-        axis_name: mesh axis over which the rows are split, if any.
-
-    Returns:
-        The rows within this shard, and whether each draw belongs to this shard.
+    O(n r + r t s) time and memory; `uniform` is (r, t). A row of weight 0 is never drawn, unless
+    all weights are 0.
     """
     return jax.vmap(lambda u, w: _draw(u, w, axis_name), in_axes=(0, 1))(uniform, weights)
 
@@ -79,22 +74,22 @@ def _draw(
         # As if there were no blocks, and the fine numbers zero.
         row = _first_above(uniform.coarse * totals, cumulative[0][None], blocks[0][None])
         return row, jnp.ones(row.shape, bool)
-    block, rest = _draw_block(uniform, totals)
+    block, remainder = _draw_block(uniform, totals)
     shard, block = block // len(blocks), block % len(blocks)
     is_here = (
         jnp.ones(block.shape, bool) if axis_name is None else shard == axis_position(axis_name)
     )
     sums = cumulative[block]
-    row = _first_above(rest * sums[:, -1], sums, blocks[block])
+    row = _first_above(remainder * sums[:, -1], sums, blocks[block])
     return block * size + row, is_here
 
 
 def _draw_block(
     uniform: Uniforms, totals: Float[Array, " b"]
 ) -> tuple[Int[Array, " t"], Float[Array, " t"]]:
-    """Return the block of each draw, and what is left of u within the block, in [0, 1).
+    """Return the block of each draw, and the position of u within the block's share, in [0, 1).
 
-    In whole numbers of 2^-23, so that the blocks' shares of u neither overlap nor leave gaps.
+    In integer multiples of 2^-23, so that the blocks' shares of u neither overlap nor leave gaps.
     """
     sums = jnp.cumsum(totals)
     ends = jnp.round(sums / jnp.where(sums[-1] > 0.0, sums[-1], 1.0) * _STEPS).astype(jnp.int32)
@@ -102,8 +97,8 @@ def _draw_block(
     block = _first_above(target, ends[None], totals[None])
     end = ends[block]
     start = jnp.where(block > 0, ends[block - 1], 0)
-    rest = (target - start).astype(jnp.float32) + uniform.fine
-    return block, rest / jnp.maximum(end - start, 1).astype(jnp.float32)
+    remainder = (target - start).astype(jnp.float32) + uniform.fine
+    return block, remainder / jnp.maximum(end - start, 1).astype(jnp.float32)
 
 
 def _first_above(
@@ -111,8 +106,8 @@ def _first_above(
 ) -> Int[Array, " t"]:
     """Return the first entry with weight whose cumulative weight is above the target.
 
-    Rounding may push a target past the end: then the last entry with any weight is meant. The
-    targets are few, and a binary search would be one more loop to compile.
+    Where rounding pushes a target past the end, the last entry with weight is returned. There are
+    few targets, and a binary search would be one more loop to compile.
     """
     ids = jnp.arange(weights.shape[1], dtype=jnp.int32)[None]
     has_weight = weights > 0.0
@@ -123,13 +118,10 @@ def _first_above(
 
 def draw_distinct(
     uniform: Uniforms, weights: Float[Array, " n"], *, axis_name: str | None = None
-) -> tuple[Int[Array, "r k"], Bool[Array, "r k"]]:
-    """Draw k different rows per restart, uniformly among those with weight; see `draw`.
+) -> Drawn:
+    """Draw k different rows per restart, uniformly among those of weight 1 (the others have 0).
 
-    Args:
-        uniform: (k, r, 1).
-        weights: (n,), 1 or 0, this shard's rows.
-        axis_name: mesh axis over which the rows are split, if any.
+    `uniform` is (k, r, 1), the result (r, k).
     """
     num_init = uniform.coarse.shape[1]
     index = jnp.arange(weights.shape[0], dtype=jnp.int32)

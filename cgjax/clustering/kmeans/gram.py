@@ -1,13 +1,14 @@
 """k-means of few long rows by their inner products.
 
-The objective, its seeding and its iteration know the rows only by their distances, and those are in
+The objective, its seeding and its iteration depend on the rows only through their distances, which
+follow from
 
     G = (Y - o)(Y - o)^T = L L^T
 
 for any origin o. The n rows of L have the same distances as the rows of Y and n numbers each
 instead of f, so that every restart, iteration and number of clusters runs in memory. That takes one
 pass over Y for G, and one for the centroids, which are means of rows of Y, and the distances to
-them: both a slab of columns at a time, where all rows meet. The products are n^2 f operations: G is
+them: both a slab of columns of all rows at a time. The products are n^2 f operations: G is
 symmetric, and half of it is enough.
 
 Symbols: y rows (n, f), G their products (n, n), w columns of a slab, r restarts, k clusters.
@@ -40,56 +41,43 @@ _SLAB_MB, _GRAM_MB = 64, 256
 _LARGE_MB = 256
 
 
-class _Cost(NamedTuple):
-    """What clustering without inner products costs; estimates.
-
-    Attributes:
-        read: how many products take as long as reading one number.
-        iterations: how many full passes the iterations amount to where nothing else ends them.
-    """
-
-    read: int
-    iterations: int
+# Estimates of what clustering without inner products costs: how many products take as long as
+# reading one number, and how many full passes the iterations amount to where nothing else ends
+# them. Streamed: from 1.4 s an iteration at 2,000 x 524,288. In memory, seen: 2 passes (groups far
+# apart, C = 2), 5 to 8 (real features), 17 (no groups).
+_STREAMED_COST, _IN_MEMORY_COST = (200, 15), (100, 8)
 
 
-# From 1.4 s an iteration at 2,000 x 524,288.
-_STREAMED = _Cost(read=200, iterations=15)
-# Seen: 2 (groups far apart, C = 2), 5 to 8 (real features), 17 (no groups).
-_IN_MEMORY = _Cost(read=100, iterations=8)
-
-
-def is_cheaper(num_rows: int, dim: int, options: Options) -> bool:
+def is_cheaper(
+    num_rows: int, dim: int, options: Options, cost: tuple[int, int] = _STREAMED_COST
+) -> bool:
     """Return whether the inner products cost less than the passes that they save.
 
     Counted for each of the n f numbers: n operations for half of G and one pass, against 4 r k
     operations (of all numbers k) and a pass for each centre of k-means++ and each iteration.
     """
-    return _gain(_STREAMED, num_rows, dim, options) > 0.0
+    if not _has_room(num_rows, dim):
+        return False
+    read, iterations = cost
+    passes = max(options.numbers) + min(int(options.max_iter), iterations)
+    without = passes * (4 * options.num_init * sum(options.numbers) + read)
+    # The n rows of L, of n numbers each, are clustered too.
+    return without * (1 - num_rows / dim) > num_rows + read
 
 
 def is_cheaper_in_memory(num_rows: int, dim: int, options: Options) -> bool:
     """Return the same for rows in memory: on a CPU, and only if they far exceed its caches."""
     is_large = 4 * num_rows * dim > _LARGE_MB * 2**20
-    gain = _gain(_IN_MEMORY, num_rows, dim, options)
-    return is_large and gain > 0.0 and jax.default_backend() == "cpu"
-
-
-def _gain(cost: _Cost, num_rows: int, dim: int, options: Options) -> float:
-    """Return how many operations are saved for each of the n f numbers."""
-    if not _has_room(num_rows, dim):
-        return 0.0
-    passes = max(options.numbers) + min(int(options.max_iter), cost.iterations)
-    without = passes * (4 * options.num_init * sum(options.numbers) + cost.read)
-    # The n rows of L, of n numbers each, are clustered too.
-    return without * (1 - num_rows / dim) - (num_rows + cost.read)
+    is_less = is_cheaper(num_rows, dim, options, _IN_MEMORY_COST)
+    return is_large and is_less and jax.default_backend() == "cpu"
 
 
 def slab_width(num_rows: int, dim: int) -> int:
-    """Return how many columns are read at a time: all of them where there is no room for G."""
+    """Return how many columns are read at a time: all of them if there is no room for G."""
     if not _has_room(num_rows, dim):
         return dim
     width = int(_SLAB_MB * 2**20) // (4 * num_rows)
-    # Of a multiple of 1,024 numbers a row fills whole pages, in the file too.
+    # A row of a multiple of 1,024 numbers fills whole pages, in the file too.
     multiple = 1024 if width >= 1024 else 64
     return min(max(width // multiple * multiple, multiple), dim)
 
@@ -100,20 +88,13 @@ def _has_room(num_rows: int, dim: int) -> bool:
 
 def inner_products(
     source: ColumnSource,
-    origin: Float[np.ndarray, " f"],
+    origin: Float[np.ndarray, " _"],
     on_columns: OnProgress,
 ) -> Float[np.ndarray, "n n"]:
-    """Return G.
+    """Return G, float64, summed over slabs of float32 products.
 
-    O(n^2 f) time in one pass, O(n^2 + n w) memory.
-
-    Args:
-        source: the rows, all of them kept.
-        origin: (f,), amid the rows, so that their products keep their digits.
-        on_columns: called after every slab.
-
-    Returns:
-        (n, n) float64, summed over slabs of float32 products.
+    O(n^2 f) time in one pass, O(n^2 + n w) memory. The source has kept all its rows. With an origin
+    amid the rows (padded to whole slabs) their products keep their digits.
     """
     shape = (source.num_rows, source.num_rows)
     total, product = np.zeros(shape), np.empty(shape, np.float32)
@@ -127,11 +108,11 @@ def inner_products(
 def _multiply(
     rows: Float[np.ndarray, "n w"], out: Float[np.ndarray, "n n"]
 ) -> Float[np.ndarray, "n n"]:
-    """Return the rows' products, in the array given where that is faster."""
+    """Return the rows' products, written to `out` where that is faster."""
     if jax.default_backend() != "cpu":
         return np.asarray(_square(rows))
-    # numpy sees that both sides are one matrix and lets BLAS do half of the work; XLA does not.
-    # Unlike scipy's call of the same BLAS routine it releases the lock, so the next slab is read.
+    # NumPy sees that both sides are one matrix and lets BLAS do half of the work; XLA does not.
+    # Unlike SciPy's call of the same BLAS routine it releases the lock, so the next slab is read.
     return np.matmul(rows, rows.T, out=out)
 
 
@@ -141,33 +122,34 @@ _square = jax.jit(lambda rows: jnp.matmul(rows, rows.T, precision=HIGHEST))
 def assign_to_means(
     source: ColumnSource,
     restarts: Sequence[tuple[BestRestart, Array]],
-    origin: Float[np.ndarray, " f"],
+    origin: Float[np.ndarray, " _"],
     on_columns: OnProgress,
 ) -> list[tuple[BestRestart, Assignment]]:
     """Return restarts with their centroids and, from the same pass, every row's assignment.
 
     O(n k f) time. What `cgjax.clustering.assignment` computes for a row is summed over the slabs.
-
-    Args:
-        source: the rows, all of them kept.
-        restarts: for each number of clusters the best restart and how much (k, n) of each row is
-            in each centroid, see `best_restarts`.
-        origin: as above.
-        on_columns: called after every slab.
+    The source has kept all its rows; `restarts` come from `best_restarts`.
     """
-    sums = [_Sums.of(shares, source.dim) for _, shares in restarts]
+    sums = [
+        _Sums(
+            means=np.empty((len(shares), source.dim), np.float32),
+            relative=np.zeros((source.num_rows, len(shares))),
+            own=np.zeros(source.num_rows),
+        )
+        for _, shares in restarts
+    ]
     for begin, slab in _slabs(source):
         end = min(begin + slab.shape[1], source.dim)
-        part = _part(origin, begin, slab.shape[1])
-        for (best, shares), one in zip(restarts, sums, strict=True):
-            mean, order, own = _compare(slab, part, best.labels, shares)
-            one.means[:, begin:end] = np.asarray(mean)[:, : end - begin]
-            one.relative[:] += np.asarray(order)
-            one.own[:] += np.asarray(own)
+        part = origin[begin : begin + slab.shape[1]]
+        for (best, shares), total in zip(restarts, sums, strict=True):
+            mean, relative, own = _compare(slab, part, best.labels, shares)
+            total.means[:, begin:end] = np.asarray(mean)[:, : end - begin]
+            total.relative[:] += np.asarray(relative)
+            total.own[:] += np.asarray(own)
         on_columns(end, source.dim)
     return [
-        (best._replace(centroids=jnp.asarray(one.means)), one.assign(np.asarray(best.labels)))
-        for (best, _), one in zip(restarts, sums, strict=True)
+        (best._replace(centroids=jnp.asarray(total.means)), total.assign(np.asarray(best.labels)))
+        for (best, _), total in zip(restarts, sums, strict=True)
     ]
 
 
@@ -184,19 +166,14 @@ class _Sums(NamedTuple):
     relative: Float[np.ndarray, "n k"]
     own: Float[np.ndarray, " n"]
 
-    @classmethod
-    def of(cls, shares: Float[Array, "k n"], dim: int) -> "_Sums":
-        """Return the sums before the first slab."""
-        num_clusters, num_rows = shares.shape
-        means = np.empty((num_clusters, dim), np.float32)
-        return cls(means, np.zeros((num_rows, num_clusters)), np.zeros(num_rows))
-
     def assign(self, last_labels: Int[np.ndarray, " n"]) -> Assignment:
-        """Return every row's assignment; the last step's label may have been another."""
+        """Return every row's assignment, given the labels of the last step.
+
+        The centroids have moved since those labels were computed: others may be nearest now.
+        """
         rows = np.arange(len(self.own))
         labels = np.argmin(self.relative, axis=1)
         smallest = self.relative[rows, labels]
-        # The centroids have moved since the labels were computed: the nearest may be another now.
         squared = np.maximum(self.own + smallest - self.relative[rows, last_labels], 0.0)
         others = self.relative.copy()
         others[rows, labels] = np.inf
@@ -212,11 +189,11 @@ class _Sums(NamedTuple):
 
 
 def _slabs(
-    source: ColumnSource, *, origin: Float[np.ndarray, " f"] | None = None
+    source: ColumnSource, *, origin: Float[np.ndarray, " _"] | None = None
 ) -> Iterator[tuple[int, Float[np.ndarray, "n w"]]]:
-    """Yield first columns and slabs while the next is read; the last is filled up with zeros.
+    """Yield each slab and its first column while the next is read; the last is padded with zeros.
 
-    A slab, relative to the origin if there is one, lives until the next one is asked for.
+    A slab, relative to the origin if there is one, is valid until the next one is requested.
     """
     width = slab_width(source.num_rows, source.dim)
     buffers = [empty_aligned((source.num_rows, width)) for _ in range(2)]
@@ -224,12 +201,12 @@ def _slabs(
 
     def read(number: int) -> Float[np.ndarray, "n w"]:
         slab, begin = buffers[number % 2], starts[number]
-        left = min(width, source.dim - begin)
-        source.read_columns(begin, slab[:, :left])
-        slab[:, left:] = 0.0
+        num = min(width, source.dim - begin)
+        source.read_columns(begin, slab[:, :num])
+        slab[:, num:] = 0.0
         if origin is not None:
             with np.errstate(invalid="ignore"):  # the caller looks for NaN and Inf
-                slab -= _part(origin, begin, width)
+                slab -= origin[begin : begin + width]
         return slab
 
     with ThreadPoolExecutor(1) as pool:
@@ -241,11 +218,6 @@ def _slabs(
             yield begin, slab
 
 
-def _part(origin: Float[np.ndarray, " f"], begin: int, width: int) -> Float[np.ndarray, " w"]:
-    part = origin[begin : begin + width]
-    return np.pad(part, (0, width - len(part)))
-
-
 @jax.jit
 def _compare(
     slab: Float[Array, "n w"],
@@ -253,17 +225,16 @@ def _compare(
     labels: Int[Array, " n"],
     shares: Float[Array, "k n"],
 ) -> tuple[Float[Array, "k w"], Float[Array, "n k"], Float[Array, " n"]]:
-    """Return the means, the squared distances to them (up to a constant of each row) and the
-    squared distance to the mean of the row's label."""
+    """Return what a slab adds to `_Sums`: its means, relative squared distances and own ones."""
     rows = slab - origin[None, :]
     means = jnp.matmul(shares, rows, precision=HIGHEST)
     middle = jnp.mean(means, axis=0)
     points = means - middle[None, :]
-    order = jnp.sum(jnp.square(points), axis=1)[None, :] - 2.0 * jnp.matmul(
+    relative = jnp.sum(jnp.square(points), axis=1)[None, :] - 2.0 * jnp.matmul(
         rows - middle[None, :], points.T, precision=HIGHEST
     )
     own = jnp.sum(jnp.square(rows - means[labels]), axis=1)
-    return means + origin[None, :], order, own
+    return means + origin[None, :], relative, own
 
 
 def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
@@ -279,9 +250,9 @@ def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
         >>> embed(np.array([[4.0, 2.0], [2.0, 1.0]])).tolist()
         [[2.0, 0.0], [1.0, 0.0]]
     """
-    # What is left of a row below the rounding of the products is noise.
+    # A residual below the rounding of the products is noise.
     noise = np.finfo(np.float32).eps * float(np.max(np.diagonal(gram)))
-    # It is symmetric, so that its transpose is the same matrix in LAPACK's order.
+    # G is symmetric, so its transpose is the same matrix in LAPACK's order.
     factor, pivots, rank, _ = dpstrf(gram.T, lower=1, tol=noise, overwrite_a=1)
     factor[:, rank:] = 0.0
     rows = np.empty(gram.shape, np.float32)
@@ -289,7 +260,7 @@ def embed(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     return rows
 
 
-# Most of the time is compilation, which is twice as fast like this.
+# Compilation takes most of the time, and is twice as fast like this.
 @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def best_restarts(
     embedded: Float[Array, "n n"], key: PRNGKeyArray, options: Options
@@ -299,8 +270,8 @@ def best_restarts(
     The tolerance is in units of the mean variance of a feature, of which there are n here.
 
     Returns:
-        For each number the best restart, its centroids relative to the mean of L's rows, and how
-        much (k, n) of each row is in each centroid (the sums are 1).
+        For each number the best restart, its centroids relative to the mean of L's rows, and the
+        weight (k, n) of each row in each centroid (the sums are 1).
     """
     rows = prepare(embedded)
     states = iterate(rows, init(rows, key, options), options)
@@ -328,7 +299,7 @@ def fit_columns(
     """Run all restarts on the inner products of the rows; None if there is no room to keep rows.
 
     Args:
-        reader: of the source; it reports and looks for bad rows.
+        reader: of the source; it reports progress and looks for bad rows.
         source: the rows.
         key: random key; it draws the rows that `lloyd.fit` draws.
         options: how to search.
@@ -343,7 +314,9 @@ def fit_columns(
         source.keep_rows(partial(reader.report, "keeping rows"))
         if not source.has_columns:
             return None
-        middle = np.asarray(origin)
+        # Padded to whole slabs.
+        surplus = -source.dim % slab_width(num_rows, source.dim)
+        middle = np.pad(np.asarray(origin), (0, surplus))
         gram = inner_products(source, middle, partial(reader.report, "inner products"))
     total = np.trace(gram)
     is_small = total < np.finfo(np.float32).max

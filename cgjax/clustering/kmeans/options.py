@@ -1,4 +1,4 @@
-"""How k-means searches: one tuple from the public call down to the iteration.
+"""The options of a k-means search: one tuple from the public call down to the iteration.
 
 Symbols: r restarts, k clusters, f features.
 """
@@ -20,10 +20,9 @@ class Options(NamedTuple):
         num_init: number of restarts, at least 1.
         method: how starting centroids are chosen.
         max_iter: most iterations of a restart, at least 1.
-        tol: a restart has converged when the squared movement of its centroids is at most this
-            times the mean variance of the features; 0 stops when nothing moves.
+        tol: of the squared movement of centroids; see `cgjax.kmeans`.
         centroids: (r, k, f) float32, where to start instead, for a single number of clusters; the
-            key, `num_init` and `method` then do not matter.
+            key, `num_init` and `method` are then ignored.
     """
 
     numbers: tuple[int, ...]

@@ -1,6 +1,8 @@
-"""What a clustering is, and the order of its clusters.
+"""The result of a clustering, and the order of its clusters.
 
-Symbols: n rows, f features, k clusters, r restarts.
+Symbols: n rows, f features, k clusters, r restarts. Rows of padding have weight 0, all others 1.
+With `axis_name`, the mesh axis over which the rows are split, labels and weights are those of this
+shard and everything that is counted is summed over all shards.
 """
 
 from typing import NamedTuple
@@ -44,9 +46,7 @@ class BestRestart(NamedTuple):
     Attributes:
         centroids: (k, f) float32.
         labels: (n,) int32, those of its last step; the centroids have moved since.
-        num_iter: () int32, its iterations.
-        converged: () bool, whether it stopped by tolerance.
-        inertias: (r,) float32, what each restart reached.
+        num_iter, converged, inertias: as in `KMeansResult`.
     """
 
     centroids: Float[Array, "k f"]
@@ -69,51 +69,26 @@ def best_of(state: KMeansState, offset: Float[Array, " f"]) -> BestRestart:
     )
 
 
-def count_members(
-    labels: Int[Array, " n"],
-    weights: Float[Array, " n"],
-    *,
-    num_clusters: int,
-    axis_name: str | None = None,
+def _canonical_order(
+    labels: Int[Array, " n"], weights: Float[Array, " n"], num_clusters: int, axis_name: str | None
 ) -> tuple[Int[Array, " k"], Int[Array, " k"]]:
-    """Return how many rows each cluster has and the index of the first one, over all shards.
-
-    Args:
-        labels: (n,), this shard's rows.
-        weights: (n,) 1 for rows that count and 0 for padding.
-        num_clusters: k.
-        axis_name: mesh axis over which the rows are split, if any.
-    """
+    """Return the clusters by descending share, ties by first member, and each one's members."""
     num_rows = labels.shape[0]
     begin = jnp.int32(0) if axis_name is None else axis_position(axis_name) * num_rows
     index = begin + jnp.arange(num_rows, dtype=jnp.int32)
-    place = jnp.where(weights > 0.0, labels, num_clusters)
-    counts = jnp.zeros(num_clusters, jnp.int32).at[place].add(1, mode="drop")
+    cluster = jnp.where(weights > 0.0, labels, num_clusters)
+    counts = jnp.zeros(num_clusters, jnp.int32).at[cluster].add(1, mode="drop")
     never = jnp.full(num_clusters, jnp.iinfo(jnp.int32).max, jnp.int32)
-    first = never.at[place].min(index, mode="drop")
-    return all_sum(counts, axis_name), all_min(first, axis_name)
-
-
-def canonical_order(counts: Int[Array, " k"], first: Int[Array, " k"]) -> Int[Array, " k"]:
-    """Return the clusters by descending share, ties by first member."""
-    return jnp.lexsort((first, -counts)).astype(jnp.int32)
+    first = never.at[cluster].min(index, mode="drop")
+    counts, first = all_sum(counts, axis_name), all_min(first, axis_name)
+    return jnp.lexsort((first, -counts)).astype(jnp.int32), counts
 
 
 def in_canonical_order(
     result: KMeansResult, weights: Float[Array, " n"], *, axis_name: str | None = None
 ) -> KMeansResult:
-    """Return a result with its members counted and its clusters by descending share.
-
-    Args:
-        result: labels of this shard, counts of any kind.
-        weights: (n,) 1 for rows that count and 0 for padding.
-        axis_name: mesh axis over which the rows are split, if any.
-    """
-    num_clusters = len(result.centroids)
-    counts, first = count_members(
-        result.labels, weights, num_clusters=num_clusters, axis_name=axis_name
-    )
-    order = canonical_order(counts, first)
+    """Return a result with its members counted (again) and its clusters by descending share."""
+    order, counts = _canonical_order(result.labels, weights, len(result.centroids), axis_name)
     return result._replace(
         centroids=result.centroids[order],
         labels=jnp.argsort(order).astype(jnp.int32)[result.labels],
@@ -121,13 +96,12 @@ def in_canonical_order(
     )
 
 
-def put_in_order(
+def order_centroids(
     best: BestRestart, weights: Float[Array, " n"], *, axis_name: str | None = None
 ) -> BestRestart:
     """Put centroids in the canonical order of the last step's labels, which become meaningless."""
-    num_clusters = len(best.centroids)
-    members = count_members(best.labels, weights, num_clusters=num_clusters, axis_name=axis_name)
-    return best._replace(centroids=best.centroids[canonical_order(*members)])
+    order, _ = _canonical_order(best.labels, weights, len(best.centroids), axis_name)
+    return best._replace(centroids=best.centroids[order])
 
 
 def describe(
@@ -139,11 +113,7 @@ def describe(
 ) -> KMeansResult:
     """Join a restart and the assignment of every row to its centroids, in canonical order.
 
-    Args:
-        best: the restart; its labels are those of its last step, not used here.
-        assigned: this shard's rows, assigned to `best.centroids`.
-        weights: (n,) 1 for rows that count and 0 for padding.
-        axis_name: mesh axis over which the rows are split, if any.
+    The labels of `best` are those of its last step and not used here.
     """
     result = KMeansResult(
         centroids=best.centroids,

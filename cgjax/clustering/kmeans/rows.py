@@ -1,9 +1,9 @@
 """The rows to cluster, and two ways to read them: all at once, or only those that matter.
 
-Rows are used relative to an offset, their mean. Reading all of them, the offset is taken out of the
-product (<y - o, m> = <y, m> - <o, m>), which costs nothing and loses digits only in proportion to
-||o|| / ||y - o||; where that ratio is large, and when only some rows are read, it is subtracted
-from the rows themselves, chunk by chunk. No centred copy of the data is ever made.
+Rows are used relative to an offset, their mean. When all of them are read, the offset is taken out
+of the product (<y - o, m> = <y, m> - <o, m>), which costs nothing and loses digits only in
+proportion to ||o|| / ||y - o||; where that ratio is large, and when only some rows are read, it is
+subtracted from the rows themselves, chunk by chunk. No centred copy of the data is ever made.
 
 Symbols: y rows (n, f), o offset, m points, s rows of a chunk.
 """
@@ -20,8 +20,8 @@ from cgjax.runtime.mesh import all_sum, varying_like
 
 Carry = TypeVar("Carry")
 
-# Rows picked out at a time. On a CPU 8 MB of 8,192 features, which stays in the cache; on a GPU,
-# where a chunk is a few kernels, so many that starting those takes no time beside running them.
+# Rows gathered at a time. On a CPU 8 MB of 8,192 features, which stays in the cache; on a GPU,
+# where a chunk is a few kernels, enough that launching them takes no time beside running them.
 CHUNK = 256
 _GPU_CHUNK_NUMBERS = 2**26
 
@@ -74,49 +74,49 @@ def prepare(
     """
     if weights is None:
         weights = varying_like(jnp.ones((features.shape[0],), jnp.float32), features)
-        # XLA would replace a product with known ones by a sum over columns, which is slower.
+        # XLA would replace a product with constant ones by a sum over columns, which is slower.
         weights = jax.lax.optimization_barrier(weights)
     count = all_sum(jnp.sum(weights), axis_name)
     if offset is None:
         offset = all_sum(jnp.matmul(weights, features, precision=HIGHEST), axis_name) / count
     squares = jnp.sum(jnp.square(features - offset[None, :]), axis=1)
-    # A factor instead would enter the sum's own kernel on a CPU and make it several times slower.
+    # As a factor the weights would be fused into the sum on a CPU and make it several times slower.
     squares = jnp.where(weights > 0.0, squares, 0.0)
     spread = all_sum(jnp.sum(squares), axis_name) / jnp.maximum(count, 1.0)
     return Rows(features, weights, offset, squares, spread)
 
 
 def chunk_size(dim: int) -> int:
-    """Return how many rows of so many numbers are read at a time."""
+    """Return how many rows of `dim` numbers are read at a time."""
     return max(CHUNK, _GPU_CHUNK_NUMBERS // dim) if jax.default_backend() == "gpu" else CHUNK
 
 
 def centred(rows: Rows, index: Int[Array, "*i"]) -> Float[Array, "*i f"]:
-    """Return the given rows relative to the offset."""
+    """Return rows, relative to the offset, by their index."""
     picked = rows.features.at[index].get(mode="clip")
     return picked - jnp.broadcast_to(rows.offset, picked.shape)
 
 
 def visit(
     rows: Rows,
-    is_wanted: Bool[Array, " n"],
+    is_selected: Bool[Array, " n"],
     function: Callable[[Carry, Int[Array, " s"], Float[Array, "s f"], Bool[Array, " s"]], Carry],
     carry: Carry,
 ) -> Carry:
-    """Fold a function over the wanted rows only, a chunk at a time: O(wanted f) time.
+    """Fold a function over the selected rows only, a chunk at a time: O(selected f) time.
 
     Args:
         rows: all rows.
-        is_wanted: (n,) bool.
+        is_selected: (n,) bool.
         function: (carry, index (s,), centred rows (s, f), is real (s,)) -> carry. The last chunk is
-            filled up: such entries are not real and have the index n, which a scatter drops.
-        carry: start value.
+            padded with entries that are not real and have the index n, which a scatter drops.
+        carry: initial value.
     """
     num_rows, dim = rows.features.shape
     chunk = min(chunk_size(dim), num_rows)
-    count = jnp.sum(is_wanted, dtype=jnp.int32)
+    count = jnp.sum(is_selected, dtype=jnp.int32)
     # A sort compiles ten times faster than the prefix sums of `flatnonzero`, and runs as fast.
-    order = jnp.sort(jnp.where(is_wanted, jnp.arange(num_rows, dtype=jnp.int32), num_rows))
+    order = jnp.sort(jnp.where(is_selected, jnp.arange(num_rows, dtype=jnp.int32), num_rows))
     order = jnp.pad(order, (0, chunk), constant_values=num_rows)
 
     def is_left(state: tuple[Array, Carry]) -> Array:
@@ -132,26 +132,19 @@ def visit(
 
 
 def products(rows: Rows, points: Float[Array, "m f"]) -> Float[Array, "n m"]:
-    """Return -2 <y, m> for all rows and points, both relative to the offset.
-
-    Args:
-        rows: all rows.
-        points: (m, f) float32, relative to the offset.
-    """
+    """Return -2 <y, m> for all rows and points, both relative to the offset."""
 
     def by_chunks(zero: Array) -> Array:
         every = varying_like(jnp.ones((zero.shape[0],), bool), rows.features)
-        return some_products(rows, points, is_wanted=every, known=zero)
-
-    def whole(_: Array) -> Array:
-        return whole_products(rows, points)
+        return some_products(rows, points, is_selected=every, known=zero)
 
     zero = jnp.zeros((rows.features.shape[0], points.shape[0]), jnp.float32)
-    return jax.lax.cond(rows.is_far, by_chunks, whole, varying_like(zero, rows.features))
+    zero = varying_like(zero, rows.features)
+    return jax.lax.cond(rows.is_far, by_chunks, lambda _: whole_products(rows, points), zero)
 
 
 def whole_products(rows: Rows, points: Float[Array, "m f"]) -> Float[Array, "n m"]:
-    """Return the same in one product; only for rows that are not far (`Rows.is_far`)."""
+    """Return the `products` by a single one; only for rows that are not far (`Rows.is_far`)."""
     doubled = -2.0 * points
     product = _times(rows.features, doubled)
     return product - jnp.matmul(doubled, rows.offset, precision=HIGHEST)[None, :]
@@ -161,17 +154,17 @@ def some_products(
     rows: Rows,
     points: Float[Array, "m f"],
     *,
-    is_wanted: Bool[Array, " n"],
+    is_selected: Bool[Array, " n"],
     known: Float[Array, "n m"],
 ) -> Float[Array, "n m"]:
-    """Return -2 <y, m> for the wanted rows, the known values for the others; see `products`."""
+    """Return -2 <y, m> for the selected rows, the known values for the others; see `products`."""
     doubled = -2.0 * points
 
     def add(known: Array, index: Array, picked: Array, _: Array) -> Array:
         product = float32_product(picked, doubled.T)
         return known.at[index].set(product, mode="drop")
 
-    return visit(rows, is_wanted, add, known)
+    return visit(rows, is_selected, add, known)
 
 
 def _times(rows: Float[Array, "n f"], points: Float[Array, "m f"]) -> Float[Array, "n m"]:

@@ -10,7 +10,8 @@ draws m > t candidates at once; those not yet tried when a centre has been chose
 for the next one if each is kept with probability D(now)^2 / D(when drawn)^2 (rejection sampling: D
 never grows). When fewer than t are left, the next pass draws new ones.
 
-Symbols: y rows (n, f), r restarts, k clusters, t trials, m candidates of a pass.
+Symbols: y rows (n, f), r restarts, k clusters, t trials, m candidates of a pass. Rows of padding
+have weight 0, all others 1. `axis_name` is the mesh axis over which the rows are split, if any.
 """
 
 import math
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cgjax.clustering.kmeans.drawing import Uniforms, draw, draw_distinct
+from cgjax.clustering.kmeans.drawing import Drawn, Uniforms, draw, draw_distinct
 from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.rows import Rows, centred, products
 from cgjax.clustering.kmeans.subspace import most_points
@@ -35,28 +36,17 @@ def num_trials(num_clusters: int) -> int:
     return 2 + int(math.log(num_clusters))
 
 
-def num_candidates(num_clusters: int, num_init: int) -> int:
-    """Return how many candidates m a pass draws for each restart."""
-    trials = num_trials(num_clusters)
-    # Two clusters need a single further centre: there is nothing to share.
-    return max(trials, _COLUMNS // num_init) if num_clusters > 2 else trials
-
-
-def uniforms(
-    key: PRNGKeyArray, *, num_clusters: int, num_init: int
-) -> tuple[Uniforms, Float[Array, "k r m"]]:
+def uniforms(key: PRNGKeyArray, options: Options) -> tuple[Uniforms, Float[Array, "k r m"]]:
     """Return all random numbers of greedy k-means++.
 
-    The first of each pair draws a candidate, the second says whether it is kept.
+    The first of each pair draws a candidate, the second decides how long it is kept.
     """
-    shape = (2, num_clusters, num_init, num_candidates(num_clusters, num_init))
-    both = Uniforms.draw(key, shape)
+    num_clusters, num_init = max(options.numbers), options.num_init
+    num = num_trials(num_clusters)
+    if num_clusters > 2:  # two clusters need a single further centre: there is nothing to share
+        num = max(num, _COLUMNS // num_init)
+    both = Uniforms.draw(key, (2, num_clusters, num_init, num))
     return both.at(0), both.coarse[1]
-
-
-def uniforms_of_rows(key: PRNGKeyArray, *, num_clusters: int, num_init: int) -> Uniforms:
-    """Return all random numbers of random rows, (k, r, 1)."""
-    return Uniforms.draw(key, (num_clusters, num_init, 1))
 
 
 class Seeds(NamedTuple):
@@ -80,25 +70,33 @@ class Candidates(NamedTuple):
 
     Attributes:
         rows: (r, m, f) float32, relative to the offset.
-        closest: (r, m) float32, their D^2 now.
-        least: (r, m) float32, a candidate is rejected once its D^2 is below it.
+        closest: (r, m) float32, D^2 when they were drawn.
+        keeping: (r, m) float32, uniform in [0, 1). A candidate is kept while
+            D(now)^2 / D(when drawn)^2 is at least 1 - keeping, which is never zero: a row that
+            became a centre is rejected.
     """
 
     rows: Float[Array, "r m f"]
     closest: Float[Array, "r m"]
-    least: Float[Array, "r m"]
+    keeping: Float[Array, "r m"]
 
 
-class Tried(NamedTuple):
-    """The candidates of several passes; zeros where fewer were drawn.
+def draw_first(
+    drawing: Uniforms, weights: Float[Array, " n"], *, axis_name: str | None = None
+) -> Drawn:
+    """Draw the first centre (r, 1) of each restart, uniformly among the rows with weight."""
+    equally = jnp.broadcast_to(weights[:, None], (weights.shape[0], drawing.coarse.shape[1]))
+    first = Uniforms(*(values[0, :, :1] for values in drawing))
+    return draw(first, equally, axis_name=axis_name)
 
-    Attributes:
-        points: (q, f) float32, relative to the offset.
-        products: (n, q) float32, -2 <y, point>; this shard's rows.
-    """
 
-    points: Float[Array, "q f"]
-    products: Float[Array, "n q"]
+def draw_candidates(
+    uniform: Uniforms, closest: Float[Array, "r n"], *, axis_name: str | None = None
+) -> tuple[Drawn, Float[Array, "r m"]]:
+    """Draw the candidates (r, m) of a pass; also return their D^2, known in every shard."""
+    row, is_here = draw(uniform, closest.T, axis_name=axis_name)
+    own = jnp.take_along_axis(closest, row, axis=1)
+    return (row, is_here), from_shards(own, is_here, axis_name)
 
 
 def first_seeds(
@@ -111,12 +109,7 @@ def first_seeds(
 ) -> Seeds:
     """Return the state in which each restart has its first centre.
 
-    Args:
-        centres: (r, f), relative to the offset.
-        product: (n, r), -2 <y, centre>.
-        squares: (n,) squared norms of the rows.
-        weights: (n,) 1 for rows that count and 0 for padding.
-        num_clusters: k.
+    `centres` are relative to the offset, `product` is -2 <y, centre>, `squares` are ||y||^2.
     """
     num_init, dim = centres.shape
     products = varying_like(
@@ -130,17 +123,6 @@ def first_seeds(
     )
 
 
-def fresh_candidates(
-    rows: Float[Array, "r m f"], closest: Float[Array, "r m"], keeping: Float[Array, "r m"]
-) -> Candidates:
-    """Return candidates just drawn; the uniform numbers `keeping` say how long they stay.
-
-    A candidate stays while D(now)^2 / D(when drawn)^2 is at least 1 - keeping, which is never zero:
-    a row that became a centre is rejected.
-    """
-    return Candidates(rows, closest, (1.0 - keeping) * closest)
-
-
 def choose(
     seeds: Seeds,
     candidates: Candidates,
@@ -148,36 +130,30 @@ def choose(
     *,
     squares: Float[Array, " n"],
     weights: Float[Array, " n"],
-    trials: int,
     axis_name: str | None = None,
 ) -> Seeds:
     """Choose centres while every restart has t candidates left: at least one centre.
 
     Each is the best of the first t candidates that are left; all candidates up to the last of these
-    are used up, tried or rejected.
-
-    Args:
-        seeds: the centres so far.
-        candidates: (r, m) fresh candidates, m >= t, drawn with those centres.
-        product: (n, r * m), -2 <y, candidate> for all of them.
-        squares: (n,) squared norms of the rows.
-        weights: (n,) 1 for rows that count and 0 for padding.
-        trials: how many candidates t are tried for each centre.
-        axis_name: mesh axis over which the rows are split, if any.
+    are used up, tried or rejected. The candidates, m >= t, must have been drawn with `seeds`;
+    `product` is -2 <y, candidate>, `squares` are ||y||^2.
     """
-    rows, _, least = candidates
+    rows, _, keeping = candidates
     num_init, num, _ = rows.shape
+    num_clusters = seeds.centroids.shape[1]
+    trials = num_trials(num_clusters)
+    least = (1.0 - keeping) * candidates.closest
     product = product.T.reshape(num_init, num, squares.shape[0])
     ids = jnp.arange(num, dtype=jnp.int32)[None, :]
 
     def is_left(closest: Array, num_used: Array) -> Array:
-        # NaN stays: such data are reported by the caller, and a pass must choose a centre.
+        # NaN stays: the caller reports such data, and a pass must choose a centre.
         return ~(closest < least) & (ids >= num_used[:, None])
 
     def can_choose(carry: tuple[Seeds, Array, Array]) -> Array:
         seeds, closest, num_used = carry
         is_enough = jnp.all(jnp.sum(is_left(closest, num_used), axis=1) >= trials)
-        return is_enough & (seeds.num_chosen < seeds.centroids.shape[1])
+        return is_enough & (seeds.num_chosen < num_clusters)
 
     def choose_one(carry: tuple[Seeds, Array, Array]) -> tuple[Seeds, Array, Array]:
         seeds, closest, num_used = carry
@@ -207,47 +183,40 @@ def choose(
 def _distances(
     product: Float[Array, "*p n"], points: Float[Array, "*p f"], squares: Float[Array, " n"]
 ) -> Float[Array, "*p n"]:
-    """Return the squared distances of all rows to the points, of which -2 <y, point> is known."""
+    """Return the squared distances of all rows to points, given -2 <y, point> and ||y||^2."""
     norms = jnp.sum(jnp.square(points), axis=-1, keepdims=True)
     return jnp.maximum(product + norms + jnp.broadcast_to(squares, product.shape), 0.0)
 
 
 def _first_of(is_left: Bool[Array, "r m"], num: int) -> Int[Array, "r t"]:
-    """Return where the first `num` are, by counting: a sort would take longer to compile."""
+    """Return the positions of the first `num`, by counting: a sort would take longer to compile."""
     rank = jnp.cumsum(is_left, axis=1, dtype=jnp.int32)
-    wanted = jnp.arange(1, num + 1, dtype=jnp.int32)[None, :, None]
-    # As many come before the j-th as have a smaller rank.
-    return jnp.sum(rank[:, None, :] < wanted, axis=2, dtype=jnp.int32)
+    target = jnp.arange(1, num + 1, dtype=jnp.int32)[None, :, None]
+    # The j-th is preceded by as many entries as have a rank below j.
+    return jnp.sum(rank[:, None, :] < target, axis=2, dtype=jnp.int32)
 
 
 def seed_plus_plus(
     rows: Rows, key: PRNGKeyArray, options: Options, *, axis_name: str | None = None
-) -> tuple[Seeds, Tried]:
+) -> tuple[Seeds, tuple[Float[Array, "q f"], Float[Array, "n q"]]]:
     """Choose starting centroids, relative to the offset, by greedy k-means++.
 
-    O(n r m f) time for each of at most k passes over the data, O(n r (m + k)) memory.
-
-    Args:
-        rows: the data, this shard's rows.
-        key: random key, the same in every shard.
-        options: how to search; k is the largest number of clusters.
-        axis_name: mesh axis over which the rows are split, if any.
+    O(n r m f) time for each of at most k passes over the data, O(n r (m + k)) memory. The key is
+    the same in every shard; k is the largest number of clusters.
 
     Returns:
-        The seeds, and as many of the candidates as are worth following.
+        The seeds, and the q candidates worth tracking (zeros where fewer were drawn) with their
+        products -2 <y, candidate>.
     """
-    num_clusters, num_init = max(options.numbers), options.num_init
-    dim = rows.features.shape[1]
-    drawing, keeping = uniforms(key, num_clusters=num_clusters, num_init=num_init)
-    first = Uniforms(*(values[0, :, :1] for values in drawing))
-    same = {"squares": rows.squares, "weights": rows.weights}
+    num_clusters, dim = max(options.numbers), rows.features.shape[1]
+    drawing, keeping = uniforms(key, options)
+    norms = {"squares": rows.squares, "weights": rows.weights}
 
-    equally = jnp.broadcast_to(rows.weights[:, None], (rows.weights.shape[0], num_init))
-    row, is_here = draw(first, equally, axis_name=axis_name)
+    row, is_here = draw_first(drawing, rows.weights, axis_name=axis_name)
     centres = from_shards(centred(rows, row), is_here, axis_name)[:, 0]
-    seeds = first_seeds(centres, products(rows, centres), num_clusters=num_clusters, **same)
+    seeds = first_seeds(centres, products(rows, centres), num_clusters=num_clusters, **norms)
 
-    width = num_init * keeping.shape[2]
+    width = options.num_init * keeping.shape[2]
     num_kept = min(num_clusters - 1, most_points(dim) // width)
     # Pass by pass, which keeps the products of one together.
     points = jnp.zeros((num_kept, width, dim), jnp.float32)
@@ -260,17 +229,13 @@ def seed_plus_plus(
 
     def next_pass(carry: tuple[Array, Seeds, Array, Array]) -> tuple[Array, Seeds, Array, Array]:
         num_passes, seeds, points, tried = carry
-        row, is_here = draw(drawing.at(num_passes), seeds.closest.T, axis_name=axis_name)
-        closest = jnp.take_along_axis(seeds.closest, row, axis=1)
-        candidates = fresh_candidates(
-            from_shards(centred(rows, row), is_here, axis_name),
-            from_shards(closest, is_here, axis_name),
-            keeping[num_passes],
-        )
-        flat = candidates.rows.reshape(width, dim)
+        uniform = drawing.at(num_passes)
+        (row, is_here), closest = draw_candidates(uniform, seeds.closest, axis_name=axis_name)
+        picked = from_shards(centred(rows, row), is_here, axis_name)
+        flat = picked.reshape(width, dim)
         product = products(rows, flat)
-        trials = num_trials(num_clusters)
-        seeds = choose(seeds, candidates, product, trials=trials, axis_name=axis_name, **same)
+        candidates = Candidates(picked, closest, keeping[num_passes])
+        seeds = choose(seeds, candidates, product, axis_name=axis_name, **norms)
         if num_kept:
             points = points.at[num_passes - 1].set(flat, mode="drop")
             tried = tried.at[num_passes - 1].set(product, mode="drop")
@@ -280,14 +245,13 @@ def seed_plus_plus(
     _, seeds, points, tried = jax.lax.while_loop(is_running, next_pass, carry)
     num = num_kept * width
     tried = tried.transpose(1, 0, 2).reshape(rows.squares.shape[0], num)
-    return seeds, Tried(points.reshape(num, dim), tried)
+    return seeds, (points.reshape(num, dim), tried)
 
 
 def seed_random(
     rows: Rows, key: PRNGKeyArray, options: Options, *, axis_name: str | None = None
 ) -> Float[Array, "r k f"]:
     """Choose k different rows per restart, uniformly. Arguments as for `seed_plus_plus`."""
-    num_clusters = max(options.numbers)
-    uniform = uniforms_of_rows(key, num_clusters=num_clusters, num_init=options.num_init)
+    uniform = Uniforms.draw(key, (max(options.numbers), options.num_init, 1))
     row, is_here = draw_distinct(uniform, rows.weights, axis_name=axis_name)
     return from_shards(centred(rows, row), is_here, axis_name)

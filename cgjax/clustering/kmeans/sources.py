@@ -1,4 +1,4 @@
-"""Rows that do not fit into memory: where k-means reads them from, a block at a time.
+"""Where k-means reads rows that do not fit into memory from, a block at a time.
 
 Symbols: n rows, f features, s rows of a block, w columns.
 """
@@ -32,10 +32,10 @@ Block = Array | np.ndarray
 
 OnBlock = Callable[[str, int, int], None]
 """Called after every block with what is being done, how many rows (or columns) of this pass are
-done, and how many there are."""
+done, and how many there are; may raise to stop."""
 
 OnProgress = Callable[[int, int], None]
-"""Called between units of work with how many are done and how many there are; may raise."""
+"""Called between units of work with how many are done and how many there are; may raise to stop."""
 
 
 @runtime_checkable
@@ -53,34 +53,30 @@ class RowSource(Protocol):
     block: int
 
     def read(self, index: Int[np.ndarray, " i"]) -> Float[Array, "s f"] | Float[np.ndarray, "s f"]:
-        """Return s rows; the first i <= s are those asked for, the others are arbitrary.
+        """Return s rows; the first i <= s are those requested, the others are arbitrary.
 
-        The same index must give the same rows every time. A NumPy array that is returned may be
-        overwritten by the next call.
+        The same index must give the same rows every time. The next call may overwrite a NumPy
+        array that is returned.
         """
         ...
 
 
 @runtime_checkable
-class ColumnSource(Protocol):
+class ColumnSource(RowSource, Protocol):
     """Rows that can also be read by columns.
 
     Attributes:
-        num_rows: n.
-        dim: f.
         has_columns: whether columns can be read (once the rows are kept).
     """
 
-    num_rows: int
-    dim: int
     has_columns: bool
 
     def keep_rows(self, on_rows: OnProgress) -> None:
-        """Put all rows where their columns can be read; `has_columns` says if that worked."""
+        """Store all rows so that their columns can be read; `has_columns` says if that worked."""
         ...
 
     def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
-        """Fill the array with columns, starting at the given one."""
+        """Fill the array with columns, from the given first one on."""
         ...
 
 
@@ -95,12 +91,12 @@ class ArrayRows:
         self.block = min(block, self.num_rows)
 
     def read(self, index: Int[np.ndarray, " i"]) -> Float[np.ndarray, "s f"]:
-        """Return the rows, and copies of the last one where fewer than a block are asked for."""
+        """Return the rows, padded to a whole block with copies of the last one."""
         filled = np.pad(index, (0, self.block - len(index)), mode="edge")
         return np.asarray(self._rows[filled], np.float32)
 
     def keep_rows(self, on_rows: OnProgress) -> None:
-        """Do nothing: all rows are there."""
+        """Do nothing: all rows are stored already."""
 
     def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
         """Fill the array with columns."""
@@ -110,16 +106,15 @@ class ArrayRows:
 class Reader:
     """Reads a source in blocks, for jitted functions whose shapes must not change.
 
-    Each of several processes reads its own rows. All take the same number of turns (one with fewer
-    rows waits), so that they can stop at the same block.
+    Each of several processes reads its own rows, the same number in each. All take the same number
+    of turns (one with fewer rows to read waits) and call `on_block` after every block, so that they
+    can stop at the same one.
 
     Attributes:
-        num_rows: n, the source's.
-        dim: f, the source's.
-        block: s, the source's.
+        num_rows, dim, block: n, f and s of the source.
         weights: (n,) float32, 1 for rows that count and 0 for padding.
-        every: the rows that count.
-        mesh: of the processes, or None for one.
+        every: the indices of the rows that count.
+        mesh: of the processes, from `cgjax.runtime.mesh.process_mesh`; None for one.
     """
 
     def __init__(
@@ -130,14 +125,6 @@ class Reader:
         weights: Float[Array, " n"] | None = None,
         mesh: Mesh | None = None,
     ):
-        """Prepare.
-
-        Args:
-            source: this process's rows; every process has as many.
-            on_block: called after every block; of several processes by all of them.
-            weights: (n,) 1 for rows that count and 0 for padding; default: all count.
-            mesh: from `cgjax.runtime.mesh.process_mesh`.
-        """
         self._source, self._on_block = source, on_block
         self.num_rows, self.dim, self.block = source.num_rows, source.dim, source.block
         self.mesh = mesh
@@ -145,17 +132,13 @@ class Reader:
         self.every = np.flatnonzero(np.asarray(self.weights)).astype(np.int32)
 
     def over(self, function: Callable[..., Any], **static: Any) -> Callable[..., Any]:
-        """Return a function of this process's arrays that may sum over all of them, jitted."""
+        """Return a jitted function of this process's arrays that may sum over all processes."""
         return over_processes(function, self.mesh, **static)
 
     def total(self, tree: Tree) -> Tree:
         """Sum arrays of one dtype over the processes."""
         summed: Tree = tree if self.mesh is None else self.over(all_sum)(tree)
         return summed
-
-    def all_agree(self, flag: bool) -> bool:
-        """Return whether the flag is set in every process."""
-        return flag if self.mesh is None else not self._most(int(not flag))
 
     def fold(
         self,
@@ -164,17 +147,17 @@ class Reader:
         step: Callable[[Carry, Int[np.ndarray, " s"], Block], Carry],
         carry: Carry,
     ) -> Carry:
-        """Return what is made of the rows asked for, one block after the other.
+        """Fold a function over rows, one block after the other.
 
-        The next read may overwrite the block, which JAX does not copy where it need not, and what
-        was computed of it may only have been started: it is waited for.
+        JAX may use a block without copying it and compute asynchronously, and the next read may
+        overwrite the block: so each step is waited for.
 
         Args:
-            what: is being done; for `on_block`.
+            what: the name of the pass, for `on_block`.
             index: the rows.
-            step: of what the blocks before gave, this block's index filled up with n (which a
-                scatter drops) and its rows; gives arrays that are all computed of the block.
-            carry: what the first step is given.
+            step: takes the carry, this block's index, padded with n (which a scatter drops), and
+                its rows; returns the next carry, all of whose arrays depend on the block.
+            carry: for the first step.
         """
         size = self.block
         total = self._most(len(index))
@@ -188,50 +171,40 @@ class Reader:
         return carry
 
     def report(self, what: str, done: int, total: int) -> None:
-        """Say how far a pass is."""
+        """Report the progress of a pass."""
         if self._on_block is not None:
             self._on_block(what, done, total)
 
     def fetch(
-        self,
-        drawn: tuple[Int[Array, "*i"], Bool[Array, "*i"]],
-        offset: Float[Array, " f"],
+        self, drawn: tuple[Int[Array, "*i"], Bool[Array, "*i"]], offset: Float[Array, " f"]
     ) -> Float[Array, "*i f"]:
         """Return a few rows relative to the offset, each from the process that has it.
 
-        Args:
-            drawn: rows within this process, and whether each belongs to it.
-            offset: (f,).
+        `drawn` holds indices into this process's rows, and whether each belongs to this process.
         """
         row, is_here = drawn
         here = np.asarray(is_here)
-        rows, place = np.unique(np.asarray(row)[here], return_inverse=True)
+        index, place = np.unique(np.asarray(row)[here], return_inverse=True)
         parts: list[Array] = []
         parts = self.fold(
-            "fetch", rows, lambda done, _, block: [*done, _difference(block, offset)], parts
+            "fetch", index, lambda parts, _, block: [*parts, _difference(block, offset)], parts
         )
         where = np.zeros(here.shape, np.int32)
         where[here] = place
-        if not parts:
-            parts = [jnp.zeros((1, len(offset)), jnp.float32)]
-        every = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
-        return self.from_shards(every[where], is_here)
-
-    def from_shards(self, picked: Array, is_here: Bool[Array, "*i"]) -> Array:
-        """Return what was picked, each entry from the one process that has it."""
-        whole: Array = self.over(from_shards)(picked, is_here)
-        return whole
+        rows = jnp.concatenate(parts or [jnp.zeros((1, len(offset)), jnp.float32)])
+        fetched: Array = self.over(from_shards)(rows[where], is_here)
+        return fetched
 
     def gather(self, own: Array) -> np.ndarray:
-        """Return the values of all rows that count, to every process, from those of its own."""
+        """Return the values of all rows that count, in every process, given those of its own."""
         values, weights = np.asarray(own), np.asarray(self.weights)
         if self.mesh is not None:
             values, weights = multihost_utils.process_allgather((values, weights), tiled=True)
         return np.asarray(values[weights > 0])
 
     def check_finite(self, index: Int[np.ndarray, " i"], value: Array | np.ndarray) -> None:
-        """Raise `UserError` if a number computed from the given rows shows that one is bad."""
-        if self.all_agree(bool(np.isfinite(np.asarray(value)).all())):
+        """Raise `UserError`, naming bad rows, if a value computed from these rows is not finite."""
+        if not self._most(int(not np.isfinite(np.asarray(value)).all())):
             return
 
         def add_bad(bad: list[int], filled: np.ndarray, block: Block) -> list[int]:
@@ -243,43 +216,41 @@ class Reader:
         shown = np.full(_SHOWN, _NONE)
         shown[: len(bad)] = bad[:_SHOWN]
         num, first = map(np.asarray, self.over(_join_bad, num_rows=self.num_rows)(len(bad), shown))
-        raise not_finite(int(num), first[first < _NONE])
+        raise not_finite(first[first < _NONE], int(num))
 
     def _most(self, num: int) -> int:
         return num if self.mesh is None else int(self.over(all_max)(num))
 
     def _read(self, index: Int[np.ndarray, " i"]) -> Block:
-        block = self._checked(self._source.read(index), len(index))
-        return block if self.mesh is None else jax.device_put(block, own_device(self.mesh))
-
-    def _checked(self, block: Any, num: int) -> Block:
-        """Return what the source returned for so many rows as float32, or raise `UserError`."""
+        """Return the block of some rows as float32; raise `UserError` if it is malformed."""
+        block = self._source.read(index)
         if not isinstance(block, jax.Array):
             block = np.asarray(block)
         name, expected = type(self._source).__name__, (self.block, self.dim)
         if block.shape != expected:
             raise UserError(
-                f"{name}.read returned an array of shape {block.shape} when asked for {num} rows: "
-                f"expected {expected}, a whole block of rows (block={self.block}, dim={self.dim})"
+                f"{name}.read returned an array of shape {block.shape} when asked for {len(index)} "
+                f"rows: expected {expected}, a whole block of rows (block={self.block}, "
+                f"dim={self.dim})"
             )
         if not is_real_number(block.dtype):
             raise UserError(f"{name}.read returned {block.dtype} numbers: expected float32")
-        return block if block.dtype == np.float32 else block.astype(np.float32)
+        block = block if block.dtype == np.float32 else block.astype(np.float32)
+        return block if self.mesh is None else jax.device_put(block, own_device(self.mesh))
 
 
-def not_finite(num: int, first: Int[np.ndarray, " b"]) -> UserError:
-    """Return the error of distances that are not finite.
+def not_finite(bad: Int[np.ndarray, " b"], num: int | None = None) -> UserError:
+    """Return the error for distances that are not finite.
 
-    Args:
-        num: how many rows hold NaN or Inf.
-        first: (b,) the first of them.
+    `bad` are the rows that hold NaN or Inf, or the first of `num` such rows.
     """
+    num = len(bad) if num is None else num
     if not num:
         return UserError(
             "the features are too large: their squared distances overflow float32; "
             "divide them by a constant first"
         )
-    named = ", ".join(map(str, first[:_SHOWN].tolist())) + (", ..." if num > _SHOWN else "")
+    named = ", ".join(map(str, bad[:_SHOWN].tolist())) + (", ..." if num > _SHOWN else "")
     return UserError(
         f"{num} features hold NaN or Inf (rows {named}): expected finite numbers; check the "
         "generator's weights and the latents of those rows"
@@ -288,7 +259,7 @@ def not_finite(num: int, first: Int[np.ndarray, " b"]) -> UserError:
 
 _difference = jax.jit(lambda block, offset: block - offset[None, :])
 
-# How many bad rows a message names, and what stands for none.
+# How many bad rows a message names, and the placeholder for none.
 _SHOWN, _NONE = 5, np.iinfo(np.int32).max
 
 

@@ -1,26 +1,26 @@
-"""What k-means knows of its restarts between two passes over the data, and how it goes on.
+"""The state of k-means restarts between two passes over the data, and how it advances.
 
 Nothing here reads features: the same functions serve the iteration in memory and the streamed one.
 
-Between two visits of a row y its distances to the centroids are followed: exactly in a subspace,
-and within a bound in what is left of it (`subspace`). Its label a may have changed only if for
+Between two visits of a row y its distances to the centroids are tracked: exactly in a subspace, and
+within a bound in the rest of the space (`subspace`). Its label a may have changed only if for
 another centroid c
 
     d_c - d_a <= 2 rho(y) move_c(y)
 
-with d_c = ||mu_c||^2 - 2 <y, mu_c> as followed, rho the residual norm, and move_c(y) at least
+with d_c = ||mu_c||^2 - 2 <y, mu_c> as tracked, rho the residual norm, and move_c(y) at least
 rho(m_a - m_c) of the movement m since the visit, see `bounds` (in the spirit of [Elkan 2003], but
 the norms are kept exact and only differences of movements count, which makes the bound tighter).
 Only such rows are read.
 
-Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restarts, k clusters.
+Symbols: y rows (n, f), mu centroids (r, k, f) relative to the offset, r restarts, k clusters;
+`squares` are ||y||^2, `weights` 1 for rows that count and 0 for padding.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from cgjax.clustering.kmeans import bounds
@@ -37,10 +37,10 @@ class KMeansState(NamedTuple):
         centroids: (r, k, f) float32, relative to the offset.
         labels: (n, r) int32, nearest centroid at the last step; -1 before it and for padding.
         sums: (r, k, f) float32, sums of the members.
-        products: (n, r, k) float32, -2 <y, mu> as followed since the row was last visited; where
-            nothing is followed k is 0 here and in the bound.
+        products: (n, r, k) float32, -2 <y, mu> as tracked since the row was last visited; where
+            nothing is tracked k is 0 here and in the bound.
         bound: how far the centroids may have moved since then.
-        subspace: in which products are followed.
+        subspace: in which products are tracked.
         inertias: (r,) float32, objective of the labels with the new centroids; never rises.
         is_done: (r,) bool, converged; such a restart no longer changes.
         num_iter: (r,) int32.
@@ -63,7 +63,7 @@ def start(
     products: Float[Array, "n r k"] | None = None,
     subspace: Subspace | None = None,
     *,
-    is_followed: bool = True,
+    is_tracked: bool = True,
 ) -> KMeansState:
     """Return the state with centroids (relative to the offset) and no labels yet.
 
@@ -71,24 +71,21 @@ def start(
         centroids: (r, k, f), where to start.
         squares: (n,) squared norms of the rows.
         products: (n, r, k), -2 <y, centroid> of all rows, if they are known already.
-        subspace: in which products are followed; default: in none.
-        is_followed: whether products are followed at all.
+        subspace: in which products are tracked; default: in none.
+        is_tracked: whether products are tracked at all.
     """
     num_init, num_clusters, dim = centroids.shape
     if subspace is None:
         subspace = sub.nothing(squares.shape[0], dim, like=squares)
-
-    def per_row(
-        shape: tuple[int, ...], value: int | float, dtype: DTypeLike = jnp.float32
-    ) -> Array:
-        return varying_like(jnp.full((squares.shape[0], *shape), value, dtype), squares)
-
-    num, before = num_clusters if is_followed else 0, jnp.inf if products is None else 0.0
+    num, before = num_clusters if is_tracked else 0, jnp.inf if products is None else 0.0
+    shape = (squares.shape[0], num_init)
+    if products is None:
+        products = varying_like(jnp.zeros((*shape, num), jnp.float32), squares)
     return KMeansState(
         centroids=centroids,
-        labels=per_row((num_init,), -1, jnp.int32),
+        labels=varying_like(jnp.full(shape, -1, jnp.int32), squares),
         sums=jnp.zeros_like(centroids),
-        products=per_row((num_init, num), 0.0) if products is None else products,
+        products=products,
         bound=bounds.start(centroids[:, :num], squares, subspace, before),
         subspace=subspace,
         inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
@@ -98,7 +95,7 @@ def start(
 
 
 def relative_distances(state: KMeansState) -> Float[Array, "n r k"]:
-    """Return ||y - mu||^2 - ||y||^2 from what is known of each row; only its order is right."""
+    """Return ||y - mu||^2 - ||y||^2 by the tracked products."""
     norms = jnp.sum(jnp.square(state.centroids), axis=2)
     return state.products + norms[None, :, :]
 
@@ -130,19 +127,19 @@ def _minimum(values: Shaped[Array, "n r k"]) -> Shaped[Array, "n r"]:
 def may_change(
     state: KMeansState, squares: Float[Array, " n"], weights: Float[Array, " n"]
 ) -> Bool[Array, "n r"]:
-    """Return for which rows the nearest centroid cannot be told without reading them."""
+    """Return for which rows the nearest centroid is unknown unless they are read."""
     relative = relative_distances(state)
     num_clusters = relative.shape[2]
-    # What float32 rounding of the products and norms may hide.
+    # The differences that float32 rounding of the products and norms may hide.
     longest = jnp.sqrt(jnp.max(jnp.sum(jnp.square(state.centroids), axis=2), axis=1))
     rounding = 2e-6 * jnp.sqrt(squares)[:, None] * longest[None, :]
     ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
     labels = state.labels[:, :, None]
-    # Before the first step the nearest is as good as a label.
+    # Before the first step the nearest centroid stands in for the label.
     own = _minimum(jnp.where((ids == labels) | (labels < 0), relative, jnp.inf))
     residual = sub.residuals_of_rows(state.subspace, squares)[:, None, None]
     lower = relative - 2.0 * residual * bounds.of_rows(state.bound, state.labels)
-    # Written so that rows never read, and NaN, are open.
+    # Written so that rows that were never read, and NaN, count as open.
     is_farther = lower > (own + rounding)[:, :, None]
     is_open = jnp.sum(is_farther, axis=2, dtype=jnp.int32) < num_clusters - 1
     return is_open & ~state.is_done[None, :] & (weights[:, None] > 0.0)
@@ -168,6 +165,26 @@ def members(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "r k"]
     return counts.T.astype(jnp.float32)
 
 
+class Counts(NamedTuple):
+    """What is counted of all rows in a step, summed over shards or processes.
+
+    Attributes:
+        members: (r, k) float32, rows in each cluster.
+        references: (h,) float32, how many rows use each reference of the bound.
+        squares: () float32, sum of the rows' squared norms.
+    """
+
+    members: Float[Array, "r k"]
+    references: Float[Array, " h"]
+    squares: Float[Array, ""]
+
+
+def count(state: KMeansState, labels: Int[Array, "n r"], squares: Float[Array, " n"]) -> Counts:
+    """Return the counts of this shard's rows, given their new labels."""
+    num_members = members(labels, state.centroids.shape[1])
+    return Counts(num_members, bounds.count_references(state.bound), jnp.sum(squares))
+
+
 def one_hot(labels: Int[Array, "n r"], num_clusters: int) -> Float[Array, "n rk"]:
     """Return (n, r * k) float32 with a one where a row belongs to a cluster; -1 gives zeros."""
     ids = jnp.arange(num_clusters, dtype=jnp.int32)[None, None, :]
@@ -184,8 +201,8 @@ def farthest(
 ) -> tuple[Int[Array, "r m"], Bool[Array, "r m"]]:
     """Return the m = min(k, n) rows of each restart that are farthest from their centroids.
 
-    The squared distances are those given, or else those at the rows' last visits, which is good
-    enough to choose by.
+    The squared distances are those given, or else those at the rows' last visits, which are close
+    enough for this choice.
 
     Returns:
         The rows within this shard, farthest first (padding last), and whether each belongs to this
@@ -229,33 +246,28 @@ def advance(
     state: KMeansState,
     labels: Int[Array, "n r"],
     total: Float[Array, "r k f"],
-    counts: Float[Array, "r k"],
+    counts: Counts,
     moved: Float[Array, "r k f"],
-    *,
-    references: Float[Array, " h"],
-    all_squares: Float[Array, ""],
     least_shift: Float[Array, ""],
 ) -> KMeansState:
     """Return the state after the centroids moved.
 
     Args:
         state: the state before.
-        labels: (n, r), the new labelling.
-        total: (r, k, f), its sums.
-        counts: (r, k), its numbers of members.
+        labels: (n, r), the new labels.
+        total: (r, k, f), the sums of the clusters' members.
+        counts: of all rows.
         moved: (r, k, f), the new centroids: the means, or a row for an empty cluster.
-        references: (h,), how many rows of all shards use each reference of the bound.
-        all_squares: sum of the squared norms of all rows.
         least_shift: a restart whose squared movement is not above this is done.
     """
-    explained = counts * jnp.sum(jnp.square(means(total, counts)), axis=2)
-    inertias = all_squares - jnp.sum(explained, axis=1)
+    explained = counts.members * jnp.sum(jnp.square(means(total, counts.members)), axis=2)
+    inertias = counts.squares - jnp.sum(explained, axis=1)
     movement = jnp.where(state.is_done[:, None, None], 0.0, moved - state.centroids)
     bound, products = state.bound, state.products
     if products.shape[2]:
-        bound, change = bounds.advance(bound, state.subspace, movement, labels, references)
+        bound, change = bounds.advance(bound, state.subspace, movement, labels, counts.references)
         products = products + change
-    # Written so that NaN counts as done: such data are reported by the caller.
+    # Written so that NaN counts as done: the caller reports such data.
     is_moving = jnp.sum(jnp.square(movement), axis=(1, 2)) > least_shift
     return state._replace(
         centroids=jnp.where(state.is_done[:, None, None], state.centroids, moved),

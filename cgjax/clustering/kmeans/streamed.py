@@ -4,7 +4,7 @@ What is known of the restarts (`state`) stays in memory, O(n r k + r k f); rows 
 are needed and not kept. A row is read in an iteration only if
 
 * its nearest centroid may have changed, by the bound of `state`, or
-* what is known of it already says that it has: its cluster's sum has to change.
+* what is known of it already shows that it has: its cluster's sum has to change.
 
 All restarts, trials and numbers of clusters share each pass, so that a fit reads every row at most
 k times for k-means++ (exact, not k-means||: the draws use the distances to all rows), once for the
@@ -12,8 +12,8 @@ first iteration, partly for the further ones, and once to assign. Rows are relat
 the first block: the distances do not depend on the origin, and any origin amid the data keeps their
 digits.
 
-Each of several processes reads and holds its own rows. What they send is what the devices of
-`cgjax.clustering.kmeans.sharded` do: drawn rows, and one sum of centroids an iteration.
+Each of several processes reads and holds its own rows. They send each other what the devices of
+`lloyd.fit_sharded` do: drawn rows, and one sum of centroids an iteration.
 
 Symbols: y rows (n, f) of this process, mu centroids (r, k, f), r restarts, k clusters.
 """
@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.clustering.assignment import Assignment
 from cgjax.clustering.kmeans import blocks, gram
-from cgjax.clustering.kmeans.drawing import Uniforms, draw, draw_distinct
+from cgjax.clustering.kmeans.drawing import Uniforms, draw_distinct
 from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.results import (
     BestRestart,
@@ -36,22 +36,23 @@ from cgjax.clustering.kmeans.results import (
     best_of,
     describe,
     in_canonical_order,
-    put_in_order,
+    order_centroids,
 )
 from cgjax.clustering.kmeans.seeding import (
+    Candidates,
     choose,
+    draw_candidates,
+    draw_first,
     first_seeds,
-    fresh_candidates,
-    num_trials,
     uniforms,
-    uniforms_of_rows,
 )
 from cgjax.clustering.kmeans.sources import ColumnSource, OnBlock, Reader, RowSource
-from cgjax.clustering.kmeans.state import KMeansState, farthest, start
+from cgjax.clustering.kmeans.state import Counts, KMeansState, farthest, start
 from cgjax.runtime.mesh import join_rows
 
 _first_seeds = jax.jit(first_seeds, static_argnames=("num_clusters",))
 _start = jax.jit(start)
+_in_canonical_order = jax.jit(in_canonical_order)
 
 
 def fit_streamed(
@@ -63,10 +64,10 @@ def fit_streamed(
     mesh: Mesh | None = None,
     on_block: OnBlock | None = None,
 ) -> tuple[KMeansResult, ...]:
-    """Run k-means on rows that are read block by block; up to rounding what `lloyd` finds of them.
+    """Run k-means on rows read block by block; the result is that of `lloyd.fit` up to rounding.
 
     Args:
-        source: the rows; of several processes this one's, as many in each.
+        source: the rows; with several processes this one's, the same number in each.
         key: random key; it draws the rows that `lloyd.fit` draws.
         options: how to search.
         weights: (n,) 1 for rows that count and 0 for padding; default: all count.
@@ -74,8 +75,8 @@ def fit_streamed(
         on_block: called between two blocks; may raise to stop, then in every process.
 
     Returns:
-        A result for each number of clusters; of several processes labels and margins are split over
-        the mesh.
+        A result for each number of clusters; with several processes labels and margins are split
+        over the mesh.
 
     Raises:
         UserError: naming the rows that hold NaN or Inf.
@@ -93,22 +94,15 @@ def fit_streamed(
         results = gram.fit_columns(reader, source, key, options, offset)
         if results is not None:
             return tuple(_describe(reader, best, assigned) for best, assigned in results)
-    squares = jnp.zeros((source.num_rows,), jnp.float32)
-    if options.centroids is not None:
-        centred = options.centroids - offset[None, None, :]
-    elif options.method == "random":
-        centred = _random_rows(reader, key, offset, options)
-    else:
-        centred, squares = _seed(reader, key, offset, squares, options)
-    states = tuple(_start(centred[:, :k], squares) for k in options.numbers)
-    del centred
+    search = _Search(reader, options, offset)
+    states = search.start(key)
     for iteration in range(1, int(options.max_iter) + 1):
-        states, squares = _iterate(reader, states, squares, offset, options.tol, iteration)
+        states = search.step(states, iteration)
         if all(bool(jnp.all(state.is_done)) for state in states):
             break
-    in_order = reader.over(put_in_order)
+    in_order = reader.over(order_centroids)
     bests = [in_order(best_of(state, offset), reader.weights) for state in states]
-    del states  # makes room for the assignment
+    del states, search  # makes room for the assignment
     assignments = _assign(reader, tuple(best.centroids for best in bests))
     return tuple(map(partial(_describe, reader), bests, assignments))
 
@@ -124,98 +118,85 @@ def _first_mean(reader: Reader) -> Float[Array, " f"]:
     return offset
 
 
-def _random_rows(
-    reader: Reader, key: PRNGKeyArray, offset: Float[Array, " f"], options: Options
-) -> Float[Array, "r k f"]:
-    """Choose different rows as `seeding.seed_random` does."""
-    num_clusters = max(options.numbers)
-    uniform = uniforms_of_rows(key, num_clusters=num_clusters, num_init=options.num_init)
-    return reader.fetch(reader.over(draw_distinct)(uniform, reader.weights), offset)
+class _Search:
+    """`lloyd.init` and `lloyd.step`, reading rows block by block."""
 
+    def __init__(self, reader: Reader, options: Options, offset: Float[Array, " f"]):
+        self._reader, self._options, self._offset = reader, options, offset
+        # Squared norms of the rows, entered as they are read. A pass donates and returns them.
+        self._squares = jnp.zeros((reader.num_rows,), jnp.float32)
 
-def _seed(
-    reader: Reader,
-    key: PRNGKeyArray,
-    offset: Float[Array, " f"],
-    squares: Float[Array, " n"],
-    options: Options,
-) -> tuple[Float[Array, "r k f"], Float[Array, " n"]]:
-    """Choose starting centroids as `seeding.seed_plus_plus` does; also return the rows' squares."""
-    num_clusters, num_init = max(options.numbers), options.num_init
-    drawing, keeping = uniforms(key, num_clusters=num_clusters, num_init=num_init)
+    def start(self, key: PRNGKeyArray) -> tuple[KMeansState, ...]:
+        """Return a state for each number of clusters, at the starting centroids."""
+        options = self._options
+        if options.centroids is not None:
+            centroids = options.centroids - self._offset[None, None, :]
+        elif options.method == "random":
+            uniform = Uniforms.draw(key, (max(options.numbers), options.num_init, 1))
+            drawn = self._reader.over(draw_distinct)(uniform, self._reader.weights)
+            centroids = self._reader.fetch(drawn, self._offset)
+        else:
+            centroids = self._seed(key)
+        return tuple(_start(centroids[:, :k], self._squares) for k in options.numbers)
 
-    def products(points: Array, count: int) -> Array:
-        nonlocal squares
-        seed = partial(blocks.seed, offset=offset, points=points)
-        empty = jnp.zeros((reader.num_rows, points.shape[0]), jnp.float32)
-        what = f"k-means++ {count}/{num_clusters}"
-        product, squares = reader.fold(what, reader.every, seed, (empty, squares))
+    def _seed(self, key: PRNGKeyArray) -> Float[Array, "r k f"]:
+        """Choose starting centroids as `seeding.seed_plus_plus` does."""
+        reader, num_clusters = self._reader, max(self._options.numbers)
+        drawing, keeping = uniforms(key, self._options)
+        centres = reader.fetch(reader.over(draw_first)(drawing, reader.weights), self._offset)[:, 0]
+        product = self._products(centres, 1)
+        reader.check_finite(reader.every, self._squares)
+        norms = {"squares": self._squares, "weights": reader.weights}
+        seeds = _first_seeds(centres, product, num_clusters=num_clusters, **norms)
+        num_passes = 1
+        while (num_chosen := int(seeds.num_chosen)) < num_clusters:
+            drawn, closest = reader.over(draw_candidates)(drawing.at(num_passes), seeds.closest)
+            picked = reader.fetch(drawn, self._offset)
+            candidates = Candidates(picked, closest, keeping[num_passes])
+            product = self._products(picked.reshape(-1, reader.dim), num_chosen + 1)
+            norms = {"squares": self._squares, "weights": reader.weights}
+            seeds = reader.over(choose)(seeds, candidates, product, **norms)
+            num_passes += 1
+        return seeds.centroids
+
+    def _products(self, points: Float[Array, "p f"], count: int) -> Float[Array, "n p"]:
+        """Return -2 <y, point> from a pass over all rows, for the given centre of k-means++."""
+        seed = partial(blocks.seed, offset=self._offset, points=points)
+        empty = jnp.zeros((self._reader.num_rows, points.shape[0]), jnp.float32)
+        what, every = f"k-means++ {count}/{max(self._options.numbers)}", self._reader.every
+        product, self._squares = self._reader.fold(what, every, seed, (empty, self._squares))
         return product
 
-    equally = jnp.broadcast_to(reader.weights[:, None], (reader.num_rows, num_init))
-    first = Uniforms(*(values[0, :, :1] for values in drawing))
-    drawn = reader.over(draw)(first, equally)
-    centres = reader.fetch(drawn, offset)[:, 0]
-    product = products(centres, 1)
-    reader.check_finite(reader.every, squares)
-    same = {"squares": squares, "weights": reader.weights}
-    seeds = _first_seeds(centres, product, num_clusters=num_clusters, **same)
-    choose_best = reader.over(choose, trials=num_trials(num_clusters))
-    num_passes = 1
-    while (num_chosen := int(seeds.num_chosen)) < num_clusters:
-        row, is_here = reader.over(draw)(drawing.at(num_passes), seeds.closest.T)
-        closest = reader.from_shards(jnp.take_along_axis(seeds.closest, row, axis=1), is_here)
-        picked = reader.fetch((row, is_here), offset)
-        candidates = fresh_candidates(picked, closest, keeping[num_passes])
-        product = products(picked.reshape(-1, len(offset)), num_chosen + 1)
-        # A pass donates the squares and computes them again.
-        same = {"squares": squares, "weights": reader.weights}
-        seeds = choose_best(seeds, candidates, product, **same)
-        num_passes += 1
-    return seeds.centroids, squares
+    def step(self, states: tuple[KMeansState, ...], iteration: int) -> tuple[KMeansState, ...]:
+        """Do what `lloyd.step` does, in one pass over the rows that matter."""
+        reader = self._reader
+        is_needed = blocks.must_be_read(states, self._squares, reader.weights)
+        index = np.flatnonzero(np.asarray(is_needed)).astype(np.int32)
+        visit = partial(blocks.visit, offset=self._offset)
+        what = f"iteration {iteration}"
+        states, self._squares = reader.fold(what, index, visit, (states, self._squares))
+        if iteration == 1:
+            reader.check_finite(index, self._squares)
+        counted = [blocks.count(state, self._squares, reader.weights) for state in states]
+        own = [(state.sums, counts) for state, (_, counts) in zip(states, counted, strict=True)]
+        labels = [own_labels for own_labels, _ in counted]
+        return tuple(map(self._move, states, labels, reader.total(own)))
 
-
-def _iterate(
-    reader: Reader,
-    states: tuple[KMeansState, ...],
-    squares: Float[Array, " n"],
-    offset: Float[Array, " f"],
-    tol: float | Array,
-    iteration: int,
-) -> tuple[tuple[KMeansState, ...], Float[Array, " n"]]:
-    """Do what `lloyd.step` does, in one pass over the rows that matter."""
-    is_wanted = blocks.must_be_read(states, squares, reader.weights)
-    index = np.flatnonzero(np.asarray(is_wanted)).astype(np.int32)
-    visit = partial(blocks.visit, offset=offset)
-    states, squares = reader.fold(f"iteration {iteration}", index, visit, (states, squares))
-    if iteration == 1:
-        reader.check_finite(index, squares)
-    counted = [blocks.count(state, squares, reader.weights) for state in states]
-    own = [(state.sums, numbers) for state, (_, numbers) in zip(states, counted, strict=True)]
-    moved = []
-    for state, (labels, _), total in zip(states, counted, reader.total(own), strict=True):
-        moved.append(_move(reader, state, labels, squares, offset, total, tol))
-    return tuple(moved), squares
-
-
-def _move(
-    reader: Reader,
-    state: KMeansState,
-    labels: Int[Array, "n r"],
-    squares: Float[Array, " n"],
-    offset: Float[Array, " f"],
-    totals: tuple[Array, blocks.Counts],
-    tol: float | Array,
-) -> KMeansState:
-    """Move the centroids to the means, from sums over all processes (see `blocks.count`)."""
-    total, counts = totals
-    moved = blocks.means(total, counts.members)
-    if bool(jnp.any((counts.members == 0.0) & ~state.is_done[:, None])):
-        drawn = reader.over(farthest)(state, squares, reader.weights)
-        moved = blocks.fill_empty(moved, counts.members, reader.fetch(drawn, offset))
-    # With one process it is the state's own, which is donated.
-    others = None if reader.mesh is None else total
-    return blocks.advance(state, labels, others, counts, moved, jnp.float32(tol))
+    def _move(
+        self,
+        state: KMeansState,
+        labels: Int[Array, "n r"],
+        totals: tuple[Array, Counts],
+    ) -> KMeansState:
+        """Move the centroids to the means, from sums over all processes (see `blocks.count`)."""
+        reader, (total, counts) = self._reader, totals
+        moved = blocks.means(total, counts.members)
+        if bool(jnp.any((counts.members == 0.0) & ~state.is_done[:, None])):
+            drawn = reader.over(farthest)(state, self._squares, reader.weights)
+            moved = blocks.fill_empty(moved, counts.members, reader.fetch(drawn, self._offset))
+        # With one process it is the state's own, which is donated.
+        others = None if reader.mesh is None else total
+        return blocks.advance(state, labels, others, counts, moved, jnp.float32(self._options.tol))
 
 
 def _describe(reader: Reader, best: BestRestart, assigned: Assignment) -> KMeansResult:
@@ -244,7 +225,7 @@ def extend(
 
     Args:
         result: of the rows that were clustered, with all their labels.
-        source: the further rows; of several processes this one's, as many in each.
+        source: the further rows; with several processes this one's, the same number in each.
         weights, mesh, on_block: as for `fit_streamed`.
 
     Returns:
@@ -259,9 +240,6 @@ def extend(
     margins = jnp.concatenate([result.margins, reader.gather(further.margins)])
     result = result._replace(labels=labels, margins=margins, inertia=inertia)
     return _in_canonical_order(result, jnp.ones(labels.shape, jnp.float32))
-
-
-_in_canonical_order = jax.jit(in_canonical_order)
 
 
 def _assign(reader: Reader, centroids: tuple[Array, ...]) -> tuple[Assignment, ...]:

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from cgjax.kernels.products import HIGHEST
 from cgjax.runtime.mesh import varying_like
 
-# At most one point for each _SHARE features: following a row's coordinates then costs little.
+# At most one point for each _SHARE features: tracking a row's coordinates then costs little.
 _MOST, _SHARE = 512, 16
 # e, as a share of the points' mean square; with it float32 is exact to 1e-4 of ||y|| ||d||.
 _DAMPING = 1e-3
@@ -49,16 +49,14 @@ class Subspace(NamedTuple):
 
 
 def most_points(dim: int) -> int:
-    """Return how many points are worth following for rows of `dim` features."""
+    """Return how many points are worth tracking for rows of `dim` features."""
     return min(_MOST, dim // _SHARE)
 
 
 def span(points: Float[Array, "q f"], product: Float[Array, "n q"]) -> Subspace:
-    """Return the subspace of the points: O(n q^2) time.
+    """Return the subspace of points, given -2 <y, point> of all rows: O(n q^2) time.
 
-    Args:
-        points: (q, f) float32, relative to the offset; zeros and repeated points are allowed.
-        product: (n, q), -2 <y, point> of all rows.
+    The points are relative to the offset; zeros and repeated points are allowed.
     """
     num = points.shape[0]
     if num == 0:
@@ -74,7 +72,7 @@ def span(points: Float[Array, "q f"], product: Float[Array, "n q"]) -> Subspace:
 
 
 def nothing(num_rows: int, dim: int, *, like: Array) -> Subspace:
-    """Return the subspace without directions; `like` says over which devices the rows are split."""
+    """Return the subspace without directions; `like` is an array split over devices as rows are."""
     empty = varying_like(jnp.zeros((num_rows, 0), jnp.float32), like)
     zeros = varying_like(jnp.zeros((num_rows,), jnp.float32), like)
     return Subspace(jnp.zeros((0, dim), jnp.float32), jnp.zeros((0, 0), jnp.float32), empty, zeros)
@@ -99,15 +97,12 @@ def change(subspace: Subspace, along: Float[Array, "r k q"]) -> Float[Array, "n 
 def residuals_of_pairs(
     movement: Float[Array, "*i k f"], along: Float[Array, "*i k q"], path: Float[Array, "*i k k"]
 ) -> Float[Array, "*i k k"]:
-    """Return rho(m_a - m_c) of movements m made in several steps d.
+    """Return rho(m_a - m_c) of movements m made in several steps d, given Qm.
 
-    Args:
-        movement: (..., k, f), m of each centroid.
-        along: (..., k, q), Qm.
-        path: (..., k, k), sum of ||d_a - d_c|| over the steps, each of which was rounded.
+    `path` is the sum of ||d_a - d_c|| over the steps, each of which was rounded.
     """
-    left = _pairs(_inner(movement) - _inner(along))
-    return jnp.sqrt(_at_least(left, jnp.square(path)))
+    residual = _pairs(_inner(movement) - _inner(along))
+    return jnp.sqrt(_at_least(residual, jnp.square(path)))
 
 
 def pairs(points: Float[Array, "*i k f"]) -> Float[Array, "*i k k"]:
@@ -125,5 +120,5 @@ def _pairs(inner: Float[Array, "*i k k"]) -> Float[Array, "*i k k"]:
     return squares[..., :, None] + squares[..., None, :] - 2.0 * inner
 
 
-def _at_least(left: Float[Array, "*i"], squares: Float[Array, "*i"]) -> Float[Array, "*i"]:
-    return jnp.maximum(left, 0.0) + _LEAST_RESIDUAL**2 * squares
+def _at_least(residual: Float[Array, "*i"], squares: Float[Array, "*i"]) -> Float[Array, "*i"]:
+    return jnp.maximum(residual, 0.0) + _LEAST_RESIDUAL**2 * squares

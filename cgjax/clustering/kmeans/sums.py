@@ -4,6 +4,7 @@ Symbols: y rows (n, f), r restarts, k clusters, s rows of a chunk, p clusters of
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -30,10 +31,10 @@ class Relabelling(NamedTuple):
     old: Int[Array, "n r"]
     sums: Float[Array, "r k f"]
 
-    @property
-    def num_clusters(self) -> int:
-        """Number of clusters k."""
-        return self.sums.shape[1]
+    def at(self, index: Int[Array, " s"]) -> "Relabelling":
+        """Return the relabelling of some rows."""
+        new, old = (labels.at[index].get(mode="clip") for labels in (self.new, self.old))
+        return Relabelling(new, old, self.sums)
 
 
 def sums(
@@ -41,8 +42,8 @@ def sums(
 ) -> list[Array]:
     """Return the sums (r, k, f) of each cluster's rows for every new labelling, in shared passes.
 
-    Whichever is less work: on a CPU the rows that moved, one by one, as always for many clusters;
-    a product of the rows that moved in any restart; or one product of all rows.
+    Whichever is least work: on a CPU the rows that moved, one by one, which it always is for many
+    clusters; a product of the rows that moved in any restart; or one product of all rows.
 
     Args:
         rows: all rows.
@@ -52,26 +53,22 @@ def sums(
     is_moved = [change.new != change.old for change in changes]
     has_moved = jnp.any(jnp.concatenate(is_moved, axis=1), axis=1)
     moves, moved_rows, all_rows = (
-        all_sum(sum(jnp.sum(part, dtype=jnp.int32) for part in some), axis_name)
-        for some in (is_moved, [has_moved], [rows.weights > 0.0])
+        all_sum(sum(jnp.sum(part, dtype=jnp.int32) for part in parts), axis_name)
+        for parts in (is_moved, [has_moved], [rows.weights > 0.0])
     )
-    widths = [change.sums.shape[0] * change.num_clusters for change in changes]
+    widths = [change.sums.shape[0] * change.sums.shape[1] for change in changes]
     # A move takes about as long as a row's share of the product for 40 sums.
-    # As floats: of many rows the products exceed int32.
+    # As floats: with many rows the products exceed int32.
     is_few = 40.0 * jnp.float32(moves) <= sum(widths) * jnp.float32(moved_rows)
     is_whole = ~is_few & (2 * moved_rows > all_rows) & ~rows.is_far
     zero = jnp.zeros((sum(widths), rows.features.shape[1]), jnp.float32)
     zero = varying_like(zero, rows.features)
-
-    def by_chunks(zero: Array) -> Array:
-        return _by_chunks(rows, changes, has_moved, zero)
-
-    def alone(zero: Array) -> Array:
-        return _one_by_one(rows, changes, has_moved, zero)
+    by_chunks = partial(_by_chunks, rows, changes, has_moved)
+    one_by_one = partial(_one_by_one, rows, changes, has_moved)
 
     def few(zero: Array) -> Array:
         # On a GPU adding rows one by one would be many small kernels.
-        return jax.lax.platform_dependent(zero, cpu=alone, default=by_chunks)
+        return jax.lax.platform_dependent(zero, cpu=one_by_one, default=by_chunks)
 
     def many(zero: Array) -> Array:
         return jax.lax.cond(is_whole, lambda _: _whole(rows, changes), by_chunks, zero)
@@ -97,10 +94,8 @@ def _by_chunks(
     """Return by how much the sums change, from the rows that moved in any restart."""
 
     def add(total: Array, index: Array, picked: Array, is_real: Array) -> Array:
-        new, old = (
-            _members([part.at[index].get(mode="clip") for part in labels], changes)
-            for labels in ([c.new for c in changes], [c.old for c in changes])
-        )
+        own = [change.at(index) for change in changes]
+        new, old = _members([c.new for c in own], own), _members([c.old for c in own], own)
         member = jnp.where(is_real[:, None], new - old, 0.0)
         return total + float32_product(member, picked, ((0,), (0,)))
 
@@ -111,20 +106,19 @@ def _one_by_one(
     rows: Rows, changes: Sequence[Relabelling], has_moved: Array, zero: Float[Array, "p f"]
 ) -> Float[Array, "p f"]:
     """Return by how much the sums change, each row added to the sums that it moved between."""
-    before = np.cumsum([0, *(change.sums.shape[0] * change.num_clusters for change in changes)])
 
     def add(total: Array, index: Array, picked: Array, is_real: Array) -> Array:
-        for change, first in zip(changes, before[:-1], strict=True):
-            new, old = (labels.at[index].get(mode="clip") for labels in (change.new, change.old))
-            restarts = (
-                int(first)
-                + change.num_clusters * jnp.arange(new.shape[1], dtype=jnp.int32)[None, :]
-            )
+        first = 0
+        for change in changes:
+            new, old, sums = change.at(index)
+            num_init, num_clusters, _ = sums.shape
+            begins = first + num_clusters * jnp.arange(num_init, dtype=jnp.int32)[None, :]
+            first += num_init * num_clusters
             is_moved = is_real[:, None] & (new != old)
             for labels, sign in ((new, 1.0), (old, -1.0)):
                 # A label of -1, of padding and before the first step, belongs to no sum.
-                place = jnp.where(is_moved & (labels >= 0), restarts + labels, total.shape[0])
-                for restart in range(place.shape[1]):
+                place = jnp.where(is_moved & (labels >= 0), begins + labels, total.shape[0])
+                for restart in range(num_init):
                     total = total.at[place[:, restart]].add(sign * picked, mode="drop")
         return total
 
@@ -132,5 +126,5 @@ def _one_by_one(
 
 
 def _members(labels: Sequence[Array], changes: Sequence[Relabelling]) -> Float[Array, "s p"]:
-    each = zip(labels, changes, strict=True)
-    return jnp.concatenate([one_hot(own, change.num_clusters) for own, change in each], axis=1)
+    pairs = zip(labels, changes, strict=True)
+    return jnp.concatenate([one_hot(own, change.sums.shape[1]) for own, change in pairs], axis=1)

@@ -1,4 +1,4 @@
-"""Clustering over several devices beside one: for this process and for those with more devices."""
+"""Clustering over several devices compared with one, also for processes with more devices."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Streamed clustering by several processes beside one: what each of them runs.
+"""Streamed clustering by several processes compared with one: the cases that each of them runs.
 
 Every case is called by all processes, which stop at the first that fails.
 """
@@ -18,7 +18,7 @@ from tests.clustering.kmeans.device_cases import points
 
 
 def own_source(data, block=16):
-    """This process's rows, filled up with a row that would be a cluster of its own."""
+    """This process's rows, padded with a row that would be a cluster of its own."""
     own = np.asarray(own_rows(len(data), data_mesh()))
     is_real = own < len(data)
     rows = np.where(is_real[:, None], data[np.where(is_real, own, 0)], np.float32(1e3))
@@ -29,13 +29,13 @@ def compare(data, *numbers, **options):
     """Assert that the processes find what one finds in memory."""
     options = {"num_init": 4, "key": jax.random.key(0)} | options
     source, weights = own_source(data)
-    # One number is given as such, for starting centroids go with nothing else.
+    # A single number is passed as such: starting centroids require it.
     k = numbers if len(numbers) > 1 else numbers[0]
-    found = kmeans(source, k, mesh=data_mesh(), weights=weights, **options)
+    results = kmeans(source, k, mesh=data_mesh(), weights=weights, **options)
     expected = kmeans(data, k, **options)
     if len(numbers) == 1:
-        found, expected = (found,), (expected,)
-    for many, one in zip(found, expected, strict=True):
+        results, expected = (results,), (expected,)
+    for many, one in zip(results, expected, strict=True):
         np.testing.assert_array_equal(gather_rows(many.labels, len(data)), one.labels)
         np.testing.assert_array_equal(many.counts, one.counts)
         # Sums of up to a hundred float32 numbers in another order, distances from another origin; a

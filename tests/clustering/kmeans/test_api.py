@@ -262,7 +262,7 @@ def test_a_vector_is_refused(key):
     ],
 )
 @pytest.mark.parametrize("backend", ["jax", "faiss"])
-def test_features_that_are_no_numbers_are_refused_in_one_line(features, message, backend, key):
+def test_features_that_are_not_numbers_are_refused_in_one_line(features, message, backend, key):
     if backend == "faiss":
         pytest.importorskip("faiss")
     with pytest.raises(UserError) as error:

@@ -1,4 +1,4 @@
-"""What a row's products may have missed since its visit is bounded, whichever reference it uses."""
+"""The error of a row's products since its visit is bounded, whichever reference it uses."""
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,11 @@ def test_the_bound_holds_after_any_number_of_steps_and_visits(name, num_points):
     rows = low_rank()
     squares = jnp.asarray(np.sum(rows**2, axis=1))
     points = rows[:num_points]
-    found = subspace.span(jnp.asarray(points), jnp.asarray(-2.0 * rows @ points.T))
+    span = subspace.span(jnp.asarray(points), jnp.asarray(-2.0 * rows @ points.T))
     centroids = np.zeros((RESTARTS, CLUSTERS, rows.shape[1]), np.float32)
-    state = bounds.start(jnp.asarray(centroids), squares, found, 0.0)
+    state = bounds.start(jnp.asarray(centroids), squares, span, 0.0)
     assert state.path.shape[0] == 3
-    residual = np.asarray(subspace.residuals_of_rows(found, squares), np.float64)
+    residual = np.asarray(subspace.residuals_of_rows(span, squares), np.float64)
 
     rng = np.random.default_rng(2)
     labels = jnp.asarray(rng.integers(0, CLUSTERS, (len(rows), RESTARTS)), jnp.int32)
@@ -43,7 +43,7 @@ def test_the_bound_holds_after_any_number_of_steps_and_visits(name, num_points):
     for step in walk(name, rows, 12):
         references = bounds.count_references(state)
         assert float(references.sum()) == labels.size
-        state, change = advance(state, found, jnp.asarray(step), labels, references)
+        state, change = advance(state, span, jnp.asarray(step), labels, references)
         missed += -2.0 * exact_products(rows, step) - np.asarray(change, np.float64)
         error = np.abs(missed - np.take_along_axis(missed, own, axis=2))
         bound = np.asarray(bounds.of_rows(state, labels), np.float64)
@@ -71,7 +71,7 @@ def test_steps_in_many_directions_move_less_than_the_sum_of_them():
     np.testing.assert_allclose(share, 12**-0.5, rtol=0.1)
 
 
-def test_what_was_never_visited_may_be_anywhere():
+def test_the_bound_is_infinite_before_the_first_visit():
     centroids = jnp.zeros((RESTARTS, CLUSTERS, 8))
     none = subspace.nothing(10, 8, like=centroids)
     state = bounds.start(centroids, jnp.ones(10), none, jnp.inf)

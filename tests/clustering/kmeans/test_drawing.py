@@ -92,7 +92,7 @@ def test_devices_do_not_change_which_row_is_drawn(num_devices, size, monkeypatch
     assert (row == quantile(uniform, weights)).mean() > 0.99
 
 
-def test_few_rows_are_drawn_by_the_coarse_numbers_as_ever():
+def test_few_rows_are_drawn_by_the_coarse_numbers_alone():
     """The seeds of a key are what they were before there were blocks."""
     weights = jnp.asarray(np.random.default_rng(0).random((1000, 4)), jnp.float32)
     uniform = Uniforms.draw(jax.random.key(4), (4, 50))

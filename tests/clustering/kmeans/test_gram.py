@@ -62,15 +62,15 @@ def _slabs_of_64_columns(monkeypatch):
 def test_the_result_is_that_of_memory(name, options, key):
     options = {"key": key, "num_init": 4} | options
     source = CountedColumns(DATA[name])
-    found = kmeans(source, 3, **options)
+    result = kmeans(source, 3, **options)
     assert source.columns == 2 * DIM, "one pass for the products, one to assign"
     assert source.rows == source.block, "the first block, for the origin"
     # Coordinates of 1,000 have 4 digits behind the point.
     rtol = 1e-4 if "far" in name else 1e-5
-    assert_same(found, kmeans(DATA[name], 3, **options), rtol=rtol)
-    labels, margins = assign(DATA[name], found.centroids)
-    np.testing.assert_array_equal(found.labels, labels)
-    np.testing.assert_allclose(found.margins, margins, rtol=1e-3, atol=1e-4)
+    assert_same(result, kmeans(DATA[name], 3, **options), rtol=rtol)
+    labels, margins = assign(DATA[name], result.centroids)
+    np.testing.assert_array_equal(result.labels, labels)
+    np.testing.assert_allclose(result.margins, margins, rtol=1e-3, atol=1e-4)
 
 
 def test_the_tolerance_is_a_share_of_the_mean_variance_of_a_feature(key):
@@ -79,17 +79,17 @@ def test_the_tolerance_is_a_share_of_the_mean_variance_of_a_feature(key):
     centroids = kmeans(rows, 3, max_iter=1, tol=0, **options).centroids
     tol, num_iter = tolerance_between(rows, np.asarray(centroids), 3, 4)
     source = CountedColumns(rows)
-    found = kmeans(source, 3, tol=tol, **options)
+    result = kmeans(source, 3, tol=tol, **options)
     assert source.columns == 2 * DIM, "by inner products"
-    assert (int(found.num_iter), bool(found.converged)) == (1 + num_iter, True)
+    assert (int(result.num_iter), bool(result.converged)) == (1 + num_iter, True)
 
 
 def test_planted_groups_are_found(key):
     data, truth = planted()
-    found = kmeans(CountedColumns(data), 3, key=key)
-    np.testing.assert_array_equal(found.labels, truth)
+    result = kmeans(CountedColumns(data), 3, key=key)
+    np.testing.assert_array_equal(result.labels, truth)
     for c in range(3):
-        np.testing.assert_allclose(found.centroids[c], data[truth == c].mean(0), atol=1e-5)
+        np.testing.assert_allclose(result.centroids[c], data[truth == c].mean(0), atol=1e-5)
 
 
 def test_a_file_that_is_mapped_is_read_by_columns(tmp_path, key):
@@ -100,13 +100,13 @@ def test_a_file_that_is_mapped_is_read_by_columns(tmp_path, key):
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_fewer_distinct_rows_than_clusters_cost_nothing(k, key):
+def test_fewer_distinct_rows_than_clusters_reach_zero_inertia(k, key):
     data = np.repeat(noise(min(k, 4)), 15, axis=0)
-    found = kmeans(CountedColumns(data), k, key=key, num_init=2)
-    assert np.isfinite(found.centroids).all()
-    assert float(found.inertia) < 1e-4
-    assert found.counts.sum() == len(data)
-    groups = np.asarray(found.labels).reshape(-1, 15)
+    result = kmeans(CountedColumns(data), k, key=key, num_init=2)
+    assert np.isfinite(result.centroids).all()
+    assert float(result.inertia) < 1e-4
+    assert result.counts.sum() == len(data)
+    groups = np.asarray(result.labels).reshape(-1, 15)
     np.testing.assert_array_equal(groups, np.repeat(groups[:, :1], 15, axis=1))
 
 
@@ -115,11 +115,11 @@ def test_a_cluster_left_empty_by_the_last_step_is_on_a_row():
     data = np.concatenate([np.repeat(noise(1), NUM - 2, axis=0), noise(2, seed=5)])
     key = jax.random.key(1)  # draws rows 26, 32 and 25
     options = {"key": key, "init": "random", "num_init": 1, "max_iter": 1}
-    found = kmeans(CountedColumns(data), 3, **options)
-    assert_same(found, kmeans(data, 3, **options))
-    assert found.counts.tolist() == [NUM - 2, 1, 1]
-    np.testing.assert_allclose(found.centroids[0], data.mean(0), atol=1e-5)
-    np.testing.assert_allclose(found.centroids[1:], data[-2:], atol=1e-6)
+    result = kmeans(CountedColumns(data), 3, **options)
+    assert_same(result, kmeans(data, 3, **options))
+    assert result.counts.tolist() == [NUM - 2, 1, 1]
+    np.testing.assert_allclose(result.centroids[0], data.mean(0), atol=1e-5)
+    np.testing.assert_allclose(result.centroids[1:], data[-2:], atol=1e-6)
 
 
 def test_embedded_rows_keep_their_inner_products():
@@ -141,15 +141,15 @@ def test_the_rule_weighs_products_against_passes():
 
 @pytest.mark.parametrize("name", DATA)
 @pytest.mark.parametrize("init", ["k-means++", "random"])
-def test_rows_in_memory_may_go_by_their_products_too(name, init, key, monkeypatch):
+def test_rows_in_memory_may_be_clustered_by_inner_products_too(name, init, key, monkeypatch):
     data, options = DATA[name], {"key": key, "num_init": 4, "init": init}
     expected, calls = kmeans(data, (3, 2), **options), []
     monkeypatch.setattr(gram, "_LARGE_MB", 0)
     multiply = gram._multiply
     monkeypatch.setattr(gram, "_multiply", lambda *args: calls.append(1) or multiply(*args))
-    found = kmeans(data, (3, 2), **options)
+    result = kmeans(data, (3, 2), **options)
     assert len(calls) == -(-DIM // 64), "one pass by slabs for both numbers"
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(result, expected, strict=True):
         assert_same(one, other, rtol=1e-4 if "far" in name else 1e-5)
         labels, margins = assign(data, one.centroids)
         np.testing.assert_array_equal(one.labels, labels)
@@ -188,7 +188,7 @@ def test_bad_rows_are_named(row, key):
         kmeans(CountedColumns(data), 2, key=key)
 
 
-def test_squares_that_overflow_are_said_to(key):
+def test_squares_that_overflow_are_reported(key):
     with pytest.raises(UserError, match="divide them by a constant"):
         kmeans(CountedColumns(noise() * np.float32(1e19)), 2, key=key)
 

@@ -136,10 +136,10 @@ def test_kmeans_agrees_with_a_numpy_loop_from_the_same_start():
     np.testing.assert_allclose(starts(data, state)[0], centroids, atol=1e-5)
 
 
-MANY = 70  # of 6 features: too many to be followed
+MANY = 70  # of 6 features: too many to be tracked
 
 
-def test_many_clusters_are_not_followed_and_every_iteration_is_that_of_a_float64_loop():
+def test_many_clusters_are_not_tracked_and_every_iteration_is_that_of_a_float64_loop():
     """Two restarts of rows far from the origin; the last 100 rows are padding."""
     points = blobs(n=1_000, k=200, spread=1.0, shift=100.0)[0]
     weights = (jnp.arange(1_000) < 900).astype(jnp.float32)
@@ -161,7 +161,7 @@ def test_many_clusters_are_not_followed_and_every_iteration_is_that_of_a_float64
 
 
 @pytest.mark.parametrize("method", ["k-means++", "random"])
-def test_many_clusters_are_those_that_following_finds(method, monkeypatch, key):
+def test_many_clusters_are_those_that_tracking_finds(method, monkeypatch, key):
     """Until all restarts have converged, the sooner ones waiting; the larger number shares them."""
     points = jnp.array(blobs(n=800, k=200, spread=1.0)[0])
     options = Options((MANY, MANY + 9), num_init=3, method=method, max_iter=50)
@@ -174,7 +174,7 @@ def test_many_clusters_are_those_that_following_finds(method, monkeypatch, key):
         assert int(found.num_iter) == int(expected.num_iter)
 
 
-def test_empty_ones_of_many_clusters_take_the_farthest_points():
+def test_empty_clusters_among_many_take_the_farthest_points():
     points = jnp.arange(100.0)[:, None]
     first = jnp.concatenate([points[:MANY], jnp.full((1, 1), 1e4)])
     options = Options((MANY + 1,), centroids=first[None])

@@ -18,7 +18,7 @@ def blobs(num=300, dim=6, groups=5, seed=0):
     return (centres[rng.integers(0, groups, num)] + rng.normal(size=(num, dim))).astype(np.float32)
 
 
-def test_each_is_as_good_as_scikit_learns(key):
+def test_each_number_is_as_good_as_with_scikit_learn(key):
     from sklearn.cluster import KMeans
 
     data = blobs()
@@ -35,7 +35,7 @@ def test_each_is_as_good_as_scikit_learns(key):
 
 @pytest.mark.parametrize("init", ["k-means++", "random"])
 @pytest.mark.parametrize("dim", [6, 640])
-def test_the_largest_is_what_it_is_alone(init, dim, key):
+def test_the_largest_number_gives_the_result_it_gives_alone(init, dim, key):
     data = blobs(dim=dim)
     options = {"key": key, "num_init": 3, "init": init}
     together, alone = kmeans(data, [2, 4], **options)[1], kmeans(data, 4, **options)
@@ -44,7 +44,7 @@ def test_the_largest_is_what_it_is_alone(init, dim, key):
     assert int(together.num_iter) == int(alone.num_iter)
 
 
-def test_one_in_a_tuple_is_one(key):
+def test_one_number_in_a_tuple_gives_the_result_it_gives_alone(key):
     (found,), alone = kmeans(blobs(), (3,), key=key), kmeans(blobs(), 3, key=key)
     for one, other in zip(found, alone, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -111,6 +111,6 @@ def test_all_numbers_share_each_pass_over_features_that_are_streamed(init, dim, 
         ((2, 301), "k-means++", "only 300 features"),
     ],
 )
-def test_numbers_that_make_no_sense_are_named(numbers, init, message, key):
+def test_impossible_numbers_are_named(numbers, init, message, key):
     with pytest.raises(UserError, match=message):
         kmeans(blobs(), numbers, key=key, init=init)

@@ -1,4 +1,4 @@
-"""What holds for any data: k-means on points that Hypothesis draws."""
+"""Properties of k-means that hold for any data, on points that Hypothesis draws."""
 
 import jax
 import numpy as np

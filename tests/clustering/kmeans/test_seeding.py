@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cgjax.clustering.kmeans import seeding
-from cgjax.clustering.kmeans.drawing import draw
 from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.rows import centred, prepare, products
 from tests.clustering.kmeans.helpers import blobs, init, starts, step
@@ -78,17 +77,16 @@ def test_centres_that_share_a_pass_have_the_law_of_centres_with_their_own(monkey
 
 def test_one_pass_serves_several_centres():
     points = jnp.array(blobs(k=16)[0])
-    drawing, keeping = seeding.uniforms(jax.random.key(0), num_clusters=16, num_init=1)
-    data, trials = prepare(points), seeding.num_trials(16)
+    drawing, keeping = seeding.uniforms(jax.random.key(0), Options((16,), num_init=1))
+    data = prepare(points)
     centres = centred(data, jnp.array([0]))
-    same = {"squares": data.squares, "weights": data.weights}
-    seeds = seeding.first_seeds(centres, products(data, centres), num_clusters=16, **same)
-    row, _ = draw(drawing.at(1), seeds.closest.T)
-    closest = jnp.take_along_axis(seeds.closest, row, axis=1)
-    candidates = seeding.fresh_candidates(centred(data, row), closest, keeping[1])
+    norms = {"squares": data.squares, "weights": data.weights}
+    seeds = seeding.first_seeds(centres, products(data, centres), num_clusters=16, **norms)
+    (row, _), closest = seeding.draw_candidates(drawing.at(1), seeds.closest)
+    candidates = seeding.Candidates(centred(data, row), closest, keeping[1])
     product = products(data, candidates.rows[0])
-    after = seeding.choose(seeds, candidates, product, trials=trials, **same)
-    assert candidates.rows.shape[1] == 16 * trials
+    after = seeding.choose(seeds, candidates, product, **norms)
+    assert candidates.rows.shape[1] == 16 * seeding.num_trials(16)
     assert int(after.num_chosen) >= 3, "two or more after the first"
     centres = after.centroids[0, : int(after.num_chosen)]
     distance = jnp.sum(jnp.square(centred(data, jnp.arange(300))[:, None] - centres[None]), axis=2)

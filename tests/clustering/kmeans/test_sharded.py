@@ -35,7 +35,7 @@ def test_random_rows_and_given_centroids_are_the_same_starts_on_every_device(key
 
 
 @pytest.mark.parametrize(("k", "init"), [(2, "k-means++"), (3, "random")])
-def test_products_that_are_followed_between_reads_are_those_of_one_device(k, init):
+def test_products_that_are_tracked_between_reads_are_those_of_one_device(k, init):
     compare(3, 121, k, dim=640, init=init)
 
 

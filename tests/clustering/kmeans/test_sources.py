@@ -1,4 +1,4 @@
-"""What a source of rows returns is checked where it enters."""
+"""Blocks that a source of rows returns are checked before they are used."""
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,7 @@ def test_lists_of_rows_are_converted(key):
     ("field", "value"),
     [("num_rows", 0), ("dim", 5.0), ("block", 0), ("block", 51), ("num_rows", "50")],
 )
-def test_sizes_that_make_no_sense_are_named(field, value, key):
+def test_impossible_sizes_are_named(field, value, key):
     source = ArrayRows(points(50), 16)
     setattr(source, field, value)
     with pytest.raises(UserError, match=f"ArrayRows.{field} is {value!r}"):

@@ -109,7 +109,7 @@ def test_a_file_that_is_mapped_is_a_source(tmp_path, held, key):
     assert_same(kmeans(ArrayRows(mapped, 50), 3, key=key, num_init=5), held)
 
 
-def test_it_stops_between_blocks_and_says_how_far_it_is(key):
+def test_a_fit_reports_progress_and_stops_between_blocks(key):
     seen = []
 
     def stop(what, done, total):

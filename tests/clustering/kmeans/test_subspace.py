@@ -1,4 +1,4 @@
-"""What is followed between two reads: the bound holds, and no row that matters is left out."""
+"""Tracking products between two reads: the bound holds, and no row that matters is left out."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,17 +37,17 @@ POINTS = {
 
 @pytest.mark.parametrize("name", POINTS)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_what_is_left_of_a_product_is_within_the_bound(name, scale):
+def test_the_residual_of_a_product_is_within_the_bound(name, scale):
     rows = scale * low_rank()
     points = POINTS[name](rows)
-    found = subspace.span(jnp.asarray(points), jnp.asarray(-2.0 * rows @ points.T))
+    span = subspace.span(jnp.asarray(points), jnp.asarray(-2.0 * rows @ points.T))
     movement = (rows[:12] - rows[12:24]).reshape(3, 4, DIM)
-    along = subspace.along(found, jnp.asarray(movement))
-    change = np.asarray(subspace.change(found, along), np.float64)
+    along = subspace.along(span, jnp.asarray(movement))
+    change = np.asarray(subspace.change(span, along), np.float64)
     path = jnp.sqrt(subspace.pairs(jnp.asarray(movement)))
     left = subspace.residuals_of_pairs(jnp.asarray(movement), along, path)
     residual = np.asarray(
-        subspace.residuals_of_rows(found, jnp.asarray(np.sum(np.square(rows), axis=1))), np.float64
+        subspace.residuals_of_rows(span, jnp.asarray(np.sum(np.square(rows), axis=1))), np.float64
     )
 
     error = -2.0 * exact_products(rows, movement) - change
@@ -57,9 +57,9 @@ def test_what_is_left_of_a_product_is_within_the_bound(name, scale):
 
 def test_rows_in_the_span_have_small_residuals():
     rows = low_rank(noise=0.0)
-    found = subspace.span(jnp.asarray(rows[:20]), jnp.asarray(-2.0 * rows @ rows[:20].T))
+    span = subspace.span(jnp.asarray(rows[:20]), jnp.asarray(-2.0 * rows @ rows[:20].T))
     squares = np.sum(rows**2, axis=1)
-    residual = np.asarray(subspace.residuals_of_rows(found, jnp.asarray(squares)))
+    residual = np.asarray(subspace.residuals_of_rows(span, jnp.asarray(squares)))
     assert (residual <= 0.1 * np.sqrt(squares)).all()
 
 

@@ -131,7 +131,7 @@ def advance(
     spread = counts.squares / num_rows - jnp.sum(jnp.square(mean))
     least_shift = tol * spread / moved.shape[2]
     advanced = states.advance(state, labels, total, counts, moved, least_shift)
-    # A state's sums are those of all rows; here each process keeps those of its own.
+    # `advance` stores the sums over all rows; here each process keeps the sums of its own rows.
     return advanced._replace(sums=state.sums)
 
 

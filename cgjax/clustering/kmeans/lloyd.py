@@ -73,7 +73,7 @@ def init(
     """Choose the starting centroids of all restarts, see `cgjax.clustering.kmeans.seeding`.
 
     Each number of clusters gets the first k of those chosen for the largest: k-means++ chooses
-    centre by centre (and tries as many candidates for each as the largest number asks for).
+    centre by centre (and tries the number of candidates that the largest number calls for).
 
     Returns:
         A state for each number of clusters.

@@ -33,7 +33,7 @@ _FAR = 4.0
 
 
 class Rows(NamedTuple):
-    """The rows to cluster, and what is computed from them once.
+    """The rows to cluster, and the values computed from them once.
 
     Attributes:
         features: (n, f) float32, this shard's rows.

@@ -31,8 +31,8 @@ Block = Array | np.ndarray
 """(s, f) rows that `RowSource.read` returned."""
 
 OnBlock = Callable[[str, int, int], None]
-"""Called after every block with what is being done, how many rows (or columns) of this pass are
-done, and how many there are; may raise to stop."""
+"""Called after every block with the name of the pass, how many of its rows (or columns) are done,
+and how many there are; may raise to stop."""
 
 OnProgress = Callable[[int, int], None]
 """Called between units of work with how many are done and how many there are; may raise to stop."""

@@ -4,7 +4,7 @@ What is known of the restarts (`state`) stays in memory, O(n r k + r k f); rows 
 are needed and not kept. A row is read in an iteration only if
 
 * its nearest centroid may have changed, by the bound of `state`, or
-* what is known of it already shows that it has: its cluster's sum has to change.
+* its tracked products already show that it has: its cluster's sum has to change.
 
 All restarts, trials and numbers of clusters share each pass, so that a fit reads every row at most
 k times for k-means++ (exact, not k-means||: the draws use the distances to all rows), once for the

@@ -19,6 +19,7 @@ LAYERS = (
     ("run",),
     ("stages", "figures", "report"),
     ("serve",),
+    ("modes",),
     ("main",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,24 @@ def check_folder(path: str | os.PathLike[str], option: str = "") -> Path:
     if not os.access(above, os.W_OK | os.X_OK):
         raise UserError(_no_folder(path, option, f"no permission to write in {above}"))
     return path
+
+
+def check_outside(path: Path, root: Path, places: Collection[str], option: str) -> None:
+    """Check that a folder named by the user is not one that a run writes to.
+
+    Args:
+        path: the folder.
+        root: the run's folder.
+        places: names of folders in `root`; "" for `root` itself.
+        option: the flag that named the folder.
+
+    Raises:
+        UserError: the folder is one of them, or inside one.
+    """
+    path, root = path.resolve(), root.resolve()
+    inside = path.relative_to(root).parts if path.is_relative_to(root) else None
+    if inside is not None and (*inside, "")[0] in places:
+        raise UserError(f"{option}={path} is where the run {root} writes; name another folder")
 
 
 def _no_folder(path: Path, option: str, reason: str) -> str:

@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
+from absl.flags import FlagValues
 
 from cgjax.config import leaves, schema, training
 from cgjax.config.plain import to_plain
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.contract import ensure_generator
 from cgjax.generators.registry import load_generator
+from cgjax.main import define_flags
+from cgjax.modes import MODES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -108,22 +111,15 @@ def test_every_work_that_is_cited_is_in_the_references_and_every_reference_is_us
     assert listed - cited <= {"Li & Malik 2018"}
 
 
-def main_flags():
-    """The flags of the main command and its modes, read off its source."""
-    source = (ROOT / "cgjax" / "main.py").read_text()
-    modes = re.search(r"MODES = \((.*?)\n\)", source, re.DOTALL).group(1)
-    return set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source)), set(re.findall(r'"(\w+)"', modes))
-
-
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_flag_and_mode_of_the_main_command_that_a_page_types_exists(page):
-    flags, modes = main_flags()
-    assert {"config", "workdir", "mode"} <= flags
-    assert {"run", "sample", "serve"} <= modes
+    values = FlagValues()
+    define_flags(values)
+    flags = set(values)
     for command in re.findall(r"python -m cgjax\.main ([^\n`]*)", page.read_text()):
         typed = re.findall(r"(?<![\w-])--(\w+)", command)
         assert {flag.removeprefix("no") for flag in typed} - flags <= {"verify"}, command
-        assert set(re.findall(r"--mode=(\w+)", command)) <= modes, command
+        assert set(re.findall(r"--mode=(\w+)", command)) <= set(MODES), command
         for path in re.findall(r"--config=(configs/[\w/]+\.py)", command):
             assert (ROOT / path).is_file(), command
 

@@ -57,8 +57,8 @@ def convert(
         UserError: whatever is wrong with the file or the folder, in one line.
         Interrupted: by Ctrl-C while writing; the folder is as it was.
     """
-    from cgjax.generators.folders import on_interrupt
     from cgjax.generators.weights import load_folder, save_generator, storage_dtype
+    from cgjax.runtime.signals import on_interrupt
     from converters.finding import choose_generator
     from converters.reading import read_checkpoint
     from converters.settings import NETWORK

@@ -9,52 +9,49 @@ from cgjax.main import define_flags
 from cgjax.modes import MODES, action_for, check_flags_of
 
 
-@pytest.fixture
-def options():
+def parsed(*arguments):
+    """Return the flags of a command line."""
     values = flags.FlagValues()
     define_flags(values)
+    values(["command", *arguments])
     return values
 
 
-def test_the_help_of_a_flag_begins_with_the_modes_that_read_it(options):
-    for name in options:
-        readers = [mode for mode, record in MODES.items() if name in record.flags]
-        prefix = f"{', '.join(readers)}: " if readers else ""
-        assert options[name].help.startswith(prefix), name
-        assert readers or options[name].help[0].isupper(), name
+OPTIONS = parsed()
+READERS = {flag: [m for m, mode in MODES.items() if flag in mode.flags] for flag in OPTIONS}
 
 
-def test_every_flag_in_the_table_is_defined_and_the_first_mode_is_the_default(options):
-    assert {flag for mode in MODES.values() for flag in mode.flags} <= set(options)
-    options(["command"])
-    assert options.mode == next(iter(MODES))
+def test_every_flag_in_the_table_is_defined():
+    assert {flag for mode in MODES.values() for flag in mode.flags} <= set(OPTIONS)
+
+
+@pytest.mark.parametrize("flag", [flag for flag in OPTIONS if READERS[flag]])
+def test_the_help_of_a_flag_begins_with_the_modes_that_read_it(flag):
+    assert OPTIONS[flag].help.startswith(f"{', '.join(READERS[flag])}: ")
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mode_accepts_its_own_flags_and_refuses_those_of_other_modes(mode, options):
-    for name in options:
-        values = {"seed": "1", "mode": mode}
-        option = f"--{name}" if options[name].boolean else f"--{name}={values.get(name, '5')}"
-        given = flags.FlagValues()
-        define_flags(given)
-        if name == "config":
-            continue
-        given(["command", option])
-        readers = [other for other, record in MODES.items() if name in record.flags]
-        if readers and mode not in readers:
-            with pytest.raises(UserError, match=f"--{name} is for --mode={readers[0]}"):
-                check_flags_of(mode, given)
+def test_a_mode_accepts_its_own_flags_and_refuses_those_of_other_modes(mode):
+    for flag in filter(READERS.get, OPTIONS):
+        options = parsed(f"--{flag}" if OPTIONS[flag].boolean else f"--{flag}=1")
+        if mode in READERS[flag]:
+            check_flags_of(mode, options)
         else:
-            check_flags_of(mode, given)
+            with pytest.raises(UserError, match=f"^--{flag} is for --mode={READERS[flag][0]}"):
+                check_flags_of(mode, options)
 
 
-def test_a_run_that_trains_a_generator_has_two_modes():
-    assert [mode for mode, record in MODES.items() if TRAINING in record.actions] == [
-        "run",
-        "assign",
-    ]
-    for mode, record in MODES.items():
-        assert CLUSTERS in record.actions
-        if TRAINING not in record.actions:
-            with pytest.raises(UserError, match=f"^--mode={mode} is for runs that cluster"):
-                action_for(mode, TRAINING)
+def test_an_empty_flag_is_refused_except_a_name():
+    check_flags_of("name", parsed("--cluster=0", "--name="))
+    with pytest.raises(UserError, match=r"^--out= is empty: give a value"):
+        check_flags_of("sample", parsed("--out="))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_that_a_training_run_lacks_is_refused(mode):
+    assert CLUSTERS in MODES[mode].actions
+    if mode in ("run", "assign"):
+        assert action_for(mode, TRAINING) != action_for(mode, CLUSTERS)
+    else:
+        with pytest.raises(UserError, match=f"^--mode={mode} is for runs that cluster"):
+            action_for(mode, TRAINING)

@@ -1,1 +1,1 @@
-"""What a config may say, and how it is kept."""
+"""The schema of configs, and how configs are stored."""

@@ -1,6 +1,6 @@
 """The table of every leaf of a config: its type, its range, and whether it is a resource.
 
-`configs/common.py` has the defaults and says what every leaf means.
+`configs/common.py` has the defaults and explains every leaf.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 INT_MAX = 2**31 - 1
-"""The greatest whole number: jax holds counts as int32."""
+"""The largest integer: jax holds counts as int32."""
 
 
 class Leaf(NamedTuple):
-    """What one setting may be.
+    """The legal values of one setting.
 
     Attributes:
         kind: int, float, str, bool or tuple (a list in JSON).
-        low: least legal value of a number, or None.
-        high: greatest one, or None; whole numbers end at `INT_MAX` all the same.
+        low: smallest legal number, or None.
+        high: largest legal number, or None; integers end at `INT_MAX` in any case.
         choices: legal words, or None for any.
-        words: legal words beside the numbers.
+        words: legal words in addition to numbers.
         optional: whether it may be unset (None).
-        is_resource: True if it changes how something is computed, not what: no artifact depends on
-            it.
+        is_resource: whether it changes how something is computed and not what, so that no artifact
+            depends on it.
     """
 
     kind: type
@@ -35,7 +35,7 @@ class Leaf(NamedTuple):
 
 
 def count(low: int, *, optional: bool = False, is_resource: bool = False) -> Leaf:
-    """Return the leaf of a whole number from `low` on."""
+    """Return the leaf of an integer that is at least `low`."""
     return Leaf(int, low, optional=optional, is_resource=is_resource)
 
 
@@ -44,7 +44,7 @@ OPTIONAL_TEXT = Leaf(str, optional=True)
 SHARE, NOT_NEGATIVE, NUMBER = Leaf(float, 0, 1), Leaf(float, 0), Leaf(float)
 
 AUTO = "auto"
-"""The number of clusters that is chosen from the features."""
+"""The word for a number of clusters that is chosen from the features."""
 
 INITS = ("k-means++", "random")
 BACKENDS = ("jax", "faiss")
@@ -58,7 +58,7 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "heuristic_hair_tone": ("hair_tone",),
     "image_statistics": ("brightness", "saturation", "contrast", "left_right", "up_down"),
 }
-"""The judges that come with cgjax, and their attributes."""
+"""The judges that come with cgjax, and the attributes each reports."""
 
 SECTIONS: dict[str, dict[str, Leaf]] = {
     "generator": {
@@ -166,7 +166,7 @@ _GAUSSIAN = _NUM_LATENTS | {
 SAMPLERS: dict[str, dict[str, Leaf]] = {
     "rejection": {"fit": FLAG},
     "flow": _FLOW,
-    # An epoch for the flow, and one for the step.
+    # At least one epoch for the flow and one for the step.
     "flow_one_step": _FLOW | {"num_epochs": count(2), "distilled": SHARE},
     "imle": _IMLE
     | _ADAM
@@ -191,7 +191,7 @@ SAMPLERS: dict[str, dict[str, Leaf]] = {
         "output_noise": FLAG,
     },
 }
-"""The leaves of every sampler; all but `fit` have a default in the sampler and may be missing."""
+"""The leaves of every sampler; all but `fit` may be missing and have the sampler's default."""
 
 LEAVES: dict[str, Leaf] = {
     "seed": Leaf(int, 0, 2**32 - 1),
@@ -248,10 +248,9 @@ ADDED: dict[str, Any] = {
 }
 """Leaves that older run folders lack, with the values that those runs were made with."""
 
-
 SILENT = ("cluster.space", "cluster.trimmed", "compare.conditional")
-"""Leaves that are younger than the keys of artifacts: with their value of `ADDED` they are left out
-of the key, so that what an older version made is still current."""
+"""Leaves added after artifacts got keys. At their value in `ADDED` they are left out of the key, so
+that artifacts of an older version stay current."""
 
 
 def leaf_of(path: str) -> Leaf | None:
@@ -265,7 +264,7 @@ def leaf_of(path: str) -> Leaf | None:
 
 
 def is_resource(path: str) -> bool:
-    """Whether a leaf changes how something is computed and not what; unknown leaves do not.
+    """Whether a leaf changes how something is computed and not what; False for unknown leaves.
 
     Example:
         >>> is_resource("generator.batch"), is_resource("samplers.flow.batch")

@@ -22,13 +22,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def to_plain(config: config_dict.ConfigDict) -> dict[str, Any]:
-    """Return a config as nested plain dicts; unset placeholders become None."""
+    """Return a config as nested dicts; unset placeholders become None."""
     plain: dict[str, Any] = json.loads(config.to_json_best_effort())
     return plain
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Describe every leaf in which two configs differ, as `name: old -> new`."""
+    """Describe every leaf that differs between two configs, as `name: old -> new`."""
     a, b = flatten(old), flatten(new)
     return [
         f"{name}: {a.get(name)} -> {b.get(name)}"
@@ -38,16 +38,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def digest(value: Any) -> str:
-    """Hash plain data (dicts, lists, text, numbers, None), whatever the order of its keys.
+    """Hash plain data (dicts, lists, text, numbers, None), regardless of the order of keys.
 
     Args:
-        value: what JSON can hold; a tuple counts as a list.
+        value: anything that JSON can hold; a tuple counts as a list.
 
     Returns:
-        A SHA-256 in hexadecimal, of the canonical JSON: sorted keys, no spaces.
+        The hexadecimal SHA-256 of the canonical JSON: sorted keys, no spaces.
 
     Raises:
-        TypeError: something that JSON cannot hold.
+        TypeError: a value that JSON cannot hold.
         ValueError: NaN or an infinity.
 
     Example:
@@ -58,10 +58,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def split_texts(given: Iterable[Any]) -> list[str]:
-    """Return the texts of a list leaf; `a,b` in one text, as a shell passes it, are two.
+def split_texts(values: Iterable[Any]) -> list[str]:
+    """Return the items of a list leaf as text; `a,b`, as typed in a shell, is two items.
 
     >>> split_texts(["layer1,layer2", 3])
     ['layer1', 'layer2', '3']
     """
-    return [name.strip() for text in given for name in str(text).split(",") if name.strip()]
+    return [name.strip() for text in values for name in str(text).split(",") if name.strip()]

@@ -1,21 +1,22 @@
-"""What is wrong with a value of a config, alone and beside the others, in words."""
+"""What is wrong with the values of a config, each alone and together, in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cgjax.config.leaves import AUTO, INT_MAX, JUDGES, SAMPLERS, Leaf
 from cgjax.config.plain import split_texts
+from cgjax.config.quantiles import EXPECTED, parse_quantiles
 from cgjax.config.splits import parse_split, shown_path, splits_of
 
 MAX_GB = 64
-"""A larger array is taken for a slip of the keyboard."""
+"""A setting that asks for a larger array is taken for a typing error."""
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is typed, on one line; a pair as `LOW:HIGH`, a long one cut."""
+    """Return a value as it is typed, on one line; a pair as `LOW:HIGH`, a long value cut."""
     if isinstance(value, list | tuple):
         value = ":".join(str(part) for part in value)
     text = " ".join(str(value).split())
@@ -23,22 +24,24 @@ def shown(value: Any) -> str:
 
 
 def problems_of(path: str, leaf: Leaf, value: Any) -> Iterator[str]:
-    """Say what is wrong with the value of one leaf."""
+    """Yield what is wrong with the value of one leaf."""
     if value is None and leaf.optional:
         return
-    if wanted := _wanted(leaf, value):
-        yield f"--config.{path}={shown(value)}: expected {wanted}"
+    if expected := _expected(leaf, value):
+        yield f"--config.{path}={shown(value)}: expected {expected}"
         return
     for element in value if leaf.kind is tuple else ():
-        if wanted := ELEMENTS[path](element):
-            yield f"--config.{path}={shown(element)}: expected {wanted}"
+        if expected := ELEMENTS[path](element):
+            yield f"--config.{path}={shown(element)}: expected {expected}"
 
 
-def _wanted(leaf: Leaf, value: Any) -> str | None:
-    """Say what a leaf should be, or None if the value is that."""
+# Each function below returns what is expected, in words, or None if the value is legal.
+
+
+def _expected(leaf: Leaf, value: Any) -> str | None:
     if leaf.words:
-        wanted = None if value in leaf.words else _wanted_number(leaf, value)
-        return wanted and f"{wanted}, or {' or '.join(leaf.words)}"
+        expected = None if value in leaf.words else _expected_number(leaf, value)
+        return expected and f"{expected}, or {' or '.join(leaf.words)}"
     if leaf.choices is not None:
         return None if value in leaf.choices else " or ".join(leaf.choices)
     if leaf.kind is bool:
@@ -47,10 +50,10 @@ def _wanted(leaf: Leaf, value: Any) -> str | None:
         return None if isinstance(value, str) else "text"
     if leaf.kind is tuple:
         return None if isinstance(value, list | tuple) else "a list"
-    return _wanted_number(leaf, value)
+    return _expected_number(leaf, value)
 
 
-def _wanted_number(leaf: Leaf, value: Any) -> str | None:
+def _expected_number(leaf: Leaf, value: Any) -> str | None:
     if not _is_number(value) or (leaf.kind is int and not isinstance(value, int)):
         return "a whole number" if leaf.kind is int else "a number"
     if not math.isfinite(value):
@@ -66,150 +69,144 @@ def _wanted_number(leaf: Leaf, value: Any) -> str | None:
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    # A whole number too large for a float counts as infinite.
+    # An integer too large for a float counts as infinite.
     return isinstance(value, float) or abs(value) < 2**1000
 
 
-def _wanted_margin(value: Any) -> str | None:
-    """As `MarginRange.parse`: a quantile, or two, as numbers or as text with a colon."""
-    parts = value.split(":") if isinstance(value, str) else value
-    parts = list(parts) if isinstance(parts, list | tuple) else [parts]
-    numbers = [_as_quantile(part) for part in parts]
-    low, high = [*numbers, 1.0, 1.0][:2]
-    if len(parts) in (1, 2) and 0 <= low < high <= 1:
-        return None
-    return (
-        "a quantile from 0 to below 1, or two, the smaller first, as in --margin=0.6 or "
-        "--margin=0.55:0.8"
-    )
+def _is_integer(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= INT_MAX
 
 
-def _as_quantile(part: Any) -> float:
-    try:
-        return float(part) if isinstance(part, str) or _is_number(part) else math.nan
-    except ValueError:
-        return math.nan
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != ""
 
 
-def _wanted_alpha(value: Any) -> str | None:
+def _expected_margin(value: Any) -> str | None:
+    return None if parse_quantiles(value) is not None else EXPECTED
+
+
+def _expected_alpha(value: Any) -> str | None:
     return None if _is_number(value) and math.isfinite(value) else "a finite number"
 
 
-def _wanted_sampler(value: Any) -> str | None:
+def _expected_sampler(value: Any) -> str | None:
     is_known = isinstance(value, str) and value in SAMPLERS
     return None if is_known else f"one of {', '.join(SAMPLERS)}"
 
 
-def _wanted_condition(value: Any) -> str | None:
-    is_id = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INT_MAX
-    is_name = isinstance(value, str) and value.strip() != ""
-    return None if is_id or is_name else "the name or the id of a class"
+def _expected_condition(value: Any) -> str | None:
+    is_condition = _is_integer(value, 0) or _is_text(value)
+    return None if is_condition else "the name or the id of a class"
 
 
-def _wanted_layer(value: Any) -> str | None:
-    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    is_name = isinstance(value, str) and value.strip() != ""
-    return None if is_number or is_name else "the name of a layer or its number, from 1"
+def _expected_layer(value: Any) -> str | None:
+    is_layer = _is_integer(value, 1) or _is_text(value)
+    return None if is_layer else "the name of a layer or its number, from 1"
 
 
-def _wanted_count(value: Any) -> str | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= INT_MAX
-    return None if is_count else "a number of clusters, at least 1"
+def _expected_count(value: Any) -> str | None:
+    return None if _is_integer(value, 1) else "a number of clusters, at least 1"
 
 
-def _wanted_judge(value: Any) -> str | None:
+def _expected_judge(value: Any) -> str | None:
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else [""]
-    if all(name in JUDGES or all(name.partition(":")) for name in names):
-        return None
-    return f"{', '.join(JUDGES)} or package.module:function"
+    return None if all(map(_is_judge, names)) else _ANY_JUDGE
 
 
-def _wanted_learner(value: Any) -> str | None:
+_ANY_JUDGE = f"{', '.join(JUDGES)} or package.module:function"
+
+
+def _is_judge(name: str) -> bool:
+    return name in JUDGES or all(name.partition(":"))
+
+
+def _expected_trainable(value: Any) -> str | None:
     known = [name for name, leaves in SAMPLERS.items() if "num_epochs" in leaves]
-    is_one = isinstance(value, str) and all(name in known for name in split_texts([value]))
-    return None if is_one else f"one of {', '.join(known)}"
+    is_known = isinstance(value, str) and all(name in known for name in split_texts([value]))
+    return None if is_known else f"one of {', '.join(known)}"
 
 
-def _wanted_split(value: Any) -> str | None:
+def _expected_split(value: Any) -> str | None:
     texts = split_texts([value])
     is_split = isinstance(value, str) and texts and all(parse_split(text) for text in texts)
     return None if is_split else "a cluster and a clustering of it, as in 0/layer4-k2"
 
 
-def _wanted_folder(value: Any) -> str | None:
-    is_one = isinstance(value, str) and value.strip() != ""
-    return None if is_one else "a folder of converted weights"
+def _expected_folder(value: Any) -> str | None:
+    return None if _is_text(value) else "a folder of converted weights"
 
 
 ELEMENTS: dict[str, Callable[[Any], str | None]] = {
-    "compare.margins": _wanted_margin,
-    "compare.alphas": _wanted_alpha,
-    "compare.dialled": _wanted_sampler,
-    "compare.conditional": _wanted_folder,
-    "transfer.conditions": _wanted_condition,
-    "hierarchy.splits": _wanted_split,
-    "hierarchy.samplers": _wanted_learner,
-    "sweep.layers": _wanted_layer,
-    "sweep.numbers": _wanted_count,
-    "sweep.judges": _wanted_judge,
+    "compare.margins": _expected_margin,
+    "compare.alphas": _expected_alpha,
+    "compare.dialled": _expected_sampler,
+    "compare.conditional": _expected_folder,
+    "transfer.conditions": _expected_condition,
+    "hierarchy.splits": _expected_split,
+    "hierarchy.samplers": _expected_trainable,
+    "sweep.layers": _expected_layer,
+    "sweep.numbers": _expected_count,
+    "sweep.judges": _expected_judge,
 }
-"""What an element of each list should be, or None if it is that."""
+"""The check of one element of each list."""
 
 
 def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
-    """Say which values do not go together.
+    """Yield which values conflict with each other.
 
     Args:
-        leaves: those that are legal on their own, by dotted path; a rule whose values are not all
-            there is left out.
+        leaves: the values that are legal on their own, by dotted path; a rule that needs a missing
+            value is skipped.
     """
-    fitted = [name for name in SAMPLERS if leaves.get(f"samplers.{name}.fit")]
-    chosen = leaves.get("sample.sampler")
-    if chosen is not None and chosen not in fitted:
-        yield (
-            f"--config.sample.sampler={shown(chosen)}: not among the samplers with fit=true "
-            f"({', '.join(fitted) or 'none'})"
-        )
-    prior, components = leaves.get("evaluate.prior_images"), leaves.get("evaluate.components")
-    if prior is not None and components is not None and prior <= components:
-        yield f"--config.evaluate.prior_images={prior}: expected more than components={components}"
-    clusters, num = leaves.get("cluster.num_clusters"), leaves.get("latents.num")
+    clusters = leaves.get("cluster.num_clusters")
     if clusters == AUTO:
         clusters = None  # never more than there are latents: see `check_rows`
-    counted = [f"samplers.{name}.num_latents" for name in fitted]
-    for path in ("latents.num", "cluster.max_samples", *counted):
-        count = leaves.get(path)
-        if count is not None and clusters is not None and count < clusters:
-            yield f"--config.{path}={count} is less than num_clusters={clusters}"
+    fitted = [name for name in SAMPLERS if leaves.get(f"samplers.{name}.fit")]
+    yield from _sampler_problems(leaves, fitted)
+    yield from _count_problems(leaves, fitted, clusters)
     if leaves.get("cluster.trimmed") and leaves.get("cluster.backend") == "faiss":
         yield (
             f"--config.cluster.trimmed={leaves['cluster.trimmed']:g}: expected 0 with "
-            "cluster.backend=faiss, which leaves no rows out; or take cluster.backend=jax"
+            "cluster.backend=faiss, which cannot trim; or use cluster.backend=jax"
         )
+    yield from _split_problems(leaves, clusters)
+    yield from _judge_problems(leaves)
+    for name in fitted:
+        yield from _size_problems(leaves, name, clusters or 1)
+
+
+def _sampler_problems(leaves: Mapping[str, Any], fitted: Sequence[str]) -> Iterator[str]:
+    """Yield the samplers that are named but not fitted."""
+    chosen = leaves.get("sample.sampler")
+    named = [] if chosen is None else [("sample.sampler", chosen)]
+    inside = split_texts(leaves.get("hierarchy.samplers") or ())
+    for path, name in [*named, *(("hierarchy.samplers", name) for name in inside)]:
+        if name not in fitted:
+            yield (
+                f"--config.{path}={shown(name)}: not among the samplers with fit=true "
+                f"({', '.join(fitted) or 'none'})"
+            )
+
+
+def _count_problems(
+    leaves: Mapping[str, Any], fitted: Sequence[str], clusters: int | None
+) -> Iterator[str]:
+    """Yield the numbers of rows that are too small for what is computed from them."""
+    prior, components = leaves.get("evaluate.prior_images"), leaves.get("evaluate.components")
+    if prior is not None and components is not None and prior <= components:
+        yield f"--config.evaluate.prior_images={prior}: expected more than components={components}"
+    latents = [f"samplers.{name}.num_latents" for name in fitted]
+    for path in ("latents.num", "cluster.max_samples", *latents):
+        count = leaves.get(path)
+        if count is not None and clusters is not None and count < clusters:
+            yield f"--config.{path}={count} is less than num_clusters={clusters}"
     numbers = leaves.get("sweep.numbers")
     if numbers is not None and not numbers:
         yield "--config.sweep.numbers: expected at least one number of clusters"
-    yield from _split_problems(leaves, clusters)
-    for name in split_texts(leaves.get("hierarchy.samplers") or ()):
-        if name not in fitted:
-            yield (
-                f"--config.hierarchy.samplers={shown(name)}: not among the samplers with fit=true "
-                f"({', '.join(fitted) or 'none'})"
-            )
-    yield from _judge_problems(leaves)
-    for name in fitted:
-        settings = {leaf: leaves.get(f"samplers.{name}.{leaf}") for leaf in SAMPLERS[name]}
-        for leaf, size in _sizes(settings, clusters or 1, num or 1).items():
-            if settings.get(leaf) is not None and size > MAX_GB * 1e9:
-                yield (
-                    f"--config.samplers.{name}.{leaf}={settings[leaf]}: needs more than "
-                    f"{size / 1e9:,.0f} GB; expected what fits in {MAX_GB} GB"
-                )
-                break
 
 
 def _split_problems(leaves: Mapping[str, Any], clusters: int | None) -> Iterator[str]:
-    """Say which clusters are split that are not there, or twice."""
+    """Yield the splits of clusters that do not exist or are already split."""
     if leaves.get("hierarchy.splits") is None:
         return
     sizes: dict[tuple[int, ...], int] = {} if clusters is None else {(): clusters}
@@ -232,17 +229,27 @@ def _judge_problems(leaves: Mapping[str, Any]) -> Iterator[str]:
     judge, attribute = leaves.get("compare.judge"), leaves.get("compare.attribute")
     if judge is None:
         return
-    module, _, function = judge.partition(":")
-    if judge not in JUDGES and not (module and function):
-        known = ", ".join(JUDGES)
-        yield f"--config.compare.judge={shown(judge)}: expected {known} or package.module:function"
+    if not _is_judge(judge):
+        yield f"--config.compare.judge={shown(judge)}: expected {_ANY_JUDGE}"
     elif judge in JUDGES and attribute is not None and attribute not in JUDGES[judge]:
         known = ", ".join(JUDGES[judge])
         yield f"--config.compare.attribute={shown(attribute)}: the judge {judge} knows {known}"
 
 
+def _size_problems(leaves: Mapping[str, Any], name: str, clusters: int) -> Iterator[str]:
+    """Yield the first setting of a sampler that asks for an array too large to be meant."""
+    settings = {leaf: leaves.get(f"samplers.{name}.{leaf}") for leaf in SAMPLERS[name]}
+    for leaf, size in _sizes(settings, clusters, leaves.get("latents.num") or 1).items():
+        if settings.get(leaf) is not None and size > MAX_GB * 1e9:
+            yield (
+                f"--config.samplers.{name}.{leaf}={settings[leaf]}: needs more than "
+                f"{size / 1e9:,.0f} GB; expected what fits in {MAX_GB} GB"
+            )
+            return
+
+
 def _sizes(settings: Mapping[str, Any], clusters: int, num: int) -> dict[str, float]:
-    """Bytes of the largest float32 array that a setting asks for: rough, and never too many."""
+    """Return the bytes of the largest float32 array that a setting asks for, as a lower bound."""
     code, hidden = settings.get("code_dim") or 1, settings.get("hidden_dim") or 128
     return {
         "code_dim": 4.0 * clusters * code * hidden,

@@ -1,4 +1,4 @@
-"""What a config may say: the check of every leaf before any work, and what old configs lack.
+"""The check of a config before any work, and the completion of old ones.
 
 Nothing here imports jax, so that a mistake is reported at once.
 """
@@ -22,7 +22,7 @@ from cgjax.errors import UserError
 LISTS_OF_FLOATS = ("compare.margins", "compare.alphas")
 
 CLUSTERS, TRAINING = "clusters", "training"
-"""The kinds of runs: one clusters a generator that is there, one trains a generator."""
+"""The kinds of runs: one clusters an existing generator, the other trains one."""
 
 __all__ = [
     *("CLUSTERS", "TRAINING", "LEAVES", "Leaf"),
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class _Table(NamedTuple):
-    """What a config of one kind may hold."""
+    """What a config of one kind of run may hold."""
 
     leaves: Mapping[str, Leaf]
     sections: Mapping[str, Mapping[str, Leaf]]
@@ -47,7 +47,7 @@ _TABLES = {
 
 
 def kind_of(config: Mapping[str, Any]) -> str:
-    """Return which kind of run a config asks for; without a leaf `kind` one of clusters.
+    """Return the kind of run that a config asks for; without a leaf `kind` it clusters.
 
     >>> kind_of({}), kind_of({"kind": "training"})
     ('clusters', 'training')
@@ -67,10 +67,10 @@ def is_resource(path: str) -> bool:
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the leaves that a newer version added, and its values in one form.
+    """Return a config with the leaves that newer versions added, and its values in one form.
 
-    Whole numbers become floats where floats belong, and tuples become lists, so that equal
-    settings have equal digests. Nothing is checked: what `validate` would refuse stays as it is.
+    Integers become floats where floats belong, and tuples become lists, so that equal settings have
+    equal digests. Nothing is checked: values that `validate` would refuse stay as they are.
 
     Args:
         config: nested plain dicts, as `to_plain` returns them or as read from `config.json`.
@@ -81,7 +81,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     whole: dict[str, Any] = _in_one_form(config, "")
     table = _TABLES[kind_of(whole)]
     for section, leaves in table.sections.items():
-        # A section that is not in the table of what was added is missing for another reason.
+        # Any other section that is missing was not added by a newer version.
         if all(f"{section}.{leaf}" in table.added for leaf in leaves):
             whole.setdefault(section, {})
     for path, default in table.added.items():
@@ -121,9 +121,9 @@ def validate(config: Mapping[str, Any]) -> None:
         section = _section(config, path.rpartition(".")[0])
         name = path.rpartition(".")[2]
         if section is not None and name in section:
-            found = list(problems_of(path, leaf, section[name]))
-            problems += found
-            if not found:
+            own_problems = list(problems_of(path, leaf, section[name]))
+            problems += own_problems
+            if not own_problems:
                 legal[path] = section[name]
     problems += table.problems_between(legal)
     if problems:
@@ -141,7 +141,7 @@ def _section(config: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
 
 
 def _misplaced(config: Mapping[str, Any], table: _Table) -> Iterator[str]:
-    """Say which sections and leaves are missing, and which are unknown."""
+    """Yield the sections and leaves that are missing or unknown."""
     top = [path for path in table.leaves if "." not in path] + [*table.sections, *table.others]
     yield from _wrong_names("", config, top, top)
     for section, leaves in table.sections.items():

@@ -1,4 +1,4 @@
-"""Clusters split again: how a config names them, as in `0/layer4-k2`."""
+"""Splits of clusters: how a config writes them, as in `0/layer4-k2`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from cgjax.config.plain import split_texts
 
-_FORM = re.compile(r"(\d+(?:/\d+)*)/(.+)-k([1-9]\d{0,5})")
+_FORM = re.compile(r"(\d{1,9}(?:/\d{1,9})*)/(.+)-k([1-9]\d{0,5})")
 
 
 class Split(NamedTuple):
-    """One cluster that is clustered again, by the features of some layer.
+    """One cluster to be clustered again, by the features of a layer.
 
     Attributes:
-        path: the ids from the run's own clustering down to the cluster; one for each level.
-        layer: whose features split it.
-        num_clusters: into how many.
+        path: the cluster's ids from the run's own clustering down, one per level.
+        layer: the layer whose features split it.
+        num_clusters: the number of clusters to split it into.
     """
 
     path: tuple[int, ...]
@@ -30,22 +30,22 @@ class Split(NamedTuple):
 
 
 def parse_split(text: str) -> Split | None:
-    """Read a split; None if the text is none.
+    """Read a split; return None if the text is not one.
 
     >>> parse_split("0/1/synthesis.b16-k3")
     Split(path=(0, 1), layer='synthesis.b16', num_clusters=3)
     """
-    found = _FORM.fullmatch(text.strip())
-    if found is None:
+    match = _FORM.fullmatch(text.strip())
+    if match is None:
         return None
-    path, layer, num = found.groups()
+    path, layer, num = match.groups()
     return Split(tuple(map(int, path.split("/"))), layer, int(num))
 
 
 def splits_of(config: Mapping[str, Any]) -> list[Split]:
-    """Return the splits of a config that was validated, each after the one that it splits."""
-    found = map(parse_split, split_texts(config["hierarchy"]["splits"]))
-    return sorted((s for s in found if s is not None), key=lambda s: (len(s.path), s.path))
+    """Return the splits of a validated config, parents before children."""
+    splits = map(parse_split, split_texts(config["hierarchy"]["splits"]))
+    return sorted((s for s in splits if s is not None), key=lambda s: (len(s.path), s.path))
 
 
 def shown_path(path: tuple[int, ...]) -> str:

@@ -1,8 +1,8 @@
 """The table of every leaf of a config that trains a generator (`kind = "training"`).
 
-`configs/scgan_common.py` has the defaults and explains every leaf. Section names differ from those
-of runs that cluster a generator, so that a dotted path has one meaning; only `assign` is in both,
-and means the same.
+`configs/scgan_common.py` has the defaults and explains every leaf. The sections are named
+differently from those of runs that cluster a generator, so that a dotted path has one meaning;
+`assign` is the same in both.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ NUM_CLASSES = {
     **{"ring": 8, "grid": 25, "grid100": 100},
     **{"digits8": 10, "stacked_digits": 1000, "cifar10": 10, "generated": 1, "folder": 1},
 }
-"""Number of true classes of every data set; 1 if none are known."""
+"""The number of true classes of each data set; 1 where none are known."""
 
 POINTS, VECTORS, IMAGES = "points", "vectors", "images"
 KINDS = dict.fromkeys(("ring", "grid", "grid100"), POINTS) | {"digits8": VECTORS}
-"""What the rows of a data set are; images if it is not listed."""
+"""The kind of rows in a data set; images by default."""
 
 DATA = tuple(NUM_CLASSES)
 
 ENCODING = {"encoding": (VECTORS, IMAGES), "encoding_dcgan": (IMAGES,)}
-"""Networks for ClusterGAN, and the rows that they can generate."""
+"""The networks of ClusterGAN, each with the kinds of rows it is for."""
 
 CONVOLUTIONAL = ("dcgan", "dcgan_flat", "sngan", "residual")
 PLANAR = ("planar", "planar_plain", "planar_modulated")
 OTHERS = dict.fromkeys(PLANAR, (POINTS,)) | dict.fromkeys(CONVOLUTIONAL, (IMAGES,))
-"""Networks for all other methods."""
+"""The networks of all other methods, likewise."""
 
 ARCHITECTURES = (*OTHERS, *ENCODING)
 METHODS = (
@@ -41,34 +41,34 @@ METHODS = (
 )
 
 FEATURE_DIMS = {"random_cnn": 416, "inception": 2048}
-"""Dimensions of an image's features: with fewer images a Frechet distance is meaningless."""
+"""Dimensions of the features: with fewer images than that a Frechet distance is meaningless."""
 
 FEWEST_SCORED = 6
-"""Minimum number of images for which precision and recall are defined."""
+"""The fewest images for which precision and recall are defined."""
 
 FIXED = ("rows", "autoencoder")
-"""Features that `fixed_clusters` knows, besides the user's own."""
+"""The built-in features of the method fixed_clusters."""
 
 SELF_CONDITIONED = ("scgan", "scgan_online")
 
 MEASURED = ("generated", "folder", "cifar10")
-"""Data whose generated images are scored by distances."""
+"""The data sets whose generated images are scored by distances."""
 
 
 class Reader(NamedTuple):
-    """Which trainings read a leaf that not every training reads.
+    """When a leaf is read that not every training reads.
 
     Attributes:
-        decided: the leaf that decides.
-        by: its values with which the leaf is read.
-        plain: the default, which the leaf must have if it is not read.
-        is_shared: whether it may have any value even so, because a config sets it once for several
-            methods, networks or data sets. Such settings are logged when they are not read.
+        path: the leaf on which that depends.
+        values: the values of that leaf for which this one is read.
+        default: the value that this leaf must have where it is not read.
+        is_shared: whether it may have any value there too, because one config serves several
+            methods, networks and data sets. The log then names it as unread.
     """
 
-    decided: str
-    by: tuple[str, ...]
-    plain: Any
+    path: str
+    values: tuple[str, ...]
+    default: Any
     is_shared: bool = False
 
 
@@ -107,7 +107,7 @@ READERS: dict[str, Reader] = {
     "clustergan.slope_weight": Reader("train.method", ("clustergan",), 10.0),
     "score.features": Reader("data.name", MEASURED, "pca_pixels"),
 }
-"""Every leaf that only some trainings read."""
+"""The leaves that not every training reads."""
 
 _RATE, _DECAY, _FLAG = Leaf(float, 0), Leaf(float, 0, 1), Leaf(bool)
 
@@ -177,20 +177,20 @@ LEAVES: dict[str, Leaf] = {
 
 
 def fewest_scored(features: str) -> int:
-    """Return the minimum number of images on each side of a distance in these features."""
+    """Return the fewest images on either side of a distance in some features."""
     return FEATURE_DIMS.get(features.partition(":")[0], FEWEST_SCORED)
 
 
 def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]:
-    """Yield a problem if a method has no networks for the rows, or not the named one."""
+    """Yield which networks fit a method and a data set, if the chosen one does not."""
     kind = KINDS.get(data, IMAGES)
     known = ENCODING if method == "clustergan" else OTHERS
     fitting = [name for name, kinds in known.items() if kind in kinds]
     if not fitting:
         kinds = " or ".join(sorted({kind for kinds in known.values() for kind in kinds}))
         yield (
-            f"--config.train.method={method}: expected a data set of {kinds}; "
-            f"data.name={data} has {kind}"
+            f"--config.train.method={method}: expected data of {kinds}; those of "
+            f"data.name={data} are {kind}"
         )
     elif network not in fitting:
         yield (
@@ -216,34 +216,53 @@ def _problems_of_features(features: Any, num: Any) -> Iterator[str]:
 
 
 def _unread(leaves: Mapping[str, Any], *, is_shared: bool) -> Iterator[tuple[str, Reader]]:
-    """Yield the leaves that differ from their defaults although nothing reads them."""
+    """Yield the leaves that differ from their default and that nothing reads."""
     for path, reader in READERS.items():
-        decided = leaves.get(reader.decided)
-        is_read = decided is None or decided in reader.by
-        is_set = leaves.get(path, reader.plain) != reader.plain
+        value = leaves.get(reader.path)
+        is_read = value is None or value in reader.values
+        is_set = leaves.get(path, reader.default) != reader.default
         if is_set and not is_read and reader.is_shared == is_shared:
             yield path, reader
 
 
 def unread(leaves: Mapping[str, Any]) -> str:
-    """Return the settings of a valid config that nothing reads, as text; empty if there are none.
+    """Name the settings of a legal config that nothing reads; empty if there are none.
 
     Args:
-        leaves: by dotted path.
+        leaves: by dotted paths.
 
     Example:
         >>> unread({"train.method": "gan", "labels.every": 500, "labels.num": 10_000})
         'labels.every=500 (train.method=gan)'
     """
-    found = _unread(leaves, is_shared=True)
     return ", ".join(
-        f"{path}={leaves[path]} ({reader.decided}={leaves[reader.decided]})"
-        for path, reader in found
+        f"{path}={leaves[path]} ({reader.path}={leaves[reader.path]})"
+        for path, reader in _unread(leaves, is_shared=True)
     )
 
 
 def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong between leaves that are valid on their own."""
+    """Yield which values conflict; `leaves` holds those that are legal on their own."""
+    yield from _problems_of_counts(leaves)
+    method, network = leaves.get("train.method"), leaves.get("network.name")
+    data = leaves.get("data.name")
+    if None not in (method, network, data):
+        yield from _problems_of_networks(str(method), str(network), str(data))
+    yield from _problems_of_classes(leaves)
+    yield from _problems_of_features(leaves.get("score.features"), leaves.get("score.num"))
+    for path, reader in _unread(leaves, is_shared=False):
+        where = f"{reader.path}={leaves[reader.path]}"
+        yield f"--config.{path}={leaves[path]}: expected {reader.default} with {where}"
+    fixed = leaves.get("labels.features")
+    if fixed is not None and fixed not in FIXED and ":" not in fixed:
+        yield (
+            f"--config.labels.features={fixed}: expected {', '.join(FIXED)} or "
+            "package.module:function"
+        )
+
+
+def _problems_of_counts(leaves: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the counts that exceed what they are taken from, and scores of too few images."""
     for path, bound in (
         ("train.batch", "data.num"),
         ("train.cooldown", "train.iterations"),
@@ -253,40 +272,30 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         value, most = leaves.get(path), leaves.get(bound)
         if value is not None and most is not None and value > most:
             yield f"--config.{path}={value}: expected at most {bound}={most}"
-    method, network = leaves.get("train.method"), leaves.get("network.name")
-    data = leaves.get("data.name")
-    if None not in (method, network, data):
-        yield from _problems_of_networks(str(method), str(network), str(data))
-    if data is not None and NUM_CLASSES.get(str(data)) == 1:
-        supervised = leaves.get("labels.supervised") is True and method in SELF_CONDITIONED
-        if method == "conditional" or supervised:
-            yield f"--config.data.name={data}: has no known classes to condition on"
-    yield from _problems_of_features(leaves.get("score.features"), leaves.get("score.num"))
-    for path, reader in _unread(leaves, is_shared=False):
-        where = f"{reader.decided}={leaves[reader.decided]}"
-        yield f"--config.{path}={leaves[path]}: expected {reader.plain} with {where}"
     scored = leaves.get("score.num")
-    if data in MEASURED and scored is not None and scored < FEWEST_SCORED:
+    if leaves.get("data.name") in MEASURED and scored is not None and scored < FEWEST_SCORED:
         yield f"--config.score.num={scored}: expected at least {FEWEST_SCORED} images"
-    fixed = leaves.get("labels.features")
-    if fixed is not None and fixed not in FIXED and ":" not in fixed:
+    num, batch = leaves.get("data.num"), leaves.get("train.batch")
+    steps = leaves.get("clustergan.critic_steps")
+    is_clustergan = leaves.get("train.method") == "clustergan"
+    if is_clustergan and num and batch and steps and batch * steps > num:
         yield (
-            f"--config.labels.features={fixed}: expected {', '.join(FIXED)} or "
-            "package.module:function"
+            f"--config.train.batch={batch}: expected at most {num // steps}, which is data.num "
+            "divided by clustergan.critic_steps"
         )
-    batch, steps = leaves.get("train.batch"), leaves.get("clustergan.critic_steps")
-    num = leaves.get("data.num")
-    if method == "clustergan" and num and batch and steps and batch * steps > num:
-        yield (
-            f"--config.train.batch={batch}: expected at most {num // steps}, data.num divided by "
-            "clustergan.critic_steps"
-        )
-    clusters = leaves.get("labels.num_clusters")
-    modes = NUM_CLASSES.get(str(data), 0)
+
+
+def _problems_of_classes(leaves: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what asks for true classes where there are none, or for too few labels."""
+    data, method = str(leaves.get("data.name")), leaves.get("train.method")
     is_supervised = leaves.get("labels.supervised") is True
-    if is_supervised and clusters is not None and clusters < modes:
+    needs_classes = method == "conditional" or (is_supervised and method in SELF_CONDITIONED)
+    if NUM_CLASSES.get(data) == 1 and needs_classes:
+        yield f"--config.data.name={data}: its true classes are unknown, and this run needs them"
+    clusters, classes = leaves.get("labels.num_clusters"), NUM_CLASSES.get(data, 0)
+    if is_supervised and clusters is not None and clusters < classes:
         yield (
-            f"--config.labels.num_clusters={clusters}: expected at least {modes}, one for each "
+            f"--config.labels.num_clusters={clusters}: expected at least {classes}, one for each "
             "class, with labels.supervised=true"
         )
 
@@ -302,4 +311,4 @@ ADDED: dict[str, Any] = {
     **{"score.features": "pca_pixels", "labels.features": "rows"},
     **{path: value for path, value in CLUSTER_ADDED.items() if path.startswith("assign.")},
 }
-"""Leaves that newer versions added, with the values that older configs imply."""
+"""Leaves that a newer version added, and what older runs' configs mean by lacking them."""

@@ -13,11 +13,10 @@ import os
 import shutil
 import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
+
+from cgjax.runtime.signals import on_interrupt
 
 try:
     import fcntl
@@ -25,8 +24,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 UNFINISHED = ".unfinished-"
-
-Handler = Callable[[int, FrameType | None], Any] | int
 
 
 @contextlib.contextmanager
@@ -59,19 +56,6 @@ def is_leftover(name: str, names: Sequence[str]) -> bool:
         names: of the files, as for `replacing`.
     """
     return name.startswith((UNFINISHED, *(f".{each}." for each in names)))
-
-
-@contextlib.contextmanager
-def on_interrupt(handler: Handler) -> Iterator[None]:
-    """Handle Ctrl-C in another way for the length of a block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    previous = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
 
 
 @contextlib.contextmanager

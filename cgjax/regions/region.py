@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from cgjax.config.quantiles import EXPECTED, parse_quantiles
+from cgjax.config.rules import shown
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
 
@@ -50,19 +52,10 @@ class MarginRange(NamedTuple):
             >>> MarginRange.parse(0.6), MarginRange.parse("0.55:0.8")
             (MarginRange(low=0.6, high=1.0), MarginRange(low=0.55, high=0.8))
         """
-        shown = str(margin)
-        if isinstance(margin, Sequence) and not isinstance(margin, str):
-            shown = ":".join(map(str, margin))
-        try:
-            parsed = cls(*(float(part) for part in shown.split(":")))
-        except (TypeError, ValueError):
-            parsed = cls(1.0)
-        if not 0 <= parsed.low < parsed.high <= 1:
-            raise UserError(
-                f"{option}={shown}: expected a quantile from 0 to below 1, or two, the smaller "
-                "first, as in --margin=0.6 or --margin=0.55:0.8"
-            )
-        return parsed
+        quantiles = parse_quantiles(margin)
+        if quantiles is None:
+            raise UserError(f"{option}={shown(margin)}: expected {EXPECTED}")
+        return cls(*quantiles)
 
     def __str__(self) -> str:
         """Return it as it is typed."""

@@ -9,6 +9,7 @@ Without them a run is one process.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -48,10 +49,12 @@ def read_address(environment: Mapping[str, str]) -> Address | None:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"{COORDINATOR}={coordinator}: expected host:port")
-    numbers = environment[PROCESSES], environment[PROCESS]
-    if not all(number.isdigit() for number in numbers) or int(numbers[1]) >= int(numbers[0]):
+    num, process = environment[PROCESSES], environment[PROCESS]
+    # Nine digits at most: int() raises for more than a few thousand.
+    are_numbers = all(re.fullmatch(r"\d{1,9}", text) for text in (num, process))
+    if not are_numbers or int(process) >= int(num):
         raise UserError(
-            f"{PROCESSES}={numbers[0]} {PROCESS}={numbers[1]}: expected a number of processes, and "
-            "one from 0 to below it"
+            f"{PROCESSES}={num[:20]} {PROCESS}={process[:20]}: expected the number of processes, "
+            "and this process's number from 0 to below it"
         )
-    return Address(coordinator, int(numbers[0]), int(numbers[1]))
+    return Address(coordinator, int(num), int(process))

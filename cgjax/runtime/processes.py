@@ -24,10 +24,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from cgjax.errors import ForeignError, Interrupted, UserError
-from cgjax.runtime.address import COORDINATOR as COORDINATOR
-from cgjax.runtime.address import PROCESS as PROCESS
-from cgjax.runtime.address import PROCESSES as PROCESSES
-from cgjax.runtime.address import read_address as read_address
+from cgjax.runtime.address import COORDINATOR, read_address
 
 # Seconds without a sign of life after which a process counts as dead and the others end; how long
 # the first waits for all to start, and one that is done for the rest.

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cgjax.errors import Interrupted
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cgjax.runtime.processes import Processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Handler = Callable[[int, FrameType | None], Any] | int
 
 
 def quit_on_signals() -> None:
@@ -109,3 +111,16 @@ def handle_interrupts(
     finally:
         for number, previous in old.items():
             signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def on_interrupt(handler: Handler) -> Iterator[None]:
+    """Set another handler for Ctrl-C for the length of a block; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)

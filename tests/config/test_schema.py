@@ -241,7 +241,7 @@ def test_a_long_or_broken_value_is_shown_short_and_on_one_line():
 
 
 @pytest.mark.parametrize("value", [0, 0.6, "0.6", "0.55:0.8", (0.55, 0.8), [0.5, 1], 0.999])
-def test_a_margin_is_what_a_margin_range_can_be(value):
+def test_a_margin_range_is_accepted(value):
     MarginRange.parse(value)
     config = plain()
     config["compare"]["margins"] = [value]
@@ -251,7 +251,7 @@ def test_a_margin_is_what_a_margin_range_can_be(value):
 @pytest.mark.parametrize(
     "value", [1, -0.1, "x", (0.8, 0.6), (0.1, 0.2, 0.3), [], "", True, float("nan"), "0.5:"]
 )
-def test_a_margin_that_is_none_is_refused_as_the_margin_range_refuses_it(value):
+def test_an_invalid_margin_gets_the_message_of_the_margin_range(value):
     with pytest.raises(UserError) as error:
         MarginRange.parse(value, "--config.compare.margins")
     assert refusal("compare.margins", [0.5, value]) == str(error.value)
@@ -273,6 +273,7 @@ def test_a_margin_that_is_none_is_refused_as_the_margin_range_refuses_it(value):
         ("transfer.conditions", ""),
         ("transfer.conditions", True),
         ("transfer.conditions", ["beagle"]),
+        ("hierarchy.splits", "9" * 5000 + "/layer1-k2"),
     ],
 )
 def test_a_wrong_element_of_a_list_is_refused_by_its_flag(path, element):

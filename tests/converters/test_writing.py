@@ -15,8 +15,8 @@ import torch
 
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators import folders
-from cgjax.generators.folders import on_interrupt
 from cgjax.generators.weights import load_folder
+from cgjax.runtime.signals import on_interrupt
 from converters.__main__ import convert
 from tests.converters.files import changed, command, load, write
 from tests.golden_cases import load_golden

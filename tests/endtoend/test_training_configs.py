@@ -107,13 +107,13 @@ def test_every_leaf_is_read_by_all_trainings_or_listed_with_its_readers():
     assert not set(training.READERS) & EVERY
     defaults = flatten(to_plain(scgan_common.get_config()))
     for path, reader in training.READERS.items():
-        assert defaults[path] == reader.plain, path
-        assert set(reader.by) <= set(training.LEAVES[reader.decided].choices), path
+        assert defaults[path] == reader.default, path
+        assert set(reader.values) <= set(training.LEAVES[reader.path].choices), path
 
 
 def other_than(path):
     """Another legal value of a leaf."""
-    leaf, plain = training.LEAVES[path], training.READERS[path].plain
+    leaf, plain = training.LEAVES[path], training.READERS[path].default
     if leaf.kind is bool:
         return not plain
     return {"data.path": "x", "score.features": "random_cnn", "labels.features": "autoencoder"}.get(
@@ -125,12 +125,12 @@ def other_than(path):
 def test_a_setting_that_nothing_reads_is_refused_or_logged(path):
     reader = training.READERS[path]
     leaves = {path: other_than(path)}
-    for value in training.LEAVES[reader.decided].choices:
-        found = leaves | {reader.decided: value}
-        said = f"--config.{path}={found[path]}: expected {reader.plain} with {reader.decided}="
+    for value in training.LEAVES[reader.path].choices:
+        found = leaves | {reader.path: value}
+        said = f"--config.{path}={found[path]}: expected {reader.default} with {reader.path}="
         is_refused = any(p.startswith(said) for p in training.problems_between(found))
-        is_told = training.unread(found) == f"{path}={found[path]} ({reader.decided}={value})"
-        is_read = value in reader.by
+        is_told = training.unread(found) == f"{path}={found[path]} ({reader.path}={value})"
+        is_read = value in reader.values
         assert (is_refused, is_told) == (
             not is_read and not reader.is_shared,
             not is_read and reader.is_shared,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.runtime.processes import COORDINATOR, PROCESS, PROCESSES, Processes, read_address
+from cgjax.runtime.address import COORDINATOR, PROCESS, PROCESSES, read_address
+from cgjax.runtime.processes import Processes
 from cgjax.runtime.signals import Interrupts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +30,8 @@ def test_without_the_variables_there_is_one_process():
         ({PROCESS: "4"}, "from 0 to below"),
         ({PROCESS: "-1"}, "from 0 to below"),
         ({PROCESSES: "four"}, "from 0 to below"),
+        ({PROCESSES: "9" * 5000}, "from 0 to below"),
+        ({PROCESS: "²"}, "from 0 to below"),
     ],
 )
 def test_a_launchers_mistake_names_the_variable(change, expected):

@@ -14,8 +14,8 @@ from cgjax.clustering import kmeans
 from cgjax.clustering.kmeans.sources import ArrayRows
 from cgjax.clustering.kmeans.streamed import extend
 from cgjax.errors import Interrupted, UserError
+from cgjax.runtime.address import COORDINATOR, PROCESS, PROCESSES
 from cgjax.runtime.mesh import data_mesh
-from cgjax.runtime.processes import COORDINATOR, PROCESS, PROCESSES
 from launch.local import free_port
 from tests.clustering.kmeans.device_cases import points
 

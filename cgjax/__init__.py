@@ -23,8 +23,8 @@ __all__ = [
     "load_run",
 ]
 
-# Where each public name is defined: imported when it is first asked for, since JAX takes a second
-# that `--help` and a mistyped flag need not wait for.
+# The module that defines each public name. It is imported on first access: JAX takes a second, and
+# `--help` and a mistyped flag need not wait for it.
 _HOMES = {
     "choose_num_clusters": "cgjax.clustering.selection",
     "from_torch": "cgjax.generators.torch_module",
@@ -35,7 +35,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from where it is defined."""
+    """Import a public name from the module that defines it."""
     if name not in _HOMES:
         raise AttributeError(f"module 'cgjax' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -44,5 +44,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names, imported or not."""
+    """List the public names, whether imported yet or not."""
     return sorted({*globals(), *__all__})

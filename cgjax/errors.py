@@ -1,8 +1,8 @@
-"""Errors that a user can act on, told apart from our own bugs.
+"""Errors that a user can act on, as opposed to our own bugs.
 
-The command line prints a `UserError` as one line and exits with 2; a `ForeignError` as one line
-followed by the traceback of its cause, exit 1; anything else is a bug of ours and keeps its
-traceback (exit 1).
+The command line prints a `UserError` as one line and exits with 2. It prints a `ForeignError` as
+one line followed by the traceback of its cause, and exits with 1. Anything else is a bug of ours
+and keeps its traceback (exit 1).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 
 class UserError(ValueError):
-    """A mistake of the user's: what was wrong, what was expected, what to type instead."""
+    """A user's mistake: what was wrong, what was expected, what to type instead."""
 
 
 class Interrupted(Exception):
@@ -20,18 +20,18 @@ class Interrupted(Exception):
 
 
 class ForeignError(Exception):
-    """Code of the user's raised an exception: one line says whose, `__cause__` is the exception."""
+    """User code raised an exception: the message names the code, `__cause__` is the exception."""
 
 
 @contextlib.contextmanager
-def foreign_code(whose: str, when: str = "") -> Iterator[None]:
-    """Run code that is not ours: what it raises becomes a `ForeignError` that says whose it is.
+def foreign_code(name: str, when: str = "") -> Iterator[None]:
+    """Run code that is not ours; turn what it raises into a `ForeignError` that names the code.
 
-    Errors that are meant for the user pass as they are.
+    Errors that are meant for the user pass unchanged.
 
     Args:
-        whose: whose code it is, for the message: "mine:Mine.features".
-        when: what it was doing, if the name does not tell.
+        name: the code's name, for the message: "mine:Mine.features".
+        when: what it was doing, if the name does not say.
 
     Example:
         >>> with foreign_code("mine:make"):
@@ -45,5 +45,5 @@ def foreign_code(whose: str, when: str = "") -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
-        said = f"{type(error).__name__}{f': {text}' if text else ''}"
-        raise ForeignError(f"{whose} raised {said}{f' {when}' if when else ''}") from error
+        raised = f"{type(error).__name__}{f': {text}' if text else ''}"
+        raise ForeignError(f"{name} raised {raised}{f' {when}' if when else ''}") from error

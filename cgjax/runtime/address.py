@@ -1,8 +1,8 @@
-"""What a launcher tells a process of the others, in three variables.
+"""The three variables in which a launcher tells a process about the others.
 
     CGJAX_COORDINATOR   host:port on which the first process listens
-    CGJAX_PROCESSES     how many processes there are
-    CGJAX_PROCESS       which of them this is, from 0
+    CGJAX_PROCESSES     the number of processes
+    CGJAX_PROCESS       the number of this one, from 0
 
 Without them a run is one process.
 """
@@ -19,7 +19,7 @@ COORDINATOR, PROCESSES, PROCESS = "CGJAX_COORDINATOR", "CGJAX_PROCESSES", "CGJAX
 
 
 class Address(NamedTuple):
-    """Where a process finds the others, and which of them it is."""
+    """Where a process finds the others, and which one it is."""
 
     coordinator: str
     num: int
@@ -27,10 +27,10 @@ class Address(NamedTuple):
 
 
 def read_address(environment: Mapping[str, str]) -> Address | None:
-    """Return what the launcher's variables say, or None if there are none.
+    """Return the address in the launcher's variables, or None if they are not set.
 
     Raises:
-        UserError: if one is missing or makes no sense.
+        UserError: one of them is missing or invalid.
 
     Example:
         >>> read_address({COORDINATOR: "10.0.0.1:9876", PROCESSES: "2", PROCESS: "1"})
@@ -43,7 +43,7 @@ def read_address(environment: Mapping[str, str]) -> Address | None:
     if missing:
         raise UserError(
             f"{missing[0]} is not set but others of {', '.join(names)} are: expected all three, or "
-            "none for a run of one process"
+            "none for a run in one process"
         )
     coordinator = environment[COORDINATOR]
     host, _, port = coordinator.rpartition(":")

@@ -1,4 +1,4 @@
-"""How a command of ours ends: 0 done, 2 user error in one line, 130 interrupted, 1 a bug."""
+"""How a command ends: 0 done, 2 user error in one line, 130 interrupted, 1 a bug."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from cgjax.runtime.system import (
     watch_stdout,
 )
 
-# What the system says where a file or folder that the user named, or a disk, cannot be used.
+# The errors for a file, folder or disk that the user named and that cannot be used.
 _USERS_ERRNO = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
     errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY, errno.EIO, errno.ESTALE,
     errno.EMFILE, errno.ENFILE,
 }  # fmt: skip
 _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# As a shell reports a program that the system ended because nobody reads what it prints.
+# What a shell reports for a program that was ended because nobody reads its output.
 _BROKEN_PIPE = 141
 
 
@@ -38,13 +38,13 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
     """Parse the command line as absl flags, run a command, and turn its end into an exit code.
 
     Args:
-        main: takes the arguments that are no flags, the program's name first.
+        main: takes the arguments that are not flags, the program's name first.
 
     Returns:
-        0 done, 2 a user error (one line on stderr; a full disk and too little memory are among
-        them), 130 interrupted, 1 an exception in the user's own code (a line that says whose, then
-        its traceback). Bugs propagate with their traceback, which --verbosity=1 also shows of a
-        user error.
+        0 done; 2 a user error, including a full disk and too little memory (one line on stderr);
+        130 interrupted; 1 an exception in the user's own code (a line that names the code, then
+        the traceback). Bugs propagate with their traceback; --verbosity=1 shows that of a user
+        error too.
     """
     open_standard_streams()
     watch_stdout()
@@ -52,7 +52,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
         code = _run(main)
         sys.stdout.flush()
     except StdoutError as error:
-        # The work is done; nobody was told.
+        # The work is done; only its report could not be printed.
         if error.errno == errno.EPIPE:
             return _BROKEN_PIPE
         _say(f"error: cannot write to standard output: {error.strerror}")
@@ -70,9 +70,9 @@ def _run(main: Callable[[Sequence[str]], None]) -> int:
         _say(f"interrupted: {_one_line(error) or 'stopped at once'}")
         return 130
     except SystemExit as end:
-        # absl ends --help with 1.
+        # absl exits with 1 after --help.
         asked_for_help = any(arg.lstrip("-").startswith("help") for arg in sys.argv[1:])
-        if isinstance(end.code, str):  # of a user's config: sys.exit("no GPU here")
+        if isinstance(end.code, str):  # from a user's config: sys.exit("no GPU here")
             _say(f"error: {' '.join(end.code.split())}")
             return 1
         return 0 if asked_for_help else int(end.code or 0)
@@ -93,11 +93,11 @@ def _run(main: Callable[[Sequence[str]], None]) -> int:
 
 
 def users_error(error: Exception, arguments: Sequence[str] = ()) -> str | None:
-    """Return what to tell the user about an error that is not a bug; None if it is one.
+    """Return what to tell the user about an error; None if it is a bug.
 
     Args:
-        error: any.
-        arguments: the command line, of which the settings that may be too large are named.
+        error: any exception.
+        arguments: the command line; an error about memory names its large settings.
     """
     if isinstance(error, UserError):
         return _one_line(error)
@@ -111,7 +111,7 @@ def users_error(error: Exception, arguments: Sequence[str] = ()) -> str | None:
 
 
 def _memory_error(error: Exception, arguments: Sequence[str]) -> str | None:
-    """Say what to lower where an array did not fit; XLA's errors are known by their text."""
+    """Say what to lower if an array did not fit in memory; XLA's errors are known by their text."""
     text = _one_line(error)
     is_xla = "RESOURCE_EXHAUSTED" in text and type(error).__name__.endswith("RuntimeError")
     is_numpy = isinstance(error, ValueError) and text.startswith(
@@ -123,16 +123,16 @@ def _memory_error(error: Exception, arguments: Sequence[str]) -> str | None:
     needed = ""
     if size:
         needed = f" (for an array of {size[1] or f'{int(size[2]) / 2**30:.1f} GiB'})"
-    given = [a for a in arguments if re.fullmatch(r"--[\w.]+=\d{3,}", a)]
-    lower = " or ".join(given) or "--config.generator.batch or --config.latents.num"
+    large = [a for a in arguments if re.fullmatch(r"--[\w.]+=\d{3,}", a)]
+    lower = " or ".join(large) or "--config.generator.batch or --config.latents.num"
     return f"not enough memory{needed}; lower {lower}"
 
 
 def leave(command: Callable[[], int]) -> NoReturn:
-    """Run a command to its exit code and end this process with it.
+    """Run a command and end this process with its exit code.
 
-    A process of several that fails ends at once: an orderly end would wait for the others, which
-    wait for it. They notice by themselves that it is gone.
+    If this is one of several processes and it fails, it ends at once: an orderly exit would wait
+    for the others, which wait for this one. They notice by themselves that it is gone.
     """
     try:
         code = command()
@@ -150,14 +150,14 @@ def leave(command: Callable[[], int]) -> NoReturn:
 
 
 def _is_one_of_several() -> bool:
-    jax = sys.modules.get("jax")  # not imported yet: not connected to others
+    jax = sys.modules.get("jax")  # not imported yet: not connected to other processes
     return jax is not None and jax.distributed.is_initialized()
 
 
 def _parse(argv: list[str]) -> list[str]:
     try:
         return list(flags.FLAGS(argv))
-    except StdoutError:  # of --help
+    except StdoutError:  # from --help
         raise
     except (flags.Error, *FLAG_ERRORS) as error:
         raise explain(error, argv) from error
@@ -166,7 +166,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads stderr either
+    with contextlib.suppress(OSError):  # nobody reads stderr
         print(line, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Tables as comma-separated text: one way for every file that the project writes."""
+"""Tables as comma-separated text, for every CSV file that the project writes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How the cells begin that spreadsheets calculate."""
+"""The first characters of cells that a spreadsheet would evaluate."""
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """Return rows as text below a header; what is unknown, missing, None or NaN, stays empty.
+    """Return rows as text below a header; cells that are missing, None or NaN are empty.
 
-    A text that a spreadsheet would take for a formula, and run, has an apostrophe before it.
+    Text that a spreadsheet would evaluate as a formula gets an apostrophe in front.
 
     Args:
-        rows: one mapping a line; floats are written with six digits.
-        columns: the header; that of the first row by default.
+        rows: one mapping per line; floats are written with six digits.
+        columns: the header; by default the columns of the first row.
 
     Raises:
         ValueError: a row has a column that the header lacks.

@@ -1,6 +1,6 @@
-"""Reading and writing a file at a place, with what the system has for it.
+"""Reading and writing a file at an offset, by the best call that the system has.
 
-Linux has all of it, macOS most; every function has a way that works on both.
+Linux has all of these calls, macOS most; every function works on both.
 """
 
 from __future__ import annotations
@@ -8,27 +8,27 @@ from __future__ import annotations
 import os
 
 
-def write_at(file: int, data: memoryview, place: int) -> int:
-    """Write bytes at a place in an open file; return how many were written, as `os.pwrite`."""
+def write_at(file: int, data: memoryview, offset: int) -> int:
+    """Write bytes at an offset of an open file; return how many were written, as `os.pwrite`."""
     if hasattr(os, "pwritev"):
-        return os.pwritev(file, [data], place)
-    return os.pwrite(file, data, place)
+        return os.pwritev(file, [data], offset)
+    return os.pwrite(file, data, offset)
 
 
-def read_at(file: int, into: memoryview, place: int) -> int:
-    """Fill memory with the bytes at a place in an open file; return how many there were."""
+def read_at(file: int, into: memoryview, offset: int) -> int:
+    """Fill a buffer with the bytes at an offset of an open file; return how many were read."""
     if hasattr(os, "preadv"):
-        return os.preadv(file, [into], place)
-    found = os.pread(file, len(into), place)
-    into[: len(found)] = found
-    return len(found)
+        return os.preadv(file, [into], offset)
+    data = os.pread(file, len(into), offset)
+    into[: len(data)] = data
+    return len(data)
 
 
 def open_direct(file: int) -> int | None:
-    """Open a file once more for direct I/O, or return None where there is no such way.
+    """Open a file a second time for direct I/O, or return None if that is not possible.
 
     Args:
-        file: its descriptor; it needs no name.
+        file: its descriptor; the file need not have a name.
 
     Returns:
         A descriptor whose reads and writes of whole pages bypass the page cache.
@@ -42,7 +42,7 @@ def open_direct(file: int) -> int | None:
 
 
 def drop_from_page_cache(file: int) -> None:
-    """Bring a file to the disk and, where the system lets us, out of its page cache."""
+    """Flush a file to the disk and, if the system allows it, drop it from the page cache."""
     os.fsync(file)
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and folders with a word to the user."""
+"""Atomic writing of files, and checks of folders that end in a message to the user."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any
 
 from cgjax.errors import UserError
 
-# How the names of files end that are being written.
+# The suffix of files that are still being written.
 _UNFINISHED = ".unfinished"
 
 
 def make_folder(path: str | os.PathLike[str], option: str = "") -> Path:
-    """Make a folder and those above it, unless it is there, and see that it can be written.
+    """Create a folder and its parents if needed, and check that it can be written.
 
     Args:
         path: the folder.
-        option: how the user named it, `--out` for instance; empty for one of ours.
+        option: the flag that named it, such as `--out`; empty for one of our own.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: in one line, if there is a file in the way, no permission or no space.
+        UserError: a file is in the way, or there is no permission or no space.
 
     Example:
         >>> make_folder("/dev/null/x", "--out")  # doctest: +ELLIPSIS
@@ -42,22 +42,22 @@ def make_folder(path: str | os.PathLike[str], option: str = "") -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(_no_folder(path, option, say_os_error(error))) from error
+        raise UserError(_not_writable(path, option, say_os_error(error))) from error
     return path
 
 
 def check_folder(path: str | os.PathLike[str], option: str = "") -> Path:
-    """Check that a folder can be made and written, as far as that can be told; touch nothing.
+    """Check, as far as possible, that a folder can be created and written; change nothing.
 
-    Args, returns and raises as `make_folder`.
+    Arguments, result and errors are those of `make_folder`.
     """
     path = Path(path)
-    above = next((p for p in (path, *path.parents) if os.path.lexists(p)), Path())
-    if not os.path.isdir(above):
-        kind = "a file" if os.path.exists(above) else "a broken link"
-        raise UserError(_no_folder(path, option, f"{above} is {kind}"))
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(_no_folder(path, option, f"no permission to write in {above}"))
+    existing = next((p for p in (path, *path.parents) if os.path.lexists(p)), Path())
+    if not os.path.isdir(existing):
+        kind = "a file" if os.path.exists(existing) else "a broken link"
+        raise UserError(_not_writable(path, option, f"{existing} is {kind}"))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(_not_writable(path, option, f"no permission to write in {existing}"))
     return path
 
 
@@ -79,13 +79,13 @@ def check_outside(path: Path, root: Path, places: Collection[str], option: str) 
         raise UserError(f"{option}={path} is where the run {root} writes; name another folder")
 
 
-def _no_folder(path: Path, option: str, reason: str) -> str:
+def _not_writable(path: Path, option: str, reason: str) -> str:
     named = f"{option}={path}" if option else str(path)
     return f"{named}: cannot write to this folder ({reason}); name another one"
 
 
 def say_os_error(error: OSError) -> str:
-    """Return what the system says, and of which file where it is not plain.
+    """Return the system's message, and the file it is about if the error names one.
 
     Example:
         >>> say_os_error(PermissionError(13, "Permission denied", "/etc/x"))
@@ -96,9 +96,9 @@ def say_os_error(error: OSError) -> str:
 
 
 def as_utf8(name: str | bytes | os.PathLike[str]) -> str:
-    r"""Return a file's name as text on one line that a terminal may be given.
+    r"""Return a file's name as text that is safe to print on one line of a terminal.
 
-    What is in no encoding or cannot be seen, as ends of lines and escapes, is spelt out.
+    Undecodable bytes and invisible characters, such as newlines and escapes, are spelt out.
 
     >>> as_utf8(os.fsdecode(b"x\xff.png")), as_utf8("two\nlines \x1b[2J.png")
     ('x\\xff.png', 'two\\nlines \\x1b[2J.png')
@@ -108,7 +108,7 @@ def as_utf8(name: str | bytes | os.PathLike[str]) -> str:
 
 
 def safe_name(text: str) -> str:
-    """Return a text as the name of one file or folder: letters, digits and - . _ alone.
+    """Turn text into the name of one file or folder: only letters, digits and - . _ are kept.
 
     Example:
         >>> safe_name("facing left"), safe_name("../0/1 & !a=2"), safe_name("..")
@@ -125,14 +125,14 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file beside it, flushed, then renamed.
+    """Write a file atomically: to a temporary file beside it, flushed and then renamed.
 
     Args:
         path: the file; its folder must exist.
         data: the content.
 
     Raises:
-        UserError: if the file cannot be written (a full disk, no permission).
+        UserError: the file cannot be written (a full disk, no permission).
     """
     path = Path(path)
     temporary = None
@@ -150,19 +150,19 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        if temporary is not None:  # also where Ctrl-C came between
+        if temporary is not None:  # also after Ctrl-C
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed process had begun to write in a folder and those below it."""
+    """Remove the unfinished files of killed processes from a folder and its subfolders."""
     for path in folder.rglob(f".*{_UNFINISHED}"):
         path.unlink(missing_ok=True)
 
 
 def as_json(value: Any) -> Any:
-    """Return a value as JSON has it: tuples as lists, and None for NaN and infinity.
+    """Return a value as JSON can hold it: tuples become lists, NaN and infinity become None.
 
     Example:
         >>> as_json({"a": (1, float("nan"))})
@@ -176,12 +176,12 @@ def as_json(value: Any) -> Any:
 
 
 SEAL = "seal"
-"""Where in a file of ours stands the hash of all else that it says."""
+"""The key under which a sealed file holds the hash of the rest of its content."""
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object with a hash of its content, by which `read_sealed` knows it again."""
-    content = json.loads(json.dumps(as_json(value)))  # as it will be read: keys are texts
+    """Write a JSON object with a hash of its content, which `read_sealed` checks."""
+    content = json.loads(json.dumps(as_json(value)))  # as it will be read: keys are strings
     write_json(path, {**content, SEAL: _seal(content)})
 
 
@@ -189,8 +189,8 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     """Read a JSON object that `write_sealed` wrote.
 
     Returns:
-        The object; None if it is missing, damaged, edited, or none. One without a hash, of an
-        earlier version, is taken as it is.
+        The object; None if the file is missing, damaged, edited or not an object. A file without a
+        hash, written by an earlier version, is accepted.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -207,6 +207,6 @@ def _seal(content: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, see `as_json`, whole or not at all."""
+    """Write a value atomically as indented JSON; see `as_json`."""
     text = json.dumps(as_json(value), indent=1, allow_nan=False)
     write_atomically(path, f"{text}\n".encode())

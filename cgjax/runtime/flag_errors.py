@@ -1,4 +1,4 @@
-"""What was wrong on the command line, in one line; absl's and ml_collections' own words are not.
+"""One-line messages for wrong flags, in place of those of absl and ml_collections.
 
 The config flag is named `config` in every command that has one.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 from cgjax.errors import UserError
 
 PACKAGED = Path(__file__).parents[2] / "configs"
-"""The configs that are installed beside cgjax."""
+"""The configs that are installed with cgjax."""
 
-# What absl and ml_collections raise for a flag that is wrong, and Python for a config file that is.
+# What absl and ml_collections raise for a wrong flag, and Python for a wrong config file.
 FLAG_ERRORS = (
     KeyError,
     AttributeError,
@@ -30,10 +30,10 @@ _FLAG = re.compile(r"--?(?:no)?(config\.[^=\s]+)")
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> UserError:
-    """Return a user error that says what an error of the flags' means.
+    """Translate an error about flags into a user error.
 
     Args:
-        error: raised while flags were parsed, or at the first look into the config.
+        error: raised while flags were parsed, or at the first access to the config.
         arguments: the command line.
 
     Returns:
@@ -53,23 +53,23 @@ def explain(error: BaseException, arguments: Sequence[str]) -> UserError:
     if re.match(r"flag --config\.\S+", text):
         return UserError(_of_wrong_value(text))
     if text == "Unknown command line flag 'config'" or "Unknown command line flag 'config." in text:
-        given = next((a for a in arguments if _FLAG.match(a)), "--config.seed")
-        return UserError(f"{given}: give the config file before it, --config=FILE")
+        flag = next((a for a in arguments if _FLAG.match(a)), "--config.seed")
+        return UserError(f"{flag}: give the config file before it, --config=FILE")
     return UserError(text)
 
 
 def _last_line(error: BaseException) -> str:
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     if "Traceback (most recent call last)" in text:
-        # ml_collections hands on the whole traceback of a config's own error: its end says it.
+        # ml_collections passes on the whole traceback of an error in a config; its end is enough.
         text = re.sub(r"^[\w.]+: ", "", text.strip().splitlines()[-1])
-    # A KeyError of a KeyError: quoted twice, in either way, line ends written out.
+    # A KeyError inside a KeyError: quoted twice, in both styles, with newlines escaped.
     text = text.replace("\\n", " ").replace("\\'", "'")
     return " ".join(text.split()).lstrip("'\"")
 
 
 def _config_file(arguments: Sequence[str]) -> str:
-    """Return the config file as it was given, without the variant."""
+    """Return the config file as it was typed, without the variant."""
     for i, argument in enumerate(arguments):
         name, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and name == "config":
@@ -92,36 +92,36 @@ def _of_missing_file(error: BaseException, arguments: Sequence[str]) -> str:
     path = _config_file(arguments)
     if not path:
         return f"--config is empty; expected a file, for example {_packaged('dcgan_pose.py')}"
-    found = re.search(r"\[Errno \d+\] ([^:']+)", str(error))
-    reason = found[1].strip() if found else _last_line(error)
+    match = re.search(r"\[Errno \d+\] ([^:']+)", str(error))
+    reason = match[1].strip() if match else _last_line(error)
     is_packaged = (PACKAGED / Path(path).name).is_file()
     name = Path(path).name if is_packaged else "dcgan_pose.py"
-    which = "that of cgjax is" if is_packaged else "for example"
+    which = "cgjax has" if is_packaged else "for example"
     return f"--config={path}: {reason}; expected a file, {which} {_packaged(name)}"
 
 
 def _packaged(name: str) -> str:
-    """Return the flag of a packaged config, as it can be typed where the command was."""
+    """Return the flag for a packaged config, as it can be typed in the current folder."""
     path, here = PACKAGED / name, Path.cwd()
     return f"--config={path.relative_to(here) if path.is_relative_to(here) else path}"
 
 
 def _of_unknown_leaf(word: str, near: str | None, arguments: Sequence[str]) -> str | None:
-    """Name the whole flag of which one part is unknown."""
+    """Name the whole flag that has an unknown part."""
     for argument in arguments:
         flag = _FLAG.match(argument)
         parts = flag[1].split(".") if flag else []
         if flag is not None and word in parts:
-            hint = f"; {_config_file(arguments)} and what it imports have those there are"
+            hint = f"; the settings are in {_config_file(arguments)} and what it imports"
             if near is not None:
                 parts[parts.index(word)] = near
                 hint = f"; did you mean --{'.'.join(parts)}?"
-            return f"--{flag[1]}: there is no such setting in this config{hint}"
+            return f"--{flag[1]}: no such setting in this config{hint}"
     return None
 
 
 def _of_wrong_value(text: str) -> str:
-    """Say what kind of value a flag takes, in words."""
+    """Say what kind of value a flag takes."""
     flag, _, reason = text.removeprefix("flag ").partition(": ")
     if "invalid literal for int()" in reason:
         reason = "expected a whole number"
@@ -130,5 +130,5 @@ def _of_wrong_value(text: str) -> str:
     elif "Non-boolean argument" in reason:
         reason = "expected true or false"
     elif "is not a dict" in reason or "as a ConfigDict" in reason:
-        reason = f"expected one of the settings below it, as {flag.partition('=')[0]}.NAME=VALUE"
+        reason = f"expected one of its settings, as {flag.partition('=')[0]}.NAME=VALUE"
     return f"{flag}: {reason}"

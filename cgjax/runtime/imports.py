@@ -1,4 +1,4 @@
-"""Importing an object of the user's by its path, `package.module:name`."""
+"""Importing a user's object by its path, `package.module:name`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cgjax.errors import UserError, foreign_code
 
 
 def load_attribute(path: str, what: str) -> Any:
-    """Import `package.module:name`, also from the current folder.
+    """Import `package.module:name`; the current folder is searched too.
 
     Args:
         path: as the user typed it.
-        what: what it is meant to be, for the messages: "generator", "judge".
+        what: the kind of object, for the messages: "generator", "judge".
 
     Returns:
-        The object; it is not called.
+        The object, not called.
 
     Raises:
-        UserError: the path has another form, there is no such module or name, the module has a
-            syntax error, or it is none that a user wrote for this (see `_check_place`).
+        UserError: the path has another form, the module or name does not exist, the module has a
+            syntax error, or it may not be imported (see `_check_place`).
         ForeignError: the module raised an exception while it was imported.
 
     Example:
@@ -51,49 +51,49 @@ def load_attribute(path: str, what: str) -> Any:
     )
 
 
-def _check_place(name: str, whose: str) -> None:
-    """Refuse what a folder from elsewhere may name to do harm; nothing is imported.
+def _check_place(name: str, subject: str) -> None:
+    """Refuse modules that a run folder from someone else could name to do harm; import nothing.
 
-    The path may come from the config of somebody's run folder. So it may be none of Python's own
-    modules, such as os, and no file that lies in a run's folder itself.
+    The path may come from the config of such a folder. So Python's own modules, such as os, are
+    refused, and so are files inside a run's folder.
     """
     if "" not in sys.path:
-        sys.path.insert(0, "")  # a module beside the user, as `python -m` would find it
-    importlib.invalidate_caches()  # it may have been written a moment ago
+        sys.path.insert(0, "")  # find modules in the current folder, as `python -m` does
+    importlib.invalidate_caches()  # the file may have been written a moment ago
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        return  # the import says what is wrong
+        return  # importing will say what is wrong
     origin = Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
     is_beside = origin is not None and origin.is_relative_to(Path.cwd())
     if name in sys.stdlib_module_names and not is_beside:
-        raise UserError(f"{whose}: {name} is one of Python's own modules; expected one of yours")
+        raise UserError(f"{subject}: {name} is one of Python's own modules; expected one of yours")
     folders = () if origin is None else origin.parents[:2]  # of a module, and of a package
-    if any((one / "stages").is_dir() and (one / "config.json").is_file() for one in folders):
+    if any((path / "stages").is_dir() and (path / "config.json").is_file() for path in folders):
         raise UserError(
-            f"{whose}: {origin} lies in a run's folder, from which nothing is executed; move it "
-            "to another place"
+            f"{subject}: {origin} is inside a run's folder, from which nothing is executed; move "
+            "it elsewhere"
         )
 
 
-def _import_module(name: str, whose: str) -> ModuleType:
+def _import_module(name: str, subject: str) -> ModuleType:
     try:
-        with foreign_code(whose, "while it was imported"):
+        with foreign_code(subject, "while it was imported"):
             return importlib.import_module(name)
     except Exception as error:
         cause = error.__cause__
         if isinstance(cause, ModuleNotFoundError) and _is_parent(cause.name, name):
             raise UserError(
-                f"{whose}: there is no module {cause.name!r}; run from the folder that holds it, "
+                f"{subject}: there is no module {cause.name!r}; run from the folder that holds it, "
                 "or set PYTHONPATH"
             ) from cause
         if isinstance(cause, SyntaxError):
             raise UserError(
-                f"{whose} cannot be imported: {cause.filename}, line {cause.lineno}: {cause.msg}"
+                f"{subject} cannot be imported: {cause.filename}, line {cause.lineno}: {cause.msg}"
             ) from cause
         raise
 
 
 def _is_parent(missing: str | None, name: str) -> bool:
-    """Whether a module that was not found is the one asked for, or a package that holds it."""
+    """Whether a missing module is the requested one or a package that contains it."""
     return missing is not None and f"{name}.".startswith(f"{missing}.")

@@ -1,8 +1,8 @@
-"""Locks on folders: one process writes, and a dead process holds none.
+"""Locks on folders: only one process writes, and a dead process holds no lock.
 
-Where the file system has `flock` the kernel drops the lock of a process however that ends.
-Elsewhere the process that the lock's file names must still be alive, as far as this machine can
-tell.
+Where the file system has `flock`, the kernel releases the lock of a process however that process
+ends. Elsewhere a lock counts only while the process named in its file is alive, as far as this
+machine can tell.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from cgjax.runtime.files import make_folder, say_os_error
 from cgjax.runtime.system import is_alive
 
 LOCK_FILE = ".lock"
-# What flock says where a file system has none.
+# The errors of flock on a file system that does not support it.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 
 
 class FolderLock:
-    """The right to write into a folder, from `acquire` to the end of a `with` block.
+    """The exclusive right to write to a folder, from `acquire` to the end of a `with` block.
 
     Example:
         >>> import tempfile
@@ -37,11 +37,11 @@ class FolderLock:
     """
 
     def __init__(self, root: str | os.PathLike[str], option: str = "--workdir"):
-        """Name the folder; nothing is touched.
+        """Store the folder's path; nothing on the disk changes.
 
         Args:
             root: the folder; it need not exist.
-            option: how the user named it.
+            option: the flag that named it.
         """
         self._root, self._option = Path(root), option
         self._path = self._root / LOCK_FILE
@@ -51,10 +51,10 @@ class FolderLock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        """Give the lock back.
+        """Release the lock.
 
         Raises:
-            UserError: if the folder has gone meanwhile, whatever else went wrong because of that.
+            UserError: the folder has been removed; replaces errors that this has caused.
         """
         try:
             if kind is None or issubclass(kind, Exception):
@@ -63,10 +63,10 @@ class FolderLock:
             self._release()
 
     def refuse_if_taken(self) -> None:
-        """Stop if another process writes into the folder; nothing is touched.
+        """Stop if another process is writing to the folder; change nothing.
 
         Raises:
-            UserError: saying which one.
+            UserError: names that process.
         """
         try:
             file = os.open(self._path, os.O_RDONLY)
@@ -79,10 +79,11 @@ class FolderLock:
             os.close(file)
 
     def acquire(self) -> None:
-        """Take the lock; makes the folder if need be.
+        """Acquire the lock; create the folder if it does not exist.
 
         Raises:
-            UserError: if another process has it, saying which, or the folder cannot be written.
+            UserError: another process holds it (the message names it), or the folder cannot be
+                written.
         """
         make_folder(self._root, self._option)
         while self._file is None:
@@ -97,7 +98,7 @@ class FolderLock:
                     os.close(file)
             if self._is_at_path(file):
                 self._file = file
-            else:  # whoever had it removed the file before it was ours
+            else:  # the previous holder removed the file before we got the lock
                 os.close(file)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
         try:
@@ -107,10 +108,10 @@ class FolderLock:
             raise UserError(f"{self._option}={self._root}: {say_os_error(error)}") from error
 
     def check(self) -> None:
-        """Stop if the folder is not the one that was locked any more; cheap.
+        """Stop if the folder is no longer the one that was locked; cheap.
 
         Raises:
-            UserError: if it was removed, or moved.
+            UserError: it was removed or moved.
         """
         if self._file is not None and not self._is_at_path(self._file):
             raise UserError(
@@ -128,29 +129,29 @@ class FolderLock:
         if self._file is None:
             return
         if self._is_at_path(self._file):
-            self._path.unlink(missing_ok=True)  # before others can have it
+            self._path.unlink(missing_ok=True)  # before another process can lock it
         os.close(self._file)
         self._file = None
 
     def _taken(self, file: int) -> UserError:
         holder = {"pid": "?", "host": "?", "since": "?", **_holder(file)}
         who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-        # Of a process elsewhere not every file system knows whether it still is there.
+        # Not every file system notices that a process on another machine has died.
         is_here = holder["host"] == socket.gethostname()
         hint = "" if is_here else f"; if that process is gone, remove {self._path}"
         return UserError(
             f"{self._option}={self._root} is being written by another command ({who}); wait until "
-            f"it has ended, or name another folder{hint}"
+            f"it ends, or name another folder{hint}"
         )
 
 
 @contextlib.contextmanager
 def wait_for_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock for the length of a block, waiting for whoever has it.
+    """Hold a lock for the length of a block; wait while another process holds it.
 
     Args:
-        path: the lock's file, made if need be; it stays.
-        on_wait: called once if somebody has it.
+        path: the lock's file, created if it does not exist and never removed.
+        on_wait: called once if another process holds the lock.
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -170,9 +171,9 @@ def wait_for_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def _try_lock(file: int, *, exclusive: bool, tries: int = 1) -> bool:
-    """Try to lock an open file; return whether nobody else has it.
+    """Try to lock an open file; return whether that succeeded.
 
-    With several tries, one who only looks (`refuse_if_taken`) does not count.
+    With several tries, a process that only looks (`refuse_if_taken`) does not get in the way.
     """
     for attempt in range(tries):
         if attempt:
@@ -189,7 +190,7 @@ def _try_lock_once(file: int, exclusive: bool) -> bool:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-    # Two that try in the same instant both get it; with flock they cannot.
+    # Two processes that try at the same instant both succeed; with flock they cannot.
     holder = _holder(file)
     if not holder or holder.get("pid") == os.getpid():
         return True
@@ -197,7 +198,7 @@ def _try_lock_once(file: int, exclusive: bool) -> bool:
 
 
 def _holder(file: int) -> dict[str, Any]:
-    """Return what a lock's file says of its holder; empty if nothing."""
+    """Return what a lock's file says about its holder; empty if it says nothing."""
     try:
         holder = json.loads(os.pread(file, 4096, 0))
     except (OSError, ValueError):
@@ -210,7 +211,7 @@ def _now() -> str:
 
 
 def _find_flock() -> Callable[[int, bool], bool] | None:
-    """Return a function that locks a file if it is free, or None on a system without one."""
+    """Return a function that locks a file if it is free, or None on a system without flock."""
     try:
         import fcntl
     except ImportError:

@@ -16,9 +16,9 @@ from cgjax.runtime.files import as_json, write_atomically
 
 
 class Metrics:
-    """Appends one JSON object a line to a file, each in one write.
+    """Appends JSON objects to a file, one per line, each in one write.
 
-    A line that a kill has left half-written is dropped when the file is opened again.
+    A line left half-written by a kill is dropped when the file is opened again.
 
     Example:
         >>> import tempfile
@@ -33,10 +33,10 @@ class Metrics:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        """Open the file, made if need be.
+        """Open the file; create it if it does not exist.
 
         Raises:
-            UserError: if it cannot be written.
+            UserError: the file cannot be written.
         """
         self._path = Path(path)
         self._file: int | None = None
@@ -44,10 +44,10 @@ class Metrics:
         self._file = self._open()
 
     def write(self, **values: Any) -> None:
-        """Write one object, the time in seconds since 1970 first; arrays become lists, NaN null.
+        """Write one object, seconds since 1970 as its first entry; arrays become lists, NaN null.
 
         Raises:
-            UserError: if it cannot be written, a full disk for instance.
+            UserError: it cannot be written, for example because the disk is full.
         """
         plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}
         values = as_json({"time": round(time.time(), 3), **plain})
@@ -60,18 +60,18 @@ class Metrics:
             raise self._cannot_write(error) from error
 
     def forget(self, is_forgotten: Callable[[dict[str, Any]], bool]) -> None:
-        """Remove lines, those of epochs that are trained again for instance.
+        """Remove lines, for example those of epochs that are trained again.
 
-        The file is rewritten, whole or not at all, only if there is something to remove; what is no
-        JSON object goes too.
+        The file is rewritten atomically, and only if a line is removed. Lines that are not JSON
+        objects are removed too.
 
         Args:
-            is_forgotten: takes a line's object, says whether it goes.
+            is_forgotten: takes a line's object and returns whether to remove it.
 
         Raises:
-            UserError: if the file cannot be written.
+            UserError: the file cannot be written.
         """
-        if not self._path.is_file():  # the null device, of all processes but the first
+        if not self._path.is_file():  # the null device, in all processes but the first
             return
         before = self._path.read_bytes()
         kept = [line for line in before.splitlines() if _is_kept(line, is_forgotten)]
@@ -84,7 +84,7 @@ class Metrics:
             self._file = self._open()
 
     def close(self) -> None:
-        """Close the file; does nothing a second time."""
+        """Close the file; a second call does nothing."""
         if self._file is not None:
             os.close(self._file)
         self._file = None
@@ -106,12 +106,12 @@ def _is_kept(line: bytes, is_forgotten: Callable[[dict[str, Any]], bool]) -> boo
         return False
     try:
         return isinstance(value, dict) and not is_forgotten(value)
-    except TypeError:  # edited: a text where a number stood
+    except TypeError:  # edited by hand: text in place of a number
         return False
 
 
 class Progress:
-    """Logs how far a long loop is: at most a line every few seconds, and one at its end.
+    """Logs the progress of a long loop: a line every few seconds at most, and one at the end.
 
     Example:
         >>> progress = Progress("draw", 100)
@@ -120,17 +120,17 @@ class Progress:
 
     def __init__(self, what: str, total: int, *, every_s: float = 5.0):
         self._what, self._total, self._every_s = what, total, every_s
-        self._begun = self._logged = time.monotonic()
+        self._start = self._logged = time.monotonic()
         self._first: int | None = None
 
     def update(self, done: int, note: str = "") -> None:
-        """Say that `done` of the total are done."""
+        """Report that `done` of the total are done."""
         now = time.monotonic()
         if self._first is None:
-            self._first = max(done - 1, 0)  # a resumed loop does not begin at nothing
+            self._first = max(done - 1, 0)  # a resumed loop does not start at zero
         if now - self._logged < self._every_s and done < self._total:
             return
         self._logged = now
-        rate = (done - self._first) / max(now - self._begun, 1e-9)
+        rate = (done - self._first) / max(now - self._start, 1e-9)
         left = f", {(self._total - done) / rate:.0f} s left" if rate else ""
         logging.info("%s %d/%d, %.1f/s%s%s", self._what, done, self._total, rate, left, note)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the unit of work, save, exit 130; a second one exits at once."""
+"""Ctrl-C and SIGTERM: finish the unit of work, save, exit 130; a second signal exits at once."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Handler = Callable[[int, FrameType | None], Any] | int
 
 
 def quit_on_signals() -> None:
-    """Let Ctrl-C and SIGTERM end this process at once, with a line and exit code 130.
+    """Let Ctrl-C and SIGTERM end this process at once, with one line and exit code 130.
 
-    For the beginning of a command, while modules are imported: a KeyboardInterrupt would come out
-    of any of them, with its traceback. Nothing is written yet that would have to be saved.
+    For the start of a command, while modules are imported: a KeyboardInterrupt there would print
+    the traceback of some import. There is nothing to save yet.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -37,22 +37,22 @@ def quit_on_signals() -> None:
 
 
 def raise_on_signals() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again, and SIGTERM end the process: as Python does it."""
+    """Restore Python's defaults: Ctrl-C raises KeyboardInterrupt, SIGTERM ends the process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Interrupts:
-    """Whether the run was asked to stop; of several processes, any of them."""
+    """Whether the run, or any process of it, was asked to stop."""
 
     def __init__(
         self, processes: Processes | None = None, watch: Callable[[], None] = lambda: None
     ) -> None:
-        """Begin with no request.
+        """Start without a request.
 
         Args:
             processes: those of the run; by default this one.
-            watch: called whenever somebody asks; may raise to stop the run.
+            watch: called at each check; may raise to stop the run.
         """
         self.requested = False
         self._processes, self._watch = processes, watch
@@ -68,16 +68,16 @@ class Interrupts:
         """Stop here if asked to.
 
         Raises:
-            Interrupted: saying what was saved.
+            Interrupted: says what was saved.
         """
         if self.agreed():
             self.stop(state)
 
     def stop(self, state: str) -> NoReturn:
-        """Stop here; every process must.
+        """Stop here; every process must call this.
 
         Raises:
-            Interrupted: saying what was saved.
+            Interrupted: says what was saved.
         """
         raise Interrupted(f"{state}; run the same command again to resume")
 
@@ -86,7 +86,7 @@ class Interrupts:
 def handle_interrupts(
     processes: Processes | None = None, watch: Callable[[], None] = lambda: None
 ) -> Iterator[Interrupts]:
-    """Turn SIGINT and SIGTERM into a request for the length of a block.
+    """Turn SIGINT and SIGTERM into a request to stop, for the length of a block.
 
     Args:
         processes: those of the run; by default this one.
@@ -103,7 +103,7 @@ def handle_interrupts(
         if interrupts.requested:
             os._exit(130)
         interrupts.requested = True
-        logging.warning("stopping after this unit of work; once more to stop at once")
+        logging.warning("stopping after this unit of work; interrupt again to stop at once")
 
     old = {s: signal.signal(s, handler) for s in SIGNALS}
     try:

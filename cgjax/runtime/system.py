@@ -1,4 +1,4 @@
-"""What differs between the systems we run on, behind one function each."""
+"""What differs between operating systems, behind one function each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 def check_system() -> None:
-    """Stop on a system that cgjax does not run on.
+    """Stop on a system on which cgjax does not run.
 
     Raises:
         UserError: on native Windows.
@@ -25,16 +25,16 @@ def check_system() -> None:
 
 
 def open_standard_streams() -> None:
-    """Open the null device for each of stdin, stdout and stderr that the caller has closed.
+    """Open the null device in place of each standard stream that the caller has closed.
 
-    Otherwise the next files to be opened get their numbers, and whatever a library written in C
-    prints to stderr ends up inside one of the run's files.
+    Otherwise the next files that are opened get their numbers, and what a C library prints to
+    stderr ends up in one of the run's files.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is the one that is missing.
+            # A new file gets the lowest free number, which is the missing one.
             if os.open(os.devnull, os.O_RDWR) != number:
                 continue
         if getattr(sys, name) is None:
@@ -43,15 +43,15 @@ def open_standard_streams() -> None:
 
 
 class StdoutError(OSError):
-    """What went wrong when something was printed: a full disk, a pipe that nobody reads."""
+    """Printing failed: a full disk, or a pipe that nobody reads."""
 
 
 class StdoutClosed(StdoutError, BrokenPipeError):
-    """Whoever read what is printed has seen enough."""
+    """The reader of the output has closed its end."""
 
 
 class _Stdout(io.TextIOWrapper):
-    """Standard output whose errors can be told from those of files."""
+    """Standard output whose errors are distinct from those of files."""
 
     def write(self, text: str) -> int:
         with _as_stdout_error():
@@ -73,19 +73,19 @@ def _as_stdout_error() -> Iterator[None]:
 
 
 def watch_stdout() -> None:
-    """Let a failure to print raise a `StdoutError` from now on."""
+    """From now on, let a failure to print raise a `StdoutError`."""
     stream = sys.stdout
     if type(stream) is io.TextIOWrapper and stream is sys.__stdout__:
         sys.stdout = _Stdout(
             stream.buffer,
             stream.encoding,
-            "backslashreplace",  # a name may hold what the terminal cannot show
+            "backslashreplace",  # a name may hold characters that the terminal cannot show
             line_buffering=stream.line_buffering,
         )
 
 
 def drop_stdout() -> None:
-    """Send what is still to be printed nowhere: Python would complain once more at its end."""
+    """Discard what is still to be printed: Python would report the error again when it exits."""
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
@@ -98,6 +98,6 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # it belongs to another user
         return True
     return True

@@ -99,37 +99,36 @@ def message(*arguments):
     [
         (
             ["--config.cluster.numclusters=3"],
-            "--config.cluster.numclusters: there is no such setting in this config; did you mean "
+            "--config.cluster.numclusters: no such setting in this config; did you mean "
             "--config.cluster.num_clusters?",
         ),
         (
             ["--config.clusters.num_init=3"],
-            "--config.clusters.num_init: there is no such setting in this config; did you mean "
+            "--config.clusters.num_init: no such setting in this config; did you mean "
             "--config.cluster.num_init?",
         ),
         (
             ["--config.latents.num.x=3"],
-            "--config.latents.num.x: there is no such setting in this config; configs/tiny.py and "
-            "what it imports have those there are",
+            "--config.latents.num.x: no such setting in this config; the settings are in "
+            "configs/tiny.py and what it imports",
         ),
-        # Nothing is near it.
+        # No setting has a similar name.
         (
             ["--config.cluster.palette=3"],
-            "--config.cluster.palette: there is no such setting in this config; configs/tiny.py "
-            "and what it imports have those there are",
+            "--config.cluster.palette: no such setting in this config; the settings are in "
+            "configs/tiny.py and what it imports",
         ),
         (
             ["--config.palette=3"],
-            "--config.palette: there is no such setting in this config; configs/tiny.py and what "
-            "it imports have those there are",
+            "--config.palette: no such setting in this config; the settings are in "
+            "configs/tiny.py and what it imports",
         ),
         (["--config.latents.num=many"], "--config.latents.num=many: expected a whole number"),
         (["--config.cluster.tol=x"], "--config.cluster.tol=x: expected a number"),
         (["--config.samplers.flow.fit=x"], "--config.samplers.flow.fit=x: expected true or false"),
         (
             ["--config.cluster=3"],
-            "--config.cluster=3: expected one of the settings below it, as "
-            "--config.cluster.NAME=VALUE",
+            "--config.cluster=3: expected one of its settings, as --config.cluster.NAME=VALUE",
         ),
         (["--devices"], "--devices has no value; expected --devices=VALUE"),
         (["--devices=0"], "flag --devices=0: 0 is not a positive integer"),

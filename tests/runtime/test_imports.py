@@ -96,6 +96,6 @@ def test_a_module_in_a_run_s_folder_is_not_executed(name, write, tmp_path):
     write(name, "open('OWNED', 'w').close()\nx = 5\n")
     (tmp_path / "stages").mkdir()
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"evil.* lies in a run's folder, from which nothing"):
+    with pytest.raises(UserError, match=r"evil.* is inside a run's folder, from which nothing"):
         load_attribute("evil:x", "generator")
     assert not (tmp_path / "OWNED").exists()

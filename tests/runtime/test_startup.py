@@ -48,7 +48,7 @@ def imported(stderr):
         (
             ["--config=other/tiny.py:quick"],
             2,
-            "No such file or directory; expected a file, that of cgjax is --config=configs/tiny.py",
+            "No such file or directory; expected a file, cgjax has --config=configs/tiny.py",
         ),
         ([QUICK, "--config.cluster.numclusters=3"], 2, "did you mean --config.cluster.num_cl"),
         ([QUICK, "--config.cluster.num_clusters=0"], 2, "--config.cluster.num_clusters=0"),

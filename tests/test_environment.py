@@ -61,7 +61,7 @@ def test_devices_that_are_not_there_are_one_line():
     done = cgjax("--mode=check", "--config=configs/dcgan_pose.py:quick", env=env)
     assert done.returncode == 2
     (line,) = errors(done.stderr)
-    assert "JAX_PLATFORMS=abacus names no devices that JAX finds here; unset it" in line
+    assert "JAX_PLATFORMS=abacus: JAX finds no such devices here; unset it" in line
 
 
 def test_the_same_seed_draws_the_same_whatever_generator_of_keys_is_the_default(tmp_path):

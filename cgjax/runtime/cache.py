@@ -1,13 +1,13 @@
-"""The cache folder, and the compiled programs that are kept in it from one command to the next.
+"""The cache folder, and the compiled programs kept in it from one command to the next.
 
-Compiling takes most of a short run's time. JAX can keep what it compiled on disk; here that is on
-by default, in a folder of one user, one version of cgjax, jax and jaxlib, and one kind of
-processor, on whose instructions JAX's own key leaves us in doubt.
+Compiling takes most of a short run's time. JAX can keep compiled programs on disk; cgjax turns that
+on by default, with one folder per user, versions of cgjax, jax and jaxlib, and processor (it is
+unclear whether JAX's own key covers the processor's instructions).
 
-JAX writes an entry in place and reads it without a lock (its size limit would bring one, on every
-access, and a package that is not among its requirements). So an entry can be read half-written,
-which JAX notices and compiles instead, and can stay half-written after a kill: `_remove_damaged`
-looks at every entry once.
+JAX writes an entry in place and reads it without a lock (its size limit would add one on every
+access, and a package that is not among its requirements). So JAX may read a half-written entry,
+which it notices and compiles instead, and a kill may leave one behind: `_remove_damaged` checks
+every entry once.
 """
 
 from __future__ import annotations
@@ -27,30 +27,29 @@ from typing import NamedTuple
 
 from absl import logging
 
-# What compiled programs may take of the disk. A run's take a few MB.
+# The most disk space that compiled programs may take. Those of one run take a few MB.
 PROGRAMS_MB = 256
-# Days after which the programs of a version that is no longer used are removed.
+# Days after which the programs of an unused version are removed.
 KEPT_DAYS = 60
-# Its time says when the entries beside it were last checked.
+# The modification time of this file is when the entries beside it were last checked.
 _CHECKED = ".checked"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 def cache_folder() -> Path:
-    """Return where downloads and converted weights are kept: CGJAX_CACHE, or ~/.cache/cgjax."""
-    given = os.environ.get("CGJAX_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "cgjax"
+    """Return the folder of downloads and converted weights: CGJAX_CACHE, or ~/.cache/cgjax."""
+    folder = os.environ.get("CGJAX_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "cgjax"
 
 
 def keep_programs() -> Path | None:
-    """Keep compiled programs from now on, and use those that are there.
+    """Keep compiled programs from now on, and use those kept before.
 
-    To be called before anything is compiled. Leaves everything as it is where the user has a cache
-    of JAX's own (`JAX_COMPILATION_CACHE_DIR`).
+    Must be called before anything is compiled. Changes nothing if the user has set a cache folder
+    for JAX (`JAX_COMPILATION_CACHE_DIR`).
 
     Returns:
-        The folder; None if programs are not kept, after one warning if that is because it cannot be
-        written.
+        The folder; None if programs are not kept, with one warning if the folder cannot be written.
     """
     import jax
     import jaxlib.version
@@ -69,15 +68,15 @@ def keep_programs() -> Path | None:
             pass
         _remove_damaged(folder)
         _remove_old(own)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home folder
         logging.warning(
-            "compiled programs are not kept, so that every run compiles them again: %s; set "
-            "CGJAX_CACHE to a folder of yours",
+            "compiled programs are not kept, so every run compiles them again: %s; set CGJAX_CACHE "
+            "to a folder that you can write",
             error,
         )
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Hundreds of small programs are half of the time.
+    # By default JAX skips programs that compile fast; hundreds of them are half of the time.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # An entry that cannot be read or written costs its compilation, nothing else.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
@@ -85,14 +84,14 @@ def keep_programs() -> Path | None:
 
 
 class Compiled(NamedTuple):
-    """How many programs this process has compiled, and how many it has loaded instead."""
+    """The numbers of programs that this process has compiled and has loaded from disk."""
 
     compiled: int
     loaded: int
 
 
 class CompileCounter:
-    """Counts programs from its making on.
+    """Counts the programs that are compiled or loaded after it is created.
 
     Example:
         >>> import jax
@@ -110,14 +109,14 @@ class CompileCounter:
         jax.monitoring.register_event_listener(self._on_event)
 
     def _on_duration(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
-        # Also of a program that is found on disk.
+        # This event also occurs for a program that is loaded from disk.
         self._asked += event == "/jax/core/compile/backend_compile_duration"
 
     def _on_event(self, event: str, **kwargs: str | int) -> None:
         self._loaded += event == "/jax/compilation_cache/cache_hits"
 
     def counts(self) -> Compiled:
-        """Return what was counted so far."""
+        """Return the numbers so far."""
         return Compiled(self._asked - self._loaded, self._loaded)
 
 
@@ -127,9 +126,9 @@ def _user() -> str:
 
 @functools.cache
 def _processor() -> str:
-    """Return a hash of what this machine's compiled code may contain.
+    """Return a hash of the processor's features, on which compiled code depends.
 
-    Where the system does not list its processor's features the machine's name stands for them.
+    If the system does not list them, the machine's name is used instead.
     """
     lines = {platform.machine()}
     try:
@@ -143,34 +142,34 @@ def _processor() -> str:
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder that nobody else can write: whoever can makes us run what he put there."""
+    """Create a folder that only this user can write: anyone who can write it can run code as us."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.stat()
-    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+    status = folder.stat()
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
         raise PermissionError(f"{folder} can be written by other users")
 
 
 def _remove_damaged(folder: Path) -> None:
-    """Remove the entries written since the last call that a kill has left incomplete.
+    """Remove incomplete entries, left by a kill, among those written since the last call.
 
-    One that another process is writing just now may go with them; it is compiled once more.
+    An entry that another process is writing now may be removed too; it is then compiled again.
     """
     marker = folder / _CHECKED
     checked = marker.stat().st_mtime if marker.exists() else 0.0
-    begun = time.time()
+    start = time.time()
     for path in folder.glob("*-cache"):
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            # Clocks of file systems are coarse, and a server's may differ from ours.
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            # File times are coarse, and a file server's clock may differ from ours.
             if path.stat().st_mtime >= checked - 60 and not _is_whole(path.read_bytes()):
                 path.unlink()
     marker.touch()
-    os.utime(marker, (begun, begun))
+    os.utime(marker, (start, start))
 
 
 def _is_whole(data: bytes) -> bool:
-    """Return whether a file is one compressed stream from its beginning to its end."""
+    """Return whether a file is one complete compressed stream."""
     try:
         if data.startswith(_ZSTD):
             return _is_whole_zstd(data)
@@ -182,36 +181,36 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _is_whole_zstd(data: bytes) -> bool:
-    """As `_is_whole`, for what JAX writes where there is a package for it."""
+    """As `_is_whole`, for Zstandard, which JAX uses if a package for it is installed."""
     try:
         from compression import zstd  # type: ignore[import-not-found]  # Python 3.14
     except ImportError:
         try:
             import zstandard as zstd  # type: ignore[import-not-found]
         except ImportError:
-            return False  # JAX could not read it either
+            return False  # JAX cannot read it either
     try:
         zstd.decompress(data)
-    except Exception:  # the two packages' own errors have no common name
+    except Exception:  # the two packages' errors have no common class
         return False
     return True
 
 
 def _remove_old(own: Path) -> None:
-    """Remove versions that are not used any more, and the oldest programs beyond the limit."""
+    """Remove unused versions, and the oldest programs beyond the size limit."""
     now = time.time()
     for version in own.iterdir():
         used = [p.stat().st_mtime for p in (version, version / _CHECKED) if p.exists()]
         if used and now - max(used) > KEPT_DAYS * 86400:
             shutil.rmtree(version, ignore_errors=True)
-    found = []
+    programs = []
     for path in own.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
             status = path.stat()
             if path.is_file() and path.name != _CHECKED:
-                found.append((max(status.st_atime, status.st_mtime), status.st_size, path))
-    size = sum(entry[1] for entry in found)
-    for _, num, path in sorted(found):
+                programs.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    size = sum(entry[1] for entry in programs)
+    for _, num, path in sorted(programs):
         if size <= PROGRAMS_MB * 2**20:
             break
         path.unlink(missing_ok=True)

@@ -1,12 +1,12 @@
 """Saving and restoring samplers with orbax; the only module that imports it.
 
-A step is a folder of orbax's beside a small JSON file with the SHA-256 of every file in it. The
-JSON is written last, so a step without one never happened, and a step whose files differ from it is
-refused: orbax itself does not notice every damaged byte.
+A step is a folder written by orbax, and beside it a small JSON file with the SHA-256 of every file
+in the folder. The JSON is written last: a folder without it is not a step, and a step whose files
+differ from it is refused, since orbax does not notice every damaged byte.
 
-Of several processes all must call `save` (orbax keeps them in step) and the first writes; `steps`,
-`restore` and `remove` are for one of them to call. What is saved is the same in every process, so
-that a step can be restored onto any number of them.
+With several processes, all must call `save` (orbax synchronises them) and the first one writes;
+`steps`, `restore` and `remove` are called by one process. All processes save the same content, so
+that a step can be restored onto any number of processes.
 """
 
 from __future__ import annotations
@@ -48,31 +48,32 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
 
     def steps(self) -> list[Step]:
-        """Return the steps whose saving was finished, oldest first."""
+        """Return the completely saved steps, oldest first."""
         steps = []
         for path in self.folder.glob("*.json"):
             try:
                 metadata = (read_sealed(path) or {})["metadata"]
                 steps.append(Step(int(path.stem), dict(metadata)))
             except (ValueError, KeyError, TypeError):
-                logging.warning("%s is damaged; its step is not used", path)
+                logging.warning("%s is damaged; this checkpoint is not used", path)
         return sorted(steps)
 
     def save(self, number: int, tree: Any, metadata: dict[str, Any]) -> None:
         """Save a step and drop all but the last two.
 
         Args:
-            number: of the step; one of the same number is replaced.
+            number: of the step; a step of the same number is replaced.
             tree: a pytree of arrays, the same in every process.
-            metadata: JSON-able, returned by `steps`.
+            metadata: a JSON object, returned by `steps`.
 
         Raises:
-            UserError: if it cannot be written, a full disk for instance; earlier steps stay.
+            UserError: it cannot be written, for example because the disk is full; earlier steps
+                stay.
         """
         path = self.folder / str(number)
         is_first = jax.process_index() == 0
         if jax.process_count() > 1:
-            # As NumPy arrays: orbax refuses to save what lies on one process's devices only.
+            # As NumPy arrays: orbax refuses arrays that are on the devices of one process only.
             tree = jax.tree.map(np.asarray, tree)
         if is_first:
             self.remove(number)
@@ -86,12 +87,12 @@ class Checkpoints:
                 raise
             if is_first:
                 shutil.rmtree(path, ignore_errors=True)
-                for _ in range(5):  # one of orbax's threads may still be writing
+                for _ in range(5):  # a thread of orbax may still be writing
                     self._remove_leftovers()
                     time.sleep(0.1)
             raise UserError(
                 f"cannot write the checkpoint {path} ({_reason(error)}); free some space and run "
-                "the same command again, it resumes"
+                "the same command again to resume"
             ) from error
         if not is_first:
             return
@@ -101,17 +102,17 @@ class Checkpoints:
             self.remove(step.number)
 
     def restore(self, number: int, abstract: Any) -> Any:
-        """Restore a step onto this machine's first device, whatever it was saved from.
+        """Restore a step onto this process's first device, whichever devices it was saved from.
 
         Args:
             number: of the step.
-            abstract: a pytree of shapes and dtypes (arrays will do); None for those of the step.
+            abstract: a pytree of shapes and dtypes, or of arrays; None for those that were saved.
 
         Returns:
             The pytree of arrays.
 
         Raises:
-            UserError: if a file is missing or differs from what was saved, or does not fit.
+            UserError: a file is missing or differs from what was saved.
         """
         path = self.folder / str(number)
         self.check(number)
@@ -125,10 +126,10 @@ class Checkpoints:
             return ocp.load(str(path), target)
 
     def check(self, number: int) -> None:
-        """Check that a step is what was saved.
+        """Check that the files of a step are as they were saved.
 
         Raises:
-            UserError: if a file is missing or differs.
+            UserError: a file is missing or differs.
         """
         path = self.folder / str(number)
         try:
@@ -137,7 +138,7 @@ class Checkpoints:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path.with_suffix('.json')} is missing or damaged") from error
         actual = _hashes(path)
-        # What somebody put beside them is not read.
+        # Additional files are ignored.
         bad = sorted(name for name, sha256 in expected.items() if sha256 != actual.get(name))
         if bad:
             raise UserError(
@@ -146,7 +147,7 @@ class Checkpoints:
             )
 
     def is_whole(self, number: int) -> bool:
-        """Whether a step is what was saved."""
+        """Whether the files of a step are as they were saved."""
         try:
             self.check(number)
         except UserError:
@@ -156,14 +157,14 @@ class Checkpoints:
     def restore_newest(
         self, abstract: Any, is_own: Callable[[Step], bool]
     ) -> tuple[Step, Any] | None:
-        """Restore the newest good step, and remove those that are another's or damaged.
+        """Restore the newest usable step; remove newer ones that are foreign or damaged.
 
         Args:
             abstract: as in `restore`.
-            is_own: of a step whether it belongs to what is trained now.
+            is_own: whether a step belongs to the current training.
 
         Returns:
-            The step and its pytree, or None without one.
+            The step and its pytree, or None if there is no usable step.
         """
         for step in reversed(self.steps()):
             if not is_own(step):
@@ -172,12 +173,12 @@ class Checkpoints:
             try:
                 return step, self.restore(step.number, abstract)
             except UserError as error:
-                logging.warning("%s; using the step before it", error)
+                logging.warning("%s; using the checkpoint before it", error)
                 self.remove(step.number)
         return None
 
     def remove(self, number: int) -> None:
-        """Remove a step, its JSON first, so that an interruption leaves no half of one."""
+        """Remove a step, its JSON first, so that an interruption never leaves half a step."""
         path = self.folder / str(number)
         path.with_suffix(".json").unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
@@ -185,7 +186,7 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         """Remove what a kill or a full disk has left: orbax's temporary folders, unfinished steps.
 
-        Only for the process that writes, before it does.
+        Called only by the process that writes, before it writes.
         """
         for path in self.folder.glob("*"):
             is_step = path.name.isdigit() and not path.with_suffix(".json").exists()
@@ -194,10 +195,10 @@ class Checkpoints:
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Return whether an error of orbax's, or one that it was raised for, is the disk's.
+    """Return whether an error of orbax, or one of its causes, comes from the disk.
 
-    It comes as OSError from Python, as ValueError with the system's number in its text from the
-    library that writes the arrays.
+    Python raises OSError; the library that writes the arrays raises ValueError with the system's
+    error number in its text.
     """
     seen: set[int] = set()
     current: BaseException | None = error
@@ -212,7 +213,7 @@ def is_disk_error(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the system's words out of orbax's, which are long."""
+    """Return the system's message from orbax's, which is long."""
     text = " ".join(str(error).split())
     code = re.search(r"os_error_code='?(\d+)", text)
     if code:
@@ -221,11 +222,11 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(is_told: Callable[[Exception], bool] = lambda error: False) -> Iterator[None]:
-    """Keep orbax's twenty lines a step out of the log; warnings and errors follow at the end.
+def _quiet(is_reported: Callable[[Exception], bool] = lambda error: False) -> Iterator[None]:
+    """Keep orbax's twenty lines per step out of the log; its warnings and errors are logged last.
 
     Args:
-        is_told: of an error whether whoever catches it says all that the log would say.
+        is_reported: whether the caller reports an error itself, so that nothing need be logged.
     """
     held = _Held()
     logger, before = logging.get_absl_logger(), logging.get_verbosity()
@@ -235,7 +236,7 @@ def _quiet(is_told: Callable[[Exception], bool] = lambda error: False) -> Iterat
         yield
     except Exception as error:
         _join_threads()
-        held.is_dropping = is_told(error)
+        held.is_dropping = is_reported(error)
         raise
     finally:
         logging.set_verbosity(before)
@@ -246,16 +247,16 @@ def _quiet(is_told: Callable[[Exception], bool] = lambda error: False) -> Iterat
 
 
 def _join_threads() -> None:
-    """Wait for orbax's threads: after an error in one the others go on writing, and complain."""
+    """Wait for orbax's threads: after an error in one, the others go on writing and complain."""
     joined: set[threading.Thread] = set()
-    while threads := {t for t in threading.enumerate() if _is_orbaxs(t)} - joined:
+    while threads := {t for t in threading.enumerate() if _is_of_orbax(t)} - joined:
         for thread in threads:
-            with contextlib.suppress(Exception):  # it raises here what it ended with
+            with contextlib.suppress(Exception):  # join raises the error that ended the thread
                 thread.join(timeout=60)
         joined |= threads  # one may have started another
 
 
-def _is_orbaxs(thread: threading.Thread) -> bool:
+def _is_of_orbax(thread: threading.Thread) -> bool:
     return type(thread).__module__.startswith("orbax.")
 
 
@@ -264,8 +265,8 @@ class _Held(Filter):
 
     Attributes:
         records: what was held back.
-        is_dropping: whether what orbax says is of no interest any more; the rest is let through.
-            For good: one of its threads may complain at any later time.
+        is_dropping: whether to drop the messages of orbax and let all others pass. The filter then
+            stays for good: a thread of orbax may complain at any later time.
     """
 
     def __init__(self) -> None:
@@ -284,8 +285,8 @@ class _Held(Filter):
 def _alone() -> Iterator[None]:
     """Let this process read without the others.
 
-    Orbax numbers its barriers by how often a process has called it. A process that kept the number
-    of a call of its own would wait at the next barrier for ever.
+    Orbax numbers its barriers by the calls of each process. A process that counted this call, which
+    the others do not make, would wait at the next barrier for ever.
     """
     if jax.process_count() == 1:
         yield

@@ -1,4 +1,4 @@
-"""Random keys by name, so that adding a stage does not change the numbers of another."""
+"""Random keys by name, so that adding a stage does not change the random numbers of others."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def named_key(key: PRNGKeyArray, *names: str | int) -> PRNGKeyArray:
 
 
 def check_key(key: Any) -> None:
-    """Check that a user gave one random key, typed or not.
+    """Check that a user passed one random key, typed or raw.
 
     Raises:
-        UserError: anything else, a seed for instance.
+        UserError: anything else, for example a seed.
 
     Example:
         >>> check_key(jax.random.key(0))
@@ -50,6 +50,6 @@ def _is_one_key(key: Any) -> bool:
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         try:
             key = jax.random.wrap_key_data(key)
-        except (TypeError, ValueError):  # numbers of another type, or another many
+        except (TypeError, ValueError):  # another dtype or shape
             return False
     return key.shape == ()

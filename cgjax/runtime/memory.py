@@ -1,4 +1,4 @@
-"""How this process holds and counts its memory."""
+"""How this process keeps and measures its memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-# glibc's names for mallopt: see mallopt(3).
+# Options of glibc's mallopt: see mallopt(3).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 # The unit in which memory and disks are read and written, in bytes.
@@ -18,11 +18,11 @@ PAGE = 4096
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed instead of handing it back to the system each time.
+    """Let glibc keep freed memory instead of returning it to the system each time.
 
     Every jitted call allocates new working buffers. Large ones come fresh from the system and are
-    faulted in page by page, a fifth of a training epoch's time on two cores. Does nothing where
-    there is no glibc.
+    faulted in page by page, a fifth of a training epoch's time on two cores. Does nothing on
+    systems without glibc.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -31,9 +31,9 @@ def keep_freed_memory() -> None:
 
 
 def empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an empty float32 array at the beginning of a page.
+    """Return an uninitialised float32 array that starts at a page boundary.
 
-    JAX on a CPU takes it as it is, and a disk writes into it without a copy.
+    JAX on a CPU uses it without a copy, and so does direct I/O from a disk.
     """
     size = 4 * math.prod(shape)
     buffer = np.empty(size + PAGE, np.uint8)
@@ -42,7 +42,7 @@ def empty_aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def reset_peak_rss() -> None:
-    """Start a new peak for `peak_rss_mb`, where the system lets a process do that (Linux)."""
+    """Reset the peak of `peak_rss_mb`, on systems that allow it (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -50,7 +50,7 @@ def reset_peak_rss() -> None:
 def peak_rss_mb() -> float:
     """Return this process's peak memory in MB, since `reset_peak_rss` where that works.
 
-    0 where the system does not say.
+    0 if the system does not report it.
     """
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -61,4 +61,4 @@ def peak_rss_mb() -> float:
     except ImportError:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 1024  # bytes there, else kB
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024  # bytes on macOS, else kB

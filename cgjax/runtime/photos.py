@@ -1,4 +1,4 @@
-"""Images of the user's own as a generator makes them: found, read, cropped, resized."""
+"""The user's images: found, read, cropped and resized to the form of a generator's images."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from cgjax.runtime.files import as_utf8, say_os_error
 from cgjax.runtime.png import from_bytes
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""How the names of files end that are taken for images, in any case."""
+"""The extensions of files that are taken for images, in upper or lower case."""
 
 OPTION = "--images"
 
-
 MOST_REASONS = 8
-"""Reasons why files were left out that are told."""
+"""How many reasons for skipping files are listed."""
 
 
 class Photo(NamedTuple):
-    """A file that was seen to be an image.
+    """A file that has been checked to be an image.
 
     Attributes:
         path: the file.
@@ -41,82 +40,84 @@ class Photo(NamedTuple):
 
 
 def find_photos(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Photo]:
-    """Return the images of a folder, by name; each is read once to see that it can be.
+    """Return the images of a folder, sorted by name; each is read once to check it.
 
-    What begins with a dot is left out.
+    Names that begin with a dot are skipped.
 
     Args:
         folder: where to look.
         option: the flag that named it, for messages.
-        deep: whether to look in folders inside it too.
+        deep: whether to look in subfolders too.
 
     Raises:
-        UserError: no folder, none that can be read, no images in it, one that cannot be read.
+        UserError: the folder does not exist, cannot be read or has no images, or an image cannot be
+            read.
     """
     return [_checked(path, option) for path in list_images(folder, option, deep=deep)]
 
 
 def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Path]:
-    """Return the files of a folder whose names are images', by name; opens none.
+    """Return the files of a folder whose extension is that of an image, sorted by name; open none.
 
-    Says in the log how many they are, and what was left out and why.
-
-    Takes and raises what `find_photos` does.
+    Logs how many there are, and how many files were skipped and why. Arguments and errors are those
+    of `find_photos`.
     """
     try:
-        paths = sorted(folder.iterdir())  # rglob would find nothing where there is no folder
+        paths = sorted(folder.iterdir())  # raises if there is no folder, which rglob does not
         if deep:
             paths = sorted(folder.rglob("*"))
         logs = {path.parent for path in paths if path.name == "metrics.jsonl"}
         runs = logs & {path.parent for path in paths if path.name == "config.json"}
-        whys = [_why_left_out(path, folder, runs, deep=deep) for path in paths]
+        reasons = [_why_skipped(path, folder, runs, deep=deep) for path in paths]
     except OSError as error:
-        raise UserError(f"{option}={folder}: no folder to read ({say_os_error(error)})") from error
-    files = [path for path, why in zip(paths, whys, strict=True) if why == ""]
-    told = _counted(why for why in whys if why)
+        raise UserError(
+            f"{option}={folder}: cannot read this folder ({say_os_error(error)})"
+        ) from error
+    files = [path for path, reason in zip(paths, reasons, strict=True) if reason == ""]
+    skipped = _counted(filter(None, reasons))
     logging.info(
         "%s=%s: %d image%s%s",
         *(option, as_utf8(folder), len(files), "s" * (len(files) != 1)),
-        f"; left out: {told}" if told else "",
+        f"; skipped: {skipped}" if skipped else "",
     )
     if not files:
         raise UserError(
-            f"{option}={folder}: no images in this folder ({told or 'it is empty'}); expected "
-            f"files that end in {', '.join(KINDS[:4])} or the like"
+            f"{option}={folder}: no images in this folder ({skipped or 'it is empty'}); "
+            f"expected files that end in {', '.join(KINDS[:4])} or the like"
         )
     return files
 
 
-def _counted(whys: Iterable[str]) -> str:
-    """Return how often what was said, the most frequent first."""
-    ordered = sorted(Counter(whys).items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{count} {why}" for why, count in ordered[:MOST_REASONS]]
+def _counted(reasons: Iterable[str]) -> str:
+    """List reasons with their counts, the most frequent first."""
+    ordered = sorted(Counter(reasons).items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{count} {reason}" for reason, count in ordered[:MOST_REASONS]]
     others = sum(count for _, count in ordered[MOST_REASONS:])
-    return ", ".join([*told, *([f"{others} others"] if others else [])])
+    return ", ".join([*parts, *([f"{others} others"] if others else [])])
 
 
-def _why_left_out(path: Path, folder: Path, runs: set[Path], *, deep: bool) -> str | None:
-    """Return why something in a folder is no image to take: empty for one, None for a way to it."""
+def _why_skipped(path: Path, folder: Path, runs: set[Path], *, deep: bool) -> str | None:
+    """Return why a path is skipped; "" for an image, None for a folder that is searched."""
     if any(part.startswith(".") for part in path.relative_to(folder).parts):
         return "hidden"
     if not runs.isdisjoint(path.parents):
-        return "of a run of ours"  # pictures that it drew are none of the user's
+        return "of a cgjax run"  # its pictures are not the user's
     is_named = path.suffix.lower() in KINDS
     if is_named and path.is_file():
         return ""
     if path.is_dir():
         if path.is_symlink():
-            return "not looked into (a link to a folder)"
-        return None if deep else "not looked into (a folder)"
+            return "not searched (a link to a folder)"
+        return None if deep else "not searched (a folder)"
     if is_named:
-        return "not there (a link to nothing)"
-    return f"of another kind ({as_utf8(path.suffix.lower()) or 'no ending'})"
+        return "missing (a broken link)"
+    return f"of another type ({as_utf8(path.suffix.lower()) or 'no extension'})"
 
 
 def read_photo(
     path: Path, size: int, channels: int, option: str = OPTION
 ) -> tuple[Float[np.ndarray, "{size} {size} {channels}"], str]:
-    """Read one image as `read_photos` does, and return the SHA-256 of its content with it."""
+    """Read one image as `read_photos` does; return it with the SHA-256 of the file."""
     content = _content(path, option)
     return _scaled(_decoded(content, path, option), size, channels), _digest(content)
 
@@ -129,11 +130,11 @@ def file_digest(path: Path, option: str = OPTION) -> str:
 def read_photos(
     photos: Sequence[Photo], size: int, channels: int, option: str = OPTION
 ) -> Float[np.ndarray, "n {size} {size} {channels}"]:
-    """Read images, crop their middle square, and resize it.
+    """Read images, crop the central square of each, and resize it.
 
     Args:
         photos: the files.
-        size: height and width wanted.
+        size: height and width of the result.
         channels: 3, or 1 for grey.
         option: the flag that named them, for messages.
 
@@ -141,16 +142,16 @@ def read_photos(
         (n, size, size, channels) float32 in [-1, 1].
 
     Raises:
-        UserError: as `find_photos`, for files that have changed.
+        UserError: a file has changed since it was found, or cannot be read.
     """
     return np.stack([_scaled(_same(photo, option), size, channels) for photo in photos])
 
 
 def check_channels(channels: int) -> None:
-    """Refuse a generator whose images are no colours.
+    """Refuse a generator whose images are neither grey nor RGB.
 
     Raises:
-        UserError: for anything but one channel or three.
+        UserError: the number of channels is neither 1 nor 3.
     """
     if channels not in (1, 3):
         raise UserError(
@@ -166,7 +167,7 @@ def _checked(path: Path, option: str) -> Photo:
 
 
 def _same(photo: Photo, option: str) -> Image.Image:
-    """Read a file that must be what it was: its digest is what is kept of it."""
+    """Read a file again; it must not have changed."""
     content = _content(photo.path, option)
     if _digest(content) != photo.digest:
         raise UserError(
@@ -187,23 +188,23 @@ def _digest(content: bytes) -> str:
 
 
 def _in_8_bits(image: Image.Image, kind: str | None) -> Image.Image:
-    """Return an image of 16 bits in 8, which PIL would clip at 255.
+    """Scale a 16-bit image to 8 bits; PIL would clip it at 255.
 
     Raises:
-        ValueError: numbers whose range nobody says.
+        ValueError: the range of the pixels is unknown.
     """
-    # PIL reads these two into 32 bits, of which they fill 16.
+    # PIL reads 16-bit PPM and PNG into 32 bits.
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PPM", "PNG")):
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(
-            f"its pixels are numbers of no known range, mode {image.mode}; save it with 8 bits"
+            f"the range of its pixels is unknown, mode {image.mode}; save it with 8 bits"
         )
     return image
 
 
 def _decoded(content: bytes, path: Path, option: str) -> Image.Image:
-    """Return a file's first frame, upright, in RGB; what is transparent is white."""
+    """Return a file's first frame in RGB, upright, on white where it is transparent."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
             opened.seek(0)

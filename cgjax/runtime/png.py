@@ -12,10 +12,10 @@ from PIL.PngImagePlugin import PngInfo
 
 
 def in_colour(images: Num[np.ndarray, "*n h w c"]) -> Num[np.ndarray, "*n h w 3"]:
-    """Return the channels that are shown and judged, three of them.
+    """Return the three channels that are shown and judged.
 
-    Of one channel or two the first is repeated, of more the first three are taken: a last one that
-    holds transparency or depth is no colour.
+    With one or two channels the first is repeated. With more the first three are taken: a fourth
+    holds transparency or depth and is not a colour.
 
     Example:
         >>> in_colour(np.zeros((8, 16, 16, 4), np.float32)).shape
@@ -46,7 +46,7 @@ def to_pixels(images: Float[np.ndarray, "*n s s c"]) -> UInt8[np.ndarray, "*n s 
 
 
 def to_png(image: Float[np.ndarray, "s s c"] | Image.Image) -> bytes:
-    """Encode an image as PNG, marked as ours; the same image gives the same bytes."""
+    """Encode an image as PNG with our mark; the same image gives the same bytes."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(to_pixels(image))
     mark = PngInfo()
     mark.add_text(*MARK)
@@ -56,10 +56,10 @@ def to_png(image: Float[np.ndarray, "s s c"] | Image.Image) -> bytes:
 
 
 MARK = ("Software", "cgjax")
-"""A text that stands in every PNG file of `to_png`, behind its header."""
+"""The mark of `to_png`: a text chunk after the header of every file."""
 
 
 def is_ours(path: Path) -> bool:
-    """Whether `to_png` made a file."""
+    """Whether a file was made by `to_png`."""
     with path.open("rb") as file:
         return b"\0".join(text.encode() for text in MARK) in file.read(100)

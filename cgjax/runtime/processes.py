@@ -1,12 +1,11 @@
 """Several processes of one run, on JAX's own runtime: how they start, keep in step, and end.
 
-Every process runs the same program. What must be decided or written once is done by the first of
-them while the others wait for what came of it; nothing but JAX's collectives is sent, and nothing
-but JAX's runtime notices that a process is gone.
+Every process runs the same program. What must be decided or written once is done by the first
+process while the others wait for the result. All communication is by JAX's collectives, and JAX's
+runtime detects that a process is gone.
 
-A launcher says in three variables that there are several (`address`; `launch/` has launchers for
-one machine, Slurm and Kubernetes). Without them a run is one process, and none of this does
-anything.
+A launcher sets three variables (`address`; `launch/` has launchers for one machine, Slurm and
+Kubernetes). Without them a run is one process, and nothing here has any effect.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ from jax.experimental import multihost_utils
 from cgjax.errors import ForeignError, Interrupted, UserError
 from cgjax.runtime.address import COORDINATOR, read_address
 
-# Seconds without a sign of life after which a process counts as dead and the others end; how long
-# the first waits for all to start, and one that is done for the rest.
+# Seconds: without a heartbeat, until a process counts as dead and the others end; that the first
+# process waits for all to start; that a finished process waits for the others.
 HEARTBEAT_S = 20
 START_S = 300
 SHUTDOWN_S = 30
 
-# XLA gives up a collective on CPUs after half an hour, but while the first process evaluates the
-# others may wait for hours. A process that is gone is noticed otherwise.
+# XLA gives up on a CPU collective after half an hour, but the others may wait for hours while the
+# first process evaluates. A dead process is detected by its heartbeat instead.
 _PATIENCE = "--xla_cpu_collective_timeout_seconds=604800"
 
 # Bytes sent at a time.
 CHUNK = 2**26
 
-# What the first process's errors are in the others.
+# The errors of the first process that are raised in the others too.
 _SENT = (UserError, Interrupted, ForeignError)
 
 Value = TypeVar("Value")
@@ -47,14 +46,14 @@ Tree = TypeVar("Tree")
 
 
 class Processes:
-    """The processes of a run and what they do together; one process unless told otherwise.
+    """The processes of a run and what they do together; one process by default.
 
     Every process must call these methods in the same order. Inside a function that `first` runs,
-    and in a run of one process, they all act at once and on their own.
+    and in a run of one process, they act on this process alone, without waiting.
 
     Attributes:
-        index: which process this is, from 0.
-        num: how many there are.
+        index: the number of this process, from 0.
+        num: the number of processes.
     """
 
     def __init__(self, index: int = 0, num: int = 1):
@@ -63,7 +62,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes what is global."""
+        """Whether this is the process that writes the run's files."""
         return self.index == 0
 
     def first(self, function: Callable[[], Value]) -> Value:
@@ -74,7 +73,7 @@ class Processes:
 
         Raises:
             UserError, Interrupted, ForeignError: in every process, if the function raised it in
-                the first; its cause is known there only.
+                the first; only there does it have its cause.
         """
         if self._is_alone:
             return function()
@@ -99,16 +98,16 @@ class Processes:
         return value
 
     def send(self, data: bytes) -> bytes:
-        """Return the first process's bytes in all of them; the others' own are not looked at."""
+        """Return the first process's bytes in all of them; the others' own are ignored."""
         if self._is_alone:
             return data
-        # In numbers of 30 bits, since JAX has no longer ones by default.
+        # As two numbers of 30 bits, since JAX has no 64-bit integers by default.
         parts = np.array(divmod(len(data), 2**30), np.int32)
         high, low = multihost_utils.broadcast_one_to_all(parts).tolist()
         length, sent = high * 2**30 + low, bytearray()
         while len(sent) < length:
             size = min(CHUNK, length - len(sent))
-            # Lengths are rounded up to a power of two: few shapes to compile.
+            # Lengths are rounded up to a power of two, so that few shapes are compiled.
             chunk = np.zeros(1 << max(10, (size - 1).bit_length()), np.uint8)
             if self.is_first:
                 chunk[:size] = np.frombuffer(data, np.uint8, size, len(sent))
@@ -116,10 +115,10 @@ class Processes:
         return bytes(sent)
 
     def send_tree(self, tree: Tree) -> Tree:
-        """Return the first process's arrays in all of them, bit by bit, as NumPy arrays.
+        """Return the first process's arrays in all of them, bit for bit, as NumPy arrays.
 
         Args:
-            tree: a pytree of arrays; of the others only the shapes and dtypes count.
+            tree: a pytree of arrays; in the other processes only shapes and dtypes matter.
         """
         if self._is_alone:
             return tree
@@ -140,13 +139,13 @@ class Processes:
         return bool(multihost_utils.process_allgather(np.int32(flag)).any())
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows of all processes, in the processes' order; each gives as many."""
+        """Return the rows of all processes, in their order; each has the same number of rows."""
         if self._is_alone:
             return rows
         return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
     def share(self, num: int) -> range:
-        """Return this process's part of `num` pieces of work, in order.
+        """Return this process's part of `num` work items, in order.
 
         Example:
             >>> [list(Processes(index, 2).share(5)) for index in range(2)]
@@ -158,7 +157,7 @@ class Processes:
         return range(min(num, self.index * size), min(num, (self.index + 1) * size))
 
     def largest_share(self, num: int) -> int:
-        """Return how many pieces of work the first process, which has the most, has."""
+        """Return the number of work items of the first process, which has the most."""
         return num if self._is_alone else -(-num // self.num)
 
 
@@ -170,34 +169,34 @@ def start_jax() -> None:
     """
     jax.config.update("jax_default_prng_impl", "threefry2x32")
     jax.config.update("jax_threefry_partitionable", True)
-    named = os.environ.get("JAX_PLATFORMS")
+    platforms = os.environ.get("JAX_PLATFORMS")
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        if not named:
+        if not platforms:
             raise
         raise UserError(
-            f"JAX_PLATFORMS={named} names no devices that JAX finds here; unset it, or install "
-            "JAX for them: pip install 'cgjax[cuda]'"
+            f"JAX_PLATFORMS={platforms}: JAX finds no such devices here; unset it, or install JAX "
+            "for them: pip install 'cgjax[cuda]'"
         ) from error
 
 
 def start_processes(environment: Mapping[str, str]) -> Processes:
-    """Connect to the other processes, if a launcher said that there are any.
+    """Connect to the other processes, if a launcher has started any.
 
-    Must be called before anything else of JAX's. Only the first process logs more than warnings.
+    Must be called before JAX is used. Only the first process logs more than warnings.
 
     Raises:
-        UserError: if the launcher's variables make no sense, or the others do not start in time.
+        UserError: the launcher's variables are invalid, or the others do not start in time.
     """
     address = read_address(environment)
     if address is None:
         return Processes()
     os.environ["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {_PATIENCE}".strip()
-    # It would take SIGTERM away from us; the processes agree on when to stop by themselves.
+    # It would handle SIGTERM in our place; the processes agree on when to stop by themselves.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # JAX's own messages say nothing that ours do not, and warn of proxies.
+    # JAX's own messages add nothing to ours, and warn about proxies.
     getLogger("jax._src.distributed").setLevel(ERROR)
     if address.process:
         logging.set_verbosity(logging.WARNING)
@@ -206,7 +205,7 @@ def start_processes(environment: Mapping[str, str]) -> Processes:
     is_local = host in ("127.0.0.1", "localhost")
     # gRPC would go through an http_proxy to reach the first process.
     direct = environment.get("no_grpc_proxy") or environment.get("no_proxy", "")
-    os.environ["no_grpc_proxy"] = f"{direct},{host}".strip(",")  # noqa: SIM112  (its name is small)
+    os.environ["no_grpc_proxy"] = f"{direct},{host}".strip(",")  # noqa: SIM112  (gRPC reads it in lower case)
     try:
         jax.distributed.initialize(
             coordinator_address=address.coordinator,
@@ -222,7 +221,7 @@ def start_processes(environment: Mapping[str, str]) -> Processes:
         raise UserError(
             f"process {address.process} of {address.num} could not connect to the coordinator at "
             f"{address.coordinator} within {START_S} s ({str(error).splitlines()[0][:200]}); start "
-            f"all processes, with a {COORDINATOR} that every one can reach"
+            f"all processes, with a {COORDINATOR} that each of them can reach"
         ) from error
     return Processes(address.process, address.num)
 
@@ -241,11 +240,13 @@ def by_the_first(
 ) -> Callable[Concatenate[_Self, _Arguments], Value]:
     """Let the first process run a method while the others wait for its result.
 
-    The object has the processes as its attribute `processes`.
+    The object must have an attribute `processes`.
     """
 
     @functools.wraps(method)
-    def waited_for(self: _Self, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Value:
+    def run_by_the_first(
+        self: _Self, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> Value:
         return self.processes.first(lambda: method(self, *args, **kwargs))
 
-    return waited_for
+    return run_by_the_first

@@ -86,7 +86,7 @@ def test_a_photograph_is_turned_upright(tmp_path):
     assert found[-1] == 1
 
 
-def test_files_come_by_name_and_others_are_left_out(tmp_path):
+def test_files_are_sorted_by_name_and_others_are_skipped(tmp_path):
     for name in ("b.png", "a.JPG", ".hidden.png", "c.webp"):
         grey(3).save(tmp_path / name, format="PNG")
     (tmp_path / "notes.txt").write_text("no image")
@@ -101,19 +101,19 @@ def test_files_come_by_name_and_others_are_left_out(tmp_path):
     [
         (
             False,
-            "1 image; left out: 2 of another kind (.heic), 1 hidden, 1 not looked into (a folder), "
-            "1 not looked into (a link to a folder), 1 not there (a link to nothing), 1 of another "
-            "kind (no ending)",
+            "1 image; skipped: 2 of another type (.heic), 1 hidden, 1 missing (a broken link), "
+            "1 not searched (a folder), 1 not searched (a link to a folder), 1 of another type "
+            "(no extension)",
         ),
         (
             True,
-            "2 images; left out: 3 of a run of ours, 2 of another kind (.heic), 1 hidden, 1 not "
-            "looked into (a link to a folder), 1 not there (a link to nothing), 1 of another kind "
-            "(.avif), 1 of another kind (no ending)",
+            "2 images; skipped: 3 of a cgjax run, 2 of another type (.heic), 1 hidden, 1 missing "
+            "(a broken link), 1 not searched (a link to a folder), 1 of another type (.avif), "
+            "1 of another type (no extension)",
         ),
     ],
 )
-def test_what_is_taken_and_what_is_left_out_is_said_with_numbers(deep, told, tmp_path, caplog):
+def test_the_log_counts_the_images_and_the_skipped_files(deep, told, tmp_path, caplog):
     for name in ("a.png", "b.heic", "c.HEIC", "notes", ".hidden.png", "in/d.png", "in/e.avif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         grey(3).save(tmp_path / name, format="PNG")
@@ -128,11 +128,11 @@ def test_what_is_taken_and_what_is_left_out_is_said_with_numbers(deep, told, tmp
     assert caplog.messages == [f"--images={tmp_path}: {told}"]
 
 
-def test_of_many_kinds_of_files_the_most_frequent_are_told(tmp_path):
+def test_the_most_frequent_types_of_skipped_files_are_listed(tmp_path):
     for i in range(20):
         (tmp_path / f"x.kind{i:02d}").write_text("")
     (tmp_path / "y.kind11").write_text("")
-    with pytest.raises(UserError, match=r"\(2 of another kind \(.kind11\), .*, 12 others\)"):
+    with pytest.raises(UserError, match=r"\(2 of another type \(.kind11\), .*, 12 others\)"):
         find_photos(tmp_path)
 
 
@@ -140,7 +140,7 @@ def test_of_many_kinds_of_files_the_most_frequent_are_told(tmp_path):
     ("name", "content", "message"),
     [
         (None, b"", "no images in this folder .it is empty."),
-        ("notes.txt", b"", r"no images in this folder \(1 of another kind \(.txt\)\); expected"),
+        ("notes.txt", b"", r"no images in this folder \(1 of another type \(.txt\)\); expected"),
         ("no\nimage.png", b"", r"no\\nimage.png cannot be read as an image"),
         ("x.png", b"", "x.png cannot be read as an image"),
         ("x.png", b"not an image", "x.png cannot be read as an image"),
@@ -156,8 +156,8 @@ def test_a_bad_folder_is_one_line(name, content, message, tmp_path):
     assert "\n" not in str(told.value)
 
 
-def test_a_folder_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="no folder to read"):
+def test_a_missing_folder_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot read this folder"):
         find_photos(tmp_path / "none")
 
 
@@ -176,9 +176,9 @@ def test_images_of_16_bits_keep_their_grey_in_every_kind_of_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
-def test_pixels_of_no_known_range_are_refused(kind, tmp_path):
+def test_pixels_of_unknown_range_are_refused(kind, tmp_path):
     Image.fromarray(np.ones((12, 20), kind)).save(tmp_path / "x.tif")
-    with pytest.raises(UserError, match=r"numbers of no known range, mode [FI]; save it with 8"):
+    with pytest.raises(UserError, match=r"range of its pixels is unknown, mode [FI]; save it"):
         read(tmp_path)
 
 

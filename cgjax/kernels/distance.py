@@ -4,17 +4,17 @@ For a query q and base rows b_j the search minimises
 
     ||q - b_j||^2 = ||q||^2 - 2 <q, b_j> + ||b_j||^2
 
-so that the costly part is one matrix product. Three numeric traps are dealt with here:
+so that the costly part is one matrix product. Three traps are avoided here:
 
-* Cancellation: the expanded square loses all digits when the data lie far from the origin. Both
-  sides are shifted by the mean of the base first, inside the block, and the distance returned is
-  computed again from the difference to the winner.
-* Speed: XLA's argmin on a CPU costs as much as the product itself. A vectorised minimum of groups
-  of columns, and a search inside the winning group only, gives the same answer (ties to the lowest
+* Cancellation: the expanded square loses all digits when the data are far from the origin. Both
+  sides are first shifted by the mean of the base, inside the block, and the returned distance is
+  recomputed from the difference to the nearest row.
+* Speed: XLA's argmin on a CPU costs as much as the product itself. A vectorised minimum over groups
+  of columns, followed by a search of the best group only, gives the same answer (ties to the lowest
   index) almost for free while the block of distances is still in the cache. The base is padded to
-  whole groups for it.
+  whole groups for this.
 * Reproducibility: -2 (exact, a power of two) is folded into the product and the norms are added as
-  the first step of each pass: every pass sees the same bits, and none is spent on adding.
+  the first step of each pass, so that every pass sees the same bits and no pass only adds.
 
 Symbols: q queries, b base rows, f features, k neighbours, s block of queries.
 """
@@ -35,19 +35,19 @@ from cgjax.runtime.mesh import varying_like
 
 Product = Literal["float32", "bfloat16"]
 
-# The bfloat16 product is used, where it is fast, from this many rows and features on: of fewer, its
-# results take longer to check in float32 than the product saves.
+# The smallest base, in rows and features, for which the bfloat16 product is used where it is fast:
+# below that, checking its results in float32 takes longer than the product saves.
 _LONG = (4_096, 64)
 
-# How many of the rows that the bfloat16 product finds nearest are measured again in float32.
+# The number of nearest rows by the bfloat16 product whose distances are recomputed in float32.
 _LOOKS = 3
-# How many queries are searched again together where that does not decide which row is nearest.
+# The number of queries per batch that are searched again, if that does not settle the nearest row.
 _AGAIN = 32
 
-# How many distances a CPU's caches hold: 20 MB; half of it serves the faster product better.
+# The number of distances that fit a CPU's caches: 20 MB; the faster product runs best with half.
 _DISTANCES = {"float32": 5_242_880, "bfloat16": 2_621_440}
 
-# A float32 number has 24 bits, a bfloat16 number 8: so many of the second hold one of the first.
+# A float32 has 24 bits of precision and a bfloat16 has 8, so three of these hold one float32.
 _PARTS = 3
 # The features of a bfloat16 product are padded to a multiple of this: other widths take a quarter
 # longer.
@@ -57,7 +57,7 @@ _FEATURES = 8
 def block_starts(num_rows: int, block: int) -> Int[Array, " blocks"]:
     """Return the first rows of blocks that cover `num_rows`; the last may overlap its neighbour.
 
-    With an overlap no row has to be padded or copied. `block` must not exceed `num_rows`.
+    Because of the overlap no row is padded or copied. `block` must not exceed `num_rows`.
     """
     starts = jnp.arange(0, num_rows, block, dtype=jnp.int32)
     return jnp.minimum(starts, num_rows - block)
@@ -121,16 +121,16 @@ def nearest(
     Args:
         queries: (q, f) float32.
         base: (b, f) float32, b >= 1.
-        valid: (b,) bool; rows that are False are never chosen, whatever they hold. If none is
-            valid the index is 0 and the distance infinite.
-        active: how many of the queries count; blocks past them are skipped, and what is returned
-            for the others is any index. All by default.
-        block: queries per block of distances; by default 512, on a CPU so many that its caches hold
-            them.
+        valid: (b,) bool; rows that are False are never chosen, whatever they hold. If no row is
+            valid, the index is 0 and the distance infinite.
+        active: the number of leading queries that matter; later blocks are skipped, and the index
+            of the other queries is arbitrary. By default all.
+        block: queries per block of distances; by default 512, or on a CPU as many as fit its
+            caches.
         product: "bfloat16" rounds the inputs of the product and decides by float32 distances to
-            the first rows that it names; queries for which a bound on the rounding leaves others
-            are searched again in float32. Same answer, faster where bfloat16 has its own units. By
-            default what is faster here.
+            the best rows found; queries for which a bound on the rounding error does not rule out
+            all other rows are searched again in float32. The answer is the same, and faster on
+            hardware with bfloat16 units. By default the faster product here.
 
     Returns:
         index (q,) int32 and squared distance (q,) float32, at least 0.
@@ -154,8 +154,8 @@ def k_nearest(
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
     """Find the k nearest base rows of each query, nearest first, lowest index on ties.
 
-    O(q b f) time, O(block * b) memory. Arguments as for `nearest`; k is at most b. Where fewer than
-    k rows are valid, the surplus has infinite distance.
+    O(q b f) time, O(block * b) memory. Arguments as for `nearest`; k is at most b. If fewer than
+    k rows are valid, the remaining entries have infinite distance.
 
     Returns:
         index (q, k) int32 and squared distance (q, k) float32, ascending.
@@ -163,11 +163,11 @@ def k_nearest(
     return k_nearest_(queries, base, k, valid=valid, block=block)
 
 
-# Centred queries -> k base rows of each, their distances, infinite for none, and for which of the
-# queries that is sure.
+# Centred queries -> k base rows for each, their distances (infinite for no row), and whether the
+# choice for each query is certain.
 Choose = Callable[[Array], tuple[Array, Array, Array]]
-# The centred base, padded to whole groups, and its squared norms, infinite where a row is not to be
-# chosen -> how to choose.
+# The centred base, padded to whole groups, and its squared norms (infinite: never chosen)
+# -> how to choose.
 Chooser = Callable[[Array, Array], Choose]
 
 
@@ -180,9 +180,9 @@ def _search(
     chooser: Chooser,
     again: Chooser | None = None,
 ) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
-    """Choose for blocks of centred queries.
+    """Choose rows for blocks of centred queries.
 
-    Queries of which the first chooser is not sure are gathered, and chosen for `again`.
+    Queries for which `chooser` is not certain are collected and passed to the chooser `again`.
     """
     num_queries = queries.shape[0]
     queries, base = at_least_two_features(queries, base)
@@ -211,7 +211,7 @@ def _search(
         return None, jax.lax.cond(start < active, search, skip, start)
 
     _, stacked = jax.lax.scan(body, None, block_starts(num_queries, block))
-    index, distance, is_sure = (join_blocks(each, num_queries) for each in stacked)
+    index, distance, is_sure = (join_blocks(blocks, num_queries) for blocks in stacked)
     if again is None:
         return index, distance
     choose_again, some = again(base, norms), min(_AGAIN, num_queries)
@@ -261,10 +261,10 @@ def _ordered(
     norms: Float[Array, " b"],
     index: Int[Array, "s k"],
 ) -> tuple[Int[Array, "s k"], Float[Array, "s k"]]:
-    """Return rows of the base, nearest first, and their squared distances, from the differences.
+    """Sort chosen rows by their exact distances; return their indices and squared distances.
 
-    A row that is none, -1 or one not to be chosen, comes last as 0, at infinite distance. What the
-    products took for near-ties may change places.
+    An index of -1, or of a row that must not be chosen, comes last as 0 at infinite distance. Rows
+    that were nearly tied in the product may swap.
     """
     is_none = (index < 0) | jnp.isinf(norms)[index]
     index = jnp.maximum(index, 0)
@@ -304,13 +304,13 @@ def _by_walk(base: Float[Array, "b f"], norms: Float[Array, " b"], k: int) -> Ch
 def _relative(
     rows: Float[Array, "s f"], base: Float[Array, "b f"], norms: Float[Array, " b"]
 ) -> Float[Array, "s b"]:
-    """Return squared distances up to ||q||^2, which does not change their order."""
-    # Contracting both on their features spares a transposed copy of the base.
+    """Return squared distances minus ||q||^2, which does not change their order."""
+    # Contracting both over their features avoids a transposed copy of the base.
     return norms[None, :] + float32_product(-2.0 * rows, base, ((1,), (1,)))
 
 
 def _split(values: Float[Array, " b"]) -> Float[Array, "parts b"]:
-    """Return numbers as sums of such that bfloat16 holds, three for float32's 24 bits."""
+    """Write float32 numbers as sums of three bfloat16 numbers, which together have 24 bits."""
     parts = []
     for _ in range(_PARTS):
         parts.append(_to_bfloat16(values))
@@ -319,30 +319,31 @@ def _split(values: Float[Array, " b"]) -> Float[Array, "parts b"]:
 
 
 def _rounding(rows: Float[Array, "n f"]) -> Float[Array, " n"]:
-    """Return the norm of what rounding to bfloat16 takes away from each row."""
+    """Return the norm of each row's rounding error in bfloat16."""
     return jnp.linalg.norm(rows - _to_bfloat16(rows), axis=1)
 
 
 def _to_bfloat16(values: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Round to what bfloat16 holds; XLA takes a conversion there and back for nothing."""
+    """Round to bfloat16 precision; XLA would remove a conversion to bfloat16 and back."""
     return jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
 
 
 def _by_looking(base: Float[Array, "b f"], norms: Float[Array, " b"]) -> Choose:
-    """Choose one row by a bfloat16 product and float32 distances to the first rows that it names.
+    """Choose one row by a bfloat16 product and float32 distances to the best rows it finds.
 
     With r' and b' the rounded rows, |<r, b> - <r', b'>| <= |r - r'| |b| + |r'| |b - b'|
-    (Cauchy-Schwarz). A row is ruled out when its value lies further above the smallest distance
-    than the product may be off; the choice is sure where all are that were not looked at.
+    (Cauchy-Schwarz). A row is ruled out if its value exceeds the smallest distance by more than the
+    error bound; the choice is certain if all rows that were not measured are ruled out.
     """
     low_error = jnp.max(_rounding(base))
     largest = jnp.sqrt(jnp.max(jnp.where(jnp.isinf(norms), 0.0, norms)))
-    # The norms are features of their own, so that the product adds them. XLA joins float32 arrays
-    # several times faster than bfloat16 ones.
+    # The norms are additional features, so that the product adds them. XLA concatenates float32
+    # arrays several times faster than bfloat16 ones.
     surplus = -(base.shape[1] + _PARTS) % _FEATURES
     low_base = jnp.concatenate([base, _split(norms).T], axis=1).astype(jnp.bfloat16)
     low_base = jnp.pad(low_base, ((0, 0), (0, surplus)))
-    # Transposed once, not in every block: XLA's product with rows of bfloat16 is half as fast.
+    # Transposed once, not in every block: XLA's product with a row-major bfloat16 base is half as
+    # fast.
     low_columns = jax.lax.optimization_barrier(low_base.T)
 
     def choose(rows: Array) -> tuple[Array, Array, Array]:

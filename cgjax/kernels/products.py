@@ -1,4 +1,4 @@
-"""float32 matrix products of many rows, as exact on a GPU as on a CPU, and what is fast here."""
+"""float32 matrix products, as exact on a GPU as on a CPU, and which products are fast here."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
-# TF32 alone keeps 11 bits and picks wrong neighbours. Three of its products (high * high + high *
-# low + low * high) keep what float32 keeps and run on the tensor cores: of 1,000,000 x 8,192 by 20
-# columns in half the time of an H200's float32 product, with a third of its error.
+# TF32 alone keeps 11 bits and picks wrong neighbours. Three TF32 products (high * high + high * low
+# + low * high) keep the precision of float32 and run on the tensor cores: for 1,000,000 x 8,192 by
+# 20 columns in half the time of an H200's float32 product, with a third of its error.
 _THREE_TF32 = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -27,7 +27,7 @@ def float32_product(
     Args:
         a: a matrix, finite.
         b: another.
-        contracted: the axes of `a` and of `b` that are summed over; by default rows by columns.
+        contracted: the axes of `a` and of `b` that are summed over; by default those of `a @ b`.
     """
     dot = partial(jax.lax.dot_general, dimension_numbers=(contracted, ((), ())))
     plain = partial(dot, precision=HIGHEST)
@@ -37,10 +37,11 @@ def float32_product(
 
 
 def at_least_two_features(*many: Float[Array, "_ f"]) -> tuple[Float[Array, "_ g"], ...]:
-    """Return matrices of a single feature with a second one, 0 everywhere, and others unchanged.
+    """Add a feature of zeros to matrices with a single feature; return others unchanged.
 
-    Of a single feature XLA makes no matrix product but multiplies anew in every pass that reads it,
-    with other bits: what equals its minimum in one pass does not in the next.
+    With a single feature XLA computes no matrix product but multiplies again in every pass that
+    reads the result, with different bits: a value that equals the minimum in one pass may not in
+    the next.
     """
     return tuple(jnp.pad(x, ((0, 0), (0, 1))) if x.shape[1] == 1 else x for x in many)
 
@@ -57,7 +58,7 @@ def has_tf32() -> bool:
 def has_fast_bfloat16() -> bool:
     """Return whether this process computes on a CPU that has instructions for bfloat16 products.
 
-    Twice as fast as float32's (AVX-512 on Zen 5), or more (AMX).
+    They are twice as fast as float32 products (AVX-512 on Zen 5), or faster (AMX).
     """
     if jax.default_backend() != "cpu":
         return False
@@ -66,7 +67,7 @@ def has_fast_bfloat16() -> bool:
 
 @cache
 def _cpu_features() -> frozenset[str]:
-    """Return what Linux says this processor has; nothing elsewhere."""
+    """Return this processor's features as Linux lists them; empty on other systems."""
     lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.is_file() else []
     flags = next((line for line in lines if line.startswith("flags")), "")
     return frozenset(flags.partition(":")[2].split())

@@ -1,8 +1,8 @@
-"""The smallest values of each row of a matrix, and where they are, as fast as a CPU reads it.
+"""The smallest values of each row of a matrix and their positions, as fast as a CPU reads it.
 
 On a CPU XLA's argmin costs as much as the product that made the values, and its top_k many times
 that. Here the columns are taken in groups: one vectorised pass finds the minimum of every group,
-and only the groups that matter are looked into.
+and only the groups that matter are searched.
 
 Symbols: s rows, b columns.
 """
@@ -16,20 +16,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-# Columns whose minimum is taken together when looking for a row's smallest value, and how many of
-# them side by side: a vector register.
+# The number of columns in a group, and how many of them fill a vector register.
 GROUP = 128
 _LANES = 16
 
 
 def row_argmin(values: Float[Array, "s b"]) -> Int[Array, " s"]:
-    """Return the index of the smallest value of each row; the lowest one on ties.
+    """Return the index of the smallest value of each row; the lowest index on ties.
 
-    The same as `jnp.argmin(values, 1)`, whose pair-wise reduction costs XLA as much on a CPU as the
-    product that made the values. Where the width allows it, one vectorised pass takes the minimum
-    of every group of columns; the first group that has the row's minimum is then searched alone.
-    Elsewhere a second pass looks for the smallest index that equals the minimum. A row of
-    infinities gives index 0; a row with NaN any index.
+    The same as `jnp.argmin(values, 1)`, whose pair-wise reduction costs XLA on a CPU as much as the
+    product that made the values. If the width is a multiple of the group's, one vectorised pass
+    takes the minimum of every group of columns, and only the first group with the row's minimum is
+    searched. Otherwise a second pass finds the lowest index whose value equals the minimum. A row
+    of infinities gives index 0; a row with NaN gives any index.
     """
     num = values.shape[1]
     if num % GROUP == 0 and num > GROUP:
@@ -39,13 +38,13 @@ def row_argmin(values: Float[Array, "s b"]) -> Int[Array, " s"]:
 
 
 def _group_minima(values: Float[Array, "s b"]) -> Float[Array, "s groups"]:
-    """Return the smallest value of every group of columns; b is a multiple of their number.
+    """Return the smallest value of every group of columns; b is a multiple of a group's columns.
 
-    First lane by lane, for XLA does not vectorise a minimum along a row.
+    Lane by lane first, since XLA does not vectorise a minimum along a row.
     """
     vectors = values.reshape(values.shape[0], -1, GROUP // _LANES, _LANES)
     lanes = reduce(jnp.minimum, (vectors[:, :, i] for i in range(vectors.shape[2])))
-    # Fused into the last minimum the lanes would be taken one at a time.
+    # If XLA fused this with the last minimum, it would take the lanes one at a time.
     return jnp.min(jax.lax.optimization_barrier(lanes), axis=2)
 
 
@@ -62,12 +61,12 @@ def _first_smallest(values: Float[Array, "s b"]) -> Int[Array, " s"]:
 
 
 class Ascending(NamedTuple):
-    """Where a walk through each row's values, smallest first and lower columns first, stands.
+    """The position in a walk through each row's values, in ascending order of (value, column).
 
     Attributes:
-        value: of the column that was reached.
-        column: which that is; -1 at the beginning, and where only infinite values are left.
-        ahead: the smallest value of every group of columns that has not been reached.
+        value: the value at the current column.
+        column: the current column; -1 at the start, and when only infinite values are left.
+        ahead: the smallest value of every group of columns that has not been visited yet.
     """
 
     value: Float[Array, " s"]
@@ -76,13 +75,13 @@ class Ascending(NamedTuple):
 
     @classmethod
     def begin(cls, values: Float[Array, "s b"]) -> Ascending:
-        """Stand before the first value; b is a multiple of the columns of a group."""
+        """Start before the first value; b is a multiple of a group's columns."""
         before = jnp.full(values.shape[:1], -jnp.inf, values.dtype)
         ahead = jnp.min(values.reshape(values.shape[0], -1, GROUP), axis=2)
         return cls(before, jnp.full(values.shape[:1], -1, jnp.int32), ahead)
 
     def next(self, values: Float[Array, "s b"]) -> Ascending:
-        """Go to the next value of each row, which costs one group of columns."""
+        """Go to the next value of each row, which reads one group of columns."""
         group = _first_smallest(self.ahead)
         inside = _columns_of(values, group)
         place = jax.lax.broadcasted_iota(jnp.int32, inside.shape, 1)
@@ -92,8 +91,8 @@ class Ascending(NamedTuple):
         )
         inside = jnp.where(is_ahead, inside, jnp.inf)
         first = _first_smallest(inside)
-        rest = jnp.min(jnp.where(place == first[:, None], jnp.inf, inside), axis=1)
+        remaining = jnp.min(jnp.where(place == first[:, None], jnp.inf, inside), axis=1)
         groups = jax.lax.broadcasted_iota(jnp.int32, self.ahead.shape, 1)
-        ahead = jnp.where(groups == group[:, None], rest[:, None], self.ahead)
+        ahead = jnp.where(groups == group[:, None], remaining[:, None], self.ahead)
         value = jnp.min(inside, axis=1)
         return Ascending(value, jnp.where(jnp.isposinf(value), -1, group * GROUP + first), ahead)

@@ -1,1 +1,1 @@
-"""Arrays in, numbers out: what several packages compute alike."""
+"""Arrays in, numbers out: computations that several packages share."""

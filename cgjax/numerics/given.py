@@ -1,4 +1,4 @@
-"""What a user gives, checked where it enters: whole numbers, and arrays of real numbers."""
+"""Checks of a user's arguments: integers, and arrays of real numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cgjax.errors import UserError
 
 
 def is_whole(value: Any, least: int = 1) -> bool:
-    """Whether something is a whole number, of Python or NumPy, of at least so much; True is none.
+    """Whether a value is an integer, of Python or NumPy, and at least `least`; booleans are not.
 
     Example:
         >>> is_whole(np.int64(8)), is_whole(True), is_whole(2.0), is_whole(0)
@@ -24,17 +24,17 @@ def is_whole(value: Any, least: int = 1) -> bool:
 
 
 INT_MAX = 2**31 - 1
-"""Arrays are counted in int32."""
+"""The largest count: JAX counts in int32."""
 
 
 def check_whole(name: str, value: Any, *, least: int = 1, hint: str = "") -> int:
-    """Return a whole number that fits int32 as Python's.
+    """Return an integer that fits int32 as a Python int.
 
     Args:
-        name: what the user calls it.
-        value: what was given.
-        least: the least that will do.
-        hint: what to type instead; put behind the message.
+        name: the argument's name.
+        value: its value.
+        least: the smallest legal value.
+        hint: what to type instead; appended to the message.
 
     Raises:
         UserError: anything else.
@@ -54,10 +54,10 @@ def check_whole(name: str, value: Any, *, least: int = 1, hint: str = "") -> int
 
 
 def check_share(name: str, value: Any) -> float:
-    """Return a number between 0 and 1, both excluded, as Python's.
+    """Return a number between 0 and 1, both excluded, as a Python float.
 
     Raises:
-        UserError: anything else, NaN for instance.
+        UserError: anything else, for example NaN.
     """
     is_number = isinstance(value, int | float | np.floating) and 0 < value < 1
     if not is_number:
@@ -66,32 +66,32 @@ def check_share(name: str, value: Any) -> float:
 
 
 def is_real_number(dtype: Any) -> bool:
-    """Return whether numbers of a type can become float32: floating point, integers, booleans."""
+    """Return whether a dtype can become float32: floating point, integers, booleans."""
     kinds = (jnp.floating, jnp.integer, jnp.bool_)
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def as_real(name: str, values: Any, expected: str = "numbers") -> Array | np.ndarray:
-    """Return an array of real numbers, of its own type and where it is.
+    """Return an array of real numbers, with its own dtype and on its own device.
 
     Args:
         name: what messages call it, in the plural.
         values: an array of JAX, NumPy or PyTorch, or nested lists.
-        expected: in words.
+        expected: what messages say is expected.
 
     Raises:
         UserError: lists of unequal lengths, text, None, complex numbers.
 
     Example:
-        >>> as_real("latents", [[1.0], [2.0, 3.0]], "(n, 2)")
+        >>> as_real("codes", [[1.0], [2.0, 3.0]], "(n, 2)")
         Traceback (most recent call last):
-        cgjax.errors.UserError: latents are no array (lists of unequal lengths?): expected (n, 2)
+        cgjax.errors.UserError: codes are not an array (lists of unequal lengths?): expected (n, 2)
     """
     try:
         array = values if isinstance(values, jax.Array) else np.asarray(on_host(values))
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(
-            f"{name} are no array (lists of unequal lengths?): expected {expected}"
+            f"{name} are not an array (lists of unequal lengths?): expected {expected}"
         ) from error
     if not is_real_number(array.dtype):
         what = f"{array.dtype} numbers"
@@ -102,10 +102,10 @@ def as_real(name: str, values: Any, expected: str = "numbers") -> Array | np.nda
 
 
 def as_float32(name: str, values: Any, expected: str = "numbers") -> Array | np.ndarray:
-    """Return an array of float32 where it is, as `as_real`; what is float32 is not copied.
+    """Return an array as float32 on its own device; a float32 array is not copied.
 
     Raises:
-        UserError: as `as_real`; finite numbers that are too large for float32 too.
+        UserError: as `as_real`, and for finite numbers that are too large for float32.
     """
     array = as_real(name, values, expected)
     try:
@@ -118,9 +118,9 @@ def as_float32(name: str, values: Any, expected: str = "numbers") -> Array | np.
 
 
 def on_host(values: Any) -> Any:
-    """Return the values of a PyTorch tensor as NumPy's, anything else as it is.
+    """Return a PyTorch tensor as a NumPy array, and anything else unchanged.
 
-    NumPy has no bfloat16, so floats leave PyTorch as float32, but for float64.
+    NumPy has no bfloat16, so all floats except float64 are converted to float32.
     """
     if not hasattr(values, "detach"):
         return values
@@ -131,7 +131,7 @@ def on_host(values: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: on one line, and short.
+    """Return a value for a message: on one line, and short.
 
     Example:
         >>> shown("a" * 100)

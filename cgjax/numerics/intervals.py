@@ -1,4 +1,4 @@
-"""Intervals for shares and for any statistic: no number is shown without its uncertainty."""
+"""Confidence intervals for shares and for any statistic."""
 
 from collections.abc import Callable
 from statistics import NormalDist
@@ -11,7 +11,7 @@ from cgjax.errors import UserError
 
 
 class Interval(NamedTuple):
-    """Both ends of a two-sided interval."""
+    """The ends of a two-sided interval."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ def _normal_quantile(confidence: float) -> float:
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Interval:
-    """Return the Wilson score interval of a share, sound at 0 and at 1 too [Wilson 1927].
+    """Return the Wilson score interval of a share, valid at 0 and 1 too [Wilson 1927].
 
     Args:
       successes: from 0 to `total`.
@@ -32,7 +32,7 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Int
       confidence: of the interval, between 0 and 1.
 
     Raises:
-      UserError: the two counts are no share, or `confidence` is not between 0 and 1.
+      UserError: the two counts do not make a share, or `confidence` is not between 0 and 1.
 
     >>> low, high = wilson_interval(95, 100)
     >>> round(low, 3), round(high, 3)
@@ -44,7 +44,7 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Int
     share = successes / total
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = np.sqrt(z2 * (share * (1 - share) / total + z2 / (4 * total**2))) / (1 + z2 / total)
-    # The ends at 0 and 1 are exact in theory; rounding must not push them past the share itself.
+    # In theory the ends at 0 and 1 are exact; rounding must not move them past the share.
     return Interval(
         float(max(0.0, min(centre - half, share))), float(min(1.0, max(centre + half, share)))
     )
@@ -58,23 +58,23 @@ def bootstrap_interval(
     method: Literal["percentile", "normal"] = "percentile",
     seed: int = 0,
 ) -> Interval:
-    """Return a bootstrap interval of `statistic(*samples)`; each sample is resampled on its own.
+    """Return a bootstrap interval of `statistic(*samples)`; samples are resampled independently.
 
-    A resample repeats rows, and distances between sets (Frechet, nearest neighbours) grow with
-    fewer distinct rows: their percentile interval lies too high. Use `method="normal"` for those:
-    the estimate plus and minus the resamples' spread.
+    A resample repeats rows, and distances between sets (Frechet, nearest neighbours) grow when
+    fewer rows are distinct, so their percentile interval is too high. Use `method="normal"` for
+    those: the estimate plus and minus the spread of the resamples.
 
     Args:
-      statistic: function of as many arrays as there are samples, to one number.
+      statistic: function of one array per sample that returns a number.
       *samples: arrays (n, ...) whose first axis is resampled with replacement; n may differ.
-      num_resamples: how many, at least 2.
+      num_resamples: number of resamples, at least 2.
       confidence: of the interval, between 0 and 1.
       method: "percentile" or "normal".
-      seed: of the resampling.
+      seed: seed of the resampling.
 
     Raises:
-      UserError: no sample, an empty one or a single number, another `method`, or `confidence` is
-        not between 0 and 1.
+      UserError: there is no sample, one is empty or a single number, `method` is unknown, or
+        `confidence` is not between 0 and 1.
 
     >>> low, high = bootstrap_interval(np.mean, np.arange(100.0))
     >>> round(low), round(high)  # around 49.5

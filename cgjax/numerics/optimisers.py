@@ -1,4 +1,4 @@
-"""A step of one of optax's optimisers, whatever promotions of types the user allows."""
+"""A step of an optax optimiser, whatever type promotion the user has configured."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def change_of(
     `jax_numpy_dtype_promotion` and `jax_numpy_rank_promotion` may forbid.
 
     Args:
-        optimiser: any.
+        optimiser: any optax optimiser.
         gradient: a tree like the parameters.
         moments: the optimiser's state.
-        params: for optimisers that read them, such as one with weight decay.
+        params: the parameters, for optimisers that read them, such as those with weight decay.
 
     Example:
         >>> descent = optax.sgd(0.5)

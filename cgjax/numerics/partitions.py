@@ -1,11 +1,11 @@
-"""How alike two partitions of the same rows are, from the table of what they share.
+"""The similarity of two partitions of the same rows, from their contingency table.
 
-The table holds for clusters a of the first and b of the second partition
+For clusters a of the first partition and b of the second, the table holds
 
     n_ab = rows in both,    n_a = sum_b n_ab,    n_b = sum_a n_ab
 
-and every function takes one table (A, B) or a stack of them (..., A, B), such as resamples: rows
-drawn with replacement change nothing but the counts.
+Every function takes one table (A, B) or a stack of them (..., A, B), for example of resamples: rows
+drawn with replacement change only the counts.
 """
 
 import numpy as np
@@ -28,9 +28,9 @@ def cross_table(
 
 
 def _pairs(counts: ArrayLike) -> NDArray[np.float64]:
-    # Floats: products of numbers of pairs pass 2**63 at about 80,000 rows.
-    each = np.asarray(counts, np.float64)
-    return np.asarray(each * (each - 1) / 2)
+    # Floats: products of numbers of pairs exceed 2**63 from about 80,000 rows on.
+    num = np.asarray(counts, np.float64)
+    return np.asarray(num * (num - 1) / 2)
 
 
 def adjusted_rand(table: Table) -> Float[np.ndarray, "*batch"]:
@@ -45,7 +45,7 @@ def adjusted_rand(table: Table) -> Float[np.ndarray, "*batch"]:
 
 
 def prediction_strength(table: Table) -> Float[np.ndarray, "*batch"]:
-    """Return min_b of the share of b's pairs that the first partition keeps together.
+    """Return the minimum over b of the share of b's pairs that the first partition keeps together.
 
     [Tibshirani & Walther 2005, eq. 2.1]; clusters b of fewer than two rows have no pairs and do
     not count.
@@ -57,7 +57,7 @@ def prediction_strength(table: Table) -> Float[np.ndarray, "*batch"]:
 
 
 def jaccard(table: Table) -> Float[np.ndarray, "*batch a"]:
-    """Return for each cluster a its likeness to the most similar b: max_b |a & b| / |a or b|.
+    """Return for each cluster a its similarity to the closest b: max_b |a and b| / |a or b|.
 
     [Hennig 2007]; 0 for an empty cluster.
     """
@@ -66,7 +66,7 @@ def jaccard(table: Table) -> Float[np.ndarray, "*batch a"]:
 
 
 def mutual_information(table: Table) -> Float[np.ndarray, "*batch"]:
-    """Return sum_ab p_ab log(p_ab / (p_a p_b)), in nats: what one label tells of the other.
+    """Return sum_ab p_ab log(p_ab / (p_a p_b)), in nats: what one label says about the other.
 
     >>> round(float(mutual_information(np.array([[5, 0], [0, 5]]))), 4)
     0.6931
@@ -80,7 +80,7 @@ def mutual_information(table: Table) -> Float[np.ndarray, "*batch"]:
 def normalized_mutual_information(table: Table) -> Float[np.ndarray, "*batch"]:
     """Return the mutual information over the mean of both entropies: 0 unrelated, 1 equal.
 
-    1 where neither partition splits anything.
+    1 if both partitions have a single cluster.
     """
     joint = _shares(table)
     mean = (entropy(joint.sum(axis=-1)) + entropy(joint.sum(axis=-2))) / 2

@@ -1,4 +1,4 @@
-"""Principal components, of rows in memory and block by block."""
+"""Principal components, of rows in memory or block by block."""
 
 import dataclasses
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from cgjax.errors import UserError
 from cgjax.numerics.given import is_whole
 from cgjax.numerics.rows import BLOCK_ROWS, as_rows
 
-# Up to this many rows (or columns, if fewer) the Gram matrix is decomposed exactly; beyond it,
+# The largest Gram matrix, in rows or columns, that is decomposed exactly; beyond it the method is
 # randomised.
 EXACT_LIMIT = 4096
 
@@ -39,12 +39,11 @@ class PCA:
         if wide.shape[1] != len(self.mean):
             raise UserError(
                 f"rows of {wide.shape[1]} features do not fit a PCA of {len(self.mean)}; "
-                "project what was fitted"
+                "project rows like those it was fitted to"
             )
         out = np.empty((len(wide), len(self.components)), np.float32)
-        for first in range(
-            0, len(wide), BLOCK_ROWS
-        ):  # centred block by block: no second copy of all
+        # Centred block by block, which avoids a second copy of all rows.
+        for first in range(0, len(wide), BLOCK_ROWS):
             block = wide[first : first + BLOCK_ROWS] - self.mean
             out[first : first + BLOCK_ROWS] = block @ self.components.T
         return out
@@ -60,7 +59,7 @@ def fix_signs(vectors: NDArray[Any]) -> NDArray[Any]:
 def _randomised_basis(
     centred: NDArray[np.float32], num_components: int, seed: int, num_iterations: int = 7
 ) -> NDArray[np.float32]:
-    """Return (f, k + 20) columns that span nearly the top components [Halko et al. 2011, 4.4]."""
+    """Return (f, k + 20) columns that nearly span the top components [Halko et al. 2011, 4.4]."""
     rng = np.random.default_rng(seed)
     width = min(num_components + 20, *centred.shape)
     basis = rng.standard_normal((centred.shape[1], width)).astype(np.float32)
@@ -79,19 +78,19 @@ def fit_pca(
     """Fit the top principal components.
 
     Exact: the eigenvectors of the smaller of X X^T and X^T X (X centred), then one Rayleigh-Ritz
-    step on their span, which restores orthonormality and the small variances that the squared
-    condition number of a float32 product blurs. Above `EXACT_LIMIT` in both n and f the span comes
-    from a randomised subspace iteration instead. O(n f min(n, f)) time and O(min(n, f)^2) memory
-    beside one centred copy.
+    step on their span, which restores orthonormality and the small variances that are lost to the
+    squared condition number of a float32 product. Above `EXACT_LIMIT` in both n and f the span
+    comes from a randomised subspace iteration instead. O(n f min(n, f)) time and O(min(n, f)^2)
+    memory beside one centred copy.
 
     Args:
       rows: (n, f) float; images are flattened.
       num_components: k, at most min(n - 1, f).
-      method: "exact", "randomised" or, by size, "auto".
-      seed: of the randomised method.
+      method: "exact", "randomised", or "auto" to choose by size.
+      seed: seed of the randomised method.
 
     Raises:
-      UserError: k does not fit, a row is not finite, or squares overflow float32.
+      UserError: k is out of range, a row is not finite, or squares overflow float32.
 
     >>> x = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
     >>> fit_pca(x, 2).project(x).shape
@@ -101,13 +100,13 @@ def fit_pca(
     n, f = wide.shape
     if not is_whole(num_components) or num_components > min(n - 1, f):
         raise UserError(
-            f"num_components={num_components} does not fit {n} rows of {f} features; "
+            f"num_components={num_components} is out of range for {n} rows of {f} features; "
             f"expected 1 to {min(n - 1, f)}"
         )
     if method not in ("auto", "exact", "randomised"):
         raise UserError(f"method={method!r}; expected 'auto', 'exact' or 'randomised'")
     mean = wide.mean(axis=0, dtype=np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused as a product
+    with np.errstate(over="ignore", invalid="ignore"):  # `_product` refuses overflow
         mean = mean.astype(np.float32)
         centred = (wide - mean).astype(np.float32, copy=False)
     if method == "randomised" or (method == "auto" and min(n, f) > EXACT_LIMIT):
@@ -130,7 +129,7 @@ def fit_pca(
 
 
 def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return a Gram matrix, and refuse rows whose squares overflow float32."""
+    """Return a Gram matrix; refuse rows whose squares overflow float32."""
     with np.errstate(over="ignore", invalid="ignore"):
         gram = a @ b
     if not np.isfinite(gram).all():
@@ -150,7 +149,7 @@ def _top_eigenvectors(gram: NDArray[np.float64], num: int) -> NDArray[np.float32
 
 @dataclasses.dataclass(frozen=True)
 class PCAState:
-    """What incremental PCA remembers: count, mean (f,), scaled components (k, f), total scatter."""
+    """State of incremental PCA: row count, mean (f,), scaled components (k, f), total scatter."""
 
     num_rows: int
     mean: NDArray[np.float64]
@@ -159,15 +158,15 @@ class PCAState:
 
 
 def update_pca(state: PCAState | None, rows: NDArray[np.float32], num_components: int) -> PCAState:
-    """Take one block of rows into an incremental PCA [Ross et al. 2008, figure 1].
+    """Add one block of rows to an incremental PCA [Ross et al. 2008, figure 1].
 
     The top components of the rows seen so far (as k rows, scaled by their singular values), the
     centred block, and one row for the shift of the mean are decomposed together through their small
-    Gram matrix, in O((k + b) f min(k + b, f)) time. Exact while k is at least the rank of what was
-    seen; else what was cut is lost.
+    Gram matrix, in O((k + b) f min(k + b, f)) time. Exact while k is at least the rank of the rows
+    seen so far; otherwise the truncated components are lost.
 
     Args:
-      state: of the blocks before; None at the first.
+      state: the state after the previous blocks; None for the first.
       rows: (b, f) float32.
       num_components: k.
     """
@@ -186,7 +185,7 @@ def update_pca(state: PCAState | None, rows: NDArray[np.float32], num_components
     is_wide = len(stacked) < stacked.shape[1]
     gram = _product(stacked, stacked.T) if is_wide else _product(stacked.T, stacked)
     values, vectors = eigh(gram, subset_by_index=[len(gram) - k, len(gram) - 1])
-    if is_wide:  # U^T X: its rows have the singular values' length, without dividing by a small one
+    if is_wide:  # U^T X: its rows have the singular values as norms; nothing small is divided by
         scaled = vectors[:, ::-1].T.astype(np.float32) @ stacked
     else:
         lengths = np.sqrt(np.maximum(values[::-1], 0))[:, None]
@@ -195,7 +194,7 @@ def update_pca(state: PCAState | None, rows: NDArray[np.float32], num_components
 
 
 def finish_pca(state: PCAState) -> PCA:
-    """Turn the state of an incremental PCA into components, ordered and of fixed sign."""
+    """Turn the state of an incremental PCA into components, ordered and with fixed signs."""
     _, singular, components = np.linalg.svd(state.scaled.astype(np.float64), full_matrices=False)
     return PCA(
         mean=state.mean.astype(np.float32),

@@ -1,4 +1,4 @@
-"""Checked (n, d) arrays and blocks of squared distances, shared by the evaluation modules."""
+"""Checked (n, d) arrays, and squared distances in blocks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,40 +17,38 @@ BLOCK_ROWS = 1024
 
 
 def as_rows(name: str, values: ArrayLike, *, min_rows: int = 1) -> Floats:
-    """Return `values` as a finite (n, d) floating array, flattening what is behind the first axis.
+    """Return `values` as a finite (n, d) floating array; axes after the first are flattened.
 
     Raises:
-      UserError: what is no array of numbers, too few rows, or a row that holds NaN or an infinity
-        (the first one is named).
+      UserError: not an array of numbers, too few rows, or a row with NaN or an infinity (the
+        message names the first).
     """
     rows = np.asarray(as_real(name, values, "an (n, d) array"))
     if rows.dtype not in (np.float32, np.float64):
         rows = rows.astype(np.float32 if rows.dtype == np.float16 else np.float64)
     if rows.ndim == 0:
-        raise UserError(f"{name} is a single number; expected an (n, d) array")
+        raise UserError(f"{name}: a single number; expected an (n, d) array")
     rows = rows.reshape(len(rows), -1) if rows.size else rows.reshape(len(rows), 0)
     if len(rows) < min_rows or rows.shape[1] == 0:
-        raise UserError(
-            f"{name} has shape {rows.shape}; expected at least {min_rows} rows of numbers"
-        )
+        raise UserError(f"{name}: shape {rows.shape}; expected at least {min_rows} rows of numbers")
     finite = np.isfinite(rows.sum(axis=1, dtype=np.float64))
     if not finite.all():
         raise UserError(
-            f"{name} holds NaN or an infinity, first in row {int(np.argmin(finite))}; "
+            f"{name}: NaN or an infinity, first in row {int(np.argmin(finite))}; "
             "drop those rows first"
         )
     return rows
 
 
 def as_pair(a: ArrayLike, b: ArrayLike, *, min_rows: int = 1) -> tuple[Floats, Floats]:
-    """Return two row arrays of one width, or say how the widths differ."""
+    """Return two row arrays of equal width; refuse different widths."""
     a, b = (
         as_rows("the first set", a, min_rows=min_rows),
         as_rows("the second set", b, min_rows=min_rows),
     )
     if a.shape[1] != b.shape[1]:
         raise UserError(
-            f"the two sets have {a.shape[1]} and {b.shape[1]} features; give both in the same ones"
+            f"the two sets have {a.shape[1]} and {b.shape[1]} features; expected the same number"
         )
     return a, b
 
@@ -69,7 +67,7 @@ def as_line(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def centred_pair(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """Subtract the common mean from both sets, for the sake of the expanded square's digits."""
+    """Subtract the common mean from both sets, so that the expanded square keeps its digits."""
     dtype = np.result_type(a.dtype, b.dtype)
     mean = (a.sum(axis=0, dtype=np.float64) + b.sum(axis=0, dtype=np.float64)) / (len(a) + len(b))
     return (a - mean).astype(dtype), (b - mean).astype(dtype)
@@ -80,7 +78,7 @@ def distance_blocks(
 ) -> Iterator[tuple[int, Floats]]:
     """Yield (first row, squared distances of rows `a[first:...]` to all of `b`), clamped at zero.
 
-    Give centred rows. Where `a` is `b`, the diagonal is exactly zero.
+    The rows must be centred. If `a` is `b`, the diagonal is exactly zero.
     """
     squared_a, squared_b = np.einsum("ij,ij->i", a, a), np.einsum("ij,ij->i", b, b)
     for first in range(0, len(a), block_rows):

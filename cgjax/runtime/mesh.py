@@ -34,28 +34,28 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
 
 
 def accelerator_mesh() -> Mesh | None:
-    """Return a mesh over all devices where there are several accelerators, else None.
+    """Return a mesh over all devices if there are several accelerators, else None.
 
-    The devices that a CPU may be divided into share its cores: nothing is gained by using them.
+    Several devices on one CPU share its cores, so using them gains nothing.
     """
     devices = jax.devices()
     return data_mesh() if len(devices) > 1 and devices[0].platform != "cpu" else None
 
 
 def run_mesh(num_devices: int | None = None) -> Mesh | None:
-    """Return the mesh a run works on, or None where it works on one device.
+    """Return the mesh that a run works on, or None if it works on one device.
 
     Args:
-        num_devices: how many to use; None takes all devices of several processes, and all
-            accelerators of one.
+        num_devices: how many to use; by default all devices of several processes, or all
+            accelerators of one process.
 
     Raises:
-        UserError: if there are not that many.
+        UserError: there are not that many devices.
     """
     if num_devices is None:
         return data_mesh() if jax.process_count() > 1 else accelerator_mesh()
     if jax.process_count() > 1:
-        raise UserError("--devices is for one process; of several every device is used")
+        raise UserError("--devices is for one process; several processes use all their devices")
     if not 1 <= num_devices <= jax.device_count():
         num, kind = jax.device_count(), jax.devices()[0].device_kind
         there_is = f"is 1 device ({kind})" if num == 1 else f"are {num} devices ({kind})"
@@ -67,7 +67,7 @@ def run_mesh(num_devices: int | None = None) -> Mesh | None:
 
 
 def local_mesh(mesh: Mesh | None) -> Mesh | None:
-    """Return a mesh of this process's devices of another mesh, or None for fewer than two."""
+    """Return a mesh over this process's devices in another mesh, or None for fewer than two."""
     index = jax.process_index()
     own = [] if mesh is None else [d for d in mesh.devices.flat if d.process_index == index]
     if len(own) < 2:
@@ -76,7 +76,7 @@ def local_mesh(mesh: Mesh | None) -> Mesh | None:
 
 
 def process_mesh(mesh: Mesh | None) -> Mesh | None:
-    """Return a mesh of one device of each process of another mesh, or None for one process."""
+    """Return a mesh over one device per process of another mesh, or None for one process."""
     if mesh is None or not mesh.is_multi_process:
         return None
     first: dict[int, jax.Device] = {}
@@ -87,7 +87,7 @@ def process_mesh(mesh: Mesh | None) -> Mesh | None:
 
 
 def own_device(mesh: Mesh) -> jax.Device:
-    """Return this process's device of a `process_mesh`."""
+    """Return this process's device in a `process_mesh`."""
     index = jax.process_index()
     device: jax.Device = next(d for d in mesh.devices.flat if d.process_index == index)
     return device
@@ -97,13 +97,13 @@ def own_device(mesh: Mesh) -> jax.Device:
 def over_processes(
     function: Callable[..., Any], mesh: Mesh | None, **static: Any
 ) -> Callable[..., Any]:
-    """Return a function of this process's own arrays that may sum over all processes, jitted.
+    """Jit a function of this process's own arrays that may sum over all processes.
 
-    Each process calls it with its own arrays, of the same shapes everywhere, and gets its own
-    result: it is one shard of a mesh on which there is no other.
+    Each process calls it with its own arrays, of the same shapes in every process, and gets its own
+    result: each process is one shard of the mesh.
 
     Args:
-        function: takes trees of arrays, and `axis_name`, the axis to sum over, None for one
+        function: takes trees of arrays, and `axis_name`: the axis to sum over, or None for one
             process.
         mesh: from `process_mesh`.
         static: further arguments, the same at every call.
@@ -112,13 +112,13 @@ def over_processes(
         return jax.jit(functools.partial(function, axis_name=None, **static))
     sharding, device = NamedSharding(mesh, P(DATA_AXIS)), own_device(mesh)
 
-    # What varies over the mesh and what does not would have to be said of every argument.
+    # With check_vma every argument would have to be marked as varying over the mesh or not.
     @jax.jit
     @functools.partial(
         jax.shard_map, mesh=mesh, in_specs=P(DATA_AXIS), out_specs=P(DATA_AXIS), check_vma=False
     )
-    def run(given: Any) -> Any:
-        args, kwargs = jax.tree.map(lambda x: x[0], given)
+    def run(stacked: Any) -> Any:
+        args, kwargs = jax.tree.map(lambda x: x[0], stacked)
         result = function(*args, **kwargs, **static, axis_name=DATA_AXIS)
         return jax.tree.map(lambda x: x[None], result)
 
@@ -138,8 +138,8 @@ def all_sum(value: Tree, axis_name: str | None) -> Tree:
     """Sum over the shards of an axis; the value itself when there is no axis.
 
     Args:
-        value: an array, or a tree of arrays of one dtype, which go in one message: what a small sum
-            costs is the message.
+        value: an array, or a tree of arrays of one dtype, which are sent as one message: a small
+            sum costs as much as its message.
         axis_name: the axis.
     """
     if axis_name is None:
@@ -159,18 +159,18 @@ def all_max(value: Array, axis_name: str | None) -> Array:
     return value if axis_name is None else jax.lax.pmax(value, axis_name)
 
 
-def from_shards(picked: Array, is_here: Array, axis_name: str | None) -> Array:
-    """Return what was picked, each entry from the one shard that has it.
+def from_shards(entries: Array, is_here: Array, axis_name: str | None) -> Array:
+    """Combine entries, each of which is held by exactly one shard.
 
     Args:
-        picked: (*i, ...), of the entries that are not here anything.
-        is_here: (*i) bool.
+        entries: (*i, ...), with any values where this shard does not hold the entry.
+        is_here: (*i) bool, whether this shard holds the entry.
         axis_name: the axis, if any.
     """
     if axis_name is None:
-        return picked
-    mask = is_here.reshape(is_here.shape + (1,) * (picked.ndim - is_here.ndim))
-    return all_sum(jnp.where(mask, picked, 0.0), axis_name)
+        return entries
+    mask = is_here.reshape(is_here.shape + (1,) * (entries.ndim - is_here.ndim))
+    return all_sum(jnp.where(mask, entries, 0.0), axis_name)
 
 
 def axis_position(axis_name: str) -> Array:
@@ -179,10 +179,10 @@ def axis_position(axis_name: str) -> Array:
 
 
 def varying_like(value: Array, reference: Array) -> Array:
-    """Mark a constant as different in each shard wherever a reference is.
+    """Mark a constant as varying over the mesh axes that a reference varies over.
 
-    Inside `shard_map` the carry of a loop and both branches of a condition must agree on the axes
-    they vary over; constants vary over none. Outside of it this does nothing.
+    Inside `shard_map`, the first and later carries of a loop must vary over the same axes, and so
+    must both branches of a condition; constants vary over none. Outside it has no effect.
     """
     axes = _axes(reference) - _axes(value)
     return jax.lax.pcast(value, tuple(sorted(axes)), to="varying") if axes else value
@@ -198,9 +198,9 @@ def replicate(value: Array, mesh: Mesh) -> Array:
 
 
 def shard_rows(value: Array | np.ndarray, mesh: Mesh) -> tuple[Array, Array]:
-    """Split the rows of an array over the mesh, padding with zero rows where they do not divide.
+    """Split the rows of an array over the mesh, padding with zero rows to an equal number each.
 
-    Every device gets its own rows straight from where they are: on the host a large array is never
+    Every device gets its rows directly from the array, so that a large array on the host is never
     copied as a whole.
 
     Args:
@@ -229,16 +229,16 @@ def shard_rows(value: Array | np.ndarray, mesh: Mesh) -> tuple[Array, Array]:
 
 
 def is_split(value: object, mesh: Mesh) -> bool:
-    """Whether the rows of an array are split over the mesh already."""
+    """Whether the rows of an array are already split over the mesh."""
     return isinstance(value, jax.Array) and value.sharding.is_equivalent_to(
         NamedSharding(mesh, P(DATA_AXIS)), value.ndim
     )
 
 
 def own_rows(num: int, mesh: Mesh) -> range:
-    """Return which of n rows, filled up to a multiple of the devices, are this process's.
+    """Return which of n rows, padded to a multiple of the devices, belong to this process.
 
-    They lie together, and every process has as many: a mesh lists the devices by process.
+    They are contiguous, and every process has the same number: a mesh lists devices by process.
     """
     size = -(-num // mesh.size)
     index = jax.process_index()
@@ -247,11 +247,11 @@ def own_rows(num: int, mesh: Mesh) -> range:
 
 
 def join_rows(own: np.ndarray, num: int, mesh: Mesh) -> tuple[Array, np.ndarray]:
-    """Make one array of the rows that each process has; no row is sent anywhere.
+    """Make one array from the rows that each process holds; no row is sent.
 
     Args:
         own: (len(own_rows(num, mesh)), ...), this process's rows.
-        num: n, rows in all that count.
+        num: n, the total number of real rows.
         mesh: over the devices of all processes.
 
     Returns:
@@ -265,7 +265,7 @@ def join_rows(own: np.ndarray, num: int, mesh: Mesh) -> tuple[Array, np.ndarray]
 
 
 def gather_rows(rows: Array, num: int) -> np.ndarray:
-    """Return the first `num` rows of an array, split over processes or not, in each of them."""
+    """Return the first `num` rows of an array in every process, whether or not it is split."""
     if rows.is_fully_addressable:
         return np.asarray(rows)[:num]
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))[:num]

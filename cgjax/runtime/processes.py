@@ -162,10 +162,10 @@ class Processes:
 
 
 def start_jax() -> None:
-    """Let random numbers be those of a key, whatever the environment says, and find the devices.
+    """Fix the random number generator, whatever the environment says, and find the devices.
 
     Raises:
-        UserError: if JAX_PLATFORMS names none that are here.
+        UserError: JAX_PLATFORMS names devices that do not exist here.
     """
     jax.config.update("jax_default_prng_impl", "threefry2x32")
     jax.config.update("jax_threefry_partitionable", True)

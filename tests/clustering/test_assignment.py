@@ -93,7 +93,7 @@ def test_assign_names_centroids_that_are_not_finite(bad):
 @pytest.mark.parametrize(
     ("features", "centroids", "message"),
     [
-        ([[1.0], [2.0, 3.0]], np.zeros((2, 3)), "features are no array"),
+        ([[1.0], [2.0, 3.0]], np.zeros((2, 3)), "features are not an array"),
         (np.zeros((5, 3)), None, r"centroids are None: expected \(clusters, features\)"),
         (np.zeros((5, 3)) * 1j, np.zeros((2, 3)), "features are complex128 numbers"),
         (np.zeros((5, 3)), np.full((2, 3), 1e300), "centroids hold numbers too large for float32"),

@@ -65,7 +65,7 @@ def test_shift_by_three_quarters_moves_a_balanced_attribute_to_77_percent():
         ({"alpha": None}, "alpha are None: expected a number"),
         ({"form": "set", "mean": np.ones(5)}, r"mean has shape \(5,\); expected a number or"),
         ({"form": "set", "mean": np.nan}, "mean holds NaN or Inf"),
-        ({"latents": [[1.0], [1.0, 2.0]]}, r"latents are no array .*expected \(n, d\)"),
+        ({"latents": [[1.0], [1.0, 2.0]]}, r"latents are not an array .*expected \(n, d\)"),
         ({"latents": np.full((2, 6), 1e300)}, "latents hold numbers too large for float32"),
     ],
 )

@@ -160,7 +160,5 @@ def test_invalid_settings_are_refused_in_one_line(settings, message):
 def test_rows_that_are_not_finite_are_refused_in_one_line():
     rows = np.zeros((3, 32, 32, 3), np.float32)
     rows[1, 4, 5, 2] = np.nan
-    with pytest.raises(
-        UserError, match="the generated rows holds NaN or an infinity, first in row 1"
-    ):
+    with pytest.raises(UserError, match="the generated rows: NaN or an infinity, first in row 1"):
         DATA.scores(rows)

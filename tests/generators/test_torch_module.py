@@ -250,7 +250,7 @@ def test_sizes_of_numpy_are_taken():
     ("z", "message"),
     [
         (None, "latents are None"),
-        ([[1.0], [1.0, 2.0]], "latents are no array"),
+        ([[1.0], [1.0, 2.0]], "latents are not an array"),
         (np.ones((2, 47), np.float32), r"latents have shape \(2, 47\).* expects \(n, 48\)"),
         (torch.ones(48), r"latents have shape \(48,\)"),
         (torch.ones(2, 48) * 1j, r"latents have shape \(2, 48\) \(torch.complex64\)"),

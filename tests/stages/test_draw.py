@@ -73,7 +73,7 @@ def test_what_is_no_key_no_region_and_no_latent_is_refused(root):
             drawn(key, 0, 2, sampler="rejection")
     with pytest.raises(UserError, match=r"region='a': expected a region"):
         run.are_inside(run.latents, "a")
-    with pytest.raises(UserError, match="latents are no array"):
+    with pytest.raises(UserError, match="latents are not an array"):
         run.are_inside([[1.0], [1.0, 2.0]], region)
 
 

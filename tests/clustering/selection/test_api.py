@@ -185,7 +185,7 @@ def test_rows_that_are_not_finite_are_refused():
         ({"alpha": -1}, "alpha=-1"),
         ({"confidence": 2}, "confidence=2: expected a number between 0 and 1"),
         ({"confidence": "0.9"}, "confidence='0.9'"),
-        ({"source": [[1.0], [1.0, 2.0]]}, "the features are no array"),
+        ({"source": [[1.0], [1.0, 2.0]]}, "the features are not an array"),
         ({"source": None}, "the features are None"),
         ({"source": np.ones((400, 3)) * 1j}, "the features are complex128 numbers"),
     ],

@@ -5,10 +5,9 @@ r"""Pose of dogs in BigGAN-deep, learnt on one class and applied to others (the 
         --config.transfer.conditions=red_fox,kit_fox
 
 The paper's figure shows other breeds, a rabbit and a seal below the dogs on which the clusters were
-learnt; the class of ImageNet closest to a seal is the sea lion. The class is fixed while
-clustering, because a conditional generator's features depend on it. The published weights are
-downloaded by name. The paper does not state the truncation; 0.4 is that of the reference's own
-example.
+learnt; the ImageNet class closest to a seal is the sea lion. The class is fixed for the clustering,
+because a conditional generator's features depend on it. The published weights are downloaded by
+name. The paper does not state the truncation; 0.4 is that of the reference's own example.
 """
 
 from ml_collections import config_dict

@@ -1,8 +1,8 @@
-"""Defaults of every experiment. A leaf that may be unset is a placeholder, shown as null.
+"""The defaults of every experiment. A leaf that may be unset is a placeholder, shown as null.
 
-Any leaf can be given on the command line: --config.cluster.num_clusters=4. Types and ranges are in
-`cgjax/config/leaves.py`. A sampler's leaf without a comment means what it means in the sampler
-above.
+Any leaf can be set on the command line: --config.cluster.num_clusters=4. Types and ranges are in
+`cgjax/config/leaves.py`. A sampler's leaf without a comment has the same meaning as in the samplers
+above it.
 """
 
 from __future__ import annotations
@@ -22,51 +22,52 @@ def get_config() -> config_dict.ConfigDict:
     # "dcgan_faces" (embedded), a published name, a folder of converted weights, or
     # "package.module:function" for your own.
     config.generator.name = "dcgan_faces"
-    # Folder of converted weights to use instead of those that belong to the name.
+    # Folder of converted weights to use in place of those of the name.
     config.generator.weights = config_dict.placeholder(str)
     # Class of a conditional generator, by name or id.
     config.generator.condition = config_dict.placeholder(str)
     # StyleGAN's psi, or the truncation of BigGAN's prior.
     config.generator.truncation = config_dict.placeholder(float)
-    # On how many layers StyleGAN's truncation acts.
+    # The number of layers on which StyleGAN's truncation acts.
     config.generator.truncation_layers = config_dict.placeholder(int)
     # StyleGAN's noise: "stored" or "zeros".
     config.generator.noise = config_dict.placeholder(str)
-    # Latents per forward pass: a matter of memory and time.
+    # Latents per forward pass; affects memory and time only.
     config.generator.batch = 128
 
     config.latents = config_dict.ConfigDict()
-    # How many latents are drawn, clustered and learnt from.
+    # The number of latents that are drawn, clustered and learnt from.
     config.latents.num = 10_000
 
     config.cluster = config_dict.ConfigDict()
-    # How many clusters; "auto" chooses, see `--mode=choose`, and says why in summary and page.
+    # Number of clusters; "auto" chooses it, as `--mode=choose` does, and gives the reasons in the
+    # summary and on the page.
     config.cluster.num_clusters = config_dict.FieldReference(2, field_type=object)
-    # Most clusters that "auto" chooses among.
+    # The largest number of clusters that "auto" considers.
     config.cluster.max_clusters = 16
     # Restarts of k-means; the best is kept.
     config.cluster.num_init = 10
-    # Most iterations of one restart.
+    # Maximum number of iterations per restart.
     config.cluster.max_iter = 100
     # Stop when no centroid has moved by more than this, squared, relative to the mean variance.
     config.cluster.tol = 1e-4
     # Starting centroids: "k-means++" or "random".
     config.cluster.init = "k-means++"
-    # "jax", or "faiss" with the extra of that name.
+    # "jax", or "faiss" (needs the extra of that name).
     config.cluster.backend = "jax"
-    # At most this many MB of features are held in memory. Larger ones are kept in a temporary file
-    # in the run's folder or recomputed when they are read, whichever is measured to be faster; the
+    # At most this many MB of features are held in memory. Larger features are kept in a temporary
+    # file in the run's folder or recomputed at each read, whichever is measured to be faster; the
     # clusters are the same up to rounding.
     config.cluster.memory_mb = 4096
-    # Find the clusters with this many latents, the first ones, and assign the rest; unset: with
-    # all of them.
+    # Find the clusters with only the first this many latents, and assign the rest; unset: with all
+    # of them.
     config.cluster.max_samples = config_dict.placeholder(int)
-    # What of the features is clustered: "raw", as they are; or less moved by outliers
-    # (docs/outliers.md): "standardised" gives every feature the same weight, "pooled" takes the
+    # The space in which features are clustered: "raw", unchanged; or, less sensitive to outliers
+    # (docs/outliers.md), "standardised" gives every feature the same weight, "pooled" takes the
     # mean over positions, "spherical" the direction from the mean feature.
     config.cluster.space = "raw"
-    # Share of the latents, those farthest from their centroid, that have no say in where centroids
-    # lie: trimmed k-means, from random starting centroids, with features in memory. 0: k-means.
+    # Trimmed k-means: share of the latents, those farthest from their centroid, that do not affect
+    # the centroids. Starts from random centroids, with features in memory. 0: plain k-means.
     config.cluster.trimmed = 0.0
 
     config.samplers = config_dict.ConfigDict()
@@ -75,45 +76,45 @@ def get_config() -> config_dict.ConfigDict:
     # Whether a sampler is trained, sampled and evaluated; every sampler has this leaf.
     rejection.fit = True
 
-    # Latent flow matching, and the same distilled into one call of the network (docs/methods.md).
+    # Latent flow matching, and its distillation into one call of the network (docs/methods.md).
     for name in ("flow", "flow_one_step"):
         is_one_step = name == "flow_one_step"
         flow = config.samplers[name] = config_dict.ConfigDict()
         flow.fit = not is_one_step
-        # Passes over the members.
+        # Passes over the cluster's members.
         flow.num_epochs = 100 if is_one_step else 60
-        # Latents of the prior whose members are learnt from; those beyond latents.num are drawn and
-        # assigned. Unset: latents.num.
+        # Number of latents of the prior whose members are learnt from; beyond latents.num, more are
+        # drawn and assigned. Unset: latents.num.
         flow.num_latents = 40_000
         # Members per training step, all clusters together.
         flow.batch = 512
         # Width of the two hidden layers; unset: 256, or 512 from 256 latent dimensions on.
         flow.hidden_dim = config_dict.placeholder(int)
-        # Learning rate at the start; it falls to zero along half a cosine.
+        # Initial learning rate; it decays to zero along half a cosine.
         flow.learning_rate = 5e-3
-        # Decay per step of the moving average of the parameters that samples are drawn with.
+        # Decay per step of the parameters' moving average, which draws the samples.
         flow.average = 0.999
-        # Midpoint steps: of sampling, two calls of a small network each; in flow_one_step those
-        # by which the flow is followed to learn where it leads.
+        # Midpoint steps of sampling, each two calls of a small network; in flow_one_step the steps
+        # that integrate the flow to make the targets of the distillation.
         flow.num_steps = 4 if is_one_step else 2
-        # Factor on the velocity: 1 is the cluster as it is, more exaggerates it.
+        # Factor on the velocity: 1 samples the cluster as it is, more exaggerates it.
         flow.guidance = 1.0
         # Length of the samples; see imle.output.
         flow.output = "raw"
-    # Share of the epochs, the last ones, in which the one step is learnt.
+    # Share of the epochs, at the end, in which the single step is learnt.
     config.samplers.flow_one_step.distilled = 0.4
 
-    # The published sampler, with the paper's settings where it states them, otherwise GLANN's.
+    # The published sampler, with the paper's settings where stated and GLANN's elsewhere.
     imle = config.samplers.imle = config_dict.ConfigDict()
     imle.fit = True
     imle.num_epochs = 400
-    # Members per training step, for each cluster.
+    # Members per training step and cluster.
     imle.batch = 128
     # Width of the code; unset: min(latent_dim, 64).
     imle.code_dim = config_dict.placeholder(int)
     # Width of the hidden layers; unset: 128, or 512 from 512 latent dimensions on.
     imle.hidden_dim = config_dict.placeholder(int)
-    # Codes drawn per epoch, in multiples of the members.
+    # Codes drawn per epoch, as a multiple of the members.
     imle.pool_factor = 2
     # Adam's learning rate.
     imle.learning_rate = 1e-3
@@ -123,14 +124,14 @@ def get_config() -> config_dict.ConfigDict:
     imle.beta2 = 0.999
     # Adam's weight decay.
     imle.weight_decay = 1e-5
-    # Epochs after which the learning rate is halved, again and again; 0: never.
+    # The learning rate is halved each time this many epochs have passed; 0: never.
     imle.decay_epochs = 50
-    # Whether Adam's moments restart at every new matching.
+    # Whether Adam's moments are reset at every new matching.
     imle.reset_optimizer = True
-    # What finds the nearest codes: "jax", or "faiss" with the extra of that name. Both are exact.
+    # The search for nearest codes: "jax" or "faiss" (extra of that name). Both are exact.
     imle.matcher = "jax"
-    # "raw": latents as they come; "sphere": scaled to the prior's typical norm. Unset: sphere,
-    # unless the generator normalises its latents itself.
+    # "raw": latents are used as sampled; "sphere": scaled to the prior's typical norm. Unset:
+    # sphere, unless the generator normalises its latents itself.
     imle.output = config_dict.placeholder(str)
 
     # Modern forms of IMLE.
@@ -142,9 +143,9 @@ def get_config() -> config_dict.ConfigDict:
         modern = config.samplers[name] = config_dict.ConfigDict()
         modern.fit = False
         # "nearest" matches as published, "adaptive" keeps a member's code until it is learnt,
-        # "rejection" leaves out codes that already lie near a member.
+        # "rejection" drops codes that are already close to a member.
         modern.matching = matching
-        # Whether samples get back the covariance that the fit left out.
+        # Whether the covariance that the fit misses is added to samples.
         modern.residual = name == "imle_residual"
         modern.num_epochs = 150
         modern.batch = 128
@@ -154,12 +155,12 @@ def get_config() -> config_dict.ConfigDict:
         modern.learning_rate = 1e-3
         # Epochs between two matchings.
         modern.match_epochs = 5
-        # adaptive: a member is matched again once its distance is below this share of what it was
-        # when it was matched.
+        # adaptive: a member is matched again once its distance is below this fraction of its
+        # distance when it was matched.
         modern.threshold = 0.96
-        # adaptive: or after this many epochs.
+        # adaptive: a member is also matched again after this many epochs.
         modern.force_epochs = 30
-        # rejection: quantile of the members' distances to each other that counts as near.
+        # rejection: quantile of the distances between members up to which a code is close.
         modern.quantile = 0.3
         modern.output = "raw"
 
@@ -169,13 +170,13 @@ def get_config() -> config_dict.ConfigDict:
         gaussian.fit = False
         # Gaussians per cluster.
         gaussian.num_components = components
-        # Iterations; a single one is exact for one component.
+        # Iterations of EM; one is exact for one component.
         gaussian.num_epochs = epochs
         gaussian.num_latents = config_dict.placeholder(int)
         gaussian.output = "raw"
 
-    # The ablation of the supplementary material: the same network trained as a GAN. The settings
-    # are ours where the paper states none.
+    # The ablation of the supplementary material: the same network trained as a GAN. Settings that
+    # the paper does not state are ours.
     gan = config.samplers.gan = config_dict.ConfigDict()
     gan.fit = False
     gan.num_epochs = 400
@@ -203,20 +204,20 @@ def get_config() -> config_dict.ConfigDict:
     # Width of the encoder's hidden layers.
     vae.encoder_dim = 256
     vae.learning_rate = 1e-3
-    # Weight of the divergence.
+    # Weight of the KL divergence.
     vae.beta = 1.0
     # Epochs over which that weight rises from 0.
     vae.warmup_epochs = 20
-    # Whether samples get the output noise that the model assumes.
+    # Whether the output noise that the model assumes is added to samples.
     vae.output_noise = False
     vae.output = "raw"
 
     config.sample = config_dict.ConfigDict()
     # Images saved per sampler and cluster.
     config.sample.num = 64
-    # The sampler of --mode=sample and of clusters.png when none is named.
+    # The default sampler of --mode=sample, and that of clusters.png.
     config.sample.sampler = "imle"
-    # Most proposals that are checked before a draw gives up.
+    # Maximum number of proposals that are checked before a draw gives up.
     config.sample.max_draws = 1_000_000
 
     config.evaluate = config_dict.ConfigDict()
@@ -226,7 +227,7 @@ def get_config() -> config_dict.ConfigDict:
     # images), "random_cnn", "layer:NAME" (components of a layer of the generator), or
     # "inception:FILE", the only one whose Frechet distance is an FID.
     config.evaluate.features = "pca_pixels"
-    # How many principal components.
+    # Number of principal components.
     config.evaluate.components = 48
     # Images of the prior to which those components are fitted.
     config.evaluate.prior_images = 2000
@@ -242,68 +243,68 @@ def get_config() -> config_dict.ConfigDict:
     compare.attribute = "yaw"
     # The attribute's neutral value (for yaw in degrees).
     compare.centre = 0.0
-    # An image is right if it lies on the cluster's side of the centre by at least this much.
+    # An image is right if it is on the cluster's side of the centre by at least this much.
     compare.threshold = 10.0
-    # The judged accuracy at which the methods' distances are compared below the table.
+    # The judged accuracy at which the lines below the table compare the methods' distances.
     compare.accuracy = 0.97
     # Samplers that are also measured at the margins below.
     compare.dialled = ("rejection", "flow")
-    # Quantiles of the margin above which to sample, or pairs of quantiles between which to:
+    # Quantiles of the margin above which to sample, or pairs of quantiles between which to sample:
     # (0.0, 0.6, (0.55, 0.8)).
     compare.margins = (0.0, 0.3, 0.6)
-    # SeFa and GANSpace: how many directions are tried, both ways, at the middle alpha; 0 leaves
-    # these baselines out.
+    # SeFa and GANSpace: number of directions that are tried, in both senses, at the middle alpha; 0
+    # omits these baselines.
     compare.directions = 10
     # Images of the selection set on which the best direction is chosen.
     compare.selection = 200
-    # Strengths at which the best direction is put in the table.
+    # Strengths of the best direction that are listed in the table.
     compare.alphas = (1.0, 1.5, 2.0, 3.0)
     # Latents to which GANSpace's components are fitted.
     compare.ganspace_latents = 10_000
-    # Generators with classes to stand beside, each class a cluster: folders of converted weights,
-    # such as RUN/generator of a run that trained Self-Conditioned GAN. They need a judge.
+    # Class-conditional generators to compare with, each class as a cluster: folders of converted
+    # weights, such as RUN/generator of a run that trained Self-Conditioned GAN. Needs a judge.
     compare.conditional = ()
 
-    # Transfer of a conditional generator's clusters and samplers to other classes; needs the class
-    # on which they are learnt in generator.condition.
+    # Transfer of a conditional generator's clusters and samplers to other classes; the class on
+    # which they are learnt is generator.condition.
     transfer = config.transfer = config_dict.ConfigDict()
     # Names or ids of the classes to transfer to: --config.transfer.conditions=beagle,wood_rabbit,
-    # =207,331, or "=('sea lion', 331)" where a name has a space instead of an underscore.
+    # =207,331, or "=('sea lion', 331)" for a name with a space instead of an underscore.
     transfer.conditions = ()
     # Latents scored per sampler and cluster.
     transfer.num = 500
     # Latents per cluster in figures/transfer.png.
     transfer.columns = 4
 
-    # Clusters that are clustered again, inside, by the features of any layer.
+    # Clusters that are themselves clustered, by the features of any layer.
     hierarchy = config.hierarchy = config_dict.ConfigDict()
-    # As in --config.hierarchy.splits=0/layer4-k2,0/1/layer3-k2: cluster 0 in two by layer4, and
-    # the second of these in two by layer3. --cluster=0/1 draws from the second.
+    # For example --config.hierarchy.splits=0/layer4-k2,0/1/layer3-k2: cluster 0 in two by layer4,
+    # and the second of these in two by layer3. --cluster=0/1 draws from the second.
     hierarchy.splits = ()
-    # Latents of the cluster that are clustered, those that the run lacks drawn by rejection; unset:
-    # as many as the run has.
+    # Number of the cluster's latents to cluster; those that the run lacks are drawn by rejection.
+    # Unset: the number of latents of the run.
     hierarchy.num = config_dict.placeholder(int)
-    # The space of the features, as cluster.space.
+    # The space of the features, as in cluster.space.
     hierarchy.space = "raw"
-    # Samplers of the run that are also trained on every cluster inside a cluster, each for itself:
-    # --config.hierarchy.samplers=flow. Without, those of the whole clusters propose.
+    # Samplers of the run that are also trained on each cluster inside a cluster separately:
+    # --config.hierarchy.samplers=flow. Without them, the samplers of the whole clusters propose.
     hierarchy.samplers = ()
 
-    # --mode=sweep: every layer clustered into every one of these numbers.
+    # --mode=sweep: every layer is clustered into each of these numbers.
     sweep = config.sweep = config_dict.ConfigDict()
-    # Layers, by name or number: --config.sweep.layers=layer1,layer4; none stands for all of them.
+    # Layers, by name or number: --config.sweep.layers=layer1,layer4; empty: all of them.
     sweep.layers = ()
     # Numbers of clusters.
     sweep.numbers = (2, 3, 4, 6, 8)
-    # Judges whose attributes the clusters are to explain; none stands for image_statistics and
-    # those judges of faces that are installed.
+    # Judges whose attributes the clusters should explain; empty: image_statistics and the face
+    # judges that are installed.
     sweep.judges = ()
-    # How many images they see.
+    # Number of images that they judge.
     sweep.judged = 2000
-    # Images of a cluster in a layer's figure.
+    # Images per cluster in a layer's figure.
     sweep.columns = 8
 
-    # --mode=assign: images of one's own are inverted and assigned to the clusters.
+    # --mode=assign: the user's images are inverted and assigned to the clusters.
     config.assign = assigning()
 
     # Epochs between two checkpoints.
@@ -312,27 +313,28 @@ def get_config() -> config_dict.ConfigDict:
 
 
 def assigning() -> config_dict.ConfigDict:
-    """Return the settings of --mode=assign: images of one's own are inverted and assigned."""
+    """Return the settings of --mode=assign, which inverts and assigns the user's images."""
     assign = config_dict.ConfigDict()
-    # Images of the generator's own that the encoder is trained on, each seen once.
+    # Generated images on which the encoder is trained, each used once.
     assign.samples = 40_000
-    # Images a training step.
+    # Images per training step.
     assign.batch = 64
     # Channels of the encoder's first convolution.
     assign.width = 32
-    # Its learning rate, at its highest.
+    # Its peak learning rate.
     assign.learning_rate = 2e-3
-    # Steps in which the latents of an image are optimised, from the encoder's guess.
+    # Steps that optimise the latents of an image, starting from the encoder's output.
     assign.steps = 100
-    # Size of the first of them, in units of the latent; it falls to zero along half a cosine.
+    # Size of the first step, in units of the latent; it decays to zero along half a cosine.
     assign.step_size = 0.1
-    # Weight of the difference of the encoder's features beside that of the pixels.
+    # Weight of the difference in the encoder's features, relative to that in the pixels.
     assign.feature_weight = 0.05
-    # Further starts, from the prior, of an image whose reconstruction is poor.
+    # Additional starts from the prior for an image whose reconstruction is poor.
     assign.restarts = 2
-    # Images of the generator's own by which errors and margins are judged.
+    # Generated images with which errors and margins are calibrated.
     assign.held_out = 256
-    # Quantile of their errors above which an image is called none of the generator's.
+    # An image whose error exceeds this quantile of theirs is reported as outside the generator's
+    # range.
     assign.quantile = 0.99
     return assign
 
@@ -365,14 +367,14 @@ def quick(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def quick_assigning(assign: config_dict.ConfigDict) -> None:
-    """Shrink what --mode=assign does likewise."""
+    """Shrink the settings of --mode=assign likewise."""
     assign.samples = 2048
     assign.steps = 20
     assign.held_out = 32
 
 
 def variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:
-    """Apply what follows the colon of --config=FILE:ARG: nothing, or quick."""
+    """Apply the variant in --config=FILE:VARIANT: nothing or quick."""
     if arg not in ("", "quick"):
         raise ValueError(f"config variant {arg!r} is not known; expected none or :quick")
     return quick(config) if arg == "quick" else config

@@ -2,8 +2,8 @@
 
     python -m cgjax.main --mode=compare --config=configs/compare_faces.py
 
-The clusters are those of configs/dcgan_pose.py. The judge is the face mesh (extra `judges`); it is
-asked whether a face is turned the cluster's way by at least 10 degrees.
+The clusters are those of configs/dcgan_pose.py. The judge is the face mesh (extra `judges`): is a
+face turned the cluster's way by at least 10 degrees?
 """
 
 from ml_collections import config_dict

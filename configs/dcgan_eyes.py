@@ -3,8 +3,8 @@ r"""Eyes in paintings, learnt in one colour and applied to seven others (the pap
     python -m cgjax.main --config=configs/dcgan_eyes.py
 
 A class-conditional DCGAN of 128x128 pixels from the wheel omniart-eye-generator 0.1 (MIT). It is
-fetched by name, with `pip download --no-deps omniart-eye-generator==0.1`, and converted; nothing of
-it is installed. Without a network, do by hand what the name does:
+fetched by name, with `pip download --no-deps omniart-eye-generator==0.1`, and converted, but not
+installed. On a machine without a network, do the same by hand:
 
     pip download --no-deps omniart-eye-generator==0.1
     python -m converters dcgan --src=omniart_eye_generator-0.1-py3-none-any.whl \
@@ -13,10 +13,11 @@ it is installed. Without a network, do by hand what the name does:
     python -m cgjax.main --config=configs/dcgan_eyes.py \
         --config.generator.weights=weights/dcgan_eyes
 
-The colour is fixed while clustering, because a conditional generator's features depend on it.
-`figures/transfer.png` and the agreement in `summary.json` say how far the clusters of brown eyes
-are those of the other colours: 0.83 to 0.87 with the flow, 0.84 to 0.93 with exact draws, where
-chance is 0.35, in 168 s on two cores (docs/experiments.md). They hold how sharp the paint is.
+The colour is fixed for the clustering, because a conditional generator's features depend on it.
+`figures/transfer.png` and the agreement in `summary.json` show how well the clusters of brown eyes
+transfer to the other colours: 0.83 to 0.87 with the flow, 0.84 to 0.93 with exact draws, where
+chance is 0.35, in 168 s on two cores (docs/experiments.md). The clusters separate how sharp the
+paint is.
 """
 
 from ml_collections import config_dict
@@ -29,7 +30,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.generator.name = "dcgan_eyes"
     config.generator.condition = "brown"
     config.transfer.conditions = ("amber", "blue", "gray", "grayscale", "green", "hazel", "red")
-    # 4x4. From layer2 on a cluster holds nine latents in ten, and the others are rare textures.
+    # 4x4. From layer2 on, one cluster holds nine latents in ten and the others are rare textures.
     config.layer = "layer1"
     config.cluster.num_clusters = 3
     config.latents.num = 4_000

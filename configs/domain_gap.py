@@ -1,4 +1,4 @@
-"""One cluster: does a sampler of the whole prior stay as good as the prior?
+"""One cluster: is a sampler of the whole prior as good as the prior?
 
     python -m cgjax.main --mode=compare --config=configs/domain_gap.py
 
@@ -18,13 +18,13 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     config.cluster.num_init = 1
     config.sample.sampler = "flow"
     config.samplers.rejection.fit = False
-    # Even a perfect flow keeps the mean of the n latents from which it learnt: for 10,000 images
-    # that alone makes the ratio 1 + 5,000 / n.
+    # Even a perfect flow has the mean of the n latents from which it learnt: for 10,000 images that
+    # alone makes the ratio 1 + 5,000 / n.
     config.samplers.flow.num_latents = 200_000
     config.samplers.flow.num_epochs = 12
     config.samplers.gaussian.fit = True
     config.samplers.imle_residual.fit = True
-    # As many images as in the paper.
+    # The same number of images as in the paper.
     config.compare.num = 10_000
     config.compare.margins = (0.0,)
     config.compare.directions = 0

@@ -10,7 +10,7 @@ Needs the published weights, which are downloaded by name, and the extra `judges
 `strict`).
 
 The paper finds gender in the first layer and names no layer for pose. The default here is an early
-one: look at the clusters and set --config.layer.
+layer: look at the clusters and set --config.layer.
 """
 
 from ml_collections import config_dict

@@ -6,8 +6,8 @@
     done
 
 Figure 2 shows two clusters per layer: early layers separate pose and gender, later ones hair and
-background. After the colon comes the name of a layer, or `quick`, or `quick-LAYER`. The published
-weights are downloaded by name.
+background. After the colon, give a layer's name, `quick`, or `quick-LAYER`. The published weights
+are downloaded by name.
 """
 
 from ml_collections import config_dict
@@ -16,9 +16,9 @@ from configs import common
 
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
-    kind, _, rest = arg.partition("-")
-    is_quick = kind == "quick"
-    layer = rest if is_quick else arg
+    first, _, remainder = arg.partition("-")
+    is_quick = first == "quick"
+    layer = remainder if is_quick else arg
     config = common.variant(common.get_config(), "quick" if is_quick else "")
     config.generator.name = "pgan_celebahq256"
     config.layer = layer or "1"

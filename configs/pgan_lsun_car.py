@@ -5,8 +5,8 @@ r"""PGAN on LSUN car: cars by the way they face (the paper's Figure 5).
       --config.generator.weights=weights/pgan_car256
 
 Download the file from genforce's model zoo by hand: its links carry no hash. The paper does not say
-which layer or how many clusters it used; four clusters of `layer1_pn` are a starting point, to be
-varied with --config.layer and --config.cluster.num_clusters.
+which layer or how many clusters it used; four clusters of `layer1_pn` are a starting point: vary
+--config.layer and --config.cluster.num_clusters.
 """
 
 from ml_collections import config_dict
@@ -17,7 +17,7 @@ from configs import common
 def get_config(arg: str = "") -> config_dict.ConfigDict:
     config = common.variant(common.get_config(), arg)
     config.generator.name = "pgan_car256"
-    # The second convolution at 4x4, pixel-normed: what the next layer reads.
+    # The second convolution at 4x4 after pixel norm: the input of the next layer.
     config.layer = "layer1_pn"
     config.cluster.num_clusters = 4
     config.generator.batch = 16

@@ -4,8 +4,8 @@
     python -m cgjax.main --config=configs/stylegan_ffhq.py --config.layer=s2_a1
 
 The paper uses pytorch_GAN_zoo's StyleGAN, whose weights are downloaded by name. The reference draws
-new noise at every call; here it is zero, so that a latent alone decides its cluster. The truncation
-is that of the file (0.5).
+new noise at every call; here it is zero, so that the cluster depends on the latent alone. The
+truncation is the one stored in the file (0.5).
 """
 
 from ml_collections import config_dict

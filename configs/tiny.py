@@ -1,4 +1,4 @@
-"""A generator of 16-pixel discs with a planted attribute: what the tests run, in seconds.
+"""A generator of 16-pixel discs with a planted attribute, on which the tests run in seconds.
 
 python -m cgjax.main --config=configs/tiny.py
 """

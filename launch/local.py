@@ -2,9 +2,9 @@
 
     python launch/local.py --processes=2 -- --config=configs/dcgan_pose.py --workdir=runs/x
 
-What stands behind `--` goes to `python -m cgjax.main`. The first process's output is shown; that of
-another only if it is the one that failed. Ctrl-C and SIGTERM go to all of them: they save and exit
-130. When one ends in another way, the others are ended, and the message says which it was.
+The arguments after `--` go to `python -m cgjax.main`. Only the output of the first process is
+shown, and the last lines of one that fails. Ctrl-C and SIGTERM go to all processes: they save and
+exit 130. If a process fails, the others are ended and a message names it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from cgjax.errors import UserError
 from cgjax.runtime.address import COORDINATOR, PROCESS, PROCESSES
 from cgjax.runtime.command import run_command
 
-# Seconds that the others have to end by themselves once one has failed, and then on SIGTERM.
+# Seconds that the others have to end by themselves after one has failed, and then after SIGTERM.
 GRACE_S = 8.0
 
 ABORTED = -signal.SIGABRT
 
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes to start, at least 1.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes to start, at least 1.")
 
 
 class Child:
-    """One of the processes, and the end of what it wrote."""
+    """One of the processes, and the last lines that it wrote to stderr."""
 
     def __init__(self, index: int, arguments: Sequence[str], environment: dict[str, str]):
         self.index = index
@@ -48,7 +48,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=None if is_first else subprocess.DEVNULL,
             stderr=None if is_first else subprocess.PIPE,
-            # A terminal's Ctrl-C reaches us alone, so that it is not heard twice.
+            # Ctrl-C in a terminal then reaches only us, and the process does not get it twice.
             start_new_session=True,
         )
         self.lines: collections.deque[str] = collections.deque(maxlen=40)
@@ -63,21 +63,21 @@ class Child:
             self.lines.append(line.decode(errors="replace").rstrip())
 
     def last_words(self) -> list[str]:
-        """Return the end of what it wrote to stderr, if it is not shown anyway."""
+        """Return the last lines it wrote to stderr, unless they were shown already."""
         if self._reader is not None:
             self._reader.join(timeout=1.0)
         return list(self.lines)
 
 
 def start(num: int, arguments: Sequence[str]) -> list[Child]:
-    """Start the processes, each with its share of the cores or of the GPUs."""
+    """Start the processes, each with its share of the cores or GPUs."""
     address = f"127.0.0.1:{free_port()}"
     environment = {**os.environ, COORDINATOR: address, PROCESSES: str(num)}
     num_gpus = count_gpus(environment)
     if 0 < num_gpus < num:
         raise UserError(
-            f"--processes={num}: expected at most one a GPU, of which there are {num_gpus}; on the "
-            "CPU instead with JAX_PLATFORMS=cpu in front"
+            f"--processes={num}: expected at most one per GPU ({num_gpus}); to use the CPU "
+            "instead, put JAX_PLATFORMS=cpu in front"
         )
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     children: list[Child] = []
@@ -86,7 +86,9 @@ def start(num: int, arguments: Sequence[str]) -> list[Child]:
         if num_gpus:
             own["JAX_LOCAL_DEVICE_IDS"] = ",".join(str(g) for g in range(num_gpus)[index::num])
         elif len(cores) >= num:
-            os.sched_setaffinity(0, cores[index::num])  # inherited by what is started next
+            os.sched_setaffinity(
+                0, cores[index::num]
+            )  # inherited by the process that is started next
         children.append(Child(index, arguments, own))
     if cores:
         os.sched_setaffinity(0, cores)
@@ -94,14 +96,14 @@ def start(num: int, arguments: Sequence[str]) -> list[Child]:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def count_gpus(environment: dict[str, str]) -> int:
-    """Return how many NVIDIA GPUs JAX would use."""
+    """Return the number of NVIDIA GPUs that JAX would use."""
     if environment.get("JAX_PLATFORMS", "cuda").split(",")[0] not in ("cuda", "gpu", ""):
         return 0
     if "CUDA_VISIBLE_DEVICES" in environment:
@@ -113,8 +115,8 @@ def count_gpus(environment: dict[str, str]) -> int:
 
 
 def wait(children: Sequence[Child]) -> Child | None:
-    """Wait until all have ended; once one has failed, end the rest. Return that one, if any."""
-    failed: list[Child] = []  # by themselves, in order
+    """Wait until all have ended; if one fails, end the others. Return the failed one, if any."""
+    failed: list[Child] = []  # without a signal from us, in order
     deadline, number = 0.0, signal.SIGTERM
     while True:
         running = [c for c in children if c.process.poll() is None]
@@ -129,14 +131,14 @@ def wait(children: Sequence[Child]) -> Child | None:
                 child.process.send_signal(number)
             deadline, number = time.monotonic() + GRACE_S, signal.SIGKILL
         time.sleep(0.02)
-    # One that was killed is the cause of others' ends, even of ends that were seen sooner; JAX
-    # aborts a process because of another.
+    # A killed process is the cause, even if others were seen to end before it: JAX aborts a process
+    # when another one is gone.
     killed = [c for c in failed if c.process.returncode < 0 and c.process.returncode != ABORTED]
     return next(iter(killed + failed), None)
 
 
 def report(failed: Child | None, first: Child, was_stopped: bool) -> int:
-    """Say which process failed, if the first has not said why itself; return the exit code."""
+    """Name the failed process, unless the first has explained its end; return the exit code."""
     if failed is None:
         return 0
     if was_stopped or first.process.returncode in (2, 130):
@@ -147,14 +149,14 @@ def report(failed: Child | None, first: Child, was_stopped: bool) -> int:
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit {code}"
     print(
         f"error: process {failed.index} {how} and the others were ended; once that is fixed, run "
-        "the same command again, it resumes",
+        "the same command again to resume",
         file=sys.stderr,
     )
     return 2 if code == 2 else 1
 
 
 def main(argv: Sequence[str]) -> None:
-    """Start, watch, and end as the processes ended."""
+    """Start the processes, wait for them, and exit as they did."""
     num = _PROCESSES.value
     if num is None or num < 1:
         raise UserError(

@@ -378,3 +378,14 @@ def variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:
     if arg not in ("", "quick"):
         raise ValueError(f"config variant {arg!r} is not known; expected none or :quick")
     return quick(config) if arg == "quick" else config
+
+
+def pgan_lsun(category: str, arg: str) -> config_dict.ConfigDict:
+    """Return the config of genforce's PGAN on a category of LSUN."""
+    config = variant(get_config(), arg)
+    config.generator.name = f"pgan_{category}256"
+    # The second convolution at 4x4 after pixel norm: the input of the next layer.
+    config.layer = "layer1_pn"
+    config.cluster.num_clusters = 4
+    config.generator.batch = 16
+    return config

@@ -15,10 +15,4 @@ from configs import common
 
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
-    config = common.variant(common.get_config(), arg)
-    config.generator.name = "pgan_bird256"
-    # The second convolution at 4x4 after pixel norm: the input of the next layer.
-    config.layer = "layer1_pn"
-    config.cluster.num_clusters = 4
-    config.generator.batch = 16
-    return config
+    return common.pgan_lsun("bird", arg)

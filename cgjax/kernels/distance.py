@@ -214,23 +214,37 @@ def _search(
     index, distance, is_sure = (join_blocks(blocks, num_queries) for blocks in stacked)
     if again is None:
         return index, distance
-    choose_again, some = again(base, norms), min(_AGAIN, num_queries)
+    return _search_unsure(queries, offset, again(base, norms), index, distance, is_sure)
+
+
+def _search_unsure(
+    queries: Float[Array, "q f"],
+    offset: Float[Array, " f"],
+    choose: Choose,
+    index: Int[Array, "q k"],
+    distance: Float[Array, "q k"],
+    is_sure: Bool[Array, " q"],
+) -> tuple[Int[Array, "q k"], Float[Array, "q k"]]:
+    """Choose again for the queries whose choice is not certain, a batch at a time."""
+    num_queries = queries.shape[0]
+    some = min(_AGAIN, num_queries)
     unsure = jnp.sort(jnp.where(is_sure, num_queries, jnp.arange(num_queries, dtype=jnp.int32)))
     unsure = jnp.pad(unsure, (0, some), constant_values=num_queries)
 
     def is_left(state: tuple[Array, Array, Array]) -> Array:
         return unsure[state[0]] < num_queries
 
-    def search_again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def search(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         begin, index, distance = state
         row = jax.lax.dynamic_slice_in_dim(unsure, begin, some)
         rows = queries.at[row].get(mode="clip") - offset[None, :]
-        index_again, distance_again, _ = choose_again(rows)
-        index = index.at[row].set(index_again, mode="drop")
-        return begin + some, index, distance.at[row].set(distance_again, mode="drop")
+        new_index, new_distance, _ = choose(rows)
+        index = index.at[row].set(new_index, mode="drop")
+        return begin + some, index, distance.at[row].set(new_distance, mode="drop")
 
     begin = varying_like(jnp.int32(0), unsure)
-    return jax.lax.while_loop(is_left, search_again, (begin, index, distance))[1:]
+    _, index, distance = jax.lax.while_loop(is_left, search, (begin, index, distance))
+    return index, distance
 
 
 def _block(num_base: int, product: Product) -> int:

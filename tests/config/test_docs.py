@@ -65,7 +65,7 @@ def test_every_link_of_a_page_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_member_of_the_library_that_a_page_names_exists(page):
+def test_every_library_member_that_a_page_names_exists(page):
     for dotted in re.findall(r"\b(?:python -m )?(cgjax(?:\.[A-Za-z_]\w*)+)", page.read_text()):
         found, parts = importlib.import_module("cgjax"), dotted.split(".")[1:]
         for i, part in enumerate(parts):
@@ -131,14 +131,14 @@ def code_block(title, page="your_generator"):
     return code
 
 
-def test_the_config_of_ones_own_in_the_docs_is_one():
+def test_the_example_config_in_the_docs_is_valid():
     held = {}
     exec(code_block("my_stylegan2.py", "stylegan2"), held)
     for arg in ("", "quick"):
         schema.validate(schema.complete(to_plain(held["get_config"](arg))))
 
 
-def test_the_edit_in_the_docs_moves_what_the_judge_sees():
+def test_the_example_edit_in_the_docs_moves_the_judged_attribute():
     held = {}
     exec(code_block("edit.py", "choosing"), held)
     before, after = (
@@ -151,7 +151,7 @@ def test_the_edit_in_the_docs_moves_what_the_judge_sees():
 @pytest.mark.parametrize(
     "title", ["mine.py", pytest.param("torch_mine.py", marks=pytest.mark.torch)]
 )
-def test_the_generators_of_ones_own_in_the_docs_keep_the_contract(title, tmp_path, monkeypatch):
+def test_the_example_generators_in_the_docs_satisfy_the_contract(title, tmp_path, monkeypatch):
     if title == "torch_mine.py":
         pytest.importorskip("torch")
     (tmp_path / f"of_docs_{title}").write_text(code_block(title))

@@ -39,7 +39,7 @@ def test_the_eyes_are_tried_on_every_colour_but_their_own(variant):
     assert len(config.transfer.conditions) == int(settings["num_classes"]) - 1
 
 
-def test_the_layers_config_takes_a_layer_after_the_colon():
+def test_the_layers_config_accepts_a_layer_after_the_colon():
     get_config = importlib.import_module("configs.pgan_celebahq_layers").get_config
     assert get_config("s1_c1").layer == "s1_c1"
     assert get_config("quick-s1_c1").layer == "s1_c1"

@@ -17,7 +17,7 @@ def test_differences_name_the_leaves():
     assert configuration.differences(a, b) == ["cluster.num_clusters: 2 -> 4"]
 
 
-def test_a_digest_is_of_the_content_not_of_its_order_or_form():
+def test_a_digest_depends_on_content_not_on_order_or_type():
     a = {"x": 1, "y": [1.5, None, "é"], "z": {"a": True, "b": False}}
     b = {"z": {"b": False, "a": True}, "y": (1.5, None, "é"), "x": 1}
     assert configuration.digest(a) == configuration.digest(b)
@@ -27,7 +27,7 @@ def test_a_digest_is_of_the_content_not_of_its_order_or_form():
 
 
 @pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}, object(), {1, 2}])
-def test_what_json_cannot_hold_has_no_digest(value):
+def test_a_value_that_json_cannot_hold_has_no_digest(value):
     with pytest.raises((TypeError, ValueError)):
         configuration.digest(value)
 

@@ -102,7 +102,7 @@ def test_the_table_has_exactly_the_leaves_of_the_defaults_and_their_types():
         assert flat[path] is not None or leaf.optional, path
 
 
-def test_every_leaf_of_the_defaults_has_a_comment_where_it_first_stands():
+def test_every_leaf_of_the_defaults_has_a_comment_at_its_first_use():
     lines = inspect.getsource(common.get_config).splitlines()
     explained, bare = set(), []
     for before, line in itertools.pairwise(lines):
@@ -132,7 +132,7 @@ def test_a_sampler_has_the_leaves_of_its_class_and_of_the_run_and_their_types(na
         assert (type(None) in kinds) == known[field].optional, field
 
 
-def test_names_and_choices_are_those_of_the_code():
+def test_names_and_choices_match_the_code():
     assert tuple(table.SAMPLERS) == tuple(registry.SAMPLERS)
     assert (table.INITS, table.BACKENDS) == (INITS, BACKENDS)
     assert (table.MATCHERS, table.MATCHINGS) == (MATCHERS, MATCHINGS)
@@ -141,7 +141,7 @@ def test_names_and_choices_are_those_of_the_code():
     assert list(table.JUDGES) == list(judges.JUDGES)
 
 
-def test_resources_are_the_four_that_change_no_result():
+def test_only_the_four_settings_that_change_no_result_are_resources():
     assert {path for path in schema.LEAVES if schema.is_resource(path)} == {
         "generator.batch",
         "cluster.memory_mb",
@@ -180,7 +180,7 @@ WRONG_TYPES = {
 
 
 @pytest.mark.parametrize("path", schema.LEAVES)
-def test_a_value_of_another_type_is_refused_by_its_flag(path):
+def test_a_value_of_the_wrong_type_is_refused_with_its_flag(path):
     leaf = schema.LEAVES[path]
     wrong = WRONG_TYPES[leaf.kind] + ([] if leaf.optional else [None])
     for value in wrong:
@@ -204,7 +204,7 @@ def test_a_number_below_its_range_is_refused_with_the_range(path):
 
 
 @pytest.mark.parametrize("path", [p for p, leaf in schema.LEAVES.items() if leaf.kind is int])
-def test_a_whole_number_that_jax_cannot_hold_is_refused(path):
+def test_an_integer_that_jax_cannot_hold_is_refused(path):
     for value in (2**32, 2**70, 10**400):
         assert refusal(path, value).startswith(f"--config.{path}=")
 
@@ -221,12 +221,12 @@ def test_a_number_that_is_not_finite_or_above_its_range_is_refused(path):
 
 
 @pytest.mark.parametrize("path", [p for p, leaf in schema.LEAVES.items() if leaf.choices])
-def test_a_word_that_is_no_choice_is_refused_with_the_choices(path):
+def test_an_unknown_word_is_refused_with_the_choices(path):
     choices = " or ".join(schema.LEAVES[path].choices)
     assert f"--config.{path}=gpu: expected {choices}" in refusal(path, "gpu")
 
 
-def test_a_whole_number_is_good_for_a_leaf_with_a_decimal_point():
+def test_an_integer_is_accepted_for_a_float_leaf():
     config = plain()
     config["samplers"]["flow"]["guidance"] = 2
     schema.validate(config)
@@ -276,7 +276,7 @@ def test_an_invalid_margin_gets_the_message_of_the_margin_range(value):
         ("hierarchy.splits", "9" * 5000 + "/layer1-k2"),
     ],
 )
-def test_a_wrong_element_of_a_list_is_refused_by_its_flag(path, element):
+def test_a_wrong_element_of_a_list_is_refused_with_its_flag(path, element):
     assert refusal(path, [element]).startswith(f"--config.{path}=")
 
 
@@ -304,7 +304,7 @@ def test_an_unknown_leaf_is_refused_with_the_nearest_name(path, line):
 
 
 @pytest.mark.parametrize("path", [p for p in schema.LEAVES if not p.startswith("samplers.")])
-def test_a_missing_leaf_is_refused_by_its_flag(path):
+def test_a_missing_leaf_is_refused_with_its_flag(path):
     config = plain()
     section, _, name = path.rpartition(".")
     del (config[section] if section else config)[name]
@@ -320,7 +320,7 @@ def test_a_missing_section_is_refused(section):
     assert f"config.{section}=5: expected a section of settings" in message(config)
 
 
-def test_a_sampler_needs_only_to_say_whether_it_is_fitted():
+def test_a_sampler_needs_only_the_leaf_fit():
     config = plain()
     config["samplers"] = {"flow": {"fit": True}, "rejection": {"fit": False}}
     schema.validate(config)
@@ -332,7 +332,7 @@ def test_a_sampler_needs_only_to_say_whether_it_is_fitted():
 
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("config", [None, [], "x", 3, {}, {"generator": None}, {"samplers": []}])
-def test_what_is_no_config_at_all_is_refused_in_one_line(config):
+def test_something_that_is_not_a_config_is_refused_in_one_line(config):
     message(config)
 
 
@@ -371,7 +371,7 @@ def test_what_is_no_config_at_all_is_refused_in_one_line(config):
         ({"compare.alphas": []}, "--config.compare.alphas: expected at least one number"),
     ],
 )
-def test_values_that_do_not_go_together_are_refused(changes, line):
+def test_conflicting_values_are_refused(changes, line):
     config = plain()
     for path, value in changes.items():
         put(config, path, value)
@@ -396,7 +396,7 @@ def test_the_latents_of_a_sampler_that_is_not_fitted_are_not_counted():
         "samplers.mixture.num_components",
     ],
 )
-def test_a_size_that_no_memory_holds_is_refused_with_the_size(path):
+def test_an_array_too_large_for_memory_is_refused_with_its_size(path):
     config = plain()
     for settings in config["samplers"].values():
         settings["fit"] = True
@@ -411,7 +411,7 @@ def test_a_size_that_no_memory_holds_is_refused_with_the_size(path):
 # Configs of older versions
 
 
-def test_an_old_config_is_filled_with_what_it_was_made_with():
+def test_an_old_config_is_completed_with_the_values_of_its_time():
     config = plain()
     old = json.loads(json.dumps(config))
     del old["transfer"], old["compare"], old["evaluate"]["features"]
@@ -424,7 +424,7 @@ def test_an_old_config_is_filled_with_what_it_was_made_with():
     assert "transfer" not in old
 
 
-def test_what_was_added_has_the_value_of_the_defaults():
+def test_added_leaves_have_the_value_of_the_defaults():
     flat = configuration.flatten(configuration.to_plain(common.get_config()))
     assert {path: flat[path] for path in table.ADDED} == table.ADDED
 

@@ -49,7 +49,7 @@ def test_the_second_of_two_commands_in_one_folder_names_the_first_which_resumes_
     assert not (workdir / LOCK_FILE).exists()
 
 
-def test_a_folder_that_is_removed_meanwhile_is_one_line_and_exit_2(tmp_path):
+def test_removing_the_folder_during_a_run_is_one_line_and_exit_2(tmp_path):
     workdir = tmp_path / "run"
     process = start(*SMALL, f"--workdir={workdir}")
     wait_until((workdir / "config.json").is_file, process)

@@ -113,7 +113,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
 
 
 @pytest.mark.parametrize("memory_mb", [1024, 0], ids=["in memory", "streamed"])
-def test_two_processes_end_where_one_does(memory_mb, one, tmp_path):
+def test_two_processes_give_the_result_of_one(memory_mb, one, tmp_path):
     process = launch(tmp_path / "run", f"--config.cluster.memory_mb={memory_mb}")
     out, err = process.communicate(timeout=HANGS_S)
     assert process.returncode == 0, err
@@ -124,7 +124,7 @@ def test_two_processes_end_where_one_does(memory_mb, one, tmp_path):
     assert_same_run(tmp_path / "run", one)
 
 
-def test_one_process_on_three_devices_ends_where_one_device_does(one, tmp_path):
+def test_three_devices_give_the_result_of_one(one, tmp_path):
     workdir = untrained(one, tmp_path / "run")
     (workdir / "stages" / "cluster.json").unlink()
     done = subprocess.run(

@@ -81,7 +81,7 @@ def test_the_clusters_are_the_planted_attribute(finished):
     assert max(agreement, 1 - agreement) > 0.97
 
 
-def test_verified_samples_are_members_and_unverified_rejection_is_not_a_thing(finished):
+def test_verified_samples_are_members_and_rejection_always_verifies(finished):
     run = library.load_run(finished)
     key = jax.random.key(5)
     for name in ("imle", "rejection"):
@@ -224,7 +224,7 @@ def test_a_users_mistake_is_one_line_and_exit_2(finished, args, expected):
     assert not Path("runs/none").exists()
 
 
-def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
+def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     done = cgjax(CONFIG, f"--workdir={tmp_path}")
     assert done.returncode == 2
@@ -296,7 +296,7 @@ def test_an_allowed_change_redoes_what_depends_on_it_and_nothing_else(finished, 
     assert len(list((workdir / "samples/imle/0").glob("*.png"))) == 3
 
 
-def test_images_of_ones_own_are_assigned_and_a_folder_without_any_is_one_line(finished, tmp_path):
+def test_user_images_are_assigned_and_an_empty_folder_is_one_line(finished, tmp_path):
     workdir, images = tmp_path / "run", finished / "samples" / "rejection" / "1"
     shutil.copytree(finished, workdir)
     done = cgjax("--mode=assign", f"--workdir={workdir}", f"--images={images}")

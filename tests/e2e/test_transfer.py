@@ -62,7 +62,7 @@ def test_the_source_class_agrees_with_itself(finished):
     assert other["samplers"]["rejection"]["agreement"] < 1
 
 
-def test_numbers_figure_and_page_are_there(finished):
+def test_the_numbers_the_figure_and_the_page_are_written(finished):
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     scored = [(x["condition"], x["sampler"]) for x in lines if "agreement" in x]
     assert sorted(scored) == [(c, s) for c in ("1", "3") for s in ("imle", "rejection")]
@@ -75,7 +75,7 @@ def test_numbers_figure_and_page_are_there(finished):
     assert "transfer.png" in page
 
 
-def test_another_class_is_scored_without_making_anything_else_again(finished, weights):
+def test_another_class_is_scored_without_recomputing_anything_else(finished, weights):
     before = {p: p.stat().st_mtime_ns for p in (finished / "samples").rglob("*.png")}
     stamps = {p.name: p.read_text() for p in (finished / "stages").glob("*.json")}
     (finished / "figures" / "transfer.png").unlink()

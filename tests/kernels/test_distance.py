@@ -114,7 +114,7 @@ def test_when_no_row_is_valid_the_distance_is_infinite():
 
 @pytest.mark.parametrize("num_valid", [0, 1, 2])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_fewer_valid_rows_than_are_looked_at_are_the_only_ones_found(num_valid, is_first):
+def test_fewer_valid_rows_than_candidates_are_the_only_ones_found(num_valid, is_first):
     """The queries lie where rows that do not count are put, in the middle of those that do."""
     base = 5.0 + _normal(1, 300, 6)
     place = jnp.arange(300)
@@ -152,7 +152,7 @@ def test_close_calls_of_the_bfloat16_product_are_decided_in_float32():
 
 
 @pytest.mark.parametrize("copies", [1, 2, 3, 300])
-def test_more_equal_rows_than_are_looked_at_still_give_the_lowest(copies):
+def test_more_equal_rows_than_candidates_still_give_the_lowest(copies):
     row = _normal(0, 1, 6)
     base = jnp.concatenate([10.0 + _normal(1, 5, 6), jnp.repeat(row, copies, axis=0)])
     index, distance = nearest(jnp.repeat(row, 3, axis=0), base, product="bfloat16")
@@ -185,7 +185,7 @@ def test_the_bfloat16_product_misses_no_row_among_thousands(dim):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_the_norm_of_what_rounding_takes_away_is_not_compiled_to_nothing():
+def test_the_rounding_error_is_not_optimised_away():
     rows = _normal(0, 50, 100)
     rounded = np.asarray(rows).astype(jnp.bfloat16).astype(np.float64)
     lost = np.linalg.norm(np.asarray(rows, np.float64) - rounded, axis=1)

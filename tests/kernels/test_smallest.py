@@ -22,7 +22,7 @@ def test_row_argmin_of_groups_of_columns_equals_argmin_with_ties():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 30))
-def test_a_walk_meets_values_in_order_and_equal_ones_from_the_left(seed, num_groups, num_steps):
+def test_a_walk_visits_values_in_order_and_equal_ones_from_the_left(seed, num_groups, num_steps):
     values = np.random.default_rng(seed).integers(0, 20, (4, GROUP * num_groups)).astype(np.float32)
     at, met = Ascending.begin(jnp.array(values)), []
     for _ in range(num_steps):

@@ -25,7 +25,7 @@ def test_wilson_interval_matches_the_published_table_s_column():
     assert wilson_interval(24, 100) == pytest.approx((0.167, 0.332), abs=5e-4)
 
 
-def test_wilson_interval_refuses_what_is_no_share():
+def test_wilson_interval_refuses_counts_that_do_not_make_a_share():
     with pytest.raises(UserError, match="11 of 10"):
         wilson_interval(11, 10)
     with pytest.raises(UserError, match="confidence=95"):

@@ -32,7 +32,7 @@ def test_adjusted_rand_of_one_cluster_against_several_is_zero():
     assert float(adjusted_rand(np.array([[12]]))) == 1.0
 
 
-def test_a_stack_of_tables_gives_what_each_gives_alone():
+def test_a_stack_of_tables_gives_the_same_as_each_table_alone():
     tables = np.stack([cross_table(labels(i), labels(i + 9), (4, 4)) for i in range(3)])
     for measure in (adjusted_rand, prediction_strength, jaccard):
         np.testing.assert_array_equal(measure(tables), [measure(table) for table in tables])

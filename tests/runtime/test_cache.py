@@ -47,7 +47,7 @@ def test_programs_are_kept_in_a_folder_of_user_versions_and_processor(folder, wa
     assert not warned
 
 
-def test_another_processor_gets_another_folder(folder, monkeypatch):
+def test_a_different_processor_gets_its_own_folder(folder, monkeypatch):
     def processor(text):
         if text is None:
             monkeypatch.setattr(cache, "Path", lambda path: folder / "no such file")
@@ -65,7 +65,7 @@ def test_another_processor_gets_another_folder(folder, monkeypatch):
         cache._processor.cache_clear()
 
 
-def test_a_cache_of_the_users_own_is_left_alone(folder, tmp_path):
+def test_a_cache_that_the_user_has_set_is_left_alone(folder, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
     assert keep_programs() is None
     assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "mine")
@@ -100,7 +100,7 @@ def again(folder):
     return keep_programs()
 
 
-def test_entries_that_a_kill_left_half_written_are_removed(folder):
+def test_half_written_entries_are_removed(folder):
     found = keep_programs()
     whole = entry(found / "jit_a-1-cache")
     half = entry(found / "jit_b-2-cache")
@@ -114,7 +114,7 @@ def test_entries_that_a_kill_left_half_written_are_removed(folder):
     assert not any(path.exists() for path in (half, empty, zstandard))
 
 
-def test_the_programs_least_used_go_first_beyond_the_limit(folder, monkeypatch):
+def test_beyond_the_limit_the_least_recently_used_programs_are_removed(folder, monkeypatch):
     found = keep_programs()
     paths = [entry(found / f"jit_{i}-cache", 2**18, age_s=1000.0 - i) for i in range(8)]
     os.utime(paths[0])  # used just now
@@ -123,7 +123,7 @@ def test_the_programs_least_used_go_first_beyond_the_limit(folder, monkeypatch):
     assert [path.exists() for path in paths] == [True, *[False] * 5, True, True]
 
 
-def test_versions_that_are_not_used_any_more_are_removed(folder):
+def test_unused_versions_are_removed(folder):
     found = keep_programs()
     for name, days in (("cgjax-old", cache.KEPT_DAYS + 1), ("cgjax-recent", 1)):
         other = found.parent / name

@@ -60,7 +60,7 @@ def test_a_damaged_step_is_named_and_refused(tmp_path, tree, damage):
         saved.restore(1, tree)
 
 
-def test_a_step_without_its_record_never_happened(tmp_path, tree):
+def test_a_step_without_its_record_is_ignored(tmp_path, tree):
     saved = Checkpoints(tmp_path / "c")
     saved.save(1, tree, {})
     (tmp_path / "c" / "1.json").unlink()
@@ -71,7 +71,7 @@ def test_a_step_without_its_record_never_happened(tmp_path, tree):
     assert saved.steps() == []
 
 
-def test_what_a_kill_left_is_removed_before_the_next_step(tmp_path, tree):
+def test_leftovers_of_a_kill_are_removed_before_the_next_step(tmp_path, tree):
     saved = Checkpoints(tmp_path / "c")
     saved.save(1, tree, {})
     for name in ("2.orbax-checkpoint-tmp", "2.orbax-checkpoint-tmp-1234", "2"):
@@ -116,7 +116,7 @@ def test_a_full_disk_is_one_line_without_a_log_and_leaves_nothing(tmp_path, capf
         (KeyError("a bug"), False),
     ],
 )
-def test_what_orbax_logs_is_told_unless_the_error_says_it(
+def test_orbax_messages_are_logged_unless_the_error_covers_them(
     error, is_users, tmp_path, tree, monkeypatch, caplog
 ):
     def save(*args, **kwargs):
@@ -131,7 +131,7 @@ def test_what_orbax_logs_is_told_unless_the_error_says_it(
     )
 
 
-def test_what_orbax_warns_of_is_told_when_all_went_well(tmp_path, tree, monkeypatch, caplog):
+def test_orbax_warnings_are_logged_after_success(tmp_path, tree, monkeypatch, caplog):
     save = checkpoints.ocp.save
 
     def warn(*args, **kwargs):
@@ -144,7 +144,7 @@ def test_what_orbax_warns_of_is_told_when_all_went_well(tmp_path, tree, monkeypa
 
 
 @pytest.mark.parametrize("content", ["[]", "1", '{"metadata": 3, "sha256": {}}', "{}"])
-def test_a_record_that_parses_but_is_none_is_not_used(content, tmp_path, tree):
+def test_a_json_file_that_is_not_a_record_is_not_used(content, tmp_path, tree):
     saved = Checkpoints(tmp_path / "c")
     saved.save(1, tree, {})
     (tmp_path / "c" / "1.json").write_text(content)

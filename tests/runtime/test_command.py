@@ -149,7 +149,7 @@ def test_a_wrong_flag_is_named_with_what_is_expected(arguments, expected):
     ],
 )
 @pytest.mark.parametrize("override", [[], ["--config.seed=1"]])
-def test_a_config_file_that_is_none_is_named(content, expected, override, tmp_path):
+def test_an_unusable_config_file_is_named(content, expected, override, tmp_path):
     path = tmp_path / "mine.py"
     if content is not None:
         path.write_text(content)
@@ -158,11 +158,11 @@ def test_a_config_file_that_is_none_is_named(content, expected, override, tmp_pa
 
 
 @pytest.mark.usefixtures("untyped")  # what stands for a config that could not be loaded
-def test_a_setting_without_a_config_file_says_where_it_belongs():
+def test_a_setting_without_a_config_file_asks_for_one():
     assert message("--config.seed=3").startswith("--config.seed=3: give the config file before it")
     assert message("--config=").startswith("--config is empty")
 
 
-def test_the_configs_own_error_is_told_without_its_type(tmp_path):
+def test_an_error_raised_by_a_config_is_shown_without_its_type(tmp_path):
     found = message("--config=configs/tiny.py:fast")
     assert found == "config variant 'fast' is not known; expected none or :quick"

@@ -20,14 +20,14 @@ from cgjax.runtime.files import (
 )
 
 
-def test_a_folder_is_made_with_those_above_it(tmp_path):
+def test_a_folder_is_created_with_its_parents(tmp_path):
     assert make_folder(tmp_path / "a" / "b", "--out").is_dir()
     assert make_folder(tmp_path / "a" / "b", "--out").is_dir()
 
 
 @pytest.mark.parametrize("function", [check_folder, make_folder])
 @pytest.mark.parametrize("place", ["file", "file/below", "link", "link/below"])
-def test_what_cannot_be_a_folder_is_named_with_its_option(function, place, tmp_path):
+def test_a_path_that_cannot_be_a_folder_is_named_with_its_option(function, place, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError) as error:
@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_written_is_refused(function, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG])
-def test_what_the_system_says_of_a_folder_is_one_line(number, tmp_path, monkeypatch):
+def test_the_systems_error_about_a_folder_is_one_line(number, tmp_path, monkeypatch):
     def mkdir(path, *args, **kwargs):
         raise OSError(number, os.strerror(number), str(path))
 
@@ -60,7 +60,7 @@ def test_what_the_system_says_of_a_folder_is_one_line(number, tmp_path, monkeypa
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_other(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
     path = tmp_path / "x"
     write_atomically(path, b"old")
 
@@ -74,7 +74,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_other(tmp_path,
     assert path.read_bytes() == b"old"
 
 
-def test_ctrl_c_while_a_file_is_written_leaves_no_other(tmp_path, monkeypatch):
+def test_ctrl_c_during_a_write_leaves_no_temporary_file(tmp_path, monkeypatch):
     def interrupt(number):
         raise KeyboardInterrupt
 
@@ -84,12 +84,12 @@ def test_ctrl_c_while_a_file_is_written_leaves_no_other(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_of_no_file_is_told_without_one():
+def test_an_error_without_a_file_names_none():
     assert say_os_error(OSError(errno.EIO, "Input/output error")) == "Input/output error"
     assert say_os_error(OSError("of our own")) == "of our own"
 
 
-def test_json_has_no_numbers_that_json_does_not_know(tmp_path):
+def test_nan_and_infinity_become_null_in_json(tmp_path):
     write_json(tmp_path / "a.json", {"a": math.nan, "b": [1.5, (-math.inf,)]})
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [1.5, [None]]}

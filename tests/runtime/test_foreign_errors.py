@@ -24,7 +24,7 @@ def test_the_command_line_prints_the_line_then_the_user_s_traceback_and_exits_wi
 
 
 @pytest.mark.parametrize("kind", [UserError, ForeignError, Interrupted, MemoryError])
-def test_errors_that_are_meant_for_the_user_pass_as_they_are(kind):
+def test_errors_meant_for_the_user_pass_unchanged(kind):
     error = kind("one line")
     with pytest.raises(kind) as caught:
         raise_inside(error)
@@ -36,7 +36,7 @@ def test_ctrl_c_inside_the_user_s_code_is_ctrl_c():
         raise_inside(KeyboardInterrupt())
 
 
-def test_a_message_of_many_lines_becomes_one():
+def test_a_multiline_message_becomes_one_line():
     with pytest.raises(ForeignError) as caught:
         raise_inside(ValueError("first\n  second"))
     assert str(caught.value) == "mine:Mine.features raised ValueError: first second"

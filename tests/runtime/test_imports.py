@@ -35,12 +35,12 @@ def test_a_module_in_the_current_folder_is_found(write):
 @pytest.mark.parametrize(
     "path", [":X", "mine:", "mine", "", ":", "a..b:c", "a:b:c", "a b:c", "3:x"]
 )
-def test_a_path_of_another_form_is_refused_with_an_example(path):
+def test_a_malformed_path_is_refused_with_an_example(path):
     with pytest.raises(UserError, match=r"generator .*expected package\.module:name"):
         load_attribute(path, "generator")
 
 
-def test_a_module_or_name_that_is_not_there_is_a_user_error(write):
+def test_a_missing_module_or_name_is_a_user_error(write):
     write("beside_me.py", "def make(): pass\n")
     write("parcel/__init__.py", "")
     with pytest.raises(UserError, match="no module 'nowhere'; run from the folder"):
@@ -70,7 +70,7 @@ def test_a_syntax_error_is_one_line_with_file_and_line(write):
         ("raise SystemExit(3)", SystemExit),
     ],
 )
-def test_an_error_inside_the_module_is_not_taken_for_a_bad_name(write, body, kind):
+def test_an_error_inside_the_module_is_not_reported_as_a_bad_name(write, body, kind):
     write("raises.py", f"{body}\n")
     with pytest.raises(
         ForeignError, match=f"generator 'raises:x' raised {kind.__name__}"
@@ -81,12 +81,12 @@ def test_an_error_inside_the_module_is_not_taken_for_a_bad_name(write, body, kin
 
 
 @pytest.mark.parametrize("path", ["os:abort", "subprocess:run", "builtins:exit", "os.path:join"])
-def test_a_module_of_python_s_own_is_refused(path, write):
+def test_a_standard_library_module_is_refused(path, write):
     with pytest.raises(UserError, match="is one of Python's own modules; expected one of yours"):
         load_attribute(path, "generator")
 
 
-def test_a_module_beside_the_user_may_have_the_name_of_one_of_python_s_own(write):
+def test_a_module_in_the_current_folder_may_shadow_the_standard_library(write):
     write("this.py", "x = 5\n")
     assert load_attribute("this:x", "judge") == 5
 

@@ -52,7 +52,7 @@ def other(kind, tmp_path):
     process.communicate()
 
 
-def test_the_second_says_in_one_line_who_is_writing(other, tmp_path):
+def test_the_second_command_names_the_writer_in_one_line(other, tmp_path):
     with FolderLock(tmp_path) as lock:
         for refused in (lock.refuse_if_taken, lock.acquire):
             with pytest.raises(UserError) as error:
@@ -65,7 +65,7 @@ def test_the_second_says_in_one_line_who_is_writing(other, tmp_path):
     assert (tmp_path / LOCK_FILE).exists(), "it is the other's"
 
 
-def test_a_killed_process_keeps_nobody_out(other, tmp_path):
+def test_a_killed_process_blocks_nobody(other, tmp_path):
     other.send_signal(signal.SIGKILL)
     other.wait()
     with FolderLock(tmp_path) as lock:
@@ -76,7 +76,7 @@ def test_a_killed_process_keeps_nobody_out(other, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_one_that_ended_well_leaves_nothing(other, tmp_path):
+def test_a_normal_exit_leaves_no_lock_file(other, tmp_path):
     other.communicate("")
     assert other.returncode == 0
     assert not list(tmp_path.iterdir())
@@ -86,7 +86,7 @@ def test_one_that_ended_well_leaves_nothing(other, tmp_path):
         lock.acquire()
 
 
-def test_a_holder_on_another_machine_is_told_apart(monkeypatch, tmp_path):
+def test_a_holder_on_another_machine_is_named_as_such(monkeypatch, tmp_path):
     monkeypatch.setattr(locks, "_flock", None)
     holder = {"pid": 7, "host": "node9", "since": "2026-01-01 00:00:00"}
     (tmp_path / LOCK_FILE).write_text(json.dumps(holder))
@@ -97,7 +97,7 @@ def test_a_holder_on_another_machine_is_told_apart(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1]", b'{"pid": "x"}'])
-def test_a_damaged_lock_file_keeps_nobody_out(content, kind, tmp_path):
+def test_a_damaged_lock_file_blocks_nobody(content, kind, tmp_path):
     (tmp_path / LOCK_FILE).write_bytes(content)
     with FolderLock(tmp_path) as lock:
         lock.acquire()
@@ -110,7 +110,7 @@ def test_a_folder_that_was_never_locked_is_not_touched(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with FolderLock(tmp_path / "file" / "run") as lock, pytest.raises(UserError, match="--workdir"):
         lock.acquire()
@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path):
 
 @pytest.mark.parametrize("ending", [None, OSError("gone"), Interrupted("saved"), UserError("x")])
 @pytest.mark.parametrize("again", [False, True], ids=["gone", "made again"])
-def test_a_removed_folder_is_what_the_user_hears_of(ending, again, tmp_path):
+def test_a_removed_folder_is_reported_in_place_of_later_errors(ending, again, tmp_path):
     root = tmp_path / "run"
 
     def work():

@@ -25,7 +25,7 @@ def epochs(path, sampler="flow"):
     return [line["epoch"] for line in lines(path) if line.get("sampler") == sampler]
 
 
-def test_what_is_written_is_there_at_once(path):
+def test_a_written_line_is_readable_at_once(path):
     metrics = Metrics(path)
     metrics.write(stage="fit", loss=np.array([1.0, 2.0]))
     assert lines(path)[0]["loss"] == [1.0, 2.0]
@@ -33,7 +33,7 @@ def test_what_is_written_is_there_at_once(path):
     metrics.close()
 
 
-def test_epochs_that_are_trained_again_stand_there_once(path):
+def test_epochs_that_are_trained_again_appear_once(path):
     metrics = Metrics(path)
     for sampler in ("flow", "imle"):
         for epoch in range(1, 6):
@@ -74,14 +74,14 @@ def test_nothing_to_forget_leaves_the_file_as_it_is(path):
     metrics.close()
 
 
-def test_the_null_device_takes_everything_and_forgets_nothing():
+def test_the_null_device_accepts_every_call():
     metrics = Metrics(os.devnull)
     metrics.write(epoch=1)
     metrics.forget(lambda line: True)
     metrics.close()
 
 
-def test_a_full_disk_is_the_users_error_and_the_next_run_repairs_the_line(path, monkeypatch):
+def test_a_full_disk_is_a_user_error_and_the_next_run_repairs_the_line(path, monkeypatch):
     metrics = Metrics(path)
     metrics.write(epoch=1)
     write = os.write
@@ -102,7 +102,7 @@ def test_a_full_disk_is_the_users_error_and_the_next_run_repairs_the_line(path, 
     metrics.close()
 
 
-def test_a_folder_in_the_files_place_is_the_users_error(path):
+def test_a_folder_in_place_of_the_file_is_a_user_error(path):
     path.mkdir()
     with pytest.raises(UserError, match="cannot write"):
         Metrics(path)

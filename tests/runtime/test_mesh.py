@@ -10,7 +10,7 @@ from cgjax.runtime import mesh as parallel
 
 @pytest.mark.parametrize("num", [1, 3, 4, 13])
 @pytest.mark.parametrize("devices", [1, 2, 3, 4])
-def test_own_rows_joined_and_gathered_are_the_rows(num, devices):
+def test_joining_and_gathering_own_rows_gives_the_rows(num, devices):
     mesh = parallel.data_mesh(devices)
     rows = np.arange(2 * num, dtype=np.float32).reshape(num, 2) + 1
     own = parallel.own_rows(num, mesh)
@@ -32,6 +32,6 @@ def test_fake_cpu_devices_are_used_only_if_asked_for():
 
 
 @pytest.mark.parametrize("num", [0, 5])
-def test_more_devices_than_there_are_is_a_users_error(num):
+def test_too_many_devices_are_a_user_error(num):
     with pytest.raises(UserError, match="--devices="):
         parallel.run_mesh(num)

@@ -66,7 +66,7 @@ def test_an_image_of_the_right_size_comes_back_as_it_was_written(tmp_path):
     np.testing.assert_allclose(read(tmp_path)[0], image, atol=1e-6)
 
 
-def test_what_is_cut_off_is_both_ends_of_the_longer_side(tmp_path):
+def test_both_ends_of_the_longer_side_are_cropped(tmp_path):
     pixels = np.zeros((8, 24), np.uint8)
     pixels[:, 8:16] = 255
     Image.fromarray(pixels).save(tmp_path / "x.png")
@@ -161,14 +161,14 @@ def test_a_missing_folder_is_one_line(tmp_path):
         find_photos(tmp_path / "none")
 
 
-def test_a_generator_whose_images_are_no_colours_is_refused():
+def test_a_generator_whose_images_are_neither_grey_nor_rgb_is_refused():
     check_channels(1)
     check_channels(3)
     with pytest.raises(UserError, match="4 channels, which photographs do not"):
         check_channels(4)
 
 
-def test_images_of_16_bits_keep_their_grey_in_every_kind_of_file(tmp_path):
+def test_16_bit_images_keep_their_grey_in_every_format(tmp_path):
     levels = np.full((12, 20), 128 * 257, np.uint16)
     (tmp_path / "x.pgm").write_bytes(b"P5 20 12 65535\n" + levels.astype(">u2").tobytes())
     Image.fromarray(levels).save(tmp_path / "x.tif")
@@ -190,7 +190,7 @@ def test_a_file_that_has_changed_since_it_was_found_is_refused(tmp_path):
         read_photos(found, 8, 3)
 
 
-def test_pictures_that_a_run_drew_are_none_of_the_folder_s_images(tmp_path):
+def test_pictures_drawn_by_a_run_are_skipped(tmp_path):
     for place in ("a/x.png", "runs/faces/figures/samples.png"):
         (tmp_path / place).parent.mkdir(parents=True)
         grey(100).save(tmp_path / place)

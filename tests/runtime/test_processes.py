@@ -41,7 +41,7 @@ def test_a_launchers_mistake_names_the_variable(change, expected):
 
 @pytest.mark.parametrize("num", [0, 1, 5, 8, 64])
 @pytest.mark.parametrize("pieces", [0, 1, 7, 8])
-def test_shares_are_all_pieces_once_and_in_order(pieces, num):
+def test_shares_cover_all_items_once_and_in_order(pieces, num):
     processes = [Processes(index, max(1, num)) for index in range(max(1, num))]
     shares = [list(p.share(pieces)) for p in processes]
     assert [piece for share in shares for piece in share] == list(range(pieces))

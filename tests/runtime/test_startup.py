@@ -77,7 +77,7 @@ def test_help_and_mistakes_import_nothing_heavy(arguments, code, expected):
         assert expected in lines[0]
 
 
-def test_the_library_imports_its_parts_when_they_are_asked_for():
+def test_the_library_imports_its_parts_on_first_access():
     code = """
 import sys
 import cgjax

@@ -79,7 +79,7 @@ def test_without_proc_the_disk_is_read_through_the_page_cache(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 2**20)])
-def test_peak_memory_without_proc_comes_in_the_systems_own_unit(platform, unit, monkeypatch):
+def test_peak_memory_without_proc_is_converted_from_the_systems_unit(platform, unit, monkeypatch):
     import resource
 
     monkeypatch.setattr(memory, "Path", lambda path: Path("/no/such/place"))
@@ -95,7 +95,7 @@ def test_peak_memory_without_the_resource_module_is_unknown(monkeypatch):
     assert memory.peak_rss_mb() == 0.0
 
 
-def test_freed_memory_is_kept_where_there_is_a_way(monkeypatch):
+def test_a_system_without_glibc_does_not_keep_freed_memory(monkeypatch):
     def missing(name):
         raise OSError("no such library")
 
@@ -134,7 +134,7 @@ def run_shell(command):
     )
 
 
-def test_files_never_get_the_numbers_of_closed_streams():
+def test_files_never_get_the_descriptors_of_closed_streams():
     code = """
 import os
 from cgjax.runtime.system import open_standard_streams
@@ -155,7 +155,7 @@ def test_a_full_disk_under_stdout_is_one_line_and_exit_2():
     assert done.stderr == "error: cannot write to standard output: No space left on device\n"
 
 
-def test_nobody_reading_stdout_is_no_traceback():
+def test_a_closed_pipe_on_stdout_causes_no_traceback():
     done = run_shell('{ "$PYTHON" -m cgjax.main --help; echo $? >&2; } | true')
     # Either all was written before the reader was gone or the system's own code for it.
     assert done.stderr in ("0\n", "141\n")

@@ -1,4 +1,4 @@
-"""What the pages name exists: files, members, settings and the works that are cited."""
+"""The files, members, settings and cited works that the pages name exist."""
 
 import importlib
 import importlib.util
@@ -35,7 +35,7 @@ def one_line(path):
 
 
 def missing_files(path):
-    """Return the files of this repository that a page or a docstring names and that are not there.
+    """Return the files of this repository that a page or a docstring names but that do not exist.
 
     A page may name a module of the library from `cgjax/` on or without it.
     """
@@ -67,15 +67,15 @@ def test_every_link_of_a_page_leads_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_library_member_that_a_page_names_exists(page):
     for dotted in re.findall(r"\b(?:python -m )?(cgjax(?:\.[A-Za-z_]\w*)+)", page.read_text()):
-        found, parts = importlib.import_module("cgjax"), dotted.split(".")[1:]
+        member, parts = importlib.import_module("cgjax"), dotted.split(".")[1:]
         for i, part in enumerate(parts):
-            if hasattr(found, part):
-                found = getattr(found, part)
+            if hasattr(member, part):
+                member = getattr(member, part)
                 continue
             module = ".".join(["cgjax", *parts[: i + 1]])
             if i < len(parts) - 1:
-                found = importlib.import_module(module)
-            else:  # a command is not imported: its flags would stay in this process
+                member = importlib.import_module(module)
+            else:
                 assert importlib.util.find_spec(module)
 
 
@@ -156,7 +156,7 @@ def test_the_example_generators_in_the_docs_satisfy_the_contract(title, tmp_path
         pytest.importorskip("torch")
     (tmp_path / f"of_docs_{title}").write_text(code_block(title))
     monkeypatch.syspath_prepend(tmp_path)
-    made = {"mine.py": "Mine", "torch_mine.py": "make"}[title]
-    generator = load_generator(f"of_docs_{title.removesuffix('.py')}:{made}")
+    factory = {"mine.py": "Mine", "torch_mine.py": "make"}[title]
+    generator = load_generator(f"of_docs_{title.removesuffix('.py')}:{factory}")
     for layer in generator.layers:
         ensure_generator(ConditionedGenerator(generator, layer, {}, 8), title)

@@ -1,4 +1,4 @@
-"""The configs of the paper's experiments are whole, valid, and name what is published."""
+"""The configs of the paper's experiments are complete, valid, and name published generators."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""Configs as plain dicts are compared and hashed by what they say."""
+"""Configs as plain dicts are compared and hashed by content."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""A config's mistakes are all found at once, before any work, whoever wrote it."""
+"""All mistakes in a config are reported together, before any work."""
 
 import ast
 import dataclasses
@@ -46,7 +46,7 @@ def put(config, path, value):
 
 
 def message(config):
-    """Return the one line with which a config is refused."""
+    """Return the one-line message with which a config is refused."""
     with pytest.raises(UserError) as error:
         schema.validate(config)
     assert "\n" not in str(error.value)
@@ -54,7 +54,7 @@ def message(config):
 
 
 def refusal(path, value):
-    """Return the line with which the defaults are refused when one leaf is changed."""
+    """Return the message with which the defaults with one changed leaf are refused."""
     config = plain()
     put(config, path, value)
     return message(config)

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, str]:
-    """One CPU device, strict about nothing but what a user would see."""
-    # A proxy that is not there stands for no network, and an empty cache for a new machine.
+    """Return an environment with one CPU device and no network, as a user would have it."""
+    # A missing proxy simulates no network, and an empty cache a new machine.
     proxy = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     own = {"CGJAX_CACHE": tempfile.mkdtemp(), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     env = {**os.environ, **proxy, **own}
@@ -24,7 +24,7 @@ def environment() -> dict[str, str]:
 def cgjax(
     *args: object, module: str = "cgjax.main", env: dict[str, str] | None = None, **kwargs
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command to completion."""
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, args)],
         cwd=ROOT,
@@ -39,7 +39,7 @@ def cgjax(
 
 
 def start(*args: object) -> subprocess.Popen[str]:
-    """Start the main command, stderr readable line by line."""
+    """Start the main command; its stderr can be read line by line."""
     return subprocess.Popen(
         [sys.executable, "-m", "cgjax.main", *map(str, args)],
         cwd=ROOT,
@@ -51,6 +51,6 @@ def start(*args: object) -> subprocess.Popen[str]:
 
 
 def errors(stderr: str) -> list[str]:
-    """The lines that are for the user, where there is nothing that is not."""
+    """Return the messages to the user; there must be no traceback."""
     assert "Traceback" not in stderr, stderr
     return [line for line in stderr.splitlines() if line.startswith(("error: ", "interrupted: "))]

@@ -1,4 +1,4 @@
-"""Commands that are disturbed: two at once, a folder taken away, programs of the command before."""
+"""Commands that meet another: two at once, a removed folder, kept programs."""
 
 import shutil
 import signal

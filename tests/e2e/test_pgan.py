@@ -1,4 +1,4 @@
-"""A PGAN file goes through convert, run and sample on the command line."""
+"""A PGAN file is converted, run and sampled on the command line."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Several real processes on this machine: they end where one does, together, or not at all."""
+"""Several real processes on this machine give the result of one, and end together."""
 
 import contextlib
 import os
@@ -59,7 +59,7 @@ def one(tmp_path_factory) -> Path:
 
 
 def untrained(finished: Path, workdir: Path) -> Path:
-    """A copy of a run that has its clusters and no sampler yet."""
+    """A copy of a run that has clusters but no sampler yet."""
     shutil.copytree(finished, workdir)
     shutil.rmtree(workdir / "checkpoints")
     (workdir / "metrics.jsonl").unlink()
@@ -79,7 +79,7 @@ def wait_for_training(workdir: Path, process: subprocess.Popen[str]) -> None:
 
 
 def process_of(launcher: subprocess.Popen[str], index: int) -> int:
-    """The process id of one of the launcher's processes."""
+    """Return the process id of one of the launcher's processes."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
@@ -90,7 +90,7 @@ def process_of(launcher: subprocess.Popen[str], index: int) -> int:
 
 
 def assert_same_run(found: Path, expected: Path) -> None:
-    """The same labels, and everything else within the rounding of sums in another order."""
+    """Check for equal labels, and for equal numbers up to the rounding of reordered sums."""
     a, b = (library.load_run(path) for path in (found, expected))
     np.testing.assert_array_equal(a.latents, b.latents)
     for field in ("labels", "shares"):

@@ -36,7 +36,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 def bytes_of(workdir: Path) -> dict[str, bytes]:
-    """What must not depend on interruptions: clusters, samples, pictures."""
+    """Return what must not depend on interruptions: clusters, samples, pictures."""
     paths = [workdir / "clusters.npz", *sorted((workdir / "samples").rglob("*.*"))]
     paths += sorted((workdir / "figures").glob("*.png"))
     return {str(p.relative_to(workdir)): p.read_bytes() for p in paths}

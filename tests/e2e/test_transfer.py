@@ -1,4 +1,4 @@
-"""Clusters and samplers of one class of a conditional generator, tried on others."""
+"""Clusters and samplers of one class of a conditional generator are applied to others."""
 
 import json
 

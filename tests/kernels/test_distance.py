@@ -43,7 +43,7 @@ def test_nearest_agrees_with_a_float64_loop(shape, product):
 @pytest.mark.parametrize("num", [3, 128, 300])
 @pytest.mark.parametrize("product", ["float32", "bfloat16"])
 def test_rows_of_a_single_feature_find_their_nearest(num, product):
-    """Their product is no matrix product: XLA computes it anew wherever it is read."""
+    """XLA computes no matrix product for them but multiplies again wherever the result is read."""
     queries, base = 0.9 + _normal(0, 50, 1), _normal(1, num, 1)
     expected = _reference(queries, base)
     index, distance = nearest(queries, base, product=product)
@@ -115,7 +115,7 @@ def test_when_no_row_is_valid_the_distance_is_infinite():
 @pytest.mark.parametrize("num_valid", [0, 1, 2])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_fewer_valid_rows_than_candidates_are_the_only_ones_found(num_valid, is_first):
-    """The queries lie where rows that do not count are put, in the middle of those that do."""
+    """The queries are at the centre of the valid rows, which is where invalid rows are moved."""
     base = 5.0 + _normal(1, 300, 6)
     place = jnp.arange(300)
     valid = place < num_valid if is_first else place >= 300 - num_valid
@@ -177,7 +177,7 @@ def test_long_rows_are_multiplied_in_bfloat16_where_that_is_fast_and_the_answer_
 
 @pytest.mark.parametrize("dim", [64, 512])
 def test_the_bfloat16_product_misses_no_row_among_thousands(dim):
-    """Where the rounding was taken for nothing a row in 300 got another code."""
+    """When the rounding error was optimised away, one row in 300 got a different code."""
     queries, base = _normal(0, 3000, dim), _normal(1, 5000, dim)
     q, b = np.asarray(queries, np.float64), np.asarray(base, np.float64)
     expected = ((b**2).sum(1)[None] - 2 * q @ b.T).argmin(1)

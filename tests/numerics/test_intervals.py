@@ -1,4 +1,4 @@
-"""Intervals cover what they promise to cover."""
+"""Confidence intervals have their nominal coverage."""
 
 import statistics
 

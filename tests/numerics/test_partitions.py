@@ -1,4 +1,4 @@
-"""What two partitions share, beside scikit-learn and the definitions."""
+"""Similarities of partitions, compared with scikit-learn and the definitions."""
 
 import numpy as np
 import pytest

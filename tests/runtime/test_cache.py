@@ -1,4 +1,4 @@
-"""Compiled programs are kept where only their user can write, whole, and within a limit."""
+"""Compiled programs are kept complete, within a size limit, where only their user can write."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty cache folder, and JAX without a cache of its own."""
+    """An empty cache folder, and JAX without its own cache."""
     before = {name: jax.config.values[name] for name in SETTINGS}
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setenv("CGJAX_CACHE", str(tmp_path / "cache"))

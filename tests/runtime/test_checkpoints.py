@@ -1,4 +1,4 @@
-"""A checkpoint is restored exactly or refused, and an interrupted step never happened."""
+"""A checkpoint is restored exactly or refused, and an interrupted step is ignored."""
 
 import json
 import logging

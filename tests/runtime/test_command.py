@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 
 def end(monkeypatch, capsys, error):
-    """The exit code and what is on stderr of a command that raises an error."""
+    """Return the exit code and the stderr of a command that raises an error."""
 
     def main(argv):
         raise error
@@ -82,7 +82,7 @@ def test_too_little_memory_names_the_settings_to_lower():
 
 
 def message(*arguments):
-    """What the user reads about a command line with a config."""
+    """Return the message for a wrong command line with a config."""
     values, argv = flags.FlagValues(), ["command", *arguments]
     config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=values)

@@ -1,4 +1,4 @@
-"""Folders are made or refused in one line; files are there whole or not at all."""
+"""Folders are created or refused in one line; files are written atomically."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""An exception inside the user's code is one line that says whose it is, above its traceback."""
+"""An exception in the user's code is one line that names the code, then the traceback."""
 
 import pytest
 

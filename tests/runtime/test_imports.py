@@ -1,4 +1,4 @@
-"""An import path of the user's resolves, or one line says what is wrong and whose code it is."""
+"""A user's import path resolves, or one line says what is wrong and in which code."""
 
 import sys
 
@@ -10,7 +10,7 @@ from cgjax.runtime.imports import load_attribute
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Write modules into the current folder; they are forgotten afterwards."""
+    """Write modules into the current folder; they are unloaded afterwards."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
 

@@ -1,4 +1,4 @@
-"""One command writes into a folder; a dead one keeps nobody out."""
+"""Only one command writes to a folder; a dead one blocks nobody."""
 
 import json
 import os
@@ -30,7 +30,7 @@ with locks.FolderLock(sys.argv[1]) as lock:
 
 @pytest.fixture(params=["flock", "no flock"])
 def kind(request, monkeypatch):
-    """With the system's locks, and where there are none."""
+    """Run with the system's locks and without them."""
     if request.param == "no flock":
         monkeypatch.setattr(locks, "_flock", None)
     return request.param

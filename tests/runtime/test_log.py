@@ -1,4 +1,4 @@
-"""metrics.jsonl holds whole lines, each epoch once."""
+"""metrics.jsonl holds complete lines, each epoch once."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Rows over a mesh: split, joined and gathered without losing or inventing any."""
+"""Rows are split over a mesh, joined and gathered without loss or duplication."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Images of any size and mode come out as the generator's; what is none is one line."""
+"""Images of any size and mode take the generator's form; other files are one line."""
 
 import numpy as np
 import pytest

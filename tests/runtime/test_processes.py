@@ -1,4 +1,4 @@
-"""What a launcher's variables mean, and that one process needs none of it."""
+"""The launcher's variables are read, and one process needs none of them."""
 
 import os
 import subprocess

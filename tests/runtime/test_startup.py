@@ -1,4 +1,4 @@
-"""What a command need not wait for: help and mistakes import no numerical library."""
+"""Help and mistakes import no numerical library."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def run(*command, **more):
 
 
 def imported(stderr):
-    """Top-level packages in the output of -X importtime."""
+    """Return the top-level packages in the output of -X importtime."""
     lines = [line for line in stderr.splitlines() if line.startswith("import time:")]
     return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
 

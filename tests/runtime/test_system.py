@@ -1,4 +1,4 @@
-"""Every place where systems differ works without what only some of them have."""
+"""Everything works without the features that only some systems have."""
 
 import builtins
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def without(monkeypatch, *modules):
-    """Let modules be missing, as they are on another system."""
+    """Make modules missing, as they are on another system."""
     real = builtins.__import__
 
     def guarded(name, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""Published checkpoint files into folders of converted weights: `python -m converters --help`.
+"""Converts published checkpoints to folders of weights: see `python -m converters --help`.
 
 The only package that needs torch; nothing in `cgjax/` imports from here.
 """

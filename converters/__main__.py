@@ -1,4 +1,4 @@
-"""Turn a published checkpoint into a folder of converted weights, or say what a file holds.
+"""Convert a published checkpoint to a folder of weights, or say what a file holds.
 
 python -m converters pgan --src=FILE.pth --dst=weights/pgan_celebahq256
 python -m converters inspect FILE.pth
@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from logging import WARNING, getLogger
 from typing import TYPE_CHECKING, Any
 
 from converters.interrupts import stop_at_once
 
 if __name__ == "__main__":
-    # Importing takes seconds.
+    # Set before the imports below, which take seconds.
     signal.signal(signal.SIGINT, stop_at_once)
 
 from absl import flags
@@ -26,15 +26,15 @@ from cgjax.errors import UserError
 from cgjax.runtime.command import run_command
 from converters.convert import UNKNOWN_LICENCE, convert, listing
 from converters.inspecting import describe, inspect
-from converters.layouts import FAMILIES, containers_of
+from converters.layouts import FAMILIES, layouts_of
 from converters.settings import NETWORK, parse_assignments
 
 if TYPE_CHECKING:
     from cgjax.generators.base import PretrainedGenerator
     from converters.conversion import Conversion
-    from converters.finding import Found
+    from converters.finding import Candidate
 
-__all__ = ["FAMILIES", "containers_of", "convert", "inspect", "listing", "main"]
+__all__ = ["FAMILIES", "convert", "inspect", "layouts_of", "listing", "main"]
 
 FLAGS = flags.FLAGS
 _SRC = flags.DEFINE_string("src", None, "Checkpoint file to convert.")
@@ -42,18 +42,18 @@ _DST = flags.DEFINE_string("dst", None, "Folder to write.")
 _SET = flags.DEFINE_multi_string(
     "set",
     [],
-    "What the tensors do not tell: name=value; repeatable. network=NAME takes one of several "
-    "generators in a file; otherwise the averaged one is taken.",
+    "What the tensors do not specify: name=value; repeatable. network=NAME chooses one of several "
+    "generators in a file; by default the averaged one.",
 )
 _KEY = flags.DEFINE_string(
-    "key", None, "Which of several generators in a file to take: the same as --set network=NAME."
+    "key", None, "Which of several generators in a file to convert: same as --set network=NAME."
 )
-_MEMBER = flags.DEFINE_string("member", "", "Which file inside a wheel, zip or tar to read.")
+_MEMBER = flags.DEFINE_string("member", "", "Which file to read in a wheel, zip or tar.")
 _VERIFY = flags.DEFINE_enum(
-    "verify", None, ["torch"], "Run the file's network in torch beside ours, and compare layers."
+    "verify", None, ["torch"], "Run the file's network in torch too, and compare every layer."
 )
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "How to store the weights.")
-_LICENCE = flags.DEFINE_string("licence", UNKNOWN_LICENCE, "Licence of the weights, in words.")
+_LICENCE = flags.DEFINE_string("licence", UNKNOWN_LICENCE, "Licence of the weights, as text.")
 _LIST = flags.DEFINE_bool("list", False, "Print families, accepted files and published names.")
 
 
@@ -62,9 +62,9 @@ _FLAGS = (_SRC, _DST, _SET, _KEY, _MEMBER, _VERIFY, _DTYPE, _LICENCE, _LIST)
 
 def main(argv: Sequence[str]) -> None:
     """Run the command line."""
-    getLogger("jax._src.xla_bridge").setLevel(WARNING)  # it lists the accelerators it looked for
+    getLogger("jax._src.xla_bridge").setLevel(WARNING)  # it logs every accelerator it looks for
     if _LIST.value:
-        check_read("--list", (_LIST,))
+        check_flags("--list", (_LIST,))
         if len(argv) > 1:
             raise UserError(f"--list takes no {argv[1]!r}: leave it out")
         say(listing())
@@ -78,13 +78,18 @@ def main(argv: Sequence[str]) -> None:
         )
     if command == "inspect" and len(argv) != 3:
         raise UserError("expected one file: python -m converters inspect FILE")
-    check_read(command, (_SET, _KEY, _MEMBER) if command == "inspect" else _FLAGS)
+    check_flags(command, (_SET, _KEY, _MEMBER) if command == "inspect" else _FLAGS)
     key = [f"{NETWORK}={_KEY.value}"] if _KEY.value else []
     settings = parse_assignments([*_SET.value, *key])
     if command == "inspect":
         _require_torch()
         say(inspect(argv[2], settings, member=_MEMBER.value))
-        return
+    else:
+        run_conversion(command, settings)
+
+
+def run_conversion(family: str, settings: Mapping[str, str]) -> None:
+    """Convert the file that the flags name, and print the result."""
     src, dst = (_required(flag) for flag in (_SRC, _DST))
     if _VERIFY.value and _DTYPE.value != "float32":
         raise UserError(
@@ -92,16 +97,16 @@ def main(argv: Sequence[str]) -> None:
         )
     _require_torch()
 
-    def check(generator: PretrainedGenerator, found: Found, conversion: Conversion) -> None:
+    def check(generator: PretrainedGenerator, chosen: Candidate, conversion: Conversion) -> None:
         if not _VERIFY.value:
             check_image(generator)
             return
         from converters.verifying import report, verify
 
-        say(report(verify(generator, found, conversion, settings)))
+        say(report(verify(generator, chosen, conversion, settings)))
 
     gen = convert(
-        command,
+        family,
         src,
         dst,
         settings,
@@ -121,13 +126,13 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
-def check_read(command: str, read: Sequence[flags.FlagHolder[Any]]) -> None:
-    """Check that a command reads every flag that was given, and that none has lost its value.
+def check_flags(command: str, known: Sequence[flags.FlagHolder[Any]]) -> None:
+    """Check that a command reads every flag that was given, and that none is empty.
 
     Raises:
-        UserError: the first that it does not.
+        UserError: naming the first that is wrong.
     """
-    names = [flag.name for flag in read]
+    names = [flag.name for flag in known]
     for flag in _FLAGS:
         if flag.present and flag.name not in names:
             raise UserError(f"--{flag.name}: {command} does not read it; leave it out")
@@ -135,22 +140,26 @@ def check_read(command: str, read: Sequence[flags.FlagHolder[Any]]) -> None:
             raise UserError(f"--{flag.name}= is empty: give a value, or leave it out")
 
 
-def tell(found: Found, conversion: Conversion, candidates: Sequence[Found]) -> None:
-    """Print which of several networks was taken, and warn of what the tensors do not tell."""
+def tell(chosen: Candidate, conversion: Conversion, candidates: Sequence[Candidate]) -> None:
+    """Print which of several networks was chosen, and warn of what is assumed."""
     if len(candidates) > 1:
-        say(f"network: {describe(found.network, [each.network for each in candidates])}")
-    if found.network.folded:
-        say(f"folded: {', '.join(found.network.folded)}")
+        say(f"network: {describe(chosen.network, [c.network for c in candidates])}")
+    if chosen.network.folded:
+        say(f"folded: {', '.join(chosen.network.folded)}")
     if conversion.assumed:
         text = "; ".join(conversion.assumed)
-        print(f"warning: assumed, as the tensors do not tell: {text}", file=sys.stderr, flush=True)
+        print(
+            f"warning: assumed, since the file does not specify it: {text}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def check_image(generator: PretrainedGenerator) -> None:
     """Generate one image.
 
     Raises:
-        UserError: if it has NaN or infinite values.
+        UserError: it has NaN or infinite values.
     """
     import jax.numpy as jnp
 
@@ -162,17 +171,17 @@ def check_image(generator: PretrainedGenerator) -> None:
 
 
 def say(text: str) -> None:
-    """Print at once.
+    """Print and flush.
 
     Raises:
-        UserError: if standard output cannot be written (a full disk).
+        UserError: standard output cannot be written (a full disk).
     """
     try:
         print(text, flush=True)
     except OSError as error:
-        # What could not be written is still buffered: Python would try again at exit.
+        # The text is still buffered: Python would try to write it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # the reader has seen enough
+        if not isinstance(error, BrokenPipeError):  # the reader closed the pipe on purpose
             message = f"cannot write to standard output: {error.strerror or error}"
             raise UserError(message) from error
 

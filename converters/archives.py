@@ -1,4 +1,4 @@
-"""Files that hold a checkpoint among other files: wheels, zips, tars."""
+"""Archives that hold a checkpoint among other files: wheels, zips, tars."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Member(NamedTuple):
     """A file inside an archive.
 
     Attributes:
-        kind: what the archive is, in words.
-        name: the file's path in it.
+        kind: "wheel", "zip" or "tar".
+        name: the file's path in the archive.
         data: its bytes.
     """
 
@@ -34,12 +34,12 @@ class Member(NamedTuple):
 
 
 def is_torch_zip(names: Sequence[str]) -> bool:
-    """Whether a zip with these members is one of torch's own files."""
+    """Whether a zip with these members was written by torch."""
     return any(name == "data.pkl" or name.endswith("/data.pkl") for name in names)
 
 
 def zip_names(file: BinaryIO) -> list[str] | None:
-    """Return the members of a zip, None for any other file; the file is rewound."""
+    """Return the members of a zip, or None for any other file; rewind the file."""
     names = None
     if file.read(2) == b"PK" and zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
@@ -49,10 +49,9 @@ def zip_names(file: BinaryIO) -> list[str] | None:
 
 
 def damaged_member(file: BinaryIO) -> str:
-    """Return the first member of a zip whose content is not what was written; "" if there is none.
+    """Return the first member of a zip with a wrong checksum, or ""; rewind the file.
 
-    torch's own reader does not look at the checksums. Those that torch was told not to compute are
-    0. The file is rewound.
+    torch's own reader ignores the checksums. They are 0 if torch was told not to compute them.
     """
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
@@ -67,18 +66,18 @@ def damaged_member(file: BinaryIO) -> str:
 
 
 def open_member(file: BinaryIO, where: str, asked: str) -> Member | None:
-    """Open the checkpoint inside an archive; the file is rewound.
+    """Open the checkpoint inside an archive; rewind the file.
 
     Args:
         file: open for reading in binary mode.
         where: the file's name, for messages.
-        asked: the member to open, its whole path or the end of it; "" for the only one there is.
+        asked: the member to open, by its whole path or the end of it; "" for the only one.
 
     Returns:
-        The member; None for a file that is no archive, and for torch's own.
+        The member; None if the file is not an archive, or is one of torch's own formats.
 
     Raises:
-        UserError: none, or several, of the members can be meant.
+        UserError: no member, or more than one, matches.
     """
     names = zip_names(file)
     if names is not None:
@@ -90,7 +89,7 @@ def open_member(file: BinaryIO, where: str, asked: str) -> Member | None:
     if _is_tar(file):
         with tarfile.open(fileobj=file) as tar:
             infos = {info.name: info for info in tar.getmembers() if info.isfile()}
-            if {"pickle", "storages", "tensors"} <= infos.keys():  # torch's first serialization
+            if {"pickle", "storages", "tensors"} <= infos.keys():  # torch's first file format
                 file.seek(0)
                 return None
             name = _pick(list(infos), where, asked)
@@ -120,21 +119,21 @@ def _is_tar(file: BinaryIO) -> bool:
 def _pick(names: Sequence[str], where: str, asked: str) -> str:
     files = [name for name in names if not name.endswith("/")]
     if asked:
-        found = [n for n in files if n == asked] or [n for n in files if n.endswith(f"/{asked}")]
-        if len(found) == 1:
-            return found[0]
+        matches = [n for n in files if n == asked] or [n for n in files if n.endswith(f"/{asked}")]
+        if len(matches) == 1:
+            return matches[0]
         raise UserError(f"--member={asked}: expected one of the files in {where}: {_list(files)}")
-    found = [name for name in files if name.lower().endswith(SUFFIXES)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    checkpoints = [name for name in files if name.lower().endswith(SUFFIXES)]
+    if len(checkpoints) == 1:
+        return checkpoints[0]
+    if checkpoints:
         raise UserError(
-            f"{where} holds {len(found)} files that may be checkpoints; choose one with --member=: "
-            f"{_list(found)}"
+            f"{where} holds {len(checkpoints)} files that may be checkpoints; choose one with "
+            f"--member=: {_list(checkpoints)}"
         )
     raise UserError(
-        f"{where} is an archive, not a torch checkpoint, and no file in it is called like one "
-        f"({_list(files) or 'it is empty'}); name the one that is with --member="
+        f"{where} is an archive, not a torch checkpoint, and no file in it is named like one "
+        f"({_list(files) or 'it is empty'}); name the checkpoint with --member="
     )
 
 

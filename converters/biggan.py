@@ -1,15 +1,16 @@
 """BigGAN-deep files of Hugging Face: `pytorch_model.bin` with a `config.json` beside it.
 
-The tensors tell everything but which blocks upsample, eps, and where the config calls for other
-than the published layouts; without a config the published layouts are recognised by their widths.
-Spectral norms are baked in here, in double precision, with the stored vectors u and v: recomputing
-them would give another sigma than the reference divides by.
+The tensors determine everything but which blocks upsample, and eps; without a config the published
+layouts are recognised by their widths. Spectral norms are folded in here, in double precision, with
+the stored vectors u and v: recomputing these would give another sigma than the reference divides
+by.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +21,22 @@ import numpy as np
 from cgjax.errors import UserError
 from cgjax.generators.biggan import REDUCTION
 from converters import biggan_pytorch
-from converters.conversion import Companion, Container, Conversion, conv_kernel, dense_kernel
+from converters.conversion import (
+    Companion,
+    Conversion,
+    Layout,
+    conv_kernel,
+    dense_kernel,
+    pixel_kernel,
+)
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
+from converters.spectral import attention_layers, spectrally_normalized, take_variance
 from converters.tensors import Tensors
 
 IMAGE_CHANNELS = 3
 
-# (upsamples, channels in, channels out) in units of the width; published layouts.
+# The published layouts: (upsamples, channels in, channels out), channels in units of the width.
 _START = ((0, 16, 16), (1, 16, 16), (0, 16, 16), (1, 16, 8), (0, 8, 8))
 _MIDDLE = ((1, 8, 8), (0, 8, 8), (1, 8, 4), (0, 4, 4), (1, 4, 2), (0, 2, 2), (1, 2, 1))
 PUBLISHED_LAYOUTS = (
@@ -41,8 +50,8 @@ class Config(NamedTuple):
     """A model's config.json.
 
     Attributes:
-        file: where it was read; None if there is none.
-        entries: what it says; empty if there is none.
+        file: the file; None if there is none.
+        entries: its content; empty if there is none.
     """
 
     file: Companion | None
@@ -54,7 +63,7 @@ class Config(NamedTuple):
         return self.file and self.file.path
 
     def blocks(self, width: int) -> list[tuple[int, int, int]] | None:
-        """Return (upsamples, channels in, channels out) of each block; None if it does not say.
+        """Return (upsamples, channels in, channels out) of each block; None without `layers`.
 
         Raises:
             UserError: if `layers` has another form.
@@ -69,10 +78,10 @@ class Config(NamedTuple):
         return [(int(up), i * width, o * width) for up, i, o in layers]
 
     def check(self, weights: Path, **sizes: int) -> None:
-        """Compare sizes with those of the tensors in the file of weights.
+        """Check the config's sizes against those of the tensors in the file of weights.
 
         Raises:
-            UserError: naming one that differs.
+            UserError: one differs; it is named.
         """
         for name, size in sizes.items():
             stated = self.entries.get(name)
@@ -90,7 +99,7 @@ def _is_block(block: Any) -> bool:
 
 
 def _read_config(path: Path, given: str) -> Config:
-    """Read the config named with --set config=, or the one beside the file."""
+    """Read the config that --set config= names, or else the one beside the file."""
     beside = [path.with_name("config.json")]
     if path.name.endswith("pytorch_model.bin"):
         beside.insert(0, path.with_name(path.name.replace("pytorch_model.bin", "config.json")))
@@ -108,32 +117,10 @@ def _read_config(path: Path, given: str) -> Config:
     return Config(Companion(where, hashlib.sha256(data).hexdigest()), entries)
 
 
-def _spectral(tensors: Tensors, name: str, shape: tuple[int, ...], eps: float) -> np.ndarray:
-    """Read a spectrally normalised weight: weight_orig / (u . W v)."""
-    weight = tensors.take(f"{name}.weight_orig", shape)
-    matrix = weight.reshape(shape[0], -1).astype(np.float64)
-    u = tensors.take(f"{name}.weight_u", shape[:1]).astype(np.float64)
-    if f"{name}.weight_v" in tensors:
-        v = tensors.take(f"{name}.weight_v", (matrix.shape[1],)).astype(np.float64)
-    else:
-        # Files of torch 1.0 hold u alone; its forward pass took one power step from it.
-        v = _normalized(matrix.T @ u, eps)
-        u = _normalized(matrix @ v, eps)
-    sigma = float(u @ matrix @ v)
-    if sigma == 0 or not np.isfinite(sigma):
-        tensors.note(f"{name} has a spectral norm of {sigma}")
-        sigma = 1.0
-    return (weight / sigma).astype(np.float32)
-
-
-def _normalized(x: np.ndarray, eps: float) -> np.ndarray:
-    return x / max(float(np.linalg.norm(x)), eps)
-
-
-def _layout(
+def _find_blocks(
     tensors: Tensors, config: Config, width: int, path: Path
 ) -> tuple[list[tuple[int, int, int]], int | None]:
-    """Return the blocks (upsamples, channels in, channels out) and the attention's place."""
+    """Return the blocks (upsamples, channels in, channels out) and the attention's index."""
     pattern = r"generator\.layers\.(\d{1,9})\.gamma"
     places = [int(re.sub(pattern, r"\1", name)) for name in tensors.names(pattern)]
     attention = places[0] if places else None
@@ -177,52 +164,31 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
         channel_width=width,
         n_stats=num_stats,
     )
-    blocks, attention = _layout(tensors, config, width, network.path)
+    blocks, attention = _find_blocks(tensors, config, width, network.path)
     if not blocks or num_stats < 2:
         raise UserError(
             f"{network.path}: {len(blocks)} blocks and statistics of {num_stats} truncations; "
             "expected one block and two truncations at least"
         )
-    condition = 2 * latent_dim
-
-    arrays = {
-        "embedding": dense_kernel(tensors.take("embeddings.weight", (latent_dim, num_classes)))
-    }
-    first = 16 * 16 * width
-    dense = _spectral(tensors, "generator.gen_z", (first, condition), eps)
-    arrays["dense"] = dense_kernel(dense)
+    reader = _Reader(tensors, eps, num_stats, condition=2 * latent_dim)
+    arrays, first = reader.arrays, 16 * 16 * width
+    embedding = tensors.take("embeddings.weight", (latent_dim, num_classes))
+    arrays["embedding"] = dense_kernel(embedding)
+    arrays["dense"] = dense_kernel(reader.weight("generator.gen_z", (first, reader.condition)))
     arrays["dense_bias"] = tensors.take("generator.gen_z.bias", (first,))
-
-    def take_statistics(name: str, channels: int, prefix: str) -> None:
-        for theirs, ours in (("running_means", "means"), ("running_vars", "variances")):
-            table = tensors.take(f"{name}.{theirs}", (num_stats, channels))
-            if ours == "variances" and (table < 0).any():
-                tensors.note(f"{name}.{theirs} has negative values")
-            arrays[f"{prefix}.{ours}"] = table
-
     index = 0
-    for b, (_, width_in, width_out) in enumerate(blocks):
-        if b == attention:
-            _take_attention(tensors, index, width_in, eps, arrays)
+    for i, (_, width_in, width_out) in enumerate(blocks):
+        if i == attention:
+            reader.attention(index, width_in)
             index += 1
-        name, prefix = f"generator.layers.{index}", f"modules.{index}"
-        inner = width_in // REDUCTION
-        sizes = ((1, width_in, inner), (3, inner, inner), (3, inner, inner), (1, inner, width_out))
-        for j, (k, i, o) in enumerate(sizes):
-            take_statistics(f"{name}.bn_{j}", i, f"{prefix}.norms.{j}.statistics")
-            for part in ("scale", "offset"):
-                weight = _spectral(tensors, f"{name}.bn_{j}.{part}", (i, condition), eps)
-                arrays[f"{prefix}.norms.{j}.{part}"] = dense_kernel(weight)
-            kernel = _spectral(tensors, f"{name}.conv_{j}", (o, i, k, k), eps)
-            arrays[f"{prefix}.kernels.{j}"] = conv_kernel(kernel)
-            arrays[f"{prefix}.biases.{j}"] = tensors.take(f"{name}.conv_{j}.bias", (o,))
+        reader.block(index, width_in, width_out)
         index += 1
-    take_statistics("generator.bn", width, "final_statistics")
+    reader.statistics("final_statistics", "generator.bn", width)
     arrays["final_scale"] = tensors.take("generator.bn.weight", (width,))
     arrays["final_offset"] = tensors.take("generator.bn.bias", (width,))
     # The last convolution outputs as many channels as it reads; the image is the first three.
     channels = min(IMAGE_CHANNELS, width)
-    rgb = _spectral(tensors, "generator.conv_to_rgb", (width, width, 3, 3), eps)
+    rgb = reader.weight("generator.conv_to_rgb", (width, width, 3, 3))
     arrays["to_rgb"] = conv_kernel(rgb)[..., :channels]
     arrays["to_rgb_bias"] = tensors.take("generator.conv_to_rgb.bias", (width,))[:channels]
     tensors.ignore(re.escape("generator.") + r".*num_batches_tracked")
@@ -241,30 +207,61 @@ def convert(network: Network, given: Mapping[str, str]) -> Conversion:
     return Conversion("biggan", architecture, arrays, companions=companions)
 
 
-def _take_attention(
-    tensors: Tensors, index: int, width: int, eps: float, arrays: dict[str, np.ndarray]
-) -> None:
-    name, prefix = f"generator.layers.{index}", f"modules.{index}"
-    for theirs, ours, o, i in (
-        ("theta", "query", width // 8, width),
-        ("phi", "key", width // 8, width),
-        ("g", "value", width // 2, width),
-        ("o_conv", "out", width, width // 2),
-    ):
-        weight = _spectral(tensors, f"{name}.snconv1x1_{theirs}", (o, i, 1, 1), eps)
-        arrays[f"{prefix}.{ours}"] = conv_kernel(weight)[0, 0]
-    arrays[f"{prefix}.gamma"] = tensors.take(f"{name}.gamma", (1,))[0]
+class _Reader:
+    """Takes layers out of a state dict, with their spectral norms folded in."""
+
+    def __init__(self, tensors: Tensors, eps: float, num_stats: int, condition: int):
+        self.tensors, self.eps, self.num_stats, self.condition = tensors, eps, num_stats, condition
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def weight(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a weight, divided by its spectral norm."""
+        weight = self.tensors.take(f"{name}.weight_orig", shape)
+        u, v = self.tensors.take(f"{name}.weight_u", shape[:1]), None
+        # Files of torch 1.0 hold u alone; its forward pass took one power step from it.
+        if f"{name}.weight_v" in self.tensors:
+            v = self.tensors.take(f"{name}.weight_v", (math.prod(shape[1:]),))
+        return spectrally_normalized(self.tensors, name, weight, u, v, self.eps)
+
+    def statistics(self, ours: str, theirs: str, width: int) -> None:
+        """Take a norm's means and variances, a row for each truncation."""
+        shape = (self.num_stats, width)
+        self.arrays[f"{ours}.means"] = self.tensors.take(f"{theirs}.running_means", shape)
+        variances = take_variance(self.tensors, f"{theirs}.running_vars", shape)
+        self.arrays[f"{ours}.variances"] = variances
+
+    def block(self, index: int, width_in: int, width_out: int) -> None:
+        """Take a block: four conditional norms, each with a convolution after it."""
+        theirs, ours = f"generator.layers.{index}", f"modules.{index}"
+        inner = width_in // REDUCTION
+        sizes = ((1, width_in, inner), (3, inner, inner), (3, inner, inner), (1, inner, width_out))
+        for j, (k, i, o) in enumerate(sizes):
+            self.statistics(f"{ours}.norms.{j}.statistics", f"{theirs}.bn_{j}", i)
+            for part in ("scale", "offset"):
+                weight = self.weight(f"{theirs}.bn_{j}.{part}", (i, self.condition))
+                self.arrays[f"{ours}.norms.{j}.{part}"] = dense_kernel(weight)
+            kernel = self.weight(f"{theirs}.conv_{j}", (o, i, k, k))
+            self.arrays[f"{ours}.kernels.{j}"] = conv_kernel(kernel)
+            self.arrays[f"{ours}.biases.{j}"] = self.tensors.take(f"{theirs}.conv_{j}.bias", (o,))
+
+    def attention(self, index: int, width: int) -> None:
+        """Take an attention block."""
+        theirs, ours = f"generator.layers.{index}", f"modules.{index}"
+        for their_part, our_part, o, i in attention_layers(width):
+            name = f"{theirs}.snconv1x1_{'o_conv' if their_part == 'o' else their_part}"
+            self.arrays[f"{ours}.{our_part}"] = pixel_kernel(self.weight(name, (o, i, 1, 1)))
+        self.arrays[f"{ours}.gamma"] = self.tensors.take(f"{theirs}.gamma", (1,))[0]
 
 
-CONTAINERS = (
-    Container(
+LAYOUTS = (
+    Layout(
         "huggingface",
         "pytorch-pretrained-BigGAN (BigGAN-deep): pytorch_model.bin with config.json beside it",
         lambda s: has_tensors(s, "embeddings.weight", "generator.gen_z.weight_orig"),
         convert,
         parts=r"generator\..*\.weight_(orig|u|v)",
     ),
-    Container(
+    Layout(
         "ajbrock",
         "BigGAN-PyTorch (ajbrock): state dict G_ema.pth",
         lambda s: has_tensors(s, "linear.weight", "blocks.0.0.conv1.weight"),

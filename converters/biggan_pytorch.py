@@ -1,13 +1,14 @@
 """BigGAN files of ajbrock's BigGAN-PyTorch: a bare state dict, `G_ema.pth` or `G.pth`.
 
-Shapes tell everything but eps. Spectral norms are baked in here, in double precision: the code does
-not store them, it takes one power step from the stored vector u0 whenever it runs.
+The shapes determine everything but eps. Spectral norms are folded in here, in double precision: the
+code does not store them, it takes one power step from the stored vector u0 whenever it runs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,156 +16,157 @@ from cgjax.errors import UserError
 from converters.conversion import Conversion, conv_kernel, dense_kernel, pixel_kernel
 from converters.networks import Network
 from converters.settings import Settings
+from converters.spectral import attention_layers, spectrally_normalized, take_variance
 from converters.tensors import Tensors
 
-# Where a norm keeps its statistics: its own, the code's `myBN` and synchronised ones.
+# Names of a norm's statistics: its own, the code's `myBN`, and synchronised ones.
 _STATISTICS = ("stored_{}", "bn.stored_{}", "bn.running_{}", "running_{}")
+
+
+class _Condition(NamedTuple):
+    """What the norms of the blocks are conditioned on.
+
+    Attributes:
+        num_classes: classes of the file.
+        embedding_dim: length of a class's embedding; None if each norm has a row for each class.
+        width: how many values a norm reads.
+        is_hierarchical: whether the latent is split, with a piece for each block.
+    """
+
+    num_classes: int
+    embedding_dim: int | None
+    width: int
+    is_hierarchical: bool
 
 
 def convert(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert BigGAN-PyTorch's generator."""
     tensors, settings = network.tensors(), Settings(given)
-    assumed: list[str] = []
     eps = settings.get("BN_eps", 1e-5, low=1e-12, high=1)
     power_eps = settings.get("SN_eps", 1e-12, low=1e-30, high=1)
-    if not settings.is_given("BN_eps"):
-        assumed.append(
-            f"BN_eps: {eps:g}, the code's default: the file does not say; --set BN_eps=..."
-        )
+    settings.assume_default("BN_eps", eps)
     settings.finish()
-    reader = _Reader(tensors, power_eps)
-    blocks = [f"blocks.{i}.0" for i in range(tensors.count("blocks.{}.0.conv1.weight"))]
-    shapes = [tensors.shape(f"{name}.conv1.weight", 4)[:2] for name in blocks]
-    widths = [shapes[0][1], *(o for o, _ in shapes)]
+    num_blocks = tensors.count("blocks.{}.0.conv1.weight")
+    shapes = [tensors.shape(f"blocks.{i}.0.conv1.weight", 4)[:2] for i in range(num_blocks)]
+    widths = [shapes[0][1], *(width_out for width_out, _ in shapes)]
     first, piece = tensors.shape("linear.weight", 2)
     size = math.isqrt(first // widths[0])
     if first != size * size * widths[0]:
         raise UserError(
             f"{network.path}: linear has {first} outputs, not a square map of {widths[0]} channels"
         )
-    gain = tensors.shape("blocks.0.0.bn1.gain.weight", 2)
-    if "shared.weight" in tensors:
-        num_classes, embedding_dim = tensors.shape("shared.weight", 2)
-        reader.arrays["embedding"] = tensors.take("shared.weight", (num_classes, embedding_dim))
-        condition, extra = gain[1], gain[1] - embedding_dim
-    else:
-        (num_classes, extra), embedding_dim = (gain[0], 0), None
-        condition = num_classes
-    if extra not in (0, piece):
-        raise UserError(
-            f"{network.path}: blocks.0.0.bn1.gain.weight has shape {tuple(gain)}: it reads "
-            f"{condition} values; expected {embedding_dim} of the class's embedding (the rows of "
-            f"shared.weight), and {piece} of the latent where it is hierarchical"
-        )
-    reader.dense(("dense", "dense_bias"), "linear", (first, piece))
+    condition = _find_condition(tensors, network, piece)
+    reader = _Reader(tensors, power_eps, condition)
+    arrays = reader.arrays
+    if condition.embedding_dim is not None:
+        shape = condition.num_classes, condition.embedding_dim
+        arrays["embedding"] = tensors.take("shared.weight", shape)
+    arrays["dense"] = dense_kernel(reader.weight("linear", (first, piece)))
+    arrays["dense_bias"] = tensors.take("linear.bias", (first,))
     attention: list[int] = []
-    for i, name in enumerate(blocks):
-        width_in, width_out = widths[i : i + 2]
-        prefix = f"blocks.{i}"
-        for j, width in enumerate((width_in, width_out)):
-            norm = f"{name}.bn{j + 1}"
-            reader.statistics(f"{prefix}.norms.{j}", norm, width)
-            for theirs, ours in (("gain", "scale"), ("bias", "offset")):
-                reader.condition(
-                    f"{prefix}.norms.{j}.{ours}",
-                    f"{norm}.{theirs}",
-                    (width, condition),
-                    is_table=embedding_dim is None,
-                )
-            kernel = (width_out, width, 3, 3)
-            ours_pair = f"{prefix}.kernels.{j}", f"{prefix}.biases.{j}"
-            reader.convolution(ours_pair, f"{name}.conv{j + 1}", kernel)
-        shortcut = f"{prefix}.shortcut", f"{prefix}.shortcut_bias"
-        reader.convolution(shortcut, f"{name}.conv_sc", (width_out, width_in, 1, 1))
+    for i in range(num_blocks):
+        reader.block(i, *widths[i : i + 2])
         if f"blocks.{i}.1.gamma" in tensors:
-            reader.attention(f"attentions.{len(attention)}", f"blocks.{i}.1", width_out)
+            reader.attention(f"attentions.{len(attention)}", f"blocks.{i}.1", widths[i + 1])
             attention.append(i)
     channels = tensors.shape("output_layer.2.weight", 4)[0]
-    reader.statistics("final", "output_layer.0", widths[-1], separator="_")
+    reader.statistics("final_{}", "output_layer.0", widths[-1])
     for theirs, ours in (("gain", "final_scale"), ("bias", "final_offset")):
-        reader.arrays[ours] = tensors.take(f"output_layer.0.{theirs}", (widths[-1],))
+        arrays[ours] = tensors.take(f"output_layer.0.{theirs}", (widths[-1],))
     reader.convolution(("to_rgb", "to_rgb_bias"), "output_layer.2", (channels, widths[-1], 3, 3))
-    # The logged norms, the vectors of further singular values, and counters of averages.
+    # Logged norms, the vectors of further singular values, and counters of averages.
     tensors.ignore(r".*\.(sv\d+|u[1-9]\d*|accumulation_counter|num_batches_tracked)")
     tensors.finish()
     architecture = {
-        "latent_dim": piece * (len(blocks) + 1) if extra else piece,
-        "num_classes": num_classes,
+        "latent_dim": piece * (num_blocks + 1) if condition.is_hierarchical else piece,
+        "num_classes": condition.num_classes,
         "widths": widths,
-        "embedding_dim": embedding_dim,
-        "hierarchical": bool(extra),
+        "embedding_dim": condition.embedding_dim,
+        "hierarchical": condition.is_hierarchical,
         "attention": attention,
         "first_size": size,
         "eps": eps,
         "image_channels": channels,
     }
-    return Conversion("biggan_pytorch", architecture, reader.arrays, tuple(assumed))
+    return Conversion("biggan_pytorch", architecture, arrays, tuple(settings.assumed))
+
+
+def _find_condition(tensors: Tensors, network: Network, piece: int) -> _Condition:
+    """Return what the norms read.
+
+    Raises:
+        UserError: it is neither the embedding alone nor the embedding and a piece of the latent.
+    """
+    gain = tensors.shape("blocks.0.0.bn1.gain.weight", 2)
+    if "shared.weight" not in tensors:
+        return _Condition(gain[0], None, gain[0], False)
+    num_classes, embedding_dim = tensors.shape("shared.weight", 2)
+    width, extra = gain[1], gain[1] - embedding_dim
+    if extra not in (0, piece):
+        raise UserError(
+            f"{network.path}: blocks.0.0.bn1.gain.weight has shape {tuple(gain)}: it reads "
+            f"{width} values; expected {embedding_dim} of the class's embedding (the rows of "
+            f"shared.weight), and {piece} of the latent where it is hierarchical"
+        )
+    return _Condition(num_classes, embedding_dim, width, bool(extra))
 
 
 class _Reader:
-    """Takes layers out of a state dict, spectral norms baked in, and keeps our arrays."""
+    """Takes layers out of a state dict, with their spectral norms folded in."""
 
-    def __init__(self, tensors: Tensors, eps: float):
-        self.tensors, self.eps = tensors, eps
+    def __init__(self, tensors: Tensors, eps: float, condition: _Condition):
+        self.tensors, self.eps, self.condition = tensors, eps, condition
         self.arrays: dict[str, np.ndarray] = {}
 
     def weight(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Read a weight, divided by its spectral norm where it has one."""
+        """Return a weight, divided by its spectral norm if it has one."""
         weight = self.tensors.take(f"{name}.weight", shape)
         if f"{name}.u0" not in self.tensors:
             return weight
-        matrix = weight.reshape(shape[0], -1).astype(np.float64)
-        u = self.tensors.take(f"{name}.u0", (1, shape[0])).astype(np.float64)[0]
-        v = self._normalized(u @ matrix)
-        u = self._normalized(matrix @ v)
-        sigma = float(u @ matrix @ v)
-        if sigma == 0 or not np.isfinite(sigma):
-            self.tensors.note(f"{name} has a spectral norm of {sigma}")
-            sigma = 1.0
-        return (weight / sigma).astype(np.float32)
-
-    def _normalized(self, x: np.ndarray) -> np.ndarray:
-        return x / max(float(np.linalg.norm(x)), self.eps)
-
-    def dense(self, ours: tuple[str, str], name: str, shape: tuple[int, int]) -> None:
-        """Read a dense layer."""
-        self.arrays[ours[0]] = dense_kernel(self.weight(name, shape))
-        self.arrays[ours[1]] = self.tensors.take(f"{name}.bias", shape[:1])
+        u = self.tensors.take(f"{name}.u0", (1, shape[0]))[0]
+        return spectrally_normalized(self.tensors, name, weight, u, None, self.eps)
 
     def convolution(
-        self, ours: tuple[str, str], name: str, shape: tuple[int, int, int, int]
+        self, ours: tuple[str, str], theirs: str, shape: tuple[int, int, int, int]
     ) -> None:
-        """Read a convolution, of one pixel or more."""
-        turn = pixel_kernel if shape[2] == 1 else conv_kernel
-        self.arrays[ours[0]] = turn(self.weight(name, shape))
-        self.arrays[ours[1]] = self.tensors.take(f"{name}.bias", shape[:1])
+        """Take a convolution, of one pixel or more."""
+        transform = pixel_kernel if shape[2] == 1 else conv_kernel
+        self.arrays[ours[0]] = transform(self.weight(theirs, shape))
+        self.arrays[ours[1]] = self.tensors.take(f"{theirs}.bias", shape[:1])
 
-    def condition(self, ours: str, name: str, shape: tuple[int, int], *, is_table: bool) -> None:
-        """Read what a norm makes of its condition: a dense layer, or a row for each class."""
-        if is_table:
-            self.arrays[ours] = self.tensors.take(f"{name}.weight", shape[::-1])
-        else:
-            self.arrays[ours] = dense_kernel(self.weight(name, shape))
+    def statistics(self, ours: str, theirs: str, width: int) -> None:
+        """Take a norm's mean and variance, under a name of ours with one {}."""
+        mean, variance = (self._statistic(theirs, kind) for kind in ("mean", "var"))
+        self.arrays[ours.format("mean")] = self.tensors.take(mean, (width,))
+        self.arrays[ours.format("variance")] = take_variance(self.tensors, variance, (width,))
 
-    def statistics(self, ours: str, name: str, width: int, separator: str = ".") -> None:
-        """Read a norm's mean and variance."""
-        for kind, part in (("mean", "mean"), ("var", "variance")):
-            names = [f"{name}.{form.format(kind)}" for form in _STATISTICS]
-            found = next((n for n in names if n in self.tensors), names[0])
-            values = self.tensors.take(found, (width,))
-            if kind == "var" and (values < 0).any():
-                self.tensors.note(f"{found} has negative values")
-            self.arrays[f"{ours}{separator}{part}"] = values
+    def _statistic(self, theirs: str, kind: str) -> str:
+        names = [f"{theirs}.{form.format(kind)}" for form in _STATISTICS]
+        return next((name for name in names if name in self.tensors), names[0])
 
-    def attention(self, ours: str, name: str, width: int) -> None:
-        """Read a block's attention."""
-        for theirs, part, o, i in (
-            ("theta", "query", width // 8, width),
-            ("phi", "key", width // 8, width),
-            ("g", "value", width // 2, width),
-            ("o", "out", width, width // 2),
-        ):
-            self.arrays[f"{ours}.{part}"] = pixel_kernel(
-                self.weight(f"{name}.{theirs}", (o, i, 1, 1))
-            )
-        self.arrays[f"{ours}.gamma"] = self.tensors.take(f"{name}.gamma", ())
+    def block(self, index: int, width_in: int, width_out: int) -> None:
+        """Take a block: two conditional norms, each with a convolution after it, and a shortcut."""
+        ours, theirs = f"blocks.{index}", f"blocks.{index}.0"
+        for j, width in enumerate((width_in, width_out)):
+            norm = f"{ours}.norms.{j}"
+            self.statistics(f"{norm}.{{}}", f"{theirs}.bn{j + 1}", width)
+            for their_part, our_part in (("gain", "scale"), ("bias", "offset")):
+                part = self._conditional(f"{theirs}.bn{j + 1}.{their_part}", width)
+                self.arrays[f"{norm}.{our_part}"] = part
+            pair, shape = (f"{ours}.kernels.{j}", f"{ours}.biases.{j}"), (width_out, width, 3, 3)
+            self.convolution(pair, f"{theirs}.conv{j + 1}", shape)
+        shortcut = f"{ours}.shortcut", f"{ours}.shortcut_bias"
+        self.convolution(shortcut, f"{theirs}.conv_sc", (width_out, width_in, 1, 1))
+
+    def _conditional(self, name: str, width: int) -> np.ndarray:
+        """Take what a norm computes from its condition: a dense layer, or a row for each class."""
+        if self.condition.embedding_dim is None:
+            return self.tensors.take(f"{name}.weight", (self.condition.width, width))
+        return dense_kernel(self.weight(name, (width, self.condition.width)))
+
+    def attention(self, ours: str, theirs: str, width: int) -> None:
+        """Take a block's attention."""
+        for their_part, our_part, o, i in attention_layers(width):
+            kernel = self.weight(f"{theirs}.{their_part}", (o, i, 1, 1))
+            self.arrays[f"{ours}.{our_part}"] = pixel_kernel(kernel)
+        self.arrays[f"{ours}.gamma"] = self.tensors.take(f"{theirs}.gamma", ())

@@ -1,8 +1,8 @@
-"""Finding the layers of a DCGAN by what they are: kernels that follow from each other, and norms.
+"""Finding the layers of a DCGAN by their shapes: kernels that form a chain, and batch norms.
 
 Indices and names differ from one training script to the next (dropout between the layers, blocks,
-`deconv1` or `main.3`), and files that sort their names lose the order. What a kernel reads and
-gives fixes the chain.
+`deconv1` or `main.3`), and files with sorted names lose the order. The kernels' input and output
+channels determine the chain.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from cgjax.errors import UserError
 
-CHANNELS = 4  # at most, of an image
+CHANNELS = 4  # most channels of an image
 Modules = Mapping[str, Mapping[str, Any]]
 
 
@@ -26,11 +26,11 @@ class Link(NamedTuple):
     Attributes:
         name: the module's.
         size: height and width of the kernel.
-        width_in: channels that it reads.
-        width_out: channels that it gives.
-        is_transposed: whether its weight is (in, out, h, w), a transposed convolution's.
+        width_in: input channels.
+        width_out: output channels.
+        is_transposed: whether it is a transposed convolution, with a weight (in, out, h, w).
         has_bias: whether it has a bias.
-        norm: the batch norm behind it, "" for none.
+        norm: the batch norm after it, "" for none.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Link(NamedTuple):
 
 
 def modules_of(state: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
-    """Group tensors by the module that they belong to, in the file's order."""
+    """Group tensors by module, in the file's order."""
     modules: dict[str, dict[str, Any]] = {}
     for name, value in state.items():
         if isinstance(name, str):
@@ -53,10 +53,10 @@ def modules_of(state: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
 
 
 def is_chain(state: Mapping[Any, Any]) -> bool:
-    """Whether most 4-D weights of a state dict follow from each other as transposed convolutions.
+    """Whether most 4-D weights of a state dict form a chain of transposed convolutions.
 
     One layer may be wrong or missing: that is reported when the file is converted. A flat state
-    dict that holds a whole chain under a name of its own, beside other things, is none.
+    dict that holds a whole chain under a prefix, beside other networks, is not a chain.
     """
     groups: dict[str, dict[Any, Any]] = {}
     for name, value in state.items():
@@ -67,21 +67,21 @@ def is_chain(state: Mapping[Any, Any]) -> bool:
     modules = modules_of(state)
     weights = [module.get("weight") for module in modules.values()]
     is_dense = any(isinstance(weight, np.ndarray) and weight.ndim == 2 for weight in weights)
-    # A dense layer is a discriminator's, or another kind of generator's.
+    # Only discriminators and other kinds of generators have dense layers.
     if is_dense or max(_score(modules, order) for order in _orders(modules)) == 0:
         return False
     if _is_exactly_one(state):
         return True
     chains = sum(map(_is_exactly_one, groups.values()))
-    # A single tensor beside a chain is a stray one, which is named when the file is converted; but
-    # a kernel is another network's.
+    # A single tensor beside a chain is a stray, which is reported when the file is converted; a
+    # kernel, however, belongs to another network.
     strays = [next(iter(group.values())) for group in groups.values() if len(group) == 1]
     is_with_strays = bool(strays) and not any(map(_is_kernel, strays))
     return not chains or (chains == 1 and is_with_strays)
 
 
 def _is_exactly_one(state: Mapping[Any, Any]) -> bool:
-    """Whether a state dict is a chain that ends in an image's channels, and nothing else."""
+    """Whether a state dict is a chain that ends in an image, with nothing else in it."""
     try:
         links = find_chain(state, "")
     except UserError:
@@ -98,14 +98,14 @@ def find_chain(
     Args:
         state: tensors by name.
         place: the file, for messages.
-        convolutions: modules that are ordinary convolutions although their shapes do not tell.
+        convolutions: modules that are ordinary convolutions although their shapes do not show it.
 
     Returns:
-        The chain, two links at least.
+        The chain, at least two links.
 
     Raises:
-        UserError: a weight that is none, a layer that does not follow from the one before it, norms
-            that belong to no layer.
+        UserError: a weight is not a tensor, a layer does not fit the one before it, or norms belong
+            to no layer.
     """
     modules = modules_of(state)
     order = max(_orders(modules), key=lambda names: _score(modules, names))
@@ -140,9 +140,9 @@ def _is_norm(module: Mapping[str, Any]) -> bool:
 
 
 def _orders(modules: Modules) -> list[list[str]]:
-    """Return the orders in which the modules may run: the file's, and by the numbers in names.
+    """Return possible orders of the modules: the file's, and by the numbers in the names.
 
-    Some containers sort names, `main.10` before `main.3`: there the numbers come first.
+    Some file formats sort the names, `main.10` before `main.3`: then the numbers come first.
     """
     names = list(modules)
     natural = sorted(names, key=_natural)
@@ -154,9 +154,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _score(modules: Modules, order: Sequence[str]) -> int:
-    """Return how well kernels follow from each other, 0 where this is no DCGAN's chain."""
+    """Return how well the kernels form a chain; 0 if this is not a DCGAN."""
     weights = [modules[name].get("weight", np.zeros(1)) for name in order]
-    # What is no array may be any kernel.
+    # A weight that is not an array may stand for any kernel.
     shapes = [
         w.shape if _is_kernel(w) else None
         for w in weights
@@ -188,7 +188,7 @@ def _score(modules: Modules, order: Sequence[str]) -> int:
 
 
 def _check_weights(modules: Modules, place: str) -> None:
-    """Say which module's weight is no tensor, or of no layer that a DCGAN has."""
+    """Check that every weight is a tensor, of a layer that a DCGAN can have."""
     for name, module in modules.items():
         weight = module.get("weight", np.zeros(1))
         full = f"{name}.weight" if name else "weight"
@@ -214,15 +214,16 @@ def _link(
     a, b, h, w = module["weight"].shape
     if h != w:
         raise UserError(
-            f"{place}: {name}.weight has shape {(a, b, h, w)}: rectangular kernels are not read"
+            f"{place}: {name}.weight has shape {(a, b, h, w)}: rectangular kernels are "
+            "not supported"
         )
     if width is None or (a == width and not is_convolution):
         return Link(name, (h, w), a, b, True, "bias" in module)
     if b == width and h % 2:  # an ordinary convolution keeps the size: its kernel is odd
         return Link(name, (h, w), b, a, False, "bias" in module)
     raise UserError(
-        f"{place}: {name}.weight has shape {(a, b, h, w)}, but {before[-1].name} gives {width} "
-        "channels; is a layer missing between them, or one transposed?"
+        f"{place}: {name}.weight has shape {(a, b, h, w)}, but {before[-1].name} outputs "
+        f"{width} channels; is a layer missing between them, or one transposed?"
     )
 
 
@@ -233,7 +234,7 @@ def _with_norms(
     modules: Modules,
     place: str,
 ) -> list[Link]:
-    """Give every norm to the layer that it follows; where names do not tell, one by one."""
+    """Assign every norm to the layer before it, or, if that fails, one by one in order."""
     owner: dict[int, str] = {}
     position = {name: i for i, name in enumerate(order)}
     for norm in norms:
@@ -257,6 +258,6 @@ def _with_norms(
 
 
 def _width(norm: Mapping[str, Any]) -> int:
-    """Return a norm's channels, -1 where a tensor of it is none."""
+    """Return a norm's channels; -1 if they are unknown."""
     sizes = {v.size for k, v in norm.items() if isinstance(v, np.ndarray) and v.ndim == 1}
     return sizes.pop() if len(sizes) == 1 else -1

@@ -1,6 +1,6 @@
-"""Converting checkpoint files, whatever their family.
+"""Converting checkpoint files of every family.
 
-What takes seconds to import is imported where it is used.
+Modules that take seconds to import are imported where they are used.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgjax.errors import Interrupted, UserError
-from converters.layouts import FAMILIES, containers_of
+from converters.layouts import FAMILIES, layouts_of
 
 if TYPE_CHECKING:
     from cgjax.generators.base import PretrainedGenerator
     from converters.conversion import Conversion
-    from converters.finding import Found
+    from converters.finding import Candidate
     from converters.reading import Checkpoint
 
 UNKNOWN_LICENCE = "not stated; ask whoever published the file"
@@ -31,31 +31,31 @@ def convert(
     dtype: str = "float32",
     licence: str = UNKNOWN_LICENCE,
     member: str = "",
-    check: Callable[[PretrainedGenerator, Found, Conversion], Any] = lambda generator, *_: None,
-    tell: Callable[[Found, Conversion, list[Found]], Any] = lambda found, conversion, others: None,
+    check: Callable[[PretrainedGenerator, Candidate, Conversion], Any] = lambda *_: None,
+    tell: Callable[[Candidate, Conversion, list[Candidate]], Any] = lambda *_: None,
 ) -> PretrainedGenerator:
     """Convert a checkpoint file and check the result.
 
     Args:
         family: one of `FAMILIES`.
         src: the checkpoint.
-        dst: the folder to write; if it exists it must hold converted weights or nothing.
-        settings: what the tensors do not tell, by the names of the file's own code; `network` says
-            which of the file's generators to take, if not the averaged one.
+        dst: the folder to write; if it exists, it must be empty or hold converted weights.
+        settings: what the tensors do not specify, by the names of the file's own code; `network`
+            chooses one of the file's generators, by default the averaged one.
         dtype: how the weights are stored, "float32" or "float16".
         licence: the licence of the weights.
-        member: of a wheel, zip or tar, the file inside; "" for the only one.
-        tell: is called, before anything is written, with what was chosen, its conversion, and all
-            that there was to choose from.
-        check: looks at the generator, and what it was converted from and how, before the folder is
-            put in place, and raises what is wrong.
+        member: the file to read in a wheel, zip or tar; "" for the only one.
+        check: called before the folder is put in place, with the generator, the candidate it was
+            converted from, and the conversion; raises if something is wrong.
+        tell: called before anything is written, with the chosen candidate, its conversion, and all
+            candidates.
 
     Returns:
         The generator, loaded back from the folder.
 
     Raises:
-        UserError: whatever is wrong with the file or the folder, in one line.
-        Interrupted: by Ctrl-C while writing; the folder is as it was.
+        UserError: the file or the folder is wrong; one line says how.
+        Interrupted: by Ctrl-C while writing; the folder is unchanged.
     """
     from cgjax.generators.weights import load_folder, save_generator, storage_dtype
     from cgjax.runtime.signals import on_interrupt
@@ -64,20 +64,20 @@ def convert(
     from converters.settings import NETWORK
     from converters.writing import check_destination
 
-    containers_of(family)  # there is such a family
+    layouts_of(family)  # check that the family exists
     dst, settings, dtype = Path(dst), settings or {}, storage_dtype(dtype).name
     check_destination(dst, [Path(src)])
     checkpoint = read_checkpoint(src, member)
     candidates = generators_of(checkpoint, family)
-    found = choose_generator(candidates, settings.get(NETWORK, ""))
-    conversion = found.convert(settings)
-    tell(found, conversion, candidates)
+    chosen = choose_generator(candidates, settings.get(NETWORK, ""))
+    conversion = chosen.convert(settings)
+    tell(chosen, conversion, candidates)
     companions = [file.source for file in conversion.companions]
     source = {
         **checkpoint.source,
         **({"companions": companions} if companions else {}),
-        "container": f"{family}/{found.container.name}",
-        "network": found.network.name,
+        "container": f"{family}/{chosen.layout.name}",
+        "network": chosen.network.name,
         **({"assumed": list(conversion.assumed)} if conversion.assumed else {}),
     }
     check_destination(dst, [checkpoint.path, *(file.path for file in conversion.companions)])
@@ -85,7 +85,7 @@ def convert(
 
     def check_written(folder: Path) -> None:
         written.append(load_folder(folder))
-        check(written[0], found, conversion)
+        check(written[0], chosen, conversion)
 
     try:
         with on_interrupt(signal.default_int_handler):
@@ -100,28 +100,28 @@ def convert(
                 check=check_written,
             )
     except KeyboardInterrupt as error:
-        raise Interrupted(f"{dst} is as it was") from error
+        raise Interrupted(f"{dst} is unchanged") from error
     return written[0]
 
 
-def generators_of(checkpoint: Checkpoint, family: str) -> list[Found]:
+def generators_of(checkpoint: Checkpoint, family: str) -> list[Candidate]:
     """Return the generators of one family in a file, at least one.
 
     Raises:
-        UserError: if there is none, with the family that the file looks like.
+        UserError: there is none; the message names the family that the file looks like.
     """
     from converters.finding import find_generators
 
-    every = find_generators(checkpoint)
-    found = [each for each in every if each.family == family]
-    if not found:
-        others = [each.family for each in every]
+    generators = find_generators(checkpoint)
+    candidates = [candidate for candidate in generators if candidate.family == family]
+    if not candidates:
+        others = [candidate.family for candidate in generators]
         hint = f"; it looks like {others[0]}: python -m converters {others[0]}" if others else ""
-        known = "; ".join(c.description for c in containers_of(family))
+        known = "; ".join(c.description for c in layouts_of(family))
         raise UserError(
-            f"{checkpoint.path} is not a {family} file this version knows ({known}){hint}"
+            f"{checkpoint.path} is not a {family} file that this version knows ({known}){hint}"
         )
-    return found
+    return candidates
 
 
 def listing() -> str:
@@ -130,7 +130,7 @@ def listing() -> str:
 
     lines = ["Families and the files they accept:"]
     for family in FAMILIES:
-        lines += [f"  {family:10} {c.name:12} {c.description}" for c in containers_of(family)]
+        lines += [f"  {family:10} {c.name:12} {c.description}" for c in layouts_of(family)]
     lines.append("Published generators (name, pixels, file, where it comes from):")
     for name, entry in PUBLISHED.items():
         by_hand = "" if entry.requirement else " (get it by hand)"

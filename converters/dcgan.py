@@ -1,4 +1,4 @@
-"""DCGAN files: the PyTorch examples', what people derive from them, and the GAN zoo's."""
+"""DCGAN files: the PyTorch examples', scripts derived from them, and the GAN zoo's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from cgjax.errors import UserError
 from cgjax.generators.dcgan import DOUBLING
 from converters.chains import Link, find_chain, is_chain
-from converters.conversion import Container, Conversion
+from converters.conversion import Conversion, Layout
 from converters.dcgan_stages import Shape, choose_shape
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
@@ -23,7 +23,7 @@ OUTPUTS = ("tanh", "sigmoid", "none")
 
 
 def convert_chain(network: Network, given: Mapping[str, str]) -> Conversion:
-    """Convert a chain of transposed convolutions, whatever its layers are called."""
+    """Convert a chain of transposed convolutions, whatever the names of its layers."""
     links, options = read_chain(network, given)
     tensors = network.tensors()
     converted = _convert_layers(tensors, links, options.shape, options.eps, options.sigmoid)
@@ -41,11 +41,11 @@ def convert_chain(network: Network, given: Mapping[str, str]) -> Conversion:
     return converted._replace(assumed=(*options.assumed, *converted.assumed))
 
 
-def read_chain(network: Network, given: Mapping[str, str]) -> tuple[list[Link], Options]:
-    """Return a network's layers, and what is assumed or was given of them."""
+def read_chain(network: Network, given: Mapping[str, str]) -> tuple[list[Link], ChainOptions]:
+    """Return a network's layers, and the options that the tensors do not determine."""
     settings = Settings(given)
     links = find_chain(network.state, network.place, settings.get_words("convolutions"))
-    return links, Options(settings, links, network.place)
+    return links, ChainOptions(settings, links, network.place)
 
 
 def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
@@ -69,38 +69,34 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     return converted
 
 
-class Options:
-    """What the tensors of a chain do not tell: as given, or assumed, and then listed."""
+class ChainOptions:
+    """What the tensors of a chain do not determine: given by the user, or assumed and listed."""
 
     def __init__(self, settings: Settings, links: Sequence[Link], place: str):
-        self.assumed: list[str] = []
-        self.shape, said = choose_shape(settings, links, place)
-        if said:
-            self.assumed.append(said)
-
-        def assume(name: str, said: str) -> None:
-            if not settings.is_given(name):
-                self.assumed.append(said)
-
+        self.shape, text = choose_shape(settings, links, place)
+        if text:
+            settings.assumed.append(text)
         self.leak = settings.get("leak", 0.0, low=0, high=1)
-        assume("leak", "ReLU (--set leak=0.2 for LeakyReLU)")
+        settings.assume("leak", "ReLU (--set leak=0.2 for LeakyReLU)")
         self.eps = settings.get("eps", BATCH_NORM_EPS, low=0)
         if any(link.norm for link in links):
-            assume("eps", f"batch norm's eps {self.eps:g} (--set eps={BATCH_NORM_EPS:g})")
-        tanh = settings.get("tanh", True)  # as older versions called it
+            settings.assume("eps", f"batch norm's eps {self.eps:g} (--set eps={BATCH_NORM_EPS:g})")
+        tanh = settings.get("tanh", True)  # the older name of `output`
         self.output = settings.get("output", "tanh" if tanh else "none", words=OUTPUTS)
         if not settings.is_given("tanh"):
-            assume("output", "tanh at the end (--set output=sigmoid, or none)")
+            settings.assume("output", "tanh at the end (--set output=sigmoid, or none)")
         self.sigmoid = self.output == "sigmoid"
         width = links[0].width_in
         self.num_classes = settings.get("num_classes", 0, low=0, high=width - 1)
-        said = f"no classes among the {width} inputs (--set num_classes=8 for a one-hot vector)"
-        assume("num_classes", said)
+        text = f"no classes among the {width} inputs (--set num_classes=8 for a one-hot vector)"
+        settings.assume("num_classes", text)
         self.class_names = settings.get_words("class_names")
         self.classes_first = settings.get("classes_first", False)
         if self.num_classes:
-            assume("classes_first", "the class vector behind the latent (--set classes_first=true)")
+            text = "the class vector after the latent (--set classes_first=true)"
+            settings.assume("classes_first", text)
         settings.finish()
+        self.assumed = tuple(settings.assumed)
         if self.class_names and len(self.class_names) != self.num_classes:
             raise UserError(
                 f"--set class_names: {len(self.class_names)} names for num_classes="
@@ -108,7 +104,7 @@ class Options:
             )
 
     def order_rows(self, first: np.ndarray) -> np.ndarray:
-        """Put the rows of the class vector behind the latent's."""
+        """Move the rows of the class vector after the latent's."""
         if not self.classes_first:
             return first
         return np.concatenate([first[self.num_classes :], first[: self.num_classes]])
@@ -121,7 +117,7 @@ def _convert_layers(
     eps: float = BATCH_NORM_EPS,
     sigmoid: bool = False,
 ) -> Conversion:
-    """Convert a chain; its biases and batch norms become a scale and a shift per channel."""
+    """Convert a chain; biases and batch norms become a scale and a shift per channel."""
     arrays, assumed = {}, []
     affine = []
     for i, link in enumerate(links):
@@ -136,7 +132,7 @@ def _convert_layers(
         if link.norm and not any(f"{link.norm}.{part}" in tensors for part in ("weight", "bias")):
             assumed.append(f"{link.norm} has no weight and bias: 1 and 0")
         affine.append((scale, shift))
-    # A sigmoid's image in [-1, 1], 2 sigmoid(x) - 1, is tanh(x / 2).
+    # A sigmoid mapped to [-1, 1], 2 sigmoid(x) - 1, is tanh(x / 2).
     scale, shift = (value * (0.5 if sigmoid else 1.0) for value in affine.pop())
     arrays["output"] = (kernel * scale).astype(np.float32)
     if has_shift := bool(shift.any()) or links[-1].has_bias:
@@ -164,13 +160,13 @@ def _take_kernel(tensors: Tensors, link: Link) -> np.ndarray:
     widths = (link.width_in, link.width_out)
     if link.is_transposed:
         return tensors.take(f"{link.name}.weight", (*widths, *link.size)).transpose(2, 3, 0, 1)
-    # A convolution that keeps the size is a transposed one with the kernel turned around.
+    # A convolution that keeps the size is a transposed one with the kernel flipped.
     weight = tensors.take(f"{link.name}.weight", (*widths[::-1], *link.size))
     return weight[:, :, ::-1, ::-1].transpose(2, 3, 1, 0)
 
 
 def _cropped(kernel: np.ndarray, shape: Shape) -> np.ndarray:
-    """Return what the first kernel makes of a single pixel: its padding takes pixels off."""
+    """Return the output of the first kernel for a single pixel: its padding crops pixels."""
     low, high = shape.first_padding, shape.first_extra - shape.first_padding
     sides = (0, max(high, 0))
     kernel = np.pad(kernel, (sides, sides, (0, 0), (0, 0)))
@@ -179,7 +175,7 @@ def _cropped(kernel: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _take_norm(tensors: Tensors, link: Link, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return a batch norm as scale and shift; 1 and 0 where there is none."""
+    """Return a batch norm as scale and shift; 1 and 0 without one."""
     width, name = link.width_out, link.norm
     if not name:
         return np.ones(width), np.zeros(width)
@@ -190,7 +186,7 @@ def _take_norm(tensors: Tensors, link: Link, eps: float) -> tuple[np.ndarray, np
         tensors.note(
             f"missing {name}.running_mean and {name}.running_var: {name} has no running "
             "statistics, so it normalises by the batch or the image (batch norm without "
-            "track_running_stats, instance or group norm), which is not read"
+            "track_running_stats, instance or group norm), which is not supported"
         )
         return np.ones(width), np.zeros(width)
     mean, variance = (
@@ -208,16 +204,16 @@ def _take_norm(tensors: Tensors, link: Link, eps: float) -> tuple[np.ndarray, np
     return scale, parts["bias"].astype(np.float64) - mean * scale
 
 
-CONTAINERS = (
-    Container(
+LAYOUTS = (
+    Layout(
         "examples",
-        "PyTorch examples and others like it: state dict main.0.weight, ... (netG_epoch_N.pth)",
+        "PyTorch examples and similar: state dict main.0.weight, ... (netG_epoch_N.pth)",
         is_chain,
         convert_chain,
         is_loose=True,
         transposed=True,
     ),
-    Container(
+    Layout(
         "zoo",
         "pytorch_GAN_zoo DCGAN: dict with config, netG, avgG",
         lambda s: has_tensors(s, "formatLayer.weight", "main.outlayer.weight"),

@@ -1,4 +1,4 @@
-"""Strides and paddings of a DCGAN's layers, which no tensor tells: given, or the usual ones."""
+"""Strides and paddings of a DCGAN's layers, which the tensors do not determine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from converters.chains import Link
 from converters.settings import Settings
 
 Stage = tuple[int, int, int, int]  # kernel, stride, padding, output padding
-LARGEST = 4096  # pixels
+LARGEST = 4096  # pixels of a map's side
 
 
 class Shape(NamedTuple):
@@ -31,11 +31,11 @@ class Shape(NamedTuple):
 
 
 def choose_shape(settings: Settings, links: Sequence[Link], place: str) -> tuple[Shape, str]:
-    """Return strides and paddings as given, or the usual ones for the kernels' sizes.
+    """Return the user's strides and paddings, or the usual ones for the kernels' sizes.
 
-    Usual are: no padding in the first layer; doubling the size where a kernel is even (4x4: stride
-    2, padding 1); keeping it where it is odd (3x3: stride 1, padding 1). `image_size` picks other
-    usual ones that lead to that size.
+    The usual ones: no padding in the first layer; an even kernel doubles the size (4x4: stride 2,
+    padding 1); an odd one keeps it (3x3: stride 1, padding 1). `image_size` selects among less
+    usual ones those that lead to that size.
 
     Args:
         settings: `strides`, `paddings` and `output_paddings`, a number for each layer; or
@@ -44,16 +44,16 @@ def choose_shape(settings: Settings, links: Sequence[Link], place: str) -> tuple
         place: the file, for messages.
 
     Returns:
-        The shape, and what was assumed, with the flags that change it; "" if all was given.
+        The shape, and what was assumed, with the flags that change it; "" if nothing was.
 
     Raises:
-        UserError: another number of numbers, a map without pixels, a size that cannot be reached.
+        UserError: a list of another length, a map without pixels, or a size out of reach.
     """
     count = len(links)
     strides = settings.get_numbers("strides", count, low=1)
     paddings = settings.get_numbers("paddings", count)
     extras = settings.get_numbers("output_paddings", count)
-    wanted = settings.get("image_size", 0, low=0, high=LARGEST)
+    image_size = settings.get("image_size", 0, low=0, high=LARGEST)
     kernels = [link.size[0] for link in links]
     choices: list[list[Stage]] = []
     for i, link in enumerate(links):
@@ -67,23 +67,23 @@ def choose_shape(settings: Settings, links: Sequence[Link], place: str) -> tuple
             stride = strides[i] if strides else usual[0][0]
             padding = paddings[i] if paddings else usual[0][1]
             fitting = [(kernels[i], stride, padding, extras[i] if extras else 0)]
-        choices.append(fitting if wanted else fitting[:1])
-    stages = _pick(choices, wanted, place)
+        choices.append(fitting if image_size else fitting[:1])
+    stages = _pick(choices, image_size, place)
     sizes = _sizes(stages)
     if min(sizes) < 1 or max(sizes) > LARGEST:
         raise UserError(f"{place}: --set strides, paddings: the layers would have sizes {sizes}")
     for link, stage in zip(links, stages, strict=True):
         if not link.is_transposed and (stage[1], stage[2], stage[3]) != (1, stage[0] // 2, 0):
             raise UserError(
-                f"{place}: {link.name} is an ordinary convolution: stride 1 and padding "
-                f"{stage[0] // 2} are read only"
+                f"{place}: {link.name} is an ordinary convolution: only stride 1 and padding "
+                f"{stage[0] // 2} are supported"
             )
     shape = Shape(stages[0][2], stages[0][3], tuple(stages[1:]))
-    return shape, "" if strides and paddings else _say(links, stages, sizes)
+    return shape, "" if strides and paddings else _describe(links, stages, sizes)
 
 
 def _usual(link: Link) -> list[tuple[int, int, int]]:
-    """Return strides, paddings and output paddings that people give a kernel, the usual first."""
+    """Return common strides, paddings and output paddings of a layer, the most usual first."""
     kernel = link.size[0]
     if not link.is_transposed or kernel == 1:
         return [(1, kernel // 2, 0)]
@@ -101,17 +101,18 @@ def _sizes(stages: Sequence[Stage]) -> list[int]:
     return list(itertools.accumulate(stages, grown, initial=1))[1:]
 
 
-def _pick(choices: list[list[Stage]], wanted: int, place: str) -> list[Stage]:
-    if not wanted:
+def _pick(choices: list[list[Stage]], image_size: int, place: str) -> list[Stage]:
+    """Return one choice for each layer: the first ones, or the most usual that give a size."""
+    if not image_size:
         return [options[0] for options in choices]
     ranked = []
     for picked in itertools.product(*(enumerate(options) for options in choices)):
         stages = [stage for _, stage in picked]
-        if functools.reduce(grown, stages, 1) == wanted and min(_sizes(stages)) > 0:
+        if functools.reduce(grown, stages, 1) == image_size and min(_sizes(stages)) > 0:
             ranked.append((sum(rank for rank, _ in picked), stages))
     if not ranked:
         raise UserError(
-            f"{place}: --set image_size={wanted} cannot be reached with kernels "
+            f"{place}: --set image_size={image_size} cannot be reached with kernels "
             f"{[options[0][0] for options in choices]} and usual strides; give --set strides= and "
             "--set paddings=, a number for each layer"
         )
@@ -119,7 +120,7 @@ def _pick(choices: list[list[Stage]], wanted: int, place: str) -> list[Stage]:
     return ranked[0][1]
 
 
-def _say(links: Sequence[Link], stages: Sequence[Stage], sizes: Sequence[int]) -> str:
+def _describe(links: Sequence[Link], stages: Sequence[Stage], sizes: Sequence[int]) -> str:
     columns = list(zip(*stages, strict=True))
     flags = [f"strides={_list(columns[1])}", f"paddings={_list(columns[2])}"]
     if any(columns[3]):
@@ -128,13 +129,13 @@ def _say(links: Sequence[Link], stages: Sequence[Stage], sizes: Sequence[int]) -
     square = [
         link.name for link in links[1:] if link.is_transposed and link.width_in == link.width_out
     ]
-    said = f"sizes {', '.join(map(str, sizes))} ({' '.join(f'--set {flag}' for flag in flags)})"
+    text = f"sizes {', '.join(map(str, sizes))} ({' '.join(f'--set {flag}' for flag in flags)})"
     if plain:
-        said += f", {', '.join(plain)} ordinary convolution{'s' * (len(plain) > 1)} by shape"
+        text += f", {', '.join(plain)} ordinary convolution{'s' * (len(plain) > 1)} by shape"
     odd = [link.name for link in links[1:] if link.name in square and link.size[0] % 2]
     if odd:
-        said += f", {odd[0]} transposed (--set convolutions={','.join(odd)} if it is not)"
-    return said
+        text += f", {odd[0]} transposed (--set convolutions={','.join(odd)} if it is not)"
+    return text
 
 
 def _list(numbers: Sequence[int]) -> str:

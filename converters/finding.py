@@ -1,12 +1,12 @@
-"""Which of a file's networks are generators, and of which layout."""
+"""Which of a file's networks are generators, and in which layout."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from converters.conversion import Container, Conversion
-from converters.layouts import FAMILIES, containers_of
+from converters.conversion import Conversion, Layout
+from converters.layouts import FAMILIES, layouts_of
 from converters.networks import (
     Network,
     choose,
@@ -17,66 +17,70 @@ from converters.networks import (
 )
 from converters.reading import Checkpoint
 
-DEPTH = 4  # parts of names that may stand before a tensor's own
+DEPTH = 4  # how many parts a prefix of tensor names may have
 
 
-class Found(NamedTuple):
+class Candidate(NamedTuple):
     """A generator in a file.
 
     Attributes:
-        family: a name of `FAMILIES`.
-        container: its layout.
+        family: one of `FAMILIES`.
+        layout: its layout.
         network: its tensors.
     """
 
     family: str
-    container: Container
+    layout: Layout
     network: Network
 
     def convert(self, given: Mapping[str, str]) -> Conversion:
         """Convert it, with `--set` values.
 
         Raises:
-            UserError: whatever is wrong with its tensors or the values.
+            UserError: its tensors or the values are wrong.
         """
-        converted = self.container.convert(self.network, given)
+        converted = self.layout.convert(self.network, given)
         return converted._replace(assumed=(*converted.assumed, *self.network.assumed))
 
 
-def find_generators(checkpoint: Checkpoint) -> list[Found]:
-    """Return the generators in a file, by family; several of one family are candidates."""
-    found = [each for network in find_networks(checkpoint) for each in _within(network, DEPTH)]
-    # What goes by shapes alone may take a discriminator for a generator.
-    known = [each for each in found if not each.container.is_loose] or found
-    return [each for family in FAMILIES for each in known if each.family == family]
+def find_generators(checkpoint: Checkpoint) -> list[Candidate]:
+    """Return the generators in a file, ordered by family."""
+    candidates = [c for network in find_networks(checkpoint) for c in _within(network, DEPTH)]
+    # A layout that goes by shapes alone may mistake a discriminator for a generator.
+    candidates = [c for c in candidates if not c.layout.is_loose] or candidates
+    return [c for family in FAMILIES for c in candidates if c.family == family]
 
 
-def choose_generator(found: Sequence[Found], asked: str = "") -> Found:
-    """Pick one of a family's generators: see `networks.choose`."""
-    network = choose([each.network for each in found], asked)
-    return next(each for each in found if each.network is network)
+def choose_generator(candidates: Sequence[Candidate], asked: str = "") -> Candidate:
+    """Choose one of a family's generators: see `networks.choose`."""
+    network = choose([candidate.network for candidate in candidates], asked)
+    return next(candidate for candidate in candidates if candidate.network is network)
 
 
-def _within(network: Network, depth: int) -> Iterable[Found]:
-    """Yield a state dict's layouts, or those of what its names group together."""
+def _within(network: Network, depth: int) -> Iterable[Candidate]:
+    """Yield the generators that a state dict is, or that its parts are when split by name."""
     own = _fitting(network)
     yield from own
     for part in split_network(network) if depth else ():
-        # Beside a generator's own tensors only another copy of it is looked for.
+        # Beside a generator's own tensors, look only for an averaged copy of it.
         if not own or (is_averaged(part.prefix) and not is_averaged(network.prefix)):
             yield from _within(part, depth - 1)
 
 
-def _fitting(network: Network) -> list[Found]:
-    every = [(f, c) for f in FAMILIES for c in containers_of(f)]
-    strict = [(f, c) for f, c in every if not c.is_loose]
-    # Weights in parts are put together, each where the layout does not know it as it is.
-    seen = {
+def _fitting(network: Network) -> list[Candidate]:
+    layouts = [(family, layout) for family in FAMILIES for layout in layouts_of(family)]
+    # Weights that are stored in parts are folded, except those that the layout reads in parts.
+    folded = {
         key: with_norms_folded(network, transposed=key[0], kept=key[1])
-        for key in {(c.transposed, c.parts) for _, c in every}
+        for key in {(layout.transposed, layout.parts) for _, layout in layouts}
     }
-    for layouts in (strict, [entry for entry in every if entry not in strict]):
-        found = [Found(f, c, seen[c.transposed, c.parts]) for f, c in layouts]
-        if fitting := [each for each in found if each.container.fits(each.network.state)]:
+    for is_loose in (False, True):
+        fitting = [
+            Candidate(family, layout, folded[layout.transposed, layout.parts])
+            for family, layout in layouts
+            if layout.is_loose == is_loose
+            and layout.fits(folded[layout.transposed, layout.parts].state)
+        ]
+        if fitting:
             return fitting
     return []

@@ -1,6 +1,6 @@
-"""Ctrl-C in a converter: one line and exit 130 at any moment, from the first on.
+"""Ctrl-C in a converter: one line and exit code 130, from the very start.
 
-Imports nothing but the standard library: it is imported before everything that takes time.
+Imports only the standard library, since it is imported before everything that takes time.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from types import FrameType
 
 
 def stop_at_once(number: int, frame: FrameType | None) -> None:
-    """End the process: a handler for as long as nothing is being written.
+    """End the process: the signal handler while nothing is being written.
 
-    An exception would have to travel through whatever is being imported, which may swallow it.
+    An exception might be swallowed by whatever is being imported.
     """
     with contextlib.suppress(OSError):
         os.write(2, b"interrupted\n")

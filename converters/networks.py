@@ -1,12 +1,12 @@
-"""Which of a file's networks is converted: the averaged generator, if there is one.
+"""Which of a file's networks to convert: the averaged generator, if there is one.
 
-Training scripts keep a running average of the generator's weights beside the weights that are
-trained; the average gives better images and is what authors publish. What it is called varies
-(`netG_ema`, `ema`, `avgG`, `generator_smooth`), so no list of names decides here: every state dict
-in the file that has the layout's tensors is a candidate, wherever it lies and whatever its name.
-Flat files that put a name before each tensor's own (`generator.main.0.weight`) are taken apart at
-the dots. Candidates whose names say that they are averages win over the others. Where the names
-leave it open and the values differ, the user has to choose (`--key=NAME`).
+Training scripts keep a running average of the generator's weights beside the trained weights; the
+average gives better images and is what authors publish. Its name varies (`netG_ema`, `ema`, `avgG`,
+`generator_smooth`), so there is no list of names here: every state dict in the file that has the
+layout's tensors is a candidate, wherever it is and whatever its name. Flat files that prefix the
+tensors' names (`generator.main.0.weight`) are split at the dots. Candidates whose names say that
+they are averages win over the others. If the names do not decide and the values differ, the user
+has to choose (`--key=NAME`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from converters.reading import Checkpoint
 from converters.tensors import Tensors
 
 WHOLE_FILE = "."
-DEPTH = 6  # levels below the top at which a network may lie
-LONGEST = 64  # entries of a list that are looked into
+DEPTH = 6  # levels below the top that are searched
+LONGEST = 64  # entries of a list that are searched
 
 _AVERAGED = re.compile(
     # g_ema, emaG, netGema, EMA, avgG, averaged, smooth, g_running, shadow, polyak, swa, Gs
@@ -38,7 +38,7 @@ _AVERAGED = re.compile(
 _NOT_AVERAGED = re.compile(
     r"(\b|_)(no|non|not|without|before|pre)[_-]?(ema|avg|average|swa)", re.IGNORECASE
 )
-# What an optimizer holds may bear the names of the weights: Adam's moments.
+# An optimizer's state may use the names of the weights: Adam's moments.
 _OPTIMIZER = re.compile(
     r"optimi[sz]er|optim(?![a-z])|(?<![a-z])adam|exp_avg|momentum_buffer|scheduler", re.IGNORECASE
 )
@@ -49,12 +49,12 @@ class Network(NamedTuple):
 
     Attributes:
         checkpoint: the file that it is in.
-        name: where it lies in the file, a dotted path; `.` for the whole file.
+        name: its dotted path in the file; `.` for the whole file.
         state: its tensors by name, without the prefixes of wrappers.
         is_averaged: whether it is a running average of another one.
-        prefix: what stood before every tensor's name and was dropped.
-        folded: the weights that were put together from parts (`norms`), in words.
-        assumed: what those parts do not tell.
+        prefix: the common prefix of the tensors' names that was dropped.
+        folded: the weights that were assembled from parts (`norms`), in words.
+        assumed: what those parts do not determine.
     """
 
     checkpoint: Checkpoint
@@ -72,21 +72,28 @@ class Network(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The file and where in it, for messages."""
+        """The file and the path in it, for messages."""
         return str(self.path) if self.name == WHOLE_FILE else f"{self.path}, {self.name}"
 
     def tensors(self) -> Tensors:
         """Return the tensors, to be taken one by one."""
         return Tensors(self.state, self.place)
 
+    def beside(self, name: str) -> Any:
+        """Return an entry of the mapping that the network lies in; None if there is none."""
+        around = self.checkpoint.content
+        for part in self.name.split(".")[:-1]:
+            around = around.get(part) if isinstance(around, Mapping) else None
+        return around.get(name) if isinstance(around, Mapping) else None
+
 
 def has_tensors(state: Mapping[Any, Any], *names: str) -> bool:
-    """Whether a state dict has tensors of all these names."""
+    """Whether a state dict has tensors with all these names."""
     return all(isinstance(state.get(name), np.ndarray | Unreadable) for name in names)
 
 
 def find_networks(checkpoint: Checkpoint) -> list[Network]:
-    """Return every mapping in the file that holds tensors, outermost first."""
+    """Return every mapping of tensors in the file, outermost first."""
     return [
         Network(checkpoint, ".".join(path) or WHOLE_FILE, *_canonical(value, path))
         for path, value in _walk(checkpoint.content)
@@ -95,14 +102,14 @@ def find_networks(checkpoint: Checkpoint) -> list[Network]:
 
 
 def split_network(network: Network) -> list[Network]:
-    """Take a flat state dict apart at the first dot of its names.
+    """Split a flat state dict at the first dot of its names.
 
     Args:
-        network: whose tensors' names have several parts.
+        network: a network whose tensors' names have several parts.
 
     Returns:
         For every first part that several tensors share, those tensors without it; optimizers are
-        left out.
+        skipped.
     """
     parts: dict[str, dict[Any, Any]] = {}
     for name, value in network.state.items():
@@ -124,7 +131,7 @@ def split_network(network: Network) -> list[Network]:
 
 
 def with_norms_folded(network: Network, *, transposed: bool, kept: str) -> Network:
-    """Return a network with whole weights for those that were stored in parts: see `fold_norms`."""
+    """Return a network whose weights are no longer stored in parts: see `fold_norms`."""
     state, folded, assumed = fold_norms(network.state, transposed=transposed, kept=kept)
     return network._replace(state=state, folded=folded, assumed=assumed) if folded else network
 
@@ -134,14 +141,14 @@ def choose(candidates: Sequence[Network], asked: str = "") -> Network:
 
     Args:
         candidates: the networks of one file that have a layout's tensors, at least one.
-        asked: the name that the user gave, whole or its last part; "" to take the averaged one.
+        asked: the user's choice, a whole name or its last part; "" for the averaged one.
 
     Returns:
         The network.
 
     Raises:
-        UserError: no network of that name; several that differ and no name that tells them apart;
-            an averaged copy in a form that cannot be read.
+        UserError: there is no network of that name; several differ and their names do not decide;
+            or there is an averaged copy that cannot be read.
     """
     path = candidates[0].path
     names = ", ".join(n.name for n in candidates)
@@ -169,8 +176,9 @@ def choose(candidates: Sequence[Network], asked: str = "") -> Network:
     if not averaged and (hidden := _unreadable_average(pool[0])):
         raise UserError(
             f"{path}: {hidden!r} looks like the averaged copy of {pool[0].name!r}, in a form that "
-            "this version cannot read: save it as a state dict with the generator's own names; "
-            f"--key={pool[0].name}, or --set network={pool[0].name} takes the raw one"
+            "this version cannot read: save it as a state dict with the generator's own names, or "
+            f"take the raw one with --key={pool[0].name} (the same as --set "
+            f"network={pool[0].name})"
         )
     return pool[0]
 
@@ -186,7 +194,7 @@ def is_averaged(name: str) -> bool:
 
 
 def _is_beside_average(network: Network, others: Sequence[Network]) -> bool:
-    """Whether only what a network lies in is called averaged, and a sibling is so itself.
+    """Whether a network is named averaged only through its parent, unlike one of its siblings.
 
     ema_pytorch keeps `ema.online_model`, the trained weights, beside `ema.ema_model`.
     """
@@ -200,7 +208,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _walk(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield what a file holds with its path, level by level, optimizers left out."""
+    """Yield the file's mappings and lists with their paths, level by level, without optimizers."""
     level: list[tuple[tuple[str, ...], Any]] = [((), content)]
     if not isinstance(content, Mapping | list):
         return
@@ -222,21 +230,21 @@ def _walk(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 def _canonical(state: Mapping[Any, Any], path: Sequence[str]) -> tuple[dict[Any, Any], bool]:
-    """Drop what wrappers add to names; returns the state and whether it is averaged.
+    """Drop what wrappers add to names; return the state and whether it is averaged.
 
     `module.` (DataParallel, and the GAN zoo before the last part of a name) and `_orig_mod.`
-    (torch.compile) may stand anywhere; torch's own AveragedModel counts in `n_averaged`.
+    (torch.compile) may occur anywhere; torch's AveragedModel keeps a counter `n_averaged`.
     """
-    counted = "n_averaged" in state
+    is_averaged_model = "n_averaged" in state
     canonical: dict[Any, Any] = {}
     for name, value in state.items():
-        if counted and name == "n_averaged":
+        if is_averaged_model and name == "n_averaged":
             continue
         if isinstance(name, str):
             name = re.sub(r"(?<![^.])(module|_orig_mod)\.", "", name)
-        # Two names that become one: the second keeps its own and is reported as left over.
+        # If two names become one, the second gets another one and is reported as left over.
         canonical[name if name not in canonical else f"{name} (with and without 'module.')"] = value
-    return canonical, counted or any(map(is_averaged, path))
+    return canonical, is_averaged_model or any(map(is_averaged, path))
 
 
 def _same(a: Network, b: Network) -> bool:
@@ -249,16 +257,16 @@ def _same(a: Network, b: Network) -> bool:
 
 
 def _unreadable_average(network: Network) -> str:
-    """Name a part of the file that is called averaged and has tensors of the network's shapes."""
-    needed = _shapes(network.state)
+    """Return the path of a part named averaged that has tensors of the network's shapes, or ""."""
+    shapes = _shapes(network.state)
     for path, value in _walk(network.checkpoint.content):
-        if path and any(map(is_averaged, path)) and needed and needed <= _shapes(value):
+        if path and any(map(is_averaged, path)) and shapes and shapes <= _shapes(value):
             return ".".join(path)
     return ""
 
 
 def _shapes(value: Any, depth: int = DEPTH) -> Counter[tuple[int, ...]]:
-    """Count the shapes of the kernels, dense ones and convolutions', below a value."""
+    """Count the shapes of all arrays with two axes or more inside a value."""
     shapes: Counter[tuple[int, ...]] = Counter()
     for item in value.values() if isinstance(value, Mapping) else value:
         if isinstance(item, np.ndarray) and item.ndim > 1:

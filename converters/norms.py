@@ -1,11 +1,10 @@
 """Weights that are stored in parts: spectral norm, weight norm, pruning masks.
 
-torch keeps the parts beside each other, under the names of either of its two generations:
-`weight_orig`, `weight_u`, `weight_v` or `weight_g`, `weight_v` (torch.nn.utils), and
-`parametrizations.weight.original...` (torch.nn.utils.parametrizations). In inference a layer uses
-one weight, which is what the state dict has after folding. Spectral norm divides by
-sigma = u . (W v) with the stored u and v [Miyato et al. 2018, equation 8]; weight norm is
-g v / |v| [Salimans & Kingma 2016, equation 2].
+torch stores the parts side by side, under old or new names: `weight_orig`, `weight_u`, `weight_v`
+or `weight_g`, `weight_v` (torch.nn.utils), and `parametrizations.weight.original...`
+(torch.nn.utils.parametrizations). In inference a layer uses a single weight; folding computes it.
+Spectral norm divides by sigma = u . (W v) with the stored u and v [Miyato et al. 2018, equation 8];
+weight norm is g v / |v| [Salimans & Kingma 2016, equation 2].
 """
 
 from __future__ import annotations
@@ -18,26 +17,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 EPS = 1e-12
-ALIKE = 0.9  # cosine of u and W v after a power iteration, at least
+ALIKE = 0.9  # least cosine of u and W v after a power iteration
 _USUAL_AXIS = (
-    "the stored vectors, which have seen no power iteration, do not tell the outputs' axis: the "
-    "module type's own; if spectral_norm was given another dim, save the folded weights instead"
+    "the outputs' axis is the module type's default, since the stored vectors have had no power "
+    "iteration; if spectral_norm was given another dim, save the folded weights instead"
 )
 _OLD = re.compile(r"(.*)_(orig|g)")
 _NEW = re.compile(r"(?:(.*)\.)?parametrizations\.([^.]+)\.original(0?)")
 
 
 class Folded(NamedTuple):
-    """A state dict whose weights are whole.
+    """A state dict whose weights are no longer stored in parts.
 
     Attributes:
         state: the tensors by name.
-        said: the weights that were put together, with the kind of norm.
-        assumed: what the parts of some do not tell.
+        folded: the weights that were assembled, with the kind of norm.
+        assumed: what the parts of some do not determine.
     """
 
     state: dict[Any, Any]
-    said: tuple[str, ...]
+    folded: tuple[str, ...]
     assumed: tuple[str, ...]
 
 
@@ -47,15 +46,15 @@ def fold_norms(state: Mapping[Any, Any], *, transposed: bool = False, kept: str 
     Args:
         state: tensors by name.
         transposed: whether 4-D weights are those of transposed convolutions, (in, out, h, w), which
-            matters where their first two axes are of one length and u does not tell.
-        kept: a pattern of names that stay as they are.
+            matters if their first two axes have the same length and u does not decide.
+        kept: a pattern of names that are left alone.
 
     Returns:
-        The state, and what was folded in. Parts that are incomplete, or do not fit together, stay
-        as they are.
+        The state, and what was folded. Parts that are incomplete or do not fit together are left
+        alone.
     """
-    folded = dict(state)
-    said: list[str] = []
+    whole = dict(state)
+    folded: list[str] = []
     assumed: list[str] = []
     for name in list(state):
         match = isinstance(name, str) and (_OLD.fullmatch(name) or _NEW.fullmatch(name))
@@ -63,22 +62,22 @@ def fold_norms(state: Mapping[Any, Any], *, transposed: bool = False, kept: str 
             continue
         parts = _old_parts(match[1]) if match.re is _OLD else _new_parts(match)
         for kind, make, names in parts:
-            values = [folded.get(part) for part in names]
+            values = [whole.get(part) for part in names]
             if not all(isinstance(v, np.ndarray) and v.dtype.kind in "fb" for v in values):
                 continue
-            with np.errstate(all="ignore"):  # what is not finite is refused with the layout's name
+            with np.errstate(all="ignore"):  # values that are not finite are refused later, by name
                 arrays = [np.asarray(v, np.float32) for v in values]
                 weight = make(*arrays, transposed)
             if weight is not None:
                 target = _target(match)
                 for part in names:
-                    del folded[part]
-                folded[target] = weight.astype(np.float32)
-                said.append(f"{target} ({kind})")
+                    del whole[part]
+                whole[target] = weight.astype(np.float32)
+                folded.append(f"{target} ({kind})")
                 if make is _spectral and not _tells_axis(*arrays):
                     assumed.append(f"{target}: {_USUAL_AXIS}")
                 break
-    return Folded(folded, tuple(said), tuple(assumed))
+    return Folded(whole, tuple(folded), tuple(assumed))
 
 
 def _target(match: re.Match[str]) -> str:
@@ -109,7 +108,7 @@ def _matrix(weight: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _cosines(weight: np.ndarray, u: np.ndarray, v: np.ndarray) -> dict[int, float]:
-    """Return, for every axis that the outputs may lie along, how well u agrees with W v."""
+    """Return the cosine of u and W v for every possible axis of the outputs."""
     return {
         axis: _cosine(u, _matrix(weight, axis) @ v)
         for axis in range(min(weight.ndim, 2))
@@ -118,7 +117,7 @@ def _cosines(weight: np.ndarray, u: np.ndarray, v: np.ndarray) -> dict[int, floa
 
 
 def _tells_axis(weight: np.ndarray, u: np.ndarray, v: np.ndarray) -> bool:
-    """Whether the parts tell the outputs' axis: by their lengths, or as u = W v / |W v|."""
+    """Whether the parts determine the outputs' axis: by lengths, or since u = W v / |W v|."""
     cosines = _cosines(weight, u.ravel(), v.ravel())
     return len(cosines) < 2 or max(cosines.values()) > ALIKE
 
@@ -132,10 +131,10 @@ def _spectral(
     cosines = _cosines(weight, u, v)
     if not cosines:
         return None
-    # The outputs' axis: the usual one, unless u belongs to the other one's matrix.
+    # The outputs' axis: the usual one, unless u fits only the other one.
     usual = 1 if transposed and weight.ndim == 4 else 0
     axis = max(cosines, key=lambda a: (cosines[a] > ALIKE, a == usual))
-    # As torch does it, to the bit: sigma may be a small difference of large numbers.
+    # Bit for bit as torch does it: sigma may be a small difference of large numbers.
     matrix, *vectors = (
         torch.tensor(np.ascontiguousarray(x)) for x in (_matrix(weight, axis), u, v)
     )
@@ -149,7 +148,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _spectral_without_v(weight: np.ndarray, u: np.ndarray, transposed: bool) -> np.ndarray | None:
-    """As torch 1.0 stored it: v, and u anew, are one power iteration away."""
+    """Fold a weight stored by torch 1.0: one power iteration gives v, and u again."""
     usual = 1 if transposed and weight.ndim == 4 else 0
     axes = [axis for axis in (usual, 1 - usual) if weight.shape[axis : axis + 1] == (u.size,)]
     if not axes:
@@ -162,7 +161,7 @@ def _spectral_without_v(weight: np.ndarray, u: np.ndarray, transposed: bool) -> 
 
 
 def _weight_norm(g: np.ndarray, v: np.ndarray, transposed: bool) -> np.ndarray | None:
-    """g has the length of v along one axis, or is one number for the whole weight."""
+    """Fold g and v; g has the length of v along one axis, or is a single number."""
     if g.size != 1 and (
         g.ndim != v.ndim
         or any(a not in (1, b) for a, b in zip(g.shape, v.shape, strict=True))

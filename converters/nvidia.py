@@ -1,9 +1,9 @@
-"""What NVIDIA's pickles say beside the tensors: how a network was built, and by which code.
+"""What NVIDIA's pickles record besides the tensors: how a network was built, and by which code.
 
-What a network was built with stands in its constructor's arguments; what they leave out is the
-default of the code that wrote the file, and two repositories have a StyleGAN2 each with defaults of
-its own. The values that the modules keep are the surest: they are what the arguments became. Next
-come the arguments, then the default of the class, known by its module's name.
+A network's constructor arguments are in the file; for those left out, the defaults of the code that
+wrote it apply, and two repositories have a StyleGAN2 each, with defaults of their own. The values
+that the modules keep are the most reliable: they are what the arguments became. Next come the
+arguments, then the default of the class, known by its module's name.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cgjax.errors import UserError
+from converters.conversion import Row, dense_kernel, layer_rows
+from converters.mapping import RATE, fan_in_scale, mapping_rows
 from converters.networks import Network
 from converters.safe_pickle import CLASS, VALUES
 from converters.settings import Settings, as_mapping
-from converters.stylegan import MAPPING_RATE
+from converters.tensors import Tensors
 
 # The modules that the published classes come from: stylegan2-ada-pytorch, stylegan3 (both kinds).
 ADA, STYLEGAN2, STYLEGAN3 = "networks", "networks_stylegan2", "networks_stylegan3"
@@ -27,18 +29,18 @@ _REPOSITORIES = {
 _OUT_OF_REACH = ("resetting", "Superres")
 
 CLAMPS = {ADA: 0.0, STYLEGAN2: 256.0, STYLEGAN3: 256.0}
-"""What activations are clamped at unless the arguments say otherwise; 0 for not at all."""
+"""The default bound that activations are clamped to; 0 for none."""
 
 
-class Built(NamedTuple):
-    """What a pickle says of one of its networks.
+class BuildRecord(NamedTuple):
+    """What a pickle records of one of its networks.
 
     Attributes:
-        arguments: of the constructor, those of its synthesis network among them; empty for a bare
+        arguments: the constructor's, including those of its synthesis network; empty for a bare
             state dict.
         mapping: arguments of the mapping network.
         values: numbers, words and None that the modules keep, by dotted path.
-        module: which code wrote it, one of the three names above; "" if nothing tells.
+        module: the code that wrote it, one of the three names above; "" if unknown.
     """
 
     arguments: Mapping[str, Any]
@@ -52,7 +54,7 @@ class Built(NamedTuple):
         return _REPOSITORIES.get(self.module, "")
 
     def kept(self, name: str, part: str = "") -> list[Any]:
-        """Return every value of an attribute's name, in the parts whose path begins so."""
+        """Return all values of an attribute, of the modules whose path starts with `part`."""
         return [
             value
             for path, value in self.values.items()
@@ -60,14 +62,16 @@ class Built(NamedTuple):
         ]
 
 
-def built(network: Network) -> Built:
-    """Return what a network's file says of how it was built.
+def build_record(network: Network) -> BuildRecord:
+    """Return what a network's file records of how it was built.
 
     Raises:
-        UserError: it is StyleGAN-XL; or what stands beside the tensors is no such record.
+        UserError: it is a StyleGAN-XL, or the record has another form.
     """
     what = f"{network.path}: what {network.name} was built with"
-    record = as_mapping(_record(network), what)
+    settings = network.beside("settings")
+    own = settings.get(network.name.split(".")[-1]) if isinstance(settings, Mapping) else None
+    record = as_mapping(own, what)
     name = str(record.pop(CLASS, ""))
     values = as_mapping(record.pop(VALUES, None), what)
     if any(word in name for word in _OUT_OF_REACH):
@@ -77,25 +81,16 @@ def built(network: Network) -> Built:
     )
     module = name.rpartition(".")[0].rpartition(".")[2]
     if record or values:
-        module = module or _infer(record, values)
-    return Built({**record, **synthesis}, mapping, values, module if module in CLAMPS else "")
+        module = module or _infer_module(record, values)
+    module = module if module in CLAMPS else ""
+    return BuildRecord({**record, **synthesis}, mapping, values, module)
 
 
-def _record(network: Network) -> Any:
-    """Find the entry of `settings` that stands beside a network."""
-    place = network.checkpoint.content
-    *above, last = network.name.split(".")
-    for name in above:
-        place = place.get(name) if isinstance(place, Mapping) else None
-    settings = place.get("settings") if isinstance(place, Mapping) else None
-    return settings.get(last) if isinstance(settings, Mapping) else None
+def _infer_module(record: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Recognise the code by what only it writes, for a class without its module's name.
 
-
-def _infer(record: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """Tell the code from what only it writes, where the class has no module's name.
-
-    The stylegan3 repository's dense layers keep their sizes and its generators take the arguments
-    of their synthesis network as their own; stylegan2-ada-pytorch's do neither.
+    In the stylegan3 repository, dense layers keep their sizes and generators take the arguments of
+    their synthesis network directly; in stylegan2-ada-pytorch neither is so.
     """
     keeps_sizes = any(path.endswith(".in_features") for path in values)
     if "synthesis.margin_size" in values:
@@ -106,45 +101,87 @@ def _infer(record: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     return STYLEGAN2 if keeps_sizes or is_flat else ADA
 
 
-def get_clamp(found: Built, settings: Settings, network: Network, assumed: list[str]) -> float:
-    """Return the bound on activations, 0 for none; a default is noted in `assumed`.
+def get_clamp(record: BuildRecord, settings: Settings, network: Network) -> float:
+    """Return the bound on activations, 0 for none; a default is added to `settings.assumed`.
 
     Raises:
-        UserError: the layers keep several bounds, or the user gave none that is one.
+        UserError: the layers keep different bounds, or the user's value is not a bound.
     """
     name = "conv_clamp"
-    kept = {value or 0.0 for value in found.kept(name, "synthesis.")}
+    kept = {value or 0.0 for value in record.kept(name, "synthesis.")}
+    default = CLAMPS.get(record.module, 0.0)
+    bound = f"{default:g}" if default else "none"
     if len(kept) > 1:
         raise UserError(f"{network.path}: {network.name} has layers with different {name}: {kept}")
-    if kept or name in found.arguments:
-        settings.default(name, kept.pop() if kept else found.arguments[name] or 0.0)
-    elif not settings.is_given(name):
-        bound = f"{CLAMPS[found.module]:g}" if CLAMPS.get(found.module) else "none"
-        if found.module:
-            assumed.append(
-                f"{name}: {bound}, the default of {found.code}; --set {name}=... if it was another"
-            )
-        else:
-            assumed.append(
-                f"{name}: {bound}: the file does not say; --set {name}=256 if it was so built"
-            )
-    return settings.get(name, CLAMPS.get(found.module, 0.0), low=0)
+    if kept or name in record.arguments:
+        settings.default(name, kept.pop() if kept else record.arguments[name] or 0.0)
+    elif record.module:
+        text = f"{bound}, the default of {record.code}; --set {name}=... if it was another"
+        settings.assume(name, f"{name}: {text}")
+    else:
+        text = f"{bound}: the file does not say; --set {name}=256 if it was built with that"
+        settings.assume(name, f"{name}: {text}")
+    return settings.get(name, default, low=0)
 
 
-def get_rate(found: Built, settings: Settings) -> float:
+def get_rate(record: BuildRecord, settings: Settings) -> float:
     """Return the mapping network's learning-rate factor."""
     name = "lr_multiplier"
-    settings.default(name, found.values.get("mapping.fc0.bias_gain", found.mapping.get(name)))
-    return settings.get(name, MAPPING_RATE)
+    settings.default(name, record.values.get("mapping.fc0.bias_gain", record.mapping.get(name)))
+    return settings.get(name, RATE)
 
 
-def check_activations(found: Built, network: Network) -> None:
+class Inputs(NamedTuple):
+    """What leads from a latent, and a class vector, to the styles.
+
+    Attributes:
+        rows: of the mapping network, the class embedding and the mean style.
+        sizes: entries of the architecture.
+    """
+
+    rows: list[Row]
+    sizes: dict[str, Any]
+
+
+def read_inputs(tensors: Tensors, network: Network, style_dim: int, rate: float) -> Inputs:
+    """Return the mapping network, which also reads the embedding of a class.
+
+    Raises:
+        UserError: the embedding leaves no room for a latent.
+    """
+    widths, rows = mapping_rows(tensors, "mapping.fc{}", rate)
+    num_classes = embedding_dim = 0
+    label = "mapping.embed"
+    if f"{label}.weight" in tensors:
+        embedding_dim, num_classes = shape = tensors.shape(f"{label}.weight", 2)
+        ours = "embedding", "embedding_bias"
+        rows += layer_rows(ours, label, shape, dense_kernel, fan_in_scale(num_classes))
+    latent_dim = widths[0] - embedding_dim
+    if latent_dim < 1:
+        raise UserError(
+            f"{network.path}: mapping.fc0 reads {widths[0]} values, the embedding has "
+            f"{embedding_dim}: nothing is left for the latents"
+        )
+    if widths[-1] != style_dim:
+        tensors.note(f"the mapping network ends in {widths[-1]} values, expected {style_dim}")
+    rows.append(Row("mean_style", "mapping.w_avg", (widths[-1],)))
+    sizes = {
+        "latent_dim": latent_dim,
+        "style_dim": style_dim,
+        "mapping_widths": widths[1:],
+        "num_classes": num_classes,
+        "embedding_dim": embedding_dim or None,
+    }
+    return Inputs(rows, sizes)
+
+
+def check_activations(record: BuildRecord, network: Network) -> None:
     """Check that every layer's activation is the one that our arithmetic has built in.
 
     Raises:
-        UserError: naming another.
+        UserError: one has another, which is named.
     """
-    others = {str(v) for v in found.kept("activation")} - {"lrelu", "linear"}
+    others = {str(v) for v in record.kept("activation")} - {"lrelu", "linear"}
     if others:
         raise UserError(
             f"{network.path}: {network.name} has activation {', '.join(sorted(others))}; only "

@@ -1,34 +1,37 @@
 """Progressive GAN files: pytorch_GAN_zoo, genforce (and SeFa), GANDissect.
 
-The run-time weight scales ("equalised learning rate") are baked in here.
+The run-time weight scales ("equalised learning rate") are folded into the weights.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cgjax.errors import UserError
 from converters.conversion import (
-    Container,
     Conversion,
+    Layout,
     Row,
-    Turn,
+    Transform,
     conv_kernel,
     first_kernel,
     flipped_kernel,
+    layer_rows,
     pixel_kernel,
     take_rows,
 )
+from converters.genforce import WeightScale, split_lod
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
 from converters.tensors import Tensors
-from converters.zoo import get_categories, get_tanh, layer_rows, zoo_settings
+from converters.zoo import get_categories, get_tanh, zoo_rows, zoo_settings
 
 T = TypeVar("T")
 
@@ -61,26 +64,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     depths = [num_rows // 16]
     depths += [tensors.shape(f"scaleLayers.{i}.0.weight", 4)[0] for i in range(scales)]
     channels = tensors.shape("toRGBLayers.0.weight", 4)[0]
-    rows_of = functools.partial(layer_rows, is_equalized=equalized)
-
-    square = (depths[0], 4, 4)
-    dense, bias = rows_of(
-        ("dense", "dense_bias"), "formatLayer", (num_rows, latent_dim), np.asarray
-    )
-    rows = [
-        dense._replace(turn=lambda w: w.reshape(*square, latent_dim).transpose(3, 1, 2, 0)),
-        bias._replace(turn=lambda b: b.reshape(square).transpose(1, 2, 0)),
-    ]
-    layers = [("groupScale0.0", depths[0], depths[0])]
-    for i in range(scales):
-        layers += [(f"scaleLayers.{i}.0", depths[i], depths[i + 1])]
-        layers += [(f"scaleLayers.{i}.1", depths[i + 1], depths[i + 1])]
-    for i, (name, width_in, width_out) in enumerate(layers):
-        ours = f"kernels.{i}", f"biases.{i}"
-        rows += rows_of(ours, name, (width_out, width_in, 3, 3), conv_kernel)
-    for i, depth in enumerate(depths):
-        ours = f"to_rgb.{i}", f"to_rgb_biases.{i}"
-        rows += rows_of(ours, f"toRGBLayers.{i}", (channels, depth, 1, 1), pixel_kernel)
+    rows = _zoo_rows(latent_dim, depths, channels, equalized)
     arrays = take_rows(tensors, rows)
     tensors.finish()
     architecture = {
@@ -96,24 +80,36 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     return Conversion("pgan", architecture, arrays)
 
 
-def split_lod(lod: float, resolutions: int, source: object) -> tuple[int, float]:
-    """Read a genforce level of detail.
+def _zoo_rows(
+    latent_dim: int, depths: Sequence[int], channels: int, is_equalized: bool
+) -> list[Row]:
+    rows_of = functools.partial(zoo_rows, is_equalized=is_equalized)
 
-    A level l leaves the last floor(l) resolutions out and fades in the one before.
+    def as_maps(dense: np.ndarray) -> np.ndarray:
+        return np.moveaxis(dense.reshape(depths[0], 4, 4, *dense.shape[1:]), 0, 2)
 
-    Returns:
-        How many resolutions are active, and the weight of the lower one's upsampled image.
-
-    Raises:
-        UserError: if the network has no such level.
-    """
-    if not 0 <= lod <= resolutions - 1:
-        raise UserError(f"{source}: lod={lod} is not in [0, {resolutions - 1}]; give --set lod=0")
-    return resolutions - math.floor(lod), lod - math.floor(lod)
+    dense, bias = rows_of(
+        ("dense", "dense_bias"),
+        "formatLayer",
+        (16 * depths[0], latent_dim),
+        lambda weight: np.moveaxis(as_maps(weight), -1, 0),
+    )
+    rows = [dense, bias._replace(transform=as_maps)]
+    layers = [("groupScale0.0", depths[0], depths[0])]
+    for i, (width_in, width_out) in enumerate(itertools.pairwise(depths)):
+        layers += [(f"scaleLayers.{i}.0", width_in, width_out)]
+        layers += [(f"scaleLayers.{i}.1", width_out, width_out)]
+    for i, (name, width_in, width_out) in enumerate(layers):
+        ours = f"kernels.{i}", f"biases.{i}"
+        rows += rows_of(ours, name, (width_out, width_in, 3, 3), conv_kernel)
+    for i, depth in enumerate(depths):
+        ours = f"to_rgb.{i}", f"to_rgb_biases.{i}"
+        rows += rows_of(ours, f"toRGBLayers.{i}", (channels, depth, 1, 1), pixel_kernel)
+    return rows
 
 
 def has_fused_kernels(tensors: Tensors, depths: Sequence[int]) -> bool:
-    """Whether up-convolutions are stored (in, out): visible only where the two differ."""
+    """Whether up-convolutions are stored (in, out); False where no shape shows it."""
     for r in range(1, len(depths)):
         name = f"layer{2 * r}.weight"
         if depths[r] != depths[r - 1] and name in tensors:
@@ -122,22 +118,20 @@ def has_fused_kernels(tensors: Tensors, depths: Sequence[int]) -> bool:
 
 
 def _fused_kernel(stored: np.ndarray) -> np.ndarray:
-    """Turn a fused up-convolution's kernel, stored (in, out), into an ordinary one.
+    """Convert a fused up-convolution's kernel, stored (in, out), to an ordinary one.
 
-    A transposed convolution uses it, which equals upsampling and convolving with the flipped
-    kernel; the reference takes its fan_in from the first axis.
+    The file's code uses it in a transposed convolution, which equals upsampling and convolving with
+    the flipped kernel; the fan_in is that of the first axis.
     """
     return flipped_kernel(stored.transpose(1, 0, 2, 3))
 
 
 def convert_genforce(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert a genforce (or SeFa) PGAN file; kernels are scaled, biases are not."""
-    tensors = network.tensors()
-    stored_lod = tensors.scalar("lod", 0.0)
-    settings = Settings(given)
-    lod = settings.get("lod", stored_lod)
+    tensors, settings = network.tensors(), Settings(given)
+    lod = settings.get("lod", tensors.scalar("lod", 0.0))
     tanh = settings.get("final_tanh", False)
-    wscale = settings.get("use_wscale", True)
+    scale = WeightScale(settings.get("use_wscale", True))
     width, latent_dim = tensors.shape("layer0.weight", 4)[:2]
     num_classes = settings.get("label_size", 0, low=0, high=latent_dim - 1)
     resolutions = tensors.count("output{}.weight")
@@ -150,36 +144,12 @@ def convert_genforce(network: Network, given: Mapping[str, str]) -> Conversion:
             f"{network.path}: layer0 has {width} output channels, output0 reads {depths[0]}"
         )
     active, blend = split_lod(lod, resolutions, network.path)
-
-    def gain(value: float, fan_in: int) -> float:
-        return value / math.sqrt(fan_in) if wscale else 1.0
-
-    first, root = (width, latent_dim, 4, 4), math.sqrt(2)
-    rows = [
-        Row("dense", "layer0.weight", first, gain(root, 16 * latent_dim), first_kernel),
-        Row("dense_bias", "layer0.bias", (width,)),
-    ]
-    arrays = take_rows(tensors, rows)
-    for b, depth in enumerate(depths):
-        rows = []
-        for layer in (1,) if b == 0 else (2 * b, 2 * b + 1):
-            is_up = layer % 2 == 0
-            width_in = depths[b - is_up]
-            is_fused = fused and is_up
-            shape = (width_in, depth, 3, 3) if is_fused else (depth, width_in, 3, 3)
-            turn: Turn = _fused_kernel if is_fused else conv_kernel
-            scale = gain(root, 9 * width_in)
-            rows += [
-                Row(f"kernels.{layer - 1}", f"layer{layer}.weight", shape, scale, turn),
-                Row(f"biases.{layer - 1}", f"layer{layer}.bias", (depth,)),
-            ]
-        shape = (channels, depth, 1, 1)
-        rows += [
-            Row(f"to_rgb.{b}", f"output{b}.weight", shape, gain(1.0, depth), pixel_kernel),
-            Row(f"to_rgb_biases.{b}", f"output{b}.bias", (channels,)),
-        ]
-        # Every resolution is checked; those above the level of detail are not kept.
-        taken = take_rows(tensors, rows)
+    first, ours = (width, latent_dim, 4, 4), ("dense", "dense_bias")
+    gain = scale(16 * latent_dim, math.sqrt(2))
+    arrays = take_rows(tensors, layer_rows(ours, "layer0", first, first_kernel, gain))
+    for b in range(resolutions):
+        # Every resolution is checked; those above the level of detail are dropped.
+        taken = take_rows(tensors, _genforce_rows(b, depths, channels, scale, fused))
         if b < active:
             arrays |= taken
     tensors.finish()
@@ -194,6 +164,23 @@ def convert_genforce(network: Network, given: Mapping[str, str]) -> Conversion:
         "extra_doublings": resolutions - active,
     }
     return Conversion("pgan", architecture, arrays)
+
+
+def _genforce_rows(
+    b: int, depths: Sequence[int], channels: int, scale: WeightScale, fused: bool
+) -> Iterator[Row]:
+    """Yield the rows of a resolution's convolutions and of its image layer."""
+    depth = depths[b]
+    for layer in (1,) if b == 0 else (2 * b, 2 * b + 1):
+        is_up = layer % 2 == 0
+        is_fused, width_in = fused and is_up, depths[b - is_up]
+        shape = (width_in, depth, 3, 3) if is_fused else (depth, width_in, 3, 3)
+        transform: Transform = _fused_kernel if is_fused else conv_kernel
+        gain = scale(9 * width_in, math.sqrt(2))
+        yield Row(f"kernels.{layer - 1}", f"layer{layer}.weight", shape, gain, transform)
+        yield Row(f"biases.{layer - 1}", f"layer{layer}.bias", (depth,))
+    ours, shape = (f"to_rgb.{b}", f"to_rgb_biases.{b}"), (channels, depth, 1, 1)
+    yield from layer_rows(ours, f"output{b}", shape, pixel_kernel, scale(depth))
 
 
 def convert_netdissect(network: Network, given: Mapping[str, str]) -> Conversion:
@@ -217,11 +204,11 @@ def convert_netdissect(network: Network, given: Mapping[str, str]) -> Conversion
         tensors.note(f"{outputs[0]} reads {depth_last} channels, expected {depths[-1]}")
 
     def rows_of(
-        ours: tuple[str, str], theirs: str, shape: tuple[int, ...], turn: Turn
+        ours: tuple[str, str], theirs: str, shape: tuple[int, ...], transform: Transform
     ) -> list[Row]:
         scale = math.sqrt((1 if theirs == outputs[0] else 2) / math.prod(shape[1:]))
         return [
-            Row(ours[0], f"{theirs}.conv.weight", shape, scale, turn),
+            Row(ours[0], f"{theirs}.conv.weight", shape, scale, transform),
             Row(ours[1], f"{theirs}.wscale.b", shape[:1]),
         ]
 
@@ -245,7 +232,7 @@ def convert_netdissect(network: Network, given: Mapping[str, str]) -> Conversion
 
 
 def renumbered(state: Mapping[Any, T]) -> dict[str, T]:
-    """Name the layers of old GANDissect files, features.{n-1}, as new ones do, layer{n}."""
+    """Rename the layers of old GANDissect files, features.{n-1}, to those of new ones, layer{n}."""
     pattern = re.compile(r"^features\.(\d{1,9})(?!\d)")
     return {pattern.sub(_renumber, str(name)): value for name, value in state.items()}
 
@@ -254,20 +241,20 @@ def _renumber(match: re.Match[str]) -> str:
     return f"layer{int(match.group(1)) + 1}"
 
 
-CONTAINERS = (
-    Container(
+LAYOUTS = (
+    Layout(
         "zoo",
         "pytorch_GAN_zoo PGAN: dict with config, netG, avgG",
         lambda s: has_tensors(s, "formatLayer.weight", "groupScale0.0.weight"),
         convert_zoo,
     ),
-    Container(
+    Layout(
         "genforce",
         "genforce and SeFa pggan_*: dict with generator, generator_smooth",
         lambda s: has_tensors(s, "layer0.weight", "output0.weight"),
         convert_genforce,
     ),
-    Container(
+    Layout(
         "netdissect",
         "GANDissect PGAN: state dict layer1.conv.weight, layer1.wscale.b, ...",
         lambda s: has_tensors(s, "layer1.conv.weight") or has_tensors(s, "features.0.conv.weight"),

@@ -1,8 +1,7 @@
-"""From what the readers return to plain Python and NumPy arrays.
+"""Converts what the readers return to plain Python and NumPy arrays.
 
-Every tensor becomes an array or, where it has no values that NumPy can hold, an `Unreadable` with
-the reason: it is refused by name if it belongs to the network that is converted, and is in nobody's
-way if it does not.
+Every tensor becomes an array or, if NumPy cannot hold its values, an `Unreadable` with the reason.
+It is refused by name if it belongs to the network that is converted, and ignored otherwise.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from converters.stubs import Namespace, ZooConfig
 if TYPE_CHECKING:
     import torch
 
-# How many values a sparse or expanded tensor may unfold to: a tiny file can claim any number.
+# Most values that a sparse or expanded tensor may have: a tiny file can claim any number.
 LARGEST = 2**26
 
 
 class Unreadable(NamedTuple):
-    """Stands in for a tensor without values that NumPy can hold.
+    """Stands in for a tensor whose values NumPy cannot hold.
 
     Attributes:
-        reason: follows the tensor's name in a message.
+        reason: continues a message that starts with the tensor's name.
     """
 
     reason: str
@@ -36,10 +35,10 @@ def plain(value: Any) -> Any:
     """Return a file's content as dicts, lists, numbers, strings, arrays and `Unreadable`.
 
     Args:
-        value: what torch's or our own unpickler returned.
+        value: the result of torch's or our own unpickler.
 
     Returns:
-        The content; what a module was built with stands beside it, under `settings`.
+        The content; the build records of modules are added beside them, under `settings`.
     """
     if isinstance(value, safe_pickle.Module):
         value = {"network": value}  # a pickled module without a dict around it
@@ -49,8 +48,8 @@ def plain(value: Any) -> Any:
 def _plain(value: Any, seen: dict[int, Any]) -> Any:
     import torch
 
-    # What is shared in the file stays shared: unfolding it could take for ever. Only what the file
-    # keeps alive is in `seen`: a dict made here would leave its id to the next.
+    # Shared objects stay shared: expanding them could take for ever. `seen` holds only objects that
+    # the file's content keeps alive: the id of a temporary dict would be reused.
     key = id(value)
     if key in seen:
         return seen[key]
@@ -69,7 +68,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
         for name, item in value.items():
             result[name] = _plain(item, seen)
         settings = {
-            name: _plain(item.built(), {})
+            name: _plain(item.build_record(), {})
             for name, item in value.items()
             if isinstance(item, safe_pickle.Module)
         }
@@ -85,7 +84,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray | Unreadable:
-    """Return a tensor's values; what NumPy has no dtype for (bfloat16, float8) as float32."""
+    """Return a tensor's values; dtypes that NumPy lacks (bfloat16, float8) become float32."""
     import torch
 
     if tensor.is_meta:

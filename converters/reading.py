@@ -1,9 +1,9 @@
-"""Reading checkpoint files that we did not write, without running anything that is in them.
+"""Reading foreign checkpoint files without running anything in them.
 
 torch's own restricted unpickler reads both of torch's serializations (zip and legacy) and allows
-tensors, containers and numbers only; the few names that it is given besides (`stubs`) stand for
-something inert. Plain pickles (NVIDIA's) go through `safe_pickle`. A wheel, a zip or a tar is
-opened, and the checkpoint inside is read in the same way.
+only tensors, containers and numbers; the few further names that we add (`stubs`) stand for inert
+objects. Plain pickles (NVIDIA's) go through `safe_pickle`. The checkpoint inside a wheel, zip or
+tar is read in the same way.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from converters.archives import damaged_member, is_torch_zip, open_member, zip_n
 from converters.plain import plain
 from converters.stubs import torch_stubs
 
-# The file's name in a folder as Hugging Face's libraries write it.
+# The checkpoint's name in a folder written by Hugging Face's libraries.
 HUGGING_FACE_FILE = "pytorch_model.bin"
 
 # How every file in torch's old serialization begins: a pickled magic number.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-ARCHIVES = 3  # archives in archives that are opened
+ARCHIVES = 3  # how many nested archives are opened
 
-# How files that are often taken for checkpoints begin.
+# The first bytes of files that are often mistaken for checkpoints.
 _OTHERS = {
     b"version https://git-lfs": "is a Git LFS pointer, not the file: run git lfs pull",
-    b"\x89HDF": "is an HDF5 file (Keras), not a torch checkpoint; its weights are in another form",
+    b"\x89HDF": "is an HDF5 file (Keras), not a torch checkpoint; its weights have another form",
     b"GGUF": "is a GGUF file, not a torch checkpoint",
     b"\x1f\x8b": "is compressed with gzip, not a torch checkpoint; unpack it with gunzip",
     b"<": "is a web page, not a torch checkpoint; download the file itself",
@@ -46,11 +46,11 @@ class Checkpoint(NamedTuple):
     """A file's content as plain Python: dicts, lists, numbers, strings and NumPy arrays.
 
     Attributes:
-        content: what the file holds; the zoo's config has become a dict.
+        content: the file's content; the zoo's config has become a dict.
         path: the file.
         sha256: its hash.
-        containers: what was opened, outermost first, in words.
-        member: the checkpoint's path in an archive, "" where the file is the checkpoint.
+        containers: the formats that were opened, outermost first.
+        member: the checkpoint's path in an archive; "" if the file is the checkpoint.
     """
 
     content: Any
@@ -61,7 +61,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def source(self) -> dict[str, str]:
-        """What a manifest says of the file."""
+        """The file's entry in a manifest."""
         member = {"member": self.member} if self.member else {}
         return {"name": self.path.name, "sha256": self.sha256, **member}
 
@@ -77,32 +77,32 @@ def read_checkpoint(path: str | os.PathLike[str], member: str = "") -> Checkpoin
 
     Args:
         path: the file.
-        member: of a wheel, zip or tar, the file inside that is meant; "" where there is only one.
+        member: the file to read in a wheel, zip or tar; "" for the only one.
 
     Returns:
-        Its content with every tensor as a contiguous NumPy array; nothing from it is executed.
+        Its content with every tensor as a contiguous NumPy array; nothing in it is executed.
 
     Raises:
-        UserError: no such file, a folder, an empty, truncated or foreign file, or one that asks for
-            anything but tensors, plain containers and the few names of `stubs`.
+        UserError: the file does not exist, is a folder, is empty, truncated or not a checkpoint, or
+            asks for anything but tensors, plain containers and the few names of `stubs`.
     """
     path = _file(Path(path))
     try:
         with open(path, "rb") as file:
-            found = _read(file, str(path), member)
-        return Checkpoint(plain(found.value), path, sha256_of(path), *found[1:])
+            content = _read(file, str(path), member)
+        return Checkpoint(plain(content.value), path, sha256_of(path), *content[1:])
     except UserError:
         raise
     except safe_pickle.ForbiddenGlobal as error:
         raise UserError(_refused(path, error.name)) from error
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", str(error))
-        if asked:
-            raise UserError(_refused(path, asked[1] or asked[2])) from error
+        match = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", str(error))
+        if match:
+            raise UserError(_refused(path, match[1] or match[2])) from error
         raise UserError(f"{path} is damaged or not a torch checkpoint; nothing executed") from error
     except MemoryError as error:
-        raise UserError(f"{path} does not fit into memory, or is damaged") from error
-    except Exception as error:  # torch raises whatever its readers stumble upon
+        raise UserError(f"{path} does not fit in memory, or is damaged") from error
+    except Exception as error:  # torch's readers raise exceptions of any type
         first = (str(error).splitlines() or [""])[0][:120]
         raise UserError(
             f"{path} is damaged or not a torch checkpoint ({type(error).__name__}: {first}); "
@@ -111,7 +111,7 @@ def read_checkpoint(path: str | os.PathLike[str], member: str = "") -> Checkpoin
 
 
 def _file(path: Path) -> Path:
-    """Check that there is such a file; of Hugging Face's folders, name the file inside."""
+    """Check that the file exists; for a folder of Hugging Face, return the file inside."""
     try:
         if path.is_dir() and (path / HUGGING_FACE_FILE).is_file():
             path = path / HUGGING_FACE_FILE
@@ -128,21 +128,21 @@ def _file(path: Path) -> Path:
 
 
 def _read(file: BinaryIO, where: str, asked: str, depth: int = 0) -> _Content:
-    """Read what a file holds, or the file inside an archive."""
+    """Read a file, or the file inside an archive."""
     member = open_member(file, where, asked) if depth < ARCHIVES else None
     if member is not None:
-        # The path that was asked for is that of the outermost archive's member.
+        # `asked` applies to the outermost archive only.
         inner = _read(io.BytesIO(member.data), f"{where}, {member.name}", "", depth + 1)
         name = "/".join(filter(None, (member.name, inner.member)))
         return _Content(inner.value, (member.kind, *inner.containers), name)
     if asked:
-        raise UserError(f"--member={asked}: {where} is no wheel, zip or tar; leave --member out")
+        raise UserError(f"--member={asked}: {where} is not a wheel, zip or tar; leave --member out")
     value, container = _read_tensors(file, where)
     return _Content(value, (container,), "")
 
 
 def _read_tensors(file: BinaryIO, where: str) -> tuple[Any, str]:
-    """Read a file that holds tensors; returns them and the container's name."""
+    """Read a file of tensors; return its content and the name of its format."""
     import torch
 
     names = zip_names(file)
@@ -163,16 +163,16 @@ def _read_tensors(file: BinaryIO, where: str) -> tuple[Any, str]:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 28:
         import safetensors.torch
 
-        # The format keeps no order of the tensors: any is as good, but always the same.
+        # The format has no order of tensors: sort them, so that the result is always the same.
         return dict(sorted(safetensors.torch.load(file.read()).items())), "safetensors"
     is_legacy = start.startswith(_LEGACY)
     with (
         torch.serialization.safe_globals(list(torch_stubs())),
-        # A sparse tensor's indices may point anywhere.
+        # A sparse tensor's indices could point outside of it.
         torch.sparse.check_sparse_tensor_invariants(),
         warnings.catch_warnings(),
     ):
-        # Old files make torch warn of its storages; what was read is checked key by key later.
+        # torch warns about old files' storages; every tensor is checked later.
         warnings.simplefilter("ignore")
         if start[:1] == b"\x80" and not is_legacy:
             return safe_pickle.load(file), "pickle"
@@ -192,6 +192,6 @@ def _refused(path: Path, name: str) -> str:
     elif name.split(".")[0] not in ("posix", "nt", "os", "builtins", "subprocess", "sys"):
         hint = "; if you trust it, load it with its own code and save the state dict alone"
     return (
-        f"{path} asks for {name!r}, which is not on the list of what a checkpoint may hold; "
+        f"{path} asks for {name!r}, which is not among the names that a checkpoint may use; "
         f"refused, and nothing in it was executed{hint}"
     )

@@ -1,10 +1,10 @@
 """Residual generators of GAN_stability [Mescheder et al. 2018] and of Self-Conditioned GAN.
 
-Checkpoints `model.pt` with `generator`, its average `generator_test` and more. A class's vector e
-goes into the dense layer as e / |e|: that layer's rows for it are folded into one row for each
-class, and the vector of a single class into the bias. GAN_stability's resnet3 and resnet4, which
-end in a convolution of 7 x 7, take e as it is; the former, known by its first block, which narrows,
-doubles maps before that convolution.
+Checkpoints `model.pt` hold `generator`, its average `generator_test` and more. The dense layer
+reads a class's vector e as e / |e|: its rows for e are folded into one row for each class, or, with
+a single class, into the bias. GAN_stability's resnet3 and resnet4, which end in a 7 x 7
+convolution, read e unscaled; resnet3, recognised by its narrowing first block, also doubles the
+maps before that convolution.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 
 from cgjax.errors import UserError
-from converters.conversion import Container, Conversion, conv_kernel, pixel_kernel
+from converters.conversion import Conversion, Layout, conv_kernel, pixel_kernel
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
 from converters.tensors import Tensors
 
 _WIDE = 7
-"""The last convolution of resnet3 and resnet4."""
+"""Kernel size of the last convolution in resnet3 and resnet4."""
 
 _EMBEDDINGS = ("embedding.weight", "get_latent.embedding.weight")
 
 
 def convert_sizes(network: Network, given: Mapping[str, str]) -> Conversion:
-    """Convert a network whose blocks are called by their size: `resnet_0_0`, `resnet_0_1`, ...."""
+    """Convert a network whose blocks are named by size: `resnet_0_0`, `resnet_0_1`, ...."""
     tensors = network.tensors()
     blocks = [
         (size > 0 and number == 0, f"resnet_{size}_{number}")
@@ -40,7 +40,7 @@ def convert_sizes(network: Network, given: Mapping[str, str]) -> Conversion:
 
 
 def convert_sequence(network: Network, given: Mapping[str, str]) -> Conversion:
-    """Convert a network whose blocks are a sequence, with upsampling between any two of them."""
+    """Convert a network whose blocks form a sequence, with upsampling between each two."""
     tensors = network.tensors()
     num = (tensors.count("resnet.{}.conv_0.weight") + 1) // 2
     blocks = [(i > 0, f"resnet.{2 * i}") for i in range(num)]
@@ -58,10 +58,12 @@ def _convert(
     sides = list(itertools.pairwise((width, *outputs)))
     channels, _, kernel, _ = tensors.shape("conv_img.weight", 4)
     has_classes = any(name in tensors for name in _EMBEDDINGS)
-    form = _Form(given, kernel == _WIDE, narrows=width != outputs[0], has_classes=has_classes)
-    arrays, size, num_classes = _first_layer(
-        tensors, width, network.place, normalize=form.normalize_classes
-    )
+    is_wide, settings = kernel == _WIDE, Settings(given)
+    normalize = _get_switch(settings, "normalize_classes", not is_wide, matters=has_classes)
+    narrows = width != outputs[0]
+    doubles_last = _get_switch(settings, "doubles_last", is_wide and narrows, matters=is_wide)
+    settings.finish()
+    arrays, size, num_classes = _first_layer(tensors, width, network.place, normalize=normalize)
     for number, ((_, name), (a, b)) in enumerate(zip(blocks, sides, strict=True)):
         ours, hidden = f"blocks.{number}", min(a, b)
         for theirs, part, o, i in (("conv_0", "first", hidden, a), ("conv_1", "second", b, hidden)):
@@ -86,45 +88,35 @@ def _convert(
     optional = {
         "num_classes": num_classes,
         "output_kernel": kernel if kernel != 3 else 0,
-        "doubles_last": form.doubles_last,
+        "doubles_last": doubles_last,
     }
     architecture |= {name: value for name, value in optional.items() if value}
-    return Conversion("residual", architecture, arrays, tuple(form.assumed))
+    return Conversion("residual", architecture, arrays, tuple(settings.assumed))
 
 
-class _Form:
-    """What the tensors do not tell: as given, or assumed, and then listed."""
-
-    def __init__(
-        self, given: Mapping[str, str], is_wide: bool, *, narrows: bool, has_classes: bool
-    ):
-        settings = Settings(given)
-        self.normalize_classes = settings.get("normalize_classes", not is_wide)
-        self.doubles_last = settings.get("doubles_last", is_wide and narrows)
-        settings.finish()
-        self.assumed = [
-            f"{name} {str(value).lower()} (--set {name}={str(not value).lower()})"
-            for name, value, matters in (
-                ("normalize_classes", self.normalize_classes, has_classes),
-                ("doubles_last", self.doubles_last, is_wide),
-            )
-            if matters and not settings.is_given(name)
-        ]
+def _get_switch(settings: Settings, name: str, default: bool, *, matters: bool) -> bool:
+    """Return a boolean that the tensors do not determine; list it as assumed if it matters."""
+    value = settings.get(name, default)
+    if matters:
+        other = str(not value).lower()
+        settings.assume(name, f"{name} {str(value).lower()} (--set {name}={other})")
+    return value
 
 
 def _first_layer(
     tensors: Tensors, width: int, place: str, *, normalize: bool
 ) -> tuple[dict[str, np.ndarray], int, int]:
-    """Return the dense layer, the first maps' height, and how many classes there are.
+    """Return the dense layer, the first maps' height, and the number of classes.
 
     Args:
-        tensors: the file's.
+        tensors: the file's tensors.
         width: channels of the first maps.
         place: the file, for messages.
-        normalize: whether classes' vectors have length 1.
+        normalize: whether class vectors are scaled to length 1.
 
     Raises:
-        UserError: a layer that makes no square maps, or is too narrow for its class vectors.
+        UserError: the layer's outputs are not square maps, or it is too narrow for its class
+            vectors.
     """
     outputs, inputs = tensors.shape("fc.weight", 2)
     size = math.isqrt(outputs // width)
@@ -141,12 +133,12 @@ def _first_layer(
     if length >= inputs:
         raise UserError(
             f"{place}: fc.weight reads {inputs} numbers, {name} alone has {length} for each class; "
-            "expected a latent besides"
+            "expected a latent too"
         )
     table = tensors.take(name, (num_classes, length)).astype(np.float64)
     norms = np.linalg.norm(table, axis=1, keepdims=True) if normalize else np.ones((1, 1))
     if not norms.all():
-        tensors.note(f"{name} has a class without direction: its vector is zero")
+        tensors.note(f"{name} has a zero vector, which cannot be scaled to length 1")
         norms = np.ones_like(norms)
     latent, rows = np.split(kernel, [inputs - length])
     rows = np.tensordot(table / norms, rows, axes=1)
@@ -156,15 +148,15 @@ def _first_layer(
     return {"first": first, "first_bias": bias}, size, num_classes
 
 
-CONTAINERS = (
-    Container(
+LAYOUTS = (
+    Layout(
         "sizes",
         "Self-Conditioned GAN for ImageNet and Places, GAN_stability resnet2 to 4: dict with "
         "generator, generator_test; tensors resnet_0_0.conv_0.weight, ...",
         lambda s: has_tensors(s, "fc.weight", "resnet_0_0.conv_0.weight", "conv_img.weight"),
         convert_sizes,
     ),
-    Container(
+    Layout(
         "sequence",
         "GAN_stability resnet (CelebA-HQ): the same with resnet.0.conv_0.weight, ...",
         lambda s: has_tensors(s, "fc.weight", "resnet.0.conv_0.weight", "conv_img.weight"),

@@ -1,9 +1,9 @@
-"""An unpickler that calls nothing but a handful of functions of ours.
+"""An unpickler that calls only a handful of functions defined here.
 
 NVIDIA publishes its PyTorch networks as plain pickles that hold the *source code* of their modules,
 which their loader executes. Here every name that such a file may ask for is on a list and stands
 for something inert: a module becomes the dict of its attributes, a tensor is rebuilt from its
-bytes, the source code is a string that nobody reads. Any other name ends the reading.
+bytes, the source code is a string that is never used. Any other name is refused.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-# What `Module.built` adds to the constructor's arguments.
+# Entries that `Module.build_record` adds to the constructor's arguments.
 CLASS, VALUES = "(class)", "(values)"
 
-# NVIDIA's own classes, where a file names them instead of carrying their source code.
+# NVIDIA's classes, for files that name them instead of holding their source code.
 _NETWORKS = ("networks", "networks_stylegan2", "networks_stylegan3")
 _CLASSES = (
     *("Generator", "Discriminator", "MappingNetwork", "SynthesisNetwork", "SynthesisBlock"),
@@ -40,15 +40,15 @@ class Bag(dict[str, Any]):
     """Stands in for a dict subclass (EasyDict)."""
 
     def __setstate__(self, state: Any) -> None:
-        """Drop the instance's own attributes: the items are what counts."""
+        """Drop the instance's own attributes: only the items matter."""
 
 
 class Module:
     """Stands in for a torch module: its attributes, no behaviour.
 
     Attributes:
-        class_name: the name of the class it had, with its module's where the file says that.
-        attributes: what its `__dict__` held.
+        class_name: the name of its class, with its module's name if the file has that.
+        attributes: its `__dict__`.
     """
 
     class_name = ""
@@ -68,7 +68,7 @@ class Module:
         self.attributes = dict(state) if isinstance(state, Mapping) else {}
 
     def tensors(self, prefix: str = "") -> dict[str, Any]:
-        """Return parameters and buffers by dotted path, as a state dict has them."""
+        """Return parameters and buffers by dotted path, as in a state dict."""
         tensors: dict[str, Any] = {}
         for kind in ("_parameters", "_buffers"):
             entries = self.attributes.get(kind)
@@ -79,11 +79,11 @@ class Module:
             tensors |= child.tensors(f"{prefix}{name}.")
         return tensors
 
-    def built(self) -> dict[str, Any]:
-        """Return what the module was built with, by the names of its constructor's arguments.
+    def build_record(self) -> dict[str, Any]:
+        """Return the constructor's arguments by name, and two further entries.
 
-        Two further entries say what it was built by and what became of it: `CLASS`, its class, and
-        `VALUES`, the numbers and words that it and the modules inside keep, by dotted path.
+        These are `CLASS`, the module's class, and `VALUES`, the numbers and words that it and the
+        modules inside keep, by dotted path.
         """
         arguments = self.attributes.get("_init_kwargs")
         given = dict(arguments) if isinstance(arguments, Mapping) else {}
@@ -103,7 +103,7 @@ class Module:
 
 def _reconstruct_persistent(meta: Any) -> Module:
     if not isinstance(meta, Mapping) or meta.get("type") != "class":
-        raise pickle.UnpicklingError("a persistent object of another form than a class")
+        raise pickle.UnpicklingError("a persistent object that is not a class")
     state = meta.get("state")
     name, module = str(meta.get("class_name")), meta.get("module_name")
     if isinstance(module, str) and "." not in name:
@@ -112,7 +112,7 @@ def _reconstruct_persistent(meta: Any) -> Module:
 
 
 def _module_class(name: str) -> type[Module]:
-    """Return a stand-in for a class whose instances a file holds without its source."""
+    """Return a stand-in for a class whose source the file does not hold."""
     return type("Module", (Module,), {"class_name": name})
 
 
@@ -129,7 +129,7 @@ def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) 
     if not isinstance(storage, torch.storage.TypedStorage):
         raise pickle.UnpicklingError("a tensor without a storage")
     size, stride = tuple(map(int, size)), tuple(map(int, stride))
-    # torch would grow the storage and leave what it grew by uninitialised.
+    # Otherwise torch would enlarge the storage with uninitialised memory.
     last = int(offset) + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min((int(offset), *size, *stride)) < 0 or (0 not in size and last >= len(storage)):
         raise pickle.UnpicklingError("a tensor that reaches beyond its storage")
@@ -159,7 +159,7 @@ def _numpy_scalar(dtype: _Dtype, data: bytes) -> Any:
 
 
 class Array:
-    """Stands in for numpy.ndarray, which a pickle first makes empty and then fills."""
+    """Stands in for numpy.ndarray, which a pickle first creates empty and then fills."""
 
     array: np.ndarray
 
@@ -174,9 +174,9 @@ def _reconstruct_array(*_: Any) -> Array:
 
 
 def _encode(text: Any, encoding: Any = "") -> bytes:
-    # How old protocols write bytes.
+    # Old protocols write bytes in this way.
     if encoding != "latin1" or not isinstance(text, str):
-        raise pickle.UnpicklingError("bytes of another form than text in latin1")
+        raise pickle.UnpicklingError("bytes that are not latin1 text")
     return text.encode("latin1")
 
 
@@ -242,12 +242,12 @@ def load(file: BinaryIO) -> Any:
         The content.
 
     Raises:
-        ForbiddenGlobal: it asks for a name that is not on the list; nothing was called.
-        Exception: whatever a damaged pickle leads to.
+        ForbiddenGlobal: it asks for a name that is not on the list, which is not called.
+        Exception: of any type, if the pickle is damaged.
     """
     return _Unpickler(file).load()
 
 
 def numpy_stubs() -> dict[str, Callable[..., Any]]:
-    """Return what stands for NumPy's numbers and arrays, by the names that a pickle gives them."""
+    """Return the stand-ins for NumPy's numbers and arrays, by their names in a pickle."""
     return {name: stub for name, stub in _allowed().items() if name.startswith("numpy.")}

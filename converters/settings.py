@@ -1,4 +1,4 @@
-"""What the tensors of a file do not tell: read from the file's config, or given with --set."""
+"""What a file's tensors do not specify: read from the file's config, or given with --set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cgjax.errors import UserError
 
 T = TypeVar("T", bool, int, float, str)
 
-# A setting of every file: which of its networks to convert (`networks.choose` reads it).
+# The setting that every file has: which of its networks to convert (see `networks.choose`).
 NETWORK = "network"
 
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -21,7 +21,10 @@ _EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite numb
 
 
 class Settings:
-    """Named settings with defaults; what the user gave wins over the file, the file over ours.
+    """Named settings with defaults: the user's value wins over the file's, the file's over ours.
+
+    Attributes:
+        assumed: what neither the user nor the file specified, each with the flag that changes it.
 
     Example:
         >>> settings = Settings({"final_tanh": "true"}, {"alpha": 0})
@@ -33,14 +36,25 @@ class Settings:
         self._given = dict(given)
         self._config = dict(config or {})
         self._known = {NETWORK}
+        self.assumed: list[str] = []
 
     def is_given(self, name: str) -> bool:
         """Whether the user gave a setting."""
         return name in self._given
 
     def default(self, name: str, value: Any) -> None:
-        """Take a value as the file's own where it does not say so under the setting's name."""
+        """Use a value as the file's own if its config has no entry of that name."""
         self._config.setdefault(name, value)
+
+    def assume(self, name: str, text: str) -> None:
+        """Add a text to `assumed`, unless the user gave the setting."""
+        if not self.is_given(name):
+            self.assumed.append(text)
+
+    def assume_default(self, name: str, value: float) -> None:
+        """Add to `assumed` that a number is the default of the file's own code."""
+        text = "the code's default: the file does not say"
+        self.assume(name, f"{name}: {value:g}, {text}; --set {name}=...")
 
     def get(
         self,
@@ -54,18 +68,18 @@ class Settings:
         """Return a setting of the type of its default.
 
         Args:
-            name: by the file's own code.
-            default: for a file that does not say; its type decides what is accepted. A truth value
-                may be stored as such, as 0 or 1, or as a word: "False" is false.
+            name: its name in the file's own code.
+            default: the value if neither the user nor the file has one; its type decides what is
+                accepted. A boolean may be stored as one, as 0 or 1, or as a word: "False" is false.
             low: least value of a number.
-            high: largest value of a number.
-            words: the words to choose from, in any case; empty for any.
+            high: greatest value of a number.
+            words: the allowed words, case ignored; empty for any.
 
         Returns:
             The value.
 
         Raises:
-            UserError: if the given text, or the file's value, is not of that type or range.
+            UserError: if the user's or the file's value has another type or is out of range.
         """
         self._known.add(name)
         is_given = name in self._given
@@ -92,14 +106,14 @@ class Settings:
         )
 
     def get_words(self, name: str) -> tuple[str, ...]:
-        """Return a setting that lists words, separated by commas; empty where it is not given.
+        """Return a setting that is a comma-separated list of words; empty if it is not given.
 
         Example:
             >>> Settings({"class_names": "red, green"}).get_words("class_names")
             ('red', 'green')
 
         Raises:
-            UserError: if a word is empty, or stands there twice.
+            UserError: if a word is empty or repeated.
         """
         text = self.get(name, "")
         words = tuple(word.strip() for word in text.split(",")) if text else ()
@@ -108,15 +122,15 @@ class Settings:
         return words
 
     def get_numbers(self, name: str, count: int, *, low: int = 0) -> tuple[int, ...]:
-        """Return a setting that lists whole numbers, separated by commas; empty if not given.
+        """Return a setting that is a comma-separated list of whole numbers; empty if not given.
 
         Args:
             name: as for `get`.
-            count: how many there must be.
+            count: the expected length.
             low: least value of each.
 
         Raises:
-            UserError: if there is another number of them, or one is none.
+            UserError: if the length differs, or an entry is not a number in range.
         """
         text = self.get(name, "")
         if not text:
@@ -130,10 +144,10 @@ class Settings:
         return tuple(n for n in numbers if n is not None)
 
     def finish(self) -> None:
-        """Check that every --set name was one that this kind of file has.
+        """Check that every --set name is one that this kind of file has.
 
         Raises:
-            UserError: naming the unknown one and those there are.
+            UserError: naming the unknown one and the known ones.
         """
         for name in self._given:
             if name not in self._known:
@@ -148,7 +162,7 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
     """Split `name=value` texts.
 
     Raises:
-        UserError: for a text without `=`, and a name with two values.
+        UserError: for a text without `=`, or a name with two values.
     """
     pairs: dict[str, str] = {}
     for text in texts:
@@ -162,17 +176,17 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
 
 
 def as_mapping(value: Any, what: str) -> dict[str, Any]:
-    """Return a part of a file that must be a mapping, or be absent.
+    """Return a part of a file that must be a mapping or absent.
 
     Args:
-        value: the part; None is an empty one.
+        value: the part; None counts as empty.
         what: what it is and where, for the message.
 
     Returns:
         Its entries.
 
     Raises:
-        UserError: if it is something else.
+        UserError: if it is anything else.
     """
     if value is None:
         return {}
@@ -182,7 +196,7 @@ def as_mapping(value: Any, what: str) -> dict[str, Any]:
 
 
 def _typed(value: Any, kind: type[T]) -> T | None:
-    """Return a value as a type if that loses nothing, else None; text is parsed."""
+    """Return a value as a type if the conversion is exact, else None; text is parsed."""
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()
     result: Any = None

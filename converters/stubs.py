@@ -1,7 +1,7 @@
-"""What a checkpoint may hold besides tensors and plain containers, each as something inert.
+"""Inert stand-ins for what a checkpoint may hold besides tensors and plain containers.
 
-Training scripts put their settings, counters and random states beside the weights. A name that is
-not here, in torch's own list or in `safe_pickle`'s ends the reading.
+Training scripts save their settings, counters and random states with the weights. A global that is
+neither here, nor in torch's own list, nor in `safe_pickle`'s is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _nothing(*_: Any) -> None:
 
 
 def torch_stubs() -> list[tuple[Callable[..., Any], str]]:
-    """Return the names that torch's restricted unpickler lets through, and what they stand for."""
+    """Return the stand-ins for torch's restricted unpickler, with the globals they replace."""
     stubs: list[tuple[Callable[..., Any], str]] = [
         (ZooConfig, "models.utils.config.BaseConfig"),
         (Namespace, "argparse.Namespace"),
@@ -41,7 +41,7 @@ def torch_stubs() -> list[tuple[Callable[..., Any], str]]:
     ]
     for system in ("Posix", "Windows", "PurePosix", "PureWindows"):
         stubs += [(_path, f"pathlib.{system}Path"), (_path, f"pathlib._local.{system}Path")]
-    # What a defaultdict is made with.
+    # The factories of a defaultdict.
     stubs += [(_nothing, f"{m}.{n}") for m in _BUILTINS for n in ("dict", "list", "int", "float")]
     stubs += [(stub, name) for name, stub in safe_pickle.numpy_stubs().items()]
     return stubs

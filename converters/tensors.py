@@ -13,9 +13,9 @@ from converters.plain import Unreadable
 
 
 class Tensors:
-    """A state dict of which every tensor is taken once or explicitly ignored.
+    """A state dict whose tensors must all be taken or explicitly ignored.
 
-    Problems are collected, so that one error at the end lists every missing, mis-shaped and unknown
+    Problems are collected, so that one error at the end lists every missing, misshapen and unknown
     entry of the file.
 
     Example:
@@ -35,22 +35,22 @@ class Tensors:
         return name in self._state
 
     def names(self, pattern: str) -> list[str]:
-        """Return the names that match a regular expression in full."""
+        """Return the names that a regular expression matches in full."""
         return [name for name in self._state if re.fullmatch(pattern, name)]
 
     def shape(self, name: str, ndim: int) -> tuple[int, ...]:
-        """Return the shape of a tensor from which sizes are read.
+        """Return the shape of a tensor that sizes are read from.
 
         Args:
             name: the tensor.
-            ndim: how many axes it has; -1 where any number is right.
+            ndim: its expected number of axes; -1 for any.
 
         Returns:
-            The shape, without a zero.
+            The shape; no axis is 0.
 
         Raises:
-            UserError: at once, if it is missing, empty, no array, or has another number of axes:
-                nothing else can be checked then.
+            UserError: at once, if it is missing, empty, not an array, or has another number of
+                axes: nothing else can be checked then.
         """
         if name not in self._state:
             raise UserError(f"{self._source}: missing {name}")
@@ -64,7 +64,7 @@ class Tensors:
         return value.shape
 
     def value(self, name: str) -> np.ndarray:
-        """Return a tensor as it is, to look at; it has to be taken besides.
+        """Return a tensor unchanged, to look at; this does not count as taking it.
 
         Raises:
             UserError: at once, as `shape`.
@@ -73,13 +73,12 @@ class Tensors:
         return np.asarray(self._state[name])
 
     def count(self, pattern: str) -> int:
-        """Return how many consecutive indices a pattern with one `{}` has, counted from 0.
+        """Return the number of indices, counted from 0, of a pattern with one `{}`.
 
-        The numbering may have a gap where a tensor is missing: the highest index counts, and the
-        missing one is reported when it is taken.
+        It is the highest index plus one: a tensor missing in between is reported when it is taken.
 
         Raises:
-            UserError: if an index is higher than the file has tensors.
+            UserError: if an index exceeds the number of tensors in the file.
         """
         regex = re.escape(pattern).replace(r"\{\}", r"(\d{1,9})")
         matches = (re.fullmatch(regex, name) for name in self._state)
@@ -91,7 +90,7 @@ class Tensors:
         return highest + 1
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a tensor as float32; one of another shape is noted and becomes zeros."""
+        """Return a tensor as float32; if it is not usable, note why and return zeros."""
         self._taken.add(name)
         value = self._state.get(name)
         if name not in self._state:
@@ -113,27 +112,27 @@ class Tensors:
         return np.zeros(shape, np.float32)
 
     def scalar(self, name: str, default: float) -> float:
-        """Return a number; the default where it is not in the file."""
+        """Return a number; the default if it is not in the file."""
         return float(self.take(name, ())) if name in self else default
 
     def check_constant(self, name: str, expected: np.ndarray) -> None:
-        """Check that a tensor, if it is there, is the constant that our arithmetic has built in."""
+        """Check that a tensor, if present, is the constant that our arithmetic has built in."""
         if name in self and not np.allclose(self.take(name, expected.shape), expected, atol=1e-6):
-            self.note(f"{name} is not the constant it is known to be")
+            self.note(f"{name} is not the constant that is built in here")
 
     def ignore(self, pattern: str) -> None:
-        """Mark every tensor whose name matches a regular expression as seen and not needed."""
+        """Mark every tensor whose name matches a regular expression as not needed."""
         self._taken.update(self.names(pattern))
 
     def note(self, problem: str) -> None:
-        """Add a problem of another kind to the list."""
+        """Add a problem to the list."""
         self._problems.append(problem)
 
     def finish(self) -> None:
-        """Check that the file was right and nothing in it was left over.
+        """Check that there were no problems and that no tensor is left over.
 
         Raises:
-            UserError: one line with every problem.
+            UserError: one line that lists every problem.
         """
         problems = self._problems + [f"extra {n}" for n in self._state if n not in self._taken]
         if problems:

@@ -1,7 +1,7 @@
-"""`--verify=torch`: the file's own network in torch beside the converted one, layer by layer.
+"""`--verify=torch`: compares the file's own network in torch with the converted one, by layer.
 
-The networks of `converters.reference` are written from the notes on the formats and share nothing
-with the converters but the sizes. A layout's entry in `REFERENCES` says how to call its network.
+The networks of `converters.reference` are written from the formats and share only the sizes with
+the converters. A layout's entry in `REFERENCES` says how to call its network.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.staged import StagedNetwork
 from converters.conversion import Conversion
 from converters.dcgan import read_chain
-from converters.finding import Found
+from converters.finding import Candidate
 from converters.networks import Network
-from converters.nvidia import built, get_rate
+from converters.nvidia import build_record, get_rate
 from converters.pgan import has_fused_kernels, renumbered
 from converters.reference import biggan, dcgan, pgan, residual, stylegan, stylegan2, stylegan3
+from converters.reference.common import Activations
 from converters.settings import Settings
 from converters.zoo import zoo_settings
 
 LATENTS = 8
 TOLERANCE = 1e-4
-"""Largest max|a - b| / max(1, max|b|) of a layer that counts as equal."""
+"""Largest max|a - b| / max(1, max|b|) at which a layer counts as equal."""
 
 
 class Case(NamedTuple):
-    """What a reference network is given.
+    """The inputs of a reference network.
 
     Attributes:
         w: the tensors by name.
         z: (n, d) latents.
-        classes: (n, c) class vectors, None where there are no classes.
+        classes: (n, c) class vectors; None without classes.
         a: the architecture, for sizes.
-        network: the file's.
+        network: the file's network.
         given: `--set` values.
-        ours: the converted network.
     """
 
     w: dict[str, torch.Tensor]
@@ -52,15 +52,14 @@ class Case(NamedTuple):
     a: Mapping[str, Any]
     network: Network
     given: Mapping[str, str]
-    ours: StagedNetwork
 
     def setting(self, name: str, default: Any) -> Any:
-        """Return a setting that changes weights only, so that no architecture holds it."""
+        """Return a setting that affects only the weights, so that it is not in the architecture."""
         return Settings(self.given).get(name, default)
 
     @property
     def resolutions(self) -> int:
-        """How many resolutions the file holds."""
+        """Number of resolutions in the file."""
         return len(self.a["depths"]) + self.a.get("extra_doublings", 0)
 
     @property
@@ -69,52 +68,45 @@ class Case(NamedTuple):
         return self.a.get("extra_doublings", 0) + self.a.get("blend", 0.0)
 
 
-Activations = Mapping[str, torch.Tensor]
-
-
 def verify(
-    generator: PretrainedGenerator, found: Found, conversion: Conversion, given: Mapping[str, str]
+    generator: PretrainedGenerator,
+    chosen: Candidate,
+    conversion: Conversion,
+    given: Mapping[str, str],
 ) -> dict[str, float]:
-    """Compare a converted network with torch's on 8 latents.
+    """Compare a converted network with torch's on `LATENTS` latents.
 
     Args:
-        generator: the converted one.
-        found: what it was converted from.
-        conversion: how.
+        generator: the converted generator.
+        chosen: what it was converted from.
+        conversion: its conversion.
         given: `--set` values.
 
     Returns:
-        The worst error max|a - b| / max(1, max|b|) over the latents, by layer, and of "image".
+        The worst error max|a - b| / max(1, max|b|) over the latents, by layer and for "image".
 
     Raises:
-        UserError: if there is no torch network for the layout.
+        UserError: there is no torch network for the layout.
     """
-    key = f"{found.family}/{found.container.name}"
+    key = f"{chosen.family}/{chosen.layout.name}"
     if key not in REFERENCES:
-        raise UserError(f"--verify=torch: no torch network is written out for {key}; leave it out")
+        raise UserError(f"--verify=torch: there is no torch network for {key}; leave it out")
     z = np.asarray(generator.sample_latents(jax.random.key(0), LATENTS))
     num_classes = getattr(generator.network, "num_classes", 0)
     classes = np.eye(max(num_classes, 1), dtype=np.float32)
     classes = classes[np.arange(LATENTS) % len(classes)]
     tensors = {
         name: torch.tensor(np.asarray(value, np.float32))
-        for name, value in found.network.state.items()
+        for name, value in chosen.network.state.items()
         if isinstance(name, str) and isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
     }
     errors: dict[str, float] = {}
-    # One latent at a time: every activation of a large network is held at once.
+    # One latent at a time, since all activations of a network are in memory at once.
     for row in range(LATENTS):
         rows = slice(row, row + 1)
         one = torch.tensor(classes[rows]) if num_classes else None
-        case = Case(
-            tensors,
-            torch.tensor(z[rows]),
-            one,
-            conversion.architecture,
-            found.network,
-            given,
-            generator.network,
-        )
+        latent = torch.tensor(z[rows])
+        case = Case(tensors, latent, one, conversion.architecture, chosen.network, given)
         with torch.no_grad():
             theirs = REFERENCES[key](case)
         condition = {"condition": classes[rows]} if num_classes else {}
@@ -129,7 +121,7 @@ def report(errors: Mapping[str, float]) -> str:
     """Return a line for each layer.
 
     Raises:
-        UserError: if one is over the tolerance.
+        UserError: one is over the tolerance.
     """
     worst = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
     if not errors[worst] <= TOLERANCE:
@@ -138,28 +130,30 @@ def report(errors: Mapping[str, float]) -> str:
             f"{TOLERANCE:.0e}; nothing was written: please report the file's layout"
         )
     lines = [f"verified: {name} {value:.1e}" for name, value in errors.items()]
-    return "\n".join([*lines, f"verified: worst {errors[worst]:.1e} ({worst}), torch, 8 latents"])
+    return "\n".join(
+        [*lines, f"verified: worst {errors[worst]:.1e} ({worst}), torch, {LATENTS} latents"]
+    )
 
 
 def _activations(
     network: StagedNetwork, z: np.ndarray, keywords: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     graph, weights = nnx.split(network)
-    found = _walk(weights, z, network.resolve(len(z), **keywords), graph)
-    return {name: np.asarray(found[name]) for name in (*network.layers, "image")}
+    arrays = _all_layers(weights, z, network.resolve(len(z), **keywords), graph)
+    return {name: np.asarray(arrays[name]) for name in (*network.layers, "image")}
 
 
-def _walk_(weights: Any, z: Any, inputs: Any, graph: Any) -> dict[str, Any]:
+def _all_layers_(weights: Any, z: Any, inputs: Any, graph: Any) -> dict[str, Any]:
     with jax.default_matmul_precision("highest"):
         network = nnx.merge(graph, weights)
-        state, found = network.begin(z, inputs), {}
+        state, arrays = network.begin(z, inputs), {}
         for i, layer in enumerate(network.layers):
             state = network.stage(i, state)
-            found[layer] = state["h"]
-        return {**found, "image": network.end(state)}
+            arrays[layer] = state["h"]
+        return {**arrays, "image": network.end(state)}
 
 
-_walk: Callable[..., dict[str, Any]] = jax.jit(_walk_, static_argnums=3)
+_all_layers: Callable[..., dict[str, Any]] = jax.jit(_all_layers_, static_argnums=3)
 
 
 def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -218,8 +212,10 @@ def _genforce_pgan(case: Case) -> Activations:
 def _netdissect(case: Case) -> Activations:
     w = renumbered(case.w)
     output = next(name.split(".")[0] for name in w if name.startswith("output"))
-    found = pgan.pggan_netdissect(w, case.z, 2 * len(case.a["depths"]), output)
-    return found | {"image": torch.tanh(found["image"])} if case.a["tanh"] else found
+    activations = pgan.pggan_netdissect(w, case.z, 2 * len(case.a["depths"]), output)
+    if case.a["tanh"]:
+        activations["image"] = torch.tanh(activations["image"])
+    return activations
 
 
 def _zoo_stylegan(case: Case) -> Activations:
@@ -275,11 +271,10 @@ def _nvidia_stylegan2(case: Case) -> Activations:
         case.w,
         case.z,
         case.resolutions,
-        len(case.a["mapping_widths"]),
         case.classes,
         skip=case.a["skip"],
         clamp=case.a["clamp"],
-        rate=get_rate(built(case.network), Settings(case.given)),
+        rate=get_rate(build_record(case.network), Settings(case.given)),
         taps=_taps(case, "resample_filter"),
     )
 
@@ -291,9 +286,9 @@ def _rosinality(case: Case) -> Activations:
 
 
 def _taps(case: Case, name: str) -> torch.Tensor:
-    """Return the taps of the first filter of a name; without one there is no up-sampling."""
-    found = next((value for key, value in case.w.items() if key.endswith(name)), stylegan2.TAPS)
-    taps = found.sum(dim=0) if found.ndim == 2 else found
+    """Return the taps of the first filter of a name; without one there is no upsampling."""
+    stored = next((value for key, value in case.w.items() if key.endswith(name)), stylegan2.TAPS)
+    taps = stored.sum(dim=0) if stored.ndim == 2 else stored
     return taps / taps.sum()
 
 
@@ -310,7 +305,7 @@ def _stylegan3(case: Case) -> Activations:
         case.z,
         schedule.pop("image_size"),
         case.classes,
-        rate=get_rate(built(case.network), Settings(case.given)),
+        rate=get_rate(build_record(case.network), Settings(case.given)),
         output_scale=case.a["output_scale"],
         conv_clamp=case.a["clamp"],
         **{names.get(name, name): value for name, value in schedule.items()},
@@ -339,9 +334,9 @@ def _biggan_pytorch(case: Case) -> Activations:
 
 def _residual(case: Case) -> Activations:
     pattern = re.compile(r"(resnet[_.](\d+)(?:_(\d+))?)\.conv_0\.weight")
-    found = [match.groups(default="0") for match in map(pattern.fullmatch, case.w) if match]
+    blocks = [match.groups(default="0") for match in map(pattern.fullmatch, case.w) if match]
     names: list[str] = []
-    for name, _, number in sorted(found, key=lambda one: (int(one[1]), int(one[2]))):
+    for name, _, number in sorted(blocks, key=lambda block: (int(block[1]), int(block[2]))):
         names += ["", name] if names and number == "0" else [name]
     names += [""] * case.a.get("doubles_last", False)
     wide = case.w["conv_img.weight"].shape[2] == 7

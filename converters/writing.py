@@ -1,4 +1,4 @@
-"""Where a conversion goes: a folder that can be written, and holds nothing of somebody else's."""
+"""Where a conversion is written: a folder that is writable and holds nothing else."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cgjax.generators.weights import check_replaceable, is_replaced
 
 
 def check_destination(dst: Path, read: Iterable[Path] = ()) -> None:
-    """Check that a folder can be written, before any work.
+    """Check that a folder can be written, before any work is done.
 
     Args:
-        dst: a folder that does not exist, is empty, or holds converted weights, finished or not.
-        read: the files that are converted: writing must not replace them.
+        dst: a folder that does not exist, is empty, or holds converted weights, complete or not.
+        read: the files that the conversion reads: writing must not replace them.
 
     Raises:
-        UserError: a file, a folder of something else, a place where nothing can be written, or one
-            of the files that are read.
+        UserError: it is a file, a folder of something else, not writable, or one of the files that
+            are read.
     """
     try:
         if dst.is_dir():
@@ -30,13 +30,15 @@ def check_destination(dst: Path, read: Iterable[Path] = ()) -> None:
         else:
             place = next(parent for parent in dst.absolute().parents if os.path.lexists(parent))
             if not place.is_dir():
-                raise UserError(f"--dst={dst} lies below {place}, which is a file; choose another")
+                raise UserError(
+                    f"--dst={dst} is inside {place}, which is a file; choose another folder"
+                )
     except OSError as error:
         raise UserError(f"cannot write --dst={dst}: {error.strerror or error}") from error
     for path in read:
         if is_replaced(path, dst):
             raise UserError(
-                f"--dst={dst} would write over {path}, which is read; choose another folder"
+                f"--dst={dst} would overwrite {path}, which is being read; choose another folder"
             )
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(f"cannot write --dst={dst}: {place} is read-only; choose another place")

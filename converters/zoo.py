@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cgjax.errors import UserError
-from converters.conversion import Row, Turn
+from converters.conversion import Row, Transform, layer_rows
 from converters.networks import Network
 from converters.settings import Settings, as_mapping
 
@@ -15,19 +15,19 @@ LOSSES = ("WGANGP", "Logistic", "DCGAN", "MSE")
 
 
 def zoo_settings(network: Network, given: Mapping[str, str]) -> Settings:
-    """Return the settings of a GAN-zoo file: its pickled config, and what the user gave.
+    """Return the settings of a GAN-zoo file: the user's, and its pickled config.
 
     Raises:
-        UserError: if the config is none.
+        UserError: if the file's config is not a mapping.
     """
     return Settings(given, _config(network))
 
 
-def layer_rows(
+def zoo_rows(
     ours: tuple[str, str],
     theirs: str,
     shape: tuple[int, ...],
-    turn: Turn,
+    transform: Transform,
     *,
     factor: float = 1.0,
     is_equalized: bool = True,
@@ -35,39 +35,35 @@ def layer_rows(
     """Return the rows of a layer whose output, bias included, is scaled by sqrt(2 / fan_in).
 
     Args:
-        ours: our names of kernel and bias.
+        ours: our names of the kernel and the bias.
         theirs: the layer's name.
-        shape: of the stored weight, outputs first.
-        turn: the weight's order of axes to ours.
-        factor: multiplies the scale.
-        is_equalized: whether there is a scale at all.
+        shape: shape of the weight, outputs first.
+        transform: from the weight's order of axes to ours.
+        factor: a further factor of the output.
+        is_equalized: False for layers without the scale sqrt(2 / fan_in).
     """
     scale = factor * (math.sqrt(2 / math.prod(shape[1:])) if is_equalized else 1.0)
-    kernel, bias = ours
-    return (
-        Row(kernel, f"{theirs}.weight", shape, scale, turn),
-        Row(bias, f"{theirs}.bias", shape[:1], scale),
-    )
+    return layer_rows(ours, theirs, shape, transform, scale, scale)
 
 
 def get_tanh(settings: Settings, default: str) -> bool:
-    """Return whether the network ends in a tanh, as its loss tells.
+    """Return whether the network ends in a tanh, which depends on the training loss.
 
     Args:
-        settings: of the file.
-        default: the loss of a file that does not say.
+        settings: the file's settings.
+        default: the loss if the file does not name one.
     """
     return settings.get("lossCriterion", default, words=LOSSES) in ("DCGAN", "MSE")
 
 
 def get_categories(network: Network, settings: Settings, latent_dim: int) -> list[int]:
-    """Return the sizes of the one-hot vectors that an AC-GAN's latent ends in, in order.
+    """Return the sizes of the one-hot vectors at the end of an AC-GAN's latent, in order.
 
-    `attribKeysOrder` maps each attribute to its order and its values; a file that lacks it is taken
+    `attribKeysOrder` maps each attribute to its order and its values; a file without it is assumed
     to have one category of `categoryVectorDim` values.
 
     Raises:
-        UserError: if the file's entries are not of that form, or contradict each other.
+        UserError: if the file's entries have another form or contradict each other.
     """
     what = f"{network.path}: attribKeysOrder of the file's config"
     attributes = as_mapping(_config(network).get("attribKeysOrder"), what)

@@ -1,9 +1,4 @@
-"""BigGAN-deep of pytorch-pretrained-BigGAN, and BigGAN-PyTorch.
-
-Written in torch, straight from the notes on the formats, for `--verify` and the tests: nothing here
-is shared with the library. Each function takes a state dict in its file's own names and a latent,
-and returns the activations by layer name (NCHW) with "image".
-"""
+"""BigGAN-deep of pytorch-pretrained-BigGAN, and BigGAN-PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from converters.reference.common import Found, State, double
+from converters.reference.common import Activations, State, double
 
 
 def spectral(w: State, name: str, eps: float) -> Tensor:
@@ -30,10 +25,12 @@ def spectral(w: State, name: str, eps: float) -> Tensor:
     return weight / torch.dot(u, matrix @ v)
 
 
-def biggan(w: State, z: Tensor, classes: Tensor, t: float, config: Mapping[str, Any]) -> Found:
+def biggan(
+    w: State, z: Tensor, classes: Tensor, t: float, config: Mapping[str, Any]
+) -> Activations:
     """Run BigGAN-deep, in inference mode."""
     eps, ch = config["eps"], config["channel_width"]
-    found: Found = {}
+    activations: Activations = {}
     cond = torch.cat((z, F.linear(classes, w["embeddings.weight"])), dim=1)
 
     def statistics(name: str) -> list[Tensor]:
@@ -57,12 +54,14 @@ def biggan(w: State, z: Tensor, classes: Tensor, t: float, config: Mapping[str, 
         return x * scale[:, :, None, None] + offset[:, :, None, None]
 
     x = F.linear(cond, spectral(w, "generator.gen_z", eps), w["generator.gen_z.bias"])
-    found["gen_z"] = x
+    activations["gen_z"] = x
     x = x.view(-1, 4, 4, 16 * ch).permute(0, 3, 1, 2)
     index = 0
     for number, (up, width_in, width_out) in enumerate(config["layers"]):
         if number == config["attention_layer_position"]:
-            x = found[f"layers_{index:02d}"] = attention(w, x, f"generator.layers.{index}", eps)
+            x = activations[f"layers_{index:02d}"] = attention(
+                w, x, f"generator.layers.{index}", eps
+            )
             index += 1
         name, h = f"generator.layers.{index}", x
         for j in range(4):
@@ -73,15 +72,15 @@ def biggan(w: State, z: Tensor, classes: Tensor, t: float, config: Mapping[str, 
             h = F.conv2d(h, kernel, w[f"{name}.conv_{j}.bias"], padding=kernel.shape[-1] // 2)
         if width_in != width_out:
             x = x[:, : x.shape[1] // 2]
-        x = found[f"layers_{index:02d}"] = h + (double(x) if up else x)
+        x = activations[f"layers_{index:02d}"] = h + (double(x) if up else x)
         index += 1
     mean, variance = statistics("generator.bn")
     x = (x - mean) / torch.sqrt(variance + eps)
     x = x * w["generator.bn.weight"][:, None, None] + w["generator.bn.bias"][:, None, None]
     kernel = spectral(w, "generator.conv_to_rgb", eps)
     x = F.conv2d(torch.relu(x), kernel, w["generator.conv_to_rgb.bias"], padding=1)
-    found["image"] = torch.tanh(x[:, :3])
-    return found
+    activations["image"] = torch.tanh(x[:, :3])
+    return activations
 
 
 def attention(w: State, x: Tensor, name: str, eps: float) -> Tensor:
@@ -106,7 +105,7 @@ def biggan_pytorch(
     blocks: int,
     eps: float = 1e-5,
     statistics: str = "stored_{}",
-) -> Found:
+) -> Activations:
     """Run BigGAN-PyTorch, in inference mode."""
 
     def normed(name: str) -> Tensor:
@@ -138,8 +137,8 @@ def biggan_pytorch(
     piece = w["linear.weight"].shape[1]
     pieces = z.split(piece, dim=1)
     conditions = [torch.cat((embedded, p), dim=1) for p in pieces[1:]] or [embedded] * blocks
-    found: Found = {}
-    x = found["linear"] = F.linear(pieces[0], normed("linear"), w["linear.bias"])
+    activations: Activations = {}
+    x = activations["linear"] = F.linear(pieces[0], normed("linear"), w["linear.bias"])
     first = w["blocks.0.0.conv1.weight"].shape[1]
     size = math.isqrt(x.shape[1] // first)
     x = x.view(len(z), first, size, size)
@@ -158,8 +157,8 @@ def biggan_pytorch(
             scores = torch.softmax(theta.transpose(1, 2) @ phi, dim=-1)
             out = conv((g @ scores.transpose(1, 2)).view(n, c // 2, height, width), f"{name}.o")
             x = w[f"{name}.gamma"] * out + x
-        found[f"block{i}"] = x
+        activations[f"block{i}"] = x
     name = "output_layer.0"
     x = norm(x, name, w[f"{name}.gain"][None], w[f"{name}.bias"][None])
-    found["image"] = torch.tanh(conv(torch.relu(x), "output_layer.2"))
-    return found
+    activations["image"] = torch.tanh(conv(torch.relu(x), "output_layer.2"))
+    return activations

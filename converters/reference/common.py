@@ -1,4 +1,4 @@
-"""What the reference networks have in common: see the other modules."""
+"""What the reference networks have in common."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 State = Mapping[str, Tensor]
-Found = dict[str, Tensor]
+Activations = dict[str, Tensor]
 
 
 def pixel_norm(x: Tensor) -> Tensor:
@@ -34,8 +34,13 @@ def full(w: State, x: Tensor, name: str, factor: float = 1.0) -> Tensor:
     return F.linear(x, weight * (factor / math.sqrt(weight.shape[1])), w[f"{name}.bias"] * factor)
 
 
+def act2(x: Tensor) -> Tensor:
+    """Leaky ReLU 0.2 times sqrt 2."""
+    return math.sqrt(2) * F.leaky_relu(x, 0.2)
+
+
 def fused_up(x: Tensor, weight: Tensor) -> Tensor:
-    """The fused up-convolution; weight [in, out, 3, 3]: four shifted sums, then transposed."""
+    """Apply a fused up-convolution, weight [in, out, 3, 3]: sum four shifts, then transpose."""
     padded = F.pad(weight, (1, 1, 1, 1))
     kernel = torch.stack([padded[:, :, a : a + 4, b : b + 4] for a in (0, 1) for b in (0, 1)]).sum(
         dim=0
@@ -44,7 +49,7 @@ def fused_up(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def blend_lod(images: Sequence[Callable[[], Tensor]], lod: float) -> Tensor:
-    """Images from the lowest resolution up -> the image at a level of detail."""
+    """Blend the images of all resolutions, lowest first, at a level of detail."""
     image: Tensor | None = None
     for b, make in enumerate(images):
         level = len(images) - 1 - b
@@ -69,7 +74,7 @@ def mapping_genforce(
     wscale: bool = True,
     rate: float = 0.01,
 ) -> Tensor:
-    """Run the mapping network."""
+    """Run genforce's mapping network."""
     x = z
     if label is not None:
         x = torch.cat((x, label @ w["mapping.label_weight"]), dim=1)
@@ -80,10 +85,28 @@ def mapping_genforce(
     return x
 
 
+def mapping_nvidia(
+    w: State,
+    z: Tensor,
+    label: Tensor | None = None,
+    rate: float = 0.01,
+    name: str = "mapping.fc{}",
+    first: int = 0,
+) -> Tensor:
+    """Run NVIDIA's mapping network, or rosinality's: its layers are `style.1`, ...."""
+    y, i = pixel_norm(z), first
+    if label is not None:
+        y = torch.cat((y, pixel_norm(full(w, label, "mapping.embed"))), dim=1)
+    while f"{name.format(i)}.weight" in w:
+        y = act2(full(w, y, name.format(i), rate))
+        i += 1
+    return y
+
+
 def truncate(
     y: Tensor, mean: Tensor, num: int, style_dim: int, psi: float, layers: int | None
 ) -> Tensor:
-    """Styles by layer; `layers` None for all."""
+    """Return the styles of every layer, the first `layers` of them (None: all) truncated."""
     wp = y.view(len(y), -1, style_dim)
     mean = mean.view(1, -1, style_dim)
     wp = wp.expand(len(y), num, style_dim)

@@ -1,9 +1,4 @@
-"""DCGANs: the PyTorch examples', the GAN zoo's, and others of their kind.
-
-Written in torch, straight from the notes on the formats, for `--verify` and the tests: nothing here
-is shared with the library. The function takes a state dict in its file's own names and a latent,
-and returns the activations by layer name (NCHW) with "image".
-"""
+"""DCGANs: the PyTorch examples', the GAN zoo's, and similar ones."""
 
 from __future__ import annotations
 
@@ -13,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from converters.reference.common import Found, State
+from converters.reference.common import Activations, State
 
 
 def dcgan(
@@ -27,7 +22,7 @@ def dcgan(
     leak: float = 0.0,
     eps: float = 1e-5,
     sigmoid: bool = False,
-) -> Found:
+) -> Activations:
     """Run a chain of transposed convolutions.
 
     Args:
@@ -35,14 +30,14 @@ def dcgan(
         z: (n, d), the class vector included.
         convolutions: the modules in order.
         norms: their batch norms, "" for none.
-        tanh: whether the image passes through one.
-        stages: stride, padding and output padding of each; the PyTorch examples' if empty.
+        tanh: whether the network ends in a tanh.
+        stages: stride, padding and output padding of each; empty for the PyTorch examples'.
         plain: those that are ordinary convolutions.
         leak: the activation's slope below 0.
-        eps: of the batch norms.
-        sigmoid: whether the image passes through one; it is then turned from [0, 1] to [-1, 1].
+        eps: epsilon of the batch norms.
+        sigmoid: whether the network ends in a sigmoid; [0, 1] is then mapped to [-1, 1].
     """
-    found: Found = {}
+    activations: Activations = {}
     x = z[:, :, None, None]
     usual = [(1, 0, 0), *[(2, 1, 0)] * (len(convolutions) - 1)]
     for i, name in enumerate(convolutions):
@@ -58,8 +53,8 @@ def dcgan(
             x = F.batch_norm(x, mean, variance, scale, shift, eps=eps)
         if i < len(convolutions) - 1:
             x = F.leaky_relu(x, leak)
-            found[f"layer{i + 1}"] = x
+            activations[f"layer{i + 1}"] = x
     if sigmoid:
         x = 2 * torch.sigmoid(x) - 1
-    found["image"] = torch.tanh(x) if tanh else x
-    return found
+    activations["image"] = torch.tanh(x) if tanh else x
+    return activations

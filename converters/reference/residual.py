@@ -1,9 +1,4 @@
-"""The residual generators of GAN_stability and of Self-Conditioned GAN.
-
-Written in torch, straight from the notes on the formats, for `--verify` and the tests: nothing here
-is shared with the library. The function takes a state dict in its file's own names and a latent,
-and returns the activations by layer name (NCHW) with "image".
-"""
+"""The residual generators of GAN_stability and of Self-Conditioned GAN."""
 
 from __future__ import annotations
 
@@ -13,20 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from converters.reference.common import Found, State, double
+from converters.reference.common import Activations, State, double
 
 
 def residual(
     w: State, z: Tensor, classes: Tensor | None, names: Sequence[str], normalize: bool = True
-) -> Found:
+) -> Activations:
     """Run a dense layer and residual blocks.
 
     Args:
         w: the state dict.
         z: (n, d).
         classes: (n, k) one-hot class vectors; None where the file has one class or none.
-        names: of the blocks in order, an empty one where maps are doubled.
-        normalize: whether classes' vectors have length 1.
+        names: the blocks in order; an empty name doubles the maps.
+        normalize: whether class vectors are scaled to length 1.
     """
     table = next((w[name] for name in w if name.endswith("embedding.weight")), None)
     if table is not None:
@@ -37,7 +32,7 @@ def residual(
     width = w[f"{names[0]}.conv_0.weight"].shape[1]
     size = round((x.shape[1] / width) ** 0.5)
     x = x.view(len(z), width, size, size)
-    found: Found = {}
+    activations: Activations = {}
     for name in names:
         if not name:
             x = double(x)
@@ -48,7 +43,7 @@ def residual(
             branch = F.conv2d(F.leaky_relu(branch, 0.2), weight, bias, padding=1)
         shortcut = w.get(f"{name}.conv_s.weight")
         x = (x if shortcut is None else F.conv2d(x, shortcut)) + 0.1 * branch
-        found[f"block{len(found) + 1}"] = x
+        activations[f"block{len(activations) + 1}"] = x
     kernel = w["conv_img.weight"]
     x = F.conv2d(F.leaky_relu(x, 0.2), kernel, w["conv_img.bias"], padding=kernel.shape[2] // 2)
-    return {**found, "image": torch.tanh(x)}
+    return {**activations, "image": torch.tanh(x)}

@@ -1,9 +1,4 @@
-"""The StyleGANs of pytorch_GAN_zoo and genforce.
-
-Written in torch, straight from the notes on the formats, for `--verify` and the tests: nothing here
-is shared with the library. Each function takes a state dict in its file's own names and a latent,
-and returns the activations by layer name (NCHW) with "image".
-"""
+"""The StyleGANs of pytorch_GAN_zoo and genforce."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from converters.reference.common import (
-    Found,
+    Activations,
     State,
     blend_lod,
     double,
@@ -38,7 +33,7 @@ def stylegan_zoo(
     alpha: float = 0.0,
     phi: float = 0.5,
     tanh: bool = False,
-) -> Found:
+) -> Activations:
     """Run the GAN zoo's StyleGAN, in inference mode."""
 
     def adain(x: Tensor, name: str) -> Tensor:
@@ -49,12 +44,12 @@ def stylegan_zoo(
         a, b = style[:, :, None, None].chunk(2, dim=1)
         return a * x + b
 
-    found: Found = {}
+    activations: Activations = {}
     draws = iter(noise)
     y = pixel_norm(z)
     for i in range(mappings):
         y = F.leaky_relu(F.linear(y, *zoo_layer(w, f"mapping.FC.{i}", factor=0.01)), 0.2)
-    found["w"] = y
+    activations["w"] = y
     style_w = w["mean_w"] + phi * (y - w["mean_w"]) if phi < 1 else y
 
     def step(x: Tensor, conv: str | None, noise_name: str, adain_name: str) -> Tensor:
@@ -64,8 +59,8 @@ def stylegan_zoo(
         return adain(F.leaky_relu(x, leak), adain_name)
 
     x = w["baseScale0"].expand(len(z), -1, -1, -1)
-    x = found["s0_a0"] = step(x, None, "noiseMod00", "adain00")
-    x = found["s0_a1"] = step(x, "conv0", "noiseMod01", "adain01")
+    x = activations["s0_a0"] = step(x, None, "noiseMod00", "adain00")
+    x = activations["s0_a1"] = step(x, "conv0", "noiseMod01", "adain01")
     for i in range(len(depths) - 1):
         before = x
         for c in (0, 1):
@@ -76,13 +71,13 @@ def stylegan_zoo(
                 f"noiseModulators.{i}.{c}",
                 layer + str(2 * c + 1),
             )
-            found[f"s{i + 1}_a{c}"] = x
+            activations[f"s{i + 1}_a{c}"] = x
     image = F.conv2d(x, *zoo_layer(w, f"toRGBLayers.{len(depths) - 2}"))
     if alpha > 0:
         low = F.conv2d(before, *zoo_layer(w, f"toRGBLayers.{len(depths) - 3}"))
         image = alpha * double(low) + (1 - alpha) * image
-    found["image"] = torch.tanh(image) if tanh else image
-    return found
+    activations["image"] = torch.tanh(image) if tanh else image
+    return activations
 
 
 def stylegan_genforce(
@@ -99,16 +94,16 @@ def stylegan_genforce(
     psi_layers: int | None = None,
     noise: Sequence[Tensor] | None = None,
     rate: float = 0.01,
-) -> Found:
+) -> Activations:
     """Run genforce's StyleGAN."""
 
     def lrelu(x: Tensor) -> Tensor:
         return F.leaky_relu(x, 0.2)
 
-    found: Found = {}
-    acts: list[Tensor] = []
+    activations: Activations = {}
+    block_outputs: list[Tensor] = []
     y = mapping_genforce(w, z, mappings, math.sqrt(2), lrelu, label, wscale, rate)
-    found["w"] = y
+    activations["w"] = y
     style_dim = w["synthesis.layer0.style.weight"].shape[1]
     wp = truncate(y, w["truncation.w_avg"], 2 * resolutions, style_dim, psi, psi_layers)
     x = w["synthesis.layer0.const"].expand(len(z), -1, -1, -1)
@@ -135,14 +130,14 @@ def stylegan_genforce(
             wp[:, layer], gain(w[f"{name}.style.weight"], 1.0, wscale), w[f"{name}.style.bias"]
         )
         scale, shift = style[:, :, None, None].chunk(2, dim=1)
-        x = found[f"layer{layer}"] = x * (scale + 1) + shift
+        x = activations[f"layer{layer}"] = x * (scale + 1) + shift
         if layer % 2:
-            acts.append(x)
+            block_outputs.append(x)
 
     def make(b: int) -> Callable[[], Tensor]:
         kernel = gain(w[f"synthesis.output{b}.weight"], 1.0, wscale)
-        return lambda: F.conv2d(acts[b], kernel, w[f"synthesis.output{b}.bias"])
+        return lambda: F.conv2d(block_outputs[b], kernel, w[f"synthesis.output{b}.bias"])
 
     image = blend_lod([make(b) for b in range(resolutions)], lod)
-    found["image"] = torch.tanh(image) if tanh else image
-    return found
+    activations["image"] = torch.tanh(image) if tanh else image
+    return activations

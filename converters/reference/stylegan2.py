@@ -1,9 +1,4 @@
-"""The StyleGAN2s of genforce, NVIDIA and rosinality.
-
-Written in torch, straight from the notes on the formats, for `--verify` and the tests: nothing here
-is shared with the library. Each function takes a state dict in its file's own names and a latent,
-and returns the activations by layer name (NCHW) with "image".
-"""
+"""The StyleGAN2s of genforce, NVIDIA and rosinality."""
 
 from __future__ import annotations
 
@@ -15,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from converters.reference.common import (
-    Found,
+    Activations,
     State,
+    act2,
     full,
     gain,
     mapping_genforce,
-    pixel_norm,
+    mapping_nvidia,
     truncate,
 )
 
@@ -49,7 +45,7 @@ def modulated(
     demodulate: bool = True,
     taps: Tensor = TAPS,
 ) -> Tensor:
-    """One kernel a row, as the definition says; `weight` as a transposed convolution uses it."""
+    """Convolve every row with its own kernel; `weight` is as a transposed convolution uses it."""
     rows = []
     for row, s in zip(x, style, strict=True):
         kernel = weight * s[None, :, None, None]
@@ -57,16 +53,11 @@ def modulated(
             kernel = kernel / torch.sqrt((kernel**2).sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
         if up:
             y = F.conv_transpose2d(row[None], kernel.transpose(0, 1), stride=2)
-            # Of the padding that upsampling alone takes, the convolution's own two pixels are gone.
+            # The padding of upsampling alone, less the convolution's own two pixels.
             rows.append(filtered(y, (len(taps) + 1) // 2 - 1, (len(taps) - 2) // 2, taps))
         else:
             rows.append(F.conv2d(row[None], kernel, padding=weight.shape[-1] // 2))
     return torch.cat(rows)
-
-
-def act2(x: Tensor) -> Tensor:
-    """Leaky ReLU 0.2 times sqrt 2."""
-    return math.sqrt(2) * F.leaky_relu(x, 0.2)
 
 
 def stylegan2_genforce(
@@ -83,11 +74,11 @@ def stylegan2_genforce(
     psi_layers: int | None = None,
     noise: Sequence[Tensor] | None = None,
     rate: float = 0.01,
-) -> Found:
+) -> Activations:
     """Run genforce's StyleGAN2."""
-    found: Found = {}
+    activations: Activations = {}
     image: Tensor | None = None
-    y = found["w"] = mapping_genforce(w, z, mappings, 1.0, act2, label, wscale, rate)
+    y = activations["w"] = mapping_genforce(w, z, mappings, 1.0, act2, label, wscale, rate)
     style_dim = w["synthesis.layer0.style.weight"].shape[1]
     wp = truncate(y, w["truncation.w_avg"], 2 * resolutions, style_dim, psi, psi_layers)
 
@@ -95,7 +86,7 @@ def stylegan2_genforce(
         weight = gain(w[f"{name}.style.weight"], 1.0, wscale)
         return F.linear(wp[:, index], weight, w[f"{name}.style.bias"]) + 1
 
-    x = found["early_layer"] = w["synthesis.early_layer.const"].expand(len(z), -1, -1, -1)
+    x = activations["early_layer"] = w["synthesis.early_layer.const"].expand(len(z), -1, -1, -1)
     for layer in range(2 * resolutions - 1):
         name, r, up = f"synthesis.layer{layer}", (layer + 1) // 2, layer % 2 == 1
         kernel = gain(w[f"{name}.weight"], 1.0, wscale)
@@ -103,7 +94,7 @@ def stylegan2_genforce(
         x = modulated(x, kernel, style(name, layer), up, demodulate)
         added = w[f"{name}.noise"] if noise is None else noise[layer]
         x = x + added * w[f"{name}.noise_strength"]
-        x = found[f"layer{layer}"] = act2(x + w[f"{name}.bias"][None, :, None, None])
+        x = activations[f"layer{layer}"] = act2(x + w[f"{name}.bias"][None, :, None, None])
         if layer % 2 == 0 and (skip or r == resolutions - 1):
             out = f"synthesis.output{r}"
             kernel = gain(w[f"{out}.weight"], 1.0, wscale)
@@ -111,15 +102,14 @@ def stylegan2_genforce(
             rgb = rgb + w[f"{out}.bias"][None, :, None, None]
             image = rgb if image is None else rgb + upsample2(image)
     assert image is not None
-    found["image"] = torch.tanh(image) if tanh else image
-    return found
+    activations["image"] = torch.tanh(image) if tanh else image
+    return activations
 
 
 def stylegan2_nvidia(
     w: State,
     z: Tensor,
     resolutions: int,
-    mappings: int,
     label: Tensor | None = None,
     skip: bool = True,
     psi: float = 1.0,
@@ -128,21 +118,16 @@ def stylegan2_nvidia(
     noise: Sequence[Tensor] | None = None,
     rate: float = 0.01,
     taps: Tensor = TAPS,
-) -> Found:
+) -> Activations:
     """Run NVIDIA's StyleGAN2."""
 
     def bounded(x: Tensor) -> Tensor:
         return x if clamp is None else x.clamp(-clamp, clamp)
 
-    found: Found = {}
+    activations: Activations = {}
     image: Tensor | None = None
     index = 0
-    y = pixel_norm(z)
-    if label is not None:
-        y = torch.cat((y, pixel_norm(full(w, label, "mapping.embed"))), dim=1)
-    for i in range(mappings):
-        y = act2(full(w, y, f"mapping.fc{i}", rate))
-    found["w"] = y
+    y = activations["w"] = mapping_nvidia(w, z, label, rate)
     ws = truncate(y, w["mapping.w_avg"], 2 * resolutions, y.shape[1], psi, cutoff)
     x = w["synthesis.b4.const"].expand(len(z), -1, -1, -1)
     for r in range(resolutions):
@@ -156,7 +141,7 @@ def stylegan2_nvidia(
             elif f"{name}.noise_const" in w:
                 x = x + w[f"{name}.noise_const"] * w[f"{name}.noise_strength"]
             x = act2(x + w[f"{name}.bias"][None, :, None, None])
-            x = found[f"b{4 * 2**r}_{part}"] = bounded(x)
+            x = activations[f"b{4 * 2**r}_{part}"] = bounded(x)
             index += 1
         if skip or r == resolutions - 1:
             name = f"{block}.torgb"
@@ -166,17 +151,8 @@ def stylegan2_nvidia(
             rgb = bounded(rgb + w[f"{name}.bias"][None, :, None, None])
             image = rgb if image is None else rgb + upsample2(image, taps)
     assert image is not None
-    found["image"] = image
-    return found
-
-
-def map_rosinality(w: State, z: Tensor, rate: float = 0.01) -> Tensor:
-    """Run rosinality's mapping network."""
-    y, i = pixel_norm(z), 1
-    while f"style.{i}.weight" in w:
-        y = act2(full(w, y, f"style.{i}", rate))
-        i += 1
-    return y
+    activations["image"] = image
+    return activations
 
 
 def stylegan2_rosinality(
@@ -187,7 +163,7 @@ def stylegan2_rosinality(
     noise: Sequence[Tensor] | None = None,
     rate: float = 0.01,
     taps: Tensor = TAPS,
-) -> Found:
+) -> Activations:
     """Run rosinality's StyleGAN2."""
 
     def modulate(
@@ -197,12 +173,12 @@ def stylegan2_rosinality(
         style = full(w, ws[:, index], f"{name}.conv.modulation")
         return modulated(x, weight / math.sqrt(weight[0].numel()), style, up, demodulate, taps)
 
-    found: Found = {}
-    y = found["w"] = map_rosinality(w, z, rate)
+    activations: Activations = {}
+    y = activations["w"] = mapping_nvidia(w, z, None, rate, "style.{}", first=1)
     resolutions = int(math.log2(size)) - 1
     mean = w.get("latent_avg", torch.zeros(y.shape[1]))
     ws = truncate(y, mean, 2 * resolutions, y.shape[1], min(psi, 1.0), None)
-    x = found["input"] = w["input.input"].expand(len(z), -1, -1, -1)
+    x = activations["input"] = w["input.input"].expand(len(z), -1, -1, -1)
     image: Tensor | None = None
     for layer in range(2 * resolutions - 1):
         name = f"convs.{layer - 1}" if layer else "conv1"
@@ -212,11 +188,11 @@ def stylegan2_rosinality(
         elif f"noises.noise_{layer}" in w:
             x = x + w[f"noises.noise_{layer}"] * w[f"{name}.noise.weight"]
         x = act2(x + w[f"{name}.activate.bias"][None, :, None, None])
-        found[f"convs_{layer - 1:02d}" if layer else "conv1"] = x
+        activations[f"convs_{layer - 1:02d}" if layer else "conv1"] = x
         if layer % 2 == 0:
             out = f"to_rgbs.{layer // 2 - 1}" if layer else "to_rgb1"
             rgb = modulate(x, out, layer + 1, demodulate=False) + w[f"{out}.bias"]
             image = rgb if image is None else rgb + upsample2(image, taps)
     assert image is not None
-    found["image"] = image
-    return found
+    activations["image"] = image
+    return activations

@@ -1,9 +1,4 @@
-"""StyleGAN3, config-t and config-r.
-
-Written in torch, straight from the notes on the formats, for `--verify` and the tests: nothing here
-is shared with the library, and filters are those of the state dict. The function takes a state dict
-in its file's own names and a latent, and returns the activations by layer name (NCHW) with "image".
-"""
+"""StyleGAN3, config-t and config-r."""
 
 from __future__ import annotations
 
@@ -14,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from converters.reference.common import Found, State, full, pixel_norm
+from converters.reference.common import Activations, State, act2, full, mapping_nvidia
 
 DEFAULTS: dict[str, Any] = {
     "num_layers": 14, "num_critical": 2, "first_cutoff": 2.0, "first_stopband": 2**2.1,
     "last_stopband_rel": 2**0.3, "margin_size": 10, "output_scale": 0.25, "conv_kernel": 3,
     "filter_size": 6, "lrelu_upsampling": 2, "use_radial_filters": False, "conv_clamp": 256,
 }  # fmt: skip
-"""What the file's own code takes where a network was not told otherwise."""
+"""The defaults of NVIDIA's code."""
 
 
 class Band(NamedTuple):
-    """What leaves a layer: its cutoff, half its transition band, its rate, its size."""
+    """A layer's output: its cutoff, half its transition band, its sampling rate and its size."""
 
     cutoff: float
     half_width: float
@@ -49,7 +44,7 @@ class Layer(NamedTuple):
 
 
 def bands(size: int, **options: Any) -> list[Band]:
-    """Return what leaves every layer."""
+    """Return the output band of every layer."""
     o = {**DEFAULTS, **options}
     rows = []
     for i in range(o["num_layers"] + 1):
@@ -63,10 +58,10 @@ def bands(size: int, **options: Any) -> list[Band]:
     return rows
 
 
-def layers(size: int, **options: Any) -> list[Layer]:
-    """Lay the layers out; `options` by the names of the file's own code."""
+def plan_layers(size: int, **options: Any) -> list[Layer]:
+    """Return the layers; `options` have the names of NVIDIA's code."""
     o, rows = {**DEFAULTS, **options}, bands(size, **options)
-    found = []
+    plan = []
     for i, after in enumerate(rows):
         before = rows[max(i - 1, 0)]
         is_image, is_critical = i == len(rows) - 1, i >= o["num_layers"] - o["num_critical"]
@@ -78,16 +73,16 @@ def layers(size: int, **options: Any) -> list[Layer]:
         is_round = o["use_radial_filters"] and not is_critical and down_taps > 1
         kernel = 1 if is_image else o["conv_kernel"]
         bands_and_kernel = (before, after, kernel)
-        found.append(
+        plan.append(
             Layer(*bands_and_kernel, up, down, up_taps, down_taps, middle, is_round, is_image)
         )
-    return found
+    return plan
 
 
 def resample(
     x: Tensor, taps: Tensor, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)
 ) -> Tensor:
-    """Insert zeros, pad or crop, convolve, and keep every sample number 0, down, ...."""
+    """Insert zeros, pad or crop, convolve, and keep every `down`-th sample."""
     n, c, h, w = x.shape
     y = torch.zeros(n, c, h * up, w * up)
     y[:, :, ::up, ::up] = x
@@ -108,45 +103,39 @@ def stylegan3(
     rate: float = 0.01,
     placed: Tensor | None = None,
     **options: Any,
-) -> Found:
+) -> Activations:
     """Run StyleGAN3.
 
     Args:
         w: the state dict.
         z: (n, d).
-        size: of an image.
-        label: (n, classes); None where there are none.
-        psi: of truncation.
-        cutoff: how many of the styles it acts on; None for all.
+        size: pixels of the image's side.
+        label: (n, classes); None without classes.
+        psi: truncation.
+        cutoff: how many of the styles are truncated; None for all.
         rate: the mapping network's learning-rate factor.
-        placed: (3, 3), what follows the stored transform of the input's plane.
-        **options: how the network was built, where not by `DEFAULTS`.
+        placed: (3, 3) transform of the input's plane, applied after the stored one.
+        **options: what the network was built with, where it differs from `DEFAULTS`.
     """
-    o, plan = {**DEFAULTS, **options}, layers(size, **options)
-    y = pixel_norm(z)
-    if label is not None:
-        y = torch.cat((y, pixel_norm(full(w, label, "mapping.embed"))), dim=1)
-    i = 0
-    while f"mapping.fc{i}.weight" in w:
-        y = F.leaky_relu(full(w, y, f"mapping.fc{i}", rate), 0.2) * math.sqrt(2)
-        i += 1
-    found: Found = {"w": y}
+    o, plan = {**DEFAULTS, **options}, plan_layers(size, **options)
+    y = mapping_nvidia(w, z, label, rate)
+    activations: Activations = {"w": y}
     ws = y[:, None].repeat(1, len(plan) + 1, 1)
     mean = w["mapping.w_avg"]
     ws[:, :cutoff] = mean + psi * (ws[:, :cutoff] - mean)
-    x = found["input"] = _fourier(w, ws[:, 0], plan[0].before, placed)
+    x = activations["input"] = _fourier(w, ws[:, 0], plan[0].before, placed)
     names = {}
     for name in w:
         if name.startswith("synthesis.L"):
             names[int(name.split(".")[1].split("_")[0][1:])] = name.split(".")[1]
     for i, layer in enumerate(plan):
-        x = found[names[i]] = _run(w, x, ws[:, i + 1], names[i], layer, o["conv_clamp"])
-    found["image"] = x * o["output_scale"]
-    return found
+        x = activations[names[i]] = _run(w, x, ws[:, i + 1], names[i], layer, o["conv_clamp"])
+    activations["image"] = x * o["output_scale"]
+    return activations
 
 
 def _fourier(w: State, styles: Tensor, band: Band, placed: Tensor | None) -> Tensor:
-    """Return the sines of the plane that each style turns and shifts."""
+    """Return sine waves over the plane, which each style rotates and shifts."""
     t = full(w, styles, "synthesis.input.affine")
     t = t / t[:, :2].norm(dim=1, keepdim=True)
     line = ((torch.arange(band.pixels) + 0.5) / band.pixels - 0.5) * band.pixels / band.rate
@@ -192,7 +181,7 @@ def _run(
     one = torch.ones(1)
     x = resample(x, w.get(f"{name}.up_filter", one), layer.up, 1, (low, total - low))
     if not layer.is_image:
-        x = F.leaky_relu(x, 0.2) * math.sqrt(2)
+        x = act2(x)
     if clamp is not None:
         x = x.clamp(-clamp, clamp)
     return resample(x, w.get(f"{name}.down_filter", one), 1, layer.down)

@@ -1,4 +1,4 @@
-"""A converted state dict beside the torch forward pass of the formats, layer by layer."""
+"""Compares a converted state dict with the torch forward pass, layer by layer."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Checkpoint files for the tests: the fixtures' content as torch objects, to be changed."""
+"""The fixtures' checkpoints as torch objects, to be changed by the tests."""
 
 import re
 import sys
@@ -36,7 +36,7 @@ CASES = {
 def load(name):
     """Read a fixture's checkpoint as torch objects; the zoo's config becomes a plain dict.
 
-    Of a pickle the averaged generator's state dict is left.
+    For a pickle, only the averaged generator's state dict is returned.
     """
     if load_golden(name).checkpoint.suffix == ".pkl":
         with open(load_golden(name).checkpoint, "rb") as file, warnings.catch_warnings():
@@ -45,13 +45,13 @@ def load(name):
     with torch.serialization.safe_globals([(ZooConfig, "models.utils.config.BaseConfig")]):
         content = torch.load(load_golden(name).checkpoint, map_location="cpu", weights_only=True)
     if isinstance(content, dict) and isinstance(content.get("config"), ZooConfig):
-        # Its own code accepts that too.
+        # The zoo's own code accepts that too.
         content = {**content, "config": vars(content["config"])}
     return content
 
 
 def generator(content):
-    """Return the state dict that a converter takes, to be changed in place."""
+    """Return the state dict that is converted, to be changed in place."""
     for key in ("avgG", "generator_smooth", "g_ema", "G_ema", "state_dict"):
         if key in content:
             return content[key]

@@ -1,4 +1,4 @@
-"""Pickles as NVIDIA's code writes them, with source code in them that would be executed."""
+"""Pickles as NVIDIA's code writes them, with source code that its loader would execute."""
 
 import pickle
 import sys
@@ -9,8 +9,8 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-# Modules go through a reduce function that carries their source code along; tensors carry their
-# storages as bytes.
+# Modules are pickled with their source code by a reduce function, tensors with their storages as
+# bytes.
 
 
 def _reconstruct_persistent_obj(meta):
@@ -38,7 +38,7 @@ class _Persistent:
 
 
 def module(class_name, source, tensors, values=None, **settings):
-    """Nest a state dict into modules, as torch keeps them; `values` by dotted path besides."""
+    """Nest a state dict into modules, as in torch, with further attributes `values` by path."""
     children, own, kept, below = {}, OrderedDict(), {}, {}
     for path, value in (values or {}).items():
         head, _, rest = path.partition(".")
@@ -76,14 +76,14 @@ def dumps(content, protocol=None):
 
 
 def loads(data):
-    """Unpickle as the authors do, which runs what the file says."""
+    """Unpickle as the authors do, which runs the file's code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pickle.loads(data)
 
 
 def as_nvidia_s(monkeypatch):
-    """Give the stand-ins above the names that NVIDIA's code has, for the length of a test."""
+    """Give the stand-ins above the names of NVIDIA's code during a test."""
     for name, member in (
         ("torch_utils.persistence", _reconstruct_persistent_obj),
         ("dnnlib.util", EasyDict),

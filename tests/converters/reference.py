@@ -1,9 +1,4 @@
-"""The published networks written out in torch, straight from the notes on their formats.
-
-Each function takes a state dict in its file's own names and a latent, and returns the activations
-by layer name (NCHW) with "image". They are where `--verify` finds them; nothing is shared with the
-converters.
-"""
+"""The reference networks of `converters.reference` by name, and random state dicts for them."""
 
 from __future__ import annotations
 
@@ -25,7 +20,7 @@ from converters.reference.stylegan2 import stylegan2_rosinality as stylegan2_ros
 
 
 class Weights(dict):
-    """A state dict that draws its tensors as it is asked for their shapes."""
+    """A state dict to which random tensors of given shapes are added."""
 
     def __init__(self, seed=0):
         super().__init__()

@@ -1,4 +1,4 @@
-"""BigGAN-deep: conditions, truncation's statistics, and what the tensors do not tell."""
+"""BigGAN-deep: conditions, truncation's statistics, and what the tensors do not determine."""
 
 import json
 import shutil
@@ -68,7 +68,7 @@ def test_without_a_class_or_with_a_wrong_truncation_it_refuses(golden, gen):
         gen.resume(gen.features(z, "layers_00", condition=1), "layers_00", condition=1)
 
 
-def test_truncation_scales_the_latents_that_are_drawn_and_not_those_given(golden, gen):
+def test_truncation_scales_drawn_latents_but_not_given_ones(golden, gen):
     key = jax.random.key(0)
     whole, scaled = gen.sample_latents(key, 500), gen.sample_latents(key, 500, truncation=0.4)
     np.testing.assert_allclose(scaled, 0.4 * np.asarray(whole), rtol=1e-6)
@@ -163,7 +163,7 @@ def test_files_of_torch_1_0_without_the_second_vector_convert(golden, tmp_path):
     np.testing.assert_allclose(*images, atol=1e-5)
 
 
-def test_a_folder_as_hugging_face_lays_it_out_is_taken(golden, tmp_path):
+def test_a_hugging_face_folder_converts(golden, tmp_path):
     source = tmp_path / "model"
     source.mkdir()
     for path in (golden.checkpoint, golden.checkpoint.with_name("config.json")):

@@ -1,4 +1,4 @@
-"""BigGAN in ajbrock's form: other layouts beside the formats in torch, conditions, truncation."""
+"""BigGAN in ajbrock's form: other sizes compared with torch, conditions, truncation."""
 
 import functools
 import itertools
@@ -131,7 +131,7 @@ def test_the_public_calls_equal_the_reference():
         gen.images(z, condition=y, noise="zeros")
 
 
-def test_truncation_acts_on_the_latents_that_are_drawn_alone():
+def test_truncation_affects_only_drawn_latents():
     golden, gen = _converted()
     key, z = jax.random.key(0), golden.arrays["z"]
     drawn = np.asarray(gen.sample_latents(key, 500, truncation=0.5))
@@ -145,7 +145,7 @@ def test_truncation_acts_on_the_latents_that_are_drawn_alone():
         gen.images(z, condition=y, truncation=2)
 
 
-def test_what_sefa_reads_is_the_dense_layer_with_zeros_for_the_other_pieces():
+def test_sefa_reads_the_dense_layer_with_zeros_for_the_other_pieces():
     _, gen = _converted()
     weights = np.asarray(gen.network.latent_weights())
     assert weights.shape == (24, 128)

@@ -1,4 +1,4 @@
-"""`--list` and `inspect` tell what there is; an official NVIDIA pickle is read, never run."""
+"""`--list` and `inspect`; an official NVIDIA pickle is read, never run."""
 
 import io
 import logging
@@ -13,7 +13,7 @@ import torch
 
 from cgjax.errors import UserError
 from cgjax.generators.published import PUBLISHED
-from converters.__main__ import FAMILIES, containers_of, convert, inspect, listing
+from converters.__main__ import FAMILIES, convert, inspect, layouts_of, listing
 from converters.reading import read_checkpoint
 from tests.converters.files import command
 from tests.converters.pickles import EasyDict, as_nvidia_s, dumps, loads, module
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.torch
 def test_the_list_has_every_family_layout_and_published_name():
     lines = listing().splitlines()
     for family in FAMILIES:
-        for container in containers_of(family):
-            assert any(line.split()[:2] == [family, container.name] for line in lines)
+        for layout in layouts_of(family):
+            assert any(line.split()[:2] == [family, layout.name] for line in lines)
     for name in PUBLISHED:
         assert any(line.split()[0] == name for line in lines)
 
@@ -51,7 +51,7 @@ def test_the_accelerators_that_jax_looks_for_are_not_listed(capsys):
         ("dcgan_examples_a", "dcgan", ["widths: [48, 24, 12, 6]"]),
     ],
 )
-def test_inspect_says_what_a_file_holds_and_writes_nothing(name, family, lines, tmp_path):
+def test_inspect_describes_a_file_and_writes_nothing(name, family, lines, tmp_path):
     before = sorted(os.listdir(GOLDEN / name))
     said = inspect(load_golden(name).checkpoint).splitlines()
     assert f"family: {family}" in said

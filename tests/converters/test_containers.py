@@ -1,4 +1,4 @@
-"""One small network in every kind of file: the same numbers as the plain file, or one line."""
+"""One small network in every kind of file: the same weights as in a plain file, or one line."""
 
 import argparse
 import collections
@@ -320,7 +320,7 @@ DTYPES = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float64")
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", ["torch", "safetensors"])
-def test_a_narrow_or_wide_file_gives_what_its_numbers_stand_for(dtype, form, state, tmp_path):
+def test_floats_of_other_widths_convert_to_their_values(dtype, form, state, tmp_path):
     kind = getattr(torch, dtype)
     narrow = {n: v.to(kind) if v.is_floating_point() else v for n, v in state.items()}
     exact = {n: v.to(kind).float() if v.is_floating_point() else v for n, v in state.items()}
@@ -355,7 +355,7 @@ REFUSED = {
     "two_files_in_a_wheel": (
         _archive({"G.pth": _bytes, "D.pth": _bytes}), r"--member=: G.pth, D.pth",
     ),
-    "no_checkpoint_in_a_wheel": (_archive({"a.py": lambda s: "x"}), "no file in it is called"),
+    "no_checkpoint_in_a_wheel": (_archive({"a.py": lambda s: "x"}), "no file in it is named"),
     "two_generators": (
         _torch(lambda s: {"netA": s, "netB": RAW(s)}), r"choose one.*--key=netA",
     ),
@@ -428,7 +428,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_converted_is_one_line_and_nothing_is_left(
+def test_an_unconvertible_file_is_refused_in_one_line_and_leaves_nothing(
     kind, state, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -475,7 +475,7 @@ def test_every_family_converts_from_every_container(name, form, tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_layer_stored_in_parts_is_put_together_whatever_the_others_are(name, tmp_path):
+def test_a_single_layer_stored_in_parts_is_folded(name, tmp_path):
     family, settings = CASES[name]
     content = load(name)
     right = _hash(write(tmp_path / "f.pth", content), tmp_path / "o", settings, family=family)
@@ -502,7 +502,7 @@ def test_the_member_and_the_key_that_a_refusal_asks_for_convert(state, right, tm
     assert "warning: assumed" in said.err
     assert "--set output=sigmoid" in said.err
     assert _hash(path, tmp_path / "again", {"network": "B"}, "G.pth")[0] == right
-    with pytest.raises(UserError, match="no wheel, zip or tar; leave --member out"):
+    with pytest.raises(UserError, match="is not a wheel, zip or tar; leave --member out"):
         convert("dcgan", write(tmp_path / "g.pth", state), tmp_path / "o", member="x")
 
 
@@ -520,10 +520,10 @@ def test_inspect_names_what_is_at_every_level_and_the_command_converts(
     for line in (
         "container: wheel > torch (zip)",
         "member: a/G.pth",
-        "holds: netD: 1 tensors, no generator that is known",
+        "holds: netD: 1 tensors, no known generator",
         "holds: state_dict.G: 13 tensors, dcgan generator (examples)",
         "holds: state_dict.G_ema: 13 tensors, dcgan generator (examples), averaged",
-        "holds: optimizer: not looked at",
+        "holds: optimizer: not examined",
         "network: state_dict.G_ema (averaged; also in the file: state_dict.G)",
         "prefix: G_ema. dropped",
         "assumed: ReLU (--set leak=0.2 for LeakyReLU)",

@@ -1,4 +1,4 @@
-"""DCGANs as people train them equal their own torch modules; what is not read is one line."""
+"""DCGANs of common training scripts equal their torch modules; others are refused in one line."""
 
 import itertools
 
@@ -148,7 +148,7 @@ def test_a_class_is_given_by_id_name_or_vector(condition, conditional):
     assert error(gen.images(z, condition=given), expected) < TOLERANCE
 
 
-def test_what_is_wrong_with_a_class_is_one_line(conditional, tmp_path):
+def test_a_wrong_class_is_refused_in_one_line(conditional, tmp_path):
     _, gen, path = conditional
     z = gen.sample_latents(jax.random.key(0), 1)
     for condition, message in (
@@ -184,7 +184,7 @@ def _state(*layers):
     [
         (
             lambda: _state((T(6, 8, (4, 3)), B(8)), (T(8, 3, 4, 2, 1), None)),
-            {}, "0.weight has shape .* rectangular kernels are not read",
+            {}, "0.weight has shape .* rectangular kernels are not supported",
         ),
         (
             lambda: _state((T(6, 8, 4), B(8, track_running_stats=False)), (T(8, 3, 4), None)),
@@ -200,7 +200,7 @@ def _state(*layers):
                 for k, v in NETWORKS["kernel_3_to_28"][0].state_dict().items()
                 if k not in ("3.weight", "3.bias")
             },
-            {}, r"6.weight has shape \(6, 5, 4, 4\), but 0 gives 8 channels; is a layer missing",
+            {}, r"6.weight has shape \(6, 5, 4, 4\), but 0 outputs 8 channels; is a layer missing",
         ),
         (lambda: NETWORKS["dropout"][0].state_dict(), {"strides": "1,2"}, "expected 3 whole"),
         (lambda: NETWORKS["dropout"][0].state_dict(), {"strides": "1,a,2"}, "expected 3 whole"),
@@ -221,7 +221,7 @@ def _state(*layers):
     ids=["rectangular", "batch_statistics", "instance_norm", "missing", "too_few", "no_number",
          "stride_0", "no_pixels", "no_size", "output", "no_layer", "strided", "prelu"],
 )  # fmt: skip
-def test_what_is_not_read_is_one_line(make, settings, message, tmp_path):
+def test_an_unsupported_network_is_refused_in_one_line(make, settings, message, tmp_path):
     path = write(tmp_path / "f.pth", make())
     with pytest.raises(UserError, match=message) as caught:
         convert("dcgan", path, tmp_path / "o", settings)
@@ -229,7 +229,7 @@ def test_what_is_not_read_is_one_line(make, settings, message, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_what_is_assumed_is_said_with_the_flag_and_not_what_was_given(tmp_path, capsys):
+def test_assumptions_are_printed_with_their_flag_unless_given(tmp_path, capsys):
     path = write(tmp_path / "f.pth", _trained(NETWORKS["stride_1_stage"][0]).state_dict())
     flags = ("--set strides=1,1,2 --set paddings=0,1,1", "--set leak=", "--set eps=",
              "--set output=", "--set num_classes=", "--set convolutions=3")  # fmt: skip
@@ -243,7 +243,7 @@ def test_what_is_assumed_is_said_with_the_flag_and_not_what_was_given(tmp_path, 
     assert "assumed" not in capsys.readouterr().err
 
 
-def test_the_chain_is_found_in_whatever_order_the_names_are():
+def test_the_chain_is_found_in_any_order_of_names():
     state = {k: v.numpy() for k, v in NETWORKS["kernel_3_to_28"][0].state_dict().items()}
     renamed = {f"main.{k}": v for k, v in state.items()}
     expected = find_chain(renamed, "f")

@@ -191,7 +191,7 @@ def test_a_pickled_zoo_config_loads_as_plain_values(name):
 
 def test_every_torch_load_in_the_converters_is_weights_only():
     calls = 0
-    for path in (Path(__file__).parents[2] / "converters").glob("*.py"):
+    for path in (Path(__file__).parents[2] / "converters").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue

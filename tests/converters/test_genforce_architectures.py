@@ -1,6 +1,6 @@
-"""Other networks of genforce than the fixtures', against the formats written in torch.
+"""Networks of genforce besides the fixtures, compared with torch.
 
-Every layer and the image are compared; the random state dicts have the names of the notes.
+Every layer and the image are compared; the random state dicts use the formats' names.
 """
 
 import itertools

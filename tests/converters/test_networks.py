@@ -1,4 +1,4 @@
-"""Of several generators in a file the averaged one is taken, never silently the raw one."""
+"""The averaged generator of a file is converted, never silently the raw one."""
 
 import json
 
@@ -96,7 +96,7 @@ def test_every_layout_takes_the_averaged_copy_and_the_raw_one_when_asked(name, t
     ids=["models", "group", "shadow", "beside_bare", "torch_averaged_model", "parallel", "compiled",
          "optimizer", "moments", "list"],
 )  # fmt: skip
-def test_the_averaged_copy_is_found_where_it_lies(content, network, dcgan, right, tmp_path):
+def test_the_averaged_copy_is_found_anywhere(content, network, dcgan, right, tmp_path):
     gen = _convert(content(changed(dcgan), dcgan), tmp_path)
     assert _weights(gen) == right
     assert gen.manifest["source"]["network"].endswith(network)
@@ -117,7 +117,9 @@ def _averaged_model(state):
         (("netG", "netG_no_ema"), r"2 generators that differ \(netG, netG_no_ema\)"),
     ],
 )
-def test_what_no_name_decides_is_refused_with_what_to_type(names, message, dcgan, tmp_path):
+def test_networks_that_no_name_distinguishes_are_refused_with_the_flag_to_type(
+    names, message, dcgan, tmp_path
+):
     content = {n: changed(dcgan, by) for by, n in enumerate(names)}
     with pytest.raises(UserError, match=message + f".*--set network={names[0]}") as caught:
         _convert(content, tmp_path)
@@ -136,7 +138,7 @@ def test_copies_that_do_not_differ_are_not_ambiguous(dcgan, right, tmp_path):
         assert _weights(_convert(content, tmp_path)) == right
 
 
-def test_a_network_is_asked_for_by_its_path_or_its_last_name(dcgan, tmp_path):
+def test_a_network_is_chosen_by_its_path_or_its_last_name(dcgan, tmp_path):
     content = {"models": {"generator": changed(dcgan), "generator_ema": dcgan}}
     for name in ("models.generator", "generator"):
         gen = _convert(content, tmp_path, {"network": name})
@@ -145,7 +147,7 @@ def test_a_network_is_asked_for_by_its_path_or_its_last_name(dcgan, tmp_path):
         _convert(content, tmp_path, {"network": "raw"})
 
 
-def test_a_bare_state_dict_is_asked_for_with_a_dot(dcgan, tmp_path):
+def test_a_bare_state_dict_is_chosen_with_a_dot(dcgan, tmp_path):
     content = {**changed(dcgan), "ema": dcgan}
     assert _convert(content, tmp_path).manifest["source"]["network"] == "ema"
     assert _convert(dcgan, tmp_path).manifest["source"]["network"] == "."
@@ -161,9 +163,9 @@ def test_a_bare_state_dict_is_asked_for_with_a_dot(dcgan, tmp_path):
     ],
     ids=["list", "renamed"],
 )
-def test_an_averaged_copy_in_a_form_that_is_not_known_is_never_passed_over(copy, dcgan, tmp_path):
+def test_an_averaged_copy_in_an_unknown_form_is_never_ignored(copy, dcgan, tmp_path):
     content = {"netG": changed(dcgan), "ema": copy(dcgan), "netD_ema": {"x": torch.zeros(3, 3)}}
-    with pytest.raises(UserError, match=r"'ema'.*--set network=netG takes the raw one"):
+    with pytest.raises(UserError, match=r"'ema'.*take the raw one with --key=netG \(the same as"):
         _convert(content, tmp_path)
     assert not (tmp_path / "out").exists()
     gen = _convert(content, tmp_path, {"network": "netG"})
@@ -177,7 +179,7 @@ def test_an_averaged_copy_without_its_buffers_is_refused_by_name(dcgan, tmp_path
         _convert(content, tmp_path)
 
 
-def test_what_else_is_called_averaged_does_not_disturb(dcgan, right, tmp_path):
+def test_other_entries_named_averaged_do_not_matter(dcgan, right, tmp_path):
     content = {
         "G": dcgan,
         # The PyTorch examples' discriminator has names of the generator's.

@@ -53,13 +53,13 @@ def _normed(norm, layer):
 def test_a_folded_weight_is_the_module_s_own(prefix, norm, layer):
     module = _normed(norm, layer)
     state = {prefix + name: value.numpy() for name, value in module.state_dict().items()}
-    folded, said, assumed = fold_norms(state, transposed="transposed" in layer)
+    folded, names, assumed = fold_norms(state, transposed="transposed" in layer)
     assert folded.keys() == {f"{prefix}weight", f"{prefix}bias"}
     np.testing.assert_allclose(
         folded[f"{prefix}weight"], module.weight.detach().numpy(), rtol=1e-5, atol=1e-6
     )
-    assert len(said) == 1
-    assert said[0].startswith(f"{prefix}weight (")
+    assert len(names) == 1
+    assert names[0].startswith(f"{prefix}weight (")
     assert assumed == ()
 
 
@@ -74,7 +74,7 @@ def test_spectral_norm_of_torch_1_0_has_no_v():
     np.testing.assert_allclose(folded["weight"], state["weight_orig"] / sigma, rtol=1e-5)
 
 
-def test_the_axis_of_u_is_found_where_the_shape_does_not_tell():
+def test_the_axis_of_u_is_found_when_the_shape_is_ambiguous():
     module = nn.ConvTranspose2d(6, 6, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -88,7 +88,7 @@ def test_the_axis_of_u_is_found_where_the_shape_does_not_tell():
 
 
 @pytest.mark.parametrize("layer", ["transposed_square", "convolution_square"])
-def test_a_square_kernel_that_was_never_trained_has_the_module_type_s_axis_and_that_is_said(layer):
+def test_an_untrained_square_kernel_has_the_module_type_s_axis_which_is_reported(layer):
     torch.manual_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -96,7 +96,7 @@ def test_a_square_kernel_that_was_never_trained_has_the_module_type_s_axis_and_t
     state = {name: value.numpy() for name, value in module.state_dict().items()}
     folded, _, assumed = fold_norms(state, transposed="transposed" in layer)
     np.testing.assert_allclose(folded["weight"], module.weight.detach().numpy(), rtol=1e-5)
-    assert "do not tell the outputs' axis" in assumed[0]
+    assert "the outputs' axis is the module type's default" in assumed[0]
 
 
 @pytest.mark.parametrize(
@@ -111,5 +111,5 @@ def test_a_square_kernel_that_was_never_trained_has_the_module_type_s_axis_and_t
     ],
     ids=["alone", "u", "g", "zeros", "text", "new"],
 )
-def test_parts_that_do_not_fit_stay_as_they_are(state):
+def test_parts_that_do_not_match_are_left_alone(state):
     assert fold_norms(state) == (state, (), ())

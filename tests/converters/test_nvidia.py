@@ -1,4 +1,4 @@
-"""NVIDIA's pickles: what they leave out is the default of the code that wrote them."""
+"""NVIDIA's pickles: missing values are the defaults of the code that wrote them."""
 
 import pickle
 
@@ -9,7 +9,7 @@ import torch
 from cgjax.errors import UserError
 from converters.__main__ import convert, inspect
 from converters.networks import find_networks
-from converters.nvidia import built
+from converters.nvidia import build_record
 from converters.reading import read_checkpoint
 from converters.stylegan2 import convert_nvidia
 from tests.converters.pickles import EasyDict, as_nvidia_s, dumps, module
@@ -18,7 +18,7 @@ from tests.golden_cases import TOLERANCE, error, load_golden
 pytestmark = pytest.mark.torch
 
 ADA, NEW = "training.networks", "training.networks_stylegan2"
-SIZES = {"mapping.fc0.in_features": 16}  # kept by the stylegan3 repository's dense layers only
+SIZES = {"mapping.fc0.in_features": 16}  # only the stylegan3 repository's dense layers have it
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +41,16 @@ def _network(path, content, name="G_ema"):
         (f"{NEW}.Generator", {"conv_clamp": 8}, {}, 8, ""),
         (f"{ADA}.Generator", {"synthesis_kwargs": EasyDict(conv_clamp=8)}, {}, 8, ""),
         (f"{ADA}.Generator", {"synthesis_kwargs": EasyDict(channel_max=8)}, {}, None, "none"),
-        # What the layers keep is what the arguments became.
+        # The values that the layers keep win over the arguments.
         (f"{ADA}.Generator", {}, {"synthesis.b8.conv0.conv_clamp": 4}, 4, ""),
         (f"{NEW}.Generator", {}, {"synthesis.b8.conv0.conv_clamp": None}, None, ""),
-        # The class alone, as the published files have it: told by what only one of the two writes.
+        # A class without its module, as in the published files: inferred from the attributes.
         ("Generator", {"channel_base": 256}, SIZES, 256, "256, the default"),
         ("Generator", {}, SIZES, 256, "256, the default"),
         ("Generator", {"synthesis_kwargs": EasyDict(channel_max=8)}, {}, None, "none"),
     ],
 )
-def test_the_clamp_is_the_file_s_own_or_the_default_of_the_class_that_wrote_it(
+def test_the_clamp_is_the_file_s_own_or_the_default_of_the_code_that_wrote_it(
     class_name, arguments, values, clamp, words, state, tmp_path, monkeypatch
 ):
     as_nvidia_s(monkeypatch)
@@ -64,7 +64,7 @@ def test_the_clamp_is_the_file_s_own_or_the_default_of_the_class_that_wrote_it(
     assert (given.architecture["clamp"], given.assumed) == (3, ())
 
 
-def test_a_bare_state_dict_says_that_it_does_not_tell(state, tmp_path):
+def test_the_assumed_clamp_of_a_bare_state_dict_is_reported(state, tmp_path):
     torch.save({"G_ema": state}, tmp_path / "f.pt")
     gen = convert("stylegan2", tmp_path / "f.pt", tmp_path / "out")
     (assumed,) = gen.manifest["source"]["assumed"]
@@ -72,7 +72,7 @@ def test_a_bare_state_dict_says_that_it_does_not_tell(state, tmp_path):
     assert gen.network.clamp is None
 
 
-def test_the_mapping_network_s_rate_is_what_its_layers_keep(state, tmp_path, monkeypatch):
+def test_the_mapping_network_s_rate_is_read_from_its_layers(state, tmp_path, monkeypatch):
     as_nvidia_s(monkeypatch)
     for values, arguments, rate in (
         ({}, {}, 0.01),
@@ -97,7 +97,7 @@ def test_the_mapping_network_s_rate_is_what_its_layers_keep(state, tmp_path, mon
         ("training.networks_stylegan3_resetting.SuperresGenerator", {}, "is a StyleGAN-XL"),
     ],
 )
-def test_what_is_not_known_is_refused_by_name(
+def test_an_unsupported_architecture_is_refused_by_name(
     class_name, values, message, state, tmp_path, monkeypatch
 ):
     as_nvidia_s(monkeypatch)
@@ -106,7 +106,7 @@ def test_what_is_not_known_is_refused_by_name(
         convert_nvidia(network, {})
 
 
-def test_a_snapshot_s_other_entries_may_be_anything_that_is_not_run(state, tmp_path, monkeypatch):
+def test_a_snapshot_s_other_entries_may_be_anything_and_are_not_run(state, tmp_path, monkeypatch):
     as_nvidia_s(monkeypatch)
     source = f"open({str(tmp_path / 'executed')!r}, 'w')"
     content = {
@@ -118,7 +118,7 @@ def test_a_snapshot_s_other_entries_may_be_anything_that_is_not_run(state, tmp_p
         "inside": {"G_ema": module(f"{NEW}.Generator", source, state, conv_clamp=7)},
     }
     path = tmp_path / "f.pkl"
-    assert built(_network(path, content, "inside.G_ema")).arguments["conv_clamp"] == 7
+    assert build_record(_network(path, content, "inside.G_ema")).arguments["conv_clamp"] == 7
     gen = convert("stylegan2", path, tmp_path / "out")
     assert (gen.network.clamp, gen.manifest["source"]["network"]) == (7, "inside.G_ema")
     assert "clamp: 7.0" in inspect(path).splitlines()
@@ -136,7 +136,7 @@ def test_a_pickled_module_without_a_dict_around_it_is_read(state, tmp_path, monk
 
 
 class _Named:
-    """Pickles as a class of NVIDIA's without the mechanism that carries sources along."""
+    """Pickles as a class of NVIDIA's, without source code."""
 
     def __init__(self, inner):
         self.__dict__ = dict(inner.state)
@@ -170,7 +170,7 @@ def test_a_projected_gan_is_refused_by_its_networks(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["dnnlib.tflib.network", "tfutil"])
-def test_a_tensorflow_pickle_says_what_turns_it_into_one_that_is_read(name, tmp_path):
+def test_a_tensorflow_pickle_is_refused_with_the_command_that_converts_it(name, tmp_path):
     path = tmp_path / "f.pkl"
     path.write_bytes(b"\x80\x03c" + name.encode() + b"\nNetwork\nq\x00)\x81q\x01.")
     with pytest.raises(UserError, match=r"python legacy\.py --source=f\.pkl --dest=") as caught:

@@ -77,7 +77,7 @@ def test_stylegan2_nvidia(depths, channels, classes, stored, options, settings, 
             affine(f"{block}.torgb", depth)
     z = latents(2, latent)
     label = one_hot(2, classes) if classes else None
-    expected = ref.stylegan2_nvidia(w, z, len(depths), 2, label, **options)
+    expected = ref.stylegan2_nvidia(w, z, len(depths), label, **options)
     keywords = {"condition": label.numpy()} if classes else {}
     keywords |= {"truncation": options.get("psi"), "truncation_layers": options.get("cutoff")}
     check("stylegan2", {"G_ema": dict(w)}, expected, z, tmp_path, settings, **keywords)

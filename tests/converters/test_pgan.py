@@ -8,7 +8,7 @@ from tests.golden_cases import TOLERANCE, error, load_golden, run_everything
 
 pytestmark = pytest.mark.torch
 
-# What the tensors of a fixture do not tell.
+# What the tensors of a fixture do not determine.
 SETTINGS = {"pggan_genforce_b": {"fused_scale": "true", "final_tanh": "true"}}
 NAMES = ("pgan_zoo_a", "pgan_zoo_b", "pggan_genforce_a", "pggan_genforce_b", "pggan_netdissect_a")
 

@@ -1,4 +1,4 @@
-"""Tensors of every kind convert or are refused by name, where the network needs them."""
+"""Tensors of every kind convert or, if the network needs them, are refused by name."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ import torch
 
 from cgjax.errors import UserError
 from converters.__main__ import convert, inspect
-from converters.convert import containers_of
+from converters.convert import layouts_of
 from converters.networks import find_networks
 from converters.reading import Checkpoint, read_checkpoint
 from tests.converters.files import CASES, load, write
@@ -48,7 +48,7 @@ FLOATS = [n for n in dir(torch) if n.startswith(("float8_e4", "float8_e5"))]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", *FLOATS])
-def test_floats_of_every_width_convert_to_what_they_stand_for(dtype, dcgan, tmp_path):
+def test_floats_of_every_width_convert_to_their_values(dtype, dcgan, tmp_path):
     dtype = getattr(torch, dtype)
     narrow = _changed(dcgan, lambda v: v.to(dtype))
     exact = _changed(dcgan, lambda v: v.to(dtype).float())
@@ -73,7 +73,7 @@ def test_floats_of_every_width_convert_to_what_they_stand_for(dtype, dcgan, tmp_
     ids=["coo", "coalesced", "csr", "csc", "expanded", "transposed"],
 )
 @pytest.mark.filterwarnings("ignore:The use of `x.T`:UserWarning")
-def test_sparse_and_strided_tensors_are_unfolded(how, dcgan, tmp_path):
+def test_sparse_and_strided_tensors_are_expanded(how, dcgan, tmp_path):
     value = dcgan["main.3.weight"]
     content = read_checkpoint(write(tmp_path / "f.pth", {"a": how(value)})).content
     dense = how(value).to_dense().numpy()
@@ -108,7 +108,7 @@ def _beyond(value):
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_a_tensor_without_readable_values_is_named_in_one_line(how, message, dcgan, tmp_path):
-    for name in ("main.3.weight", "main.0.weight"):  # the second tells the layout
+    for name in ("main.3.weight", "main.0.weight"):  # the layout is recognised by the second
         path = write(tmp_path / "f.pth", _changed(dcgan, how, name))
         with pytest.raises(UserError, match=message.replace("main.3.weight", name)) as caught:
             convert("dcgan", path, tmp_path / "out")
@@ -130,7 +130,7 @@ def test_a_sparse_tensor_that_points_outside_itself_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("how", [_quantised, lambda v: v.to("meta")], ids=["quantised", "meta"])
-def test_what_the_network_does_not_need_may_be_of_any_kind(how, dcgan, tmp_path):
+def test_tensors_that_the_network_does_not_need_may_be_of_any_kind(how, dcgan, tmp_path):
     discriminator = {"conv.weight": how(torch.ones(3, 3)), 5: torch.ones(2)}
     content = {
         "netG": {**dcgan, "main.1.num_batches_tracked": how(torch.ones(1))},
@@ -161,7 +161,7 @@ def test_names_that_are_not_text_are_reported(dcgan, tmp_path):
     ],
     ids=str,
 )  # fmt: skip
-def test_whatever_the_file_holds_instead_is_one_line(content, tmp_path):
+def test_any_other_content_is_refused_in_one_line(content, tmp_path):
     path = write(tmp_path / "f.pth", content)
     for family in CASES.values():
         with pytest.raises(UserError) as caught:
@@ -181,14 +181,14 @@ def test_a_file_that_holds_itself_is_read(dcgan, tmp_path):
     assert gen.manifest["source"]["network"] == "netG"
 
 
-def test_what_is_shared_is_not_unfolded(dcgan, tmp_path):
+def test_shared_objects_are_not_expanded(dcgan, tmp_path):
     shared = [torch.ones(1)]
     for _ in range(60):
         shared = [shared, shared]
     convert("dcgan", write(tmp_path / "f.pth", {"G": dcgan, "x": shared}), tmp_path / "out")
 
 
-def test_too_deep_a_file_is_one_line(tmp_path):
+def test_a_file_nested_too_deeply_is_refused_in_one_line(tmp_path):
     path = tmp_path / "f.pkl"
     path.write_bytes(b"\x80\x04" + b"]" * 100_001 + b"a" * 100_000 + b".")
     with pytest.raises(UserError, match="damaged"):
@@ -222,7 +222,7 @@ def test_a_torch_file_without_checksums_is_read(dcgan, tmp_path):
     assert convert("dcgan", path, tmp_path / "out").family == "dcgan"
 
 
-def test_a_file_that_may_not_be_read_says_so(dcgan, tmp_path):
+def test_an_unreadable_file_is_refused_with_the_reason(dcgan, tmp_path):
     path = write(tmp_path / "f.pth", dcgan)
     with pytest.raises(UserError, match=r"cannot read .*File name too long"):
         read_checkpoint("x" * 300)
@@ -238,14 +238,14 @@ def test_a_file_that_may_not_be_read_says_so(dcgan, tmp_path):
 def _candidates(name):
     checkpoint = read_checkpoint(load_golden(name).checkpoint)
     family, settings = CASES[name]
-    for container in containers_of(family):
+    for layout in layouts_of(family):
         for network in find_networks(checkpoint):
-            if container.fits(network.state):
-                yield container, network, settings, checkpoint
+            if layout.fits(network.state):
+                yield layout, network, settings, checkpoint
 
 
 def _one_of_each_kind(names):
-    """Of names that differ in their numbers only, return the last."""
+    """Return the last of all names that differ only in their numbers."""
     return {re.sub(r"\d+", "#", name): name for name in names}.values()
 
 
@@ -260,32 +260,32 @@ def _wrong(value):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_any_one_wrong_tensor_is_one_line(name):
-    container, network, settings, checkpoint = next(_candidates(name))
-    container.convert(network, settings)
+def test_any_single_wrong_tensor_is_refused_in_one_line(name):
+    layout, network, settings, checkpoint = next(_candidates(name))
+    layout.convert(network, settings)
     for changed in _one_of_each_kind(network.state):
         for wrong in _wrong(network.state[changed]):
             state = {**network.state, changed: wrong}
             other = find_networks(Checkpoint({"G": state}, checkpoint.path, ""))[0]
             is_log = changed.endswith(("num_batches_tracked", ".sv0"))
-            if container.fits(other.state) and not is_log:
+            if layout.fits(other.state) and not is_log:
                 with pytest.raises(UserError) as caught:
-                    container.convert(other, settings)
+                    layout.convert(other, settings)
                 assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_any_one_missing_tensor_is_one_line_or_was_not_needed(name):
-    container, network, settings, checkpoint = next(_candidates(name))
+def test_any_single_missing_tensor_is_refused_in_one_line_or_not_needed(name):
+    layout, network, settings, checkpoint = next(_candidates(name))
     for missing in _one_of_each_kind(network.state):
         state = {n: v for n, v in network.state.items() if n != missing}
         other = find_networks(Checkpoint({"G": state}, checkpoint.path, ""))[0]
-        if container.fits(other.state):
+        if layout.fits(other.state):
             with contextlib.suppress(UserError):
-                container.convert(other, settings)
+                layout.convert(other, settings)
 
 
-def test_a_pickle_of_half_filled_stand_ins_is_one_line(tmp_path):
+def test_a_pickle_of_incomplete_stand_ins_is_refused_in_one_line(tmp_path):
     path = tmp_path / "f.pkl"
     # numpy's _reconstruct without the state that fills the array.
     path.write_bytes(b"\x80\x02}U\x01acnumpy.core.multiarray\n_reconstruct\n)Rs.")

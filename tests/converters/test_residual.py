@@ -1,4 +1,4 @@
-"""Residual generators of GAN_stability and of Self-Conditioned GAN, beside the formats in torch."""
+"""Residual generators of GAN_stability and of Self-Conditioned GAN, compared with torch."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_every_layer_of_a_network_with_classes_equals_torch(blocks, embedding, s
 
 
 @pytest.mark.parametrize("embedding", ["", "embedding.weight"], ids=["none", "one"])
-def test_of_one_class_or_none_the_latent_is_all_that_goes_in(embedding, tmp_path):
+def test_with_one_class_or_none_the_latent_is_the_only_input(embedding, tmp_path):
     w, z = _state(SEQUENCE, embedding, classes=1), latents(4, LATENT)
     expected = _expected(w, SEQUENCE, z, None)
     gen = check("residual", dict(w), expected, z, tmp_path)
@@ -82,7 +82,7 @@ def test_of_one_class_or_none_the_latent_is_all_that_goes_in(embedding, tmp_path
 
 
 @pytest.mark.parametrize("blocks", [RESNET3, RESNET4], ids=["resnet3", "resnet4"])
-def test_those_that_end_in_a_wide_kernel_take_class_vectors_as_they_are(blocks, tmp_path):
+def test_networks_with_a_wide_last_kernel_read_class_vectors_unscaled(blocks, tmp_path):
     w, z = _state(blocks, "embedding.weight", kernel=7), latents(4, LATENT)
     classes = one_hot(4, CLASSES)
     expected = _expected(w, blocks, z, classes, normalize=False)
@@ -95,7 +95,7 @@ def test_those_that_end_in_a_wide_kernel_take_class_vectors_as_they_are(blocks, 
     ]
 
 
-def test_what_the_tensors_do_not_tell_can_be_given(tmp_path):
+def test_what_the_tensors_do_not_determine_can_be_given(tmp_path):
     w, z = _state(RESNET3, "embedding.weight", kernel=7), latents(4, LATENT)
     given = {"normalize_classes": "true", "doubles_last": "false"}
     classes = one_hot(4, CLASSES)
@@ -142,8 +142,8 @@ def _without(name):
         (_without("resnet_2_0.conv_s"), "missing resnet_2_0.conv_s.weight"),
         (lambda w: w | {"stray": torch.zeros(1)}, "extra stray"),
         (lambda w: w | {"fc.weight": torch.zeros(50, 9)}, "not a square map of 8 channels"),
-        (lambda w: w | {"embedding.weight": torch.zeros(3, 9)}, "expected a latent besides"),
-        (lambda w: w | {"embedding.weight": torch.zeros(3, 4)}, "class without direction"),
+        (lambda w: w | {"embedding.weight": torch.zeros(3, 9)}, "expected a latent too"),
+        (lambda w: w | {"embedding.weight": torch.zeros(3, 4)}, "has a zero vector"),
         (lambda w: w | {"conv_img.weight": torch.zeros(3, 4, 4, 4)}, "expected an odd one"),
         (
             lambda w: w | {"conv_img.weight": torch.zeros(3, 5, 3, 3)},
@@ -155,7 +155,7 @@ def _without(name):
         ),
     ],
 )
-def test_what_does_not_fit_is_one_line(change, message, tmp_path):
+def test_tensors_that_do_not_match_are_refused_in_one_line(change, message, tmp_path):
     path = write(tmp_path / "f.pt", change(dict(_state(SIZES, "embedding.weight"))))
     with pytest.raises(UserError, match=message):
         convert("residual", path, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""StyleGAN2 in rosinality's form at other sizes, beside the formats written in torch."""
+"""StyleGAN2 in rosinality's form at other sizes, compared with torch."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import torch
 
 from cgjax.errors import UserError
 from converters.__main__ import convert
-from converters.reference.stylegan2 import map_rosinality
+from converters.reference.common import mapping_nvidia
 from tests.converters import reference as ref
 from tests.converters.comparing import check, latents
 
@@ -70,18 +70,18 @@ def test_stylegan2_rosinality(depths, channels, widths, stored, options, setting
     assert len(gen.manifest["source"].get("assumed", [])) == (not settings)
 
 
-def test_without_a_mean_style_one_is_estimated_and_said(tmp_path):
+def test_without_a_mean_style_one_is_estimated_and_reported(tmp_path):
     w = _rosinality_state([5, 4], 3, [6, 6], True, 100.0)
     torch.save({"g_ema": dict(w)}, tmp_path / "f.pt")
     gen = convert("stylegan2", tmp_path / "f.pt", tmp_path / "out")
     assert any("10000 latents" in text for text in gen.manifest["source"]["assumed"])
-    mapped = map_rosinality(w, latents(4000, 6))
+    mapped = mapping_nvidia(w, latents(4000, 6), name="style.{}", first=1)
     mean = np.asarray(gen.network.mean_style[...])
     spread = mapped.std(dim=0).numpy()
     np.testing.assert_array_less(np.abs(mean - mapped.mean(dim=0).numpy()), 0.1 * spread)
 
 
-def test_a_filter_that_is_no_product_or_another_one_elsewhere_is_named(tmp_path):
+def test_a_filter_that_is_not_separable_or_differs_between_layers_is_named(tmp_path):
     for change, message in (
         (lambda k: k + torch.eye(4), "is not the product of a filter"),
         (lambda k: torch.ones(4, 4) / 4, "is not the filter of"),

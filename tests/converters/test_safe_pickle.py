@@ -8,7 +8,7 @@ import torch
 
 from converters import safe_pickle
 
-# What old files hold.
+# Old files hold typed storages.
 pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 
 STORAGE = torch.arange(6.0)._typed_storage()

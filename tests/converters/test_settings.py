@@ -1,4 +1,4 @@
-"""What a file's config says is taken by its type, or refused in one line; so is --set."""
+"""Values of a file's config and of --set are checked by type, and refused in one line."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cgjax.errors import UserError
-from converters.__main__ import containers_of, convert
+from converters.__main__ import convert, layouts_of
 from converters.biggan import convert as convert_biggan
 from converters.networks import find_networks
 from converters.reading import Checkpoint, read_checkpoint
@@ -118,7 +118,7 @@ WRONG = [
 
 @pytest.mark.parametrize("change", WRONG, ids=str)
 @pytest.mark.parametrize("name", ZOO)
-def test_a_zoo_config_of_wrong_types_is_one_line(name, change, tmp_path):
+def test_a_zoo_config_of_wrong_types_is_refused_in_one_line(name, change, tmp_path):
     content = load(name)
     content["config"] = {**content["config"], **change}
     with pytest.raises(UserError) as caught:
@@ -129,7 +129,7 @@ def test_a_zoo_config_of_wrong_types_is_one_line(name, change, tmp_path):
 
 @pytest.mark.parametrize("config", [5, "text", [1], torch.zeros(3), True], ids=type)
 @pytest.mark.parametrize("name", ZOO)
-def test_a_zoo_config_that_is_not_a_mapping_is_one_line(name, config, tmp_path):
+def test_a_zoo_config_that_is_not_a_mapping_is_refused_in_one_line(name, config, tmp_path):
     path = write(tmp_path / "f.pth", {**load(name), "config": config})
     with pytest.raises(UserError, match=r"the file's config is .*, expected names with values"):
         convert(ZOO[name], path, tmp_path / "out")
@@ -140,7 +140,7 @@ def test_a_zoo_file_without_a_config_has_the_defaults(tmp_path):
     convert("pgan", write(tmp_path / "f.pth", content), tmp_path / "out")
 
 
-def test_a_truth_value_written_as_text_is_not_true(tmp_path):
+def test_a_boolean_written_as_text_is_parsed(tmp_path):
     content = load("pgan_zoo_a")
     content["config"] = {**content["config"], "perChannelNormalization": "False"}
     with pytest.raises(UserError, match="perChannelNormalization=False"):
@@ -151,7 +151,7 @@ ODD = ["text", -1, 0, 1e400, [1], {"a": 1}, "", True, None]
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n != "biggan_deep_a"])
-def test_no_value_of_any_entry_of_a_config_is_a_traceback(name):
+def test_no_value_of_a_config_entry_leads_to_a_traceback(name):
     checkpoint = read_checkpoint(load_golden(name).checkpoint)
     family, settings = CASES[name]
     content = checkpoint.content
@@ -162,11 +162,11 @@ def test_no_value_of_any_entry_of_a_config_is_a_traceback(name):
     tried = 0
     for changed in _variants(content, config, name):
         network = find_networks(Checkpoint(changed, checkpoint.path, ""))
-        for container in containers_of(family):
-            for candidate in (n for n in network if container.fits(n.state)):
+        for layout in layouts_of(family):
+            for candidate in (n for n in network if layout.fits(n.state)):
                 tried += 1
                 with contextlib.suppress(UserError):
-                    container.convert(candidate, settings)
+                    layout.convert(candidate, settings)
     assert tried
 
 
@@ -209,7 +209,7 @@ def _biggan(biggan, tmp_path, text):
     ["[]", "5", "null", '"text"', "", "{", "[" * 100_000, b"\xff\xfe", '{"eps": 1e-4'],
     ids=["list", "number", "null", "string", "empty", "cut", "deep", "bytes", "unclosed"],
 )
-def test_a_config_json_that_is_not_an_object_is_one_line(text, biggan, tmp_path):
+def test_a_config_json_that_is_not_an_object_is_refused_in_one_line(text, biggan, tmp_path):
     with pytest.raises(UserError, match=r"is not a config\.json of BigGAN") as caught:
         _biggan(biggan, tmp_path, text)
     assert "\n" not in str(caught.value)
@@ -246,7 +246,9 @@ def test_a_config_json_that_is_not_an_object_is_one_line(text, biggan, tmp_path)
     ],
     ids=str,
 )
-def test_a_config_json_of_wrong_types_or_of_another_model_is_one_line(change, biggan, tmp_path):
+def test_a_config_json_of_wrong_types_or_another_model_is_refused_in_one_line(
+    change, biggan, tmp_path
+):
     with pytest.raises(UserError) as caught:
         _biggan(biggan, tmp_path, json.dumps({**biggan[1], **change}))
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""StyleGAN and StyleGAN2: the keywords do what they say, and resuming finds what it needs."""
+"""StyleGAN and StyleGAN2: keywords, and resuming from every layer."""
 
 import functools
 import tempfile
@@ -44,7 +44,7 @@ def every(request):
 
 @pytest.fixture(params=["stylegan_zoo_a", "stylegan2_nvidia_a"])
 def case(request):
-    """One of each class, for the keywords that the two share."""
+    """One of each class, for the keywords that they share."""
     return _converted(request.param)
 
 
@@ -67,7 +67,7 @@ def test_resuming_with_w_equals_resuming_with_latents(case):
     z, layer = golden.arrays["z"], gen.layers[3]
     h, w = gen.features(z, layer), gen.features(z, "w")
     with_latents = gen.resume(h, layer, latents=z)
-    # Of two programs: equal up to the last bits.
+    # From two different programs, so equal up to the last bits.
     atol = 1e-6 * np.abs(with_latents).max()
     np.testing.assert_allclose(gen.resume(h, layer, w=w), with_latents, rtol=0.0, atol=atol)
     assert error(with_latents, np.asarray(gen.images(z)).transpose(0, 3, 1, 2)) < TOLERANCE

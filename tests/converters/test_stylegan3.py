@@ -1,4 +1,4 @@
-"""StyleGAN3: other architectures beside the formats in torch, and where its plane is placed."""
+"""StyleGAN3: other architectures compared with torch, and the placement of its plane."""
 
 import tempfile
 
@@ -9,7 +9,7 @@ import torch
 from cgjax.errors import UserError
 from cgjax.generators.stylegan3_filters import low_pass
 from converters.__main__ import convert, inspect
-from converters.reference.stylegan3 import layers, stylegan3
+from converters.reference.stylegan3 import plan_layers, stylegan3
 from tests.converters import reference as ref
 from tests.converters.comparing import check, latents, one_hot
 from tests.converters.files import command
@@ -23,7 +23,7 @@ SMALL = {"num_layers": 3, "num_critical": 1, "margin_size": 3}
 
 def _state(size, widths, channels=3, classes=0, latent=6, style_dim=5, mapping=(7,), **options):
     """Draw a state dict with the formats' names."""
-    w, plan = ref.Weights(), layers(size, **options)
+    w, plan = ref.Weights(), plan_layers(size, **options)
 
     def dense(name, o, i, std=1.0, mean=0.0):
         w.draw(f"{name}.weight", o, i, std=std)
@@ -110,7 +110,7 @@ def test_stylegan3(size, widths, classes, options, call, settings, tmp_path, mon
     ],
     ids=["critical", "margin_half", "taps_bfloat16", "one_layer_float8"],
 )
-def test_what_names_and_filters_tell_of_the_schedule_is_found(
+def test_the_schedule_is_recovered_from_names_and_filters(
     layers, critical, margin, taps, dtype, tmp_path
 ):
     options = {"num_layers": layers, "num_critical": critical, "margin_size": margin}
@@ -150,7 +150,7 @@ def test_what_names_and_filters_tell_of_the_schedule_is_found(
     ],
     ids=["margin", "critical", "filter", "gap", "xl", "magnitude"],
 )
-def test_what_does_not_fit_the_schedule_is_refused_in_one_line(change, settings, message, tmp_path):
+def test_a_mismatch_with_the_schedule_is_refused_in_one_line(change, settings, message, tmp_path):
     w = change(dict(_state(16, [5, 6, 4, 3], **SMALL)))
     torch.save({"G_ema": w}, tmp_path / "f.pt")
     with pytest.raises(UserError, match=message) as caught:
@@ -189,7 +189,7 @@ def test_resuming_needs_the_style_and_takes_one_a_layer(small):
     assert error(gen.resume(by_layer, "w"), whole) < TOLERANCE
 
 
-def test_there_is_no_noise_and_no_class_where_there_are_none(small):
+def test_noise_and_classes_are_refused_by_a_network_without_them(small):
     _, gen = small
     with pytest.raises(UserError, match="takes no 'noise'"):
         gen.images(latents(1, 6).numpy(), noise="zeros")
@@ -201,7 +201,7 @@ def test_rotation_and_translation_are_the_reference_s_transform(small):
     w, gen = small
     z = latents(2, 6)
     angle = np.deg2rad(25.0)
-    # As the authors' script makes it: turned and shifted, then inverted.
+    # As in the authors' script: rotated and shifted, then inverted.
     moved = np.eye(3)
     moved[:2, :2] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
     moved[:2, 2] = [0.2, -0.1]
@@ -229,7 +229,7 @@ def test_a_quarter_turn_anticlockwise_turns_the_input_s_map(small):
     np.testing.assert_allclose(turned, np.rot90(plain, axes=(1, 2)), atol=1e-4)
 
 
-def test_each_row_may_be_placed_on_its_own(small):
+def test_each_row_may_be_placed_separately(small):
     _, gen = small
     z = latents(2, 6).numpy()
     both = gen.features(z, "input", rotation=[0, 40], translation=[(0, 0), (0.1, 0.2)])
@@ -267,7 +267,7 @@ def test_style_weights_read_w(small):
     np.testing.assert_array_equal(gen.network.latent_weights()[:, -7:], weights)
 
 
-def test_verifying_in_torch_takes_the_schedule_and_the_rate_of_the_pickle(
+def test_verifying_in_torch_uses_the_schedule_and_the_rate_of_the_pickle(
     tmp_path, monkeypatch, capsys
 ):
     options = SMALL | {"conv_kernel": 1, "use_radial_filters": True, "output_scale": 0.4}

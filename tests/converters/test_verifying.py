@@ -1,4 +1,4 @@
-"""`--verify=torch`: every layer of the file's network in torch beside the converted one."""
+"""`--verify=torch`: compares every layer of the file's network with the converted one."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from cgjax.errors import UserError
 from converters import verifying
-from converters.__main__ import FAMILIES, containers_of
+from converters.__main__ import FAMILIES, layouts_of
 from converters.verifying import REFERENCES, report
 from tests.converters.files import CASES, command, load, write
 from tests.golden_cases import load_golden
@@ -31,7 +31,7 @@ def test_every_layout_s_layers_and_image_equal_torch(name, tmp_path, capsys):
 
 
 def test_every_layout_has_its_torch_network():
-    layouts = {f"{f}/{c.name}" for f in FAMILIES for c in containers_of(f)}
+    layouts = {f"{f}/{c.name}" for f in FAMILIES for c in layouts_of(f)}
     assert layouts == set(REFERENCES)
 
 
@@ -58,7 +58,7 @@ def test_not_a_number_counts_as_different():
     assert report({"layer1": np.float64(0), "image": 1e-6}).endswith("(image), torch, 8 latents")
 
 
-def test_options_that_the_tensors_do_not_tell_are_those_that_were_given(tmp_path, capsys):
+def test_verifying_uses_the_given_options(tmp_path, capsys):
     draw = torch.Generator().manual_seed(0)
     state = {
         "a.0.weight": torch.randn(7, 6, 4, 4, generator=draw),

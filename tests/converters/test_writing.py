@@ -1,4 +1,4 @@
-"""The destination holds a whole conversion or what it held before, whatever happens on the way."""
+"""The destination always holds a whole conversion or its old content, whatever happens."""
 
 import contextlib
 import errno
@@ -33,7 +33,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hashes(files, tmp_path_factory):
-    """Of their weights."""
+    """Hashes of their weights."""
     folder = tmp_path_factory.mktemp("hashes")
     return [_weights(convert("dcgan", path, folder / path.stem)) for path in files]
 
@@ -49,14 +49,14 @@ def _names(folder):
 WHOLE = ["generator.json", "weights.safetensors"]
 
 
-def test_a_destination_that_cannot_be_is_refused_before_the_file_is_read(tmp_path):
+def test_an_impossible_destination_is_refused_before_the_file_is_read(tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious.txt").write_text("mine")
     for dst, message in (
         ("file", "is a file"),
-        ("file/below", r"lies below .*file, which is a file"),
-        ("file/far/below", r"lies below .*file, which is a file"),
+        ("file/below", r"is inside .*file, which is a file"),
+        ("file/far/below", r"is inside .*file, which is a file"),
         ("other", "is not a folder of converted weights"),
         ("x" * 300, "File name too long"),
     ):
@@ -71,7 +71,7 @@ def _files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_what_is_read_is_never_written_over(files, tmp_path):
+def test_input_files_are_never_overwritten(files, tmp_path):
     own = tmp_path / "own"
     convert("dcgan", files[0], own)
     (own / ".unfinished-x").mkdir()
@@ -82,26 +82,26 @@ def test_what_is_read_is_never_written_over(files, tmp_path):
     before = _files(own)
     for src in (own / "weights.safetensors", tmp_path / "link" / "weights.safetensors",
                 own / ".unfinished-x" / "weights.safetensors"):  # fmt: skip
-        with pytest.raises(UserError, match=r"would write over .*weights\.safetensors"):
+        with pytest.raises(UserError, match=r"would overwrite .*weights\.safetensors"):
             convert("dcgan", src, own)
     assert _files(own) == before
     assert (own / ".unfinished-x" / "weights.safetensors").is_file()
 
 
-def test_a_config_that_is_read_is_never_written_over(tmp_path):
+def test_an_input_config_is_never_overwritten(tmp_path):
     golden = load_golden("biggan_deep_a").checkpoint
     convert("biggan", golden, tmp_path / "o")
     manifest = tmp_path / "o" / "generator.json"
     config = golden.with_name("config.json").read_text()
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **json.loads(config)}))
     before = _files(tmp_path / "o")
-    with pytest.raises(UserError, match=r"would write over .*generator\.json"):
+    with pytest.raises(UserError, match=r"would overwrite .*generator\.json"):
         convert("biggan", golden, tmp_path / "o", {"config": str(manifest)})
     assert _files(tmp_path / "o") == before
 
 
 @pytest.mark.parametrize("text", ["{}", '{"name": "mine"}', '{"format": 1}', "mine"])
-def test_a_generator_json_of_somebody_else_s_makes_no_folder_ours(text, files, tmp_path):
+def test_a_foreign_generator_json_does_not_make_a_folder_ours(text, files, tmp_path):
     (tmp_path / "generator.json").write_text(text)
     with pytest.raises(UserError, match="is not a folder of converted weights"):
         convert("dcgan", files[0], tmp_path)
@@ -118,14 +118,14 @@ def test_another_dtype_or_family_is_refused_before_the_file_is_read(tmp_path):
 @pytest.mark.parametrize("place", ["folder", "folder/new", "folder/far/below"])
 def test_a_read_only_destination_is_refused_before_the_file_is_read(place, tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
-    # Root may write anywhere: the answer of a read-only file system is put in its place.
+    # Root may write anywhere, so simulate a read-only file system.
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "folder")
     with pytest.raises(UserError, match=r"cannot write .*folder is read-only"):
         convert("dcgan", tmp_path / "no_such_file.pth", tmp_path / place)
 
 
 @pytest.mark.parametrize("call", ["mkdir", "mkdtemp", "replace", "unlink", "fsync"])
-def test_a_full_disk_is_one_line_and_leaves_what_was_there(
+def test_a_full_disk_is_one_line_and_leaves_the_old_folder(
     call, files, hashes, tmp_path, monkeypatch
 ):
     def full(*_, **__):
@@ -149,7 +149,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
 
 
 def _steps(monkeypatch, stop_at):
-    """Let the process die at its n-th change to the file system; returns the counter."""
+    """Kill the process at its n-th change to the file system; return the counter."""
     count = [0]
 
     def counted(owner, name):
@@ -158,7 +158,7 @@ def _steps(monkeypatch, stop_at):
         def step(*args, **keywords):
             count[0] += 1
             if count[0] == stop_at:
-                # From here on nothing happens any more, clean-up included.
+                # From here on nothing is executed, not even clean-up.
                 raise _Killed
             if stop_at and count[0] > stop_at:
                 raise _Killed
@@ -175,11 +175,11 @@ def _steps(monkeypatch, stop_at):
 
 
 class _Killed(BaseException):
-    """Stands for kill -9: nothing catches it, and what would clean up raises it again."""
+    """Simulates kill -9: nothing catches it, and clean-up code raises it again."""
 
 
 @pytest.mark.parametrize("is_replacing", [False, True], ids=["new", "replacing"])
-def test_killed_at_any_step_a_folder_is_old_or_new_or_none_and_the_same_command_mends_it(
+def test_killed_at_any_step_a_folder_is_old_new_or_absent_and_rerunning_repairs_it(
     is_replacing, files, hashes, tmp_path
 ):
     with pytest.MonkeyPatch.context() as patch:
@@ -209,7 +209,7 @@ def test_killed_at_any_step_a_folder_is_old_or_new_or_none_and_the_same_command_
     assert seen == ({0, None, 1} if is_replacing else {None, 1})
 
 
-def test_what_an_older_version_left_unfinished_is_taken_over(files, tmp_path):
+def test_leftovers_of_an_older_version_are_replaced(files, tmp_path):
     (tmp_path / ".weights.safetensors.abc").write_bytes(b"half")
     (tmp_path / "weights.safetensors").write_bytes(b"half")
     (tmp_path / ".unfinished-x").mkdir()
@@ -217,7 +217,7 @@ def test_what_an_older_version_left_unfinished_is_taken_over(files, tmp_path):
     assert _names(tmp_path) == WHOLE
 
 
-def test_what_another_process_is_writing_is_left_alone(files, tmp_path):
+def test_folders_that_another_process_is_writing_are_left_alone(files, tmp_path):
     (tmp_path / ".unfinished-x").mkdir()
     with folders._locked(tmp_path / ".unfinished-x"):
         convert("dcgan", files[0], tmp_path)
@@ -243,7 +243,7 @@ def test_without_locks_converting_works_too(files, tmp_path, monkeypatch):
     assert _names(tmp_path) == [".unfinished-x", *WHOLE]
 
 
-def test_what_a_person_put_beside_the_weights_stays(files, tmp_path):
+def test_other_files_beside_the_weights_stay(files, tmp_path):
     convert("dcgan", files[0], tmp_path)
     (tmp_path / "README").write_text("mine")
     convert("dcgan", files[1], tmp_path)
@@ -259,14 +259,14 @@ def test_a_network_whose_images_are_not_finite_is_never_put_in_place(tmp_path, c
     assert _names(tmp_path) == ["f.pth"]
 
 
-def test_ctrl_c_while_writing_leaves_what_was_there(files, hashes, tmp_path, capsys):
+def test_ctrl_c_while_writing_leaves_the_old_folder(files, hashes, tmp_path, capsys):
     convert("dcgan", files[0], tmp_path / "o")
     before = signal.getsignal(signal.SIGINT)
 
     def interrupt(*_):
         os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Interrupted, match="is as it was"):
+    with pytest.raises(Interrupted, match="is unchanged"):
         convert("dcgan", files[1], tmp_path / "o", check=interrupt)
     with pytest.raises(Interrupted):
         convert("dcgan", files[1], tmp_path / "n" / "m", check=interrupt)
@@ -288,7 +288,7 @@ def test_a_handler_is_put_back_after_its_block():
 
 
 def _start(tmp_path, *arguments, interrupt_at="", **keywords):
-    """Start the command; it gets Ctrl-C when it imports a module of a name."""
+    """Run the command, with Ctrl-C when it imports a given module."""
     (tmp_path / "site").mkdir(exist_ok=True)
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
@@ -330,7 +330,7 @@ def test_a_full_standard_output_is_one_line_and_exit_2(arguments, tmp_path):
     assert done.stderr.endswith("No space left on device\n")
 
 
-def test_the_folder_says_where_it_is_from(files, tmp_path):
+def test_the_folder_records_its_source(files, tmp_path):
     convert("dcgan", files[0], tmp_path / "o")
     source = json.loads((tmp_path / "o" / "generator.json").read_text())["source"]
     assert source.keys() == {"name", "sha256", "container", "network", "assumed"}

@@ -1,6 +1,6 @@
-"""Other networks of pytorch_GAN_zoo and the PyTorch examples than the fixtures', written in torch.
+"""Networks of pytorch_GAN_zoo and the PyTorch examples besides the fixtures, compared with torch.
 
-Every layer and the image are compared; the random state dicts have the names of the notes.
+Every layer and the image are compared; the random state dicts use the formats' names.
 """
 
 import itertools

@@ -1,9 +1,8 @@
-"""An encoder: images to the latents that made them, and to features that compare images.
+"""An encoder: from images to their latents, and to features that compare images.
 
-As in [Liu et al. 2020, section 4.4.1] a backbone `F: x -> r` with a head `F_z: r -> z`, trained on
-the generator's own samples, and for a generator whose label is a part of its latent (`Labelled`) a
-head `F_c: r -> c`. Where clusters are found in a generator, one is a function of the latent and is
-read from it.
+As in [Liu et al. 2020, section 4.4.1], a backbone `F: x -> r` with a head `F_z: r -> z`, trained on
+the generator's own samples, and a head `F_c: r -> c` for a generator whose label is part of its
+latent (`Labelled`). Clusters of a generator need no such head: they are functions of the latent.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ Params = dict[str, Any]
 """The encoder's arrays: a list of convolutions and a dense layer."""
 
 MAX_SIZE = 64
-"""Larger images are made smaller before they are encoded: latents are seen in coarse detail."""
+"""Larger images are downsized before encoding: coarse detail is enough to see the latent."""
 
 LAST = 4
-"""Height and width of the last activation, at most."""
+"""Maximum height and width of the last activation."""
 
 
 class Encoder(NamedTuple):
@@ -33,12 +32,12 @@ class Encoder(NamedTuple):
 
     Attributes:
         latent_dim: length of a latent.
-        image_size: height and width of the images that are given.
-        channels: of these images.
-        width: channels of the first convolution; each later one has twice as many, up to eight
-            times.
-        norm: length of every latent, where only its direction matters to the generator; else None.
-        num_labels: how many of a latent's numbers, the last ones, are a one-hot label.
+        image_size: height and width of the images.
+        channels: channels of the images.
+        width: channels of the first convolution; they double with each further one, up to eight
+            times as many.
+        norm: length of every latent if the generator depends only on its direction, else None.
+        num_labels: length of the one-hot label at the end of a latent.
     """
 
     latent_dim: int
@@ -63,7 +62,7 @@ class Encoder(NamedTuple):
         return min(self.image_size, MAX_SIZE)
 
     def init(self, key: PRNGKeyArray) -> Params:
-        """Return random parameters: He's for the convolutions, so small ones for the head."""
+        """Return random parameters, by He for the convolutions and by LeCun for the head."""
         layers, channels, size = [], self.channels, self._size
         for i, width in enumerate(self.widths):
             kernel = jax.random.normal(
@@ -90,7 +89,7 @@ class Encoder(NamedTuple):
         """Return F(x), the flattened last activation.
 
         Args:
-            params: as `init` returns them.
+            params: the encoder's parameters.
             images: (n, image_size, image_size, channels) float32 in [-1, 1].
         """
         x = images
@@ -109,7 +108,7 @@ class Encoder(NamedTuple):
         return x.reshape(x.shape[0], -1)
 
     def latents(self, params: Params, images: Float[Array, "n s s c"]) -> Float[Array, "n d"]:
-        """Return the guess at the latents, labels by their probabilities; see `features`."""
+        """Return the guessed latents, with probabilities as labels; arguments as for `features`."""
         z, logits = self.heads(params, images)
         return jnp.concatenate([z, jax.nn.softmax(logits)], axis=1) if self.num_labels else z
 
@@ -124,6 +123,6 @@ class Encoder(NamedTuple):
 
 
 def to_length(z: Float[Array, "n d"], norm: float | Array) -> Float[Array, "n d"]:
-    """Return rows in the same direction, all of one length."""
+    """Scale all rows to the same length."""
     length = jnp.sqrt(jnp.sum(jnp.square(z), axis=1, keepdims=True) + 1e-12)
     return z * (norm / length)

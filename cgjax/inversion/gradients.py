@@ -1,4 +1,4 @@
-"""How the gradient of an image reaches the latents: by JAX, by a generator's own means, or not."""
+"""How gradients get from images to latents: through JAX, or the generator's own `pull_back`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 
 Pull = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
-"""Latents -> their images, and what turns a gradient with respect to these into the latents'."""
+"""Latents -> their images, and a function from the images' gradient to the latents'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +23,9 @@ class _Images:
     """Images as a function of a network's weights; equal for equal networks, so compiled once.
 
     Attributes:
-        gen: one such network, whose own weights are not used.
-        structure: of the network.
-        keywords: what its method is given besides, as pairs.
+        gen: a generator with that network; its own weights are not used.
+        structure: the network's structure.
+        keywords: further arguments of `images`, as pairs.
     """
 
     gen: PretrainedGenerator = dataclasses.field(compare=False)
@@ -41,7 +41,7 @@ class Traced(NamedTuple):
 
     Attributes:
         images: (weights, z) -> images; a pure function.
-        weights: its first argument, so that they are no constants of a compiled program.
+        weights: its first argument, so that they are not constants of a compiled program.
     """
 
     images: Callable[[Any, Array], Array]
@@ -53,11 +53,11 @@ class Traced(NamedTuple):
 
 
 def traced(generator: ConditionedGenerator) -> Traced | None:
-    """Return a generator as a function that JAX differentiates; None for one that it cannot."""
+    """Return a generator as a function that JAX differentiates; None if JAX cannot."""
     gen, keywords = generator.gen, generator.keywords
 
     if isinstance(gen, PretrainedGenerator):
-        # On one device, also where passes are split over several: so is the encoder.
+        # On one device, like the encoder, even if forward passes are split over several.
         weights = [jax.device_put(weight, jax.local_devices()[0]) for weight in gen.weights]
         return Traced(_Images(gen, gen.structure, tuple(sorted(keywords.items()))), weights)
 
@@ -67,30 +67,30 @@ def traced(generator: ConditionedGenerator) -> Traced | None:
         x, back = jax.vjp(own.__call__, z)
         return x, lambda gradient: back(gradient)[0]
 
-    return own if _has_slope(pull, generator) else None
+    return own if _has_gradient(pull, generator) else None
 
 
 def own_pull(generator: ConditionedGenerator) -> Pull | None:
-    """Return the generator's own `pull_back(z)`, as `cgjax.from_torch` makes it; None without."""
+    """Return the generator's own `pull_back(z)`, such as `cgjax.from_torch` makes, or None."""
     gen, keywords = generator.gen, generator.keywords
     if not callable(getattr(gen, "pull_back", None)):
         return None
 
     def pull(z: Array) -> tuple[Array, Callable[[Array], Array]]:
         x, back = gen.pull_back(np.asarray(z), **keywords)
-        return jnp.asarray(x, jnp.float32), lambda slope: jnp.asarray(
-            back(np.asarray(slope)), jnp.float32
+        return jnp.asarray(x, jnp.float32), lambda gradient: jnp.asarray(
+            back(np.asarray(gradient)), jnp.float32
         )
 
-    return pull if _has_slope(pull, generator) else None
+    return pull if _has_gradient(pull, generator) else None
 
 
-def _has_slope(pull: Pull, generator: ConditionedGenerator) -> bool:
-    """Whether a gradient comes back from the images of two latents, finite and not all zero."""
+def _has_gradient(pull: Pull, generator: ConditionedGenerator) -> bool:
+    """Whether the gradient from the images of two latents is finite and not all zero."""
     z = generator.sample_latents(jax.random.key(0), 2)
     try:
         x, back = pull(z)
-        slope = np.asarray(back(jnp.ones_like(x)))
-    except Exception:  # somebody else's code: that it cannot be differentiated is all we ask
+        gradient = np.asarray(back(jnp.ones_like(x)))
+    except Exception:  # foreign code: any failure means that it cannot be differentiated
         return False
-    return bool(slope.shape == z.shape and np.isfinite(slope).all() and np.any(slope != 0))
+    return bool(gradient.shape == z.shape and np.isfinite(gradient).all() and gradient.any())

@@ -1,4 +1,4 @@
-"""How sure an inversion is, from images of the generator's own whose latents are known."""
+"""How reliable inversions are, measured on generated images, whose latents are known."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 NEIGHBOURS = 50
-"""Held-out images with the nearest margins, by which a margin is judged."""
+"""Number of held-out images, those with the nearest margins, that a margin is judged by."""
 
 
 class Limits(NamedTuple):
-    """How poor a reconstruction of an image may be that the generator makes.
+    """The largest reconstruction errors of images that the generator can make.
 
-    Both count: of a smooth image any smooth one differs by little in its pixels, and the encoder
-    does not see every detail.
+    Both are needed: two smooth images differ little in their pixels, and the encoder does not see
+    every detail.
 
     Attributes:
-        errors: of `Found.errors`.
-        features: of `Found.features`.
+        errors: limit of `Found.errors`.
+        features: limit of `Found.features`.
     """
 
     errors: float
@@ -28,21 +28,21 @@ class Limits(NamedTuple):
     def keeps(
         self, errors: Float[np.ndarray, " n"], features: Float[np.ndarray, " n"]
     ) -> Bool[np.ndarray, " n"]:
-        """Whether reconstructions are good enough."""
+        """Whether reconstructions are within the limits."""
         return (errors <= self.errors) & (features <= self.features)
 
 
 NO_LIMITS = Limits(float("inf"), float("inf"))
-"""Everything is good enough."""
+"""Limits that every reconstruction keeps."""
 
 
 class HeldOut(NamedTuple):
-    """Images of the generator's own, inverted like anybody's.
+    """Generated images, inverted like any others.
 
     Attributes:
-        truth: (m, d) float32 latents that made them.
-        latents: (m, d) float32 latents that were found.
-        guesses: (m, d) float32, the encoder's alone.
+        truth: (m, d) float32, their true latents.
+        latents: (m, d) float32, the latents found by inversion.
+        guesses: (m, d) float32, the encoder's guesses alone.
         errors: (m,) float32, as `Found.errors`.
         features: (m,) float32, as `Found.features`.
     """
@@ -54,15 +54,15 @@ class HeldOut(NamedTuple):
     features: Float[np.ndarray, " m"]
 
     def limits(self, quantile: float) -> Limits:
-        """Return the limits that at least this share of the generator's own images keeps.
+        """Return limits that at least this share of the held-out images keeps.
 
-        Each of the two is left to half of the others, as far as this sample tells.
+        Each of the two limits is exceeded by half of the remaining share.
         """
         each = (1 + quantile) / 2
         return Limits(*(float(np.quantile(part, each)) for part in (self.errors, self.features)))
 
     def share_below(self, errors: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Return of each error the share of the held-out images that have a lesser one."""
+        """Return for each error the share of held-out images with a smaller one."""
         return np.searchsorted(np.sort(self.errors), errors) / len(self.errors)
 
 
@@ -71,16 +71,16 @@ def num_right(
     known: Float[np.ndarray, " m"],
     is_right: Bool[np.ndarray, " m"],
 ) -> Int[np.ndarray, " n"]:
-    """Return how many of the held-out images with margins like these were assigned rightly.
+    """Return how many of the held-out images with similar margins were assigned correctly.
 
     Args:
-        margins: of the images in question.
-        known: of the held-out images, from the latents that were found.
-        is_right: whether these were assigned as their true latents are.
+        margins: margins of the images to judge.
+        known: margins of the held-out images, from the latents found by inversion.
+        is_right: whether each of these was assigned to the cluster of its true latent.
 
     Returns:
-        Of each margin, how many of the `NEIGHBOURS` (or m, if that is less) with the nearest
-        margins are right.
+        For each margin, how many of the `NEIGHBOURS` (or m, if fewer) held-out images with the
+        nearest margins are right.
 
     Example:
         >>> known, is_right = np.arange(100.0), np.arange(100) >= 30

@@ -1,10 +1,10 @@
-"""Training the encoder: latents of the prior, their images, and the latents guessed from these.
+"""Training the encoder to recover the latents of generated images.
 
     L(F) = mean (F_z(F(G(z))) - z)^2,  z from the prior
 
-and, where a label c is a part of the latent, the cross entropy of F_c(F(G(z, c))) and c besides.
-Every step sees fresh samples, so there is nothing to overfit. Where only a latent's direction
-matters to the generator, so it does here.
+and, if a label c is part of the latent, plus the cross entropy of F_c(F(G(z, c))) and c. Every step
+draws new samples, so there is nothing to overfit. If the generator depends only on a latent's
+direction, so does the loss.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from cgjax.inversion.encoder import Encoder, to_length
 from cgjax.numerics.optimisers import change_of
 
 State = dict[str, Any]
-"""The encoder's parameters, Adam's moments."""
+"""The encoder's parameters and Adam's moments."""
 
 WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises from 0; then it falls along half a cosine."""
+"""Share of the steps in which the learning rate rises from 0; it then falls by half a cosine."""
 
 
 class Lesson(NamedTuple):
@@ -33,7 +33,7 @@ class Lesson(NamedTuple):
     Attributes:
         encoder: the network.
         num_steps: at least 1.
-        learning_rate: Adam's, at its highest.
+        learning_rate: Adam's peak learning rate.
     """
 
     encoder: Encoder
@@ -42,7 +42,7 @@ class Lesson(NamedTuple):
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam, with gradients of at most length 1."""
+        """Adam, with gradients clipped to length 1."""
         warm_up = max(1, int(WARM_UP * self.num_steps))
         rate = optax.warmup_cosine_decay_schedule(
             0.0, self.learning_rate, warm_up, max(self.num_steps, warm_up + 1)
@@ -62,26 +62,26 @@ def learn(
     """Take one step.
 
     Args:
-        state: as `Lesson.init` or this returns it; its buffers are used again.
+        state: the state from `Lesson.init` or the last step; its buffers are reused (donated).
         z: (n, d) float32 latents.
-        images: (n, s, s, c) float32, what the generator makes of them.
+        images: (n, s, s, c) float32, the generator's images of them.
         lesson: the settings.
 
     Returns:
-        The next state, and the loss before the step: without labels 1 is as good as guessing 0,
-        for latents of unit variance.
+        The next state, and the loss before the step. For latents of unit variance without labels,
+        always guessing 0 has a loss of 1.
     """
     encoder = lesson.encoder
-    aim, label = jnp.split(z, [encoder.latent_dim - encoder.num_labels], axis=1)
-    aim = aim if encoder.norm is None else to_length(aim, encoder.norm)
+    target, label = jnp.split(z, [encoder.latent_dim - encoder.num_labels], axis=1)
+    target = target if encoder.norm is None else to_length(target, encoder.norm)
 
-    def loss(params: Any) -> Float[Array, ""]:
+    def loss_of(params: Any) -> Float[Array, ""]:
         guess, logits = encoder.heads(params, images)
-        missed = jnp.mean(jnp.square(guess - aim))
+        loss = jnp.mean(jnp.square(guess - target))
         if encoder.num_labels:
-            missed += jnp.mean(optax.softmax_cross_entropy(logits, label))
-        return missed
+            loss += jnp.mean(optax.softmax_cross_entropy(logits, label))
+        return loss
 
-    value, slope = jax.value_and_grad(loss)(state["params"])
-    change, moments = change_of(lesson.optimizer, slope, state["moments"])
+    value, gradient = jax.value_and_grad(loss_of)(state["params"])
+    change, moments = change_of(lesson.optimizer, gradient, state["moments"])
     return {"params": optax.apply_updates(state["params"], change), "moments": moments}, value

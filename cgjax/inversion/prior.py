@@ -1,4 +1,4 @@
-"""Where the latents of a prior lie, as far as a sample of it tells: the search stays there."""
+"""The range of a prior's latents, estimated from a sample: the search stays within it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from cgjax.inversion.encoder import to_length
 
 
 class Prior(NamedTuple):
-    """The box and the ball that hold a sample of the prior.
+    """The smallest box and ball that hold a sample of the prior.
 
-    A generator is trained on these latents only; further out it makes anything, and a photograph
-    that it cannot make would be followed there. What follows the d numbers of a latent is a label.
+    A generator is trained on such latents only. Farther out its images are arbitrary, and a search
+    for a photograph that it cannot make would end there. A label may follow the d numbers of a
+    latent.
 
     Attributes:
         low: (d,) least value of each coordinate.
-        high: (d,) greatest one.
+        high: (d,) greatest value of each coordinate.
         radius: greatest length of a latent.
-        norm: the typical length, where only the direction matters to the generator; else None.
+        norm: the mean length if the generator depends only on the direction, else None.
     """
 
     low: Float[Array, " d"]
@@ -30,10 +31,9 @@ class Prior(NamedTuple):
     norm: float | None = None
 
     def project(self, z: Float[Array, "n e"]) -> Float[Array, "n e"]:
-        """Return the nearest latents in the box, pulled straight back into the ball.
+        """Return latents clipped to the box and then scaled into the ball; labels become one-hot.
 
-        Where only the direction matters, latents of the typical length. Of labels the likeliest
-        stays.
+        If only the direction matters, latents are scaled to the mean length instead.
         """
         z, label = jnp.split(self.within(z), [len(self.low)], axis=1)
         num = label.shape[1]
@@ -42,7 +42,7 @@ class Prior(NamedTuple):
         return jnp.concatenate([z, label], axis=1)
 
     def within(self, z: Float[Array, "n e"]) -> Float[Array, "n e"]:
-        """Do the same, but leave labels as they are."""
+        """Do the same as `project`, but keep labels unchanged."""
         z, label = jnp.split(z, [len(self.low)], axis=1)
         if self.norm is not None:
             z = to_length(z, self.norm)
@@ -54,12 +54,12 @@ class Prior(NamedTuple):
 
 
 def prior_of(sample: Float[Array, "m e"], *, only_direction: bool, num_labels: int = 0) -> Prior:
-    """Return what a sample of a prior tells; a few thousand latents will do.
+    """Estimate a prior's range from a sample; a few thousand latents are enough.
 
     Args:
         sample: latents.
-        only_direction: whether their length does not matter to the generator.
-        num_labels: how many of a latent's numbers, the last ones, are a one-hot label.
+        only_direction: whether the generator depends only on their direction.
+        num_labels: length of the one-hot label at the end of a latent.
 
     Example:
         >>> prior = prior_of(jnp.array([[-1.0, 0.0], [1.0, 2.0]]), only_direction=False)

@@ -1,12 +1,12 @@
-"""Optimising latents until the generator's image is the given one.
+"""Optimising latents so that the generator reproduces given images.
 
-From the encoder's guess, for every image on its own,
+For every image separately, from the encoder's guess,
 
     z* = argmin ||G(z) - x||_1 + lambda ||F(G(z)) - F(x)||^2     [Liu et al. 2020, section 4.4.1]
 
-by Adam, with both terms as means over their entries and with z kept where the prior lies. The
-second term compares features of the encoder: a stand-in for a perceptual distance, named
-`encoder_features` wherever it is shown.
+by Adam, with both terms as means over their entries and z kept within the range of the prior. The
+second term compares features of the encoder, a stand-in for a perceptual distance that is reported
+as `encoder_features`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Search(NamedTuple):
     """How latents are optimised; hashable.
 
     Attributes:
-        num_steps: of Adam.
-        step_size: Adam's rate at the start, in units of the latent; it falls to zero along half a
-            cosine.
+        num_steps: steps of Adam.
+        step_size: Adam's initial learning rate, in units of the latent; it falls to zero along half
+            a cosine.
         feature_weight: lambda.
     """
 
@@ -46,13 +46,13 @@ class Search(NamedTuple):
         return optax.adam(rate, b1=0.9, b2=0.99)
 
 
-class Aim(NamedTuple):
-    """What images are compared with, and by what.
+class Target(NamedTuple):
+    """The images to reproduce, and the encoder that compares images with them.
 
     Attributes:
         images: (n, s, s, c) float32.
-        features: (n, f) float32, the encoder's of these.
-        params: the encoder's.
+        features: (n, f) float32, the encoder's features of them.
+        params: the encoder's parameters.
     """
 
     images: Float[Array, "n s s c"]
@@ -61,45 +61,45 @@ class Aim(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="encoder")
-def aim_at(params: Params, images: Float[Array, "n s s c"], *, encoder: Encoder) -> Aim:
-    """Return the aim for these images."""
-    return Aim(images, encoder.features(params, images), params)
+def make_target(params: Params, images: Float[Array, "n s s c"], *, encoder: Encoder) -> Target:
+    """Return the target for these images."""
+    return Target(images, encoder.features(params, images), params)
 
 
 @functools.partial(jax.jit, static_argnames="encoder")
 def distances(
-    images: Float[Array, "n s s c"], aim: Aim, *, encoder: Encoder
+    images: Float[Array, "n s s c"], target: Target, *, encoder: Encoder
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Return the mean absolute difference of the pixels, and the features' mean squared one.
+    """Return the mean absolute difference of pixels and the mean squared one of features.
 
-    The first as a share of the pixels' range: 1 is black for white.
+    The first is a share of the pixels' range: black differs from white by 1.
     """
-    pixels = jnp.mean(jnp.abs(images - aim.images), axis=(1, 2, 3)) / 2
-    features = jnp.square(encoder.features(aim.params, images) - aim.features)
+    pixels = jnp.mean(jnp.abs(images - target.images), axis=(1, 2, 3)) / 2
+    features = jnp.square(encoder.features(target.params, images) - target.features)
     return pixels, jnp.mean(features, axis=1)
 
 
 @functools.partial(jax.jit, static_argnames=("encoder", "weight"))
 def losses(
-    images: Float[Array, "n s s c"], aim: Aim, *, encoder: Encoder, weight: float
+    images: Float[Array, "n s s c"], target: Target, *, encoder: Encoder, weight: float
 ) -> Float[Array, " n"]:
-    """Return what is minimised, for each image."""
-    pixels, features = distances(images, aim, encoder=encoder)
+    """Return the loss of each image."""
+    pixels, features = distances(images, target, encoder=encoder)
     return 2 * pixels + weight * features
 
 
 @functools.partial(jax.jit, static_argnames=("encoder", "weight"))
-def _slope(
-    images: Float[Array, "n s s c"], aim: Aim, *, encoder: Encoder, weight: float
+def _image_gradient(
+    images: Float[Array, "n s s c"], target: Target, *, encoder: Encoder, weight: float
 ) -> Float[Array, "n s s c"]:
     def total(x: Array) -> Array:
-        return jnp.sum(losses(x, aim, encoder=encoder, weight=weight))
+        return jnp.sum(losses(x, target, encoder=encoder, weight=weight))
 
     return jax.grad(total)(images)
 
 
 @functools.partial(jax.jit, static_argnames="search")
-def _move(
+def _update(
     z: Float[Array, "n d"],
     moments: Any,
     gradient: Float[Array, "n d"],
@@ -111,18 +111,24 @@ def _move(
 
 
 def _step(
-    pull: Pull, z: Array, moments: Any, aim: Aim, prior: Prior, encoder: Encoder, search: Search
+    pull: Pull,
+    z: Array,
+    moments: Any,
+    target: Target,
+    prior: Prior,
+    encoder: Encoder,
+    search: Search,
 ) -> tuple[Array, Any]:
     x, back = pull(z)
-    gradient = back(_slope(x, aim, encoder=encoder, weight=search.feature_weight))
-    return _move(z, moments, gradient, prior, search)
+    gradient = back(_image_gradient(x, target, encoder=encoder, weight=search.feature_weight))
+    return _update(z, moments, gradient, prior, search)
 
 
 @functools.partial(jax.jit, static_argnames=("images", "encoder", "search"))
 def _descend(
     weights: Any,
     z: Float[Array, "n d"],
-    aim: Aim,
+    target: Target,
     prior: Prior,
     *,
     images: Any,
@@ -131,11 +137,11 @@ def _descend(
 ) -> Float[Array, "n d"]:
     def pull(z: Array) -> Any:
         x, back = jax.vjp(lambda rows: images(weights, rows), z)
-        return x, lambda slope: back(slope)[0]
+        return x, lambda gradient: back(gradient)[0]
 
     def body(_: Array, state: Any) -> Any:
         z, moments = state
-        return _step(pull, z, moments, aim, prior, encoder, search)
+        return _step(pull, z, moments, target, prior, encoder, search)
 
     start = (z, search.optimizer.init(z))
     return jax.lax.fori_loop(0, search.num_steps, body, start)[0]
@@ -144,22 +150,22 @@ def _descend(
 def descend(
     generator: Traced | Pull,
     start: Float[Array, "n d"],
-    aim: Aim,
+    target: Target,
     prior: Prior,
     encoder: Encoder,
     search: Search,
 ) -> Float[Array, "n d"]:
-    """Optimise latents for images, each row on its own.
+    """Optimise latents for images, each row separately.
 
-    One compiled program where JAX differentiates the generator; otherwise a step at a time, the
-    generator's part of it outside of JAX.
+    This is one compiled program if JAX differentiates the generator; otherwise a Python loop, in
+    which the generator runs outside of JAX.
 
     Args:
-        generator: the function, or its `Pull`.
+        generator: a differentiable function, or its `Pull`.
         start: (n, d) float32.
-        aim: for n images.
-        prior: where latents may lie.
-        encoder: that the aim's parameters belong to.
+        target: the n images.
+        prior: range of the latents.
+        encoder: the encoder of the target's parameters.
         search: the settings.
 
     Returns:
@@ -167,8 +173,8 @@ def descend(
     """
     if isinstance(generator, Traced):
         options = {"images": generator.images, "encoder": encoder, "search": search}
-        return _descend(generator.weights, start, aim, prior, **options)
+        return _descend(generator.weights, start, target, prior, **options)
     z, moments = start, search.optimizer.init(start)
     for _ in range(search.num_steps):
-        z, moments = _step(generator, z, moments, aim, prior, encoder, search)
+        z, moments = _step(generator, z, moments, target, prior, encoder, search)
     return z

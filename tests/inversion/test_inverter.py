@@ -1,4 +1,4 @@
-"""Inverting small generators whose latents are known: by JAX, by torch, and by an encoder alone."""
+"""Inverting small generators with known latents: by JAX, by torch, and by an encoder alone."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from cgjax.inversion.held_out import HeldOut, num_right
 from cgjax.inversion.inverter import Found, Inverter
 from cgjax.inversion.learning import Lesson, learn
 from cgjax.inversion.prior import prior_of
-from cgjax.inversion.search import Search, aim_at, losses
+from cgjax.inversion.search import Search, losses, make_target
 from cgjax.runtime.mesh import data_mesh
 from cgjax.testing.planted import make_planted
 
@@ -23,7 +23,7 @@ BASIS = np.random.default_rng(0).standard_normal((DIM, SIZE * SIZE * 3)).astype(
 
 
 class Linear:
-    """Images are a linear function of the latent, so that one latent alone makes each."""
+    """Images are a linear function of the latent, so that each has only one latent."""
 
     layers = ("all",)
     latent_dim, image_size = DIM, SIZE
@@ -39,14 +39,14 @@ class Linear:
 
 
 class Plain(Linear):
-    """The same in NumPy, which nobody can differentiate."""
+    """The same in NumPy, which cannot be differentiated."""
 
     def images(self, z):
         return (np.asarray(z) @ BASIS).reshape(-1, SIZE, SIZE, 3)
 
 
 class Pulled(Plain):
-    """The same again, with a gradient of its own."""
+    """The same in NumPy, with its own gradient."""
 
     def pull_back(self, z):
         return self.images(z), lambda slope: slope.reshape(len(slope), -1) @ BASIS.T
@@ -96,7 +96,7 @@ def test_both_ways_to_differentiate_take_the_same_steps():
     np.testing.assert_allclose(*found, atol=1e-4)
 
 
-def test_only_the_direction_counts_where_the_generator_sees_no_more():
+def test_only_the_direction_counts_if_the_generator_ignores_the_length():
     generator, one = inverter(Sphere())
     z, images = some_images(generator)
     found = one.invert(images).latents
@@ -119,7 +119,7 @@ def test_a_generator_that_cannot_be_differentiated_leaves_the_guess():
     assert again is found
 
 
-def test_a_gradient_that_is_nothing_or_raises_is_none():
+def test_a_zero_or_failing_gradient_counts_as_none():
     class Flat(Linear):
         def images(self, z):
             return jax.lax.stop_gradient(super().images(z))
@@ -139,7 +139,7 @@ def test_a_torch_module_is_inverted_too():
     import cgjax
 
     layer = torch.nn.Linear(DIM, SIZE * SIZE * 3, bias=False)
-    # As 0 to 1 and channels first, so that both are turned back on the way.
+    # Images in 0 to 1 and channels first, so that both are converted on the way.
     layer.weight.data = torch.from_numpy(
         BASIS.reshape(DIM, SIZE, SIZE, 3).transpose(0, 3, 1, 2).reshape(DIM, -1).T.copy() / 2
     )
@@ -159,7 +159,7 @@ def test_a_torch_module_is_inverted_too():
     assert own_pull(generator) is not None
 
 
-def test_weights_are_no_constants_of_the_program_and_what_differs_in_them_counts():
+def test_weights_are_arguments_of_the_program_and_not_constants():
     planted = ConditionedGenerator(make_planted(), "layer1", {}, 16)
     function = traced(planted)
     z = planted.sample_latents(jax.random.key(0), 2)
@@ -168,7 +168,7 @@ def test_weights_are_no_constants_of_the_program_and_what_differs_in_them_counts
     assert not np.any(np.asarray(function.images(black, z)))
 
 
-def test_passes_that_are_split_over_devices_change_nothing():
+def test_splitting_passes_over_devices_changes_nothing():
     planted = ConditionedGenerator(make_planted(), "layer1", {}, 4)
     encoder = Encoder(6, 16, 3, 2)
     params = encoder.init(jax.random.key(0))
@@ -226,7 +226,7 @@ def test_a_converted_family_is_differentiated_with_its_keywords(family, architec
     assert other.images == function.images
 
 
-def test_further_starts_never_make_it_worse():
+def test_further_starts_never_make_latents_worse():
     generator, one = inverter(Linear(), num_steps=2)
     _, images = some_images(generator)
     found = one.invert(images)
@@ -236,7 +236,7 @@ def test_further_starts_never_make_it_worse():
     assert (again.errors <= found.errors + 1e-6).all()
 
 
-def test_an_image_s_further_start_does_not_depend_on_the_images_beside_it():
+def test_an_image_s_further_start_does_not_depend_on_the_other_images():
     generator, one = inverter(Linear(), num_steps=2)
     _, images = some_images(generator)
     found = one.invert(images)
@@ -248,7 +248,7 @@ def test_an_image_s_further_start_does_not_depend_on_the_images_beside_it():
         np.testing.assert_allclose(alone[0], together[i], atol=1e-4)
 
 
-def test_found_latents_lie_where_the_prior_does():
+def test_found_latents_stay_in_the_range_of_the_prior():
     generator, one = inverter(Linear())
     found = one.invert(np.full((3, SIZE, SIZE, 3), 1.0, np.float32)).latents
     sample = np.asarray(generator.sample_latents(jax.random.key(9), 512))
@@ -275,7 +275,7 @@ def test_training_an_encoder_lowers_its_loss():
     assert np.mean(losses[-10:]) < 0.5 * losses[0]
 
 
-def test_held_out_images_give_the_limits_and_the_place_of_an_error():
+def test_held_out_images_give_the_limits_and_the_rank_of_an_error():
     errors = np.arange(100, dtype=np.float32)
     none = np.zeros((100, 2), np.float32)
     held = HeldOut(none, none, none, errors, 2 * errors)
@@ -283,7 +283,7 @@ def test_held_out_images_give_the_limits_and_the_place_of_an_error():
     assert limits == pytest.approx((94.05, 188.1))
     kept = limits.keeps(np.float32([94, 94, 95]), np.float32([188, 189, 0]))
     assert kept.tolist() == [True, False, False]
-    # Of any images of its own no more are turned away than were asked for.
+    # Of its own images, at most the requested share is rejected.
     assert held.limits(0.9).keeps(errors, 2 * errors[::-1]).mean() >= 0.9
     assert held.share_below(np.float32([0, 50, 1000])).tolist() == [0, 0.5, 1]
 
@@ -294,15 +294,15 @@ def test_margins_are_judged_by_their_nearest():
     assert num_right(np.float32([0.0, 9]), known, right).tolist() == [3, 3]
 
 
-def test_what_is_minimised_is_twice_the_pixels_distance_and_the_features_times_their_weight():
+def test_the_loss_is_twice_the_pixel_distance_plus_the_weighted_feature_distance():
     encoder = Encoder(DIM, SIZE, 3, 4)
     params = encoder.init(jax.random.key(1))
-    wanted = jax.random.uniform(jax.random.key(2), (3, SIZE, SIZE, 3), jnp.float32, -0.5, 0.5)
-    made = wanted.at[1].add(0.25).at[2, :4].set(0.0)
-    aim = aim_at(params, wanted, encoder=encoder)
-    pixels = np.abs(made - wanted).mean(axis=(1, 2, 3))
-    features = (encoder.features(params, x) for x in (made, wanted))
-    apart = np.square(np.subtract(*features)).mean(axis=1)
-    assert apart[2] > 0.01
-    found = losses(made, aim, encoder=encoder, weight=0.5)
-    np.testing.assert_allclose(found, pixels + 0.5 * apart, rtol=1e-4, atol=1e-6)
+    images = jax.random.uniform(jax.random.key(2), (3, SIZE, SIZE, 3), jnp.float32, -0.5, 0.5)
+    other = images.at[1].add(0.25).at[2, :4].set(0.0)
+    target = make_target(params, images, encoder=encoder)
+    pixels = np.abs(other - images).mean(axis=(1, 2, 3))
+    features = (encoder.features(params, x) for x in (other, images))
+    difference = np.square(np.subtract(*features)).mean(axis=1)
+    assert difference[2] > 0.01
+    loss = losses(other, target, encoder=encoder, weight=0.5)
+    np.testing.assert_allclose(loss, pixels + 0.5 * difference, rtol=1e-4, atol=1e-6)

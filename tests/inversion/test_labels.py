@@ -1,4 +1,4 @@
-"""A label that is a part of the latent: it is learnt, kept whole in the search, and found again."""
+"""A label in the latent is learnt, stays one-hot during the search, and is found again."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def labelled():
     return ConditionedGenerator(Labelled(conditional(), NUM), "label", {}, 64)
 
 
-def test_every_row_is_of_its_own_class():
+def test_every_row_has_its_own_class():
     gen, generator = conditional(), labelled()
     z = np.asarray(generator.sample_latents(jax.random.key(1), 40))
     inner, label = z[:, :DIM], z[:, DIM:].argmax(axis=1)
@@ -41,7 +41,7 @@ def test_every_row_is_of_its_own_class():
     np.testing.assert_array_equal(generator.features(jnp.asarray(z)), z[:, DIM:])
 
 
-def test_the_prior_is_of_the_latent_and_the_likeliest_label_stays():
+def test_the_prior_covers_the_latent_and_the_likeliest_label_stays():
     sample = np.asarray(labelled().sample_latents(jax.random.key(1), 100))
     prior = prior_of(jnp.asarray(sample), only_direction=False, num_labels=NUM)
     assert prior.low.shape == (DIM,)
@@ -64,7 +64,7 @@ def test_an_encoder_learns_labels_and_the_search_improves_the_latents_of_these()
         z = generator.sample_latents(jax.random.key(100 + i), 64)
         state, loss = learn(state, z, jnp.asarray(generator.images(np.asarray(z))), lesson=lesson)
         losses.append(float(loss))
-    # Who knows nothing has 1 of the latents' squares and log 3 of the labels.
+    # A guess without knowledge has a loss of 1 for the latents and log 3 for the labels.
     assert losses[0] > 1.5
     assert losses[-1] < 1.0
     inverter = Inverter(generator, encoder, state["params"], prior, Search(60, 0.1, 0.0))
@@ -80,7 +80,7 @@ def test_an_encoder_learns_labels_and_the_search_improves_the_latents_of_these()
     assert known < guessed / 2
 
 
-def test_a_labels_margin_is_how_much_likelier_the_encoder_calls_it():
+def test_a_label_s_margin_is_the_encoder_s_probability_less_the_next():
     latents = np.array([[9, 1, 0, 0], [9, 0, 0, 1]], np.float32)
     guesses = np.array([[9, 0.7, 0.2, 0.1], [9, 0.6, 0.1, 0.3]], np.float32)
     labels, margins = Labels(3).of(latents, guesses)
@@ -88,7 +88,7 @@ def test_a_labels_margin_is_how_much_likelier_the_encoder_calls_it():
     np.testing.assert_allclose(margins, [0.5, -0.3], atol=1e-6)
 
 
-def test_without_labels_all_images_are_of_one():
+def test_without_labels_all_images_have_the_same_one():
     labels, margins = Labels(0).of(np.ones((3, 2), np.float32), np.ones((3, 2), np.float32))
     np.testing.assert_array_equal(labels, [0, 0, 0])
     np.testing.assert_array_equal(margins, [1, 1, 1])
@@ -101,4 +101,4 @@ def test_a_label_s_margin_is_its_probability_less_that_of_the_likeliest_other():
     labels, margins = Labels(3).of(latents, guesses)
     assert labels.tolist() == [1, 1, 0]
     np.testing.assert_allclose(margins, [0.5, -0.3, 0.0], atol=1e-6)
-    assert guesses[0, 2] == np.float32(0.7)  # what was given is left as it is
+    assert guesses[0, 2] == np.float32(0.7)  # the argument is not modified

@@ -1,4 +1,4 @@
-"""Edit directions in a frozen generator: GANSpace and SeFa, what the method is compared with."""
+"""Edit directions in a frozen generator: GANSpace and SeFa, baselines of the comparison."""
 
 from cgjax.directions.edits import Directions, edit
 

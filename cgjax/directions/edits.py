@@ -1,4 +1,4 @@
-"""Directions in a latent space, and how a latent is moved along one."""
+"""Directions in a latent space, and edits that move latents along them."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def edit(
     """Move latents along a unit direction v.
 
     shift: z' = z + alpha v. set: z' = z - ((z - mean).v) v + alpha v, which first removes the
-    sample's own coordinate, so that all samples end at one coordinate, mean.v + alpha [Harkonen et
+    sample's own coordinate, so that all samples end at the same one, mean.v + alpha [Harkonen et
     al. 2020]. With z ~ N(0, I), a shift by 1 moves a balanced linear attribute from 50% to only
-    84%: sweep alpha, and both signs.
+    84%: sweep alpha, with both signs.
 
     Args:
       latents: (n, d) float.
-      direction: (d,); normalised here.
-      alpha: a number, or (n,) one for each latent; negative for the other way.
+      direction: (d,) of any length; scaled to unit length here.
+      alpha: a number, or (n,) one for each latent; a negative one moves the opposite way.
       form: "shift" or "set".
       mean: (d,) or a number, used by "set"; 0 in a standard normal latent space.
       normalise: first scale each latent to norm sqrt(d), for generators that do so themselves
-        (`normalizes_latent`): alpha then means the same for every sample [Shen & Zhou 2021].
+        (`normalizes_latent`): alpha then has the same effect on every sample [Shen & Zhou 2021].
 
     Returns:
       (n, d) float32.
 
     Raises:
-      UserError: arrays that do not fit together, another form; a direction of length 0, or a
-        direction, alpha or mean that is not finite (not checked inside jitted functions).
+      UserError: the shapes do not match, `form` is unknown, the direction has length 0, or it,
+        alpha or mean is not finite (values are not checked inside jitted functions).
 
     >>> edit([[3.0, 4.0]], [1.0, 0.0], 2.0, form="set").tolist()
     [[2.0, 4.0]]
@@ -59,7 +59,7 @@ def edit(
     v = _finite("direction", direction, "(d,)")
     if z.ndim != 2 or v.shape != z.shape[1:]:
         raise UserError(
-            f"latents {z.shape} and direction {v.shape} do not fit; expected (n, d) and (d,)"
+            f"latents {z.shape} and direction {v.shape} do not match; expected (n, d) and (d,)"
         )
     a = _finite("alpha", alpha, "a number, or one for each latent")
     if a.shape not in ((), (len(z),)):
@@ -67,7 +67,7 @@ def edit(
     length = jnp.linalg.norm(v)
     if not isinstance(length, jax.core.Tracer) and length == 0:
         raise UserError(
-            "the direction has length 0: its layer does not vary along it; choose an earlier one"
+            "the direction has length 0: its layer does not vary along it; choose one before it"
         )
     v = (v / length)[None, :]
     if normalise:
@@ -93,14 +93,16 @@ def _finite(name: str, values: ArrayLike, expected: str) -> Array:
 class Directions:
     """Directions of one method in one latent space, most important first.
 
+    `cgjax.run.directions` saves and loads them.
+
     Attributes:
       method: "sefa" or "ganspace".
-      space: the space edits happen in: "z", or the name of the layer that holds it, such as "w".
+      space: what to edit: "z", or the name of the layer that holds the space, such as "w".
       layers: the layers they were computed from.
       vectors: (k, d) float32, unit rows.
       strengths: (k,) float32: eigenvalues (SeFa), or variances of the layer's components
         (GANSpace).
-      scales: (k,) float32: what alpha = 1 stands for along each direction: 1 in z, the measured
+      scales: (k,) float32: the length of alpha = 1 along each direction: 1 in z, the measured
         standard deviation in w.
       mean: (d,) float32: the latent that "set" measures coordinates from.
     """
@@ -113,6 +115,12 @@ class Directions:
     scales: NDArray[np.float32]
     mean: NDArray[np.float32]
 
+    def __repr__(self) -> str:
+        """Name the method and the space instead of printing the arrays."""
+        num, dim = self.vectors.shape
+        layers = f", layers {', '.join(self.layers)}" if self.layers else ""
+        return f"<{num} {self.method} directions of {self.space} ({dim} numbers){layers}>"
+
     def edit(
         self,
         latents: ArrayLike,
@@ -124,7 +132,8 @@ class Directions:
     ) -> Float[Array, "n d"]:
         """Move latents by `alpha` scales along direction `index`, counted from 0 (see `edit`).
 
-        The latents are of `space`: for "w", `generator.features(z, "w")`.
+        The latents must be those of `space`: z itself, or for "w" `generator.features(z, "w")`. The
+        two often have the same width, so a mix-up is not detected.
         """
         if not is_whole(index, 0) or index >= len(self.vectors):
             raise UserError(
@@ -138,15 +147,15 @@ class Directions:
         )
 
     def measured(self, latents: ArrayLike) -> Directions:
-        """Return the same with the mean and the scales of latents of `space`, (n, d).
+        """Return the directions with the mean and the scales of these latents of `space`, (n, d).
 
         alpha then counts standard deviations along a direction, as it does in z.
         """
         rows = as_rows("latents", latents, min_rows=2)
         if rows.shape[1] != len(self.mean):
             raise UserError(
-                f"latents of {self.space} have {rows.shape[1]} numbers and directions "
-                f"{len(self.mean)}; expected as many"
+                f"latents of {self.space} have {rows.shape[1]} numbers, the directions "
+                f"{len(self.mean)}; expected the same number"
             )
         scales = (rows @ self.vectors.T).std(axis=0).astype(np.float32)
         mean = rows.mean(axis=0).astype(np.float32)

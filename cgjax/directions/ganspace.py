@@ -1,10 +1,10 @@
-"""GANSpace: principal components of a layer, taken back to the latent [Harkonen et al. 2020].
+"""GANSpace: principal components of a layer, mapped back to the latent [Harkonen et al. 2020].
 
 1. PCA of a layer's flattened features h: mean, components P (k, f), standard deviations sd.
 2. Coordinates A = P (h - mean) / sd of samples, and their latents Z: solve the least squares
    A M = Z.
-3. The rows of M, scaled to unit length, are the directions. Where the layer *is* the latent in use
-   (StyleGAN's w), the components themselves are.
+3. The rows of M, scaled to unit length, are the directions. If the layer *is* the latent to edit
+   (StyleGAN's w), its components are the directions.
 
 `ganspace` takes arrays; `ganspace_streaming` takes blocks, for features that do not fit in memory,
 with incremental PCA [Ross et al. 2008]; `fit_ganspace` draws the blocks from a generator.
@@ -28,18 +28,18 @@ from cgjax.numerics.pca import PCA, PCAState, finish_pca, fit_pca, update_pca
 from cgjax.runtime.keys import check_key
 
 Blocks = Callable[[], Iterable[tuple[ArrayLike, ArrayLike]]]
-"""Starts one pass over (latents (b, d), features (b, ...)); called twice, for the same blocks."""
+"""Starts a pass over (latents (b, d), features (b, ...)); called twice, for the same blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GANSpace:
-    """Latent directions and the layer's components behind them.
+    """Latent directions and the layer's components that they come from.
 
     Attributes:
       directions: (k, d) float32, unit rows; zeros for a component without variance.
       lat_stdev: (k,) float32: standard deviation of the latents along each; 1 by convention in z.
-      lat_mean: (d,) float32: mean of the latents seen.
-      pca: of the layer; `pca.components` (k, f) move the activations themselves.
+      lat_mean: (d,) float32: mean of the latents.
+      pca: the layer's components; `pca.components` (k, f) move the activations themselves.
     """
 
     directions: NDArray[np.float32]
@@ -53,7 +53,7 @@ class GANSpace:
         return np.sqrt(self.pca.explained_variance)
 
     def edit_features(self, features: ArrayLike, index: int, alpha: float) -> NDArray[np.float32]:
-        """Add `alpha * act_stdev * component` to features of any trailing shape, at that layer."""
+        """Add `alpha * act_stdev * component` to the layer's features, (n, ...)."""
         array = np.asarray(features, np.float32)
         step = alpha * self.act_stdev[index] * self.pca.components[index]
         return array + step.astype(np.float32).reshape((1, *array.shape[1:]))
@@ -77,7 +77,7 @@ def _finish(
     moments: tuple[NDArray[np.float64], NDArray[np.float64], int],
     measure_stdev: bool,
 ) -> GANSpace:
-    """Solve the normal equations (A^T A) M = A^T Z and measure the latents along the rows of M."""
+    """Solve the normal equations (A^T A) M = A^T Z, and measure the latents along M's rows."""
     solution = np.linalg.lstsq(gram, cross, rcond=None)[0]
     norms = np.linalg.norm(solution, axis=1, keepdims=True)
     directions = solution / np.where(norms > 0, norms, 1)
@@ -94,7 +94,7 @@ def _finish(
 
 
 def _coordinates(pca: PCA, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return A, (n, k): coordinates in standard deviations; 0 along one without variance."""
+    """Return A, (n, k): coordinates in standard deviations; 0 for components without variance."""
     sd = np.sqrt(pca.explained_variance.astype(np.float64))
     projected = pca.project(features).astype(np.float64)
     return np.divide(projected, sd, out=np.zeros_like(projected), where=sd > 1e-6 * sd.max())
@@ -109,22 +109,22 @@ def ganspace(
 ) -> GANSpace:
     """Return the latent directions of a layer's principal components, from arrays in memory.
 
-    The PCA is exact, and one set of samples serves it and the regression.
+    The PCA is exact; it and the regression use the same samples.
 
     Args:
       latents: (n, d) float32, the inputs.
-      features: (n, ...) float32, what the layer made of them; flattened to (n, f).
+      features: (n, ...) float32, the layer's outputs; flattened to (n, f).
       num_components: k, at most min(n - 1, f).
       measure_stdev: set `lat_stdev` to the latents' measured standard deviation along each
         direction (for spaces such as w), not to 1.
 
     Raises:
-      UserError: latents and features whose shapes do not fit together, features that are not
-        finite, or k does not fit.
+      UserError: the shapes of latents and features do not match, features are not finite, or k is
+        out of range.
 
     >>> z = np.random.default_rng(0).normal(size=(500, 3))
-    >>> found = ganspace(z, z * [1.0, 5.0, 2.0], 2)  # the layer varies most with the second latent
-    >>> np.abs(found.directions).argmax(axis=1).tolist()
+    >>> result = ganspace(z, z * [1.0, 5.0, 2.0], 2)  # the layer varies most with the second latent
+    >>> np.abs(result.directions).argmax(axis=1).tolist()
     [1, 2]
     """
     z, h = _pair(latents, features)
@@ -144,22 +144,22 @@ def ganspace_streaming(
 ) -> GANSpace:
     """Return the same from blocks, in two passes: incremental PCA, then the regression.
 
-    Memory: one block, and (k + block) x f numbers. Blocks of max(2000, 3 k) rows lose little of
-    what the top components hold; the last block may be smaller.
+    Memory: one block, and (k + block) x f numbers. With blocks of max(2000, 3 k) rows the top
+    components lose little accuracy; the last block may be smaller.
 
     Args:
-      blocks: starts a pass over (latents, features); must give the same blocks each time.
+      blocks: starts a pass over (latents, features); must yield the same blocks each time.
       num_components: k, at most f and the rows of the first block less one.
       measure_stdev: as in `ganspace`.
 
     Raises:
-      UserError: no blocks, a block whose shapes do not fit together, features that are not finite,
-        or k does not fit.
+      UserError: there are no blocks, the shapes of a block do not match, features are not finite,
+        or k is out of range.
 
     >>> z = np.random.default_rng(0).normal(size=(500, 3))
     >>> h = z * [1.0, 5.0, 2.0]
-    >>> found = ganspace_streaming(lambda: [(z[:300], h[:300]), (z[300:], h[300:])], 2)
-    >>> np.abs(found.directions).argmax(axis=1).tolist()
+    >>> result = ganspace_streaming(lambda: [(z[:300], h[:300]), (z[300:], h[300:])], 2)
+    >>> np.abs(result.directions).argmax(axis=1).tolist()
     [1, 2]
     """
     state: PCAState | None = None
@@ -197,16 +197,16 @@ def generator_blocks(
     latent_layer: str | None = None,
     batch_size: int = 250,
 ) -> Blocks:
-    """Return blocks of (latents, features at `layer`) of a generator, the same at each pass.
+    """Return blocks of (latents, features at `layer`) of a generator, the same in every pass.
 
     Args:
       generator: has `sample_latents(key, n)` and `features(z, layer)`.
-      layer: where the components are sought.
+      layer: the layer whose components are wanted.
       key: typed key; block b uses `fold_in(key, b)`.
-      num_latents: rows in all.
-      block_rows: rows in a block.
-      latent_layer: None for z itself, or the layer that holds the space to edit in, such as "w".
-      batch_size: rows that the generator runs at a time.
+      num_latents: total rows.
+      block_rows: rows of a block.
+      latent_layer: None for z itself, or the layer that holds the space to edit, such as "w".
+      batch_size: rows of one forward pass.
 
     Returns:
       A function that starts a pass; the generator runs only then.
@@ -243,19 +243,19 @@ def fit_ganspace(
 
     Args:
       generator: see `generator_blocks`.
-      layer: whose principal components are sought.
+      layer: the layer whose principal components are wanted.
       key: typed key of the latents.
-      num_latents: how many are drawn, at least 2 (the authors' default is 300,000).
+      num_latents: number of latents drawn, at least 2 (the authors' default is 300,000).
       num_components: k, at most f and `num_latents` less one.
-      latent_layer: None to edit z, or the layer to edit in, such as "w"; may be `layer` itself.
-      block_rows: rows held at a time; at least k + 1 are.
+      latent_layer: None to edit z, or the layer to edit, such as "w"; may be `layer` itself.
+      block_rows: rows in memory at a time; raised to k + 1 if smaller.
 
     Returns:
       k directions; `strengths` are the variances of the layer's components.
 
     Raises:
-      UserError: no random key, `num_latents` below 2, a layer that the generator does not have,
-        features that are not finite, or k does not fit.
+      UserError: `key` is not a random key, `num_latents` is below 2, the generator has no such
+        layer, its features are not finite, or k is out of range.
     """
     check_key(key)
     check_whole("num_latents", num_latents, least=2, hint="better 10000")
@@ -269,14 +269,14 @@ def fit_ganspace(
         max(block_rows, num_components + 1),
         latent_layer=latent_layer,
     )
-    found = ganspace_streaming(blocks, num_components, measure_stdev=latent_layer is not None)
-    vectors = found.pca.components if latent_layer == layer else found.directions
+    result = ganspace_streaming(blocks, num_components, measure_stdev=latent_layer is not None)
+    vectors = result.pca.components if latent_layer == layer else result.directions
     return Directions(
         method="ganspace",
         space="z" if latent_layer is None else latent_layer,
         layers=(layer,),
         vectors=vectors,
-        strengths=found.pca.explained_variance,
-        scales=found.act_stdev if latent_layer == layer else found.lat_stdev,
-        mean=found.lat_mean if latent_layer is not None else np.zeros_like(found.lat_mean),
+        strengths=result.pca.explained_variance,
+        scales=result.act_stdev if latent_layer == layer else result.lat_stdev,
+        mean=result.lat_mean if latent_layer is not None else np.zeros_like(result.lat_mean),
     )

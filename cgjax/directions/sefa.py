@@ -1,12 +1,13 @@
 """SeFa: edit directions from the weights alone [Shen & Zhou 2021].
 
-The directions are the unit vectors v that change most what the first layer computes from the
-latent: the maximum of ||A^T v||^2, i.e. the top eigenvectors of A A^T, where A (d, m) holds the
-weight that first touches the latent, each column scaled to unit norm. That scaling cancels any
-constant factor of a column (equalised learning rates, the scale of a batch norm behind it).
+The directions are the unit vectors v that change the output of the first layer most: the maxima of
+||A^T v||^2, i.e. the top eigenvectors of A A^T, where A (d, m) is the weight that reads the latent,
+each column scaled to unit norm. That scaling cancels any constant factor of a column (equalised
+learning rates, the scale of a following batch norm).
 
-The authors' code takes a general eigen-solver and keeps its order and signs; here they are sorted
-and their signs fixed, so an index quoted from a paper may name another one, or its opposite.
+The authors' code uses a general eigen-solver and keeps its order and signs; here the directions are
+sorted and their signs fixed, so an index quoted from a paper may mean another one, or its
+opposite.
 """
 
 from __future__ import annotations
@@ -31,9 +32,8 @@ def sefa(
     """Return the top eigenvectors of A A^T, columns of A normalised, by `eigh` in float64.
 
     Args:
-      matrix: A, (d, m): one row a latent coordinate. All-zero columns have no direction and stay
-        zero.
-      num_directions: k, at most d; default, all.
+      matrix: A, (d, m): one row for each latent coordinate. All-zero columns stay zero.
+      num_directions: k, at most d; by default all.
 
     Returns:
       (k, d) float32 unit directions, largest eigenvalue first, each with its entry of largest
@@ -41,7 +41,7 @@ def sefa(
       k = d.
 
     Raises:
-      UserError: A is no finite matrix, or k does not fit.
+      UserError: A is not a finite matrix, or k is out of range.
 
     >>> directions, eigenvalues = sefa([[3.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
     >>> directions.tolist(), eigenvalues.tolist()
@@ -65,29 +65,29 @@ def sefa(
 
 
 def _owner(generator: Any) -> Any:
-    """Return what knows the weights: the generator, or its network."""
+    """Return the object that has the weights: the generator or its network."""
     for owner in (generator, getattr(generator, "network", None)):
         if hasattr(owner, "latent_weights"):
             return owner
     raise UserError(
-        f"{type(generator).__name__} does not say which weight first touches its latent; give it a "
-        "method latent_weights(layers) -> (latent_dim, m), or use GANSpace, which needs none"
+        f"{type(generator).__name__} does not say which weight reads its latent; give it a method "
+        "latent_weights(layers) -> (latent_dim, m), or use GANSpace, which does not need it"
     )
 
 
 def latent_weights(generator: Any, layers: Sequence[str] | None = None) -> NDArray[np.float32]:
-    """Return A, the weight through which the latent first enters the network, (d, m).
+    """Return A, the weight that reads the latent, (d, m).
 
-    A family knows its own: the dense weight of the first layer (DCGAN, PGAN); the style weights of
-    the given layers, side by side, on w (StyleGAN).
+    It depends on the family: the dense weight of the first layer (DCGAN, PGAN), or the style
+    weights of the given layers, side by side, which read w (StyleGAN).
 
     Args:
-      generator: has `latent_weights(layers)` or `latent_weights()`, or a `network` that has; and
-        `edit_space` beside it where that is not "z".
-      layers: names of the layers, where the family can choose; default, all.
+      generator: it, or its `network`, has `latent_weights(layers)` or `latent_weights()`, and
+        `edit_space` unless that is "z".
+      layers: names of the layers, if several read the latent; by default all.
 
     Returns:
-      (d, m) float32, one row a latent coordinate.
+      (d, m) float32, one row for each latent coordinate.
 
     Raises:
       UserError: the generator has no such weight, no such layer, or no layers to choose from.
@@ -124,23 +124,23 @@ def fit_sefa(
 ) -> Directions:
     """Return a generator's SeFa directions, in the space that its weights read.
 
-    Of a StyleGAN they move w, not z [Shen & Zhou 2021]: `directions.space` is "w", and
+    For a StyleGAN they move w, not z [Shen & Zhou 2021]: `directions.space` is "w", and
     `generator.resume(directions.edit(generator.features(z, "w"), 0, 2.0), "w")` are edited images.
 
     Args:
       generator: see `latent_weights`.
       layers: see `latent_weights`.
-      num_directions: k, at most d; default, all.
-      space: for a generator that does not say it (`edit_space`): "z", the default, or the layer
-        that holds the space.
-      mean: (d,) mean latent of that space; default, zero.
+      num_directions: k, at most d; by default all.
+      space: for a generator without `edit_space`: "z", the default, or the layer that holds the
+        space.
+      mean: (d,) mean latent of that space; by default zero.
 
     Returns:
       k directions; `strengths` are the eigenvalues, `scales` are 1.
 
     Raises:
-      UserError: the generator has no such weight, it is not finite, or it is of another space;
-        k or the mean do not fit.
+      UserError: the generator has no such weight, it is not finite, or it reads another space; or
+        k or the mean is invalid.
 
     >>> class TwoLatents:
     ...     def latent_weights(self):
@@ -148,14 +148,14 @@ def fit_sefa(
     >>> fit_sefa(TwoLatents(), num_directions=1).vectors.tolist()
     [[1.0, 0.0]]
     """
-    said = getattr(_owner(generator), "edit_space", None)
-    if None not in (said, space) and said != space:
-        raise UserError(f"space={space!r}: this generator's weights read {said!r}; leave space out")
+    own = getattr(_owner(generator), "edit_space", None)
+    if None not in (own, space) and own != space:
+        raise UserError(f"space={space!r}: this generator's weights read {own!r}; leave space out")
     matrix = latent_weights(generator, layers)
     vectors, eigenvalues = sefa(matrix, num_directions)
     return Directions(
         method="sefa",
-        space=space or said or "z",
+        space=space or own or "z",
         layers=tuple(layers) if layers is not None else (),
         vectors=vectors,
         strengths=eigenvalues,

@@ -1,4 +1,4 @@
-"""The file that edit directions are saved in."""
+"""Saving and loading edit directions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgjax.runtime.files import write_atomically
 
 
 def save_directions(directions: Directions, path: str | Path) -> None:
-    """Write an .npz of plain arrays (no pickle inside), whole or not at all."""
+    """Write directions to an .npz of plain arrays (no pickle inside), atomically."""
     data = io.BytesIO()
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(directions).items()}
     np.savez(data, **arrays)
@@ -24,29 +24,30 @@ def save_directions(directions: Directions, path: str | Path) -> None:
 
 
 def load_directions(path: str | Path) -> Directions:
-    """Read what `save_directions` wrote; nothing in the file can run.
+    """Read a file of `save_directions`; nothing in it can run.
 
     Raises:
-      UserError: the file is missing, is not such an archive, or holds arrays that do not fit.
+      UserError: the file is missing, is not such an archive, or its arrays do not match.
     """
     names = [field.name for field in dataclasses.fields(Directions)]
     try:
         content = io.BytesIO(Path(path).read_bytes())
         with np.load(content, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in names}
+            arrays = {name: archive[name] for name in names}
     except FileNotFoundError as error:
-        raise UserError(f"no file {path}; fit the directions first") from error
+        raise UserError(f"{path} does not exist; fit the directions first") from error
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} does not hold saved directions ({error}); fit them again"
         ) from error
-    vectors = found["vectors"]
+    vectors = arrays["vectors"]
     k, d = vectors.shape if vectors.ndim == 2 else (-1, -1)
-    if not found["strengths"].shape == found["scales"].shape == (k,) or found["mean"].shape != (d,):
-        raise UserError(f"{path} holds arrays that do not fit each other; fit the directions again")
+    shapes = [arrays[name].shape for name in ("strengths", "scales", "mean")]
+    if shapes != [(k,), (k,), (d,)]:
+        raise UserError(f"{path} holds arrays that do not match; fit the directions again")
     return Directions(
-        method=str(found["method"]),
-        space=str(found["space"]),
-        layers=tuple(str(layer) for layer in found["layers"]),
-        **{n: found[n].astype(np.float32) for n in ("vectors", "strengths", "scales", "mean")},
+        method=str(arrays["method"]),
+        space=str(arrays["space"]),
+        layers=tuple(str(layer) for layer in arrays["layers"]),
+        **{n: arrays[n].astype(np.float32) for n in ("vectors", "strengths", "scales", "mean")},
     )

@@ -1,4 +1,4 @@
-"""Edits do what their formulas say."""
+"""Edits follow their formulas."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +22,7 @@ def test_shift_moves_only_along_the_direction(latents):
     np.testing.assert_allclose(moved - latents, 1.5 * np.tile(UNIT, (50, 1)), atol=1e-6)
 
 
-def test_set_brings_every_sample_to_one_coordinate_and_leaves_the_rest(latents):
+def test_set_brings_every_sample_to_one_coordinate_and_keeps_the_others(latents):
     mean = np.arange(6, dtype=np.float32)
     moved = np.asarray(edit(latents, UNIT, -2.0, form="set", mean=mean))
     np.testing.assert_allclose((moved - mean) @ UNIT, -2.0, atol=1e-5)
@@ -54,7 +54,7 @@ def test_shift_by_three_quarters_moves_a_balanced_attribute_to_77_percent():
     ("arguments", "message"),
     [
         ({"form": "add"}, "expected 'shift' or 'set'"),
-        ({"direction": np.ones(5)}, "do not fit"),
+        ({"direction": np.ones(5)}, "do not match"),
         ({"alpha": np.ones(3)}, r"expected a number or \(50,\)"),
         ({"direction": np.zeros(6)}, "has length 0: its layer does not vary along it"),
         ({"direction": np.full(6, np.nan)}, "direction holds NaN or Inf"),
@@ -69,7 +69,7 @@ def test_shift_by_three_quarters_moves_a_balanced_attribute_to_77_percent():
         ({"latents": np.full((2, 6), 1e300)}, "latents hold numbers too large for float32"),
     ],
 )
-def test_edit_refuses_what_does_not_fit(latents, arguments, message):
+def test_edit_refuses_wrong_arguments(latents, arguments, message):
     with pytest.raises(UserError, match=message):
         edit(**{"latents": latents, "direction": UNIT, "alpha": 1.0, **arguments})
 
@@ -88,6 +88,10 @@ def directions() -> Directions:
     )
 
 
+def test_directions_say_which_latents_they_edit(directions):
+    assert repr(directions) == "<2 ganspace directions of w (6 numbers), layers layer1, layer2>"
+
+
 def test_alpha_is_counted_in_the_directions_scale(directions, latents):
     moved = np.asarray(directions.edit(latents, 1, 3.0))
     np.testing.assert_allclose((moved - latents)[:, 3], 6.0, atol=1e-5)
@@ -102,5 +106,5 @@ def test_measured_directions_count_alpha_in_deviations_of_the_latents(directions
     found = directions.measured(rows)
     assert found.scales[1] == pytest.approx(rows[:, 3].std(), rel=1e-5)
     np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-5)
-    with pytest.raises(UserError, match="latents of w have 5 numbers and directions 6"):
+    with pytest.raises(UserError, match="latents of w have 5 numbers, the directions 6"):
         directions.measured(rows[:, :5])

@@ -59,7 +59,7 @@ def test_streaming_equals_scikit_learns_incremental_pca():
     assert ours.total_variance == pytest.approx(flat.var(axis=0, ddof=1).sum(), rel=1e-4)
 
 
-def test_streaming_equals_the_whole_where_nothing_is_cut():
+def test_streaming_equals_memory_if_no_component_is_dropped():
     z, h = problem()
     rng = np.random.default_rng(5)
     h = (z @ rng.normal(size=(10, 40)) * 2 + 1).astype(np.float32)  # rank 10, ten components
@@ -138,7 +138,7 @@ def test_fit_ganspace_streams_a_generator_and_repeats_for_the_same_key(key):
     assert cosines.min() > 0.99
 
 
-def test_where_the_layer_is_the_latent_in_use_its_components_are_the_directions(key):
+def test_if_the_layer_is_the_edited_latent_its_components_are_the_directions(key):
     found = fit_ganspace(
         Small(), "w", key=key, num_latents=2000, num_components=3, latent_layer="w"
     )
@@ -158,7 +158,7 @@ def test_where_the_layer_is_the_latent_in_use_its_components_are_the_directions(
         (lambda z, h: ganspace_streaming(split(z, h * np.nan, 99), 5), "NaN"),
     ],
 )
-def test_ganspace_refuses_what_does_not_fit(call, message):
+def test_ganspace_refuses_wrong_arguments(call, message):
     with pytest.raises(UserError, match=message):
         call(*problem(n=100))
 
@@ -173,6 +173,6 @@ def test_ganspace_refuses_what_does_not_fit(call, message):
         ({"num_components": 0}, "num_components=0: expected a whole number of at least 1"),
     ],
 )
-def test_fit_ganspace_refuses_what_it_cannot_use(key, options, message):
+def test_fit_ganspace_refuses_wrong_arguments(key, options, message):
     with pytest.raises(UserError, match=message):
         fit_ganspace(Small(), "a", **{"key": key, **options})

@@ -1,4 +1,4 @@
-"""SeFa equals an independent eigendecomposition, and finds what was planted."""
+"""SeFa equals an independent eigendecomposition, and finds a planted direction."""
 
 import jax
 import numpy as np
@@ -71,7 +71,7 @@ def test_a_planted_direction_comes_first():
         (np.ones((3, 4)), 4, "expected 1 to 3"),
     ],
 )
-def test_sefa_refuses_what_is_no_matrix(a, k, message):
+def test_sefa_refuses_anything_but_a_matrix(a, k, message):
     with pytest.raises(UserError, match=message):
         sefa(a, k)
 
@@ -104,7 +104,7 @@ class StyleLike:
         return np.concatenate([np.full((3, 2), 1.0 + ord(name)) for name in layers], axis=1)
 
 
-def test_layers_are_passed_on_where_the_family_can_choose():
+def test_layers_are_passed_on_if_the_family_can_choose():
     assert module.latent_weights(StyleLike()).shape == (3, 4)
     assert module.latent_weights(StyleLike(), ["b"]).shape == (3, 2)
     found = fit_sefa(StyleLike(), ["b"], num_directions=1, space="w", mean=np.ones(3))
@@ -149,22 +149,22 @@ def test_layers_that_read_no_style_are_refused(family, layers, message):
 
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("mean", [np.ones(2), [np.nan] * 3, [[1, 2], [3]], "abc"])
-def test_a_mean_that_does_not_fit_is_refused(mean):
+def test_a_wrong_mean_is_refused(mean):
     with pytest.raises(UserError, match="mean"):
         fit_sefa(StyleLike(), mean=mean)
 
 
-def test_a_generator_without_such_a_weight_is_told_so():
+def test_a_generator_without_such_a_weight_is_refused():
     with pytest.raises(UserError, match="latent_weights"):
         module.latent_weights(object())
 
 
-def test_layers_of_a_generator_that_has_none_to_choose_are_refused():
+def test_layers_are_refused_if_there_is_no_choice():
     with pytest.raises(UserError, match="at one place only; leave layers out"):
         fit_sefa(cgjax.load_generator("dcgan_faces"), ["layer1"])
 
 
-def test_a_layer_that_is_not_there_is_refused():
+def test_an_unknown_layer_is_refused():
     named = StyleLike()
     named.layers = ("a", "b")
     with pytest.raises(UserError, match="layer9"):

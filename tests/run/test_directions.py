@@ -55,5 +55,5 @@ def test_missing_broken_and_inconsistent_files_are_refused(directions, tmp_path)
     with pytest.raises(UserError, match="does not hold saved directions"):
         load_directions(tmp_path / "array.npy")
     np.savez(tmp_path / "odd.npz", **{**vars(directions), "mean": np.ones(5, np.float32)})
-    with pytest.raises(UserError, match="do not fit each other"):
+    with pytest.raises(UserError, match="holds arrays that do not match"):
         load_directions(tmp_path / "odd.npz")

@@ -1,1 +1,1 @@
-"""Small generators and data for tests, ours and users'."""
+"""Small generators and data for tests, ours and our users'."""

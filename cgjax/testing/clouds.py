@@ -1,8 +1,7 @@
 """Planted clusters of rows: mixtures of Gaussians whose true number and labels are known.
 
-How far apart the clusters lie is not given as a distance, which means nothing without the shape and
-the dimension, but as the share of rows that the nearest true centre gets right: the best that
-k-means could do.
+The separation of the clusters is not given as a distance, which means nothing without the shape and
+the dimension, but as the accuracy of the nearest true centre: the best that k-means could do.
 """
 
 from __future__ import annotations
@@ -23,13 +22,14 @@ class Clouds:
     """A mixture to draw rows from.
 
     Attributes:
-      centres: (k, s) float64, of the clusters in s strong directions.
-      shares: (k,), their sum is 1.
+      centres: (k, s) float64, the clusters' centres in s strong directions.
+      shares: (k,), the clusters' shares; their sum is 1.
       axes: (k, s), the direction in which each cluster is long; unit length.
-      stretch: its standard deviation in that direction.
+      stretch: standard deviation in that direction.
       spread: (s,) standard deviations in the strong directions.
-      embedding: (s, f) float32, orthonormal rows that place the strong directions among f features.
-      noise: standard deviation in every feature, added to the rest.
+      embedding: (s, f) float32, orthonormal rows that embed the strong directions in f features;
+        None if they are the features.
+      noise: standard deviation of the noise added to every feature, with an embedding.
     """
 
     centres: NDArray[np.float64]
@@ -76,18 +76,18 @@ def make_clouds(
 
     Args:
       num: true number of clusters, k.
-      dim: features, f. Beyond `num_strong` the clusters lie in that many directions, at random
-        angles to the features, and all features carry noise.
-      shape: "round" with unit variance; "long", each cluster in a direction of its own; "tapering",
-        with standard deviations 10, 10/2, 10/3, ... in the strong directions.
-      ratio: the largest cluster's share over the smallest one's; those between are geometric.
-      accuracy: share of rows whose nearest true centre is that of their cluster; it sets the
-        distance between the clusters.
-      stretch: standard deviation of a long cluster along its direction: by default 10 for one
+      dim: features, f. With more than `num_strong`, the clusters differ in `num_strong` directions,
+        at random angles to the features, and every feature has noise.
+      shape: "round", with unit variance; "long", each cluster in a direction of its own;
+        "tapering", with standard deviations 10, 10/2, 10/3, ... in the strong directions.
+      ratio: the largest share divided by the smallest; the others form a geometric series.
+      accuracy: share of rows whose nearest true centre is their own cluster's; it sets the distance
+        between the clusters.
+      stretch: standard deviation of a long cluster along its direction; by default 10 for a single
         cluster and 3 for several.
       num_strong: s.
-      noise: its standard deviation in each of more than `num_strong` features.
-      seed: of centres and directions.
+      noise: standard deviation of the noise, used if `dim` is greater than `num_strong`.
+      seed: seed of centres and directions.
 
     Example:
       >>> rows, labels = make_clouds(3, 5, ratio=4).draw(np.random.default_rng(0), 1000)

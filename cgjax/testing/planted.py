@@ -1,7 +1,7 @@
-"""A tiny generator with a planted attribute, so that a test can state the true cluster.
+"""A tiny generator with a planted attribute, so that a test knows the true cluster.
 
-Its images are discs left or right of the middle: the side is the sign of the first latent
-coordinate, and everything else (height, colour, exact place) varies with the others.
+Its images are discs left or right of the centre: the side is the sign of the first latent
+coordinate, and everything else (height, tint, exact position) depends on the others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PlantedDiscs(StagedNetwork):
         """Place the disc, then draw it."""
         h = state["h"]
         if index == 0:
-            side = jnp.tanh(8.0 * h[:, 0])  # two modes, and a thin bridge between them
+            side = jnp.tanh(8.0 * h[:, 0])  # two modes with a thin bridge between them
             place = jnp.stack([side, 0.2 * h[:, 1], 0.3 * h[:, 2], 0.3 * h[:, 3]], axis=1)
             return {"h": place[:, None, None, :]}
         p = h[:, 0, 0]

@@ -1,4 +1,4 @@
-"""Planted mixtures are what they say."""
+"""Planted mixtures have the stated properties."""
 
 import numpy as np
 import pytest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -105,19 +104,23 @@ def _pick(choices: list[list[Stage]], image_size: int, place: str) -> list[Stage
     """Return one choice for each layer: the first ones, or the most usual that give a size."""
     if not image_size:
         return [options[0] for options in choices]
-    ranked = []
-    for picked in itertools.product(*(enumerate(options) for options in choices)):
-        stages = [stage for _, stage in picked]
-        if functools.reduce(grown, stages, 1) == image_size and min(_sizes(stages)) > 0:
-            ranked.append((sum(rank for rank, _ in picked), stages))
-    if not ranked:
+    # The most usual stages that lead to each size, with the sum of their ranks and the ranks.
+    reached: dict[int, tuple[int, list[int], list[Stage]]] = {1: (0, [], [])}
+    for options in choices:
+        before, reached = reached, {}
+        for size, (total, ranks, stages) in before.items():
+            for rank, stage in enumerate(options):
+                path = total + rank, [*ranks, rank], [*stages, stage]
+                after = grown(size, stage)
+                if 0 < after <= LARGEST:
+                    reached[after] = min(path, reached.get(after, path))
+    if image_size not in reached:
         raise UserError(
             f"{place}: --set image_size={image_size} cannot be reached with kernels "
             f"{[options[0][0] for options in choices]} and usual strides; give --set strides= and "
             "--set paddings=, a number for each layer"
         )
-    ranked.sort(key=lambda entry: entry[0])
-    return ranked[0][1]
+    return reached[image_size][2]
 
 
 def _describe(links: Sequence[Link], stages: Sequence[Stage], sizes: Sequence[int]) -> str:
@@ -126,15 +129,18 @@ def _describe(links: Sequence[Link], stages: Sequence[Stage], sizes: Sequence[in
     if any(columns[3]):
         flags.append(f"output_paddings={_list(columns[3])}")
     plain = [link.name for link in links if not link.is_transposed]
-    square = [
-        link.name for link in links[1:] if link.is_transposed and link.width_in == link.width_out
+    # With equal numbers of inputs and outputs and an odd kernel, a weight may be of either kind.
+    ambiguous = [
+        link.name
+        for link in links[1:]
+        if link.is_transposed and link.width_in == link.width_out and link.size[0] % 2
     ]
     text = f"sizes {', '.join(map(str, sizes))} ({' '.join(f'--set {flag}' for flag in flags)})"
     if plain:
         text += f", {', '.join(plain)} ordinary convolution{'s' * (len(plain) > 1)} by shape"
-    odd = [link.name for link in links[1:] if link.name in square and link.size[0] % 2]
-    if odd:
-        text += f", {odd[0]} transposed (--set convolutions={','.join(odd)} if it is not)"
+    if ambiguous:
+        names = ",".join(ambiguous)
+        text += f", {ambiguous[0]} transposed (--set convolutions={names} if it is not)"
     return text
 
 

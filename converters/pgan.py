@@ -64,7 +64,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     depths = [num_rows // 16]
     depths += [tensors.shape(f"scaleLayers.{i}.0.weight", 4)[0] for i in range(scales)]
     channels = tensors.shape("toRGBLayers.0.weight", 4)[0]
-    rows = _zoo_rows(latent_dim, depths, channels, equalized)
+    rows = _zoo_table(latent_dim, depths, channels, equalized)
     arrays = take_rows(tensors, rows)
     tensors.finish()
     architecture = {
@@ -80,7 +80,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     return Conversion("pgan", architecture, arrays)
 
 
-def _zoo_rows(
+def _zoo_table(
     latent_dim: int, depths: Sequence[int], channels: int, is_equalized: bool
 ) -> list[Row]:
     rows_of = functools.partial(zoo_rows, is_equalized=is_equalized)

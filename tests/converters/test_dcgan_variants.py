@@ -113,6 +113,14 @@ def test_images_equal_the_module_s_own(name, tmp_path):
     assert error(gen.images(z.numpy()), expected) < TOLERANCE
 
 
+def test_strides_that_reach_a_size_are_found_among_many_layers(tmp_path):
+    middle = [(T(8, 8, 3, 1, 1), None)] * 15  # 5 usual strides and paddings each: 3e10 sets
+    network = _stack((T(6, 8, 4), None), *middle, (T(8, 3, 4, 2, 1), None))
+    path = write(tmp_path / "f.pth", network.state_dict())
+    gen = convert("dcgan", path, tmp_path / "o", {"image_size": "16"})
+    assert gen.image_size == 16
+
+
 def test_layers_are_those_after_the_activation(tmp_path):
     network, settings, _ = NETWORKS["leaky_sigmoid_eps"]
     path = write(tmp_path / "f.pth", _trained(network).state_dict())

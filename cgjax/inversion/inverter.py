@@ -99,7 +99,8 @@ class Inverter:
             jnp.asarray(np.resize(z, (len(x), z.shape[1]))) for z in (drawn, found.latents)
         )
         parts = self._search(known, self._prior.project(starts), target)
-        return Found(*(np.array(part)[:num] for part in parts), found.guesses)
+        latents, errors, features = (np.array(part)[:num] for part in parts)
+        return Found(latents, errors, features, found.guesses)
 
     def _search(self, known: Array, start: Array, target: Target) -> tuple[Array, Array, Array]:
         """Return `known` or the latents found from `start`, whichever is better, and distances.

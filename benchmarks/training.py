@@ -32,6 +32,7 @@ from cgjax.samplers import flow
 from cgjax.samplers.base import Members
 from cgjax.samplers.flow import Flow
 from cgjax.samplers.imle import Imle
+from cgjax.samplers.velocity import TIME_FREQUENCIES
 
 MEMBERS = 5_000
 Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -219,7 +220,7 @@ def flow_epoch(
     """Run an epoch of flow matching; z is (2, m, d), and learning rate and average are as ours."""
     d, rows = z.shape[2], sampler.batch // 2
     average = {name: value.detach().clone() for name, value in params.items()}
-    frequencies = torch.arange(1.0, flow.TIME_FREQUENCIES + 1)
+    frequencies = torch.arange(1.0, TIME_FREQUENCIES + 1)
     cluster = torch.arange(2).repeat_interleave(rows)
     for _ in range(num_steps):
         q = torch.clamp((2 * torch.rand(2, rows) - 1) * flow.MAX_MARGIN, min=0)
@@ -246,7 +247,7 @@ def flow_epoch(
 def flow_products(sampler: Flow, num_steps: int) -> Products:
     """Return the matrix products of so many steps."""
     rows, d, w = sampler.batch, sampler.latent_dim, sampler.width
-    waves = 2 * flow.TIME_FREQUENCIES + 1
+    waves = 2 * TIME_FREQUENCIES + 1
     first = Counter({(rows, d, w): num_steps, (rows, waves, w): num_steps})
     rest = Counter({(rows, w, w): num_steps})
     rest[rows, w, d] += num_steps

@@ -1,1 +1,1 @@
-"""Ways to draw latents of one cluster: the published one, the exact one, and better ones."""
+"""Ways to draw latents of one cluster: the published one, the exact one, and others."""

@@ -1,8 +1,8 @@
-"""What a sampler is: something that learns from the members of every cluster and proposes latents.
+"""What a sampler is: it learns from the members of every cluster, and proposes latents.
 
 A sampler is an immutable set of hyper-parameters with three pure functions (`init`, `epoch`,
-`sample`) on a state that is a plain pytree, so that one loop trains all of them, one module
-checkpoints them, and the membership check treats their output alike.
+`sample`) on a state that is a plain pytree. One loop therefore trains all samplers, one module
+checkpoints them, and one membership check filters their output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 SamplerState = Any
 """A pytree of arrays."""
@@ -26,24 +26,29 @@ class Members:
 
     Attributes:
         latents: (k, m, d) float32; rows at or past a cluster's count are zeros.
-        counts: (k,) int32, true members of each cluster.
-        is_ordered: whether each cluster is sorted by margin, least first.
+        counts: (k,) int32, number of true members of each cluster.
+        is_ordered: whether each cluster is sorted by margin, smallest first.
     """
 
     latents: Float[Array, "k m d"]
     counts: Int[Array, " k"]
     is_ordered: bool = False
 
+    @property
+    def mask(self) -> Bool[Array, "k m"]:
+        """Which rows are true members and not padding."""
+        return jnp.arange(self.latents.shape[1], dtype=jnp.int32)[None] < self.counts[:, None]
+
     def require_order(self) -> None:
         """Raise a ValueError unless the members are sorted by margin."""
         if not self.is_ordered:
             raise ValueError(
-                "members must be sorted by margin, least first: group_members(..., margins=...)"
+                "members must be sorted by margin, smallest first: group_members(..., margins=...)"
             )
 
 
 def _rebuild(is_ordered: bool, leaves: tuple[Any, Any]) -> Members:
-    """Rebuild members from the leaves of a tree, which need not be arrays (shapes, shardings)."""
+    """Rebuild members from the leaves of a tree, which may be shapes or shardings, not arrays."""
     members = object.__new__(Members)
     for name, value in zip(("latents", "counts", "is_ordered"), (*leaves, is_ordered), strict=True):
         object.__setattr__(members, name, value)
@@ -55,13 +60,18 @@ jax.tree_util.register_pytree_node(
 )
 
 
+def first_rows(num_rows: int, count: Int[Array, ""]) -> Bool[Array, " n"]:
+    """Return which of a cluster's padded rows are among the first `count`."""
+    return jnp.arange(num_rows, dtype=jnp.int32) < count
+
+
 def group_members(
     latents: Float[np.ndarray, "n d"],
     labels: Int[np.ndarray, " n"],
     num_clusters: int,
     margins: Float[np.ndarray, " n"] | None = None,
 ) -> Members:
-    """Sort latents by cluster and, where margins are given, each cluster by its margin.
+    """Group latents by cluster and, if margins are given, sort each cluster by margin.
 
     Args:
         latents: (n, d) float32.
@@ -70,8 +80,8 @@ def group_members(
         margins: (n,) how far each latent lies from the boundary of its cluster.
 
     Returns:
-        The members, by margin, least first (ties in their order in `latents`), or without margins
-        all in their order in `latents`.
+        The members by margin, smallest first; ties, and members without margins, keep their order
+        in `latents`.
 
     Example:
         >>> z, labels = np.eye(3, dtype=np.float32), np.array([1, 0, 1])
@@ -98,7 +108,7 @@ class DataParallelEpoch(NamedTuple):
     Attributes:
         function: `function(state, members, key, scalar, **static, axis_name=, num_devices=)`
             returns the new state and the metrics.
-        scalar: what changes with the epoch, a float32 scalar.
+        scalar: the float32 scalar that depends on the epoch, such as its learning rate.
         static: hashable keyword arguments.
     """
 
@@ -109,16 +119,16 @@ class DataParallelEpoch(NamedTuple):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A way to draw latents of one cluster; `SamplerBase` has the usual answers.
+    """A way to draw latents of one cluster; `SamplerBase` has the defaults.
 
     Attributes:
-        num_epochs: how often `epoch` is to be called; 0 where nothing is trained.
-        num_latents: prior latents whose members are learnt from; None takes those of the run.
-        always_verified: True where proposals are the prior and only the membership check makes
+        num_epochs: number of calls to `epoch`; 0 if nothing is trained.
+        num_latents: prior latents whose members are learnt from; None uses those of the run.
+        always_verified: True if proposals come from the prior and only the membership check makes
             them members.
-        aims_at_margin: whether `sample` heeds `margin`; others propose from the whole cluster.
-        starts_at_prior: whether `init`'s state proposes the prior itself.
-        needs_margin_order: whether `init` and `epoch` take only members sorted by margin.
+        aims_at_margin: whether `sample` uses `margin`; others propose from the whole cluster.
+        starts_at_prior: whether the state from `init` proposes the prior itself.
+        needs_margin_order: whether `init` and `epoch` require members sorted by margin.
         sampling_leaves: the settings that only `sample` reads; changing them does not retrain.
     """
 
@@ -154,31 +164,31 @@ class Sampler(Protocol):
         ...
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch | None:
-        """Return the epoch as one function for several devices; None where one device trains."""
+        """Return the epoch as one function for several devices; None to train on one."""
         ...
 
     def for_share(self, share: float) -> Sampler:
-        """Return the sampler for training on this share of the members that it is set for."""
+        """Return the sampler adjusted to train on only this share of its intended members."""
         ...
 
     def sample(
         self, state: SamplerState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
-        """Propose latents of a cluster; whether they are members is checked elsewhere.
+        """Propose latents of a cluster; `samplers.verify` checks that they are members.
 
         Args:
             state: after the last epoch.
             key: a typed key.
             cluster: below the number of clusters.
-            num: how many.
+            num: number of latents.
             margin: from 0 to 1, propose from the part of the cluster above this quantile of its
-                margins; only samplers with `aims_at_margin` heed it.
+                margins; ignored by samplers without `aims_at_margin`.
         """
         ...
 
 
 class SamplerBase:
-    """The answers most samplers give; a dataclass's fields and properties override them."""
+    """The defaults of most samplers; a dataclass's fields and properties override them."""
 
     num_latents: int | None = None
     always_verified: ClassVar[bool] = False
@@ -188,9 +198,9 @@ class SamplerBase:
     sampling_leaves: ClassVar[tuple[str, ...]] = ()
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch | None:
-        """Return None: one device trains."""
+        """Return None: training uses one device."""
         return None
 
     def for_share(self, share: float) -> Any:
-        """Return it as it is."""
+        """Return the sampler unchanged."""
         return self

@@ -1,6 +1,6 @@
-"""Flow matching on the trigonometric path: the sampler that keeps a cluster as it is.
+"""Flow matching on the trigonometric path: the sampler that keeps a cluster's full diversity.
 
-Between a code e ~ N(0, I) and a member z of cluster c runs the path
+The path between a code e ~ N(0, I) and a member z of cluster c is
 
     x_t = cos(pi t / 2) e + sin(pi t / 2) z,          0 <= t <= 1,
 
@@ -9,20 +9,23 @@ Albergo et al. 2023] by least squares,
 
     mean || v(x_t, t, c, q) - (pi / 2) (-sin(pi t / 2) e + cos(pi t / 2) z) ||^2.
 
-A latent is made by following v from a code at t = 0 to t = 1, two midpoint steps by default.
+Sampling follows v from a code at t = 0 to a latent at t = 1, by default in two midpoint steps.
 
-Why this path: were z the prior N(0, I) itself, x_t would stay N(0, I) and the mean velocity would
-be exactly zero. For a cluster it is (pi / 2) cot(pi t / 2) grad_x log P(c | x_t): the network has
-to learn only the few directions in which the cluster differs from the prior, from an output that
-starts at zero. It also makes guidance free: the prior's velocity is zero, so classifier-free
-guidance [Ho & Salimans 2021] by w is w v.
+Why this path: if z followed the prior N(0, I), so would x_t, and the mean velocity would be exactly
+zero. For a cluster it is (pi / 2) cot(pi t / 2) grad_x log P(c | x_t): the network, whose output
+starts at zero, has to learn only the few directions in which the cluster differs from the prior. It
+also makes guidance free: the prior's velocity is zero, so classifier-free guidance [Ho & Salimans
+2021] by w is w v.
 
-The dial between the cluster as it is and its attribute at full strength is q, the share of the
-cluster, least clear first, that is left out: half of the rows are trained with q = 0, half with
-q uniform up to `MAX_MARGIN` on the members above that quantile of the margin.
+q sets how strongly a sample shows the cluster's attribute: it is the share of the cluster, smallest
+margins first, that is left out. Half of the rows are trained with q = 0, and half with q uniform up
+to `MAX_MARGIN` on the members above that quantile of the margin.
+
+In this file: `Flow` (hyper-parameters), `epoch_` (the algorithm), `descend` (one optimiser step and
+its schedule), `integrate` (sampling). The network is in `velocity`.
 
 Symbols: z latent, e code, x point on the path, t time, c cluster, q margin quantile, k clusters,
-m padded members, b rows a cluster in a batch.
+m padded members, b rows of a cluster in a batch.
 """
 
 from __future__ import annotations
@@ -36,65 +39,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
-from cgjax.samplers.training import local_shard, update
+from cgjax.samplers.training import local_shard, members_at, update
+from cgjax.samplers.velocity import init_velocity, velocity
 
 MAX_MARGIN = 0.95
-TIME_FREQUENCIES = 4
-
-
-class VelocityNetwork(nnx.Module):
-    """v(x, t, c, q): three dense layers; time and margin enter as waves, the cluster as a bias."""
-
-    def __init__(self, latent_dim: int, hidden_dim: int, num_clusters: int, *, rngs: nnx.Rngs):
-        """Initialise; the last layer is zero, so that training starts from the prior."""
-        normal, waves = nnx.initializers.lecun_normal(), 2 * TIME_FREQUENCIES + 1
-        self.inner = nnx.Param(normal(rngs.params(), (latent_dim, hidden_dim), jnp.float32))
-        self.waves = nnx.Param(normal(rngs.params(), (waves, hidden_dim), jnp.float32))
-        shape = (num_clusters, hidden_dim)
-        self.cluster = nnx.Param(0.5 * jax.random.normal(rngs.params(), shape, jnp.float32))
-        self.hidden = nnx.Param(normal(rngs.params(), (hidden_dim, hidden_dim), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(hidden_dim, jnp.float32))
-        self.outer = nnx.Param(jnp.zeros((hidden_dim, latent_dim), jnp.float32))
-        self.shift = nnx.Param(jnp.zeros(latent_dim, jnp.float32))
-
-    def __call__(
-        self,
-        x: Float[Array, "n d"],
-        t: Float[Array, " n"],
-        c: Int[Array, " n"],
-        q: Float[Array, " n"],
-    ) -> Float[Array, "n d"]:
-        """Return the velocity.
-
-        Args:
-            x: (n, d) float32, points on the path.
-            t: (n,) float32 in [0, 1].
-            c: (n,) int32 cluster ids.
-            q: (n,) float32 in [0, 1), margin quantiles.
-        """
-        angle = (
-            (0.5 * math.pi)
-            * t[:, None]
-            * jnp.arange(1.0, TIME_FREQUENCIES + 1, dtype=jnp.float32)[None]
-        )
-        waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle), 2.0 * q[:, None]], axis=1)
-        a = x @ self.inner[...] + waves @ self.waves[...] + self.cluster[...][c]
-        a = jax.nn.silu(a)
-        a = jax.nn.silu(a @ self.hidden[...] + self.bias[...][None])
-        return a @ self.outer[...] + self.shift[...][None]
 
 
 class FlowState(NamedTuple):
-    """The network, its moving average and the optimiser, for all clusters together.
+    """The network, its moving average and the optimiser, shared by all clusters.
 
     Attributes:
-        params: what Adam moves, a nested dict.
-        average: exponential moving average of `params`; what samples are drawn with.
+        params: the trained parameters, a nested dict.
+        average: exponential moving average of `params`, used for sampling.
         optimizer: Adam's moments.
     """
 
@@ -109,16 +69,16 @@ class Flow(SamplerBase):
 
     Attributes:
         latent_dim: d.
-        hidden_dim: width of the two hidden layers; None takes 256, or 512 where d is 256 or more.
+        hidden_dim: width of the two hidden layers; None means 256, or 512 if d is 256 or more.
         num_epochs: passes over the members.
-        num_latents: prior latents whose members are learnt from; more than the run has are drawn
-            and assigned. None takes those of the run.
-        batch: rows a step, all clusters together.
+        num_latents: prior latents whose members are learnt from; if the run has fewer, more are
+            drawn and assigned. None uses those of the run.
+        batch: rows per step, all clusters together.
         learning_rate: Adam's at the start; falls to zero along a half cosine.
-        average: decay of the moving average of the parameters, a step; the configs, which train for
-            longer, set 0.999.
+        average: decay per step of the parameters' moving average; the configs train for longer and
+            set 0.999.
         num_steps: midpoint steps of sampling, two network calls each.
-        guidance: factor on the velocity; 1 is the cluster as it is, more overstates it.
+        guidance: factor on the velocity; 1 is the cluster as it is, more exaggerates it.
     """
 
     latent_dim: int
@@ -137,7 +97,7 @@ class Flow(SamplerBase):
     sampling_leaves: ClassVar[tuple[str, ...]] = ("num_steps", "guidance")
 
     def for_share(self, share: float) -> Flow:
-        """Return it with so many more epochs that as many steps are taken."""
+        """Return it with the epochs scaled up so that the number of steps stays the same."""
         return dataclasses.replace(self, num_epochs=max(1, round(self.num_epochs / share)))
 
     @property
@@ -147,15 +107,15 @@ class Flow(SamplerBase):
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam; the learning rate is applied by `epoch`."""
+        """Adam; `descend` applies the learning rate."""
         return optax.scale_by_adam(b1=0.9, b2=0.99)
 
     def init(self, key: PRNGKeyArray, members: Members) -> FlowState:
-        """Return a fresh network; the members must be ordered."""
+        """Return a new network; the members must be sorted by margin."""
         members.require_order()
         k = members.counts.shape[0]
-        params = _split(self.latent_dim, self.width, k, nnx.Rngs(params=key))[1]
-        average = jax.tree.map(jnp.array, params)  # other buffers: both are donated
+        params = init_velocity(key, self.latent_dim, self.width, k)
+        average = jax.tree.map(jnp.array, params)  # its own buffers, since both are donated
         return FlowState(params, average, self.optimizer.init(params))
 
     def epoch(
@@ -164,9 +124,9 @@ class Flow(SamplerBase):
         """Take as many steps as the members have batches, in one compiled program.
 
         Args:
-            state: as `init` or the epoch before left it; its buffers are donated.
+            state: from `init` or the previous epoch; its buffers are donated.
             members: the latents of every cluster, sorted by margin.
-            key: a key of this epoch's own.
+            key: used by this epoch only.
             epoch: counted from 0; sets the learning rate.
 
         Returns:
@@ -176,7 +136,7 @@ class Flow(SamplerBase):
         return _epoch(state, members, key, scalar, **static)
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
-        """Return the epoch as one function, for several devices."""
+        """Return the epoch as one function for several devices."""
         members.require_order()
         num_steps = max(1, int(np.sum(members.counts)) // self.batch)
         return DataParallelEpoch(
@@ -191,7 +151,7 @@ class Flow(SamplerBase):
         num: int,
         margin: float = 0.0,
     ) -> Float[Array, "num d"]:
-        """Carry fresh codes along the flow of a cluster, or of its part above a margin quantile."""
+        """Follow the flow of a cluster, or its part above a margin quantile, from fresh codes."""
         return _sample(
             state.average,
             key,
@@ -200,31 +160,6 @@ class Flow(SamplerBase):
             sampler=self,
             num=num,
         )
-
-
-def _split(d: int, hidden: int, k: int, rngs: nnx.Rngs) -> tuple[Any, Any]:
-    graph, params = nnx.split(VelocityNetwork(d, hidden, k, rngs=rngs), nnx.Param)
-    return graph, nnx.to_pure_dict(params)
-
-
-@functools.cache
-def _graph(d: int, hidden: int, k: int) -> Any:
-    """Return the network without its arrays; allocates nothing."""
-    network = nnx.eval_shape(lambda: VelocityNetwork(d, hidden, k, rngs=nnx.Rngs(0)))
-    return nnx.split(network, nnx.Param)[0]
-
-
-def velocity(
-    params: Any,
-    x: Float[Array, "n d"],
-    t: Float[Array, " n"],
-    c: Int[Array, " n"],
-    q: Float[Array, " n"],
-) -> Float[Array, "n d"]:
-    """Return v(x, t, c, q) from plain arrays; see `VelocityNetwork`."""
-    d, hidden = params["inner"].shape
-    network: VelocityNetwork = nnx.merge(_graph(d, hidden, params["cluster"].shape[0]), params)
-    return network(x, t, c, q)
 
 
 def path(
@@ -242,28 +177,24 @@ def draw_rows(
     """Draw members of every cluster, half of them above a random quantile of the margin.
 
     Args:
-        members: k clusters, each sorted by its margin, least first.
+        members: k clusters, each sorted by margin, smallest first.
         key: a typed key.
-        rows: b, how many of each cluster, with replacement.
+        rows: b, drawn from each cluster with replacement.
 
     Returns:
-        (k, b, d) latents and (k, b) the quantiles.
+        (k, b, d) latents and (k, b) quantiles.
     """
     key_q, key_row = jax.random.split(key)
-    k = members.counts.shape[0]
-    q = jax.random.uniform(key_q, (k, rows), jnp.float32, -MAX_MARGIN, MAX_MARGIN)
-    q = jnp.maximum(q, 0.0)
-    u = jax.random.uniform(key_row, (k, rows), jnp.float32)
-    counts = members.counts[:, None].astype(jnp.float32)
-    index = jnp.floor((q + (1.0 - q) * u) * counts).astype(jnp.int32)
-    index = jnp.clip(index, 0, jnp.maximum(members.counts[:, None] - 1, 0))
-    return jnp.take_along_axis(members.latents, index[..., None], axis=1), q
+    shape = (members.counts.shape[0], rows)
+    q = jnp.maximum(jax.random.uniform(key_q, shape, jnp.float32, -MAX_MARGIN, MAX_MARGIN), 0.0)
+    u = jax.random.uniform(key_row, shape, jnp.float32)
+    return members_at(members, q + (1.0 - q) * u), q
 
 
 def draw_noise(
     key: PRNGKeyArray, k: int, b: int, d: int
 ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
-    """Draw codes and times: one time in each of k*b equal parts of [0, 1], dealt at random."""
+    """Draw codes and times; each of k*b equal parts of [0, 1] holds one time, in random order."""
     key_e, key_t = jax.random.split(key)
     e = jax.random.normal(key_e, (k, b, d), jnp.float32)
     t = jax.random.permutation(key_t, jnp.arange(k * b, dtype=jnp.float32))
@@ -277,7 +208,7 @@ def errors(
     t: Float[Array, "k b"],
     q: Float[Array, "k b"],
 ) -> Float[Array, "k b d"]:
-    """Return the squared error of the velocity between codes and members, by coordinate."""
+    """Return the squared error of the velocity between codes and members, per coordinate."""
     k, b, d = z.shape
     c = jnp.repeat(jnp.arange(k, dtype=jnp.int32), b)
     x, target = path(e.reshape(k * b, d), z.reshape(k * b, d), t.reshape(-1))
@@ -298,25 +229,24 @@ def epoch_(
 ) -> tuple[FlowState, dict[str, Array]]:
     """One epoch without jit: see `Flow.epoch`.
 
-    With `axis_name` every batch's rows are spread over the devices, as `training` describes.
+    With `axis_name`, every batch's rows are spread over the devices, as `training` describes.
     """
     k, _, d = members.latents.shape
     rows = max(1, sampler.batch // k)
-    mine = functools.partial(local_shard, axis=1, axis_name=axis_name, num_devices=num_devices)
-    weight = mine(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))[..., None]
+    local = functools.partial(local_shard, axis=1, axis_name=axis_name, num_devices=num_devices)
+    weight = local(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))[..., None]
     total = float(max(1, sampler.num_epochs * num_steps))
 
     def body(state: FlowState, step: Array) -> tuple[FlowState, Array]:
         key_rows, key_noise = jax.random.split(jax.random.fold_in(key, step))
-        z, q = map(mine, draw_rows(members, key_rows, rows))
-        e, t = map(mine, draw_noise(key_noise, k, rows, d))
+        z, q = map(local, draw_rows(members, key_rows, rows))
+        e, t = map(local, draw_noise(key_noise, k, rows, d))
 
         def mean_loss(params: Any) -> tuple[Array, Array]:
             losses = jnp.sum(weight * errors(params, e, z, t, q), axis=(1, 2))
             return jnp.mean(losses), losses
 
-        found = jax.grad(mean_loss, has_aux=True)(state.params)
-        gradient, losses = all_sum(found, axis_name)
+        gradient, losses = all_sum(jax.grad(mean_loss, has_aux=True)(state.params), axis_name)
         done = epoch * num_steps + step.astype(jnp.float32)
         return descend(state, gradient, done, total, sampler), losses
 
@@ -327,18 +257,18 @@ def epoch_(
 def descend(
     state: FlowState, gradient: Any, done: Float[Array, ""], total: float, sampler: Flow
 ) -> FlowState:
-    """Take one step of Adam, the rate falling along a half cosine, and move the average.
+    """Take one Adam step, at a rate that falls along a half cosine, and update the average.
 
     Args:
         state: before the step.
-        gradient: of the loss in `state.params`.
+        gradient: of the loss with respect to `state.params`.
         done: steps taken before this one.
         total: steps in all.
         sampler: the hyper-parameters.
     """
     rate = sampler.learning_rate * 0.5 * (1.0 + jnp.cos(math.pi * jnp.minimum(done / total, 1.0)))
     params, moments = update(sampler.optimizer, gradient, state.optimizer, state.params, rate)
-    # The average forgets its start: early on it follows the parameters more closely.
+    # Early on the average follows the parameters more closely, so that it forgets its start.
     decay = jnp.minimum(sampler.average, 1.0 - 1.0 / (1.0 + done))
     average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, params)
     return FlowState(params, average, moments)
@@ -365,9 +295,9 @@ def integrate(
     Args:
         params: of the network.
         e: (n, d) codes.
-        c: the cluster, of all or of each.
-        q: the margin quantile, of all or of each.
-        num_steps: steps; two network calls each.
+        c: the cluster, one for all codes or one for each.
+        q: the margin quantile, one for all codes or one for each.
+        num_steps: midpoint steps, two network calls each.
         guidance: factor on the velocity.
 
     Returns:

@@ -1,11 +1,11 @@
-"""The flow distilled into one step: a latent for the price of a single call of a small network.
+"""The flow distilled into one step: a latent costs a single call of a small network.
 
-First the flow v is trained as in `flow`; then a network s of the same form learns where it leads,
+First the flow v is trained as in `flow`; then a network s of the same form learns where v leads,
 
     mean || e + s(e, c, q) - z(e, c, q) ||^2,        z: the flow followed from e in many steps,
 
-and sampling is z = e + s(e, c, q). The flow maps every code to one latent, so that unlike a mapping
-fitted to matched pairs nothing is averaged away here: what is left out is what s cannot represent.
+and sampling is z = e + s(e, c, q). The flow maps every code to one latent, so nothing is averaged
+away, unlike in a mapping fitted to matched pairs: only what s cannot represent is lost.
 
 Symbols as in `flow`.
 """
@@ -31,14 +31,14 @@ from cgjax.samplers.flow import (
     draw_noise,
     draw_rows,
     integrate,
-    velocity,
 )
 from cgjax.samplers.flow import epoch_ as flow_epoch_
 from cgjax.samplers.training import local_shard
+from cgjax.samplers.velocity import velocity
 
 
 class OneStepState(NamedTuple):
-    """The flow, and the network that takes its place."""
+    """The flow, and the student network that replaces it."""
 
     flow: FlowState
     student: FlowState
@@ -49,16 +49,15 @@ class OneStepFlow(Flow):
     """The distilled flow; hyper-parameters as `Flow`'s, and one more.
 
     Attributes:
-        num_steps: midpoint steps in which the flow is followed to learn where it leads.
-        distilled: share of the epochs, the last ones, in which the one step is learnt; at least
-            one epoch is.
+        num_steps: midpoint steps that follow the flow to the student's target.
+        distilled: share of the epochs, at the end, that train the student; at least one epoch does.
     """
 
     num_steps: int = 4
     distilled: float = 0.4
 
-    # Its training follows the flow, with all of its settings. Without an annotation: on one of a
-    # subclass's class variables mypy 2.4 fails with an internal error.
+    # Empty: training the student follows the flow, with all of its settings. Not annotated, because
+    # mypy 2.4 fails with an internal error on an annotated class variable of a subclass.
     sampling_leaves = ()
 
     def __post_init__(self) -> None:
@@ -76,33 +75,33 @@ class OneStepFlow(Flow):
 
     @property
     def teacher(self) -> Flow:
-        """The flow that is distilled, which ends with its own epochs."""
+        """The flow that is distilled, trained for its own epochs only."""
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(Flow)}
         return Flow(**settings | {"num_epochs": self.flow_epochs})
 
     def init(self, key: PRNGKeyArray, members: Members) -> OneStepState:  # type: ignore[override]
-        """Return fresh networks."""
+        """Return new networks."""
         first, second = jax.random.split(key)
         return OneStepState(super().init(first, members), super().init(second, members))
 
     def epoch(  # type: ignore[override]
         self, state: OneStepState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[OneStepState, dict[str, Array]]:
-        """As `Flow.epoch`; the last epochs leave the flow as it is and train the step."""
+        """As `Flow.epoch`; the last epochs leave the flow unchanged and train the student."""
         _, scalar, static = self.data_parallel_epoch(members, epoch)
         return _epoch(state, members, key, scalar, **static)
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
-        """Return the epoch as one function, for several devices."""
+        """Return the epoch as one function for several devices."""
         _, _, static = super().data_parallel_epoch(members, epoch)
         distils = epoch >= self.flow_epochs
-        begun = epoch - self.flow_epochs if distils else epoch
-        return DataParallelEpoch(epoch_, jnp.float32(begun), static | {"distils": distils})
+        own_epoch = epoch - self.flow_epochs if distils else epoch
+        return DataParallelEpoch(epoch_, jnp.float32(own_epoch), static | {"distils": distils})
 
     def sample(  # type: ignore[override]
         self, state: OneStepState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
-        """Move fresh codes by the one step of a cluster, or of its part above a margin quantile."""
+        """Take the one step of a cluster, or its part above a margin quantile, from fresh codes."""
         quantile = jnp.float32(min(margin, MAX_MARGIN))
         average = state.student.average
         return _sample(average, key, jnp.int32(cluster), quantile, d=self.latent_dim, num=num)
@@ -111,7 +110,7 @@ class OneStepFlow(Flow):
 def step(
     params: Any, e: Float[Array, "n d"], c: Array, q: Float[Array, " n"]
 ) -> Float[Array, "n d"]:
-    """Return e + s(e, c, q); the network is the flow's, always at t = 0."""
+    """Return e + s(e, c, q); s has the flow's architecture and always runs at t = 0."""
     return e + velocity(params, e, jnp.zeros_like(q), c, q)
 
 
@@ -127,18 +126,18 @@ def epoch_(
     axis_name: str | None = None,
     num_devices: int = 1,
 ) -> tuple[OneStepState, dict[str, Array]]:
-    """One epoch without jit: see `OneStepFlow.epoch`; `epoch` is counted within its half."""
-    shared: dict[str, Any] = {
+    """One epoch without jit: see `OneStepFlow.epoch`; `epoch` counts from the start of its part."""
+    options: dict[str, Any] = {
         "num_steps": num_steps,
         "axis_name": axis_name,
         "num_devices": num_devices,
     }
     if not distils:
         flow, metrics = flow_epoch_(
-            state.flow, members, key, epoch, sampler=sampler.teacher, **shared
+            state.flow, members, key, epoch, sampler=sampler.teacher, **options
         )
         return state._replace(flow=flow), metrics
-    student, metrics = _distil(state, members, key, epoch, sampler=sampler, **shared)
+    student, metrics = _distil(state, members, key, epoch, sampler=sampler, **options)
     return state._replace(student=student), metrics
 
 
@@ -155,28 +154,25 @@ def _distil(
 ) -> tuple[FlowState, dict[str, Array]]:
     k, _, d = members.latents.shape
     rows = max(1, sampler.batch // k)
-    mine = functools.partial(local_shard, axis=1, axis_name=axis_name, num_devices=num_devices)
-    weight = mine(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))
+    local = functools.partial(local_shard, axis=1, axis_name=axis_name, num_devices=num_devices)
+    weight = local(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))
     total = float(max(1, sampler.num_epochs - sampler.flow_epochs)) * num_steps
+    follow = functools.partial(integrate, num_steps=sampler.num_steps, guidance=sampler.guidance)
 
     def body(student: FlowState, number: Array) -> tuple[FlowState, Array]:
         key_rows, key_noise = jax.random.split(jax.random.fold_in(key, number))
-        q = mine(draw_rows(members, key_rows, rows)[1])
-        e = mine(draw_noise(key_noise, k, rows, d)[0])
+        q = local(draw_rows(members, key_rows, rows)[1])
+        e = local(draw_noise(key_noise, k, rows, d)[0])
         c = jnp.broadcast_to(jnp.arange(k, dtype=jnp.int32)[:, None], q.shape)
-        follow = functools.partial(
-            integrate, num_steps=sampler.num_steps, guidance=sampler.guidance
-        )
-        target = follow(state.flow.average, e.reshape(-1, d), c.reshape(-1), q.reshape(-1))
+        inputs = e.reshape(-1, d), c.reshape(-1), q.reshape(-1)
+        target = follow(state.flow.average, *inputs)
 
         def mean_loss(params: Any) -> tuple[Array, Array]:
-            made = step(params, e.reshape(-1, d), c.reshape(-1), q.reshape(-1))
-            error = jnp.sum(jnp.square(made - target), axis=1).reshape(q.shape)
-            losses = jnp.sum(weight * error, axis=1)
+            errors = jnp.sum(jnp.square(step(params, *inputs) - target), axis=1)
+            losses = jnp.sum(weight * errors.reshape(q.shape), axis=1)
             return jnp.mean(losses), losses
 
-        found = jax.grad(mean_loss, has_aux=True)(student.params)
-        gradient, losses = all_sum(found, axis_name)
+        gradient, losses = all_sum(jax.grad(mean_loss, has_aux=True)(student.params), axis_name)
         done = epoch * num_steps + number.astype(jnp.float32)
         return descend(student, gradient, done, total, sampler), losses
 

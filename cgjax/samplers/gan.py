@@ -6,7 +6,8 @@ penalty [Mescheder et al. 2018]:
     critic   mean softplus(-D(z)) + mean softplus(D(T(e))) + gamma/2 mean ||grad_z D(z)||^2
     mapping  mean softplus(-D(T(e)))
 
-The paper does not state its settings; these are ours. The penalty has its 1/2, as in its paper.
+The paper does not state its settings; these are ours. The penalty keeps the factor 1/2 of its own
+paper.
 
 Symbols: z latent, e code, k clusters, b batch.
 """
@@ -36,7 +37,7 @@ from cgjax.samplers.training import (
 
 
 class GanState(NamedTuple):
-    """All clusters' networks and moments, stacked on a leading axis."""
+    """All clusters' networks and Adam moments, stacked on a leading axis."""
 
     mapping: MappingState
     critic: Any
@@ -45,17 +46,17 @@ class GanState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gan(SamplerBase):
-    """The mapping by a GAN; hyper-parameters.
+class LatentGan(SamplerBase):
+    """The mapping network trained as a GAN's generator; hyper-parameters.
 
     Attributes:
         latent_dim: d.
-        code_dim: as IMLE's.
-        hidden_dim: as IMLE's.
+        code_dim: as in IMLE.
+        hidden_dim: as in IMLE.
         critic_dim: width of the critic's two hidden layers.
         num_epochs: passes over the members.
-        num_latents: prior latents whose members are learnt from; None takes those of the run.
-        batch: members of a cluster per step.
+        num_latents: prior latents whose members are learnt from; None uses those of the run.
+        batch: members of each cluster per step.
         learning_rate: of both networks.
         beta1: Adam's.
         beta2: Adam's.
@@ -76,7 +77,7 @@ class Gan(SamplerBase):
 
     @functools.cached_property
     def generator(self) -> Imle:
-        """IMLE with the same mapping network: its sizes and its way to sample."""
+        """IMLE with the same mapping network, for its sizes and its sampling."""
         return Imle(self.latent_dim, self.code_dim, self.hidden_dim)
 
     @functools.cached_property
@@ -85,7 +86,7 @@ class Gan(SamplerBase):
         return optax.scale_by_adam(b1=self.beta1, b2=self.beta2)
 
     def init(self, key: PRNGKeyArray, members: Members) -> GanState:
-        """Return fresh networks, one pair a cluster."""
+        """Return new networks, one pair per cluster."""
         key_t, key_d = jax.random.split(key)
         k, w = members.counts.shape[0], self.critic_dim
         mapping = jax.vmap(lambda s: init_mapping(s, *self.generator.dims))(
@@ -100,17 +101,17 @@ class Gan(SamplerBase):
     def epoch(
         self, state: GanState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[GanState, dict[str, Array]]:
-        """Pass over the members; (k,) "loss" is the mapping's, "critic" the critic's."""
+        """Pass over the members; (k,) "loss" is the mapping's loss, "critic" the critic's."""
         return _epoch(state, members, key, jnp.float32(epoch), sampler=self)
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
-        """Return the epoch as one function, for several devices."""
+        """Return the epoch as one function for several devices."""
         return DataParallelEpoch(epoch_, jnp.float32(epoch), {"sampler": self})
 
     def sample(
         self, state: GanState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
-        """Map fresh codes, batch norm in inference mode."""
+        """Map fresh codes in inference mode."""
         return self.generator.map_codes(state.mapping, key, cluster, num)
 
 
@@ -119,22 +120,22 @@ def step(
     z: Float[Array, "b d"],
     key: PRNGKeyArray,
     *,
-    sampler: Gan,
+    sampler: LatentGan,
     axis_name: str | None = None,
     num_devices: int = 1,
 ) -> tuple[GanState, tuple[Array, Array]]:
-    """One step of critic and mapping of one cluster (no leading axis)."""
+    """One step of one cluster's critic and mapping (no leading axis)."""
     rate, b = sampler.learning_rate, z.shape[0]
-    mine = functools.partial(local_shard, axis_name=axis_name, num_devices=num_devices)
+    local = functools.partial(local_shard, axis_name=axis_name, num_devices=num_devices)
     codes = jax.random.normal(key, (2, b, sampler.generator.dims[0]), jnp.float32)
-    z, codes = mine(z, 0), mine(codes, 1)
-    # Rows of padding count neither in the moments nor in the means; sums go over all devices.
-    mask = None if axis_name is None else mine(jnp.ones(b, bool), 0)
-    weight = mine(jnp.full(b, 1.0 / b, jnp.float32), 0)
+    z, codes = local(z, 0), local(codes, 1)
+    # Padding rows count in neither the moments nor the means; sums run over all devices.
+    mask = None if axis_name is None else local(jnp.ones(b, bool), 0)
+    weight = local(jnp.full(b, 1.0 / b, jnp.float32), 0)
     apply = functools.partial(
         sampler.generator.functions.apply, mask=mask, train=True, axis_name=axis_name
     )
-    whole = functools.partial(all_sum, axis_name=axis_name)
+    total = functools.partial(all_sum, axis_name=axis_name)
 
     def score(critic: Any, rows: Array) -> Array:
         return dense(critic, rows)[:, 0]
@@ -144,20 +145,20 @@ def step(
     def critic_loss(critic: Any) -> Array:
         slope = jax.vmap(jax.grad(lambda row: score(critic, row[None])[0]))(z)
         penalty = 0.5 * sampler.penalty * jnp.sum(jnp.square(slope), axis=1)
-        real, made = (jax.nn.softplus(s) for s in (-score(critic, z), score(critic, fake)))
-        return weight @ (real + made + penalty)
+        on_real, on_fake = (jax.nn.softplus(s) for s in (-score(critic, z), score(critic, fake)))
+        return weight @ (on_real + on_fake + penalty)
 
-    loss_d, gradient = whole(jax.value_and_grad(critic_loss)(state.critic))
+    loss_d, gradient = total(jax.value_and_grad(critic_loss)(state.critic))
     critic, critic_moments = update(
         sampler.adam, gradient, state.critic_moments, state.critic, rate
     )
 
     def mapping_loss(params: Any) -> tuple[Array, Any]:
-        made, moved = apply(MappingState(params, stats), codes[1])
-        return weight @ jax.nn.softplus(-score(critic, made)), moved
+        fake, new_stats = apply(MappingState(params, stats), codes[1])
+        return weight @ jax.nn.softplus(-score(critic, fake)), new_stats
 
     (loss, stats), gradient = jax.value_and_grad(mapping_loss, has_aux=True)(state.mapping.params)
-    loss, gradient = whole((loss, gradient))
+    loss, gradient = total((loss, gradient))
     params, mapping_moments = update(
         sampler.adam, gradient, state.mapping_moments, state.mapping.params, rate
     )
@@ -171,11 +172,11 @@ def epoch_(
     key: PRNGKeyArray,
     epoch: Float[Array, ""],
     *,
-    sampler: Gan,
+    sampler: LatentGan,
     axis_name: str | None = None,
     num_devices: int = 1,
 ) -> tuple[GanState, dict[str, Array]]:
-    """One epoch on all clusters, without jit; they are all alike, whatever `epoch` is."""
+    """One epoch on all clusters, without jit; it does not depend on `epoch`."""
     one_step = jax.vmap(
         functools.partial(step, sampler=sampler, axis_name=axis_name, num_devices=num_devices)
     )

@@ -1,4 +1,4 @@
-"""A Gaussian, or a mixture of them, for every cluster: the baselines that learning has to beat.
+"""A Gaussian, or a mixture of Gaussians, per cluster: the baselines that learning has to beat.
 
 Covariances are shrunk towards a multiple of the identity by the optimal amount [Ledoit & Wolf
 2004],
@@ -6,8 +6,8 @@ Covariances are shrunk towards a multiple of the identity by the optimal amount 
     C = (1 - a) S + a mu I,   mu = tr S / d,   a = min(1, b^2 / ||S - mu I||^2),
     b^2 = (sum_i ||x_i x_i^T - S||^2) / n^2,
 
-with every sum weighted where a mixture shares its rows out. A mixture is fitted by expectation
-maximisation, one iteration an epoch; a single Gaussian is done after one.
+with every sum weighted by the responsibilities in a mixture. A mixture is fitted by expectation
+maximisation, one iteration per epoch; a single Gaussian needs only one.
 
 Symbols: z latent, x centred latent, k clusters, m padded members, j components, r responsibilities.
 """
@@ -23,12 +23,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.samplers.base import Members, SamplerBase
+from cgjax.samplers.base import Members, SamplerBase, first_rows
 from cgjax.samplers.training import draw_members
 
 
 class GaussianState(NamedTuple):
-    """Mixtures of all clusters.
+    """The mixtures of all clusters.
 
     Attributes:
         weights: (k, j) summing to 1 over j.
@@ -43,13 +43,13 @@ class GaussianState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(SamplerBase):
-    """One Gaussian a cluster.
+    """One Gaussian per cluster.
 
     Attributes:
         latent_dim: d.
         num_components: j.
         num_epochs: iterations; one is exact for one component.
-        num_latents: prior latents whose members are learnt from; None takes those of the run.
+        num_latents: prior latents whose members are learnt from; None uses those of the run.
     """
 
     latent_dim: int
@@ -67,7 +67,7 @@ class Gaussian(SamplerBase):
     def epoch(
         self, state: GaussianState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[GaussianState, dict[str, Array]]:
-        """Take one iteration; (k,) "loss" is the mean negative log likelihood before it."""
+        """Run one iteration; (k,) "loss" is the mean negative log likelihood before it."""
         return _epoch(state, members)
 
     def sample(
@@ -78,8 +78,8 @@ class Gaussian(SamplerBase):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture(Gaussian):
-    """Several Gaussians a cluster; see `Gaussian`."""
+class GaussianMixture(Gaussian):
+    """Several Gaussians per cluster; see `Gaussian`."""
 
     num_components: int = 8
     num_epochs: int = 30
@@ -92,7 +92,7 @@ def shrunk_covariance(
 
     Args:
         z: (m, d) rows.
-        r: (m,) weights from 0 to 1; 0 leaves a row out.
+        r: (m,) weights from 0 to 1; 0 excludes a row.
 
     Returns:
         (d,) mean and (d, d) covariance, positive definite unless all rows are equal.
@@ -116,18 +116,18 @@ def log_densities(
 ) -> Float[Array, "j m"]:
     """Return every component's log density at every row, one component at a time."""
 
-    def one(component: tuple[Array, Array]) -> Array:
+    def log_density(component: tuple[Array, Array]) -> Array:
         mean, factor = component
         x = jax.scipy.linalg.solve_triangular(factor, (z - mean[None]).T, lower=True)
         half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
         constant = 0.5 * z.shape[1] * math.log(2.0 * math.pi)
         return -0.5 * jnp.sum(jnp.square(x), axis=0) - half_log_det - constant
 
-    return jax.lax.map(one, (means, factors))
+    return jax.lax.map(log_density, (means, factors))
 
 
 def factor_of(covariances: Float[Array, "*n d d"]) -> Float[Array, "*n d d"]:
-    """Return Cholesky factors; equal members, which have no spread, get the least there can be."""
+    """Return Cholesky factors; a small diagonal keeps those of equal members finite."""
     floor = 1e-6 * jnp.eye(covariances.shape[-1], dtype=covariances.dtype)
     return jnp.linalg.cholesky(covariances + jnp.broadcast_to(floor, covariances.shape))
 
@@ -136,7 +136,7 @@ def iterate(
     state: GaussianState, z: Float[Array, "m d"], count: Int[Array, ""]
 ) -> tuple[GaussianState, Float[Array, ""]]:
     """One iteration of expectation maximisation on one cluster (no leading axis)."""
-    is_member = (jnp.arange(z.shape[0], dtype=jnp.int32) < count).astype(z.dtype)
+    is_member = first_rows(z.shape[0], count).astype(z.dtype)
     joint = log_densities(z, state.means, state.factors) + jnp.log(state.weights)[:, None]
     total = jax.scipy.special.logsumexp(joint, axis=0)
     r = jnp.exp(joint - total[None]) * is_member[None]
@@ -159,14 +159,15 @@ def _sample(
     state: GaussianState, key: PRNGKeyArray, cluster: Array, *, num: int
 ) -> Float[Array, "num d"]:
     key_pick, key_noise = jax.random.split(key)
-    one = jax.tree.map(lambda x: x[cluster], state)
-    j, d = one.means.shape
-    pick = jax.random.categorical(key_pick, jnp.log(one.weights), shape=(num,))
+    mixture = jax.tree.map(lambda x: x[cluster], state)
+    j, d = mixture.means.shape
+    picked = jax.random.categorical(key_pick, jnp.log(mixture.weights), shape=(num,))
     noise = jax.random.normal(key_noise, (num, d), jnp.float32)
 
     def add(z: Array, component: tuple[Array, Array, Array]) -> tuple[Array, None]:
         number, mean, factor = component
-        mine = mean[None] + noise @ factor.T
-        return jnp.where((pick == number)[:, None], mine, z), None
+        drawn = mean[None] + noise @ factor.T
+        return jnp.where((picked == number)[:, None], drawn, z), None
 
-    return jax.lax.scan(add, noise, (jnp.arange(j, dtype=jnp.int32), one.means, one.factors))[0]
+    components = (jnp.arange(j, dtype=jnp.int32), mixture.means, mixture.factors)
+    return jax.lax.scan(add, noise, components)[0]

@@ -1,14 +1,15 @@
 """Implicit maximum likelihood estimation, as published [Georgopoulos et al. 2022, Algorithm 1].
 
-Every epoch draws g codes per cluster, maps them, matches every member to its *nearest generated*
-latent (not the other way round: each member pulls something), and takes minibatch Adam steps on
+Every epoch draws g codes per cluster and maps them, matches every member to its *nearest generated*
+latent (not the other way round: every member pulls on something), and takes minibatch Adam steps on
 
     mean ||z_i - T_c(e_match(i))||^2.
 
-Settings are those of GLANN [Hoshen et al. 2019], with whose IMLE part the paper's text agrees:
-Adam re-created at every re-match, the pool drawn in batch norm's train mode, partial batches
-dropped, the learning rate halved every 50 epochs. What that does to a cluster's diversity is
-measured in docs/results.md.
+`epoch_` is that algorithm: `draw_pools`, `matching.match_all`, `train_on_matches`. `Imle` holds the
+hyper-parameters and the schedule. The settings are those of GLANN [Hoshen et al. 2019], whose IMLE
+part agrees with the paper's text: Adam restarts at every re-match, the pool is drawn in batch
+norm's train mode, partial batches are dropped, and the learning rate is halved every 50 epochs.
+docs/results.md measures what that does to a cluster's diversity.
 
 Symbols: z latent, e code, k clusters, m padded members, g codes in the pool, b batch.
 """
@@ -22,10 +23,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.numerics.optimisers import change_of
 from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
 from cgjax.samplers.mapping import (
@@ -36,7 +36,7 @@ from cgjax.samplers.mapping import (
     mapping_functions,
 )
 from cgjax.samplers.matching import MATCHERS, match_all, match_by_faiss
-from cgjax.samplers.training import local_shard
+from cgjax.samplers.training import local_shard, update
 
 
 class ImleState(NamedTuple):
@@ -61,9 +61,9 @@ class Imle(SamplerBase):
         beta1: Adam's.
         beta2: Adam's.
         weight_decay: L2 added to the gradient, not decoupled.
-        decay_epochs: the learning rate is halved as often as this; 0 keeps it.
+        decay_epochs: epochs between two halvings of the learning rate; 0 keeps it constant.
         reset_optimizer: whether Adam's moments restart at every re-match.
-        matcher: one of `MATCHERS`: "jax" matches inside the compiled epoch, "faiss" by FAISS's
+        matcher: one of `MATCHERS`: "jax" matches inside the compiled epoch, "faiss" with FAISS's
             exact index on the host, between the epoch's two compiled halves.
     """
 
@@ -87,7 +87,7 @@ class Imle(SamplerBase):
 
     @property
     def dims(self) -> tuple[int, int, int]:
-        """Sizes of code, hidden layers and latent."""
+        """Dimensions of codes, hidden layers and latents."""
         hidden = 512 if self.latent_dim >= 512 else 128
         return (
             self.code_dim or min(self.latent_dim, 64),
@@ -102,14 +102,14 @@ class Imle(SamplerBase):
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam with L2 inside; the learning rate is applied by `epoch`."""
+        """Adam with L2 inside; `epoch` applies the learning rate."""
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay),
             optax.scale_by_adam(b1=self.beta1, b2=self.beta2),
         )
 
     def init(self, key: PRNGKeyArray, members: Members) -> ImleState:
-        """Return fresh networks, one a cluster."""
+        """Return new networks, one per cluster."""
         keys = jax.random.split(key, members.counts.shape[0])
         mapping = jax.vmap(lambda k: init_mapping(k, *self.dims))(keys)
         return ImleState(mapping, jax.vmap(self.optimizer.init)(mapping.params))
@@ -120,9 +120,9 @@ class Imle(SamplerBase):
         """Draw a pool, match, and take one pass of minibatch steps, in one compiled program.
 
         Args:
-            state: as `init` or the epoch before left it; its buffers are donated.
+            state: from `init` or the previous epoch; its buffers are donated.
             members: the latents of every cluster.
-            key: a key of this epoch's own.
+            key: used by this epoch only.
             epoch: counted from 0; sets the learning rate.
 
         Returns:
@@ -131,13 +131,13 @@ class Imle(SamplerBase):
         """
         if self.matcher == "jax":
             return _epoch(state, members, key, self.rate(epoch), sampler=self)
-        pool = _draw(state.mapping, members, key, sampler=self)
-        sizes = pool_sizes(members, self)
-        matches = match_by_faiss(members, pool.generated, sizes)
-        return _learn(state, members, pool, matches, key, self.rate(epoch), sampler=self)
+        key_pool, key_order = jax.random.split(key)
+        pool = _draw_pools(state.mapping, members, key_pool, sampler=self)
+        matches = match_by_faiss(members, pool.generated, pool.sizes)
+        return _learn(state, members, pool, matches, key_order, self.rate(epoch), sampler=self)
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch | None:
-        """Return the epoch as one function, for several devices; None where the host matches."""
+        """Return the epoch as one function for several devices; None if the host matches."""
         if self.matcher != "jax":
             return None
         return DataParallelEpoch(epoch_, self.rate(epoch), {"sampler": self})
@@ -150,13 +150,13 @@ class Imle(SamplerBase):
     def sample(
         self, state: ImleState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
-        """Map fresh codes, batch norm in inference mode: a sample does not depend on its batch."""
+        """Map fresh codes in inference mode: a sample does not depend on its batch."""
         return self.map_codes(state.mapping, key, cluster, num)
 
     def map_codes(
         self, mapping: MappingState, key: PRNGKeyArray, cluster: int, num: int
     ) -> Float[Array, "num d"]:
-        """Map fresh codes by the network of one of the clusters, at rest."""
+        """Map fresh codes with one cluster's network in inference mode."""
         return _map_codes(mapping, key, jnp.int32(cluster), sampler=self, num=num)
 
 
@@ -169,28 +169,90 @@ def _map_codes(
     return sampler.functions.apply(one, e)[0]
 
 
-def draw_pool(
+def epoch_(
+    state: ImleState,
+    members: Members,
+    key: PRNGKeyArray,
+    rate: Float[Array, ""],
+    *,
+    sampler: Imle,
+    axis_name: str | None = None,
+    num_devices: int = 1,
+) -> tuple[ImleState, dict[str, Array]]:
+    """One epoch on all clusters, without jit: see `Imle.epoch`.
+
+    With `axis_name`, every device holds the whole (small) state and all members. The pool is split
+    by batches and each device matches the members against its part; every minibatch is split by
+    rows, and gradients and batch-norm moments are summed, so the result equals one device's up to
+    rounding. Runs under `jax.pmap` and `jax.shard_map`.
+
+    Cost per cluster: 2 g m d operations for the match, 6 m d_e w + ... for the steps; memory
+    O(g d + block g).
+    """
+    devices: dict[str, Any] = {"axis_name": axis_name, "num_devices": num_devices}
+    key_pool, key_order = jax.random.split(key)
+    pool = draw_pools(state.mapping, members, key_pool, sampler=sampler, **devices)
+    matches = match_all(members, pool.generated, pool.sizes, axis_name)
+    return learn_(state, members, pool, matches, key_order, rate, sampler=sampler, **devices)
+
+
+class Pool(NamedTuple):
+    """The codes of all clusters in one epoch, mapped to latents.
+
+    Attributes:
+        codes: (k, g, d_e).
+        generated: (k, g, d); with several devices, this device's part.
+        sizes: (k,) codes of each cluster that count; the rest are padding.
+        stats: the batch norms' running moments after the pool.
+    """
+
+    codes: Float[Array, "k g d_e"]
+    generated: Float[Array, "k g d"]
+    sizes: Int[Array, " k"]
+    stats: Any
+
+
+def draw_pools(
+    mapping: MappingState,
+    members: Members,
+    key: PRNGKeyArray,
+    *,
+    sampler: Imle,
+    axis_name: str | None = None,
+    num_devices: int = 1,
+) -> Pool:
+    """Draw and map every cluster's codes: `pool_factor` for each member in a whole batch."""
+    (k, m, _), b = members.latents.shape, sampler.batch
+    num_batches = sampler.pool_factor * max(1, m // b)
+    used = sampler.pool_factor * jnp.maximum(1, members.counts // b)
+    e = jax.random.normal(key, (k, num_batches, b, sampler.dims[0]), jnp.float32)
+    draw = functools.partial(map_pool, sampler=sampler, axis_name=axis_name)
+    generated, stats = jax.vmap(draw)(mapping, local_shard(e, 1, axis_name, num_devices), used)
+    return Pool(e.reshape(k, num_batches * b, -1), generated, used * b, stats)
+
+
+def map_pool(
     mapping: MappingState,
     e: Float[Array, "s b d_e"],
     used: Int[Array, ""],
     sampler: Imle,
     axis_name: str | None = None,
 ) -> tuple[Float[Array, "g d"], Any]:
-    """Map a pool of codes batch by batch in batch norm's train mode.
+    """Map one cluster's codes batch by batch in batch norm's train mode.
 
     Args:
-        mapping: one cluster's network.
-        e: (s, b, d_e) codes in s batches; with `axis_name` this device's, s on each.
-        used: how many of the batches count, all devices together.
+        mapping: the cluster's network.
+        e: (s, b, d_e) codes in s batches; with `axis_name`, this device's batches.
+        used: number of batches that count, over all devices.
         sampler: the hyper-parameters.
-        axis_name: devices over which the batches are spread.
+        axis_name: mesh axis that the batches are spread over.
 
     Returns:
         (s*b, d) latents and the running moments after the used batches.
     """
     z, stats = jax.vmap(lambda batch: sampler.functions.apply(mapping, batch, train=True))(e)
     # Every batch moved the old moments once: old + momentum * (batch's - old). Undo that to get
-    # each batch's own, then apply the used ones in order, in closed form.
+    # each batch's own moments, then apply the used ones in order, in closed form.
     position = jnp.arange(e.shape[0], dtype=jnp.int32)
     if axis_name is not None:
         position = position + jax.lax.axis_index(axis_name) * e.shape[0]
@@ -207,72 +269,6 @@ def draw_pool(
     return z.reshape(-1, z.shape[-1]), stats
 
 
-def epoch_(
-    state: ImleState,
-    members: Members,
-    key: PRNGKeyArray,
-    rate: Float[Array, ""],
-    *,
-    sampler: Imle,
-    axis_name: str | None = None,
-    num_devices: int = 1,
-) -> tuple[ImleState, dict[str, Array]]:
-    """One epoch on all clusters, without jit: see `Imle.epoch`.
-
-    With `axis_name` every device holds all of the (small) state and members; the pool is split by
-    batches, each device matches the members against its part, and every minibatch is split by
-    rows; gradients and batch-norm moments are summed, so that the result equals one device's up to
-    rounding. Runs under `jax.pmap` and `jax.shard_map`.
-
-    Cost per cluster: 2 g m d operations for the match, 6 m d_e w + ... for the steps; memory
-    O(g d + block g).
-    """
-    on: dict[str, Any] = {"axis_name": axis_name, "num_devices": num_devices}
-    pool = draw_(state.mapping, members, key, sampler=sampler, **on)
-    matches = match_all(members, pool.generated, pool_sizes(members, sampler), axis_name)
-    return learn_(state, members, pool, matches, key, rate, sampler=sampler, **on)
-
-
-class Pool(NamedTuple):
-    """All clusters' codes of one epoch, mapped.
-
-    Attributes:
-        codes: (k, g, d_e).
-        generated: (k, g, d); with several devices this one's part.
-        stats: the batch norms' running moments after the pool.
-    """
-
-    codes: Float[Array, "k g d_e"]
-    generated: Float[Array, "k g d"]
-    stats: Any
-
-
-def pool_sizes(members: Members, sampler: Imle) -> Int[Array, " k"]:
-    """Return how many codes of each cluster's pool count."""
-    return sampler.pool_factor * jnp.maximum(1, members.counts // sampler.batch) * sampler.batch
-
-
-def draw_(
-    mapping: MappingState,
-    members: Members,
-    key: PRNGKeyArray,
-    *,
-    sampler: Imle,
-    axis_name: str | None = None,
-    num_devices: int = 1,
-) -> Pool:
-    """Draw and map the codes of an epoch: its first half."""
-    (k, m, _), b = members.latents.shape, sampler.batch
-    key_pool, _ = jax.random.split(key)
-    pool_steps = sampler.pool_factor * max(1, m // b)
-    e = jax.random.normal(key_pool, (k, pool_steps, b, sampler.dims[0]), jnp.float32)
-    draw = functools.partial(draw_pool, sampler=sampler, axis_name=axis_name)
-    generated, stats = jax.vmap(draw)(
-        mapping, local_shard(e, 1, axis_name, num_devices), pool_sizes(members, sampler) // b
-    )
-    return Pool(e.reshape(k, pool_steps * b, -1), generated, stats)
-
-
 def learn_(
     state: ImleState,
     members: Members,
@@ -285,27 +281,21 @@ def learn_(
     axis_name: str | None = None,
     num_devices: int = 1,
 ) -> tuple[ImleState, dict[str, Array]]:
-    """Train on the matches, index and squared distance of each member: an epoch's second half."""
+    """Train on the matches (each member's code index and squared distance); see `Imle.epoch`."""
     index, distance = matches
-    _, key_order = jax.random.split(key)
-    matched = jnp.take_along_axis(pool.codes, index[..., None], axis=1)
-    is_member = jnp.arange(index.shape[1], dtype=jnp.int32)[None] < members.counts[:, None]
     state, loss = train_on_matches(
         ImleState(MappingState(state.mapping.params, pool.stats), state.optimizer),
         members,
-        matched,
-        key_order,
+        jnp.take_along_axis(pool.codes, index[..., None], axis=1),
+        key,
         rate,
         sampler=sampler,
         axis_name=axis_name,
         num_devices=num_devices,
     )
-    metrics = {
-        "loss": loss,
-        "match": jnp.sum(jnp.where(is_member, distance, 0.0), axis=1)
-        / jnp.maximum(members.counts, 1).astype(jnp.float32),
-    }
-    return state, metrics
+    total = jnp.sum(jnp.where(members.mask, distance, 0.0), axis=1)
+    count = jnp.maximum(members.counts, 1).astype(jnp.float32)
+    return state, {"loss": loss, "match": total / count}
 
 
 def train_on_matches(
@@ -325,7 +315,7 @@ def train_on_matches(
         state: all clusters' networks and optimisers.
         members: the latents of every cluster.
         matched: (k, m, d_e) code of each member.
-        key: of the order of the members.
+        key: for the order of the members.
         rate: the learning rate.
         sampler: the hyper-parameters.
         axis_name: as in `epoch_`.
@@ -334,47 +324,48 @@ def train_on_matches(
     Returns:
         The new state and the (k,) mean squared error per coordinate.
     """
-    (k, m, _), b = members.latents.shape, sampler.batch
-    num_steps = max(1, m // b)
-    steps_of = jnp.maximum(1, members.counts // b)  # (k,)
-
-    # A random order of each cluster's members, the padding last.
-    is_member = jnp.arange(m, dtype=jnp.int32)[None] < members.counts[:, None]
-    noise = jax.random.uniform(key, (k, m), jnp.float32)
-    order = jnp.argsort(jnp.where(is_member, noise, 2.0), axis=1)
-
-    def batches(rows: Array) -> Array:
-        rows = jnp.take_along_axis(rows, order.reshape(k, m, *[1] * (rows.ndim - 2)), axis=1)
-        short = num_steps * b - m
-        rows = jnp.pad(rows, [(0, 0), (0, max(0, short))] + [(0, 0)] * (rows.ndim - 2))
-        rows = rows[:, : num_steps * b].reshape(k, num_steps, b, *rows.shape[2:])
-        return jnp.moveaxis(local_shard(rows, 2, axis_name, num_devices), 1, 0)
-
-    step_data = (batches(members.latents), batches(matched), batches(is_member))
-
+    batches = tuple(
+        local_shard(rows, 2, axis_name, num_devices)
+        for rows in _shuffled_batches(members, matched, key, sampler.batch)
+    )
+    steps_of = jnp.maximum(1, members.counts // sampler.batch)  # (k,)
     mapping, optimizer = state
     if sampler.reset_optimizer:
         optimizer = jax.vmap(sampler.optimizer.init)(mapping.params)
     step = functools.partial(_step, rate=rate, sampler=sampler, axis_name=axis_name)
 
     def body(carry: Any, data: Any) -> tuple[Any, Array]:
-        (mapping, optimizer), (number, rows) = carry, data
-        new, loss = jax.vmap(step)((mapping, optimizer), rows)
-        active = number < steps_of
-        keep = jax.tree.map(lambda a, o: _where(active, a, o), new, (mapping, optimizer))
+        number, rows = data
+        new, loss = jax.vmap(step)(carry, rows)
+        active = number < steps_of  # a smaller cluster has fewer batches
+        keep = jax.tree.map(lambda a, o: _where(active, a, o), new, carry)
         return keep, jnp.where(active, loss, 0.0)
 
-    numbers = jnp.arange(num_steps, dtype=jnp.int32)
-    (mapping, optimizer), losses = jax.lax.scan(body, (mapping, optimizer), (numbers, step_data))
+    numbers = jnp.arange(len(batches[0]), dtype=jnp.int32)
+    (mapping, optimizer), losses = jax.lax.scan(body, (mapping, optimizer), (numbers, batches))
     loss = jnp.sum(losses, axis=0) / steps_of.astype(jnp.float32)
     return ImleState(mapping, optimizer), loss
 
 
-_epoch = jax.jit(
-    epoch_, static_argnames=("sampler", "axis_name", "num_devices"), donate_argnames=("state",)
-)
-_draw = jax.jit(draw_, static_argnames="sampler")
-_learn = jax.jit(learn_, static_argnames="sampler", donate_argnames=("state",))
+def _shuffled_batches(
+    members: Members, matched: Float[Array, "k m d_e"], key: PRNGKeyArray, b: int
+) -> tuple[Float[Array, "s k b d"], Float[Array, "s k b d_e"], Bool[Array, "s k b"]]:
+    """Return latents, codes and masks in s batches of a random order, each cluster's padding last.
+
+    A partial batch is dropped, unless it is the only one; that one is padded.
+    """
+    k, m, _ = members.latents.shape
+    num_steps = max(1, m // b)
+    noise = jax.random.uniform(key, (k, m), jnp.float32)
+    order = jnp.argsort(jnp.where(members.mask, noise, 2.0), axis=1)
+
+    def batches(rows: Array) -> Array:
+        rows = jnp.take_along_axis(rows, order.reshape(k, m, *[1] * (rows.ndim - 2)), axis=1)
+        rows = jnp.pad(rows, [(0, 0), (0, max(0, num_steps * b - m))] + [(0, 0)] * (rows.ndim - 2))
+        return rows[:, : num_steps * b].reshape(k, num_steps, b, *rows.shape[2:])
+
+    parts = (batches(members.latents), batches(matched), batches(members.mask))
+    return tuple(jnp.moveaxis(rows, 1, 0) for rows in parts)
 
 
 def _step(
@@ -398,12 +389,18 @@ def _step(
         return scale * (weight @ jnp.sum(jnp.square(z - generated), axis=1)), stats
 
     (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(mapping.params)
-    # The loss of all devices is the sum of theirs, each already divided by the whole count.
+    # Each device divided its loss by the count of all devices, so the losses add up.
     loss, gradient = all_sum((loss, gradient), axis_name)
-    update, optimizer = change_of(sampler.optimizer, gradient, optimizer, mapping.params)
-    params = optax.apply_updates(mapping.params, jax.tree.map(lambda u: -rate * u, update))
+    params, optimizer = update(sampler.optimizer, gradient, optimizer, mapping.params, rate)
     return (MappingState(params, stats), optimizer), loss
 
 
 def _where(active: Array, new: Array, old: Array) -> Array:
     return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+_epoch = jax.jit(
+    epoch_, static_argnames=("sampler", "axis_name", "num_devices"), donate_argnames=("state",)
+)
+_draw_pools = jax.jit(draw_pools, static_argnames="sampler")
+_learn = jax.jit(learn_, static_argnames="sampler", donate_argnames=("state",))

@@ -1,17 +1,17 @@
-"""IMLE's modern forms: other matches, and the variance that least squares leave out.
+"""IMLE's modern variants: other ways to match, and the variance that least squares leaves out.
 
-* `matching="adaptive"` [Aghabozorgi et al. 2023]: every member keeps its code. It is matched again
-  once its distance fell below its threshold, then set to a share of the new distance, or after
-  `force_epochs`. Hard members keep their code until it is learnt.
-* `matching="rejection"` [Vashist et al. 2024]: what the pool holds within eps of some member is
-  left out of the match, so that the codes used are those that a sample will be drawn with. eps is a
+* `matching="adaptive"` [Aghabozorgi et al. 2023]: every member keeps its code until its distance
+  falls below its threshold, or for `force_epochs`. It is then matched again, and its threshold set
+  to a share of the new distance. Hard members thus keep their code until it is learnt.
+* `matching="rejection"` [Vashist et al. 2024]: generated latents within eps of any member are
+  excluded from the match, so that training uses the codes that sampling will draw. eps is a
   quantile of the members' distances to their own nearest neighbours, never an absolute number.
-* `residual`: z = T(e) + mean + L n, n ~ N(0, I), with mean and shrunk covariance L L^T of
+* `residual`: z = T(e) + mean + L n, n ~ N(0, I), with the mean and the shrunk covariance L L^T of
   z_i - T(e_match(i)) after the last epoch: matching explains little variance in many dimensions,
-  and this puts the rest back.
+  and this restores the remainder.
 
-Against the published loop: Adam keeps its moments, the pool is larger, members are matched every
-`match_epochs` only.
+Differences from the published loop: Adam keeps its moments, the pool is larger, and members are
+matched only every `match_epochs`.
 
 Symbols: z latent, e code, k clusters, m padded members, g codes in the pool.
 """
@@ -28,16 +28,16 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.kernels.distance import k_nearest, nearest
-from cgjax.samplers.base import Members
+from cgjax.samplers.base import Members, first_rows
 from cgjax.samplers.gaussian import factor_of, shrunk_covariance
-from cgjax.samplers.imle import Imle, ImleState, draw_pool, train_on_matches
+from cgjax.samplers.imle import Imle, ImleState, draw_pools, train_on_matches
 from cgjax.samplers.mapping import MappingState
 
 MATCHINGS = ("nearest", "adaptive", "rejection")
 
 
 class ModernState(NamedTuple):
-    """All clusters' networks and what is remembered of every member.
+    """All clusters' networks, and what is kept for every member.
 
     Attributes:
         mapping: T_c, stacked.
@@ -46,8 +46,8 @@ class ModernState(NamedTuple):
         thresholds: (k, m) squared distance below which a member is matched again.
         ages: (k, m) epochs since the match.
         near: (k,) squared eps.
-        mean: (k, d) of the residual.
-        factor: (k, d, d) of its covariance; zero before the last epoch.
+        mean: (k, d) mean of the residual.
+        factor: (k, d, d) Cholesky factor of its covariance; zero before the last epoch.
     """
 
     mapping: MappingState
@@ -62,13 +62,13 @@ class ModernState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ModernImle(Imle):
-    """IMLE with another match and a residual; hyper-parameters beside `Imle`'s.
+    """IMLE with another match and a residual; hyper-parameters in addition to `Imle`'s.
 
     Attributes:
         matching: one of `MATCHINGS`.
         residual: add the residual to samples.
         match_epochs: epochs between two matches.
-        force_epochs: adaptive: epochs after which a member is matched again in any case.
+        force_epochs: adaptive: epochs after which a member is matched again regardless.
         threshold: adaptive: share of the distance at the match that counts as learnt.
         quantile: rejection: eps as a quantile of the members' nearest distances.
     """
@@ -87,12 +87,12 @@ class ModernImle(Imle):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.matcher != "jax":
-            raise UserError(f"matcher={self.matcher!r}; IMLE's modern forms match with jax only")
+            raise UserError(f"matcher={self.matcher!r}; IMLE's modern variants match with jax only")
         if self.matching not in MATCHINGS:
             raise UserError(f"matching={self.matching!r}; expected one of {', '.join(MATCHINGS)}")
 
     def init(self, key: PRNGKeyArray, members: Members) -> ModernState:  # type: ignore[override]
-        """Return fresh networks; every member is due for its first match."""
+        """Return new networks; every member is due for its first match."""
         start = super().init(key, members)
         k, m, d = members.latents.shape
         near = jnp.zeros(k, jnp.float32)
@@ -115,7 +115,7 @@ class ModernImle(Imle):
     def epoch(  # type: ignore[override]
         self, state: ModernState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[ModernState, dict[str, Array]]:
-        """Match where it is due, take one pass of steps; (k,) "loss" as IMLE's."""
+        """Match if it is due, then take one pass of steps; (k,) "loss" as in IMLE."""
         key_pool, key_order = jax.random.split(key)
         if epoch % self.match_epochs == 0:
             state = _rematch(state, members, key_pool, sampler=self)
@@ -125,7 +125,7 @@ class ModernImle(Imle):
         return state, {"loss": loss}
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> None:
-        """Return None: its epochs differ by what is due, and members keep codes."""
+        """Return None: epochs differ in what is due, and members keep their codes."""
         return None
 
     def sample(  # type: ignore[override]
@@ -143,8 +143,8 @@ def near_distance(
     z: Float[Array, "m d"], count: Int[Array, ""], quantile: float
 ) -> Float[Array, ""]:
     """Return a quantile of the members' squared distances to their nearest other member."""
-    is_member = jnp.arange(z.shape[0], dtype=jnp.int32) < count
-    # The nearest of all is the member itself.
+    is_member = first_rows(z.shape[0], count)
+    # A member's nearest is itself, hence the second.
     _, distance = k_nearest(z, z, min(2, z.shape[0]), valid=is_member)
     return jnp.nan_to_num(jnp.nanquantile(jnp.where(is_member, distance[:, -1], jnp.nan), quantile))
 
@@ -156,11 +156,8 @@ def usable(
     count: Int[Array, ""],
     near: Float[Array, ""],
 ) -> Bool[Array, " g"]:
-    """Return which generated latents lie further than eps from every member.
-
-    All valid ones where none would be left.
-    """
-    _, distance = nearest(generated, z, valid=jnp.arange(z.shape[0], dtype=jnp.int32) < count)
+    """Return which valid latents lie farther than eps from every member; all valid if none do."""
+    _, distance = nearest(generated, z, valid=first_rows(z.shape[0], count))
     far = valid & (distance > near)
     return jnp.where(jnp.any(far), far, valid)
 
@@ -169,26 +166,20 @@ def usable(
 def _rematch(
     state: ModernState, members: Members, key: PRNGKeyArray, *, sampler: ModernImle
 ) -> ModernState:
-    (k, m, _), b = members.latents.shape, sampler.batch
-    batches = sampler.pool_factor * max(1, m // b)
-    used = sampler.pool_factor * jnp.maximum(1, members.counts // b)
-    e = jax.random.normal(key, (k, batches, b, sampler.dims[0]), jnp.float32)
-    generated, stats = jax.vmap(functools.partial(draw_pool, sampler=sampler))(
-        state.mapping, e, used
-    )
+    pool = draw_pools(state.mapping, members, key, sampler=sampler)
 
-    def one(args: tuple[Array, ...]) -> tuple[Array, Array]:
-        z, count, made, num, near = args
-        valid = jnp.arange(made.shape[0], dtype=jnp.int32) < num
+    def match(cluster: tuple[Array, ...]) -> tuple[Array, Array]:
+        z, count, generated, size, near = cluster
+        valid = first_rows(generated.shape[0], size)
         if sampler.matching == "rejection":
-            valid = usable(made, valid, z, count, near)
-        return nearest(z, made, valid=valid)
+            valid = usable(generated, valid, z, count, near)
+        return nearest(z, generated, valid=valid)
 
     index, distance = jax.lax.map(
-        one, (members.latents, members.counts, generated, used * b, state.near)
+        match, (members.latents, members.counts, pool.generated, pool.sizes, state.near)
     )
-    codes = jnp.take_along_axis(e.reshape(k, batches * b, -1), index[..., None], axis=1)
-    state = state._replace(mapping=MappingState(state.mapping.params, stats))
+    codes = jnp.take_along_axis(pool.codes, index[..., None], axis=1)
+    state = state._replace(mapping=MappingState(state.mapping.params, pool.stats))
     if sampler.matching != "adaptive":
         return state._replace(codes=codes)
     learnt = distances(state, members, sampler) < state.thresholds
@@ -201,9 +192,9 @@ def _rematch(
 
 
 def distances(state: ModernState, members: Members, sampler: ModernImle) -> Float[Array, "k m"]:
-    """Return each member's squared distance to its code's latent, batch norm at rest."""
-    made = jax.vmap(lambda t, e: sampler.functions.apply(t, e)[0])(state.mapping, state.codes)
-    return jnp.sum(jnp.square(members.latents - made), axis=2)
+    """Return each member's squared distance to its code's latent, in inference mode."""
+    mapped = jax.vmap(lambda t, e: sampler.functions.apply(t, e)[0])(state.mapping, state.codes)
+    return jnp.sum(jnp.square(members.latents - mapped), axis=2)
 
 
 @functools.partial(jax.jit, static_argnames=("sampler",), donate_argnames=("state",))
@@ -218,12 +209,15 @@ def _train(
 
 @functools.partial(jax.jit, static_argnames=("sampler",))
 def _measure_residual(state: ModernState, members: Members, *, sampler: ModernImle) -> ModernState:
-    def one(args: tuple[Any, Array, Array, Array]) -> tuple[Array, Array]:
-        mapping, e, z, count = args
-        rest = z - sampler.functions.apply(mapping, e)[0]
-        weights = (jnp.arange(z.shape[0], dtype=jnp.int32) < count).astype(z.dtype)
-        mean, covariance = shrunk_covariance(rest, weights)
+    def measure(cluster: tuple[Any, Array, Array, Array]) -> tuple[Array, Array]:
+        mapping, e, z, count = cluster
+        residuals = z - sampler.functions.apply(mapping, e)[0]
+        mean, covariance = shrunk_covariance(
+            residuals, first_rows(z.shape[0], count).astype(z.dtype)
+        )
         return mean, factor_of(covariance)
 
-    mean, factor = jax.lax.map(one, (state.mapping, state.codes, members.latents, members.counts))
+    mean, factor = jax.lax.map(
+        measure, (state.mapping, state.codes, members.latents, members.counts)
+    )
     return state._replace(mean=mean, factor=factor)

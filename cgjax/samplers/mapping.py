@@ -1,4 +1,4 @@
-"""T_c, the small network from auxiliary codes to latents of one cluster.
+"""T_c, the small network that maps auxiliary codes to latents of one cluster.
 
 Three dense layers without biases, batch norm and ReLU between them, linear output
 [Georgopoulos et al. 2022, section 3; layout as in Hoshen et al. 2019].
@@ -25,8 +25,8 @@ BN_MOMENTUM = 0.1  # share of the newest batch in the running statistics, PyTorc
 class MaskedBatchNorm(nnx.Module):
     """Batch norm whose moments count valid rows only, over all devices.
 
-    flax's own averages the devices' masked means without their counts, which is wrong as soon as
-    the last batch does not divide evenly.
+    flax's own batch norm averages the devices' masked means without weighting them by their counts,
+    which is wrong whenever a batch does not divide evenly.
     """
 
     def __init__(self, width: int):
@@ -45,9 +45,10 @@ class MaskedBatchNorm(nnx.Module):
 
         Args:
             x: this device's rows.
-            counted: in train mode each row's weight in the moments, 0 or 1, and how many count on
-                all devices; the batch's moments are taken then, and move the running ones.
-            axis_name: devices over which the batch is spread.
+            counted: in train mode, each row's weight in the moments (0 or 1) and their sum over all
+                devices; the batch's moments are then used, and update the running ones. None in
+                inference mode.
+            axis_name: mesh axis that the batch is spread over.
         """
         if counted is None:
             mean, var = self.mean[...], self.var[...]
@@ -89,8 +90,8 @@ class MappingNetwork(nnx.Module):
         Args:
             e: (n, d_e) float32, unit normal.
             mask: (n,) rows that count in the batch's moments; all by default.
-            train: normalise with the batch's moments and move the running ones.
-            axis_name: devices over which the batch is spread.
+            train: whether to normalise with the batch's moments and update the running ones.
+            axis_name: mesh axis that the batch is spread over.
 
         Returns:
             (n, d) float32.
@@ -109,7 +110,7 @@ class MappingState(NamedTuple):
     """The arrays of one mapping network, or of many stacked on a leading axis.
 
     Attributes:
-        params: what Adam moves, a nested dict.
+        params: the trained parameters, a nested dict.
         stats: the running moments of the batch norms, a nested dict.
     """
 
@@ -138,14 +139,14 @@ class MappingFunctions(NamedTuple):
 
 
 def init_mapping(key: Array, code_dim: int, hidden_dim: int, latent_dim: int) -> MappingState:
-    """Return the arrays of a fresh mapping network; vmap over keys to stack clusters."""
+    """Return the arrays of a new mapping network; vmap over keys to stack clusters."""
     network = MappingNetwork(code_dim, hidden_dim, latent_dim, rngs=nnx.Rngs(params=key))
     params, stats = nnx.state(network, nnx.Param), nnx.state(network, nnx.BatchStat)
     return MappingState(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
 
 def mapping_functions(code_dim: int, hidden_dim: int, latent_dim: int) -> MappingFunctions:
-    """Return the network's pure functions for given sizes; allocates nothing."""
+    """Return the pure functions of a network of these sizes; allocates nothing."""
     network = nnx.eval_shape(
         lambda: MappingNetwork(code_dim, hidden_dim, latent_dim, rngs=nnx.Rngs(0))
     )

@@ -1,4 +1,4 @@
-"""Which generated latent each member of a cluster is nearest to: IMLE's matching.
+"""IMLE's matching: which generated latent is nearest to each member of a cluster.
 
 Symbols: z latent, k clusters, m padded members, g generated latents.
 """
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from cgjax.clustering.faiss_backend import nearest_faiss
 from cgjax.kernels.distance import nearest
-from cgjax.samplers.base import Members
+from cgjax.samplers.base import Members, first_rows
 
 MATCHERS = ("jax", "faiss")
 
@@ -23,15 +23,15 @@ def match(
     num_generated: Int[Array, ""],
     num_members: Int[Array, ""] | None = None,
 ) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
-    """Return, for every member, its nearest generated latent and their squared distance.
+    """Return each member's nearest generated latent and the squared distance to it.
 
     Args:
         z: (m, d) members.
         generated: (g, d) mapped codes.
-        num_generated: how many of them count; the rest are padding.
-        num_members: how many of the members count; no work is done for blocks of padding.
+        num_generated: number of generated latents that count; the rest are padding.
+        num_members: number of members that count; blocks of padding cost nothing.
     """
-    valid = jnp.arange(generated.shape[0], dtype=jnp.int32) < num_generated
+    valid = first_rows(generated.shape[0], num_generated)
     return nearest(z, generated, valid=valid, active=num_members)
 
 
@@ -41,13 +41,13 @@ def match_all(
     used: Int[Array, " k"],
     axis_name: str | None,
 ) -> tuple[Int[Array, "k m"], Float[Array, "k m"]]:
-    """Match every cluster's members, cluster after cluster so that each product is one big one.
+    """Match every cluster's members, one cluster at a time so that each product is large.
 
     Args:
         members: the latents of every cluster.
-        generated: (k, g, d) mapped codes; with `axis_name` this device's part of them.
-        used: (k,) how many of each cluster's count, all devices together.
-        axis_name: devices over which the codes are spread: the nearest of the parts' nearest is
+        generated: (k, g, d) mapped codes; with `axis_name`, this device's part of them.
+        used: (k,) codes of each cluster that count, over all devices.
+        axis_name: mesh axis that the codes are spread over; the nearest of the parts' nearest is
             taken, the lowest index on ties.
 
     Returns:
@@ -71,7 +71,7 @@ def match_all(
 def match_by_faiss(
     members: Members, generated: Float[Array, "k g d"], used: Int[Array, " k"]
 ) -> tuple[Int[np.ndarray, "k m"], Float[np.ndarray, "k m"]]:
-    """Match as `match_all` on one device does, on the host; padding gets index 0."""
+    """Match on the host as `match_all` does on one device; padding gets index 0."""
     index = np.zeros(members.latents.shape[:2], np.int32)
     distance = np.zeros(index.shape, np.float32)
     sizes = zip(members.counts.tolist(), used.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""The samplers, one line each."""
+"""The samplers by name, one line each."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from cgjax.samplers.base import Sampler
 from cgjax.samplers.flow import Flow
 from cgjax.samplers.flow_one_step import OneStepFlow
-from cgjax.samplers.gan import Gan
-from cgjax.samplers.gaussian import Gaussian, Mixture
+from cgjax.samplers.gan import LatentGan
+from cgjax.samplers.gaussian import Gaussian, GaussianMixture
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.imle_modern import ModernImle
 from cgjax.samplers.rejection import Rejection
@@ -25,12 +25,12 @@ SAMPLERS: dict[str, Any] = {
     "imle_adaptive": ModernImle,
     "imle_rs": ModernImle,
     "gaussian": Gaussian,
-    "mixture": Mixture,
-    "gan": Gan,
+    "mixture": GaussianMixture,
+    "gan": LatentGan,
     "vae": Vae,
 }
 
-# Leaves of config.samplers.<name> that the run uses, not the sampler.
+# Leaves of config.samplers.<name> that the run reads, not the sampler.
 RUN_LEAVES = ("fit", "output")
 
 
@@ -40,8 +40,8 @@ def make_sampler(name: str, settings: Mapping[str, Any], **context: Any) -> Samp
     Args:
         name: a key of `SAMPLERS`.
         settings: `config.samplers.<name>` as a plain dict.
-        **context: what a sampler may need of the generator: `latent_dim`, `prior`; each takes what
-            it has a field for.
+        **context: what a sampler may need from the generator: `latent_dim`, `prior`; each sampler
+            takes those it has fields for.
 
     Returns:
         The sampler.

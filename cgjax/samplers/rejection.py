@@ -1,4 +1,4 @@
-"""The exact reference: draw from the prior, keep what the clustering assigns to the cluster."""
+"""The exact reference: draw from the prior, keep the latents assigned to the cluster."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cgjax.samplers.base import Members, SamplerBase, SamplerState
 
 @dataclasses.dataclass(frozen=True)
 class Rejection(SamplerBase):
-    """Proposals of the prior; the membership check, never switched off here, makes them members.
+    """Proposals from the prior, which the membership check, always on here, reduces to members.
 
-    Costs 1/share(c) partial forward passes a sample: two for a balanced pair of clusters.
+    A sample costs 1/share(c) partial forward passes: two for a balanced pair of clusters.
 
     Attributes:
         prior: (key, n) -> (n, d) latents.
@@ -26,17 +26,17 @@ class Rejection(SamplerBase):
     always_verified = True
 
     def init(self, key: PRNGKeyArray, members: Members) -> SamplerState:
-        """Nothing is learnt."""
+        """Return an empty state: nothing is learnt."""
         return {}
 
     def epoch(
         self, state: SamplerState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[SamplerState, dict[str, Array]]:
-        """Nothing is learnt."""
+        """Return the state unchanged: nothing is learnt."""
         return state, {}
 
     def sample(
         self, state: SamplerState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
-        """Draw from the prior, whatever the cluster."""
+        """Draw from the prior, regardless of the cluster."""
         return self.prior(key, num)

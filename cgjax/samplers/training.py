@@ -1,9 +1,9 @@
 """What the trained samplers share: drawing members, a plain network, Adam, several devices.
 
-Data parallelism is one recipe for all of them. An epoch is a pure function of replicated state,
-members and key; every device draws the same numbers, works on its share of every batch's rows
-(`local_shard`, padded with rows of weight 0), and gradients, losses and batch-norm moments are
-summed. The result equals one device's up to the order of the sums, whatever the number of devices.
+All of them are data parallel in the same way. An epoch is a pure function of replicated state,
+members and key; every device draws the same numbers and works on its share of every batch's rows
+(`local_shard`, padded with rows of weight 0); gradients, losses and batch-norm moments are summed.
+The result equals one device's up to the order of the sums, whatever the number of devices.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ Epoch = Callable[[SamplerState, Members, PRNGKeyArray, int], tuple[SamplerState,
 
 
 def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
-    """Return `sampler.epoch`, with every batch's rows spread over the devices of a mesh.
+    """Return `sampler.epoch` with every batch's rows spread over the devices of a mesh.
 
-    With one device, or where the sampler's `data_parallel_epoch` is None, that is `sampler.epoch`.
-    The mesh may span several processes: each calls this with the same arguments, and what is
-    returned is on all of its devices. The whole epoch is one compiled program; the state is
-    donated.
+    With one device, or if the sampler's `data_parallel_epoch` is None, that is `sampler.epoch`
+    itself. The mesh may span several processes: each calls this with the same arguments, and the
+    result is on all devices. The whole epoch is one compiled program; the state is donated.
 
     Args:
-        mesh: one-dimensional, axis `DATA_AXIS`, as `cgjax.runtime.mesh.data_mesh` makes it.
+        mesh: one-dimensional, axis `DATA_AXIS`, as returned by `cgjax.runtime.mesh.data_mesh`.
         sampler: the sampler.
 
     Returns:
-        `(state, members, key, epoch) -> (state, metrics)`. State and members may lie anywhere.
+        `(state, members, key, epoch) -> (state, metrics)`. State and members may be on
+        any device.
 
     Example:
         >>> from cgjax.runtime.mesh import data_mesh
@@ -59,7 +59,7 @@ def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
     """
     if mesh.size == 1:
         return sampler.epoch
-    seen: list[Members] = []  # the members as given, and on the mesh: they are placed once
+    placed: list[Members] = []  # the last members, as passed and on the mesh: placed only once
 
     def epoch(
         state: SamplerState, members: Members, key: PRNGKeyArray, number: int
@@ -68,19 +68,19 @@ def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
         if parts is None:
             return sampler.epoch(state, members, key, number)
         function, scalar, static = parts
-        if not seen or seen[0] is not members:
-            seen[:] = [members, _place(members, mesh)]
-        run = _spread(mesh, function, tuple(static.items()))
-        given = _place((state, jax.random.key_data(key), scalar), mesh)
-        result: tuple[SamplerState, dict[str, Array]] = run(given[0], seen[1], *given[1:])
+        if not placed or placed[0] is not members:
+            placed[:] = [members, _place(members, mesh)]
+        run = _compiled(mesh, function, tuple(static.items()))
+        state, key_data, scalar = _place((state, jax.random.key_data(key), scalar), mesh)
+        result: tuple[SamplerState, dict[str, Array]] = run(state, placed[1], key_data, scalar)
         return result
 
     return epoch
 
 
 @functools.lru_cache(maxsize=64)
-def _spread(mesh: Mesh, function: Callable[..., Any], static: tuple[tuple[str, Any], ...]) -> Any:
-    """Return the compiled epoch of `over_mesh`; keys enter as their data."""
+def _compiled(mesh: Mesh, function: Callable[..., Any], static: tuple[tuple[str, Any], ...]) -> Any:
+    """Return the compiled epoch of `over_mesh`; it takes the key's data, not the key."""
 
     def body(state: Any, members: Members, key_data: Array, scalar: Array) -> Any:
         return function(
@@ -98,7 +98,7 @@ def _spread(mesh: Mesh, function: Callable[..., Any], static: tuple[tuple[str, A
 
 
 def _place(tree: Any, mesh: Mesh) -> Any:
-    """Put a copy of every array on every device of the mesh, also where it spans processes."""
+    """Put a copy of every array on every device of the mesh, even if it spans processes."""
     everywhere = NamedSharding(mesh, P())
 
     def place(x: Any) -> Array:
@@ -123,10 +123,15 @@ def local_shard(x: Array, axis: int, axis_name: str | None, num_devices: int) ->
 
 def draw_members(members: Members, key: PRNGKeyArray, rows: int) -> Float[Array, "k b d"]:
     """Draw `rows` members of every cluster, with replacement; an empty cluster gives zeros."""
-    k = members.counts.shape[0]
-    u = jax.random.uniform(key, (k, rows), jnp.float32)
-    index = jnp.floor(u * members.counts[:, None].astype(jnp.float32)).astype(jnp.int32)
-    index = jnp.clip(index, 0, jnp.maximum(members.counts[:, None] - 1, 0))
+    shape = (members.counts.shape[0], rows)
+    return members_at(members, jax.random.uniform(key, shape, jnp.float32))
+
+
+def members_at(members: Members, quantiles: Float[Array, "k b"]) -> Float[Array, "k b d"]:
+    """Return the members at quantiles, from 0 to below 1, of each cluster's own order."""
+    counts = members.counts[:, None]
+    index = jnp.floor(quantiles * counts.astype(jnp.float32)).astype(jnp.int32)
+    index = jnp.clip(index, 0, jnp.maximum(counts - 1, 0))
     return jnp.take_along_axis(members.latents, index[..., None], axis=1)
 
 
@@ -137,17 +142,17 @@ def pass_over(
     key: PRNGKeyArray,
     batch: int,
 ) -> tuple[SamplerState, Any]:
-    """Take so many steps that the largest cluster is passed over once.
+    """Take as many steps as the largest cluster has batches.
 
     Args:
         step: (state, (k, b, d) members, (k,) keys) -> the new state and (k,) losses.
-        state: before the first.
+        state: before the first step.
         members: the latents of every cluster.
-        key: of the pass.
+        key: for the pass.
         batch: b.
 
     Returns:
-        The state after the last step and the losses' means over the steps.
+        The state after the last step, and the losses' means over the steps.
     """
 
     def body(state: SamplerState, number: Array) -> tuple[SamplerState, Any]:
@@ -161,7 +166,7 @@ def pass_over(
 
 
 def init_dense(key: PRNGKeyArray, dims: tuple[int, ...]) -> list[dict[str, Array]]:
-    """Return dense layers with biases, uniform within 1/sqrt(inputs)."""
+    """Return dense layers: kernels uniform within 1/sqrt(inputs), biases zero."""
     keys = jax.random.split(key, len(dims) - 1)
     return [
         {
@@ -188,6 +193,6 @@ def update(
     params: Any,
     rate: float | Array,
 ) -> tuple[Any, Any]:
-    """Take one step down the gradient; returns parameters and moments."""
-    step, moments = change_of(adam, gradient, moments)
+    """Take one step down the gradient; return parameters and moments."""
+    step, moments = change_of(adam, gradient, moments, params)
     return optax.apply_updates(params, jax.tree.map(lambda u: -rate * u, step)), moments

@@ -5,8 +5,8 @@ a learnt variance v, trained by the evidence lower bound [Kingma & Welling 2014]
 
     mean ||z - T(e)||^2 / (2 v) + (d / 2) log v + beta KL(q(e | z) || N(0, I)),
 
-beta rising from 0 to 1. Drawing T(e) alone, as papers do, leaves out the variance that the model
-itself says is there; `output_noise` adds it. The paper does not state its settings.
+with beta rising from 0 to 1. Drawing T(e) alone, as papers do, omits the variance v that the model
+itself has learnt; `output_noise` adds it. The paper does not state its settings.
 
 Symbols: z latent, e code, k clusters, b batch, v output variance.
 """
@@ -36,12 +36,12 @@ from cgjax.samplers.training import (
 
 
 class VaeState(NamedTuple):
-    """All clusters' networks and moments, stacked on a leading axis.
+    """All clusters' networks and Adam moments, stacked on a leading axis.
 
     Attributes:
         mapping: the decoder.
         encoder: dense layers.
-        log_variance: (k,) of the output.
+        log_variance: (k,) log v of the output.
         moments: Adam's, of all three together.
     """
 
@@ -53,20 +53,20 @@ class VaeState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Vae(SamplerBase):
-    """The mapping by a VAE; hyper-parameters.
+    """The mapping network trained as a VAE's decoder; hyper-parameters.
 
     Attributes:
         latent_dim: d.
-        code_dim: as IMLE's.
-        hidden_dim: as IMLE's.
+        code_dim: as in IMLE.
+        hidden_dim: as in IMLE.
         encoder_dim: width of the encoder's two hidden layers.
         num_epochs: passes over the members.
-        num_latents: prior latents whose members are learnt from; None takes those of the run.
-        batch: members of a cluster per step.
+        num_latents: prior latents whose members are learnt from; None uses those of the run.
+        batch: members of each cluster per step.
         learning_rate: Adam's.
         beta: weight of the divergence.
-        warmup_epochs: over which beta rises from 0.
-        output_noise: add the learnt output variance to samples.
+        warmup_epochs: epochs over which beta rises from 0.
+        output_noise: whether samples get noise of the learnt output variance.
     """
 
     latent_dim: int
@@ -85,7 +85,7 @@ class Vae(SamplerBase):
 
     @functools.cached_property
     def decoder(self) -> Imle:
-        """IMLE with the same mapping network: its sizes and its way to sample."""
+        """IMLE with the same mapping network, for its sizes and its sampling."""
         return Imle(self.latent_dim, self.code_dim, self.hidden_dim)
 
     @functools.cached_property
@@ -94,7 +94,7 @@ class Vae(SamplerBase):
         return optax.scale_by_adam(b1=0.9, b2=0.999)
 
     def init(self, key: PRNGKeyArray, members: Members) -> VaeState:
-        """Return fresh networks, one pair a cluster."""
+        """Return new networks, one pair per cluster."""
         key_t, key_q = jax.random.split(key)
         k, w = members.counts.shape[0], self.encoder_dim
         mapping = jax.vmap(lambda s: init_mapping(s, *self.decoder.dims))(
@@ -114,14 +114,14 @@ class Vae(SamplerBase):
         return _epoch(state, members, key, beta, **static)
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
-        """Return the epoch as one function, for several devices."""
+        """Return the epoch as one function for several devices."""
         beta = self.beta * min(1.0, (epoch + 1) / max(1, self.warmup_epochs))
         return DataParallelEpoch(epoch_, jnp.float32(beta), {"sampler": self})
 
     def sample(
         self, state: VaeState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
-        """Map fresh codes, batch norm in inference mode, with the output's noise if asked."""
+        """Map fresh codes in inference mode; add the output's noise if `output_noise`."""
         z = self.decoder.map_codes(state.mapping, key, cluster, num)
         if not self.output_noise:
             return z
@@ -141,21 +141,21 @@ def step(
 ) -> tuple[VaeState, Array]:
     """One step of one cluster (no leading axis)."""
     d, d_e, b = sampler.latent_dim, sampler.decoder.dims[0], z.shape[0]
-    mine = functools.partial(local_shard, axis=0, axis_name=axis_name, num_devices=num_devices)
-    z, noise = mine(z), mine(jax.random.normal(key, (b, d_e), jnp.float32))
-    # Rows of padding count neither in the moments nor in the means; sums go over all devices.
-    mask = None if axis_name is None else mine(jnp.ones(b, bool))
-    weight = mine(jnp.full(b, 1.0 / b, jnp.float32))
+    local = functools.partial(local_shard, axis=0, axis_name=axis_name, num_devices=num_devices)
+    z, noise = local(z), local(jax.random.normal(key, (b, d_e), jnp.float32))
+    # Padding rows count in neither the moments nor the means; sums run over all devices.
+    mask = None if axis_name is None else local(jnp.ones(b, bool))
+    weight = local(jnp.full(b, 1.0 / b, jnp.float32))
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         decoder, encoder, log_variance = params
         mean, log_s2 = jnp.split(dense(encoder, z), 2, axis=1)
         log_s2 = jnp.clip(log_s2, -10.0, 10.0)
         e = mean + jnp.exp(0.5 * log_s2) * noise
-        made, stats = sampler.decoder.functions.apply(
+        decoded, stats = sampler.decoder.functions.apply(
             MappingState(decoder, state.mapping.stats), e, mask, train=True, axis_name=axis_name
         )
-        error = jnp.sum(jnp.square(z - made), axis=1)
+        error = jnp.sum(jnp.square(z - decoded), axis=1)
         fit = 0.5 * (error * jnp.exp(-log_variance) + d * log_variance)
         divergence = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_s2) - 1.0 - log_s2, axis=1)
         return weight @ (fit + beta * divergence) / d, stats

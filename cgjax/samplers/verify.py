@@ -1,4 +1,4 @@
-"""The membership check: keep the proposals that the clustering assigns to the cluster asked for."""
+"""The membership check: keep only the proposals that the clustering assigns to the cluster."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Propose = Callable[[PRNGKeyArray, int], Array]
 """(key, n) -> (n, d) latents."""
 
 Accept = Callable[[Array], np.ndarray]
-"""(n, d) latents -> (n,) bool on the host; minds itself how many rows fit in one pass."""
+"""(n, d) latents -> (n,) bool on the host; splits the rows into passes that fit by itself."""
 
 Result = TypeVar("Result")
 
 ROUND = 128
-"""Proposals of one key: a constant, so that the same key gives the same latents on any number of
+"""Proposals per key: a constant, so that the same key gives the same latents on any number of
 devices and with any batch."""
 
 
@@ -32,8 +32,8 @@ class Draw(NamedTuple):
 
     Attributes:
         latents: (num, d) float32.
-        proposed: proposals checked.
-        accepted: how many of them passed.
+        proposed: number of proposals checked.
+        accepted: number of proposals that passed.
     """
 
     latents: Float[np.ndarray, "num d"]
@@ -49,35 +49,35 @@ class Draw(NamedTuple):
 def drawing(
     propose: Propose, accept: Accept, key: PRNGKeyArray, num: int, *, batch: int, max_draws: int
 ) -> Generator[np.ndarray, None, Draw]:
-    """Draw until `num` proposals have passed the check, a step at a time.
+    """Draw until `num` proposals have passed the check, one step at a time.
 
-    Proposals are drawn in rounds, round r with `fold_in(key, r)`, so the first rows of a longer
-    draw are those of a shorter one.
+    Proposals are drawn in rounds, round r with `fold_in(key, r)`, so a longer draw starts with the
+    rows of a shorter one.
 
     Args:
         propose: the sampler.
         accept: the membership check.
         key: a typed key.
-        num: latents wanted.
-        batch: proposals that are worth being checked together; whole rounds are. Changes how fast
-            it is, not what comes of it.
-        max_draws: give up after so many proposals, in whole rounds.
+        num: number of latents to return.
+        batch: proposals to check together, rounded down to whole rounds but at least one. Affects
+            the speed only, not the result.
+        max_draws: give up after this many proposals, rounded up to whole rounds.
 
     Yields:
-        (m, d) the latents that passed, after every check; whoever draws may stop there.
+        (m, d) latents that passed, after every check; the caller may stop there.
 
     Returns:
         The first `num` that passed, in the order drawn.
 
     Raises:
-        UserError: if the budget is used up, with the acceptance seen; no random key, or less than
-            one latent wanted.
+        UserError: the budget is used up (with the acceptance observed), `key` is not a random key,
+            or `num` is less than 1.
     """
     check_key(key)
     num = check_whole("num", num)
-    kept: list[np.ndarray] = []
+    kept: list[np.ndarray] = []  # the rows that passed, of each round
     accepted = 0
-    at_once = max(1, batch // ROUND)
+    at_once = max(1, batch // ROUND)  # rounds per check
     while accepted < num:
         if len(kept) * ROUND >= max_draws:
             proposed = len(kept) * ROUND
@@ -94,19 +94,19 @@ def drawing(
         ]
         z = jnp.concatenate(rounds) if at_once > 1 else rounds[0]
         passed = np.asarray(accept(z)).reshape(at_once, ROUND)
-        before = len(kept), accepted
+        num_before, accepted_before = len(kept), accepted
         for rows, is_kept in zip(np.split(np.asarray(z), at_once), passed, strict=True):
             if accepted < num:
                 kept.append(rows[is_kept])
                 accepted += int(is_kept.sum())
-        yield np.concatenate(kept[before[0] :])[: num - before[1]]
+        yield np.concatenate(kept[num_before:])[: num - accepted_before]
     return Draw(np.concatenate(kept)[:num], len(kept) * ROUND, accepted)
 
 
 def draw_verified(
     propose: Propose, accept: Accept, key: PRNGKeyArray, num: int, *, batch: int, max_draws: int
 ) -> Draw:
-    """Draw until `num` proposals have passed the check: `drawing` to its end."""
+    """Draw until `num` proposals have passed the check: `drawing`, run to its end."""
     return finish(drawing(propose, accept, key, num, batch=batch, max_draws=max_draws))
 
 
@@ -121,7 +121,7 @@ def finish(steps: Generator[object, None, Result]) -> Result:
 
 
 def draw_unverified(propose: Propose, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "num d"]:
-    """Draw `num` proposals as they come, in the rounds of `draw_verified`; raises as `drawing`."""
+    """Draw `num` proposals unchecked, in the rounds of `draw_verified`; raises as `drawing`."""
     check_key(key)
     num = check_whole("num", num)
     rounds = range(-(-num // ROUND))
@@ -130,6 +130,6 @@ def draw_unverified(propose: Propose, key: PRNGKeyArray, num: int) -> Float[np.n
 
 
 def rescale(z: Float[Array, "n d"], norm: float) -> Float[Array, "n d"]:
-    """Scale every latent to a norm (`output=sphere`); a zero latent stays zero."""
+    """Scale every latent to the given norm (`output=sphere`); a zero latent stays zero."""
     lengths = jnp.linalg.norm(z, axis=1, keepdims=True)
     return z * (norm / jnp.maximum(lengths, 1e-12))

@@ -11,7 +11,7 @@ from cgjax.runtime.mesh import data_mesh
 from cgjax.samplers import flow
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.flow import Flow
-from cgjax.samplers.gan import Gan
+from cgjax.samplers.gan import LatentGan
 from cgjax.samplers.gaussian import Gaussian
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.imle_modern import ModernImle
@@ -23,7 +23,7 @@ D = 6
 SAMPLERS = {
     "flow": Flow(D, hidden_dim=16, batch=26),
     "imle": Imle(D, hidden_dim=16, batch=13),
-    "gan": Gan(D, hidden_dim=16, critic_dim=16, batch=13),
+    "gan": LatentGan(D, hidden_dim=16, critic_dim=16, batch=13),
     "vae": Vae(D, hidden_dim=16, encoder_dim=16, batch=13),
 }
 

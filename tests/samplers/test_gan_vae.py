@@ -10,7 +10,7 @@ import pytest
 
 from cgjax.samplers import gan, vae
 from cgjax.samplers.base import Members, group_members
-from cgjax.samplers.gan import Gan
+from cgjax.samplers.gan import LatentGan
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.training import dense, draw_members
 from cgjax.samplers.vae import Vae
@@ -34,7 +34,7 @@ def train(sampler, members: Members):
 
 @pytest.mark.parametrize(
     "sampler",
-    [Gan(D, num_epochs=30, critic_dim=64, learning_rate=1e-3), Vae(D, num_epochs=30)],
+    [LatentGan(D, num_epochs=30, critic_dim=64, learning_rate=1e-3), Vae(D, num_epochs=30)],
     ids=["gan", "vae"],
 )
 def test_samples_lie_on_the_cluster_s_side(sampler):
@@ -59,7 +59,7 @@ def test_the_vae_s_own_noise_restores_the_length_that_its_mean_lacks():
 
 
 def test_both_use_imle_s_mapping_network():
-    for sampler in (Gan(100), Vae(100)):
+    for sampler in (LatentGan(100), Vae(100)):
         inner = getattr(sampler, "generator", None) or sampler.decoder
         assert inner.dims == Imle(100).dims
 
@@ -93,7 +93,7 @@ def one_cluster(sampler, seed=0):
 def test_the_critics_penalty_is_half_of_gamma_times_the_mean_squared_slope(key):
     losses = {}
     for penalty in (0.0, 3.0):
-        sampler = Gan(D, hidden_dim=8, critic_dim=8, penalty=penalty)
+        sampler = LatentGan(D, hidden_dim=8, critic_dim=8, penalty=penalty)
         state, z = one_cluster(sampler)
         losses[penalty] = jax.jit(functools.partial(gan.step, sampler=sampler))(state, z, key)[1][1]
     slopes = jax.vmap(jax.grad(lambda row: dense(state.critic, row[None])[0, 0]))(z)

@@ -7,7 +7,7 @@ from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
 from cgjax.samplers.base import group_members
-from cgjax.samplers.gaussian import Gaussian, Mixture, log_densities, shrunk_covariance
+from cgjax.samplers.gaussian import Gaussian, GaussianMixture, log_densities, shrunk_covariance
 
 
 def rows(n: int = 60, d: int = 7) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_a_mixture_finds_two_far_parts_and_its_likelihood_never_falls():
     z = np.concatenate([rng.normal(-5, 1, (600, 3)), rng.normal(5, 0.5, (200, 3))])
     z = rng.permutation(z).astype(np.float32)
     members = group_members(z, np.zeros(800, np.int32), 1)
-    sampler = Mixture(3, num_components=2, num_epochs=15)
+    sampler = GaussianMixture(3, num_components=2, num_epochs=15)
     state, losses = sampler.init(jax.random.key(3), members), []
     for epoch in range(sampler.num_epochs):
         state, metrics = sampler.epoch(state, members, jax.random.key(1), epoch)
@@ -79,7 +79,7 @@ def test_a_mixture_finds_two_far_parts_and_its_likelihood_never_falls():
 def test_an_empty_cluster_and_one_of_equal_members_give_finite_numbers():
     z = np.ones((5, 3), np.float32)
     members = group_members(z, np.zeros(5, np.int32), 2)
-    for sampler in (Gaussian(3), Mixture(3, num_components=2)):
+    for sampler in (Gaussian(3), GaussianMixture(3, num_components=2)):
         state = sampler.init(jax.random.key(0), members)
         for _ in range(2):
             state, _ = sampler.epoch(state, members, jax.random.key(1), 0)

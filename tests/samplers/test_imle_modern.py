@@ -1,4 +1,4 @@
-"""IMLE's modern forms: who is matched again, what the pool loses, what the residual restores."""
+"""IMLE's modern variants: rematching, rejection from the pool, and the residual."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.samplers import imle_modern
+from cgjax.samplers import imle, imle_modern
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.imle_modern import ModernImle, near_distance, usable
 
@@ -83,12 +83,12 @@ def test_rejection_trains_and_an_unknown_matching_is_named():
 
 @pytest.fixture
 def by_hand(monkeypatch):
-    """Matching where the mapping is the identity: a code is the latent that it makes."""
+    """Matching with the identity as the mapping: a code is its own latent."""
 
-    def draw_pool(mapping, e, used, sampler):
+    def map_pool(mapping, e, used, sampler, axis_name):
         return e.reshape(-1, D), mapping.stats
 
-    monkeypatch.setattr(imle_modern, "draw_pool", draw_pool)
+    monkeypatch.setattr(imle, "map_pool", map_pool)
 
     def rematch(sampler, members, state=None):
         state = sampler.init(jax.random.key(0), members) if state is None else state

@@ -1,1 +1,1 @@
-"""The parts of a generator's latent space: clusterings, margin ranges, names."""
+"""Regions of a generator's latent space: clusterings, margin ranges, queries, names."""

@@ -1,4 +1,4 @@
-"""What a region will cost, told before anything is drawn: from the clustered latents alone."""
+"""What drawing from a region will cost, estimated beforehand from the clustered latents alone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.region import Region
 
 
-class Expected(NamedTuple):
+class AcceptanceEstimate(NamedTuple):
     """A region's share of the latents that will be proposed.
 
     Attributes:
-        share: estimate, from 0 to 1.
+        share: the estimate, from 0 to 1.
         low: lower end of its 95% Wilson interval; 0 without any member.
         high: upper end.
-        num_members: how many of the clustered latents it is estimated from lie in the region.
-        num: how many these are.
+        num_members: clustered latents, of those the estimate uses, that lie in the region.
+        num: clustered latents that the estimate uses.
     """
 
     share: float
@@ -31,31 +31,30 @@ class Expected(NamedTuple):
     num: int
 
 
-def expected_acceptance(region: Region, proposal: Region | None = None) -> Expected:
-    """Return the share of proposals that the membership check will let pass.
+def expected_acceptance(region: Region, proposal: Region | None = None) -> AcceptanceEstimate:
+    """Estimate the share of proposals that will pass the membership check.
 
         share = |members of region and proposal| / |members of proposal|
 
     Args:
-        region: what is to be drawn.
-        proposal: what a sampler draws from, if it does so faithfully: `region.proposal(...)` with
-            the margin that the sampler heeds. None for proposals of the prior, of which all
-            clustered latents are.
+        region: the region to draw from.
+        proposal: what a faithful sampler draws from: `region.proposal(...)`, with the margin that
+            the sampler uses. None for proposals from the prior, which gave all clustered latents.
     """
     members = region.members()
     among = np.ones_like(members) if proposal is None else proposal.members()
     num, num_members = int(among.sum()), int((members & among).sum())
     if num == 0:
-        return Expected(0.0, 0.0, 1.0, 0, 0)
+        return AcceptanceEstimate(0.0, 0.0, 1.0, 0, 0)
     low, high = wilson_interval(num_members, num)
-    return Expected(num_members / num, low, high, num_members, num)
+    return AcceptanceEstimate(num_members / num, low, high, num_members, num)
 
 
-def describe(expected: Expected, num: int) -> str:
+def describe(expected: AcceptanceEstimate, num: int) -> str:
     """Return the line that is printed before `num` images are drawn.
 
     Example:
-        >>> print(describe(Expected(0.0412, 0.0360, 0.0471, 206, 5000), 9))
+        >>> print(describe(AcceptanceEstimate(0.0412, 0.0360, 0.0471, 206, 5000), 9))
         expected acceptance 4.12% (3.6-4.71%, 206 of 5,000 latents): about 220 passes for 9 images
     """
     if expected.num_members == 0:
@@ -63,20 +62,20 @@ def describe(expected: Expected, num: int) -> str:
             f"expected acceptance below {_percent(expected.high, 2)} (95%, no member among "
             f"{expected.num:,} latents): more than {_least(expected, num)} for {_images(num)}"
         )
-    between = f"{_percent(expected.low)[:-1]}-{_percent(expected.high)}"
+    interval = f"{_percent(expected.low)[:-1]}-{_percent(expected.high)}"
     passes = max(num, _leading(num / expected.share, round))
     return (
-        f"expected acceptance {_percent(expected.share)} ({between}, {expected.num_members:,} of "
+        f"expected acceptance {_percent(expected.share)} ({interval}, {expected.num_members:,} of "
         f"{expected.num:,} latents): about {passes:,} passes for {_images(num)}"
     )
 
 
-def check_budget(expected: Expected, num: int, max_draws: int) -> None:
-    """Refuse to draw what the budget is not expected to pay for even if the share is `high`.
+def check_budget(expected: AcceptanceEstimate, num: int, max_draws: int) -> None:
+    """Refuse a draw that the budget is not expected to cover, even if the share is `high`.
 
     Args:
-        expected: of the region among what is proposed.
-        num: images wanted.
+        expected: the region's share of the proposals.
+        num: number of images to draw.
         max_draws: proposals after which `samplers.verify.draw_verified` gives up.
 
     Raises:
@@ -84,9 +83,9 @@ def check_budget(expected: Expected, num: int, max_draws: int) -> None:
     """
     if num <= expected.high * max_draws:
         return
-    found = f"{expected.num_members:,} of" if expected.num_members else "no member among"
+    few = f"{expected.num_members:,} of" if expected.num_members else "no member among"
     raise UserError(
-        f"{found} {expected.num:,} latents: the share is below {_percent(expected.high, 2)} (95%), "
+        f"{few} {expected.num:,} latents: the share is below {_percent(expected.high, 2)} (95%), "
         f"so {_images(num)} would take more than {_least(expected, num)}; the budget is "
         f"--config.sample.max_draws={max_draws}: raise it, ask for fewer images, or for a larger "
         "region with --cluster or --margin"
@@ -97,7 +96,7 @@ def _images(num: int) -> str:
     return f"{num} image{'s' * (num > 1)}"
 
 
-def _least(expected: Expected, num: int) -> str:
+def _least(expected: AcceptanceEstimate, num: int) -> str:
     return f"{_leading(num / expected.high, math.floor):,} passes"
 
 
@@ -106,6 +105,6 @@ def _percent(share: float, digits: int = 3) -> str:
 
 
 def _leading(number: float, to_integer: Callable[[float], int]) -> int:
-    """Return a number of at least 1 as an integer, of which the first two digits are given."""
+    """Round a number of at least 1 to an integer of two leading digits, followed by zeros."""
     unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
     return to_integer(number / unit) * unit

@@ -1,10 +1,11 @@
-"""A clustering: which latent belongs where and how clearly; its file is checked when it is read."""
+"""A clustering: which latent belongs to which cluster, and how clearly; and its file."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,17 +21,17 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.files import write_atomically
 
 FIELDS = ("centroids", "labels", "margins", "shares", "latents")
-"""The arrays of `clusters.npz`; of a space other than raw its own are there too."""
+"""The arrays of `clusters.npz`; a space other than raw adds its own."""
 
 
 class Clustering(NamedTuple):
-    """One layer's features in k groups.
+    """One layer's features, divided into k clusters.
 
     Attributes:
         layer: the layer's name.
-        centroids: (k, g) float32, in the space: of raw ones the flattened features of the layer.
+        centroids: (k, g) float32, in the space; in the raw one, the layer's flattened features.
         labels: (n,) int32.
-        margins: (n,) float32; distance to the nearest other centroid minus that to the own one.
+        margins: (n,) float32; distance to the nearest other centroid minus that to its own.
         shares: (k,) float64, summing to 1.
         space: how features are mapped before they are clustered or assigned.
     """
@@ -44,7 +45,7 @@ class Clustering(NamedTuple):
 
     @property
     def num(self) -> int:
-        """How many clusters there are."""
+        """The number of clusters."""
         return len(self.centroids)
 
     @property
@@ -54,7 +55,7 @@ class Clustering(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """A hash of which latent belongs where; the same clustering has the same one."""
+        """A hash of centroids and labels; equal clusterings have equal ones."""
         return digest_of(self.centroids, self.labels)
 
     def assign(self, features: Float[Array, "n f"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
@@ -69,36 +70,36 @@ def assign_latents(
 
     Args:
         clustering: of that layer.
-        generator: runs up to it.
+        generator: runs up to that layer.
         latents: (n, d) float32.
 
     Returns:
         Labels (n,) int32 and margins (n,) float32; see `assign`.
     """
 
-    def both(z: Array) -> Float[Array, "n 2"]:
+    def labels_and_margins(z: Array) -> Float[Array, "n 2"]:
         labels, margins = clustering.assign(generator.features(z))
         # Cluster ids are exact as float32.
         return jnp.stack([labels.astype(jnp.float32), margins], axis=1)
 
-    rows = in_batches(both, latents, generator.batch)
+    rows = in_batches(labels_and_margins, latents, generator.batch)
     return rows[:, 0].astype(np.int32), rows[:, 1]
 
 
 def digest_of(centroids: Float[np.ndarray, "k f"], labels: Int[np.ndarray, " n"]) -> str:
-    """Return `Clustering.digest` of two arrays."""
+    """Return `Clustering.digest` from the two arrays."""
     return hashlib.sha256(centroids.tobytes() + labels.tobytes()).hexdigest()
 
 
 def save_clustering(
     path: Path, clustering: Clustering, latents: Float[np.ndarray, "n d"] | None = None
 ) -> None:
-    """Write a clustering's file, whole or not at all; the same clustering gives the same bytes.
+    """Write a clustering's file atomically; the same clustering gives the same bytes.
 
     Args:
-        path: `clusters.npz`, or a file below `clusterings/`.
+        path: `clusters.npz`, or a file in `clusterings/`.
         clustering: what to write.
-        latents: that were clustered; without them the file is one of several over the same ones.
+        latents: the clustered latents; None if another file of the run holds them.
     """
     arrays = clustering._asdict() | ({} if latents is None else {"latents": latents})
     buffer = io.BytesIO()
@@ -110,44 +111,37 @@ def save_clustering(
 def parse_clustering(
     data: bytes, path: Path, layer: str, latents: Float[np.ndarray, "n d"] | None = None
 ) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
-    """Read the content of `clusters.npz` and check that it can be a clustering.
+    """Parse the content of `clusters.npz` and check that it is a valid clustering.
 
     Args:
         data: the file's bytes.
-        path: where they came from, for the message.
+        path: of the file, for the message.
         layer: the clustered layer's name.
-        latents: that were clustered, for a file that does not hold them.
+        latents: the clustered latents, if the file does not hold them.
 
     Returns:
-        The clustering and the latents that were clustered.
+        The clustering and the clustered latents.
 
     Raises:
-        UserError: if the file is damaged, or holds what no clustering can be.
+        UserError: the file is damaged, or its content is not a valid clustering.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            kept = {} if latents is None else {"latents": latents}
-            found = kept | {name: arrays[name] for name in FIELDS if name not in kept}
+            fields = {} if latents is None else {"latents": latents}
+            fields |= {name: arrays[name] for name in FIELDS if name not in fields}
             space = space_of(arrays)
-        problem = _problem(**found) or _problem_of(space, found["centroids"])
+        problem = _problem(fields) or _space_problem(space, fields["centroids"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         problem = str(error)
     if problem:
         raise UserError(f"{path} is damaged ({problem}); remove it and run again to recompute it")
-    latents = found.pop("latents")
-    return Clustering(layer, **found, space=space), latents
+    latents = fields.pop("latents")
+    return Clustering(layer, **fields, space=space), latents
 
 
-def _problem(
-    centroids: np.ndarray,
-    labels: np.ndarray,
-    margins: np.ndarray,
-    shares: np.ndarray,
-    latents: np.ndarray,
-) -> str:
-    """Return what is wrong with the arrays of a clustering; nothing if they can be one."""
+def _problem(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return what is wrong with the arrays of a clustering; an empty string if nothing is."""
     axes = {"centroids": 2, "labels": 1, "margins": 1, "shares": 1, "latents": 2}
-    arrays = dict(zip(FIELDS, (centroids, labels, margins, shares, latents), strict=True))
     for name, array in arrays.items():
         if array.ndim != axes[name] or not array.size:
             return f"{name} has shape {array.shape}"
@@ -156,22 +150,24 @@ def _problem(
             return f"{name} has dtype {array.dtype}"
         if not np.isfinite(array).all():
             return f"{name} has NaN or infinite values"
-    k, n = len(centroids), len(labels)
-    if len(shares) != k or len(margins) != n or len(latents) != n:
+    labels, shares = arrays["labels"], arrays["shares"]
+    num_margins, num_latents = len(arrays["margins"]), len(arrays["latents"])
+    k, n = len(arrays["centroids"]), len(labels)
+    if len(shares) != k or num_margins != n or num_latents != n:
         return (
-            f"{k} centroids, {len(shares)} shares, {n} labels, {len(margins)} margins and "
-            f"{len(latents)} latents"
+            f"{k} centroids, {len(shares)} shares, {n} labels, {num_margins} margins and "
+            f"{num_latents} latents"
         )
     if labels.min() < 0 or labels.max() >= k:
         return f"labels from {labels.min()} to {labels.max()} for {k} clusters"
     if not np.allclose(np.bincount(labels, minlength=k) / n, shares, atol=1e-6):
-        return "shares that are not those of the labels"
+        return "shares that do not match the labels"
     return ""
 
 
-def _problem_of(space: Space, centroids: Float[np.ndarray, "k g"]) -> str:
-    """Return how a space and centroids do not fit together; nothing if they do."""
-    given, dim = space.output_dim, centroids.shape[1]
-    if given not in (None, dim):
-        return f"a {space.name} space of {given} numbers and centroids of {dim}"
+def _space_problem(space: Space, centroids: Float[np.ndarray, "k g"]) -> str:
+    """Return how the dimensions of a space and centroids differ; an empty string if they agree."""
+    expected, dim = space.output_dim, centroids.shape[1]
+    if expected not in (None, dim):
+        return f"a {space.name} space of {expected} dimensions and centroids of {dim}"
     return ""

@@ -1,4 +1,4 @@
-"""Whether anything can lie in a region, told from what it is made of alone."""
+"""Whether anything can lie in a region, judged from its structure alone."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from cgjax.regions.compound import Complement, Intersection, Union
 from cgjax.regions.region import ClusterRegion, Region
 
 MAX_CASES = 2**20
-"""Choices of one cluster of each clustering that are looked at."""
+"""Most combinations of one cluster per clustering that are checked."""
 
 
 def is_empty(region: Region) -> bool:
-    """Whether no latent can lie in a region that is asked for whole.
+    """Return whether no latent can lie in a region.
 
-    A latent lies in exactly one cluster of each clustering, so a region is empty if it holds none
-    of the ways to choose one cluster of each. Of one clustering this is exact; clusters of several
-    are taken to meet in every way.
+    A latent lies in exactly one cluster of each clustering, so a region is empty if it contains no
+    combination of one cluster per clustering. With one clustering this is exact; clusters of
+    different clusterings are assumed to overlap in every combination.
 
     Args:
-        region: without a margin.
+        region: a region without a margin.
     """
     clusterings = {one.digest: one for one in _clusterings(region)}
     if math.prod(one.num for one in clusterings.values()) > MAX_CASES:
         return False
-    chosen = np.ix_(*(np.arange(one.num) for one in clusterings.values()))
-    return not np.any(_holds(region, dict(zip(clusterings, chosen, strict=True))))
+    clusters = np.ix_(*(np.arange(one.num) for one in clusterings.values()))
+    return not np.any(_holds(region, dict(zip(clusterings, clusters, strict=True))))
 
 
 def _clusterings(region: Region) -> Iterator[Clustering]:
@@ -47,11 +47,11 @@ def _parts(region: Region) -> tuple[Region, ...]:
     return region.parts if isinstance(region, Intersection | Union) else ()
 
 
-def _holds(region: Region, chosen: Mapping[str, Any]) -> Any:
-    """Return whether a region holds a choice: by a clustering's digest the id of a cluster."""
+def _holds(region: Region, clusters: Mapping[str, Any]) -> Any:
+    """Return whether a region contains combinations: clustering digest -> array of cluster ids."""
     if isinstance(region, ClusterRegion):
-        return chosen[region.clustering.digest] == region.cluster
-    parts = [_holds(part, chosen) for part in _parts(region)]
+        return clusters[region.clustering.digest] == region.cluster
+    parts = [_holds(part, clusters) for part in _parts(region)]
     if isinstance(region, Complement):
         return ~parts[0]
     assert isinstance(region, Intersection | Union)

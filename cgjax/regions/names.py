@@ -1,8 +1,8 @@
-"""What people call clusters: `clusters.json`, and the one place where a name becomes an id.
+"""Names of clusters: `clusters.json`, and the one place where a name becomes an id.
 
-The file is written by us and edited by people, so it is checked as a stranger's. Names belong to a
-clustering, not to a folder: when another one takes its place they are put aside under its digest,
-and restored when the same one comes back.
+cgjax writes the file and people edit it, so it is checked like any untrusted input. Names belong to
+a clustering, not to a folder: when another clustering replaces it they are archived under its
+digest, and restored when the same clustering comes back.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from cgjax.regions.clustering import Clustering
 from cgjax.runtime.files import make_folder, write_json
 
 Entry = dict[str, Any]
-"""{"id", "name" (None if none was given), "share", "note"}, and "judged" where somebody looked at
-members and said which contradict the name; see `judged_of`."""
+"""{"id", "name" (None if none was given), "share", "note"}, and "judged" if a person has marked which
+of some members contradict the name; see `judged_of`."""
 
 
 def unnamed(clustering: Clustering) -> list[Entry]:
-    """Return the content of a fresh `clusters.json`: no names yet."""
+    """Return the content of a new `clusters.json`, without names."""
     return [
         {"id": c, "name": None, "share": round(float(share), 6), "note": ""}
         for c, share in enumerate(clustering.shares)
@@ -38,42 +38,42 @@ def unnamed(clustering: Clustering) -> list[Entry]:
 def read_entries(path: Path, clustering: Clustering) -> list[Entry]:
     """Read `clusters.json`: one entry for each cluster, in the order of the ids.
 
-    Names and notes are a person's; shares are the clustering's own, whatever the file says. An
-    entry that was left out has no name.
+    Names and notes come from the file; shares always come from the clustering. A cluster without an
+    entry, or all of them if there is no file, has no name.
 
     Raises:
-        UserError: if it is missing, no list of clusters, or speaks of a cluster that is not there.
+        UserError: the file cannot be read, is not a list of clusters, or lists an unknown cluster.
     """
     entries = unnamed(clustering)
     try:
-        # Editors on Windows begin a file with a byte-order mark.
+        # Windows editors start a file with a byte-order mark.
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return entries
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}); correct it, or remove it to have one without names"
+            f"{path} cannot be read ({error}); fix it, or remove it to start without names"
         ) from error
     seen: set[int] = set()
-    for given in content if isinstance(content, list) else [content]:
-        c = given.get("id") if isinstance(given, dict) else None
+    for item in content if isinstance(content, list) else [content]:
+        c = item.get("id") if isinstance(item, dict) else None
         if type(c) is not int or not 0 <= c < clustering.num or c in seen:
             raise UserError(
                 f'{path}: expected a list with one {{"id": ..., "name": ...}} for each id from 0 '
-                f"to {clustering.num - 1}; found {json.dumps(given)[:80]}"
+                f"to {clustering.num - 1}; found {json.dumps(item)[:80]}"
             )
         seen.add(c)
-        name, note = given.get("name"), given.get("note") or ""
+        name, note = item.get("name"), item.get("note") or ""
         if isinstance(name, int | float) and not isinstance(name, bool):
             name = str(name)
         if not isinstance(name, str | None) or not isinstance(note, str):
             raise UserError(
                 f"{path}: cluster {c} has the name {json.dumps(name)[:40]} and the note "
-                f"{json.dumps(note)[:40]}; expected texts"
+                f"{json.dumps(note)[:40]}; expected strings"
             )
         entries[c] |= {"name": (name or "").strip() or None, "note": note}
         try:
-            judged = judged_of(given.get("judged"))
+            judged = judged_of(item.get("judged"))
         except ValueError as error:
             raise UserError(f"{path}: cluster {c}: {error}") from error
         if judged is not None:
@@ -81,24 +81,27 @@ def read_entries(path: Path, clustering: Clustering) -> list[Entry]:
     return entries
 
 
-def judged_of(given: Any) -> dict[str, Any] | None:
-    """Return how many of some random members agree with a name, with a 95% Wilson interval.
+def judged_of(judged: Any) -> dict[str, Any] | None:
+    """Check a judgement of a name, and add the share of members that agree with it.
 
     Args:
-        given: None, or `shown`, how many members a person looked at, and `contradict`, the latents
-            of those that the name is wrong for; share and interval follow from these.
+        judged: None, or a dict of `shown`, the number of random members a person looked at, and
+            `contradict`, the latents of those that the name is wrong for.
+
+    Returns:
+        None, or both with the share that agrees and its 95% Wilson interval.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: `judged` is something else.
 
     Example:
         >>> judged_of({"shown": 24, "contradict": [3]})["share"]
         0.9583
     """
-    if given is None:
+    if judged is None:
         return None
-    num = given.get("shown") if isinstance(given, dict) else None
-    wrong = given.get("contradict") if isinstance(given, dict) else None
+    num = judged.get("shown") if isinstance(judged, dict) else None
+    wrong = judged.get("contradict") if isinstance(judged, dict) else None
     if (
         type(num) is not int
         or not isinstance(wrong, list)
@@ -107,8 +110,8 @@ def judged_of(given: Any) -> dict[str, Any] | None:
         or not 1 <= num <= INT_MAX
     ):
         raise ValueError(
-            'expected "judged" as {"shown": how many, "contradict": [latents]}, found '
-            f"{json.dumps(given)[:60]}"
+            'expected "judged" as {"shown": number, "contradict": [latents]}, found '
+            f"{json.dumps(judged)[:60]}"
         )
     wrong = sorted(set(wrong))
     low, high = wilson_interval(num - len(wrong), num)
@@ -117,59 +120,59 @@ def judged_of(given: Any) -> dict[str, Any] | None:
     return {"shown": num, "contradict": wrong, **rounded}
 
 
-def is_id(wanted: str | int) -> bool:
-    """Whether a text is a cluster's id: a number always is, never a name."""
-    return re.fullmatch(r"-?\d+", str(wanted).strip()) is not None
+def is_id(cluster: str | int) -> bool:
+    """Return whether a text is a cluster's id: a number always is, and is never a name."""
+    return re.fullmatch(r"-?\d+", str(cluster).strip()) is not None
 
 
-def matching(wanted: str | int, entries: list[Entry]) -> list[int]:
-    """Return the ids of the clusters that an id or a name means; clusters may share a name."""
-    text = str(wanted).strip()
+def matching(cluster: str | int, entries: list[Entry]) -> list[int]:
+    """Return the ids of the clusters that an id or a name refers to; clusters may share a name."""
+    text = str(cluster).strip()
     if is_id(text):
-        # Python refuses to read thousands of digits; no id has as many as these.
+        # Python refuses to parse thousands of digits; no id has 20.
         return [e["id"] for e in entries if len(text) < 20 and e["id"] == int(text)]
     return [e["id"] for e in entries if e["name"] == text]
 
 
 def find_clusters(
-    wanted: str | int,
+    cluster: str | int,
     entries: list[Entry],
     clustering: str | None = None,
     example: str = "0",
 ) -> list[int]:
-    """Return the ids of the clusters that an id or a name means: one, or all of one name.
+    """Return the ids of the clusters that an id or a name refers to: one, or all of that name.
 
     Args:
-        wanted: an id, its text, or a name.
+        cluster: an id, as a number or text, or a name.
         entries: the content of `clusters.json`.
-        clustering: its id, for the message; None in a run that has but one.
-        example: a cluster of it as it is typed after --cluster.
+        clustering: its id, for the message; None in a run with only one.
+        example: one of its clusters as typed after --cluster, for the message.
 
     Raises:
-        UserError: if there is none, listing the clusters there are.
+        UserError: there is none; lists the clusters.
 
     Example:
         >>> find_clusters("left", [{"id": 0, "name": None}, {"id": 1, "name": "left"}])
         [1]
     """
-    found = matching(wanted, entries)
-    if not found:
+    ids = matching(cluster, entries)
+    if not ids:
         known = ", ".join(
             f"{e['id']} ({e['name']})" if e["name"] else str(e["id"]) for e in entries
         )
         raise UserError(
-            f"no cluster {shown(str(wanted).strip())} in {clustering or 'this run'}; it has: "
+            f"no cluster {shown(str(cluster).strip())} in {clustering or 'this run'}; it has: "
             f"{known}; try {shlex.quote(f'--cluster={example}')}"
         )
-    return found
+    return ids
 
 
 def put_aside(path: Path, archive: Path, digest: str) -> None:
-    """Keep the names of a clustering that is about to be replaced, if it has any.
+    """Archive the names of a clustering that is about to be replaced, if it has any.
 
     Args:
-        path: `clusters.json`; removed.
-        archive: the folder where such files are kept.
+        path: `clusters.json`; it is removed.
+        archive: the folder for such files.
         digest: of the clustering that the names belong to.
     """
     try:
@@ -179,17 +182,17 @@ def put_aside(path: Path, archive: Path, digest: str) -> None:
     except FileNotFoundError:
         return
     except (ValueError, AttributeError, TypeError):
-        is_named = True  # unreadable, but somebody's work
+        is_named = True  # unreadable, but it may be a person's work
     if is_named:
         make_folder(archive)
         kept = archive / f"{digest[:16]}.json"
         kept.write_bytes(content)
-        logging.info("the names of the clusters that are recomputed are kept in %s", kept)
+        logging.info("the names of the replaced clusters are kept in %s", kept)
     path.unlink()
 
 
 def restore_or_begin(path: Path, archive: Path, clustering: Clustering) -> None:
-    """Write `clusters.json`: with the names that this very clustering had, or without any."""
+    """Write `clusters.json` with the archived names of this very clustering, or without any."""
     kept = archive / f"{clustering.digest[:16]}.json"
     if kept.is_file():
         kept.replace(path)

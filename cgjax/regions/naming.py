@@ -1,7 +1,7 @@
-"""Names that come back from the page: `names.json`, merged with those that a run has.
+"""Names that come back from the page: `names.json`, merged into those of a run.
 
-The file says what every cluster was called when its page was made. Where the run calls it something
-else by now, somebody named it in the meantime: that name stays, and the conflict is reported.
+The file records every cluster's name at the time the page was made. If the run has another name by
+now, somebody gave it in the meantime: that name stays, and the conflict is reported.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from cgjax.errors import UserError
 from cgjax.regions.names import Entry, is_id, judged_of
 
 MAX_NAME = 10_000
-"""Characters of a name; the page's field takes no more."""
+"""Most characters in a name; the page's input field takes no more."""
 
 
 class Line(NamedTuple):
-    """What is said of a name.
+    """A line for the user about one name.
 
     Attributes:
-        text: one line.
-        is_problem: whether the name was not given.
+        text: the line.
+        is_problem: whether the name was not set.
     """
 
     text: str
     is_problem: bool = False
 
 
-class Given(NamedTuple):
-    """What a file says of one cluster.
+class GivenName(NamedTuple):
+    """What a file says about one cluster.
 
     Attributes:
-        id: the cluster's.
-        name: that it is given; None to take a name away.
+        id: the cluster's id.
+        name: its new name; None to remove it.
         was: its name when the page was made.
-        judged: as in `clusters.json`, see `judged_of`; None if nobody looked.
+        judged: as in `clusters.json`, see `judged_of`; None if nobody judged the name.
     """
 
     id: int
@@ -47,31 +47,31 @@ class Given(NamedTuple):
 
 
 class GivenNames(NamedTuple):
-    """What a file says of one clustering.
+    """What a file says about one clustering.
 
     Attributes:
-        id: as the page calls it.
-        digest: of the clustering.
-        clusters: those it speaks of.
+        id: the clustering's id on the page.
+        digest: the clustering's digest.
+        clusters: the clusters that the file lists.
     """
 
     id: str
     digest: str
-    clusters: list[Given]
+    clusters: list[GivenName]
 
 
 def read_names(path: Path) -> list[GivenNames]:
-    """Read a file that the page's *Download names* made; it is checked as a stranger's.
+    """Read a file saved by *Download names* on the page; it is untrusted and fully checked.
 
     Raises:
-        UserError: in one line, if it is missing or not such a file.
+        UserError: in one line, if the file does not exist or is not such a file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(
-            f"--from={path}: there is no such file; give the names.json that the page's Download "
-            "names saved"
+            f"--from={path}: the file does not exist; give the names.json saved by Download names "
+            "on the page"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--from={path} cannot be read ({error}); download it again") from error
@@ -79,22 +79,22 @@ def read_names(path: Path) -> list[GivenNames]:
 
 
 def names_of(content: Any, source: str) -> list[GivenNames]:
-    """Check what a page says of names, as a stranger's.
+    """Check the names that a page sends; they are untrusted.
 
     Args:
         content: of a names.json, parsed.
         source: where it comes from, for errors.
 
     Raises:
-        UserError: in one line, if it is something else.
+        UserError: in one line, if it is not such content.
     """
     is_ours = isinstance(content, dict) and content.get("format") == "cgjax names"
     if not is_ours or content.get("version") != 1:
         raise UserError(
-            f"{source} is no names.json of this version; download it from the page again"
+            f"{source} is not a names.json of this version; download it from the page again"
         )
     try:
-        return [_clustering(each) for each in content["clusterings"]]
+        return [_given_names(item) for item in content["clusterings"]]
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -102,27 +102,27 @@ def names_of(content: Any, source: str) -> list[GivenNames]:
         raise UserError(f"{source} is damaged ({reason}); download it again") from error
 
 
-def _clustering(given: dict[str, Any]) -> GivenNames:
-    if not isinstance(given["id"], str) or not isinstance(given["digest"], str):
-        raise TypeError("a clustering's id and digest are texts")
-    return GivenNames(given["id"], given["digest"], [_cluster(one) for one in given["clusters"]])
+def _given_names(item: dict[str, Any]) -> GivenNames:
+    if not isinstance(item["id"], str) or not isinstance(item["digest"], str):
+        raise TypeError("a clustering's id and digest are strings")
+    return GivenNames(item["id"], item["digest"], [_given_name(one) for one in item["clusters"]])
 
 
-def _cluster(given: dict[str, Any]) -> Given:
-    c, name, was = given["id"], given["name"], given.get("was")
+def _given_name(item: dict[str, Any]) -> GivenName:
+    c, name, was = item["id"], item["name"], item.get("was")
     if type(c) is not int or not isinstance(name, str | None) or not isinstance(was, str | None):
-        raise TypeError("a cluster's id is a whole number, its name a text or null")
+        raise TypeError("a cluster's id is a whole number, its name a string or null")
     name, was = tidy(name), tidy(was)
     if name != was:
         check_length(name)
-    return Given(c, name, was, judged_of(given.get("judged")))
+    return GivenName(c, name, was, judged_of(item.get("judged")))
 
 
 def tidy(name: str | None) -> str | None:
-    r"""Return a name without blanks at its ends and line ends within; None if nothing is left.
+    r"""Return a name with runs of white space collapsed and none at its ends; None if empty.
 
     Raises:
-        UserError: a name that is no text: half a character, bytes in no encoding.
+        UserError: a name that cannot be encoded, such as half of a surrogate pair.
 
     >>> tidy("  facing  left\n"), tidy(" ")
     ('facing left', None)
@@ -130,8 +130,7 @@ def tidy(name: str | None) -> str | None:
     try:
         (name or "").encode()
     except UnicodeEncodeError:
-        shown = ascii(name)
-        raise UserError(f"the name {shown} is no text in UTF-8; type another one") from None
+        raise UserError(f"the name {ascii(name)} is not valid UTF-8; type another one") from None
     return " ".join(name.split()) or None if name else None
 
 
@@ -139,22 +138,23 @@ def check_length(name: str | None) -> None:
     """Refuse a name of more than `MAX_NAME` characters with a UserError."""
     if name is not None and len(name) > MAX_NAME:
         raise UserError(
-            f"the name {shown(name)} has {len(name):,} characters; expected {MAX_NAME:,} at most"
+            f"the name {shown_name(name)} has {len(name):,} characters; expected {MAX_NAME:,} at "
+            "most"
         )
 
 
 def merge(
     given: GivenNames, entries: Sequence[Entry], command: Callable[[int, str], str]
 ) -> tuple[list[Entry], list[Line]]:
-    """Return entries with the given names, and a line for everything that was done or not.
+    """Return the entries with the given names, and a line for each change or refusal.
 
     Args:
-        given: what the file says of the clustering.
-        entries: its present ones, in the order of the ids.
-        command: a cluster's id and a name -> what to type to give it.
+        given: what the file says about the clustering.
+        entries: its current ones, in the order of the ids.
+        command: a cluster's id and a name -> the command that sets it.
 
     Raises:
-        UserError: if the file speaks of a cluster that is not there.
+        UserError: the file lists a cluster that does not exist.
     """
     merged = [dict(entry) for entry in entries]
     lines: list[Line] = []
@@ -164,40 +164,46 @@ def merge(
                 f"names.json: {given.id} has no cluster {one.id}; expected 0 to {len(merged) - 1}"
             )
         entry, where = merged[one.id], f"{given.id}, cluster {one.id}"
-        now = tidy(entry["name"])
-        if one.name != now:
-            if one.name is not None and is_id(one.name):
-                reason = "a number is an id, not a name"
-                lines.append(Line(f"{where}: {one.name!r} was not taken: {reason}", True))
-                continue
-            if one.name == one.was:
-                continue  # named in the run since, and left alone on the page
-            if now != one.was:
-                text = (
-                    f"conflict: {where} is called {shown(now)} since the page was made, names.json "
-                    f"says {shown(one.name)}; kept {shown(now)}; the other one is given by "
-                    f"{command(one.id, one.name or '')}"
-                )
-                lines.append(Line(text, True))
-                continue
-            before = f", was {shown(now)}" if now else ""
-            lines.append(Line(f"{where}: {shown(one.name)}{before}"))
-            entry["name"] = one.name
-            entry.pop("judged", None)  # what was judged was the name before
-        if one.judged not in (None, entry.get("judged")) and entry["name"] is not None:
+        if line := _rename(entry, one, where, command):
+            lines.append(line)
+        has_this_name = one.name is not None and tidy(entry["name"]) == one.name
+        if has_this_name and one.judged not in (None, entry.get("judged")):
             entry["judged"] = one.judged
             share, low, high = (100 * one.judged[field] for field in ("share", "low", "high"))
             agree = f"{share:.0f}% ({low:.0f}% to {high:.0f}%) of {one.judged['shown']} random"
-            lines.append(Line(f"{where}: {agree} members agree with {shown(entry['name'])}"))
+            lines.append(Line(f"{where}: {agree} members agree with {shown_name(one.name)}"))
     return merged, lines
 
 
-def shown(name: str | None) -> str:
-    """Return a name as a line shows it: quoted, and cut where it is long.
+def _rename(
+    entry: Entry, given: GivenName, where: str, command: Callable[[int, str], str]
+) -> Line | None:
+    """Give an entry its new name, unless it conflicts; return the line about it, if any."""
+    name, now = given.name, tidy(entry["name"])
+    if name == now:
+        return None
+    if name is not None and is_id(name):
+        return Line(f"{where}: {name!r} was not set: a number is an id, not a name", True)
+    if name == given.was:
+        return None  # renamed in the run since then, and unchanged on the page
+    if now != given.was:
+        text = (
+            f"conflict: {where} has been called {shown_name(now)} since the page was made, "
+            f"names.json says {shown_name(name)}; kept {shown_name(now)}; to set the other name, "
+            f"type {command(given.id, name or '')}"
+        )
+        return Line(text, True)
+    entry["name"] = name
+    entry.pop("judged", None)  # the judgement was of the previous name
+    return Line(f"{where}: {shown_name(name)}{f', was {shown_name(now)}' if now else ''}")
 
-    >>> shown("left"), shown(None)
-    ("'left'", 'nothing')
+
+def shown_name(name: str | None) -> str:
+    """Return a name as messages show it: quoted, and shortened if long.
+
+    >>> shown_name("left"), shown_name(None)
+    ("'left'", 'no name')
     """
     if name is None:
-        return "nothing"
+        return "no name"
     return repr(name if len(name) <= 60 else name[:57] + "...")

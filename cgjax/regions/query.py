@@ -5,8 +5,8 @@
     not  = "!" not | "(" any ")" | term
     term = cluster | clustering "=" cluster | clustering "!=" cluster
 
-A clustering or a cluster is a run of characters without operators, spaces inside included, or
-anything between two " or two '. What they mean is found in `resolve`.
+A clustering or a cluster is a run of characters without operators (inner spaces allowed), or
+anything between two " or two '. `resolve` looks up what they mean.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import NamedTuple, NoReturn
 from cgjax.errors import UserError
 
 MAX_DEPTH = 50
-"""How deep parentheses and `!` may lie within each other; no person's query comes near."""
+"""How deeply parentheses and `!` may nest; no query a person types comes near."""
 
 
 class Term(NamedTuple):
     """One cluster.
 
     Attributes:
-        cluster: its id, name or path, as it was typed.
-        clustering: the clustering's id or layer; None where none was given.
+        cluster: its id, name or path, as typed.
+        clustering: the clustering's id or layer; None if none was typed.
     """
 
     cluster: str
@@ -34,19 +34,19 @@ class Term(NamedTuple):
 
 
 class Not(NamedTuple):
-    """All but what a query asks for."""
+    """Everything that a query does not match."""
 
     part: Query
 
 
 class AllOf(NamedTuple):
-    """What two or more queries ask for, all at once."""
+    """What all of two or more queries match."""
 
     parts: tuple[Query, ...]
 
 
 class AnyOf(NamedTuple):
-    """What any of two or more queries asks for."""
+    """What any of two or more queries matches."""
 
     parts: tuple[Query, ...]
 
@@ -55,18 +55,18 @@ Query = Term | Not | AllOf | AnyOf
 
 
 def parse_query(text: str) -> Query:
-    """Read a query: `!` binds tighter than `&`, and `&` tighter than `|`.
+    """Parse a query: `!` binds tighter than `&`, and `&` tighter than `|`.
 
-    A text without any operator is one cluster.
+    A text without operators is one cluster.
 
     Args:
-        text: what stood after `--cluster=`.
+        text: what was typed after `--cluster=`.
 
     Returns:
-        The tree as it was typed: `a & b & c` is one `AllOf` of three parts.
+        The tree as typed: `a & b & c` is one `AllOf` of three parts.
 
     Raises:
-        UserError: a syntax error, with its place.
+        UserError: a syntax error, with its position.
 
     Example:
         >>> parse_query("facing left")
@@ -78,7 +78,7 @@ def parse_query(text: str) -> Query:
 
 
 def quoted(word: str) -> str:
-    """Return a word as it is typed in a query: within quotes where it would not be read whole."""
+    """Return a word as typed in a query: in quotes if it would not be parsed as one word."""
     if word == word.strip() and not re.search(r"""[!&|()=]|^["']""", word):
         return word
     return f'"{word}"' if "'" in word else f"'{word}'"
@@ -88,9 +88,9 @@ class _Token(NamedTuple):
     """A piece of the text.
 
     Attributes:
-        kind: "word", or the operator, or "" at the end of the text.
-        word: without its quotes.
-        start: where it begins, from 0.
+        kind: "word", the operator, or "" at the end of the text.
+        word: the word without its quotes.
+        start: its first character, from 0.
     """
 
     kind: str
@@ -108,13 +108,13 @@ _PIECE = re.compile(
 
 
 class _Parser:
-    """Recursive descent, one method a rule of the grammar; `token` is the first not yet read."""
+    """Recursive descent with one method per grammar rule; `token` is the next one to consume."""
 
     def __init__(self, text: str):
         self.text = text
         self.depth = 0
         self.position = 0
-        self.token = self._read()
+        self.token = self._next()
 
     def whole(self) -> Query:
         query = self._any()
@@ -132,7 +132,7 @@ class _Parser:
 
     def _separated(self, rule: Callable[[], Query], operator: str) -> tuple[Query, ...]:
         parts = [rule()]
-        while self._took(operator):
+        while self._accept(operator):
             parts.append(rule())
         return tuple(parts)
 
@@ -140,11 +140,11 @@ class _Parser:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             self._fail(f"nested more than {MAX_DEPTH} deep")
-        if self._took("!"):
+        if self._accept("!"):
             query: Query = Not(self._not())
-        elif self._took("("):
+        elif self._accept("("):
             query = self._any()
-            if not self._took(")"):
+            if not self._accept(")"):
                 self._fail("expected & or | or )")
         else:
             query = self._term()
@@ -153,9 +153,9 @@ class _Parser:
 
     def _term(self) -> Query:
         first = self._word()
-        if self._took("="):
+        if self._accept("="):
             return Term(self._word(), first)
-        if self._took("!="):
+        if self._accept("!="):
             return Not(Term(self._word(), first))
         return Term(first)
 
@@ -163,34 +163,34 @@ class _Parser:
         word = self.token.word
         if not word:
             self._fail("expected a cluster")
-        self.token = self._read()
+        self.token = self._next()
         return word
 
-    def _took(self, operator: str) -> bool:
-        """Whether the next token is an operator; it is then read."""
+    def _accept(self, operator: str) -> bool:
+        """Consume the next token if it is an operator; return whether it was."""
         is_next = self.token.kind == operator
         if is_next:
-            self.token = self._read()
+            self.token = self._next()
         return is_next
 
-    def _read(self) -> _Token:
+    def _next(self) -> _Token:
         match = _PIECE.match(self.text, self.position)
         if match is None:
             return _Token("", "", len(self.text))
         self.position = match.end()
-        found = match.groupdict()
-        if found["operator"]:
-            return _Token(found["operator"], "", match.start("operator"))
-        if found["bare"]:
-            return _Token("word", found["bare"].rstrip(), match.start("bare"))
-        if found["open"]:
+        groups = match.groupdict()
+        if groups["operator"]:
+            return _Token(groups["operator"], "", match.start("operator"))
+        if groups["bare"]:
+            return _Token("word", groups["bare"].rstrip(), match.start("bare"))
+        if groups["open"]:
             self.token = _Token("", "", match.start("open"))
-            self._fail(f"expected another {found['open']} after the one")
-        return _Token("word", found["quoted"].strip(), match.start("quote"))
+            self._fail(f"unclosed {groups['open']}")
+        return _Token("word", groups["quoted"].strip(), match.start("quote"))
 
     def _fail(self, problem: str) -> NoReturn:
-        """Raise a UserError at the token that is next."""
-        shown = re.sub(r"\s", " ", self.text)
-        rest = shown[self.token.start :]
-        place = f"character {self.token.start + 1} ({rest!r})" if rest else "the end"
-        raise UserError(f"--cluster={shown}: {problem} at {place}")
+        """Raise a UserError at the next token."""
+        text = re.sub(r"\s", " ", self.text)
+        unread = text[self.token.start :]
+        position = f"character {self.token.start + 1} ({unread!r})" if unread else "the end"
+        raise UserError(f"--cluster={text}: {problem} at {position}")

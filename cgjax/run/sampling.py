@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.regions.acceptance import Expected, expected_acceptance
+from cgjax.regions.acceptance import AcceptanceEstimate, expected_acceptance
 from cgjax.regions.region import Region
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.png import is_ours, to_png
@@ -87,7 +87,7 @@ class Source(NamedTuple):
         """Draw latents that may lie in the region."""
         return self.fitted.propose(self.cluster, self.margin, key, num)
 
-    def expected(self, region: Region) -> Expected:
+    def expected(self, region: Region) -> AcceptanceEstimate:
         """Return how many proposals the membership check is expected to let pass."""
         return expected_acceptance(region, self.among)
 

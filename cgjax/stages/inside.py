@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.regions.acceptance import Expected, expected_acceptance
+from cgjax.regions.acceptance import AcceptanceEstimate, expected_acceptance
 from cgjax.regions.region import Region
 from cgjax.run.run import Run
 from cgjax.samplers.verify import draw_verified
@@ -50,7 +50,7 @@ def latents_inside(
     return np.concatenate([own, draw.latents])
 
 
-def _check_budget(expected: Expected, num: int, budget: int) -> None:
+def _check_budget(expected: AcceptanceEstimate, num: int, budget: int) -> None:
     """Refuse what is not expected to be paid for: it would be known only when all is spent."""
     if num <= expected.share * budget:
         return

@@ -7,7 +7,7 @@ import functools
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import Entry, is_id
-from cgjax.regions.naming import GivenNames, Line, check_length, merge, shown, tidy
+from cgjax.regions.naming import GivenNames, Line, check_length, merge, shown_name, tidy
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_json
 
@@ -76,7 +76,7 @@ def name_cluster(run: Run, cluster: str, name: str) -> list[Line]:
         entries[c]["name"] = wanted
         entries[c].pop("judged", None)  # what was judged was the name before
         _save(run, one, entries)
-    return [Line(f"cluster {cluster}: {shown(wanted)}")]
+    return [Line(f"cluster {cluster}: {shown_name(wanted)}")]
 
 
 def _save(run: Run, one: Clustering, entries: list[Entry]) -> None:

@@ -191,13 +191,13 @@ def test_a_name_given_by_a_person_can_be_sampled(finished, tmp_path):
         ),
         (
             ["--mode=sample", "--cluster=layer2=0", "--out=x"],
-            "no clustering 'layer2' in this run; it holds layer1-k2",
+            "no clustering 'layer2' in this run; it has: layer1-k2",
         ),
         (
             ["--mode=sample", "--cluster=0", "--out=x", "--num=100000000"],
             "; the budget is --config.sample.max_draws=",
         ),
-        (["--mode=sample", "--cluster=0 & 1", "--out=x"], "--cluster=0 & 1 asks for nothing"),
+        (["--mode=sample", "--cluster=0 & 1", "--out=x"], "--cluster=0 & 1 matches nothing"),
         (["--mode=sample", "--sampler=magic", "--out=x"], "--sampler=magic"),
         (["--mode=sample", "--num=0", "--out=x"], "--num=0"),
         (["--mode=sample", "--margin=2", "--out=x"], "--margin=2"),

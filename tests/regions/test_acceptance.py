@@ -1,17 +1,22 @@
-"""What a region will cost is told before anything is drawn, as surely as the latents allow."""
+"""What a region will cost is estimated before anything is drawn, with an honest interval."""
 
 import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.regions.acceptance import Expected, check_budget, describe, expected_acceptance
+from cgjax.regions.acceptance import (
+    AcceptanceEstimate,
+    check_budget,
+    describe,
+    expected_acceptance,
+)
 from cgjax.regions.compound import Intersection
 from cgjax.regions.region import ClusterRegion, MarginRange
 from tests.regions.planted import clustering
 
 
 def of_count(count, n):
-    """A cluster with so many of n latents."""
+    """A cluster that holds `count` of n latents."""
     return ClusterRegion(clustering("layer1", np.arange(n) >= count, 2), 0)
 
 
@@ -27,10 +32,10 @@ def of_count(count, n):
     ],
 )
 def test_the_interval_is_wilsons(count, n, low, high):
-    found = expected_acceptance(of_count(count, n))
-    assert found[3:] == (count, n)
-    assert found.share == count / n
-    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-4)
+    estimate = expected_acceptance(of_count(count, n))
+    assert estimate[3:] == (count, n)
+    assert estimate.share == count / n
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-4)
 
 
 def test_the_interval_covers_the_true_share_as_often_as_it_says():
@@ -38,8 +43,9 @@ def test_the_interval_covers_the_true_share_as_often_as_it_says():
     # to cover a little less or more than it says at single shares.
     rng = np.random.default_rng(0)
     for share in (0.5, 0.05, 0.01):
-        founds = [expected_acceptance(of_count(c, 500)) for c in rng.binomial(500, share, 400)]
-        covered = np.mean([found.low <= share <= found.high for found in founds])
+        counts = rng.binomial(500, share, 400)
+        estimates = [expected_acceptance(of_count(c, 500)) for c in counts]
+        covered = np.mean([one.low <= share <= one.high for one in estimates])
         assert 0.915 <= covered <= 0.985
 
 
@@ -49,17 +55,17 @@ def test_the_expectation_of_a_query_lies_near_what_fresh_draws_give():
     region = Intersection(
         (ClusterRegion(clustering("a", one, 2), 1), ClusterRegion(clustering("b", two, 4), 3))
     )
-    found = expected_acceptance(region)
-    assert found.low < 1 / 8 < found.high
+    overall = expected_acceptance(region)
+    assert overall.low < 1 / 8 < overall.high
     within = expected_acceptance(region, region.proposal(region.parts[0].clustering))
     assert within.low < 1 / 4 < within.high
     assert within.num == np.sum(one == 1)
-    assert within.num_members == found.num_members
+    assert within.num_members == overall.num_members
 
 
 def test_a_proposal_without_members_tells_nothing():
     empty = ClusterRegion(clustering("a", [0, 0], 2), 1)
-    assert expected_acceptance(empty, empty) == Expected(0.0, 0.0, 1.0, 0, 0)
+    assert expected_acceptance(empty, empty) == AcceptanceEstimate(0.0, 0.0, 1.0, 0, 0)
     assert "below 100%" in describe(expected_acceptance(empty, empty), 1)
 
 

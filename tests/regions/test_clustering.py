@@ -68,12 +68,12 @@ def test_a_flipped_byte_is_refused(tmp_path, clustering, latents):
         ({"labels": np.array([0, -1, 0, 0], np.int32)}, "labels from -1 to 0"),
         ({"labels": np.array([0.0, 1.0, 0.0, 0.0])}, "labels has dtype float64"),
         ({"labels": np.array([0, 1, 0], np.int32)}, "3 labels, 4 margins"),
-        ({"labels": np.array([0, 1, 1, 0], np.int32)}, "shares that are not those of the labels"),
+        ({"labels": np.array([0, 1, 1, 0], np.int32)}, "shares that do not match the labels"),
         ({"margins": np.full(4, np.nan, np.float32)}, "margins has NaN"),
         ({"centroids": np.full((2, 3), np.nan, np.float32)}, "centroids has NaN"),
         ({"centroids": np.zeros((3, 3), np.float32)}, "3 centroids, 2 shares"),
         ({"centroids": np.zeros(3, np.float32)}, r"centroids has shape \(3,\)"),
-        ({"shares": np.array([0.5, 0.5])}, "shares that are not those of the labels"),
+        ({"shares": np.array([0.5, 0.5])}, "shares that do not match the labels"),
     ],
 )
 def test_what_can_be_no_clustering_is_refused(tmp_path, clustering, latents, change, message):
@@ -120,7 +120,7 @@ def test_a_clustering_of_raw_features_holds_only_what_it_always_held(tmp_path, c
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (Space("spherical", mean=MEAN[:2]), "a spherical space of 2 numbers and centroids of 3"),
+        (Space("spherical", mean=MEAN[:2]), "a spherical space of 2 dimensions and centroids of 3"),
         (Space("spherical", mean=MEAN * np.float32(np.nan)), "space_mean has NaN"),
         (Space("spherical", mean=MEAN.astype(float)), "space_mean has shape .3,. and float64"),
         (Space("pooled", channels=MEAN[:0]), r"space_channels has shape \(0,\)"),

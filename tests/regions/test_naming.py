@@ -1,4 +1,4 @@
-"""Names of a file are taken where nobody gave another since; conflicts are said, not taken."""
+"""A file's names are set unless the run has newer ones; conflicts are reported, not applied."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.regions.names import judged_of
-from cgjax.regions.naming import MAX_NAME, Given, GivenNames, merge, read_names
+from cgjax.regions.naming import MAX_NAME, GivenName, GivenNames, merge, read_names
 
 
 def entries(*names):
@@ -18,7 +18,7 @@ def command(c, name):
 
 
 def given(*clusters):
-    return GivenNames("layer1-k2", "0" * 64, [Given(*one) for one in clusters])
+    return GivenNames("layer1-k2", "0" * 64, [GivenName(*one) for one in clusters])
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_a_conflict_keeps_what_the_run_has_and_says_both_names_in_one_line():
         given((1, "left", None, None)), entries(None, "right"), command
     )
     assert merged[1]["name"] == "right"
-    assert line.startswith("conflict: layer1-k2, cluster 1 is called 'right' since the page was")
+    assert line.startswith("conflict: layer1-k2, cluster 1 has been called 'right' since the page")
     assert "names.json says 'left'; kept 'right'" in line
-    assert line.endswith("; the other one is given by name --cluster=1 --name=left")
+    assert line.endswith("; to set the other name, type name --cluster=1 --name=left")
     assert is_problem
 
 
@@ -121,7 +121,7 @@ def test_a_name_that_is_longer_than_the_field_takes_is_refused(tmp_path):
 
 
 def test_a_missing_file_and_a_cluster_that_is_not_there_say_what_was_expected(tmp_path):
-    with pytest.raises(UserError, match=r"there is no such file; give the names\.json"):
+    with pytest.raises(UserError, match=r"the file does not exist; give the names\.json"):
         read_names(tmp_path / "names.json")
     with pytest.raises(UserError, match=r"layer1-k2 has no cluster 2; expected 0 to 1"):
         merge(given((2, "left", None, None)), entries(None, None), command)

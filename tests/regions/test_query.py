@@ -80,8 +80,8 @@ def test_a_query_is_read_as_the_grammar_says(text, query):
         ("a)", "expected & or | or the end at character 2 (')')"),
         ("(a | b", "expected & or | or ) at the end"),
         ("(a | (b & c) d", "expected & or | or ) at character 14 ('d')"),
-        ("a & 'b", "expected another ' after the one at character 5 (\"'b\")"),
-        ("a & \"b' | c", "expected another \" after the one at character 5 ('\"b\\' | c')"),
+        ("a & 'b", "unclosed ' at character 5 (\"'b\")"),
+        ("a & \"b' | c", "unclosed \" at character 5 ('\"b\\' | c')"),
     ],
 )
 def test_a_syntax_error_is_one_line_with_its_place(text, message):

@@ -66,15 +66,15 @@ def test_a_term_is_the_cluster_of_the_clustering_that_is_meant(run, text, key, c
         ("smiling", "no cluster 'smiling' in layer2-k2; it has: "),
         (
             "layer9=0",
-            "no clustering 'layer9' in this run; it holds layer2-k2, layer2-k5, layer4-k3, "
+            "no clustering 'layer9' in this run; it has: layer2-k2, layer2-k5, layer4-k3, "
             "b.16-k4, b.16-k2; try --cluster=layer2-k2=0",
         ),
-        ("layer4-k2=0", "no clustering 'layer4-k2' in this run; it holds layer2-k2, "),
-        ("b.16=0", "'b.16' may be b.16-k4 or b.16-k2; say which, as in --cluster=b.16-k4=0"),
+        ("layer4-k2=0", "no clustering 'layer4-k2' in this run; it has: layer2-k2, "),
+        ("b.16=0", "'b.16' could be b.16-k4 or b.16-k2; specify one, as in --cluster=b.16-k4=0"),
         (
             "odd",
-            "'odd' is the name of clusters in layer2-k5, b.16-k4; say in which, as in "
-            "--cluster=layer2-k5=odd",
+            "several clusterings have a cluster named 'odd': layer2-k5, b.16-k4; specify one, "
+            "as in --cluster=layer2-k5=odd",
         ),
     ],
 )  # fmt: skip
@@ -120,7 +120,7 @@ def test_a_query_has_the_members_of_the_boolean_combination_of_the_label_arrays(
     "query", ["0 & 1", "!0 & 0", "!0 & !1", "layer4=0 & !(0 | 1)", "dark & layer4=1", "0 & !left"]
 )
 def test_a_query_that_nothing_can_answer_is_one_line(run, query):
-    with pytest.raises(UserError, match=r"^--cluster=.* asks for nothing: .*; type \| for"):
+    with pytest.raises(UserError, match=r"^--cluster=.* matches nothing: .*; use \| to match any"):
         find_region(query, run, MAIN)
 
 

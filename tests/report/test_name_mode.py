@@ -3,7 +3,7 @@
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.regions.naming import Given, GivenNames
+from cgjax.regions.naming import GivenName, GivenNames
 from cgjax.run.folder import RunFolder, read_config
 from cgjax.run.opening import open_run
 from cgjax.run.run import load_run
@@ -53,8 +53,8 @@ def test_a_clustering_that_the_run_no_longer_has_is_said_and_the_others_are_merg
     lines = name(
         root,
         [
-            GivenNames("layer9-k2", "0" * 64, [Given(0, "old", None, None)]),
-            GivenNames("layer1-k2", digest, [Given(1, "right", None, None)]),
+            GivenNames("layer9-k2", "0" * 64, [GivenName(0, "old", None, None)]),
+            GivenNames("layer1-k2", digest, [GivenName(1, "right", None, None)]),
         ],
     )
     assert lines == [

@@ -106,7 +106,7 @@ def test_queries_margins_and_leaves_are_drawn_and_a_mistake_is_one_line(served):
         found = messages(served, **{"cluster": "0", "num": 2, **wanted})
         assert "done" in found[-1], found[-1]
     for wanted, said in (
-        ({"cluster": "0 & 1"}, "--cluster=0 & 1 asks for nothing"),
+        ({"cluster": "0 & 1"}, "--cluster=0 & 1 matches nothing"),
         ({"cluster": "0", "margin": "0.550.8"}, "as in --margin=0.6 or --margin=0.55:0.8"),
         ({"cluster": "0/7"}, "try --cluster=0/0"),
         ({"cluster": "nobody"}, "nobody"),

@@ -244,7 +244,7 @@ def test_balanced_draws_as_many_of_every_cluster(name, queries, root, tmp_path, 
         (
             "layer9",
             8,
-            "it holds layer1-k2, layer2-k2; try --cluster=layer1-k2",
+            "it has: layer1-k2, layer2-k2; try --cluster=layer1-k2",
         ),
     ],
 )
@@ -358,7 +358,7 @@ def test_with_other_settings_a_sampler_of_a_query_is_not_taken_for_current(root,
             "--config.samplers.imle.fit=true --allow_config_change to the command that made",
         ),
         (QUERY, "magic", "--sampler=magic was not fitted in .*; expected one of [a-z, ]+$"),
-        ("0 & 1", None, "--cluster=0 & 1 asks for nothing"),
+        ("0 & 1", None, "--cluster=0 & 1 matches nothing"),
     ],
 )
 def test_a_sampler_of_a_query_that_cannot_be_is_one_line(cluster, sampler, message, root):

@@ -162,9 +162,9 @@ def test_a_folder_with_a_sweep_alone_answers_queries_by_rejection(swept):
     samples = run.sample(jax.random.key(0), query, 20)
     assert run.are_inside(samples.latents, region).all()
     assert len(np.unique(true_side(samples.latents))) == 1
-    with pytest.raises(UserError, match=r"--cluster=0: say in which clustering; this run holds "):
+    with pytest.raises(UserError, match=r"--cluster=0: specify the clustering; this run has: "):
         run.region(0)
-    with pytest.raises(UserError, match=r"no clustering 'layer3' in this run; it holds layer1-k2,"):
+    with pytest.raises(UserError, match=r"no clustering 'layer3' in this run; it has: layer1-k2,"):
         run.region("layer3=0")
 
 

@@ -1,7 +1,7 @@
 """Agreement between a clustering and known classes.
 
-Argument order is always `(labels, classes)`: what was found, then what is true. `purity` and
-`inverse_purity` are not symmetric, and published tables mix them up (the "purity" of [Liu et al.
+Argument order is always `(labels, classes)`: the clustering first, then the truth. `purity` and
+`inverse_purity` are not symmetric and published tables confuse them (the "purity" of [Liu et al.
 2020, table 4] is the inverse one), hence both names.
 """
 
@@ -24,22 +24,23 @@ def contingency(labels: ArrayLike, classes: ArrayLike) -> NDArray[np.int64]:
       classes: (n,) true classes.
 
     Returns:
-      (clusters, classes) int64 counts; clusters and classes are those that occur, sorted.
+      (clusters, classes) int64 counts, for the clusters and classes that occur, sorted.
 
     Raises:
-      UserError: not two (n,) arrays of one length, or empty ones.
+      UserError: not two non-empty (n,) arrays of the same length.
 
     >>> contingency([0, 0, 1], ["b", "a", "b"]).tolist()
     [[1, 1], [0, 1]]
     """
-    found, true = np.asarray(labels), np.asarray(classes)
-    if found.ndim != 1 or found.shape != true.shape or len(found) == 0:
+    labels, classes = np.asarray(labels), np.asarray(classes)
+    if labels.ndim != 1 or labels.shape != classes.shape or len(labels) == 0:
         raise UserError(
-            f"labels {found.shape} and classes {true.shape}; expected two equal, non-empty (n,)"
+            f"labels {labels.shape} and classes {classes.shape}; expected two non-empty (n,) "
+            "arrays of the same length"
         )
-    names_found, rows = np.unique(found, return_inverse=True)
-    names_true, columns = np.unique(true, return_inverse=True)
-    return cross_table(rows, columns, (len(names_found), len(names_true)))
+    label_values, rows = np.unique(labels, return_inverse=True)
+    class_values, columns = np.unique(classes, return_inverse=True)
+    return cross_table(rows, columns, (len(label_values), len(class_values)))
 
 
 def purity(labels: ArrayLike, classes: ArrayLike) -> float:
@@ -52,7 +53,7 @@ def purity(labels: ArrayLike, classes: ArrayLike) -> float:
     Raises:
       UserError: as `contingency`.
 
-    >>> purity([0, 0, 1, 2], ["b", "b", "a", "a"])  # a class that is split costs nothing
+    >>> purity([0, 0, 1, 2], ["b", "b", "a", "a"])  # splitting a class costs nothing
     1.0
     """
     table = contingency(labels, classes)
@@ -77,7 +78,7 @@ def inverse_purity(labels: ArrayLike, classes: ArrayLike) -> float:
 
 
 def mutual_information(labels: ArrayLike, classes: ArrayLike) -> float:
-    """Return the mutual information of the two partitions, in nats, at least zero.
+    """Return the mutual information of the two partitions in nats, at least zero.
 
     Args:
       labels: (n,) cluster ids.
@@ -100,15 +101,15 @@ def nmi(
 ) -> float:
     """Return the mutual information over the mean of both entropies, in [0, 1].
 
-    Two partitions of one part each agree: 1. One such part against several: 0.
+    1 if both partitions have a single part; 0 if only one of them has.
 
     Args:
       labels: (n,) cluster ids.
       classes: (n,) true classes.
-      average: mean of the entropies; "geometric" is what older tables used.
+      average: which mean of the entropies; older tables use "geometric".
 
     Raises:
-      UserError: another `average`, or as `contingency`.
+      UserError: an unknown `average`, or as `contingency`.
 
     >>> nmi([0, 0, 1, 1], ["b", "b", "a", "a"]), nmi([0, 1, 0, 1], ["b", "b", "a", "a"])
     (1.0, 0.0)
@@ -119,13 +120,13 @@ def nmi(
     if table.shape == (1, 1):
         return 1.0
     shares = table / table.sum()
-    first, second = (float(partitions.entropy(shares.sum(axis=axis))) for axis in (1, 0))
-    mean = (first + second) / 2 if average == "arithmetic" else np.sqrt(first * second)
+    h_labels, h_classes = (float(partitions.entropy(shares.sum(axis=axis))) for axis in (1, 0))
+    mean = (h_labels + h_classes) / 2 if average == "arithmetic" else np.sqrt(h_labels * h_classes)
     return float(mutual_information(labels, classes) / mean) if mean > 0 else 0.0
 
 
 def adjusted_rand_index(labels: ArrayLike, classes: ArrayLike) -> float:
-    """Return the Rand index adjusted for chance: 1 if equal, about 0 if unrelated.
+    """Return the Rand index adjusted for chance: 1 if identical, about 0 if unrelated.
 
     Args:
       labels: (n,) cluster ids.
@@ -143,7 +144,7 @@ def adjusted_rand_index(labels: ArrayLike, classes: ArrayLike) -> float:
 def matched_accuracy(labels: ArrayLike, classes: ArrayLike) -> float:
     """Return the accuracy under the best one-to-one match of clusters to classes (Hungarian).
 
-    The rows of a cluster or class without a match count as wrong.
+    Rows of a cluster or class without a match count as wrong.
 
     Args:
       labels: (n,) cluster ids.

@@ -1,4 +1,4 @@
-"""What a judge is asked of a cluster: does an image show its end of an attribute?"""
+"""The question put to a judge: does an image show a cluster's end of an attribute?"""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interv
 
 
 class Attribute:
-    """What the judge is asked: does an image show a cluster's end of an attribute?
+    """An attribute that a judge reads, and where its two ends begin.
 
     Attributes:
-        judge: reads it off images.
+        judge: reads the attribute off images.
         name: one of the judge's attributes.
-        centre: its neutral value.
-        threshold: by how much an image must lie on the asked side of the centre.
+        centre: the attribute's neutral value.
+        threshold: how far beyond the centre an image must lie to show an end.
     """
 
     def __init__(self, judge: Judge, name: str, centre: float, threshold: float):
@@ -30,17 +30,17 @@ class Attribute:
         self.centre, self.threshold = centre, threshold
 
     def values(self, images: Float[np.ndarray, "n s s c"]) -> Float[np.ndarray, " n"]:
-        """Judge images; NaN where there is no face."""
+        """Judge images; NaN if there is no face."""
         return self.judge(images)[self.name]
 
     def is_right(self, values: Float[np.ndarray, " n"], sign: int) -> Bool[np.ndarray, " n"]:
-        """Whether judged values lie on a side, by the threshold."""
+        """Return which judged values lie beyond the threshold on a side of the centre."""
         return sign * (values - self.centre) >= self.threshold
 
     def side_of(self, images: Float[np.ndarray, "n s s c"]) -> Side:
-        """Return the end of the attribute that a cluster's true members lie at.
+        """Return the end of the attribute that a cluster's true members show.
 
-        Where the judge finds no face in any of them it is +1, and `Side.measure` says no accuracy.
+        If the judge finds no face in any of them, it is +1 and `Side.measure` gives no accuracy.
         """
         values = self.values(images)
         values = values[~np.isnan(values)]
@@ -53,7 +53,7 @@ class Side(NamedTuple):
 
     Attributes:
         attribute: the attribute.
-        sign: +1 or -1, on which side of the centre.
+        sign: +1 above the centre, -1 below it.
         members: (m,) judged values of true members.
     """
 
@@ -65,11 +65,11 @@ class Side(NamedTuple):
         """Return how often images show this side, with intervals: columns of the comparison.
 
         If the judge finds no face in the members, only `found` is returned. If it finds none in the
-        images, the accuracy among the faces that it found is left out.
+        images, the accuracy among faces is omitted.
         """
         sign, attribute = self.sign, self.attribute
         values = attribute.values(images)
-        judged = judged_accuracy(values, lambda found: attribute.is_right(found, sign))
+        judged = judged_accuracy(values, lambda seen: attribute.is_right(seen, sign))
         seen = values[~np.isnan(values)]
         columns: dict[str, Any] = {"judge": attribute.judge.name, "found": judged.found}
         if not len(self.members):
@@ -95,11 +95,11 @@ class JudgedAccuracy(NamedTuple):
 
     Attributes:
       accuracy: among the images in which the judge found a face (NaN if none).
-      interval: its Wilson interval.
+      interval: Wilson interval of `accuracy`.
       found: share of images with a face.
-      strict: over all images, no face counted as wrong; the rule of published tables.
-      strict_interval: its Wilson interval.
-      num_images: how many were judged.
+      strict: among all images, counting no face as wrong, as published tables do.
+      strict_interval: Wilson interval of `strict`.
+      num_images: number of judged images.
     """
 
     accuracy: float
@@ -115,10 +115,10 @@ def judged_accuracy(
     is_right: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
     confidence: float = 0.95,
 ) -> JudgedAccuracy:
-    """Return the accuracy of a judged attribute among faces found, and over all images.
+    """Return the accuracy of a judged attribute among the faces found and among all images.
 
     Args:
-      values: (n,) judged attribute, NaN where there is no face.
+      values: (n,) judged attribute, NaN if there is no face.
       is_right: predicate on the values that are not NaN.
       confidence: of both intervals.
 
@@ -141,13 +141,13 @@ def judged_accuracy(
 
 
 def attribute_of(settings: Mapping[str, Any]) -> Attribute | None:
-    """Return what the config's judge is asked; None where there is no judge.
+    """Return the attribute that the config asks its judge for; None without a judge.
 
     Args:
         settings: `config.compare`.
 
     Raises:
-        UserError: an unknown judge or attribute, a judge that does not keep its contract.
+        UserError: an unknown judge or attribute, or a judge that violates its contract.
         ForeignError: the user's own judge raised an exception.
     """
     judge = check_judge(settings)

@@ -1,13 +1,13 @@
 """How well labelled samples cover the classes of their data.
 
-With q the shares of M classes among n samples, as a judge found them, and p their true shares:
+With q the shares of M classes among n samples, as classified by a judge, and p their true shares:
 
-    modes        classes with a sample
+    modes        classes with at least one sample
     reverse KL   sum_m q_m log(q_m / p_m), p_m = 1 / M as published
 
-It is how Stacked-MNIST is scored [Liu et al. 2020, section 4.3], by the classes of three digits. An
-exact sampler does not score 0: about (M - 1) / (2 n) nats, 0.0196 with 26,000 samples of 1,000
-classes, and more where the judge errs or p is not uniform.
+Stacked-MNIST is scored this way [Liu et al. 2020, section 4.3], by the classes of three digits. An
+exact sampler does not score 0 but about (M - 1) / (2 n) nats, 0.0196 with 26,000 samples of 1,000
+classes, and more if the judge errs or p is not uniform.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class ClassScores(NamedTuple):
 
     Attributes:
         modes: classes with at least one sample.
-        reverse_kl_nats: of the samples' shares of the classes to the true ones.
-        reverse_kl_log10: the same with logarithms of base 10.
+        reverse_kl_nats: from the samples' class shares to the true ones.
+        reverse_kl_log10: the same with logarithms to base 10.
     """
 
     modes: float
@@ -40,36 +40,36 @@ class ClassScores(NamedTuple):
 def class_scores(
     labels: ArrayLike, num_classes: int, shares: Float[np.ndarray, " m"] | None = None
 ) -> ClassScores:
-    """Score the classes that a judge found.
+    """Score the class labels that a judge gave to samples.
 
     Args:
         labels: (n,) integers from 0 to num_classes - 1, at least one.
         num_classes: M.
         shares: (M,) true shares, which sum to 1; None for uniform ones. The reverse KL is infinite
-            where a class of no share was found.
+            if a class of share 0 occurs.
 
     Raises:
-        UserError: no labels, labels that are no integers or out of range, other shares.
+        UserError: no labels, labels that are not integers or out of range, invalid shares.
 
     Example:
         >>> scores = class_scores([0, 1, 1, 0], 4)
         >>> scores.modes, round(scores.reverse_kl_nats, 4), round(scores.reverse_kl_log10, 4)
         (2.0, 0.6931, 0.301)
     """
-    found = np.asarray(labels)
-    if found.ndim != 1 or len(found) == 0 or found.dtype.kind not in "iu":
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or len(labels) == 0 or labels.dtype.kind not in "iu":
         raise UserError(
-            f"labels of shape {found.shape} and type {found.dtype}; expected (n,) integers, n > 0"
+            f"labels of shape {labels.shape} and type {labels.dtype}; expected (n,) integers, n > 0"
         )
-    if found.min() < 0 or found.max() >= num_classes:
+    if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(
-            f"labels from {found.min()} to {found.max()}; expected 0 to {num_classes - 1}"
+            f"labels from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}"
         )
     if shares is not None and (len(shares) != num_classes or abs(shares.sum() - 1) > 1e-6):
         raise UserError(
             f"{len(shares)} shares that sum to {shares.sum():.6g}; expected {num_classes} that "
             "sum to 1"
         )
-    counts = np.bincount(found, minlength=num_classes)
+    counts = np.bincount(labels, minlength=num_classes)
     nats = reverse_kl(counts, shares)
     return ClassScores(float((counts > 0).sum()), nats, nats / math.log(10))

@@ -1,4 +1,4 @@
-"""The table of a comparison: its columns, as text and as CSV, and what it says in a few lines."""
+"""The table of a comparison: its columns, its layout as text, and a summary in a few lines."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ COLUMNS = (
     "training_s",
     "num",
 )
-"""The columns of `compare.csv`, empty where a method has no such number."""
+"""The columns of `compare.csv`, empty if a method has no such number."""
 
 SAME_CODES = "untrained, same codes"
-"""Setting of a sampler that was not trained and is the prior, with a trained one's codes."""
+"""The setting of an untrained sampler, which is the prior, fed with the trained one's codes."""
 
 Row = dict[str, Any]
-"""One line: a value for each of `COLUMNS` that the method has."""
+"""One row: a value for each of `COLUMNS` that the method has."""
 
-
+# The columns shown as text: name, heading, format.
 TEXT = (
     ("membership", "inside", ".3f"),
     ("accuracy", "judged", ".3f"),
@@ -75,11 +75,11 @@ TEXT = (
 
 
 def to_text(rows: list[Row], accuracy: float) -> str:
-    """Lay out the table for a terminal, and below it what it says.
+    """Lay out the table for a terminal, with a summary below it.
 
     Args:
         rows: of the table.
-        accuracy: as in `closest`; used where there was a judge and more than one cluster.
+        accuracy: as in `closest`; used if there is a judge and more than one cluster.
     """
     head = f"{'method':<14}{'setting':<26}{'c':>3}" + "".join(f"{t:>9}" for _, t, _ in TEXT)
     table = "\n".join([head, *(as_line(row) for row in rows)])
@@ -91,7 +91,7 @@ def to_text(rows: list[Row], accuracy: float) -> str:
 
 
 def as_line(row: Row) -> str:
-    """Lay out one line of the table."""
+    """Lay out one row of the table."""
     cells = []
     for name, _, form in TEXT:
         value = row.get(name)
@@ -100,13 +100,13 @@ def as_line(row: Row) -> str:
 
 
 def closest(rows: list[Row], accuracy: float) -> str:
-    """Lay out, for each cluster, every method's setting closest to the members among the accurate.
+    """Lay out, per cluster, each method's setting closest to the members among the accurate ones.
 
-    Accuracy is easily bought with distance; at equal accuracy the distance alone decides.
+    Accuracy is easily gained at the cost of distance; at equal accuracy the distance decides.
 
     Args:
         rows: of the table.
-        accuracy: least judged accuracy among the faces found.
+        accuracy: lowest accepted judged accuracy among the faces found.
     """
     lines = [f"closest to the members at a judged accuracy of at least {accuracy:g}:"]
     for c in sorted({row["cluster"] for row in rows}):
@@ -127,11 +127,11 @@ def closest(rows: list[Row], accuracy: float) -> str:
 
 
 def domain_gap(rows: list[Row]) -> str:
-    """Lay out the one-cluster test: each method's distance over the prior's own.
+    """Lay out the one-cluster test: each method's distance divided by the prior's own.
 
     With one cluster every latent is a member, so the floor, the mean distance between two sets of
-    members, is the prior's distance to the reference. One draw of 10,000 images knows it to some
-    10% only; where a sampler starts as the prior, the prior of the same codes is a finer measure.
+    members, is the prior's distance to the reference. One draw of 10,000 images estimates it only
+    to within 10%; if a sampler starts as the prior, the prior with the same codes is more precise.
     """
     paired = {row["method"]: row["frechet"] for row in rows if row["setting"] == SAME_CODES}
     lines = [f"{'one cluster':<40}{'Frechet':>10}{'/ prior':>10}{'/ prior, same codes':>22}"]

@@ -1,9 +1,9 @@
 """Distances between two sets of feature rows: Frechet, KID, precision/recall/density/coverage, and
 one in one dimension.
 
-Every function takes plain arrays, one row a sample, and does not know what the features are; the
-table that shows a number names its feature (`cgjax.evaluation.features`), and only Inception's
-pool3 makes a Frechet distance an "FID".
+Every function takes plain arrays, one row per sample, of any features. The table that shows a
+number names its feature (`cgjax.evaluation.features`); only with Inception's pool3 is a Frechet
+distance an "FID".
 
 References: [Heusel et al. 2017] Frechet; [Binkowski et al. 2018] KID; [Kynkaanniemi et al. 2019]
 precision and recall; [Naeem et al. 2020] density and coverage.
@@ -26,7 +26,7 @@ class Kid(NamedTuple):
 
 
 class Manifold(NamedTuple):
-    """Shares in [0, 1], but for density, which is 1 for equal laws and can exceed it."""
+    """Shares in [0, 1], except density, which is 1 for equal distributions and can exceed 1."""
 
     precision: float
     recall: float
@@ -56,7 +56,7 @@ def mean_and_covariance(rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[n
 def frechet_gaussians(
     mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike
 ) -> float:
-    """Return the squared 2-Wasserstein distance between two normal laws.
+    """Return the squared 2-Wasserstein distance between two normal distributions.
 
     ||m1 - m2||^2 + tr(S1 + S2 - 2 (S1^{1/2} S2 S1^{1/2})^{1/2}), by two symmetric
     eigendecompositions in float64, which stay real where the square root of the non-symmetric
@@ -72,7 +72,7 @@ def frechet_gaussians(
       The distance, at least zero, in squared units of the features.
 
     Raises:
-      UserError: means and covariances whose shapes do not fit together.
+      UserError: means and covariances whose shapes do not match.
 
     >>> round(frechet_gaussians([0.0], [[1.0]], [3.0], [[4.0]]), 6)  # 3^2 + (2 - 1)^2
     10.0
@@ -81,7 +81,7 @@ def frechet_gaussians(
     s1, s2 = np.asarray(covariance1, np.float64), np.asarray(covariance2, np.float64)
     if not (m1.shape == m2.shape and s1.shape == s2.shape == (*m1.shape, *m1.shape)):
         raise UserError(
-            f"means {m1.shape}, {m2.shape} and covariances {s1.shape}, {s2.shape} do not fit; "
+            f"means {m1.shape}, {m2.shape} and covariances {s1.shape}, {s2.shape} do not match; "
             "expected (d,) and (d, d)"
         )
     values, vectors = np.linalg.eigh(s1)
@@ -89,14 +89,14 @@ def frechet_gaussians(
     middle = root @ s2 @ root
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh((middle + middle.T) / 2), 0)).sum()
     distance = np.sum((m1 - m2) ** 2) + np.trace(s1) + np.trace(s2) - 2 * cross
-    return float(max(distance, 0.0))  # equal laws can come out at -1e-12
+    return float(max(distance, 0.0))  # equal distributions can give -1e-12
 
 
 def frechet(a: ArrayLike, b: ArrayLike, *, allow_few_rows: bool = False) -> float:
     """Return the Frechet distance between normal fits of two sets of features.
 
     The estimate grows as the sets shrink, so compare distances only at equal n, and print the floor
-    (`frechet_floor`) beside it.
+    (`frechet_floor`) next to it.
 
     Args:
       a: (n, d) features.
@@ -132,18 +132,18 @@ def frechet_floor(
 ) -> float:
     """Return the Frechet distance between two disjoint random subsets of the true members.
 
-    What a perfect sampler would score at this number of rows.
+    It is the score of a perfect sampler at this number of rows.
 
     Args:
       members: (n, d) features, n at least 4.
       num_rows: rows in each subset, at least 2; default, half of the members.
-      num_splits: how many random splits are averaged, at least 1.
+      num_splits: number of random splits to average, at least 1.
       seed: of the splits.
       allow_few_rows: as in `frechet`.
 
     Raises:
-      UserError: fewer than four members, one that is not finite, subsets that do not fit twice into
-        the members, or that `frechet` refuses.
+      UserError: fewer than four members, one that is not finite, too few members for two subsets,
+        or as `frechet`.
 
     >>> members = np.random.default_rng(0).normal(size=(1000, 4))
     >>> frechet_floor(members) < frechet_floor(members, 50)  # fewer rows, a higher floor
@@ -153,8 +153,8 @@ def frechet_floor(
     size = len(rows) // 2 if num_rows is None else num_rows
     if not 2 <= 2 * size <= len(rows):
         raise UserError(
-            f"two disjoint subsets of {size} rows need {2 * size} members, there are {len(rows)}; "
-            f"ask for at most {len(rows) // 2}"
+            f"two disjoint subsets of {size} rows need {2 * size} members, but there are "
+            f"{len(rows)}; ask for at most {len(rows) // 2}"
         )
     rng = np.random.default_rng(seed)
     distances = []
@@ -185,7 +185,7 @@ def polynomial_mmd(a: ArrayLike, b: ArrayLike) -> float:
 
     def kernel(x: Floats, y: Floats) -> Floats:
         linear = x @ y.T / x.shape[1] + 1
-        return linear * linear * linear  # `** 3` takes the general power, ten times slower
+        return linear * linear * linear  # `** 3` uses the general power, ten times slower
 
     def off_diagonal_mean(x: Floats) -> float:
         values = kernel(x, x)
@@ -199,14 +199,14 @@ def kid(
 ) -> Kid:
     """Return the kernel distance: mean and sd over random subsets of the unbiased polynomial MMD.
 
-    Unbiased at any n, hence the better choice under about 10,000 rows. A subset is never larger
-    than the smaller set; when it is the whole of both sets, one evaluation is exact and sd is 0.
+    Unbiased at any n, hence the better choice below about 10,000 rows. A subset is never larger
+    than the smaller set; if it is the whole of both sets, one evaluation is exact and sd is 0.
 
     Args:
       a: (n, d) features.
       b: (m, d) features.
       subset_size: rows drawn without replacement from each set, at least 2.
-      num_subsets: how many times, at least 1.
+      num_subsets: number of subsets, at least 1.
       seed: of the draws.
 
     Raises:
@@ -254,8 +254,8 @@ def precision_recall_density_coverage(
 
     precision: share of fakes within some real ball; recall: share of reals within some fake ball
     (both with `k_recall`, [Kynkaanniemi et al. 2019]); density: mean number of real balls a fake
-    lies in, over k; coverage: share of reals whose own ball holds a fake (both with `k_density`,
-    [Naeem et al. 2020]). O((n + m)^2 d) time, O((n + m) block) memory.
+    lies in, divided by k; coverage: share of reals whose own ball contains a fake (both with
+    `k_density`, [Naeem et al. 2020]). O((n + m)^2 d) time, O((n + m) block) memory.
 
     Args:
       real: (n, d) features of true members.
@@ -268,7 +268,7 @@ def precision_recall_density_coverage(
         sets of different widths.
 
     >>> real = np.random.default_rng(0).normal(size=(200, 2))
-    >>> real[100:] += 50.0  # a second mode, of which there is no fake
+    >>> real[100:] += 50.0  # a second mode, without any fake
     >>> scores = precision_recall_density_coverage(real, real[:100] + 0.001)
     >>> scores.precision, scores.recall, scores.coverage
     (1.0, 0.5, 0.5)
@@ -283,25 +283,25 @@ def precision_recall_density_coverage(
     real, fake = centred_pair(real, fake)
     real_recall, real_density = _neighbour_radii(real, (k_recall, k_density))
     (fake_recall,) = _neighbour_radii(fake, (k_recall,))
-    precise = density = 0
+    num_precise = num_balls = 0
     recalled = np.zeros(len(real), bool)
     nearest_fake = np.full(len(real), np.inf)
     for first, block in distance_blocks(fake, real):
         rows = slice(first, first + len(block))
-        precise += int((block <= real_recall).any(axis=1).sum())
-        density += int((block <= real_density).sum())
+        num_precise += int((block <= real_recall).any(axis=1).sum())
+        num_balls += int((block <= real_density).sum())
         recalled |= (block <= fake_recall[rows, None]).any(axis=0)
         np.minimum(nearest_fake, block.min(axis=0), out=nearest_fake)
     return Manifold(
-        precision=precise / len(fake),
+        precision=num_precise / len(fake),
         recall=float(recalled.mean()),
-        density=density / (k_density * len(fake)),
+        density=num_balls / (k_density * len(fake)),
         coverage=float((nearest_fake <= real_density).mean()),
     )
 
 
 def wasserstein1(a: ArrayLike, b: ArrayLike) -> float:
-    """Return the exact 1-Wasserstein distance of two one-dimensional samples, in their own unit.
+    """Return the exact 1-Wasserstein distance of two one-dimensional samples, in their unit.
 
     The area between the two empirical distribution functions; the sizes may differ.
 
@@ -310,7 +310,7 @@ def wasserstein1(a: ArrayLike, b: ArrayLike) -> float:
       b: (m,) numbers, m at least 1.
 
     Raises:
-      UserError: another shape, no numbers, NaN or an infinity.
+      UserError: another shape, an empty array, NaN or an infinity.
 
     >>> wasserstein1([0.0, 1.0], [5.0, 6.0])
     5.0

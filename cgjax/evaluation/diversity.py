@@ -1,4 +1,4 @@
-"""How much of the members' variety samples keep; report each as a ratio to true members."""
+"""Measures of diversity; report each as a ratio to that of true members."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,14 +10,14 @@ from cgjax.numerics.rows import as_rows, distance_blocks
 def participation_ratio(rows: ArrayLike) -> float:
     """Return the effective rank (tr S)^2 / tr S^2 of the rows' covariance S.
 
-    Between 1 (all variance on one axis) and d (the same on all). Estimated from n rows it is too
+    Between 1 (all variance on one axis) and d (equal on all axes). An estimate from n rows is too
     low by a factor of about 1 + PR / n, so compare sets of equal n. O(n d min(n, d)) time.
 
     Args:
       rows: (n, d), n at least 2.
 
     Raises:
-      UserError: fewer than two rows, one that is not finite, or all rows are equal.
+      UserError: fewer than two rows, one that is not finite, or all rows equal.
 
     >>> float(participation_ratio([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
     2.0
@@ -29,7 +29,7 @@ def participation_ratio(rows: ArrayLike) -> float:
     trace = np.trace(product, dtype=np.float64)
     squares = np.einsum("ij,ij->", product, product, dtype=np.float64)
     if squares == 0:
-        raise UserError("all rows are equal: their effective rank is not defined")
+        raise UserError("all rows are equal: their effective rank is undefined")
     return float(trace**2 / squares)
 
 
@@ -58,10 +58,10 @@ def norm_ratio(latents: ArrayLike, reference: ArrayLike) -> float:
 
     Args:
       latents: (n, d).
-      reference: (m, d), true members, or the prior's draws.
+      reference: (m, d) true members, or draws of the prior.
 
     Raises:
-      UserError: an empty set, a row that is not finite, or a reference that is all zero.
+      UserError: an empty set, a row that is not finite, or a reference of zeros only.
 
     >>> norm_ratio([[0.0, 1.0]], [[2.0, 0.0], [0.0, -2.0]])
     0.5

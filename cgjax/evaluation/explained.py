@@ -1,7 +1,7 @@
 """How much of an attribute a clustering explains, and what a judge sees in each cluster.
 
-Eta squared, the share of an attribute's variance that lies between k groups of n values, is above 0
-for groups drawn by lot: (k - 1) / (n - 1) on average. Adjusted for that [Kelley 1935, "epsilon
+Eta squared, the share of an attribute's variance that lies between k groups of n values, averages
+(k - 1) / (n - 1) even for random groups. Adjusted for that [Kelley 1935, "epsilon
 squared"] it is
 
     1 - (1 - eta^2) (n - 1) / (n - k)
@@ -22,10 +22,10 @@ class Explained(NamedTuple):
     """The share of an attribute's variance that lies between clusters.
 
     Attributes:
-        value: eta squared adjusted for chance, 0 to 1; NaN where too little was judged.
+        value: eta squared adjusted for chance, 0 to 1; NaN if too few images were judged.
         low: lower end of its 95% bootstrap interval (normal).
         high: upper end.
-        num: images in which the judge saw the attribute.
+        num: number of images in which the judge saw the attribute.
     """
 
     value: float
@@ -38,7 +38,7 @@ def eta_squared(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) 
     """Return sum_c n_c (m_c - m)^2 / sum_i (x_i - m)^2; 0 for values that do not vary.
 
     Args:
-        values: (n,) of an attribute; NaN, where the judge cannot tell, is left out.
+        values: (n,) of an attribute; NaN, if the judge cannot tell, is left out.
         labels: (n,) the clusters of the same images.
 
     Example:
@@ -59,34 +59,34 @@ def eta_squared(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) 
 
 
 def adjusted_eta_squared(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
-    """Return eta squared adjusted for chance, 0 to 1; NaN with no more values than groups.
+    """Return eta squared adjusted for chance, 0 to 1; NaN unless values outnumber groups.
 
     >>> round(adjusted_eta_squared(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1])), 3)
     0.7
     """
     values, labels = _judged(values, labels)
-    spare = len(values) - len(np.unique(labels))
-    if spare < 1:
+    freedom = len(values) - len(np.unique(labels))
+    if freedom < 1:
         return float("nan")
-    return max(0.0, 1 - (1 - eta_squared(values, labels)) * (len(values) - 1) / spare)
+    return max(0.0, 1 - (1 - eta_squared(values, labels)) * (len(values) - 1) / freedom)
 
 
 def chance(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
-    """Return how probable so large a share is of groups drawn by lot (F test).
+    """Return the probability of at least this share for random groups (F test).
 
-    1 where that cannot be said: with one group, or no more values than groups.
+    1 if it is undefined: with one group, or unless values outnumber groups.
 
     >>> round(chance(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1])), 3)
     0.106
     """
     values, labels = _judged(values, labels)
     num_groups = len(np.unique(labels))
-    spare = len(values) - num_groups
-    if spare < 1 or num_groups < 2:
+    freedom = len(values) - num_groups
+    if freedom < 1 or num_groups < 2:
         return 1.0
-    # Under the F test's hypothesis the share itself has a beta law.
+    # Under the F test's null hypothesis the share itself has a beta distribution.
     share = eta_squared(values, labels)
-    return float(stats.beta.sf(share, (num_groups - 1) / 2, spare / 2))
+    return float(stats.beta.sf(share, (num_groups - 1) / 2, freedom / 2))
 
 
 def _judged(
@@ -100,33 +100,33 @@ def explained(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) ->
     """Return the adjusted eta squared of judged values with its interval.
 
     Args:
-        values: (n,) of an attribute, NaN where the judge cannot tell.
+        values: (n,) of an attribute, NaN if the judge cannot tell.
         labels: (n,) the clusters of the same images.
     """
-    own, of = _judged(values, labels)
-    value = adjusted_eta_squared(own, of)
+    values, labels = _judged(values, labels)
+    value = adjusted_eta_squared(values, labels)
     if np.isnan(value):
-        return Explained(value, value, value, len(own))
+        return Explained(value, value, value, len(values))
     low, high = bootstrap_interval(
-        lambda rows: adjusted_eta_squared(own[rows], of[rows]),
-        np.arange(len(own)),
+        lambda rows: adjusted_eta_squared(values[rows], labels[rows]),
+        np.arange(len(values)),
         num_resamples=200,
         method="normal",
     )
-    return Explained(value, max(0.0, low), min(1.0, high), len(own))
+    return Explained(value, max(0.0, low), min(1.0, high), len(values))
 
 
 class ClusterAttribute(NamedTuple):
     """What a judge sees in one cluster.
 
     Attributes:
-        mean: of the attribute where it was seen; NaN where it never was.
+        mean: of the attribute in the images where it was seen; NaN if in none.
         low: lower end of the mean's 95% interval (Student's t).
         high: upper end.
         found: share of the cluster's images in which it was seen.
         found_low: lower end of its 95% Wilson interval.
         found_high: upper end.
-        num: judged images of the cluster.
+        num: number of judged images of the cluster.
     """
 
     mean: float
@@ -139,13 +139,14 @@ class ClusterAttribute(NamedTuple):
 
 
 def attribute_in(values: Float[np.ndarray, " m"]) -> ClusterAttribute:
-    """Return what the judged values of one cluster's images say; NaN: no judgement."""
+    """Summarise the judged values of one cluster's images; NaN means no judgement."""
     num, seen = len(values), values[~np.isnan(values)]
     nan = float("nan")
     if not num:
         return ClusterAttribute(nan, nan, nan, nan, 0.0, 1.0, 0)
     found = wilson_interval(len(seen), num)
-    wide = float(stats.t.ppf(0.975, len(seen) - 1)) if len(seen) > 1 else nan
-    half = wide * float(seen.std(ddof=1)) / len(seen) ** 0.5 if len(seen) > 1 else nan
-    mean = float(seen.mean()) if len(seen) else nan
+    mean, half = float(seen.mean()) if len(seen) else nan, nan
+    if len(seen) > 1:
+        quantile = float(stats.t.ppf(0.975, len(seen) - 1))
+        half = quantile * float(seen.std(ddof=1)) / len(seen) ** 0.5
     return ClusterAttribute(mean, mean - half, mean + half, len(seen) / num, *found, num)

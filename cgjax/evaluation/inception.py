@@ -1,18 +1,18 @@
-"""Inception-v3 up to its pooled 2,048 features, in the variant that FID is defined by.
+"""Inception-v3 up to its pooled 2,048 features, in the variant that defines FID.
 
-The network of [Szegedy et al. 2016] as the 2015 TensorFlow graph has it, whose average pools leave
-the padding out and whose last block takes a maximum; the PyTorch port of that graph names its
-tensors `Mixed_5b.branch1x1.conv.weight` and so on, and a file with these names is what is read
-here. No weights are shipped.
+This is the network of [Szegedy et al. 2016] as in the 2015 TensorFlow graph, whose average pools
+exclude the padding and whose last block takes a maximum. The PyTorch port of that graph names its
+tensors `Mixed_5b.branch1x1.conv.weight` and so on; this module reads files with these names. No
+weights are shipped.
 
-Kernel sizes come with the tensors; every convolution of stride 1 inside the mixed blocks keeps its
-size.
+Kernel sizes come with the tensors; convolutions of stride 1 inside the mixed blocks keep the size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from cgjax.errors import UserError
 
 Weights = dict[str, tuple[Array, Array]]
-"""Per convolution its kernel (h, w, in, out), batch norm folded in, and its bias (out,)."""
+"""Each convolution's kernel (h, w, in, out), with batch norm folded in, and bias (out,)."""
 
 SIZE, FEATURES = 299, 2048
 CLASSIFIER = "fc.weight"
@@ -36,7 +36,7 @@ HOW = (
     "safetensors.torch.save_file"
 )
 
-# Every convolution as (name,) kernel height, kernel width, channels in, channels out.
+# Every convolution: its name, kernel height, kernel width, channels in, channels out.
 _STEM = (
     ("Conv2d_1a_3x3", 3, 3, 3, 32),
     ("Conv2d_2a_3x3", 3, 3, 32, 32),
@@ -123,7 +123,7 @@ BLOCKS = {
 
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:
-    """Return every tensor a file must hold, by its PyTorch name and shape."""
+    """Return the shape of every tensor a file must contain, by its PyTorch name."""
     convolutions = {name: shape for name, *shape in _STEM}
     for block, branches in BLOCKS.items():
         convolutions |= {f"{block}.{branch}": list(shape) for branch, shape in branches.items()}
@@ -136,22 +136,23 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def fold(tensors: Mapping[str, np.ndarray]) -> Weights:
-    """Fold each batch norm into its convolution and turn the kernels to (h, w, in, out).
+    """Fold each batch norm into its convolution and transpose the kernels to (h, w, in, out).
 
     Raises:
-        UserError: naming all tensors that are missing, of another shape, not finite, or variances
-            below 0.
+        UserError: naming tensors that are missing, of another shape, not finite, or variances below
+            0.
     """
     shapes = expected_shapes()
     missing = [name for name in shapes if name not in tensors]
-    odd = [
-        f"{name} {what}"
+    faulty = [
+        f"{name} {problem}"
         for name, shape in shapes.items()
-        if name in tensors and (what := _odd(name, tensors[name], shape))
+        if name in tensors and (problem := _problem(name, tensors[name], shape))
     ]
-    if missing or odd:
-        listed = "; ".join([*(f"{name} is missing" for name in missing), *odd][:4])
-        raise UserError(f"not Inception's tensors ({len(missing + odd)} wrong: {listed}); {HOW}")
+    if missing or faulty:
+        listed = "; ".join([*(f"{name} is missing" for name in missing), *faulty][:4])
+        count = len(missing) + len(faulty)
+        raise UserError(f"not Inception's tensors ({count} wrong: {listed}); {HOW}")
     weights = {}
     for name in (n.removesuffix(".conv.weight") for n in shapes if n.endswith(".conv.weight")):
         kernel, *norm = (
@@ -168,8 +169,8 @@ def fold(tensors: Mapping[str, np.ndarray]) -> Weights:
     return weights
 
 
-def _odd(name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> str:
-    """Return what is wrong with a tensor; nothing where it can be what it is called."""
+def _problem(name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> str:
+    """Return what is wrong with a tensor; an empty string if nothing is."""
     if tensor.shape != shape:
         return f"has shape {tensor.shape}, not {shape}"
     if not np.isfinite(tensor).all():
@@ -183,7 +184,7 @@ def load_weights(path: str | Path) -> Weights:
     """Read a safetensors file with the PyTorch names.
 
     Raises:
-        UserError: no such file, not safetensors, or not these tensors; see `fold`.
+        UserError: the file does not exist, is not safetensors, or has other tensors; see `fold`.
     """
     if not Path(path).is_file():
         raise UserError(f"no file {path}; {HOW}")
@@ -195,11 +196,11 @@ def load_weights(path: str | Path) -> Weights:
 
 
 def check_file(path: str, option: str) -> None:
-    """Read a file of weights, before any work that they are for.
+    """Check a file of weights before any work that needs it.
 
     Args:
         path: of the file.
-        option: how the file was given, for the message.
+        option: the flag it was given with, for the message.
 
     Raises:
         UserError: as `load_weights` and `load_classifier`.
@@ -212,7 +213,7 @@ def check_file(path: str, option: str) -> None:
 
 
 def load_classifier(path: str | Path) -> Float[np.ndarray, "2048 classes"] | None:
-    """Read the weights of the classes from the same file; None where it has none.
+    """Read the classifier's weights from the same file; None if it has none.
 
     Raises:
         UserError: weights of another shape, or not finite.
@@ -223,8 +224,8 @@ def load_classifier(path: str | Path) -> Float[np.ndarray, "2048 classes"] | Non
         weights: np.ndarray = tensors.get_tensor(CLASSIFIER)
     if weights.ndim != 2 or weights.shape[1] != FEATURES:
         raise UserError(f"{path}: {CLASSIFIER} has shape {weights.shape}, not (1008, {FEATURES})")
-    if what := _odd(CLASSIFIER, weights, weights.shape):
-        raise UserError(f"{path}: {CLASSIFIER} {what}; {HOW}")
+    if problem := _problem(CLASSIFIER, weights, weights.shape):
+        raise UserError(f"{path}: {CLASSIFIER} {problem}; {HOW}")
     return weights.T.astype(np.float32)
 
 
@@ -235,18 +236,20 @@ def _pool_max(x: Array, stride: int, padding: str) -> Array:
 
 
 def _pool_mean(x: Array) -> Array:
-    """3x3, stride 1, the mean of what lies inside the image."""
+    """3x3 average pool of stride 1 that excludes the padding."""
     window, stride = (1, 3, 3, 1), (1, 1, 1, 1)
     total = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, stride, "SAME")
     ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
     return total / jax.lax.reduce_window(ones, 0.0, jax.lax.add, window, stride, "SAME")
 
 
-def pool3(weights: Weights, images: Float[Array, "n h w 3"]) -> Float[Array, "n 2048"]:
-    """Return the pooled features of images in [-1, 1], resized to 299 x 299 without antialias."""
+class _Convolutions(NamedTuple):
+    """The network's convolutions by name, each followed by ReLU."""
 
-    def conv(name: str, x: Array, stride: int = 1, padding: str = "SAME") -> Array:
-        kernel, bias = weights[name]
+    weights: Weights
+
+    def __call__(self, name: str, x: Array, stride: int = 1, padding: str = "SAME") -> Array:
+        kernel, bias = self.weights[name]
         y = jax.lax.conv_general_dilated(
             x,
             kernel,
@@ -257,55 +260,73 @@ def pool3(weights: Weights, images: Float[Array, "n h w 3"]) -> Float[Array, "n 
         )
         return jax.nn.relu(y + bias[None, None, None, :])
 
-    def chain(block: str, prefix: str, x: Array, num: int, *, last_stride: int = 1) -> Array:
+    def chain(self, branch: str, x: Array, num: int, *, halves: bool = False) -> Array:
+        """Apply a branch's `num` convolutions; with `halves` the last one has stride 2."""
         for i in range(1, num + 1):
-            halves = i == num and last_stride == 2
-            x = conv(f"{block}.{prefix}_{i}", x, *((2, "VALID") if halves else ()))
+            last = ((2, "VALID") if halves else ()) if i == num else ()
+            x = self(f"{branch}_{i}", x, *last)
         return x
 
-    def join(*branches: Array) -> Array:
-        return jnp.concatenate(branches, axis=-1)
 
+def _join(*branches: Array) -> Array:
+    return jnp.concatenate(branches, axis=-1)
+
+
+def pool3(weights: Weights, images: Float[Array, "n h w 3"]) -> Float[Array, "n 2048"]:
+    """Return the pooled features of images in [-1, 1], which are resized without antialiasing."""
+    conv = _Convolutions(weights)
     x = jax.image.resize(images, (images.shape[0], SIZE, SIZE, 3), "linear", antialias=False)
     x = conv("Conv2d_1a_3x3", x, 2, "VALID")
     x = conv("Conv2d_2a_3x3", x, 1, "VALID")
     x = _pool_max(conv("Conv2d_2b_3x3", x), 2, "VALID")
     x = conv("Conv2d_4a_3x3", conv("Conv2d_3b_1x1", x), 1, "VALID")
     x = _pool_max(x, 2, "VALID")
-    for b in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
-        x = join(
-            conv(f"{b}.branch1x1", x),
-            chain(b, "branch5x5", x, 2),
-            chain(b, "branch3x3dbl", x, 3),
-            conv(f"{b}.branch_pool", _pool_mean(x)),
-        )
-    x = join(
+    for block in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
+        x = _mixed_5(conv, block, x)
+    x = _join(
         conv("Mixed_6a.branch3x3", x, 2, "VALID"),
-        chain("Mixed_6a", "branch3x3dbl", x, 3, last_stride=2),
+        conv.chain("Mixed_6a.branch3x3dbl", x, 3, halves=True),
         _pool_max(x, 2, "VALID"),
     )
-    for b in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
-        x = join(
-            conv(f"{b}.branch1x1", x),
-            chain(b, "branch7x7", x, 3),
-            chain(b, "branch7x7dbl", x, 5),
-            conv(f"{b}.branch_pool", _pool_mean(x)),
-        )
-    x = join(
-        chain("Mixed_7a", "branch3x3", x, 2, last_stride=2),
-        chain("Mixed_7a", "branch7x7x3", x, 4, last_stride=2),
+    for block in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
+        x = _mixed_6(conv, block, x)
+    x = _join(
+        conv.chain("Mixed_7a.branch3x3", x, 2, halves=True),
+        conv.chain("Mixed_7a.branch7x7x3", x, 4, halves=True),
         _pool_max(x, 2, "VALID"),
     )
-    for b in ("Mixed_7b", "Mixed_7c"):
-        wide, deep = chain(b, "branch3x3", x, 1), chain(b, "branch3x3dbl", x, 2)
-        # The graph's last block takes the maximum where all others take the mean.
-        pooled = _pool_mean(x) if b == "Mixed_7b" else _pool_max(x, 1, "SAME")
-        x = join(
-            conv(f"{b}.branch1x1", x),
-            conv(f"{b}.branch3x3_2a", wide),
-            conv(f"{b}.branch3x3_2b", wide),
-            conv(f"{b}.branch3x3dbl_3a", deep),
-            conv(f"{b}.branch3x3dbl_3b", deep),
-            conv(f"{b}.branch_pool", pooled),
-        )
+    x = _mixed_7(conv, "Mixed_7b", x, _pool_mean(x))
+    # The graph's last block takes the maximum where all others take the mean.
+    x = _mixed_7(conv, "Mixed_7c", x, _pool_max(x, 1, "SAME"))
     return x.mean(axis=(1, 2))
+
+
+def _mixed_5(conv: _Convolutions, block: str, x: Array) -> Array:
+    return _join(
+        conv(f"{block}.branch1x1", x),
+        conv.chain(f"{block}.branch5x5", x, 2),
+        conv.chain(f"{block}.branch3x3dbl", x, 3),
+        conv(f"{block}.branch_pool", _pool_mean(x)),
+    )
+
+
+def _mixed_6(conv: _Convolutions, block: str, x: Array) -> Array:
+    return _join(
+        conv(f"{block}.branch1x1", x),
+        conv.chain(f"{block}.branch7x7", x, 3),
+        conv.chain(f"{block}.branch7x7dbl", x, 5),
+        conv(f"{block}.branch_pool", _pool_mean(x)),
+    )
+
+
+def _mixed_7(conv: _Convolutions, block: str, x: Array, pooled: Array) -> Array:
+    wide = conv.chain(f"{block}.branch3x3", x, 1)
+    deep = conv.chain(f"{block}.branch3x3dbl", x, 2)
+    return _join(
+        conv(f"{block}.branch1x1", x),
+        conv(f"{block}.branch3x3_2a", wide),
+        conv(f"{block}.branch3x3_2b", wide),
+        conv(f"{block}.branch3x3dbl_3a", deep),
+        conv(f"{block}.branch3x3dbl_3b", deep),
+        conv(f"{block}.branch_pool", pooled),
+    )

@@ -2,9 +2,9 @@
 
     IS = exp(mean_x KL(p(y | x) || p(y)))                                [Salimans et al. 2016]
 
-of ten parts of the images, averaged; p(y) is the mean of p(y | x) over a part. It looks at no real
-image: one that has learnt a single image of every class by heart scores best of all. Published
-numbers take Inception's 1,008 outputs without their biases.
+averaged over ten parts of the images; p(y) is the mean of p(y | x) over a part. It uses no real
+images: a generator that memorised a single image of every class scores best of all. Published
+numbers use Inception's 1,008 outputs without their biases.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def inception_score(logits: Float[np.ndarray, "n k"], splits: int = SPLITS) -> f
     """Return the mean score of consecutive parts, between 1 and k.
 
     Args:
-        logits: of a classifier, one row an image; n at least `splits`.
-        splits: parts; 10 in published tables.
+        logits: of a classifier, one row per image; n at least `splits`.
+        splits: number of parts; 10 in published tables.
 
     Example:
         >>> sure = 1e3 * np.eye(4)[np.arange(40) % 4]
@@ -30,7 +30,7 @@ def inception_score(logits: Float[np.ndarray, "n k"], splits: int = SPLITS) -> f
     """
     scores = []
     for part in np.array_split(np.asarray(logits, np.float64), splits):
-        given = log_softmax(part, axis=1)
-        overall = logsumexp(given, axis=0) - np.log(len(part))
-        scores.append(np.exp(np.mean(np.sum(np.exp(given) * (given - overall), axis=1))))
+        log_p = log_softmax(part, axis=1)
+        log_mean_p = logsumexp(log_p, axis=0) - np.log(len(part))
+        scores.append(np.exp(np.mean(np.sum(np.exp(log_p) * (log_p - log_mean_p), axis=1))))
     return float(np.mean(scores))

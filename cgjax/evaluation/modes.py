@@ -1,17 +1,17 @@
 """How well points cover a mixture of equal, round Gaussians, and what a perfect sampler scores.
 
-With the nearest mean m(x) of a point, q the shares of the points by it, and M modes of standard
-deviation sd:
+With m(x) the nearest mean of a point, q the shares of points by nearest mean, and M modes of
+standard deviation sd:
 
     high quality (box)   |x - mu_m| < 3 sd in each coordinate, as in the code of [Liu et al. 2020]
     high quality (disc)  ||x - mu_m|| < 3 sd, as in [Lin et al. 2018]
-    modes                means with a high-quality (box) point
+    modes                means with at least one high-quality (box) point
     reverse KL           sum_m q_m log(M q_m), over all points
-    variance ratio       variance of the box's points about their modes' own means, over that of the
-                         true law inside the same box; of all modes together, and of the narrowest
-                         and the widest one
+    variance ratio       variance of the points in a box about their mode's own mean, over that of
+                         the true distribution inside the same box; pooled over all modes, and for
+                         the narrowest and the widest one
 
-An exact sampler reaches 99.46% (box) or 98.89% (disc): more is collapse within modes, which the
+An exact sampler reaches 99.46% (box) or 98.89% (disc): more means collapse within modes, which the
 variance ratio shows. Its reverse KL is about (M - 1) / (2 n), not zero.
 """
 
@@ -30,9 +30,9 @@ from cgjax.numerics.intervals import Interval
 from cgjax.numerics.rows import as_pair
 
 RADII = 3.0
-"""How many standard deviations from its mean a point is of high quality."""
+"""Standard deviations from its mean within which a point is of high quality."""
 
-# Variance of a unit normal that is cut at +-3: 1 - 2 * 3 phi(3) / (2 Phi(3) - 1).
+# Variance of a unit normal truncated at +-3: 1 - 2 * 3 phi(3) / (2 Phi(3) - 1).
 _CUT = 1 - 2 * RADII * math.exp(-(RADII**2) / 2) / math.sqrt(2 * math.pi) / math.erf(
     RADII / math.sqrt(2)
 )
@@ -45,12 +45,12 @@ class ModeScores(NamedTuple):
         modes: means with at least one high-quality point.
         high_quality_box: share of the points within 3 sd of a mean in each coordinate.
         high_quality_disc: share of the points within 3 sd of a mean.
-        reverse_kl_nats: of the shares of the nearest means to uniform shares.
-        reverse_kl_log10: the same with logarithms of base 10.
+        reverse_kl_nats: from the shares by nearest mean to uniform shares.
+        reverse_kl_log10: the same with logarithms to base 10.
         variance_ratio: within-mode variance over the true one, all modes pooled; NaN if no mode has
             two points of high quality.
-        variance_ratio_lowest: the same of the mode where it is least, of those that have two.
-        variance_ratio_highest: the same of the mode where it is greatest.
+        variance_ratio_lowest: the lowest ratio of a single mode, of those with two such points.
+        variance_ratio_highest: the highest ratio of a single mode.
     """
 
     modes: float
@@ -79,8 +79,8 @@ def nearest_means(points: ArrayLike, means: ArrayLike) -> Int[np.ndarray, " n"]:
 def mode_scores(points: ArrayLike, means: ArrayLike, sd: float) -> ModeScores:
     """Score points against a mixture of equal Gaussians.
 
-    O(n m) time and memory. High quality is judged by the nearest mean alone, which is the same as
-    by any mean while boxes do not overlap.
+    O(n m) time and memory. High quality is judged by the nearest mean only, which equals judging by
+    any mean as long as boxes do not overlap.
 
     Args:
         points: (n, d), finite.
@@ -88,7 +88,7 @@ def mode_scores(points: ArrayLike, means: ArrayLike, sd: float) -> ModeScores:
         sd: standard deviation along each axis, above 0.
 
     Raises:
-        UserError: no points, a point that is not finite, other widths, an sd that is not above 0.
+        UserError: no points, a point that is not finite, different widths, or sd not above 0.
 
     Example:
         >>> scores = mode_scores([[0.0, 0.0], [9.0, 0.1]], [[0, 0], [9, 0], [0, 9]], 0.05)
@@ -122,24 +122,24 @@ def reverse_kl(
     """Return sum_m q_m log(q_m / p_m) in nats, q the shares of the counts.
 
     Args:
-        counts: of the modes, at least one above 0.
-        shares: p, which sum to 1; None for uniform ones. Infinity comes back where a mode of no
-            share has a count.
+        counts: (m,) points per mode, at least one above 0.
+        shares: p, which sum to 1; None for uniform ones. The result is infinite if a mode of share
+            0 has a count.
 
     Example:
         >>> round(reverse_kl(np.array([1, 1, 0])), 4)
         0.4055
     """
-    is_met = counts > 0
-    kept = counts[is_met] / counts.sum()
-    expected = np.full(len(kept), 1 / len(counts)) if shares is None else shares[is_met]
-    if not (expected > 0).all():
+    is_hit = counts > 0
+    q = counts[is_hit] / counts.sum()
+    p = np.full(len(q), 1 / len(counts)) if shares is None else shares[is_hit]
+    if not (p > 0).all():
         return math.inf
-    return float((kept * np.log(kept / expected)).sum())
+    return float((q * np.log(q / p)).sum())
 
 
 class _Ratios(NamedTuple):
-    """Variances within modes over the true one: of all together, and the extremes among modes."""
+    """Within-mode variances over the true one: pooled, and the extremes of single modes."""
 
     pooled: float
     lowest: float
@@ -149,7 +149,7 @@ class _Ratios(NamedTuple):
 def _variance_ratios(
     offsets: Float[np.ndarray, "n d"], modes: Int[np.ndarray, " n"], num_modes: int, sd: float
 ) -> _Ratios:
-    """Take the unbiased variances of modes, pooled over axes; NaN where no mode has two points."""
+    """Compare the modes' unbiased variances, pooled over axes; NaN if no mode has two points."""
     counts = np.bincount(modes, minlength=num_modes)
     squares = np.zeros(num_modes)
     for axis in offsets.T:
@@ -160,21 +160,21 @@ def _variance_ratios(
         return _Ratios(math.nan, math.nan, math.nan)
     true = offsets.shape[1] * sd**2 * _CUT
     squares, freedom = squares[is_spread], counts[is_spread] - 1
-    each = squares / freedom / true
+    ratios = squares / freedom / true
     pooled = squares.sum() / freedom.sum() / true
-    return _Ratios(float(pooled), float(each.min()), float(each.max()))
+    return _Ratios(float(pooled), float(ratios.min()), float(ratios.max()))
 
 
 def perfect_scores(
     draw: Callable[[int], ArrayLike], means: ArrayLike, sd: float, *, repeats: int = 100
 ) -> dict[str, PerfectScore]:
-    """Return what draws of the true law itself score, by the names of `ModeScores`.
+    """Return what draws from the true distribution score, by the names of `ModeScores`.
 
     Args:
-        draw: takes the number of a repeat, returns as many points as are to be judged.
+        draw: takes the index of a repeat, returns as many points as will be judged.
         means: (m, d).
         sd: standard deviation along each axis.
-        repeats: independent draws, at least 2.
+        repeats: number of independent draws, at least 2.
 
     Raises:
         UserError: too few repeats.
@@ -188,16 +188,16 @@ def over_repeats(
     """Return the mean and the interval of each score over repeats.
 
     Args:
-        score: takes the number of a repeat, returns scores by name, the same names every time.
-        repeats: at least 2.
+        score: takes the index of a repeat, returns scores by name, the same names every time.
+        repeats: number of repeats, at least 2.
 
     Raises:
         UserError: too few repeats.
     """
     if repeats < 2:
         raise UserError(f"repeats={repeats}: expected at least 2 for an interval")
-    found = [score(i) for i in range(repeats)]
-    columns = {name: np.array([each[name] for each in found]) for name in found[0]}
+    scores = [score(i) for i in range(repeats)]
+    columns = {name: np.array([one[name] for one in scores]) for name in scores[0]}
     ends = {name: np.quantile(column, [0.025, 0.975]) for name, column in columns.items()}
     return {
         name: PerfectScore(float(column.mean()), Interval(*map(float, ends[name])))

@@ -1,4 +1,4 @@
-"""Judges of the user's own: foreign code, checked where its output enters."""
+"""The user's own judges: foreign code whose output is checked."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,18 +12,18 @@ from cgjax.evaluation.judge_base import Judge, Judgement
 
 
 class OwnJudge:
-    """A function or judge of the user's own.
+    """A function or judge from the user.
 
     A function takes (n, h, w, 3) float32 images in [-1, 1] and returns an (n,) array, an attribute
     with the function's name; or, if it has a tuple `attributes`, a dictionary with an array for
-    each. NaN says that it cannot tell. An object with the members of `Judge` keeps its own name.
+    each. NaN means that it cannot tell. An object with the members of `Judge` keeps its own name.
 
     Args:
       function: the function or judge.
-      path: where it came from, `package.module:name`.
+      path: its import path, `package.module:name`.
 
     Raises:
-      UserError: it cannot be called, or its `attributes` are not distinct names.
+      UserError: it is not callable, or its `attributes` are not distinct names.
 
     >>> judge = OwnJudge(lambda images: images[..., 0].mean(axis=(1, 2)), "mine:redness")
     >>> judge(np.ones((2, 4, 4, 3)))
@@ -44,7 +44,7 @@ class OwnJudge:
         """Judge (n, h, w, c) images in [-1, 1], and check what came back.
 
         Raises:
-          UserError: other attributes than declared, or no (n,) real numbers for one.
+          UserError: attributes other than declared, or anything but (n,) real numbers for one.
           ForeignError: the function raised an exception.
         """
         colour = as_colour_images(images)
@@ -66,7 +66,7 @@ class OwnJudge:
             array = np.asarray(values)
         except Exception as error:
             raise UserError(
-                f"{whose} {type(values).__name__} for {name!r}, which is no array ({error}); "
+                f"{whose} {type(values).__name__} for {name!r}, which is not an array ({error}); "
                 f"expected ({num},) numbers"
             ) from error
         if array.shape != (num,):
@@ -74,7 +74,7 @@ class OwnJudge:
         if array.dtype.kind not in "biuf":
             raise UserError(f"{whose} {array.dtype} for {name!r}; expected real numbers")
         if np.isinf(array).any():
-            raise UserError(f"{whose} infinities for {name!r}; return NaN where it cannot tell")
+            raise UserError(f"{whose} infinities for {name!r}; return NaN if it cannot tell")
         return array.astype(np.float64)
 
 

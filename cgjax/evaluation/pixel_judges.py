@@ -1,4 +1,4 @@
-"""Heuristic judges: means of pixels, with no learnt model behind them."""
+"""Heuristic judges: pixel statistics, without a trained model."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,8 +31,8 @@ class Brightness:
 class HairTone:
     """A heuristic: the mean luma of the band where an aligned face has its hair, 0 dark to 1 light.
 
-    Rows 3% to 13%, columns 30% to 70%. A hat, a bald head or the background in that band is judged
-    as hair.
+    Rows 3% to 13%, columns 30% to 70%. A hat, a bald head or background in that band is judged as
+    hair.
     """
 
     name = "heuristic_hair_tone"
@@ -48,14 +48,14 @@ class HairTone:
 
 
 class ImageStatistics:
-    """A heuristic: what can be said of any image, without a face or a learnt judge.
+    """A heuristic: statistics of any image, without a face or a trained judge.
 
     Attributes of a judgement, of luma in [0, 1] unless said otherwise:
       brightness: the mean.
-      saturation: mean of (largest - least channel) / largest channel; 0 is grey.
+      saturation: mean of (largest - smallest channel) / largest channel; 0 is grey.
       contrast: the standard deviation within an image.
-      left_right: mean of the left half minus that of the right one.
-      up_down: mean of the upper half minus that of the lower one.
+      left_right: mean of the left half minus that of the right half.
+      up_down: mean of the upper half minus that of the lower half.
     """
 
     name = "image_statistics"
@@ -66,12 +66,12 @@ class ImageStatistics:
         luma = _luma(images)
         unit = (np.clip(as_colour_images(images).astype(np.float64), -1, 1) + 1) / 2
         largest = unit.max(axis=-1)
-        grey = np.where(largest > 0, largest, 1.0)
+        divisor = np.where(largest > 0, largest, 1.0)
         height, width = luma.shape[1:]
         top, left = max(height // 2, 1), max(width // 2, 1)
         return {
             "brightness": _mean(luma),
-            "saturation": _mean((largest - unit.min(axis=-1)) / grey),
+            "saturation": _mean((largest - unit.min(axis=-1)) / divisor),
             "contrast": luma.std(axis=(1, 2)),
             "left_right": _mean(luma[:, :, :left]) - _mean(luma[:, :, -left:]),
             "up_down": _mean(luma[:, :top]) - _mean(luma[:, -top:]),

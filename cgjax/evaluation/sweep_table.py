@@ -1,4 +1,4 @@
-"""What a sweep found: its tables, and a ranked list of which clusters hold which attribute."""
+"""The results of a sweep: its tables, and a ranked list of which clusters hold which attribute."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any, NamedTuple
 from cgjax.evaluation.explained import Explained
 
 HALF = 0.5
-"""A clustering with this much of an attribute's variance between its clusters holds it."""
+"""A clustering holds an attribute if it explains this much of the attribute's variance."""
 
 LITTLE = 0.1
-"""What explains less of an attribute is not worth a line."""
+"""A clustering that explains less of an attribute is not listed."""
 
 
-class Measured(NamedTuple):
-    """One clustering of a sweep.
+class SweepRow(NamedTuple):
+    """One clustering of a sweep, measured.
 
     Attributes:
         layer: its layer.
         num_clusters: k.
         shares: of the clusters.
         inertia: of k-means, in the layer's features.
-        stability: the chooser's row of this layer and k: `Choice.rows`; there k-means works in the
-            span of the leading components, on fresh draws.
+        stability: the row of `Choice.rows` for this layer and k, from k-means on fresh draws in the
+            span of the leading components.
         explained: eta squared of every attribute, by "judge.attribute".
-        flags: what else is to be typed to cluster so.
+        flags: further flags that reproduce the clustering.
     """
 
     layer: str
@@ -38,17 +38,17 @@ class Measured(NamedTuple):
 
     @property
     def worst(self) -> dict[str, Any]:
-        """The chooser's row of the cluster that fresh draws give again worst."""
+        """The stability of the cluster that fresh draws reproduce worst."""
         return min(self.stability["clusters"], key=lambda cluster: float(cluster["jaccard"][0]))
 
     @property
-    def found_again(self) -> float:
-        """Its Jaccard similarity to the most similar cluster of fresh draws [Hennig 2007]."""
+    def reproducibility(self) -> float:
+        """The worst cluster's Jaccard similarity to the closest of fresh draws [Hennig 2007]."""
         return float(self.worst["jaccard"][0])
 
 
 class Finding(NamedTuple):
-    """Where an attribute is held: by the fewest clusters that do, at the layer that does it best.
+    """Where an attribute is held: by the fewest clusters that hold it, at the best layer for it.
 
     Attributes:
         attribute: "judge.attribute".
@@ -56,43 +56,43 @@ class Finding(NamedTuple):
     """
 
     attribute: str
-    where: Measured
+    where: SweepRow
 
     @property
     def share(self) -> Explained:
-        """How much of the attribute it explains."""
+        """How much of the attribute the clustering explains."""
         return self.where.explained[self.attribute]
 
 
-def findings(rows: Sequence[Measured]) -> list[Finding]:
+def findings(rows: Sequence[SweepRow]) -> list[Finding]:
     """Return where each attribute is held, the clearest first.
 
-    More clusters always explain more. So the smallest number of clusters that explains half of an
-    attribute is taken, at the layer where it explains most; if none explains half of it, the
-    clustering that explains most. They are ranked by the share that is explained, times how well
-    the least stable cluster is found again in fresh draws.
+    More clusters always explain more. Hence the smallest number of clusters that explains half of
+    an attribute is chosen, at the layer where it explains most; if none explains half, the
+    clustering that explains most. They are ranked by the explained share times the reproducibility
+    of the least stable cluster in fresh draws.
     """
-    found = []
+    best = []
     for attribute in rows[0].explained if rows else ():
 
-        def share(row: Measured, name: str = attribute) -> float:
+        def share(row: SweepRow, name: str = attribute) -> float:
             return row.explained[name].value
 
-        seen = [row for row in rows if row.num_clusters > 1 and share(row) >= LITTLE]
-        halves = [row for row in seen if share(row) >= HALF]
-        fewest = min((row.num_clusters for row in halves), default=0)
-        candidates = [row for row in halves if row.num_clusters == fewest] or seen
+        some = [row for row in rows if row.num_clusters > 1 and share(row) >= LITTLE]
+        half = [row for row in some if share(row) >= HALF]
+        fewest = min((row.num_clusters for row in half), default=0)
+        candidates = [row for row in half if row.num_clusters == fewest] or some
         if candidates:
-            found.append(Finding(attribute, max(candidates, key=share)))
-    return sorted(found, key=lambda f: f.share.value * f.where.found_again, reverse=True)
+            best.append(Finding(attribute, max(candidates, key=share)))
+    return sorted(best, key=lambda f: f.share.value * f.where.reproducibility, reverse=True)
 
 
 def sentence(finding: Finding, num_judged: int) -> str:
-    """Say what a clustering holds, how sure that is, and what to type for it.
+    """Return what a clustering holds, how certain that is, and the flags that reproduce it.
 
     Args:
-        finding: what was found.
-        num_judged: images that the judge was shown.
+        finding: the attribute and the clustering.
+        num_judged: number of images shown to the judge.
     """
     row, share = finding.where, finding.share
     judge, _, attribute = finding.attribute.rpartition(".")
@@ -107,18 +107,18 @@ def sentence(finding: Finding, num_judged: int) -> str:
     )
 
 
-def _small(row: Measured) -> str:
+def _small(row: SweepRow) -> str:
     least = min(row.shares)
     return f"; its smallest cluster is {least:.1%} of the latents" if least < 0.05 else ""
 
 
-def to_text(rows: Sequence[Measured], reasons: Mapping[str, str], num_judged: int) -> str:
-    """Lay a sweep out: the table, the verdict on every layer, and the ranked list.
+def to_text(rows: Sequence[SweepRow], reasons: Mapping[str, str], num_judged: int) -> str:
+    """Lay out a sweep: the table, the verdict on every layer, and the ranked list.
 
     Args:
-        rows: one a clustering.
+        rows: one per clustering.
         reasons: for each layer, how many clusters it holds and why.
-        num_judged: images that the judges were shown.
+        num_judged: number of images shown to the judges.
     """
     wide = max((len(row.layer) for row in rows), default=5)
     head = f"{'layer':<{wide}}   k        worst Jaccard  prediction strength  valley p  Gaussian p"
@@ -140,11 +140,11 @@ def to_text(rows: Sequence[Measured], reasons: Mapping[str, str], num_judged: in
     held = {finding.attribute for finding in ranked}
     missing = [name for name in (rows[0].explained if rows else ()) if name not in held]
     if missing:
-        lines.append(f"Of these no clustering explains {LITTLE:.0%}: {', '.join(missing)}.")
+        lines.append(f"No clustering explains {LITTLE:.0%} of: {', '.join(missing)}.")
     return "\n".join(lines)
 
 
-def _strongest(row: Measured, num: int = 3) -> str:
+def _strongest(row: SweepRow, num: int = 3) -> str:
     known = [(e.value, name) for name, e in row.explained.items() if e.value >= LITTLE]
     shown = [f"{value:.2f} {name}" for value, name in sorted(known, reverse=True)[:num]]
     return ", ".join(shown) or "-"
@@ -154,8 +154,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def clustering_rows(rows: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Return `sweep.csv`: one line a clustering."""
+def clustering_rows(rows: Sequence[SweepRow]) -> list[dict[str, Any]]:
+    """Return the rows of `sweep.csv`, one per clustering."""
     lines = []
     for row in rows:
         own = row.stability

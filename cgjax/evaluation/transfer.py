@@ -1,8 +1,8 @@
 """Cross-class transfer: clusters learnt on one class of a conditional generator, used on others.
 
-A sampler T_c learnt on class A gives latents; class B, fed the same latents, has a clustering of
-its own. The transfer is as good as B's own cluster tells which c was asked for [Georgopoulos et
-al. 2022, Fig. 6, which shows pictures and no number].
+A sampler T_c learnt on class A gives latents; class B, given the same latents, has a clustering of
+its own. The transfer is good if B's own cluster reveals which c was asked for [Georgopoulos et al.
+2022, Fig. 6, which shows pictures and no number].
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class TransferScore(NamedTuple):
     """How well a class's own clustering agrees with the clusters that were asked for.
 
     Attributes:
-        agreement: share of samples whose own cluster is the one matched to the asked one.
+        agreement: share of samples whose own cluster is matched to the one asked for.
         interval: its 95% Wilson interval.
-        chance: what the same matching reaches when asked and own clusters have nothing to do with
-            each other (the mean over random permutations): at least 1 / C, and above it for few
-            samples or unequal clusters, since the matching is chosen after the fact.
-        matching: (C,) for each asked cluster the class's own that it is matched to; -1 for none.
-        by_cluster: (C,) the agreement of each asked cluster's samples; NaN where none was asked.
+        chance: the agreement after matching if the two clusterings are unrelated (the mean over
+            random permutations): at least 1 / C, and more for few samples or unequal clusters,
+            since the matching is chosen after the fact.
+        matching: (C,) the class's own cluster matched to each one asked for; -1 for none.
+        by_cluster: (C,) the agreement per cluster asked for; NaN for those without samples.
     """
 
     agreement: float
@@ -46,7 +46,7 @@ def transfer_score(
     seed: int = 0,
     num_permutations: int = 200,
 ) -> TransferScore:
-    """Match the asked clusters to a class's own and count how often they agree.
+    """Match the clusters asked for to a class's own, and count how often they agree.
 
     agreement = max over one-to-one matchings m of (1/n) sum_i [own_i = m(asked_i)], by the
     Hungarian method.
@@ -54,15 +54,15 @@ def transfer_score(
     Args:
         asked: (n,) the cluster of the source class that each latent was drawn for.
         own: (n,) the cluster that the target class's own k-means assigns to the same latent.
-        num_clusters: C, of both.
+        num_clusters: C, the same for both.
         seed: of the permutations.
-        num_permutations: how many.
+        num_permutations: number of permutations for `chance`.
 
     Returns:
         The score.
 
     Raises:
-        UserError: if the two differ in length, are empty, or hold ids out of range.
+        UserError: the two differ in length, are empty, or contain ids out of range.
 
     Example:
         >>> transfer_score(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]), 2).agreement
@@ -71,7 +71,8 @@ def transfer_score(
     asked, own = np.asarray(asked), np.asarray(own)
     if asked.ndim != 1 or asked.shape != own.shape or not len(asked):
         raise UserError(
-            f"asked {asked.shape} and own {own.shape} clusters; expected two (n,) alike"
+            f"asked {asked.shape} and own {own.shape} clusters; expected two non-empty (n,) arrays "
+            "of the same length"
         )
     if min(asked.min(), own.min()) < 0 or max(asked.max(), own.max()) >= num_clusters:
         raise UserError(f"cluster ids must be from 0 to {num_clusters - 1}")
@@ -85,13 +86,13 @@ def transfer_score(
     with np.errstate(invalid="ignore"):
         by_cluster = np.where(sizes > 0, table[np.arange(num_clusters), matching] / sizes, np.nan)
     rng = np.random.default_rng(seed)
-    by_chance = [
+    hits_by_chance = [
         _matched(cross_table(asked, rng.permutation(own), shape)) for _ in range(num_permutations)
     ]
     return TransferScore(
         agreement=hits / len(asked),
         interval=wilson_interval(hits, len(asked)),
-        chance=float(np.mean(by_chance)) / len(asked),
+        chance=float(np.mean(hits_by_chance)) / len(asked),
         matching=matching,
         by_cluster=by_cluster,
     )

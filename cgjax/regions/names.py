@@ -23,8 +23,8 @@ from cgjax.regions.clustering import Clustering
 from cgjax.runtime.files import make_folder, write_json
 
 Entry = dict[str, Any]
-"""{"id", "name" (None if none was given), "share", "note"}, and "judged" if a person has marked which
-of some members contradict the name; see `judged_of`."""
+"""{"id", "name" (None if none was given), "share", "note"}, and "judged" if a person has marked
+members that contradict the name; see `judged_of`."""
 
 
 def unnamed(clustering: Clustering) -> list[Entry]:

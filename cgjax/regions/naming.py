@@ -130,7 +130,7 @@ def tidy(name: str | None) -> str | None:
     try:
         (name or "").encode()
     except UnicodeEncodeError:
-        raise UserError(f"the name {ascii(name)} is not valid UTF-8; type another one") from None
+        raise UserError(f"the name {name!a} is not valid UTF-8; type another one") from None
     return " ".join(name.split()) or None if name else None
 
 

@@ -8,8 +8,8 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
 
 SMALL = 0.1
-"""Fraction of an equal share (1/k) below which a cluster is small: 5% with two clusters. Groups in a
-ratio of 1 to 10 are above it, the few outliers that k-means splits off below."""
+"""Fraction of an equal share (1/k) below which a cluster is small: 5% with two clusters. Groups
+in a ratio of 1 to 10 are above it, the few outliers that k-means splits off below."""
 
 
 def is_small(count: int, num_latents: int, num_clusters: int) -> bool:

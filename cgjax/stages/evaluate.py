@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from cgjax.evaluation import fidelity
-from cgjax.evaluation.fidelity import Drawn, Reference
+from cgjax.evaluation.fidelity import Reference, SamplerDraws
 from cgjax.run.artifacts import evaluate
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
@@ -72,7 +72,7 @@ class EvaluateStage:
                 plain, _ = run.draw(key, region, num, **options)
                 raw, _ = run.draw(key, region, num, rescaled=False, **options)
             inside = int(run.are_inside(plain, region).sum())
-            drawn = Drawn(verified, plain, raw, draw.acceptance, inside)
+            drawn = SamplerDraws(verified, plain, raw, draw.acceptance, inside)
             measured = fidelity.measure(drawn, reference, region.cluster, run.generator)
             for field, value in measured.items():
                 numbers.setdefault(field, []).append(value)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from cgjax.config.leaves import ADDED
 from cgjax.evaluation.explained import attribute_in, explained
 from cgjax.evaluation.judges import load_judge
-from cgjax.evaluation.sweep_table import Measured, clustering_rows, to_text
+from cgjax.evaluation.sweep_table import SweepRow, clustering_rows, to_text
 from cgjax.figures.clusters import titles
 from cgjax.figures.sheets import contact_sheet
 from cgjax.numerics.intervals import wilson_interval
@@ -151,9 +151,9 @@ class SweepStage:
         with np.load(self.run.folder.root / "attributes.npz", allow_pickle=False) as arrays:
             return dict(zip(arrays["names"].tolist(), arrays["values"], strict=True))
 
-    def _measure(self, one: Clustering, values: Values) -> Measured:
+    def _measure(self, one: Clustering, values: Values) -> SweepRow:
         result = self.run.manifests.require(swept(one.layer))
-        return Measured(
+        return SweepRow(
             layer=one.layer,
             num_clusters=one.num,
             shares=one.shares.tolist(),

@@ -103,7 +103,7 @@ def test_what_was_drawn_is_measured_against_both_halves_of_the_members(generator
     reference = fidelity.Reference(
         Itself(), [features * 9, features], [latents * 9, latents], [7.0, 0.5]
     )
-    drawn = fidelity.Drawn(
+    drawn = fidelity.SamplerDraws(
         verified=shifted(2), plain=shifted(1), raw=CROSS, acceptance=0.25, inside=3
     )
     row = fidelity.measure(drawn, reference, 1, generator)

@@ -211,7 +211,7 @@ class Careless:
         (lambda images: images.mean(), r"shape \(\) for 'own'; expected \(2,\)"),
         (lambda images: images.mean(axis=(1, 2)), r"shape \(2, 3\) for 'own'; expected \(2,\)"),
         (lambda images: [0.5], r"shape \(1,\) for 'own'"),
-        (lambda images: [[0.5], [0.1, 0.2]], "'own', which is no array"),
+        (lambda images: [[0.5], [0.1, 0.2]], "'own', which is not an array"),
         (lambda images: None, r"shape \(\) for 'own'"),
         (lambda images: ["yes", "no"], "<U3 for 'own'; expected real numbers"),
         (lambda images: np.array([1j, 2j]), "complex128 for 'own'; expected real numbers"),

@@ -25,7 +25,7 @@ two_partitions = st.integers(1, 40).flatmap(
 def test_nmi_equals_scikit_learns(average, pair):
     labels, classes = pair
     want = metrics.normalized_mutual_info_score(classes, labels, average_method=average)
-    # scikit-learn returns 0 where the geometric mean vanishes; both clip rounding errors at zero.
+    # scikit-learn returns 0 if the geometric mean vanishes; both clip rounding errors at zero.
     assert agreement.nmi(labels, classes, average=average) == pytest.approx(want, abs=1e-7)
 
 
@@ -58,7 +58,7 @@ def test_purities_equal_the_sums_over_scikit_learns_table(pair):
     )
 
 
-def test_purity_and_inverse_purity_are_told_apart():
+def test_purity_and_inverse_purity_are_distinguished():
     labels, classes = np.arange(6), np.array([0, 0, 0, 1, 1, 1])  # every point its own cluster
     assert agreement.purity(labels, classes) == 1
     assert agreement.inverse_purity(labels, classes) == pytest.approx(2 / 6)
@@ -90,7 +90,7 @@ def test_scores_do_not_change_when_clusters_are_renamed():
         assert score(renamed, classes) == pytest.approx(score(labels, classes), abs=1e-12)
 
 
-def test_random_partitions_reach_the_chance_level_only():
+def test_random_partitions_score_at_chance_level():
     rng = np.random.default_rng(2)
     labels, classes = rng.integers(0, 2, 4000), rng.integers(0, 2, 4000)
     assert abs(agreement.adjusted_rand_index(labels, classes)) < 0.01
@@ -98,7 +98,7 @@ def test_random_partitions_reach_the_chance_level_only():
 
 
 @pytest.mark.usefixtures("untyped")
-def test_agreement_refuses_arrays_that_do_not_match():
+def test_agreement_refuses_arrays_of_different_lengths():
     with pytest.raises(UserError, match=r"\(3,\).*\(2,\)"):
         agreement.nmi([0, 1, 1], [0, 1])
     with pytest.raises(UserError, match="arithmetic"):

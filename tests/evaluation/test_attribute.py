@@ -1,4 +1,4 @@
-"""An attribute is counted among the faces that were found, and among all images."""
+"""An attribute is counted among the faces found and among all images."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_judged_accuracy_counts_no_face_as_wrong_only_in_the_strict_column():
     assert got.strict_interval == wilson_interval(2, 5)
 
 
-def test_judged_accuracy_without_any_face_claims_nothing():
+def test_judged_accuracy_without_any_face_is_unknown():
     got = judged_accuracy([np.nan, np.nan], lambda values: values >= 10)
     assert np.isnan(got.accuracy)
     assert got.interval == (0.0, 1.0)
@@ -25,7 +25,7 @@ def test_judged_accuracy_without_any_face_claims_nothing():
 
 
 class Brightness:
-    """A judge of images' means that tells nothing of black ones."""
+    """A judge of the mean of images that cannot judge black ones."""
 
     name, attributes = "brightness", ("mean",)
 
@@ -35,7 +35,7 @@ class Brightness:
 
 
 @pytest.mark.parametrize("seen", [0.0, 0.4])
-def test_what_the_judge_cannot_see_in_the_members_is_not_said_of_images(seen):
+def test_an_attribute_not_seen_in_the_members_is_not_measured_in_images(seen):
     asked = Attribute(Brightness(), "mean", 0.0, 0.1)
     images = np.linspace(-1, 1, 20, dtype=np.float32)[:, None, None, None] + np.zeros((1, 4, 4, 3))
     members = np.full((6, 4, 4, 3), seen, np.float32)
@@ -48,7 +48,7 @@ def test_what_the_judge_cannot_see_in_the_members_is_not_said_of_images(seen):
     assert ("strict" in none) == bool(seen)
 
 
-def test_how_far_images_are_from_the_members_is_in_the_attribute_s_own_unit():
+def test_the_distance_from_the_members_is_in_the_attribute_s_unit():
     asked = Attribute(Brightness(), "mean", 0.0, 0.1)
     grey = np.ones((8, 4, 4, 3), np.float32)
     columns = asked.side_of(0.5 * grey).measure(0.25 * grey)

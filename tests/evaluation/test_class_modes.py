@@ -18,14 +18,14 @@ def test_a_sampler_of_seven_classes_has_seven_modes_and_their_kl():
     assert scores.reverse_kl_log10 == pytest.approx(math.log10(1000 / 7), abs=1e-12)
 
 
-def test_an_exact_sampler_has_the_floor_of_its_number_of_samples():
+def test_an_exact_sampler_scores_the_floor_for_its_number_of_samples():
     rng = np.random.default_rng(0)
     found = over_repeats(
         lambda _: class_scores(rng.integers(1000, size=26_000), 1000)._asdict(), 50
     )
     assert found["modes"] == (1000, (1000, 1000))
     low, high = found["reverse_kl_nats"].interval
-    # (M - 1) / 2n is 0.0192, of the first order alone.
+    # (M - 1) / 2n is 0.0192, the first-order term only.
     assert found["reverse_kl_nats"].mean == pytest.approx(0.0196, abs=4e-4)
     assert low < 0.0196 < high
     assert found["reverse_kl_log10"].mean == pytest.approx(
@@ -33,14 +33,14 @@ def test_an_exact_sampler_has_the_floor_of_its_number_of_samples():
     )
 
 
-def test_the_kl_to_given_shares_is_that_of_scipy():
+def test_the_kl_to_given_shares_equals_scipys():
     shares = np.array([0.5, 0.3, 0.2])
     scores = class_scores([0, 0, 0, 1, 1], 3, shares)
     assert scores.modes == 2
     assert scores.reverse_kl_nats == pytest.approx(rel_entr([0.6, 0.4, 0], shares).sum(), abs=1e-12)
 
 
-def test_a_class_of_no_share_makes_the_kl_infinite():
+def test_a_class_of_share_zero_makes_the_kl_infinite():
     shares = np.array([0.5, 0.5, 0.0])
     assert class_scores([0, 2], 3, shares).reverse_kl_nats == math.inf
     assert math.isfinite(class_scores([0, 1], 3, shares).reverse_kl_nats)
@@ -64,11 +64,11 @@ def test_uniform_shares_are_the_published_reference():
         ([0, 1], np.full(4, 0.3), "4 shares that sum to 1.2; expected 4"),
     ],
 )
-def test_what_cannot_be_scored_is_one_line(labels, shares, message):
+def test_invalid_input_is_refused_in_one_line(labels, shares, message):
     with pytest.raises(UserError, match=message):
         class_scores(labels, 4, shares)
 
 
-def test_one_draw_is_no_interval():
+def test_a_single_repeat_gives_no_interval():
     with pytest.raises(UserError, match="repeats=1: expected at least 2"):
         over_repeats(lambda _: class_scores([0, 1], 2)._asdict(), 1)

@@ -49,20 +49,20 @@ def test_frechet_survives_singular_covariances():
     assert distances.frechet_gaussians(zero, s1, zero, s1) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_frechet_of_samples_approaches_the_law_s_distance():
+def test_frechet_of_samples_approaches_the_true_distance():
     rng = np.random.default_rng(2)
     s1, s2 = random_covariance(rng, 3), random_covariance(rng, 3)
     a = rng.multivariate_normal(np.zeros(3), s1, 40_000)
     b = rng.multivariate_normal(np.ones(3), s2, 40_000)
     want = distances.frechet_gaussians(np.zeros(3), s1, np.ones(3), s2)
-    # The mean's standard error is about 2 * 1 / sqrt(40,000) = 0.01 a coordinate, on a value above
-    # 3.
+    # The mean's standard error is about 2 * 1 / sqrt(40,000) = 0.01 per coordinate, of a value
+    # above 3.
     assert distances.frechet(a, b) == pytest.approx(want, rel=0.03)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
-def test_frechet_is_symmetric_zero_on_itself_and_blind_to_a_common_rotation(seed):
+def test_frechet_is_symmetric_zero_on_itself_and_invariant_to_a_common_rotation(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(30, 5)), rng.normal(size=(25, 5)) * 2 + 1
     turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
@@ -72,7 +72,7 @@ def test_frechet_is_symmetric_zero_on_itself_and_blind_to_a_common_rotation(seed
     assert distances.frechet(a, a) == pytest.approx(0, abs=1e-9)
 
 
-def test_frechet_with_a_large_mean_keeps_its_digits():
+def test_frechet_with_a_large_mean_keeps_its_precision():
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=(400, 4)), rng.normal(size=(400, 4))
     want = distances.frechet(a, b)
@@ -100,14 +100,14 @@ def test_frechet_refuses_sets_in_different_features():
         distances.frechet(np.zeros((9, 3)), np.zeros((9, 2)))
 
 
-def test_frechet_floor_is_what_a_perfect_sampler_scores():
+def test_frechet_floor_is_the_score_of_a_perfect_sampler():
     rng = np.random.default_rng(5)
     members = rng.normal(size=(2000, 8))
     floor = distances.frechet_floor(members, 500, num_splits=8)
     perfect = np.mean(
         [distances.frechet(rng.normal(size=(500, 8)), rng.normal(size=(500, 8))) for _ in range(8)]
     )
-    # One estimate spreads by about 20%, the means of eight by 7% each.
+    # One estimate varies by about 20%, each mean of eight by 7%.
     assert floor == pytest.approx(perfect, rel=0.3)
 
 
@@ -129,7 +129,7 @@ def test_polynomial_mmd_equals_the_sums_over_scikit_learns_kernel():
     assert distances.polynomial_mmd(a, b) == pytest.approx(want, rel=1e-9)
 
 
-def test_kid_is_unbiased_on_equal_laws_where_the_frechet_distance_is_not():
+def test_kid_is_unbiased_on_equal_distributions_but_the_frechet_distance_is_not():
     rng = np.random.default_rng(7)
     pairs = [(rng.normal(size=(40, 16)), rng.normal(size=(40, 16))) for _ in range(60)]
     kids = np.array([distances.kid(a, b).mean for a, b in pairs])
@@ -144,7 +144,7 @@ def test_kid_over_subsets_agrees_with_the_whole():
     whole = distances.kid(a, b)
     subsets = distances.kid(a, b, subset_size=150, num_subsets=60)
     assert whole.sd == 0
-    # Each subset spreads by `sd`; their mean by about sd / sqrt(60), less for drawing without
+    # Each subset varies by `sd`; their mean by about sd / sqrt(60), and less when drawn without
     # replacement.
     assert subsets.mean == pytest.approx(whole.mean, abs=4 * subsets.sd / np.sqrt(60))
 

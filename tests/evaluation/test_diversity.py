@@ -1,4 +1,4 @@
-"""Diversity measures equal their definitions and see a collapse."""
+"""Diversity measures equal their definitions and detect a collapse."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a clustering explains of an attribute, and what image statistics say of known images."""
+"""How much of an attribute a clustering explains, and image statistics of known images."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from cgjax.evaluation.explained import (
 from cgjax.evaluation.pixel_judges import ImageStatistics
 
 
-def test_eta_squared_and_its_chance_are_those_of_the_analysis_of_variance():
+def test_eta_squared_and_its_chance_equal_the_analysis_of_variance():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
     values = rng.normal(size=200) + 0.2 * labels
@@ -23,17 +23,17 @@ def test_eta_squared_and_its_chance_are_those_of_the_analysis_of_variance():
     assert chance(values, labels) == pytest.approx(p_value, rel=1e-9)
 
 
-def test_groups_drawn_by_lot_explain_nothing_on_average():
+def test_random_groups_explain_nothing_on_average():
     rng = np.random.default_rng(1)
     drawn = [(rng.normal(size=100), rng.integers(0, 8, 100)) for _ in range(300)]
     assert np.mean([eta_squared(*pair) for pair in drawn]) > 0.06
-    # What is below 0 is said as 0, so that the mean lies a little above.
+    # Values below 0 are reported as 0, so the mean is slightly above 0.
     assert np.mean([adjusted_eta_squared(*pair) for pair in drawn]) < 0.02
     assert 0.02 < np.mean([chance(*pair) < 0.05 for pair in drawn]) < 0.09
 
 
 @pytest.mark.parametrize("true", [0.1, 0.5, 0.9])
-def test_the_interval_holds_the_share_and_what_is_estimated_of_it(true):
+def test_the_interval_contains_the_share_and_its_estimate(true):
     rng = np.random.default_rng(2)
     means = np.linspace(-1, 1, 8)
     means *= np.sqrt(true) / means.std()
@@ -46,7 +46,7 @@ def test_the_interval_holds_the_share_and_what_is_estimated_of_it(true):
     assert covered >= 88
 
 
-def test_what_the_judge_cannot_tell_does_not_count_and_a_constant_is_not_explained():
+def test_unjudged_images_do_not_count_and_a_constant_is_not_explained():
     values, labels = np.array([0.0, 0.1, 1.0, 1.1, np.nan]), np.array([0, 0, 1, 1, 1])
     assert explained(values, labels).num == 4
     for of in (eta_squared, adjusted_eta_squared, chance):

@@ -13,7 +13,7 @@ def small_images(n: int, channels: int = 3) -> np.ndarray:
     return rng.uniform(-1, 1, size=(n, 16, 16, channels)).astype(np.float32)
 
 
-def test_pca_pixels_is_the_pca_of_the_flattened_images_and_says_so():
+def test_pca_pixels_is_the_named_pca_of_the_flattened_images():
     images = small_images(60)
     extractor = features.pca_pixels(images, 7)
     assert (extractor.name, extractor.input) == ("pca7_pixels", "images")
@@ -25,7 +25,7 @@ def test_random_cnn_rows_do_not_depend_on_their_batch():
     images = small_images(11)
     whole = features.RandomCnn(batch_size=16)(images)
     parts = features.RandomCnn(batch_size=4)(images)
-    # Another batch size is another compiled program: equal but for the order of sums.
+    # Another batch size is another compiled program: equal up to the order of sums.
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
     assert whole.shape == (11, 2 * (16 + 32 + 64 + 96))
 
@@ -37,7 +37,7 @@ def test_random_cnn_is_fixed_by_its_seed():
     other = features.RandomCnn(seed=1)
     assert other.name != first.name
     assert np.abs(other(images) - first(images)).max() > 0.01
-    # The frozen stream: these weights may never change, or old tables stop being comparable.
+    # These weights must never change, or old tables are no longer comparable.
     np.testing.assert_allclose(
         first.kernels[0][0, 0, 0, :2], np.array([1.764052, 0.400157]) * np.sqrt(2 / 27), rtol=1e-5
     )
@@ -71,5 +71,5 @@ def test_generator_layer_flattens_batches_and_passes_options():
         features.GeneratorLayer(DoublingGenerator(), "layer1"),
     ],
 )
-def test_every_extractor_keeps_the_protocol(extractor):
+def test_every_extractor_follows_the_protocol(extractor):
     assert isinstance(extractor, features.FeatureExtractor)

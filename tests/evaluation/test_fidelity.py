@@ -1,4 +1,4 @@
-"""Distances to the true members: in which feature, called what, and how certain."""
+"""Distances to the true members: their feature, their name and their uncertainty."""
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ def settings(features: str) -> dict:
         ("inception:nowhere.safetensors", "no file nowhere.safetensors"),
     ],
 )
-def test_a_feature_that_cannot_be_had_is_refused_before_any_work(features, message, generator):
+def test_an_unavailable_feature_is_refused_before_any_work(features, message, generator):
     with pytest.raises(UserError, match=message):
         fidelity.check_features(settings(features), 5000, generator)
 
@@ -58,7 +58,7 @@ def test_an_fid_of_fewer_images_than_features_is_refused(tmp_path, generator):
         ("random_cnn", "Frechet distance in random_cnn", 416),
     ],
 )
-def test_a_distance_names_its_feature_and_is_no_fid(features, name, dim, generator):
+def test_a_distance_names_its_feature_and_is_not_called_fid(features, name, dim, generator):
     fidelity.check_features(settings(features), 64, generator)
     prior = np.asarray(generator.sample_latents(jax.random.key(0), 40))
     extractor = fidelity.make_extractor(features, generator, prior, 3)
@@ -81,7 +81,7 @@ def test_the_interval_covers_the_distance_and_narrows_with_more_samples():
 
 
 class Itself:
-    """A feature of latents: themselves."""
+    """The latents themselves as a feature."""
 
     name, input = "itself", "latents"
 
@@ -96,9 +96,9 @@ def shifted(by: float) -> np.ndarray:
     return CROSS + np.array([by, 0], np.float32)
 
 
-def test_what_was_drawn_is_measured_against_both_halves_of_the_members(generator):
+def test_draws_are_measured_against_both_halves_of_the_members(generator):
     line = np.array([[2, 0], [-2, 0], [2, 0], [-2, 0]], np.float32)
-    # Features and latents of members are given apart, so that each number has one source.
+    # Features and latents of the members differ, so that each number has one source.
     features, latents = np.concatenate([shifted(0), shifted(4)]), np.concatenate([line, 4 * CROSS])
     reference = fidelity.Reference(
         Itself(), [features * 9, features], [latents * 9, latents], [7.0, 0.5]
@@ -115,11 +115,11 @@ def test_what_was_drawn_is_measured_against_both_halves_of_the_members(generator
     assert row["acceptance"] == 0.25
     assert row["membership"] == 0.75
     assert row["membership_interval"] == list(wilson_interval(3, 4))
-    assert row["norm_ratio"] == pytest.approx(1 / 3)  # of all members: half as long 2, half 4
-    assert row["effective_rank"] == pytest.approx(2.0)  # of as many: they lie on a line
+    assert row["norm_ratio"] == pytest.approx(1 / 3)  # over all members: half have norm 2, half 4
+    assert row["effective_rank"] == pytest.approx(2.0)  # over as many: they are on a line
 
 
-def test_every_cluster_has_members_of_its_own_and_a_floor_of_many_splits(generator):
+def test_every_cluster_has_its_own_members_and_a_floor_from_many_splits(generator):
     reference = fidelity.make_reference(
         generator,
         [lambda z: np.ones(len(z), bool)] * 2,

@@ -34,7 +34,7 @@ def random_tensors() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("inception") / "inception.safetensors"
-    # What the published file holds besides: the classifier and the counters.
+    # The published file also holds the classifier and counters.
     extra = {"fc.weight": np.zeros((1008, 2048), np.float32), "fc.bias": np.zeros(1008, np.float32)}
     save_file(random_tensors() | extra, path)
     return path
@@ -52,12 +52,12 @@ def test_features_equal_the_reference_networks(weights_file):
     np.testing.assert_allclose(got, want, atol=1e-4 * want.std())
 
 
-def test_the_classifier_is_read_where_there_is_one(tmp_path):
+def test_the_classifier_is_read_if_there_is_one(tmp_path):
     weights = np.random.default_rng(0).standard_normal((1008, 2048)).astype(np.float32)
     path = tmp_path / "inception.safetensors"
     save_file(random_tensors() | {"fc.weight": weights, "fc.bias": np.ones(1008, np.float32)}, path)
     features = np.random.default_rng(1).uniform(size=(3, 2048)).astype(np.float32)
-    # Without the biases, as published scores have it; the order of 2,048 float32 sums is another.
+    # Without biases, as in published scores; 2,048 float32 terms are summed in another order.
     np.testing.assert_allclose(
         InceptionPool3(path).logits(features), features @ weights.T, rtol=1e-4
     )
@@ -80,7 +80,7 @@ def test_the_classifier_is_read_where_there_is_one(tmp_path):
         ("Conv2d_1a_3x3.conv.weight", np.inf, "holds NaN or an infinity"),
     ],
 )
-def test_numbers_that_no_network_has_are_refused(name, value, words):
+def test_impossible_weights_are_refused(name, value, words):
     shapes = inception.expected_shapes()
     tensors = {each: np.zeros(shape, np.float32) for each, shape in shapes.items()}
     tensors[name].flat[5] = value
@@ -88,12 +88,12 @@ def test_numbers_that_no_network_has_are_refused(name, value, words):
         inception.fold(tensors)
 
 
-def test_a_missing_file_says_which_is_wanted_and_how(tmp_path):
+def test_a_missing_file_says_which_file_is_needed_and_how_to_make_it(tmp_path):
     with pytest.raises(UserError, match=r"no file .*pt_inception-2015-12-05-6726825d\.pth"):
         InceptionPool3(tmp_path / "none.safetensors")
 
 
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
+def test_a_file_that_is_not_safetensors_is_refused(tmp_path):
     (tmp_path / "odd").write_bytes(b"PK\x03\x04 a torch file")
     with pytest.raises(UserError, match="is not a safetensors file"):
         InceptionPool3(tmp_path / "odd")

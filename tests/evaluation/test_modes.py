@@ -1,4 +1,4 @@
-"""Scores of points against a mixture: a perfect sampler's, a collapsed one's, and by hand."""
+"""Scores of points against a mixture: a perfect sampler, a collapsed one, and by hand."""
 
 import math
 
@@ -19,7 +19,7 @@ def draw(seed, num=20_000):
     return np.asarray(GRID.draw(jax.random.key(seed), num).rows)
 
 
-def test_a_perfect_sampler_scores_what_the_law_says():
+def test_a_perfect_sampler_scores_what_theory_predicts():
     scores = mode_scores(draw(0, 50_000), GRID.means, GRID.sd)
     inside = norm.cdf(3) - norm.cdf(-3)
     assert scores.modes == 25
@@ -30,7 +30,7 @@ def test_a_perfect_sampler_scores_what_the_law_says():
     assert 0.2 < scores.reverse_kl_nats / (24 / 100_000) < 3
 
 
-def test_the_reverse_kl_is_that_of_scipy_in_both_units():
+def test_the_reverse_kl_equals_scipys_in_both_units():
     points = draw(1, 500)
     shares = np.bincount(nearest_means(points, GRID.means), minlength=25) / 500
     scores = mode_scores(points, GRID.means, GRID.sd)
@@ -40,7 +40,7 @@ def test_the_reverse_kl_is_that_of_scipy_in_both_units():
     )
 
 
-def test_collapse_within_the_modes_is_of_high_quality_and_of_small_variance():
+def test_collapse_within_the_modes_has_high_quality_and_small_variance():
     points = draw(2)
     means = GRID.means[nearest_means(points, GRID.means)]
     half = means + 0.5 * (points - means)
@@ -49,24 +49,24 @@ def test_collapse_within_the_modes_is_of_high_quality_and_of_small_variance():
     assert scores.variance_ratio == pytest.approx(0.25, rel=0.05)
 
 
-def test_a_narrow_and_a_wide_mode_show_where_all_together_are_right():
+def test_a_narrow_and_a_wide_mode_show_even_if_the_pooled_ratio_is_one():
     points = draw(4, 50_000)
     nearest = nearest_means(points, GRID.means)
     scale = np.ones(25)
-    # Half and one and a half of the variance; the box cuts the wide one at 3 / 1.22 of its sd.
+    # Half and one and a half times the variance; the box cuts the wide one at 3 / 1.22 of its sd.
     scale[3], scale[20] = math.sqrt(0.5), math.sqrt(1.5)
     means = GRID.means[nearest]
     scores = mode_scores(means + scale[nearest][:, None] * (points - means), GRID.means, GRID.sd)
     cut = 3 / scale[[3, 20]]
     inside = scale[[3, 20]] ** 2 * (1 - 2 * cut * norm.pdf(cut) / (2 * norm.cdf(cut) - 1))
     unit = 1 - 6 * norm.pdf(3) / (2 * norm.cdf(3) - 1)
-    # 2,000 points have a variance to 2.2%.
+    # 2,000 points estimate a variance to 2.2%.
     assert scores.variance_ratio_lowest == pytest.approx(inside[0] / unit, rel=0.07)
     assert scores.variance_ratio_highest == pytest.approx(inside[1] / unit, rel=0.07)
     assert scores.variance_ratio == pytest.approx(1, abs=0.02)
 
 
-def test_missing_modes_are_counted_and_cost_their_logarithm():
+def test_missing_modes_are_counted_and_add_their_logarithm():
     points = draw(3)
     kept = points[nearest_means(points, GRID.means) < 5]
     scores = mode_scores(kept, GRID.means, GRID.sd)
@@ -80,7 +80,7 @@ def test_a_box_holds_corners_that_a_disc_does_not():
     assert all(map(math.isnan, scores[-3:]))
 
 
-def test_what_a_perfect_sampler_scores_has_an_interval_that_holds_fresh_ones():
+def test_the_interval_of_a_perfect_sampler_contains_fresh_scores():
     found = perfect_scores(lambda i: draw(i, 2000), GRID.means, GRID.sd, repeats=40)
     fresh = np.array([mode_scores(draw(1000 + i, 2000), GRID.means, GRID.sd) for i in range(40)])
     for (name, expected), column in zip(found.items(), fresh.T, strict=True):
@@ -97,12 +97,12 @@ def test_what_a_perfect_sampler_scores_has_an_interval_that_holds_fresh_ones():
         ([[0.0, 0.0, 0.0]], 0.1, "3"),
     ],
 )
-def test_what_cannot_be_scored_is_one_line(points, sd, message):
+def test_invalid_input_is_refused_in_one_line(points, sd, message):
     with pytest.raises(UserError, match=message):
         mode_scores(points, GRID.means, sd)
 
 
-def test_one_draw_is_no_interval():
+def test_a_single_repeat_gives_no_interval():
     with pytest.raises(UserError, match="repeats=1"):
         perfect_scores(lambda i: draw(i, 10), GRID.means, GRID.sd, repeats=1)
 
@@ -110,7 +110,7 @@ def test_one_draw_is_no_interval():
 @pytest.mark.parametrize(
     ("data", "num", "sd"), [(ring(), 8, 0.01), (GRID, 25, 0.05), (grid(10), 100, 0.05)]
 )
-def test_a_mixture_has_its_modes_and_draws_them_alike(data, num, sd):
+def test_a_mixture_has_its_modes_and_draws_them_equally_often(data, num, sd):
     points = data.draw(jax.random.key(0), 40_000)
     assert data.num_classes == num
     offsets = np.asarray(points.rows) - data.means[np.asarray(points.classes)]

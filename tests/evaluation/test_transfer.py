@@ -1,4 +1,4 @@
-"""Transfer is counted under the best matching, beside what that matching reaches by chance."""
+"""Transfer is the agreement under the best matching, compared with chance under the same."""
 
 import numpy as np
 import pytest
@@ -17,10 +17,10 @@ def test_renamed_clusters_agree_fully():
     assert score.interval[0] > 0.9
 
 
-def test_chance_is_what_clusters_dealt_at_random_reach_and_not_what_was_found():
+def test_chance_is_the_agreement_of_random_clusters():
     asked = np.repeat([0, 1, 2], 200)
     score = transfer_score(asked, np.array([2, 0, 1])[asked], 3)
-    # Of equal clusters about a third; the best of six matchings of 600 adds a few hundredths.
+    # With equal clusters about a third; the best of six matchings adds a few hundredths.
     assert 1 / 3 <= score.chance < 0.4 < score.agreement == 1
 
 
@@ -32,7 +32,7 @@ def test_unrelated_clusters_agree_as_chance_says():
     assert abs(score.agreement - score.chance) < 0.05
 
 
-def test_chance_is_above_one_in_k_where_one_cluster_has_most():
+def test_chance_is_above_one_in_k_if_one_cluster_dominates():
     asked = np.repeat([0, 1], 50)
     own = np.zeros(100, int)
     score = transfer_score(asked, own, 2)
@@ -41,7 +41,7 @@ def test_chance_is_above_one_in_k_where_one_cluster_has_most():
     assert skewed.chance > 0.75
 
 
-def test_a_known_share_is_found():
+def test_a_known_agreement_is_measured():
     asked = np.repeat([0, 1], 100)
     own = asked.copy()
     own[:30] = 1
@@ -65,8 +65,8 @@ def test_wrong_input_is_refused(asked, own):
         transfer_score(np.array(asked, int), np.array(own, int), 2)
 
 
-def test_the_figure_has_a_row_a_class_and_a_frame_around_the_source():
-    # Every class has a grey value of its own.
+def test_the_figure_has_a_row_per_class_and_a_frame_around_the_source():
+    # Every class has its own grey value.
     greys = (-1.0, 0.0, 0.5)
     images = [[np.full((2, 8, 8, 3), v, np.float32) for _ in range(2)] for v in greys]
     sheet = np.asarray(transfer_figure(images, ["a", "b", "c"], ["left", "right"]))

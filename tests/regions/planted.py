@@ -1,4 +1,4 @@
-"""Clusterings of the same latents with features that lie where their labels say."""
+"""Clusterings of the same latents, with features that match the labels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +9,12 @@ from cgjax.regions.names import unnamed
 
 
 def centroids(num):
-    """On a line, 10 apart."""
+    """Centroids on a line, 10 apart."""
     return np.stack([10 * np.arange(num), np.zeros(num)], axis=1).astype(np.float32)
 
 
 def clustering(layer, labels, num, margins=None):
-    """A clustering of given labels; margins 1 unless they are given."""
+    """A clustering with the given labels; all margins are 1 by default."""
     labels = np.asarray(labels, np.int32)
     return Clustering(
         layer=layer,
@@ -26,7 +26,7 @@ def clustering(layer, labels, num, margins=None):
 
 
 def planted(rng, layer, num, n):
-    """A clustering and its features: (n, 2), up to 4 from the own centroid along the line."""
+    """A clustering and its (n, 2) features, at most 4 from their centroid along each axis."""
     labels = rng.integers(0, num, n)
     features = jnp.asarray(centroids(num)[labels] + rng.uniform(-4, 4, (n, 2)), jnp.float32)
     _, margins = assign(features, centroids(num))
@@ -34,8 +34,8 @@ def planted(rng, layer, num, n):
 
 
 def held(*clusterings, names=None):
-    """What a run holds: (clustering, entries) by id; `names` maps (id, cluster) to a name."""
-    found = {c.id: (c, unnamed(c)) for c in clusterings}
+    """A run's clusterings: (clustering, entries) by id; `names` maps (id, cluster) to a name."""
+    by_id = {c.id: (c, unnamed(c)) for c in clusterings}
     for (key, cluster), name in (names or {}).items():
-        found[key][1][cluster]["name"] = name
-    return found
+        by_id[key][1][cluster]["name"] = name
+    return by_id

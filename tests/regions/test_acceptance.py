@@ -23,7 +23,7 @@ def of_count(count, n):
 @pytest.mark.parametrize(
     ("count", "n", "low", "high"),
     [
-        # Percentages as in tests of the interval itself, against published tables.
+        # The percentages of the interval's own tests, against published tables.
         (51, 100, 0.413, 0.606),
         (24, 100, 0.167, 0.332),
         (614, 5000, 0.1140, 0.1322),
@@ -38,9 +38,9 @@ def test_the_interval_is_wilsons(count, n, low, high):
     assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-4)
 
 
-def test_the_interval_covers_the_true_share_as_often_as_it_says():
+def test_the_interval_covers_the_true_share_as_often_as_it_claims():
     # 95% of 400 sets; three standard deviations of that count are 3.3%. Wilson's interval is known
-    # to cover a little less or more than it says at single shares.
+    # to cover slightly less or more than it claims at individual shares.
     rng = np.random.default_rng(0)
     for share in (0.5, 0.05, 0.01):
         counts = rng.binomial(500, share, 400)
@@ -49,7 +49,7 @@ def test_the_interval_covers_the_true_share_as_often_as_it_says():
         assert 0.915 <= covered <= 0.985
 
 
-def test_the_expectation_of_a_query_lies_near_what_fresh_draws_give():
+def test_the_estimate_for_a_query_is_near_its_true_acceptance():
     rng = np.random.default_rng(1)
     one, two = rng.integers(0, 2, 4000), rng.integers(0, 4, 4000)
     region = Intersection(
@@ -63,13 +63,13 @@ def test_the_expectation_of_a_query_lies_near_what_fresh_draws_give():
     assert within.num_members == overall.num_members
 
 
-def test_a_proposal_without_members_tells_nothing():
+def test_a_proposal_without_members_gives_no_information():
     empty = ClusterRegion(clustering("a", [0, 0], 2), 1)
     assert expected_acceptance(empty, empty) == AcceptanceEstimate(0.0, 0.0, 1.0, 0, 0)
     assert "below 100%" in describe(expected_acceptance(empty, empty), 1)
 
 
-def test_a_margin_is_part_of_what_is_expected():
+def test_the_estimate_accounts_for_a_margin():
     margins = np.linspace(0, 1, 1000, dtype=np.float32)
     whole = ClusterRegion(clustering("a", np.zeros(1000), 1, margins), 0)
     part = whole.with_margin(MarginRange(0.6))
@@ -120,11 +120,11 @@ def test_an_empty_intersection_is_refused_with_estimate_and_budget():
         "no member among 5,000 latents: the share is below 0.077% (95%), so 64 images would take "
         "more than 83,000 passes; the budget is --config.sample.max_draws=20000: "
     )
-    check_budget(found, 15, 20_000)  # may be there: 0.0768% of 20,000 are 15.4
+    check_budget(found, 15, 20_000)  # possible: 0.0768% of 20,000 is 15.4
     check_budget(found, 64, 100_000)
 
 
-def test_what_is_rare_is_refused_only_where_the_upper_end_is_too_little():
+def test_a_rare_region_is_refused_only_if_the_upper_end_is_too_low():
     found = expected_acceptance(of_count(10, 5000))
     assert 10_000 * found.share < 30 < 10_000 * found.high
     check_budget(found, 30, 10_000)

@@ -1,4 +1,4 @@
-"""A clustering is saved as the same bytes, and what can be none is refused when it is read."""
+"""A clustering always saves the same bytes, and invalid files are refused."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def load(path):
     return parse_clustering(path.read_bytes(), path, "layer1")
 
 
-def test_the_same_clustering_is_the_same_bytes(tmp_path, clustering, latents):
+def test_the_same_clustering_saves_the_same_bytes(tmp_path, clustering, latents):
     for name in ("a", "b"):
         save_clustering(tmp_path / name, clustering, latents)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -76,7 +76,7 @@ def test_a_flipped_byte_is_refused(tmp_path, clustering, latents):
         ({"shares": np.array([0.5, 0.5])}, "shares that do not match the labels"),
     ],
 )
-def test_what_can_be_no_clustering_is_refused(tmp_path, clustering, latents, change, message):
+def test_an_invalid_clustering_is_refused(tmp_path, clustering, latents, change, message):
     path = tmp_path / "clusters.npz"
     save_clustering(path, clustering._replace(**change), latents)
     with pytest.raises(UserError, match=f"damaged .*{message}.*; remove it and run again"):
@@ -99,7 +99,7 @@ SPACES = (
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
-def test_a_clustering_in_another_space_is_read_as_it_was_saved(
+def test_a_clustering_in_another_space_survives_saving_and_loading(
     tmp_path, clustering, latents, space
 ):
     path = tmp_path / "clusters.npz"
@@ -110,7 +110,7 @@ def test_a_clustering_in_another_space_is_read_as_it_was_saved(
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_clustering_of_raw_features_holds_only_what_it_always_held(tmp_path, clustering, latents):
+def test_a_clustering_of_raw_features_saves_no_extra_arrays(tmp_path, clustering, latents):
     path = tmp_path / "clusters.npz"
     save_clustering(path, clustering, latents)
     with np.load(path) as arrays:
@@ -128,7 +128,7 @@ def test_a_clustering_of_raw_features_holds_only_what_it_always_held(tmp_path, c
         (Space("standardised", MEAN, 0 * DEVIATION), "space_deviation has values that are not abo"),
     ],
 )
-def test_what_can_be_no_space_is_refused(tmp_path, clustering, latents, space, message):
+def test_an_invalid_space_is_refused(tmp_path, clustering, latents, space, message):
     path = tmp_path / "clusters.npz"
     save_clustering(path, clustering._replace(space=space), latents)
     with pytest.raises(UserError, match=f"damaged .*{message}.*; remove it and run") as raised:

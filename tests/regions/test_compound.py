@@ -1,4 +1,4 @@
-"""Regions made of regions hold what the boolean combination of their parts holds, exactly."""
+"""Compound regions contain exactly the boolean combination of their parts."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +14,12 @@ SIZES = {"layer1": 2, "layer2": 3, "synthesis.b16": 4}
 @pytest.fixture(scope="module")
 def scene():
     rng = np.random.default_rng(0)
-    made = {layer: planted(rng, layer, num, 400) for layer, num in SIZES.items()}
-    return {k: c for k, (c, _) in made.items()}, {k: y for k, (_, y) in made.items()}
+    pairs = {layer: planted(rng, layer, num, 400) for layer, num in SIZES.items()}
+    return {k: c for k, (c, _) in pairs.items()}, {k: y for k, (_, y) in pairs.items()}
 
 
 def random_region(rng, clusterings, depth=3):
-    """A region with the booleans that it must be equal to."""
+    """A region, and the booleans it must equal."""
     kind = rng.choice(["cluster", "all", "any", "not"]) if depth else "cluster"
     if kind == "cluster":
         one = clusterings[rng.choice(list(clusterings))]
@@ -44,7 +44,7 @@ def test_members_are_the_boolean_combination_of_the_label_arrays(scene, seed):
 
 @pytest.mark.parametrize("margin", [WHOLE, MarginRange(0.5), MarginRange(0.2, 0.7)])
 @pytest.mark.parametrize("seed", range(4))
-def test_what_the_features_say_is_what_the_labels_and_margins_say(scene, seed, margin):
+def test_features_give_the_same_members_as_labels_and_margins(scene, seed, margin):
     clusterings, features = scene
     region, _ = random_region(np.random.default_rng(100 + seed), clusterings)
     region = region.with_margin(margin)
@@ -53,19 +53,19 @@ def test_what_the_features_say_is_what_the_labels_and_margins_say(scene, seed, m
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_deep_enough_is_what_a_margin_keeps(scene, seed):
+def test_a_margin_keeps_exactly_the_latents_that_are_deep_enough(scene, seed):
     clusterings, features = scene
     region, _ = random_region(np.random.default_rng(200 + seed), clusterings)
     depth = np.asarray(region.depth(features.__getitem__))
     np.testing.assert_array_equal(depth >= 0, region.members())
     for low in (0.25, 0.5, 0.9):
         kept = region.with_margin(MarginRange(low)).members()
-        # A member at the limit itself may fall on either side of it by rounding.
+        # Rounding may put a member at the limit itself on either side of it.
         differs = kept != (depth >= low)
         assert (np.abs(depth[differs] - low) < 1e-5).all()
 
 
-def test_a_fingerprint_knows_the_clusters_and_not_the_order_nor_the_margin(scene):
+def test_a_fingerprint_depends_on_the_clusters_but_not_on_order_or_margin(scene):
     clusterings, _ = scene
     one = ClusterRegion(clusterings["layer1"], 0)
     other = ClusterRegion(clusterings["layer2"], 1)
@@ -76,7 +76,7 @@ def test_a_fingerprint_knows_the_clusters_and_not_the_order_nor_the_margin(scene
     assert len({region.fingerprint for region in distinct}) == len(distinct)
 
 
-def test_the_margin_of_a_query_is_that_of_what_it_asks_for(scene):
+def test_the_margin_of_a_query_is_that_of_the_clusters_it_asks_for(scene):
     clusterings, _ = scene
     one, other = (ClusterRegion(clusterings[layer], 0) for layer in ("layer1", "layer2"))
     region = Intersection((Complement(one), other))
@@ -84,7 +84,7 @@ def test_the_margin_of_a_query_is_that_of_what_it_asks_for(scene):
     assert region.with_margin(MarginRange(0.2, 0.7)).margin == MarginRange(0.2, 0.7)
 
 
-def test_a_layer_is_asked_for_its_features_once_and_only_if_it_is_needed(scene):
+def test_a_layers_features_are_computed_once_and_only_if_needed(scene):
     clusterings, features = scene
     one, two = clusterings["layer1"], clusterings["layer2"]
     region = Union(
@@ -104,7 +104,7 @@ def test_a_layer_is_asked_for_its_features_once_and_only_if_it_is_needed(scene):
     assert sorted(asked) == ["layer1", "layer2"]
     assert region.layers == ("layer1", "layer2")
     region.contains(of)
-    assert len(asked) == 4  # nothing is kept from one call to the next
+    assert len(asked) == 4  # nothing is cached from one call to the next
 
 
 def test_a_margin_applies_to_what_is_asked_for_and_not_to_what_is_excluded(scene):
@@ -136,14 +136,14 @@ def test_an_intersection_is_proposed_by_its_smallest_cluster_of_the_samplers_clu
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_proposal_holds_all_of_its_region(scene, seed):
+def test_a_proposal_contains_its_whole_region(scene, seed):
     region, members = random_region(np.random.default_rng(200 + seed), scene[0])
     for one in scene[0].values():
         aim = region.proposal(one)
         assert aim is None or not (members & ~aim.members()).any()
 
 
-def test_a_region_is_shown_as_it_is_typed(scene):
+def test_a_region_prints_as_it_is_typed(scene):
     one, two = scene[0]["layer1"], scene[0]["layer2"]
     a, b = ClusterRegion(one, 0), ClusterRegion(two, 1)
     assert str(Intersection((a, Complement(b)))) == "layer1-k2=0 & layer2-k3!=1"

@@ -1,4 +1,4 @@
-"""Names resolve in one place, are checked as a stranger's, and belong to their clustering."""
+"""Names resolve in one place, are checked as untrusted input, and belong to their clustering."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_an_id_is_never_looked_up_among_names():
         find_clusters("1" * 5000, known)
 
 
-def test_clusters_of_one_name_are_found_together_and_an_unknown_one_names_the_clustering():
+def test_clusters_that_share_a_name_are_found_together_and_an_unknown_one_names_the_clustering():
     known = entries("left", None, "left")
     assert find_clusters("left", known) == [0, 2]
     assert find_clusters(" 1 ", known) == [1]
@@ -59,7 +59,7 @@ def test_clusters_of_one_name_are_found_together_and_an_unknown_one_names_the_cl
 
 
 @pytest.mark.parametrize("text", ["--1", "²", "+1", "1.0", "-"])
-def test_what_only_looks_like_a_number_is_a_name(text):
+def test_a_text_that_only_resembles_a_number_is_a_name(text):
     assert find_clusters(text, entries(None, text)) == [1]
 
 
@@ -70,7 +70,7 @@ def read(tmp_path, content, clustering, *, encoding="utf-8"):
     return read_entries(path, clustering)
 
 
-def test_what_a_person_edits_is_read_and_the_rest_is_the_clusterings_own(tmp_path, clustering):
+def test_names_and_notes_are_read_and_shares_are_the_clusterings_own(tmp_path, clustering):
     given = [{"id": 2, "name": " left ", "share": 9, "note": "n"}, {"id": 0, "name": 5}]
     assert read(tmp_path, given, clustering) == [
         {"id": 0, "name": "5", "share": 0.5, "note": ""},
@@ -102,12 +102,12 @@ def test_a_file_saved_by_a_windows_editor_is_read(tmp_path, clustering):
         "[{",
     ],
 )
-def test_what_is_no_list_of_this_runs_clusters_is_refused(tmp_path, clustering, content):
+def test_a_file_that_does_not_list_this_runs_clusters_is_refused(tmp_path, clustering, content):
     with pytest.raises(UserError, match=r"clusters\.json"):
         read(tmp_path, content, clustering)
 
 
-def test_names_are_put_aside_for_another_clustering_and_restored_with_their_own(
+def test_names_are_archived_for_another_clustering_and_restored_with_their_own(
     tmp_path, clustering
 ):
     path, archive = tmp_path / "clusters.json", tmp_path / "names"

@@ -28,20 +28,20 @@ def given(*clusters):
         ("left", "left", "right", "right"),
         ("left", "left", None, None),
         ("left", "left", "left", "left"),
-        ("smiling", None, None, "smiling"),  # named since, left alone on the page
-        ("smiling", None, "smiling", "smiling"),  # both say the same
+        ("smiling", None, None, "smiling"),  # renamed in the run, unchanged on the page
+        ("smiling", None, "smiling", "smiling"),  # both agree
         (None, None, "means nothing", "means nothing"),
         (None, None, "7", None),  # a number is an id
     ],
 )
-def test_a_name_is_taken_unless_somebody_gave_another_since(now, was, name, ends_as):
+def test_a_name_is_set_unless_the_run_was_renamed_since(now, was, name, ends_as):
     merged, lines = merge(given((0, name, was, None)), entries(now, "other"), command)
     assert [entry["name"] for entry in merged] == [ends_as, "other"]
     assert not any("conflict" in line.text for line in lines)
     assert [line.is_problem for line in lines] == [name == "7"] * len(lines)
 
 
-def test_a_conflict_keeps_what_the_run_has_and_says_both_names_in_one_line():
+def test_a_conflict_keeps_the_runs_name_and_reports_both_in_one_line():
     merged, ((line, is_problem),) = merge(
         given((1, "left", None, None)), entries(None, "right"), command
     )
@@ -52,14 +52,14 @@ def test_a_conflict_keeps_what_the_run_has_and_says_both_names_in_one_line():
     assert is_problem
 
 
-def test_two_clusters_of_one_name_are_merged_by_it_and_keep_their_ids():
+def test_two_clusters_may_get_the_same_name_and_keep_their_ids():
     merged, _ = merge(
         given((0, "left", None, None), (1, "left", None, None)), entries(None, None), str
     )
     assert [(entry["id"], entry["name"]) for entry in merged] == [(0, "left"), (1, "left")]
 
 
-def test_what_was_judged_is_kept_with_its_interval_until_the_name_is_another():
+def test_a_judgement_is_kept_with_its_interval_until_the_name_changes():
     judged = judged_of({"shown": 24, "contradict": [17, 3, 3]})
     assert judged["contradict"] == [3, 17]
     assert (judged["low"], judged["share"], judged["high"]) == (0.7415, 0.9167, 0.9768)
@@ -94,7 +94,7 @@ def test_what_was_judged_is_kept_with_its_interval_until_the_name_is_another():
         },
     ],
 )
-def test_a_file_that_is_none_of_ours_is_refused_in_one_line(tmp_path, content):
+def test_a_file_that_is_not_names_json_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "names.json"
     if isinstance(content, dict):
         content = json.dumps({"format": "cgjax names", "version": 1, **content})
@@ -104,7 +104,7 @@ def test_a_file_that_is_none_of_ours_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-def test_a_name_that_is_longer_than_the_field_takes_is_refused(tmp_path):
+def test_a_name_longer_than_the_input_field_allows_is_refused(tmp_path):
     path = tmp_path / "names.json"
 
     def write(name, was=None):
@@ -115,12 +115,12 @@ def test_a_name_that_is_longer_than_the_field_takes_is_refused(tmp_path):
 
     longest, longer = "x" * MAX_NAME, "x" * (MAX_NAME + 1)
     assert read_names(write(longest))[0].clusters[0].name == longest
-    assert read_names(write(longer, was=longer))[0].clusters[0].name == longer  # left alone
+    assert read_names(write(longer, was=longer))[0].clusters[0].name == longer  # unchanged
     with pytest.raises(UserError, match="has 10,001 characters; expected 10,000 at most"):
         read_names(write(longer))
 
 
-def test_a_missing_file_and_a_cluster_that_is_not_there_say_what_was_expected(tmp_path):
+def test_a_missing_file_and_an_unknown_cluster_say_what_was_expected(tmp_path):
     with pytest.raises(UserError, match=r"the file does not exist; give the names\.json"):
         read_names(tmp_path / "names.json")
     with pytest.raises(UserError, match=r"layer1-k2 has no cluster 2; expected 0 to 1"):

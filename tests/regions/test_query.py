@@ -1,4 +1,4 @@
-"""A query is read as it is typed, and what cannot be read is shown with its place."""
+"""Queries are parsed as typed, and syntax errors state their position."""
 
 import pytest
 
@@ -11,7 +11,7 @@ A, B, C = Term("a"), Term("b"), Term("c")
 @pytest.mark.parametrize(
     ("text", "query"),
     [
-        # One cluster: whatever has no operator in it.
+        # One cluster: any text without an operator.
         ("0", Term("0")),
         ("-1", Term("-1")),
         ("facing left", Term("facing left")),
@@ -19,7 +19,7 @@ A, B, C = Term("a"), Term("b"), Term("c")
         ("turned left, -17 degrees", Term("turned left, -17 degrees")),
         ("women's hair", Term("women's hair")),
         ("0/1", Term("0/1")),
-        # Of a clustering.
+        # A cluster of a named clustering.
         ("layer2=0", Term("0", "layer2")),
         ("layer2-k2 = facing left", Term("facing left", "layer2-k2")),
         ("synthesis.b16-k4=3", Term("3", "synthesis.b16-k4")),
@@ -50,7 +50,7 @@ A, B, C = Term("a"), Term("b"), Term("c")
         ("'a'&'b'", AllOf((A, B))),
     ],
 )
-def test_a_query_is_read_as_the_grammar_says(text, query):
+def test_a_query_is_parsed_by_the_grammar(text, query):
     assert parse_query(text) == query
 
 
@@ -84,19 +84,19 @@ def test_a_query_is_read_as_the_grammar_says(text, query):
         ("a & \"b' | c", "unclosed \" at character 5 ('\"b\\' | c')"),
     ],
 )
-def test_a_syntax_error_is_one_line_with_its_place(text, message):
+def test_a_syntax_error_is_one_line_with_its_position(text, message):
     with pytest.raises(UserError) as error:
         parse_query(text)
     assert str(error.value) == f"--cluster={text}: {message}"
 
 
-def test_line_breaks_keep_the_message_on_one_line_and_the_place():
+def test_line_breaks_keep_the_message_on_one_line_and_the_position():
     with pytest.raises(UserError, match=r"^--cluster=a &  \| b: .* at character 6 \('\| b'\)$"):
         parse_query("a &\n | b")
 
 
 @pytest.mark.parametrize("opening", ["!", "("])
-def test_a_nesting_that_no_person_types_is_refused_and_not_our_crash(opening):
+def test_extreme_nesting_is_refused_and_does_not_crash(opening):
     closing = ")" if opening == "(" else ""
     deep = MAX_DEPTH - 1
     parse_query(opening * deep + "a" + closing * deep)
@@ -104,7 +104,7 @@ def test_a_nesting_that_no_person_types_is_refused_and_not_our_crash(opening):
         parse_query(opening * 10_000 + "a")
 
 
-def test_many_terms_beside_each_other_are_no_nesting():
+def test_many_terms_in_a_row_do_not_count_as_nesting():
     assert len(parse_query(" & ".join(["(a | b)"] * 1000)).parts) == 1000
 
 
@@ -112,7 +112,7 @@ def test_many_terms_beside_each_other_are_no_nesting():
     "word",
     ["layer2-k2", "facing left", "it's", "'90s", 'the "best"', "a & b", "(x)", "wow!", "a=b"],
 )
-def test_a_quoted_word_is_read_back_whole(word):
+def test_a_quoted_word_is_parsed_back_as_one_word(word):
     assert parse_query(f"{quoted(word)} & {quoted(word)}={quoted(word)}") == AllOf(
         (Term(word), Term(word, word))
     )

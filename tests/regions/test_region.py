@@ -1,4 +1,4 @@
-"""A region tells its members by their features, and a margin is the part of a cluster it keeps."""
+"""A region knows its members by their features, and a margin keeps part of a cluster."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,20 +30,20 @@ def test_the_limits_of_a_margin_range_are_quantiles_of_the_clusters_own_margins(
     assert limits(0, 0.0, 0.5) == (-np.inf, 3.0)
 
 
-def test_a_part_of_an_empty_cluster_is_refused_and_the_whole_is_not(clustering):
+def test_part_of_an_empty_cluster_is_refused_but_the_whole_is_not(clustering):
     assert ClusterRegion(clustering, 2).limits == (-np.inf, np.inf)
     with pytest.raises(UserError, match="cluster 2 has no members"):
         ClusterRegion(clustering, 2, MarginRange(0.5)).limits  # noqa: B018
 
 
-def test_a_region_holds_the_latents_of_its_cluster_within_its_margins(clustering):
+def test_a_region_contains_the_latents_of_its_cluster_within_its_margins(clustering):
     asked = []
 
     def features(layer):
         asked.append(layer)
         return jnp.array([[0.0], [4.0], [6.0], [9.0], [54.0]])
 
-    # Margins: 10, 2, 2, 8, and 2 (54 lies at 44 from cluster 1 and at 46 from cluster 2).
+    # Margins: 10, 2, 2, 8, and 2 (54 is 44 from cluster 1 and 46 from cluster 2).
     whole = ClusterRegion(clustering, 1)
     assert whole.contains(features).tolist() == [False, False, True, True, True]
     one = clustering._replace(margins=np.array([1.0, 3.0, 3.0, 5.0], np.float32))
@@ -58,8 +58,8 @@ def test_a_region_holds_the_latents_of_its_cluster_within_its_margins(clustering
 @pytest.mark.parametrize(
     "margins", [[2.0], [2.0, 2.0, 2.0], [0.0, 0.0, 5.0], [1.0, 2.0, 2.0, 2.0, 7.0]]
 )
-def test_the_depth_is_the_greatest_margin_however_few_or_equal_the_members_margins_are(margins):
-    found = np.array([0.5, 2.0, 3.0, 9.0], np.float32)  # of rows that are asked about
+def test_the_depth_is_the_largest_margin_for_any_members_margins(margins):
+    found = np.array([0.5, 2.0, 3.0, 9.0], np.float32)  # margins of the rows in question
     one = Clustering(
         layer="layer1",
         centroids=np.array([[0.0], [100.0]], np.float32),
@@ -81,7 +81,7 @@ def test_the_depth_is_the_greatest_margin_however_few_or_equal_the_members_margi
 
 
 @pytest.mark.parametrize("margin", [0.6, "0.6", "0.6:1", (0.6, 1.0), [0.6, 1]])
-def test_a_margin_is_a_quantile_or_two(margin):
+def test_a_margin_is_one_quantile_or_two(margin):
     assert MarginRange.parse(margin) == MarginRange(0.6, 1.0)
     assert str(MarginRange.parse(margin)) == "0.6"
     assert str(MarginRange.parse("0.55:0.80")) == "0.55:0.8"
@@ -92,6 +92,6 @@ def test_a_margin_is_a_quantile_or_two(margin):
 @pytest.mark.parametrize(
     "margin", [1, -0.1, "high", "0.8:0.6", "0.5:0.5", "0.2:0.4:0.6", "", "nan", ()]
 )
-def test_a_margin_that_leaves_nothing_is_refused_with_what_to_type(margin):
+def test_an_empty_margin_range_is_refused_with_what_to_type(margin):
     with pytest.raises(UserError, match=r"--margin=.*--margin=0.55:0.8"):
         MarginRange.parse(margin)

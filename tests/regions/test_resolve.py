@@ -1,4 +1,4 @@
-"""A query's terms are found in the clusterings of the run, and what is not found is said."""
+"""A query's terms are looked up in the run's clusterings, and unknown ones are refused."""
 
 import numpy as np
 import pytest
@@ -38,19 +38,19 @@ def labels(run, key):
     ("text", "key", "cluster"),
     [
         ("0", MAIN, 0),
-        ("layer2=1", MAIN, 1),  # of both clusterings of the layer the main one
+        ("layer2=1", MAIN, 1),  # the main one of the layer's two clusterings
         ("layer2-k5=4", "layer2-k5", 4),
         ("layer4=1", "layer4-k3", 1),
         ("b.16-k4=3", "b.16-k4", 3),
         ("left", MAIN, 0),
         ("layer2-k5=left", "layer2-k5", 1),
         ("layer4='smile (wide)'", "layer4-k3", 1),
-        ("'smile (wide)'", "layer4-k3", 1),  # held by no other clustering
-        ("black & white", MAIN, 1),  # a name, whatever is in it
+        ("'smile (wide)'", "layer4-k3", 1),  # no other clustering has it
+        ("black & white", MAIN, 1),  # a name, whatever it contains
         (1, MAIN, 1),
     ],
 )
-def test_a_term_is_the_cluster_of_the_clustering_that_is_meant(run, text, key, cluster):
+def test_a_term_is_a_cluster_of_the_clustering_meant(run, text, key, cluster):
     region = find_region(text, run, MAIN)
     assert isinstance(region, ClusterRegion)
     assert (region.clustering.id, region.cluster) == (key, cluster)
@@ -78,7 +78,7 @@ def test_a_term_is_the_cluster_of_the_clustering_that_is_meant(run, text, key, c
         ),
     ],
 )  # fmt: skip
-def test_what_the_run_does_not_hold_is_one_line_with_what_it_holds(run, text, problem):
+def test_an_unknown_clustering_or_cluster_is_refused_and_the_known_ones_listed(run, text, problem):
     for query in (text, f"0 & !({text})"):
         with pytest.raises(UserError) as error:
             find_region(query, run, MAIN)
@@ -86,7 +86,7 @@ def test_what_the_run_does_not_hold_is_one_line_with_what_it_holds(run, text, pr
         assert "\n" not in str(error.value)
 
 
-def test_a_run_of_one_clustering_says_what_it_always_said():
+def test_a_run_of_one_clustering_does_not_name_it_in_messages():
     alone = held(clustering("layer1", [0, 1], 2))
     with pytest.raises(
         UserError, match=r"^no cluster '7' in this run; it has: 0, 1; try --cluster=0$"
@@ -94,7 +94,7 @@ def test_a_run_of_one_clustering_says_what_it_always_said():
         find_region("7", alone, "layer1-k2")
 
 
-def test_clusters_of_one_name_answer_together_and_are_excluded_together(run):
+def test_clusters_that_share_a_name_are_matched_and_excluded_together(run):
     dark = np.isin(labels(run, "layer4-k3"), [0, 2])
     for text, expected in {"dark": dark, "layer4=dark": dark, "!dark": ~dark}.items():
         np.testing.assert_array_equal(find_region(text, run, MAIN).members(), expected)
@@ -119,13 +119,13 @@ def test_a_query_has_the_members_of_the_boolean_combination_of_the_label_arrays(
 @pytest.mark.parametrize(
     "query", ["0 & 1", "!0 & 0", "!0 & !1", "layer4=0 & !(0 | 1)", "dark & layer4=1", "0 & !left"]
 )
-def test_a_query_that_nothing_can_answer_is_one_line(run, query):
+def test_a_query_that_nothing_can_match_is_refused_in_one_line(run, query):
     with pytest.raises(UserError, match=r"^--cluster=.* matches nothing: .*; use \| to match any"):
         find_region(query, run, MAIN)
 
 
 def random_query(rng, run, depth):
-    """A tree of random terms with the booleans that it must be equal to."""
+    """A tree of random terms, and the booleans it must equal."""
     kind = rng.choice(["term", "not", "all", "any"]) if depth else "term"
     if kind == "term":
         key = str(rng.choice(list(run)))
@@ -140,11 +140,11 @@ def random_query(rng, run, depth):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_any_tree_has_its_booleans_and_is_shown_as_a_query_of_the_same(run, seed):
+def test_any_tree_matches_its_booleans_and_prints_as_an_equal_query(run, seed):
     query, expected = random_query(np.random.default_rng(seed), run, depth=4)
     region = resolve_query(query, run, MAIN)
     np.testing.assert_array_equal(region.members(), expected)
-    if not isinstance(region, ClusterRegion):  # one alone is shown as an id of its clustering
+    if not isinstance(region, ClusterRegion):  # a single cluster prints as its id
         again = resolve_query(parse_query(str(region)), run, MAIN)
         np.testing.assert_array_equal(again.members(), expected)
 
@@ -160,6 +160,6 @@ def test_a_margin_applies_to_terms_under_an_even_number_of_negations(run, text, 
 
 
 @pytest.mark.parametrize("text", ["!0", "layer4!=1", "!0 & layer4!=1", "!(0 | layer4=1)", "!!!0"])
-def test_a_margin_without_a_cluster_that_is_asked_for_is_refused(run, text):
+def test_a_margin_is_refused_if_the_query_only_excludes(run, text):
     with pytest.raises(UserError, match=r"^--margin=0.5 .*--cluster=.* only excludes"):
         find_region(text, run, MAIN, MarginRange(0.5))

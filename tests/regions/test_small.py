@@ -1,4 +1,4 @@
-"""A cluster is small when it surely holds less than a tenth of an equal share."""
+"""A cluster is small if it holds significantly less than a tenth of an equal share."""
 
 import numpy as np
 import pytest
@@ -24,17 +24,17 @@ def clustering(*counts):
     [
         (200, 10_000, 2, True),  # the outliers of the embedded generator's late layers
         (300, 10_000, 2, True),
-        (909, 10_000, 2, False),  # groups as 1 to 10
+        (909, 10_000, 2, False),  # groups in a ratio of 1 to 10
         (4_600, 10_000, 2, False),
-        (490, 10_000, 2, False),  # may be 5% by chance
-        (1, 50, 2, False),  # of few latents, few members tell little
+        (490, 10_000, 2, False),  # could be 5% by chance
+        (1, 50, 2, False),  # with few latents, few members prove little
         (0, 100, 2, True),
-        (200, 10_000, 8, False),  # an eighth would be 12.5%
+        (200, 10_000, 8, False),  # an equal share is 12.5%
         (50, 10_000, 8, True),
         (10, 10, 1, False),
     ],
 )
-def test_small_means_surely_less_than_a_tenth_of_an_equal_share(
+def test_small_means_significantly_less_than_a_tenth_of_an_equal_share(
     count, num_latents, num_clusters, small
 ):
     assert is_small(count, num_latents, num_clusters) is small
@@ -46,5 +46,5 @@ def test_titles_say_which_clusters_are_small():
     assert titles(found) == ["cluster 0\n98.0%", "cluster 1\n2.0%, small"]
 
 
-def test_clusters_of_usual_size_have_the_titles_they_had():
+def test_clusters_of_ordinary_size_have_plain_titles():
     assert titles(clustering(540, 460)) == ["cluster 0\n54.0%", "cluster 1\n46.0%"]

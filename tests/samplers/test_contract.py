@@ -1,4 +1,4 @@
-"""Every entry of the samplers' table keeps the protocol, whatever kind of sampler it is."""
+"""Every entry of the samplers' table follows the protocol, whatever kind of sampler it is."""
 
 import copy
 import dataclasses
@@ -31,7 +31,7 @@ every_sampler = pytest.mark.parametrize("name", SAMPLERS)
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """The defaults of config.samplers.<name>, the sizes cut; the reference has none."""
+    """The defaults of config.samplers.<name> with smaller sizes; the reference has none."""
     defaults = common.get_config().samplers.get(name, {})
     return {leaf: SMALL.get(leaf, value) for leaf, value in dict(defaults).items()}
 
@@ -74,14 +74,14 @@ def shapes(tree: Any) -> Any:
 
 
 @every_sampler
-def test_it_declares_all_that_callers_ask_for(name):
+def test_it_declares_everything_callers_read(name):
     sampler = make(name)
     assert isinstance(sampler, Sampler)
     assert isinstance(sampler.num_epochs, int)
     assert isinstance(sampler.num_latents, int | None)
     for flag in ("always_verified", "aims_at_margin", "starts_at_prior", "needs_margin_order"):
         assert isinstance(getattr(sampler, flag), bool), flag
-    # Callers read this one off the class: which settings retrain is known before one is built.
+    # Callers read this from the class: they need it before a sampler is built.
     assert set(SAMPLERS[name].sampling_leaves) <= set(settings_of(name)) - set(RUN_LEAVES)
 
 
@@ -96,8 +96,8 @@ def test_it_is_an_immutable_value(name):
 
 
 @every_sampler
-def test_the_state_before_training_has_the_shapes_of_that_after(name):
-    """So that a checkpoint can be restored into a template of shapes alone."""
+def test_training_keeps_the_shapes_of_the_state(name):
+    """A checkpoint can therefore be restored into a template of shapes alone."""
     sampler = make(name)
     template = jax.eval_shape(sampler.init, jax.random.key(0), members())
     state, _ = trained(name)
@@ -106,7 +106,7 @@ def test_the_state_before_training_has_the_shapes_of_that_after(name):
 
 
 @every_sampler
-def test_a_checkpoint_gives_back_the_same_bytes(name, tmp_path):
+def test_a_checkpoint_restores_the_same_bytes(name, tmp_path):
     sampler, (state, _) = make(name), trained(name)
     if not sampler.num_epochs:
         assert not jax.tree.leaves(state)
@@ -124,7 +124,7 @@ def test_equal_keys_train_equal_bytes_without_nan(name):
     state, metrics = trained(name)
     again, _ = train(make(name))
     assert content(state) == content(again)
-    # Not "finite": a threshold that was never set is infinite.
+    # NaN, not "finite", because a threshold that was never set is infinite.
     assert not any(np.isnan(x).any() for x in jax.tree.leaves(state))
     if make(name).num_epochs:
         assert metrics["loss"].shape == (K,)
@@ -132,7 +132,7 @@ def test_equal_keys_train_equal_bytes_without_nan(name):
 
 
 @every_sampler
-def test_samples_are_finite_latents_that_the_key_decides(name):
+def test_samples_are_finite_latents_determined_by_the_key(name):
     sampler, (state, _) = make(name), trained(name)
     drawn = {
         (seed, c): np.asarray(sampler.sample(state, jax.random.key(seed), c, NUM))
@@ -150,7 +150,7 @@ def test_samples_are_finite_latents_that_the_key_decides(name):
 
 
 @every_sampler
-def test_a_margin_is_taken_by_all_and_heeded_by_those_that_aim(name):
+def test_every_sampler_accepts_a_margin_and_those_that_aim_at_it_use_it(name):
     sampler, (state, _) = make(name), trained(name)
     whole, upper, end = (
         np.asarray(sampler.sample(state, jax.random.key(3), 0, NUM, margin))
@@ -172,7 +172,7 @@ def test_a_sampler_that_starts_at_the_prior_proposes_it_untrained(name):
 
 
 @every_sampler
-def test_members_that_are_not_sorted_are_refused_where_order_matters(name):
+def test_unsorted_members_are_refused_if_order_matters(name):
     sampler, unordered = make(name), members(is_ordered=False)
     if not sampler.needs_margin_order:
         train(sampler, unordered)
@@ -187,8 +187,8 @@ def test_members_that_are_not_sorted_are_refused_where_order_matters(name):
         sampler.data_parallel_epoch(unordered, 0)
 
 
-def test_where_order_matters_it_is_declared():
-    """Training on the same members in another order: only these samplers could tell."""
+def test_samplers_that_need_an_order_declare_it():
+    """Only these samplers would train differently on the same members in another order."""
     assert {name for name in SAMPLERS if make(name).needs_margin_order} == {
         "flow",
         "flow_one_step",
@@ -212,13 +212,13 @@ def test_a_sampling_leaf_changes_samples_and_not_training(name, leaf):
 
 
 @pytest.mark.parametrize("leaf", ["num_steps", "guidance"])
-def test_the_leaves_that_the_flow_only_samples_with_train_the_one_step(leaf):
+def test_the_flows_sampling_leaves_affect_training_of_the_one_step_flow(leaf):
     changed = make("flow_one_step", **{leaf: other(settings_of("flow_one_step")[leaf])})
     assert content(train(changed)[0]) != content(trained("flow_one_step")[0])
 
 
 @every_sampler
-def test_the_epoch_for_several_devices_is_given_or_none(name):
+def test_the_data_parallel_epoch_is_valid_or_none(name):
     sampler = make(name)
     parts = sampler.data_parallel_epoch(members(), 0)
     if parts is not None:
@@ -228,7 +228,7 @@ def test_the_epoch_for_several_devices_is_given_or_none(name):
         hash(tuple(parts.static.items()))
 
 
-def test_members_are_sorted_by_margin_or_left_as_drawn():
+def test_members_are_sorted_by_margin_or_keep_their_order():
     z = np.arange(12, dtype=np.float32)[:, None]
     labels, margins = np.arange(12) % 2, np.array([3, 1, 2, 1, 1, 0, 2, 9, 0, 4, 5, 1.0])
     drawn, ordered = group_members(z, labels, 3), group_members(z, labels, 3, margins)

@@ -1,4 +1,4 @@
-"""Training spread over devices ends where one device does, also when nothing divides evenly."""
+"""Training spread over devices ends where one device does, even if nothing divides evenly."""
 
 import functools
 
@@ -19,7 +19,7 @@ from cgjax.samplers.training import over_mesh
 from cgjax.samplers.vae import Vae
 
 D = 6
-# 13 rows a batch: a multiple of no number of devices.
+# 13 rows per batch: not a multiple of any number of devices.
 SAMPLERS = {
     "flow": Flow(D, hidden_dim=16, batch=26),
     "imle": Imle(D, hidden_dim=16, batch=13),
@@ -35,7 +35,7 @@ def members() -> Members:
 
 
 def trained(name, epoch):
-    """Two epochs from the same start; the second takes the state where the first left it."""
+    """Two epochs from the same start; the second continues on the devices of the first."""
     state = SAMPLERS[name].init(jax.random.key(0), members())
     for number in range(2):
         state, metrics = epoch(state, members(), jax.random.key(1 + number), number)
@@ -49,7 +49,7 @@ def on_one(name):
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_parameters_and_losses_are_those_of_one_device(name, devices):
+def test_parameters_and_losses_equal_those_of_one_device(name, devices):
     expected, expected_metrics = on_one(name)
     found, found_metrics = trained(name, over_mesh(data_mesh(devices), SAMPLERS[name]))
     # Sums over devices in another order; Adam divides by the root of tiny moments, which magnifies
@@ -85,7 +85,7 @@ def test_the_state_is_donated():
 
 
 @pytest.mark.parametrize("sampler", [Gaussian(D), ModernImle(D, batch=13)])
-def test_a_sampler_that_trains_on_one_device_does_so_on_any_mesh(sampler):
+def test_a_sampler_without_a_data_parallel_epoch_trains_on_one_device(sampler):
     states = [
         epoch(sampler.init(jax.random.key(0), members()), members(), jax.random.key(1), 0)[0]
         for epoch in (sampler.epoch, over_mesh(data_mesh(2), sampler))

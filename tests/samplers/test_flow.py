@@ -1,4 +1,4 @@
-"""Flow matching learns the cluster's law: its path, its start, its dials, its padding."""
+"""Flow matching learns the cluster's distribution: path, start, margin, guidance, padding."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ D = 8
 
 
 def half_spaces(n: int = 8000) -> Members:
-    """Two halves of a normal law, each sorted by its distance from the border."""
+    """Two halves of a normal distribution, each sorted by distance from the boundary."""
     z = np.random.default_rng(0).normal(size=(n, D)).astype(np.float32)
     return group_members(z, (z[:, 0] < 0).astype(np.int32), 2, margins=np.abs(z[:, 0]))
 
@@ -40,28 +40,28 @@ def test_the_target_is_the_time_derivative_of_the_path(key):
     np.testing.assert_allclose(x[-1], z[-1], atol=1e-6)
 
 
-def test_an_untrained_flow_is_the_prior_itself(key):
+def test_an_untrained_flow_is_the_prior(key):
     sampler, members = Flow(D), half_spaces(100)
     state = sampler.init(key, members)
     samples = sampler.sample(state, key, 1, 20)
     np.testing.assert_array_equal(samples, jax.random.normal(key, (20, D), jnp.float32))
 
 
-def test_samples_have_the_law_of_the_cluster_and_not_only_its_side(trained):
+def test_samples_have_the_distribution_of_the_cluster_and_not_only_its_side(trained):
     sampler, state = trained
     for cluster, side in ((0, 1), (1, -1)):
         x = np.asarray(sampler.sample(state, jax.random.key(2), cluster, 4000))
         assert np.mean(side * x[:, 0] > 0) > 0.95
-        # A half normal has mean 0.798 and deviation 0.603; 4,000 draws know them to 0.01, and two
-        # midpoint steps of a small network leave the rest.
+        # A half normal has mean 0.798 and deviation 0.603; 4,000 draws estimate them to 0.01, and
+        # the rest of the tolerance is for two midpoint steps of a small network.
         assert abs(side * x[:, 0].mean() - 0.798) < 0.08
         assert abs(x[:, 0].std() - 0.603) < 0.08
-        # Every other direction stays the prior's: nothing shrinks.
+        # Every other direction stays as in the prior: nothing shrinks.
         np.testing.assert_allclose(x[:, 1:].std(axis=0), 1.0, atol=0.08)
         np.testing.assert_allclose(x[:, 1:].mean(axis=0), 0.0, atol=0.08)
 
 
-def test_margin_and_guidance_are_dials_of_strength(trained):
+def test_margin_and_guidance_control_the_strength(trained):
     sampler, state = trained
 
     def strength(**kwargs: float) -> float:
@@ -83,11 +83,11 @@ def test_drawn_rows_are_members_above_their_quantile(key):
     counts = np.array([[10], [4]])
     assert (rank < counts).all()
     assert (rank >= np.floor(np.asarray(q) * counts)).all()
-    # Half of the rows are asked for the whole cluster: a binomial of 2,000, sd 0.011.
+    # Half of the rows come from the whole cluster: a binomial of 2,000, sd 0.011.
     np.testing.assert_allclose(np.mean(np.asarray(q) == 0, axis=1), 0.5, atol=0.05)
 
 
-def test_padding_reaches_no_number():
+def test_padding_affects_no_result():
     members = half_spaces(600)
     short = dataclasses.replace(members, counts=jnp.array([300, 50], jnp.int32))
     pad = jnp.arange(members.latents.shape[1])[None] >= short.counts[:, None]
@@ -101,11 +101,11 @@ def test_padding_reaches_no_number():
         np.testing.assert_array_equal(a, b)
 
 
-def test_more_steps_end_where_fewer_do(trained):
+def test_more_steps_end_near_where_fewer_do(trained):
     sampler, state = trained
     fine = dataclasses.replace(sampler, num_steps=16)
     a, b = (np.asarray(s.sample(state, jax.random.key(4), 0, 500)) for s in (sampler, fine))
-    # Not equal, but the same flow: most of a latent's distance from another one remains.
+    # Not equal, but the same flow: far closer than two different latents.
     assert np.square(a - b).mean() < 0.05
 
 
@@ -130,11 +130,11 @@ def test_one_cluster_and_more_clusters_than_rows_in_a_batch_both_train():
         assert np.isfinite(metrics["loss"]).all()
 
 
-def test_a_batch_has_a_time_in_each_of_equal_parts_of_the_path(key):
+def test_a_batch_has_one_time_in_each_equal_part_of_the_path(key):
     e, t = flow.draw_noise(key, 3, 20, D)
     assert e.shape == (3, 20, D)
     np.testing.assert_allclose(np.sort(np.ravel(t)), (np.arange(60) + 0.5) / 60, rtol=1e-6)
-    assert not np.array_equal(np.sort(np.ravel(t)), np.ravel(t))  # dealt at random
+    assert not np.array_equal(np.sort(np.ravel(t)), np.ravel(t))  # in random order
 
 
 @pytest.mark.parametrize(("done", "share"), [(0, 1.0), (25, 0.5 + 0.5**1.5), (50, 0.5), (100, 0.0)])
@@ -147,7 +147,7 @@ def test_the_learning_rate_falls_to_zero_along_half_a_cosine(done, share):
 
 
 @pytest.mark.parametrize(("done", "kept"), [(0, 0.0), (1, 0.5), (3, 0.75), (10**6, 0.9)])
-def test_the_average_forgets_its_start_and_then_by_its_own_decay(done, kept):
+def test_the_average_forgets_its_start_and_then_follows_its_decay(done, kept):
     sampler, params = Flow(D, average=0.9), {"x": jnp.zeros(3)}
     state = flow.FlowState(params, {"x": jnp.ones(3)}, sampler.optimizer.init(params))
     state = flow.descend(state, {"x": jnp.ones(3)}, jnp.float32(done), 1e9, sampler)

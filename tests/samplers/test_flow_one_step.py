@@ -1,4 +1,4 @@
-"""One step of the distilled flow has the law that the flow has."""
+"""One step of the distilled flow has the distribution of the flow."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def trained() -> tuple[OneStepFlow, OneStepState]:
     return sampler, train(sampler)
 
 
-def test_one_step_has_the_law_of_the_cluster(trained):
+def test_one_step_has_the_distribution_of_the_cluster(trained):
     sampler, state = trained
     for cluster, side in ((0, 1), (1, -1)):
         x = np.asarray(sampler.sample(state, jax.random.key(2), cluster, 4000))
@@ -41,13 +41,13 @@ def test_one_step_has_the_law_of_the_cluster(trained):
         np.testing.assert_allclose(x[:, 1:].std(axis=0), 1.0, atol=0.08)
 
 
-def test_the_margin_is_a_dial_here_too(trained):
+def test_the_margin_controls_the_strength_here_too(trained):
     sampler, state = trained
     x = sampler.sample(state, jax.random.key(3), 0, 4000, margin=0.5)[:, 0]
     assert abs(float(x.mean()) - 1.27) < 0.12  # the mean of |x| above the half normal's median
 
 
-def test_distilling_leaves_the_flow_as_it_is():
+def test_distilling_leaves_the_flow_unchanged():
     sampler = OneStepFlow(D, hidden_dim=16, num_epochs=2, distilled=0.5, batch=256)
     assert sampler.flow_epochs == 1
     members = half_spaces(1000)
@@ -62,17 +62,17 @@ def test_distilling_leaves_the_flow_as_it_is():
 
 @pytest.mark.parametrize("distilled", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("num_epochs", [2, 3, 50])
-def test_both_the_flow_and_the_step_have_an_epoch(num_epochs, distilled):
+def test_both_the_flow_and_the_student_get_an_epoch(num_epochs, distilled):
     sampler = OneStepFlow(D, num_epochs=num_epochs, distilled=distilled)
     assert 1 <= sampler.flow_epochs < num_epochs
 
 
-def test_a_training_without_an_epoch_for_the_step_is_refused():
+def test_training_without_an_epoch_for_the_student_is_refused():
     with pytest.raises(UserError, match="num_epochs=1: expected at least 2"):
         OneStepFlow(D, num_epochs=1)
 
 
-def test_three_devices_train_what_one_trains():
+def test_three_devices_train_the_same_as_one():
     sampler = OneStepFlow(D, hidden_dim=16, num_epochs=2, distilled=0.5, batch=250)
     one, three = train(sampler), train(sampler, 3)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(three), strict=True):
@@ -80,7 +80,7 @@ def test_three_devices_train_what_one_trains():
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
-def test_the_step_is_learnt_from_the_flow_that_samples_are_drawn_with():
+def test_the_student_learns_from_the_flows_average():
     sampler = OneStepFlow(D, hidden_dim=8, num_epochs=2, distilled=0.5, batch=50, num_steps=1)
     members = half_spaces(100)
     start = sampler.init(jax.random.key(0), members)
@@ -93,13 +93,13 @@ def test_the_step_is_learnt_from_the_flow_that_samples_are_drawn_with():
 
     other = jax.tree.map(lambda leaf: leaf + 0.5, start.flow.params)
     np.testing.assert_array_equal(learnt(), learnt(params=other))
-    # An untrained flow leaves codes where they are, as the untrained step does; the other moves
+    # An untrained flow leaves codes unchanged, like the untrained student; the other flow moves
     # every coordinate.
     np.testing.assert_allclose(learnt(), 0, atol=1e-9)
     assert (learnt(average=other) > 0.1).all()
 
 
-def test_the_step_s_learning_rate_falls_over_the_epochs_of_its_own(monkeypatch):
+def test_the_student_s_learning_rate_falls_over_its_own_epochs(monkeypatch):
     sampler = OneStepFlow(D, hidden_dim=8, num_epochs=10, distilled=0.3, batch=50)
     members, totals = half_spaces(100), []
 
@@ -110,7 +110,7 @@ def test_the_step_s_learning_rate_falls_over_the_epochs_of_its_own(monkeypatch):
     monkeypatch.setattr(flow_one_step, "descend", recorded)
     state = sampler.init(jax.random.key(0), members)
     function, scalar, static = sampler.data_parallel_epoch(members, 8)
-    assert float(scalar) == 1  # the second one of the last three
+    assert float(scalar) == 1  # the second of the last three epochs
     jax.eval_shape(
         lambda state, key: function(state, members, key, scalar, **static), state, jax.random.key(1)
     )

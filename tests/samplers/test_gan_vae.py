@@ -1,4 +1,4 @@
-"""The supplementary's mappings: same network, other losses."""
+"""The supplementary's mappings: the same network with other losses."""
 
 import dataclasses
 import functools
@@ -45,7 +45,7 @@ def test_samples_lie_on_the_cluster_s_side(sampler):
         assert np.mean(side * x[:, 0] > 0) > 0.75
 
 
-def test_the_vae_s_own_noise_restores_the_length_that_its_mean_lacks():
+def test_the_vae_s_noise_restores_the_norm_that_its_mean_lacks():
     sampler, members = Vae(D, num_epochs=30), half_spaces()
     state = train(sampler, members)
     noisy = dataclasses.replace(sampler, output_noise=True)
@@ -79,12 +79,12 @@ def test_every_member_is_drawn_as_often_as_any_other(key):
     z = np.asarray(draw_members(members, key, 4000))[..., 0].astype(int)
     for rows, ids in ((z[0], np.arange(10)), (z[1], np.arange(10, 14))):
         shares = np.bincount(rows, minlength=14)[ids] / 4000
-        # Of a share of a tenth or a quarter 4,000 draws know 0.005 or 0.007.
+        # 4,000 draws estimate a share of a tenth or a quarter to 0.005 or 0.007.
         np.testing.assert_allclose(shares, 1 / len(ids), atol=0.03)
 
 
 def one_cluster(sampler, seed=0):
-    """A fresh state of one cluster, and members of it."""
+    """A new state of one cluster, and its members."""
     z = np.random.default_rng(seed).normal(size=(16, sampler.latent_dim)).astype(np.float32)
     state = sampler.init(jax.random.key(seed), group_members(z, np.zeros(16, np.int32), 1))
     return jax.tree.map(lambda leaf: leaf[0], state), jnp.asarray(z)
@@ -102,7 +102,7 @@ def test_the_critics_penalty_is_half_of_gamma_times_the_mean_squared_slope(key):
     np.testing.assert_allclose(losses[3.0] - losses[0.0], expected, rtol=1e-3)
 
 
-def test_the_divergence_comes_in_over_the_warm_up():
+def test_the_divergence_is_phased_in_over_the_warm_up():
     sampler, members = Vae(D, beta=0.8, warmup_epochs=4), half_spaces(20)
     found = [float(sampler.data_parallel_epoch(members, i).scalar) for i in (0, 1, 3, 50)]
     np.testing.assert_allclose(found, [0.2, 0.4, 0.8, 0.8], rtol=1e-6)
@@ -113,7 +113,7 @@ def test_the_divergence_comes_in_over_the_warm_up():
 @pytest.mark.parametrize(
     ("log_s2", "counted"), [(2.0, 2.0), (-3.0, -3.0), (50.0, 10.0), (-50.0, -10.0)]
 )
-def test_the_divergence_is_that_of_the_normal_law_with_its_variance_kept_in_bounds(
+def test_the_divergence_is_that_of_a_normal_distribution_with_clipped_variance(
     log_s2, counted, key
 ):
     sampler = Vae(D, code_dim=5, hidden_dim=8, encoder_dim=8)

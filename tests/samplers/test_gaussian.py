@@ -36,7 +36,7 @@ def test_padded_rows_do_not_count():
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
 
 
-def test_log_densities_are_those_of_a_normal_law():
+def test_log_densities_are_those_of_a_normal_distribution():
     z = rows(20, 3)
     mean, cov = shrunk_covariance(jnp.asarray(z), jnp.ones(20))
     found = log_densities(jnp.asarray(z), mean[None], jnp.linalg.cholesky(cov)[None])[0]
@@ -54,12 +54,12 @@ def test_samples_have_the_cluster_s_mean_and_covariance():
     assert metrics["loss"].shape == (2,)
     x = np.asarray(sampler.sample(state, jax.random.key(2), 0, 20_000))
     mine = z[np.arange(4000) % 4 != 0]
-    # 20,000 draws know a covariance of a few units to about 0.1.
+    # 20,000 draws estimate a covariance of a few units to about 0.1.
     np.testing.assert_allclose(np.cov(x.T), np.cov(mine.T), atol=0.25)
     np.testing.assert_allclose(x.mean(axis=0), mine.mean(axis=0), atol=0.1)
 
 
-def test_a_mixture_finds_two_far_parts_and_its_likelihood_never_falls():
+def test_a_mixture_finds_two_distant_parts_and_its_likelihood_never_falls():
     rng = np.random.default_rng(0)
     z = np.concatenate([rng.normal(-5, 1, (600, 3)), rng.normal(5, 0.5, (200, 3))])
     z = rng.permutation(z).astype(np.float32)
@@ -69,7 +69,7 @@ def test_a_mixture_finds_two_far_parts_and_its_likelihood_never_falls():
     for epoch in range(sampler.num_epochs):
         state, metrics = sampler.epoch(state, members, jax.random.key(1), epoch)
         losses.append(float(metrics["loss"][0]))
-    # Shrinkage may cost a little of the likelihood that the pure iteration cannot lose.
+    # Without shrinkage the likelihood could not fall at all; with it, it may fall slightly.
     assert np.diff(losses).max() < 0.02
     np.testing.assert_allclose(np.sort(state.weights[0]), [0.25, 0.75], atol=0.02)
     x = np.asarray(sampler.sample(state, jax.random.key(2), 0, 4000))

@@ -27,9 +27,9 @@ def test_every_member_is_matched_to_its_nearest_generated_latent_not_the_other_w
     z = jnp.array([[0.0, 0.0], [0.1, 0.0], [9.0, 0.0]])
     generated = jnp.array([[0.0, 0.05], [50.0, 0.0], [10.0, 0.0], [9.0, 0.0]])
     index, distance = matching.match(z, generated, jnp.int32(3))
-    # Two members share a match, generated latent 1 has none, and padding (index 3) is not seen.
+    # Two members share a match, generated latent 1 has none, and padding (index 3) is ignored.
     assert index.tolist() == [0, 0, 2]
-    # Distances are exact in float32 up to a rounding of 0.05**2.
+    # Distances are exact in float32 up to the rounding of 0.05**2.
     np.testing.assert_allclose(distance, [0.0025, 0.0125, 1.0], rtol=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_a_sample_does_not_depend_on_the_batch_it_came_in():
     np.testing.assert_allclose(alone[0], together[0], rtol=1e-5, atol=1e-6)
 
 
-def test_padding_reaches_neither_the_loss_nor_the_moments():
+def test_padding_affects_neither_the_loss_nor_the_moments():
     members, _ = half_space_members()
     pad = jnp.arange(members.latents.shape[1])[None] >= members.counts[:, None]
     spoiled = dataclasses.replace(members, latents=jnp.where(pad[..., None], 1e6, members.latents))
@@ -148,7 +148,7 @@ def test_the_learning_rate_is_halved_every_fifty_epochs():
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 5e-4, 2.5e-4, 1e-3 / 2**7], rtol=1e-6)
 
 
-def test_a_cluster_smaller_than_a_batch_is_trained_on_what_it_has():
+def test_a_cluster_smaller_than_a_batch_trains_on_all_its_members():
     z = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     labels = (np.arange(300) < 9).astype(np.int32)
     members = group_members(z, labels, 2)
@@ -166,7 +166,7 @@ def test_a_cluster_smaller_than_a_batch_is_trained_on_what_it_has():
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4])
 @pytest.mark.parametrize("wrap", ["shard_map", "pmap"])
-def test_several_devices_give_the_parameters_of_one(devices, wrap):
+def test_several_devices_give_the_same_parameters_as_one(devices, wrap):
     members, _ = half_space_members(n=400)
     sampler = Imle(6, batch=32, hidden_dim=16)
     state, key, rate = (

@@ -37,7 +37,7 @@ def test_the_residual_restores_most_of_the_length_of_the_members():
         sampler = ModernImle(D, num_epochs=10, batch=64, residual=residual)
         x = sampler.sample(train(sampler, members), jax.random.key(2), 0, 1000)
         lengths[residual] = float(jnp.linalg.norm(x, axis=1).mean())
-    # Not all of it: residuals are those of the *nearest* of a pool, which are shorter than others.
+    # Not all of it: residuals are to the *nearest* in a pool, and so are shorter than others.
     assert lengths[False] < 0.8 * true
     assert abs(lengths[True] - true) < 0.15 * true
 
@@ -55,11 +55,11 @@ def test_adaptive_keeps_a_code_until_it_is_learnt_or_forced():
         kept.append(same.mean())
     assert kept[0] == 0  # the first match
     assert kept[1] > 0.5  # one epoch teaches few of them
-    # After five epochs without a match nothing is kept but what was matched on the way.
+    # After five epochs without a match only members matched in the meantime keep their code.
     assert kept[5] < min(kept[1:5])
 
 
-def test_rejection_leaves_out_what_lies_near_a_member_but_never_everything():
+def test_rejection_excludes_latents_near_a_member_but_never_all():
     z = jnp.array([[0.0, 0.0], [4.0, 0.0], [99.0, 99.0]])
     count = jnp.int32(2)
     made = jnp.array([[0.1, 0.0], [2.0, 0.0], [4.0, 0.5], [99.0, 99.0]])
@@ -75,7 +75,7 @@ def test_eps_is_a_quantile_of_the_members_own_distances():
     assert float(near_distance(z, jnp.int32(4), 1.0)) == 16.0
 
 
-def test_rejection_trains_and_an_unknown_matching_is_named():
+def test_rejection_trains_and_an_unknown_matching_is_refused():
     train(ModernImle(D, num_epochs=3, batch=64, matching="rejection"), half_spaces(400))
     with pytest.raises(UserError, match="matching='other'; expected one of nearest"):
         ModernImle(D, matching="other")
@@ -102,7 +102,7 @@ def squared(members, state):
     return np.square(members.latents - state.codes).sum(axis=2)[0, :count]
 
 
-def test_no_member_is_matched_with_what_lies_within_eps_of_one(by_hand):
+def test_no_member_is_matched_to_a_latent_within_eps_of_a_member(by_hand):
     members = group_members(*few_members(), 1)
     settings = {"code_dim": D, "batch": 16, "pool_factor": 8}
     plain = by_hand(ModernImle(D, **settings), members)
@@ -119,15 +119,13 @@ def few_members():
     return z, np.zeros(16, np.int32)
 
 
-def test_a_member_is_due_once_it_is_learnt_or_old_and_then_learnt_at_a_share_of_its_new_distance(
-    by_hand, monkeypatch
-):
+def test_a_member_is_rematched_once_learnt_or_old_and_gets_a_new_threshold(by_hand, monkeypatch):
     members = group_members(*few_members(), 1)
     sampler = ModernImle(
         D, code_dim=D, batch=16, matching="adaptive", force_epochs=5, threshold=0.9
     )
     start = sampler.init(jax.random.key(0), members)
-    # One below its threshold, one above it, and one above it that is old.
+    # Member 0 is below its threshold, member 2 above it but old, the others above it.
     thresholds = jnp.full((1, 16), 1.0, jnp.float32)
     ages = jnp.full((1, 16), 2, jnp.int32).at[0, 2].set(5)
     now = jnp.full((1, 16), 3.0, jnp.float32).at[0, 0].set(0.5)
@@ -140,7 +138,7 @@ def test_a_member_is_due_once_it_is_learnt_or_old_and_then_learnt_at_a_share_of_
     np.testing.assert_allclose(state.thresholds[0], expected, rtol=1e-4)
 
 
-def test_what_is_added_to_a_sample_has_the_mean_and_covariance_of_the_residual():
+def test_the_noise_added_to_a_sample_has_the_mean_and_covariance_of_the_residual():
     sampler = ModernImle(2, code_dim=2, hidden_dim=4)
     members = group_members(np.eye(2, dtype=np.float32), np.zeros(2, np.int32), 1)
     factor = np.array([[1.0, 0.0], [5.0, 1.0]], np.float32)
@@ -150,6 +148,6 @@ def test_what_is_added_to_a_sample_has_the_mean_and_covariance_of_the_residual()
     plain = dataclasses.replace(sampler, residual=False)
     both = (s.sample(state, jax.random.key(1), 0, 4000) for s in (sampler, plain))
     added = np.subtract(*map(np.asarray, both))
-    # 4,000 draws know a mean of deviation 5 to 0.08, its variance to 0.6.
+    # 4,000 draws estimate a mean with deviation 5 to 0.08, its variance to 0.6.
     np.testing.assert_allclose(added.mean(axis=0), [3, -2], atol=0.4)
     np.testing.assert_allclose(np.cov(added.T), factor @ factor.T, atol=3)

@@ -1,4 +1,4 @@
-"""The membership check keeps members only, counts what it cost, and gives up in time."""
+"""The membership check keeps only members, counts the cost, and gives up in time."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def test_exactly_the_number_asked_for_and_only_members(key):
     assert 0.4 < draw.acceptance < 0.6
 
 
-def test_a_shorter_draw_is_the_beginning_of_a_longer_one(key):
+def test_a_longer_draw_starts_with_a_shorter_one(key):
     short = draw_verified(propose, right_half, key, 20, batch=32, max_draws=10_000)
     long = draw_verified(propose, right_half, key, 90, batch=32, max_draws=10_000)
     np.testing.assert_array_equal(short.latents, long.latents[:20])
@@ -50,13 +50,13 @@ def test_the_draw_and_its_cost_do_not_depend_on_how_many_are_checked_together(ke
     np.testing.assert_array_equal(draw.latents[: len(kept)], kept)
 
 
-def test_a_cluster_too_rare_for_the_budget_is_an_error_with_the_acceptance_seen(key):
+def test_a_cluster_too_rare_for_the_budget_is_an_error_that_states_the_acceptance(key):
     with pytest.raises(UserError, match=r"only 0 of 5 samples after 128 draws \(acceptance 0\)"):
         draw_verified(propose, lambda z: np.asarray(z[:, 0] > 50), key, 5, batch=32, max_draws=128)
 
 
 @pytest.mark.parametrize("batch", [ROUND, 3 * ROUND, 100 * ROUND])
-def test_the_budget_is_the_same_however_many_are_checked_together(key, batch):
+def test_the_budget_does_not_depend_on_how_many_are_checked_together(key, batch):
     checked = []
 
     def accept(z):
@@ -83,7 +83,7 @@ def test_rescaling_gives_every_latent_the_norm_and_leaves_zero_alone():
         (0, 2, "key=0: expected a random key"),
     ],
 )
-def test_less_than_one_latent_and_what_is_no_key_are_refused(key, num, message):
+def test_fewer_than_one_latent_and_an_invalid_key_are_refused(key, num, message):
     with pytest.raises(UserError, match=message):
         draw_verified(propose, right_half, key, num, batch=32, max_draws=1000)
     with pytest.raises(UserError, match=message):

@@ -106,8 +106,8 @@ class DataParallelEpoch(NamedTuple):
     """An epoch as one traceable function, for `cgjax.samplers.training.over_mesh`.
 
     Attributes:
-        function: `function(state, members, key, scalar, **static, axis_name=, num_devices=)`
-            returns the new state and the metrics.
+        function: `function(state, members, key, scalar, **static, devices=)` returns the new state
+            and the metrics; see `cgjax.samplers.training.Devices`.
         scalar: the float32 scalar that depends on the epoch, such as its learning rate.
         static: hashable keyword arguments.
     """

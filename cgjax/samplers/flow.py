@@ -41,9 +41,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
-from cgjax.samplers.training import local_shard, members_at, update
+from cgjax.samplers.training import ONE_DEVICE, Devices, members_at, update
 from cgjax.samplers.velocity import init_velocity, velocity
 
 MAX_MARGIN = 0.95
@@ -224,16 +223,15 @@ def epoch_(
     *,
     sampler: Flow,
     num_steps: int,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[FlowState, dict[str, Array]]:
     """One epoch without jit: see `Flow.epoch`.
 
-    With `axis_name`, every batch's rows are spread over the devices, as `training` describes.
+    Every batch's rows are spread over the devices, as `training` describes.
     """
     k, _, d = members.latents.shape
     rows = max(1, sampler.batch // k)
-    local = functools.partial(local_shard, axis=1, axis_name=axis_name, num_devices=num_devices)
+    local = functools.partial(devices.shard, axis=1)
     weight = local(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))[..., None]
     total = float(max(1, sampler.num_epochs * num_steps))
 
@@ -246,7 +244,7 @@ def epoch_(
             losses = jnp.sum(weight * errors(params, e, z, t, q), axis=(1, 2))
             return jnp.mean(losses), losses
 
-        gradient, losses = all_sum(jax.grad(mean_loss, has_aux=True)(state.params), axis_name)
+        gradient, losses = devices.sum(jax.grad(mean_loss, has_aux=True)(state.params))
         done = epoch * num_steps + step.astype(jnp.float32)
         return descend(state, gradient, done, total, sampler), losses
 
@@ -276,7 +274,7 @@ def descend(
 
 _epoch = jax.jit(
     epoch_,
-    static_argnames=("sampler", "num_steps", "axis_name", "num_devices"),
+    static_argnames=("sampler", "num_steps", "devices"),
     donate_argnames=("state",),
 )
 

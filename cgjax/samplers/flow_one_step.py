@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import DataParallelEpoch, Members
 from cgjax.samplers.flow import (
     MAX_MARGIN,
@@ -33,7 +32,7 @@ from cgjax.samplers.flow import (
     integrate,
 )
 from cgjax.samplers.flow import epoch_ as flow_epoch_
-from cgjax.samplers.training import local_shard
+from cgjax.samplers.training import ONE_DEVICE, Devices
 from cgjax.samplers.velocity import velocity
 
 
@@ -123,15 +122,10 @@ def epoch_(
     sampler: OneStepFlow,
     num_steps: int,
     distils: bool,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[OneStepState, dict[str, Array]]:
     """One epoch without jit: see `OneStepFlow.epoch`; `epoch` counts from the start of its part."""
-    options: dict[str, Any] = {
-        "num_steps": num_steps,
-        "axis_name": axis_name,
-        "num_devices": num_devices,
-    }
+    options: dict[str, Any] = {"num_steps": num_steps, "devices": devices}
     if not distils:
         flow, metrics = flow_epoch_(
             state.flow, members, key, epoch, sampler=sampler.teacher, **options
@@ -149,12 +143,11 @@ def _distil(
     *,
     sampler: OneStepFlow,
     num_steps: int,
-    axis_name: str | None,
-    num_devices: int,
+    devices: Devices,
 ) -> tuple[FlowState, dict[str, Array]]:
     k, _, d = members.latents.shape
     rows = max(1, sampler.batch // k)
-    local = functools.partial(local_shard, axis=1, axis_name=axis_name, num_devices=num_devices)
+    local = functools.partial(devices.shard, axis=1)
     weight = local(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))
     total = float(max(1, sampler.num_epochs - sampler.flow_epochs)) * num_steps
     follow = functools.partial(integrate, num_steps=sampler.num_steps, guidance=sampler.guidance)
@@ -172,7 +165,7 @@ def _distil(
             losses = jnp.sum(weight * errors.reshape(q.shape), axis=1)
             return jnp.mean(losses), losses
 
-        gradient, losses = all_sum(jax.grad(mean_loss, has_aux=True)(student.params), axis_name)
+        gradient, losses = devices.sum(jax.grad(mean_loss, has_aux=True)(student.params))
         done = epoch * num_steps + number.astype(jnp.float32)
         return descend(student, gradient, done, total, sampler), losses
 
@@ -182,7 +175,7 @@ def _distil(
 
 _epoch = jax.jit(
     epoch_,
-    static_argnames=("sampler", "num_steps", "distils", "axis_name", "num_devices"),
+    static_argnames=("sampler", "num_steps", "distils", "devices"),
     donate_argnames=("state",),
 )
 

@@ -23,17 +23,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping
-from cgjax.samplers.training import (
-    dense,
-    init_dense,
-    local_shard,
-    pass_over,
-    update,
-)
+from cgjax.samplers.training import ONE_DEVICE, Devices, dense, init_dense, pass_over, update
 
 
 class GanState(NamedTuple):
@@ -121,21 +114,18 @@ def step(
     key: PRNGKeyArray,
     *,
     sampler: LatentGan,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[GanState, tuple[Array, Array]]:
     """One step of one cluster's critic and mapping (no leading axis)."""
     rate, b = sampler.learning_rate, z.shape[0]
-    local = functools.partial(local_shard, axis_name=axis_name, num_devices=num_devices)
     codes = jax.random.normal(key, (2, b, sampler.generator.dims[0]), jnp.float32)
-    z, codes = local(z, 0), local(codes, 1)
+    z, codes = devices.shard(z, 0), devices.shard(codes, 1)
     # Padding rows count in neither the moments nor the means; sums run over all devices.
-    mask = None if axis_name is None else local(jnp.ones(b, bool), 0)
-    weight = local(jnp.full(b, 1.0 / b, jnp.float32), 0)
+    mask = None if devices.axis_name is None else devices.shard(jnp.ones(b, bool), 0)
+    weight = devices.shard(jnp.full(b, 1.0 / b, jnp.float32), 0)
     apply = functools.partial(
-        sampler.generator.functions.apply, mask=mask, train=True, axis_name=axis_name
+        sampler.generator.functions.apply, mask=mask, train=True, axis_name=devices.axis_name
     )
-    total = functools.partial(all_sum, axis_name=axis_name)
 
     def score(critic: Any, rows: Array) -> Array:
         return dense(critic, rows)[:, 0]
@@ -148,7 +138,7 @@ def step(
         on_real, on_fake = (jax.nn.softplus(s) for s in (-score(critic, z), score(critic, fake)))
         return weight @ (on_real + on_fake + penalty)
 
-    loss_d, gradient = total(jax.value_and_grad(critic_loss)(state.critic))
+    loss_d, gradient = devices.sum(jax.value_and_grad(critic_loss)(state.critic))
     critic, critic_moments = update(
         sampler.adam, gradient, state.critic_moments, state.critic, rate
     )
@@ -158,7 +148,7 @@ def step(
         return weight @ jax.nn.softplus(-score(critic, fake)), new_stats
 
     (loss, stats), gradient = jax.value_and_grad(mapping_loss, has_aux=True)(state.mapping.params)
-    loss, gradient = total((loss, gradient))
+    loss, gradient = devices.sum((loss, gradient))
     params, mapping_moments = update(
         sampler.adam, gradient, state.mapping_moments, state.mapping.params, rate
     )
@@ -173,17 +163,12 @@ def epoch_(
     epoch: Float[Array, ""],
     *,
     sampler: LatentGan,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[GanState, dict[str, Array]]:
     """One epoch on all clusters, without jit; it does not depend on `epoch`."""
-    one_step = jax.vmap(
-        functools.partial(step, sampler=sampler, axis_name=axis_name, num_devices=num_devices)
-    )
+    one_step = jax.vmap(functools.partial(step, sampler=sampler, devices=devices))
     state, (loss, critic) = pass_over(one_step, state, members, key, sampler.batch)
     return state, {"loss": loss, "critic": critic}
 
 
-_epoch = jax.jit(
-    epoch_, static_argnames=("sampler", "axis_name", "num_devices"), donate_argnames=("state",)
-)
+_epoch = jax.jit(epoch_, static_argnames=("sampler", "devices"), donate_argnames=("state",))

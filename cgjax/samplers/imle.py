@@ -26,7 +26,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
 from cgjax.samplers.mapping import (
     BN_MOMENTUM,
@@ -36,7 +35,7 @@ from cgjax.samplers.mapping import (
     mapping_functions,
 )
 from cgjax.samplers.matching import MATCHERS, match_all, match_by_faiss
-from cgjax.samplers.training import local_shard, update
+from cgjax.samplers.training import ONE_DEVICE, Devices, update
 
 
 class ImleState(NamedTuple):
@@ -176,24 +175,22 @@ def epoch_(
     rate: Float[Array, ""],
     *,
     sampler: Imle,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[ImleState, dict[str, Array]]:
     """One epoch on all clusters, without jit: see `Imle.epoch`.
 
-    With `axis_name`, every device holds the whole (small) state and all members. The pool is split
-    by batches and each device matches the members against its part; every minibatch is split by
-    rows, and gradients and batch-norm moments are summed, so the result equals one device's up to
-    rounding. Runs under `jax.pmap` and `jax.shard_map`.
+    Every device holds the whole (small) state and all members. The pool is split by batches, and
+    each device matches the members against its part; every minibatch is split by rows, and
+    gradients and batch-norm moments are summed, so the result equals one device's up to rounding.
+    Runs under `jax.pmap` and `jax.shard_map`.
 
     Cost per cluster: 2 g m d operations for the match, 6 m d_e w + ... for the steps; memory
     O(g d + block g).
     """
-    devices: dict[str, Any] = {"axis_name": axis_name, "num_devices": num_devices}
     key_pool, key_order = jax.random.split(key)
-    pool = draw_pools(state.mapping, members, key_pool, sampler=sampler, **devices)
-    matches = match_all(members, pool.generated, pool.sizes, axis_name)
-    return learn_(state, members, pool, matches, key_order, rate, sampler=sampler, **devices)
+    pool = draw_pools(state.mapping, members, key_pool, sampler=sampler, devices=devices)
+    matches = match_all(members, pool.generated, pool.sizes, devices.axis_name)
+    return learn_(state, members, pool, matches, key_order, rate, sampler=sampler, devices=devices)
 
 
 class Pool(NamedTuple):
@@ -218,16 +215,15 @@ def draw_pools(
     key: PRNGKeyArray,
     *,
     sampler: Imle,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> Pool:
-    """Draw and map every cluster's codes: `pool_factor` for each member in a whole batch."""
+    """Draw and map codes: for each cluster `pool_factor` times the rows of its whole batches."""
     (k, m, _), b = members.latents.shape, sampler.batch
     num_batches = sampler.pool_factor * max(1, m // b)
     used = sampler.pool_factor * jnp.maximum(1, members.counts // b)
     e = jax.random.normal(key, (k, num_batches, b, sampler.dims[0]), jnp.float32)
-    draw = functools.partial(map_pool, sampler=sampler, axis_name=axis_name)
-    generated, stats = jax.vmap(draw)(mapping, local_shard(e, 1, axis_name, num_devices), used)
+    draw = functools.partial(map_pool, sampler=sampler, devices=devices)
+    generated, stats = jax.vmap(draw)(mapping, devices.shard(e, 1), used)
     return Pool(e.reshape(k, num_batches * b, -1), generated, used * b, stats)
 
 
@@ -236,16 +232,16 @@ def map_pool(
     e: Float[Array, "s b d_e"],
     used: Int[Array, ""],
     sampler: Imle,
-    axis_name: str | None = None,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[Float[Array, "g d"], Any]:
     """Map one cluster's codes batch by batch in batch norm's train mode.
 
     Args:
         mapping: the cluster's network.
-        e: (s, b, d_e) codes in s batches; with `axis_name`, this device's batches.
+        e: (s, b, d_e) codes in s batches, those of this device.
         used: number of batches that count, over all devices.
         sampler: the hyper-parameters.
-        axis_name: mesh axis that the batches are spread over.
+        devices: those that the batches are spread over.
 
     Returns:
         (s*b, d) latents and the running moments after the used batches.
@@ -254,8 +250,8 @@ def map_pool(
     # Every batch moved the old moments once: old + momentum * (batch's - old). Undo that to get
     # each batch's own moments, then apply the used ones in order, in closed form.
     position = jnp.arange(e.shape[0], dtype=jnp.int32)
-    if axis_name is not None:
-        position = position + jax.lax.axis_index(axis_name) * e.shape[0]
+    if devices.axis_name is not None:
+        position = position + jax.lax.axis_index(devices.axis_name) * e.shape[0]
     decay = (1.0 - BN_MOMENTUM) ** jnp.maximum(used - 1 - position, 0).astype(jnp.float32)
     weight = jnp.where(position < used, decay, 0.0)
     kept = (1.0 - BN_MOMENTUM) ** used.astype(jnp.float32)
@@ -264,7 +260,7 @@ def map_pool(
         fresh = moved - (1.0 - BN_MOMENTUM) * old[None]
         return jnp.einsum("s,s...->...", weight, fresh)
 
-    folded = all_sum(jax.tree.map(fold, mapping.stats, stats), axis_name)
+    folded = devices.sum(jax.tree.map(fold, mapping.stats, stats))
     stats = jax.tree.map(lambda old, new: kept * old + new, mapping.stats, folded)
     return z.reshape(-1, z.shape[-1]), stats
 
@@ -278,8 +274,7 @@ def learn_(
     rate: Float[Array, ""],
     *,
     sampler: Imle,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[ImleState, dict[str, Array]]:
     """Train on the matches (each member's code index and squared distance); see `Imle.epoch`."""
     index, distance = matches
@@ -290,8 +285,7 @@ def learn_(
         key,
         rate,
         sampler=sampler,
-        axis_name=axis_name,
-        num_devices=num_devices,
+        devices=devices,
     )
     total = jnp.sum(jnp.where(members.mask, distance, 0.0), axis=1)
     count = jnp.maximum(members.counts, 1).astype(jnp.float32)
@@ -306,8 +300,7 @@ def train_on_matches(
     rate: Float[Array, ""],
     *,
     sampler: Imle,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[ImleState, Float[Array, " k"]]:
     """Take one pass of minibatch steps over members and the codes matched to them.
 
@@ -318,21 +311,19 @@ def train_on_matches(
         key: for the order of the members.
         rate: the learning rate.
         sampler: the hyper-parameters.
-        axis_name: as in `epoch_`.
-        num_devices: as in `epoch_`.
+        devices: those that every minibatch's rows are spread over.
 
     Returns:
         The new state and the (k,) mean squared error per coordinate.
     """
     batches = tuple(
-        local_shard(rows, 2, axis_name, num_devices)
-        for rows in _shuffled_batches(members, matched, key, sampler.batch)
+        devices.shard(rows, 2) for rows in _shuffled_batches(members, matched, key, sampler.batch)
     )
     steps_of = jnp.maximum(1, members.counts // sampler.batch)  # (k,)
     mapping, optimizer = state
     if sampler.reset_optimizer:
         optimizer = jax.vmap(sampler.optimizer.init)(mapping.params)
-    step = functools.partial(_step, rate=rate, sampler=sampler, axis_name=axis_name)
+    step = functools.partial(_step, rate=rate, sampler=sampler, devices=devices)
 
     def body(carry: Any, data: Any) -> tuple[Any, Array]:
         number, rows = data
@@ -374,23 +365,23 @@ def _step(
     *,
     rate: Array,
     sampler: Imle,
-    axis_name: str | None,
+    devices: Devices,
 ) -> tuple[tuple[MappingState, Any], Array]:
     """One Adam step of one cluster on this device's rows of a minibatch."""
     (mapping, optimizer), (z, e, mask) = carry, rows
     weight = mask.astype(jnp.float32)
-    count = all_sum(jnp.sum(weight), axis_name)
+    count = devices.sum(jnp.sum(weight))
     scale = 1.0 / (jnp.maximum(count, 1.0) * z.shape[1])
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         generated, stats = sampler.functions.apply(
-            MappingState(params, mapping.stats), e, mask, train=True, axis_name=axis_name
+            MappingState(params, mapping.stats), e, mask, train=True, axis_name=devices.axis_name
         )
         return scale * (weight @ jnp.sum(jnp.square(z - generated), axis=1)), stats
 
     (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(mapping.params)
     # Each device divided its loss by the count of all devices, so the losses add up.
-    loss, gradient = all_sum((loss, gradient), axis_name)
+    loss, gradient = devices.sum((loss, gradient))
     params, optimizer = update(sampler.optimizer, gradient, optimizer, mapping.params, rate)
     return (MappingState(params, stats), optimizer), loss
 
@@ -399,8 +390,6 @@ def _where(active: Array, new: Array, old: Array) -> Array:
     return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
-_epoch = jax.jit(
-    epoch_, static_argnames=("sampler", "axis_name", "num_devices"), donate_argnames=("state",)
-)
+_epoch = jax.jit(epoch_, static_argnames=("sampler", "devices"), donate_argnames=("state",))
 _draw_pools = jax.jit(draw_pools, static_argnames="sampler")
 _learn = jax.jit(learn_, static_argnames="sampler", donate_argnames=("state",))

@@ -2,8 +2,8 @@
 
 All of them are data parallel in the same way. An epoch is a pure function of replicated state,
 members and key; every device draws the same numbers and works on its share of every batch's rows
-(`local_shard`, padded with rows of weight 0); gradients, losses and batch-norm moments are summed.
-The result equals one device's up to the order of the sums, whatever the number of devices.
+(`Devices.shard`, padded with rows of weight 0); gradients, losses and batch-norm moments are then
+summed. The result equals one device's up to the order of the sums, for any number of devices.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,37 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.numerics.optimisers import change_of
-from cgjax.runtime.mesh import DATA_AXIS
+from cgjax.runtime.mesh import DATA_AXIS, all_sum
 from cgjax.samplers.base import Members, Sampler, SamplerState
+
+
+class Devices(NamedTuple):
+    """The devices that an epoch's batches are spread over.
+
+    Attributes:
+        axis_name: their mesh axis, inside `shard_map` or `pmap`; None for one device.
+        num: how many there are.
+    """
+
+    axis_name: str | None = None
+    num: int = 1
+
+    def shard(self, x: Array, axis: int) -> Array:
+        """Return this device's share of an axis, padded with zeros to a multiple of the devices."""
+        if self.axis_name is None:
+            return x
+        share = -(-x.shape[axis] // self.num)
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (0, share * self.num - x.shape[axis])
+        start = jax.lax.axis_index(self.axis_name) * share
+        return jax.lax.dynamic_slice_in_dim(jnp.pad(x, widths), start, share, axis)
+
+    def sum(self, tree: Any) -> Any:
+        """Return the sum of a tree over the devices."""
+        return all_sum(tree, self.axis_name)
+
+
+ONE_DEVICE = Devices()
 
 Epoch = Callable[[SamplerState, Members, PRNGKeyArray, int], tuple[SamplerState, dict[str, Array]]]
 
@@ -88,8 +117,7 @@ def _compiled(mesh: Mesh, function: Callable[..., Any], static: tuple[tuple[str,
             members,
             jax.random.wrap_key_data(key_data),
             scalar,
-            axis_name=DATA_AXIS,
-            num_devices=mesh.size,
+            devices=Devices(DATA_AXIS, mesh.size),
             **dict(static),
         )
 
@@ -108,17 +136,6 @@ def _place(tree: Any, mesh: Mesh) -> Any:
         return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
 
     return jax.tree.map(place, tree)
-
-
-def local_shard(x: Array, axis: int, axis_name: str | None, num_devices: int) -> Array:
-    """Return this device's share of an axis, padded with zeros to a multiple of the devices."""
-    if axis_name is None:
-        return x
-    share = -(-x.shape[axis] // num_devices)
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, share * num_devices - x.shape[axis])
-    start = jax.lax.axis_index(axis_name) * share
-    return jax.lax.dynamic_slice_in_dim(jnp.pad(x, widths), start, share, axis)
 
 
 def draw_members(members: Members, key: PRNGKeyArray, rows: int) -> Float[Array, "k b d"]:

@@ -22,17 +22,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping
-from cgjax.samplers.training import (
-    dense,
-    init_dense,
-    local_shard,
-    pass_over,
-    update,
-)
+from cgjax.samplers.training import ONE_DEVICE, Devices, dense, init_dense, pass_over, update
 
 
 class VaeState(NamedTuple):
@@ -136,15 +129,14 @@ def step(
     *,
     beta: Float[Array, ""],
     sampler: Vae,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[VaeState, Array]:
     """One step of one cluster (no leading axis)."""
     d, d_e, b = sampler.latent_dim, sampler.decoder.dims[0], z.shape[0]
-    local = functools.partial(local_shard, axis=0, axis_name=axis_name, num_devices=num_devices)
+    local = functools.partial(devices.shard, axis=0)
     z, noise = local(z), local(jax.random.normal(key, (b, d_e), jnp.float32))
     # Padding rows count in neither the moments nor the means; sums run over all devices.
-    mask = None if axis_name is None else local(jnp.ones(b, bool))
+    mask = None if devices.axis_name is None else local(jnp.ones(b, bool))
     weight = local(jnp.full(b, 1.0 / b, jnp.float32))
 
     def loss_of(params: Any) -> tuple[Array, Any]:
@@ -153,7 +145,11 @@ def step(
         log_s2 = jnp.clip(log_s2, -10.0, 10.0)
         e = mean + jnp.exp(0.5 * log_s2) * noise
         decoded, stats = sampler.decoder.functions.apply(
-            MappingState(decoder, state.mapping.stats), e, mask, train=True, axis_name=axis_name
+            MappingState(decoder, state.mapping.stats),
+            e,
+            mask,
+            train=True,
+            axis_name=devices.axis_name,
         )
         error = jnp.sum(jnp.square(z - decoded), axis=1)
         fit = 0.5 * (error * jnp.exp(-log_variance) + d * log_variance)
@@ -162,7 +158,7 @@ def step(
 
     params = (state.mapping.params, state.encoder, state.log_variance)
     (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-    loss, gradient = all_sum((loss, gradient), axis_name)
+    loss, gradient = devices.sum((loss, gradient))
     params, moments = update(sampler.adam, gradient, state.moments, params, sampler.learning_rate)
     decoder, encoder, log_variance = params
     return VaeState(MappingState(decoder, stats), encoder, log_variance, moments), loss
@@ -175,19 +171,12 @@ def epoch_(
     beta: Float[Array, ""],
     *,
     sampler: Vae,
-    axis_name: str | None = None,
-    num_devices: int = 1,
+    devices: Devices = ONE_DEVICE,
 ) -> tuple[VaeState, dict[str, Array]]:
     """One epoch on all clusters, without jit."""
-    one_step = jax.vmap(
-        functools.partial(
-            step, beta=beta, sampler=sampler, axis_name=axis_name, num_devices=num_devices
-        )
-    )
+    one_step = jax.vmap(functools.partial(step, beta=beta, sampler=sampler, devices=devices))
     state, loss = pass_over(one_step, state, members, key, sampler.batch)
     return state, {"loss": loss}
 
 
-_epoch = jax.jit(
-    epoch_, static_argnames=("sampler", "axis_name", "num_devices"), donate_argnames=("state",)
-)
+_epoch = jax.jit(epoch_, static_argnames=("sampler", "devices"), donate_argnames=("state",))

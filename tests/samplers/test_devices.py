@@ -15,7 +15,7 @@ from cgjax.samplers.gan import LatentGan
 from cgjax.samplers.gaussian import Gaussian
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.imle_modern import ModernImle
-from cgjax.samplers.training import over_mesh
+from cgjax.samplers.training import Devices, over_mesh
 from cgjax.samplers.vae import Vae
 
 D = 6
@@ -68,7 +68,7 @@ def test_flow_runs_under_pmap(devices):
     _, scalar, static = sampler.data_parallel_epoch(members(), 0)
     given = (state, members(), jax.random.key(1), scalar)
     expected, _ = flow.epoch_(*given, **static)
-    epoch = functools.partial(flow.epoch_, axis_name="devices", num_devices=devices, **static)
+    epoch = functools.partial(flow.epoch_, devices=Devices("devices", devices), **static)
     mapped = jax.pmap(epoch, axis_name="devices", devices=jax.devices()[:devices])
     copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (devices, *x.shape)), given)
     found, _ = mapped(*copies)

@@ -15,6 +15,7 @@ from cgjax.samplers import imle, matching
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.mapping import MappingState, init_mapping, mapping_functions
+from cgjax.samplers.training import Devices
 
 
 def half_space_members(n: int = 700, d: int = 6) -> tuple[Members, np.ndarray]:
@@ -175,9 +176,7 @@ def test_several_devices_give_the_same_parameters_as_one(devices, wrap):
         jnp.float32(1e-3),
     )
     expected, metrics = imle.epoch_(state, members, key, rate, sampler=sampler)
-    epoch = functools.partial(
-        imle.epoch_, sampler=sampler, axis_name="devices", num_devices=devices
-    )
+    epoch = functools.partial(imle.epoch_, sampler=sampler, devices=Devices("devices", devices))
     if wrap == "pmap":
 
         def copies(tree):

@@ -85,7 +85,7 @@ def test_rejection_trains_and_an_unknown_matching_is_refused():
 def by_hand(monkeypatch):
     """Matching with the identity as the mapping: a code is its own latent."""
 
-    def map_pool(mapping, e, used, sampler, axis_name):
+    def map_pool(mapping, e, used, sampler, devices):
         return e.reshape(-1, D), mapping.stats
 
     monkeypatch.setattr(imle, "map_pool", map_pool)

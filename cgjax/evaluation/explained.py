@@ -38,7 +38,7 @@ def eta_squared(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) 
     """Return sum_c n_c (m_c - m)^2 / sum_i (x_i - m)^2; 0 for values that do not vary.
 
     Args:
-        values: (n,) of an attribute; NaN, if the judge cannot tell, is left out.
+        values: (n,) of an attribute; NaN (the judge cannot tell) is left out.
         labels: (n,) the clusters of the same images.
 
     Example:

@@ -156,7 +156,7 @@ def usable(
     count: Int[Array, ""],
     near: Float[Array, ""],
 ) -> Bool[Array, " g"]:
-    """Return which valid latents lie farther than eps from every member; all valid ones if none do."""
+    """Return which valid latents lie farther than eps from every member; if none do, all."""
     _, distance = nearest(generated, z, valid=first_rows(z.shape[0], count))
     far = valid & (distance > near)
     return jnp.where(jnp.any(far), far, valid)

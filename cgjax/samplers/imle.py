@@ -353,10 +353,10 @@ def _shuffled_batches(
     def batches(rows: Array) -> Array:
         rows = jnp.take_along_axis(rows, order.reshape(k, m, *[1] * (rows.ndim - 2)), axis=1)
         rows = jnp.pad(rows, [(0, 0), (0, max(0, num_steps * b - m))] + [(0, 0)] * (rows.ndim - 2))
-        return rows[:, : num_steps * b].reshape(k, num_steps, b, *rows.shape[2:])
+        rows = rows[:, : num_steps * b].reshape(k, num_steps, b, *rows.shape[2:])
+        return jnp.moveaxis(rows, 1, 0)
 
-    parts = (batches(members.latents), batches(matched), batches(members.mask))
-    return tuple(jnp.moveaxis(rows, 1, 0) for rows in parts)
+    return batches(members.latents), batches(matched), batches(members.mask)
 
 
 def _step(

@@ -1,10 +1,10 @@
-"""What every request has to pass before it is answered.
+"""The checks that every request must pass before it is answered.
 
-A page of another site can make a browser send requests here, or, by a name of its own that it lets
-point to this machine, read the answers (DNS rebinding). So a request needs the token that the
-command printed, in the address of the page and in a header of everything else, which another site
-cannot set; a Host that no other site can have: a number, localhost, or a name of this machine; and
-no other site as its origin.
+A page of another site can make a browser send requests here. If it points a host name of its own at
+this machine (DNS rebinding), it can even read the answers. So a request needs three things. The
+token that the command printed: in the address of the page, and in a header of everything else,
+which another site cannot set. A Host that no other site can have: an IP address, localhost, or a
+name of this machine. And no other site as its origin.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_HEADER = "x-cgjax-token"
 
-# Bytes that a request may send: names of 10,000 characters for a hundred clusters.
 MAX_BODY = 4 * 2**20
+"""Largest request body in bytes: enough for names of 10,000 characters for a hundred clusters."""
+
+_MAX_LENGTH_DIGITS = 18  # Python refuses to convert texts of more than 4,300 digits
 
 HEADERS = {
     "cache-control": "no-store",
@@ -33,11 +35,11 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """A request that is not answered.
+    """A request that did not pass the checks.
 
     Attributes:
-        status: of HTTP.
-        reason: one line.
+        status: HTTP status code.
+        reason: one line for the client.
     """
 
     def __init__(self, status: int, reason: str):
@@ -46,15 +48,15 @@ class Refused(Exception):
 
 
 class Guard:
-    """The application behind the checks; adds the headers of `HEADERS` to every answer."""
+    """Middleware that checks every request and adds `HEADERS` to every response."""
 
     def __init__(self, app: ASGIApp, token: str, hosts: Iterable[str]):
         """Wrap an application.
 
         Args:
-            app: of ASGI.
-            token: see `secrets.token_urlsafe`.
-            hosts: names, besides localhost, that a request may call this machine by.
+            app: an ASGI application.
+            token: a secret, from `secrets.token_urlsafe`.
+            hosts: host names of this machine that are accepted besides localhost.
         """
         self._app, self._token = app, token
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
@@ -62,9 +64,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
         if scope["type"] != "http":
-            raise RuntimeError(f"no {scope['type']} is spoken here")
+            raise RuntimeError(f"expected HTTP, not {scope['type']}")
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -74,38 +76,40 @@ class Guard:
         try:
             self._check(scope)
         except Refused as refused:
-            answer = PlainTextResponse(refused.reason + "\n", refused.status)
-            await answer(scope, receive, guarded)
+            response = PlainTextResponse(refused.reason + "\n", refused.status)
+            await response(scope, receive, send_with_headers)
             return
-        await self._app(scope, receive, guarded)
+        await self._app(scope, receive, send_with_headers)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if not is_own_host(headers.get("host", ""), self._hosts):
-            raise Refused(421, "this is not the server that you asked for")
+            raise Refused(421, "this server does not answer to that host name")
         origin = headers.get("origin")
-        is_foreign = origin is not None and urlsplit(origin).netloc != headers["host"]
+        is_foreign = origin is not None and origin.partition("://")[2] != headers["host"]
         is_page = scope["method"] in ("GET", "HEAD") and scope["path"] == "/"
         site = headers.get("sec-fetch-site", "none")
         if is_foreign or (not is_page and site not in ("none", "same-origin")):
-            raise Refused(403, "requests of another site are not answered")
-        given = headers.get(TOKEN_HEADER, "")
+            raise Refused(403, "requests from another site are refused")
+        token = headers.get(TOKEN_HEADER, "")
         if is_page:
-            given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [given])[0]
-        if not hmac.compare_digest(given.encode(), self._token.encode()):
-            raise Refused(403, "the token is missing or old: open the address that cgjax printed")
+            token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [token])[0]
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            raise Refused(
+                403, "the token is missing or out of date: open the address that cgjax printed"
+            )
         check_size(headers)
 
 
 def is_own_host(host: str, names: Iterable[str]) -> bool:
-    """Return whether a Host header is a number, or one of some names; whatever its port.
+    """Return whether a Host header holds an IP address or one of `names`, with any port.
 
     >>> [is_own_host(h, ["localhost"]) for h in ("127.0.0.1:80", "[::1]", "localhost:9", "a.org")]
     [True, True, True, False]
     """
     try:
         name = urlsplit(f"//{host}").hostname or ""
-        urlsplit(f"//{host}").port  # noqa: B018 - raises if it is no number
+        urlsplit(f"//{host}").port  # noqa: B018 - raises if it is not a number
     except ValueError:
         return False
     if name in names:
@@ -118,13 +122,13 @@ def is_own_host(host: str, names: Iterable[str]) -> bool:
 
 
 def check_size(headers: Mapping[str, str]) -> None:
-    """Refuse a body that says that it is too large; one that does not say is counted when read.
+    """Refuse a body whose declared length is too large; without one, the bytes read are counted.
 
     Raises:
-        Refused: with 413, or 400 for a length that is no number.
+        Refused: with 413, or 400 for a length that is not a number.
     """
     length = headers.get("content-length", "0")
-    if not length.isdigit():
-        raise Refused(400, "content-length is no number")
-    if int(length) > MAX_BODY:
-        raise Refused(413, f"more than {MAX_BODY} bytes")
+    if not (length.isascii() and length.isdigit()):
+        raise Refused(400, "content-length is not a number")
+    if len(length) > _MAX_LENGTH_DIGITS or int(length) > MAX_BODY:
+        raise Refused(413, f"the request is larger than {MAX_BODY} bytes")

@@ -1,29 +1,30 @@
-"""What a page asks to be drawn: JSON of a stranger, checked."""
+"""The draw that a page asks for: untrusted JSON, checked."""
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cgjax.errors import UserError
 
 MOST_IMAGES = 4096
-"""Images of one draw; --mode=sample draws more."""
+"""Largest number of images in one draw; --mode=sample draws more."""
 
 MOST_TEXT = 100_000
-"""Characters of a query, or any other text."""
+"""Largest number of characters in a query or any other text."""
 
 
 class Wanted(NamedTuple):
-    """A draw; each field is the flag of its name.
+    """A requested draw; each field means the same as the command-line flag of that name.
 
     Attributes:
         cluster: an id, a name or a query.
-        num: images, from 1 to `MOST_IMAGES`.
-        margin: as `MarginRange.parse` takes it.
-        seed: from 0 to 2^32 - 1.
-        sampler: its name, or None for that of `Run.sampler_for`.
-        verify: whether what falls outside is redrawn.
+        num: number of images, 1 to `MOST_IMAGES`.
+        margin: text for `MarginRange.parse`.
+        seed: 0 to 2^32 - 1.
+        sampler: its name; None for the choice of `Run.sampler_for`.
+        verify: whether samples outside the cluster are redrawn.
     """
 
     cluster: str
@@ -34,21 +35,21 @@ class Wanted(NamedTuple):
     verify: bool = True
 
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "cluster": str,
-    "num": int,
-    "margin": str,
-    "seed": int,
-    "sampler": (str, type(None)),
-    "verify": bool,
+_FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "cluster": (str, "a text"),
+    "num": (int, "a whole number"),
+    "margin": (str, "a text"),
+    "seed": (int, "a whole number"),
+    "sampler": ((str, type(None)), "a text or null"),
+    "verify": (bool, "true or false"),
 }
 
 
 def wanted_of(body: Any) -> Wanted:
-    """Check what was sent.
+    """Check a request's body.
 
     Raises:
-        UserError: what is wrong, in one line.
+        UserError: says what is wrong, in one short line.
 
     Example:
         >>> wanted_of({"cluster": "0", "num": 12}).num
@@ -56,18 +57,18 @@ def wanted_of(body: Any) -> Wanted:
     """
     if not isinstance(body, Mapping) or "cluster" not in body:
         raise UserError("expected a JSON object with a cluster")
-    if unknown := sorted(body.keys() - _KINDS.keys()):
-        raise UserError(f"{unknown[0]!r} is not known; expected {', '.join(_KINDS)}")
+    if unknown := sorted(body.keys() - _FIELDS.keys()):
+        raise UserError(f"unknown field {reprlib.repr(unknown[0])}; expected {', '.join(_FIELDS)}")
     for name, value in body.items():
-        if not isinstance(value, _KINDS[name]) or (_KINDS[name] is int and isinstance(value, bool)):
-            raise UserError(f"{name}={value!r} is of another kind than was expected")
+        kind, expected = _FIELDS[name]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UserError(f"{name}={reprlib.repr(value)}: expected {expected}")
         if isinstance(value, str) and len(value) > MOST_TEXT:
-            raise UserError(f"{name} is too long; expected {MOST_TEXT:,} characters at most")
+            raise UserError(f"{name} is too long; expected at most {MOST_TEXT:,} characters")
     wanted = Wanted(**body)
     if not 1 <= wanted.num <= MOST_IMAGES:
-        raise UserError(
-            f"{wanted.num} images: expected 1 to {MOST_IMAGES}; --mode=sample draws more"
-        )
+        num = reprlib.repr(wanted.num)
+        raise UserError(f"{num} images: expected 1 to {MOST_IMAGES}; --mode=sample draws more")
     if not 0 <= wanted.seed < 2**32:
-        raise UserError(f"seed {wanted.seed}: expected 0 to {2**32 - 1}")
+        raise UserError(f"seed {reprlib.repr(wanted.seed)}: expected 0 to {2**32 - 1}")
     return wanted

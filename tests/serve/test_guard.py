@@ -1,4 +1,4 @@
-"""Requests that are not answered: of another site, under another name, without the token."""
+"""Requests that are refused: from another site, under another host name, without the token."""
 
 import asyncio
 
@@ -11,14 +11,14 @@ HOST = {"host": "127.0.0.1:8000", "x-cgjax-token": "secret"}
 
 
 def answer(path="/api/draw", method="POST", query="", **headers):
-    """Status and headers of the guard's answer; names of headers have underscores here."""
+    """Return status, headers and body of the response; header names have underscores here."""
     given = {name.replace("_", "-"): value for name, value in (HOST | headers).items()}
     scope = {
         "type": "http",
         "method": method,
         "path": path,
         "query_string": query.encode(),
-        "headers": [(n.encode(), v.encode()) for n, v in given.items() if v is not None],
+        "headers": [(n.encode(), v.encode("latin-1")) for n, v in given.items() if v is not None],
     }
     sent = []
 
@@ -34,7 +34,7 @@ def answer(path="/api/draw", method="POST", query="", **headers):
     return sent[0]["status"], names, sent[1]["body"].decode()
 
 
-def test_what_comes_from_the_page_itself_is_answered_and_not_kept_by_any_cache():
+def test_a_request_of_the_page_itself_is_answered_and_never_cached():
     status, headers, body = answer(origin="http://127.0.0.1:8000", sec_fetch_site="same-origin")
     assert (status, body) == (200, "inside")
     assert headers["cache-control"] == "no-store"
@@ -62,9 +62,13 @@ def test_what_comes_from_the_page_itself_is_answered_and_not_kept_by_any_cache()
         (403, {"origin": "http://evil.example"}),
         (403, {"origin": "http://127.0.0.1:9"}),
         (403, {"origin": "null"}),
+        (403, {"origin": "http://["}),
         (403, {"sec_fetch_site": "cross-site"}),
         (403, {"sec_fetch_site": "same-site"}),
+        (421, {"host": "localhost:" + "9" * 5000}),
         (413, {"content_length": str(MAX_BODY + 1)}),
+        (413, {"content_length": "9" * 5000}),
+        (400, {"content_length": "²"}),
         (400, {"content_length": "many"}),
         (400, {"content_length": "-1"}),
     ],
@@ -78,17 +82,17 @@ def test_a_foreign_request_is_refused_with_one_line(status, request_):
     assert headers["cache-control"] == "no-store"
 
 
-def test_the_page_takes_its_token_from_the_address_also_by_a_link_from_elsewhere():
-    asked = {"path": "/", "method": "GET", "query": "token=secret", "x-cgjax-token": None}
-    assert answer(**asked, sec_fetch_site="cross-site")[0] == 200
+def test_the_page_takes_its_token_from_the_address_even_when_linked_from_elsewhere():
+    request = {"path": "/", "method": "GET", "query": "token=secret", "x-cgjax-token": None}
+    assert answer(**request, sec_fetch_site="cross-site")[0] == 200
 
 
-def test_names_of_this_machine_and_numbers_are_its_hosts_whatever_the_port():
+def test_names_of_this_machine_and_ip_addresses_are_accepted_with_any_port():
     own = ("studio", "STUDIO:80", "localhost", "10.0.0.7:8000", "[::1]:9", "127.0.0.1")
     assert all(is_own_host(host, {"localhost", "studio"}) for host in own)
 
 
-def test_other_protocols_are_not_spoken():
+def test_other_protocols_are_refused():
     guard = Guard(PlainTextResponse("inside"), "secret", [])
     with pytest.raises(RuntimeError, match="websocket"):
         asyncio.run(guard({"type": "websocket"}, None, None))

@@ -28,15 +28,15 @@ from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 
 FIGURES = (
-    ("clusters.png", "Verified samples of the default sampler, one row a cluster."),
-    ("means.png", "The mean of the members' images, and the image of the mean feature."),
+    ("clusters.png", "Verified samples of the default sampler, one row for each cluster."),
+    ("means.png", "For each cluster, the mean of its images, and the image made from its mean feature."),
     (
         "transfer.png",
-        "The same latents in other classes: first the class of the clusters, framed.",
+        "The same latents in other classes; the framed row is the class that was clustered.",
     ),
 )
 
-SCRIPTS = ("core.js", "tiles.js", "names.js", "scatter.js")
+SCRIPTS = ("core.js", "tiles.js", "names.js", "scatter.js", "print.js")
 """The page's own modules, in the order in which they stand in one script; `start.js` ends it."""
 
 SERVED_SCRIPTS = ("ask.js", "draw.js", "saved.js")
@@ -44,13 +44,14 @@ SERVED_SCRIPTS = ("ask.js", "draw.js", "saved.js")
 
 SEPARATION: dict[Verdict, str] = {
     "one cluster": (
-        "No: the layer holds one cloud without a valley, and these clusters are parts that it is "
-        "cut into. A cut can mean something all the same; images near it belong to neither clearly."
+        "No: the layer holds one cloud without a valley, and the clusters are parts of it. Such a "
+        "split can still mean something, but images near it belong to neither part "
+        "clearly."
     ),
-    "several clusters": "Yes, some: the layer holds several clouds with valleys between them.",
+    "several clusters": "Yes, some of them: the layer holds several clouds with valleys between them.",
     "more clusters than asked for": (
-        "Yes, some: the layer holds several clouds with valleys between them, and more of them "
-        "than were asked for."
+        "Yes, some of them: the layer holds several clouds with valleys between them, and more of "
+        "them than were asked for."
     ),
 }
 """What a verdict on a layer means for the clusters that are shown."""

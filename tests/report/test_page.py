@@ -15,7 +15,7 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import unnamed
-from cgjax.report.build import render
+from cgjax.report.build import SCRIPTS, SERVED_SCRIPTS, render, static
 from cgjax.report.rows import EDGE, TYPICAL
 from cgjax.report.view import Group, view_of
 from cgjax.run.run import load_run
@@ -64,6 +64,15 @@ def test_the_page_names_no_other_host_and_allows_its_own_script_and_style_alone(
         text = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)[1]
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_no_two_scripts_of_the_page_declare_the_same_name():
+    names = []
+    for script in (*SCRIPTS, *SERVED_SCRIPTS, "start.js"):
+        declared = r"^(?:async )?(?:function\*?|const|let|class) (\w+)"
+        names += re.findall(declared, static(script), re.MULTILINE)
+    assert len(names) > 50
+    assert [name for name in names if names.count(name) > 1] == []
 
 
 def test_images_are_made_once_and_again_when_the_clusters_are_others(copied):

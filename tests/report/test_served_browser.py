@@ -20,7 +20,7 @@ from cgjax.serve.app import Served
 from cgjax.serve.server import listen_for, prepare
 from cgjax.stages.pipeline import Pipeline
 from tests.report.browser import chromium, open_page
-from tests.report.test_browser import HARMFUL
+from tests.report.test_browser import HARMFUL, download
 
 pytestmark = pytest.mark.browser
 
@@ -106,9 +106,29 @@ def test_of_two_people_who_name_a_cluster_the_second_hears_of_the_first(context,
         two.get_by_text("conflict:").wait_for()
         assert load_run(copied).entries[0]["name"] == "left"
         assert two.locator(".name input").first.input_value() == "left"
-        two.locator(".name input").first.fill("right")  # knowing of the other one
+        two.locator(".name input").first.fill("right")  # having seen the other name
         two.get_by_text("All names are saved.").wait_for()
         assert load_run(copied).entries[0]["name"] == "right"
+
+
+def test_a_conflict_that_comes_while_typing_is_shown_when_the_field_is_left(context, copied):
+    with serving(copied) as run:
+        one, two = (open_page(context, run.address).page for _ in range(2))
+        one.locator(".name input").first.fill("left")
+        one.get_by_text("All names are saved.").wait_for()
+        two.locator(".name input").first.fill("right")
+        two.get_by_text("conflict:").wait_for()  # the field still has the focus
+        two.locator(".name input").nth(1).focus()
+        assert two.locator(".name input").first.input_value() == "left"
+
+
+def test_names_can_be_downloaded_from_a_served_page_too(context, copied, tmp_path):
+    with serving(copied) as run:
+        page, errors, _ = open_page(context, run.address)
+        page.locator(".name input").first.fill("left")
+        (names, *_) = download(page, tmp_path / "names.json")
+        assert names.clusters[0].name == "left"
+        assert errors == []
 
 
 def test_a_closed_tab_and_a_stopped_draw_end_their_work(context, copied):
@@ -174,7 +194,7 @@ def test_without_the_command_the_page_says_so_and_keeps_what_was_typed(context, 
     with serving(copied) as run:
         page = open_page(context, run.address).page
     page.locator(".name input").first.fill("left")
-    page.get_by_text("Not saved, kept by this browser").wait_for()
+    page.get_by_text("Not saved, but kept in this browser").wait_for()
     page.get_by_role("button", name="Draw", exact=True).click()
     page.get_by_text("is the command that serves this page still running?").first.wait_for()
 
@@ -183,7 +203,7 @@ def test_what_was_typed_without_the_command_is_saved_when_it_runs_again(context,
     with serving(copied, port=None) as run:
         page = open_page(context, run.address).page
     page.locator(".name input").first.fill("left")
-    page.get_by_text("Not saved, kept by this browser").wait_for()
+    page.get_by_text("Not saved, but kept in this browser").wait_for()
     page.close()
     with serving(copied, port=None) as run:
         page, errors, _ = open_page(context, run.address)

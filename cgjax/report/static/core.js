@@ -1,11 +1,11 @@
-// What every part uses: the page's data, and small helpers.
+// Shared by all scripts: the page's data and small helpers.
 const data = JSON.parse(document.getElementById("data").textContent);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const live = document.getElementById("live");
 const say = (text) => { live.textContent = text; };
 
-/** The clusterings on the page by their key, their arrays decoded. */
+/** The clusterings on the page by key, with their arrays decoded. */
 const views = {};
 for (const [key, view] of Object.entries(data.views)) {
   const group = data.groups[view.group];
@@ -17,12 +17,12 @@ for (const [key, view] of Object.entries(data.views)) {
   }
 }
 
-/** Show the image at a position of a sheet; the sheet itself is the element's class. */
+/** Make an element show the image at a position of its view's sheet, through CSS classes. */
 function showTile(element, view, position) {
   element.className = `t ${view.group} x${position % view.columns} y${Math.floor(position / view.columns)}`;
 }
 
-/** The 95% interval of a share [Wilson 1927]; as cgjax.numerics.intervals.wilson_interval. */
+/** The 95% interval of a share [Wilson 1927]; the same as cgjax.numerics.intervals.wilson_interval. */
 function wilson(successes, total) {
   const z = 1.959963984540054, share = successes / total;
   const centre = (share + z * z / (2 * total)) / (1 + z * z / total);

@@ -1,9 +1,9 @@
-// New images: of what the form asks for, of a card's cluster, and of the margin that a dial shows.
+// New images: for the form, for a card's cluster, and for the margin that a dial is set to.
 const panel = document.getElementById("draw");
 const part = (name) => panel.querySelector(`[data-part="${name}"]`);
-let giveUp = null, shownDraw = null;
+let formControl = null, shownDraw = null;
 
-/** What the form asks for; without a seed one is thrown. */
+/** The draw that the form asks for; an empty seed becomes a random one. */
 function wantedOfForm() {
   const form = part("form").elements, { value: seed } = form.seed;
   return {
@@ -21,18 +21,18 @@ function picture(address, number) {
   image.src = address;
   image.alt = "";
   button.type = "button";
-  button.setAttribute("aria-label", `Image ${number + 1}: save it as PNG`);
+  button.setAttribute("aria-label", `Save image ${number + 1} as a PNG file`);
   button.append(image);
-  button.addEventListener("click", () => download(`${number}.png`));
+  button.addEventListener("click", () => saveDraw(`${number}.png`));
   return button;
 }
 
-async function download(kind) {
+async function saveDraw(kind) {
   const { id, name, drawn } = shownDraw;
   try {
-    say("The download is being made.");
+    say("Preparing the download.");
     await saveAs(`api/drawn/${id}/${kind}?num=${drawn}`, `${name}-${kind}`);
-    say("Saved.");
+    say("Downloaded.");
   } catch (error) {
     fail(error);
   }
@@ -44,8 +44,8 @@ function fail(error) {
 }
 
 async function drawForm() {
-  giveUp?.abort();
-  const control = giveUp = new AbortController(), gallery = part("gallery"), progress = part("progress");
+  formControl?.abort();
+  const control = formControl = new AbortController(), gallery = part("gallery"), progress = part("progress");
   const wanted = wantedOfForm();
   part("error").hidden = part("about").hidden = part("done").hidden = true;
   part("running").hidden = false;
@@ -57,7 +57,7 @@ async function drawForm() {
   part("count").textContent = `0 of ${wanted.num}`;
   try {
     await draw(wanted, control.signal, (message) => {
-      if (control !== giveUp) return;
+      if (control !== formControl) return;
       if (message.begun) {
         part("expected").textContent = message.begun;
         shownDraw = { ...message, drawn: 0 };
@@ -74,19 +74,19 @@ async function drawForm() {
       if (message.done) showDone(message.done.acceptance, wanted);
     });
   } catch (error) {
-    if (control !== giveUp) return;
+    if (control !== formControl) return;
     if (error.name !== "AbortError") fail(error);
     if (shownDraw) showStopped(wanted);
   }
-  if (control === giveUp) part("running").hidden = true;
+  if (control === formControl) part("running").hidden = true;
 }
 
 function showDone(acceptance, wanted) {
-  const checked = acceptance === null ? "not checked" : `${(100 * acceptance).toFixed(1)}% of what was proposed passed the check`;
+  const checked = acceptance === null ? "not checked" : `${(100 * acceptance).toFixed(1)}% of the proposed images were in the cluster`;
   showEnd(`${wanted.num} images by ${shownDraw.sampler}, seed ${wanted.seed}: ${checked}.`);
 }
 
-/** What was drawn until then can be saved, and drawn again by its own command. */
+/** The images drawn so far can be saved, and the command shown draws the same ones. */
 function showStopped(wanted) {
   showEnd(`Stopped after ${shownDraw.drawn} of ${wanted.num} images by ${shownDraw.sampler}, seed ${wanted.seed}.`);
 }
@@ -98,7 +98,7 @@ function showEnd(text) {
   say(text);
 }
 
-/** While a dial rests, new members above its margin stand in the card's strip. */
+/** When a dial has not moved for a moment, show new images above its margin in the card's strip. */
 function startLiveDial(card) {
   const dial = card.querySelector("input[type=range]"), strip = card.querySelector(".strip");
   if (!dial) return;
@@ -131,8 +131,8 @@ function startDrawing() {
     event.preventDefault();
     drawForm();
   });
-  part("stop").addEventListener("click", () => giveUp?.abort());
-  for (const button of all("[data-kind]", panel)) button.addEventListener("click", () => download(button.dataset.kind));
+  part("stop").addEventListener("click", () => formControl?.abort());
+  for (const button of all("[data-kind]", panel)) button.addEventListener("click", () => saveDraw(button.dataset.kind));
   for (const card of all(".card")) {
     startLiveDial(card);
     card.querySelector(".drawone").addEventListener("click", () => {

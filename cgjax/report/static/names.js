@@ -1,5 +1,5 @@
-// Names: typed, undone, kept as a draft by this browser, downloaded for --mode=name.
-// A page that is served gives another store, with the same two functions.
+// Names: typing, undo, the draft in this browser, and the download for --mode=name.
+// On a served page, saved.js wraps `store.save` to send the names too.
 const NOTHING = "means nothing";
 
 const draftStore = (key) => ({
@@ -7,23 +7,23 @@ const draftStore = (key) => ({
     try { return JSON.parse(localStorage.getItem(key) || "{}"); } catch { return {}; }
   },
   save(draft) {
-    try { localStorage.setItem(key, JSON.stringify(draft)); } catch { say("This browser keeps no draft: download the names before you leave."); }
+    try { localStorage.setItem(key, JSON.stringify(draft)); } catch { say("This browser cannot keep a draft: download the names before you leave."); }
   },
 });
 
 const storeKey = "cgjax names " + Object.values(views).map((view) => view.digest.slice(0, 16)).sort().join(" ");
 const store = draftStore(storeKey);
 
-/** What was typed, by clustering's digest and cluster: {name, contradict: [latents], looked}. */
-const draft = store.load();
-const history = [];
+/** What was typed, by the clustering's digest and the cluster: {name, contradict: [latents], looked, was}. */
+let draft = store.load();
+const undoable = [];
 
 const cards = all(".card").map((element) => {
   const view = views[element.dataset.view], cluster = Number(element.dataset.cluster);
   return { element, view, cluster, title: element.dataset.title, given: view.entries[cluster], input: element.querySelector(".name input") };
 });
 
-/** A draft is of the name that the run has; those of an earlier one give way to it. */
+/** Drop the drafts that replace a name which the run no longer has: the run's new name wins. */
 function dropStale() {
   const dropped = [], before = JSON.stringify(draft);
   for (const { view, cluster, title, given } of cards) {
@@ -36,11 +36,11 @@ function dropStale() {
   if (JSON.stringify(draft) !== before) store.save(draft);
   if (!dropped.length) return;
   const line = document.getElementById("dropped");
-  line.textContent = `Dropped, for the run has other names by now: ${dropped.join(", ")}.`;
+  line.textContent = `Drafts dropped because the run has new names for these clusters: ${dropped.join(", ")}.`;
   line.hidden = false;
 }
 
-/** What is known of a card's cluster now: the draft's, or else the run's own. */
+/** The present name and marks of a card's cluster: from the draft, or else from the run. */
 function stateOf(card) {
   const drafted = draft[card.view.digest]?.[card.cluster];
   const { judged } = card.given;
@@ -49,7 +49,7 @@ function stateOf(card) {
 
 function change(card, update, remember = true) {
   const before = stateOf(card);
-  if (remember) history.push([card, before]);
+  if (remember) undoable.push([card, before]);
   const now = { ...before, ...update, was: card.given.name };
   (draft[card.view.digest] ??= {})[card.cluster] = now;
   store.save(draft);
@@ -57,20 +57,20 @@ function change(card, update, remember = true) {
   showProgress();
 }
 
-/** What was typed since the field was entered is one step to undo. */
+/** Make everything typed since the field was entered one step of undo. */
 function commit(card) {
-  if (card.before && card.before.name !== stateOf(card).name) history.push([card, card.before]);
+  if (card.before && card.before.name !== stateOf(card).name) undoable.push([card, card.before]);
   card.before = stateOf(card);
   showProgress();
 }
 
 function undo() {
-  const last = history.pop();
+  const last = undoable.pop();
   if (!last) return;
   const [card, before] = last;
   change(card, before, false);
   card.input.focus();
-  say(`Undone: ${card.title} is ${before.name || "not named"}.`);
+  say(`Undone: ${card.title} is ${before.name ? `named “${before.name}”` : "not named"}.`);
 }
 
 function show(card) {
@@ -86,7 +86,7 @@ function show(card) {
   if (!line.hidden) {
     const agree = shown - state.contradict.length;
     const [low, high] = wilson(agree, shown).map((share) => Math.round(100 * share));
-    line.textContent = `${agree} of ${shown} random members agree with the name: ${Math.round(100 * agree / shown)}% (${low}% to ${high}%).`;
+    line.textContent = `${agree} of ${shown} random images fit the name: ${Math.round(100 * agree / shown)}% (${low}% to ${high}%).`;
   }
   const label = state.name.trim() || card.title;
   for (const link of all(`#${card.view.key} [data-legend="${card.cluster}"]`)) link.textContent = label.slice(0, 80);
@@ -95,10 +95,10 @@ function show(card) {
 function showProgress() {
   const named = cards.filter((card) => stateOf(card).name.trim()).length;
   document.getElementById("progress").textContent = `${named} of ${cards.length} named`;
-  document.getElementById("undo").disabled = history.length === 0;
+  document.getElementById("undo").disabled = undoable.length === 0;
 }
 
-/** The content of names.json. `was` tells a name that somebody else gave in the meantime. */
+/** The content of names.json. `was`, the name that is replaced, reveals a name given by somebody else meanwhile. */
 function namesFile() {
   const seen = new Set(), clusterings = [];
   for (const view of Object.values(views)) {
@@ -119,24 +119,24 @@ function namesFile() {
   return { format: "cgjax names", version: 1, clusterings };
 }
 
-function download() {
+function downloadNames() {
   const text = JSON.stringify(namesFile(), null, 1) + "\n";
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
   link.download = "names.json";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-  say("names.json is downloaded.");
+  say("names.json was downloaded.");
 }
 
-/** The name fields that can be seen: those of closed parts of the page are left out. */
-const fields = () => cards.filter((card) => card.input.getClientRects().length).map((card) => card.input);
+/** The visible name fields: those in closed sections are left out. */
+const visibleFields = () => cards.filter((card) => card.input.getClientRects().length).map((card) => card.input);
 
 function onKey(event, card) {
-  const within = fields(), at = within.indexOf(card.input);
+  const fields = visibleFields(), at = fields.indexOf(card.input);
   const isNext = event.key === "Enter" || event.key === "Tab";
   if (isNext) commit(card);
-  const next = within[at + (event.shiftKey ? -1 : 1)];
+  const next = fields[at + (event.shiftKey ? -1 : 1)];
   if (event.key === "Escape") {
     (card.element.querySelector(".typical button[tabindex='0']") || card.element.querySelector(".copy")).focus();
   } else if (isNext && next && !event.isComposing && !event.ctrlKey && !event.altKey) {
@@ -146,11 +146,25 @@ function onKey(event, card) {
   }
 }
 
+/**
+ * Take over a draft that another tab wrote. It may also be this tab before a reload: the browser does not
+ * promise that what the old page wrote last is there when the new one first reads.
+ */
+function followOtherTabs() {
+  addEventListener("storage", (event) => {
+    if (event.key !== storeKey) return;
+    draft = store.load();
+    for (const card of cards) if (document.activeElement !== card.input) show(card);
+    showProgress();
+  });
+}
+
 function startNames() {
   document.getElementById("bar").hidden = false;
   dropStale();
+  followOtherTabs();
   document.getElementById("undo").addEventListener("click", undo);
-  document.getElementById("download").addEventListener("click", download);
+  document.getElementById("download").addEventListener("click", downloadNames);
   document.addEventListener("keydown", (event) => {
     const isTyping = document.activeElement?.matches("input[type=text]");
     if ((event.ctrlKey || event.metaKey) && event.key === "z" && !isTyping) undo();
@@ -159,6 +173,7 @@ function startNames() {
     card.input.addEventListener("focus", () => { card.before = stateOf(card); });
     card.input.addEventListener("input", () => change(card, { name: card.input.value }, false));
     card.input.addEventListener("change", () => commit(card));
+    card.input.addEventListener("blur", () => show(card)); // an answer that came while typing may have changed the name
     card.input.addEventListener("keydown", (event) => onKey(event, card));
     card.element.querySelector(".nothing").addEventListener("click", () => change(card, { name: NOTHING }));
     card.element.querySelector(".use")?.addEventListener("click", (event) => change(card, { name: event.currentTarget.dataset.name }));
@@ -166,7 +181,7 @@ function startNames() {
     for (const tile of all(".typical button", card.element)) {
       tile.addEventListener("click", () => {
         const latent = Number(tile.dataset.latent), { contradict } = stateOf(card);
-        const without = contradict.filter((each) => each !== latent);
+        const without = contradict.filter((other) => other !== latent);
         const isNew = without.length === contradict.length;
         change(card, { contradict: isNew ? [...contradict, latent] : without, looked: true });
       });

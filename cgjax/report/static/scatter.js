@@ -1,4 +1,4 @@
-// The scatter plot: points on a canvas, their images on hover or by the arrow keys.
+// The scatter plot: dots on a canvas, with their images on hover or by the arrow keys.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"];
 const EDGE = { left: 66, right: 14, top: 14, bottom: 44 }, REACH = 18;
 
@@ -19,7 +19,7 @@ class Scatter {
     this.num = this.view.points.length / 2;
     this.at = -1;
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
-    // Drawn about as wide as it is shown, so that its letters can be read on a phone.
+    // Drawn about as wide as it is displayed, so that its text is readable on a phone.
     this.wide = canvas.clientWidth < 520 ? 390 : 720;
     this.high = this.wide * 2 / 3;
     canvas.width = this.wide * ratio;
@@ -72,7 +72,7 @@ class Scatter {
     context.fillText(low[1], left - 4, bottom - 4);
     context.fillText(high[1], left - 4, EDGE.top + 10);
     context.textAlign = "center";
-    context.fillText("component 1, units of the features", (this.wide + EDGE.left) / 2, this.high - 8);
+    context.fillText("component 1 (feature units)", (this.wide + EDGE.left) / 2, this.high - 8);
     context.save();
     context.translate(14, (this.high - EDGE.bottom) / 2);
     context.rotate(-Math.PI / 2);
@@ -144,7 +144,7 @@ class Scatter {
 }
 
 function nameOf(view, cluster) {
-  const card = cards.find((each) => each.view === view && each.cluster === cluster);
+  const card = cards.find((one) => one.view === view && one.cluster === cluster);
   return stateOf(card).name.trim() || card.title;
 }
 
@@ -153,15 +153,15 @@ function screenColours() {
   return { ink: style.getPropertyValue("--ink"), soft: style.getPropertyValue("--soft") };
 }
 
-const PAPER = { ink: "#000", soft: "#333" };
+const scatters = new Map();
 
-/** Plots are drawn when they are nearly seen: those of closed parts of the page when they are opened. */
+function scatterOf(canvas) {
+  if (!scatters.has(canvas)) scatters.set(canvas, new Scatter(canvas));
+  return scatters.get(canvas);
+}
+
+/** Draw each plot shortly before it scrolls into view; those of closed sections when they are opened. */
 function startScatters() {
-  const canvases = all("canvas[data-view]"), made = new Map();
-  const scatterOf = (canvas) => {
-    if (!made.has(canvas)) made.set(canvas, new Scatter(canvas));
-    return made.get(canvas);
-  };
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
@@ -169,9 +169,5 @@ function startScatters() {
       scatterOf(entry.target);
     }
   }, { rootMargin: "600px" });
-  for (const canvas of canvases) seen.observe(canvas);
-  addEventListener("beforeprint", () => {
-    for (const canvas of canvases) if (canvas.clientWidth) scatterOf(canvas).draw(PAPER);
-  });
-  addEventListener("afterprint", () => { for (const scatter of made.values()) scatter.draw(); });
+  for (const canvas of all("canvas[data-view]")) seen.observe(canvas);
 }

@@ -3,3 +3,4 @@ startRows();
 startDials();
 startCopying();
 startScatters();
+startPrinting();

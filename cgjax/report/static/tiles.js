@@ -1,4 +1,4 @@
-// Rows of images: arrow keys within a row, the margin dial, and commands to copy.
+// Rows of images (arrow keys within a row), the margin dial, and the Copy buttons.
 const STRIP = 12;
 
 function startRows() {
@@ -16,13 +16,13 @@ function startRows() {
   }
 }
 
-/** The positions of random members of a cluster above a quantile of its margins, 0 to 1. */
-function above(view, cluster, quantile) {
-  const found = [];
-  for (let p = 0; p < view.labels.length && found.length < STRIP; p++) {
-    if (view.labels[p] === cluster && view.quantiles[p] >= 250 * quantile) found.push(p);
+/** Positions of the first members of a cluster above a quantile (0 to 1) of its margins; latents are in random order. */
+function membersAbove(view, cluster, quantile) {
+  const positions = [];
+  for (let p = 0; p < view.labels.length && positions.length < STRIP; p++) {
+    if (view.labels[p] === cluster && view.quantiles[p] >= 250 * quantile) positions.push(p);
   }
-  return found;
+  return positions;
 }
 
 function startDials() {
@@ -32,15 +32,15 @@ function startDials() {
     if (!dial) continue;
     const strip = card.querySelector(".strip"), cluster = Number(card.dataset.cluster);
     const turn = () => {
-      const quantile = Number(dial.value) / 100, found = above(view, cluster, quantile);
+      const quantile = Number(dial.value) / 100, positions = membersAbove(view, cluster, quantile);
       card.querySelector("output").textContent = quantile.toFixed(2);
       dial.setAttribute("aria-valuetext", `above quantile ${quantile.toFixed(2)}`);
-      strip.replaceChildren(...found.map((p) => {
+      strip.replaceChildren(...positions.map((p) => {
         const tile = document.createElement("i");
         showTile(tile, view, p);
         return tile;
       }));
-      strip.setAttribute("aria-label", `${found.length} members above margin ${quantile.toFixed(2)}`);
+      strip.setAttribute("aria-label", `${positions.length} images above margin ${quantile.toFixed(2)}`);
       margin.textContent = quantile > 0 ? `--margin=${quantile}` : "";
     };
     dial.addEventListener("input", turn);
@@ -48,7 +48,7 @@ function startDials() {
   }
 }
 
-/** Copy text; from a file the clipboard may be closed, so the text is selected for the user. */
+/** Copy text. A page opened from a file may not use the clipboard: then select the text for the user. */
 async function copy(code) {
   try {
     await navigator.clipboard.writeText(code.textContent.trim());
@@ -66,7 +66,7 @@ function startCopying() {
   for (const button of all(".copy")) {
     button.addEventListener("click", async () => {
       const done = await copy(button.parentElement.querySelector("code"));
-      say(done ? "Copied." : "The command is selected: copy it.");
+      say(done ? "Copied." : "The command is selected: press Ctrl+C or ⌘C to copy it.");
       button.classList.toggle("done", done);
       const label = button.firstChild;
       label.textContent = done ? "Copied" : "Selected";

@@ -1,0 +1,15 @@
+// Printing: every section is open, and every plot is drawn in dark colours on white.
+const PAPER = { ink: "#000", soft: "#333" };
+
+function startPrinting() {
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = all("details:not([open])");
+    for (const section of opened) section.open = true;
+    for (const canvas of all("canvas[data-view]")) scatterOf(canvas).draw(PAPER);
+  });
+  addEventListener("afterprint", () => {
+    for (const section of opened) section.open = false;
+    for (const scatter of scatters.values()) scatter.draw();
+  });
+}

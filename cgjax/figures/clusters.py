@@ -1,4 +1,4 @@
-"""What a clustering looks like: `means.png` and `pca.png`."""
+"""Figures of a clustering: `means.png` and `pca.png`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from cgjax.regions.clustering import Clustering
 from cgjax.regions.small import small_clusters
 
 MEAN_IMAGES = 512
+"""Number of images, at most, in a cluster's mean image."""
 
 
 def titles(clustering: Clustering) -> list[str]:
-    """Return a line for each cluster: its id, its share, and whether it is small."""
+    """Return a two-line title for each cluster: its id, its share, and whether it is small."""
     small = small_clusters(clustering)
     return [
         f"cluster {c}\n{100 * share:.1f}%{', small' if c in small else ''}"
@@ -30,12 +31,12 @@ def titles(clustering: Clustering) -> list[str]:
 def principal_components(
     clustering: Clustering, first: Float[np.ndarray, "m f"], latents: Float[np.ndarray, "n d"]
 ) -> plots.Drawn:
-    """Plot the first latents in two principal components of their features and of themselves.
+    """Plot the first latents in two principal components of their features and of the latents.
 
     Args:
         clustering: the clusters.
-        first: features of the first m latents.
-        latents: that were clustered.
+        first: (m, f) features of the first m latents.
+        latents: (n, d) the clustered latents.
     """
     rows = len(first)
     panels = []
@@ -44,8 +45,8 @@ def principal_components(
         if rows > 2 and part.shape[1] > 1:
             pca = fit_pca(part, 2)
             points = pca.project(part)
-            of_all = pca.explained_variance / max(pca.total_variance, 1e-12)
-            shares = (float(of_all[0]), float(of_all[1]))
+            explained = pca.explained_variance / max(pca.total_variance, 1e-12)
+            shares = (float(explained[0]), float(explained[1]))
         panels.append(plots.Panel(title, points, shares))
     title = f"{rows:,} latents of {clustering.id} in two principal components"
     return plots.scatter(panels, clustering.labels[:rows], titles(clustering), title)
@@ -60,10 +61,10 @@ def means(
     """Show each cluster's mean image beside the image of its mean feature.
 
     Args:
-        generator: with its layer.
+        generator: at the clustered layer.
         clustering: the clusters.
-        latents: that were clustered.
-        shape: of one latent's activation.
+        latents: (n, d) the clustered latents.
+        shape: the shape of one latent's activation.
     """
     columns = ["mean image", "of mean feature"]
     rows = []
@@ -72,7 +73,7 @@ def means(
         if not len(z):  # fewer distinct features than clusters
             z = latents[:1]
         pictures = [generator.images(z).mean(axis=0, keepdims=True)]
-        # A centroid of another space is no activation.
+        # Only in the raw space is a centroid an activation.
         if clustering.space.name == "raw" and hasattr(generator.gen, "resume"):
             centroid = jnp.asarray(clustering.centroids[c]).reshape(1, *shape)
             try:

@@ -1,4 +1,4 @@
-"""Pictures of images that were assigned: each beside its reconstruction, and their errors."""
+"""Figures of assigned images: each image beside its reconstruction, and their errors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cgjax.figures.sheets import GAP, TEXT
 from cgjax.runtime.png import to_pixels
 
 ACROSS = 4
-"""Pairs in a row."""
+"""Number of pairs in a row."""
 
 MANY = 12
-"""Clusters beyond which they stand close together, their names upright."""
+"""Number of clusters above which columns are narrow and their names vertical."""
 
 
 def pairs(
@@ -25,16 +25,13 @@ def pairs(
     captions: Sequence[str],
     title: str,
 ) -> Image.Image:
-    """Lay out images, each left of its reconstruction and above what is said of it.
+    """Lay out images, each to the left of its reconstruction and above its caption.
 
     Args:
         images: (n, s, s, c) float32 in [-1, 1], at least one.
-        reconstructions: the same of what the generator makes of their latents.
-        captions: a text for each, of as many lines as the others.
-        title: above all of them.
-
-    Returns:
-        The picture.
+        reconstructions: (n, s, s, c) the generator's images of their inverted latents.
+        captions: one text per image, all with the same number of lines.
+        title: a line above everything.
     """
     font, size = ImageFont.load_default(TEXT), images.shape[1]
     shown = size * max(1, 128 // size)
@@ -58,36 +55,37 @@ def pairs(
 
 
 def errors_by_cluster(
-    held: tuple[Float[np.ndarray, " m"], Int[np.ndarray, " m"]],
-    own: tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Bool[np.ndarray, " n"]],
+    held_out: tuple[Float[np.ndarray, " m"], Int[np.ndarray, " m"]],
+    assigned: tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Bool[np.ndarray, " n"]],
     names: Sequence[str],
     limit: float,
     title: str,
 ) -> Drawn:
-    """Plot the reconstruction errors of each cluster, as Figure 6 of [Liu et al. 2020] has them.
+    """Plot the reconstruction errors of each cluster, as in Figure 6 of [Liu et al. 2020].
 
     Args:
-        held: errors and clusters of held-out images of the generator's own.
-        own: the same of the images that were assigned, and which of these the generator makes.
-        names: of the clusters.
-        limit: the error above which an image is none of the generator's; one below it may be none
-            for another reason.
-        title: above it.
+        held_out: errors and clusters of held-out images made by the generator.
+        assigned: errors and clusters of the assigned images, and whether the generator can make
+            each of them.
+        names: the clusters' names.
+        limit: the error above which the generator cannot make an image; an image below it may
+            still be rejected for another reason.
+        title: a line above the plot.
     """
     is_crowded = len(names) > MANY
     figure = new_figure(max(6.4, (0.3 if is_crowded else 1.4) * len(names) + 2.4), 4.2)
     axis = figure.subplots()
     rng = np.random.default_rng(0)
-    found, places_of, made = own
+    errors_of, clusters_of, is_own = assigned
     grey, cross = {"color": "#888888", "marker": "o"}, style_of(1) | {"marker": "x"}
     for side, label, style, errors, clusters in (
-        (0, "held-out samples of the generator", grey, *held),
-        (1, "these images", style_of(1), found[made], places_of[made]),
-        (1, "none of the generator's", cross, found[~made], places_of[~made]),
+        (0, "held-out samples of the generator", grey, *held_out),
+        (1, "these images", style_of(1), errors_of[is_own], clusters_of[is_own]),
+        (1, "not made by the generator", cross, errors_of[~is_own], clusters_of[~is_own]),
     ):
         places = clusters + 0.36 * (side - 0.5) + rng.uniform(-0.1, 0.1, len(errors))
         axis.scatter(places, errors, s=14, alpha=0.7, linewidths=side, label=label, **style)
-    for side, (errors, clusters) in enumerate((held, own[:2])):
+    for side, (errors, clusters) in enumerate((held_out, assigned[:2])):
         for c in range(len(names)):
             if np.any(clusters == c):
                 middle, median = c + 0.36 * (side - 0.5), float(np.median(errors[clusters == c]))
@@ -103,6 +101,7 @@ def errors_by_cluster(
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Shorten a text to a width in pixels, ending it with a full stop where it was cut."""
     while text and font.getlength(text) > width:
         text = f"{text[:-2].rstrip('.')}." if len(text) > 2 else ""
     return text

@@ -1,6 +1,6 @@
-"""Plots: points in planes, and a comparison; by Matplotlib, as PNG and as PDF.
+"""Scatter plots and the plot of a comparison, drawn with Matplotlib as PNG and PDF.
 
-Matplotlib is imported when something is drawn: most commands draw nothing.
+Matplotlib is imported only when a plot is drawn: most commands draw none.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKS = ("o", "s", "^")
-"""With every round through the colours another mark: colour is never the only difference."""
+"""Marks: after each round through the colours the next one, so that no two styles look alike."""
 
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 
 
 class Drawn(NamedTuple):
-    """A plot as files: the same data gives the same bytes.
+    """A plot as two files; the same data gives the same bytes.
 
     Attributes:
-        png: its pixels.
-        pdf: its lines and letters.
+        png: the PNG file.
+        pdf: the PDF file, with vector graphics.
     """
 
     png: bytes
@@ -37,12 +37,12 @@ class Drawn(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A plane of points.
+    """One scatter plot of several side by side.
 
     Attributes:
-        title: above it.
-        points: in two components.
-        shares: of the variance that the components hold.
+        title: a line above it.
+        points: (n, 2) in two components.
+        shares: share of the variance of each component.
     """
 
     title: str
@@ -56,10 +56,10 @@ def scatter(
     """Plot the same points in several planes side by side, coloured by cluster.
 
     Args:
-        panels: the planes.
+        panels: one per plane, of the same n points.
         labels: (n,) cluster ids.
-        names: a legend entry for each cluster; line ends become spaces.
-        title: above all of them.
+        names: a legend entry for each cluster; line ends become commas.
+        title: a line above all of them.
     """
     figure = new_figure(5.2 * len(panels), 5.2)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -83,13 +83,13 @@ def labelled(
     means: Float[np.ndarray, "m 2"],
     title: str,
 ) -> Drawn:
-    """Plot labelled points of one plane side by side, to one scale, around the true means.
+    """Plot labelled points side by side on one scale, with the true means.
 
     Args:
-        panels: by title, points and their labels; a label looks the same in every panel. With more
-            labels than colours and marks some share them.
-        means: drawn as crosses.
-        title: above all of them.
+        panels: by title, points and their labels. A label looks the same in every panel; if there
+            are more labels than styles, some labels share one.
+        means: (m, 2) the true means, drawn as crosses.
+        title: a line above all of them.
     """
     figure = new_figure(5.2 * len(panels), 5.6)
     axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
@@ -105,13 +105,13 @@ def labelled(
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
-    """Plot every line of a comparison: a filled mark is cluster 0, a ring any other.
+    """Plot every row of a comparison: filled marks for cluster 0, open marks for the others.
 
-    Without judged accuracy the membership stands in its place. Left is closer to the true members
-    (1 is the floor, what two halves of them score), up is more of the asked attribute.
+    Farther left is closer to the true members (1 is the floor, the distance of two halves of
+    them); higher is more of the requested attribute, or of membership if no judge measured it.
 
     Args:
-        rows: of `compare.csv`, as numbers.
+        rows: the rows of `compare.csv`, with numbers parsed.
     """
     field = "accuracy" if any(r.get("accuracy") is not None for r in rows) else "membership"
     shown = [r for r in rows if r.get(field) is not None and math.isfinite(r[field])]
@@ -142,23 +142,23 @@ def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
-    axis.set_xlabel("Frechet distance / floor (log scale; 1: as two halves of the true members)")
-    seen = f"judged accuracy where the judge can tell ({', '.join(judges)})"
-    axis.set_ylabel(as_text(seen) if judges else field)
-    axis.set_title("What was asked for, and how close to the members")
+    axis.set_xlabel("Frechet distance / floor (log scale; 1: like two halves of the true members)")
+    accuracy = f"judged accuracy, of the images that the judge can rate ({', '.join(judges)})"
+    axis.set_ylabel(as_text(accuracy) if judges else field)
+    axis.set_title("How often the request was met, and how close to the true members")
     if methods:
         figure.legend(loc="outside right upper", title="filled: cluster 0; open: others")
     return drawn(figure)
 
 
 def style_of(number: int) -> dict[str, Any]:
-    """Return the colour and the mark of the things of one number."""
+    """Return the colour and the mark of the cluster, label or method with this number."""
     mark = MARKS[number // len(COLOURS) % len(MARKS)]
     return {"color": COLOURS[number % len(COLOURS)], "marker": mark}
 
 
 def as_text(text: str) -> str:
-    r"""Return a text as Matplotlib shows it, dollars and all: it takes $...$ for mathematics.
+    r"""Escape dollar signs, because Matplotlib reads $...$ as mathematics.
 
     >>> as_text("$_$")
     '\\$_\\$'
@@ -167,16 +167,16 @@ def as_text(text: str) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, so many inches large."""
+    """Return an empty figure; the size is in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
 
 
 def drawn(figure: Figure) -> Drawn:
-    """Return a figure as files."""
+    """Render a figure as PNG and PDF."""
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
-    figure.set_layout_engine("none")  # it is laid out now
+    figure.set_layout_engine("none")  # already laid out above
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return Drawn(png.getvalue(), pdf.getvalue())

@@ -1,4 +1,4 @@
-"""Contact sheets, with NumPy and Pillow only."""
+"""Contact sheets, drawn with NumPy and Pillow only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cgjax.runtime.png import to_pixels
 
-# Colour-blind safe (Okabe and Ito 2008), without black; repeated if there are more clusters.
+# Safe for colour-blind readers (Okabe and Ito 2008), without black; repeated for more clusters.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 TEXT = 13
 GAP = 2
@@ -25,13 +25,10 @@ def contact_sheet(
     """Lay out images in labelled rows.
 
     Args:
-        rows: a batch of images in [-1, 1] for each row, all of one size.
-        row_labels: a text for each row.
-        column_labels: texts above the columns, or none.
-        title: a line above everything, or none.
-
-    Returns:
-        The picture.
+        rows: for each row, a batch of images in [-1, 1], all of the same size.
+        row_labels: one text per row.
+        column_labels: texts above the columns, if any.
+        title: a line above everything, if any.
     """
     size = rows[0].shape[1]
     columns = max(len(row) for row in rows)
@@ -40,7 +37,7 @@ def contact_sheet(
     line = TEXT + 9
     above = line if title else 0
     top = above + (line if column_labels else GAP)
-    # Small images are doubled until they can be seen.
+    # Small images are enlarged.
     zoom = max(1, 128 // size)
     cell = size * zoom + GAP
     width = max(left + columns * cell, 12 + int(font.getlength(title)))

@@ -1,4 +1,4 @@
-"""The picture of a transfer: the same latents in several classes."""
+"""The figure of a transfer: the same latents in several classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cgjax.figures.sheets import GAP, TEXT, contact_sheet
 
-FRAME = GAP  # drawn where there is no picture
+FRAME = GAP  # fits between the images
 
 
 def transfer_figure(
@@ -18,19 +18,16 @@ def transfer_figure(
     class_names: Sequence[str],
     cluster_names: Sequence[str],
 ) -> Image.Image:
-    """Lay out transfers as the paper's Figure 6: a row a class, the clusters side by side.
+    """Lay out a transfer as in the paper's Figure 6: one row per class, clusters side by side.
 
-    The first row, framed in red, is the class that the clusters were learnt on. A column is one
-    latent, the same in every row.
+    The first row, framed in red, is the class that the clusters were learnt on. Each column shows
+    one latent in every class.
 
     Args:
-        images: for each class, for each cluster, a batch of images in [-1, 1], of the same latents
-            in every class.
-        class_names: one for each class.
-        cluster_names: one for each cluster.
-
-    Returns:
-        The picture.
+        images: for each class and each cluster, a batch of images in [-1, 1]; the latents are the
+            same in every class.
+        class_names: one per class.
+        cluster_names: one per cluster.
     """
     blank = [""] * len(class_names)
     sheets = [
@@ -44,12 +41,12 @@ def transfer_figure(
     for sheet in sheets:
         picture.paste(sheet, (left, line))
         left += sheet.width
-    title = "The same latents in other classes; framed: the class of the clusters"
+    title = "The same latents in other classes; framed: the class that was clustered"
     draw = ImageDraw.Draw(picture)
     draw.text((6, 3), title, "black", ImageFont.load_default(TEXT))
     row = (sheets[0].height - line) // len(class_names)
-    first = sheets[0].width - len(images[0][0]) * row  # what is left of it are the classes' names
-    header = 2 * line  # the title's, and that of the clusters' names
+    first = sheets[0].width - len(images[0][0]) * row  # to its left are the classes' names
+    header = 2 * line  # the title, and the clusters' names
     frame = (first - FRAME, header - FRAME, width - 1, header + row - 1)
     draw.rectangle(frame, outline="red", width=FRAME)
     return picture

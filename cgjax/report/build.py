@@ -1,4 +1,4 @@
-"""The static page of a run: one file that loads nothing from anywhere."""
+"""The static page of a run: one self-contained file that loads nothing."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ from cgjax.runtime.files import make_folder, write_atomically
 
 FIGURES = (
     ("clusters.png", "Verified samples of the default sampler, one row for each cluster."),
-    ("means.png", "For each cluster, the mean of its images, and the image made from its mean feature."),
+    (
+        "means.png",
+        "For each cluster, the mean of its images and the image of its mean feature.",
+    ),
     (
         "transfer.png",
-        "The same latents in other classes; the framed row is the class that was clustered.",
+        "The same latents in other classes; the framed row is the clustered class.",
     ),
 )
 
 SCRIPTS = ("core.js", "tiles.js", "names.js", "scatter.js", "print.js")
-"""The page's own modules, in the order in which they stand in one script; `start.js` ends it."""
+"""The page's scripts, joined in this order; `start.js` comes last."""
 
 SERVED_SCRIPTS = ("ask.js", "draw.js", "saved.js")
-"""Those of a page that is served."""
+"""Additional scripts of a served page."""
 
 SEPARATION: dict[Verdict, str] = {
     "one cluster": (
@@ -54,14 +57,14 @@ SEPARATION: dict[Verdict, str] = {
         "them than were asked for."
     ),
 }
-"""What a verdict on a layer means for the clusters that are shown."""
+"""What a verdict on a layer says about the clusters on the page."""
 
 
 def build_report(run: Run, summary: dict[str, Any]) -> Path:
     """Write `report/index.html`, one self-contained file.
 
     Args:
-        run: with its clusters, or a sweep.
+        run: one with clusters or a sweep.
         summary: the content of `summary.json`.
 
     Returns:
@@ -77,11 +80,11 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
     """Return the page's text.
 
     Args:
-        run: with its clusters, or a sweep.
+        run: one with clusters or a sweep.
         summary: the content of `summary.json`.
-        is_served: whether a process answers what a file cannot: see `cgjax.serve`.
+        is_served: whether a process serves the page, see `cgjax.serve`.
     """
-    own, found, groups = views_of(run)
+    own, sweep_views, groups = views_of(run)
     pictures = [
         {"data": figure_url(run.folder.figures / name), "name": name, "caption": caption}
         for name, caption in FIGURES
@@ -94,14 +97,14 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
         typed=_typed(run),
         summary={"samplers": {}, **summary},
         views=own,
-        swept=found,
+        swept=sweep_views,
         groups=groups,
         pictures=pictures,
         trees=_trees(run, summary),
         sweep=_sweep(run),
         compared=tables.compared(run.folder.root / "compare.csv") if is_compared else None,
         compare_figure=_figure(run.folder.figures / "compare.png") if is_compared else None,
-        example=_example(own, found),
+        example=_example(own, sweep_views),
         config=json.dumps(run.config, indent=1),
         num=run.config["evaluate"]["num"],
         default=run.config["sample"]["sampler"],
@@ -113,7 +116,7 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
 def render(
     *, groups: list[Group], views: list[View], swept: list[View], is_served: bool, **values: Any
 ) -> str:
-    """Return the page's text: style and script stand in it, allowed by their hashes alone."""
+    """Return the page's text, with style and script inline and allowed by their hashes only."""
     style = static("page.css") + _tile_rules(groups)
     scripts = (*SCRIPTS, *SERVED_SCRIPTS, "start.js") if is_served else (*SCRIPTS, "start.js")
     script = '"use strict";\n(() => {\n' + "\n".join(map(static, scripts)) + "\n})();\n"
@@ -155,12 +158,12 @@ def _environment() -> jinja2.Environment:
 def policy(style: str, script: str, *, is_served: bool = False) -> str:
     """Return the content security policy of a page with this style sheet and this script.
 
-    Nothing is loaded, sent or framed; images are those of the page itself. A page that is served
-    may ask the process that serves it.
+    The page loads, sends and frames nothing, and its images are inside it. A served page may also
+    connect to the process that serves it.
     """
-    asked = "connect-src 'self'; " if is_served else ""
+    connect = "connect-src 'self'; " if is_served else ""
     return (
-        f"default-src 'none'; {asked}img-src data: blob:; style-src '{_hash(style)}'; "
+        f"default-src 'none'; {connect}img-src data: blob:; style-src '{_hash(style)}'; "
         f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
     )
 
@@ -170,12 +173,12 @@ def _hash(text: str) -> str:
 
 
 def static(name: str) -> str:
-    """Return a file of the page's own style or script."""
+    """Return the text of a style sheet or script of the page."""
     return (resources.files("cgjax.report") / "static" / name).read_text(encoding="utf-8")
 
 
 def _tile_rules(groups: list[Group]) -> str:
-    """Return the style rules that cut the sheets into tiles: one a sheet, a column and a row."""
+    """Return the style rules that cut sheets into tiles: one per sheet, per column and per row."""
     styles = [style for style in (group.style() for group in groups) if style]
     rules = [
         f".{s['key']} {{ background-image: url({s['url']}); "
@@ -191,7 +194,7 @@ def _tile_rules(groups: list[Group]) -> str:
 
 
 def _typed(run: Run) -> str:
-    """Return the flags that gave the config; empty where that is not known."""
+    """Return the flags that the config was given by; empty if they are not known."""
     return shlex.join(read_config(run.folder).typed) if run.folder.config.is_file() else ""
 
 
@@ -200,15 +203,15 @@ def _figure(path: Path) -> str | None:
 
 
 def _trees(run: Run, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the trees of splits: of the run's own choice, and of every layer of a sweep."""
-    found = []
+    """Return the trees of splits: that of the run's own choice, and one per layer of a sweep."""
+    trees = []
     if summary.get("choice"):
-        found.append({"layer": summary["layer"], "tree": tree_of(summary["choice"])})
+        trees.append({"layer": summary["layer"], "tree": tree_of(summary["choice"])})
     for layer in run.held.sweep_layers:
         result = run.manifests.result(swept(layer))
         if result is not None and run.manifests.result("sweep") is not None:
-            found.append({"layer": layer, "tree": tree_of(result["choice"])})
-    return found
+            trees.append({"layer": layer, "tree": tree_of(result["choice"])})
+    return trees
 
 
 def _sweep(run: Run) -> dict[str, Any] | None:
@@ -218,11 +221,11 @@ def _sweep(run: Run) -> dict[str, Any] | None:
     return tables.swept(root / "sweep.csv", root / "sweep.txt")
 
 
-def _example(own: list[View], found: list[View]) -> str | None:
-    """Return the flag of a query over two clusterings of this run, if it has two."""
+def _example(own: list[View], sweep_views: list[View]) -> str | None:
+    """Return a flag with a query over two clusterings of this run; None if it has only one."""
     whole = [view["id"] for view in own if view["inside"] is None]
-    ids = list(dict.fromkeys([*whole, *(view["id"] for view in found)]))
-    layers = {view["id"]: view["layer"] for view in (*own, *found)}
+    ids = list(dict.fromkeys([*whole, *(view["id"] for view in sweep_views)]))
+    layers = {view["id"]: view["layer"] for view in (*own, *sweep_views)}
     other = [name for name in ids[1:] if layers[name] != layers[ids[0]]] or ids[1:]
     if not other:
         return None

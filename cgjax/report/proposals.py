@@ -1,4 +1,4 @@
-"""Names that judges propose for clusters: never applied by themselves, always marked."""
+"""Names that judges propose for clusters: marked as proposals, never applied by themselves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from cgjax.evaluation.explained import adjusted_eta_squared, attribute_in, chance
 
 UNLIKELY = 0.05
-"""How probable groups drawn by lot may be to explain an attribute as well, of all together."""
+"""Largest probability that random groups explain any of the attributes as well."""
 
 LEAST = 0.1
-"""Share of an attribute's variance that lies between the clusters, below which nothing is said."""
+"""Share of an attribute's variance between the clusters below which nothing is proposed."""
 
 WORDS = {
     "face_mesh.yaw": ("turned left", "turned right", "{:+.0f} degrees"),
@@ -28,20 +28,20 @@ WORDS = {
     "image_statistics.left_right": ("brighter on the right", "brighter on the left", "{:+.2f}"),
     "image_statistics.up_down": ("brighter at the bottom", "brighter at the top", "{:+.2f}"),
 }
-"""What less and more of an attribute is called, and its value."""
+"""What less and more of an attribute is called, and the format of its value."""
 
 SIGNED = ("face_mesh.yaw",)
-"""Attributes with a middle of their own: a side is a side of zero."""
+"""Attributes whose sides are told apart at zero, not at the mean of all images."""
 
 
 class Proposal(NamedTuple):
     """A name that a judge proposes.
 
     Attributes:
-        text: as in "turned left, -17 degrees".
-        judge: its name.
-        attribute: that it saw.
-        share: of the attribute's variance that the clusters explain.
+        text: for example "turned left, -17 degrees".
+        judge: the judge's name.
+        attribute: the attribute that the judge measures.
+        share: share of the attribute's variance that the clusters explain.
     """
 
     text: str
@@ -53,17 +53,17 @@ class Proposal(NamedTuple):
 def propose(
     values: Mapping[str, Float[np.ndarray, " m"]], labels: Int[np.ndarray, " m"], num: int
 ) -> list[Proposal | None]:
-    """Return a name for every cluster, by the attribute that the clusters explain best.
+    """Propose a name for every cluster, from the attribute that the clusters explain best.
 
     Args:
-        values: of m images by "judge.attribute"; NaN where a judge cannot tell.
-        labels: the clusters of the same images.
-        num: how many clusters there are.
+        values: for each "judge.attribute", its values for m images; NaN where a judge cannot tell.
+        labels: (m,) the clusters of the same images.
+        num: number of clusters.
 
     Returns:
-        For each cluster a proposal; None where no attribute's variance lies to `LEAST` between the
-        clusters, where groups drawn by lot would do as well, or where the cluster's mean is not
-        told from that of all images.
+        A proposal for each cluster. None if the clusters explain less than `LEAST` of every
+        attribute's variance, if random groups would explain as much, or if the interval of the
+        cluster's mean includes the mean of all images.
 
     Example:
         >>> seen = {"face_mesh.yaw": np.array([-20.0, -17, -14, 12, 14, 16])}
@@ -82,11 +82,11 @@ def propose(
     less, more, shown = WORDS.get(
         best, (f"little {attribute}", f"much {attribute}", attribute + " {:.3g}")
     )
-    found: list[Proposal | None] = []
+    proposals: list[Proposal | None] = []
     for c in range(num):
-        own = attribute_in(values[best][labels == c])
-        is_told = own.low > middle or own.high < middle
-        word = more if own.mean > middle else less
-        text = f"{word}, {shown.format(own.mean)}"
-        found.append(Proposal(text, judge, attribute, shares[best]) if is_told else None)
-    return found
+        mean = attribute_in(values[best][labels == c])
+        is_distinct = mean.low > middle or mean.high < middle
+        word = more if mean.mean > middle else less
+        text = f"{word}, {shown.format(mean.mean)}"
+        proposals.append(Proposal(text, judge, attribute, shares[best]) if is_distinct else None)
+    return proposals

@@ -1,4 +1,4 @@
-"""Which images the page shows of a clustering: random members, the deepest, those at the border."""
+"""Which images the page shows of each cluster: random, deepest and border members."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering
 
 TYPICAL, EDGE = 24, 8
-"""Images in the row of random members, and in each of the rows deepest and at the border."""
+"""Number of images in the row of random members, and in the rows "deepest" and "at the border"."""
 
 
 class Rows(NamedTuple):
-    """The latents shown of every cluster, as indices; -1 fills up a row of a smaller cluster.
+    """Indices of the latents shown for each cluster; -1 pads the rows of small clusters.
 
     Attributes:
-        typical: (k, TYPICAL), the first members.
-        deepest: (k, EDGE), those with the largest margins, largest first.
-        border: (k, EDGE), those with the smallest, smallest first.
+        typical: (k, TYPICAL) the first members.
+        deepest: (k, EDGE) the members with the largest margins, largest first.
+        border: (k, EDGE) the members with the smallest margins, smallest first.
     """
 
     typical: Int[np.ndarray, "k t"]
@@ -31,11 +31,11 @@ class Rows(NamedTuple):
 
 
 def choose_rows(clustering: Clustering, candidates: Int[np.ndarray, " m"]) -> Rows:
-    """Return which latents to show; latents come in random order, so the first are as good as any.
+    """Choose the latents to show. They are in random order, so the first members are random ones.
 
     Args:
-        clustering: with labels and margins of all latents.
-        candidates: ascending indices of the latents that may be shown.
+        clustering: has the labels and margins of all latents.
+        candidates: (m,) ascending indices of the latents that may be shown.
     """
     shape = (clustering.num, EDGE)
     rows = Rows(
@@ -46,33 +46,36 @@ def choose_rows(clustering: Clustering, candidates: Int[np.ndarray, " m"]) -> Ro
     for c in range(clustering.num):
         own = candidates[clustering.labels[candidates] == c]
         order = own[np.argsort(clustering.margins[own], kind="stable")]
-        for row, found in (
+        for row, indices in (
             (rows.typical, own[:TYPICAL]),
             (rows.deepest, order[::-1][:EDGE]),
             (rows.border, order[:EDGE]),
         ):
-            row[c, : len(found)] = found
+            row[c, : len(indices)] = indices
     return rows
 
 
 def quantiles(
     clustering: Clustering, candidates: Int[np.ndarray, " m"], shown: Int[np.ndarray, " p"]
 ) -> tuple[UInt16[np.ndarray, " p"], UInt8[np.ndarray, " p"]]:
-    """Return the shown latents' labels, and their margins' quantiles in their clusters, 0 to 250.
+    """Return the shown latents' labels and the quantiles of their margins in their own clusters.
 
     Args:
-        clustering: with labels and margins of all latents.
-        candidates: indices of the latents that are clustered.
-        shown: indices of those that are shown, among them.
+        clustering: has the labels and margins of all latents.
+        candidates: (m,) indices of the latents that the quantiles are taken over.
+        shown: (p,) indices of the latents that are shown, a subset of the candidates.
+
+    Returns:
+        (p,) uint16 labels and (p,) uint8 quantiles, 250 for the largest margin.
     """
     labels = clustering.labels[shown].astype(np.uint16)
-    found = np.zeros(len(shown), np.uint8)
+    quantile = np.zeros(len(shown), np.uint8)
     for c in range(clustering.num):
         margins = np.sort(clustering.margins[candidates[clustering.labels[candidates] == c]])
         own = labels == c
         below = np.searchsorted(margins, clustering.margins[shown[own]])
-        found[own] = 250 * below // max(len(margins), 1)
-    return labels, found
+        quantile[own] = 250 * below // max(len(margins), 1)
+    return labels, quantile
 
 
 def runners_up(
@@ -81,13 +84,13 @@ def runners_up(
     latents: Float[np.ndarray, "m d"],
     labels: Int[np.ndarray, " m"],
 ) -> Int[np.ndarray, " m"]:
-    """Return the cluster that each latent nearly fell into: the nearest one that is not its own.
+    """Return each latent's second cluster: the nearest one other than its own.
 
     Args:
         generator: at the clustered layer.
-        clustering: any; of one cluster the answer is -1.
-        latents: members.
-        labels: their own clusters.
+        clustering: any; with a single cluster the result is -1.
+        latents: (m, d) members.
+        labels: (m,) their own clusters.
     """
     if clustering.num < 3 or not len(latents):
         return 1 - labels if clustering.num == 2 else np.full_like(labels, -1)
@@ -99,17 +102,17 @@ def runners_up(
         rows = clustering.space(generator.features(z)) - jnp.asarray(middle)[None]
         return squares[None] - 2 * jnp.matmul(rows, centroids.T, precision="highest")
 
-    found = in_batches(scores, latents, generator.batch)
-    found[np.arange(len(found)), labels] = np.inf
-    return found.argmin(axis=1).astype(np.int32)
+    distances = in_batches(scores, latents, generator.batch)
+    distances[np.arange(len(distances)), labels] = np.inf
+    return distances.argmin(axis=1).astype(np.int32)
 
 
 def pairs_of(clustering: Clustering, most: int = 8) -> list[tuple[int, int]]:
-    """Return each cluster with the one whose mean is nearest, every pair once.
+    """Pair each cluster with the one whose mean is nearest; every pair is listed once.
 
     Args:
         clustering: any.
-        most: pairs.
+        most: largest number of pairs.
     """
     if clustering.num < 2:
         return []
@@ -118,5 +121,5 @@ def pairs_of(clustering: Clustering, most: int = 8) -> list[tuple[int, int]]:
     distances = squares[:, None] + squares[None] - 2 * means @ means.T
     np.fill_diagonal(distances, np.inf)
     nearest = distances.argmin(axis=1)
-    found = {(min(c, int(o)), max(c, int(o))) for c, o in enumerate(nearest)}
-    return sorted(found)[:most]
+    pairs = {(min(c, int(o)), max(c, int(o))) for c, o in enumerate(nearest)}
+    return sorted(pairs)[:most]

@@ -1,4 +1,4 @@
-"""Many small images as one WebP sheet: a tenth of what single PNG files take."""
+"""Many small images as one WebP sheet: a tenth of the size of separate PNG files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS, QUALITY = 40, 75
 
 
 def thumbnails(pixels: UInt8[np.ndarray, "n s s 3"], size: int) -> UInt8[np.ndarray, "n t t 3"]:
-    """Return images scaled down to `size`, or as they are where they are not larger."""
+    """Scale images down to `size`; smaller images stay as they are."""
     if pixels.shape[1] <= size:
         return pixels
     small = (size, size)
@@ -25,17 +25,17 @@ _SMOOTH = Image.Resampling.BOX
 
 
 def sheet(tiles: UInt8[np.ndarray, "n t t 3"], columns: int = COLUMNS) -> bytes:
-    """Return tiles side by side, row by row, as one WebP file; the same ones give the same bytes.
+    """Lay out tiles row by row in one WebP file; the same tiles give the same bytes.
 
     Args:
         tiles: at least one.
-        columns: tiles in a row.
+        columns: number of tiles in a row.
     """
     num, size = tiles.shape[:2]
     rows = -(-num // columns)
-    filled = np.zeros((rows * columns, size, size, 3), np.uint8)
-    filled[:num] = tiles
-    wide = filled.reshape(rows, columns, size, size, 3).swapaxes(1, 2)
+    padded = np.zeros((rows * columns, size, size, 3), np.uint8)
+    padded[:num] = tiles
+    wide = padded.reshape(rows, columns, size, size, 3).swapaxes(1, 2)
     return to_webp(Image.fromarray(wide.reshape(rows * size, columns * size, 3)))
 
 
@@ -47,11 +47,11 @@ def to_webp(picture: Image.Image, quality: int = QUALITY) -> bytes:
 
 
 def data_url(content: bytes, kind: str = "image/webp") -> str:
-    """Return a `data:` address, which a page loads from itself."""
+    """Return content as a `data:` URL, which stands in the page itself."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def figure_url(path: Path) -> str:
-    """Return a figure as a `data:` address, as WebP, which is smaller than its file."""
+    """Return a figure as a `data:` URL, re-encoded as WebP to be smaller than its file."""
     with Image.open(path) as picture:
         return data_url(to_webp(picture.convert("RGB"), 85))

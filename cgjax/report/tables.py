@@ -19,15 +19,14 @@ COMPARED = {
     "acceptance": "acceptance",
     "sampling_ms": "sampling, ms an image",
 }
-"""The columns of `compare.csv` that the page shows, each with its 95% interval where it has one."""
-
+"""Titles of the columns of `compare.csv` on the page; 95% intervals follow where they exist."""
 
 SHARES = {"membership", "accuracy", "acceptance", "worst_jaccard", "prediction_strength"}
-"""Columns of numbers from 0 to 1, which a table shows with three decimals."""
+"""Columns of numbers from 0 to 1, shown with three decimals."""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file; none if it is not there."""
+    """Return the rows of a CSV file; an empty list if it does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -35,7 +34,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def compared(path: Path) -> dict[str, Any] | None:
-    """Return the table of a comparison: titles, rows of texts, and what they were measured with."""
+    """Return a comparison's table: titles, rows of texts, and the judge and feature measured with."""
     rows = read_rows(path)
     if not rows:
         return None
@@ -51,11 +50,11 @@ def compared(path: Path) -> dict[str, Any] | None:
 
 
 def swept(csv_path: Path, text_path: Path) -> dict[str, Any]:
-    """Return a sweep's table of clusterings, and what it says in words.
+    """Return a sweep's table of clusterings and its text.
 
     Args:
         csv_path: `sweep.csv`.
-        text_path: `sweep.txt`: its table, a line a layer, and the ranked list, in this order.
+        text_path: `sweep.txt`: the table, one line per layer, and the ranking, in this order.
     """
     blocks = text_path.read_text(encoding="utf-8").strip().split("\n\n")
     reasons = blocks[1].splitlines() if len(blocks) > 1 else []
@@ -83,9 +82,9 @@ def swept(csv_path: Path, text_path: Path) -> dict[str, Any]:
 
 
 def _with_interval(row: Mapping[str, str], name: str) -> str:
-    """Return a number of a row as a table shows it, with its interval if the row has one."""
-    shown = _share if name in SHARES else short
-    value, low, high = (shown(row.get(f"{name}{end}", "")) for end in ("", "_low", "_high"))
+    """Format a number of a row, with its interval if the row has one."""
+    formatted = _share if name in SHARES else short
+    value, low, high = (formatted(row.get(f"{name}{end}", "")) for end in ("", "_low", "_high"))
     return value if "–" in (value, low, high) else f"{value} ({low}\u00a0to\u00a0{high})"
 
 
@@ -98,7 +97,7 @@ def _p_value(text: str) -> str:
 
 
 def short(text: str) -> str:
-    """Return a number as a table shows it; other texts as they are.
+    """Format a number for a table; other texts are returned unchanged.
 
     >>> short("0.51"), short("371.4"), short("1234.56"), short("flow"), short("")
     ('0.510', '371', '1235', 'flow', '–')

@@ -9,14 +9,14 @@ WIDTH, ROW, BAR, LEFT = 720, 56, 18, 96
 
 
 def tree_of(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """Return bars and bands: a row for each number of clusters, a bar as wide as its share.
+    """Lay out the tree: a row for each number of clusters, a bar as wide as each cluster's share.
 
     Args:
-        choice: as `Choice.summary` returns it.
+        choice: the result of `Choice.summary`.
 
     Returns:
-        `width`, `height`, `bars` (x, y, width, the number of clusters, the cluster, its share and
-        its stability) and `bands`, polygons from a cluster to those it becomes.
+        `width`, `height`, `bar` (a bar's height), `bars` (x, y, width, the number of clusters, the
+        cluster, its share and its stability) and `bands`, polygons from a cluster to its parts.
     """
     rows = sorted(choice["table"], key=lambda row: row["num_clusters"])
     bars: list[dict[str, Any]] = []
@@ -24,7 +24,7 @@ def tree_of(choice: Mapping[str, Any]) -> dict[str, Any]:
     above: list[dict[str, Any]] = []
     for i, row in enumerate(rows):
         clusters = row["clusters"]
-        # Beside each other where their parents are, so that bands seldom cross.
+        # In the order of their parents, so that bands seldom cross.
         places = {bar["cluster"]: place for place, bar in enumerate(above)}
         order = sorted(
             range(len(clusters)), key=lambda c: (places.get(clusters[c]["parent"], 0), c)

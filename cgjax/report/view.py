@@ -1,4 +1,4 @@
-"""What the page shows of a run's clusterings, from their files: plain values for the templates."""
+"""A run's clusterings as plain values for the page's templates, read from the run's files."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from cgjax.run.run import Run
 from cgjax.runtime.files import safe_name
 
 View = dict[str, Any]
-"""A clustering for the templates; `clusters` holds a dict for each card."""
+"""A clustering for the templates; `clusters` holds one dict for each card."""
 
-Asked = Callable[[int], str]
-"""A cluster's id -> a text: what is typed after --cluster, or a whole command."""
+TextOf = Callable[[int], str]
+"""A cluster's id -> a text: the value of --cluster, or a whole command."""
 
 
 class Group:
     """Clusterings that share one sheet of images.
 
     Attributes:
-        key: a short name for the page's classes: "g0", "g1", ....
-        images: the arrays of its file, see `cgjax.stages.thumbnails`; None where there is none.
-        info: what the file says in words.
+        key: the CSS class of the sheet: "g0", "g1", ....
+        images: the arrays of its file, see `cgjax.stages.thumbnails`; None without a file.
+        info: the file's JSON part: sizes, counts and proposals.
     """
 
     def __init__(self, key: str, images: dict[str, np.ndarray] | None):
@@ -46,7 +46,7 @@ class Group:
             self.info = json.loads(str(images["info"]))
 
     def style(self) -> dict[str, Any] | None:
-        """Return what the style sheet needs to cut the sheet into tiles."""
+        """Return the values that the style sheet needs to cut the sheet into tiles."""
         if self.images is None:
             return None
         content = self.images["sheet"].tobytes()
@@ -56,7 +56,7 @@ class Group:
         return {"key": self.key, "url": url, "columns": self.info["columns"], "rows": rows}
 
     def data(self) -> dict[str, Any] | None:
-        """Return what the page's script needs of it."""
+        """Return the values that the page's script needs."""
         if self.images is None:
             return None
         return {
@@ -69,7 +69,7 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
     """Return the run's own clusterings, those of its sweep, and the images of both.
 
     Args:
-        run: with clusters, or a sweep.
+        run: one with clusters or a sweep.
     """
     own: list[View] = []
     groups: list[Group] = []
@@ -101,16 +101,16 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
             path = "/".join(map(str, split.path))
             inner = run.held.inside(split)
             own.append(view(inner, group(part), 0, str(split), None, path))
-    found: list[View] = []
+    of_sweep: list[View] = []
     if result("sweep") is not None:
         several = [one for layer in run.held.sweep_layers for one in run.held.swept(layer)]
-        of_sweep = group("sweep")
+        images = group("sweep")
         known = {view["id"] for view in own}
         for i, one in enumerate(one for one in several if one.num > 1):
             if one.id in known:
-                continue  # a query of this id means the run's own
-            found.append(view(one, of_sweep, i, one.id, _swept_choice(run, one)))
-    return own, found, groups
+                continue  # in a query, this id means the run's own clustering
+            of_sweep.append(view(one, images, i, one.id, _swept_choice(run, one)))
+    return own, of_sweep, groups
 
 
 def _swept_choice(run: Run, one: Clustering) -> dict[str, Any] | None:
@@ -121,7 +121,7 @@ def _swept_choice(run: Run, one: Clustering) -> dict[str, Any] | None:
 
 
 def _stability(choice: Mapping[str, Any] | None, num: int) -> dict[str, Any] | None:
-    """Return the least stable cluster of k in fresh draws, and what is said of the number."""
+    """Return the stability of the least stable of `num` clusters, and the verdict on the layer."""
     rows = [] if choice is None else [r for r in choice["table"] if r["num_clusters"] == num]
     if choice is None or not rows or num < 2:
         return None
@@ -135,8 +135,8 @@ def view_of(
     index: int,
     name: str,
     entries: Sequence[Entry],
-    asked: Asked,
-    command: Asked,
+    asked: TextOf,
+    command: TextOf,
     choice: Mapping[str, Any] | None = None,
     inside: str | None = None,
 ) -> View:
@@ -144,14 +144,14 @@ def view_of(
 
     Args:
         one: the clustering.
-        group: the images of it and of others.
-        index: its number among them.
-        name: what the page calls it.
+        group: the group of images that it belongs to.
+        index: its position in the group.
+        name: its name on the page.
         entries: the names of its clusters.
-        asked: returns what is typed after --cluster for a cluster.
+        asked: returns the value of --cluster for a cluster.
         command: returns the command that draws from a cluster.
-        choice: how many clusters its layer holds, as `Choice.summary` returns it.
-        inside: the path of the cluster that it splits, as in "0/1"; None where it splits none.
+        choice: how many clusters its layer holds, the result of `Choice.summary`.
+        inside: the path of the cluster that it splits, such as "0/1"; None if it splits none.
     """
     images = group.images or {}
     info = group.info["clusterings"][index] if group.images is not None else {}
@@ -160,8 +160,8 @@ def view_of(
 
     def tiles(field: str, c: int) -> list[dict[str, int]]:
         rows = images.get(f"{index}.{field}")
-        found = [] if rows is None else [int(i) for i in rows[c] if i >= 0]
-        return [_tile(place[i], i, group.info["columns"]) for i in found]
+        latents = [] if rows is None else [int(i) for i in rows[c] if i >= 0]
+        return [_tile(place[i], i, group.info["columns"]) for i in latents]
 
     def title(c: int) -> str:
         return f"cluster {c}" if inside is None else f"cluster {inside}/{c}"
@@ -230,7 +230,7 @@ def _url(content: np.ndarray | None) -> str | None:
 def _data(
     images: Mapping[str, np.ndarray], index: int, entries: Sequence[Entry], group: str
 ) -> dict[str, Any]:
-    """Return what the script needs of a clustering."""
+    """Return the values that the page's script needs for a clustering."""
     data: dict[str, Any] = {"group": group, "entries": list(entries)}
     points = images.get(f"{index}.points")
     if points is not None:

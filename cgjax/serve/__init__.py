@@ -1,4 +1,4 @@
-"""`--mode=serve`: the page of a run with what needs a process, names saved at once and new images.
+"""`--mode=serve`: the page of a run with names saved at once and new images drawn on demand.
 
-The one part that needs Starlette and uvicorn, the extra `serve`.
+The only package that needs Starlette and uvicorn, the extra `serve`.
 """

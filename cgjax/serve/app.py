@@ -1,4 +1,4 @@
-"""The application: the page, names, draws and downloads; every request passes the guard first."""
+"""The web application: page, names, draws and downloads. `Guard` checks every request first."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ KINDS = {"zip": "application/zip", "npy": "application/octet-stream", "png": "im
 
 
 class Served:
-    """A run that is served.
+    """A run and the application that serves it.
 
     Attributes:
-        pipeline: of the run, whose folder nobody else writes to.
-        draws: what was drawn from it.
+        pipeline: of the run; its folder is locked, so no other process writes to it.
+        draws: makes and keeps the draws.
         worker: the thread that draws.
         app: the application.
     """
 
     def __init__(self, pipeline: Pipeline, worker: Worker | None = None):
-        """Nothing is drawn yet; see `Draws.warm_up`."""
+        """Set up the routes; nothing is drawn or compiled yet, see `Draws.warm_up`."""
         self.pipeline = pipeline
         self.draws = Draws(pipeline.run)
         self.worker = worker or Worker()
-        # Names and pages are read and written by several threads.
-        self._folder = threading.Lock()
-        self._is_page_old = False
+        # Several threads read and write the names and the page.
+        self._folder_lock = threading.Lock()
+        self._is_page_stale = False
         self.app = Starlette(
             routes=[
                 Route("/", self.page),
@@ -58,26 +58,26 @@ class Served:
                 Route("/api/draw", self.draw, methods=["POST"]),
                 Route("/api/drawn/{token}/{kind}", self.download),
             ],
-            exception_handlers={HTTPException: _refuse, UserError: _explain},
+            exception_handlers={HTTPException: _refuse, UserError: _user_error},
         )
 
     async def page(self, request: Request) -> Response:
-        """The page, with the names as they are now."""
+        """Return the page with the present names."""
 
-        def make() -> str:
-            with self._folder:
+        def render() -> str:
+            with self._folder_lock:
                 return page_of(self.pipeline.run, summary_of(self.pipeline.run), is_served=True)
 
-        return HTMLResponse(await run_in_threadpool(make))
+        return HTMLResponse(await run_in_threadpool(render))
 
     async def save_names(self, request: Request) -> Response:
-        """Merge names as --mode=name does; the answer holds its lines and the names as they are."""
-        given = names_of(await read_json(request), "what the page sent")
+        """Merge names as --mode=name does; respond with its messages and the resulting names."""
+        given = names_of(await read_json(request), "the request")
 
         def save() -> dict[str, Any]:
-            with self._folder:
+            with self._folder_lock:
                 lines = merge_names(self.pipeline.run, given)
-                self._is_page_old = True
+                self._is_page_stale = True
                 held = self.pipeline.run.held
                 entries = {one.digest: held.entries_of(one) for one in held.named()}
             for line in lines:
@@ -87,24 +87,24 @@ class Served:
         return JSONResponse(await run_in_threadpool(save), background=BackgroundTask(self.renew))
 
     def renew(self) -> None:
-        """Write the page's file again if names were saved since."""
-        with self._folder:
-            if self._is_page_old:
+        """Rewrite the page's file if names were saved since it was written."""
+        with self._folder_lock:
+            if self._is_page_stale:
                 self.pipeline.report()
-                self._is_page_old = False
+                self._is_page_stale = False
 
     async def draw(self, request: Request) -> Response:
-        """Draw; the answer is a message a line, as they come."""
+        """Draw; respond with one JSON message per line, as they come."""
         wanted = wanted_of(await read_json(request))
         task = self._submit(lambda: self.worker.submit(self.draws.draw(wanted)))
         logging.info("drawing %d images of %.80s", wanted.num, wanted.cluster)
         return _Stream(task, _line, "application/x-ndjson")
 
     async def download(self, request: Request) -> Response:
-        """Send a draw as a file, or of its images the first ones, ?num=."""
+        """Send a draw as a file; `?num=` limits it to the first images."""
         drawn = self.draws.find(request.path_params["token"])
         if drawn is None:
-            raise HTTPException(404, "this draw is no longer kept; draw it again")
+            raise HTTPException(404, "the server no longer has this draw; draw it again")
         kind, num = request.path_params["kind"], request.query_params.get("num", "")
         if re.fullmatch(r"[1-9][0-9]{0,8}", num):
             drawn = drawn.first(int(num))
@@ -116,11 +116,11 @@ class Served:
         try:
             return submit()
         except Full:
-            raise HTTPException(503, "too much is being drawn; try again in a moment") from None
+            raise HTTPException(503, "too many draws are running; try again in a moment") from None
 
 
 class _Stream(StreamingResponse):
-    """The items of a piece of work as they come; if nobody wants them any more it is given up."""
+    """Streams a task's items as they come; cancels the task when the client has gone."""
 
     def __init__(self, task: Task[Any], encode: Callable[[Any], bytes], media_type: str):
         self._task = task
@@ -146,21 +146,21 @@ async def read_json(request: Request) -> Any:
     """Read a request's body.
 
     Raises:
-        HTTPException: 415 if it is not sent as JSON, 413 if it is larger than `MAX_BODY`, 400 if it
-            is no JSON.
+        HTTPException: 415 if its content type is not JSON, 413 if it is larger than `MAX_BODY`, 400
+            if it is not valid JSON.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if kind != "application/json":
-        raise HTTPException(415, "expected application/json")
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip()
+    if content_type != "application/json":
+        raise HTTPException(415, "expected the content type application/json")
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > MAX_BODY:
-            raise HTTPException(413, f"more than {MAX_BODY} bytes")
+            raise HTTPException(413, f"the request is larger than {MAX_BODY} bytes")
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise HTTPException(400, "what was sent is no JSON") from None
+        raise HTTPException(400, "the request is not valid JSON") from None
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -168,5 +168,5 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return Response(f"{error.detail}\n", error.status_code, media_type="text/plain")
 
 
-async def _explain(request: Request, error: Exception) -> Response:
+async def _user_error(request: Request, error: Exception) -> Response:
     return Response(f"{users_error(error)}\n", 400, media_type="text/plain")

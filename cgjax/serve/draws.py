@@ -1,4 +1,4 @@
-"""Draws as steps that take turns: what passes the check is shown at once, and can be downloaded."""
+"""Draws, made in steps so that several can take turns; images are sent as soon as they pass."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from cgjax.serve.wanted import Wanted
 from cgjax.stages.draw import announce
 
 Message = dict[str, Any]
-"""A line of the answer to a draw: `begun`, then `images` as they pass, then `done`; or `error`."""
+"""A line of the response to a draw: `begun`, `images` as they pass, then `done`; or `error`."""
 
 Latents = Float[np.ndarray, "n d"]
 
 BLOCK = 16
-"""Images of one pass: a constant, so that one compiled program draws any number."""
+"""Images per pass: constant, so that one compiled program serves draws of any size."""
 
 SHOWN = 256
-"""Pixels at most of an image on the page; a download has all."""
+"""Largest side of an image on the page, in pixels; downloads have the full size."""
 
 KEPT = 64
-"""Draws that can still be downloaded, whole or as far as they came."""
+"""Number of recent draws, finished or not, that can still be downloaded."""
 
 
 class Drawn(NamedTuple):
-    """A draw, or the part of it that is there.
+    """A draw, or the part of it that is finished.
 
     Attributes:
-        wanted: what was asked for.
-        sampler: that draws it.
-        latents: (n, d) float32, from which its images are made again.
-        acceptance: of the check, of a draw that was finished.
+        wanted: the request.
+        sampler: the one that draws it.
+        latents: (n, d) float32; downloads recompute the images from them.
+        acceptance: of the membership check; None if unchecked or unfinished.
     """
 
     wanted: Wanted
@@ -57,7 +57,7 @@ class Drawn(NamedTuple):
     acceptance: float | None = None
 
     def first(self, num: int) -> Drawn:
-        """Return the draw of its first images alone, which is that of fewer images."""
+        """Return the draw of the first images alone: the same as a draw of that many images."""
         if num >= len(self.latents):
             return self
         wanted = self.wanted._replace(num=num)
@@ -65,30 +65,32 @@ class Drawn(NamedTuple):
 
 
 class Draws:
-    """Draws from one run, and what was drawn last."""
+    """Makes draws from one run, and keeps the latest ones."""
 
     def __init__(self, run: Run):
-        """Of a run with its clusterings."""
+        """Take a run that has clusterings."""
         self._run = run
         self._kept: OrderedDict[str, Drawn] = OrderedDict()
-        self._changing = threading.Lock()
+        self._lock = threading.Lock()
 
     def draw(self, wanted: Wanted) -> Generator[Message, None, None]:
-        """Draw; the same latents, in the same order, as `--mode=sample` with the same flags.
+        """Draw the same latents, in the same order, as `--mode=sample` with the same flags.
 
         Yields:
-            {"begun": the line that says what is expected, "num": images, "id", "sampler", "name",
-            "command": that draws the same},
-            {"images": addresses of the next images, "drawn": how many there are, "command": that
-            draws as many}, and at last {"done": {"acceptance"} and what begun had}; or
-            {"error": one line}. What was drawn until then can be downloaded by the id.
+            First {"begun": the expected cost in one line, "num": number of images, "id", "sampler",
+            "name", "command": draws the same}. Then {"images": `data:` addresses of the next
+            images, "drawn": their number so far, "command": draws that many}. At last {"done":
+            {"acceptance", "id", "sampler", "name", "command"}}; or {"error": one line}. The images
+            drawn so far can be downloaded by the id.
         """
         try:
             yield from self._draw(wanted)
         except Exception as error:
             line = users_error(error)
             if line is None:
-                yield {"error": f"a bug of cgjax: {type(error).__name__}; see where it runs"}
+                yield {
+                    "error": f"a bug in cgjax: {type(error).__name__}; see its terminal for details"
+                }
                 raise
             yield {"error": line}
 
@@ -97,11 +99,11 @@ class Draws:
         region = run.region(wanted.cluster, wanted.margin)
         sampler = run.sampler_for(region, wanted.sampler)
         verify = wanted.verify or run.is_always_verified(sampler)
-        said = announce(run, region, sampler, wanted.num) if verify else sampler
+        announcement = announce(run, region, sampler, wanted.num) if verify else sampler
         token, name = secrets.token_hex(8), safe_name(wanted.cluster)
-        known = {"id": token, "sampler": sampler, "name": name}
-        known |= {"command": _command(run, wanted, sampler)}
-        yield {"begun": said, "num": wanted.num, **known}
+        identity = {"id": token, "sampler": sampler, "name": name}
+        identity |= {"command": _command(run, wanted, sampler)}
+        yield {"begun": announcement, "num": wanted.num, **identity}
         key = jax.random.key(wanted.seed)
         steps = run.drawing(key, region, wanted.num, sampler=sampler, verify=verify)
         drawn, latents = 0, np.zeros((0, run.generator.gen.latent_dim), np.float32)
@@ -122,24 +124,24 @@ class Draws:
                 yield {"images": images, "drawn": drawn, "command": command}
         acceptance = draw.acceptance if draw else None
         self._keep(token, Drawn(wanted, sampler, latents, acceptance))
-        yield {"done": {**known, "acceptance": acceptance}}
+        yield {"done": {**identity, "acceptance": acceptance}}
 
     def _pixels(self, latents: Latents) -> Iterator[UInt8[np.ndarray, "n s s 3"]]:
-        """Make images in blocks of a constant size, the last one padded."""
+        """Make images in blocks of a constant size; the last block is padded."""
         for i in range(0, len(latents), BLOCK):
             rows = latents[i : i + BLOCK]
             full = np.concatenate([rows, np.repeat(rows[-1:], BLOCK - len(rows), axis=0)])
             yield to_pixels(self._run.generator.images(full)[: len(rows)])
 
     def _keep(self, token: str, drawn: Drawn) -> None:
-        with self._changing:
+        with self._lock:
             self._kept[token] = drawn
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
 
     def find(self, token: str) -> Drawn | None:
-        """Return a draw that was kept."""
-        with self._changing:
+        """Return a draw by its id; None if it is no longer kept."""
+        with self._lock:
             return self._kept.get(token)
 
     def download(self, drawn: Drawn, kind: str) -> Generator[bytes, None, None]:
@@ -147,12 +149,11 @@ class Draws:
 
         Args:
             drawn: the draw.
-            kind: "images.zip" (PNG files, the latents and what was asked for), "images.npy"
-                ((n, s, s, 3) uint8), "latents.npy" ((n, d) float32), or an image's number with
-                ".png".
+            kind: "images.zip" (PNG files, the latents and the request), "images.npy" ((n, s, s, 3)
+                uint8), "latents.npy" ((n, d) float32), or "<number>.png" for a single image.
 
         Raises:
-            UserError: another kind.
+            UserError: for any other kind, or an image that is not in the draw.
         """
         if kind == "images.zip":
             return self._zip(drawn)
@@ -163,12 +164,16 @@ class Draws:
         number = kind.removesuffix(".png")
         if kind.endswith(".png") and number.isdecimal() and len(number) < 10:
             if int(number) >= len(drawn.latents):
-                raise UserError(f"there are {len(drawn.latents)} images in this draw")
+                raise UserError(
+                    f"no image {number}: this draw has {len(drawn.latents)}, counted from 0"
+                )
             return self._png(drawn.latents[int(number)])
-        raise UserError(f"there is no {kind!r} of this draw")
+        raise UserError(
+            f"no download {kind!r}; expected images.zip, images.npy, latents.npy or 0.png"
+        )
 
     def _about(self, drawn: Drawn) -> Message:
-        """Return what was asked for, and of which run."""
+        """Return the request and which run's generator answered it."""
         about = {**drawn.wanted._asdict(), "sampler": drawn.sampler}
         about |= {"acceptance": drawn.acceptance}
         about |= {"command": _command(self._run, drawn.wanted, drawn.sampler)}
@@ -204,7 +209,7 @@ class Draws:
         yield to_png(Image.fromarray(pixels[0]))
 
     def warm_up(self) -> None:
-        """Compile what a draw of the default sampler needs, so that the first one does not."""
+        """Compile the programs of the default sampler, so that the first draw need not wait."""
         regions = self._run.held.alike(None) if self._run.held.has_own else []
         for region in regions[:1]:
             name = self._run.sampler_for(region)
@@ -214,7 +219,7 @@ class Draws:
 
 
 class _Pipe(io.RawIOBase):
-    """A file to write to, whose content is taken from it as it comes."""
+    """A writable file; `take` removes and returns what has been written so far."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -228,7 +233,7 @@ class _Pipe(io.RawIOBase):
         return len(data)
 
     def take(self) -> bytes:
-        """Return what was written since."""
+        """Return what was written since the last call."""
         parts, self._parts = self._parts, []
         return b"".join(parts)
 
@@ -248,7 +253,7 @@ def _address(pixels: UInt8[np.ndarray, "s s 3"]) -> str:
 
 
 def _command(run: Run, wanted: Wanted, sampler: str) -> str:
-    """Return the command that draws the same."""
+    """Return the command that draws the same images."""
     margin = MarginRange.parse(wanted.margin)
     words = [f"--cluster={wanted.cluster}"]
     words += [f"--margin={margin}"] if margin != WHOLE else []

@@ -24,7 +24,7 @@ from cgjax.serve.guard import Guard
 from cgjax.stages.pipeline import Pipeline
 
 FIRST_PORT, NUM_PORTS = 20_000, 10_000
-"""Ports that are given out neither by the system nor, mostly, to services."""
+"""Ports that the system does not hand out by itself and that few services use."""
 
 
 def serve(pipeline: Pipeline, host: str, port: int | None) -> None:
@@ -32,11 +32,11 @@ def serve(pipeline: Pipeline, host: str, port: int | None) -> None:
 
     Args:
         pipeline: of the run, whose folder is locked.
-        host: the address to listen at.
-        port: 0 for a free one; None for that of the folder, see `port_of`, or else a free one.
+        host: the address to listen on.
+        port: 0 for any free port; None for the folder's own, see `port_of`, or else a free one.
 
     Raises:
-        UserError: an address or port that cannot be had; a run without anything to show.
+        UserError: an address or port that cannot be used; a run with nothing to show.
     """
     with listen_for(pipeline.run.folder.root, host, port) as listener:
         began = time.monotonic()
@@ -46,9 +46,9 @@ def serve(pipeline: Pipeline, host: str, port: int | None) -> None:
             served.draws.warm_up()
             logging.info("ready to draw after %.1f s", time.monotonic() - began)
             server, address = prepare(served, listener, host)
-            print(f"open {address}\nnames are saved as they are typed; Ctrl-C stops", flush=True)
+            print(f"open {address}\nnames are saved as you type; stop with Ctrl-C", flush=True)
             if not _is_loopback(host):
-                print("anybody who has this address can draw and name", flush=True)
+                print("anyone with this address can draw images and change names", flush=True)
             server.run(sockets=[listener])
         finally:
             served.worker.close()
@@ -56,7 +56,7 @@ def serve(pipeline: Pipeline, host: str, port: int | None) -> None:
 
 
 def prepare(served: Served, listener: socket.socket, host: str) -> tuple[Server, str]:
-    """Return the server of a run behind its guard, and the address to open, with a fresh token."""
+    """Return a run's server, behind its guard, and the address to open, with a new token."""
     token = secrets.token_urlsafe(24)
     guarded = Guard(served.app, token, [host, socket.gethostname()])
     settings = uvicorn.Config(
@@ -69,18 +69,18 @@ def prepare(served: Served, listener: socket.socket, host: str) -> tuple[Server,
         limit_concurrency=64,
         timeout_graceful_shutdown=2,
     )
-    address = f"http://{_shown(host)}:{listener.getsockname()[1]}/?token={token}"
+    address = f"http://{_url_host(host)}:{listener.getsockname()[1]}/?token={token}"
     return Server(settings), address
 
 
 class Server(uvicorn.Server):
-    """A server whose end is the normal end of its command, however it was asked for."""
+    """A server that a signal stops in the ordinary way: the command then ends normally."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end serving; uvicorn's own raises them again afterwards."""
+        """Stop serving on Ctrl-C and SIGTERM; uvicorn's own method would raise them again after."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers
+            yield  # only the main thread may set signal handlers
             return
         old = {s: signal.signal(s, self.handle_exit) for s in SIGNALS}
         try:
@@ -93,35 +93,35 @@ class Server(uvicorn.Server):
 def port_of(root: Path) -> int:
     """Return the port of a run's folder: the same at every start.
 
-    A browser keeps what was typed by host and port: at another one it would not be found again.
+    A browser stores drafts by host and port; with another port it would not find them.
     """
     path = os.fsencode(root.resolve())
     return FIRST_PORT + int(hashlib.sha256(path).hexdigest(), 16) % NUM_PORTS
 
 
 def listen_for(root: Path, host: str, port: int | None) -> socket.socket:
-    """Return a socket that listens; arguments and errors as for `serve`."""
+    """Return a listening socket; arguments and errors as for `serve`."""
     if port is not None:
         return listen(host, port)
     try:
         return listen(host, port_of(root))
     except UserError:
-        logging.info("port %d of this folder cannot be had: a free one is taken", port_of(root))
+        logging.info("port %d of this folder is not available; using another", port_of(root))
         return listen(host, 0)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Return a listening socket.
 
     Raises:
-        UserError: saying what cannot be had.
+        UserError: says which address or port cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except socket.gaierror as error:
         raise UserError(
-            f"--host={host}: {error.strerror}; expected an address, 127.0.0.1"
+            f"--host={host}: {error.strerror}; expected an address such as 127.0.0.1"
         ) from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -131,8 +131,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"--host={host}: {error.strerror}; try 127.0.0.1") from None
 
 
-def _shown(host: str) -> str:
-    """Return a host as it stands in an address; that of every one is this machine's own."""
+def _url_host(host: str) -> str:
+    """Return a host as written in a URL; "all addresses" becomes this machine's own."""
     host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{host}]" if ":" in host else host
 

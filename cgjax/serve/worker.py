@@ -1,8 +1,8 @@
-"""One thread for the model: several pieces of work take turns, a step each.
+"""One thread for the model, in which several tasks take turns, one step each.
 
-A piece of work is an iterator; between two of its items others may go on, so that who asks for a
-thousand images does not keep waiting who asks for ten. The items go to an asyncio loop, where
-whoever asked awaits them. Work whose client does not take its items, or has gone, rests.
+A task runs an iterator. Between two of its items other tasks advance, so that a request for ten
+images need not wait for one for a thousand. The items go to an asyncio loop, where the client
+awaits them. A task whose client does not take its items pauses; one that is cancelled ends.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
-# Items that may wait for a client before its work rests.
 BACKLOG = 4
+"""Number of items that may wait for a client before its task pauses."""
 
 
 class Full(Exception):
-    """There is as much work as may wait."""
+    """The worker has as many tasks as it accepts."""
 
 
 class Task(Generic[Item]):
-    """A piece of work, seen by its client: an asynchronous iterator over its items.
+    """A task as its client sees it: an asynchronous iterator over its items.
 
-    An exception of the work is raised to the client in its place.
+    An exception in the task is raised to the client.
     """
 
     def __init__(self, worker: Worker, steps: Generator[Item, None, None]):
@@ -52,7 +52,7 @@ class Task(Generic[Item]):
         return item
 
     def cancel(self) -> None:
-        """Stop the work after its present step; more than once does no harm."""
+        """Stop the task after its current step; calling it again does nothing."""
         self._worker.change(self, cancel=True)
 
     def advance(self) -> bool:
@@ -60,19 +60,19 @@ class Task(Generic[Item]):
         try:
             item: Item | BaseException = next(self._steps)
             is_over = False
-        except BaseException as error:  # of any kind: it is the client's to see
+        except BaseException as error:  # of any kind: the client sees it
             item, is_over = error, True
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits the item
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
         return not is_over
 
     def close(self) -> None:
-        """Let the work's own `finally` run, in the worker's thread."""
+        """Run the iterator's own `finally`, in the worker's thread."""
         self._steps.close()
 
 
 class Worker:
-    """The thread.
+    """The thread that runs the tasks.
 
     Example:
         worker = Worker()
@@ -84,7 +84,7 @@ class Worker:
         """Start the thread.
 
         Args:
-            most: pieces of work at a time.
+            most: largest number of unfinished tasks.
         """
         self._most = most
         self._tasks: deque[Task[Any]] = deque()
@@ -94,10 +94,10 @@ class Worker:
         self._thread.start()
 
     def submit(self, steps: Generator[Item, None, None]) -> Task[Item]:
-        """Queue a piece of work; called from the loop that awaits its items.
+        """Queue a task; called from the loop that awaits its items.
 
         Raises:
-            Full: if there is too much.
+            Full: if there are too many tasks, or the worker is closed.
         """
         with self._changed:
             if self._is_closed or len(self._tasks) >= self._most:
@@ -109,19 +109,19 @@ class Worker:
 
     @property
     def num(self) -> int:
-        """Pieces of work that are not finished."""
+        """Number of unfinished tasks."""
         with self._changed:
             return len(self._tasks)
 
     def change(self, task: Task[Any], *, taken: int = 0, cancel: bool = False) -> None:
-        """Note that a client took items, or wants no more."""
+        """Record that a client took items or cancelled its task."""
         with self._changed:
             task.waiting -= taken
             task.is_cancelled |= cancel
             self._changed.notify()
 
     def close(self) -> None:
-        """End the thread after its present step."""
+        """End the thread after its current step."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -136,7 +136,7 @@ class Worker:
                 self._remove(task)
 
     def _next(self) -> Task[Any] | None:
-        """Wait for work that can go on, or that has to go; None at the end."""
+        """Wait for a task that can advance or was cancelled; None once the worker is closed."""
         with self._changed:
             while not self._is_closed:
                 for _ in range(len(self._tasks)):

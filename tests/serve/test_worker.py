@@ -1,4 +1,4 @@
-"""Pieces of work take turns in one thread; what nobody waits for rests or ends."""
+"""Tasks take turns in one thread; those whose client takes nothing pause or end."""
 
 import asyncio
 import threading
@@ -10,9 +10,9 @@ from cgjax.serve.worker import BACKLOG, Full, Worker
 
 @pytest.fixture
 def worker():
-    made = Worker(most=3)
-    yield made
-    made.close()
+    worker = Worker(most=3)
+    yield worker
+    worker.close()
 
 
 def counting(name, num, log):
@@ -29,14 +29,14 @@ async def until(condition):
         if condition():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it never came")
+    raise AssertionError("the condition never became true")
 
 
 async def all_of(task):
     return [item async for item in task]
 
 
-def test_two_pieces_of_work_take_turns_in_one_thread_and_each_client_gets_its_own(worker):
+def test_two_tasks_take_turns_in_one_thread_and_each_client_gets_its_own_items(worker):
     log = []
 
     async def both():
@@ -50,7 +50,7 @@ def test_two_pieces_of_work_take_turns_in_one_thread_and_each_client_gets_its_ow
     assert "bbb" not in order
 
 
-def test_work_whose_client_takes_nothing_rests_and_ends_when_it_has_gone(worker):
+def test_a_task_whose_client_takes_nothing_pauses_and_ends_when_cancelled(worker):
     log = []
 
     async def leave():
@@ -66,7 +66,7 @@ def test_work_whose_client_takes_nothing_rests_and_ends_when_it_has_gone(worker)
     assert len(log) == BACKLOG + 1
 
 
-def test_an_exception_is_its_clients_and_the_next_work_goes_on(worker):
+def test_an_exception_reaches_its_client_and_the_next_task_runs(worker):
     def failing():
         yield 1
         raise ValueError("no")
@@ -79,7 +79,7 @@ def test_an_exception_is_its_clients_and_the_next_work_goes_on(worker):
     assert asyncio.run(both()) == [0, 1]
 
 
-def test_no_more_work_than_may_wait_is_taken(worker):
+def test_no_more_tasks_than_the_limit_are_accepted(worker):
     async def fill():
         tasks = [worker.submit(counting("a", 1000, [])) for _ in range(3)]
         with pytest.raises(Full):

@@ -4,10 +4,10 @@
     python benchmarks/assign.py --workdir=runs/dcgan_pose [--num=500] [--images=FOLDER ...]
 
 Fresh images of the run's own generator, rounded to 8 bits, are inverted as `--mode=assign` inverts
-anybody's. The cluster of the latent that was found is compared with that of the true one, for the
-encoder alone and for encoder and search. Folders of real images are inverted besides, and how many
-of them are called none of the generator's is counted. What is made is kept in the run's folder: the
-same command goes on where it was stopped.
+any image. The cluster of the inverted latent is compared with that of the true one, for the encoder
+alone and beside it for encoder and search. Folders of real images can be inverted too; the share of
+them that the generator is said not to make is printed. Results are kept in the run's folder: the
+same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 import jax
 import numpy as np
 from absl import flags, logging
+from printing import share_text
 
-from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.opening import open_run
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.png import as_bytes, from_bytes
@@ -34,13 +34,7 @@ from cgjax.stages.inversion import InversionStage
 from cgjax.stages.pipeline import Pipeline
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Of the margins of the run's latents: the bands in which images are counted."""
-
-
-def share(is_right: np.ndarray) -> str:
-    """Return a share with its 95% interval."""
-    low, high = wilson_interval(int(is_right.sum()), len(is_right))
-    return f"{is_right.mean():.3f} ({low:.3f} to {high:.3f})"
+"""Quantiles of the margins of the run's latents that bound the bands of the table."""
 
 
 def main() -> None:
@@ -79,16 +73,16 @@ def main() -> None:
             if band.any():
                 words = f"{low:.2f} to {high:.2f} ({QUANTILES[i]:.0%} to {QUANTILES[i + 1]:.0%})"
                 print(
-                    f"{words:<28}{band.sum():>7}  {share(by_encoder[band]):<25}"
-                    f"{share(by_search[band])}"
+                    f"{words:<28}{band.sum():>7}  {share_text(by_encoder[band]):<25}"
+                    f"{share_text(by_search[band])}"
                 )
-        print(f"{'all':<28}{options.num:>7}  {share(by_encoder):<25}{share(by_search)}")
+        print(f"{'all':<28}{options.num:>7}  {share_text(by_encoder):<25}{share_text(by_search)}")
         for name, z in (("encoder", found.guesses), ("with search", found.latents)):
             print(f"{name}: mean squared error of the latents {np.square(z - truth).mean():.3f}")
         for name, errors in (("error", found.errors), ("encoder_features", found.features)):
             print(f"{name}, 10%, 50%, 90%: {np.quantile(errors, (0.1, 0.5, 0.9)).round(4)}")
         is_foreign = ~sure.limits.keeps(found.errors, found.features)
-        print(f"called none of the generator's: {share(is_foreign)}")
+        print(f"said not to be made by the generator: {share_text(is_foreign)}")
         for folder in options.images:
             print(f"\n{folder}\n{pipeline.assign(folder)}")
 

@@ -3,12 +3,13 @@
     python benchmarks/endtoend.py
     python benchmarks/endtoend.py --method=gan --steps=50 --reps=9
     python benchmarks/endtoend.py --trials=10        # ten trials as one program, beside ten in turn
-    taskset -c 0 python benchmarks/endtoend.py --cpu_time       # one core, where others work too
+    taskset -c 0 python benchmarks/endtoend.py --cpu_time       # one core, on a busy machine
 
-The same networks (400 x 4 and maxout 200 x 3), batch and optimiser, the same number of threads, in
-one process and in turns. PyTorch's loop is written as the published one: the generator runs once
-for the discriminator's step and once more for its own, and the labels are looked up in both. Before
-timing, the first iterations from the same weights, rows and latents must give the same losses.
+Both sides have the same networks (400 x 4 and maxout 200 x 3), batch, optimiser and number of
+threads, and take turns in one process. PyTorch's loop is written like the published one: the
+generator runs once for the discriminator's step and again for its own, and the labels are looked up
+in both. Before timing, the first iterations from the same weights, rows and latents must give the
+same losses.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,7 +40,7 @@ THREADS = len(os.sched_getaffinity(0))
 
 
 class TorchGenerator(torch.nn.Module):
-    """The published generator with given weights."""
+    """The published generator with the given weights."""
 
     def __init__(self, params: dict[str, Any]):
         super().__init__()
@@ -66,11 +64,11 @@ class TorchGenerator(torch.nn.Module):
 
 
 class TorchDiscriminator(torch.nn.Module):
-    """The published discriminator with given weights."""
+    """The published discriminator with the given weights."""
 
     def __init__(self, params: dict[str, Any], pieces: int):
         super().__init__()
-        # PyTorch takes the largest of neighbours.
+        # Here the maximum is taken over neighbouring outputs.
         self.layers = torch.nn.ModuleList(
             linear(neighbours(layer["linear"], pieces)) for layer in ordered(params["layers"])
         )
@@ -92,7 +90,7 @@ def ordered(layers: dict[Any, Any]) -> list[Any]:
 
 
 def neighbours(layer: dict[str, Any], pieces: int) -> dict[str, Any]:
-    """Put the pieces of a unit side by side."""
+    """Reorder a layer's outputs so that the pieces of a maxout unit are neighbours."""
     kernel, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
     order = np.arange(len(bias)).reshape(pieces, -1).T.ravel()
     return {"kernel": kernel[:, order], "bias": bias[order]}
@@ -100,11 +98,11 @@ def neighbours(layer: dict[str, Any], pieces: int) -> dict[str, Any]:
 
 def linear(layer: dict[str, Any]) -> torch.nn.Linear:
     kernel, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
-    made = torch.nn.Linear(*kernel.shape)
+    module = torch.nn.Linear(*kernel.shape)
     with torch.no_grad():
-        made.weight.copy_(tensor(kernel.T))
-        made.bias.copy_(tensor(bias))
-    return made
+        module.weight.copy_(tensor(kernel.T))
+        module.bias.copy_(tensor(bias))
+    return module
 
 
 class TorchLoop:
@@ -124,8 +122,8 @@ class TorchLoop:
         adam_d.zero_grad()
         with torch.no_grad():
             fake = self.generator(z, y)
-        real, made = self.discriminator(x, y), self.discriminator(fake, y)
-        loss_d = softplus(-real).mean() + softplus(made).mean()
+        logits, fake_logits = self.discriminator(x, y), self.discriminator(fake, y)
+        loss_d = softplus(-logits).mean() + softplus(fake_logits).mean()
         loss_d.backward()
         adam_d.step()
         self.discriminator.requires_grad_(False)
@@ -137,9 +135,9 @@ class TorchLoop:
 
 
 def in_torch(trainer: Trainer, rows: Any) -> torch.Tensor:
-    """Return rows as the networks see them, channels first where they are images."""
-    seen = np.asarray(trainer.prepare(rows))
-    return tensor(seen if seen.ndim == 2 else seen.transpose(0, 3, 1, 2).copy())
+    """Return rows as the networks get them; images have channels first."""
+    prepared = np.asarray(trainer.prepare(rows))
+    return tensor(prepared if prepared.ndim == 2 else prepared.transpose(0, 3, 1, 2).copy())
 
 
 def planar_loop(state: TrainState, trainer: Trainer) -> TorchLoop:
@@ -159,7 +157,7 @@ def check(
     theirs: TorchLoop,
     rtol: float = 1e-4,
 ) -> None:
-    """The first losses must be those of PyTorch's loop with the same rows and latents."""
+    """Check that the first losses equal those of PyTorch's loop with the same rows and latents."""
     total = len(points.rows)
     rows = training.batches(named_key(key, "rows"), jnp.int32(0), total, trainer.batch, num)
     want = []
@@ -185,47 +183,39 @@ def make(method: str, trials: int) -> tuple[Trainer, list[TrainState], list[Any]
     return trainer, states, points
 
 
-def cpu_medians(calls: dict[str, Callable[[], Any]], reps: int) -> dict[str, float]:
-    """As `timing.medians`, of the seconds that this process computes: others do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for rep in range(reps + 1):
-        for name, call in calls.items():
-            begun = time.process_time()
-            call()
-            if rep:
-                seconds[name].append(time.process_time() - begun)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--method", choices=("scgan", "gan"), default="scgan")
     parser.add_argument("--steps", type=int, default=50, help="iterations of a call")
     parser.add_argument("--reps", type=int, default=7)
-    parser.add_argument("--cpu_time", action="store_true", help="for one core")
-    parser.add_argument("--trials", type=int, default=1, help="as one program, and in turn")
+    parser.add_argument(
+        "--cpu_time", action="store_true", help="time the process's CPU seconds, on one core"
+    )
+    parser.add_argument(
+        "--trials", type=int, default=1, help="more than one: as one program and in turn"
+    )
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     trainer, states, points = make(args.method, args.trials)
     keys = jax.random.split(jax.random.key(7), args.trials)
     check(trainer, states[0], points[0], keys[0], 5, planar_loop(states[0], trainer))
-    own = {"ours": (stacked(states), stacked(points), keys)}
+    runs = {"ours": (stacked(states), stacked(points), keys)}
     if args.trials > 1:
-        own = {"together": own["ours"]}
+        runs = {"together": runs["ours"]}
         for i in range(args.trials):
-            one = stacked(states[i : i + 1]), stacked(points[i : i + 1]), keys[i : i + 1]
-            own[f"alone {i}"] = one
-    kept = {name: state for name, (state, _, _) in own.items()}
+            trial = stacked(states[i : i + 1]), stacked(points[i : i + 1]), keys[i : i + 1]
+            runs[f"alone {i}"] = trial
+    latest = {name: state for name, (state, _, _) in runs.items()}
 
     def run(names: list[str]) -> None:
         for name in names:
-            _, data, key = own[name]
-            kept[name], losses = trainer.run(kept[name], data, key, 0, args.steps)
-            jax.block_until_ready((kept[name], losses))
+            _, data, key = runs[name]
+            latest[name], losses = trainer.run(latest[name], data, key, 0, args.steps)
+            jax.block_until_ready((latest[name], losses))
 
     if args.trials > 1:
-        alone = [name for name in own if name != "together"]
+        alone = [name for name in runs if name != "together"]
         calls = {"together": lambda: run(["together"]), "in turn": lambda: run(alone)}
         seconds = timing.medians(calls, args.reps)
         ratio = seconds["in turn"] / seconds["together"]
@@ -243,12 +233,13 @@ def main() -> None:
             theirs.step(x[chosen], labels[chosen], z)
 
     calls = {"ours": functools.partial(run, ["ours"]), "torch": torch_loop}
-    medians = cpu_medians if args.cpu_time else timing.medians
-    each = {name: 1e3 * s / args.steps for name, s in medians(calls, args.reps).items()}
+    medians = timing.cpu_medians if args.cpu_time else timing.medians
+    milliseconds = {name: 1e3 * s / args.steps for name, s in medians(calls, args.reps).items()}
     what = "CPU-milliseconds" if args.cpu_time else "milliseconds"
     print(
         f"{args.method}, {THREADS} threads, medians of {args.reps}: {what} an iteration, ours "
-        f"{each['ours']:.1f}, torch {each['torch']:.1f}; {each['torch'] / each['ours']:.2f}x"
+        f"{milliseconds['ours']:.1f}, torch {milliseconds['torch']:.1f}; "
+        f"{milliseconds['torch'] / milliseconds['ours']:.2f}x"
     )
 
 

@@ -2,13 +2,13 @@
 
     python benchmarks/endtoend_images.py                      # faces: DCGAN, 64 pixels, width 32
     python benchmarks/endtoend_images.py --networks=dcgan_flat --width=64        # stacked digits
-    taskset -c 0 python benchmarks/endtoend_images.py --cpu_time    # one core, beside other work
+    taskset -c 0 python benchmarks/endtoend_images.py --cpu_time    # one core, on a busy machine
 
-The same networks, batch and optimiser, the same number of threads, in one process and in turns;
-random images stand for data. PyTorch's loop is written as the published one: see `endtoend.py`.
-Before timing, the first iterations from the same weights, images and latents must give the same
-losses. The floor beside it: the operations of the convolutions at the rate of the best product of
-two square matrices in this run.
+Both sides have the same networks, batch, optimiser and number of threads, and take turns in one
+process; the data are random images. PyTorch's loop is written like the published one, see
+`endtoend.py`. Before timing, the first iterations from the same weights, images and latents must
+give the same losses. The floor is the time of the convolutions' operations at the rate of the best
+product of two square matrices in this run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 import torch
-from endtoend import THREADS, TorchLoop, check, cpu_medians, in_torch, ordered, stacked, tensor
+from endtoend import THREADS, TorchLoop, check, in_torch, ordered, stacked, tensor
 from torch.nn.functional import leaky_relu
 
 from cgjax.endtoend.data import Points
@@ -37,22 +37,22 @@ ROWS, LABELS = 512, 4
 
 
 def conv(layer: dict[str, Any], kind: Any, stride: int) -> torch.nn.Module:
-    """Return a convolution of PyTorch with given weights: ours are (h, w, inputs, outputs)."""
+    """Return a PyTorch convolution with the given weights, which are (h, w, inputs, outputs)."""
     kernel = np.asarray(layer["kernel"])
     transposed = kind is torch.nn.ConvTranspose2d
     order = (2, 3, 0, 1) if transposed else (3, 2, 0, 1)
     inputs, outputs = kernel.shape[2:]
     bias = layer.get("bias")
-    made = kind(inputs, outputs, kernel.shape[0], stride, 1, bias=bias is not None)
+    module = kind(inputs, outputs, kernel.shape[0], stride, 1, bias=bias is not None)
     with torch.no_grad():
-        made.weight.copy_(tensor(kernel.transpose(order).copy()))
+        module.weight.copy_(tensor(kernel.transpose(order).copy()))
         if bias is not None:
-            made.bias.copy_(tensor(bias))
-    return made
+            module.bias.copy_(tensor(bias))
+    return module
 
 
 class TorchGenerator(torch.nn.Module):
-    """The generator with given weights."""
+    """The generator with the given weights."""
 
     def __init__(self, params: dict[str, Any], flat: bool):
         super().__init__()
@@ -86,7 +86,7 @@ class TorchGenerator(torch.nn.Module):
 
 
 class TorchDiscriminator(torch.nn.Module):
-    """The discriminator with given weights."""
+    """The discriminator with the given weights."""
 
     def __init__(self, params: dict[str, Any]):
         super().__init__()
@@ -108,7 +108,7 @@ class TorchDiscriminator(torch.nn.Module):
 
 
 def operations(trainer: Trainer, flat: bool) -> float:
-    """Return the multiplications and additions of the convolutions in an iteration."""
+    """Return the number of multiplications and additions of an iteration's convolutions."""
     networks = trainer.networks
     assert isinstance(networks, Dcgan)
     (size, _, channels), widths = networks.rows, networks.widths
@@ -116,11 +116,11 @@ def operations(trainer: Trainer, flat: bool) -> float:
         (size >> (i + 1)) ** 2 * 16 * a * b
         for i, (a, b) in enumerate(itertools.pairwise((channels, *widths)))
     )
-    # G begins at 4 x 4 however small D's last maps are.
+    # G starts at 4 x 4, however small D's last maps are.
     pairs = itertools.pairwise(widths[::-1])
     up = sum((FIRST << i) ** 2 * 16 * a * b for i, (a, b) in enumerate(pairs))
     up += (size**2 * 9 if flat else (size // 2) ** 2 * 16) * widths[0] * channels
-    # G once forward and twice back; D on two batches likewise, then once forward and once back.
+    # G: one forward and two backward passes. D: the same on two batches, then one of each.
     return 2.0 * trainer.batch * (3 * up + 8 * down)
 
 
@@ -131,7 +131,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5, help="iterations of a call")
     parser.add_argument("--reps", type=int, default=5)
-    parser.add_argument("--cpu_time", action="store_true", help="for one core")
+    parser.add_argument(
+        "--cpu_time", action="store_true", help="time the process's CPU seconds, on one core"
+    )
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
@@ -170,14 +172,14 @@ def main() -> None:
         "torch": torch_loop,
         "product": lambda: jax.block_until_ready(multiply(square)),
     }
-    medians = (cpu_medians if args.cpu_time else timing.medians)(calls, args.reps)
-    each = {name: medians[name] / args.steps for name in ("ours", "torch")}
+    medians = (timing.cpu_medians if args.cpu_time else timing.medians)(calls, args.reps)
+    ours_s, torch_s = (medians[name] / args.steps for name in ("ours", "torch"))
     floor = operations(trainer, flat) * medians["product"] / (2 * 2048**3)
-    what = "CPU-seconds" if args.cpu_time else "seconds"
+    unit = "CPU-seconds" if args.cpu_time else "seconds"
     print(
         f"{args.networks}, width {args.width}, batch {args.batch}, {THREADS} threads, medians of "
-        f"{args.reps}: {what} an iteration, ours {each['ours']:.3f}, torch {each['torch']:.3f}; "
-        f"{each['torch'] / each['ours']:.2f}x; floor {floor:.3f}, {floor / each['ours']:.0%} of it"
+        f"{args.reps}: {unit} an iteration, ours {ours_s:.3f}, torch {torch_s:.3f}; "
+        f"{torch_s / ours_s:.2f}x; floor {floor:.3f}, {floor / ours_s:.0%} of ours"
     )
 
 

@@ -1,4 +1,4 @@
-"""The eyes of `configs/dcgan_eyes.py` beside their own torch module, and what their clusters hold.
+"""Errors of the eyes of `configs/dcgan_eyes.py` against their own torch module, and their clusters.
 
     pip download --no-deps omniart-eye-generator==0.1
     python benchmarks/eyes.py --wheel=omniart_eye_generator-0.1-py3-none-any.whl
@@ -6,11 +6,11 @@
     python benchmarks/eyes.py --wheel=omniart_eye_generator-0.1-py3-none-any.whl \
         --workdir=runs/dcgan_eyes
 
-The wheel is converted; its `generator.py` is run out of it, with the weights that lie beside, and
-nothing is installed. The same latents in every colour go through both: the error of a layer is
-max|a - b| / max(1, max|b|). With a run's folder, the clusters' members are described by numbers:
-`edges`, the mean difference of neighbouring pixels' luminance, `contrast`, its standard deviation
-within an image, and `light`, its mean, for black 0 and white 1.
+The wheel is converted. Its `generator.py` runs from inside it with the weights beside it; nothing
+is installed. The same latents in every colour go through both networks; the error of a layer is
+max|a - b| / max(1, max|b|). With a run's folder, the members of each cluster are described by three
+numbers: `edges`, the mean difference of neighbouring pixels' luminance; `contrast`, the standard
+deviation of luminance within an image; and `light`, its mean, from black 0 to white 1.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def own_module(wheel: Path) -> torch.nn.Module:
-    """Return the package's own network, in inference mode; its code runs, so only the known one."""
+    """Return the package's network in inference mode; its code runs, so check the wheel first."""
     expected = PUBLISHED["dcgan_eyes"].sha256_prefix
     if not sha256_of(wheel).startswith(expected):
         raise SystemExit(f"{wheel} is not the published wheel (SHA-256 {expected}...)")
@@ -66,13 +66,13 @@ def compare(gen: Any, network: torch.nn.Module, colours: list[str]) -> dict[str,
         labels[:, number] = 1
         with torch.no_grad():
             x = torch.cat([torch.tensor(latents), labels], dim=1)[:, :, None, None]
-            theirs, layers = {}, iter(gen.layers)
+            activations, layers = {}, iter(gen.layers)
             for part in network.main:
                 x = part(x)
                 if isinstance(part, torch.nn.ReLU):
-                    theirs[next(layers)] = x.clone()
-            theirs["image"] = network(torch.tensor(latents)[:, :, None, None], labels)
-        for name, expected in theirs.items():
+                    activations[next(layers)] = x.clone()
+            activations["image"] = network(torch.tensor(latents)[:, :, None, None], labels)
+        for name, expected in activations.items():
             call = gen.images if name == "image" else lambda z, n=name, **k: gen.features(z, n, **k)
             ours = np.asarray(call(latents, condition=colour)).transpose(0, 3, 1, 2)
             error = np.abs(ours - expected.numpy()).max() / max(1.0, float(expected.abs().max()))

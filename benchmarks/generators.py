@@ -1,4 +1,4 @@
-"""Forward images per second and peak memory, beside the same operations in PyTorch.
+"""Images a second and peak memory of a forward pass, beside the same operations in PyTorch.
 
     python benchmarks/generators.py  # PGAN-256, StyleGAN-256, StyleGAN3-t-256, BigGAN-deep-128
     python benchmarks/generators.py --only=pgan --batch=8 --reps=5
@@ -6,13 +6,14 @@
     python benchmarks/generators.py --loading --only=stylegan3
     python benchmarks/generators.py --gpu --batch=64     # PyTorch on the same GPU
 
-Random weights at full size, one process each, two threads, medians. PyTorch runs the operations of
-the public implementations: nearest upsampling then a 3x3 convolution on the large map, a blur by
-channels, StyleGAN3's filters as convolutions by channels of a map with zeros inserted, one kernel a
-row, batch norm written out; once in its own memory layout (NCHW), which the public code uses,
-and once with kernels in channels_last (NHWC). `ratio` is ours over the faster of the first two; a
-layer's row is the network up to it. `time` and `operations` are a layer's share of the whole
-image's. On a GPU both run in float32 and once more with TF32, and PyTorch once in bfloat16.
+Every network has random weights at full size and runs in a process of its own on two threads;
+medians are compared. PyTorch runs the operations of the public implementations: nearest upsampling
+and then a 3x3 convolution on the large map, a blur by channels, StyleGAN3's filters as convolutions
+by channels of a map with zeros inserted, one kernel a row, and batch norm written out. It runs once
+in its own memory layout (NCHW), as the public code does, and once with kernels in channels_last
+(NHWC). `ratio` is our rate over the better of these two. A layer's row is the network up to that
+layer; `time` and `operations` are its shares of the whole image's. On a GPU both sides run in
+float32 and with TF32, and PyTorch once in bfloat16.
 """
 
 from __future__ import annotations
@@ -83,10 +84,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
 
 
 def median_seconds(functions: dict[str, Callable[[], Any]], reps: int) -> dict[str, float]:
-    """Return the median of several timings of each, taken in turns, after a warm-up.
+    """Return each function's median seconds, timed in turns after a warm-up.
 
-    A turn of a short call is 20 ms of calls, 20 at most: a single one after a whole image finds the
-    threads asleep and its weights out of the caches, which is no layer's cost.
+    A short call repeats for 20 ms, at most 20 times: a single call after a whole image would find
+    the threads asleep and its weights out of the caches, which is not part of a layer's cost.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     counts: dict[str, int] = {}
@@ -127,7 +128,7 @@ def run_ours(family: str, batch: int, reps: int, precision: str) -> dict[str, An
     def operations(walk: Callable[..., Any], **static: int) -> float:
         settings = {"graph": gen._graph, "precision": precision}
         lowered = base._walk.lower(gen._weights, z, inputs, walk=walk, **settings, **static)
-        # A GPU's compiler counts only what it has compiled.
+        # On a GPU, the operations are known only after compiling.
         return float((lowered.cost_analysis() or lowered.compile().cost_analysis())["flops"])
 
     flops = {layer: operations(base.features_, index=gen.layers.index(layer)) for layer in layers}

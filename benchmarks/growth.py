@@ -1,13 +1,14 @@
-"""How the time of each stage grows with latents, their length, clusters, and processes.
+"""How the time of each stage grows with the number of latents, their length, clusters, processes.
 
     python benchmarks/growth.py --part=sizes [--reps=3]
     python benchmarks/growth.py --part=processes
 
-`sizes`: encoding with the embedded generator up to layer2, k-means on unit-normal features, an
-epoch of IMLE and of the flow; from a base each of n, d and C is doubled twice. Median seconds, and
-the exponent p of seconds ~ size^p over the two doublings.
-`processes`: the stages of whole runs by launch/local.py, one process on one core, one on two, and
-two on one core each.
+`sizes`: encoding with the embedded generator up to layer2, k-means on unit-normal features, and an
+epoch of IMLE and of the flow. Starting from a base, each of n, d and C is doubled twice. Printed
+are the median seconds beside those of the base, and the exponent p of seconds ~ size^p over the two
+doublings.
+`processes`: the stages of whole runs started by launch/local.py, with one process on one core, one
+on two, and two on one core each.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def flow(n: int, d: int, C: int) -> Callable[[], Any]:
     return train(Flow(d, hidden_dim=256), n, d, C)
 
 
-# The encoding knows no d and no C: they are the generator's, or come later.
+# Encoding depends on neither d, which the generator fixes, nor C.
 STAGES = {"encode": (encode, "n"), "k-means": (cluster, "ndC"), "imle": (imle, "ndC")}
 STAGES["flow"] = (flow, "ndC")
 
@@ -123,7 +124,7 @@ def processes() -> None:
 
 
 def median_epoch(lines: list[dict[str, Any]], sampler: str) -> float:
-    """Return the median seconds between two epochs' lines; the first compiled."""
+    """Return the median seconds between two epochs' lines, without the first, which compiles."""
     times = [line["time"] for line in lines if line["sampler"] == sampler and "epoch" in line]
     return float(np.median(np.diff(times)[1:]))
 

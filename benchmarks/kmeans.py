@@ -1,4 +1,4 @@
-"""k-means beside its peers, and streamed beside in memory.
+"""Seconds and objective of k-means, beside its peers; and of streamed k-means beside in memory.
 
     python benchmarks/kmeans.py                          # real features, C=2 and C=8
     python benchmarks/kmeans.py --only=100 --only=1000 --reps=3    # many clusters, synthetic groups
@@ -6,17 +6,20 @@
     python benchmarks/kmeans.py --only=8 --peers=faiss,ott --peer-reps=1
     python benchmarks/kmeans.py --streamed [--clusters=8]  # 2,000 latents at PGAN-256's s3_c1
 
-Everything runs on the same threads; medians of repetitions with different seeds, in turns, after
-one that warms up. FAISS runs as installed and told its processor (see timing.py). A line's ratio is
-the peer's seconds over ours; `objective` the relative difference of our best from the peer's, and
-`given` that of one restart from the same starting rows, where all exact ones must agree. Everyone
-gets the same restarts, at most the same iterations and no tolerance; who converges may stop. FAISS
-starts at random rows. SuperKMeans takes all of the rows, prunes by probability, and repeats for its
-restarts, of which the best by its own objective counts. OTT-JAX runs its restarts in turn. The
-peers are to be installed: pip install scikit-learn faiss-cpu superkmeans ott-jax.
+The peers are scikit-learn, FAISS, SuperKMeans and OTT-JAX; install them with
+pip install scikit-learn faiss-cpu superkmeans ott-jax. All run on the same threads and take turns;
+medians are over repetitions with different seeds, after one that warms up. FAISS runs as installed
+and told its processor (see timing.py). The ratio in a line is the peer's seconds over ours;
+`objective` is the relative difference of our best objective from the peer's; `given` is that of one
+restart from the same starting rows, where all exact methods must agree.
 
-Beside them stands what plain Lloyd's two products an iteration take at the best rate that any
-library reached in this run, and one read of the rows.
+All have the same number of restarts, the same limit of iterations and no tolerance; a method that
+converges may stop. FAISS starts at random rows. SuperKMeans uses all of the rows and prunes by
+probability; it runs once for each restart, and the best by its own objective counts. OTT-JAX runs
+its restarts in turn.
+
+The floor is the time of plain Lloyd's two products an iteration at the best rate that any library
+reached in this run; the time of one read of the rows is printed too.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import timing
 
-# In memory by whatever is less work, or by the iteration; streamed from disk, or computed again.
+# In memory by the cheaper method or by iterations; streamed from disk, or recomputed.
 SIDES = ("memory", "iteration", "streamed", "recompute")
 LAYER, NUM_LATENTS = "s3_c1", 2000
 ITERATIONS = 25
@@ -57,7 +60,7 @@ def real_features(layer: str = "layer1") -> np.ndarray:
 
 
 def blobs(num: int, dim: int, groups: int) -> np.ndarray:
-    """Return overlapping groups: no partition is obvious, so nobody stops early."""
+    """Return overlapping groups: no partition is obvious, so no method stops early."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((groups, dim), np.float32)
     rows = rng.standard_normal((num, dim), np.float32)
@@ -65,7 +68,7 @@ def blobs(num: int, dim: int, groups: int) -> np.ndarray:
 
 
 class Case(NamedTuple):
-    """Rows to cluster, into how many clusters, by how many restarts, and who else is asked."""
+    """Rows to cluster, the number of clusters and of restarts, and the peers."""
 
     rows: Callable[[], np.ndarray]
     clusters: int
@@ -88,7 +91,7 @@ CASES = {
 
 
 def inertia(rows: np.ndarray, centroids: np.ndarray) -> float:
-    """Return the objective in float64, the same way for everybody."""
+    """Return the objective in float64, computed in the same way for every method."""
     total = 0.0
     for begin in range(0, len(rows), 1000):
         part = rows[begin : begin + 1000].astype(np.float64)
@@ -158,11 +161,11 @@ def ott(rows: np.ndarray, c: int, restarts: int, iters: int, seed: int, init: An
 
     start = {} if init is None else {"init": lambda *_: jnp.asarray(init)}
     keys = jax.random.split(jax.random.key(seed), restarts)
-    # One after the other: all at once, as it would have them, do not fit into 24 GB.
-    found = [
+    # One after the other: all at once, its default, do not fit in 24 GB.
+    results = [
         k_means(rows, c, n_init=1, tol=0.0, max_iterations=iters, rng=key, **start) for key in keys
     ]
-    return np.asarray(min(found, key=lambda result: float(result.error)).centroids)
+    return np.asarray(min(results, key=lambda result: float(result.error)).centroids)
 
 
 def superkmeans(
@@ -171,7 +174,7 @@ def superkmeans(
     from superkmeans import SuperKMeans
 
     if init is not None:
-        return None  # it takes no start
+        return None  # it cannot start from given centroids
     best = None
     for restart in range(restarts):
         solver = SuperKMeans(
@@ -209,9 +212,9 @@ SOLVERS: dict[str, Solver] = {
 
 
 def calls_of(number: int, names: tuple[str, ...]) -> dict[str, timing.Call]:
-    """Return the solvers on a case's rows, here or in another process; each call has a new seed.
+    """Return the solvers on a case's rows, for this or another process; each call has a new seed.
 
-    `NAME, given` runs one restart from starting rows that are the same for everybody.
+    `NAME, given` runs one restart from starting rows that are the same for every method.
     """
     import jax
 
@@ -229,7 +232,7 @@ def calls_of(number: int, names: tuple[str, ...]) -> dict[str, timing.Call]:
 
 
 def compare(number: int, peers: list[str], reps: int, peer_reps: int) -> None:
-    """Print what a case costs us, its peers, and plain Lloyd's products."""
+    """Print the seconds of a case for us, its peers, and plain Lloyd's products."""
     case = CASES[number]
     names = ("cgjax", *(name for name in case.peers if name in peers))
     rows = case.rows()
@@ -239,14 +242,14 @@ def compare(number: int, peers: list[str], reps: int, peer_reps: int) -> None:
         for end in ("", ", given"):
             calls[f"faiss told {timing.openblas_core()}{end}"] = told.call(f"faiss{end}")
     contenders = [name for name in calls if not name.endswith("given")]
-    at = {name: calls[f"{name}, given"]() for name in contenders}
-    from_given = {name: inertia(rows, found) for name, found in at.items() if found is not None}
+    fits = {name: calls[f"{name}, given"]() for name in contenders}
+    from_given = {name: inertia(rows, fit) for name, fit in fits.items() if fit is not None}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     reached: dict[str, list[float]] = {name: [] for name in contenders}
     calls["cgjax"]()  # compiles
     if "ott" in contenders:
         calls["ott"]()
-    # They take turns, so that a slow moment of the machine meets all alike.
+    # In turns, so that a slow moment of the machine affects all of them.
     for rep in range(max(reps, peer_reps)):
         for name in contenders:
             if rep >= (reps if name == "cgjax" else peer_reps):
@@ -289,7 +292,7 @@ def show_floors(rows: np.ndarray, case: Case, seconds: float) -> None:
 def streamed_side(
     side: str, folder: Path, restarts: int, num: int, clusters: int, reps: int
 ) -> None:
-    """Cluster PGAN-256's features in memory, or streamed, and print a line of JSON each time."""
+    """Cluster PGAN-256's features in memory or streamed, and print a line of JSON each time."""
     import jax
 
     from benchmarks.generators import CASES as GENERATORS
@@ -312,13 +315,13 @@ def streamed_side(
     jax.block_until_ready(generator.features(latents[:8]))
 
     def forward_pass() -> list[float]:
-        """Return the seconds of one latent, several times."""
-        found = []
+        """Return the forward seconds of one latent, measured several times."""
+        seconds = []
         for _ in range(6):
             begun = time.perf_counter()
             jax.block_until_ready([generator.features(latents[:8])[0, 0] for _ in range(4)])
-            found.append((time.perf_counter() - begun) / 32)
-        return found
+            seconds.append((time.perf_counter() - begun) / 32)
+        return seconds
 
     def once() -> dict[str, Any]:
         marks = []
@@ -390,23 +393,25 @@ def streamed(
         files = [where / f"{side}.npy" for side in SIDES]
         labels = {file.stem: np.load(file) for file in files if file.exists()}
         if "memory" in labels:
-            for name, found in labels.items():
-                print(f"{name}: {int((found != labels['memory']).sum())} labels differ from memory")
+            for name, own in labels.items():
+                print(f"{name}: {int((own != labels['memory']).sum())} labels differ from memory")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", type=int, choices=CASES, action="append")
-    parser.add_argument("--peers", default=",".join(ALL), help="which, separated by commas")
-    parser.add_argument("--random", action="store_true", help="ours from random rows")
+    parser.add_argument("--peers", default=",".join(ALL), help="separated by commas")
+    parser.add_argument("--random", action="store_true", help="start ours at random rows")
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--peer-reps", type=int, default=5)
     parser.add_argument("--streamed", action="store_true")
     parser.add_argument("--sides", default="memory,streamed", help="also: iteration, recompute")
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--latents", type=int, default=NUM_LATENTS)
-    parser.add_argument("--clusters", type=int, default=2, help="of the streamed ones")
-    parser.add_argument("--folder", help="keeps the labels of each side, to compare later")
+    parser.add_argument(
+        "--clusters", type=int, default=2, help="number of clusters with --streamed"
+    )
+    parser.add_argument("--folder", help="where to keep the labels of each side, to compare later")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     given = parser.parse_args()
     sizes = (given.restarts, given.latents, given.clusters, given.reps)

@@ -1,16 +1,18 @@
-"""k-means of a million latents on one GPU, beside PyTorch and beside reading the features once.
+"""Seconds of k-means of a million latents on one GPU, beside PyTorch, and beside one read of them.
 
     python benchmarks/kmeans_gpu.py [--rows=1000000] [--clusters=2] [--reps=3] [--no-peer]
 
-Features of the embedded generator's `layer1` (8,192 each, 33 GB for a million), made on the GPU.
-Ten restarts, no tolerance. Seconds of whole runs of 25 and of 5 iterations, compiled before; an
-iteration is their difference over 20. `of the read` is the time in which the card sums the features
-once, over that of an iteration: an iteration that reads only some rows can pass 100%. The peers are
-Lloyd's iteration in PyTorch with all restarts in one product, float32, and flash-kmeans where it is
-installed, ten times in turn, whose products Triton takes as TF32; from the same rows. XLA's
-tuner copies what it tries a kernel on: where two sets of features hardly fit, as on 80 GB, memory
-must be JAX's alone: XLA_PYTHON_CLIENT_PREALLOCATE=true XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 and
---no-peer.
+The rows are features of the embedded generator's `layer1` (8,192 each, 33 GB for a million), made
+on the GPU. Ten restarts, no tolerance. Whole runs of 25 and of 5 iterations are timed after
+compiling; the time of an iteration is their difference over 20. `of the read` is the time in which
+the card sums the features once, over that of an iteration: an iteration that reads only some of the
+rows can pass 100%.
+
+The peers start from the same rows: Lloyd's iteration in PyTorch, float32, with all restarts in one
+product; and flash-kmeans where it is installed, ten times in turn, whose products Triton computes
+as TF32. XLA's tuner copies the operands of the kernels that it tries: where two sets of features
+hardly fit, as on 80 GB, give all memory to JAX with XLA_PYTHON_CLIENT_PREALLOCATE=true
+XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 and --no-peer.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def features_on_device(num: int, batch: int = 10_000) -> jax.Array:
 
 
 def seconds_of(call: Callable[[], Any], reps: int) -> float:
-    return timing.medians({"it": call}, reps)["it"]
+    return timing.medians({"call": call}, reps)["call"]
 
 
 def torch_lloyd(rows: Any, starts: Any, num_iter: int) -> float:

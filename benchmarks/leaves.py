@@ -4,10 +4,10 @@
         --config.hierarchy.space=spherical --config.hierarchy.splits=0/layer4-k2,1/layer4-k2
     python benchmarks/leaves.py --workdir=RUN [--num=2000]
 
-For every leaf, drawn by the run's sampler and verified, at margin 0 and 0.5: the share of images
-that lie on the leaf's side of yaw 0 (judge face_mesh, among the faces it sees) and of the parent's
-median brightness, with 95% intervals; and the Frechet distance to held-out members of the leaf
-beside its floor, what two such sets have.
+Every leaf is drawn by the run's sampler and verified, at margins 0 and 0.5. Printed are the share
+of images on the leaf's side of yaw 0 (judge face_mesh, among the faces that it finds) and of the
+parent's median brightness, with 95% intervals; and the Frechet distance to held-out members of the
+leaf beside its floor, the distance between two such sets of members.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import jax
 import numpy as np
+from printing import share_text
 
 from cgjax.evaluation.distances import frechet
 from cgjax.evaluation.features import pca_pixels
 from cgjax.evaluation.judges import load_judge
-from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.run import load_run
 from cgjax.runtime.keys import named_key
 
@@ -57,21 +57,14 @@ def main() -> None:
                 seen = seen[~np.isnan(seen)]
                 level = statistics(drawn.images)["brightness"] - middle
                 line = f"{path:>6}{margin:>8g}{drawn.acceptance:>12.3f}"
-                line += share(np.sum(seen * yaw > 0), len(seen))
-                line += share(np.sum(level * bright > 0), len(level))
+                line += f"{share_text(seen * yaw > 0):>28}{share_text(level * bright > 0):>28}"
                 if margin == 0:
                     line += "  " + compare(drawn.images, *members)
                 print(line, flush=True)
 
 
-def share(count: int, total: int) -> str:
-    """Return a share with its interval."""
-    low, high = wilson_interval(int(count), total)
-    return f"{f'{count / total:.3f} ({low:.3f} to {high:.3f})':>28}"
-
-
 def compare(drawn: np.ndarray, first: np.ndarray, second: np.ndarray) -> str:
-    """Return the distance to members, and its floor, in principal components of the members."""
+    """Return the distance to members and its floor, in principal components of the members."""
     feature = pca_pixels(first)
     rows = [feature(images) for images in (drawn, first, second)]
     distance, floor = frechet(rows[0], rows[2]), frechet(rows[1], rows[2])

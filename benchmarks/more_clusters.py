@@ -1,19 +1,19 @@
-"""What more clusters cost: are they less diverse, are attributes entangled, can they be sampled?
+"""What more clusters cost: less diverse groups, entangled attributes, harder sampling?
 
     python benchmarks/more_clusters.py [--layers=layer2,layer4] [--space=raw] [--latents=10000]
 
-The embedded face generator, k-means with ten restarts, one k after another. Of the images of the
-first 2,000 latents:
+Clusters the embedded face generator by k-means with ten restarts, for one k after another, and
+prints a row for each, beside those of the other k. Of the images of the first 2,000 latents:
 
 * diversity: the mean distance of two images of one cluster over that of any two images, in 48
-  principal components of the pixels; the mean over clusters, each weighted by its share, with its
-  95% bootstrap interval over images, and the least of any cluster with at least 20 images.
+  principal components of the pixels. Printed are the mean over clusters, weighted by their shares,
+  with its 95% bootstrap interval over images, and the least of any cluster with at least 20 images.
 * the attribute that the clusters explain best, its eta squared, and how many attributes they tell
   apart: (sum e)^2 / sum e^2 of the eta squared e, which is 1 if only one attribute differs among
   the clusters. Judges: face_mesh (yaw, pitch) and image_statistics.
-* acceptance: of 500 proposals a cluster of one flow of all clusters, with the default settings, the
-  share that the membership check lets pass; the mean over clusters and the least. `--epochs=0`
-  leaves it out.
+* acceptance: the share of 500 proposals per cluster that pass the membership check, for one flow of
+  all clusters with the default settings; the mean over clusters and the least. `--epochs=0` skips
+  it.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ JUDGED, LEAST, PROPOSED = 2000, 20, 500
 
 
 def judged(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what the judges see in images."""
-    found = {**load_judge("face_mesh")(images), **load_judge("image_statistics")(images)}
-    return {name: values for name, values in found.items() if name != "face"}
+    """Return the values of the judges' attributes for images."""
+    values = {**load_judge("face_mesh")(images), **load_judge("image_statistics")(images)}
+    return {name: judged for name, judged in values.items() if name != "face"}
 
 
 def diversity(rows: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return the mean over clusters and the least, both relative to all rows."""
+    """Return the mean diversity over clusters and the least, relative to that of all rows."""
     whole = mean_pairwise_distance(rows)
     counts = np.bincount(labels)
-    found = {
+    ratios = {
         c: mean_pairwise_distance(rows[labels == c]) / whole for c in np.flatnonzero(counts > 1)
     }
-    mean = sum(counts[c] * value for c, value in found.items()) / sum(counts[c] for c in found)
-    return mean, min(value for c, value in found.items() if counts[c] >= LEAST)
+    mean = sum(counts[c] * value for c, value in ratios.items()) / sum(counts[c] for c in ratios)
+    return mean, min(value for c, value in ratios.items() if counts[c] >= LEAST)
 
 
 def acceptance(bound: ConditionedGenerator, one: Clustering, z: np.ndarray, epochs: int) -> Any:
-    """Return the share of a flow's proposals that lie in their cluster: mean and least."""
+    """Return the mean and the least share of a flow's proposals that are in their cluster."""
     flow = Flow(z.shape[1], num_epochs=epochs, num_latents=40_000, average=0.999)
     key = jax.random.key(5)
     members = members_for(flow, one, z, bound, named_key(key, "members"))

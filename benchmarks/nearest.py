@@ -1,4 +1,4 @@
-"""The nearest-code search beside FAISS and beside the matrix product that it cannot do without.
+"""Seconds of the nearest-code search, beside FAISS, and beside the matrix product it cannot avoid.
 
     python benchmarks/nearest.py [--reps=7]   # beside FAISS
     python benchmarks/nearest.py --gpu        # beside PyTorch on the same GPU
@@ -7,8 +7,8 @@ On a CPU: 5,000 queries against 10,000 rows, exact float32, medians. The floor i
 whole or in blocks of 512 queries, at the best rate that any library reached in this run. FAISS is
 timed without building its index, as installed and told its processor (see timing.py).
 
-On a GPU: by blocks and in one block, with their share of the card's float32 product measured in the
-same run; and PyTorch's, if its CUDA build is there.
+On a GPU: in blocks and in one block, each with its share of the card's float32 product in the same
+run; and PyTorch's search, if its CUDA build is installed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def data(num_queries: int, num_base: int, dim: int) -> tuple[jax.Array, jax.Array]:
-    """Return members and generated latents, unit normal."""
+    """Return members (queries) and generated latents (base), both unit normal."""
     key_q, key_b = jax.random.split(jax.random.key(0))
     queries = jax.random.normal(key_q, (num_queries, dim), jnp.float32)
     return queries, jax.random.normal(key_b, (num_base, dim), jnp.float32)
 
 
 def check(ours: Any, theirs: Any, queries: Any, base: Any, name: str) -> None:
-    """Stop unless both chose the same rows; near-ties may swap, where the distances are equal."""
+    """Exit unless both chose the same rows; rows at nearly equal distances may be swapped."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     rows = np.flatnonzero(ours != theirs)
     q, b = np.asarray(queries, np.float64)[rows], np.asarray(base, np.float64)
@@ -45,7 +45,7 @@ def check(ours: Any, theirs: Any, queries: Any, base: Any, name: str) -> None:
 
 
 def faiss_search(dim: int) -> dict[str, timing.Call]:
-    """Return FAISS's search of the same data, here or in another process."""
+    """Return FAISS's search of the same data, for this or another process."""
     import faiss
 
     faiss.omp_set_num_threads(timing.THREADS)
@@ -104,9 +104,9 @@ def on_gpu(reps: int) -> None:
 
 
 def on_torch(queries: jax.Array, base: jax.Array, expected: jax.Array) -> dict[str, Any]:
-    """Return PyTorch's search on the same GPU, and FlashLib's where it is installed, checked.
+    """Return the checked searches of PyTorch and, if installed, FlashLib on the same GPU.
 
-    Nothing where PyTorch has no CUDA.
+    Empty if PyTorch has no CUDA.
     """
     try:
         import torch
@@ -115,8 +115,8 @@ def on_torch(queries: jax.Array, base: jax.Array, expected: jax.Array) -> dict[s
     if not torch.cuda.is_available():
         return {}
     q, b = (torch.tensor(np.asarray(x), device="cuda") for x in (queries, base))
-    found = torch.cdist(q, b).argmin(1).cpu().numpy()
-    check(found, expected, queries, base, "torch.cdist")
+    chosen = torch.cdist(q, b).argmin(1).cpu().numpy()
+    check(chosen, expected, queries, base, "torch.cdist")
 
     def cdist() -> None:
         torch.cdist(q, b).argmin(1)

@@ -1,9 +1,9 @@
-"""A yardstick for the plane: the project's flow, trained on the same points without any labels.
+"""Scores in the plane of the project's flow, trained without labels, beside a perfect sampler's.
 
     python benchmarks/plane_flow.py [--data=grid] [--points=100000] [--epochs=60] [--trials=3]
 
-Its scores are those of `--config=configs/scgan_grid.py`, beside a perfect sampler's; a flow is no
-GAN and cannot collapse, so it says what the scores look like where only precision is to be won.
+The points and scores are those of `--config=configs/scgan_grid.py`. A flow is not a GAN and cannot
+collapse, so it shows what the scores look like when only precision remains to be gained.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     given = parser.parse_args()
     data = make_data({"name": given.data, "radius": 2.0})
     flow = Flow(2, num_epochs=given.epochs, num_steps=given.steps)
-    found = []
+    all_scores = []
     for trial in range(given.trials):
         key = named_key(jax.random.key(0), "trial", trial)
         rows = np.asarray(data.draw(named_key(key, "points"), given.points).rows)
@@ -48,15 +48,15 @@ def main() -> None:
         started = time.monotonic()
         state = flow.init(named_key(key, "init"), members)
         for epoch in range(given.epochs):
-            state, told = flow.epoch(state, members, named_key(key, "epoch", epoch), epoch)
+            state, metrics = flow.epoch(state, members, named_key(key, "epoch", epoch), epoch)
         seconds = time.monotonic() - started
         points = np.asarray(flow.sample(state, named_key(key, "score"), 0, SCORED))
         scores = data.scores(points)
-        found.append(scores)
-        print(f"trial {trial}: {seconds:.0f} s, loss {float(told['loss'][0]):.4f}", scores)
+        all_scores.append(scores)
+        print(f"trial {trial}: {seconds:.0f} s, loss {float(metrics['loss'][0]):.4f}", scores)
     perfect = data.perfect(jax.random.key(0), SCORED, REPEATS)
     for name, expected in perfect.items():
-        mean = np.mean([scores[name] for scores in found])
+        mean = np.mean([scores[name] for scores in all_scores])
         low, high = expected.interval
         print(f"{name:<20}{mean:>10.5g}   perfect {expected.mean:.5g} ({low:.5g} to {high:.5g})")
 

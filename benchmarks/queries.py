@@ -1,10 +1,10 @@
-"""Whether the acceptance that is printed before a query is drawn is what is then seen.
+"""The acceptance that is printed before a query is drawn, beside the acceptance on fresh latents.
 
     python benchmarks/queries.py --workdir=RUN [--fresh=20000]
 
-RUN is a folder with a sweep. Ten queries of its clusterings, from a share of about one half down to
-0.2%, the intersections among them of two layers; for each the interval printed beforehand, from the
-run's latents, and the share of fresh latents that lie in it.
+RUN is a folder with a sweep. Ten queries of its clusterings are tried, with shares from about one
+half down to 0.2%; some are intersections of clusters of two layers. For each, the interval printed
+beforehand, which comes from the run's latents, stands beside the share of fresh latents inside it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     regions = [run.region(query) for query in queries]
 
     def inside(z: jax.Array) -> jax.Array:
-        # Every layer once, for all regions.
+        # Compute every layer once for all regions.
         layer = functools.cache(lambda name: run.generator.at_layer(name).features(z))
         return jnp.stack([region.contains(layer) for region in regions], axis=1)
 
@@ -48,31 +48,31 @@ def main() -> None:
     within = touching = 0
     print(f"{'query':<34}{'expected':>9}{'interval':>20}{'seen':>9}{'interval':>20}")
     for query, region, count in zip(queries, regions, counts.tolist(), strict=True):
-        told, seen = expected_acceptance(region), count / options.fresh
+        expected, seen = expected_acceptance(region), count / options.fresh
         low, high = wilson_interval(count, options.fresh)
-        within += told.low <= seen <= told.high
-        touching += told.low <= high and low <= told.high
+        within += expected.low <= seen <= expected.high
+        touching += expected.low <= high and low <= expected.high
         print(
-            f"{query:<34}{told.share:>9.2%}{f'{told.low:.2%} to {told.high:.2%}':>20}"
+            f"{query:<34}{expected.share:>9.2%}{f'{expected.low:.2%} to {expected.high:.2%}':>20}"
             f"{seen:>9.2%}{f'{low:.2%} to {high:.2%}':>20}"
         )
     print(f"seen within the interval: {within} of {len(queries)}; intervals touch: {touching}")
 
 
 def choose(run: Run) -> list[str]:
-    """Return queries with about the shares of `SHARES`, clusters and intersections of two."""
+    """Return queries with about the shares `SHARES`: clusters, and intersections of two."""
     clusters = [
         (f"{id_}={c}", one, c) for id_, one in run.clusterings.items() for c in range(one.num)
     ]
     masks = {name: one.labels == c for name, one, c in clusters}
-    found = {name: float(mask.mean()) for name, mask in masks.items()}
+    shares = {name: float(mask.mean()) for name, mask in masks.items()}
     for (a, first, _), (b, second, _) in itertools.combinations(clusters, 2):
         if first.layer != second.layer:
-            found[f"{a} & {b}"] = float((masks[a] & masks[b]).mean())
+            shares[f"{a} & {b}"] = float((masks[a] & masks[b]).mean())
     chosen = []
     for share in SHARES:
-        chosen.append(min(found, key=lambda name: abs(np.log(max(found[name], 1e-9) / share))))
-        del found[chosen[-1]]
+        chosen.append(min(shares, key=lambda name: abs(np.log(max(shares[name], 1e-9) / share))))
+        del shares[chosen[-1]]
     return chosen
 
 

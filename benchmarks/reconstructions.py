@@ -1,11 +1,11 @@
-"""How near two generators come to the same images, by the labels of the first one (Figure 6).
+"""How closely two generators reconstruct the same images, by the first one's labels (Figure 6).
 
     python -m cgjax.main --mode=assign --workdir=RUN --images=FOLDER        # for each of the two
     python benchmarks/reconstructions.py RUN/assign/FOLDER OTHER/assign/FOLDER
 
-Reads the tables that `--mode=assign` left [Liu et al. 2020, Figure 6]. Errors are mean absolute
-differences, as a share of the pixels' range; the interval of the median difference is a bootstrap
-over the images.
+Compares the tables that `--mode=assign` left, as in Figure 6 of [Liu et al. 2020]. Errors are mean
+absolute differences, as a share of the pixels' range; the interval of the median difference is a
+bootstrap over the images.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def table(folder: Path) -> dict[str, tuple[int, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs=2)
-    own, other = map(table, parser.parse_args().folders)
-    if own.keys() != other.keys():
-        parser.error("the two tables are of different images")
-    labels = np.array([label for label, _ in own.values()])
-    mine = np.array([error for _, error in own.values()])
-    theirs = np.array([other[name][1] for name in own])
+    first, second = map(table, parser.parse_args().folders)
+    if first.keys() != second.keys():
+        parser.error("the two tables have different images")
+    labels = np.array([label for label, _ in first.values()])
+    mine = np.array([error for _, error in first.values()])
+    theirs = np.array([second[name][1] for name in first])
     print(f"{'label':<7}{'images':>7}{'first':>9}{'second':>9}{'first is nearer in':>20}")
     for label in (*np.unique(labels), "all"):
         at = np.full(len(labels), True) if label == "all" else labels == label

@@ -1,17 +1,17 @@
-"""Two clusters of the embedded generator's late layers, where plain k-means splits off outliers.
+"""Two clusters of the embedded generator's late layers, by methods beside plain k-means.
 
     python benchmarks/robust.py                # 2,000 latents; docs/outliers.md has the table
     python benchmarks/robust.py --latents=1000 --layers=layer3
 
-Every method groups the same latents in two. Printed: the share of the smaller group; eta squared,
-the share of an attribute's variance that lies between the groups, of the attribute with the
-greatest one, with a 95% bootstrap interval; and the seconds beside plain k-means, its features
-already there (one run of each that is not timed comes first). Attributes: yaw, pitch and the
-probability of a face (the face mesh, extra `judges`), and heuristics of pixels: brightness, tone of
-hair, saturation, contrast, left-right and up-down asymmetry. That an attribute is chosen as the
-best of so many is not in its interval.
+In these layers plain k-means splits off outliers. Every method groups the same latents in two.
+Printed are the share of the smaller group; the attribute whose variance the groups explain best,
+its eta squared (the share of the variance between the groups) with a 95% bootstrap interval; and
+the seconds relative to plain k-means, with the features already computed and after one untimed run.
+Attributes: yaw, pitch and the probability of a face (the face mesh, extra `judges`), and
+heuristics of pixels: brightness, tone of hair, saturation, contrast, left-right and up-down
+asymmetry. The interval does not account for the choice of the best of so many attributes.
 
-The last five are for comparison only: the product offers the others. A Gaussian mixture is
+The last five methods are for comparison only; cgjax offers the others. The Gaussian mixtures are
 scikit-learn's, in the leading 16 principal components; "whitened" scales the leading 64.
 """
 
@@ -34,20 +34,20 @@ JUDGES = ("face_mesh", "heuristic_brightness", "heuristic_hair_tone")
 
 
 def attributes(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what judges and simple statistics say of images, NaN where they cannot tell."""
+    """Return the values of judges and simple statistics for images; NaN where unknown."""
     from cgjax.errors import UserError
     from cgjax.evaluation.judges import load_judge
 
-    found: dict[str, np.ndarray] = {}
+    values: dict[str, np.ndarray] = {}
     for name in JUDGES:
         try:
-            found |= load_judge(name)(images)
+            values |= load_judge(name)(images)
         except UserError as error:
             print(error, file=sys.stderr)
     unit = (np.clip(images, -1, 1) + 1) / 2
     luma = unit @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     half = luma.shape[1] // 2
-    return found | {
+    return values | {
         "saturation": (unit.max(axis=-1) - unit.min(axis=-1)).mean(axis=(1, 2)),
         "contrast": luma.std(axis=(1, 2)),
         "left-right": luma[:, :, :half].mean(axis=(1, 2)) - luma[:, :, half:].mean(axis=(1, 2)),
@@ -56,7 +56,7 @@ def attributes(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def methods(rows: np.ndarray, channels: int) -> dict[str, Callable[[], Any]]:
-    """Return the contenders: each returns the labels."""
+    """Return the methods by name; each call returns the labels."""
     import jax
     from sklearn.mixture import GaussianMixture
 
@@ -79,7 +79,7 @@ def methods(rows: np.ndarray, channels: int) -> dict[str, Callable[[], Any]]:
     def mixture(covariance: str) -> Any:
         model = GaussianMixture(2, covariance_type=covariance, n_init=3, random_state=0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # not converged is a result too
+            warnings.simplefilter("ignore")  # a fit that did not converge counts too
             return model.fit_predict(leading(16)[0])
 
     def standardised_spherical() -> Any:

@@ -1,9 +1,9 @@
-"""What drawing latents costs beside making their images, for every fitted sampler of a run.
+"""Milliseconds of drawing latents, beside making their images, for every fitted sampler of a run.
 
     python benchmarks/samplers.py runs/dcgan_pose [--num=2048] [--reps=5]
 
-Medians of several repetitions after a first one that compiles: unverified draws, verified draws
-(the membership check runs the generator up to the layer), and images.
+Medians of several repetitions, after a first one that compiles, of unverified draws, of verified
+draws (the membership check runs the generator up to the layer), and of images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import cgjax
 
 
 def median_ms(call: Callable[[jax.Array], Any], num: int, reps: int) -> float:
-    """Return milliseconds an image, the median over repetitions with different keys."""
+    """Return the median milliseconds an image over repetitions with different keys."""
     call(jax.random.key(0))
     seconds = []
     for rep in range(reps):

@@ -1,30 +1,30 @@
-"""How many clusters: planted data beside the usual criteria, the cost, and real features.
+"""How often the number of clusters is chosen right, beside the usual criteria, and its cost.
 
     python benchmarks/selection.py planted --dim=64 --trials=100 --peer-trials=10
     python benchmarks/selection.py planted --dim=8192 --trials=20 --peer-trials=2
     python benchmarks/selection.py planted --hard --trials=20     # closer, or worse shapes
-    python benchmarks/selection.py table [--hard]                 # of the trials that are done
+    python benchmarks/selection.py table [--hard]                 # of the finished trials
     python benchmarks/selection.py cost                           # beside one clustering
     python benchmarks/selection.py embedded [--layers=layer1,layer2]    # the face generator
 
 Planted: Gaussian clusters with centres in random directions of 64 strong ones, so far apart that
-the nearest true centre gets 99% of the rows right. Beyond 64 features the strong directions lie at
-random angles and every feature carries noise of standard deviation 0.1. Trials take turns among the
+99% of the rows are nearest to their own true centre. Beyond 64 features the strong directions lie
+at random angles and every feature carries noise of standard deviation 0.1. Trials alternate between
 kinds: of several clusters "round" (unit variance, equal shares), "round 1:10" (shares from 1 to 10,
 geometric) and "long" (each with standard deviation 3 in a direction of its own, equal shares); of
-one cluster "round", "long" (10) and "tapering" (10, 10/2, 10/3, ...). `--hard` has the nearest
-centre right in 95%, and long clusters with shares 1:10, which k-means cuts before it tells two
-apart. Rows: 10,000 a trial. A trial is a line of `--out`, and one that is there is not run again,
-so that the command goes on where it was stopped.
+one cluster "round", "long" (10) and "tapering" (10, 10/2, 10/3, ...). `--hard` has 95%
+instead, and long clusters with shares 1:10, which k-means cuts before it separates two clusters.
+Rows: 10,000 a trial. Each trial is a line of `--out`; finished trials are not repeated, so the same
+command resumes after an interruption.
 
-The seeds of the table in docs/experiments.md are those from 500,000 on (`--first-seed`), which
-nobody had looked at when the method was settled; that was done with the seeds from 0 on.
+The seeds of the table in docs/experiments.md start at 500,000 (`--first-seed`). The method was
+developed with the seeds from 0 on; the others were unseen until it was final.
 
-Peers see the same rows in the same span of 64 components, in the first `--peer-trials` trials of
-each number only, since they take most of a minute: scikit-learn's silhouette (its maximum) and the
-elbow (farthest below the chord) of its KMeans on 2,000 rows, the gap statistic (20 references in
-the box along the principal axes, 1,000 rows) and its GaussianMixture on 4,000 rows with the least
-BIC over four covariances, all for 1 to 16 clusters.
+The peers get the same rows in the same span of 64 components, but only in the first
+`--peer-trials` trials of each number, since they take most of a minute: scikit-learn's silhouette
+(its maximum) and the elbow (farthest below the chord) of its KMeans on 2,000 rows, the gap
+statistic (20 references in the box along the principal axes, 1,000 rows) and its GaussianMixture on
+4,000 rows with the least BIC over four covariances, all for 1 to 16 clusters.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def planted(number: int, dim: int, kind: str, seed: int) -> np.ndarray:
 
 
 def run_planted(args: argparse.Namespace) -> None:
-    """Run the trials that are not done yet, all numbers in turn, and append each to the file."""
+    """Run the unfinished trials, all numbers in turn, and append each to the file."""
     import jax
 
     from cgjax.clustering.selection import choose_num_clusters
@@ -112,7 +112,7 @@ def elbow(inertias: Sequence[float]) -> int:
 
 
 def peers(rows: np.ndarray, seed: int) -> dict[str, int]:
-    """Return what the usual criteria choose, in the span of 64 components."""
+    """Return the numbers that the usual criteria choose in the span of 64 components."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
     from sklearn.mixture import GaussianMixture
@@ -151,7 +151,7 @@ def peers(rows: np.ndarray, seed: int) -> dict[str, int]:
 
 
 def run_table(args: argparse.Namespace) -> None:
-    """Print for each dimension, true number and kind how often everybody is right."""
+    """Print how often each method is right, by dimension, true number and kind."""
     trials = [
         line
         for line in read(args.out)
@@ -215,7 +215,7 @@ def run_cost(args: argparse.Namespace) -> None:
 
 
 def run_embedded(args: argparse.Namespace) -> None:
-    """Print what the embedded generator's layers hold, from fresh draws and with several keys."""
+    """Print the number chosen for the embedded generator's layers, on fresh draws, several keys."""
     import jax
 
     import cgjax
@@ -231,11 +231,11 @@ def run_embedded(args: argparse.Namespace) -> None:
             return np.concatenate([np.asarray(part).reshape(len(part), -1) for part in parts])
 
         for seed in range(args.keys):
-            found = choose_num_clusters(
+            choice = choose_num_clusters(
                 draw, args.most, key=jax.random.key(seed), num_rows=args.latents
             )
-            print(f"{layer}, key {seed}: {found.reason}", flush=True)
-        print(f"{found.basis}\n{table_text(found)}\n{tree_text(found)}\n", flush=True)
+            print(f"{layer}, key {seed}: {choice.reason}", flush=True)
+        print(f"{choice.basis}\n{table_text(choice)}\n{tree_text(choice)}\n", flush=True)
 
 
 def main() -> None:

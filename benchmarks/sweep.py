@@ -1,10 +1,10 @@
-"""What a sweep costs beside the least that it contains.
+"""Seconds of a sweep, beside the least work that it contains.
 
     python benchmarks/sweep.py [--config=dcgan_pose] [--latents=5000] [--rounds=3]
 
-The least is: every layer's features encoded, and one k-means a layer at the largest number of
-clusters. The sweep clusters into all numbers, chooses the number from fresh rows with its null,
-judges images and draws figures. Both in one process, in turns, compiled programs warm.
+The least work is encoding every layer's features and one k-means a layer at the largest number of
+clusters. The sweep also clusters into all other numbers, chooses the number from fresh rows with
+its null, judges images and draws figures. Both run in one process, in turns, already compiled.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
             latents_of(pipeline.run, pipeline.maker)
             begun = time.perf_counter()
             for layer in pipeline.run.held.sweep_layers:
-                once(pipeline.run, layer)
+                encode_and_cluster(pipeline.run, layer)
             least.append(time.perf_counter() - begun)
             begun = time.perf_counter()
             text = pipeline.sweep()
@@ -64,7 +64,7 @@ def main() -> None:
     print(costs)
 
 
-def once(run: Run, layer: str) -> None:
+def encode_and_cluster(run: Run, layer: str) -> None:
     """Encode a layer and cluster it once."""
     encoder = Encoder(run.generator.at_layer(layer), run.config["cluster"], run.folder.root)
     most = run.held.sweep_numbers[-1]

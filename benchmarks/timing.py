@@ -1,14 +1,15 @@
-"""How the benchmarks time, and what they hold a time against.
+"""How the benchmarks time, and the floor that they compare a time with.
 
-Contenders take turns and medians are compared, on the same threads, in an honest environment. A
-ratio to a peer says little if that peer is held back, so beside it stands the floor: the matrix
-products that the work cannot do without, each at the best rate that any library reached *in this
-run at this shape* (XLA, OpenBLAS through NumPy, PyTorch).
+Contenders take turns on the same threads, and medians are compared. A ratio to a peer says little
+if something holds that peer back, so the floor is printed too: the matrix products that the work
+cannot avoid, each at the best rate that any library reached *in this run at this shape* (XLA,
+OpenBLAS through NumPy, PyTorch).
 
-FAISS's wheel brings an OpenBLAS that takes a processor it does not know for an older one. `Told`
-runs a peer in a second process whose OpenBLAS is told, so that both are timed in the same run.
+FAISS's wheel contains an OpenBLAS that takes a processor it does not know for an older one. `Told`
+runs a peer in a second process whose OpenBLAS is told the processor, so that both are timed in the
+same run.
 
-Import it before any library that computes.
+Import this module before any library that computes.
 """
 
 from __future__ import annotations
@@ -29,34 +30,48 @@ CORE = "OPENBLAS_CORETYPE"
 for name in (CORE, "OPENBLAS_L2_SIZE"):
     os.environ.pop(name, None)
 
-# As the command line does; for every contender.
+# As the command line does, here for every contender.
 keep_freed_memory()
 
 THREADS = os.cpu_count() or 1
 
 Call = Callable[[], Any]
-# A product's rows, the inner dimension, and its columns.
 Shape = tuple[int, int, int]
+"""A matrix product: rows, inner dimension, columns."""
 
-# Seconds until the last contender's threads have stopped waiting for more work: OpenBLAS's keep a
-# core busy for 2^26 of its cycles. After them a call that is shorter goes on for as long untimed:
-# threads that slept may share a core for some hundredths of a second, until the system parts them.
 PAUSE = 0.1
+"""Seconds between two contenders, and of warming up.
 
-# A call of a product lasts at least so many operations: a small one is repeated inside it.
-_OPERATIONS = 5e8
+The last contender's threads wait for more work before they sleep: OpenBLAS's keep a core busy for
+2^26 of its cycles. Afterwards a call shorter than this repeats untimed for as long: threads that
+slept may share a core for some hundredths of a second, until the system separates them.
+"""
+
+_OPERATIONS = 5e8  # least operations of a timed product; a small product is repeated
 
 
 def medians(calls: Mapping[str, Call], reps: int) -> dict[str, float]:
     """Return each call's median seconds; see `in_turns`."""
-    return {name: statistics.median(each) for name, each in in_turns(calls, reps).items()}
+    return {name: statistics.median(values) for name, values in in_turns(calls, reps).items()}
+
+
+def cpu_medians(calls: Mapping[str, Call], reps: int) -> dict[str, float]:
+    """Return each call's median CPU seconds, in turns: other processes do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for rep in range(reps + 1):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            if rep:
+                seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def in_turns(calls: Mapping[str, Call], reps: int) -> dict[str, list[float]]:
-    """Return each call's seconds; they take turns, so that a slow moment meets all alike.
+    """Return each call's seconds; the calls take turns, so that a slow moment affects all of them.
 
     A call must return only when its work is done. The first round warms up and is not counted.
-    What is timed is one call of many in a row, as in a training.
+    A timed call follows others of its kind, as in a training loop.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for rep in range(reps + 1):
@@ -71,13 +86,13 @@ def in_turns(calls: Mapping[str, Call], reps: int) -> dict[str, list[float]]:
 
 
 def _timed(call: Call) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     call()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def processor() -> str:
-    """Return the processor's name, its vector units and the threads that everybody uses."""
+    """Return the processor's name, its vector units and the number of threads in use."""
     info = _cpu_info()
     flags = info.get("flags", info.get("Features", "")).split()
     units = [flag for flag in ("avx2", "avx512f", "amx_tile", "asimd") if flag in flags]
@@ -86,7 +101,7 @@ def processor() -> str:
 
 
 def openblas_core() -> str:
-    """Return what OpenBLAS calls this processor, or the nearest that it has fast kernels for."""
+    """Return OpenBLAS's name for this processor, or for the nearest one with fast kernels."""
     info = _cpu_info()
     if "avx512f" in info.get("flags", ""):
         return "SkylakeX"
@@ -94,7 +109,7 @@ def openblas_core() -> str:
 
 
 def _cpu_info() -> dict[str, str]:
-    """Return what the system says of its first processor; nothing where it has no such file."""
+    """Return the entries of /proc/cpuinfo for the first processor; empty without that file."""
     file = Path("/proc/cpuinfo")
     text = file.read_text().split("\n\n")[0] if file.exists() else ""
     pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -104,11 +119,10 @@ def _cpu_info() -> dict[str, str]:
 def product_rates(shapes: Iterable[Shape], reps: int) -> dict[Shape, float]:
     """Measure float32 matrix products; print every library's best rate and return the best of all.
 
-    The best repetition counts, not the median: a floor that other work on the machine has raised
-    would be none.
+    The best repetition counts, not the median: other work on the machine must not raise the floor.
 
     Returns:
-        Operations a second, by shape; a multiplication and an addition are two.
+        Operations a second by shape; a multiplication and an addition count as two.
     """
     rates: dict[Shape, float] = {}
     for shape in shapes:
@@ -116,15 +130,15 @@ def product_rates(shapes: Iterable[Shape], reps: int) -> dict[Shape, float]:
         operations = 2.0 * rows * inner * columns
         repeats = max(1, round(_OPERATIONS / operations))
         seconds = in_turns(_products(shape, repeats), reps)
-        found = {name: operations * repeats / min(each) for name, each in seconds.items()}
-        rates[shape] = max(found.values())
-        text = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in found.items())
+        best = {name: operations * repeats / min(values) for name, values in seconds.items()}
+        rates[shape] = max(best.values())
+        text = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in best.items())
         print(f"  product {rows} x {inner} x {columns}, 1e9 operations/s: {text}", flush=True)
     return rates
 
 
 def _products(shape: Shape, repeats: int) -> dict[str, Call]:
-    """Return the product of random matrices by every library, so many times in a row."""
+    """Return calls that multiply random matrices `repeats` times in a row, one per library."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -155,7 +169,7 @@ def _products(shape: Shape, repeats: int) -> dict[str, Call]:
 
 
 def floor(products: Mapping[Shape, float], rates: Mapping[Shape, float]) -> float:
-    """Return the seconds of so many products of each shape, at given rates."""
+    """Return the seconds that the given numbers of products of each shape take at given rates."""
     return sum(
         count * 2.0 * rows * inner * columns / rates[rows, inner, columns]
         for (rows, inner, columns), count in products.items()
@@ -166,7 +180,7 @@ _calls: dict[str, Call] = {}
 
 
 def _begin(core: str, build: Callable[..., dict[str, Call]], args: tuple[Any, ...]) -> None:
-    """Make the calls; FAISS's OpenBLAS reads the processor's name when FAISS is imported."""
+    """Build the calls; FAISS's OpenBLAS reads the processor's name when FAISS is imported."""
     os.environ[CORE] = core
     import faiss  # noqa: F401
 
@@ -174,11 +188,11 @@ def _begin(core: str, build: Callable[..., dict[str, Call]], args: tuple[Any, ..
 
 
 def _faiss_cores() -> list[str]:
-    """Return the processors for which FAISS's OpenBLAS computes in this process."""
+    """Return the processors that FAISS's OpenBLAS uses kernels of in this process."""
     from threadpoolctl import threadpool_info
 
-    libraries = (each for each in threadpool_info() if "faiss" in each["filepath"])
-    return [each["architecture"] for each in libraries if "architecture" in each]
+    libraries = (library for library in threadpool_info() if "faiss" in library["filepath"])
+    return [library["architecture"] for library in libraries if "architecture" in library]
 
 
 def _call(name: str) -> Any:
@@ -186,35 +200,35 @@ def _call(name: str) -> Any:
 
 
 class Told:
-    """A second process, whose FAISS is told this processor; it runs calls when asked.
+    """A second process whose FAISS is told this processor, and which runs calls on request.
 
     Example:
-        told = Told(peers, 512)  # peers(512) returns calls by name, here and there
+        told = Told(peers, 512)  # peers(512) returns calls by name, in either process
         medians({"faiss": peers(512)["faiss"], "faiss, told": told.call("faiss")}, reps=5)
     """
 
     def __init__(self, build: Callable[..., dict[str, Call]], *args: Any, core: str | None = None):
-        """Start it.
+        """Start the process.
 
         Args:
-            build: makes the calls there, by name; a function of a benchmark's module.
-            *args: of `build`.
-            core: OpenBLAS's name of the processor; the one that fits by default.
+            build: returns the calls there, by name; a top-level function of a benchmark.
+            *args: arguments of `build`.
+            core: OpenBLAS's name of the processor; by default the result of `openblas_core`.
 
         Raises:
-            RuntimeError: FAISS's OpenBLAS did not take the name.
+            RuntimeError: if FAISS's OpenBLAS did not accept the name.
         """
         core = core or openblas_core()
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, context, _begin, (core, build, args))
-        found = self._pool.submit(_faiss_cores).result()
-        if core not in found:
-            raise RuntimeError(f"FAISS was told {core} and computes for {found or 'none'}")
+        cores = self._pool.submit(_faiss_cores).result()
+        if core not in cores:
+            raise RuntimeError(f"FAISS was told {core}, but uses kernels for {cores or 'nothing'}")
 
     def call(self, name: str) -> Call:
-        """Return a call here that runs the one of that name there and returns what it does."""
+        """Return a call that runs the call of that name in the process and returns its result."""
         return lambda: self._pool.submit(_call, name).result()
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._pool.shutdown()

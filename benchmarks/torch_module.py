@@ -1,11 +1,11 @@
-"""What `from_torch` adds to a PyTorch module's own pass.
+"""Milliseconds of a PyTorch module behind `from_torch`, beside the module's own pass.
 
     python benchmarks/torch_module.py [--reps=7] [--batch=64] [--device=cuda]
 
-A StyleGAN2 of four resolutions (the tests' module, wider). Its own passes are the module called
-under no_grad on latents that lie on the device, its result turned to channels last and copied to
-the host; for features the submodules up to the layer are called by hand. `conditioned` is what a
-run calls: the same behind the checks of what a generator returns. Medians, in turns.
+The module is a StyleGAN2 of four resolutions (that of the tests, wider). Its own pass is a call
+under no_grad on latents on the device, with the result turned to channels last and copied to the
+host; for features, the submodules up to the layer are called by hand. `conditioned` is what a run
+calls: the same behind the checks of a generator's results. Medians, in turns.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def main() -> None:
         np.testing.assert_allclose(own(), ours(), atol=1e-5)
         calls = {"own": own, "from_torch": ours, "conditioned": checked}
         seconds = timing.medians(calls, options.reps)
-        shown = "  ".join(
+        line = "  ".join(
             f"{key} {1e3 * s:8.1f} ms ({s / seconds['own']:.2f})" for key, s in seconds.items()
         )
-        print(f"{name:<9}{shown}")
+        print(f"{name:<9}{line}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The operations of the public implementations in PyTorch, at full size, with random weights.
 
-Each function takes the memory layout of the kernels and returns the forward pass: (rows, where to
-stop) -> activation. What `benchmarks/generators.py` times ours beside; correctness is not its
-business (`converters.reference` is written for that, one kernel a row and slowly).
+Each function takes the memory layout of the kernels and returns the forward pass: (number of rows,
+layer to stop at) -> activation. `benchmarks/generators.py` compares our times with these. They are
+not references for correctness; `converters.reference` is, with one kernel a row and slowly.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""An epoch of the learned samplers beside the PyTorch loops that a user would write.
+"""Milliseconds of an epoch of the learned samplers, beside the PyTorch loops of a user.
 
     python benchmarks/training.py [--reps=5]
-    python benchmarks/training.py --gpu       # PyTorch on the same GPU, TF32 allowed to it as to us
+    python benchmarks/training.py --gpu       # PyTorch on the same GPU, TF32 allowed to both
 
-IMLE: two clusters of 5,000 latents, pool of 9,984, batch 128, exact match, Adam re-created; in
-512-d at width 512 and as configs/dcgan_pose.py has it (100-d, width 128). The peer is PyTorch with
-FAISS for the match, as installed and told its processor, and with torch.cdist for it. Flow: an
+IMLE: two clusters of 5,000 latents, a pool of 9,984, batch 128, exact match, Adam re-created; in
+512-d at width 512, and as in configs/dcgan_pose.py (100-d, width 128). The peers are PyTorch with
+FAISS for the match, as installed and told its processor, and PyTorch with torch.cdist. Flow: an
 epoch of 20,000 latents at batch 512. The floor is every matrix product of the work at the best rate
-that any library reached at its shape in this run (see timing.py); on a GPU at that of PyTorch's and
-our largest product. Before timing, one epoch from the same weights and random numbers must give the
-same losses. On a GPU there is no FAISS, and the published training (400 epochs of the first case)
-is timed as a whole.
+that any library reached at its shape in this run (see timing.py); on a GPU, at the better rate of
+PyTorch's and our largest product. Before timing, one epoch from the same weights and random numbers
+must give the same losses. On a GPU there is no FAISS, and the published training (400 epochs of the
+first case) is timed as a whole.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Products = Counter[timing.Shape]
 
 
-def finished() -> None:
-    """Wait for PyTorch's GPU, if it uses one."""
+def synchronize() -> None:
+    """Wait until PyTorch's work on the GPU is done, if it uses one."""
     if torch.get_default_device().type == "cuda":
         torch.cuda.synchronize()
 
@@ -84,7 +84,7 @@ def imle_epoch(
     codes: torch.Tensor | None = None,
     order: torch.Tensor | None = None,
 ) -> float:
-    """Run the published epoch of one cluster; draws its numbers where none are given."""
+    """Run the published epoch of one cluster; draws the codes and the order if not given."""
     b, steps = sampler.batch, len(z) // sampler.batch
     if codes is None:
         codes = torch.randn(sampler.pool_factor * steps, b, sampler.dims[0])
@@ -112,29 +112,29 @@ def imle_epoch(
 
 
 def backward(products: Products) -> Products:
-    """Return the products of the gradients of both operands."""
-    found: Products = Counter()
+    """Return the products that the gradients of both operands take."""
+    gradients: Products = Counter()
     for (rows, inner, columns), count in products.items():
-        found[inner, rows, columns] += count
-        found[rows, columns, inner] += count
-    return found
+        gradients[inner, rows, columns] += count
+        gradients[rows, columns, inner] += count
+    return gradients
 
 
 def imle_products(sampler: Imle, m: int) -> tuple[Products, Products]:
-    """Return one cluster's matrix products in an epoch: those of the match, and the others."""
+    """Return one cluster's matrix products in an epoch: of the match, and of everything else."""
     (e_dim, w, d), b = sampler.dims, sampler.batch
     steps = m // b
     pool = sampler.pool_factor * steps
     first, rest = Counter({(b, e_dim, w): steps}), Counter({(b, w, w): steps})
     rest[b, w, d] += steps
     drawn = Counter({shape: count * pool // steps for shape, count in (first + rest).items()})
-    # Nobody needs the gradient of the codes.
+    # The gradient of the codes is not needed.
     codes = Counter({(e_dim, b, w): steps})
     return Counter({(m, d, pool * b): 1}), drawn + first + rest + codes + backward(rest)
 
 
 def imle_floor(sampler: Imle, m: int, reps: int) -> float:
-    """Return the seconds of the products of two clusters; the match's may be done in blocks."""
+    """Return the seconds of two clusters' products; the match's may be computed in blocks."""
     match, steps = imle_products(sampler, m)
     (rows, inner, columns), block = next(iter(match)), 512
     rates = timing.product_rates([*match, (block, inner, columns), *steps], reps)
@@ -143,7 +143,7 @@ def imle_floor(sampler: Imle, m: int, reps: int) -> float:
 
 
 def imle_peers(dim: int) -> dict[str, timing.Call]:
-    """Return an epoch of two clusters in PyTorch, by the match; here or in another process."""
+    """Return epochs of two clusters in PyTorch, by match, for this or another process."""
     torch.set_num_threads(timing.THREADS)
     sampler, data = Imle(dim), members(MEMBERS, dim)
     state = sampler.init(jax.random.key(1), data)
@@ -154,7 +154,7 @@ def imle_peers(dim: int) -> dict[str, timing.Call]:
         def call() -> None:
             for c in (0, 1):
                 imle_epoch(sampler, nets[c], z[c], match)
-            finished()
+            synchronize()
 
         return call
 
@@ -162,7 +162,7 @@ def imle_peers(dim: int) -> dict[str, timing.Call]:
 
 
 def matches() -> dict[str, Match]:
-    """Return PyTorch's ways to match, the first one for the check."""
+    """Return PyTorch's ways to match; the first one is used for the check."""
     if torch.get_default_device().type == "cuda":
         return {"PyTorch, cdist": cdist_match}
     return {"PyTorch + FAISS": faiss_match, "PyTorch, cdist": cdist_match}
@@ -174,7 +174,7 @@ def imle_case(dim: int, rate: float | None, reps: int) -> None:
     key = jax.random.key(2)
     z = [torch.tensor(np.asarray(data.latents[c])) for c in (0, 1)]
 
-    # The same random numbers as ours draw, for the check.
+    # For the check, the same random numbers as ours.
     key_pool, key_order = jax.random.split(key)
     pool = sampler.pool_factor * (MEMBERS // sampler.batch)
     shape = (2, pool, sampler.batch, sampler.dims[0])
@@ -185,7 +185,7 @@ def imle_case(dim: int, rate: float | None, reps: int) -> None:
     match = next(iter(matches().values()))
     theirs = [imle_epoch(sampler, nets[c], z[c], match, codes[c], order[c]) for c in (0, 1)]
     state, metrics = sampler.epoch(start, data, key, 0)
-    # TF32 keeps 11 bits, and a pool made with it has other neighbours.
+    # TF32 keeps 11 bits, so the nearest neighbours in the pool can differ.
     np.testing.assert_allclose(metrics["loss"], theirs, rtol=1e-3 if rate is None else 2e-2)
 
     box = [state]
@@ -217,7 +217,7 @@ def imle_case(dim: int, rate: float | None, reps: int) -> None:
 def flow_epoch(
     sampler: Flow, params: dict[str, torch.Tensor], adam: Any, z: torch.Tensor, num_steps: int
 ) -> None:
-    """Run an epoch of flow matching; z is (2, m, d), and learning rate and average are as ours."""
+    """Run an epoch of flow matching; z is (2, m, d); learning rate and averaging equal ours."""
     d, rows = z.shape[2], sampler.batch // 2
     average = {name: value.detach().clone() for name, value in params.items()}
     frequencies = torch.arange(1.0, TIME_FREQUENCIES + 1)
@@ -235,8 +235,8 @@ def flow_epoch(
         a = x @ params["inner"] + waves @ params["waves"] + params["cluster"][cluster]
         a = torch.nn.functional.silu(a)
         a = torch.nn.functional.silu(torch.addmm(params["bias"], a, params["hidden"]))
-        made = torch.addmm(params["shift"], a, params["outer"])
-        loss = torch.nn.functional.mse_loss(made, velocity)
+        predicted = torch.addmm(params["shift"], a, params["outer"])
+        loss = torch.nn.functional.mse_loss(predicted, velocity)
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -245,13 +245,13 @@ def flow_epoch(
 
 
 def flow_products(sampler: Flow, num_steps: int) -> Products:
-    """Return the matrix products of so many steps."""
+    """Return the matrix products of `num_steps` steps."""
     rows, d, w = sampler.batch, sampler.latent_dim, sampler.width
     waves = 2 * TIME_FREQUENCIES + 1
     first = Counter({(rows, d, w): num_steps, (rows, waves, w): num_steps})
     rest = Counter({(rows, w, w): num_steps})
     rest[rows, w, d] += num_steps
-    # Nobody needs the gradients of what goes in.
+    # The gradients of the inputs are not needed.
     inputs = Counter({(inner, rows, w): num_steps for _, inner, w in first})
     return first + rest + inputs + backward(rest)
 
@@ -274,7 +274,7 @@ def flow_case(dim: int, rate: float | None, reps: int) -> None:
 
     def theirs() -> None:
         flow_epoch(sampler, params, adam, z, num_steps)
-        finished()
+        synchronize()
 
     seconds = timing.medians({"cgjax": ours, "PyTorch": theirs}, reps)
     products = flow_products(sampler, num_steps)
@@ -290,13 +290,13 @@ def show(name: str, seconds: dict[str, float], floor: float) -> None:
 
 
 def gpu_rate(reps: int) -> float:
-    """Return the operations a second of the better of our and PyTorch's largest products."""
+    """Return the operations a second of the largest product, by the faster of JAX and PyTorch."""
     a, b = (jax.random.normal(jax.random.key(i), (2048, 2048), jnp.float32) for i in (0, 1))
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST))
     at, bt = torch.tensor(np.asarray(a)), torch.tensor(np.asarray(b))
     calls = {
         "jax": lambda: product(a, b).block_until_ready(),
-        "torch": lambda: (at @ bt, finished()),
+        "torch": lambda: (at @ bt, synchronize()),
     }
     seconds = timing.medians(calls, reps)
     rates = {name: 2.0 * 2048**3 / s for name, s in seconds.items()}

@@ -31,7 +31,7 @@ FIGURES = (
     ("clusters.png", "Verified samples of the default sampler, one row for each cluster."),
     (
         "means.png",
-        "For each cluster, the mean of its images and the image of its mean feature.",
+        "Each cluster's mean image, and the image made from its mean feature.",
     ),
     (
         "transfer.png",
@@ -48,13 +48,12 @@ SERVED_SCRIPTS = ("ask.js", "draw.js", "saved.js")
 SEPARATION: dict[Verdict, str] = {
     "one cluster": (
         "No: the layer holds one cloud without a valley, and the clusters are parts of it. Such a "
-        "split can still mean something, but images near it belong to neither part "
-        "clearly."
+        "split can still mean something, but images near it belong to neither part clearly."
     ),
-    "several clusters": "Yes, some of them: the layer holds several clouds with valleys between them.",
+    "several clusters": "Yes, some: the layer holds several clouds with valleys between them.",
     "more clusters than asked for": (
-        "Yes, some of them: the layer holds several clouds with valleys between them, and more of "
-        "them than were asked for."
+        "Yes, some: the layer holds several clouds with valleys between them, and more clouds than "
+        "clusters were asked for."
     ),
 }
 """What a verdict on a layer says about the clusters on the page."""

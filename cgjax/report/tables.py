@@ -34,7 +34,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def compared(path: Path) -> dict[str, Any] | None:
-    """Return a comparison's table: titles, rows of texts, and the judge and feature measured with."""
+    """Return a comparison's table: titles, rows of texts, judge and feature."""
     rows = read_rows(path)
     if not rows:
         return None

@@ -17,6 +17,7 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import Entry
 from cgjax.regions.small import is_small
+from cgjax.report.rows import Rows
 from cgjax.report.sprites import data_url
 from cgjax.run.artifacts import split_name, swept
 from cgjax.run.page_images import image_place, page_images
@@ -42,8 +43,30 @@ class Group:
     def __init__(self, key: str, images: dict[str, np.ndarray] | None):
         self.key, self.images = key, images
         self.info: dict[str, Any] = {"tile": 64, "columns": 1, "clusterings": []}
+        self._positions: dict[int, int] = {}
         if images is not None:
             self.info = json.loads(str(images["info"]))
+            self._positions = {int(latent): p for p, latent in enumerate(images["indices"])}
+
+    def rows(self, index: int, cluster: int) -> dict[str, list[dict[str, int]]]:
+        """Return the tiles in the rows of a cluster's card: typical, deepest and border.
+
+        Args:
+            index: the clustering's position in the group.
+            cluster: the cluster's id.
+        """
+        rows = {name: self._tiles(index, cluster, name) for name in Rows._fields}
+        if self.images is not None and rows["border"]:
+            neighbours = self.images[f"{index}.neighbour"][cluster]
+            for tile, neighbour in zip(rows["border"], neighbours, strict=False):
+                tile["neighbour"] = int(neighbour)
+        return rows
+
+    def _tiles(self, index: int, cluster: int, name: str) -> list[dict[str, int]]:
+        if self.images is None or f"{index}.{name}" not in self.images:
+            return []
+        latents = [int(i) for i in self.images[f"{index}.{name}"][cluster] if i >= 0]
+        return [_tile(self._positions[i], i, self.info["columns"]) for i in latents]
 
     def style(self) -> dict[str, Any] | None:
         """Return the values that the style sheet needs to cut the sheet into tiles."""
@@ -156,21 +179,12 @@ def view_of(
     images = group.images or {}
     info = group.info["clusterings"][index] if group.images is not None else {}
     counts = info.get("counts") or np.bincount(one.labels, minlength=one.num).tolist()
-    place = {int(latent): p for p, latent in enumerate(images.get("indices", ()))}
-
-    def tiles(field: str, c: int) -> list[dict[str, int]]:
-        rows = images.get(f"{index}.{field}")
-        latents = [] if rows is None else [int(i) for i in rows[c] if i >= 0]
-        return [_tile(place[i], i, group.info["columns"]) for i in latents]
 
     def title(c: int) -> str:
         return f"cluster {c}" if inside is None else f"cluster {inside}/{c}"
 
     clusters = []
     for c in range(one.num):
-        border = tiles("border", c)
-        for i, tile in enumerate(border):
-            tile["neighbour"] = int(images[f"{index}.neighbour"][c][i])
         clusters.append(
             {
                 "id": c,
@@ -182,9 +196,7 @@ def view_of(
                 "interval": wilson_interval(counts[c], max(sum(counts), 1)),
                 "count": counts[c],
                 "is_small": is_small(counts[c], max(sum(counts), 1), one.num),
-                "typical": tiles("typical", c),
-                "deepest": tiles("deepest", c),
-                "border": border,
+                **group.rows(index, c),
                 "proposal": info.get("proposals", [None] * one.num)[c],
                 "asked": asked(c),
                 "command": command(c),

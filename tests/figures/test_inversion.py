@@ -10,7 +10,7 @@ from cgjax.figures.inversion import errors_by_cluster
 
 
 @pytest.mark.parametrize(("num", "widest"), [(1, 700), (4, 900), (100, 3500)])
-def test_errors_of_many_clusters_stand_close_together(num, widest):
+def test_columns_of_many_clusters_are_narrow(num, widest):
     rng = np.random.default_rng(0)
 
     def some(count):

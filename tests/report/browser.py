@@ -1,4 +1,4 @@
-"""A headless Chromium for a page: what is installed, or a reason to skip."""
+"""A headless Chromium for the tests of the page; they are skipped without one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 
 
 class Opened(NamedTuple):
-    """A page, what its console said, and what it asked for besides itself."""
+    """A page, the messages of its console, and the URLs that it requested."""
 
     page: Any
     errors: list[str]
@@ -38,7 +38,7 @@ def chromium() -> Iterator[Any]:
 
 
 def open_page(context: Any, address: Path | str) -> Opened:
-    """Open a file or an address in a context, and listen to it."""
+    """Open a file or an address in a context and record its messages and requests."""
     page = context.new_page()
     opened = Opened(page, [], [])
     page.on("pageerror", lambda error: opened.errors.append(str(error)))

@@ -1,4 +1,4 @@
-"""A finished tiny run with everything that its page can show, made once."""
+"""A finished tiny run with everything that its page can show; it is run once."""
 
 import shutil
 
@@ -42,7 +42,7 @@ def config():
 
 
 def work(root, what, mode="run"):
-    """Do something with the run's pipeline."""
+    """Open the run, call `what` with its pipeline, and close it."""
     pipeline = Pipeline(open_run(root, config(), mode=mode), Interrupts())
     try:
         return what(pipeline)

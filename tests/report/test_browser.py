@@ -29,10 +29,10 @@ def browser():
 
 @pytest.fixture
 def context(browser):
-    made = browser.new_context(accept_downloads=True, offline=True)
-    made.set_default_timeout(10_000)
-    yield made
-    made.close()
+    context = browser.new_context(accept_downloads=True, offline=True)
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
 
 
 def open_report(context, root):
@@ -67,7 +67,7 @@ def test_two_tabs_of_a_page_share_one_draft(context, finished):
     wait_for_names(two, "left", "right")
 
 
-def test_every_image_loads_nothing_is_asked_for_and_nothing_is_complained_of(context, finished):
+def test_every_image_loads_and_the_page_requests_and_logs_nothing(context, finished):
     page, errors, requests = open_report(context, finished)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     broken = page.evaluate(
@@ -126,7 +126,9 @@ def test_all_clusters_are_named_by_keyboard_alone_and_the_names_are_merged(
     assert "name 3" in (copied / "report" / "index.html").read_text()
 
 
-def test_a_draft_is_kept_undo_takes_it_back_and_nothing_is_proposed_into_a_name(context, finished):
+def test_a_draft_survives_a_reload_undo_reverts_it_and_no_proposal_is_a_name(
+    context, finished
+):
     page, errors, _ = open_report(context, finished)
     field = page.locator(".name input").first
     assert field.input_value() == ""
@@ -143,7 +145,7 @@ def test_a_draft_is_kept_undo_takes_it_back_and_nothing_is_proposed_into_a_name(
     assert errors == []
 
 
-def test_a_draft_gives_way_to_a_name_that_the_run_got_since(context, copied, tmp_path):
+def test_a_draft_gives_way_to_a_name_given_to_the_run_since(context, copied, tmp_path):
     page = open_report(context, copied).page
     page.locator(".name input").first.fill("typed here")
     page.locator(".name input").nth(1).fill("same")
@@ -161,7 +163,7 @@ def test_a_draft_gives_way_to_a_name_that_the_run_got_since(context, copied, tmp
     assert not page.locator("#dropped").is_visible()
 
 
-def test_images_that_contradict_a_name_are_counted_with_their_interval(context, copied, tmp_path):
+def test_images_that_do_not_fit_a_name_are_counted_with_their_interval(context, copied, tmp_path):
     page, errors, _ = open_report(context, copied)
     page.locator(".name input").first.fill("left")
     page.locator(".name input").first.press("Escape")  # to the card's images
@@ -182,7 +184,7 @@ def test_images_that_contradict_a_name_are_counted_with_their_interval(context, 
 
 
 @pytest.mark.parametrize("name", HARMFUL)
-def test_a_harmful_name_does_nothing_typed_or_given(name, context, copied):
+def test_a_harmful_name_does_nothing_whether_typed_or_stored(name, context, copied):
     entries = json.loads((copied / "clusters.json").read_text())
     entries[0]["name"] = name
     (copied / "clusters.json").write_text(json.dumps(entries))
@@ -197,7 +199,7 @@ def test_a_harmful_name_does_nothing_typed_or_given(name, context, copied):
     assert len([url for url in requests if not url.startswith("data:")]) == 1
 
 
-def test_a_point_shows_its_image_and_leads_to_its_card(context, finished):
+def test_a_dot_shows_its_image_and_leads_to_its_card(context, finished):
     page, errors, _ = open_report(context, finished)
     canvas = page.locator("canvas").first
     canvas.scroll_into_view_if_needed()
@@ -267,7 +269,7 @@ def test_axe_finds_no_serious_fault(scheme, browser, finished):
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_sticks_out_of_a_narrow_or_a_wide_screen(width, context, finished):
+def test_no_screen_width_needs_horizontal_scrolling(width, context, finished):
     page, _, _ = open_report(context, finished)
     page.set_viewport_size({"width": width, "height": 800})
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")

@@ -43,12 +43,12 @@ def test_a_cluster_of_any_clustering_is_named_where_its_names_are_kept(root):
         ([GivenNames("layer1-k2", "0" * 64, [])], "is of other clusterings than"),
     ],
 )
-def test_what_cannot_be_named_is_one_line(given, says, root):
+def test_what_cannot_be_named_is_a_one_line_error(given, says, root):
     with pytest.raises(UserError, match=says):
         name(root, given)
 
 
-def test_a_clustering_that_the_run_no_longer_has_is_said_and_the_others_are_merged(root):
+def test_a_clustering_that_the_run_no_longer_has_is_reported_and_the_others_are_merged(root):
     digest = load_run(root).clustering.digest
     lines = name(
         root,
@@ -65,7 +65,7 @@ def test_a_clustering_that_the_run_no_longer_has_is_said_and_the_others_are_merg
 
 
 @pytest.mark.usefixtures("untyped")
-def test_what_is_typed_for_a_cluster_finds_it_by_its_name_only_where_that_is_its_own(copied):
+def test_commands_name_a_cluster_by_its_name_only_if_no_other_cluster_has_it(copied):
     def named(*names):
         for cluster, name in zip(("0", "1", "0/0", "layer2-k3=1"), names, strict=True):
             work(copied, lambda p, c=cluster, n=name: p.name((c, n)), "name")
@@ -89,7 +89,7 @@ def test_what_is_typed_for_a_cluster_finds_it_by_its_name_only_where_that_is_its
     assert named("a & b", 'it\'s "x"', "", "")[:2] == ["'a & b'", 'it\'s "x"']
 
 
-def test_the_page_and_the_folder_tell_how_the_config_was_typed(copied):
+def test_the_page_and_the_folder_keep_the_flags_that_gave_the_config(copied):
     typed = ["--config=configs/my faces.py", "--config.latents.num=300"]
     pipeline = Pipeline(open_run(copied, config(), mode="report", typed=typed), Interrupts())
     pipeline.report()

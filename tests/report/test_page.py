@@ -51,7 +51,7 @@ def test_every_clustering_has_its_cards_and_every_part_its_heading(finished):
     assert query in page
 
 
-def test_the_page_names_no_other_host_and_allows_its_own_script_and_style_alone(finished):
+def test_the_page_names_no_other_host_and_allows_only_its_own_script_and_style(finished):
     page = page_of(finished)
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert not re.search(r"https?://|@import", page)
@@ -75,7 +75,7 @@ def test_no_two_scripts_of_the_page_declare_the_same_name():
     assert [name for name in names if names.count(name) > 1] == []
 
 
-def test_images_are_made_once_and_again_when_the_clusters_are_others(copied):
+def test_images_are_computed_once_and_again_if_their_file_changed(copied):
     def made():
         manifests = [json.loads(p.read_text()) for p in (copied / "stages").glob("page-*.json")]
         return {m["name"]: m["finished"] for m in manifests}
@@ -89,7 +89,7 @@ def test_images_are_made_once_and_again_when_the_clusters_are_others(copied):
     assert {name for name, time in made().items() if time != before[name]} == {"page own"}
 
 
-def test_a_page_with_a_sweep_that_is_not_of_the_config_any_more_is_not_kept(copied):
+def test_a_page_with_an_outdated_sweep_is_removed(copied):
     (copied / "sweep.csv").write_text("edited")
     work(copied, lambda pipeline: None, "report")
     assert not (copied / "report").exists()
@@ -153,7 +153,7 @@ def test_the_tile_of_a_latent_is_its_image(finished):
         "{{ 7 * 7 }}",
     ],
 )
-def test_a_harmful_name_stands_on_the_page_as_text(copied, name):
+def test_a_harmful_name_is_shown_as_text(copied, name):
     entries = json.loads((copied / "clusters.json").read_text())
     entries[0]["name"] = name
     (copied / "clusters.json").write_text(json.dumps(entries))

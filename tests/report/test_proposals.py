@@ -1,4 +1,4 @@
-"""Names are proposed where a judge tells clusters apart, and only there."""
+"""Names are proposed only if a judge tells the clusters apart."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def test_the_best_explained_attribute_names_both_sides():
     assert first.share > 0.9
 
 
-def test_nothing_is_proposed_of_an_attribute_that_the_clusters_do_not_explain():
+def test_nothing_is_proposed_for_an_attribute_that_the_clusters_do_not_explain():
     rng = np.random.default_rng(1)
     seen = {"image_statistics.brightness": rng.random(400)}
     assert propose(seen, rng.integers(2, size=400), 2) == [None, None]
@@ -28,7 +28,7 @@ def test_nothing_is_proposed_of_an_attribute_that_the_clusters_do_not_explain():
     assert propose({"own.x": np.full(6, np.nan)}, np.array([0, 1] * 3), 2) == [None, None]
 
 
-def test_clusters_drawn_by_lot_are_rarely_given_a_name_however_few_images_are_judged():
+def test_random_clusters_are_rarely_given_a_name_however_few_images_are_judged():
     rng = np.random.default_rng(4)
     named = 0
     for _ in range(200):
@@ -37,7 +37,7 @@ def test_clusters_drawn_by_lot_are_rarely_given_a_name_however_few_images_are_ju
     assert named <= 10
 
 
-def test_a_cluster_in_the_middle_of_the_others_is_given_no_side():
+def test_a_cluster_between_the_others_is_given_no_side():
     labels = np.repeat([0, 1, 2], 30)
     values = np.repeat([0.2, 0.5, 0.8], 30) + np.random.default_rng(2).normal(0, 0.05, 90)
     dark, middle, bright = propose({"image_statistics.brightness": values}, labels, 3)

@@ -25,7 +25,7 @@ def ask(address, path, token, method="GET", body=None, **headers):
         return answer.read().decode()
 
 
-def test_it_serves_until_ctrl_c_and_ends_well_with_the_names_in_the_folder(copied):
+def test_it_serves_until_ctrl_c_and_exits_with_0_and_the_names_in_the_folder(copied):
     command = [sys.executable, "-m", "cgjax.main", "--mode=serve", f"--workdir={copied}"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}
@@ -61,7 +61,7 @@ def test_it_serves_until_ctrl_c_and_ends_well_with_the_names_in_the_folder(copie
     assert "Draw new images" not in (copied / "report" / "index.html").read_text()
 
 
-def test_an_address_that_cannot_be_had_is_said_in_one_line():
+def test_an_address_that_cannot_be_used_is_a_one_line_error():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"--port={port} is in use; give another, or 0"):
@@ -70,7 +70,7 @@ def test_an_address_that_cannot_be_had_is_said_in_one_line():
         listen("192.0.2.1", 0)
 
 
-def test_a_run_is_served_at_the_same_port_every_time_and_elsewhere_if_that_is_taken(tmp_path):
+def test_a_run_is_served_on_the_same_port_every_time_and_on_another_if_that_is_taken(tmp_path):
     with listen_for(tmp_path, "127.0.0.1", None) as first:
         port = first.getsockname()[1]
         assert port == port_of(tmp_path / ".." / tmp_path.name)

@@ -30,10 +30,10 @@ HARMFUL = (
 @pytest.fixture
 def served(copied):
     pipeline = Pipeline(open_run(copied, None, mode="serve"), Interrupts())
-    made = Served(pipeline)
-    with TestClient(made.app, raise_server_exceptions=False) as client:
-        yield SimpleNamespace(served=made, client=client, root=copied, run=pipeline.run)
-    made.worker.close()
+    served = Served(pipeline)
+    with TestClient(served.app, raise_server_exceptions=False) as client:
+        yield SimpleNamespace(served=served, client=client, root=copied, run=pipeline.run)
+    served.worker.close()
     pipeline.metrics.close()
 
 
@@ -83,7 +83,7 @@ def test_a_draw_has_the_latents_of_the_command_and_downloads_hold_them(served):
         np.testing.assert_array_equal(np.asarray(picture), images[19])
 
 
-def test_the_first_images_of_a_draw_are_the_draw_of_so_many(served):
+def test_the_first_images_of_a_draw_equal_a_draw_of_that_many(served):
     whole, few = (messages(served, cluster="0", num=num, seed=3)[-1]["done"] for num in (20, 7))
     answers = [
         served.client.get(f"/api/drawn/{done['id']}/{kind}", params=given)
@@ -120,7 +120,7 @@ def test_queries_margins_and_leaves_are_drawn_and_a_mistake_is_one_line(served):
         assert "\n" not in error["error"]
 
 
-def test_a_name_is_in_the_folder_and_on_the_page_at_once_and_another_ones_is_kept(served):
+def test_a_name_is_in_the_folder_and_on_the_page_at_once_and_a_conflicting_one_is_not(served):
     answer = save(served, {"id": 0, "name": "left", "was": None}).json()
     text = f"{served.run.own_id}, cluster 0: 'left'"
     assert answer["lines"] == [{"text": text, "is_problem": False}]
@@ -137,7 +137,7 @@ def test_a_name_is_in_the_folder_and_on_the_page_at_once_and_another_ones_is_kep
     assert messages(served, cluster="left", num=1)[-1]["done"]["name"] == "left"
 
 
-def test_a_run_whose_clusters_are_away_for_a_while_is_served_again_when_they_are_back(served):
+def test_a_run_whose_clusters_are_missing_for_a_while_is_served_again_afterwards(served):
     path, away = served.root / "clusters.npz", served.root / "away"
     assert "done" in messages(served, cluster="0", num=1)[-1]
     path.rename(away)
@@ -153,7 +153,7 @@ def test_a_run_whose_clusters_are_away_for_a_while_is_served_again_when_they_are
     assert load_run(served.root).entries[0]["name"] == "left"
 
 
-def test_a_name_that_is_longer_than_the_field_takes_is_refused(served):
+def test_a_name_longer_than_the_field_allows_is_refused(served):
     answer = save(served, {"id": 0, "name": "x" * 3_000_000, "was": None})
     assert answer.status_code == 400
     assert "has 3,000,000 characters; expected 10,000 at most" in answer.text
@@ -161,7 +161,7 @@ def test_a_name_that_is_longer_than_the_field_takes_is_refused(served):
 
 
 @pytest.mark.parametrize("name", HARMFUL)
-def test_harmful_names_are_shown_as_text_and_name_no_path(served, name):
+def test_harmful_names_are_shown_as_text_and_never_used_as_paths(served, name):
     assert save(served, {"id": 0, "name": name, "was": None}).status_code == 200
     page = served.client.get("/").text
     assert "<script>alert" not in page
@@ -190,7 +190,7 @@ def test_harmful_names_are_shown_as_text_and_name_no_path(served, name):
         (413, "PUT", "/api/names", b" " * (MAX_BODY + 1), "application/json"),
     ],
 )
-def test_what_is_wrong_is_refused_in_one_line(served, status, method, path, body, kind):
+def test_invalid_requests_are_refused_in_one_line(served, status, method, path, body, kind):
     headers = {"content-type": kind} if kind else {}
     answer = served.client.request(method, path, content=body, headers=headers)
     assert answer.status_code == status

@@ -1,4 +1,4 @@
-"""A served page in a browser: names saved as they are typed, images drawn, saved, and given up."""
+"""A served page in a browser: names saved as they are typed; images drawn, stopped and saved."""
 
 import contextlib
 import json
@@ -33,10 +33,10 @@ def browser():
 
 @pytest.fixture
 def context(browser):
-    made = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 900})
-    made.set_default_timeout(20_000)
-    yield made
-    made.close()
+    context = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
 
 
 @contextlib.contextmanager
@@ -96,7 +96,7 @@ def test_named_drawn_and_downloaded_and_after_a_restart_the_names_are_there(
         assert errors == []
 
 
-def test_of_two_people_who_name_a_cluster_the_second_hears_of_the_first(context, copied):
+def test_of_two_people_who_name_a_cluster_the_second_is_told_of_the_conflict(context, copied):
     with serving(copied) as run:
         one, two = (open_page(context, run.address).page for _ in range(2))
         one.locator(".name input").first.fill("left")
@@ -178,7 +178,7 @@ def test_the_images_of_a_stopped_draw_can_be_saved_and_drawn_again(context, copi
         assert errors == []
 
 
-def test_a_dial_that_rests_shows_new_images(context, copied):
+def test_a_dial_at_rest_shows_new_images(context, copied):
     with serving(copied) as run:
         page, errors, _ = open_page(context, run.address)
         dial = page.locator(".card input[type=range]").first
@@ -213,14 +213,14 @@ def test_what_was_typed_without_the_command_is_saved_when_it_runs_again(context,
         assert errors == []
 
 
-def test_a_name_that_speaks_of_a_conflict_is_none(context, copied):
+def test_a_name_that_begins_like_a_conflict_message_is_saved(context, copied):
     with serving(copied) as run:
         page = open_page(context, run.address).page
         page.locator(".name input").first.fill("conflict: the photo was not taken indoors")
         page.get_by_text("All names are saved.").wait_for()
 
 
-def test_a_range_of_margins_is_drawn_and_a_mistake_in_it_is_said(context, copied):
+def test_a_range_of_margins_is_drawn_and_a_mistake_in_it_is_reported(context, copied):
     with serving(copied) as run:
         page, errors, _ = open_page(context, run.address)
         page.locator("[name=num]").fill("2")

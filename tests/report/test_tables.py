@@ -1,4 +1,4 @@
-"""The page's tables, from the files that a comparison and a sweep leave."""
+"""The page's tables, from the files of a comparison and a sweep."""
 
 from cgjax.evaluation.compare_table import COLUMNS
 from cgjax.report import tables
@@ -22,7 +22,7 @@ ROW = {
 }
 
 
-def test_no_number_of_a_comparison_stands_without_its_interval_and_its_judge(tmp_path):
+def test_numbers_of_a_comparison_are_shown_with_their_interval_and_judge(tmp_path):
     path = tmp_path / "compare.csv"
     path.write_text(as_csv([ROW, ROW | {"cluster": 1, "attribute": "yaw <= -10"}], COLUMNS))
     found = tables.compared(path)
@@ -34,7 +34,7 @@ def test_no_number_of_a_comparison_stands_without_its_interval_and_its_judge(tmp
     assert found["attributes"] == ["yaw >= 10", "yaw <= -10"]
 
 
-def test_shares_have_one_number_of_decimals(tmp_path):
+def test_all_shares_have_the_same_number_of_decimals(tmp_path):
     path, exact = tmp_path / "compare.csv", ("accuracy", "accuracy_low", "accuracy_high")
     path.write_text(as_csv([ROW, ROW | dict.fromkeys(exact, 1) | {"acceptance": 1}], COLUMNS))
     found = tables.compared(path)
@@ -50,5 +50,5 @@ def test_without_a_judge_there_is_no_column_of_accuracy(tmp_path):
     assert "judged accuracy" not in tables.compared(path)["titles"]
 
 
-def test_a_comparison_that_was_not_made_has_no_table(tmp_path):
+def test_without_a_comparison_there_is_no_table(tmp_path):
     assert tables.compared(tmp_path / "compare.csv") is None

@@ -126,9 +126,7 @@ def test_all_clusters_are_named_by_keyboard_alone_and_the_names_are_merged(
     assert "name 3" in (copied / "report" / "index.html").read_text()
 
 
-def test_a_draft_survives_a_reload_undo_reverts_it_and_no_proposal_is_a_name(
-    context, finished
-):
+def test_a_draft_survives_a_reload_undo_reverts_it_and_no_proposal_is_a_name(context, finished):
     page, errors, _ = open_report(context, finished)
     field = page.locator(".name input").first
     assert field.input_value() == ""

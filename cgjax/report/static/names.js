@@ -148,7 +148,8 @@ function onKey(event, card) {
 
 /**
  * Take over a draft that another tab wrote. It may also be this tab before a reload: the browser does not
- * promise that what the old page wrote last is there when the new one first reads.
+ * promise that what the old page wrote last is there when the new one first reads. A served page has no
+ * need of it: there, the names of the run's folder count.
  */
 function followOtherTabs() {
   addEventListener("storage", (event) => {
@@ -162,7 +163,7 @@ function followOtherTabs() {
 function startNames() {
   document.getElementById("bar").hidden = false;
   dropStale();
-  followOtherTabs();
+  if (!document.getElementById("saved")) followOtherTabs();
   document.getElementById("undo").addEventListener("click", undo);
   document.getElementById("download").addEventListener("click", downloadNames);
   document.addEventListener("keydown", (event) => {

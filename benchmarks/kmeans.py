@@ -255,9 +255,9 @@ def compare(number: int, peers: list[str], reps: int, peer_reps: int) -> None:
             if rep >= (reps if name == "cgjax" else peer_reps):
                 continue
             time.sleep(timing.PAUSE)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             centroids = calls[name]()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - start)
             reached[name].append(inertia(rows, centroids))
     if told is not None:
         told.close()
@@ -318,9 +318,9 @@ def streamed_side(
         """Return the forward seconds of one latent, measured several times."""
         seconds = []
         for _ in range(6):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             jax.block_until_ready([generator.features(latents[:8])[0, 0] for _ in range(4)])
-            seconds.append((time.perf_counter() - begun) / 32)
+            seconds.append((time.perf_counter() - start) / 32)
         return seconds
 
     def once() -> dict[str, Any]:
@@ -328,14 +328,14 @@ def streamed_side(
 
         def on_block(what: str, done: int, total: int) -> None:
             if done == total and what != "fetch":
-                marks.append((what, round(time.perf_counter() - begun, 2)))
+                marks.append((what, round(time.perf_counter() - start, 2)))
 
         forward = forward_pass()
         reset_peak_rss()
-        before, begun = peak_rss_mb(), time.perf_counter()
+        before, start = peak_rss_mb(), time.perf_counter()
         if side in ("memory", "iteration"):
             features = all_features(generator, latents, lambda rows: None)
-            marks.append(("encoding", round(time.perf_counter() - begun, 2)))
+            marks.append(("encoding", round(time.perf_counter() - start, 2)))
             computed, storage = num, "memory"
             result = kmeans(jax.device_put(features), clusters, **options)
         else:
@@ -345,7 +345,7 @@ def streamed_side(
                 result = kmeans(stream, clusters, on_block=on_block, **options)
                 computed, storage = stream.num_computed, stream.storage
         jax.block_until_ready(result)
-        seconds, peak = time.perf_counter() - begun, peak_rss_mb() - before
+        seconds, peak = time.perf_counter() - start, peak_rss_mb() - before
         forward += forward_pass()
         np.save(folder / f"{side}.npy", np.asarray(result.labels))
         return {

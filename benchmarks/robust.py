@@ -125,9 +125,9 @@ def main() -> None:
         plain = 0.0
         for name, method in methods(rows, feature_dim(bound.at_layer(layer), latents)[-1]).items():
             method()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             labels = np.asarray(method())
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             plain = plain or seconds
             share = np.bincount(labels, minlength=2).min() / len(labels)
             _, best = max((eta_squared(values, labels), a) for a, values in judged.items())

@@ -24,9 +24,9 @@ def median_ms(call: Callable[[jax.Array], Any], num: int, reps: int) -> float:
     call(jax.random.key(0))
     seconds = []
     for rep in range(reps):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         call(jax.random.key(1 + rep))
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return 1e3 * statistics.median(seconds) / num
 
 

@@ -91,9 +91,9 @@ def run_planted(args: argparse.Namespace) -> None:
             if tuple(map(str, which.values())) in done or (args.hard and number == 1):
                 continue
             rows = planted(number, args.dim, kind, seed)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             chosen = choose_num_clusters(rows, MOST, key=jax.random.key(seed)).num_clusters
-            seconds = f"{time.perf_counter() - begun:.2f}"
+            seconds = f"{time.perf_counter() - start:.2f}"
             others = peers(rows, seed) if trial < args.peer_trials else {}
             lines.writerow({**which, "ours": chosen, "seconds": seconds, **others})
             file.flush()

@@ -47,13 +47,13 @@ def main() -> None:
         with folder() as root:
             pipeline = Pipeline(open_run(root, plain, mode="sweep"), Interrupts())
             latents_of(pipeline.run, pipeline.maker)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for layer in pipeline.run.held.sweep_layers:
                 encode_and_cluster(pipeline.run, layer)
-            least.append(time.perf_counter() - begun)
-            begun = time.perf_counter()
+            least.append(time.perf_counter() - start)
+            start = time.perf_counter()
             text = pipeline.sweep()
-            whole.append(time.perf_counter() - begun)
+            whole.append(time.perf_counter() - start)
             costs = pipeline.run.manifests.costs()
     low, high = statistics.median(least[1:]), statistics.median(whole[1:])
     print(text)

@@ -206,12 +206,12 @@ def imle_case(dim: int, rate: float | None, reps: int) -> None:
     floor = 2 * timing.floor(products, dict.fromkeys(products, rate))
     show(name, timing.medians(calls, reps), floor)
     if dim == 512:
-        begun = time.perf_counter()
+        training_start = time.perf_counter()
         state = sampler.init(jax.random.key(1), data)
         for epoch in range(400):
             state, metrics = sampler.epoch(state, data, jax.random.fold_in(key, epoch), epoch)
         jax.block_until_ready((state, metrics))
-        print(f"    400 epochs: {time.perf_counter() - begun:.2f} s")
+        print(f"    400 epochs: {time.perf_counter() - training_start:.2f} s")
 
 
 def flow_epoch(

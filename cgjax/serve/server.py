@@ -39,12 +39,12 @@ def serve(pipeline: Pipeline, host: str, port: int | None) -> None:
         UserError: an address or port that cannot be used; a run with nothing to show.
     """
     with listen_for(pipeline.run.folder.root, host, port) as listener:
-        began = time.monotonic()
+        start = time.monotonic()
         pipeline.report()
         served = Served(pipeline)
         try:
             served.draws.warm_up()
-            logging.info("ready to draw after %.1f s", time.monotonic() - began)
+            logging.info("ready to draw after %.1f s", time.monotonic() - start)
             server, address = prepare(served, listener, host)
             print(f"open {address}\nnames are saved as you type; stop with Ctrl-C", flush=True)
             if not _is_loopback(host):

@@ -29,7 +29,7 @@ from cgjax.run.opening import open_run
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.png import as_bytes, from_bytes
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.groups import Clusters, sureness
+from cgjax.stages.groups import Clusters, reliability_of
 from cgjax.stages.inversion import InversionStage
 from cgjax.stages.pipeline import Pipeline
 
@@ -58,7 +58,7 @@ def main() -> None:
         ids = [f"benchmark {i}" for i in range(options.num)]
         found = stage.invert(inverter, ids, read, "fresh images")
         clusters, quantile = Clusters(run), run.config["assign"]["quantile"]
-        sure = sureness(clusters, stage.held_out(inverter), quantile)
+        sure = reliability_of(clusters, stage.held_out(inverter), quantile)
         labels, margins = clusters.of(truth, truth)
         by_search = clusters.of(found.latents, found.guesses)[0] == labels
         by_encoder = clusters.of(found.guesses, found.guesses)[0] == labels

@@ -24,7 +24,8 @@ import numpy as np
 from cgjax.generators.batching import in_batches
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.acceptance import expected_acceptance
-from cgjax.run.run import Run, load_run
+from cgjax.run.opening import load_run
+from cgjax.run.run import Run
 
 SHARES = (0.5, 0.25, 0.12, 0.06, 0.04, 0.02, 0.01, 0.005, 0.003, 0.002)
 

@@ -28,7 +28,7 @@ from cgjax.run.opening import open_run
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.encoding import Encoder
+from cgjax.stages.encoding import LayerEncoder
 from cgjax.stages.latents import latents_of
 from cgjax.stages.pipeline import Pipeline
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 def encode_and_cluster(run: Run, layer: str) -> None:
     """Encode a layer and cluster it once."""
-    encoder = Encoder(run.generator.at_layer(layer), run.config["cluster"], run.folder.root)
+    encoder = LayerEncoder(run.generator.at_layer(layer), run.config["cluster"], run.folder.root)
     most = run.held.sweep_numbers[-1]
     encoded = encoder.encode(run.held.latents, most)
     with contextlib.closing(encoded):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cgjax.clustering.selection import choose_num_clusters
     from cgjax.generators.registry import load_generator
     from cgjax.generators.torch_module import from_torch
-    from cgjax.run.run import load_run
+    from cgjax.run.opening import load_run
 
 __all__ = [
     "__version__",
@@ -30,7 +30,7 @@ _HOMES = {
     "from_torch": "cgjax.generators.torch_module",
     "kmeans": "cgjax.clustering",
     "load_generator": "cgjax.generators.registry",
-    "load_run": "cgjax.run.run",
+    "load_run": "cgjax.run.opening",
 }
 
 

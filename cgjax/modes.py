@@ -275,7 +275,7 @@ def _choose(command: Command) -> None:
 
 def _sample(command: Command) -> None:
     """Draw images of one cluster, of a query, or of every cluster, from a finished run."""
-    from cgjax.run.run import load_run
+    from cgjax.run.opening import load_run
     from cgjax.stages.draw import draw_balanced, draw_region
 
     if command.options.fit_query:
@@ -294,7 +294,7 @@ def _sample(command: Command) -> None:
 
 def _fit_query(command: Command) -> None:
     """Train a sampler on a query; it is saved in the run's folder."""
-    from cgjax.run.run import load_run
+    from cgjax.run.opening import load_run
     from cgjax.stages import draw
     from cgjax.stages.pipeline import Pipeline
 

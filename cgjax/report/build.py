@@ -22,8 +22,8 @@ from cgjax.report import tables
 from cgjax.report.sprites import figure_url
 from cgjax.report.tree import tree_of
 from cgjax.report.view import Group, View, views_of
-from cgjax.run.artifacts import swept
 from cgjax.run.folder import read_config
+from cgjax.run.places import sweep_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 
@@ -207,7 +207,7 @@ def _trees(run: Run, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     if summary.get("choice"):
         trees.append({"layer": summary["layer"], "tree": tree_of(summary["choice"])})
     for layer in run.held.sweep_layers:
-        result = run.manifests.result(swept(layer))
+        result = run.manifests.result(sweep_name(layer))
         if result is not None and run.manifests.result("sweep") is not None:
             trees.append({"layer": layer, "tree": tree_of(result["choice"])})
     return trees

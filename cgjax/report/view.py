@@ -19,8 +19,7 @@ from cgjax.regions.names import Entry
 from cgjax.regions.small import is_small
 from cgjax.report.rows import Rows
 from cgjax.report.sprites import data_url
-from cgjax.run.artifacts import split_name, swept
-from cgjax.run.page_images import image_place, page_images
+from cgjax.run.places import page_images_name, page_images_place, split_name, sweep_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import safe_name
 
@@ -100,8 +99,8 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
 
     def group(part: str) -> Group:
         images = None
-        if result(page_images(part)) is not None:
-            with np.load(run.folder.root / image_place(part), allow_pickle=False) as arrays:
+        if result(page_images_name(part)) is not None:
+            with np.load(run.folder.root / page_images_place(part), allow_pickle=False) as arrays:
                 images = dict(arrays)
         groups.append(Group(f"g{len(groups)}", images))
         return groups[-1]
@@ -110,7 +109,7 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
         one: Clustering, of: Group, index: int, name: str, choice: Any, inside: str | None = None
     ) -> View:
         entries = run.held.entries_of(one)
-        asked = functools.partial(run.held.asked, one)
+        asked = functools.partial(run.held.cluster_flag, one)
         command = functools.partial(_command, run, one)
         return view_of(one, of, index, name, entries, asked, command, choice, inside)
 
@@ -139,7 +138,7 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
 def _swept_choice(run: Run, one: Clustering) -> dict[str, Any] | None:
     if one.layer not in run.held.sweep_layers:
         return None
-    of_layer = run.manifests.result(swept(one.layer))
+    of_layer = run.manifests.result(sweep_name(one.layer))
     return None if of_layer is None else of_layer["choice"]
 
 
@@ -230,7 +229,7 @@ def _tile(position: int, latent: int, columns: int) -> dict[str, int]:
 
 
 def _command(run: Run, one: Clustering, c: int) -> str:
-    cluster = run.held.asked_by_name(one, c)
+    cluster = run.held.named_cluster_flag(one, c)
     words = [f"--cluster={cluster}", "--num=64", f"--out=samples/{safe_name(cluster)}"]
     return run.folder.command_of("sample", *words)
 

@@ -1,6 +1,6 @@
-"""`citations.bib` of a run: the works that what it used comes from.
+"""`citations.bib` of a run: the works behind the methods that it used.
 
-The entries are in `cgjax/assets/citations.bib`; the tables below say which belong to what.
+The entries are in `cgjax/assets/citations.bib`; the tables below say which method cites which.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GENERATORS: dict[str, tuple[str, ...]] = {
     "biggan_pytorch": ("brock2019large",),
     "residual": ("mescheder2018which",),
 }
-"""By family; a generator of one's own has none."""
+"""By family; a user's own generator has none."""
 
 SAMPLERS: dict[str, tuple[str, ...]] = {
     "rejection": (),
@@ -50,7 +50,7 @@ SPACES: dict[str, tuple[str, ...]] = {
 }
 
 CHOOSING = ("hennig2007cluster", "tibshirani2005cluster", "mourer2023selecting")
-"""What says how many clusters there are, and which of them are stable."""
+"""Methods that choose the number of clusters and measure their stability."""
 
 DISTANCES = (
     *("heusel2017gans", "binkowski2018demystifying"),
@@ -79,7 +79,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "scgan_online": (),
     "clustergan": ("mukherjee2019clustergan",),
 }
-"""What trains a generator; data, networks and scores are those of [Liu et al. 2020]."""
+"""Methods that train a generator; data, networks and scores are those of [Liu et al. 2020]."""
 
 NETWORKS: dict[str, tuple[str, ...]] = {
     "planar": ("goodfellow2013maxout",),
@@ -95,10 +95,10 @@ DATA: dict[str, tuple[str, ...]] = {
     "stacked_digits": ("metz2017unrolled",),
     "cifar10": ("krizhevsky2009learning",),
 }
-"""What else networks and data come from."""
+"""Works behind the data, beside [Liu et al. 2020]."""
 
 MEASURED = ("generated", "folder", "cifar10")
-"""Data whose scores are distances."""
+"""Data sets whose scores are distances between images."""
 
 
 def works_of_run(
@@ -114,9 +114,9 @@ def works_of_run(
     Args:
         config: nested plain dicts.
         family: of the generator.
-        swept: the judges of the run's sweep; None without one.
-        compared: whether it holds a comparison.
-        assigned: whether images were assigned to its clusters.
+        swept: the judges of the run's sweep; None without a sweep.
+        compared: whether there is a comparison.
+        assigned: whether images were assigned to the clusters.
     """
     keys = [THE_PAPER, *KMEANS, *GENERATORS.get(family, ())]
     clustered = config["cluster"]
@@ -154,23 +154,23 @@ def works_of_training(config: Mapping[str, Any]) -> str:
 
 
 def entries(keys: Iterable[str]) -> str:
-    """Return entries, each once, in the order of their keys.
+    """Return the entries with these keys, each once, sorted by key.
 
     Example:
         >>> entries(["lloyd1982least"]).splitlines()[0]
         '@article{lloyd1982least,'
     """
-    known = bibliography()
-    return "\n".join(known[key] for key in sorted(set(keys)))
+    works = bibliography()
+    return "\n".join(works[key] for key in sorted(set(keys)))
 
 
 def bibliography() -> dict[str, str]:
     """Return every entry by its key."""
     path = resources.files("cgjax.assets") / "citations.bib"
     parts = path.read_text(encoding="utf-8").split("\n\n")
-    found = {}
+    works = {}
     for part in parts:
         match = re.match(r"@\w+\{(\w+),", part.strip())
         assert match is not None, part
-        found[match[1]] = part.strip() + "\n"
-    return found
+        works[match[1]] = part.strip() + "\n"
+    return works

@@ -1,7 +1,7 @@
-"""Generators with classes that stand beside a run in its comparison: which, and whether they fit.
+"""Generators with classes in the comparison of a run, and whether they fit it.
 
-Such as Self-Conditioned GAN and ClusterGAN, whose classes are the clusters that they learnt while
-training.
+Examples are Self-Conditioned GAN and ClusterGAN, whose classes are the clusters that they learnt
+during training.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from cgjax.generators.weights import load_folder, read_manifest
 FLAG = "--config.compare.conditional"
 
 TAKEN = ("members", *SAMPLERS, "sefa", "ganspace")
-"""What else a comparison's lines are called by; and the run's own clusters by LAYER-kNUMBER."""
+"""Names of other lines of a comparison; the run's own clusters are called LAYER-kNUMBER."""
 
 MOST_LABELS = 100
-"""Classes of which the judge may be asked which one a cluster is."""
+"""The most classes that the judge is asked about."""
 
 
 class Conditional(NamedTuple):
     """One generator with classes.
 
     Attributes:
-        name: what the table calls it: its folder, or the run that left it in RUN/generator.
+        name: in the table: its folder's name, or the run's if the folder is RUN/generator.
         folder: of converted weights.
-        identity: the same for the same weights only.
+        identity: equal for equal weights only.
     """
 
     name: str
@@ -44,72 +44,72 @@ class Conditional(NamedTuple):
 
 
 def conditional_of(settings: Mapping[str, Any]) -> list[Conditional]:
-    """Return the generators that a config's comparison names; loads no weights.
+    """Return the generators that a config's comparison names, without loading weights.
 
     Args:
         settings: `config.compare`.
 
     Raises:
-        UserError: a folder that holds no generator; two of one name.
+        UserError: a folder without a generator; two generators of one name.
     """
-    found: list[Conditional] = []
+    generators: list[Conditional] = []
     for text in split_texts(settings["conditional"]):
         folder = Path(text)
         try:
             manifest = read_manifest(folder)
         except UserError as error:
             raise UserError(f"{FLAG}={text}: {error}") from error
-        place = folder.resolve()
-        name = place.parent.name if place.name == "generator" else place.name
-        if name in (one.name for one in found):
+        path = folder.resolve()
+        name = path.parent.name if path.name == "generator" else path.name
+        if name in (one.name for one in generators):
             raise UserError(f"{FLAG}={text}: {name!r} is named twice; rename one of the folders")
-        known = (manifest.get(key) for key in ("family", "architecture", "weights_sha256"))
-        found.append(Conditional(name, folder, digest(list(known))))
-    return found
+        content = [manifest.get(key) for key in ("family", "architecture", "weights_sha256")]
+        generators.append(Conditional(name, folder, digest(content)))
+    return generators
 
 
 def num_labels_of(generator: PretrainedGenerator) -> int:
-    """Return how many classes a generator has; 0 for one without."""
+    """Return how many classes a generator has; 0 for a generator without classes."""
     return int(getattr(generator.network, "num_classes", 0) or 0)
 
 
 def image_shape_of(generator: ConditionedGenerator) -> tuple[int, int, int]:
-    """Return height, width and channels of a generator's images."""
+    """Return the height, width and channels of a generator's images."""
     gen = generator.gen
     channels = getattr(gen, "image_channels", None)
-    if channels is None:  # one of the user's own, which shows it only in an image
+    if channels is None:  # of a user's generator, only an image tells
         channels = generator.images(np.zeros((1, gen.latent_dim), np.float32)).shape[3]
     return int(gen.image_size), int(gen.image_size), int(channels)
 
 
 def load_labels(one: Conditional, beside: ConditionedGenerator) -> list[ConditionedGenerator]:
-    """Load a generator with classes: one for each of them.
+    """Load a generator with classes, once per class.
 
     Args:
-        one: which.
-        beside: the run's, whose images it is compared with.
+        one: the generator.
+        beside: the run's generator, which it is compared with.
 
     Raises:
-        UserError: a name that other lines of the table have; no classes or too many; images of
+        UserError: a name that another line of the table has; no classes or too many; images of
             another shape; a damaged file.
     """
     if one.name in TAKEN or re.fullmatch(rf"{re.escape(beside.layer)}-k\d+", one.name):
         raise UserError(
-            f"{FLAG}={one.folder}: {one.name!r} is what the comparison calls another of its lines; "
+            f"{FLAG}={one.folder}: {one.name!r} is the name of another line of the comparison; "
             "rename the folder"
         )
     generator = load_folder(one.folder)
     num = num_labels_of(generator)
     if not 2 <= num <= MOST_LABELS:
         raise UserError(
-            f"{FLAG}={one.folder}: expected a generator with 2 to {MOST_LABELS} classes, and it "
+            f"{FLAG}={one.folder}: expected a generator with 2 to {MOST_LABELS} classes, but it "
             f"has {num}"
         )
-    made = ConditionedGenerator(generator, generator.layers[0], {"condition": 0}, beside.batch)
-    own, others = (" x ".join(map(str, image_shape_of(each))) for each in (made, beside))
+    first = ConditionedGenerator(generator, generator.layers[0], {"condition": 0}, beside.batch)
+    own, others = (" x ".join(map(str, image_shape_of(g))) for g in (first, beside))
     if own != others:
         raise UserError(
-            f"{FLAG}={one.folder}: it makes images of {own}, and the run's are of {others} (height "
-            "x width x channels); distances are measured between images of one shape"
+            f"{FLAG}={one.folder}: its images are {own}, and the run's are {others} (height x "
+            "width x channels); distances are measured between images of one shape"
         )
-    return [made.with_condition(label) for label in range(num)]
+    return [first.with_condition(label) for label in range(num)]

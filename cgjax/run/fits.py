@@ -1,4 +1,4 @@
-"""What a sampler learns in a run: from all clusters or from one region; which steps are its own."""
+"""What a sampler learns in a run, from all clusters or from one region, and its saved steps."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cgjax.samplers.base import Members, Sampler, SamplerState
 
 
 class Fit(NamedTuple):
-    """One sampler, what it learns from, and where that is kept.
+    """One sampler, what it learns from, and where its steps are saved.
 
     Attributes:
         label: in messages and metrics: the sampler's name, and the region if it learns from one.
         sampler: the hyper-parameters.
         saved: the steps.
-        key: a hash of all that they depend on.
-        old: the fingerprint of steps that an earlier version saved; empty where it saved none.
-        learnt_from: a hash of what was clustered, which the same settings need not make again on
-            another machine; empty where that is not known.
+        key: a hash of everything that the steps depend on.
+        old: the fingerprint of steps that an earlier version saved; empty for a region.
+        learnt_from: a hash of the clustering, since the same settings can give another one on
+            another machine; empty if it is not known.
     """
 
     label: str
@@ -41,25 +41,26 @@ class Fit(NamedTuple):
 
     @property
     def last_step(self) -> Step | None:
-        """The step in which training ended; None if it has not, or nothing is trained."""
+        """The step at which training ended; None if it has not ended, or nothing is trained."""
         steps = self.saved.steps()
         is_done = steps and steps[-1].number == self.sampler.num_epochs and self.is_own(steps[-1])
         return steps[-1] if is_done else None
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is nothing left to train: the last step is there, and whole."""
+        """Whether nothing is left to train: the last step is there and undamaged."""
         step = self.last_step
         return not self.sampler.num_epochs or (
             step is not None and self.saved.is_whole(step.number)
         )
 
-    def restore(self, members: Members, otherwise: str) -> SamplerState:
+    def restore(self, members: Members, hint: str) -> SamplerState:
         """Return what was learnt.
 
         Args:
-            members: of as many clusters, of latents as long; their number does not matter.
-            otherwise: what to do where training has not ended, for the message.
+            members: with the same number of clusters and latent dimension as those of training;
+                how many there are does not matter.
+            hint: what the message says if training has not ended: where, and what to type.
 
         Raises:
             UserError: if training has not ended, or the checkpoint is damaged.
@@ -68,7 +69,7 @@ class Fit(NamedTuple):
             return {}
         step = self.last_step
         if step is None:
-            raise UserError(f"sampler {self.label!r} is not trained yet {otherwise}")
-        # Shapes and dtypes only; the members' shapes are enough to know them.
+            raise UserError(f"sampler {self.label!r} is not trained yet {hint}")
+        # Shapes and dtypes only, which follow from the shapes of the members.
         template = jax.eval_shape(lambda: self.sampler.init(jax.random.key(0), members))
         return self.saved.restore(step.number, {"state": template})["state"]

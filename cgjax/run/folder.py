@@ -1,4 +1,4 @@
-"""A run's folder: its paths, its config, and whether a new config may have it."""
+"""A run's folder: its paths, and `config.json`, which says what the run was made with."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cgjax.config.plain import differences
-from cgjax.config.schema import CLUSTERS, complete, is_resource, kind_of
+from cgjax.config.schema import CLUSTERS, complete, kind_of
 from cgjax.errors import UserError
-from cgjax.runtime.files import read_sealed, write_sealed
-from cgjax.runtime.lock import LOCK_FILE
+from cgjax.runtime.files import write_sealed
 from cgjax.version import __version__
 
 
@@ -45,29 +43,29 @@ class RunFolder:
 
     @property
     def assigned_names(self) -> list[str]:
-        """What the sets of images are called that were assigned to the clusters."""
+        """The names of the sets of images that were assigned to the clusters."""
         return sorted(path.name for path in self.assigned.glob("*") if path.is_dir())
 
     @property
     def command(self) -> str:
-        """What to type to make what is missing or stale in it."""
+        """The command that makes what is missing or stale in the folder."""
         return self.command_of()
 
     def command_of(self, mode: str | None = None, *flags: str) -> str:
-        """Return the command of a mode on this folder, as it is typed into a shell."""
-        given = [] if mode is None else [f"--mode={mode}"]
-        words = ["python", "-m", "cgjax.main", *given, f"--workdir={self.root}", *flags]
+        """Return the command of a mode on this folder, quoted for a shell."""
+        mode_flag = [] if mode is None else [f"--mode={mode}"]
+        words = ["python", "-m", "cgjax.main", *mode_flag, f"--workdir={self.root}", *flags]
         return shlex.join(words)
 
 
-class Known(NamedTuple):
-    """What tells whether a folder was made with a generator; see `cgjax.run.identity`.
+class Provenance(NamedTuple):
+    """What a run was made with: its generator, or the data of a training.
 
     Attributes:
-        weights_sha256: of the generator's weights, or of the data that one is trained on; empty
-            where there is none.
-        trace: how a generator acts that its weights do not tell; None in folders of earlier
-            versions.
+        weights_sha256: of the generator's weights, or of the data that one is trained on; empty if
+            there are none.
+        trace: how a generator acts beyond what its weights say, see `cgjax.run.identity`; None in
+            folders of earlier versions.
         identity: of the whole generator; empty in folders of earlier versions, and of trainings.
     """
 
@@ -81,19 +79,17 @@ class SavedConfig(NamedTuple):
 
     Attributes:
         config: of the run, nested plain dicts with every leaf of this version.
-        raw: as it stands in the file.
-        known: of the generator, or of the data that one is trained on.
-        typed: the flags of the config as they were typed; empty where that is not known.
+        provenance: of the run.
+        typed: the flags of the config as they were typed; empty if they are not known.
     """
 
     config: dict[str, Any]
-    raw: dict[str, Any]
-    known: Known
+    provenance: Provenance
     typed: list[str]
 
 
 def saved_kind(folder: RunFolder) -> str:
-    """Return which kind of run a folder holds; one of clusters where that cannot be told."""
+    """Return which kind of run a folder holds; a run of clusters if that cannot be told."""
     try:
         return kind_of(json.loads(folder.config.read_text(encoding="utf-8-sig"))["config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -104,7 +100,7 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
     """Read `config.json` of a run of one kind.
 
     Raises:
-        UserError: if it is not there, damaged, or of another kind of run.
+        UserError: if it is missing, damaged, or of another kind of run.
     """
     if not folder.config.is_file():
         raise UserError(
@@ -115,13 +111,13 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
         saved = json.loads(folder.config.read_text(encoding="utf-8-sig"))
         raw, weights = saved["config"], str(saved["weights_sha256"])
         if not isinstance(raw, dict):
-            raise TypeError("its config is no object")
+            raise TypeError("its config is not an object")
         trace = saved.get("trace")
         if trace is not None and not all(isinstance(x, float) for x in trace):
-            raise TypeError("its trace is no list of numbers")
+            raise TypeError("its trace is not a list of numbers")
         typed = saved.get("typed", [])
         if not (isinstance(typed, list) and all(isinstance(word, str) for word in typed)):
-            raise TypeError("its flags are no list of texts")
+            raise TypeError("its flags are not a list of strings")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder.config} is damaged ({error}); give the run's config again with --config"
@@ -131,45 +127,23 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
             f"{folder.root} is the folder of a run of another kind ({kind_of(raw)}, not {kind}); "
             "name another one with --workdir"
         )
-    known = Known(weights, trace, str(saved.get("identity", "")))
-    return SavedConfig(complete(raw), raw, known, typed)
-
-
-def config_to_go_on(
-    folder: RunFolder, kind: str = CLUSTERS, *, allow_change: bool = False
-) -> dict[str, Any]:
-    """Return the folder's own config, for a command that gives none.
-
-    Args:
-        folder: the folder.
-        kind: of run.
-        allow_change: accept one that somebody has edited.
-
-    Raises:
-        UserError: as `read_config`; a file that is not as it was written.
-    """
-    saved = read_config(folder, kind)
-    if not allow_change and read_sealed(folder.config) is None:
-        raise UserError(
-            f"{folder.config} was edited; put it back as it was, or type --allow_config_change to "
-            "recompute what depends on it"
-        )
-    return saved.config
+    provenance = Provenance(weights, trace, str(saved.get("identity", "")))
+    return SavedConfig(complete(raw), provenance, typed)
 
 
 def kept_trace(folder: RunFolder) -> list[float]:
     """Return the trace of the generator that a folder was made with; empty if none was kept."""
-    return (read_config(folder).known.trace or []) if folder.config.is_file() else []
+    return (read_config(folder).provenance.trace or []) if folder.config.is_file() else []
 
 
 def save_config(
-    folder: RunFolder, config: Mapping[str, Any], known: Known, typed: Sequence[str] = ()
+    folder: RunFolder, config: Mapping[str, Any], provenance: Provenance, typed: Sequence[str] = ()
 ) -> None:
-    """Write `config.json`: what was asked for, and with what."""
+    """Write `config.json`: what was asked for, and what it was made with."""
     content = {
         "typed": list(typed),
         "config": config,
-        **known._asdict(),
+        **provenance._asdict(),
         "versions": {
             "cgjax": __version__,
             "jax": jax.__version__,
@@ -179,70 +153,3 @@ def save_config(
         "device": jax.devices()[0].device_kind,
     }
     write_sealed(folder.config, content)
-
-
-def check_folder(folder: RunFolder, config: Mapping[str, Any], *, allow_change: bool) -> None:
-    """Refuse a folder that is not ours, or that was made with another config.
-
-    What changes no result, as memory and batch sizes, may differ.
-
-    Args:
-        folder: the folder; it need not exist.
-        config: the new run's.
-        allow_change: accept another config; what depends on the change is recomputed.
-
-    Raises:
-        UserError: listing every leaf that differs.
-    """
-    if not folder.config.is_file():
-        root = folder.root
-        if root.exists() and not (root.is_dir() and _is_empty(root)):
-            raise UserError(
-                f"--workdir={root} exists and is not a cgjax run folder; name another one"
-            )
-        return
-    if allow_change:
-        return
-    changed = differences(read_config(folder, kind_of(config)).config, config)
-    changed = [line for line in changed if not is_resource(line.partition(":")[0])]
-    if changed:
-        raise UserError(
-            f"{folder.root} was made with another config ({'; '.join(changed)}); use another "
-            "--workdir, or --allow_config_change to recompute what depends on it"
-        )
-
-
-def _is_empty(root: Path) -> bool:
-    return all(path.name == LOCK_FILE for path in root.iterdir())
-
-
-def check_generator_is(folder: RunFolder, known: Known) -> None:
-    """Refuse a folder that was made with another generator.
-
-    Args:
-        folder: the folder; it need not exist.
-        known: of the generator; its trace is the kept one itself where it is the same generator.
-
-    Raises:
-        UserError: saying what differs.
-    """
-    if not folder.config.is_file():
-        return
-    saved = read_config(folder).known
-    what = ""
-    if saved.weights_sha256 != known.weights_sha256:
-        what = (
-            f"other weights (SHA-256 {saved.weights_sha256[:12] or 'none'}, now "
-            f"{known.weights_sha256[:12] or 'none'})"
-        )
-    elif known.trace and saved.trace == []:
-        what = "an earlier version, which did not keep what your module makes of its weights"
-    elif saved.trace is not None and saved.trace != known.trace:
-        what = "a generator that made other features or images of the same latents"
-    elif saved.identity and saved.identity != known.identity:
-        what = "the same weights in another architecture (generator.json)"
-    if what:
-        raise UserError(
-            f"{folder.root} was made with {what}; restore the original weights, use another "
-            "--workdir, or run it with --allow_config_change to recompute everything"
-        )

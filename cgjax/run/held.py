@@ -1,18 +1,19 @@
-"""The clusterings that a run holds: its own, a sweep's, those inside clusters; and regions of them.
+"""The clusterings that a run holds: its own, a sweep's and those inside clusters; regions of them.
 
-All have labels for the same latents, so that a query over several of them has members.
+All have labels for the same latents, so a query over several of them has members.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from cgjax.config.leaves import AUTO
 from cgjax.config.splits import Split, shown_path, splits_of
 from cgjax.errors import UserError
 from cgjax.generators.base import layer_index
@@ -23,22 +24,14 @@ from cgjax.regions.names import Entry, find_clusters, read_entries
 from cgjax.regions.query import quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.regions.resolve import find_clustering, find_region
-from cgjax.run.artifacts import (
-    clustering_place,
-    split_name,
-    split_place,
-    sweep_numbers,
-    swept,
-)
+from cgjax.run.artifacts import sweep_numbers
 from cgjax.run.folder import RunFolder
 from cgjax.run.manifests import Manifests
-
-Own = Callable[[], tuple[Clustering, Float[np.ndarray, "n d"]]]
-"""Returns the run's own clustering and its latents; a UserError before they are there."""
+from cgjax.run.places import clustering_place, split_name, split_place, sweep_name
 
 
 class HeldClusterings:
-    """The clusterings of one run, read when they are asked for.
+    """The clusterings of one run, each read when it is first asked for.
 
     Attributes:
         sweep_layers: the layers of a sweep, by name.
@@ -51,89 +44,128 @@ class HeldClusterings:
         folder: RunFolder,
         manifests: Manifests,
         config: Mapping[str, Any],
-        at_layer: Callable[[str], ConditionedGenerator],
+        generator: ConditionedGenerator,
         layers: Sequence[str],
-        own: Own,
     ):
-        """Read nothing yet.
+        """Prepare; reads nothing yet.
 
         Args:
-            folder: the run's.
-            manifests: of its artifacts.
-            config: its config.
-            at_layer: returns its generator at another layer; a UserError where there is no such.
+            folder: the run's folder.
+            manifests: of the run's artifacts.
+            config: the run's config.
+            generator: with the run's layer.
             layers: of a sweep.
-            own: see `Own`.
+
+        Raises:
+            UserError: a split by a layer that the generator does not have.
         """
-        self._folder, self._manifests, self._own = folder, manifests, own
+        self._folder, self._manifests, self._config = folder, manifests, config
+        self._own_layer, self._latent_dim = generator.layer, int(generator.gen.latent_dim)
         self.sweep_layers, self.sweep_numbers = list(layers), sweep_numbers(config)
         self.splits = splits_of(config)
-        self._layers = {str(split): at_layer(split.layer).layer for split in self.splits}
-        self._all: dict[str, Clustering] = {}
-        self._read_of: list[bool] | None = None
+        self._layers = {str(split): generator.at_layer(split.layer).layer for split in self.splits}
+        self._known: dict[str, tuple[str, list[Clustering]]] = {}
 
     @property
     def has_own(self) -> bool:
-        """Whether the clustering of the config itself is there, not only those of a sweep."""
+        """Whether the clustering that the config asks for is there, not only those of a sweep."""
         return self._manifests.result("cluster") is not None
+
+    @functools.cached_property
+    def own(self) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
+        """The run's own clustering and the latents that were clustered.
+
+        Raises:
+            UserError: if it is not there yet, or is of another config.
+        """
+        self._manifests.require("cluster")
+        return self.parse_own(self._folder.clusters.read_bytes())
+
+    def set_own(self, data: bytes) -> None:
+        """Take the content of `clusters.npz` from another process."""
+        self.own = self.parse_own(data)
+
+    def parse_own(self, data: bytes) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
+        """Parse the content of `clusters.npz`, and check that it fits the generator and config."""
+        path, settings = self._folder.clusters, self._config["cluster"]
+        clustering, latents = parse_clustering(data, path, self._own_layer)
+        num = settings["num_clusters"]
+        if latents.shape[1] != self._latent_dim or num not in (clustering.num, AUTO):
+            raise UserError(
+                f"{path} has {clustering.num} clusters of latents of length {latents.shape[1]}; "
+                f"this run has {num} of length {self._latent_dim}; remove it and run again to "
+                "recompute it"
+            )
+        if clustering.space.name != settings["space"]:
+            raise UserError(
+                f"{path} has clusters of {clustering.space.name} features; this run has "
+                f"--config.cluster.space={settings['space']}; remove it and run again to "
+                "recompute it"
+            )
+        return clustering, latents
+
+    @property
+    def config_id(self) -> str:
+        """The id of the clustering that the config asks for."""
+        num = self._config["cluster"]["num_clusters"]
+        return f"{self._own_layer}-k{self.own[0].num if num == AUTO else num}"
+
+    @property
+    def latents(self) -> Float[np.ndarray, "n d"]:
+        """The run's latents, whether they are clustered or not yet."""
+        return self.own[1] if self.has_own else self._drawn_latents
+
+    @functools.cached_property
+    def _drawn_latents(self) -> Float[np.ndarray, "n d"]:
+        self._manifests.require("latents")
+        return np.load(self._folder.latents, allow_pickle=False)
 
     @property
     def all(self) -> dict[str, Clustering]:
         """The clusterings of all latents by their ids: the run's own first, then a sweep's.
 
-        A sweep's clustering with the layer and the number of the run's own is left out. Read again
-        when others are there than were before: a run may be served for long.
+        A sweep's clustering with the layer and the number of the run's own is left out.
         """
-        there = [self.has_own, *(self._is_swept(layer) for layer in self.sweep_layers)]
-        if self._read_of != there:
-            self._all, self._read_of = self._read_all(), there
-        return self._all
+        own = [self.own[0]] if self.has_own else []
+        clusterings: dict[str, Clustering] = {}
+        for one in (*own, *self._all_swept()):
+            clusterings.setdefault(one.id, one)
+        return clusterings
 
-    def _is_swept(self, layer: str) -> bool:
-        return self._manifests.result(swept(layer)) is not None
-
-    def _read_all(self) -> dict[str, Clustering]:
-        found: dict[str, Clustering] = {}
-        if self.has_own:
-            own, _ = self._own()
-            found[own.id] = own
-        for layer in filter(self._is_swept, self.sweep_layers):
-            found |= {one.id: one for one in self.swept(layer) if one.id not in found}
-        return found
+    def _all_swept(self) -> list[Clustering]:
+        layers = [x for x in self.sweep_layers if self._manifests.result(sweep_name(x)) is not None]
+        return [one for layer in layers for one in self.swept(layer)]
 
     def swept(self, layer: str) -> list[Clustering]:
         """Return a sweep's clusterings of one layer, by ascending number.
 
         Raises:
-            UserError: before they are there, or if they are of another config.
+            UserError: if they are not there yet, or are of another config.
         """
-        self._manifests.require(swept(layer))
         places = [clustering_place(layer, number) for number in self.sweep_numbers]
-        return [self._read(place, layer, self.latents) for place in places]
-
-    @functools.cached_property
-    def latents(self) -> Float[np.ndarray, "n d"]:
-        """The latents of the run, whether they are clustered or not yet."""
-        self._manifests.require("latents")
-        return np.load(self._folder.latents, allow_pickle=False)
+        return self._read(sweep_name(layer), places, layer)
 
     def inside(self, split: Split) -> Clustering:
         """Return the clustering inside a cluster; its labels are of all of the run's latents.
 
         Raises:
-            UserError: before it is there, or if it is of another config.
+            UserError: if it is not there yet, or is of another config.
         """
-        self._manifests.require(split_name(split.path))
-        _, latents = self._own()
-        return self._read(split_place(split), self._layers[str(split)], latents)
+        name = split_name(split.path)
+        return self._read(name, [split_place(split)], self._layers[str(split)])[0]
 
-    def _read(self, place: str, layer: str, latents: Float[np.ndarray, "n d"]) -> Clustering:
-        path = self._folder.root / place
-        return parse_clustering(path.read_bytes(), path, layer, latents)[0]
+    def _read(self, name: str, places: Sequence[str], layer: str) -> list[Clustering]:
+        """Return the clusterings of an artifact; parses its files again when they have changed."""
+        version = self._manifests.version(name)
+        if self._known.get(name, ("",))[0] != version:
+            paths = [self._folder.root / place for place in places]
+            parsed = [parse_clustering(p.read_bytes(), p, layer, self.latents)[0] for p in paths]
+            self._known[name] = version, parsed
+        return self._known[name][1]
 
     def names_path(self, one: Clustering) -> Path:
-        """Return where the names in a clustering are kept; but for the run's own by its digest."""
-        if self.has_own and one is self._own()[0]:
+        """Return where the names in a clustering are kept."""
+        if self.has_own and one is self.own[0]:
             return self._folder.names
         return self._folder.old_names / f"{one.digest[:16]}.json"
 
@@ -142,71 +174,70 @@ class HeldClusterings:
         return read_entries(self.names_path(one), one)
 
     def named(self) -> list[Clustering]:
-        """Return every clustering that is there and can have names: all, and those inside."""
-        known = self.all
-        others = [
-            one
-            for layer in filter(self._is_swept, self.sweep_layers)
-            for one in self.swept(layer)
-            if one.id in known and one.digest != known[one.id].digest
-        ]
-        inside = [
-            self.inside(split)
-            for split in self.splits
-            if self._manifests.result(split_name(split.path)) is not None
-        ]
-        return [*known.values(), *inside, *others]
+        """Return every clustering that is there and can have names.
 
-    def cluster(self, text: str) -> tuple[Clustering, int]:
-        """Return the one cluster that a user means, by its clustering and its id.
-
-        Args:
-            text: an id, a name, a path such as "0/1", or a clustering's cluster, "layer2-k2=0".
-
-        Raises:
-            UserError: as `region`; or if it is not one cluster.
+        Beside `all` these are the clusterings inside clusters, and a sweep's clustering that `all`
+        leaves out, unless it equals the run's own.
         """
-        region = self.region(text, WHOLE)
-        if isinstance(region, Intersection) and not set(text) & set("&|!"):
-            region = region.parts[-1]  # a path: it lies in those on the way
-        if not isinstance(region, ClusterRegion):
-            raise UserError(
-                f"--cluster={text} is not one cluster; give its id, as in --cluster=0 or "
-                "--cluster=layer2-k2=0"
-            )
-        return region.clustering, region.cluster
+        known = self.all
+        others = [one for one in self._all_swept() if one.digest != known[one.id].digest]
+        return [*known.values(), *map(self.inside, self._splits_there()), *others]
 
-    def asked(self, one: Clustering, c: int) -> str:
-        """Return what is typed after --cluster for a cluster: an id, a path, or "layer2-k2=0"."""
-        if self.has_own and one.digest == self._own()[0].digest:
-            return str(c)
-        for split in self.splits:
-            part = split_name(split.path)
-            there = self._manifests.result(part) is not None
-            if there and one.digest == self.inside(split).digest:
-                return f"{shown_path(split.path)}/{c}"
-        return f"{quoted(one.id)}={c}"
-
-    def asked_by_name(self, one: Clustering, c: int) -> str:
-        """Return the same, or its name where that means this cluster and no other."""
-        name = self.entries_of(one)[c]["name"]
-        try:
-            found, number = self.cluster(quoted(name)) if name else (None, c)
-        except UserError:  # several of that name, or a sign of queries in it
-            return self.asked(one, c)
-        is_it = found is not None and (found.digest, number) == (one.digest, c)
-        return quoted(name) if name and is_it else self.asked(one, c)
+    def _splits_there(self) -> list[Split]:
+        result = self._manifests.result
+        return [split for split in self.splits if result(split_name(split.path)) is not None]
 
     def region(self, cluster: int | str, margin: MarginRange) -> Region:
         """Return what a user asks for; see `Run.region`."""
-        known = self.all
-        if not known:
+        clusterings = self.all
+        if not clusterings:
             self._manifests.require("cluster")
-        named = {name: (one, self.entries_of(one)) for name, one in known.items()}
-        own = self._own()[0].id if self.has_own else None
-        return find_region(cluster, named, own, margin, self._leaf if self.splits else None)
+        named = {id_: (one, self.entries_of(one)) for id_, one in clusterings.items()}
+        leaf = self._region_of_path if self.splits else None
+        return find_region(cluster, named, self._own_id, margin, leaf)
 
-    def alike(self, name: str | None) -> list[Region]:
+    @property
+    def _own_id(self) -> str | None:
+        return self.own[0].id if self.has_own else None
+
+    def _region_of_path(self, text: str) -> Region:
+        """Return the region of a path as a user types it, of ids or names."""
+        splits = {split.path: split for split in self.splits}
+        path: tuple[int, ...] = ()
+        for step in text.split("/"):
+            if path and path not in splits:
+                raise UserError(
+                    f"--cluster={text}: cluster {shown_path(path)} is not split in this run, which "
+                    f"splits {', '.join(map(shown_path, splits))}; see --config.hierarchy.splits"
+                )
+            one = self.inside(splits[path]) if path else self.own[0]
+            example = "/".join(map(str, (*path, 0)))
+            inside = str(splits[path]) if path else None
+            ids = find_clusters(step, self.entries_of(one), inside, example)
+            if len(ids) > 1:
+                raise UserError(f"--cluster={text}: {step!r} names clusters {ids}; give an id")
+            path = (*path, ids[0])
+        return self.region_inside(path)
+
+    def region_inside(self, path: tuple[int, ...]) -> Region:
+        """Return the cluster that a path of ids leads to: inside every cluster on the way.
+
+        Raises:
+            UserError: if a split on the way is not there.
+        """
+        parts: list[Region] = [ClusterRegion(self.own[0], path[0])]
+        for depth in range(1, len(path)):
+            split = next(s for s in self.splits if s.path == path[:depth])
+            parts.append(ClusterRegion(self.inside(split), path[depth]))
+        return parts[0] if len(parts) == 1 else Intersection(tuple(parts))
+
+    @property
+    def leaves(self) -> list[tuple[int, ...]]:
+        """The paths of the clusters inside clusters that are not split again."""
+        paths = [(*split.path, c) for split in self.splits for c in range(split.num_clusters)]
+        return [path for path in paths if path not in {split.path for split in self.splits}]
+
+    def clusters_of(self, name: str | None) -> list[Region]:
         """Return every cluster of one clustering.
 
         Args:
@@ -218,62 +249,63 @@ class HeldClusterings:
         """
         for split in self.splits:
             if shown_path(split.path) == name:
-                inside = range(split.num_clusters)
-                return [self.region_inside((*split.path, c)) for c in inside]
+                return [self.region_inside((*split.path, c)) for c in range(split.num_clusters)]
         if name is None:
-            one = self._own()[0]
+            one = self.own[0]
         else:
-            one = self.all[
-                find_clustering(name, self.all, self._own()[0].id if self.has_own else None)
-            ]
+            clusterings = self.all
+            one = clusterings[find_clustering(name, clusterings, self._own_id)]
         return [ClusterRegion(one, c) for c in range(one.num)]
 
-    @property
-    def leaves(self) -> list[tuple[int, ...]]:
-        """The paths of the clusters inside clusters that are not split again."""
-        paths = [(*split.path, c) for split in self.splits for c in range(split.num_clusters)]
-        return [path for path in paths if path not in {split.path for split in self.splits}]
+    def cluster(self, text: str) -> tuple[Clustering, int]:
+        """Return the one cluster that a user means, as its clustering and its id.
 
-    def region_inside(self, path: tuple[int, ...]) -> Region:
-        """Return the cluster that a path of ids leads to: it lies in every cluster on the way.
+        Args:
+            text: an id, a name, a path such as "0/1", or a clustering's cluster, "layer2-k2=0".
 
         Raises:
-            UserError: if a split on the way is not there.
+            UserError: as `region`; or if it is not one cluster.
         """
-        parts: list[Region] = [ClusterRegion(self._own()[0], path[0])]
-        for depth in range(1, len(path)):
-            split = next(s for s in self.splits if s.path == path[:depth])
-            parts.append(ClusterRegion(self.inside(split), path[depth]))
-        return parts[0] if len(parts) == 1 else Intersection(tuple(parts))
+        region = self.region(text, WHOLE)
+        if isinstance(region, Intersection) and not set(text) & set("&|!"):
+            region = region.parts[-1]  # of a path: the last cluster lies inside the others
+        if not isinstance(region, ClusterRegion):
+            raise UserError(
+                f"--cluster={text} is not one cluster; give its id, as in --cluster=0 or "
+                "--cluster=layer2-k2=0"
+            )
+        return region.clustering, region.cluster
 
-    def _leaf(self, text: str) -> Region:
-        """Return the region of a path as a user types it, of ids or names."""
-        known = {split.path: split for split in self.splits}
-        path: tuple[int, ...] = ()
-        for step in text.split("/"):
-            if path and path not in known:
-                raise UserError(
-                    f"--cluster={text}: cluster {shown_path(path)} is not split in this run, which "
-                    f"splits {', '.join(map(shown_path, known))}; see --config.hierarchy.splits"
-                )
-            one = self.inside(known[path]) if path else self._own()[0]
-            example = "/".join(map(str, (*path, 0)))
-            inside = str(known[path]) if path else None
-            found = find_clusters(step, self.entries_of(one), inside, example)
-            if len(found) > 1:
-                raise UserError(f"--cluster={text}: {step!r} names clusters {found}; give an id")
-            path = (*path, found[0])
-        return self.region_inside(path)
+    def cluster_flag(self, one: Clustering, c: int) -> str:
+        """Return the value of --cluster for a cluster: an id, a path, or "layer2-k2=0"."""
+        if self.has_own and one.digest == self.own[0].digest:
+            return str(c)
+        for split in self._splits_there():
+            if one.digest == self.inside(split).digest:
+                return f"{shown_path(split.path)}/{c}"
+        return f"{quoted(one.id)}={c}"
+
+    def named_cluster_flag(self, one: Clustering, c: int) -> str:
+        """Return the cluster's name if it means this cluster and no other, else `cluster_flag`."""
+        name = self.entries_of(one)[c]["name"]
+        if not name:
+            return self.cluster_flag(one, c)
+        try:
+            known, number = self.cluster(quoted(name))
+        except UserError:  # several of that name, or a sign of queries in it
+            return self.cluster_flag(one, c)
+        is_same = (known.digest, number) == (one.digest, c)
+        return quoted(name) if is_same else self.cluster_flag(one, c)
 
 
-def layers_of(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Return the layers of these names or numbers, in the generator's order; all if none is given.
+def layers_of(known: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Return the layers with these names or numbers, in the generator's order; none asked: all.
 
     Raises:
-        UserError: for a layer that is not there.
+        UserError: for a layer that the generator does not have.
     """
     try:
-        indices = {layer_index(tuple(known), layer) for layer in wanted}
+        indices = {layer_index(tuple(known), layer) for layer in asked}
     except UserError as error:
         raise UserError(f"--config.sweep.layers: {error}") from error
-    return [layer for i, layer in enumerate(known) if i in indices or not wanted]
+    return [layer for i, layer in enumerate(known) if i in indices or not asked]

@@ -1,9 +1,10 @@
-"""What tells one generator from another: a hash of its weights, or how it acts on a few latents.
+"""What distinguishes one generator from another: its weights, or how it acts on a few latents.
 
-The weights and the architecture of a generator of this package say all that it does. Those of a
-user's own generator do not: its code may be another one, and it may be trained further between two
-commands. So what it makes of four fixed latents is kept beside the config, and compared within
-rounding when the folder is opened again.
+The weights and the architecture of a generator of this package determine all that it does. Those of
+a user's own generator do not: its code can change, and it can be trained further between two
+commands. So its features and images of four fixed latents are summarised in a trace, kept beside
+the config, and compared within rounding when the folder is opened again. Features of other layers,
+those of a sweep or a split, have a trace in the manifest of what was made from them.
 """
 
 from __future__ import annotations
@@ -13,26 +14,27 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from cgjax.config.plain import digest
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.foreign import CheckedGenerator
 
 NUM = 4
-"""Latents that are looked at."""
+"""Latents that a trace is made from."""
 
-# Of the largest value: devices, batches and versions of JAX differ by less, a step of training by
-# more.
+# Relative to the largest value: devices, batches and versions of JAX differ by less, a step of
+# training by more.
 TOLERANCE = 1e-3
 
 _EACH = 6
-"""Numbers that are kept of an array of one latent."""
+"""Numbers that are kept of one row, which is one latent, its features or its image."""
 
 Trace = list[float]
-"""A few numbers of each of the latents, then of their features and images."""
+"""A few numbers of each of the latents, then of their features, then of their images."""
 
 PRIOR = NUM * _EACH
-"""How many of them are of the latents: what the prior alone decides."""
+"""The first numbers of a trace, those of the latents: they depend on the prior alone."""
 
 
 def manifest_of(generator: ConditionedGenerator) -> dict[str, Any]:
@@ -47,11 +49,29 @@ def weights_of(generator: ConditionedGenerator) -> str:
 
 
 def trace_of(generator: ConditionedGenerator) -> Trace:
-    """Return how a generator acts: empty for one of this package whose weights have a hash."""
-    if weights_of(generator) and not isinstance(generator.gen, CheckedGenerator):
+    """Return the trace of a generator; empty if its weights determine what it does."""
+    if _is_known_by_weights(generator):
         return []
-    z = generator.sample_latents(jax.random.key(0), NUM)
-    parts = (z, generator.features(z), generator.images(np.asarray(z)))
+    z = _fixed_latents(generator)
+    return _summaries(z, generator.features(z), generator.images(np.asarray(z)))
+
+
+def layer_trace(generator: ConditionedGenerator) -> Trace:
+    """Return the trace of the features of a generator's layer; empty as for `trace_of`."""
+    if _is_known_by_weights(generator):
+        return []
+    return _summaries(generator.features(_fixed_latents(generator)))
+
+
+def _is_known_by_weights(generator: ConditionedGenerator) -> bool:
+    return bool(weights_of(generator)) and not isinstance(generator.gen, CheckedGenerator)
+
+
+def _fixed_latents(generator: ConditionedGenerator) -> Float[Array, "n d"]:
+    return generator.sample_latents(jax.random.key(0), NUM)
+
+
+def _summaries(*parts: Float[Array, "n ..."] | Float[np.ndarray, "n ..."]) -> Trace:
     return [value for part in parts for row in np.asarray(part) for value in _summary(row)]
 
 
@@ -63,7 +83,7 @@ def _summary(row: np.ndarray) -> list[float]:
 
 
 def is_same(trace: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two traces are of one generator."""
+    """Whether two traces are of the same generator, or of the same features."""
     if len(trace) != len(other):
         return False
     a, b = np.asarray(trace), np.asarray(other)
@@ -72,20 +92,23 @@ def is_same(trace: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def settled(trace: Trace, kept: Trace) -> Trace:
-    """Return a trace with the numbers that were kept wherever the two agree within rounding."""
+    """Return a trace, with the kept numbers wherever the two agree within rounding.
+
+    Its hash is then the same on every machine.
+    """
     parts = ((trace[:PRIOR], kept[:PRIOR]), (trace[PRIOR:], kept[PRIOR:]))
     return [value for new, old in parts for value in (old if is_same(new, old) else new)]
 
 
 def identity_of(generator: ConditionedGenerator, name: str, trace: Trace) -> str:
-    """Return a text that is the same for the same generator only.
+    """Return a text that is equal for equal generators only.
 
     Args:
         generator: the generator.
-        name: as the config names it; counts where there is a trace.
-        trace: of the generator, or the part of it that is of the prior, as it was kept.
+        name: its name in the config; counts only if there is a trace.
+        trace: of the generator, or the first `PRIOR` numbers of it, settled.
     """
-    known, weights = manifest_of(generator), weights_of(generator)
+    manifest, weights = manifest_of(generator), weights_of(generator)
     if trace or not weights:
         return digest([name, trace, *filter(None, [weights])])
-    return digest([known.get("family"), known.get("architecture"), weights])
+    return digest([manifest.get("family"), manifest.get("architecture"), weights])

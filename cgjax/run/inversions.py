@@ -1,4 +1,4 @@
-"""What was inverted so far, by the images' content: a killed command goes on where it was."""
+"""The inversions found so far, by the images' content, so that a killed command resumes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cgjax.runtime.files import make_folder, write_atomically
 
 
 class Inversions:
-    """A file of latents by the hash of the image that they were found for.
+    """A file of inversions, by the hash of the inverted image.
 
-    It belongs to one encoder and one way to search; what another one found is not read. Nothing in
-    it is believed unless the hash over all of it is right.
+    It belongs to one encoder and one way to search: a file of another key is ignored, and so is one
+    whose content does not match its hash.
     """
 
     def __init__(self, path: Path, key: str):
-        """Read the file, if it is there and of this key.
+        """Read the file, if it exists and has this key.
 
         Args:
             path: the file.
-            key: a hash of all that inversions depend on.
+            key: a hash of everything that inversions depend on.
         """
         self._path, self._key = path, key
         self._rows: dict[str, int] = {}
@@ -36,11 +36,11 @@ class Inversions:
             self._read()
 
     def missing(self, ids: Sequence[str]) -> list[str]:
-        """Return the ids that are not there, each once, in their order."""
+        """Return the ids that are not in the file, each once, in their order."""
         return [id_ for id_ in dict.fromkeys(ids) if id_ not in self._rows]
 
     def add(self, ids: Sequence[str], found: Found) -> None:
-        """Keep what was found for new images; the file is whole at any time."""
+        """Save the inversions of new images; the file is whole at any time."""
         old, first = self._found, len(self._rows)
         parts = found if old is None else map(np.concatenate, zip(old, found, strict=True))
         self._found = Found(*parts)
@@ -53,7 +53,7 @@ class Inversions:
         write_atomically(self._path, buffer.getvalue())
 
     def of(self, ids: Sequence[str]) -> Found:
-        """Return what was found for images that are all there, at least one."""
+        """Return the inversions of at least one image, all of them in the file."""
         assert self._found is not None
         rows = [self._rows[id_] for id_ in ids]
         return Found(*(part[rows] for part in self._found))
@@ -64,11 +64,11 @@ class Inversions:
                 ids = [str(id_) for id_ in arrays["ids"]]
                 found = {name: arrays[name] for name in Found._fields}
                 key, digest = str(arrays["key"]), str(arrays["digest"])
-            is_whole = digest == _digest(key, ids, found)
+            is_intact = digest == _digest(key, ids, found)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            key, is_whole = "", False
-        if not is_whole:
-            logging.warning("%s is damaged: what it held is computed again", self._path)
+            key, is_intact = "", False
+        if not is_intact:
+            logging.warning("%s is damaged: its inversions are recomputed", self._path)
         elif key == self._key:
             self._rows = {id_: i for i, id_ in enumerate(ids)}
             self._found = Found(**found)

@@ -1,4 +1,4 @@
-"""A training run whose generator is finished, opened so that images are assigned to its labels.
+"""A finished training run, opened for assigning images to the labels of its generator.
 
 stages/, checkpoints/encoder/, assign/       as in the folder of a run of clusters
 """
@@ -11,13 +11,14 @@ from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.labelled import Labelled
 from cgjax.generators.weights import load_folder, read_manifest
-from cgjax.run.artifacts import RESULTS, declare_assigned, declare_inverter
+from cgjax.run.artifacts import declare_assigned, declare_inverter
 from cgjax.run.conditional import num_labels_of
 from cgjax.run.manifests import Manifests
+from cgjax.run.places import RESULTS
 from cgjax.run.training import TrainingRun
 
 BATCH = 64
-"""Images of one pass of the generator."""
+"""Images in one pass of the generator."""
 
 
 class LabelledRun:
@@ -26,39 +27,39 @@ class LabelledRun:
     Attributes:
         folder: the paths.
         config: of the training, nested plain dicts.
-        generator: with the label as a part of the latent, where it has labels.
-        num_labels: how many; 0 for a generator without.
-        root_key: root of every random number.
-        manifests: what is there and current.
+        generator: with the label as part of the latent, if it has labels.
+        num_labels: how many; 0 for a generator without labels.
+        root_key: the root of every random number.
+        manifests: which artifacts are there and current.
     """
 
     def __init__(self, run: TrainingRun):
-        """Load the generator, and remove tables of images that another one was asked for.
+        """Load the generator, and remove tables that were made with another one.
 
         Raises:
-            UserError: a training that is not finished, that is not of images, or whose generator
-                was exchanged.
+            UserError: a training that is not finished or not of images, or whose generator was
+                replaced.
         """
         self.folder, self.config = run.folder, dict(run.config)
         iterations = run.config["train"]["iterations"]
         if not run.is_finished:
             raise UserError(
                 f"{run.folder.root} is not trained to its end ({iterations} iterations); "
-                f"{run.folder.command} goes on"
+                f"{run.folder.command} resumes it"
             )
         if not run.generator.is_dir():
             raise UserError(
-                f"{run.folder.root} has no generator/: images can be assigned to what was trained "
-                "to make images, network.name=dcgan, dcgan_flat, sngan, residual or encoding_dcgan"
+                f"{run.folder.root} has no generator/: images can only be assigned to a training "
+                "of images, with network.name=dcgan, dcgan_flat, sngan, residual or encoding_dcgan"
             )
         last = run.manifests.last_result(RESULTS)
         # A folder of an earlier version has no manifest of its results.
-        is_whole = last is None or run.manifests.result(RESULTS) is not None
-        source = read_manifest(run.generator).get("source", {}) if is_whole else {}
+        is_intact = last is None or run.manifests.result(RESULTS) is not None
+        source = read_manifest(run.generator).get("source", {}) if is_intact else {}
         if (source.get("key"), source.get("iterations")) != (run.key_at(iterations), iterations):
             raise UserError(
-                f"{run.generator} is not what this run trained; {run.folder.command} writes it "
-                "again"
+                f"{run.generator} is not the generator that this run trained; "
+                f"{run.folder.command} writes it again"
             )
         gen = load_folder(run.generator)
         self.num_labels = num_labels_of(gen)

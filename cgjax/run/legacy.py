@@ -1,7 +1,7 @@
-"""Folders of versions before artifacts had keys: their manifests, read but never written.
+"""Folders of versions before artifacts had keys: their manifests are read but never written.
 
-Such a manifest holds one fingerprint for a whole stage, a hash of the sections of the config that
-the stage depended on and of the fingerprint before it.
+Such a manifest holds one fingerprint for a whole stage: a hash of the sections of the config that
+the stage depended on and of the previous stage's fingerprint.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _SECTIONS = {
 
 
 class Fingerprints(NamedTuple):
-    """What the manifests of a folder say if it was made with this config.
+    """The fingerprints in a folder that was made with some config.
 
     Attributes:
-        stages: of each stage.
-        samplers: of each sampler's checkpoints.
+        stages: by stage.
+        samplers: of the checkpoints, by sampler.
     """
 
     stages: dict[str, str]
@@ -34,7 +34,7 @@ class Fingerprints(NamedTuple):
 
 
 def fingerprints(config: Mapping[str, Any], weights_sha256: str) -> Fingerprints:
-    """Return the fingerprints of a config as they were computed then."""
+    """Return the fingerprints of a config, computed as the earlier versions did."""
 
     def of(part: Any, *more: str) -> str:
         return hashlib.sha256(json.dumps([part, *more], sort_keys=True).encode()).hexdigest()
@@ -42,9 +42,9 @@ def fingerprints(config: Mapping[str, Any], weights_sha256: str) -> Fingerprints
     def sections(names: tuple[str, ...]) -> dict[str, Any]:
         return {name: config.get(name) for name in names}
 
-    stages, before = {}, weights_sha256
+    stages, previous = {}, weights_sha256
     for stage, names in _SECTIONS.items():
-        before = stages[stage] = of(sections(names), before)
+        previous = stages[stage] = of(sections(names), previous)
     stages |= {"encode": stages["cluster"], "compare": stages["fit"]}
     stages["transfer"] = of(sections(("transfer", "sample")), stages["fit"])
     samplers = {
@@ -55,7 +55,7 @@ def fingerprints(config: Mapping[str, Any], weights_sha256: str) -> Fingerprints
 
 
 def manifest(folder: Path, name: str, old: Fingerprints | None) -> dict[str, Any] | None:
-    """Return what an old manifest says of an artifact; None if there is none that is current."""
+    """Return what an old manifest says of an artifact; None if there is none or it is stale."""
     if old is None:
         return None
     kind, _, part = name.partition(" ")
@@ -63,10 +63,10 @@ def manifest(folder: Path, name: str, old: Fingerprints | None) -> dict[str, Any
     file = kind
     if kind == "transfer":
         file = "transfer_0" if part == "figure" else f"transfer_{part}"
-    found = _read(folder / f"{file}.json")
-    if found is None or kind == "compare" or found["fingerprint"] != old.stages.get(kind):
+    content = _read(folder / f"{file}.json")
+    if content is None or kind == "compare" or content["fingerprint"] != old.stages.get(kind):
         return None
-    result = found["result"]
+    result = content["result"]
     if kind in ("fit", "sample") and part:
         if part not in result:
             return None
@@ -75,7 +75,7 @@ def manifest(folder: Path, name: str, old: Fingerprints | None) -> dict[str, Any
         if part not in result["samplers"]:
             return None
         result = {"distance": result["distance"], "numbers": result["samplers"][part]}
-    return found | {"result": result}
+    return content | {"result": result}
 
 
 def stale(folder: Path, old: Fingerprints | None) -> list[Path]:
@@ -84,24 +84,24 @@ def stale(folder: Path, old: Fingerprints | None) -> list[Path]:
     return [
         path
         for path in sorted(folder.glob("*.json"))
-        if (known := _read(path))
-        and known["fingerprint"] != expected.get(path.stem.partition("_")[0])
+        if (content := _read(path))
+        and content["fingerprint"] != expected.get(path.stem.partition("_")[0])
     ]
 
 
 def costs(folder: Path) -> dict[str, dict[str, float]]:
-    """Return seconds and peak memory of the stages on record."""
-    known = [m for m in map(_read, sorted(folder.glob("*.json"))) if m]
+    """Return the seconds and peak memory of the stages that have a manifest."""
+    manifests = [m for m in map(_read, sorted(folder.glob("*.json"))) if m]
     return {
         m["stage"]: {"seconds": m["seconds"], "peak_rss_mb": m["peak_rss_mb"]}
-        for m in sorted(known, key=lambda m: float(m["finished"]))
+        for m in sorted(manifests, key=lambda m: float(m["finished"]))
     }
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
     fields = {"stage", "fingerprint", "finished", "seconds", "peak_rss_mb", "result"}
-    return found if isinstance(found, dict) and found.keys() >= fields else None
+    return content if isinstance(content, dict) and content.keys() >= fields else None

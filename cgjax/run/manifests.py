@@ -1,59 +1,92 @@
-"""The manifests beside artifacts: what is there, whether it is current, and what has to go."""
+"""The manifests of artifacts: which artifacts are there, which are current, which have to go.
+
+Each artifact has a manifest in `stages/`, written after its files: the key it was made with, the
+hashes of its files, what its inputs held, and what its stage said of it. An artifact is current if
+its manifest is whole and all of these still hold. One that is stale, half-made or edited is never
+shown.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cgjax.config.plain import digest
 from cgjax.errors import UserError
 from cgjax.run import legacy
-from cgjax.run.artifacts import OF_LAYERS, PLACES, Graph, is_place, is_written
+from cgjax.run.artifacts import Artifact, Graph
 from cgjax.run.folder import RunFolder
-from cgjax.runtime.files import make_folder, read_sealed, sha256_of, write_sealed
+from cgjax.run.hashes import FileHashes
+from cgjax.run.identity import is_same
+from cgjax.run.places import NAMED_PLACE, NAMED_PLACE_GLOBS, PLACES, is_place, is_written
+from cgjax.runtime.files import make_folder, read_sealed, write_sealed
+
+LayerTrace = Callable[[str], Sequence[float]]
+"""Returns how the generator acts at a layer; see `cgjax.run.identity.layer_trace`."""
+
+
+LEGACY = "of an earlier version"
+"""The version of every artifact without a manifest of this version."""
 
 
 class Manifests:
-    """The manifests of a run's folder, held against what its config asks for."""
+    """The manifests in a run's folder, compared with what its config asks for."""
 
-    def __init__(self, folder: RunFolder, graph: Graph, old: legacy.Fingerprints | None = None):
-        """Open; reads nothing yet.
+    def __init__(
+        self,
+        folder: RunFolder,
+        graph: Graph,
+        old: legacy.Fingerprints | None = None,
+        layer_trace: LayerTrace | None = None,
+    ):
+        """Prepare; reads nothing yet.
 
         Args:
             folder: the run's.
-            graph: what there should be.
-            old: the fingerprints by which a folder of an earlier version is known.
+            graph: the artifacts that the config asks for.
+            old: what the manifests of an earlier version contain if they are of this config.
+            layer_trace: see `LayerTrace`; None: features of layers are neither kept nor compared.
         """
         self.folder, self.graph, self._old = folder, graph, old
+        self._layer_trace, self._file_hashes = layer_trace, FileHashes()
 
     def result(self, name: str) -> dict[str, Any] | None:
-        """Return what an artifact's stage said of it; None if it is not there or not current."""
+        """Return what an artifact's stage said of it; None if it is missing or not current."""
         manifest = self._current(name)
         return None if manifest is None else dict(manifest["result"])
 
     def last_result(self, name: str) -> dict[str, Any] | None:
-        """Return what a stage said last, current or not; None if there is nothing."""
+        """Return what a stage said last, whether current or not; None if there is nothing."""
         manifest = self._read(name)
         return None if manifest is None else dict(manifest["result"])
 
     def require(self, name: str) -> dict[str, Any]:
-        """Return the same of an artifact that must be there.
+        """Return what the stage said of an artifact that must be there and current.
 
         Raises:
-            UserError: if it is missing, stale, or not as it was written; says which and what to
-                type.
+            UserError: if it is missing, stale, or not as it was written; says which artifact it is
+                and what to type.
         """
         manifest = self._current(name)
         if manifest is not None:
             return dict(manifest["result"])
         raise UserError(f"{self.folder.root}: {self.why_not(name)}; {self.folder.command} makes it")
 
+    def version(self, name: str) -> str:
+        """Return a text that changes when an artifact does, if it is there and current.
+
+        Raises:
+            UserError: as `require`.
+        """
+        self.require(name)
+        return self._content(name) or LEGACY
+
     def why_not(self, name: str) -> str:
-        """Say in words why an artifact is not current."""
+        """Return in words why an artifact is not current."""
         for part in self._upstream(name):
             manifest = self._read(part)
             if manifest is None:
@@ -61,6 +94,8 @@ class Manifests:
             changed = differing(manifest["reads"], self.graph[part].reads)
             if changed:
                 return f"{part!r} was made with another config ({'; '.join(changed)})"
+            if not self._has_same_features(self.graph[part], manifest):
+                return f"{part!r} was made from other features of {self.graph[part].layer!r}"
         return f"{name!r} is stale, or its files are not those that were written"
 
     def _upstream(self, name: str) -> list[str]:
@@ -71,11 +106,11 @@ class Manifests:
         return parts
 
     def record(self, name: str, result: dict[str, Any], costs: dict[str, Any]) -> None:
-        """Write the manifest of an artifact whose files are all written.
+        """Write the manifest of an artifact, after all of its files.
 
         Args:
             name: of the artifact.
-            result: JSON-able, returned by `result`.
+            result: JSON-able; `result` returns it.
             costs: seconds and peak memory of each stage that worked on it.
         """
         artifact = self.graph[name]
@@ -87,6 +122,7 @@ class Manifests:
             "places": artifact.places,
             "files": self._hashes(artifact.places),
             "made_from": {i: self._content(i) for i in artifact.inputs},
+            "layer_trace": self._layer_trace_of(artifact),
             "finished": time.time(),
             "costs": costs,
             "result": result,
@@ -95,27 +131,26 @@ class Manifests:
         write_sealed(self._path(name), manifest)
 
     def forget(self, name: str) -> None:
-        """Remove an artifact: its manifest last, so that half of it is known to be stale."""
+        """Remove an artifact: its manifest last, so that a half-removed one is still stale."""
         manifest = self._read(name) or {}
         own = self.graph[name].places if name in self.graph else ()
         self._remove((*own, *manifest.get("places", ())))
         self._path(name).unlink(missing_ok=True)
 
     def forget_stale(self) -> list[str]:
-        """Remove every artifact that is not current, and what the run no longer has.
+        """Remove every artifact that is not current or that the config no longer asks for.
 
-        Also what an interrupted run wrote without getting to a manifest.
+        Files that an interrupted run wrote without reaching the manifest go too.
 
         Returns:
-            The names of those that had one.
+            The names of the removed artifacts that had a manifest.
         """
         current = [name for name in self.graph if self._current(name) is not None]
         kept = {place for name in current for place in self.graph[name].places}
         root = self.folder.root
-        patterns = ("clusterings/*.npz", "page_images/*.npz", "figures/sweep-*.png", "assign/*")
-        found = [path for pattern in patterns for path in root.glob(pattern)]
-        of_layers = (path.relative_to(root).as_posix() for path in found)
-        places = (*PLACES, *filter(OF_LAYERS.fullmatch, of_layers))
+        paths = [path for pattern in NAMED_PLACE_GLOBS for path in root.glob(pattern)]
+        named = (path.relative_to(root).as_posix() for path in paths)
+        places = (*PLACES, *filter(NAMED_PLACE.fullmatch, named))
         self._remove(place for place in places if place not in kept)
         stale = [name for name in self._recorded() if name not in current]
         for name in stale:
@@ -126,15 +161,15 @@ class Manifests:
         return stale + [path.stem for path in old]
 
     def costs(self) -> dict[str, dict[str, float]]:
-        """Return seconds and peak memory of every stage, in the order they were first finished."""
-        found: dict[str, dict[str, float]] = dict(legacy.costs(self.folder.manifests))
+        """Return the seconds and peak memory of every stage, in order of first completion."""
+        costs: dict[str, dict[str, float]] = dict(legacy.costs(self.folder.manifests))
         manifests = filter(None, map(self._read, self._recorded()))
         for manifest in sorted(manifests, key=lambda m: float(m["finished"])):
             for stage, cost in manifest["costs"].items():
-                known = found.setdefault(stage, {"seconds": 0.0, "peak_rss_mb": 0.0})
+                known = costs.setdefault(stage, {"seconds": 0.0, "peak_rss_mb": 0.0})
                 known["seconds"] = round(known["seconds"] + cost.get("seconds", 0.0), 3)
                 known["peak_rss_mb"] = max(known["peak_rss_mb"], cost.get("peak_rss_mb", 0.0))
-        return found
+        return costs
 
     def _current(self, name: str) -> dict[str, Any] | None:
         artifact = self.graph.get(name)
@@ -142,11 +177,13 @@ class Manifests:
             return None
         manifest = self._read(name)
         if manifest is None:
-            return legacy.manifest(self.folder.manifests, name, self._old)
+            are_there = all((self.folder.root / place).exists() for place in artifact.places)
+            return legacy.manifest(self.folder.manifests, name, self._old) if are_there else None
         is_current = (
             manifest["key"] == artifact.key
             and self._hashes(artifact.places) == manifest["files"]
-            # An input that is gone, or was made again otherwise, takes with it what was made of it.
+            and self._has_same_features(artifact, manifest)
+            # What was made from an input is stale once that input is gone or has other content.
             and all(self._path(i).is_file() or self._is_legacy(i) for i in artifact.inputs)
             and all(
                 content in ("", self._content(i))
@@ -158,14 +195,29 @@ class Manifests:
     def _content(self, name: str) -> str:
         """Return a hash of an artifact's files and of what it was made from.
 
-        The key says with which settings it was made; on another machine, or with other versions of
-        the libraries, the same settings may make something else. Empty where an earlier version
-        made it.
+        The key covers the settings only; on another machine, or with other versions of the
+        libraries, the same settings may give other files. Empty for what an earlier version made.
         """
         manifest = self._read(name)
         if manifest is None or "made_from" not in manifest:
             return ""
         return digest([manifest["files"], manifest["made_from"]])
+
+    def _layer_trace_of(self, artifact: Artifact) -> list[float]:
+        if artifact.layer is None or self._layer_trace is None:
+            return []
+        return list(self._layer_trace(artifact.layer))
+
+    def _has_same_features(self, artifact: Artifact, manifest: Mapping[str, Any]) -> bool:
+        """Whether the layer that an artifact was made from still has the same features.
+
+        The key covers the run's own layer only: it is part of the generator's identity. An earlier
+        version left no trace, and is believed.
+        """
+        trace = manifest.get("layer_trace", [])
+        return (
+            not trace or self._layer_trace is None or is_same(self._layer_trace_of(artifact), trace)
+        )
 
     def _is_legacy(self, name: str) -> bool:
         return legacy.manifest(self.folder.manifests, name, self._old) is not None
@@ -182,24 +234,26 @@ class Manifests:
         return _load(self._path(name))
 
     def _hashes(self, places: Iterable[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
+        hashes: dict[str, str] = {}
         for place in places:
             path = self.folder.root / place
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
             names = {p.relative_to(self.folder.root).as_posix(): p for p in files if p.is_file()}
-            found |= {name: sha256_of(p) for name, p in names.items() if is_written(name)}
-        return found
+            hashes |= {
+                name: self._file_hashes.of(p) for name, p in names.items() if is_written(name)
+            }
+        return hashes
 
     def _remove(self, places: Iterable[str]) -> None:
-        """Remove what stages have written; what a person put beside it stays.
+        """Remove what stages have written; files that a user put beside it stay.
 
         Raises:
-            OSError: what cannot be removed.
+            OSError: for what cannot be removed.
         """
         root = self.folder.root
         for place in places:
             if not is_place(place):
-                continue  # an edited manifest may say anything
+                continue  # an edited manifest can name anything
             path = root / place
             if not path.is_dir():
                 path.unlink(missing_ok=True)
@@ -209,12 +263,12 @@ class Manifests:
                 if not one.is_dir() and is_written(one.relative_to(root).as_posix()):
                     one.unlink()
             for folder in (*(one for one in inside if one.is_dir()), path):
-                with contextlib.suppress(OSError):  # a link, or not empty: somebody's own
+                with contextlib.suppress(OSError):  # a link or not empty: the user's
                     folder.rmdir()
 
 
-# What a manifest holds. One of an earlier version (`legacy`) has no key.
-_KINDS = {
+# The fields of a manifest. One of an earlier version (`legacy`) has no key.
+_FIELDS = {
     "name": str,
     "key": str,
     "reads": dict,
@@ -231,16 +285,22 @@ def _load(path: Path) -> dict[str, Any] | None:
     manifest = read_sealed(path)
     if manifest is None:
         return None
-    is_whole = all(isinstance(manifest.get(name), kind) for name, kind in _KINDS.items())
-    is_ours = is_whole and all(
-        isinstance(cost, dict) and all(isinstance(c, int | float) for c in cost.values())
-        for cost in manifest["costs"].values()
+    has_fields = all(isinstance(manifest.get(name), kind) for name, kind in _FIELDS.items())
+    is_valid = (
+        has_fields
+        and all(isinstance(cost, dict) for cost in manifest["costs"].values())
+        and all(_are_numbers(list(cost.values())) for cost in manifest["costs"].values())
+        and _are_numbers(manifest.get("layer_trace", []))
     )
-    return manifest if is_ours else None
+    return manifest if is_valid else None
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, int | float) for value in values)
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Describe the settings in which two artifacts of one name differ."""
+    """Return the settings in which two artifacts of one name differ, as text."""
     return [
         f"{name}: {old.get(name)} -> {new.get(name)}"
         for name in sorted(old.keys() | new.keys())

@@ -1,44 +1,36 @@
-"""Opening a run's folder for writing: every check before any work, and nothing stale left."""
+"""Opening a run's folder: for writing, `open_run`, or for sampling, `load_run`.
+
+Opening for writing checks everything (`folder_checks`, `run_checks`) before it writes anything, and
+then removes what is stale.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from cgjax.clustering.selection import check_rows
-from cgjax.config.leaves import AUTO
 from cgjax.config.schema import complete, validate
 from cgjax.errors import UserError
-from cgjax.evaluation.attribute import attribute_of
-from cgjax.evaluation.fidelity import check_features
-from cgjax.evaluation.judges import load_judge
-from cgjax.features.in_memory import feature_dim
-from cgjax.generators.contract import ensure_generator
+from cgjax.numerics.given import shown
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
-from cgjax.run.artifacts import fit, target_classes
-from cgjax.run.conditional import FLAG, load_labels
-from cgjax.run.folder import (
-    RunFolder,
-    check_folder,
-    check_generator_is,
-    config_to_go_on,
-    read_config,
-    save_config,
-)
+from cgjax.run.folder import RunFolder, SavedConfig, read_config, save_config
+from cgjax.run.folder_checks import check_folder, check_provenance, config_to_resume
 from cgjax.run.manifests import Manifests
+from cgjax.run.places import fit_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.processes import Processes
 
-MAKES_ALL = ("run", "compare", "sweep")
-"""The modes that make what is missing; the others need clusters and samplers that are there."""
+MODES_THAT_MAKE = ("run", "compare", "sweep")
+"""The modes that make what is missing; the others need clusters and samplers to be there."""
 
 
 def open_run(
@@ -53,8 +45,8 @@ def open_run(
 ) -> Run:
     """Open a run's folder for writing.
 
-    Nothing is written before everything that a user may have got wrong is checked. Then what is
-    not of this config is removed, so that the folder never shows it.
+    Nothing is written before everything that a user can get wrong is checked. Then what is not of
+    this config is removed, so that the folder never shows it.
 
     Args:
         root: the folder; it need not exist.
@@ -63,7 +55,7 @@ def open_run(
             or "assign".
         allow_change: accept another config than the folder was made with.
         processes: those of the run; every one of them must call this.
-        lock: the folder's, acquired before anything is written; its `with` block is the caller's.
+        lock: of the folder, acquired before anything is written; the caller opens its `with` block.
         typed: the flags that gave the config, for the page to show.
 
     Returns:
@@ -73,163 +65,122 @@ def open_run(
         UserError: a config, generator or folder that cannot be used, or that another command is
             writing to.
     """
+    # It needs SciPy, whose import takes a second that `load_run` need not wait for.
+    from cgjax.run.run_checks import check_processes, check_run
+
     processes = processes or Processes()
     folder = RunFolder(root)
 
     def resolve() -> dict[str, Any]:
-        if lock is not None:
-            lock.refuse_if_taken()
-        resolved = (
-            config_to_go_on(folder, allow_change=allow_change)
-            if config is None
-            else complete(config)
-        )
-        validate(resolved)
-        check_folder(folder, resolved, allow_change=allow_change)
-        return resolved
+        return _resolve(folder, config, allow_change=allow_change, lock=lock)
 
     run = Run(root, processes.first(resolve))
     if processes.num > 1:
-        check_shared(run.config, mode)
+        check_processes(run.config, mode)
     check_run(run, mode)
 
     def begin() -> None:
         if not allow_change:
-            check_generator_is(folder, run.known)
-        for name in _needed(run, mode):
+            check_provenance(folder, run.provenance)
+        for name in _required(run, mode):
             run.manifests.require(name)
         if lock is not None:
             lock.acquire()
-            # Another command may have written since this one looked.
+            # Another command may have written since the first check.
             check_folder(folder, run.config, allow_change=allow_change)
-        kept = typed if config is not None else read_config(folder).typed
+        flags = typed if config is not None else read_config(folder).typed
         make_folder(folder.root, "--workdir")
         remove_unfinished(folder.root)
-        # In this order: an interruption between the two leaves less, never something of another
-        # config than the one that is saved beside it.
-        forget_stale(run)
-        save_config(folder, run.config, run.known, kept)
+        # In this order: an interruption between the two leaves too little, never something of
+        # another config than the saved one.
+        _forget_stale(run)
+        save_config(folder, run.config, run.provenance, flags)
 
     processes.first(begin)
     return run
 
 
-def _needed(run: Run, mode: str) -> list[str]:
-    """Return the artifacts that a mode does not make itself."""
-    if mode in MAKES_ALL:
+def _resolve(
+    folder: RunFolder,
+    config: dict[str, Any] | None,
+    *,
+    allow_change: bool,
+    lock: FolderLock | None,
+) -> dict[str, Any]:
+    """Return the config with every leaf, checked, and allowed in this folder."""
+    if lock is not None:
+        lock.refuse_if_taken()
+    resolved = (
+        config_to_resume(folder, allow_change=allow_change) if config is None else complete(config)
+    )
+    validate(resolved)
+    check_folder(folder, resolved, allow_change=allow_change)
+    return resolved
+
+
+def load_run(root: str | os.PathLike[str]) -> Run:
+    """Open a run's folder for sampling.
+
+    Args:
+        root: the folder, as given to --workdir.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: if it is not a run's folder, or the generator's weights are not those it was
+            made with.
+
+    Example:
+        run = cgjax.load_run("runs/dcgan_pose")
+        images = run.sample(jax.random.key(0), cluster=0, num=64).images
+    """
+    folder, saved = _read_folder(root)
+    try:
+        validate(saved.config)
+    except UserError as error:
+        raise UserError(f"{folder.config} was edited: {error}") from error
+    try:
+        run = Run(folder.root, saved.config)
+    except UserError as error:
+        raise UserError(f"{folder.config}: {error}") from error
+    check_provenance(folder, run.provenance)
+    return run
+
+
+def _read_folder(root: Any) -> tuple[RunFolder, SavedConfig]:
+    """Return a run's folder and its config.
+
+    Raises:
+        UserError: for anything but the path of a run's folder.
+    """
+    if not isinstance(root, str | os.PathLike):
+        raise UserError(f"load_run({shown(root)}): expected a run's folder, as given to --workdir")
+    folder = RunFolder(os.fspath(root))
+    try:
+        return folder, read_config(folder)
+    except OSError as error:  # a path that no folder can have
+        raise UserError(
+            f"{shown(str(root))} cannot be opened ({error.strerror}): expected a run's folder, as "
+            "given to --workdir"
+        ) from error
+
+
+def _required(run: Run, mode: str) -> list[str]:
+    """Return the artifacts that a mode needs and does not make itself."""
+    if mode in MODES_THAT_MAKE:
         return []
     if mode in ("report", "name", "serve") and not run.held.has_own and run.held.all:
-        return []  # a sweep alone
-    is_fitted = mode not in ("name", "serve", "assign")
-    return ["cluster", *(map(fit, run.sampler_names) if is_fitted else ())]
+        return []  # only a sweep
+    needs_samplers = mode not in ("name", "serve", "assign")
+    return ["cluster", *(map(fit_name, run.sampler_names) if needs_samplers else ())]
 
 
-def check_run(run: Run, mode: str) -> None:
-    """Check what can be known before any work.
-
-    Raises:
-        UserError: a sampler, feature, judge or class that cannot be had; a generator that does not
-            keep its contract.
-        ForeignError: the generator's own code raised an exception.
-    """
-    settings = run.config["generator"]
-    ensure_generator(run.generator, settings["weights"] or settings["name"])
-    for name in run.sampler_names:
-        run.make_sampler(name)
-    clustered = run.config["cluster"]
-    if clustered["num_clusters"] == AUTO:
-        num = run.config["latents"]["num"]
-        check_rows(min(num, clustered["max_samples"] or num), clustered["max_clusters"])
-    settings = run.config["compare" if mode == "compare" else "evaluate"]
-    check_features(run.config["evaluate"], settings["num"], run.generator)
-    if mode == "compare":
-        check_conditional(run)
-    if mode == "sweep":
-        check_sweep(run)
-    check_targets(run)
-
-
-def check_shared(config: Mapping[str, Any], mode: str) -> None:
-    """Refuse what several processes cannot share.
-
-    Raises:
-        UserError: with what to type instead of it.
-    """
-    clustered = config["cluster"]
-    for is_asked, what, instead in (
-        (mode == "sweep", "--mode=sweep", ""),
-        (mode in ("name", "serve", "assign"), f"--mode={mode}", ""),
-        (clustered["backend"] == "faiss", "--config.cluster.backend=faiss", "use jax"),
-        (clustered["num_clusters"] == AUTO, "--config.cluster.num_clusters=auto", "give a number"),
-        (clustered["trimmed"] > 0, "--config.cluster.trimmed", "use 0"),
-        (bool(config["hierarchy"]["splits"]), "--config.hierarchy.splits", "leave it out too"),
-    ):
-        if is_asked:
-            hint = f", or {instead}" if instead else ""
-            raise UserError(f"{what} is for one process; leave the launcher out{hint}")
-
-
-def check_conditional(run: Run) -> None:
-    """Check the judge of a comparison, and the generators with classes that stand in it.
-
-    Raises:
-        UserError: what cannot be had.
-    """
-    attribute = attribute_of(run.config["compare"])
-    if run.conditional and attribute is None:
-        raise UserError(
-            f"{FLAG} needs a judge, which says which class stands for which cluster: give "
-            "--config.compare.judge=face_mesh"
-        )
-    features = run.config["evaluate"]["features"]
-    if run.conditional and features.startswith("layer:"):
-        raise UserError(
-            f"--config.evaluate.features={features} is of the run's own generator, and {FLAG} has "
-            "images of others; give --config.evaluate.features=pca_pixels"
-        )
-    for one in run.conditional:
-        load_labels(one, run.generator)
-
-
-def check_sweep(run: Run) -> None:
-    """Check that there are latents enough for a sweep, and its judges.
-
-    Raises:
-        UserError: what is missing.
-    """
-    settings, num = run.config["sweep"], run.config["latents"]["num"]
-    most = run.held.sweep_numbers[-1]
-    try:
-        check_rows(min(num, run.config["cluster"]["max_samples"] or num), most)
-    except UserError as error:
-        raise UserError(f"--config.sweep.numbers={most}: {error}") from error
-    if num < settings["judged"]:
-        raise UserError(
-            f"--config.sweep.judged={settings['judged']} is more than latents.num={num}"
-        )
-    for name in run.judges:
-        load_judge(name)
-
-
-def check_targets(run: Run) -> None:
-    """Check that the generator has the classes that the config transfers to.
-
-    Raises:
-        UserError: a generator without classes, an unknown class with the candidates.
-    """
-    for name in target_classes(run.config):
-        try:
-            generator = run.generator.with_condition(name)
-            feature_dim(generator, np.zeros((1, generator.gen.latent_dim), np.float32))
-        except UserError as error:
-            raise UserError(f"--config.transfer.conditions={name}: {error}") from error
-
-
-def forget_stale(run: Run) -> None:
+def _forget_stale(run: Run) -> None:
     """Remove what is not of the run's config; names that a person gave are put aside."""
     folder, manifests = run.folder, run.manifests
     if manifests.result("cluster") is None:
-        put_aside(folder.names, folder.old_names, _digest(folder))
+        put_aside(folder.names, folder.old_names, _saved_digest(folder))
         folder.compared.unlink(missing_ok=True)
     stale = manifests.forget_stale()
     if not _is_page_current(manifests):
@@ -242,17 +193,17 @@ def forget_stale(run: Run) -> None:
 
 def _is_page_current(manifests: Manifests) -> bool:
     """Whether what the page shows beside its inputs, a comparison or a sweep, is current."""
-    shown = (manifests.result("report") or {}).get("shown", {})
+    shown_keys = (manifests.result("report") or {}).get("shown", {})
     return all(
         name in manifests.graph
         and manifests.graph[name].key == key
         and manifests.result(name) is not None
-        for name, key in shown.items()
+        for name, key in shown_keys.items()
     )
 
 
-def _digest(folder: RunFolder) -> str:
-    """Return the digest of the clustering that a folder holds, whatever its config says now."""
+def _saved_digest(folder: RunFolder) -> str:
+    """Return the digest of the clustering in a folder, whatever config it is of."""
     try:
         manifest = json.loads((folder.manifests / "cluster.json").read_text())
         return str(manifest["result"]["digest"])

@@ -1,4 +1,4 @@
-"""Samples of a run: a fitted sampler as a source of proposals, and images as files."""
+"""Drawing samples: a fitted sampler as a source of proposals, and images as files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Samples(NamedTuple):
     Attributes:
         images: (num, size, size, channels) float32, nominally in [-1, 1].
         latents: (num, d) float32.
-        acceptance: share of the checked proposals that were members, or None if not verified.
+        acceptance: share of the checked proposals that were members; None if not verified.
     """
 
     images: Float[np.ndarray, "num s s c"]
@@ -34,7 +34,7 @@ class Samples(NamedTuple):
 
 
 DEPTHS = 101
-"""Quantiles by which a sampler of one region knows how deep its members lie."""
+"""Quantiles of depth that are kept for a sampler of one region."""
 
 
 class FittedSampler(NamedTuple):
@@ -44,8 +44,8 @@ class FittedSampler(NamedTuple):
         sampler: the hyper-parameters.
         state: the arrays.
         norm: length to which proposals are scaled, or None to leave them as they are.
-        depths: of the members of a region, quantiles at even levels; see `Region.depth`. None for
-            a sampler of clusters, whose members' quantiles are the margins.
+        depths: of a region's members, quantiles at evenly spaced levels; see `Region.depth`. None
+            for a sampler of clusters, whose quantiles are those of the margins.
     """
 
     sampler: Sampler
@@ -56,10 +56,10 @@ class FittedSampler(NamedTuple):
     def propose(
         self, cluster: int, margin: float, key: PRNGKeyArray, num: int
     ) -> Float[Array, "num d"]:
-        """Draw latents that are meant to lie in a cluster that was learnt from, or in the region.
+        """Draw latents that should lie in one of the learnt clusters, or in the learnt region.
 
-        A sampler that cannot aim at a margin proposes from the whole of it; one that proposes the
-        prior needs no cluster.
+        A sampler that cannot aim at a margin proposes from the whole cluster; one that proposes
+        from the prior ignores the cluster.
         """
         if self.depths is not None:
             levels = np.linspace(0.0, 1.0, len(self.depths))
@@ -69,13 +69,13 @@ class FittedSampler(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A sampler that is aimed at a region.
+    """A sampler aimed at a region.
 
     Attributes:
         fitted: the sampler.
-        cluster: the one it draws from, of those that it was trained on.
-        margin: from 0 to 1, above which of its quantiles.
-        among: what it draws from if it is faithful; None for the prior.
+        cluster: which of the clusters that it was trained on it draws from.
+        margin: the quantile, from 0 to 1, above which it draws.
+        among: the region that it draws from if it is faithful; None for the prior.
     """
 
     fitted: FittedSampler
@@ -88,7 +88,7 @@ class Source(NamedTuple):
         return self.fitted.propose(self.cluster, self.margin, key, num)
 
     def expected(self, region: Region) -> AcceptanceEstimate:
-        """Return how many proposals the membership check is expected to let pass."""
+        """Return how many proposals are expected to pass the membership check."""
         return expected_acceptance(region, self.among)
 
 
@@ -97,11 +97,11 @@ def save_images(
 ) -> None:
     """Write `00000.png`, ... and `latents.npy`; older samples in the folder are replaced.
 
-    The latents are removed first and written last: a folder without them is half of a draw.
+    The latents are removed first and written last: a folder without them holds half a draw.
 
     Raises:
-        UserError: if the folder cannot be made or written, or holds files of these names that are
-            no samples of ours.
+        UserError: if the folder cannot be created or written, or holds files of these names that
+            are not samples of cgjax.
     """
     make_folder(folder)
     remove_samples(folder)
@@ -116,7 +116,7 @@ LATENTS = "latents.npy"
 
 
 def remove_samples(folder: Path) -> None:
-    """Remove an earlier draw from a folder; raises what `older_samples` does."""
+    """Remove an earlier draw from a folder; raises as `older_samples`."""
     old = older_samples(folder)
     (folder / LATENTS).unlink(missing_ok=True)
     for path in old:
@@ -124,10 +124,10 @@ def remove_samples(folder: Path) -> None:
 
 
 def older_samples(folder: Path) -> list[Path]:
-    """Return the images of an earlier draw in a folder, which another one replaces.
+    """Return the images of an earlier draw in a folder, which a new draw replaces.
 
     Raises:
-        UserError: if files of these names are somebody's own.
+        UserError: if files of these names are the user's own.
     """
     numbered = [p for p in sorted(folder.glob("*.png")) if re.fullmatch(r"\d{5,}", p.stem)]
     foreign = [path for path in numbered if not (path.is_file() and is_ours(path))]
@@ -135,7 +135,7 @@ def older_samples(folder: Path) -> list[Path]:
         foreign = [folder / LATENTS]
     if foreign:
         raise UserError(
-            f"{folder} holds {foreign[0].name}, which is no sample of this version of cgjax and "
-            "would be overwritten; remove it, or name another folder"
+            f"{folder} holds {foreign[0].name}, which is not a sample of this version of cgjax "
+            "and would be overwritten; remove it, or name another folder"
         )
     return numbered

@@ -25,16 +25,11 @@ from cgjax.config.schema import TRAINING, complete, is_resource, validate
 from cgjax.config.training import ADDED
 from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
-from cgjax.run.artifacts import RESULTS, declare_results
-from cgjax.run.folder import (
-    Known,
-    RunFolder,
-    check_folder,
-    config_to_go_on,
-    read_config,
-    save_config,
-)
+from cgjax.run.artifacts import declare_results
+from cgjax.run.folder import Provenance, RunFolder, read_config, save_config
+from cgjax.run.folder_checks import check_folder, config_to_resume
 from cgjax.run.manifests import Manifests
+from cgjax.run.places import RESULTS
 from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.lock import FolderLock
@@ -189,7 +184,7 @@ def open_trained(
         lock.acquire()
         _check_same_training(folder, read_config(folder, TRAINING).config, resolved)
         check_folder(folder, resolved, allow_change=allow_change)
-    run = TrainingRun(root, resolved, saved.known.weights_sha256)
+    run = TrainingRun(root, resolved, saved.provenance.weights_sha256)
     remove_unfinished(folder.root)
     _save(run, config, typed)
     return run
@@ -206,7 +201,7 @@ def _resolve(
     if lock is not None:
         lock.refuse_if_taken()
     resolved = (
-        config_to_go_on(folder, TRAINING, allow_change=allow_change)
+        config_to_resume(folder, TRAINING, allow_change=allow_change)
         if config is None
         else complete(config)
     )
@@ -219,7 +214,7 @@ def _resolve(
 
 def _save(run: TrainingRun, config: dict[str, Any] | None, typed: Sequence[str]) -> None:
     flags = typed if config is not None else read_config(run.folder, TRAINING).typed
-    save_config(run.folder, run.config, Known(run.identity), flags)
+    save_config(run.folder, run.config, Provenance(run.identity), flags)
 
 
 def _is_of_assign(path: str) -> bool:
@@ -255,7 +250,7 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     """
     if allow_change or not run.folder.config.is_file():
         return
-    known = read_config(run.folder, TRAINING).known.weights_sha256
+    known = read_config(run.folder, TRAINING).provenance.weights_sha256
     if known and known != run.identity:
         raise UserError(
             f"{run.folder.root} was made with other data (--config.data.path has changed since); "

@@ -97,8 +97,8 @@ class Draws:
     def _draw(self, wanted: Wanted) -> Generator[Message, None, None]:
         run = self._run
         region = run.region(wanted.cluster, wanted.margin)
-        sampler = run.sampler_for(region, wanted.sampler)
-        verify = wanted.verify or run.is_always_verified(sampler)
+        sampler = run.samplers.name_for(region, wanted.sampler)
+        verify = wanted.verify or run.samplers.is_always_verified(sampler)
         announcement = announce(run, region, sampler, wanted.num) if verify else sampler
         token, name = secrets.token_hex(8), safe_name(wanted.cluster)
         identity = {"id": token, "sampler": sampler, "name": name}
@@ -177,7 +177,7 @@ class Draws:
         about = {**drawn.wanted._asdict(), "sampler": drawn.sampler}
         about |= {"acceptance": drawn.acceptance}
         about |= {"command": _command(self._run, drawn.wanted, drawn.sampler)}
-        return about | {"weights_sha256": self._run.known.weights_sha256}
+        return about | {"weights_sha256": self._run.provenance.weights_sha256}
 
     def _zip(self, drawn: Drawn) -> Generator[bytes, None, None]:
         pipe = _Pipe()
@@ -210,9 +210,9 @@ class Draws:
 
     def warm_up(self) -> None:
         """Compile the programs of the default sampler, so that the first draw need not wait."""
-        regions = self._run.held.alike(None) if self._run.held.has_own else []
+        regions = self._run.held.clusters_of(None) if self._run.held.has_own else []
         for region in regions[:1]:
-            name = self._run.sampler_for(region)
+            name = self._run.samplers.name_for(region)
             self._run.draw(jax.random.key(0), region, 1, sampler=name)
         for _ in self._pixels(np.asarray(self._run.prior_latents[:1])):
             pass

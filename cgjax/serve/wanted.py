@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
         num: number of images, 1 to `MOST_IMAGES`.
         margin: text for `MarginRange.parse`.
         seed: 0 to 2^32 - 1.
-        sampler: its name; None for the choice of `Run.sampler_for`.
+        sampler: its name; None for the choice of `RunSamplers.name_for`.
         verify: whether samples outside the cluster are redrawn.
     """
 

@@ -1,1 +1,1 @@
-"""The stages of a run, one file each."""
+"""The stages of a run: each makes artifacts, through `maker.Maker`, when they are not current."""

@@ -1,4 +1,4 @@
-"""The stage that says which cluster images of the user's own belong to, and how sure that is."""
+"""The stage that assigns the user's own images to clusters, and says how reliable that is."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from jaxtyping import Float
 from cgjax.figures.inversion import errors_by_cluster, pairs
 from cgjax.inversion.held_out import NEIGHBOURS, num_right
 from cgjax.inversion.inverter import Found
-from cgjax.run.artifacts import assigned_name, assigned_place, declare_assigned
+from cgjax.run.artifacts import declare_assigned
 from cgjax.run.labels import LabelledRun
+from cgjax.run.places import assigned_name, assigned_place
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import as_utf8, make_folder, write_atomically
@@ -24,36 +25,36 @@ from cgjax.runtime.log import Metrics
 from cgjax.runtime.photos import Photo, check_channels, find_photos, read_photos
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.graph import Maker
-from cgjax.stages.groups import FOREIGN, Groups, Labels, Sureness, sureness
+from cgjax.stages.groups import FOREIGN, Groups, Labels, Reliability, reliability_of
 from cgjax.stages.inversion import InversionStage, Invertible
+from cgjax.stages.maker import Maker
 
 TABLE_LINES = 60
-"""Images that are listed on the terminal; `assign.csv` has all."""
+"""The most images listed on the terminal; `assign.csv` lists all."""
 
 PAIRS = 48
-"""Images on a contact sheet, the clearest ones."""
+"""The most images on a contact sheet: those with the largest margins."""
 
 TABLE, FIGURE = "assign.csv", "errors"
 
 
 class Belonging(NamedTuple):
-    """Which cluster an image belongs to; `assign.csv` has a line of each.
+    """Which cluster an image belongs to; a line of `assign.csv`.
 
     Attributes:
         file: the image's name.
         cluster: its id.
-        name: what a person calls the cluster; empty if nothing.
-        margin: distance to the nearest other centroid minus that to the own one; of labels the
-            encoder's probability of the own one minus that of the likeliest other.
-        depth: share of the cluster's members that have a lesser margin.
+        name: that a person gave the cluster; empty if none.
+        margin: distance to the nearest other centroid minus that to its own; for labels the
+            encoder's probability of its own minus that of the likeliest other.
+        depth: share of the cluster's members with a smaller margin.
         right: of the `like` held-out images with the nearest margins, how many were assigned
-            rightly.
-        like: how many these are.
+            correctly.
+        like: the number of those images.
         error: mean absolute difference to the reconstruction, as a share of the pixels' range.
-        error_above: share of the held-out images with a lesser error.
+        error_above: share of the held-out images with a smaller error.
         encoder_features: mean squared difference of the encoder's features.
-        is_made: whether both of these are such as the generator's own images have.
+        is_made: whether both differences are within the limits of the generator's own images.
     """
 
     file: str
@@ -75,14 +76,14 @@ class Belonging(NamedTuple):
 
 
 class AssignStage:
-    """Images in, a table and pictures out."""
+    """Assigns the images of folders, and writes a table and pictures."""
 
     def __init__(self, run: Invertible, groups: Groups, maker: Maker, interrupts: Interrupts):
         """Prepare.
 
         Args:
             run: whose generator inverts the images.
-            groups: what they are assigned to.
+            groups: what the images are assigned to.
             maker: of the run's artifacts.
             interrupts: asked between batches.
         """
@@ -92,14 +93,14 @@ class AssignStage:
     def run_all(self, folder: Path) -> str:
         """Assign the images of a folder; return the table as text.
 
-        What was inverted before, under whatever name, is not inverted again.
+        Images that were inverted before, under any name, are not inverted again.
 
         Args:
             folder: with the images.
 
         Raises:
             UserError: a folder without images, an image that cannot be read, a generator whose
-                images are no colours; as `InversionStage`.
+                images are neither grey nor colour; as `InversionStage`.
             Interrupted: asked to stop; saved.
         """
         generator, settings = self.run.generator, self.run.config["assign"]
@@ -113,27 +114,32 @@ class AssignStage:
         name = self._name(folder)
         declare_assigned(self.run.manifests.graph, self.run.config, name)
         inverter = self._inversion.inverter()
-        sure = sureness(self.groups, self._inversion.held_out(inverter), settings["quantile"])
-        # Further starts belong to what is found; the limit decides who gets them.
-        how = f"{settings['restarts']} {settings['quantile']}"
-        ids = [f"{photo.digest} {how}" for photo in photos]
-        found = self._inversion.invert(inverter, ids, read, str(folder), sure.limits)
-        table = self._table(photos, found, sure)
+        reliability = reliability_of(
+            self.groups, self._inversion.held_out(inverter), settings["quantile"]
+        )
+        # Both change an inversion: how many further starts there are, and the limit beyond which an
+        # image gets them.
+        restarts = f"{settings['restarts']} {settings['quantile']}"
+        ids = [f"{photo.digest} {restarts}" for photo in photos]
+        inverted = self._inversion.invert(inverter, ids, read, str(folder), reliability.limits)
+        table = self._table(photos, inverted, reliability)
         known: dict[str, Any] = {"ids": ids, "table": [list(row) for row in table]}
         known["folder"] = str(folder.resolve())
         result = self.maker.result(assigned_name(name))
         if result is None or {key: result.get(key) for key in known} != known:
             with self.maker.making(assigned_name(name)) as result:
                 result |= known
-                self._write(self.run.folder.root / assigned_place(name), table, found, read, sure)
+                self._write(
+                    self.run.folder.root / assigned_place(name), table, inverted, read, reliability
+                )
         place = self.run.folder.root / assigned_place(name)
-        told = [str(sure), "", as_text(table), "", f"{place}/{TABLE}"]
+        lines = [str(reliability), "", as_text(table), "", f"{place}/{TABLE}"]
         if inverter.function is None:
-            told.insert(1, "this generator cannot be differentiated: by the encoder alone")
-        return "\n".join(told)
+            lines.insert(1, "this generator cannot be differentiated: by the encoder alone")
+        return "\n".join(lines)
 
     def _name(self, folder: Path) -> str:
-        """Return what a folder's images are called: another folder of the same name has another."""
+        """Return the name of a folder's images; folders of one name get different ones."""
         own = name_of(folder)
         for number in itertools.count(1):
             name = own if number == 1 else f"{own}-{number}"
@@ -142,12 +148,14 @@ class AssignStage:
                 break
         return name
 
-    def _table(self, photos: list[Photo], found: Found, sure: Sureness) -> list[Belonging]:
-        names, members = self.groups.names, self.groups.members(sure)
-        labels, margins = self.groups.of(found.latents, found.guesses)
-        right = num_right(margins, sure.margins, sure.is_right)
-        above = sure.held.share_below(found.errors)
-        made = sure.limits.keeps(found.errors, found.features)
+    def _table(
+        self, photos: list[Photo], inverted: Found, reliability: Reliability
+    ) -> list[Belonging]:
+        names, members = self.groups.names, self.groups.members(reliability)
+        labels, margins = self.groups.of(inverted.latents, inverted.guesses)
+        right = num_right(margins, reliability.margins, reliability.is_right)
+        errors_above = reliability.held.share_below(inverted.errors)
+        is_made = reliability.limits.keeps(inverted.errors, inverted.features)
         return [
             Belonging(
                 as_utf8(photo.path.name),
@@ -156,24 +164,29 @@ class AssignStage:
                 round(float(margins[i]), 4),
                 round(float(np.searchsorted(members[c], margins[i]) / max(1, len(members[c]))), 4),
                 int(right[i]),
-                min(NEIGHBOURS, len(sure.margins)),
-                round(float(found.errors[i]), 5),
-                round(float(above[i]), 4),
-                round(float(found.features[i]), 4),
-                bool(made[i]),
+                min(NEIGHBOURS, len(reliability.margins)),
+                round(float(inverted.errors[i]), 5),
+                round(float(errors_above[i]), 4),
+                round(float(inverted.features[i]), 4),
+                bool(is_made[i]),
             )
             for i, (photo, c) in enumerate(zip(photos, labels, strict=True))
         ]
 
     def _write(
-        self, place: Path, table: list[Belonging], found: Found, read: Any, sure: Sureness
+        self,
+        place: Path,
+        table: list[Belonging],
+        inverted: Found,
+        read: Any,
+        reliability: Reliability,
     ) -> None:
-        """Write the table, the latents, a contact sheet a cluster, and the figure of the errors."""
+        """Write the table, the latents, a contact sheet per cluster, and the figure of errors."""
         make_folder(place)
         rows = [belonging._asdict() for belonging in table]
         write_atomically(place / TABLE, as_csv(rows, Belonging._fields).encode())
         buffer = io.BytesIO()
-        np.save(buffer, found.latents)
+        np.save(buffer, inverted.latents)
         write_atomically(place / "latents.npy", buffer.getvalue())
         groups = {
             f"cluster-{c}": [i for i, b in enumerate(table) if b.cluster == c and b.is_made]
@@ -182,21 +195,21 @@ class AssignStage:
         groups["foreign"] = [i for i, belonging in enumerate(table) if not belonging.is_made]
         for group, places in groups.items():
             if places:
-                self._draw(place / f"{group}.png", table, places, found, read)
-        made = np.array([belonging.is_made for belonging in table])
+                self._draw(place / f"{group}.png", table, places, inverted, read)
+        is_made = np.array([belonging.is_made for belonging in table])
         labels = np.array([belonging.cluster for belonging in table], np.int32)
         figure = errors_by_cluster(
-            (sure.held.errors, sure.labels),
-            (found.errors, labels, made),
+            (reliability.held.errors, reliability.labels),
+            (inverted.errors, labels, is_made),
             [f"cluster {name or c}" for c, name in enumerate(self.groups.names)],
-            sure.limits.errors,
-            f"{place.name}: {made.sum()} of {len(made)} are such as the generator makes",
+            reliability.limits.errors,
+            f"{place.name}: {is_made.sum()} of {len(is_made)} could be made by the generator",
         )
         write_atomically(place / f"{FIGURE}.png", figure.png)
         write_atomically(place / f"{FIGURE}.pdf", figure.pdf)
 
     def _draw(
-        self, path: Path, table: list[Belonging], places: list[int], found: Found, read: Any
+        self, path: Path, table: list[Belonging], places: list[int], inverted: Found, read: Any
     ) -> None:
         order = sorted(places, key=lambda i: (-table[i].margin, table[i].file))
         shown, first = order[:PAIRS], table[order[0]]
@@ -208,16 +221,16 @@ class AssignStage:
         title = f"cluster {first.shown}" if first.is_made else FOREIGN
         count = f"{len(shown)} of {len(order)}" if len(shown) < len(order) else f"{len(order)}"
         count += " image" if len(order) == 1 else " images"
-        reconstructions = self.run.generator.images(found.latents[shown])
-        title = f"{title}: {count}, each beside its reconstruction, by falling margin"
+        reconstructions = self.run.generator.images(inverted.latents[shown])
+        title = f"{title}: {count}, each beside its reconstruction, by decreasing margin"
         write_atomically(path, to_png(pairs(read(shown), reconstructions, captions, title)))
 
 
 def assign_to_labels(training: TrainingRun, interrupts: Interrupts, images: Path) -> str:
-    """Say which label of a trained generator the images of a folder have; see `AssignStage`.
+    """Assign the images of a folder to the labels of a trained generator; see `AssignStage`.
 
     Args:
-        training: finished, opened for writing.
+        training: finished, with its folder open for writing.
         interrupts: asked between units of work.
         images: the folder.
 
@@ -231,7 +244,7 @@ def assign_to_labels(training: TrainingRun, interrupts: Interrupts, images: Path
 
 
 def name_of(folder: Path) -> str:
-    """Return what a folder's images are called in a run's folder.
+    """Return the name of a folder's images in a run's folder.
 
     Example:
         >>> name_of(Path("/home/me/my photos.2024/"))
@@ -241,7 +254,7 @@ def name_of(folder: Path) -> str:
 
 
 def as_text(table: Sequence[Belonging]) -> str:
-    """Lay out the table, a line an image, and a line a cluster below."""
+    """Lay out the table: a line per image, then a line per cluster."""
     width = min(40, max(len(belonging.file) for belonging in table))
     names = max(7, *(len(belonging.shown) for belonging in table))
     lines = [

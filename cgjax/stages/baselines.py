@@ -1,8 +1,8 @@
 """The direction baselines of a comparison: SeFa and GANSpace, along the direction a judge chose.
 
-Edits happen in the space of the directions: draws of the prior are taken there first. From a space
-behind the latent, StyleGAN's w, there is no way back to it: what is measured of latents, membership
-above all, is left out of these lines.
+Edits happen in the space of the directions, to which draws of the prior are mapped first. A space
+after the latent, such as StyleGAN's w, cannot be mapped back to it, so the lines of such edits lack
+what is measured of latents, above all membership.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from absl import logging
 from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.directions.edits import Directions
+from cgjax.directions.edits import Directions, Form
 from cgjax.directions.ganspace import fit_ganspace
 from cgjax.directions.sefa import fit_sefa
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import Side
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
-from cgjax.stages.methods import Drawer, Method
-
-Form = Literal["shift", "set"]
-"""Whether an edit moves a latent along its direction, or sets its coordinate there."""
-
+from cgjax.stages.methods import ComparedMethod, Drawer
 
 PRIOR = "z"
 """The space of the generator's latents."""
@@ -48,15 +44,15 @@ class DirectionBaselines:
 
         Args:
             run: with its clusters.
-            sides: for each cluster, the end of the judged attribute that its members lie at.
+            sides: for each cluster, the side of the judged attribute that its members are on.
             key: of the selection set and of GANSpace's latents.
-            check: called between directions; may raise to stop.
+            check: called between directions, with what is kept if it raises to stop.
         """
         self.run, self.sides, self.key, self.check = run, sides, key, check
         self.settings = run.config["compare"]
 
-    def methods(self) -> Iterator[Method]:
-        """Yield both systems, both forms, every alpha, along the direction the judge chose."""
+    def methods(self) -> Iterator[ComparedMethod]:
+        """Yield both systems, in both forms and at every alpha, along the chosen directions."""
         for name, fit in (("sefa", self._fit_sefa), ("ganspace", self._fit_ganspace)):
             started = time.monotonic()
             try:
@@ -64,15 +60,15 @@ class DirectionBaselines:
                 seconds = time.monotonic() - started
                 chosen = self._choose(name, directions)
             except UserError as error:
-                logging.warning("no %s: %s", name, error)
+                logging.warning("%s is left out: %s", name, error)
                 continue
             indices = [along.direction for along in chosen]
-            is_one = len(set(indices)) == 1
-            what = f"direction {indices[0]}" if is_one else f"directions {indices}"
+            is_same = len(set(indices)) == 1
+            what = f"direction {indices[0]}" if is_same else f"directions {indices}"
             for form in get_args(Form):
                 for alpha in self.settings["alphas"]:
                     draw = self._drawer(directions, chosen, alpha, form)
-                    method = Method(name, f"{what}, {form} {alpha:g}", draw, seconds)
+                    method = ComparedMethod(name, f"{what}, {form} {alpha:g}", draw, seconds)
                     if directions.space != PRIOR:
                         imagine = functools.partial(self._imagine, directions.space)
                         method = method._replace(imagine=imagine, identity=directions.space)
@@ -80,18 +76,20 @@ class DirectionBaselines:
 
     def _fit_sefa(self) -> Directions:
         gen = self.run.generator.gen
-        found = fit_sefa(gen, num_directions=self.settings["directions"])
-        if found.space == PRIOR:
-            return found
+        directions = fit_sefa(gen, num_directions=self.settings["directions"])
+        if directions.space == PRIOR:
+            return directions
         feature = self.run.config["evaluate"]["features"]
         if feature.startswith("layer:"):
             raise UserError(
-                f"its edits are of {found.space}, and --config.evaluate.features={feature} is of "
-                "latents; give --config.evaluate.features=pca_pixels"
+                f"its edits are in {directions.space}, and --config.evaluate.features={feature} is "
+                "of latents; give --config.evaluate.features=pca_pixels"
             )
         # alpha counts standard deviations, as in the prior.
         key = named_key(self.key, "sefa")
-        return found.measured(self._drawn(found.space, key, self.settings["ganspace_latents"]))
+        return directions.measured(
+            self._drawn(directions.space, key, self.settings["ganspace_latents"])
+        )
 
     def _fit_ganspace(self) -> Directions:
         return fit_ganspace(
@@ -103,21 +101,21 @@ class DirectionBaselines:
         )
 
     def _choose(self, name: str, directions: Directions) -> list[Along]:
-        """Return for each cluster the direction and sign with the most accurate selection set."""
+        """Return for each cluster the direction and sign most accurate on the selection set."""
         alpha = middle_alpha(self.settings["alphas"])
         key = named_key(self.key, "selection")
         z = self._drawn(directions.space, key, self.settings["selection"])
         best = [(-1.0, Along(0, 1))] * len(self.sides)
         for index in range(len(directions.vectors)):
             for sign in (1, -1):
-                self.check("the lines that are measured are kept")
+                self.check("the measured lines are kept")
                 edited = self._edit(directions, z, index, sign * alpha, "shift")
                 images = self._imagine(directions.space, edited)
                 values = self.sides[0].attribute.values(images)
                 for c, side in enumerate(self.sides):
-                    right = side.attribute.is_right(values, side.sign)  # NaN: wrong
-                    found = float(np.mean(right)), Along(index, sign)
-                    best[c] = max(best[c], found, key=lambda b: b[0])
+                    is_right = side.attribute.is_right(values, side.sign)  # NaN counts as wrong
+                    scored = float(np.mean(is_right)), Along(index, sign)
+                    best[c] = max(best[c], scored, key=lambda b: b[0])
         for c, (accuracy, along) in enumerate(best):
             logging.info(
                 "%s, cluster %d: direction %d, sign %+d (%.3f on the selection set)",
@@ -161,5 +159,5 @@ class DirectionBaselines:
 
 
 def middle_alpha(alphas: Sequence[float]) -> float:
-    """Return the strength at which the direction is chosen."""
+    """Return the strength at which directions are chosen."""
     return float(np.median(alphas))

@@ -1,4 +1,4 @@
-"""`--mode=check`: is this a generator, and what does each of its layers cost?"""
+"""`--mode=check`: whether this is a generator, and what each of its layers costs."""
 
 from __future__ import annotations
 
@@ -17,48 +17,47 @@ def describe_generator(config: Mapping[str, Any]) -> str:
     """Check a config's generator at all of its layers; nothing is written.
 
     Args:
-        config: nested plain dicts, as `cgjax.config.plain.to_plain` returns them. Its layer need
-            not be one of the generator's: the text says so.
+        config: nested plain dicts, as `cgjax.config.plain.to_plain` returns them. A layer that the
+            generator does not have is only reported in the text.
 
     Returns:
-        The findings as text: the images' size and range, and for every layer its shape, the memory
-        and the time that a thousand latents take, and whether the network can be resumed from it.
+        The findings as text: the size and range of the images and, for every layer, its shape,
+        the memory and time for a thousand latents, and whether the network can resume from it.
 
     Raises:
-        UserError: a config with wrong values; what is wrong with the generator, in one line, with
-            what to change.
+        UserError: a config with wrong values; a fault of the generator, with what to change.
         ForeignError: the generator's own code raised an exception.
     """
     config = complete(config)
     validate(config)
     settings = config["generator"]
     name = settings["weights"] or settings["name"]
-    found = check_generator(load_conditioned(settings), name=name, time_batch=settings["batch"])
-    return to_text(found, settings["batch"], config["layer"])
+    findings = check_generator(load_conditioned(settings), name=name, time_batch=settings["batch"])
+    return to_text(findings, settings["batch"], config["layer"])
 
 
-def to_text(found: Findings, batch: int, chosen: str) -> str:
+def to_text(findings: Findings, batch: int, chosen: str) -> str:
     """Lay out findings as text.
 
     Args:
-        found: with times.
-        batch: latents a pass with which they were measured.
-        chosen: the config's layer, by its name or number, which is marked.
+        findings: with times.
+        batch: latents per pass in the measurement.
+        chosen: the config's layer, by its name or number; it is marked.
     """
-    names = tuple(layer.name for layer in found.layers[:-1])
+    names = tuple(layer.name for layer in findings.layers[:-1])
     try:
         chosen = names[layer_index(names, chosen)]
-        said, marks = "no fault found", "; * the config's layer"
+        verdict, marks = "no fault found", "; * the config's layer"
     except UserError:
-        said = (
+        verdict = (
             f"no fault found in it, but it has no layer {shown(chosen)}, which the config asks "
             f"for; give one of these, such as --config.layer={suggested_layer(names, chosen)}"
         )
         marks = ""
-    size = " x ".join(map(str, found.layers[-1].shape))
-    low, high = found.image_range
+    size = " x ".join(map(str, findings.layers[-1].shape))
+    low, high = findings.image_range
     rows = [("layer", "shape", "MB", "ms", "resume")]
-    for layer in found.layers:
+    for layer in findings.layers:
         mark = "*" if layer.name == chosen else ""
         rows.append(
             (
@@ -66,13 +65,13 @@ def to_text(found: Findings, batch: int, chosen: str) -> str:
                 " x ".join(map(str, layer.shape)),
                 f"{layer.megabytes:.1f}",
                 "" if layer.milliseconds is None else f"{layer.milliseconds:.0f}",
-                "" if layer is found.layers[-1] else "yes" if layer.can_resume else "no",
+                "" if layer is findings.layers[-1] else "yes" if layer.can_resume else "no",
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = [
-        f"{found.name}: {said}",
-        f"latents of {found.latent_dim} numbers; images {size}, from {low:.2f} to {high:.2f}",
+        f"{findings.name}: {verdict}",
+        f"latents of {findings.latent_dim} numbers; images {size}, from {low:.2f} to {high:.2f}",
         f"MB and ms are those of a thousand latents, in passes of {batch}{marks}",
         "",
     ]

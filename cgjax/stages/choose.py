@@ -1,4 +1,4 @@
-"""`--mode=choose`: how many clusters does a layer of a generator hold, and how sure is that?"""
+"""`--mode=choose`: how many clusters a layer of a generator has, and how certain that is."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
     Args:
         config: nested plain dicts, as `cgjax.config.plain.to_plain` returns them; `latents.num`
             latents are drawn, for three independent sets.
-        max_clusters: most clusters.
+        max_clusters: the largest number of clusters.
 
     Returns:
-        The choice as text: the number and why, what was measured for every number, how clusters
-        split from one number to the next, and what to type.
+        The choice as text: the number and the reason, the measurements for every number, how
+        clusters split from one number to the next, and what to type.
 
     Raises:
         UserError: a config with wrong values, too few latents, or an object that is not a
@@ -48,7 +48,7 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
     key = named_key(jax.random.key(config["seed"]), "choose")
     name = config["cluster"]["space"]
     space = RAW
-    if name != "raw":  # fitted to draws of its own
+    if name != "raw":  # fitted to separate draws
         own = generator.sample_latents(named_key(key, "space"), min(num, FIT_ROWS))
         space = space_at(generator, np.asarray(own), name)
     progress, done = Progress("draw", num), 0
@@ -77,13 +77,13 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
 
 
 def what_to_type(verdict: Verdict, num_clusters: int) -> str:
-    """Return the flag that follows from a verdict.
+    """Return the flag to type after a verdict.
 
     >>> what_to_type("several clusters", 5)
-    'to cluster so: --config.cluster.num_clusters=5'
+    'to use it: --config.cluster.num_clusters=5'
     """
     if verdict == "more clusters than asked for":
         return f"to choose among more: --max_clusters={2 * num_clusters}"
     if verdict == "one cluster":
-        return "to cut it in two all the same: --config.cluster.num_clusters=2"
-    return f"to cluster so: --config.cluster.num_clusters={num_clusters}"
+        return "to cut it in two anyway: --config.cluster.num_clusters=2"
+    return f"to use it: --config.cluster.num_clusters={num_clusters}"

@@ -1,4 +1,4 @@
-"""The stage that finds the clusters: latents are run to the layer and their features grouped."""
+"""The stage that finds the clusters: it clusters the features of the latents at the layer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
 from cgjax.runtime.processes import Processes, by_the_first
-from cgjax.stages.encoding import Encoder, choose, clustering_of
-from cgjax.stages.graph import Maker
+from cgjax.stages.encoding import LayerEncoder, choose, clustering_of
 from cgjax.stages.latents import latents_of
+from cgjax.stages.maker import Maker
 
-# Latents in pca.png: at most this many, and at most as many as have features of this many MB.
+# Limits of the latents in pca.png: their number, and the size of their features in MB.
 PCA_ROWS, PCA_MB = 2000, 256
 
 
@@ -39,19 +39,19 @@ class ClusterStage:
             run: the run.
             maker: of its artifacts.
             mesh: the devices to cluster on, or None for one.
-            check: called between units of work with what is kept; may raise to stop.
+            check: called between units of work, with what is kept if it raises to stop.
         """
         self.run, self.maker, self.mesh, self.check = run, maker, mesh, check
         self.processes: Processes = maker.processes
-        self._first: Float[np.ndarray, "m f"] | None = None  # for the picture, where they are known
+        self._first: Float[np.ndarray, "m f"] | None = None  # features for pca.png, if computed
 
     def run_all(self) -> None:
-        """Find the clusters if they are not there, and know them in every process."""
+        """Find the clusters if they are not current, and send them to every process."""
         if self.maker.result("cluster") is None:
             self._cluster()
         if self.processes.num > 1:
             path = self.run.folder.clusters
-            self.run.set_clusters(
+            self.run.held.set_own(
                 self.processes.send(path.read_bytes() if self.processes.is_first else b"")
             )
         self._name()
@@ -64,7 +64,7 @@ class ClusterStage:
 
     def _cluster(self) -> None:
         run, settings = self.run, self.run.config["cluster"]
-        encoder = Encoder(
+        encoder = LayerEncoder(
             run.generator,
             settings,
             run.folder.root,
@@ -84,8 +84,8 @@ class ClusterStage:
                     logging.info("%s: %s", run.generator.layer, choice.reason)
                     num, result["choice"] = choice.num_clusters, choice.summary()
                 key = named_key(run.root_key, "cluster")
-                (found,) = encoder.cluster(encoded, [num], latents, key)
-                clustering = clustering_of(found, run.generator.layer, encoded.space)
+                (kmeans,) = encoder.cluster(encoded, [num], latents, key)
+                clustering = clustering_of(kmeans, run.generator.layer, encoded.space)
                 _warn_if_small(clustering)
                 if self.processes.is_first:
                     save_clustering(run.folder.clusters, clustering, latents)
@@ -96,8 +96,8 @@ class ClusterStage:
                 "layer": clustering.layer,
                 "num_clusters": clustering.num,
                 "shares": clustering.shares.tolist(),
-                "inertia": float(found.inertia),
-                "num_iter": int(found.num_iter),
+                "inertia": float(kmeans.inertia),
+                "num_iter": int(kmeans.num_iter),
                 "features": storage,
                 "fitted_latents": encoded.num,
                 "digest": clustering.digest,
@@ -112,7 +112,7 @@ class ClusterStage:
 
     @by_the_first
     def _draw_figures(self) -> None:
-        """Draw what the clusters show: principal components, and means."""
+        """Draw the figures of the clusters: principal components, and means."""
         if self.maker.result("cluster figures") is not None:
             return
         run = self.run
@@ -152,6 +152,6 @@ def _warn_if_small(clustering: Clustering) -> None:
     for c in small_clusters(clustering):
         logging.warning(
             "cluster %d has %.1f%% of the latents, less than a tenth of an equal share: outliers "
-            "rather than a group; compare --config.cluster.space=spherical",
+            "rather than a group; try --config.cluster.space=spherical",
             *(c, 100 * clustering.shares[c]),
         )

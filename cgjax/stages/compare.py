@@ -1,12 +1,12 @@
 """Samplers and baselines side by side, in one table that hides nothing.
 
-Every method is measured on the same footing: latents of a cluster, their images, once. Beside how
-often the judge sees the asked attribute stands how far the images are from the cluster's true
-members, because either alone is easy: the prior has the members' variety, and the middle of a
-cluster has its attribute.
+Every method is measured in the same way: latents of a cluster, their images, once. The table shows
+how often the judge sees the attribute and how far the images are from the cluster's true members,
+because either alone is easy: the prior has the members' variety, and the middle of a cluster has
+its attribute.
 
-The direction baselines (SeFa, GANSpace) move draws of the prior. Which direction, and which way
-along it, is chosen by the judge on a selection set; the table is made on other latents.
+The direction baselines (SeFa, GANSpace) move draws of the prior. The judge chooses the direction
+and the sign on a selection set; the table is made on other latents.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, parti
 from cgjax.figures.plots import compared
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange
-from cgjax.run.artifacts import FEATURE, drawing, fit
+from cgjax.run.artifacts import FEATURE, drawing_leaves
+from cgjax.run.places import fit_name
 from cgjax.run.run import Run
 from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import make_folder, read_sealed, write_atomically, write_sealed
@@ -40,20 +41,20 @@ from cgjax.samplers.verify import draw_unverified
 from cgjax.stages.baselines import DirectionBaselines, middle_alpha
 from cgjax.stages.conditional import LABEL_COLUMNS, ConditionalBaselines, labels_as_text
 from cgjax.stages.evaluate import reference_of
-from cgjax.stages.graph import Maker
-from cgjax.stages.methods import Drawer, Method
+from cgjax.stages.maker import Maker
+from cgjax.stages.methods import ComparedMethod, Drawer
 
 JUDGED = ("num", "judge", "attribute", "centre", "threshold")
-"""The settings that every line depends on."""
+"""The settings of `config.compare` that every line depends on."""
 
 
-class Drawn(NamedTuple):
+class DrawnByMethod(NamedTuple):
     """Latents that a method drew for a cluster.
 
     Attributes:
         latents: (n, d).
-        acceptance: of the check, or None.
-        seconds: that one of them takes.
+        acceptance: of the membership check, or None.
+        seconds: per latent.
     """
 
     latents: np.ndarray
@@ -66,7 +67,7 @@ def _place(row: Row) -> tuple[str, str, int]:
 
 
 class CompareStage:
-    """Measures the methods of one run; every line is kept as soon as it is measured."""
+    """Measures the methods of one run; every line is saved as soon as it is measured."""
 
     def __init__(self, run: Run, maker: Maker, check: Callable[..., None]):
         """Prepare.
@@ -74,7 +75,7 @@ class CompareStage:
         Args:
             run: with its samplers fitted.
             maker: of its artifacts.
-            check: called between lines; may raise to stop.
+            check: called between lines, with what is kept if it raises to stop.
         """
         self.run, self.maker, self.check = run, maker, check
         self.settings: dict[str, Any] = run.config["compare"]
@@ -86,8 +87,8 @@ class CompareStage:
     def run_all(self) -> str:
         """Measure every method on every cluster; write table, lines and figure.
 
-        Lines of an earlier call that depend on nothing that has changed are kept; the table has
-        those that the settings now ask for.
+        Lines of an earlier call are reused if nothing that they depend on has changed; the table
+        has the lines that the settings ask for now.
 
         Returns:
             The table as text.
@@ -120,10 +121,10 @@ class CompareStage:
             for c in range(self.run.clustering.num):
                 place = (method.name, method.setting, c)
                 if (*place, key) not in known:
-                    self.check("the lines that are measured are kept")
+                    self.check("the measured lines are kept")
                     try:
                         drawn = self._draw(method, c)
-                    except UserError as error:  # such as a part of a cluster too rare to be found
+                    except UserError as error:  # such as a part of a cluster that is too rare
                         logging.warning("%s, %s, cluster %d: %s", *place, error)
                         continue
                     known[*place, key] = self._measure(method, c, drawn) | {"key": key}
@@ -133,20 +134,20 @@ class CompareStage:
         self._save(rows)
         return [{name: value for name, value in row.items() if name != "key"} for row in rows]
 
-    def _key(self, method: Method) -> str:
-        """Hash what a line depends on: its own sampler, not the others, nor the other settings."""
+    def _key(self, method: ComparedMethod) -> str:
+        """Hash what a line depends on: its own sampler and settings, not those of the others."""
         graph, settings = self.run.manifests.graph, self.settings
         reads = {name: settings[name] for name in JUDGED}
         if method.imagine is not None:
             reads |= {"selection": settings["selection"], "other": method.identity}
-        part = fit(method.name)
+        part = fit_name(method.name)
         if part not in graph:
             part = "cluster"
             reads |= {name: settings[name] for name in ("directions", "selection")}
             reads |= {"ganspace": settings["ganspace_latents"]}
             reads |= {"middle": middle_alpha(settings["alphas"])}
         else:
-            reads |= drawing(self.run.config, method.name)
+            reads |= drawing_leaves(self.run.config, method.name)
         reads |= {name: self.run.config["evaluate"][name] for name in FEATURE}
         return digest([reads, graph[part].key])
 
@@ -161,7 +162,7 @@ class CompareStage:
         write_sealed(self.run.folder.compared, {"rows": rows})
 
     def _prepare(self) -> None:
-        """Draw the held-out members, judge them, and see which way each cluster faces."""
+        """Draw and judge the held-out members, which show each cluster's side of the attribute."""
         run = self.run
         self.reference = reference_of(run, named_key(self.key, "reference"), num=self.num)
         self.sides: list[Side] = []
@@ -171,30 +172,29 @@ class CompareStage:
             for c, side in enumerate(self.sides):
                 if not len(side.members):
                     logging.warning(
-                        "%s finds no %s in %d members of cluster %d: no accuracy is said of it",
+                        "%s finds no %s in %d members of cluster %d: it gets no accuracy",
                         *(side.attribute.judge.name, side.attribute.name, self.num, c),
                     )
         self.conditional = (
             ConditionalBaselines(run, self.sides, self.key, self.check) if run.conditional else None
         )
 
-    def _methods(self) -> Iterator[Method]:
-        yield Method("members", "true, held out", self._members, None)
+    def _methods(self) -> Iterator[ComparedMethod]:
+        yield ComparedMethod("members", "true, held out", self._members, None)
         run = self.run
         for name in run.sampler_names:
-            seconds = (self.maker.result(fit(name)) or {}).get("seconds")
-            sampler = run.fitted(name).sampler
-            always = sampler.always_verified
-            if not always:
-                yield Method(name, "unverified", self._sampler(name, verify=False), seconds)
+            seconds = (self.maker.result(fit_name(name)) or {}).get("seconds")
+            sampler = run.samplers.fitted(name).sampler
+            if not sampler.always_verified:
+                yield ComparedMethod(name, "unverified", self._sampler(name, verify=False), seconds)
             if run.clustering.num == 1 and sampler.starts_at_prior:
-                # What one draw of the prior scores varies by more than the gap looked for: the
-                # prior of the very same codes stands beside the sampler.
-                yield Method(name, SAME_CODES, self._untrained(sampler), None, "unverified")
-            dialled = name in self.settings["dialled"]
-            for margin in self.margin_ranges if dialled else (WHOLE,):
+                # The scores of draws of the prior vary by more than the gap of interest, so the
+                # prior is measured on the very codes that the sampler uses.
+                yield ComparedMethod(name, SAME_CODES, self._untrained(sampler), None, "unverified")
+            is_dialled = name in self.settings["dialled"]
+            for margin in self.margin_ranges if is_dialled else (WHOLE,):
                 setting = "verified" if margin == WHOLE else f"verified, margin {margin}"
-                yield Method(name, setting, self._sampler(name, margin=margin), seconds)
+                yield ComparedMethod(name, setting, self._sampler(name, margin=margin), seconds)
         if self.sides and self.settings["directions"]:
             yield from DirectionBaselines(run, self.sides, self.key, self.check).methods()
         if self.conditional is not None:
@@ -222,17 +222,17 @@ class CompareStage:
 
         return draw
 
-    def _draw(self, method: Method, c: int) -> Drawn:
+    def _draw(self, method: ComparedMethod, c: int) -> DrawnByMethod:
         """Draw latents of a cluster by a method."""
         key = named_key(self.key, "test", method.name, method.codes_of or method.setting, c)
         latents, acceptance = method.draw(key, c, self.num)
         timed = max(1, self.num // 4)
         started = time.perf_counter()
         method.draw(jax.random.fold_in(key, 1), c, timed)  # again, now that it is compiled
-        return Drawn(latents, acceptance, (time.perf_counter() - started) / timed)
+        return DrawnByMethod(latents, acceptance, (time.perf_counter() - started) / timed)
 
-    def _measure(self, method: Method, c: int, drawn: Drawn) -> Row:
-        """Make the images of latents that a method drew for a cluster, and measure both."""
+    def _measure(self, method: ComparedMethod, c: int, drawn: DrawnByMethod) -> Row:
+        """Measure latents that a method drew for a cluster, and their images."""
         run, num, latents = self.run, self.num, drawn.latents
         started = time.perf_counter()
         imagine = method.imagine
@@ -240,7 +240,7 @@ class CompareStage:
         imaging = time.perf_counter() - started
         (held_out, _), extractor = self.reference.halves(c), self.reference.extractor
         features = extractor(latents if extractor.input == "latents" else images)
-        # The members' own line is the second half of the reference: compared with the first alone.
+        # The line of the members is the second half of the reference, compared with the first half.
         against = self.reference.halves(c)[: 1 if method.name == "members" else 2]
         distance = fidelity.distance_to(features, *against)
         interval = fidelity.distance_interval(features, *against)

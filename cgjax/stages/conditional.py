@@ -1,7 +1,7 @@
-"""The rows of a comparison for generators with classes, whose class is the cluster.
+"""The rows of a comparison for generators with classes, where a class stands for a cluster.
 
-Which class stands for a cluster is chosen by the judge on a selection set, as directions are; the
-table is made on other latents. What every class shows is a table of its own, the paper's Table 1.
+The judge chooses the class on a selection set, as it chooses directions; the table is made on other
+latents. What every class shows is a separate table, the paper's Table 1.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.conditional import Conditional, load_labels
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
-from cgjax.stages.methods import Drawer, Imaginer, Method
+from cgjax.stages.methods import ComparedMethod, Drawer, Imaginer
 
 LABEL_COLUMNS = (
     *("generator", "label", "judge", "attribute", "num", "found"),
     *("mean", "sd", "above", "above_low", "above_high"),
 )
-"""The columns of `compare_labels.csv`: of the values found, the share above the centre."""
+"""The columns of `compare_labels.csv`; `above` is the share of found values above the centre."""
 
 
 class ConditionalBaselines:
-    """Generators with classes beside one run."""
+    """The generators with classes in one run's comparison."""
 
     def __init__(self, run: Run, sides: list[Side], key: PRNGKeyArray, check: Callable[..., None]):
         """Prepare.
 
         Args:
             run: with its clusters.
-            sides: for each cluster, the end of the judged attribute that its members lie at.
+            sides: for each cluster, the side of the judged attribute that its members are on.
             key: of the selection set.
-            check: called between classes; may raise to stop.
+            check: called between classes, with what is kept if it raises to stop.
         """
         self.run, self.sides, self.key, self.check = run, sides, key, check
         self._values: dict[str, list[np.ndarray]] = {}
 
-    def methods(self) -> Iterator[Method]:
-        """Yield one method a generator, with the class that the judge chose for each cluster."""
+    def methods(self) -> Iterator[ComparedMethod]:
+        """Yield one method per generator, with the class that the judge chose for each cluster."""
         for one in self.run.conditional:
             labels = load_labels(one, self.run.generator)
             values = self._values[one.name] = self._judge(one, labels)
@@ -52,7 +52,7 @@ class ConditionalBaselines:
             for c, label in enumerate(chosen):
                 logging.info("%s, cluster %d: class %d", one.name, c, label)
             setting = f"of {len(labels)} classes {chosen}"
-            yield Method(
+            yield ComparedMethod(
                 one.name,
                 setting,
                 _drawer([labels[label] for label in chosen]),
@@ -64,24 +64,24 @@ class ConditionalBaselines:
     def _judge(self, one: Conditional, labels: list[ConditionedGenerator]) -> list[np.ndarray]:
         """Return the judged values of every class's images on the selection set."""
         num = self.run.config["compare"]["selection"]
-        found = []
+        judged = []
         for label, generator in enumerate(labels):
-            self.check("the lines that are measured are kept")
+            self.check("the measured lines are kept")
             key = named_key(self.key, "conditional", one.name, label)
             images = generator.images(np.asarray(generator.sample_latents(key, num)))
-            found.append(self.sides[0].attribute.values(images))
-        return found
+            judged.append(self.sides[0].attribute.values(images))
+        return judged
 
     def table(self) -> list[dict[str, Any]]:
-        """Return what every class shows, a line each, for `LABEL_COLUMNS`; and the clusters'."""
+        """Return what every class and every cluster shows, a row of `LABEL_COLUMNS` each."""
         attribute = self.sides[0].attribute
-        known = {**self._values, self.run.own_id: [side.members for side in self.sides]}
+        by_generator = {**self._values, self.run.own_id: [side.members for side in self.sides]}
         rows = []
-        for name, all_values in known.items():
+        for name, all_values in by_generator.items():
             for label, values in enumerate(all_values):
-                seen = values[~np.isnan(values)]
-                above = int((seen > attribute.centre).sum())
-                low, high = wilson_interval(above, len(seen)) if len(seen) else (0.0, 1.0)
+                found = values[~np.isnan(values)]
+                above = int((found > attribute.centre).sum())
+                low, high = wilson_interval(above, len(found)) if len(found) else (0.0, 1.0)
                 rows.append(
                     {
                         "generator": name,
@@ -89,10 +89,10 @@ class ConditionalBaselines:
                         "judge": attribute.judge.name,
                         "attribute": attribute.name,
                         "num": len(values),
-                        "found": len(seen) / len(values) if len(values) else 0.0,
-                        "mean": float(seen.mean()) if len(seen) else None,
-                        "sd": float(seen.std()) if len(seen) else None,
-                        "above": above / len(seen) if len(seen) else None,
+                        "found": len(found) / len(values) if len(values) else 0.0,
+                        "mean": float(found.mean()) if len(found) else None,
+                        "sd": float(found.std()) if len(found) else None,
+                        "above": above / len(found) if len(found) else None,
                         "above_low": low,
                         "above_high": high,
                     }
@@ -108,19 +108,19 @@ def labels_as_text(rows: list[dict[str, Any]]) -> str:
     lines = [f"what each class shows, {asked}:"]
     for row in rows:
         if row["mean"] is None:
-            told = "none found"
+            text = "none found"
         else:
-            told = (
+            text = (
                 f"{row['mean']:.2f} +- {row['sd']:.2f}, above the centre {row['above']:.3f} "
                 f"({row['above_low']:.3f} to {row['above_high']:.3f}), found {row['found']:.3f}"
             )
-        lines.append(f"  {row['generator']}, {row['label']}: {told}")
+        lines.append(f"  {row['generator']}, {row['label']}: {text}")
     return "\n".join(lines)
 
 
 def _best(side: Side, values: list[np.ndarray]) -> int:
-    right = [float(np.mean(side.attribute.is_right(found, side.sign))) for found in values]
-    return int(np.argmax(right))
+    accuracies = [float(np.mean(side.attribute.is_right(v, side.sign))) for v in values]
+    return int(np.argmax(accuracies))
 
 
 def _drawer(generators: list[ConditionedGenerator]) -> Drawer:

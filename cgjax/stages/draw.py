@@ -1,4 +1,4 @@
-"""Drawing from a finished run on demand: a region, every cluster alike, a sampler of a query."""
+"""Drawing from a finished run on demand: one region, or the same number from every cluster."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from cgjax.runtime.files import check_folder, make_folder
 from cgjax.runtime.log import Progress
 from cgjax.stages.pipeline import Pipeline
 
-Drawn = TypeVar("Drawn")
+Result = TypeVar("Result")
 
 
 class Request(NamedTuple):
-    """What is asked for on the command line; each field is the flag of its name.
+    """What the command line asks for; each field is the flag of the same name.
 
     Attributes:
         cluster: a cluster or a query; for `draw_balanced` a clustering, a cluster that is split, or
             None for the run's own clustering.
         margin: as `MarginRange.parse` takes it.
-        num: images, at least 1.
-        sampler: its name, or None for that of `Run.sampler_for`.
-        verify: whether what falls outside is redrawn.
+        num: how many images, at least 1.
+        sampler: its name, or None for that of `RunSamplers.name_for`.
+        verify: whether samples outside the region are redrawn.
         seed: from 0.
-        out: the folder.
+        out: the folder to write to.
     """
 
     cluster: str | None
@@ -55,25 +55,25 @@ def draw_region(run: Run, request: Request) -> None:
 
 
 def draw_balanced(run: Run, request: Request) -> None:
-    """Draw from every cluster of a clustering alike, each into a folder of its number.
+    """Draw the same number from every cluster of a clustering, each into a folder of its number.
 
-    The first clusters get one image more where the number of images cannot be divided.
+    If the images cannot be divided equally, the first clusters get one more.
 
     Raises:
         UserError: as `Run.sample`; fewer images than clusters.
     """
-    regions = run.held.alike(request.cluster)
+    regions = run.held.clusters_of(request.cluster)
     if request.num < len(regions):
         raise UserError(
             f"--num={request.num} --balanced: expected at least one image for each of "
             f"{len(regions)} clusters"
         )
     key, margin = jax.random.key(request.seed), MarginRange.parse(request.margin)
-    each, more = divmod(request.num, len(regions))
+    per_cluster, remainder = divmod(request.num, len(regions))
     parts = [
         _Part(
             region.with_margin(margin),
-            each + (c < more),
+            per_cluster + (c < remainder),
             request.out / str(c),
             jax.random.fold_in(key, c),
         )
@@ -94,16 +94,16 @@ class _Part(NamedTuple):
 
 
 def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path] = ()) -> None:
-    """Draw all parts, and only then replace what earlier draws have left in their folders.
+    """Draw all parts, and only then replace earlier draws in their folders.
 
     Args:
         run: with its samplers.
-        request: what they have in common.
-        parts: what is drawn.
-        emptied: folders of an earlier draw that get nothing.
+        request: what the parts have in common.
+        parts: what to draw.
+        emptied: folders of an earlier draw that this one does not write to.
 
     Raises:
-        UserError: before anything is drawn, as far as it can be known.
+        UserError: before anything is drawn, where the error can be known by then.
     """
     folders = [*emptied, *(part.out for part in parts)]
     for folder in folders:
@@ -111,16 +111,16 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
         older_samples(folder)
     planned = []
     for part in parts:
-        sampler = run.sampler_for(part.region, request.sampler)
-        verify = request.verify or run.is_always_verified(sampler)
-        said = announce(run, part.region, sampler, part.num) if verify else ""
-        planned.append((part, sampler, verify, said))
+        sampler = run.samplers.name_for(part.region, request.sampler)
+        verify = request.verify or run.samplers.is_always_verified(sampler)
+        announcement = announce(run, part.region, sampler, part.num) if verify else ""
+        planned.append((part, sampler, verify, announcement))
     drawn = []
-    for part, sampler, verify, said in planned:
-        if said:
-            print(said, flush=True)
+    for part, sampler, verify, announcement in planned:
+        if announcement:
+            print(announcement, flush=True)
         steps = run.drawing(part.key, part.region, part.num, sampler=sampler, verify=verify)
-        latents, draw = _told(steps, part.num)
+        latents, draw = _with_progress(steps, part.num)
         drawn.append((latents, draw, run.generator.images(latents)))
     for folder in folders:
         remove_samples(make_folder(folder, "--out"))
@@ -130,38 +130,38 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
         print(f"{len(latents)} images in {part.out}{checked}", flush=True)
 
 
-def _told(steps: Generator[Sized, None, Drawn], num: int) -> Drawn:
-    """Run a draw to its end, and log how far it is."""
+def _with_progress(steps: Generator[Sized, None, Result], num: int) -> Result:
+    """Run a draw to its end, and log its progress."""
     progress, passed = Progress("draw", num), 0
     while True:
         try:
             passed += len(next(steps))
         except StopIteration as end:
-            drawn: Drawn = end.value
-            return drawn
+            result: Result = end.value
+            return result
         if passed < num:
             progress.update(passed)
 
 
 def announce(run: Run, region: Region, sampler: str, num: int) -> str:
-    """Return the line that says what a verified draw is expected to cost.
+    """Return a line with the expected cost of a verified draw.
 
     Raises:
-        UserError: if the budget is not expected to pay for it.
+        UserError: if that exceeds the budget.
     """
-    source = run.source(region, sampler)
+    source = run.samplers.source(region, sampler)
     expected = source.expected(region)
     check_budget(expected, num, run.config["sample"]["max_draws"])
-    faithful = "" if source.among is None else " (if it is faithful)"
-    return f"{sampler}: {describe(expected, num)}{faithful}"
+    condition = "" if source.among is None else " (if it is faithful)"
+    return f"{sampler}: {describe(expected, num)}{condition}"
 
 
 def fit_query(pipeline: Pipeline, request: Request) -> None:
-    """Train a sampler on what is asked for, and keep it in the run's folder; later draws use it.
+    """Train a sampler on the requested region, and keep it in the run's folder for later draws.
 
     Raises:
-        UserError: a region that has its sampler already or is too rare, a sampler that learns
-            nothing.
+        UserError: a region that has a sampler already or is too rare, a sampler that is not
+            trained.
         Interrupted: asked to stop; resumed by the same command.
     """
     run = pipeline.run
@@ -171,12 +171,12 @@ def fit_query(pipeline: Pipeline, request: Request) -> None:
             f"--fit_query --cluster={request.cluster}: the run's samplers are trained on this "
             "cluster already; leave --fit_query out"
         )
-    trained = [name for name in run.sampler_names if run.make_sampler(name).num_epochs]
+    trained = [name for name in run.sampler_names if run.samplers.make(name).num_epochs]
     default = run.config["sample"]["sampler"]
     name = request.sampler or (default if default in trained else next(iter(trained), default))
     if name not in trained and name in run.sampler_names:
         raise UserError(
-            f"--fit_query --sampler={name}: it learns nothing; expected one of "
+            f"--fit_query --sampler={name}: it is not trained; expected one of "
             f"{', '.join(trained) or 'none of this run'}"
         )
     pipeline.fit_in(name, region)

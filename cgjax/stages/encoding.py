@@ -1,6 +1,6 @@
 """The features of a run's latents at a layer, in memory or streamed, and clusterings of them.
 
-Of several processes each has its share of the rows; what does not divide is filled up.
+Each of several processes has the same number of rows; the last shares are padded if need be.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from cgjax.runtime.log import Progress
 from cgjax.runtime.mesh import gather_rows, join_rows, own_rows, process_mesh
 from cgjax.runtime.processes import Processes
 
-# The number of clusters is chosen from at most this many rows.
 CHOICE_ROWS = 10_000
+"""The most rows from which the number of clusters is chosen."""
 
 
 class Encoded(NamedTuple):
@@ -41,9 +41,9 @@ class Encoded(NamedTuple):
 
     Attributes:
         features: (n, f) in memory, or a stream of them.
-        weights: 1 for rows that count and 0 for what fills a process's share up; None for all.
-        num: rows that count, of all processes.
-        space: that they were mapped to.
+        weights: 1 for real rows and 0 for padding; None if all are real.
+        num: the real rows of all processes.
+        space: the space that the features were mapped to.
     """
 
     features: Float[np.ndarray, "n f"] | FeatureStream
@@ -57,29 +57,29 @@ class Encoded(NamedTuple):
         return self.features.storage if isinstance(self.features, FeatureStream) else "memory"
 
     def first(self, num: int) -> Float[np.ndarray, "m f"]:
-        """Return a copy of this process's first rows, at most so many."""
+        """Return a copy of this process's first rows, at most `num`."""
         if isinstance(self.features, FeatureStream):
             return self.features.first(min(num, self.features.num_rows))
         return self.features[:num].copy()
 
     def close(self) -> None:
-        """Give the file back that a stream may have."""
+        """Release the file that a stream may have."""
         if isinstance(self.features, FeatureStream):
             self.features.close()
 
 
 def choose(encoded: Encoded, max_clusters: int, key: PRNGKeyArray) -> Choice:
-    """Choose a number of clusters from the first rows, independent draws that they are.
+    """Choose a number of clusters from the first rows, which are independent draws.
 
     Args:
         encoded: the features.
-        max_clusters: most clusters.
+        max_clusters: the largest number of clusters.
         key: of the choice.
     """
     return choose_num_clusters(encoded.first(CHOICE_ROWS), max_clusters, key=key)
 
 
-class Encoder:
+class LayerEncoder:
     """Encodes latents at one layer and clusters their features."""
 
     def __init__(
@@ -100,7 +100,7 @@ class Encoder:
             root: the run's folder, for features that are kept on disk.
             mesh: the devices to cluster on, or None for one.
             processes: those of the run.
-            check: called between units of work with what is kept; may raise to stop.
+            check: called between units of work, with what is kept if it raises to stop.
         """
         self.generator, self.settings, self.root = generator, settings, root
         self.mesh, self.check = mesh, check
@@ -111,14 +111,15 @@ class Encoder:
 
         Args:
             latents: of the run; the first `max_samples` of them are encoded.
-            most_clusters: that the rows will be asked for, which says how often they are read.
+            most_clusters: the largest number of clusters to find, which determines how often the
+                rows are read.
 
         Raises:
-            UserError: features that do not fit, for a method that holds them in memory.
+            UserError: features that do not fit, for a method that needs them in memory.
         """
         latents = latents[: self.settings["max_samples"]]
-        own, weights = self._own(latents)
-        # Every process fits the same one, to the run's first latents.
+        own, weights = self._share(latents)
+        # Every process fits the same space, to the run's first latents.
         space = space_at(self.generator, latents, self.settings["space"])
         dim = space.output_dim or math.prod(feature_dim(self.generator, own))
         size_mb = 4 * len(own) * dim / 2**20
@@ -170,8 +171,8 @@ class Encoder:
 
         Args:
             encoded: the first latents' features.
-            numbers: of clusters; they share every pass over the features.
-            latents: all of the run.
+            numbers: of clusters; all of them share every pass over the features.
+            latents: all of the run's.
             key: of the clustering.
         """
         settings = self.settings
@@ -181,7 +182,7 @@ class Encoder:
         if self.processes.num > 1 and mesh is not None and not is_streamed:
             data, weights = join_rows(data, encoded.num, mesh)
         results = find_clusters(
-            # One device: no copy on a CPU, see all_features. Several: each its own rows.
+            # On one device a CPU makes no copy, see all_features; several hold their own rows.
             data if is_streamed or mesh else jax.device_put(data),
             numbers,
             settings,
@@ -191,33 +192,33 @@ class Encoder:
             on_block=self._report_block(),
         )
         if self.processes.num > 1:
-            results = tuple(_gather(found, encoded.num) for found in results)
-        return [self._assign_rest(found, latents, encoded) for found in results]
+            results = tuple(_gather(result, encoded.num) for result in results)
+        return [self._assign_others(result, latents, encoded) for result in results]
 
-    def _assign_rest(
-        self, found: KMeansResult, latents: Float[np.ndarray, "n d"], encoded: Encoded
+    def _assign_others(
+        self, result: KMeansResult, latents: Float[np.ndarray, "n d"], encoded: Encoded
     ) -> KMeansResult:
-        """Assign the latents that the clusters were not found with, if there are any."""
+        """Assign the latents beyond `max_samples`, if there are any."""
         num = encoded.num
         if num == len(latents):
-            return found
+            return result
         logging.info(
             "clustered the first %d latents (--config.cluster.max_samples); assigning the other %d",
             *(num, len(latents) - num),
         )
-        own, weights = self._own(latents[num:])
+        own, weights = self._share(latents[num:])
         return extend(
-            found,
+            result,
             FeatureStream(self.generator, own, space=encoded.space),
             weights=weights,
             mesh=process_mesh(self.mesh),
             on_block=self._report_block(),
         )
 
-    def _own(
+    def _share(
         self, latents: Float[np.ndarray, "n d"]
     ) -> tuple[Float[np.ndarray, "m d"], Float[Array, " m"] | None]:
-        """Return this process's part of the latents, filled up: every process has as many."""
+        """Return this process's share of the latents, padded to the same size in every process."""
         if self.processes.num == 1 or self.mesh is None:
             return latents, None
         own = np.asarray(own_rows(len(latents), self.mesh))
@@ -246,17 +247,17 @@ def find_clusters(
     weights: Any = None,
     on_block: OnBlock | None = None,
 ) -> tuple[KMeansResult, ...]:
-    """Cluster rows into each of these numbers as a config says.
+    """Cluster rows into each of these numbers of clusters, with a config's settings.
 
     Args:
         data: (n, g) features in their space, or a source of them.
         numbers: of clusters.
         settings: the config's `cluster`; its number of clusters and its space are not read.
         key: of the clustering.
-        mesh: see `kmeans`, as for what follows; all three are left alone by trimmed k-means, which
-            has one device and all features in memory.
-        weights: as above.
-        on_block: as above.
+        mesh: see `kmeans`. Trimmed k-means ignores it and the next two: it works on one device,
+            with all features in memory.
+        weights: see `kmeans`.
+        on_block: see `kmeans`.
     """
     search = {name: settings[name] for name in ("num_init", "max_iter", "tol")}
     if share := settings["trimmed"]:
@@ -267,24 +268,24 @@ def find_clusters(
     )
 
 
-def clustering_of(found: KMeansResult, layer: str, space: Space = RAW) -> Clustering:
-    """Return the clustering that k-means found at a layer, in a space."""
-    labels, num = np.asarray(found.labels), len(found.centroids)
+def clustering_of(result: KMeansResult, layer: str, space: Space = RAW) -> Clustering:
+    """Return a result of k-means as the clustering of a layer, in a space."""
+    labels, num = np.asarray(result.labels), len(result.centroids)
     return Clustering(
         layer=layer,
-        centroids=np.asarray(found.centroids),
+        centroids=np.asarray(result.centroids),
         labels=labels.astype(np.int32),
-        margins=np.asarray(found.margins, np.float32),
+        margins=np.asarray(result.margins, np.float32),
         shares=np.bincount(labels, minlength=num) / len(labels),
         space=space,
     )
 
 
-def _gather(found: KMeansResult, num: int) -> KMeansResult:
-    """Return a clustering over several processes as arrays of each of them, labels whole."""
+def _gather(result: KMeansResult, num: int) -> KMeansResult:
+    """Return a result spread over processes as local arrays, with the labels of all rows."""
 
-    def whole(name: str, field: jax.Array) -> jax.Array:
-        is_split = name in ("labels", "margins")
-        return jnp.asarray(gather_rows(field, num) if is_split else np.asarray(field))
+    def local(name: str, field: jax.Array) -> jax.Array:
+        is_by_row = name in ("labels", "margins")
+        return jnp.asarray(gather_rows(field, num) if is_by_row else np.asarray(field))
 
-    return KMeansResult(**{name: whole(name, field) for name, field in found._asdict().items()})
+    return KMeansResult(**{name: local(name, field) for name, field in result._asdict().items()})

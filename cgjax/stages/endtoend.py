@@ -22,14 +22,14 @@ from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
 from cgjax.figures.plots import labelled
 from cgjax.figures.sheets import contact_sheet
-from cgjax.run.artifacts import RESULTS
 from cgjax.run.citations import works_of_training
+from cgjax.run.places import RESULTS
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.log import Metrics, Progress
 from cgjax.runtime.png import as_bytes, to_png
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.graph import Maker
+from cgjax.stages.maker import Maker
 
 SHOWN = 4_000
 """Points in each half of the figure."""

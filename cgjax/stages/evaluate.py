@@ -7,12 +7,12 @@ from typing import Any
 
 from cgjax.evaluation import fidelity
 from cgjax.evaluation.fidelity import Reference, SamplerDraws
-from cgjax.run.artifacts import evaluate
+from cgjax.run.places import evaluation_name
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.graph import Maker
+from cgjax.stages.maker import Maker
 
 
 def reference_of(run: Run, key: Any, *, num: int) -> Reference:
@@ -31,23 +31,23 @@ def reference_of(run: Run, key: Any, *, num: int) -> Reference:
 
 
 class EvaluateStage:
-    """Evaluation of a run's samplers; what they are compared with is drawn once."""
+    """Evaluation of a run's samplers against one reference, drawn once."""
 
     def __init__(self, run: Run, maker: Maker, interrupts: Interrupts):
         self.run, self.maker, self.interrupts = run, maker, interrupts
         self.key = named_key(run.root_key, "evaluate")
 
     def run_all(self) -> None:
-        """Measure every sampler that is not measured with these settings."""
+        """Measure every sampler whose measurements are not current."""
         run, maker = self.run, self.maker
-        names = [name for name in run.sampler_names if maker.result(evaluate(name)) is None]
+        names = [name for name in run.sampler_names if maker.result(evaluation_name(name)) is None]
         if not names:
             return
         progress = Progress("evaluate", 1 + len(names))
         reference: Reference | None = None
         for i, name in enumerate(names):
-            self.interrupts.check("the samplers that are evaluated are kept")
-            with maker.making(evaluate(name)) as result:
+            self.interrupts.check("the finished evaluations are kept")
+            with maker.making(evaluation_name(name)) as result:
                 if reference is None:
                     reference = reference_of(run, self.key, num=run.config["evaluate"]["num"])
                     progress.update(1)
@@ -58,16 +58,16 @@ class EvaluateStage:
             progress.update(2 + i)
 
     def _evaluate(self, name: str, reference: Reference) -> dict[str, list[Any]]:
-        """Measure a sampler on every cluster: one entry a cluster in every list."""
+        """Measure a sampler on every cluster; every list has one entry per cluster."""
         run, num = self.run, self.run.config["evaluate"]["num"]
-        always = run.fitted(name).sampler.always_verified
+        always = run.samplers.fitted(name).sampler.always_verified
         numbers: dict[str, list[Any]] = {}
         for region in run.regions:
             key = named_key(self.key, name, region.cluster)
             verified, draw = run.draw(key, region, num, sampler=name)
             assert draw is not None
             plain = raw = verified
-            if not always:  # else its proposals are the prior's, no samples of the cluster
+            if not always:  # otherwise its proposals are draws of the prior
                 options: dict[str, Any] = {"sampler": name, "verify": False}
                 plain, _ = run.draw(key, region, num, **options)
                 raw, _ = run.draw(key, region, num, rescaled=False, **options)

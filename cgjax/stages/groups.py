@@ -1,7 +1,7 @@
-"""What images are assigned to: the clusters of a run, or the labels of a generator; and how sure.
+"""What images are assigned to, a run's clusters or a generator's labels, and how reliably.
 
-An image belongs to the group of the latent that was found for it. Held-out images, whose latents
-are known, tell how often that is right.
+An image belongs to the group of its inverted latent. Held-out images, whose true latents are known,
+tell how often that is right.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Groups(Protocol):
     """What images are assigned to: the clusters of a run, or the labels of a generator.
 
     Attributes:
-        names: what people call each; empty texts where they have not.
+        names: that people gave them; an empty text for each without a name.
     """
 
     names: list[str]
@@ -32,50 +32,50 @@ class Groups(Protocol):
     def of(
         self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
     ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Return the clusters of latents and their margins.
+        """Return the groups of latents and their margins.
 
         Args:
-            latents: that were found, or are known.
-            guesses: what the encoder alone said of the same images.
+            latents: inverted or known.
+            guesses: the encoder's latents of the same images.
         """
 
-    def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
-        """Return the margins of each cluster's members, ascending."""
+    def members(self, reliability: Reliability) -> list[Float[np.ndarray, " m"]]:
+        """Return the margins of each group's members, ascending."""
 
 
 class Clusters:
-    """The clusters of a run: an image has the cluster and the margin of its latent's features."""
+    """The clusters of a run: an image has the cluster and margin of its latent's features."""
 
     def __init__(self, run: Run):
-        """Take a run with its clusters."""
+        """Take the clusters of a run; they must be there."""
         self._run = run
         self.names = [entry["name"] or "" for entry in run.entries]
 
     def of(
         self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
     ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Assign latents as the clustering does; the encoder has no say in it."""
+        """Assign latents as the clustering does; the guesses are not used."""
         return assign_latents(self._run.clustering, self._run.generator, latents)
 
-    def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
+    def members(self, reliability: Reliability) -> list[Float[np.ndarray, " m"]]:
         """Return the margins of the run's own latents."""
         return sorted_by_group(self._run.clustering.margins, self._run.clustering.labels, self)
 
 
 class Labels:
-    """The labels of a generator that has them: an image has that of its latent.
+    """The labels of a generator: an image has the label of its latent.
 
-    Its margin is the encoder's probability of that label minus that of the likeliest other one.
+    Its margin is the encoder's probability of that label minus that of the likeliest other label.
     """
 
     def __init__(self, num: int):
-        """Take how many there are; without labels all images are of one."""
+        """Take the number of labels; if it is 0, all images are in one group."""
         self._num, self.names = num, [""] * max(1, num)
 
     def of(
         self, latents: Float[np.ndarray, "n d"], guesses: Float[np.ndarray, "n d"]
     ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Read the labels off the latents, and how sure the encoder is off its guesses."""
+        """Read the labels from the latents, and the encoder's probabilities from its guesses."""
         if not self._num:
             return np.zeros(len(latents), np.int32), np.ones(len(latents), np.float32)
         labels = latents[:, -self._num :].argmax(axis=1).astype(np.int32)
@@ -85,29 +85,29 @@ class Labels:
         others[rows, labels] = 0
         return labels, own - others.max(axis=1)
 
-    def members(self, sure: Sureness) -> list[Float[np.ndarray, " m"]]:
+    def members(self, reliability: Reliability) -> list[Float[np.ndarray, " m"]]:
         """Return the margins of the held-out images."""
-        return sorted_by_group(sure.margins, sure.labels, self)
+        return sorted_by_group(reliability.margins, reliability.labels, self)
 
 
 def sorted_by_group(
     margins: Float[np.ndarray, " m"], labels: Int[np.ndarray, " m"], groups: Groups
 ) -> list[Float[np.ndarray, " _"]]:
-    """Return the margins of each group, ascending."""
+    """Return the margins of each group's members, ascending."""
     return [np.sort(margins[labels == c]) for c in range(len(groups.names))]
 
 
-class Sureness(NamedTuple):
-    """What the held-out images tell of a run's clusters.
+class Reliability(NamedTuple):
+    """How reliably images are assigned to groups, measured with held-out images.
 
     Attributes:
-        held: the images.
-        labels: (m,) the clusters of the latents that were found.
-        margins: (m,) and their margins.
-        is_right: (m,) whether the true latents have the same.
-        encoder_right: (m,) whether the encoder's guesses have.
+        held: the held-out images.
+        labels: (m,) the groups of the inverted latents.
+        margins: (m,) their margins.
+        is_right: (m,) whether the true latents are in the same groups.
+        encoder_right: (m,) whether the encoder's guesses are in the groups of the true latents.
         limits: an image beyond them counts as not made by the generator.
-        num: how many clusters there are.
+        num: how many groups there are.
     """
 
     held: HeldOut
@@ -119,14 +119,14 @@ class Sureness(NamedTuple):
     num: int
 
     def __str__(self) -> str:
-        """Say it in two lines, or of one cluster in one."""
+        """Summarise it in two lines, or one if there is only one group."""
 
         def share(is_right: Bool[np.ndarray, " m"]) -> str:
             low, high = wilson_interval(int(is_right.sum()), len(is_right))
             return f"{is_right.mean():.1%} ({low:.1%} to {high:.1%})"
 
         right = (
-            f"{share(self.is_right)} get the cluster of their true latent, by the encoder alone "
+            f"{share(self.is_right)} get the cluster of their true latent, with the encoder alone "
             f"{share(self.encoder_right)}\n"
         )
         return (
@@ -138,17 +138,17 @@ class Sureness(NamedTuple):
         )
 
 
-def sureness(groups: Groups, held: HeldOut, quantile: float) -> Sureness:
-    """Return what held-out images tell of clusters.
+def reliability_of(groups: Groups, held: HeldOut, quantile: float) -> Reliability:
+    """Return how reliably images are assigned to groups.
 
     Args:
-        groups: the clusters.
-        held: the images.
-        quantile: share of them that keeps the limits.
+        groups: the groups.
+        held: the held-out images.
+        quantile: share of the held-out images within the limits.
     """
     true, _ = groups.of(held.truth, held.truth)
     labels, margins = groups.of(held.latents, held.guesses)
     guessed, _ = groups.of(held.guesses, held.guesses)
     limits = held.limits(quantile)
     num = len(groups.names)
-    return Sureness(held, labels, margins, labels == true, guessed == true, limits, num)
+    return Reliability(held, labels, margins, labels == true, guessed == true, limits, num)

@@ -1,4 +1,4 @@
-"""The stage that clusters clusters again: inside one, by the features of any layer."""
+"""The stage that clusters inside a cluster, by the features of any layer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jaxtyping import Float
 
 from cgjax.config.splits import Split, shown_path
 from cgjax.regions.clustering import Clustering, assign_latents, save_clustering
-from cgjax.run.artifacts import split_name, split_place
+from cgjax.run.places import split_name, split_place
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder
 from cgjax.runtime.keys import named_key
-from cgjax.stages.encoding import Encoder, clustering_of
-from cgjax.stages.graph import Maker
+from cgjax.stages.encoding import LayerEncoder, clustering_of
 from cgjax.stages.inside import latents_inside
+from cgjax.stages.maker import Maker
 
 
 def make_splits(run: Run, maker: Maker, check: Callable[..., None]) -> None:
@@ -27,18 +27,20 @@ def make_splits(run: Run, maker: Maker, check: Callable[..., None]) -> None:
     Args:
         run: with its clusters.
         maker: of its artifacts.
-        check: called between units of work; may raise to stop.
+        check: called between units of work, with what is kept if it raises to stop.
     """
     for split in run.held.splits:
         name = split_name(split.path)
         if maker.result(name) is not None:
             continue
-        check("the clusters that are split are kept")
+        check("the finished splits are kept")
         with maker.making(name) as result:
             inside = run.held.region_inside(split.path)
             key = named_key(run.root_key, "split", str(split), "latents")
             num = run.config["hierarchy"]["num"] or len(run.latents)
-            latents = latents_inside(run, inside, num, key, lambda: check("a split was not begun"))
+            latents = latents_inside(
+                run, inside, num, key, lambda: check("a split was not started")
+            )
             clustering, shares = _cluster(run, split, latents, check)
             make_folder(run.folder.root / "clusterings")
             save_clustering(run.folder.root / split_place(split), clustering)
@@ -55,16 +57,16 @@ def make_splits(run: Run, maker: Maker, check: Callable[..., None]) -> None:
 def _cluster(
     run: Run, split: Split, latents: Float[np.ndarray, "m d"], check: Callable[..., None]
 ) -> tuple[Clustering, list[float]]:
-    """Cluster latents, and assign all of the run's; also return the shares of the former."""
+    """Return the clustering of latents with labels for all of the run's, and its own shares."""
     generator = run.generator.at_layer(split.layer)
-    own = {"space": run.config["hierarchy"]["space"], "max_samples": None, "trimmed": 0.0}
-    settings: dict[str, Any] = run.config["cluster"] | own
-    encoder = Encoder(generator, settings, run.folder.root, check=check)
+    overrides = {"space": run.config["hierarchy"]["space"], "max_samples": None, "trimmed": 0.0}
+    settings: dict[str, Any] = run.config["cluster"] | overrides
+    encoder = LayerEncoder(generator, settings, run.folder.root, check=check)
     encoded = encoder.encode(latents, split.num_clusters)
     with closing(encoded):
         key = named_key(run.root_key, "split", str(split))
-        (found,) = encoder.cluster(encoded, [split.num_clusters], latents, key)
-    inner = clustering_of(found, generator.layer, encoded.space)
+        (kmeans,) = encoder.cluster(encoded, [split.num_clusters], latents, key)
+    inner = clustering_of(kmeans, generator.layer, encoded.space)
     labels, margins = assign_latents(inner, generator, run.latents)
     shares = np.bincount(labels, minlength=inner.num) / len(labels)
     whole = inner._replace(labels=labels, margins=margins, shares=shares)

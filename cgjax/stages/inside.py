@@ -1,4 +1,4 @@
-"""Latents that lie in a region: those of the run, and more by rejection."""
+"""Latents inside a region: those of the run, and more by rejection."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cgjax.samplers.verify import draw_verified
 def latents_inside(
     run: Run, region: Region, num: int, key: PRNGKeyArray, check: Callable[[], None]
 ) -> Float[np.ndarray, "num d"]:
-    """Return latents of a region: the run's first, and what is missing drawn by rejection.
+    """Return latents of a region: the run's own first, the rest drawn by rejection.
 
     Args:
         run: the run.
         region: the region.
         num: how many.
-        key: of those that are drawn.
+        key: of the latents that are drawn.
         check: called between batches; may raise to stop.
 
     Raises:
@@ -51,11 +51,11 @@ def latents_inside(
 
 
 def _check_budget(expected: AcceptanceEstimate, num: int, budget: int) -> None:
-    """Refuse what is not expected to be paid for: it would be known only when all is spent."""
+    """Refuse a draw that is expected to exceed the budget, before the budget is spent."""
     if num <= expected.share * budget:
         return
     raise UserError(
-        f"{num:,} more latents of it are wanted, and {expected.num_members:,} of {expected.num:,} "
-        f"lie in it: the budget is --config.sample.max_draws={budget}; raise it, or ask for a "
-        "larger region with --cluster"
+        f"{num:,} more latents inside it are needed, but only {expected.num_members:,} of "
+        f"{expected.num:,} lie inside: the budget is --config.sample.max_draws={budget}; raise it, "
+        "or ask for a larger region with --cluster"
     )

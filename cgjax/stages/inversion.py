@@ -1,4 +1,4 @@
-"""The stage that makes an inverter: an encoder trained once a run, and how well it inverts."""
+"""The stage that makes an inverter: an encoder, trained once per run, and how well it inverts."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from cgjax.inversion.inverter import Found, Inverter
 from cgjax.inversion.learning import Lesson, State, learn
 from cgjax.inversion.prior import Prior, prior_of
 from cgjax.inversion.search import Search
-from cgjax.run.artifacts import ENCODER, HELD_OUT
 from cgjax.run.folder import RunFolder
 from cgjax.run.inversions import Inversions
 from cgjax.run.manifests import Manifests
+from cgjax.run.places import ENCODER, HELD_OUT
 from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
 from cgjax.runtime.png import as_bytes, from_bytes
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.graph import Maker
+from cgjax.stages.maker import Maker
 
 SAVES = 10
-"""How often an encoder in training is saved; a kill loses at most the steps between two."""
+"""How often an encoder is saved in training; a kill loses at most the steps between two saves."""
 
 PRIOR_LATENTS = 4096
-"""Latents from which it is told where the prior lies."""
+"""Latents from which the shape of the prior is estimated."""
 
 BATCH = 32
-"""Images that are inverted together, at most; after each batch what was found is saved."""
+"""The most images that are inverted together; the inversions are saved after each batch."""
 
 
 @runtime_checkable
 class Invertible(Protocol):
-    """A run whose generator's images are inverted.
+    """A run whose generator can be inverted.
 
     Attributes:
         folder: the paths.
         config: nested plain dicts, of which `assign` is read.
-        generator: which.
-        root_key: root of every random number.
-        manifests: what is there and current.
+        generator: the generator.
+        root_key: the root of every random number.
+        manifests: which artifacts are there and current.
     """
 
     folder: RunFolder
@@ -64,10 +64,10 @@ class Invertible(Protocol):
 
 
 class InversionStage:
-    """The inverter of a run, made where it is not there yet.
+    """The inverter of a run, made if it is not current.
 
     Attributes:
-        inversions: what was inverted so far.
+        inversions: found so far.
     """
 
     def __init__(self, run: Invertible, maker: Maker, interrupts: Interrupts):
@@ -80,7 +80,7 @@ class InversionStage:
         self.inversions = Inversions(folder / "inversions.npz", run.manifests.graph[HELD_OUT].key)
 
     def inverter(self) -> Inverter:
-        """Return the inverter; its encoder is trained first if need be.
+        """Return the inverter; trains its encoder first if it is not trained.
 
         Raises:
             UserError: a loss that is not finite, a full disk.
@@ -101,13 +101,13 @@ class InversionStage:
         inverter = Inverter(generator, lesson.encoder, state["params"], prior, search)
         if inverter.function is None:
             logging.warning(
-                "this generator cannot be differentiated, neither by JAX nor by a pull_back(z) of "
-                "its own: latents are the encoder's guesses, and reconstructions are poorer"
+                "this generator cannot be differentiated: JAX cannot, and it has no pull_back(z); "
+                "latents are the encoder's guesses, and reconstructions are less accurate"
             )
         return inverter
 
     def held_out(self, inverter: Inverter) -> HeldOut:
-        """Return how images of the generator's own are inverted, measured if need be.
+        """Return how the generator's own images are inverted; measures it if it is not current.
 
         Raises:
             Interrupted: asked to stop; saved.
@@ -130,14 +130,14 @@ class InversionStage:
         what: str,
         limits: Limits = NO_LIMITS,
     ) -> Found:
-        """Invert images, those that were not yet; a batch at a time, each saved.
+        """Invert images that were not inverted before, and save after each batch.
 
         Args:
             inverter: of this run.
-            ids: of the images; the same for the same content.
-            read: places in `ids` -> the images.
-            what: they are, for the progress.
-            limits: further starts are tried of what does not keep them.
+            ids: of the images; equal for equal content.
+            read: positions in `ids` -> the images.
+            what: the images are, for the progress.
+            limits: images beyond them get further starts.
 
         Raises:
             Interrupted: asked to stop; saved.
@@ -150,22 +150,22 @@ class InversionStage:
         for start in range(0, len(missing), batch):
             part = missing[start : start + batch]
             images = read([places[id_] for id_ in part])
-            found = inverter.invert(images)
+            inverted = inverter.invert(images)
             for number in range(self.settings["restarts"]):
-                bad = np.flatnonzero(~limits.keeps(found.errors, found.features))
+                bad = np.flatnonzero(~limits.keeps(inverted.errors, inverted.features))
                 if len(bad):
-                    some = Found(*(values[bad] for values in found))
+                    some = Found(*(values[bad] for values in inverted))
                     keys = [self._key_of(part[i], number) for i in bad]
                     better = inverter.try_again(images[bad], some, keys)
-                    for values, others in zip(found, better, strict=True):
+                    for values, others in zip(inverted, better, strict=True):
                         values[bad] = others
-            self.inversions.add(part, found)
-            progress.update(start + len(part), f", median error {np.median(found.errors):.4f}")
+            self.inversions.add(part, inverted)
+            progress.update(start + len(part), f", median error {np.median(inverted.errors):.4f}")
             self.interrupts.check(f"{start + len(part)} of {len(missing)} images are inverted")
         return self.inversions.of(ids)
 
     def _key_of(self, id_: str, number: int) -> PRNGKeyArray:
-        """Return the key of one image's further start: the same whatever is inverted beside it."""
+        """Return the key of an image's further start, independent of the images beside it."""
         return named_key(self.run.root_key, "invert", _number(id_), number)
 
     def _invert_own(self, inverter: Inverter) -> HeldOut:
@@ -174,12 +174,13 @@ class InversionStage:
         truth = np.asarray(self.run.generator.sample_latents(key, num))
 
         def read(places: Sequence[int]) -> Float[np.ndarray, "n s s c"]:
-            # As they come back from a file.
+            # As they would come from a file.
             return from_bytes(as_bytes(self.run.generator.images(truth[list(places)])))
 
         ids = [f"held out {i}" for i in range(num)]
-        found = self.invert(inverter, ids, read, "held-out images")
-        return HeldOut(truth, found.latents, found.guesses, found.errors, found.features)
+        inverted = self.invert(inverter, ids, read, "held-out images")
+        errors, features = inverted.errors, inverted.features
+        return HeldOut(truth, inverted.latents, inverted.guesses, errors, features)
 
     def _lesson(self, prior: Prior) -> Lesson:
         generator, settings = self.run.generator, self.settings
@@ -198,7 +199,7 @@ class InversionStage:
 
     @property
     def _num_labels(self) -> int:
-        """How many numbers of a latent are a label: see `Labelled`."""
+        """How many numbers of a latent are its label: see `Labelled`."""
         return int(getattr(self.run.generator.gen, "num_labels", 0))
 
     def _is_own(self, step: Step) -> bool:
@@ -217,7 +218,7 @@ class InversionStage:
         return state
 
     def _train(self, lesson: Lesson) -> tuple[State, float]:
-        """Train to the end; return the state and the seconds, earlier tries included."""
+        """Train to the end; return the state and the seconds, earlier attempts included."""
         run, begun, spent, first = self.run, time.monotonic(), 0.0, 0
         key = named_key(run.root_key, "encoder")
         state = lesson.init(named_key(key, "init"))
@@ -257,5 +258,5 @@ class InversionStage:
 
 
 def _number(text: str) -> int:
-    """Return a number below 2**31 that belongs to a text."""
+    """Return a number below 2**31, a hash of a text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

@@ -1,4 +1,4 @@
-"""Drawing the latents of a run, once, for all that is made of them."""
+"""The stage that draws the latents of a run, once for all clusterings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jaxtyping import Float
 from cgjax.run.run import Run
 from cgjax.runtime.files import write_atomically
 from cgjax.runtime.keys import named_key
-from cgjax.stages.graph import Maker
+from cgjax.stages.maker import Maker
 
 BATCH = 4096
-"""Latents of one key: a constant, so that the same seed gives the same latents everywhere."""
+"""Latents drawn with one key: fixed, so that the same seed gives the same latents everywhere."""
 
 
 def latents_of(run: Run, maker: Maker) -> Float[np.ndarray, "n d"]:
-    """Return the run's latents in every process; draws and keeps them if they are not there."""
+    """Return the run's latents in every process; draws and saves them if they are not current."""
     path = run.folder.latents
     if maker.result("latents") is None:
         with maker.making("latents", in_parts=True):

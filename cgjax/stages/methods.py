@@ -1,4 +1,4 @@
-"""What a comparison compares: a way to draw latents of a cluster, with its name."""
+"""What a comparison compares: named ways to draw latents of a cluster."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 Drawer = Callable[[PRNGKeyArray, int, int], tuple[Float[np.ndarray, "n d"], float | None]]
-"""(key, cluster, num) -> latents and the acceptance of the check, or None."""
+"""(key, cluster, num) -> latents, and the acceptance of the check or None."""
 
 Imaginer = Callable[[Float[np.ndarray, "n d"], int], Float[np.ndarray, "n s s c"]]
-"""(latents, cluster) -> the images of another generator, or of latents of another space."""
+"""(latents, cluster) -> images by another generator, or of latents of another space."""
 
 
-class Method(NamedTuple):
-    """One line of the table before it is measured.
+class ComparedMethod(NamedTuple):
+    """One line of the table, before it is measured.
 
     Attributes:
         name: of the sampler or baseline.
-        setting: what of it, in words.
+        setting: of the method, in words.
         draw: see `Drawer`.
-        training_s: what it took to fit, or None.
-        codes_of: setting of the same sampler whose random numbers it takes; None for its own.
-        imagine: for latents of another generator or space; None for those of the run's.
+        training_s: seconds that fitting took, or None.
+        codes_of: the setting of this sampler whose random numbers it uses; None: its own.
+        imagine: for latents of another generator or space; None for the run's own latents.
         identity: of that generator or space.
     """
 

@@ -1,4 +1,4 @@
-"""`--mode=name`: names that a person gives, from the page or one by one."""
+"""`--mode=name`: names that a person gives, in the file of a page or one at a time."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_json
 
 
-def merge_names(run: Run, given: list[GivenNames]) -> list[Line]:
-    """Merge what a page's file says into the run's names; nothing is written if it cannot be.
+def merge_names(run: Run, names: list[GivenNames]) -> list[Line]:
+    """Merge the names in a page's file into the run's.
 
     Args:
         run: with its clusterings.
-        given: see `read_names`.
+        names: see `read_names`.
 
     Returns:
-        A line for each name that was given, and for each that was not, with the reason.
+        A line for each name, with the reason if it was not saved.
 
     Raises:
-        UserError: if the file is of no clustering of this run.
+        UserError: if none of the file's clusterings is in this run; nothing is written then.
     """
     known = {one.digest: one for one in run.held.named()}
     changed: list[tuple[Clustering, list[Entry]]] = []
     lines: list[Line] = []
-    for each in given:
-        one = known.get(each.digest)
+    for given in names:
+        one = known.get(given.digest)
         if one is None:
-            num = sum(cluster.name is not None for cluster in each.clusters)
-            out = f"{each.id} of names.json is not in this run: its {num} names stay out"
+            num = sum(cluster.name is not None for cluster in given.clusters)
+            out = f"{given.id} of names.json is not in this run: its {num} names are left out"
             lines.append(Line(out, True))
             continue
         entries = run.held.entries_of(one)
-        merged, said = merge(each, entries, functools.partial(_command, run, one))
+        merged, said = merge(given, entries, functools.partial(_command, run, one))
         lines += said
         if merged != entries:
             changed.append((one, merged))
-    if not known.keys() & {each.digest for each in given}:
+    if not known.keys() & {given.digest for given in names}:
         raise UserError(
-            f"names.json is of other clusterings than {run.folder.root} holds; make its page again "
-            "with --mode=report, and name the clusters there"
+            f"names.json is for other clusterings than those of {run.folder.root}; rebuild its "
+            "page with --mode=report, and name the clusters there"
         )
     for one, entries in changed:
         _save(run, one, entries)
@@ -51,32 +51,32 @@ def merge_names(run: Run, given: list[GivenNames]) -> list[Line]:
 
 
 def _command(run: Run, one: Clustering, c: int, name: str) -> str:
-    cluster = run.held.asked(one, c)
+    cluster = run.held.cluster_flag(one, c)
     return run.folder.command_of("name", f"--cluster={cluster}", f"--name={name}")
 
 
 def name_cluster(run: Run, cluster: str, name: str) -> list[Line]:
-    """Give one cluster a name; an empty one takes it away.
+    """Give one cluster a name; an empty name removes it.
 
     Args:
         run: with its clusterings.
         cluster: see `HeldClusterings.cluster`.
-        name: any text that is no number.
+        name: any text except a number.
 
     Raises:
         UserError: if the cluster is not there, or the name is a number or too long.
     """
-    wanted = tidy(name)
-    check_length(wanted)
-    if wanted is not None and is_id(wanted):
-        raise UserError(f"--name={wanted}: a number is always an id; choose a word")
+    tidied = tidy(name)
+    check_length(tidied)
+    if tidied is not None and is_id(tidied):
+        raise UserError(f"--name={tidied}: a number is always an id; choose a word")
     one, c = run.held.cluster(cluster)
     entries = run.held.entries_of(one)
-    if entries[c]["name"] != wanted:
-        entries[c]["name"] = wanted
-        entries[c].pop("judged", None)  # what was judged was the name before
+    if entries[c]["name"] != tidied:
+        entries[c]["name"] = tidied
+        entries[c].pop("judged", None)  # the judgement was about the old name
         _save(run, one, entries)
-    return [Line(f"cluster {cluster}: {shown_name(wanted)}")]
+    return [Line(f"cluster {cluster}: {shown_name(tidied)}")]
 
 
 def _save(run: Run, one: Clustering, entries: list[Entry]) -> None:

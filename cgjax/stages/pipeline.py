@@ -1,11 +1,11 @@
 """The stages of a run, in order: cluster; fit and sample each sampler; evaluate; transfer; report.
 
-Each is skipped when what it leaves is there and nothing it depends on has changed. Random numbers
-come from the root seed by the stage's name, so a resumed run makes the same bytes as an
-uninterrupted one. The page is written again whenever something new can be seen on it.
+Each stage is skipped when its artifacts are current. Random numbers come from the root seed by the
+stage's name, so a resumed run makes the same bytes as an uninterrupted one. The page is written
+again whenever there is something new to show.
 
-Several processes share the latents, the clustering and the training. What does not grow with the
-number of latents (samples, evaluation, report) the first process does alone, and it alone writes.
+Several processes share the latents, the clustering and the training. The first process alone does
+what does not grow with the number of latents (samples, evaluation, report), and it alone writes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from cgjax.config.plain import split_texts
 from cgjax.regions.naming import GivenNames
 from cgjax.regions.region import Region
-from cgjax.run.artifacts import evaluate
+from cgjax.run.places import evaluation_name
 from cgjax.run.run import Run
 from cgjax.runtime.log import Metrics
 from cgjax.runtime.mesh import local_mesh, run_mesh
@@ -27,9 +27,9 @@ from cgjax.stages.cluster import ClusterStage
 from cgjax.stages.compare import CompareStage
 from cgjax.stages.evaluate import EvaluateStage
 from cgjax.stages.fit import FitStage
-from cgjax.stages.graph import Maker
 from cgjax.stages.groups import Clusters
 from cgjax.stages.hierarchy import make_splits
+from cgjax.stages.maker import Maker
 from cgjax.stages.name import merge_names, name_cluster
 from cgjax.stages.report import write_page, write_summary
 from cgjax.stages.sample import draw_sheet, save_samples
@@ -38,7 +38,7 @@ from cgjax.stages.transfer import TransferStage
 
 
 class Pipeline:
-    """One run's stages, on a run folder opened for writing."""
+    """The stages of one run, whose folder is open for writing."""
 
     def __init__(
         self,
@@ -47,13 +47,14 @@ class Pipeline:
         processes: Processes | None = None,
         num_devices: int | None = None,
     ):
-        """Prepare; writes nothing but the file of metrics.
+        """Prepare; opens the file of metrics and writes nothing else.
 
         Args:
             run: the run.
             interrupts: asked between units of work.
-            processes: those of this run; by default this one.
-            num_devices: to work on; None takes all of several processes and all accelerators.
+            processes: those of this run; default: only this one.
+            num_devices: how many to use; None: all devices of several processes, or all
+                accelerators of one.
         """
         self.run, self.interrupts = run, interrupts
         self.processes = processes or Processes()
@@ -66,11 +67,11 @@ class Pipeline:
         self._fit = FitStage(run, self.maker, mesh, interrupts)
 
     def run_all(self) -> None:
-        """Make everything that is not there and current.
+        """Make everything that is missing or not current.
 
         Raises:
             UserError: a mistake that the user can fix.
-            Interrupted: asked to stop; what was done is kept.
+            Interrupted: asked to stop; finished work is kept.
         """
         self.cluster()
         self.split()
@@ -86,7 +87,7 @@ class Pipeline:
         self.report()
 
     def cluster(self) -> None:
-        """Draw latents, run them to the layer, cluster their features, and draw what they show."""
+        """Draw latents, cluster their features at the layer, and draw figures of the clusters."""
         self._cluster.run_all()
 
     @by_the_first
@@ -96,8 +97,8 @@ class Pipeline:
 
     def fit(self, name: str | None = None) -> None:
         """Train one sampler, or all of them."""
-        for each in self.run.sampler_names if name is None else [name]:
-            self._fit.fit(each)
+        for sampler in self.run.sampler_names if name is None else [name]:
+            self._fit.fit(sampler)
 
     def fit_in(self, name: str, region: Region) -> None:
         """Train one sampler on one region alone; see `FitStage.fit_in`."""
@@ -112,7 +113,7 @@ class Pipeline:
 
     @by_the_first
     def sample(self, name: str) -> None:
-        """Save verified samples of one sampler; of the default one also draw `clusters.png`."""
+        """Save verified samples of one sampler; for the default one, also draw `clusters.png`."""
         save_samples(self.run, self.maker, name, self.interrupts.check)
         if name == self.run.config["sample"]["sampler"]:
             draw_sheet(self.run, self.maker)
@@ -122,9 +123,9 @@ class Pipeline:
         """Measure every sampler against held-out members of every cluster."""
         if again:
             for name in self.run.sampler_names:
-                self.run.fitted(name)  # or says that it cannot be measured
+                self.run.samplers.fitted(name)  # raises if it cannot be measured
             for name in self.run.sampler_names:
-                self.run.manifests.forget(evaluate(name))
+                self.run.manifests.forget(evaluation_name(name))
         EvaluateStage(self.run, self.maker, self.interrupts).run_all()
 
     @by_the_first
@@ -133,7 +134,7 @@ class Pipeline:
         TransferStage(self.run, self.maker, self.interrupts.check).run_all()
 
     def compare(self) -> str:
-        """Fit what is not fitted, measure samplers and baselines side by side; return the table."""
+        """Fit the samplers, measure them and the baselines side by side; return the table."""
         self.cluster()
         self.fit()
         return self._compare()
@@ -145,41 +146,41 @@ class Pipeline:
         return text
 
     def sweep(self) -> str:
-        """Cluster every layer into several numbers; return what the clusters hold, as text."""
+        """Cluster every layer into several numbers of clusters; return the tables as text."""
         text = SweepStage(self.run, self.maker, self.mesh, self.interrupts.check).run_all()
         self.report()
         return text
 
     def assign(self, images: Path) -> str:
-        """Say which clusters the images of a folder belong to; return the table as text."""
+        """Assign the images of a folder to clusters; return the table as text."""
         groups = Clusters(self.run)
         return AssignStage(self.run, groups, self.maker, self.interrupts).run_all(images)
 
-    def name(self, given: list[GivenNames] | tuple[str, str]) -> list[str]:
-        """Give names, those of a page's file or one to one cluster; return lines that say which.
+    def name(self, names: list[GivenNames] | tuple[str, str]) -> list[str]:
+        """Save the names in a page's file, or a (cluster, name); return a line for each name.
 
-        The page is made again, if there is one.
+        The page is rewritten, if there is one.
         """
-        if isinstance(given, tuple):
-            lines = name_cluster(self.run, *given)
+        if isinstance(names, tuple):
+            lines = name_cluster(self.run, *names)
         else:
-            lines = merge_names(self.run, given)
+            lines = merge_names(self.run, names)
         if self.run.folder.report.is_dir():
             self.report()
         return [line.text for line in lines]
 
     @by_the_first
     def report(self) -> None:
-        """Write the summary and the static page of what is there."""
+        """Write the summary and the static page, of everything that is current."""
         write_page(self.run, self.maker, self.interrupts.check)
 
     @by_the_first
     def write_summary(self) -> None:
-        """Write `summary.json` of what is there."""
+        """Write `summary.json`, of everything that is current."""
         write_summary(self.run)
 
     def _pause(self) -> None:
-        """Show what is new, and stop here if asked to."""
+        """Update the page if there is something new, and stop here if asked to."""
         if self.maker.is_changed:
             self.report()
         self.interrupts.check()

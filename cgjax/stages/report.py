@@ -1,4 +1,4 @@
-"""The last stage: `summary.json` and the page, of what is there and current."""
+"""The last stage: `summary.json` and the page, of everything that is current."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 
 from cgjax.regions.small import small_clusters
 from cgjax.report.build import build_report
-from cgjax.run.artifacts import evaluate, split_name, swept, target_classes, transfer
+from cgjax.run.artifacts import target_classes
 from cgjax.run.citations import works_of_run
+from cgjax.run.places import evaluation_name, split_name, sweep_name, transfer_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import write_atomically, write_json
-from cgjax.stages.graph import Maker
+from cgjax.stages.maker import Maker
 from cgjax.stages.thumbnails import make_page_images
 
-# What summary.json says of the clustering.
 SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_latents")
+"""The results of the clustering that `summary.json` has."""
 
 
 def summarise(run: Run) -> dict[str, Any]:
-    """Return the content of `summary.json`, README.md says what it holds.
+    """Return the content of `summary.json`; README.md describes it.
 
     Raises:
         UserError: if there are no clusters yet.
@@ -35,11 +36,11 @@ def summarise(run: Run) -> dict[str, Any]:
         summary["choice"] = clustered["choice"]
     summary |= {"stages": run.manifests.costs(), "samplers": {}}
     for name in run.sampler_names:
-        if measured := result(evaluate(name)):
+        if measured := result(evaluation_name(name)):
             summary["distance"] = measured["distance"]
             summary["samplers"][name] = measured["numbers"]
     targets = target_classes(run.config)
-    scores = [result(transfer(i)) for i in range(len(targets))]
+    scores = [result(transfer_name(i)) for i in range(len(targets))]
     if targets and None not in scores:
         source = run.config["generator"]["condition"]
         summary["transfer"] = {"source": source, "classes": scores}
@@ -47,7 +48,7 @@ def summarise(run: Run) -> dict[str, Any]:
 
 
 def summary_of(run: Run) -> dict[str, Any]:
-    """As `summarise`; empty for a run that has a sweep alone."""
+    """As `summarise`; empty for a run that has only a sweep."""
     return summarise(run) if run.manifests.result("cluster") is not None else {}
 
 
@@ -57,23 +58,23 @@ def write_summary(run: Run) -> None:
 
 
 def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
-    """Build the static page of what is there; its images are made once, the rest every time.
+    """Build the static page of everything that is current.
 
-    A run with a sweep alone has a page and no summary.
+    Its images are made once, the rest every time. A run that has only a sweep gets no summary.
 
     Args:
         run: with clusters, or a sweep.
         maker: of its artifacts.
-        check: called between many images; may raise to stop.
+        check: called between blocks of images; may raise to stop.
     """
     make_page_images(run, maker, check)
     manifests = run.manifests
-    extra = ("compare", "sweep", *map(swept, run.held.sweep_layers))
+    beside = ("compare", "sweep", *map(sweep_name, run.held.sweep_layers))
     with maker.making("report") as result:
         build_report(run, summary_of(run))
-        # What stands on the page beside what a page is made from: see `is_page_current`.
+        # What the page shows beside its inputs: see `_is_page_current` in `cgjax.run.opening`.
         result["shown"] = {
-            name: manifests.graph[name].key for name in extra if manifests.result(name) is not None
+            name: manifests.graph[name].key for name in beside if manifests.result(name) is not None
         }
     family = str(getattr(run.generator.gen, "family", ""))
     works = works_of_run(

@@ -1,4 +1,4 @@
-"""The stage that saves images of every cluster, and the picture of all clusters."""
+"""The stage that saves samples of every cluster, and one picture of all clusters."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from cgjax.figures.clusters import titles
 from cgjax.figures.sheets import contact_sheet
-from cgjax.run.artifacts import sample
+from cgjax.run.places import samples_name
 from cgjax.run.run import Run
 from cgjax.run.sampling import save_images
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
-from cgjax.stages.graph import Maker
+from cgjax.stages.maker import Maker
 
 SHEET_COLUMNS = 10
 
 
 def save_samples(run: Run, maker: Maker, name: str, check: Callable[[], None]) -> None:
-    """Draw a sampler's samples of every cluster, verified, and save them.
+    """Draw verified samples of every cluster with one sampler, and save them.
 
     Args:
         run: with the sampler fitted.
@@ -28,9 +28,9 @@ def save_samples(run: Run, maker: Maker, name: str, check: Callable[[], None]) -
         name: of the sampler.
         check: called after every cluster; may raise to stop.
     """
-    if maker.result(sample(name)) is not None:
+    if maker.result(samples_name(name)) is not None:
         return
-    with maker.making(sample(name)) as result:
+    with maker.making(samples_name(name)) as result:
         result["acceptance"] = []
         for region in run.regions:
             key = named_key(run.root_key, "sample", name, region.cluster)

@@ -1,4 +1,4 @@
-"""`--mode=sweep`: every layer clustered into several numbers, and what these clusters hold."""
+"""`--mode=sweep`: every layer clustered into several numbers, and what the clusters contain."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from cgjax.numerics.partitions import (
     normalized_mutual_information,
 )
 from cgjax.regions.clustering import Clustering, save_clustering
-from cgjax.run.artifacts import SWEEP_TABLES, clustering_place, sweep_figure, swept
+from cgjax.run.places import SWEEP_TABLES, clustering_place, sweep_figure_place, sweep_name
 from cgjax.run.run import Run
 from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
 from cgjax.runtime.png import to_png
-from cgjax.stages.encoding import Encoder, choose, clustering_of
-from cgjax.stages.graph import Maker
+from cgjax.stages.encoding import LayerEncoder, choose, clustering_of
 from cgjax.stages.latents import latents_of
+from cgjax.stages.maker import Maker
 
 Values = dict[str, Float[np.ndarray, " m"]]
-"""What the judges see in the first m images, by "judge.attribute"."""
+"""The judged values of the first m images, by "judge.attribute"."""
 
 
 class SweepStage:
@@ -51,23 +51,23 @@ class SweepStage:
             run: the run.
             maker: of its artifacts.
             mesh: the devices to cluster on, or None for one.
-            check: called between units of work with what is kept; may raise to stop.
+            check: called between units of work, with what is kept if it raises to stop.
         """
         self.run, self.maker, self.mesh, self.check = run, maker, mesh, check
         self.numbers = run.held.sweep_numbers
 
     def run_all(self) -> str:
-        """Make what is not there; return the tables and what they say as text."""
+        """Make what is not current; return the tables as text."""
         run, maker = self.run, self.maker
         if maker.result("sweep") is None:
             latents = latents_of(run, maker)
             progress = Progress("sweep", len(run.held.sweep_layers) + 1)
             for i, layer in enumerate(run.held.sweep_layers):
-                self.check("the layers that are swept are kept")
-                if maker.result(swept(layer)) is None:
+                self.check("the finished layers are kept")
+                if maker.result(sweep_name(layer)) is None:
                     self._cluster(layer, latents)
                 progress.update(i + 1)
-            self.check("the layers that are swept are kept")
+            self.check("the finished layers are kept")
             if maker.result("attributes") is None:
                 self._judge(latents)
             progress.update(len(run.held.sweep_layers) + 1)
@@ -75,30 +75,30 @@ class SweepStage:
         return (run.folder.root / "sweep.txt").read_text().rstrip("\n")
 
     def _cluster(self, layer: str, latents: Float[np.ndarray, "n d"]) -> None:
-        """Cluster one layer into all numbers, and say how many clusters it holds."""
+        """Cluster one layer into every number, and choose its number of clusters."""
         run, most = self.run, self.numbers[-1]
-        encoder = Encoder(
+        encoder = LayerEncoder(
             run.generator.at_layer(layer),
             run.config["cluster"],
             run.folder.root,
             mesh=self.mesh,
             check=self.check,
         )
-        with self.maker.making(swept(layer)) as result:
+        with self.maker.making(sweep_name(layer)) as result:
             encoded = encoder.encode(latents, most)
             with closing(encoded):
                 key = named_key(run.root_key, "sweep", layer)
                 results = encoder.cluster(encoded, self.numbers, latents, key)
                 choice = choose(encoded, most, named_key(run.root_key, "choose", layer))
             make_folder(run.folder.root / "clusterings")
-            for number, found in zip(self.numbers, results, strict=True):
+            for number, kmeans in zip(self.numbers, results, strict=True):
                 path = run.folder.root / clustering_place(layer, number)
-                save_clustering(path, clustering_of(found, layer, encoded.space))
-            result["inertias"] = [float(found.inertia) for found in results]
+                save_clustering(path, clustering_of(kmeans, layer, encoded.space))
+            result["inertias"] = [float(kmeans.inertia) for kmeans in results]
             result["choice"] = choice.summary()
 
     def _judge(self, latents: Float[np.ndarray, "n d"]) -> None:
-        """Ask the judges about the images of the first latents."""
+        """Save what the judges see in the images of the first latents."""
         run = self.run
         latents = latents[: run.config["sweep"]["judged"]]
         judges = [load_judge(name) for name in run.judges]
@@ -106,7 +106,7 @@ class SweepStage:
             progress, batch = Progress("judge", len(latents)), run.generator.batch
             parts: dict[str, list[np.ndarray]] = {}
             for begin in range(0, len(latents), batch):
-                self.check("nothing is kept of the judging")
+                self.check("nothing of the judging is kept")
                 images = run.generator.images(latents[begin : begin + batch])
                 for judge in judges:
                     for attribute, values in judge(images).items():
@@ -125,7 +125,7 @@ class SweepStage:
         with self.maker.making("sweep"):
             measured = [self._measure(one, values) for one in clusterings]
             reasons = {
-                layer: run.manifests.require(swept(layer))["choice"]["reason"]
+                layer: run.manifests.require(sweep_name(layer))["choice"]["reason"]
                 for layer in run.held.sweep_layers
             }
             num_judged = min(len(latents), run.config["sweep"]["judged"])
@@ -137,14 +137,14 @@ class SweepStage:
             )
             make_folder(folder.figures)
             for layer in run.held.sweep_layers:
-                own = [one for one in clusterings if one.layer == layer]
-                picture = self._picture(own, latents)
-                write_atomically(folder.root / sweep_figure(layer), picture)
+                of_layer = [one for one in clusterings if one.layer == layer]
+                picture = self._picture(of_layer, latents)
+                write_atomically(folder.root / sweep_figure_place(layer), picture)
             for name, content in zip(SWEEP_TABLES, contents, strict=True):
                 write_atomically(folder.root / name, content.encode())
 
     def _clusterings(self) -> list[Clustering]:
-        """Return the sweep's clusterings, layer by layer."""
+        """Return the clusterings of the sweep, layer by layer."""
         return [one for layer in self.run.held.sweep_layers for one in self.run.held.swept(layer)]
 
     def _values(self) -> Values:
@@ -152,7 +152,7 @@ class SweepStage:
             return dict(zip(arrays["names"].tolist(), arrays["values"], strict=True))
 
     def _measure(self, one: Clustering, values: Values) -> SweepRow:
-        result = self.run.manifests.require(swept(one.layer))
+        result = self.run.manifests.require(sweep_name(one.layer))
         return SweepRow(
             layer=one.layer,
             num_clusters=one.num,
@@ -160,7 +160,8 @@ class SweepStage:
             inertia=result["inertias"][self.numbers.index(one.num)],
             stability=result["choice"]["table"][one.num - 1],
             explained={
-                name: explained(seen, one.labels[: len(seen)]) for name, seen in values.items()
+                name: explained(judged, one.labels[: len(judged)])
+                for name, judged in values.items()
             },
             flags="".join(
                 f" --config.cluster.{name}={self.run.config['cluster'][name]}"
@@ -170,8 +171,8 @@ class SweepStage:
         )
 
     def _picture(self, of_layer: list[Clustering], latents: Float[np.ndarray, "n d"]) -> bytes:
-        """Return rows of members, a cluster each, of the layer's best number."""
-        rows = self.run.manifests.require(swept(of_layer[0].layer))["choice"]["table"]
+        """Return a picture of members, a row per cluster, of the layer's best clustering."""
+        rows = self.run.manifests.require(sweep_name(of_layer[0].layer))["choice"]["table"]
         chosen = [one for one in of_layer if rows[one.num - 1]["is_chosen"] and one.num > 1]
         several = [one for one in of_layer if one.num > 1] or of_layer
         best = (chosen or several)[0]
@@ -186,7 +187,7 @@ class SweepStage:
 
 
 def _cluster_rows(clusterings: list[Clustering], values: Values) -> list[dict[str, Any]]:
-    """Return `sweep_clusters.csv`: for every cluster its share, and a line for each attribute."""
+    """Return the rows of `sweep_clusters.csv`: for every cluster one per attribute."""
     rows = []
     for one in clusterings:
         counts = np.bincount(one.labels, minlength=one.num)
@@ -200,14 +201,14 @@ def _cluster_rows(clusterings: list[Clustering], values: Values) -> list[dict[st
                 "share_low": interval.low,
                 "share_high": interval.high,
             }
-            for name, seen in values.items():
-                own = attribute_in(seen[one.labels[: len(seen)] == c])
-                rows.append(cluster | {"attribute": name} | own._asdict())
+            for name, judged in values.items():
+                in_cluster = attribute_in(judged[one.labels[: len(judged)] == c])
+                rows.append(cluster | {"attribute": name} | in_cluster._asdict())
     return rows
 
 
 def _pair_rows(clusterings: list[Clustering]) -> list[dict[str, Any]]:
-    """Return `sweep_pairs.csv`: what the clusters of one layer tell of another's."""
+    """Return the rows of `sweep_pairs.csv`: how clusterings of different layers agree."""
     rows = []
     for a, b in itertools.combinations(clusterings, 2):
         if a.layer == b.layer:

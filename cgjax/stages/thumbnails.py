@@ -1,11 +1,11 @@
-"""The images of the page: made once for a clustering, kept beside the figures."""
+"""The stage that makes the images of the page, once for each clustering."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,57 +21,58 @@ from cgjax.regions.clustering import Clustering
 from cgjax.report.proposals import Proposal, propose
 from cgjax.report.rows import choose_rows, pairs_of, quantiles, runners_up
 from cgjax.report.sprites import COLUMNS, sheet, thumbnails
-from cgjax.run.artifacts import split_name
-from cgjax.run.page_images import page_images
+from cgjax.run.places import page_images_name, split_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.png import to_pixels
-from cgjax.stages.graph import Maker
+from cgjax.stages.maker import Maker
 
 MOST = 1000
-"""Latents whose images the page can show, of the run's own clustering and of a sweep."""
+"""The most latents whose images the page shows, of the run's own clustering and of a sweep."""
 
 INSIDE = 300
-"""The same, of a cluster's own clustering."""
+"""The most latents whose images the page shows, of a clustering inside a cluster."""
 
 FEWEST = 160
-"""At least as many are shown, however large the images are."""
+"""The least number of latents that are shown, however large their images are."""
 
 JUDGED = 256
-"""Images that the judges see."""
+"""The most images that the judges see."""
 
 TILE = 64
-"""Pixels of the side of a small image on the page."""
+"""Side of a small image on the page, in pixels."""
 
 MEAN = 128
-"""Pixels of the side of a mean image, and of the images on a line between two means."""
+"""Side of a mean image, and of an image on a line between two means, in pixels."""
 
 STEPS = 7
-"""Images on such a line."""
+"""Images on a line between two means."""
 
-# The most that a block of images, and the features of a clustering's means, may take.
 BLOCK_MB = 256
+"""The most memory for a block of images."""
+
 FEATURES_MB = 256
+"""The most memory for the features of a plot."""
 
 
 def make_page_images(run: Run, maker: Maker, check: Callable[..., None]) -> None:
-    """Make the images of every clustering that is there, if they are not there or not current.
+    """Make the images of every clustering that is current, unless they are current too.
 
     Args:
         run: with clusters, or a sweep.
         maker: of its artifacts.
-        check: called between many images; may raise to stop.
+        check: called between blocks of images; may raise to stop.
     """
     result = run.manifests.result
-    if run.held.has_own and maker.result(page_images("own")) is None:
+    if run.held.has_own and maker.result(page_images_name("own")) is None:
         _make(run, maker, check, "own", [run.clustering])
     for split in run.held.splits:
         part = split_name(split.path)
-        if result(part) is None or maker.result(page_images(part)) is not None:
+        if result(part) is None or maker.result(page_images_name(part)) is not None:
             continue
         inside = np.flatnonzero(run.held.region_inside(split.path).members())
         _make(run, maker, check, part, [run.held.inside(split)], inside)
-    if result("sweep") is not None and maker.result(page_images("sweep")) is None:
+    if result("sweep") is not None and maker.result(page_images_name("sweep")) is None:
         swept = [one for layer in run.held.sweep_layers for one in run.held.swept(layer)]
         _make(run, maker, check, "sweep", [one for one in swept if one.num > 1])
 
@@ -84,10 +85,10 @@ def _make(
     clusterings: Sequence[Clustering],
     candidates: Int[np.ndarray, " m"] | None = None,
 ) -> None:
-    latents = run.latents if run.held.has_own else run.held.latents
+    latents = run.prior_latents
     if candidates is None:
         candidates = np.arange(len(latents))
-    name = page_images(part)
+    name = page_images_name(part)
     (place,) = run.manifests.graph[name].places
     with maker.making(name):
         arrays = gather(run.generator, latents, clusterings, candidates, run.judges, check)
@@ -107,15 +108,16 @@ def gather(
 ) -> dict[str, np.ndarray]:
     """Make everything that the page shows of some clusterings of the same latents.
 
-    The images of the first latents serve all of them: as their random members, as points of their
-    plots, as the strips of their margin dials. What only one of them shows is added.
+    The images of the first latents serve all clusterings: as their random members, as the points of
+    their plots, and as the strips of their margin dials. Images that only one clustering shows are
+    added.
 
     Args:
         generator: of the images.
         latents: of the run.
-        clusterings: with labels of all of these.
-        candidates: ascending indices of the latents that are clustered: all, or a cluster's.
-        judges: that propose names.
+        clusterings: with labels of all of these latents.
+        candidates: ascending indices of the clustered latents: all, or those of one cluster.
+        judges: names of the judges that propose names.
         check: called between blocks of images; may raise to stop.
 
     Returns:
@@ -126,15 +128,15 @@ def gather(
     most = MOST if len(candidates) == len(latents) else INSIDE
     first = candidates[: min(most, _num_first(int(generator.gen.image_size)))]
     chosen = [choose_rows(one, candidates) for one in clusterings]
-    wanted = np.concatenate([first, *(row.ravel() for rows in chosen for row in rows)])
-    order = np.unique(wanted, return_index=True)[1]
-    indices = wanted[np.sort(order)]
+    shown = np.concatenate([first, *(row.ravel() for rows in chosen for row in rows)])
+    order = np.unique(shown, return_index=True)[1]
+    indices = shown[np.sort(order)]
     indices = indices[indices >= 0].astype(np.int32)
-    is_fair = np.zeros(len(latents), bool)
-    is_fair[first] = True
-    tiles, means, values = _images(
-        generator, latents[indices], clusterings, indices, is_fair, chosen, judges, check
-    )
+    num_judged = min(JUDGED, len(first))
+    groups = [
+        _counted(*pair, indices, len(first)) for pair in zip(clusterings, chosen, strict=True)
+    ]
+    tiles, means, values = _images(generator, latents[indices], groups, judges, num_judged, check)
     arrays: dict[str, np.ndarray] = {"indices": indices, "sheet": _as_bytes(sheet(tiles))}
     info: dict[str, Any] = {"tile": tiles.shape[1], "columns": COLUMNS, "clusterings": []}
     points: dict[str, tuple[np.ndarray, list[float]]] = {}
@@ -143,15 +145,10 @@ def gather(
         if one.layer not in points:
             points[one.layer] = _points(at_layer, one, latents[first])
         labels, depth = quantiles(one, candidates, indices)
-        edge = rows.border.ravel()
-        members = edge[edge >= 0]
-        neighbour = np.full(edge.shape, -1, np.int32)
-        neighbour[edge >= 0] = runners_up(at_layer, one, latents[members], one.labels[members])
-        judged = min(JUDGED, len(first))
-        proposals = propose(values, one.labels[indices[:judged]], one.num)
+        proposals = propose(values, one.labels[indices[:num_judged]], one.num)
         pairs, lines = _lines(at_layer, one, latents) if len(clusterings) == 1 else ([], b"")
         arrays |= {f"{i}.{field}": row for field, row in rows._asdict().items()} | {
-            f"{i}.neighbour": neighbour.reshape(rows.border.shape),
+            f"{i}.neighbour": _neighbours(at_layer, one, latents, rows.border),
             f"{i}.labels": labels,
             f"{i}.quantiles": depth,
             f"{i}.points": points[one.layer][0],
@@ -170,8 +167,42 @@ def gather(
     return {"info": np.array(json.dumps(info)), **arrays}
 
 
+class _Counted(NamedTuple):
+    """The shown latents that count for the mean images of a clustering.
+
+    Attributes:
+        labels: (p,) of the shown latents; -1 for those that do not count.
+        num: how many clusters there are.
+    """
+
+    labels: Int[np.ndarray, " p"]
+    num: int
+
+
+def _counted(
+    one: Clustering, rows: Any, indices: Int[np.ndarray, " p"], num_first: int
+) -> _Counted:
+    """Return what counts for means: random members, not those chosen by their margins."""
+    is_random = (np.arange(len(indices)) < num_first) | np.isin(indices, rows.typical)
+    return _Counted(np.where(is_random, one.labels[indices], -1), one.num)
+
+
+def _neighbours(
+    generator: ConditionedGenerator,
+    one: Clustering,
+    latents: Float[np.ndarray, "n d"],
+    border: Int[np.ndarray, "k e"],
+) -> Int[np.ndarray, "k e"]:
+    """Return the second nearest cluster of the latents at the border; -1 where there is none."""
+    edge = border.ravel()
+    members = edge[edge >= 0]
+    neighbours = np.full(edge.shape, -1, np.int32)
+    neighbours[edge >= 0] = runners_up(generator, one, latents[members], one.labels[members])
+    return neighbours.reshape(border.shape)
+
+
 def _num_first(size: int) -> int:
-    """Return how many latents to show: fewer of large images, which take long to make."""
+    """Return how many latents to show: fewer if the images are large, which take long to make."""
     return max(FEWEST, min(MOST, MOST * TILE**2 // size**2))
 
 
@@ -186,54 +217,50 @@ def _as_bytes(content: bytes) -> UInt8[np.ndarray, " b"]:
 def _images(
     generator: ConditionedGenerator,
     shown: Float[np.ndarray, "p d"],
-    clusterings: Sequence[Clustering],
-    indices: Int[np.ndarray, " p"],
-    is_fair: np.ndarray,
-    chosen: Sequence[Any],
+    groups: Sequence[_Counted],
     judges: Sequence[str],
+    num_judged: int,
     check: Callable[..., None],
 ) -> tuple[UInt8[np.ndarray, "p t t 3"], list[np.ndarray], Mapping[str, np.ndarray]]:
-    """Return the tiles, every clustering's mean images, and what the judges see in the first."""
-    size = int(generator.gen.image_size)
-    batch = generator.batch
+    """Return the tiles, each clustering's mean images, and the judged values of the first."""
+    size, batch = int(generator.gen.image_size), generator.batch
     block = batch * max(1, BLOCK_MB * 2**20 // (12 * size**2 * batch))
     loaded = [load_judge(name) for name in judges]
-    seen: dict[str, list[np.ndarray]] = {}
+    judged: dict[str, list[np.ndarray]] = {}
     tiles: list[np.ndarray] = []
-    wide = min(size, MEAN)
-    sums = [np.zeros((one.num, wide, wide, 3)) for one in clusterings]
-    counts = [np.zeros(one.num) for one in clusterings]
+    side = min(size, MEAN)
+    sums = [np.zeros((group.num, side, side, 3)) for group in groups]
     for begin in range(0, len(shown), block):
         if begin:
-            check("nothing is kept of the page's images")
-        rows = shown[begin : begin + block]
-        images = generator.images(rows)
+            check("nothing of the page's images is kept")
+        images = generator.images(shown[begin : begin + block])
         pixels = to_pixels(images)
         tiles.append(thumbnails(pixels, TILE))
-        middle = thumbnails(pixels, MEAN).astype(np.float64)
-        own = indices[begin : begin + block]
-        for i, one in enumerate(clusterings):
-            fair = is_fair[own] | np.isin(own, chosen[i].typical)
-            labels = np.where(fair, one.labels[own], -1)
-            for c in range(one.num):
-                sums[i][c] += middle[labels == c].sum(axis=0)
-                counts[i][c] += (labels == c).sum()
+        medium = thumbnails(pixels, MEAN).astype(np.float64)
+        for group, total in zip(groups, sums, strict=True):
+            labels = group.labels[begin : begin + block]
+            for c in range(group.num):
+                total[c] += medium[labels == c].sum(axis=0)
         if begin < JUDGED:
             for judge in loaded:
                 for attribute, values in judge(images[: JUDGED - begin]).items():
-                    seen.setdefault(f"{judge.name}.{attribute}", []).append(values)
-    means = [
-        np.rint(total / np.maximum(count, 1)[:, None, None, None]).astype(np.uint8)
-        for total, count in zip(sums, counts, strict=True)
-    ]
-    num = int(min(JUDGED, is_fair.sum()))
-    return np.concatenate(tiles), means, {k: np.concatenate(v)[:num] for k, v in seen.items()}
+                    judged.setdefault(f"{judge.name}.{attribute}", []).append(values)
+    means = [_mean_images(group, total) for group, total in zip(groups, sums, strict=True)]
+    values_of = {name: np.concatenate(parts)[:num_judged] for name, parts in judged.items()}
+    return np.concatenate(tiles), means, values_of
+
+
+def _mean_images(
+    group: _Counted, total: Float[np.ndarray, "k s s 3"]
+) -> UInt8[np.ndarray, "k s s 3"]:
+    counts = np.bincount(group.labels[group.labels >= 0], minlength=group.num)
+    return np.rint(total / np.maximum(counts, 1)[:, None, None, None]).astype(np.uint8)
 
 
 def _points(
     generator: ConditionedGenerator, one: Clustering, shown: Float[np.ndarray, "m d"]
 ) -> tuple[Float[np.ndarray, "r 2"], list[float]]:
-    """Return the first latents' features in two principal components, and these' variances."""
+    """Return the features of latents in two principal components, and their shares of variance."""
     limit = FEATURES_MB * 2**20 // (4 * max(one.centroids.shape[1], 1))
     rows = all_features(generator, shown[: max(3, limit)], lambda _: None, one.space)
     if len(rows) < 3 or rows.shape[1] < 2:
@@ -246,8 +273,8 @@ def _points(
 def _lines(
     generator: ConditionedGenerator, one: Clustering, latents: Float[np.ndarray, "n d"]
 ) -> tuple[list[tuple[int, int]], bytes]:
-    """Return images along the lines between neighbouring clusters' means, if there can be any."""
-    # A centroid of another space is no activation.
+    """Return images along the lines between neighbouring clusters' means, if they can be made."""
+    # A centroid in another space is not an activation.
     if one.space.name != "raw" or not hasattr(generator.gen, "resume"):
         return [], b""
     pairs = pairs_of(one)

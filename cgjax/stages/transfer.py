@@ -1,9 +1,10 @@
 """Cross-class transfer of a run: its clusters and samplers, tried on other classes.
 
-The clusters were learnt on one class A of a conditional generator. For each target class B the same
-latents are run to the same layer with B's condition and clustered anew; latents that the run's
-samplers draw for A's clusters are then assigned by B's own clustering. How far the two agree,
-whatever the clusters are called, is the score [Georgopoulos et al. 2022, section 4.4 and Fig. 6].
+The clusters were learnt on one class A of a conditional generator. For each target class B, the
+features of the same latents at the same layer, with B's condition, are clustered again. B's
+clustering then assigns latents that the run's samplers draw for A's clusters. The score is how far
+the two agree under the best one-to-one matching of clusters [Georgopoulos et al. 2022, section 4.4
+and Fig. 6].
 """
 
 from __future__ import annotations
@@ -22,45 +23,46 @@ from cgjax.features.in_memory import all_features, space_at
 from cgjax.figures.transfer import transfer_figure
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering, assign_latents
-from cgjax.run.artifacts import REFERENCE, target_classes, transfer
+from cgjax.run.artifacts import REFERENCE, target_classes
+from cgjax.run.places import transfer_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
 from cgjax.stages.encoding import clustering_of, find_clusters
-from cgjax.stages.graph import Maker
+from cgjax.stages.maker import Maker
 
 FIGURE = "transfer.png"
 
 
 def sampler_names(run: Run) -> list[str]:
-    """Return the samplers that are tried: the config's default, and the exact reference."""
-    wanted = (run.config["sample"]["sampler"], REFERENCE)
-    return [name for name in dict.fromkeys(wanted) if name in run.sampler_names]
+    """Return the samplers to try: the config's default, and the exact reference."""
+    names = (run.config["sample"]["sampler"], REFERENCE)
+    return [name for name in dict.fromkeys(names) if name in run.sampler_names]
 
 
 class TransferStage:
-    """The transfer of a run, an artifact a class: an interrupted run keeps whole classes."""
+    """The transfer of a run, one artifact per class: an interruption keeps finished classes."""
 
     def __init__(self, run: Run, maker: Maker, check: Callable[..., None]):
-        """Bind.
+        """Prepare.
 
         Args:
             run: with its clusters.
             maker: of its artifacts.
-            check: called between pieces of work; may raise to stop.
+            check: called between units of work; may raise to stop.
         """
         self.run, self.maker, self.check = run, maker, check
 
     def run_all(self) -> None:
-        """Score every class that is not done, and draw the figure."""
+        """Score every class whose score is not current, and draw the figure."""
         run, maker, names = self.run, self.maker, target_classes(self.run.config)
-        todo = [i for i in range(len(names)) if maker.result(transfer(i)) is None]
+        todo = [i for i in range(len(names)) if maker.result(transfer_name(i)) is None]
         if not names or not (todo or maker.result("transfer figure") is None):
             return
         asked = {name: self._draw(name) for name in sampler_names(run)}
         for i in todo:
-            with maker.making(transfer(i)) as result:
+            with maker.making(transfer_name(i)) as result:
                 result |= self._score(names[i], asked)
             self.check()
         with maker.making("transfer figure"):
@@ -69,9 +71,9 @@ class TransferStage:
             write_atomically(run.folder.figures / FIGURE, to_png(picture))
 
     def _draw(self, sampler: str) -> Float[np.ndarray, "k n d"]:
-        """Draw latents for every cluster of the source class, as they come from the sampler."""
+        """Draw latents for every cluster of the source class, verified only if it must be."""
         run, num = self.run, self.run.config["transfer"]["num"]
-        verify = run.fitted(sampler).sampler.always_verified
+        verify = run.samplers.fitted(sampler).sampler.always_verified
         drawn = []
         for region in run.regions:
             key = named_key(run.root_key, "transfer", sampler, region.cluster)
@@ -86,8 +88,8 @@ class TransferStage:
         entries: dict[str, Any] = {}
         for sampler, z in asked.items():
             latents = z.reshape(-1, z.shape[-1])
-            own = assign_latents(clustering, generator, latents)[0]
-            score = transfer_score(np.repeat(np.arange(num), z.shape[1]), own, num)
+            assigned = assign_latents(clustering, generator, latents)[0]
+            score = transfer_score(np.repeat(np.arange(num), z.shape[1]), assigned, num)
             entry = entries[sampler] = {
                 "agreement": score.agreement,
                 "interval": list(score.interval),
@@ -107,26 +109,26 @@ class TransferStage:
         return {"condition": name, "shares": clustering.shares.tolist(), "samplers": entries}
 
     def _cluster(self, generator: ConditionedGenerator) -> Clustering:
-        """Cluster the run's latents in a class's own features, with the run's settings and seed."""
+        """Cluster the run's latents by their features in a class, as the run clustered its own."""
         run, settings = self.run, self.run.config["cluster"]
         space = space_at(generator, run.latents, settings["space"])
         features = all_features(generator, run.latents, lambda _: None, space)
-        self.check("this class begins anew next time")
-        (found,) = find_clusters(
+        self.check("this class starts again next time")
+        (kmeans,) = find_clusters(
             jax.device_put(features),
             [run.clustering.num],
             settings,
             key=named_key(run.root_key, "cluster"),  # so that a class agrees with itself
         )
-        return clustering_of(found, generator.layer, space)
+        return clustering_of(kmeans, generator.layer, space)
 
     def _draw_figure(self, names: list[str], asked: Float[np.ndarray, "k n d"]) -> Image.Image:
         run = self.run
         shown = asked[:, : run.config["transfer"]["columns"]]
         latents = shown.reshape(-1, shown.shape[-1])
-        bounds = [run.generator, *(run.generator.with_condition(name) for name in names)]
-        images = [b.images(latents) for b in bounds]
-        split = [list(x.reshape(*shown.shape[:2], *x.shape[1:])) for x in images]
+        generators = [run.generator, *(run.generator.with_condition(name) for name in names)]
+        images = [generator.images(latents) for generator in generators]
+        by_cluster = [list(x.reshape(*shown.shape[:2], *x.shape[1:])) for x in images]
         titles = [f"cluster {c}" for c in range(len(asked))]
         source = str(run.config["generator"]["condition"])
-        return transfer_figure(split, [source, *names], titles)
+        return transfer_figure(by_cluster, [source, *names], titles)

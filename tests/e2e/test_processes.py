@@ -100,7 +100,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
             getattr(a.clustering, field), getattr(b.clustering, field), rtol=1e-5, atol=1e-6
         )
     for name in ("imle", "flow"):
-        states = [jax.tree.leaves(run.fitted(name).state) for run in (a, b)]
+        states = [jax.tree.leaves(run.samplers.fitted(name).state) for run in (a, b)]
         for x, y in zip(*states, strict=True):
             # Adam divides by the root of tiny moments, which magnifies the rounding of near-zero
             # gradients to a small part of a step of 1e-3: as in tests/samplers/test_devices.py.

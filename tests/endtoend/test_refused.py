@@ -12,7 +12,7 @@ from cgjax.config.plain import to_plain
 from cgjax.endtoend.data.digits import Digits8
 from cgjax.errors import UserError
 from cgjax.run import training as training_folder
-from cgjax.run.folder import Known, RunFolder, read_config, save_config, saved_kind
+from cgjax.run.folder import Provenance, RunFolder, read_config, save_config, saved_kind
 from cgjax.run.training import open_training
 from configs import common, scgan_faces
 from tests.e2e.command import cgjax, errors
@@ -157,7 +157,7 @@ def test_the_folder_of_one_kind_of_run_is_refused_by_the_other(tmp_path):
     with pytest.raises(UserError, match="run of another kind"):
         read_config(training)
     clustering.root.mkdir()
-    save_config(clustering, to_plain(common.get_config()), Known(""))
+    save_config(clustering, to_plain(common.get_config()), Provenance(""))
     before = clustering.config.read_bytes()
     for allow_change in (False, True):
         with pytest.raises(UserError, match="run of another kind"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cgjax.regions.naming import read_names
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run
 from cgjax.stages.pipeline import Pipeline
 from tests.report.browser import chromium, open_page
 from tests.report.conftest import work

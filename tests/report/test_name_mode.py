@@ -5,8 +5,7 @@ import pytest
 from cgjax.errors import UserError
 from cgjax.regions.naming import GivenName, GivenNames
 from cgjax.run.folder import RunFolder, read_config
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
 from tests.report.conftest import config, work
@@ -40,7 +39,7 @@ def test_a_cluster_of_any_clustering_is_named_where_its_names_are_kept(root):
         (("5", "left"), "no cluster '5'"),
         (("0", "12"), "--name=12: a number is always an id"),
         (("layer1=0 | layer2-k3=1", "left"), "is not one cluster; give its id"),
-        ([GivenNames("layer1-k2", "0" * 64, [])], "is of other clusterings than"),
+        ([GivenNames("layer1-k2", "0" * 64, [])], "is for other clusterings than"),
     ],
 )
 def test_what_cannot_be_named_is_a_one_line_error(given, says, root):
@@ -58,7 +57,7 @@ def test_a_clustering_that_the_run_no_longer_has_is_reported_and_the_others_are_
         ],
     )
     assert lines == [
-        "layer9-k2 of names.json is not in this run: its 1 names stay out",
+        "layer9-k2 of names.json is not in this run: its 1 names are left out",
         "layer1-k2, cluster 1: 'right'",
     ]
     assert load_run(root).entries[1]["name"] == "right"
@@ -73,10 +72,10 @@ def test_commands_name_a_cluster_by_its_name_only_if_no_other_cluster_has_it(cop
         asked = []
         for text in ("0", "1", "0/0", "layer2-k3=1"):
             one, c = held.cluster(text)
-            assert held.cluster(held.asked(one, c))[1] == c
-            found, number = held.cluster(held.asked_by_name(one, c))
+            assert held.cluster(held.cluster_flag(one, c))[1] == c
+            found, number = held.cluster(held.named_cluster_flag(one, c))
             assert (found.digest, number) == (one.digest, c)
-            asked.append(held.asked_by_name(one, c))
+            asked.append(held.named_cluster_flag(one, c))
         return asked
 
     assert named("", "", "", "") == ["0", "1", "0/0", "layer2-k3=1"]

@@ -18,7 +18,7 @@ from cgjax.regions.names import unnamed
 from cgjax.report.build import SCRIPTS, SERVED_SCRIPTS, render, static
 from cgjax.report.rows import EDGE, TYPICAL
 from cgjax.report.view import Group, view_of
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run
 from cgjax.stages.pipeline import Pipeline
 from cgjax.stages.thumbnails import gather
 from tests.report.conftest import work

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run
 from cgjax.serve.server import listen, listen_for, port_of
 from tests.e2e.command import ROOT, cgjax
 

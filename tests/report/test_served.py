@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.serve.app import Served
 from cgjax.serve.guard import MAX_BODY

@@ -13,8 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.serve.app import Served
 from cgjax.serve.server import listen_for, prepare

@@ -1,4 +1,4 @@
-"""What depends on what: for every leaf of a config, a new value and the artifacts it makes stale.
+"""For every leaf of a config, another value and the artifacts that it makes stale.
 
 The config is `small()`: rejection, flow (the default) and imle are fitted; nothing is transferred.
 """
@@ -24,13 +24,13 @@ COMPARED = {"compare"}
 
 
 def of(*samplers: str) -> set[str]:
-    """What is drawn and measured of some samplers."""
+    """The samples and measurements of some samplers, and what shows them."""
     found = {f"{what} {name}" for what in ("sample", "evaluate") for name in samplers}
     return found | SHOWN | COMPARED | ({"sheet"} if DEFAULT in samplers else set())
 
 
 def learnt(*samplers: str) -> set[str]:
-    """What is learnt by some samplers, and everything drawn from them."""
+    """What some samplers learn, and everything drawn from them."""
     return {f"fit {name}" for name in samplers} | of(*samplers)
 
 
@@ -68,26 +68,26 @@ def small() -> dict[str, Any]:
     return complete(to_plain(config))
 
 
-# Leaf -> (another value, what it makes stale). Leaves of samplers that are not fitted: nothing.
+# Leaf -> (another value, what it makes stale). Leaves of samplers without fit make nothing stale.
 CHANGES: dict[str, tuple[Any, set[str]]] = {
     "seed": (1, EVERYTHING),
     "layer": ("layer2", CLUSTERED),
     "generator.name": ("tests.run.changes:other_generator", EVERYTHING),
-    "generator.weights": (None, set()),  # of a generator from a function there are none
+    "generator.weights": (None, set()),  # a generator from a function has no weights
     "generator.condition": (None, set()),
     "generator.truncation": (None, set()),
     "generator.truncation_layers": (None, set()),
     "generator.noise": (None, set()),
     "generator.batch": (32, set()),
     "latents.num": (100, EVERYTHING - INVERTED),
-    "cluster.max_clusters": (8, set()),  # the number is given
+    "cluster.max_clusters": (8, set()),  # only used to choose the number
     "cluster.num_clusters": (3, CLUSTERED),
     "cluster.num_init": (2, CLUSTERED | SWEPT),
     "cluster.max_iter": (50, CLUSTERED | SWEPT),
     "cluster.tol": (1e-3, CLUSTERED | SWEPT),
     "cluster.init": ("random", CLUSTERED | SWEPT),
     "cluster.backend": ("faiss", CLUSTERED | SWEPT),
-    "cluster.memory_mb": (2048, set()),  # streamed, the sums come in another order
+    "cluster.memory_mb": (2048, set()),  # a resource, though streamed sums are in another order
     "cluster.max_samples": (80, CLUSTERED | SWEPT),
     "cluster.space": ("standardised", CLUSTERED | SWEPT),
     "cluster.trimmed": (0.1, CLUSTERED | SWEPT),
@@ -143,11 +143,11 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "transfer.conditions": (["1"], SHOWN),
     "transfer.num": (5, set()),
     "transfer.columns": (2, set()),
-    "hierarchy.splits": (["0/layer2-k2"], set()),  # it makes one more, and nothing stale
+    "hierarchy.splits": (["0/layer2-k2"], set()),  # adds a clustering and makes nothing stale
     "hierarchy.num": (50, set()),
     "hierarchy.space": ("pooled", set()),
-    "hierarchy.samplers": (["flow"], set()),  # without clusters inside clusters there is no more
-    "sweep.layers": (["layer1"], set()),  # the run says which these are
+    "hierarchy.samplers": (["flow"], set()),  # has no effect without splits
+    "sweep.layers": (["layer1"], set()),  # the run resolves them
     "sweep.numbers": ([2, 3], SWEPT),
     "sweep.judges": (["image_statistics"], set()),  # as for the layers
     "sweep.judged": (100, {"attributes", "sweep"}),
@@ -159,7 +159,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "assign.steps": (3, {"held-out"}),
     "assign.step_size": (0.2, {"held-out"}),
     "assign.feature_weight": (0.0, {"held-out"}),
-    "assign.restarts": (1, set()),  # what was assigned is no part of a config
+    "assign.restarts": (1, set()),  # the assigned images are not part of a config
     "assign.held_out": (8, {"held-out"}),
     "assign.quantile": (0.9, set()),
     "checkpoint_epochs": (1, set()),
@@ -179,7 +179,7 @@ def changed(path: str) -> tuple[dict[str, Any], set[str]]:
 
 
 def leaves() -> list[str]:
-    """Every leaf but those that say whether a further sampler is fitted."""
+    """Return every leaf, except those that would fit further samplers."""
     return [p for p in flatten(small()) if p in CHANGES or not p.endswith(".fit")]
 
 

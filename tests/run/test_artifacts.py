@@ -1,4 +1,4 @@
-"""One leaf changes: exactly what depends on it is stale. Loading never believes what it finds."""
+"""A changed leaf makes exactly its dependents stale, and loading verifies what it finds."""
 
 import json
 
@@ -27,7 +27,7 @@ def identities(config):
 
 
 @pytest.mark.parametrize("path", leaves())
-def test_exactly_what_depends_on_a_leaf_has_another_key(path):
+def test_changing_a_leaf_changes_exactly_the_keys_that_depend_on_it(path):
     old = declare(small(), *identities(small()), *SWEPT)
     config, stale = changed(path)
     new = declare(config, *identities(config), *SWEPT)
@@ -37,13 +37,13 @@ def test_exactly_what_depends_on_a_leaf_has_another_key(path):
     assert found | {name for name in gone if not name.startswith("fit ")} == stale
 
 
-def test_a_key_of_an_older_version_is_still_that_of_its_settings():
-    # Of c606ce0, which knew none of the leaves that are silent.
+def test_keys_of_an_older_version_are_unchanged():
+    # Of c606ce0, which had none of the silent leaves.
     graph = declare(small(), "prior", "name", *SWEPT)
     assert {name: graph[name].key for name in OLD_KEYS} == OLD_KEYS
 
 
-def test_the_table_speaks_of_leaves_that_there_are():
+def test_the_table_of_changes_has_only_existing_leaves():
     assert CHANGES.keys() <= set(leaves())
 
 
@@ -69,7 +69,7 @@ def manifests(tmp_path):
     return found
 
 
-def test_what_was_recorded_is_current_and_its_costs_are_added_up(manifests):
+def test_a_recorded_artifact_is_current_and_costs_are_summed(manifests):
     assert manifests.require("cluster") == {"shares": [0.5]}
     manifests.record("fit flow", {}, {"fit": {"seconds": 1.0, "peak_rss_mb": 5.0}})
     manifests.record("fit imle", {}, {"fit": {"seconds": 2.0, "peak_rss_mb": 4.0}})
@@ -79,13 +79,13 @@ def test_what_was_recorded_is_current_and_its_costs_are_added_up(manifests):
     }
 
 
-def test_an_artifact_whose_file_is_not_what_was_written_is_not_loaded(manifests):
+def test_an_artifact_with_a_changed_file_is_not_loaded(manifests):
     manifests.folder.clusters.write_bytes(b"another")
     with pytest.raises(UserError, match=r"'cluster' .* not those that were written; python -m"):
         manifests.require("cluster")
 
 
-def test_an_artifact_whose_input_is_gone_is_not_loaded(manifests):
+def test_an_artifact_with_a_missing_input_is_not_loaded(manifests):
     manifests.forget("latents")
     assert manifests.result("cluster") is None
     with pytest.raises(UserError, match="'latents' is not there yet"):
@@ -102,7 +102,7 @@ def test_an_artifact_of_another_config_says_what_differs(manifests):
     assert manifests.folder.latents.exists()
 
 
-def test_an_artifact_whose_input_was_made_otherwise_is_not_loaded(manifests):
+def test_an_artifact_is_not_loaded_if_its_input_has_other_content(manifests):
     made = {"fit flow": {}, "evaluate flow": {"num": 1}}
     for name, result in made.items():
         manifests.record(name, result, {})
@@ -115,10 +115,10 @@ def test_an_artifact_whose_input_was_made_otherwise_is_not_loaded(manifests):
     manifests.folder.clusters.write_bytes(b"clusters")
     manifests.record("cluster", {"shares": [0.5]}, {})
     manifests.record("fit flow", {}, {})
-    assert manifests.result("evaluate flow") == {"num": 1}  # made from the same again
+    assert manifests.result("evaluate flow") == {"num": 1}  # its input has the same content again
 
 
-def test_an_edited_manifest_is_not_believed(manifests):
+def test_an_edited_manifest_is_ignored(manifests):
     path = manifests.folder.manifests / "cluster.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"result": {"shares": [0.9]}}))
@@ -126,9 +126,7 @@ def test_an_edited_manifest_is_not_believed(manifests):
 
 
 @pytest.mark.parametrize("through_link", [False, True])
-def test_what_a_person_put_among_the_artifacts_stays_and_what_is_stale_goes(
-    manifests, tmp_path, through_link
-):
+def test_stale_files_are_removed_and_a_users_own_files_stay(manifests, tmp_path, through_link):
     folder = manifests.folder.root / "samples" / "flow"
     place = tmp_path.parent / f"{tmp_path.name}-elsewhere" if through_link else folder
     (place / "0").mkdir(parents=True)
@@ -147,7 +145,7 @@ def test_what_a_person_put_among_the_artifacts_stays_and_what_is_stale_goes(
     assert sorted(path.name for path in (place / "0").iterdir()) == [".DS_Store", "notes.txt"]
 
 
-def test_a_stale_artifact_takes_only_its_own_places_with_it(manifests, tmp_path):
+def test_forgetting_an_artifact_removes_only_its_own_places(manifests, tmp_path):
     outside = tmp_path.parent / "thesis.tex"
     outside.write_text("years of work")
     path = manifests.folder.manifests / "cluster.json"
@@ -160,13 +158,13 @@ def test_a_stale_artifact_takes_only_its_own_places_with_it(manifests, tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"result": 3, "finished": 0}', "null"])
-def test_a_damaged_manifest_is_none(manifests, content):
+def test_a_damaged_manifest_is_ignored(manifests, content):
     (manifests.folder.manifests / "cluster.json").write_text(content)
     assert manifests.result("cluster") is None
 
 
 @pytest.mark.parametrize("costs", [{"fit": 3.0}, {"fit": {"seconds": "long"}}, {"fit": None}])
-def test_a_manifest_whose_costs_are_no_numbers_is_none(costs, manifests):
+def test_a_manifest_with_costs_that_are_not_numbers_is_ignored(costs, manifests):
     path = manifests.folder.manifests / "cluster.json"
     manifest = read_sealed(path)
     write_sealed(path, manifest)
@@ -178,3 +176,29 @@ def test_a_manifest_whose_costs_are_no_numbers_is_none(costs, manifests):
 def test_settings_read_back_from_json_do_not_differ():
     assert differing({"a": [1, 2]}, {"a": (1, 2)}) == []
     assert differing({"a": 1}, {"b": 2}) == ["a: 1 -> None", "b: None -> 2"]
+
+
+def test_an_artifact_is_not_loaded_if_the_features_of_its_layer_have_changed(tmp_path):
+    traces = {"layer1": [1.0, -3.0], "layer2": [2.0, 5.0]}
+    graph = declare(small(), "prior", "name", *SWEPT)
+    kept = Manifests(RunFolder(tmp_path), graph, layer_trace=traces.__getitem__)
+    for name in ("latents", "sweep layer1", "sweep layer2"):
+        kept.record(name, {}, {})
+    traces["layer1"], traces["layer2"] = [1.0001, -3.0], [2.2, 5.0]
+    assert kept.result("sweep layer1") is not None  # within rounding
+    assert kept.result("sweep layer2") is None
+    with pytest.raises(UserError, match="'sweep layer2' was made from other features of 'layer2'"):
+        kept.require("sweep layer2")
+    assert kept.forget_stale() == ["sweep layer2"]
+
+
+def test_an_artifact_of_an_earlier_version_without_a_layer_trace_is_loaded(tmp_path):
+    graph = declare(small(), "prior", "name", *SWEPT)
+    kept = Manifests(RunFolder(tmp_path), graph, layer_trace=lambda _: [1.0])
+    kept.record("latents", {}, {})
+    kept.record("sweep layer1", {"choice": 2}, {})
+    path = kept.folder.manifests / "sweep-layer1.json"
+    manifest = read_sealed(path)
+    del manifest["layer_trace"]
+    write_sealed(path, manifest)
+    assert kept.result("sweep layer1") == {"choice": 2}

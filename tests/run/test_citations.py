@@ -1,4 +1,4 @@
-"""`citations.bib`: every part that can be configured has its works, and they are whole entries."""
+"""`citations.bib`: every part that can be configured has complete entries."""
 
 import re
 from pathlib import Path
@@ -29,16 +29,16 @@ def keys_of(text):
         (citations.JUDGES, JUDGES),
     ],
 )
-def test_every_part_has_its_works_or_none_and_no_other_part_has(table, known):
+def test_the_tables_cover_exactly_the_parts_that_can_be_configured(table, known):
     assert set(table) == set(known)
 
 
-def test_every_method_that_trains_has_its_works():
+def test_every_training_method_has_an_entry():
     assert set(training.METHODS) <= set(citations.METHODS)
 
 
 @pytest.mark.parametrize("key", bibliography())
-def test_an_entry_has_a_title_authors_a_year_and_a_place_and_is_in_the_references(key):
+def test_every_entry_is_complete_and_in_the_references(key):
     entry = bibliography()[key]
     kind, fields = re.match(r"@(\w+)\{\w+,\n(.*)\n\}\n$", entry, re.DOTALL).groups()
     found = dict(re.findall(r"^  (\w+) = \{(.*)\},?$", fields, re.MULTILINE))
@@ -54,7 +54,7 @@ def test_an_entry_has_a_title_authors_a_year_and_a_place_and_is_in_the_reference
     assert found["year"] in key
 
 
-def test_what_a_run_used_is_cited_and_nothing_else():
+def test_a_run_cites_exactly_what_it_used():
     config = to_plain(common.get_config())
     plain = keys_of(works_of_run(config, "dcgan"))
     assert {"georgopoulos2022cluster", "radford2016unsupervised", "lipman2023flow"} <= set(plain)
@@ -85,6 +85,6 @@ def test_a_training_run_cites_its_method():
     assert own <= set(keys_of(works_of_training(config)))
 
 
-def test_an_unknown_key_is_our_own_mistake():
+def test_an_unknown_key_raises():
     with pytest.raises(KeyError):
         entries(["nobody2000"])

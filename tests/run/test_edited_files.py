@@ -1,4 +1,4 @@
-"""What a person or a disk did to a run's files ends in one line, or in the right samples."""
+"""Edited or damaged files of a run end in a one-line error, or in the right samples."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run
 from cgjax.stages import cluster
 from tests.run.changes import small
 from tests.stages.test_change import run
@@ -112,7 +112,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_that_makes_no_sense_is_one_line(name, finished, tmp_path):
+def test_an_invalid_edit_is_reported_in_one_line(name, finished, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     EDITS[name](root)
@@ -122,7 +122,7 @@ def test_an_edit_that_makes_no_sense_is_one_line(name, finished, tmp_path):
     assert str(root) in str(error.value)
 
 
-def test_a_damaged_last_step_is_trained_again_by_the_run_that_the_message_names(finished, tmp_path):
+def test_a_damaged_last_step_is_retrained_by_the_command_in_the_message(finished, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     expected = sample(root)
@@ -136,7 +136,7 @@ def test_a_damaged_last_step_is_trained_again_by_the_run_that_the_message_names(
     np.testing.assert_allclose(sample(root), expected, atol=1e-5)
 
 
-def test_what_lies_beside_a_step_does_no_harm(finished, tmp_path):
+def test_other_files_beside_a_step_do_no_harm(finished, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     for step in (root / "checkpoints" / "flow").glob("[0-9]*/"):
@@ -144,22 +144,20 @@ def test_what_lies_beside_a_step_does_no_harm(finished, tmp_path):
     np.testing.assert_array_equal(sample(root), sample(finished))
 
 
-def test_samplers_of_other_clusters_are_trained_again_though_the_settings_are_the_same(
-    finished, tmp_path
-):
+def test_samplers_are_retrained_if_the_same_settings_give_other_clusters(finished, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     before = {path: path.read_bytes() for path in (root / "checkpoints/flow").glob("*.json")}
     (root / "clusters.npz").unlink()
     with pytest.MonkeyPatch.context() as patched:
-        # As another machine or version may find them: the clusters in another order.
+        # The clusters in another order, as another machine or version may find them.
         own = cluster.clustering_of
         patched.setattr(cluster, "clustering_of", lambda *given: swapped(own(*given)))
         run(root, load_run(root).config)
     assert {path: path.read_bytes() for path in before} != before
 
 
-def test_what_was_not_edited_is_sampled_from(finished, tmp_path):
+def test_a_moved_run_without_figures_and_names_gives_the_same_samples(finished, tmp_path):
     root = tmp_path / "elsewhere"
     shutil.copytree(finished, root)
     shutil.rmtree(root / "figures")

@@ -1,11 +1,12 @@
-"""What a folder was made with is known again, and nothing else is taken for it."""
+"""A folder recognises the generator that it was made with, and no other."""
 
 import pytest
 
 from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.torch_module import from_torch
-from cgjax.run.folder import Known, RunFolder, check_generator_is, save_config
+from cgjax.run.folder import Provenance, RunFolder, save_config
+from cgjax.run.folder_checks import check_provenance
 from cgjax.run.identity import identity_of, trace_of, weights_of
 from cgjax.run.training import open_training
 from tests.endtoend import tiny_runs
@@ -16,7 +17,7 @@ from tests.run.test_edited_files import edit_json
 def known(gen):
     one = ConditionedGenerator(gen, gen.layers[0], {}, 4)
     trace = trace_of(one)
-    return Known(weights_of(one), trace, identity_of(one, "mine:make", trace))
+    return Provenance(weights_of(one), trace, identity_of(one, "mine:make", trace))
 
 
 @pytest.mark.torch
@@ -37,20 +38,20 @@ def test_the_same_weights_in_other_code_are_another_generator(tmp_path):
     )
     folder = RunFolder(tmp_path)
     save_config(folder, small(), own)
-    check_generator_is(folder, own)
+    check_provenance(folder, own)
     with pytest.raises(UserError, match="other features or images of the same latents"):
-        check_generator_is(folder, other._replace(weights_sha256=own.weights_sha256))
+        check_provenance(folder, other._replace(weights_sha256=own.weights_sha256))
     assert other.identity != own.identity
 
 
 def test_the_same_weights_in_another_architecture_are_another_generator(tmp_path):
     folder = RunFolder(tmp_path)
-    save_config(folder, small(), Known("1" * 64, [], "of leak 0.2"))
+    save_config(folder, small(), Provenance("1" * 64, [], "of leak 0.2"))
     with pytest.raises(UserError, match=r"the same weights in another architecture"):
-        check_generator_is(folder, Known("1" * 64, [], "of leak 0.9"))
+        check_provenance(folder, Provenance("1" * 64, [], "of leak 0.9"))
 
 
-def test_a_run_whose_saved_config_was_edited_goes_on_only_if_that_is_said(tmp_path):
+def test_a_run_with_an_edited_config_resumes_only_with_allow_change(tmp_path):
     root = tmp_path / "run"
     tiny_runs.train(root, tiny_runs.settings())
     edit_json(root / "config.json", faster)

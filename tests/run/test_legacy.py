@@ -1,6 +1,7 @@
-"""A folder of the version before artifacts had keys opens, resumes, and is never believed stale."""
+"""A folder of the version before artifacts had keys opens and resumes, and shows nothing stale."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -9,13 +10,16 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.run import legacy
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
+from cgjax.runtime.log import Metrics
+from cgjax.stages.latents import latents_of
+from cgjax.stages.maker import Maker
 from tests.run.changes import changed, small
 from tests.stages.test_change import content_of, run
 
 
 def as_it_was(root):
-    """Turn a run's folder into what the version before would have left."""
+    """Turn a run's folder into what the earlier version would have left."""
     results = {}
     for path in (root / "stages").glob("*.json"):
         manifest = json.loads(path.read_text())
@@ -67,13 +71,13 @@ def old(finished, tmp_path):
     return root
 
 
-def test_it_is_sampled_from_as_before(old, finished):
+def test_it_gives_the_same_samples(old, finished):
     for name in ("rejection", "flow", "imle"):
         a, b = (load_run(r).sample(jax.random.key(0), 1, 3, name) for r in (old, finished))
         np.testing.assert_array_equal(a.latents, b.latents)
 
 
-def test_a_second_run_makes_only_the_page_and_keeps_its_numbers(old, finished):
+def test_a_second_run_makes_only_the_page_and_keeps_the_numbers(old, finished):
     expected = json.loads((finished / "summary.json").read_text())
     run(old, None)
     made = {json.loads(p.read_text()).get("name") for p in (old / "stages").glob("*.json")}
@@ -83,16 +87,22 @@ def test_a_second_run_makes_only_the_page_and_keeps_its_numbers(old, finished):
     assert summary["stages"]["fit"] == {"seconds": 1.0, "peak_rss_mb": 2.0}
 
 
-def test_a_change_recomputes_what_was_made_with_the_old_config(old, tmp_path):
+def test_a_changed_config_recomputes_everything_that_depends_on_it(old, tmp_path):
     config, _ = changed("cluster.num_clusters")
     run(old, config)
     run(tmp_path / "fresh", config)
     assert content_of(old) == content_of(tmp_path / "fresh")
 
 
-def test_clusters_of_another_config_are_not_taken_for_its_own(old):
+def test_clusters_of_another_config_are_refused(old):
     saved = json.loads((old / "config.json").read_text())
     saved["config"]["cluster"]["max_iter"] += 1
     (old / "config.json").write_text(json.dumps(saved))
     with pytest.raises(UserError, match="'latents' is not there yet"):
         load_run(old).sample(jax.random.key(0), 0, 3)
+
+
+def test_the_latents_that_it_lacks_are_drawn_when_they_are_needed(old):
+    opened = open_run(old, None)
+    maker = Maker(opened.manifests, Metrics(os.devnull))
+    np.testing.assert_array_equal(latents_of(opened, maker), opened.latents)

@@ -3,7 +3,7 @@
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.run.opening import check_shared
+from cgjax.run.run_checks import check_processes
 from tests.run.changes import small
 
 
@@ -23,12 +23,12 @@ from tests.run.changes import small
 )
 def test_a_setting_that_several_processes_cannot_share(section, name, value, message):
     config = small()
-    check_shared(config, "run")
+    check_processes(config, "run")
     config[section][name] = value
     with pytest.raises(UserError, match=message):
-        check_shared(config, "run")
+        check_processes(config, "run")
 
 
 def test_a_sweep_is_for_one_process():
     with pytest.raises(UserError, match=r"^--mode=sweep is for one process; leave "):
-        check_shared(small(), "sweep")
+        check_processes(small(), "sweep")

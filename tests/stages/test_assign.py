@@ -1,4 +1,4 @@
-"""Images of one's own, assigned: the planted cluster comes back, and foreign images are told."""
+"""Assigning the user's images: they get the planted cluster, and foreign images are reported."""
 
 import csv
 import json
@@ -11,9 +11,8 @@ from PIL import Image
 
 from cgjax.errors import Interrupted, UserError
 from cgjax.inversion.inverter import Inverter
-from cgjax.run.artifacts import ENCODER, HELD_OUT
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
+from cgjax.run.places import ENCODER, HELD_OUT
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import inversion
@@ -44,7 +43,7 @@ def assign(root, images, interrupts=None, **options):
 
 
 def said(text, root):
-    """What was printed, without the folder."""
+    """The printed text, without the folder."""
     return text.replace(str(root), "")
 
 
@@ -68,7 +67,7 @@ def clustered(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own(clustered, tmp_path_factory):
-    """Images of the generator's own, and one that it cannot make."""
+    """Images by the generator, and one that it cannot make."""
     folder = tmp_path_factory.mktemp("images") / "own"
     folder.mkdir()
     run = load_run(clustered)
@@ -96,7 +95,7 @@ def test_images_of_the_generator_get_the_cluster_of_their_latent(told, clustered
     assert "of 16 held-out images of the generator's own, " in told
 
 
-def test_an_image_that_the_generator_cannot_make_is_told(told, clustered):
+def test_an_image_that_the_generator_cannot_make_is_reported(told, clustered):
     table = table_of(clustered)
     assert table["noise.png"]["is_made"] == "False"
     assert float(table["noise.png"]["error_above"]) == 1
@@ -106,7 +105,7 @@ def test_an_image_that_the_generator_cannot_make_is_told(told, clustered):
     assert line.endswith("not something this generator makes")
 
 
-def test_it_leaves_a_table_latents_and_a_picture_of_every_cluster(told, clustered):
+def test_the_folder_has_a_table_latents_and_a_picture_of_every_cluster(told, clustered):
     place = clustered / "assign" / "own"
     names = {path.name for path in place.iterdir()}
     pictures = {"cluster-0.png", "cluster-1.png", "foreign.png", "errors.png", "errors.pdf"}
@@ -117,21 +116,21 @@ def test_it_leaves_a_table_latents_and_a_picture_of_every_cluster(told, clustere
             picture.verify()
 
 
-def test_the_same_again_computes_nothing_and_changes_nothing(told, clustered, own, monkeypatch):
+def test_repeating_the_command_computes_and_changes_nothing(told, clustered, own, monkeypatch):
     before = bytes_of(clustered / "assign") | bytes_of(clustered / "checkpoints")
     monkeypatch.setattr(Inverter, "invert", None)
     assert assign(clustered, own) == told
     assert bytes_of(clustered / "assign") | bytes_of(clustered / "checkpoints") == before
 
 
-def test_a_generator_that_cannot_be_differentiated_is_told(told, clustered, own, monkeypatch):
+def test_a_generator_that_cannot_be_differentiated_is_reported(told, clustered, own, monkeypatch):
     monkeypatch.setattr("cgjax.inversion.inverter.traced", lambda generator: None)
     lines = assign(clustered, own).splitlines()
     assert "this generator cannot be differentiated: by the encoder alone" in lines
     assert "this generator" not in said(told, "").replace("this generator makes", "")
 
 
-def test_names_stand_in_the_table_and_another_folder_is_another_one(
+def test_the_table_has_names_and_another_folder_gets_another_table(
     told, clustered, own, tmp_path, monkeypatch
 ):
     root, some = tmp_path / "run", tmp_path / "some more"
@@ -141,7 +140,7 @@ def test_names_stand_in_the_table_and_another_folder_is_another_one(
     (root / "clusters.json").write_text(
         json.dumps([{"id": c, "name": f"side {c}"} for c in (0, 1)])
     )
-    monkeypatch.setattr(Inverter, "invert", None)  # the same content is known by any name
+    monkeypatch.setattr(Inverter, "invert", None)  # images are recognised by their content
     text = assign(root, some)
     row, old = table_of(root, "some-more")["x.png"], table_of(root)["3.png"]
     assert row["name"] == f"side {row['cluster']}"
@@ -149,7 +148,7 @@ def test_names_stand_in_the_table_and_another_folder_is_another_one(
     assert {**old, "file": "", "name": ""} == {**row, "file": "", "name": ""}
 
 
-def test_two_folders_of_one_name_have_a_table_each(told, clustered, own, tmp_path):
+def test_two_folders_of_one_name_get_a_table_each(told, clustered, own, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(clustered, root)
     for parent, image in (("a", "3.png"), ("b", "4.png")):
@@ -163,7 +162,7 @@ def test_two_folders_of_one_name_have_a_table_each(told, clustered, own, tmp_pat
     assert not (root / "assign" / "own-4").exists()
 
 
-def test_a_name_of_a_cluster_may_hold_dollars_and_a_file_s_no_text(told, clustered, own, tmp_path):
+def test_names_may_contain_dollar_signs_and_undecodable_bytes(told, clustered, own, tmp_path):
     root, some = tmp_path / "run", tmp_path / "odd"
     shutil.copytree(clustered, root)
     some.mkdir()
@@ -183,7 +182,7 @@ def test_a_name_of_a_cluster_may_hold_dollars_and_a_file_s_no_text(told, cluster
 @pytest.mark.parametrize(
     ("place", "name", "at"), [(inversion, "learn", 17), (Inverter, "invert", 2)]
 )
-def test_killed_anywhere_the_same_command_goes_on_to_the_same_bytes(
+def test_killed_anywhere_the_same_command_resumes_to_the_same_bytes(
     place, name, at, told, clustered, own, tmp_path, monkeypatch
 ):
     root = tmp_path / "run"
@@ -201,7 +200,7 @@ def test_killed_anywhere_the_same_command_goes_on_to_the_same_bytes(
                 assert new[name] == data, name
 
 
-def test_asked_to_stop_it_says_what_is_kept(clustered, own, tmp_path):
+def test_an_interruption_says_what_is_kept(clustered, own, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(clustered, root, ignore=shutil.ignore_patterns("assign", "encoder*", "held-*"))
     interrupts = Interrupts()
@@ -211,7 +210,7 @@ def test_asked_to_stop_it_says_what_is_kept(clustered, own, tmp_path):
     assert [path.name for path in (root / "checkpoints" / "encoder").glob("*.json")] == ["1.json"]
 
 
-def test_damaged_inversions_are_made_again(told, clustered, own, tmp_path):
+def test_damaged_inversions_are_recomputed(told, clustered, own, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(clustered, root)
     path = root / "checkpoints" / "encoder" / "inversions.npz"
@@ -225,7 +224,7 @@ def test_damaged_inversions_are_made_again(told, clustered, own, tmp_path):
         assert said(assign(root, own), root) == said(told, clustered)
 
 
-def test_a_damaged_encoder_is_trained_again(told, clustered, own, tmp_path):
+def test_a_damaged_encoder_is_retrained(told, clustered, own, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(clustered, root)
     steps = root / "checkpoints" / "encoder"
@@ -246,7 +245,7 @@ def test_a_damaged_encoder_is_trained_again(told, clustered, own, tmp_path):
     ],
     ids=["clusters", "steps", "samples", "quantile"],
 )
-def test_what_is_of_another_config_is_refused_and_gone_once_that_is_accepted(
+def test_another_config_is_refused_and_if_accepted_removes_what_is_stale(
     change, kept, told, clustered, own, tmp_path
 ):
     root = tmp_path / "run"
@@ -267,7 +266,7 @@ def test_a_run_without_clusters_is_refused(own, tmp_path):
         assign(root, own)
 
 
-def test_a_loss_that_is_no_number_stops_and_names_the_step(clustered, own, tmp_path):
+def test_a_loss_that_is_nan_stops_and_names_the_step(clustered, own, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(clustered, root, ignore=shutil.ignore_patterns("encoder*", "held-*"))
     given = config(**LEAVES | {"assign.learning_rate": 1e38})

@@ -1,4 +1,4 @@
-"""Images of one's own, assigned to the labels that a generator learnt while it was trained."""
+"""Assigning the user's images to the labels that a generator learnt during training."""
 
 import csv
 import json
@@ -66,7 +66,7 @@ def trained(photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own(trained, tmp_path_factory):
-    """Images of the generator's own, of one label after the other."""
+    """Images by the generator, one label after the other."""
     folder = tmp_path_factory.mktemp("own") / "own"
     folder.mkdir()
     gen = load_folder(trained / "generator")
@@ -103,13 +103,13 @@ def test_every_image_gets_a_label_a_margin_and_an_error(told, trained):
     assert "of 12 held-out images of the generator's own, " in told
 
 
-def test_the_same_again_changes_nothing(told, trained, own):
+def test_repeating_the_command_changes_nothing(told, trained, own):
     before = bytes_of(trained / "assign") | bytes_of(trained / "checkpoints")
     assert assign(trained, own) == told
     assert bytes_of(trained / "assign") | bytes_of(trained / "checkpoints") == before
 
 
-def test_interrupted_it_goes_on_to_the_same_bytes(told, trained, own, tmp_path):
+def test_interrupted_it_resumes_to_the_same_bytes(told, trained, own, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(trained, root)
     for made in ("assign", "stages", "checkpoints/encoder"):
@@ -129,7 +129,7 @@ def test_a_generator_without_labels_is_inverted_too(photos, own, tmp_path):
     assert first.startswith("of 12 held-out images of the generator's own, the median of their")
 
 
-def test_other_settings_of_it_are_no_other_training(trained, photos, own, tmp_path):
+def test_other_settings_of_assign_do_not_change_the_training(trained, photos, own, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(trained, root)
     weights = bytes_of(root / "generator")
@@ -141,7 +141,7 @@ def test_other_settings_of_it_are_no_other_training(trained, photos, own, tmp_pa
     assert bytes_of(root / "generator") == weights
 
 
-def test_what_was_assigned_to_another_generator_does_not_stay(told, trained, photos, tmp_path):
+def test_a_table_of_another_generator_is_removed(told, trained, photos, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(trained, root)
     assert (root / "assign" / "own" / "assign.csv").is_file()
@@ -157,7 +157,9 @@ def test_what_was_assigned_to_another_generator_does_not_stay(told, trained, pho
     assert json.loads((root / "summary.json").read_text())["iterations"] == 6
 
 
-def test_assigning_changes_no_training_and_needs_none_of_its_images(trained, photos, tmp_path):
+def test_assigning_leaves_the_training_unchanged_and_needs_none_of_its_images(
+    trained, photos, tmp_path
+):
     root, gone = tmp_path / "run", tmp_path / "photos"
     shutil.copytree(photos, gone)
     train(root, settings(gone))
@@ -170,13 +172,13 @@ def test_assigning_changes_no_training_and_needs_none_of_its_images(trained, pho
     assert "held-out images" in assign(root, photos)
 
 
-def test_a_generator_that_was_exchanged_is_refused(trained, photos, tmp_path):
+def test_a_replaced_generator_is_refused(trained, photos, tmp_path):
     root, other = tmp_path / "run", tmp_path / "other"
     shutil.copytree(trained, root)
     train(other, settings(photos, **{"train.learning_rate": 1e-3}))
     shutil.rmtree(root / "generator")
     shutil.copytree(other / "generator", root / "generator")
-    with pytest.raises(UserError, match=r"is not what this run trained; .* writes it again"):
+    with pytest.raises(UserError, match=r"is not the generator that this .*; .* writes it again"):
         assign(root, photos)
     train(root, settings(photos))
     assert bytes_of(root / "generator") == bytes_of(trained / "generator")
@@ -197,9 +199,9 @@ def test_images_are_assigned_to_labels_of_every_kind_of_network(changes, photos,
     assert set(found) <= {0, 1, 2}
 
 
-def test_a_training_that_makes_no_images_is_refused(photos, tmp_path):
+def test_a_training_that_is_not_of_images_is_refused(photos, tmp_path):
     tiny_runs.train(tmp_path / "ring", tiny_runs.settings())
-    with pytest.raises(UserError, match=r"has no generator/: images can be assigned to what"):
+    with pytest.raises(UserError, match=r"has no generator/: images can only be assigned to"):
         assign(tmp_path / "ring", photos)
 
 

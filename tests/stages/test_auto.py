@@ -1,4 +1,4 @@
-"""`--config.cluster.num_clusters=auto`: chosen from the run's own features, and said why."""
+"""`--config.cluster.num_clusters=auto`: chosen from the run's own features, with the reason."""
 
 import json
 
@@ -7,8 +7,7 @@ import pytest
 from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete
 from cgjax.errors import UserError
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny
@@ -38,7 +37,7 @@ def chosen(tmp_path_factory):
     return root
 
 
-def test_the_planted_number_is_chosen_and_summary_and_page_say_why(chosen):
+def test_the_planted_number_is_chosen_and_the_summary_and_page_say_why(chosen):
     summary = json.loads((chosen / "summary.json").read_text())
     assert summary["num_clusters"] == summary["choice"]["num_clusters"] == 2
     assert summary["choice"]["reason"].startswith("2 clusters: valleys lie between them")
@@ -49,18 +48,18 @@ def test_the_planted_number_is_chosen_and_summary_and_page_say_why(chosen):
     assert "2 (chosen)" in page
 
 
-def test_the_run_opens_with_the_number_that_was_chosen(chosen):
+def test_the_run_opens_with_the_chosen_number(chosen):
     run = load_run(chosen)
     assert (run.clustering.num, run.own_id) == (2, "layer1-k2")
     assert [str(region) for region in run.regions] == ["0", "1"]
 
 
-def test_too_few_latents_are_one_line_before_any_work(tmp_path):
+def test_too_few_latents_are_reported_in_one_line_before_any_work(tmp_path):
     with pytest.raises(UserError, match=r"^choosing among 1 to 16 clusters needs at least 960 lat"):
         open_run(tmp_path / "run", config(**{"cluster.max_clusters": 16}))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_word_that_is_no_number_is_refused(tmp_path):
+def test_a_word_that_is_not_a_number_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"num_clusters=many: expected a whole number, or auto$"):
         open_run(tmp_path / "run", config(**{"cluster.num_clusters": "many"}))

@@ -1,6 +1,6 @@
-"""A finished run with one leaf changed: what depends on it is made again, and nothing else.
+"""A finished run with one leaf changed: what depends on it is recomputed, and nothing else.
 
-The result is a fresh run's byte for byte. By default a leaf of each kind; all of them with
+The result equals a fresh run's byte for byte. By default a leaf of each kind; every leaf with
 CGJAX_EVERY_LEAF=1 (ten minutes on two cores).
 """
 
@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.mesh import data_mesh
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
@@ -64,7 +63,7 @@ def content_of(root):
     found["summary"] = {name: value for name, value in summary.items() if name != "stages"}
     opened = load_run(root)
     for name in opened.sampler_names:
-        leaves = jax.tree.leaves(opened.fitted(name).state)
+        leaves = jax.tree.leaves(opened.samplers.fitted(name).state)
         found[f"state of {name}"] = [np.asarray(leaf).tobytes() for leaf in leaves]
     return found
 
@@ -86,7 +85,7 @@ def names_of(root):
     return [entry["name"] for entry in load_run(root).entries]
 
 
-def test_nothing_is_made_again_without_a_change(finished, tmp_path):
+def test_without_a_change_nothing_is_recomputed(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     before, content = finished_at(finished), content_of(finished)
     run(tmp_path / "run", None)
@@ -97,7 +96,7 @@ def test_nothing_is_made_again_without_a_change(finished, tmp_path):
 
 
 @pytest.mark.parametrize("path", CHANGED)
-def test_a_changed_leaf_ends_as_a_fresh_run_and_makes_only_what_depends_on_it(
+def test_a_changed_leaf_gives_a_fresh_runs_bytes_and_recomputes_only_what_depends_on_it(
     path, finished, tmp_path
 ):
     config, stale = changed(path)
@@ -166,7 +165,7 @@ def test_a_generator_that_was_trained_further_is_not_taken_for_the_old_one(
 
 
 @pytest.mark.parametrize("path", ["seed", "cluster.num_clusters", "samplers.imle.num_epochs"])
-def test_a_saved_config_that_the_folder_is_not_of_draws_nothing_stale(path, finished, tmp_path):
+def test_a_replaced_saved_config_never_draws_from_stale_artifacts(path, finished, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     config, _ = changed(path)

@@ -1,4 +1,4 @@
-"""`--mode=check` prints what was found of any config's generator, and writes nothing."""
+"""`--mode=check` prints the findings for any config's generator, and writes nothing."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_the_table_has_a_line_for_every_layer_and_marks_the_config_s(tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_a_generator_without_the_config_s_layer_shows_those_it_has():
+def test_a_generator_without_the_config_s_layer_lists_its_layers():
     text = describe_generator(config_of("tests.generators.objects:Good"))
     assert "early  " in text
     first = text.splitlines()[0]
@@ -39,12 +39,12 @@ def test_a_generator_without_the_config_s_layer_shows_those_it_has():
     assert "*" not in text
 
 
-def test_a_layer_that_is_given_by_its_number_is_marked():
+def test_a_layer_given_by_number_is_marked():
     config = config_of("tests.generators.objects:Good") | {"layer": "2"}
     assert "late*" in describe_generator(config)
 
 
-def test_what_is_wrong_with_a_generator_is_one_line():
+def test_a_faulty_generator_is_reported_in_one_line():
     with pytest.raises(UserError, match=r"objects:ImagesUint8\.images returned .* / 127\.5 - 1"):
         describe_generator(config_of("tests.generators.objects:ImagesUint8"))
     with pytest.raises(ForeignError, match="objects:Raises raised OSError: no weights"):

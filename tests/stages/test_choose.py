@@ -1,4 +1,4 @@
-"""`--mode=choose` says how many clusters a layer holds and why, and writes nothing."""
+"""`--mode=choose` says how many clusters a layer has and why, and writes nothing."""
 
 import pytest
 
@@ -21,16 +21,16 @@ def test_planted_sides_are_found_with_the_reason_and_what_to_type(tmp_path, monk
     first, *rest = text.splitlines()
     assert first.startswith("layer1: 2 clusters: valleys lie between them")
     assert "three independent sets of 360, 360 and 480 rows" in rest[0]
-    assert rest[-1] == "to cluster so: --config.cluster.num_clusters=2"
+    assert rest[-1] == "to use it: --config.cluster.num_clusters=2"
     assert not list(tmp_path.iterdir())
 
 
-def test_one_cluster_and_too_few_to_choose_among_say_what_can_be_done():
+def test_one_cluster_and_too_few_to_choose_among_say_what_to_type():
     assert what_to_type("one cluster", 1).endswith("--config.cluster.num_clusters=2")
     assert what_to_type("more clusters than asked for", 4).endswith("--max_clusters=8")
 
 
-def test_the_number_is_that_of_the_space_that_will_be_clustered():
+def test_the_number_is_chosen_in_the_space_that_will_be_clustered():
     config = config_of(400)
     config["cluster"]["space"] = "spherical"
     text = describe_choice(config, 3)
@@ -38,7 +38,7 @@ def test_the_number_is_that_of_the_space_that_will_be_clustered():
     assert text != describe_choice(config_of(400), 3)
 
 
-def test_the_same_seed_gives_the_same_words():
+def test_the_same_seed_gives_the_same_text():
     assert describe_choice(config_of(400), 3) == describe_choice(config_of(400), 3)
 
 
@@ -59,6 +59,6 @@ def test_the_same_seed_gives_the_same_words():
         (config_of(400, "layer9"), 4, "layer9"),
     ],
 )
-def test_what_cannot_be_chosen_is_one_line(config, most, message):
+def test_an_impossible_choice_is_reported_in_one_line(config, most, message):
     with pytest.raises(UserError, match=message):
         describe_choice(config, most)

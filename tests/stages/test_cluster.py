@@ -1,4 +1,4 @@
-"""The cluster stage finds the same in memory, streamed, and by a part that was asked for."""
+"""The cluster stage finds the same clusters in memory, streamed, and from a part of the latents."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def summary(pipeline):
     return json.loads(pipeline.run.folder.summary.read_text())
 
 
-def test_features_over_the_memory_are_streamed_to_the_same_clusters(make, caplog):
+def test_features_larger_than_memory_are_streamed_to_the_same_clusters(make, caplog):
     held, streamed = make("held"), make("streamed", memory_mb=0)
     with caplog.at_level(logging.INFO, logger="absl"):
         held.cluster()
@@ -57,7 +57,7 @@ def test_features_over_the_memory_are_streamed_to_the_same_clusters(make, caplog
     assert (streamed.run.folder.figures / "pca.png").is_file()
 
 
-def test_a_part_is_clustered_only_when_asked_and_all_are_assigned(make, caplog):
+def test_max_samples_limits_what_is_clustered_and_all_latents_are_assigned(make, caplog):
     pipeline = make("part", max_samples=100)
     with caplog.at_level(logging.INFO, logger="absl"):
         pipeline.cluster()
@@ -71,12 +71,12 @@ def test_a_part_is_clustered_only_when_asked_and_all_are_assigned(make, caplog):
     np.testing.assert_allclose(summary(pipeline)["inertia"], distance.min(1).sum(), rtol=1e-4)
 
 
-def test_faiss_says_that_it_holds_everything_in_memory(make):
+def test_faiss_refuses_features_larger_than_memory(make):
     with pytest.raises(UserError, match=r"raise --config.cluster.memory_mb or use .*backend=jax"):
         make("faiss", memory_mb=0, backend="faiss").cluster()
 
 
-def test_a_streamed_clustering_that_is_interrupted_leaves_no_file(make):
+def test_an_interrupted_streamed_clustering_leaves_no_file(make):
     pipeline = make("stopped", memory_mb=0)
     pipeline.interrupts.requested = True
     with pytest.raises(Interrupted, match="nothing is kept"):
@@ -95,8 +95,8 @@ def test_fewer_samples_than_clusters_are_refused(make):
     [{"space": "standardised"}, {"space": "pooled"}, {"space": "spherical"}, {"trimmed": 0.1}],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
-def test_latents_are_members_of_the_cluster_they_are_labelled_with(make, changes):
-    pipeline = make("robust", max_samples=200, **changes)  # the rest is assigned by a stream
+def test_latents_are_members_of_the_cluster_of_their_label(make, changes):
+    pipeline = make("robust", max_samples=200, **changes)  # the others are assigned from a stream
     pipeline.cluster()
     run = pipeline.run
     assert run.clustering.space.name == changes.get("space", "raw")
@@ -119,17 +119,17 @@ def test_features_of_a_space_are_streamed_to_the_same_clusters(make):
     np.testing.assert_array_equal(ours.space.mean, theirs.space.mean)
 
 
-def test_trimmed_k_means_says_that_it_holds_everything_in_memory(make):
+def test_trimmed_k_means_refuses_features_larger_than_memory(make):
     with pytest.raises(UserError, match=r"trimmed=0.1 holds them in memory; raise --config"):
         make("trimmed", memory_mb=0, trimmed=0.1).cluster()
 
 
-def test_clusters_of_another_space_than_the_config_names_are_refused(make):
+def test_clusters_of_another_space_than_the_configs_are_refused(make):
     pipeline = make("pooled", space="pooled")
     pipeline.cluster()
     data = pipeline.run.folder.clusters.read_bytes()
     with pytest.raises(UserError, match=r"clusters of pooled features; this run has .*space=raw"):
-        make("raw").run.read_clusters(data)
+        make("raw").run.held.parse_own(data)
 
 
 def test_a_cluster_of_outliers_is_flagged_in_log_summary_and_page(make, caplog, monkeypatch):

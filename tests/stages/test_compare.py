@@ -21,8 +21,8 @@ from cgjax.run.conditional import TAKEN
 from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import compare
-from cgjax.stages.graph import Maker
-from cgjax.stages.methods import Method
+from cgjax.stages.maker import Maker
+from cgjax.stages.methods import ComparedMethod
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny
 from tests.evaluation.test_fidelity import Itself
@@ -65,13 +65,13 @@ def compared(tmp_path_factory):
     return root, run_compare(make_pipeline(root))
 
 
-def test_every_method_stands_in_every_form_of_the_table(compared):
+def test_every_method_is_in_every_form_of_the_table(compared):
     root, text = compared
     rows = json.loads((root / "compare.json").read_text())["rows"]
     table = list(csv.DictReader(io.StringIO((root / "compare.csv").read_text())))
     assert len(rows) == len(table)
     methods = {row["method"] for row in rows}
-    # The planted generator has no weight that SeFa could factorise, and it is left out.
+    # SeFa is left out: the planted generator has no weight that it could factorise.
     assert methods == {"members", "rejection", "flow", "imle", "gaussian", "ganspace"}
     assert methods <= set(TAKEN)
     for method in methods:
@@ -100,13 +100,13 @@ def test_true_members_are_right_and_at_the_floor(compared):
         assert row["judge"] == "tests.stages.test_compare:disc_side"
 
 
-def test_a_direction_is_chosen_that_moves_images_the_asked_way(compared):
+def test_the_chosen_direction_moves_images_the_right_way(compared):
     rows = json.loads((compared[0] / "compare.json").read_text())["rows"]
     best = max(row["accuracy"] for row in rows if row["method"] == "ganspace")
     assert best > 0.7  # unedited draws of the prior are right about half of the time
 
 
-def test_a_second_call_measures_nothing_again(compared, monkeypatch):
+def test_a_second_call_measures_nothing(compared, monkeypatch):
     root, text = compared
 
     def refuse(*args):
@@ -114,11 +114,11 @@ def test_a_second_call_measures_nothing_again(compared, monkeypatch):
 
     monkeypatch.setattr(compare.CompareStage, "_measure", refuse)
     assert run_compare(make_pipeline(root)) == text
-    (root / "compare.txt").unlink()  # the lines are still known
+    (root / "compare.txt").unlink()  # the lines are still saved
     assert run_compare(make_pipeline(root)) == text
 
 
-def test_another_margin_costs_its_own_lines_and_a_margin_taken_away_leaves_the_table(
+def test_only_the_lines_of_an_added_margin_are_measured_and_a_removed_margin_leaves_the_table(
     tmp_path, monkeypatch
 ):
     root, measured = tmp_path / "run", []
@@ -150,7 +150,7 @@ def test_a_line_depends_on_its_own_sampler_the_clusters_and_the_weights(tmp_path
         run = open_run(tmp_path / "run", config, mode="compare", allow_change=True)
         stage = compare.CompareStage(run, Maker(run.manifests, None), lambda: None)
         names = ("members", "flow", "imle", "sefa")
-        return {name: stage._key(Method(name, "", None, None)) for name in names}
+        return {name: stage._key(ComparedMethod(name, "", None, None)) for name in names}
 
     def changed(change):
         return {name for name, key in keys(change).items() if key != before[name]}
@@ -166,7 +166,7 @@ def test_a_line_depends_on_its_own_sampler_the_clusters_and_the_weights(tmp_path
     assert changed(lambda c: c["generator"].update(name=other)) == set(before)
 
 
-def test_a_mistake_in_measuring_ends_the_comparison_and_leaves_none_recorded(tmp_path, monkeypatch):
+def test_an_error_while_measuring_ends_the_comparison_without_a_manifest(tmp_path, monkeypatch):
     def refuse(*args):
         raise UserError("sets of other widths")
 
@@ -192,7 +192,7 @@ def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper
     assert untrained["norm_ratio"] == pytest.approx(1.0, abs=0.25)  # five deviations of 64 draws
 
 
-def test_an_attribute_that_the_judge_does_not_know_is_named():
+def test_an_attribute_unknown_to_the_judge_is_named():
     settings = make_config(attribute="yaw")["compare"]
     with pytest.raises(UserError, match=r"compare\.attribute=yaw: the judge .*disc_side knows"):
         attribute_of(settings)
@@ -270,10 +270,10 @@ def test_sefa_of_a_stylegan_is_measured_on_images_of_edited_w(tmp_path):
         assert "membership" not in row  # edited w has no latent
 
 
-def test_no_sefa_where_its_directions_cannot_be_compared_and_the_others_are(tmp_path, caplog):
+def test_sefa_is_left_out_if_its_directions_cannot_be_compared(tmp_path, caplog):
     rows = compare_stylegan(tmp_path, features="layer:layer0")
     assert {row["method"] for row in rows} == {"members", "rejection", "ganspace"}
-    assert "no sefa: its edits are of w" in caplog.text
+    assert "sefa is left out: its edits are in w" in caplog.text
 
 
 @pytest.fixture
@@ -297,11 +297,11 @@ def by_hand(untyped):
 
 
 def measured(stage, method, latents):
-    line = Method(method, "", lambda key, c, n: (latents, 0.5), None)
+    line = ComparedMethod(method, "", lambda key, c, n: (latents, 0.5), None)
     return stage._measure(line, 0, stage._draw(line, 0))
 
 
-def test_samples_of_half_of_the_members_are_precise_and_recall_half(by_hand):
+def test_samples_from_half_of_the_members_have_full_precision_and_half_recall(by_hand):
     stage, first, second = by_hand
     latents = np.concatenate([second[:10], second[:10] + 0.01])
     row = measured(stage, "flow", latents)
@@ -315,7 +315,7 @@ def test_samples_of_half_of_the_members_are_precise_and_recall_half(by_hand):
     assert row["mean_distance"] < 0.3
 
 
-def test_latents_are_measured_against_as_many_of_the_members(by_hand):
+def test_latents_are_measured_against_the_same_number_of_members(by_hand):
     stage, *_ = by_hand
     line = [[4, 0, 0], [-4, 0, 0]] * 10
     members = np.array(line + [[100, 100, 100]] * 20, np.float32)
@@ -328,7 +328,7 @@ def test_latents_are_measured_against_as_many_of_the_members(by_hand):
     assert (row["membership_low"], row["membership"], row["membership_high"]) == (low, 0.25, high)
 
 
-def test_the_members_own_line_is_one_half_against_the_other(by_hand):
+def test_the_line_of_the_members_compares_one_half_with_the_other(by_hand):
     stage, first, second = by_hand
     row = measured(stage, "members", second)
     assert row["frechet"] == frechet(second, first)
@@ -336,7 +336,7 @@ def test_the_members_own_line_is_one_half_against_the_other(by_hand):
     assert (row["frechet_low"], row["frechet_high"]) == interval
 
 
-def test_times_are_of_one_draw_and_of_one_image_and_members_are_not_drawn(by_hand, monkeypatch):
+def test_times_are_per_draw_and_per_image_and_members_have_no_draw_time(by_hand, monkeypatch):
     stage, _, second = by_hand
     ticks = iter([0.0, 0.5, 10.0, 12.0] * 2)
     monkeypatch.setattr(compare, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))

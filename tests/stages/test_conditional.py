@@ -1,4 +1,4 @@
-"""Generators with classes beside a run's clusters: their rows, their classes, their mistakes."""
+"""Generators with classes in a comparison: their rows, their classes, and errors about them."""
 
 import shutil
 
@@ -72,7 +72,7 @@ def test_a_generator_with_classes_has_rows_and_a_table_of_what_its_classes_show(
     assert lines() != before
 
 
-def test_what_cannot_stand_beside_a_run_is_refused_in_one_line_before_any_work(tmp_path):
+def test_an_unsuitable_generator_is_refused_in_one_line_before_any_work(tmp_path):
     folder = save(tmp_path / "a" / "generator", 0)
     large = save(tmp_path / "large", 0, widths=[4, 4, 4, 4], latent_dim=8)
     shutil.copytree(folder, tmp_path / "a2" / "a")
@@ -81,13 +81,17 @@ def test_what_cannot_stand_beside_a_run_is_refused_in_one_line_before_any_work(t
         shutil.copytree(folder, tmp_path / name)
     for conditional, judge, said in (
         ([str(tmp_path)], True, "no generator.json"),
-        ([str(EMBEDDED["dcgan_faces"])], True, "2 to 100 classes, and it has 0"),
-        ([str(large)], True, "images of 32 x 32 x 3, and the run's are of 16 x 16 x 3"),
-        ([str(grey)], True, "images of 16 x 16 x 1, and the run's are of 16 x 16 x 3"),
-        ([str(tmp_path / "flow")], True, "'flow' is what the comparison calls another"),
-        ([str(tmp_path / "members")], True, "'members' is what the comparison calls another"),
-        ([str(tmp_path / "sefa")], True, "'sefa' is what the comparison calls another"),
-        ([str(tmp_path / "layer1-k3")], True, "'layer1-k3' is what the comparison calls"),
+        ([str(EMBEDDED["dcgan_faces"])], True, "2 to 100 classes, but it has 0"),
+        ([str(large)], True, "images are 32 x 32 x 3, and the run's are 16 x 16 x 3"),
+        ([str(grey)], True, "images are 16 x 16 x 1, and the run's are 16 x 16 x 3"),
+        ([str(tmp_path / "flow")], True, "'flow' is the name of another line of the comparison"),
+        (
+            [str(tmp_path / "members")],
+            True,
+            "'members' is the name of another line",
+        ),
+        ([str(tmp_path / "sefa")], True, "'sefa' is the name of another line of the comparison"),
+        ([str(tmp_path / "layer1-k3")], True, "'layer1-k3' is the name of another line"),
         ([str(folder), str(tmp_path / "a2" / "a")], True, "'a' is named twice"),
         ([str(folder)], False, "needs a judge"),
         ([3], True, "a folder of converted weights"),
@@ -102,14 +106,14 @@ def test_what_cannot_stand_beside_a_run_is_refused_in_one_line_before_any_work(t
         assert not (tmp_path / "run").exists()
 
 
-def test_features_of_the_run_s_own_generator_do_not_measure_images_of_another(tmp_path):
+def test_layer_features_are_refused_for_images_of_another_generator(tmp_path):
     config = make_config(conditional=(str(save(tmp_path / "a", 0)),))
     config["evaluate"]["features"] = "layer:layer1"
     with pytest.raises(UserError, match=r"features=layer:layer1 .*features=pca_pixels"):
         open_run(tmp_path / "run", config, mode="compare")
 
 
-def test_the_same_weights_have_the_same_identity_wherever_they_lie(tmp_path):
+def test_the_same_weights_have_the_same_identity_in_any_folder(tmp_path):
     folder = save(tmp_path / "a", 0)
     shutil.copytree(folder, tmp_path / "b")
     other = save(tmp_path / "c", 1)

@@ -1,4 +1,4 @@
-"""Drawing on demand: every cluster alike, and by a sampler that was trained on a query."""
+"""Drawing on demand: the same number from every cluster, and with a sampler trained on a query."""
 
 import functools
 import json
@@ -15,8 +15,7 @@ from cgjax.generators.batching import in_batches
 from cgjax.generators.registry import load_generator
 from cgjax.regions import acceptance
 from cgjax.run import sampling
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import draw
@@ -44,7 +43,7 @@ def root(tmp_path_factory):
     return folder
 
 
-def test_of_no_latents_there_are_no_images_and_none_is_inside(root):
+def test_no_latents_give_no_images_and_no_members(root):
     run = load_run(root)
     none = run.latents[:0]
     assert run.are_inside(none, run.regions[0]).tolist() == []
@@ -63,7 +62,7 @@ def test_a_number_of_draws_below_one_is_refused(root, num, verify):
 
 
 @pytest.mark.usefixtures("untyped")
-def test_what_is_no_key_no_region_and_no_latent_is_refused(root):
+def test_invalid_keys_regions_and_latents_are_refused(root):
     run = load_run(root)
     key, region = jax.random.key(0), run.regions[0]
     for drawn in (run.draw, run.sample_region):
@@ -87,7 +86,7 @@ def test_what_is_no_key_no_region_and_no_latent_is_refused(root):
         ("a" * 5000, "'aaa+[.]{3}"),
     ],
 )
-def test_a_folder_that_cannot_be_is_one_line(name, message):
+def test_an_impossible_folder_is_reported_in_one_line(name, message):
     for load in (load_run, load_generator):
         with pytest.raises(UserError, match=message) as caught:
             load(name)
@@ -95,13 +94,13 @@ def test_a_folder_that_cannot_be_is_one_line(name, message):
         assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_nobody_s_samples_are_not_overwritten(root, tmp_path):
+def test_files_that_are_not_samples_are_not_overwritten(root, tmp_path):
     run, own = load_run(root), tmp_path / "ffhq"
     own.mkdir()
     for i in range(3):
         Image.new("RGB", (4, 4)).save(own / f"{i:05d}.png")
     before = {path: path.read_bytes() for path in own.iterdir()}
-    with pytest.raises(UserError, match=r"holds 00000.png, which is no sample of this"):
+    with pytest.raises(UserError, match=r"holds 00000.png, which is not a sample of this"):
         draw_region(run, asked(own, "0", num=2))
     assert {path: path.read_bytes() for path in own.iterdir()} == before
     (tmp_path / "mine").mkdir()
@@ -135,7 +134,7 @@ def test_a_draw_that_is_killed_leaves_no_latents_beside_images_of_another(
     assert len(list(out.glob("*.png"))) == len(np.load(out / "latents.npy")) == 4
 
 
-def test_a_balanced_draw_of_fewer_clusters_leaves_none_of_more(root, tmp_path):
+def test_a_balanced_draw_of_fewer_clusters_removes_the_samples_of_the_others(root, tmp_path):
     run = load_run(root)
     draw_balanced(run, asked(tmp_path, "1", num=6, sampler="rejection"))
     assert list((tmp_path / "2").iterdir())
@@ -144,9 +143,7 @@ def test_a_balanced_draw_of_fewer_clusters_leaves_none_of_more(root, tmp_path):
 
 
 @pytest.mark.parametrize("obstacle", ["file", "no folder", "budget"])
-def test_a_balanced_draw_that_cannot_be_made_leaves_the_earlier_one(
-    root, tmp_path, monkeypatch, obstacle
-):
+def test_an_impossible_balanced_draw_leaves_the_earlier_one(root, tmp_path, monkeypatch, obstacle):
     run = load_run(root)
     draw_balanced(run, asked(tmp_path, "1", num=6, sampler="rejection"))
     if obstacle == "file":
@@ -178,7 +175,7 @@ def test_a_draw_whose_images_fail_leaves_the_earlier_one(root, tmp_path, monkeyp
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
-def test_a_draw_that_fails_on_its_way_leaves_the_earlier_one(root, tmp_path, monkeypatch):
+def test_a_draw_that_fails_halfway_leaves_the_earlier_one(root, tmp_path, monkeypatch):
     run = load_run(root)
     draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
@@ -195,7 +192,7 @@ def test_a_draw_that_fails_on_its_way_leaves_the_earlier_one(root, tmp_path, mon
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
-def test_a_long_draw_says_how_far_it_is(root, tmp_path, monkeypatch, caplog):
+def test_a_long_draw_logs_its_progress(root, tmp_path, monkeypatch, caplog):
     run = load_run(root)
     monkeypatch.setattr(draw, "Progress", functools.partial(Progress, every_s=0.0))
     with caplog.at_level("INFO", "absl"):
@@ -226,7 +223,7 @@ def train(root, cluster, **options):
         ("1", ("1/0", "1/1", "1/2")),
     ],
 )
-def test_balanced_draws_as_many_of_every_cluster(name, queries, root, tmp_path, capsys):
+def test_balanced_draws_the_same_number_from_every_cluster(name, queries, root, tmp_path, capsys):
     run = load_run(root)
     draw_balanced(run, asked(tmp_path, name, num=7, sampler="rejection"))
     for c, query in enumerate(queries):
@@ -248,7 +245,7 @@ def test_balanced_draws_as_many_of_every_cluster(name, queries, root, tmp_path, 
         ),
     ],
 )
-def test_a_balance_that_cannot_be_is_one_line(name, num, message, root, tmp_path):
+def test_an_impossible_balance_is_reported_in_one_line(name, num, message, root, tmp_path):
     with pytest.raises(UserError, match=message):
         draw_balanced(load_run(root), asked(tmp_path, name, num=num))
     assert not list(tmp_path.iterdir())
@@ -257,24 +254,24 @@ def test_a_balance_that_cannot_be_is_one_line(name, num, message, root, tmp_path
 QUERY = "layer2=0 & 0"
 
 
-def test_a_sampler_of_a_query_proposes_it_and_is_kept_for_the_next_time(root, tmp_path, capsys):
+def test_a_sampler_of_a_query_proposes_it_and_is_kept(root, tmp_path, capsys):
     region = load_run(root).region(QUERY)
     run = train(root, QUERY)
-    assert run.sampler_for(region) == "flow"
-    assert run.source(region, "flow").among.fingerprint == region.fingerprint
+    assert run.samplers.name_for(region) == "flow"
+    assert run.samplers.source(region, "flow").among.fingerprint == region.fingerprint
     # Another order is the same query; another query is not.
-    assert run.fit_of("flow", run.region("0 & layer2=0")).last_step is not None
-    assert run.fit_of("flow", run.region("layer2=0 | 0")).last_step is None
+    assert run.samplers.fit_of("flow", run.region("0 & layer2=0")).last_step is not None
+    assert run.samplers.fit_of("flow", run.region("layer2=0 | 0")).last_step is None
     draw_region(run, asked(tmp_path, QUERY, margin="0.5"))
     assert run.are_inside(np.load(tmp_path / "latents.npy"), run.region(QUERY, 0.5)).all()
     assert "flow: expected acceptance 100%" in capsys.readouterr().out
 
 
-def test_what_a_sampler_of_a_query_learns_lies_in_it_and_in_order(root, monkeypatch):
+def test_a_sampler_of_a_query_learns_members_of_it_sorted_by_depth(root, monkeypatch):
     query = "layer2=1 | 0"
     seen = []
     run = load_run(root)
-    kind = type(run.make_sampler("flow"))
+    kind = type(run.samplers.make("flow"))
     epoch = kind.epoch
     monkeypatch.setattr(kind, "epoch", lambda *args: seen.append(args[2]) or epoch(*args))
     train(root, query)
@@ -292,17 +289,17 @@ def test_what_a_sampler_of_a_query_learns_lies_in_it_and_in_order(root, monkeypa
     # The program that the depths were saved by: another one rounds otherwise.
     depths = in_batches(depth, z, run.generator.batch)
     assert (np.diff(depths) >= -1e-6).all()
-    saved = run.fit_of("flow", region).last_step.metadata["depths"]
+    saved = run.samplers.fit_of("flow", region).last_step.metadata["depths"]
     np.testing.assert_allclose(saved, np.quantile(depths, np.linspace(0, 1, 101)), atol=1e-6)
 
 
-def test_a_training_that_was_stopped_goes_on_to_the_same_sampler(root, tmp_path, monkeypatch):
+def test_a_stopped_training_resumes_to_the_same_sampler(root, tmp_path, monkeypatch):
     query, copy = "layer2=1 | 1", tmp_path / "run"
     shutil.copytree(root, copy)
     region = load_run(root).region(query)
-    assert load_run(root).fit_of("flow", region).sampler.num_epochs == 3
+    assert load_run(root).samplers.fit_of("flow", region).sampler.num_epochs == 3
     pipeline = Pipeline(load_run(copy), Interrupts())
-    kind = type(pipeline.run.make_sampler("flow"))
+    kind = type(pipeline.run.samplers.make("flow"))
     epoch = kind.epoch
 
     def stopping(*args):
@@ -314,26 +311,26 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_sampler(root, tmp_path,
         fit_query(pipeline, asked(copy, query))
     monkeypatch.undo()
     pipeline.metrics.close()
-    stopped = load_run(copy).fit_of("flow", region)
+    stopped = load_run(copy).samplers.fit_of("flow", region)
     assert stopped.last_step is None
     assert [step.number for step in stopped.saved.steps()] == [1]
-    states = [train(folder, query).fitted("flow", region).state for folder in (root, copy)]
+    states = [train(folder, query).samplers.fitted("flow", region).state for folder in (root, copy)]
     for whole, resumed in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(np.asarray(whole), np.asarray(resumed))
 
 
-def test_a_sampler_that_was_trained_is_not_trained_again(root, monkeypatch):
+def test_a_trained_sampler_is_not_retrained(root, monkeypatch):
     train(root, QUERY)
     monkeypatch.setattr(Pipeline, "fit_in", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(root, QUERY)
     monkeypatch.undo()
-    sampler = type(load_run(root).make_sampler("flow"))
+    sampler = type(load_run(root).samplers.make("flow"))
     monkeypatch.setattr(sampler, "epoch", lambda *args: 1 / 0)
     train(root, QUERY)
 
 
-def test_with_other_settings_a_sampler_of_a_query_is_not_taken_for_current(root, tmp_path):
+def test_a_sampler_of_a_query_is_stale_with_other_settings(root, tmp_path):
     run = train(root, QUERY)
     region = run.region(QUERY)
     text = (root / "config.json").read_text()
@@ -341,7 +338,7 @@ def test_with_other_settings_a_sampler_of_a_query_is_not_taken_for_current(root,
     saved["config"]["samplers"]["flow"]["learning_rate"] = 0.001
     (root / "config.json").write_text(json.dumps(saved))
     try:
-        assert load_run(root).fit_of("flow", region).last_step is None
+        assert load_run(root).samplers.fit_of("flow", region).last_step is None
     finally:
         (root / "config.json").write_text(text)
 
@@ -350,7 +347,7 @@ def test_with_other_settings_a_sampler_of_a_query_is_not_taken_for_current(root,
     ("cluster", "sampler", "message"),
     [
         ("0", None, "--cluster=0: the run's samplers are trained on this cluster already"),
-        (QUERY, "rejection", "--sampler=rejection: it learns nothing; expected one of flow"),
+        (QUERY, "rejection", "--sampler=rejection: it is not trained; expected one of flow"),
         (
             QUERY,
             "imle",
@@ -361,12 +358,12 @@ def test_with_other_settings_a_sampler_of_a_query_is_not_taken_for_current(root,
         ("0 & 1", None, "--cluster=0 & 1 matches nothing"),
     ],
 )
-def test_a_sampler_of_a_query_that_cannot_be_is_one_line(cluster, sampler, message, root):
+def test_an_impossible_sampler_of_a_query_is_reported_in_one_line(cluster, sampler, message, root):
     with pytest.raises(UserError, match=message):
         train(root, cluster, sampler=sampler)
 
 
-def test_without_a_sampler_of_its_own_the_message_says_how_to_get_one(root):
+def test_without_a_sampler_of_the_query_the_message_says_how_to_train_one(root):
     run = load_run(root)
     with pytest.raises(UserError, match="or train it on this query with --fit_query"):
         run.sample(jax.random.key(0), "layer2=0 | 0", 4, sampler="flow")

@@ -1,4 +1,4 @@
-"""Clusters inside clusters: among the members of one, and drawn with every predicate checked."""
+"""Clusters inside clusters: found among the members of one, and drawn with every check."""
 
 import json
 
@@ -9,8 +9,7 @@ import pytest
 from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete
 from cgjax.errors import UserError
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny
@@ -51,16 +50,16 @@ def split(tmp_path_factory):
     return make(tmp_path_factory.mktemp("split") / "run", config(*SPLITS))
 
 
-def test_a_cluster_is_split_among_as_many_of_its_members_as_the_run_has_latents(split):
+def test_a_split_clusters_as_many_members_as_the_run_has_latents(split):
     summary = json.loads(split.folder.summary.read_text())
     assert [each["split"] for each in summary["splits"]] == list(SPLITS)
     for each in summary["splits"]:
-        assert each["num"] == 200  # the run has some hundred members: the others were drawn
+        assert each["num"] == 200  # the run has about a hundred members; the others were drawn
         assert sum(each["shares"]) == pytest.approx(1)
     assert "0/layer2-k2" in (split.folder.report / "index.html").read_text()
 
 
-def test_the_members_of_a_leaf_are_those_of_every_cluster_on_the_way(split):
+def test_the_members_of_a_leaf_are_members_of_every_cluster_above_it(split):
     own, (first, second) = split.clustering.labels, map(split.held.inside, split.held.splits)
     expected = (own == 0) & (first.labels == 1) & (second.labels == 2)
     region = split.region("0/1/2")
@@ -73,14 +72,14 @@ def test_the_members_of_a_leaf_are_those_of_every_cluster_on_the_way(split):
 
 def test_a_leaf_is_drawn_by_the_sampler_of_its_cluster_and_every_sample_is_checked(split):
     region = split.region("0/1")
-    assert split.sampler_for(region) == "flow"
+    assert split.samplers.name_for(region) == "flow"
     for sampler in ("flow", "rejection"):
         latents = split.sample(jax.random.key(0), "0/1", 12, sampler).latents
         assert split.are_inside(latents, region).all()
         assert split.are_inside(latents, split.region(0)).all()
 
 
-def test_leaves_stand_in_queries_and_have_names(split):
+def test_leaves_can_be_queried_and_named(split):
     names = {0: None, 1: "upper"}
     entries = [{"id": c, "name": name} for c, name in names.items()]
     inner = split.held.inside(split.held.splits[0])
@@ -101,7 +100,7 @@ def test_leaves_stand_in_queries_and_have_names(split):
         ("7/0", r"^no cluster '7' in this run"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_one_line(text, message, split):
+def test_an_invalid_path_is_reported_in_one_line(text, message, split):
     with pytest.raises(UserError, match=message):
         split.region(text)
 
@@ -131,7 +130,7 @@ def test_another_split_leaves_everything_else_as_it_is(split, tmp_path):
         (("0/layer9-k2",), r"layer='layer9' is not one of this generator's"),
     ],
 )
-def test_a_split_that_cannot_be_is_one_line_before_any_work(splits, message, tmp_path):
+def test_an_impossible_split_is_reported_in_one_line_before_any_work(splits, message, tmp_path):
     with pytest.raises(UserError, match=message):
         open_run(tmp_path / "run", config(*splits))
     assert not (tmp_path / "run").exists()
@@ -139,7 +138,7 @@ def test_a_split_that_cannot_be_is_one_line_before_any_work(splits, message, tmp
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory):
-    """A run whose leaves have samplers of their own."""
+    """A run whose leaves have their own samplers."""
     root = tmp_path_factory.mktemp("leaves") / "run"
     leaves = {"hierarchy.samplers": ["flow"], "samplers.flow.num_latents": 16000}
     pipeline = Pipeline(open_run(root, config("0/layer2-k2", **leaves)), Interrupts())
@@ -155,19 +154,19 @@ def learnt(tmp_path_factory):
 
 def test_a_leaf_is_drawn_by_its_own_sampler_if_it_has_one(learnt):
     region = learnt.region("0/1")
-    assert learnt.source(region, "flow").among.fingerprint == region.fingerprint
-    assert learnt.source(learnt.region("0"), "flow").among.cluster == 0
-    assert learnt.source(region, "flow").expected(region).share == 1.0
+    assert learnt.samplers.source(region, "flow").among.fingerprint == region.fingerprint
+    assert learnt.samplers.source(learnt.region("0"), "flow").among.cluster == 0
+    assert learnt.samplers.source(region, "flow").expected(region).share == 1.0
     latents = learnt.sample(jax.random.key(0), "0/1", 12).latents
     assert learnt.are_inside(latents, region).all()
     deep = learnt.region("0/1", 0.5)
-    assert learnt.sampler_for(deep) == "flow"
-    assert learnt.source(deep, "flow").among.fingerprint == region.fingerprint
+    assert learnt.samplers.name_for(deep) == "flow"
+    assert learnt.samplers.source(deep, "flow").among.fingerprint == region.fingerprint
     deep = learnt.sample(jax.random.key(0), "0/1", 12, margin=0.5).latents
     assert learnt.are_inside(deep, learnt.region("0/1", 0.5)).all()
 
 
-def test_samplers_of_leaves_that_are_there_are_not_trained_again(learnt, caplog):
+def test_trained_samplers_of_leaves_are_not_retrained(learnt, caplog):
     pipeline = Pipeline(open_run(learnt.folder.root, learnt.config), Interrupts())
     before = {p: p.read_bytes() for p in (learnt.folder.root / "stages").glob("fit-flow-in*")}
     assert len(before) == 2
@@ -176,7 +175,7 @@ def test_samplers_of_leaves_that_are_there_are_not_trained_again(learnt, caplog)
     assert before == {p: p.read_bytes() for p in before}
 
 
-def test_a_sampler_that_learns_nothing_or_is_not_there_is_no_sampler_of_leaves(tmp_path):
+def test_a_sampler_of_leaves_must_be_fitted_and_trained(tmp_path):
     for name, message in (
         ("rejection", "expected one of flow"),
         ("imle", "not among the samplers"),

@@ -1,4 +1,4 @@
-"""Latents of a region for a sampler of its own."""
+"""Latents inside a region, for training a sampler on it."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 
 def the_run(max_draws: int) -> SimpleNamespace:
-    """A run whose generator proposes the latents 0 to 19 again and again."""
+    """A run whose generator proposes the latents 0 to 19 in turn."""
     return SimpleNamespace(
         prior_latents=PRIOR,
         config={"sample": {"max_draws": max_draws}},
@@ -27,7 +27,7 @@ REGION = SimpleNamespace(members=lambda: PRIOR[:, 0] < 2)
 
 
 @pytest.mark.usefixtures("untyped")
-def test_those_of_the_run_come_first_and_what_is_missing_is_drawn():
+def test_the_runs_own_latents_come_first_and_the_rest_is_drawn():
     found = latents_inside(the_run(4000), REGION, 6, KEY, lambda: None)
     assert found[:2, 0].tolist() == [0, 1]
     assert len(found) == 6
@@ -35,8 +35,8 @@ def test_those_of_the_run_come_first_and_what_is_missing_is_drawn():
 
 
 @pytest.mark.usefixtures("untyped")
-def test_more_than_the_budget_will_pay_for_is_refused_before_any_draw():
+def test_a_draw_beyond_the_budget_is_refused_before_it_starts():
     run = the_run(30)
     run.generator = None  # nothing is drawn
-    with pytest.raises(UserError, match=r"4 more latents of it are wanted, and 2 of 20 lie in it"):
+    with pytest.raises(UserError, match="4 more latents inside it are needed, but only 2 of 20"):
         latents_inside(run, REGION, 6, KEY, lambda: None)

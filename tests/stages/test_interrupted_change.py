@@ -1,4 +1,4 @@
-"""Killed at any write of a change, a folder holds and answers with one config only, and resumes."""
+"""Killed at any write of a change, a folder never mixes two configs, and resumes."""
 
 import csv
 import shutil
@@ -7,8 +7,7 @@ import jax
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
 from tests.killing import Killed
@@ -36,7 +35,7 @@ def copied(root):
 
 
 def compared(root):
-    """What --mode=compare shows, of a copy, without its milliseconds; it makes what is missing."""
+    """What --mode=compare shows for a copy, without times; it makes what is missing."""
     copy = copied(root)
     pipeline = Pipeline(open_run(copy, None, mode="compare"), Interrupts())
     pipeline.compare()
@@ -46,7 +45,7 @@ def compared(root):
 
 
 def measured(root, mode):
-    """What --mode=evaluate or --mode=report shows, of a copy."""
+    """What --mode=evaluate or --mode=report shows for a copy."""
     copy = copied(root)
     try:
         pipeline = Pipeline(open_run(copy, None, mode=mode), Interrupts())
@@ -60,7 +59,7 @@ def measured(root, mode):
 
 
 @pytest.mark.slow
-def test_killed_at_any_write_of_a_change_it_never_mixes_and_resumes_to_a_fresh_runs_bytes(
+def test_killed_at_any_write_it_never_mixes_configs_and_resumes_to_a_fresh_runs_bytes(
     tmp_path, kill_at
 ):
     old, (new, _) = small(), changed("cluster.num_clusters")

@@ -1,4 +1,4 @@
-"""A sweep finds what is planted, resumes to the same bytes, and its clusterings can be queried."""
+"""A sweep finds the planted attribute, resumes to the same bytes, and can be queried."""
 
 import csv
 import os
@@ -11,8 +11,7 @@ from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete
 from cgjax.errors import UserError
 from cgjax.run.manifests import Manifests
-from cgjax.run.opening import open_run
-from cgjax.run.run import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import true_side
@@ -73,7 +72,7 @@ def test_the_planted_attribute_is_ranked_first_in_a_plain_sentence(swept):
     assert "--config.cluster.num_clusters=2" in text
 
 
-def test_what_is_to_be_typed_names_the_space_of_the_features(tmp_path):
+def test_the_suggested_flags_name_the_space_of_the_features(tmp_path):
     given = config(**{"cluster.space": "spherical", "sweep.layers": (1,), "sweep.numbers": (2,)})
     text = sweep(tmp_path / "run", given)
     assert "--config.cluster.num_clusters=2 --config.cluster.space=spherical" in text
@@ -92,7 +91,7 @@ def test_every_layer_is_clustered_into_every_number(swept):
     assert float(rows[1]["valley_p_value"]) > 0.05
 
 
-def test_clusters_and_pairs_of_clusterings_have_their_tables(swept):
+def test_clusters_and_pairs_of_clusterings_have_tables(swept):
     root, _ = swept
     clusters = table(root, "sweep_clusters.csv")
     assert len(clusters) == 2 * (2 + 3) * 5
@@ -105,7 +104,7 @@ def test_clusters_and_pairs_of_clusterings_have_their_tables(swept):
     assert float(same["adjusted_rand"]) > 0.95
 
 
-def test_a_sweep_that_is_there_is_not_made_again(swept):
+def test_a_current_sweep_is_not_recomputed(swept):
     root, text = swept
     before = {path.name: path.stat().st_mtime_ns for path in (root / "stages").iterdir()}
     assert sweep(root) == text
@@ -114,7 +113,7 @@ def test_a_sweep_that_is_there_is_not_made_again(swept):
 
 
 @pytest.mark.parametrize("number", [3, 7, 11, 14])
-def test_killed_while_it_writes_it_resumes_to_the_same_bytes(number, swept, tmp_path, monkeypatch):
+def test_killed_while_writing_it_resumes_to_the_same_bytes(number, swept, tmp_path, monkeypatch):
     root = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killing(os.replace, number))
@@ -124,7 +123,7 @@ def test_killed_while_it_writes_it_resumes_to_the_same_bytes(number, swept, tmp_
     assert content_of(root) == content_of(swept[0])
 
 
-def test_only_the_clusterings_that_a_change_concerns_are_made_again(swept, tmp_path):
+def test_a_change_recomputes_only_the_clusterings_that_depend_on_it(swept, tmp_path):
     root = tmp_path / "run"
     sweep(root)
     found = Manifests(load_run(root).folder, load_run(root).manifests.graph)
@@ -151,14 +150,14 @@ def test_a_damaged_clustering_is_not_read(swept, tmp_path):
         load_run(root).held.swept("layer1")
 
 
-def test_a_folder_with_a_sweep_alone_answers_queries_by_rejection(swept):
+def test_a_folder_with_only_a_sweep_answers_queries_by_rejection(swept):
     run = load_run(swept[0])
     query = "layer1-k2=0 & !layer2-k2=1"
     region = run.region(query)
     arrays = {name: one.labels for name, one in run.clusterings.items()}
     expected = (arrays["layer1-k2"] == 0) & (arrays["layer2-k2"] != 1)
     np.testing.assert_array_equal(region.members(), expected)
-    assert run.sampler_for(region) == "rejection"
+    assert run.samplers.name_for(region) == "rejection"
     samples = run.sample(jax.random.key(0), query, 20)
     assert run.are_inside(samples.latents, region).all()
     assert len(np.unique(true_side(samples.latents))) == 1
@@ -179,11 +178,11 @@ def test_the_runs_own_clustering_and_a_sweeps_are_queried_together(swept, tmp_pa
     assert list(run.clusterings) == ["layer1-k2", "layer1-k3", "layer2-k2", "layer2-k3"]
     assert run.clusterings["layer1-k2"] is run.clustering
     region = run.region("0 & layer2-k3!=0")
-    assert run.sampler_for(region) == "flow"
-    expected = run.source(region, "flow").expected(region)
+    assert run.samplers.name_for(region) == "flow"
+    expected = run.samplers.source(region, "flow").expected(region)
     own = run.clustering.labels == 0
     assert (expected.num, expected.num_members) == (own.sum(), region.members().sum())
-    assert run.sampler_for(run.region("0 | layer2-k3=1")) == "rejection"
+    assert run.samplers.name_for(run.region("0 | layer2-k3=1")) == "rejection"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_the_runs_own_clustering_and_a_sweeps_are_queried_together(swept, tmp_pa
         ({"sweep.numbers": (0,)}, r"^--config.sweep.numbers=0: expected a number of clusters"),
     ],
 )
-def test_a_mistake_is_one_line_before_any_work(leaves, message, tmp_path):
+def test_a_mistake_is_reported_in_one_line_before_any_work(leaves, message, tmp_path):
     with pytest.raises(UserError, match=message):
         sweep(tmp_path / "run", config(**leaves))
     assert not (tmp_path / "run").exists()

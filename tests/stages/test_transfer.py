@@ -10,14 +10,14 @@ from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import abstract_network
 from cgjax.run.artifacts import target_classes
-from cgjax.run.opening import check_targets
+from cgjax.run.run_checks import check_targets
 
-# What is checked needs a run's config and generator, and nothing else of it.
+# The check needs only the config and the generator of a run.
 pytestmark = pytest.mark.usefixtures("untyped")
 
 
 class Plain:
-    """A generator of one's own, without classes."""
+    """A user's generator without classes."""
 
     layers = ("layer1",)
     latent_dim, image_size = 2, 4
@@ -33,7 +33,7 @@ class Plain:
 
 
 class Conditional(Plain):
-    """One of one's own with classes."""
+    """A user's generator with classes."""
 
     def features(self, z, layer, condition=None):
         return z + jnp.float32(condition)
@@ -63,7 +63,7 @@ def _biggan():
         (("beagle,wood_rabbit", "sea lion"), ["beagle", "wood_rabbit", "sea lion"]),
     ],
 )
-def test_classes_are_given_one_by_one_or_with_commas(given, names):
+def test_classes_are_a_tuple_or_separated_by_commas(given, names):
     assert target_classes(_run(Plain(), *given).config) == names
 
 
@@ -78,14 +78,14 @@ def test_an_unknown_class_lists_the_candidates():
         check_targets(_run(_biggan(), "beagle", "retreiver"))
 
 
-def test_a_generator_of_one_s_own_needs_a_condition():
+def test_a_users_generator_needs_a_condition():
     check_targets(_run(Plain()))
     with pytest.raises(UserError, match="takes no condition"):
         check_targets(_run(Plain(), "1"))
     check_targets(_run(Conditional(), 1))
 
 
-def test_a_mistake_inside_a_generator_of_one_s_own_is_not_taken_for_a_user_s():
+def test_an_error_inside_a_users_generator_is_not_reported_as_a_user_error():
     class Broken(Conditional):
         def features(self, z, layer, condition=None):
             return z + "x"

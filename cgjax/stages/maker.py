@@ -1,4 +1,11 @@
-"""Making what is not current: timed, recorded when it is done, and once for all processes."""
+"""Making artifacts that are not current: timed, recorded when done, once for all processes.
+
+A stage asks for the result of an artifact, and makes it if there is none:
+
+    if maker.result("sheet") is None:
+        with maker.making("sheet") as result:
+            ...  # write its files, put what there is to say of them into the result
+"""
 
 from __future__ import annotations
 
@@ -15,16 +22,17 @@ from cgjax.runtime.memory import peak_rss_mb, reset_peak_rss
 from cgjax.runtime.processes import Processes
 
 Costs = dict[str, dict[str, float]]
+"""Seconds and peak memory by stage."""
 
 
 class Maker:
     """Makes the artifacts of a run.
 
-    Of several processes the first reads and writes the manifests, and counts its own time and
-    memory; every one must call `result` and `making`.
+    The first of several processes reads and writes the manifests, and counts its own time and
+    memory; every process must call `result` and `making`.
 
     Attributes:
-        is_changed: whether anything was made since somebody last set this to False.
+        is_changed: whether anything was made since this was last set to False.
     """
 
     def __init__(self, manifests: Manifests, metrics: Metrics, processes: Processes | None = None):
@@ -46,29 +54,29 @@ class Maker:
             in_parts: whether the caller times the parts itself, with `timed`.
 
         Yields:
-            A dict; what is put there is what `result` returns later.
+            A dict; `result` later returns what is put there.
         """
         if self.processes.is_first:
             self.manifests.forget(name)
         result: dict[str, Any] = {}
-        before, self._costs = self._costs, {}
+        outer_costs, self._costs = self._costs, {}
         stage, _, part = name.partition(" ")
         whole = self.timed(self.manifests.graph[name].stage, part if stage != name else "")
         with contextlib.nullcontext() if in_parts else whole:
             yield result
         if self.processes.is_first:
             self.manifests.record(name, result, self._costs)
-        self._costs, self.is_changed = before, True
+        self._costs, self.is_changed = outer_costs, True
 
     @contextlib.contextmanager
     def timed(self, stage: str, detail: str = "") -> Iterator[None]:
-        """Time what a stage does, and say when it begins and ends."""
-        shown = f" ({detail})" if detail else ""
-        logging.info("%s: started%s", stage, shown)
-        begun = time.monotonic()
+        """Time what a stage does, and log its start and end."""
+        suffix = f" ({detail})" if detail else ""
+        logging.info("%s: started%s", stage, suffix)
+        started = time.monotonic()
         reset_peak_rss()
         yield
-        seconds, peak = round(time.monotonic() - begun, 3), round(peak_rss_mb(), 1)
+        seconds, peak = round(time.monotonic() - started, 3), round(peak_rss_mb(), 1)
         self._costs[stage] = {"seconds": seconds, "peak_rss_mb": peak}
         self.metrics.write(stage=stage, part=detail, seconds=seconds, peak_rss_mb=peak)
-        logging.info("%s: %.1f s, peak memory %.0f MB%s", stage, seconds, peak, shown)
+        logging.info("%s: %.1f s, peak memory %.0f MB%s", stage, seconds, peak, suffix)

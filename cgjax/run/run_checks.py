@@ -1,0 +1,112 @@
+"""What is checked of a run's config and generator when it is opened, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cgjax.clustering.selection import check_rows
+from cgjax.config.leaves import AUTO
+from cgjax.errors import UserError
+from cgjax.evaluation.attribute import attribute_of
+from cgjax.evaluation.fidelity import check_features
+from cgjax.evaluation.judges import load_judge
+from cgjax.features.in_memory import feature_dim
+from cgjax.generators.contract import ensure_generator
+from cgjax.run.artifacts import target_classes
+from cgjax.run.conditional import FLAG, load_labels
+from cgjax.run.run import Run
+
+
+def check_processes(config: Mapping[str, Any], mode: str) -> None:
+    """Refuse what several processes cannot share.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    clustered = config["cluster"]
+    for is_asked, what, instead in (
+        (mode == "sweep", "--mode=sweep", ""),
+        (mode in ("name", "serve", "assign"), f"--mode={mode}", ""),
+        (clustered["backend"] == "faiss", "--config.cluster.backend=faiss", "use jax"),
+        (clustered["num_clusters"] == AUTO, "--config.cluster.num_clusters=auto", "give a number"),
+        (clustered["trimmed"] > 0, "--config.cluster.trimmed", "use 0"),
+        (bool(config["hierarchy"]["splits"]), "--config.hierarchy.splits", "leave it out too"),
+    ):
+        if is_asked:
+            hint = f", or {instead}" if instead else ""
+            raise UserError(f"{what} is for one process; leave the launcher out{hint}")
+
+
+def check_run(run: Run, mode: str) -> None:
+    """Check everything that can be known before any work.
+
+    Raises:
+        UserError: a sampler, feature, judge or class that is not available; a generator that
+            breaks its contract.
+        ForeignError: the generator's own code raised an exception.
+    """
+    settings = run.config["generator"]
+    ensure_generator(run.generator, settings["weights"] or settings["name"])
+    for name in run.sampler_names:
+        run.samplers.make(name)
+    if run.config["cluster"]["num_clusters"] == AUTO:
+        check_rows(_num_clustered(run), run.config["cluster"]["max_clusters"])
+    settings = run.config["compare" if mode == "compare" else "evaluate"]
+    check_features(run.config["evaluate"], settings["num"], run.generator)
+    if mode == "compare":
+        _check_comparison(run)
+    if mode == "sweep":
+        _check_sweep(run)
+    check_targets(run)
+
+
+def _num_clustered(run: Run) -> int:
+    num: int = run.config["latents"]["num"]
+    return min(num, run.config["cluster"]["max_samples"] or num)
+
+
+def _check_comparison(run: Run) -> None:
+    """Check the judge of a comparison, and the generators with classes in it."""
+    attribute = attribute_of(run.config["compare"])
+    if run.conditional and attribute is None:
+        raise UserError(
+            f"{FLAG} needs a judge, which says which class stands for which cluster: give "
+            "--config.compare.judge=face_mesh"
+        )
+    features = run.config["evaluate"]["features"]
+    if run.conditional and features.startswith("layer:"):
+        raise UserError(
+            f"--config.evaluate.features={features} belongs to the run's own generator, and {FLAG} "
+            "has images of others; give --config.evaluate.features=pca_pixels"
+        )
+    for one in run.conditional:
+        load_labels(one, run.generator)
+
+
+def _check_sweep(run: Run) -> None:
+    """Check that there are enough latents for a sweep, and its judges."""
+    settings, num = run.config["sweep"], run.config["latents"]["num"]
+    most = run.held.sweep_numbers[-1]
+    try:
+        check_rows(_num_clustered(run), most)
+    except UserError as error:
+        raise UserError(f"--config.sweep.numbers={most}: {error}") from error
+    if num < settings["judged"]:
+        raise UserError(
+            f"--config.sweep.judged={settings['judged']} is more than latents.num={num}"
+        )
+    for name in run.judges:
+        load_judge(name)
+
+
+def check_targets(run: Run) -> None:
+    """Check that the generator has the classes that the config transfers to."""
+    for name in target_classes(run.config):
+        try:
+            generator = run.generator.with_condition(name)
+            feature_dim(generator, np.zeros((1, generator.gen.latent_dim), np.float32))
+        except UserError as error:
+            raise UserError(f"--config.transfer.conditions={name}: {error}") from error

@@ -1,1 +1,5 @@
-"""Where a layer's features come from: in memory, from a file, or computed when they are read."""
+"""A layer's features: held in memory, kept in a file, or recomputed whenever they are read.
+
+`in_memory` computes all of them at once, `stream` gives k-means the rows it asks for and keeps them
+in a `file.FeatureFile` or recomputes them, and `spaces` maps them before they are clustered.
+"""

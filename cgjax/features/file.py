@@ -1,4 +1,4 @@
-"""A matrix in a temporary file, written by rows and read by rows or by columns."""
+"""A matrix in a temporary file, written by rows and read by rows or columns."""
 
 from __future__ import annotations
 
@@ -15,83 +15,83 @@ from jaxtyping import Float
 from cgjax.runtime.disk import drop_from_page_cache, open_direct, read_at, write_at
 from cgjax.runtime.memory import PAGE, empty_aligned
 
-# `write_at` or `read_at`: file, memory, place -> how many bytes were moved.
+# `write_at` or `read_at`: (file, memory, offset) -> number of bytes moved.
 Move = Callable[[int, memoryview, int], int]
-# Rows that are copied together where they cannot be written from where they lie.
+# Rows copied to the staging buffer at a time, where they cannot be written in place.
 _STAGED = 64
 
 
 class FeatureFile:
-    """An (n, f) float32 matrix in a file without a name, so that nothing is left of it.
+    """An (n, f) float32 matrix in an unnamed file, which disappears with the process.
 
-    The columns are cut into slabs of w, and a slab lies in the file row after row: a block of rows
-    is one long piece in each slab, and a slab of all rows is one piece.
+    The columns are divided into slabs of width w, and each slab is stored in row-major order: a
+    block of rows is one contiguous piece in each slab, and a whole slab is contiguous.
 
     Attributes:
         direct_io: whether writes and reads bypass the page cache, where the system allows it and
-            the pieces fill whole pages. A file that is soon read once more from a fast disk gains
-            nothing from the cache, and finding memory for it and copying cost time.
+            the pieces fill whole pages. A file that is read once more soon, from a fast disk, gains
+            nothing from the cache, and allocating and copying its pages costs time.
     """
 
     def __init__(self, folder: Path, num_rows: int, dim: int, width: int):
-        """Make the file.
+        """Create the file.
 
         Args:
-            folder: on which disk.
+            folder: a folder on the disk to use.
             num_rows: n.
             dim: f.
-            width: w; f for rows that lie together.
+            width: w; f to store whole rows contiguously.
         """
         self.num_rows, self.dim, self.width = num_rows, dim, width
         self.direct_io = False
-        # Closed by `close`: it lives as long as this does.
+        # Closed by `close`, as it lives as long as this object.
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         self._direct = open_direct(self._file.fileno())
         self._staged: Float[np.ndarray, "m w"] | None = None
 
     def close(self) -> None:
-        """Give the disk back, which takes a while that nobody has to wait for."""
+        """Free the disk space, in the background because it takes a while."""
         self._use_page_cache()
         Thread(target=self._file.close, name="closing a feature file").start()
 
     def write_rows(self, begin: int, rows: Float[np.ndarray, "s f"]) -> None:
-        """Write rows from the given one on; an OSError where the disk is full."""
+        """Write rows, starting at row `begin`; OSError if the disk is full."""
         for first in range(0, self.dim, self.width):
-            part = rows[:, first : first + self.width]
-            for some in range(0, len(part), _STAGED):
-                piece = part[some : some + _STAGED]
-                self._move(write_at, self._place(begin + some, first), self._in_one(piece))
+            slab = rows[:, first : first + self.width]
+            for start in range(0, len(slab), _STAGED):
+                piece = self._contiguous(slab[start : start + _STAGED])
+                self._move(write_at, self._offset(begin + start, first), piece)
 
     def read_rows(self, begin: int, out: Float[np.ndarray, "s f"]) -> None:
-        """Fill an array with the rows from the given one on."""
+        """Fill an array with rows, starting at row `begin`."""
         for first in range(0, self.dim, self.width):
-            self._read(self._place(begin, first), out[:, first : first + self.width])
+            self._read(self._offset(begin, first), out[:, first : first + self.width])
 
     def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
-        """Fill an array with the columns from the given one on, of all rows."""
+        """Fill an array with columns of all rows, starting at column `begin`."""
         end = begin + out.shape[1]
         for first in range(begin // self.width * self.width, end, self.width):
             last = min(first + self.width, self.dim)
             low, high = max(first, begin), min(last, end)
             part = out[:, low - begin : high - begin]
             if (low, high) == (first, last):
-                self._read(self._place(0, first), part)
+                self._read(self._offset(0, first), part)
             else:
                 for row in range(self.num_rows):
-                    self._read(self._place(row, low), part[row])
+                    self._read(self._offset(row, low), part[row])
 
-    def let_go(self) -> None:
-        """Bring everything to the disk and, where the system lets us, out of its page cache."""
+    def flush_and_drop(self) -> None:
+        """Flush everything to the disk and, where the system allows it, drop it from its cache."""
         drop_from_page_cache(self._file.fileno())
 
-    def _place(self, row: int, column: int) -> int:
-        """Return where in the file a number lies, in bytes."""
+    def _offset(self, row: int, column: int) -> int:
+        """Return the position of a number in the file, in bytes."""
         first = column // self.width * self.width
         width = min(self.width, self.dim - first)
         return 4 * (self.num_rows * first + row * width + column - first)
 
-    def _in_one(self, part: Float[np.ndarray, "s w"]) -> Float[np.ndarray, "s w"]:
-        """Return the rows in one piece of memory, at the beginning of a page where that matters."""
+    def _contiguous(self, part: Float[np.ndarray, "s w"]) -> Float[np.ndarray, "s w"]:
+        """Return the rows in contiguous memory, aligned to a page where direct I/O needs it."""
         if self._direct is None or not self.direct_io:
             return np.ascontiguousarray(part)
         if self._staged is None:
@@ -100,34 +100,34 @@ class FeatureFile:
         staged[...] = part
         return staged
 
-    def _read(self, place: int, out: np.ndarray) -> None:
+    def _read(self, offset: int, out: np.ndarray) -> None:
         part = out if out.flags.c_contiguous else np.empty(out.shape, np.float32)
-        self._move(read_at, place, part)
+        self._move(read_at, offset, part)
         if part is not out:
             out[...] = part
 
-    def _move(self, move: Move, place: int, part: np.ndarray) -> None:
-        """Write or read one piece: its whole pages by direct I/O, if that is wanted."""
-        left = part.data.cast("B")
+    def _move(self, move: Move, offset: int, part: np.ndarray) -> None:
+        """Write or read one piece, with direct I/O for its whole pages if `direct_io` is set."""
+        memory = part.data.cast("B")
         if self.direct_io and self._direct is not None:
-            num = len(left) // PAGE * PAGE
-            if place % PAGE == 0 and part.ctypes.data % PAGE == 0 and num:
+            num = len(memory) // PAGE * PAGE
+            if offset % PAGE == 0 and part.ctypes.data % PAGE == 0 and num:
                 try:
-                    self._move_all(move, self._direct, place, left[:num])
-                    left, place = left[num:], place + num
+                    self._move_all(move, self._direct, offset, memory[:num])
+                    memory, offset = memory[num:], offset + num
                 except OSError as error:
                     if error.errno != errno.EINVAL:
                         raise
-                    # The file system has no direct I/O after all.
+                    # The file system does not support direct I/O after all.
                     self._use_page_cache()
-        self._move_all(move, self._file.fileno(), place, left)
+        self._move_all(move, self._file.fileno(), offset, memory)
 
-    def _move_all(self, move: Move, file: int, place: int, left: memoryview) -> None:
-        while left:
-            done = move(file, left, place)
-            if not done:
+    def _move_all(self, move: Move, file: int, offset: int, memory: memoryview) -> None:
+        while memory:
+            num = move(file, memory, offset)
+            if not num:
                 raise OSError("the feature file ends too early")
-            left, place = left[done:], place + done
+            memory, offset = memory[num:], offset + num
 
     def _use_page_cache(self) -> None:
         if self._direct is not None:

@@ -1,4 +1,4 @@
-"""Features of latents, all in memory."""
+"""Compute the features of latents, all in memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def feature_dim(
         return generator.gen.features(z, generator.layer, **generator.keywords)
 
     if isinstance(generator.gen, PretrainedGenerator):
-        # Nothing is computed, and a batch's own forward pass need not be traced again.
+        # Nothing is computed, and a whole batch shares its trace with the real forward passes.
         shape = (generator.batch, latents.shape[1])
-        one = jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
+        h = jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
     else:
-        one = features(jnp.asarray(latents[:1]))
-    return tuple(one.shape[1:])
+        h = features(jnp.asarray(latents[:1]))
+    return tuple(h.shape[1:])
 
 
 def all_features(
@@ -46,11 +46,11 @@ def all_features(
         generator: the generator and its layer.
         latents: (n, d) float32.
         on_rows: called after every batch with the number of rows done; may raise to stop.
-        space: that they are mapped to.
+        space: the space that they are mapped to.
 
     Returns:
-        (n, g) float32 at a multiple of 64 bytes, which JAX takes on a CPU as it is: a copy of the
-        largest array of a run would double its memory.
+        (n, g) float32, aligned to 64 bytes, which JAX on a CPU uses without a copy: a copy of a
+        run's largest array would double its memory.
     """
     dim = space.output_dim or math.prod(feature_dim(generator, latents))
 
@@ -64,11 +64,11 @@ def all_features(
 def space_at(
     generator: ConditionedGenerator, latents: Float[np.ndarray, "n d"], name: str
 ) -> Space:
-    """Fit a space to a layer's features of the first latents.
+    """Fit a space to the features of the first latents.
 
     Args:
         generator: the generator and its layer.
-        latents: (n, d) float32; `num_fit_rows` of them are encoded, none for "raw".
+        latents: (n, d) float32; the first `num_fit_rows` are encoded, none for "raw".
         name: the space's name.
     """
     if name == "raw":

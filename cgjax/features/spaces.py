@@ -1,16 +1,17 @@
-"""Where features are clustered: as they are, or in a space in which outliers weigh less.
+"""The space in which features are clustered: unchanged, or one in which outliers weigh less.
 
-k-means minimises squares, so a few images with large features (black borders, say) can be worth a
-cluster of their own. For a feature y, with the mean m and the deviations s of a sample of rows,
+k-means minimises squared distances, so a few images with large features (black borders, say) can
+become a cluster of their own. For a feature vector y, with the mean m and standard deviations s of
+a sample of rows, the spaces are
 
-    raw            y                            the paper's
-    standardised   (y - m) / s                  every feature weighs as much
-    pooled         mean of y over positions     what is there and not where: one number a channel
-    spherical      (y - m) / ||y - m||          how y differs from the mean, not by how much
-                                                [Dhillon & Modha 2001], of centred rows
+    raw            y                            as in the paper
+    standardised   (y - m) / s                  every feature has the same weight
+    pooled         mean of y over positions     what is there but not where: one number per channel
+    spherical      (y - m) / ||y - m||          the direction in which y differs from the mean
+                                                [Dhillon & Modha 2001], for centred rows
 
-A map is fitted once and then part of the clustering: centroids, margins and the membership check
-all are of mapped features. `docs/outliers.md` compares the maps.
+A space's map is fitted once and is then part of the clustering: centroids, margins and the
+membership check all use mapped features. `docs/outliers.md` compares the spaces.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 FIT_ROWS, FIT_MB = 10_000, 256
-"""A map is fitted to at most so many of the first rows, of at most so many MB."""
+"""A map is fitted to the first rows: at most FIT_ROWS of them, and at most FIT_MB."""
 
 FLAT = 0.1
-"""Least deviation of a feature, as a share of all features' root mean square deviation: one that
-hardly ever changes must not outweigh all the others in the few rows where it does. (The embedded
-generator's `layer3` has such units: with 0.001 a single image is worth a cluster.)"""
+"""Lower bound on a feature's standard deviation, relative to the root mean square deviation of all
+features: a feature that hardly ever changes must not outweigh all others in the few rows where it
+does. (`layer3` of the embedded generator has such units: with 0.001, a single image becomes a
+cluster.)"""
 
 _NONE = np.zeros(0, np.float32)
 
@@ -38,9 +40,10 @@ class Space(NamedTuple):
 
     Attributes:
         name: "raw", "standardised", "pooled" or "spherical".
-        mean: (f,) float32, of standardised and spherical.
-        deviation: (f,) float32, above 0, of standardised.
-        channels: (g,) float32, the mean of each channel, of pooled: says how many there are.
+        mean: (f,) float32, for standardised and spherical.
+        deviation: (f,) float32, above 0, for standardised.
+        channels: (g,) float32, the mean of each channel, for pooled; its length is the number of
+            channels.
     """
 
     name: str = "raw"
@@ -49,7 +52,7 @@ class Space(NamedTuple):
     channels: Float[np.ndarray, " g"] = _NONE
 
     def __call__(self, features: Float[Array, "n f"]) -> Float[Array, "n g"]:
-        """Map features; O(n f). Row by row: a row's image does not depend on the others.
+        """Map features, each row independently of the others; O(n f).
 
         Example:
             >>> space = Space("standardised", np.float32([1, 2]), np.float32([1, 4]))
@@ -69,20 +72,20 @@ class Space(NamedTuple):
 
     @property
     def output_dim(self) -> int | None:
-        """g, or None where it is that of the features, whatever it is."""
+        """g, or None if it is the features' own f."""
         parameters = SPACES[self.name]
         return len(getattr(self, parameters[0])) if parameters else None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what a file keeps of the map; nothing of raw features. See `space_of`."""
+        """Return the arrays that a file stores for the map, none for "raw"; see `space_of`."""
         if self.name == "raw":
             return {}
-        kept = {f"space_{name}": getattr(self, name) for name in SPACES[self.name]}
-        return {"space": np.array(self.name), **kept}
+        parameters = {f"space_{name}": getattr(self, name) for name in SPACES[self.name]}
+        return {"space": np.array(self.name), **parameters}
 
 
 RAW = Space()
-"""Features as they are."""
+"""Features unchanged."""
 
 SPACES: dict[str, tuple[str, ...]] = {
     "raw": (),
@@ -90,16 +93,16 @@ SPACES: dict[str, tuple[str, ...]] = {
     "pooled": ("channels",),
     "spherical": ("mean",),
 }
-"""The spaces by name, and what is fitted of each."""
+"""The spaces by name, with the parameters that are fitted for each."""
 
 
 def fit_space(name: str, rows: Float[np.ndarray, "m f"], num_channels: int) -> Space:
-    """Fit a map; the same rows give the same one.
+    """Fit a map; the same rows give the same map.
 
     Args:
         name: one of `SPACES`.
-        rows: features, of the first latents; see `num_fit_rows`.
-        num_channels: of the layer: its activation's last axis.
+        rows: features of the first latents; see `num_fit_rows`.
+        num_channels: length of the last axis of the layer's activation.
     """
     if name == "raw":
         return RAW
@@ -116,7 +119,7 @@ def fit_space(name: str, rows: Float[np.ndarray, "m f"], num_channels: int) -> S
 
 
 def num_fit_rows(num_rows: int, dim: int) -> int:
-    """Return how many of the first rows a map is fitted to.
+    """Return the number of rows that a map is fitted to.
 
     Example:
         >>> num_fit_rows(20_000, 100), num_fit_rows(20_000, 32_768)
@@ -126,24 +129,25 @@ def num_fit_rows(num_rows: int, dim: int) -> int:
 
 
 def space_of(arrays: Mapping[str, Any]) -> Space:
-    """Return the map that a file keeps, as `Space.arrays` gave it.
+    """Return the map stored in a file by `Space.arrays`.
 
     Raises:
-        ValueError: if it can be none.
+        KeyError: if an array is missing.
+        ValueError: if the arrays are invalid.
     """
     if "space" not in arrays:
         return RAW
     name = str(arrays["space"])
     if name not in SPACES or name == "raw":
-        raise ValueError(f"the space {name!r}, which is none of {', '.join(SPACES)}")
-    kept = {parameter: arrays[f"space_{parameter}"] for parameter in SPACES[name]}
-    for parameter, array in kept.items():
+        raise ValueError(f"unknown space {name!r}; expected one of {', '.join(SPACES)}")
+    parameters = {parameter: arrays[f"space_{parameter}"] for parameter in SPACES[name]}
+    for parameter, array in parameters.items():
         if array.ndim != 1 or not array.size or array.dtype != np.float32:
             raise ValueError(f"space_{parameter} has shape {array.shape} and {array.dtype}")
         if not np.isfinite(array).all():
             raise ValueError(f"space_{parameter} has NaN or infinite values")
-    if len({len(array) for array in kept.values()}) > 1:
-        raise ValueError("parameters of a space that differ in length")
-    if "deviation" in kept and kept["deviation"].min() <= 0:
+    if len({len(array) for array in parameters.values()}) > 1:
+        raise ValueError("the parameters of the space differ in length")
+    if "deviation" in parameters and parameters["deviation"].min() <= 0:
         raise ValueError("space_deviation has values that are not above 0")
-    return Space(name, **kept)
+    return Space(name, **parameters)

@@ -1,8 +1,8 @@
 """Features of latents that do not fit in memory: recomputed or kept on disk.
 
 A `FeatureStream` gives k-means the rows it asks for. A row is computed from its latent when it is
-first asked for; then it is either kept in a temporary file or computed again each time, whichever
-two measured blocks say is faster.
+first requested; after that it is either read from a temporary file or recomputed every time,
+whichever is faster according to a measurement on two blocks.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from cgjax.features.spaces import RAW, Space
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.memory import empty_aligned
 
-# Rows that k-means gets at a time, and those of one forward pass: as many as fit into these.
+# Upper bounds on the features that k-means gets at a time, and on those of one forward pass.
 BLOCK_MB, BATCH_MB = 128, 64
-# What the features' file must leave of a disk.
+# Free disk space that must remain beside the feature file.
 SPARE_MB = 1024
 
 Storage = Literal["disk", "recompute"]
 
 
 class Speed(NamedTuple):
-    """Seconds that one block of features takes.
+    """Seconds for one block of features.
 
     Attributes:
-        compute: the forward pass.
-        write: to the disk, until it is there.
-        read: from the disk, where the system lets us bypass its page cache.
+        compute: to run the forward pass.
+        write: to write it to the disk and flush.
+        read: to read it from the disk, past the page cache where the system allows it.
     """
 
     compute: float
@@ -48,14 +48,14 @@ class Speed(NamedTuple):
 
 
 class FeatureStream:
-    """The features of latents as rows that are read when they are needed.
+    """The features of latents, as rows that are read on demand.
 
     Attributes:
         num_rows: n.
         dim: f.
-        block: rows that `read` returns.
+        block: number of rows that `read` returns.
         storage: "disk" or "recompute", once it is chosen.
-        num_computed: forward passes so far, in rows.
+        num_computed: number of rows computed so far.
     """
 
     def __init__(
@@ -78,41 +78,41 @@ class FeatureStream:
         self.num_computed = 0
         self._is_kept = np.zeros(self.num_rows, bool)
         self._file: FeatureFile | None = None
-        self._is_fast = False  # the disk, beside the forward passes
+        self._is_disk_fast = False  # compared with the forward passes
         self._buffer: np.ndarray | None = None
 
     def choose_storage(self, folder: Path, *, num_reads: int, num_files: int = 1) -> Speed | None:
         """Keep the features on disk if there is room for them and it is measured to be faster.
 
         Args:
-            folder: where the file would lie.
-            num_reads: how often each row will be asked for at least.
-            num_files: how many such files, of as many processes, the disk must have room for.
+            folder: where to put the file.
+            num_reads: minimum number of times that each row will be read.
+            num_files: number of such files, one per process, that the disk must have room for.
 
         Returns:
-            What was measured; None without room on the disk.
+            The measured times; None if there is no room on the disk.
         """
         free_mb = shutil.disk_usage(folder).free / 2**20
         if free_mb < num_files * 4 * self.num_rows * self.dim / 2**20 + SPARE_MB:
             return None
         first, second = np.arange(self.block), np.arange(self.block, 2 * self.block)
         second = second[second < self.num_rows] if self.num_rows > self.block else first
-        compiled = np.asarray(self._compute(first))
-        begun = time.perf_counter()
-        rows = np.asarray(self._compute(second))
-        compute = time.perf_counter() - begun
+        first_rows = np.asarray(self._compute(first))  # not timed: it compiles
+        start = time.perf_counter()
+        second_rows = np.asarray(self._compute(second))
+        compute = time.perf_counter() - start
         self.keep_on_disk(folder)
         assert self._file is not None
-        begun = time.perf_counter()
-        self._write(second, rows)
-        self._file.let_go()
-        write = time.perf_counter() - begun
-        begun = time.perf_counter()
+        start = time.perf_counter()
+        self._write(second, second_rows)
+        self._file.flush_and_drop()
+        write = time.perf_counter() - start
+        start = time.perf_counter()
         self._read(second)
-        read = time.perf_counter() - begun
-        self._is_fast = 2 * (write + read) < compute
+        read = time.perf_counter() - start
+        self._is_disk_fast = 2 * (write + read) < compute
         if write + (num_reads - 1) * read < (num_reads - 1) * compute:
-            self._write(first, compiled)
+            self._write(first, first_rows)
         else:
             self.close()
         return Speed(compute, write, read)
@@ -124,7 +124,7 @@ class FeatureStream:
         self.storage = "disk"
 
     def close(self) -> None:
-        """Give the file back; rows are computed from now on."""
+        """Delete the file; rows are recomputed from now on."""
         if self._file is not None:
             self._file.close()
         self._file, self.storage = None, "recompute"
@@ -137,7 +137,7 @@ class FeatureStream:
         self.close()
 
     def read(self, index: Int[np.ndarray, " i"]) -> Float[Array, "s f"] | Float[np.ndarray, "s f"]:
-        """Return `block` rows, the first of them those asked for; see `RowSource`."""
+        """Return `block` rows, of which the first are those requested; see `RowSource`."""
         if self._file is not None and self._is_kept[index].all():
             return self._read(index)
         rows = self._compute(index)
@@ -147,40 +147,41 @@ class FeatureStream:
 
     @property
     def has_columns(self) -> bool:
-        """Whether rows are kept, so that their columns can be read."""
+        """Whether rows are kept on disk, so that columns can be read."""
         return self._file is not None
 
     def keep_rows(self, on_rows: OnProgress) -> None:
-        """Compute and keep the rows that are not: some are computed while others are written.
+        """Compute and keep the missing rows; a batch is computed while the previous one is written.
 
-        From then on they are read by columns, once or twice: of a fast disk nothing stays in
-        memory. Where the disk fills up the file is given back.
+        After that they are read by columns, once or twice, so on a fast disk the file bypasses the
+        page cache. If the disk fills up, the file is deleted.
 
         Args:
-            on_rows: called between with the number of rows done, and of how many; may raise.
+            on_rows: called after each batch with the number of rows done, and of how many; may
+                raise to stop.
         """
         assert self._file is not None
-        self._file.direct_io = self._is_fast
+        self._file.direct_io = self._is_disk_fast
         missing = np.flatnonzero(~self._is_kept)
         parts = [missing[b : b + self._batch] for b in range(0, len(missing), self._batch)]
-        done, waiting = 0, None
+        done, pending = 0, None
         for part in [*parts, None]:
-            ahead = None if part is None else (part, self._pass(part))
-            if waiting is not None:
-                self._keep(*waiting)
+            following = None if part is None else (part, self._pass(part))
+            if pending is not None:
+                self._keep(*pending)
                 if self._file is None:
                     return
-                done += len(waiting[0])
+                done += len(pending[0])
                 on_rows(done, len(missing))
-            waiting = ahead
+            pending = following
 
     def read_columns(self, begin: int, out: Float[np.ndarray, "n w"]) -> None:
-        """Fill the array with the columns from the given one on, of all rows."""
+        """Fill an array with columns of all rows, starting at column `begin`."""
         assert self._file is not None
         self._file.read_columns(begin, out)
 
     def first(self, num: int) -> Float[np.ndarray, "num f"]:
-        """Return the first rows, in memory."""
+        """Return the first `num` rows, in memory."""
         rows = np.empty((num, self.dim), np.float32)
         for begin in range(0, num, self.block):
             part = np.arange(begin, min(begin + self.block, num))
@@ -188,26 +189,26 @@ class FeatureStream:
         return rows
 
     def _compute(self, index: Int[np.ndarray, " i"]) -> Float[Array, "s f"]:
-        parts, left = [], self.block
+        """Compute `block` rows: the requested ones first, padding after them."""
+        parts, remaining = [], self.block
         for begin in range(0, len(index), self._batch):
-            parts.append(self._pass(index[begin : begin + self._batch])[:left])
-            left -= len(parts[-1])
-        if left:
-            parts.append(jnp.zeros((left, self.dim), jnp.float32))
+            parts.append(self._pass(index[begin : begin + self._batch])[:remaining])
+            remaining -= len(parts[-1])
+        if remaining:
+            parts.append(jnp.zeros((remaining, self.dim), jnp.float32))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
     def _pass(self, index: Int[np.ndarray, " i"]) -> Float[Array, "b f"]:
-        """Start one forward pass, filled up to its size."""
-        rows = self._latents[index]
-        missing = self._batch - len(rows)
-        self.num_computed += len(rows)
-        features = self._generator.features(jnp.asarray(np.pad(rows, [(0, missing), (0, 0)])))
-        return self._space(features)
+        """Start one forward pass, padded to the batch size."""
+        z = self._latents[index]
+        self.num_computed += len(z)
+        padded = np.pad(z, [(0, self._batch - len(z)), (0, 0)])
+        return self._space(self._generator.features(jnp.asarray(padded)))
 
     def _keep(self, index: Int[np.ndarray, " i"], rows: Float[Array, "s f"]) -> None:
         try:
             self._write(index, np.asarray(rows))
-        except OSError:  # somebody else filled the disk
+        except OSError:  # another process filled the disk
             self.close()
 
     def _write(self, index: Int[np.ndarray, " i"], rows: Float[np.ndarray, "s f"]) -> None:
@@ -226,7 +227,7 @@ class FeatureStream:
 
 
 def _runs(index: Int[np.ndarray, " i"]) -> list[tuple[int, int]]:
-    """Return where consecutive numbers begin and end.
+    """Return the (begin, end) of each run of consecutive numbers.
 
     Example:
         >>> _runs(np.array([4, 5, 6, 9]))

@@ -1,7 +1,7 @@
-"""The keywords of a network as a schema: its constructor's annotations, checked at run time.
+"""The schema of a network's `architecture`: its constructor's annotations, checked at run time.
 
-An `architecture` comes from a file. What a keyword may be is written once, in the signature, by the
-types below.
+An `architecture` is read from a file. The legal values of each keyword are stated once, in the
+constructor's signature, with the types below.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from cgjax.errors import UserError
+from cgjax.numerics.given import shown
 
 _LARGEST = 1e6
-"""More than any network has of anything: what is larger is a mistake."""
+"""No network has more of anything: a larger number is a mistake."""
 
 
 class Range(NamedTuple):
-    """The least and the largest of what a number may be."""
+    """The smallest and the largest legal value of a number."""
 
     low: float
     high: float = _LARGEST
 
     def admits(self, value: float) -> bool:
-        """Whether a number is one of them."""
+        """Whether a number is in the range."""
         return self.low <= value <= self.high
 
     def describe(self, what: str) -> str:
-        """Return what is expected, in words."""
+        """Return the expected value in words."""
         return f"{what} from {self.low:g} {'up' if self.high >= _LARGEST else f'to {self.high:g}'}"
 
 
@@ -38,16 +39,16 @@ class Filled(NamedTuple):
     """A list that is not empty."""
 
     def admits(self, value: Sequence[Any]) -> bool:
-        """Whether a list is."""
+        """Whether a list is not empty."""
         return len(value) > 0
 
     def describe(self, what: str) -> str:
-        """Return what is expected, in words."""
-        return f"{what}, one at least"
+        """Return the expected value in words."""
+        return f"{what}, at least one"
 
 
 class Row(NamedTuple):
-    """A list of so many entries, each with an annotation of its own."""
+    """A list of fixed length, each entry with its own annotation."""
 
     entries: tuple[Any, ...]
 
@@ -56,7 +57,7 @@ class Row(NamedTuple):
         return len(value) == len(self.entries) and all(map(_fits, value, self.entries))
 
     def describe(self, what: str) -> str:
-        """Return what is expected, in words."""
+        """Return the expected value in words."""
         return f"[{', '.join(map(_describe, self.entries))}]"
 
 
@@ -71,7 +72,7 @@ Blocks = Annotated[
     Sequence[Annotated[Sequence[int], Row((Annotated[int, Range(0, 1)], Size, Size))]],
     Filled(),
 ]
-"""For each residual block whether maps are doubled, channels in, channels out."""
+"""For each residual block: whether it doubles the map (0 or 1), channels in, channels out."""
 
 _WORDS = {
     bool: "true or false",
@@ -82,16 +83,16 @@ _WORDS = {
 }
 
 
-def check_keywords(made: type, given: Mapping[str, Any], where: str) -> None:
-    """Check keywords against the annotations of what they are for.
+def check_keywords(target: type, given: Mapping[str, Any], where: str) -> None:
+    """Check keywords against the annotations of a constructor.
 
     Args:
-        made: a class, of whose constructor they are, or a NamedTuple.
-        given: the keywords, as JSON has them.
+        target: a class or a NamedTuple.
+        given: the keywords, as read from JSON.
         where: what they describe, for the message.
 
     Raises:
-        UserError: naming all that are unknown, missing, or of another type or range.
+        UserError: listing every keyword that is unknown, missing, of another type or out of range.
 
     Example:
         >>> class Net:
@@ -100,7 +101,7 @@ def check_keywords(made: type, given: Mapping[str, Any], where: str) -> None:
         Traceback (most recent call last):
         cgjax.errors.UserError: Net: leak=7, expected a finite number from 0 to 1
     """
-    call: Any = made if issubclass(made, tuple) else made.__init__
+    call: Any = target if issubclass(target, tuple) else target.__init__
     hints = get_type_hints(call, include_extras=True)
     parameters = {n: p for n, p in inspect.signature(call).parameters.items() if n != "self"}
     problems = []
@@ -109,7 +110,7 @@ def check_keywords(made: type, given: Mapping[str, Any], where: str) -> None:
             near = difflib.get_close_matches(name, parameters, n=1, cutoff=0)
             problems.append(f"{name} is not known; did you mean {near[0]}?")
         elif not _fits(value, hints[name]):
-            problems.append(f"{name}={_short(value)}, expected {_describe(hints[name])}")
+            problems.append(f"{name}={shown(value)}, expected {_describe(hints[name])}")
     problems += [
         f"{name} is missing, expected {_describe(hints[name])}"
         for name, parameter in parameters.items()
@@ -120,7 +121,7 @@ def check_keywords(made: type, given: Mapping[str, Any], where: str) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is what an annotation says."""
+    """Whether a value matches an annotation."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _fits(value, args[0]) and all(limit.admits(value) for limit in args[1:])
@@ -149,8 +150,3 @@ def _describe(hint: Any) -> str:
     if origin is Sequence:
         return f"a list of: {_describe(args[0])}"
     return _WORDS.get(hint, "names with values")
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

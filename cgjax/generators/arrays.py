@@ -1,6 +1,6 @@
-"""Arrays of JAX, NumPy or PyTorch, as foreign code returns them, to float32 arrays of JAX.
+"""Convert the JAX, NumPy or PyTorch arrays that foreign code returns to float32 JAX arrays.
 
-PyTorch's are known by their methods: torch is never imported here.
+PyTorch tensors are recognised by their methods: torch is never imported here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from cgjax.numerics.given import on_host
 
 
 def finite_rows(whose: str, returned: Any) -> np.ndarray:
-    """Return what foreign code returned, on the host.
+    """Return an array from foreign code, on the host and checked to be finite.
 
     Args:
-        whose: who returned it.
+        whose: the code that returned it, for messages.
         returned: an array.
 
     Raises:
@@ -34,16 +34,16 @@ def finite_rows(whose: str, returned: Any) -> np.ndarray:
 
 
 def to_array(value: Any, whose: str, shape: tuple[Any, ...]) -> Array:
-    """Turn what foreign code returned into a float32 array of JAX.
+    """Convert a value returned by foreign code to a float32 JAX array.
 
     Args:
-        value: an array of JAX, NumPy or PyTorch (on any device, with or without gradient), of any
-            real floating type; or another object with `shape`, `dtype` and `__array__`.
-        whose: who returned it, for messages.
-        shape: what is expected, for messages.
+        value: a JAX, NumPy or PyTorch array (on any device, with or without gradient) of any real
+            floating-point type; or another object with `shape`, `dtype` and `__array__`.
+        whose: the code that returned it, for messages.
+        shape: the expected shape, for messages.
 
     Returns:
-        The array. It shares no memory with `value`, whose owner may use its buffer again.
+        The array. It shares no memory with `value`, as the owner may reuse its buffer.
 
     Raises:
         UserError: anything else: a list, a number, integers, complex numbers.
@@ -58,8 +58,8 @@ def to_array(value: Any, whose: str, shape: tuple[Any, ...]) -> Array:
     if not all(hasattr(value, name) for name in ("shape", "dtype", "__array__")):
         change = "return an array"
         if isinstance(value, list | tuple):
-            held = ", ".join(dict.fromkeys(describe_kind(entry) for entry in value[:3]))
-            change = f"it holds {held or 'nothing'}; return one array, such as jnp.stack(...)"
+            kinds = ", ".join(dict.fromkeys(describe_kind(entry) for entry in value[:3]))
+            change = f"it holds {kinds or 'nothing'}; return one array, such as jnp.stack(...)"
         elif value is None:
             change = "is its return statement missing?"
         raise UserError(f"{whose} returned {describe_kind(value)}; {expected}: {change}")
@@ -76,17 +76,17 @@ def to_array(value: Any, whose: str, shape: tuple[Any, ...]) -> Array:
         if value.dtype == np.uint8:
             change = "return x / 127.5 - 1 as float32, if these are pixels from 0 to 255"
         elif jnp.issubdtype(value.dtype, jnp.complexfloating):
-            change = "return real numbers, such as its absolute value"
+            change = "return real numbers, such as their absolute values"
         returned = f"an array {describe_shape(value.shape)} of {value.dtype}"
         raise UserError(f"{whose} returned {returned}; {expected}: {change}")
     if isinstance(value, jax.Array):
         return value.astype(jnp.float32)
-    with np.errstate(over="ignore"):  # what overflows float32 is found as infinite
+    with np.errstate(over="ignore"):  # overflow gives infinity, which `finite_rows` refuses
         return jnp.asarray(np.array(value, np.float32, order="C"))
 
 
 def describe_kind(value: Any) -> str:
-    """Return what kind of object something is, as a message says it.
+    """Return the type of a value as a message words it.
 
     Example:
         >>> describe_kind([1, 2]), describe_kind(None)
@@ -100,7 +100,7 @@ def describe_kind(value: Any) -> str:
 
 
 def describe_shape(shape: tuple[Any, ...]) -> str:
-    """Return a shape as it is written, whose entries may be words.
+    """Return a shape as text; its entries may be words.
 
     Example:
         >>> describe_shape((4, "channels"))

@@ -1,7 +1,7 @@
-"""What a generator is: the protocol that users meet, and pretrained networks behind it.
+"""The generator protocol, and `PretrainedGenerator`, which implements it for a `StagedNetwork`.
 
-`PretrainedGenerator` puts a `StagedNetwork` behind the protocol: it resolves the keywords on the
-host, splits the module once and jits the walk along its layers.
+`PretrainedGenerator` resolves the keywords on the host, splits the module once and jits the walk
+along its layers.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from cgjax.numerics.given import as_float32, check_whole, is_whole, shown
 from cgjax.runtime.keys import check_key
 from cgjax.runtime.mesh import replicate
 
-# An accelerator's own choice is TF32 or bfloat16 products, which miss the reference by 1e-2.
+# Accelerators default to TF32 or bfloat16 products, which are off from the reference by 1e-2.
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}
-"""What products of a generator are computed in, by name; on a CPU all are float32."""
+"""Name -> JAX's matmul precision for a generator's products; a CPU always computes in float32."""
 
 CLOSE = 0.6
-"""From this likeness on a name is taken for another one misspelt; difflib's own."""
+"""A name at least this similar to another counts as a misspelling of it; difflib's default."""
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """Anything with these members can be clustered and sampled; it need not be ours.
+    """Any object with these members can be clustered and sampled; it need not be part of cgjax.
 
-    What it returns may be an array of JAX, NumPy or PyTorch. `generators.contract` checks an object
-    against all of this. A generator that can run the rest of the network from a layer's activation
-    also has `resume(h, layer) -> images`; for a layer where it cannot, `resume` raises
+    Its methods may return JAX, NumPy or PyTorch arrays. `generators.contract` checks an object
+    against this protocol. A generator that can run the rest of the network from a layer's
+    activation also has `resume(h, layer) -> images`; for a layer where it cannot, `resume` raises
     NotImplementedError.
 
     Attributes:
@@ -53,7 +53,7 @@ class Generator(Protocol):
     image_size: int
 
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
-        """Draw n latents of the prior, float32."""
+        """Draw n latents from the prior, float32."""
         ...
 
     def features(self, z: Float[Array, "n d"], layer: str) -> Float[Array, "n ..."]:
@@ -66,10 +66,10 @@ class Generator(Protocol):
 
 
 class _Graph:
-    """A network without its arrays, as a part of jit's key.
+    """A network without its arrays, as part of jit's cache key.
 
-    Hashed once: hashing a graph of hundreds of variables, and flattening its state, take longer
-    than the first layers of a small batch.
+    The hash is computed once: hashing a graph of hundreds of variables and flattening its state
+    takes longer than the first layers of a small batch.
     """
 
     def __init__(self, graph: Any, tree: Any):
@@ -107,9 +107,9 @@ def _walk(
 class PretrainedGenerator:
     """A staged network with its weights, behind the public protocol.
 
-    What the forward pass depends on besides the latent is an explicit keyword (`condition`,
+    Whatever the forward pass depends on besides the latent is an explicit keyword (`condition`,
     `truncation`, `truncation_layers`, `noise`, StyleGAN3's `rotation` and `translation`, and for
-    `resume` also `latents`); a family refuses those it does not have.
+    `resume` also `latents`); a family refuses the ones it does not have.
 
     Attributes:
         layers: ordered names of the representation points.
@@ -118,10 +118,11 @@ class PretrainedGenerator:
         image_channels: 3, or 1.
         normalizes_latent: whether only a latent's direction matters.
         resume_needs_latents: whether `resume` needs `latents=`.
+        truncates_prior: whether `sample_latents` takes `truncation=`.
         family: the family's name.
-        precision: of products, one of `PRECISIONS`.
-        manifest: what `generator.json` says: source, hashes, licence; empty for a network built
-            in memory.
+        precision: of matrix products, one of `PRECISIONS`.
+        manifest: the content of `generator.json` (source, hashes, licence); empty for a network
+            built in memory.
 
     Example:
         >>> import cgjax, jax
@@ -138,6 +139,7 @@ class PretrainedGenerator:
         self.image_channels = network.image_channels
         self.normalizes_latent = network.normalizes_latent
         self.resume_needs_latents = network.resume_needs_latents
+        self.truncates_prior = network.truncates_prior
         self.family = network.family
         self.manifest = dict(manifest or {})
         self.network = network
@@ -148,13 +150,13 @@ class PretrainedGenerator:
         self.precision = "float32"
 
     def with_precision(self, precision: str) -> PretrainedGenerator:
-        """Return the same generator with products of another precision.
+        """Return the same generator with another precision for its matrix products.
 
         Args:
             precision: one of `PRECISIONS`.
 
         Raises:
-            UserError: an unknown one.
+            UserError: an unknown precision.
         """
         if precision not in PRECISIONS:
             raise UserError(f"precision {precision!r}: expected {' or '.join(PRECISIONS)}")
@@ -168,7 +170,7 @@ class PretrainedGenerator:
 
     @property
     def weights(self) -> list[Array]:
-        """The network's arrays, in an order of their own."""
+        """The network's arrays, in the order of its flattened state."""
         return list(self._weights)
 
     @property
@@ -177,17 +179,17 @@ class PretrainedGenerator:
         return self._graph, self.precision
 
     def with_weights(self, weights: list[Array]) -> PretrainedGenerator:
-        """Return the same generator with other arrays for `weights`, traced ones too.
+        """Return the same generator with its `weights` replaced; the arrays may be traced.
 
-        A function of these and of latents can be differentiated and compiled without the weights
-        being constants of the program.
+        This lets a function of weights and latents be differentiated and compiled without baking
+        the weights into the program as constants.
         """
         other = copy.copy(self)
         other._weights = weights
         return other
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents of the prior.
+        """Draw n latents from the prior.
 
         Args:
             key: a typed random key.
@@ -198,7 +200,7 @@ class PretrainedGenerator:
             (n, latent_dim) float32.
 
         Raises:
-            UserError: something else than one random key and a whole number of at least 0.
+            UserError: `key` is not one random key, or `n` is not a whole number of at least 0.
         """
         check_key(key)
         n = check_whole("n", n, least=0)
@@ -212,15 +214,15 @@ class PretrainedGenerator:
         Args:
             z: (n, latent_dim) float32 latents.
             layer: one of `layers`, or its number counted from 1.
-            **keywords: `condition`, `truncation`, `truncation_layers`, `noise`, `rotation`,
-                `translation`, as the family has.
+            **keywords: those of `condition`, `truncation`, `truncation_layers`, `noise`,
+                `rotation` and `translation` that the family has.
 
         Returns:
             (n, height, width, channels) float32, or (n, dim) where the layer is a vector.
 
         Raises:
-            UserError: an unknown layer, latents that are no numbers of that shape, a keyword the
-                family lacks.
+            UserError: an unknown layer, latents of another shape or not real numbers, a keyword
+                that the family does not have.
         """
         z = self._check_latents(z)
         index = layer_index(self.layers, layer)
@@ -240,17 +242,17 @@ class PretrainedGenerator:
 
         Args:
             h: the activation, as `features(z, layer)` returns it.
-            layer: the layer it belongs to.
-            latents: (n, latent_dim) float32, the latents that h belongs to; needed where later
-                layers read the latent too (StyleGAN, BigGAN), else not used.
-            w: instead of `latents` in the style-based families: `features(z, "w")`.
+            layer: the layer of that activation.
+            latents: (n, latent_dim) float32, the latents of h; needed where later layers also read
+                the latent (StyleGAN, BigGAN), otherwise unused.
+            w: in the style-based families, `features(z, "w")` in place of `latents`.
             **keywords: as for `features`.
 
         Returns:
             (n, size, size, channels) float32.
 
         Raises:
-            UserError: as `features`; also where the family cannot resume from this layer.
+            UserError: as for `features`; also where the family cannot resume from this layer.
         """
         index = layer_index(self.layers, layer)
         h = jnp.asarray(as_float32("activations", h, f"what features(z, {layer!r}) returns"))
@@ -265,7 +267,10 @@ class PretrainedGenerator:
         if latents is not None:
             latents = self._check_latents(latents)
             if latents.shape[0] != n:
-                raise UserError(f"{n} activations but {latents.shape[0]} latents; give one each")
+                raise UserError(
+                    f"{n} activations but {latents.shape[0]} latents; give one latent for each "
+                    "activation"
+                )
         inputs |= self.network.resolve_resume(n, index, latents, w)
         return self._run(resume_, h, inputs, index=index)
 
@@ -282,18 +287,18 @@ class PretrainedGenerator:
             (n, size, size, channels) float32, nominally in [-1, 1]; not clipped.
 
         Raises:
-            UserError: as `features`.
+            UserError: as for `features`.
         """
         z = self._check_latents(z)
         inputs = self.network.resolve(z.shape[0], **keywords)
         return self._run(images_, z, inputs)
 
     def _run(self, walk: Callable[..., Array], x: Array, inputs: Inputs, **static: int) -> Array:
-        own = {"graph": self._graph, "precision": self.precision}
-        return _walk(self._weights, x, inputs, walk=walk, **own, **static)
+        key = {"graph": self._graph, "precision": self.precision}
+        return _walk(self._weights, x, inputs, walk=walk, **key, **static)
 
     def _activation_shape(self, index: int, n: int, inputs: Inputs) -> tuple[int, ...]:
-        """Return the shape of a layer's activation without the rows; nothing is computed."""
+        """Return the shape of one row of a layer's activation; nothing is computed."""
         if index not in self._shapes:
             z = jax.ShapeDtypeStruct((n, self.latent_dim), jnp.float32)
             walk = functools.partial(features_, self.network, index=index)
@@ -311,14 +316,14 @@ class PretrainedGenerator:
 
 
 def layer_index(layers: tuple[str, ...], layer: str | int | np.integer[Any]) -> int:
-    """Find a layer by name, or by number counted from 1.
+    """Return the index (from 0) of a layer given by name, or by number counted from 1.
 
     Example:
         >>> layer_index(("layer1", "layer2"), "layer2"), layer_index(("layer1", "layer2"), 2)
         (1, 1)
 
     Raises:
-        UserError: naming the layers there are, and one that is spelt like it or an early one.
+        UserError: an unknown layer; the message lists the layers and suggests one.
     """
     numbers = [str(number) for number in range(1, len(layers) + 1)]
     if isinstance(layer, str) and layer in layers:
@@ -335,7 +340,7 @@ def layer_index(layers: tuple[str, ...], layer: str | int | np.integer[Any]) -> 
 
 
 def suggested_layer(layers: tuple[str, ...], layer: Any) -> str:
-    """Return the layer that is spelt most like a wrong one; if none is, an early one: it is cheap.
+    """Return the layer with the most similar name; if none is similar, an early (cheap) one.
 
     Example:
         >>> layers = ("w", "b4_conv1", "b8_conv1", "b16_conv1")

@@ -1,4 +1,4 @@
-"""Many rows through a function that takes a batch."""
+"""Apply a function that takes a batch to any number of rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ def in_batches(
 ) -> Shaped[np.ndarray, "n ..."]:
     """Apply a function to blocks of rows and collect the results in one host array.
 
-    The last block is padded to the full size, so that one compiled program serves every block. One
-    block is computed while the one before is copied.
+    The last block is padded to the full size, so that one compiled program serves every block. A
+    block is computed while the previous one is copied to the host.
 
     Args:
         function: (batch, ...) -> (batch, ...), row by row.
-        x: (n, ...) input, on the host or a device; of no rows one of zeros is run, for the shape.
-        batch: rows at a time.
+        x: (n, ...) input, on the host or a device; if n is 0, one row of zeros is run to learn the
+            shape of the output.
+        batch: rows per block.
         out: where the results go; default: a new array.
         on_rows: called after every block with the number of rows done; may raise to stop.
 
@@ -35,35 +36,35 @@ def in_batches(
         (n, ...) NumPy array of the results.
 
     Raises:
-        UserError: the function returned another number of rows than it was given, or rows of
-            another shape than before.
+        UserError: the function did not return one row for each row it was given, or its rows
+            changed shape between blocks.
     """
     n = x.shape[0]
     if n == 0:
-        none = in_batches(function, np.zeros((1, *x.shape[1:]), x.dtype), batch)[:0]
-        return none if out is None else out
-    # Cut and padded on the host: JAX would compile a program for every place and size.
-    rows_of = np.asarray(x) if n > batch else x
+        empty = in_batches(function, np.zeros((1, *x.shape[1:]), x.dtype), batch)[:0]
+        return empty if out is None else out
+    # Slice and pad on the host: JAX would compile a program for every offset and size.
+    source = np.asarray(x) if n > batch else x
 
     def begin(start: int) -> tuple[Array, int]:
-        rows = rows_of[start : start + batch]
+        rows = source[start : start + batch]
         if rows.shape[0] < batch < n:
             rows = np.pad(rows, [(0, batch - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1))
         block = jnp.asarray(rows)
         return function(block), block.shape[0]
 
-    ahead = begin(0)
+    pending = begin(0)
     for start in range(0, n, batch):
-        block, num_given = ahead
+        result, num_rows = pending
         if start + batch < n:
-            ahead = begin(start + batch)
-        rows = np.asarray(block)
+            pending = begin(start + batch)
+        rows = np.asarray(result)
         if out is None:
             out = np.empty((n, *rows.shape[1:]), rows.dtype)
-        if rows.shape != (num_given, *out.shape[1:]):
+        if rows.shape != (num_rows, *out.shape[1:]):
             raise UserError(
-                f"a batch of {num_given} rows gave an array of shape {rows.shape}; expected "
-                f"{(num_given, *out.shape[1:])}: a row for each row, all of one shape"
+                f"a batch of {num_rows} rows gave an array of shape {rows.shape}; expected "
+                f"{(num_rows, *out.shape[1:])}: one row for each input row, all of the same shape"
             )
         done = min(start + batch, n)
         out[start:done] = rows[: done - start]

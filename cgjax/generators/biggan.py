@@ -1,13 +1,13 @@
 """BigGAN-deep [Brock et al. 2019], as Hugging Face's pytorch-pretrained-BigGAN computes it.
 
-The latent and the class embedding, side by side, are the condition that every batch norm reads.
-Spectral norms are baked into the weights when a checkpoint is converted. Layers are `gen_z` (the
+The latent and the class embedding, concatenated, are the condition that every batch norm reads.
+Spectral norms are folded into the weights when a checkpoint is converted. Layers are `gen_z` (the
 first dense layer, a vector), `layers_00`, `layers_01`, ...: the residual blocks and, between two of
 them, the attention.
 
-The batch norms' statistics depend on the truncation t: they are stored for t = 0, 0.02, ..., 1.
-Between two of them the reference interpolates with the weights exchanged, and looks the row up in
-double precision; both are reproduced, since the published images are made so.
+The statistics of the batch norms depend on the truncation t: they are stored for t = 0, 0.02, ...,
+1. Between two of these the reference interpolates with the two weights swapped, and it looks the
+row up in double precision; both are reproduced here, as the published images were made that way.
 """
 
 from __future__ import annotations
@@ -23,30 +23,31 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.generators.architecture import Blocks, Bound, Count, Range, Size
-from cgjax.generators.conditions import class_vectors, imagenet_names
+from cgjax.generators.conditions import class_vectors, names_of
 from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
+from cgjax.numerics.given import shown
 
 REDUCTION = 4
-"""How many times narrower the inside of a residual block is than its input."""
+"""Channels of a residual block's input, divided by those inside the block."""
 
 
 class Statistics(nnx.Module):
-    """Means and variances of one batch norm for every stored truncation."""
+    """Means and variances of one batch norm, for every stored truncation."""
 
     def __init__(self, num_stats: int, width: int):
         self.means = buffer(num_stats, width, std=0.1)
         self.variances = buffer(num_stats, width, mean=1.0)
 
     def normalize(self, x: Array, inputs: Inputs, eps: float) -> Array:
-        """Subtract the mean and divide by the deviation that belong to the truncation."""
+        """Subtract the truncation's mean and divide by its standard deviation."""
         rows, weights = inputs["rows"], inputs["row_weights"]
         mean, variance = (weights @ table[...][rows] for table in (self.means, self.variances))
         return (x - mean[None, None, None]) * jax.lax.rsqrt(variance + eps)[None, None, None]
 
 
 class ConditionalNorm(nnx.Module):
-    """Batch norm whose scale and shift are linear in the condition."""
+    """Batch norm whose scale and shift are linear functions of the condition."""
 
     def __init__(self, num_stats: int, width: int, condition_dim: int):
         self.statistics = Statistics(num_stats, width)
@@ -76,7 +77,7 @@ class Block(nnx.Module):
         self.biases = nnx.List(parameter(o) for _, _, o in sizes)
 
     def steps(self, x: Array, inputs: Inputs, eps: float) -> Iterator[tuple[str, Array]]:
-        """Yield each step's name and value; the last is the block's output, "out"."""
+        """Yield the name and value of each step; the last, "out", is the block's output."""
         skipped, h = x, x
         for j in range(4):
             h = self.norms[j](h, inputs, eps)
@@ -86,7 +87,7 @@ class Block(nnx.Module):
             h = convolution(jax.nn.relu(h), self.kernels[j][...]) + bias
             yield f"conv_{j}", h
         if skipped.shape[-1] != self.width_out:
-            # The reference drops the second half of the channels, whatever the widths.
+            # The reference always drops the second half of the channels, whatever the widths.
             skipped = skipped[..., : skipped.shape[-1] // 2]
         yield "out", h + (upsample_nearest(skipped) if self.up else skipped)
 
@@ -98,7 +99,7 @@ class Block(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention over the pixels, keys and values pooled 2x2."""
+    """Self-attention over the pixels, with keys and values pooled 2x2."""
 
     def __init__(self, width: int):
         def kernel(i: int, o: int) -> nnx.Param[Array]:
@@ -120,7 +121,7 @@ class Attention(nnx.Module):
 
 
 def _pool(x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww c"]:
-    """Take the largest of each 2x2 pixels."""
+    """Max-pool 2x2."""
     n, h, w, c = x.shape
     return x.reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
@@ -130,6 +131,7 @@ class BigGAN(StagedNetwork):
 
     family = "biggan"
     resume_needs_latents = True
+    truncates_prior = True
 
     def __init__(
         self,
@@ -147,12 +149,12 @@ class BigGAN(StagedNetwork):
         Args:
             latent_dim: length of a latent, and of the class embedding.
             num_classes: length of a class vector.
-            width: the last block's number of channels; the first has 16 times as many.
-            blocks: for each residual block (upsamples, channels in, channels out).
-            attention: before which block, counted from 0, the attention stands; None for none.
-            num_stats: for how many truncations the statistics are stored.
+            width: channels of the last block's output; the first map has 16 times as many.
+            blocks: (upsamples, channels in, channels out) of each residual block.
+            attention: the block, counted from 0, that the attention precedes; None for none.
+            num_stats: number of truncations for which statistics are stored.
             eps: added to the variances.
-            image_channels: how many of the last convolution's channels are the image.
+            image_channels: number of the last convolution's channels that form the image.
         """
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.num_stats, self.eps = num_stats, eps
@@ -182,22 +184,21 @@ class BigGAN(StagedNetwork):
         """Look up the class vectors and the rows of statistics.
 
         Args:
-            num: rows.
-            condition: class id, name, list of them, or class vectors.
-            truncation: t in (0, 1]; None for 1. It picks the statistics only.
+            num: number of rows.
+            condition: class id, name, list of either, or class vectors.
+            truncation: t in (0, 1]; None for 1. It selects the statistics only.
             **others: refused.
         """
         self.refuse(**others)
-        names = imagenet_names() if self.num_classes == len(imagenet_names()) else ()
         rows, weights = statistics_rows(check_truncation(truncation), self.num_stats)
         return {
-            "classes": class_vectors(condition, num, self.num_classes, names),
+            "classes": class_vectors(condition, num, self.num_classes, names_of(self.num_classes)),
             "rows": jnp.asarray(rows, jnp.int32),
             "row_weights": jnp.asarray(weights, jnp.float32),
         }
 
     def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
-        """Return the latents: every layer reads them."""
+        """Return the latents, which every layer reads."""
         self.refuse(w=w)
         return need_latents(self, index, latents)
 
@@ -206,11 +207,10 @@ class BigGAN(StagedNetwork):
     ) -> Float[Array, "n d"]:
         """Draw n latents: a standard normal truncated to [-2, 2], times t."""
         self.refuse(**others)
-        t = check_truncation(truncation)
-        return t * jax.random.truncated_normal(key, -2.0, 2.0, (n, self.latent_dim), jnp.float32)
+        return truncated_latents(key, n, self.latent_dim, check_truncation(truncation))
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
-        """Put the latent and the class embedding side by side."""
+        """Concatenate the latent and the class embedding."""
         return {"h": z, "inputs": self._with_condition(z, inputs)}
 
     def _with_condition(self, z: Float[Array, "n d"], inputs: Inputs) -> Inputs:
@@ -222,7 +222,7 @@ class BigGAN(StagedNetwork):
         return {"h": h, "inputs": self._with_condition(inputs["latents"], inputs)}
 
     def stage(self, index: int, state: State) -> State:
-        """The dense layer (0), or a block, or the attention."""
+        """Apply the dense layer (0), a block, or the attention."""
         inputs, h = state["inputs"], state["h"]
         if index == 0:
             h = inputs["condition"] @ self.dense[...] + self.dense_bias[...][None]
@@ -233,55 +233,60 @@ class BigGAN(StagedNetwork):
         return {"h": h, "inputs": inputs}
 
     def normalize_last(self, state: State) -> Float[Array, "n s s w"]:
-        """Apply the last batch norm, the one that reads no condition."""
+        """Apply the last batch norm, which reads no condition."""
         x = self.final_statistics.normalize(state["h"], state["inputs"], self.eps)
         scale, offset = self.final_scale[...], self.final_offset[...]
         return x * scale[None, None, None] + offset[None, None, None]
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
-        """Batch norm, ReLU, the last convolution, tanh."""
+        """Apply batch norm, ReLU, the last convolution and tanh."""
         x = convolve(jax.nn.relu(self.normalize_last(state)), self.to_rgb[...])
         return jnp.tanh(x + self.to_rgb_bias[...][None, None, None])
 
     def latent_weights(self) -> Float[Array, "d m"]:
-        """Return the weight that first touches the latent: a row for each coordinate (SeFa)."""
+        """Return the weights that first read the latent, one row per coordinate (SeFa)."""
         return self.dense[...][: self.latent_dim]
 
 
 def need_latents(network: StagedNetwork, index: int, latents: Array | None) -> Inputs:
-    """Return what resuming from a layer needs besides its activation.
+    """Return the latents as inputs, where resuming from a layer needs them.
 
     Raises:
         UserError: if there are no latents.
     """
     if latents is None:
         raise UserError(
-            f"resuming {network.family} from {network.layers[index]!r} needs latents=z, those that "
-            "the activation belongs to: every block reads them"
+            f"resuming {network.family} from {network.layers[index]!r} needs latents=z, the "
+            "latents of the activation: every block reads them"
         )
     return {"latents": latents}
 
 
 def check_truncation(truncation: Any) -> float:
-    """Return t, 1 where none is given.
+    """Return the truncation t; 1 if None is given.
 
     Raises:
         UserError: if it is not a number in (0, 1].
     """
     try:
         t = 1.0 if truncation is None else float(truncation)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"truncation={truncation!r}: expected a number in (0, 1]") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"truncation={shown(truncation)}: expected a number in (0, 1]") from error
     if not 0 < t <= 1:
-        raise UserError(f"truncation={truncation!r} is not in (0, 1]; for example 0.4")
+        raise UserError(f"truncation={shown(truncation)} is not in (0, 1]; for example 0.4")
     return t
 
 
-def statistics_rows(t: float, num_stats: int) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Return which rows of stored statistics a truncation mixes, and their weights.
+def truncated_latents(key: PRNGKeyArray, n: int, dim: int, t: float) -> Float[Array, "n d"]:
+    """Draw n latents: a standard normal truncated to [-2, 2], times t."""
+    return t * jax.random.truncated_normal(key, -2.0, 2.0, (n, dim), jnp.float32)
 
-    In doubles, as the reference: on the grid of 0.02 some quotients miss their integer by a
-    rounding, and then the other row is taken.
+
+def statistics_rows(t: float, num_stats: int) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Return the two rows of stored statistics that a truncation mixes, and their weights.
+
+    Computed in double precision, like the reference: on the grid of 0.02 some quotients miss their
+    integer by a rounding error, and then the neighbouring row is taken.
 
     Example:
         >>> statistics_rows(0.4, 51)

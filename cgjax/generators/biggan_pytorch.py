@@ -1,10 +1,10 @@
 """BigGAN [Brock et al. 2019] as its author's PyTorch code, BigGAN-PyTorch, computes it.
 
-Unlike BigGAN-deep the blocks are wide, and every block may read a piece of the latent of its own
-(`hierarchical`): the latent is cut into one piece for the first dense layer and one for each block,
-which stands behind the class embedding in the block's condition. Batch norms have one set of
-statistics, so truncation is a matter of the latents alone. Spectral norms are baked into the
-weights when a checkpoint is converted. Layers are `linear` (the dense layer, a vector), `block0`,
+Unlike in BigGAN-deep the blocks are wide, and each block may read its own piece of the latent
+(`hierarchical`): the latent is split into one piece for the first dense layer and one for each
+block, which is appended to the class embedding in the block's condition. Batch norms have one set
+of statistics, so truncation affects the latents only. Spectral norms are folded into the weights
+when a checkpoint is converted. Layers are `linear` (the dense layer, a vector), `block0`,
 `block1`, ..., each after its attention where it has one.
 """
 
@@ -20,14 +20,19 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.generators.architecture import Bound, Count, Size, Sizes
-from cgjax.generators.biggan import Attention, check_truncation, need_latents
-from cgjax.generators.conditions import class_vectors, imagenet_names
+from cgjax.generators.biggan import (
+    Attention,
+    check_truncation,
+    need_latents,
+    truncated_latents,
+)
+from cgjax.generators.conditions import class_vectors, names_of
 from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
 
 
 class Norm(nnx.Module):
-    """Batch norm with stored statistics, whose scale and shift are linear in the condition."""
+    """Batch norm with stored statistics; its scale and shift are linear in the condition."""
 
     def __init__(self, width: int, condition_dim: int):
         self.mean, self.variance = buffer(width, std=0.1), buffer(width, mean=1.0)
@@ -44,12 +49,12 @@ class Norm(nnx.Module):
 def normalize(
     x: Float[Array, "n h w c"], mean: Float[Array, " c"], variance: Float[Array, " c"], eps: float
 ) -> Float[Array, "n h w c"]:
-    """Subtract a mean and divide by a deviation."""
+    """Subtract a mean and divide by a standard deviation."""
     return (x - mean[None, None, None]) * jax.lax.rsqrt(variance + eps)[None, None, None]
 
 
 class Block(nnx.Module):
-    """A residual block that doubles the map: two 3x3 convolutions, each after a norm and a ReLU."""
+    """A residual block that doubles the map's size: two 3x3 convolutions after norm and ReLU."""
 
     def __init__(self, width_in: int, width_out: int, condition_dim: int):
         self.norms = nnx.List(Norm(w, condition_dim) for w in (width_in, width_out))
@@ -66,7 +71,7 @@ class Block(nnx.Module):
         h = upsample_convolve(h, self.kernels[0][...]) + self.biases[0][...][None, None, None]
         h = jax.nn.relu(self.norms[1](h, condition, eps))
         h = convolve(h, self.kernels[1][...]) + self.biases[1][...][None, None, None]
-        # One pixel's convolution and the repetition of pixels commute.
+        # A 1x1 convolution and nearest upsampling commute; this order is cheaper.
         x = convolve(x, self.shortcut[...][None, None]) + self.shortcut_bias[...][None, None, None]
         return h + upsample_nearest(x)
 
@@ -75,6 +80,7 @@ class BigGANPyTorch(StagedNetwork):
     """BigGAN's generator."""
 
     family = "biggan_pytorch"
+    truncates_prior = True
 
     def __init__(
         self,
@@ -93,11 +99,11 @@ class BigGANPyTorch(StagedNetwork):
         Args:
             latent_dim: length of a latent.
             num_classes: length of a class vector.
-            widths: channels of the first map, and after each block.
-            embedding_dim: length of a class's embedding, which all blocks share; None where every
-                norm has a scale and a shift of its own for each class.
-            hierarchical: whether every block reads a piece of the latent.
-            attention: after which blocks, counted from 0, attention stands.
+            widths: channels of the first map and of each block's output.
+            embedding_dim: length of a class embedding shared by all blocks; None where every norm
+                has its own scale and shift for each class.
+            hierarchical: whether every block reads its own piece of the latent.
+            attention: the blocks, counted from 0, that are followed by attention.
             first_size: height and width of the first map.
             eps: added to the variances.
             image_channels: 3, or 1.
@@ -131,37 +137,36 @@ class BigGANPyTorch(StagedNetwork):
         """Look up the class vectors.
 
         Args:
-            num: rows.
-            condition: class id, name, list of them, or class vectors.
-            truncation: t in (0, 1]; it acts on `sample_latents` only.
+            num: number of rows.
+            condition: class id, name, list of either, or class vectors.
+            truncation: t in (0, 1]; it affects `sample_latents` only.
             **others: refused.
         """
         self.refuse(**others)
         check_truncation(truncation)
-        names = imagenet_names() if self.num_classes == len(imagenet_names()) else ()
+        names = names_of(self.num_classes)
         return {"classes": class_vectors(condition, num, self.num_classes, names)}
 
     def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
-        """Return the latents where blocks read them."""
+        """Return the latents, if the blocks read them."""
         self.refuse(w=w)
         return need_latents(self, index, latents) if self.hierarchical else {}
 
     def sample_latents(
         self, key: PRNGKeyArray, n: int, *, truncation: Any = None, **others: Any
     ) -> Float[Array, "n d"]:
-        """Draw n latents: standard normal; with t, one truncated to [-2, 2], times t."""
+        """Draw n latents: standard normal, or with t one truncated to [-2, 2], times t."""
         self.refuse(**others)
         if truncation is None:
             return jax.random.normal(key, (n, self.latent_dim), jnp.float32)
-        t = check_truncation(truncation)
-        return t * jax.random.truncated_normal(key, -2.0, 2.0, (n, self.latent_dim), jnp.float32)
+        return truncated_latents(key, n, self.latent_dim, check_truncation(truncation))
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
-        """Cut the latent into pieces and embed the class."""
+        """Split the latent into pieces and embed the class."""
         return {"h": z[:, : self.piece], "conditions": self._conditions(z, inputs)}
 
     def _conditions(self, z: Array | None, inputs: Inputs) -> list[Array]:
-        """Return what each block reads."""
+        """Return the condition of each block."""
         classes = inputs["classes"]
         embedded = classes @ self.embedding[...] if self.has_embedding else classes
         if not self.hierarchical or z is None:
@@ -174,7 +179,7 @@ class BigGANPyTorch(StagedNetwork):
         return {"h": h, "conditions": self._conditions(inputs.get("latents"), inputs)}
 
     def stage(self, index: int, state: State) -> State:
-        """The dense layer (0), or a block with its attention."""
+        """Apply the dense layer (0), or a block with its attention."""
         h, conditions = state["h"], state["conditions"]
         if index == 0:
             h = h @ self.dense[...] + self.dense_bias[...][None]
@@ -189,16 +194,16 @@ class BigGANPyTorch(StagedNetwork):
         return state | {"h": h}
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
-        """Batch norm, ReLU, the last convolution, tanh."""
+        """Apply batch norm, ReLU, the last convolution and tanh."""
         x = normalize(state["h"], self.final_mean[...], self.final_variance[...], self.eps)
         x = x * self.final_scale[...][None, None, None] + self.final_offset[...][None, None, None]
         x = convolve(jax.nn.relu(x), self.to_rgb[...]) + self.to_rgb_bias[...][None, None, None]
         return jnp.tanh(x)
 
     def latent_weights(self) -> Float[Array, "d m"]:
-        """Return the weight that first touches the latent: a row for each coordinate (SeFa).
+        """Return the weights that first read the latent, one row per coordinate (SeFa).
 
-        Of a hierarchical latent the dense layer reads the first piece: the other rows are zero.
+        The dense layer reads only the first piece of a hierarchical latent: other rows are zero.
         """
         weight = self.dense[...]
         return jnp.pad(weight, ((0, self.latent_dim - self.piece), (0, 0)))

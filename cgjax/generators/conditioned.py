@@ -22,14 +22,14 @@ _KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
 
 
 def load_conditioned(settings: Mapping[str, Any], layer: str | None = None) -> ConditionedGenerator:
-    """Load the generator that a config names, with its keywords fixed.
+    """Load the generator named by a config, with its keywords fixed.
 
     Args:
         settings: the config's `generator`, plain.
         layer: one of its layers, or its number counted from 1; default: its first.
 
     Raises:
-        UserError: no such generator or layer, or keywords that it does not take.
+        UserError: no such generator or layer, or a keyword that it does not take.
     """
     generator = load_generator(settings["weights"] or settings["name"])
     keywords = {name: settings[name] for name in _KEYWORDS}
@@ -42,27 +42,27 @@ class ConditionedGenerator:
     """One generator, one layer and one set of keywords, so that features are a function of z.
 
     Attributes:
-        gen: the generator; a user's own stands behind the checks of `foreign`.
+        gen: the generator; a user's own is wrapped in the checks of `foreign`.
         layer: the representation point's name.
         keywords: condition, truncation, noise, ... as given; unset ones are left out.
-        batch: rows of one pass.
+        batch: rows per pass.
         mesh: the devices that share the rows of a pass, or None for one device.
     """
 
     mesh: Mesh | None = None
 
     def __init__(self, gen: Any, layer: str, keywords: Mapping[str, Any], batch: int):
-        """Bind.
+        """Fix a generator's layer and keywords.
 
         Args:
             gen: a `Generator`.
             layer: one of its layers, or its number counted from 1.
-            keywords: what its methods are given besides; None is left out.
-            batch: rows of one pass.
+            keywords: passed to its methods; those that are None are left out.
+            batch: rows per pass.
 
         Raises:
-            UserError: an object that is not a generator, a layer that is not there, a keyword that
-                it does not take.
+            UserError: an object that is not a generator, a layer that does not exist, a keyword
+                that it does not take.
         """
         self.gen = checked(gen)
         self.layer = self.gen.layers[layer_index(self.gen.layers, layer)]
@@ -75,7 +75,7 @@ class ConditionedGenerator:
         return keywords
 
     def with_condition(self, condition: Any) -> ConditionedGenerator:
-        """Return the same generator and layer for another class.
+        """Return the same generator and layer with another class.
 
         Raises:
             UserError: if the generator takes no condition.
@@ -93,9 +93,9 @@ class ConditionedGenerator:
         return other
 
     def over(self, mesh: Mesh) -> ConditionedGenerator:
-        """Return the same generator with every pass split over the devices of this process.
+        """Return the same generator with every pass split over the devices of a mesh.
 
-        Each of them gets as many rows a pass as one device has now.
+        Each device gets as many rows per pass as the single device does now.
         """
         other = copy.copy(self)
         other.mesh, other.batch = mesh, self.batch * mesh.size
@@ -105,21 +105,20 @@ class ConditionedGenerator:
 
     @property
     def normalizes_latent(self) -> bool:
-        """Whether only a latent's direction matters to the generator."""
+        """Whether only a latent's direction matters."""
         return bool(getattr(self.gen, "normalizes_latent", False))
 
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
-        """Draw latents of the prior, truncated where the family truncates its prior."""
-        family = str(getattr(self.gen, "family", ""))
-        if family.startswith("biggan") and "truncation" in self.keywords:
+        """Draw latents from the prior, truncated where the family truncates its prior."""
+        keywords = {}
+        if getattr(self.gen, "truncates_prior", False) and "truncation" in self.keywords:
             keywords = {"truncation": self.keywords["truncation"]}
-            return jax.numpy.asarray(self.gen.sample_latents(key, n, **keywords))
-        z = jax.numpy.asarray(self.gen.sample_latents(key, n))
+        z = jax.numpy.asarray(self.gen.sample_latents(key, n, **keywords))
         self._check_finite("sample_latents", z)
         return z
 
     def features(self, z: Float[Array, "n d"]) -> Float[Array, "n f"]:
-        """Run up to the layer and flatten; all rows in one pass."""
+        """Run up to the layer, all rows in one pass, and flatten each row."""
         h = self._split(lambda rows: self.gen.features(rows, self.layer, **self.keywords), z)
         return h.reshape(h.shape[0], -1)
 
@@ -130,25 +129,25 @@ class ConditionedGenerator:
         out: Float[np.ndarray, "n f"] | None = None,
         on_rows: Callable[[int], None] | None = None,
     ) -> Float[np.ndarray, "n f"]:
-        """As `features`, in batches, collected on the host: see `in_batches`."""
+        """Compute `features` in batches, collected on the host; see `in_batches`."""
         return in_batches(self.features, z, self.batch, out=out, on_rows=on_rows)
 
     def images(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n s s c"]:
         """Generate in batches, collected on the host.
 
         Raises:
-            UserError: a user's own generator made NaN or infinities.
+            UserError: a user's own generator returned NaN or infinities.
         """
 
         def images(rows: Array) -> Array:
             return self._split(lambda rows: self.gen.images(rows, **self.keywords), rows)
 
-        made = in_batches(images, z, self.batch)
-        self._check_finite("images", made)
-        return made
+        x = in_batches(images, z, self.batch)
+        self._check_finite("images", x)
+        return x
 
     def _check_finite(self, method: str, rows: Array | np.ndarray) -> None:
-        # Weights of ours were checked when they were loaded, and k-means checks all features.
+        # The weights of built-in families were checked on loading, and k-means checks all features.
         if isinstance(self.gen, CheckedGenerator) and not isinstance(rows, jax.core.Tracer):
             finite_rows(f"{self.gen.name}.{method}", rows)
 
@@ -158,10 +157,10 @@ class ConditionedGenerator:
         return run(shard_rows(z, self.mesh)[0])[: z.shape[0]]
 
     def images_from(self, h: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n s s c"]:
-        """Generate from activations of a layer that need no latents beside them, in batches.
+        """Generate in batches from activations alone, where later layers do not read the latent.
 
         Raises:
-            CannotResume: as `resume`.
+            CannotResume: as for `resume`.
         """
         return in_batches(lambda rows: self._split(self.resume, rows), h, self.batch)
 
@@ -172,12 +171,14 @@ class ConditionedGenerator:
 
         Args:
             h: activations in the layer's own shape.
-            z: latents for the families whose later layers read them too.
+            z: their latents, for the families whose later layers also read them.
 
         Raises:
             CannotResume: if the generator cannot resume from this layer; a UserError.
         """
         if not hasattr(self.gen, "resume"):
             raise CannotResume("this generator has no resume(h, layer)")
-        own = z is not None and getattr(self.gen, "resume_needs_latents", False)
-        return self.gen.resume(h, self.layer, **self.keywords, **({"latents": z} if own else {}))
+        keywords = dict(self.keywords)
+        if z is not None and getattr(self.gen, "resume_needs_latents", False):
+            keywords["latents"] = z
+        return self.gen.resume(h, self.layer, **keywords)

@@ -1,6 +1,6 @@
 """DCGAN [Radford et al. 2016]: transposed convolutions with batch norm, in inference mode.
 
-The batch norms' running statistics are folded into a scale and a shift per channel when a
+The running statistics of the batch norms are folded into a scale and a shift per channel when a
 checkpoint is converted, so a layer is a transposed convolution, an affine map and a ReLU.
 """
 
@@ -22,15 +22,15 @@ from cgjax.generators.layers import leaky_relu, transposed_convolve
 from cgjax.generators.staged import State, parameter
 
 DOUBLING = (4, 2, 1, 0)
-"""Kernel, stride, padding and output padding of the transposed convolution that doubles a map."""
+"""Kernel, stride, padding and output padding of a transposed convolution that doubles the size."""
 
 
 class DCGAN(DenseFirst):
-    """The generator of the PyTorch examples, of the GAN zoo, and of those that people derive.
+    """The generator of the PyTorch examples and the GAN zoo, and variants derived from them.
 
-    Layers are `layer1` (4x4 where the first kernel is, after its ReLU), `layer2`, ...; the output
-    layer is not among them. A class-conditional network takes `condition`: its class vector is
-    joined to the latent, or picks the first layer.
+    Layers are `layer1` (after its ReLU; 4x4 where the first kernel is 4x4), `layer2`, ...; the
+    output layer is not included. A class-conditional network takes `condition`: its class vector is
+    appended to the latent, or selects the first layer.
     """
 
     family = "dcgan"
@@ -57,19 +57,18 @@ class DCGAN(DenseFirst):
             latent_dim: length of a latent, without a class vector.
             widths: channels of layer1, layer2, ....
             image_channels: 3, or 1.
-            tanh: whether the image passes through a tanh.
-            categories: sizes of the one-hot vectors that the latent ends in (the zoo's AC-GANs).
+            tanh: whether the image is passed through a tanh.
+            categories: sizes of the one-hot vectors at the end of the latent (the zoo's AC-GANs).
             first_size: height and width of layer1.
-            stages: for each later layer and the output, its kernel's size, stride, padding and
-                output padding as PyTorch counts them; empty where each doubles the size with a 4x4
-                kernel.
+            stages: for each later layer and the output: kernel size, stride, padding and output
+                padding, as in PyTorch; empty where each doubles the size with a 4x4 kernel.
             leak: slope of the activation below 0.
             output_bias: whether the output layer has a bias.
             num_classes: length of a class vector; 0 for none.
             class_names: the classes' names, where they have any.
-            plain_first: whether layer1 is dense and no more: it has a bias of its own at every
-                place and channel, and neither batch norm nor activation.
-            per_class: whether each class has a first layer of its own, see `DenseFirst`.
+            plain_first: whether layer1 is only a dense layer, with a bias for every pixel and
+                channel, without batch norm or activation.
+            per_class: whether each class has its own first layer, see `DenseFirst`.
         """
         maps = (first_size, first_size, widths[0])
         super().__init__(
@@ -96,17 +95,17 @@ class DCGAN(DenseFirst):
         self.output_bias = parameter(image_channels) if output_bias else None
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents, N(0, I), and a random value of every category; no class."""
+        """Draw n latents, N(0, I), and a random value of every category; not the class."""
         self.refuse(**keywords)
         z = jax.random.normal(key, (n, self.latent_dim), jnp.float32)
         return with_categories(key, z, self.categories)
 
     def stage(self, index: int, state: State) -> State:
-        """Transposed convolution, batch norm as an affine map, ReLU; or a plain first layer."""
+        """Apply transposed convolution, affine map and ReLU; or a plain first layer."""
         if index == 0:
             h = self.first_maps(state)
         else:
-            h = spread(state["h"], self.kernels[index - 1][...], self.stages[index - 1])
+            h = stage_convolution(state["h"], self.kernels[index - 1][...], self.stages[index - 1])
         if index == 0 and self.plain_first:
             return {"h": h}
         norm = index - 1 if self.plain_first else index
@@ -115,15 +114,15 @@ class DCGAN(DenseFirst):
         return {"h": leaky_relu(h, self.leak) if self.leak else jax.nn.relu(h)}
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
-        """The last transposed convolution, then tanh."""
-        x = spread(state["h"], self.output[...], self.stages[-1])
+        """Apply the last transposed convolution, then tanh."""
+        x = stage_convolution(state["h"], self.output[...], self.stages[-1])
         if self.output_bias is not None:
             x = x + self.output_bias[...][None, None, None]
         return jnp.tanh(x) if self.tanh else x
 
 
 def grown(size: int, stage: Sequence[int]) -> int:
-    """Return the size of a map after a stage (kernel, stride, padding, output padding).
+    """Return a map's size after a stage (kernel, stride, padding, output padding).
 
     Example:
         >>> grown(7, (4, 2, 1, 0))
@@ -133,10 +132,10 @@ def grown(size: int, stage: Sequence[int]) -> int:
     return (size - 1) * stride - 2 * padding + kernel + extra
 
 
-def spread(
+def stage_convolution(
     x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"], stage: Sequence[int]
 ) -> Float[Array, "n H W o"]:
-    """PyTorch's ConvTranspose2d with a square kernel, indexed as PyTorch indexes it (no flip).
+    """Compute PyTorch's ConvTranspose2d with a square kernel, indexed as in PyTorch (no flip).
 
     Args:
         x: (n, h, w, i) float32.

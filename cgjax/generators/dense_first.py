@@ -1,4 +1,4 @@
-"""Networks whose first layer is dense, and whose classes have a say in that layer only."""
+"""Networks whose first layer is dense, and where the class affects that layer only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cgjax.generators.staged import Inputs, StagedNetwork, State, parameter
 
 
 class DenseFirst(StagedNetwork):
-    """What such families share: the first maps of a latent and, where there is one, its class.
+    """The first maps, as a function of the latent and, where there are classes, the class.
 
-    A class vector is joined to the latent, or picks the first layer.
+    A class vector is appended to the latent, or selects the class's own first layer.
     """
 
     def __init__(
@@ -36,18 +36,18 @@ class DenseFirst(StagedNetwork):
             maps: height, width and channels of the first maps.
             num_classes: length of a class vector; 0 for none.
             class_names: the classes' names, where they have any.
-            per_class: whether each class has a first layer of its own, with a bias; its rows are
-                those of the latent and then the bias, class after class.
-            bias: whether all share a bias, of every place and channel.
+            per_class: whether each class has its own first layer, with a bias. The rows of the
+                weight are then, class after class, those of the latent and one for the bias.
+            bias: whether there is a shared bias, one number per pixel and channel.
 
         Raises:
-            UserError: names or first layers of classes that are not there.
+            UserError: class names or `per_class` without as many classes.
         """
         self.latent_dim = latent_dim
         if class_names and len(class_names) != num_classes:
             raise UserError(f"{len(class_names)} class_names for num_classes={num_classes}")
         if per_class and not num_classes:
-            raise UserError("per_class is true, and num_classes is 0")
+            raise UserError("per_class is true but num_classes is 0")
         self.num_classes, self.class_names = num_classes, tuple(class_names)
         self.per_class = per_class
         inputs = num_classes * (latent_dim + 1) if self.per_class else latent_dim + num_classes
@@ -55,7 +55,7 @@ class DenseFirst(StagedNetwork):
         self.first_bias = parameter(*maps) if bias else None
 
     def resolve(self, num: int, *, condition: Any = None, **others: Any) -> Inputs:
-        """Turn a condition into class vectors, where the network has classes."""
+        """Convert the condition to class vectors, where the network has classes."""
         self.refuse(**others)
         if not self.num_classes:
             self.refuse(condition=condition)
@@ -64,26 +64,26 @@ class DenseFirst(StagedNetwork):
         return {"classes": class_vectors(condition, num, self.num_classes, names)}
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
-        """Start from the latent as it is: such networks do not normalise it."""
+        """Return the first layer's input; these networks do not normalise the latent."""
         if self.per_class:
-            # Of a one-hot class vector, (z, 1) in the place of its class and zeros elsewhere.
+            # For a one-hot class vector: (z, 1) at the position of its class, zeros elsewhere.
             classes, ones = inputs["classes"], jnp.ones((len(z), 1), z.dtype)
             outer = classes[:, :, None] * jnp.concatenate([z, ones], axis=1)[:, None, :]
             return {"h": outer.reshape(len(z), -1)}
         return {"h": jnp.concatenate([z, inputs["classes"]], axis=1) if self.num_classes else z}
 
     def first_maps(self, state: State) -> Float[Array, "n h w c"]:
-        """Return what the first layer makes of `begin`'s state."""
+        """Apply the first layer to `begin`'s state."""
         h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.first[...])
         return h if self.first_bias is None else h + self.first_bias[...][None]
 
     def latent_weights(self) -> Float[Array, "d m"]:
-        """Return the weight that first touches the latent: a row for each coordinate (SeFa).
+        """Return the weights that first read the latent, one row per coordinate (SeFa).
 
-        Of first layers for each class all of them, side by side.
+        Where each class has its own first layer, these are concatenated.
         """
         first = self.first[...]
         if self.per_class:
-            own = first.reshape(self.num_classes, self.latent_dim + 1, -1)
-            first = own[:, : self.latent_dim].transpose(1, 0, 2)
+            by_class = first.reshape(self.num_classes, self.latent_dim + 1, -1)
+            first = by_class[:, : self.latent_dim].transpose(1, 0, 2)
         return first[: self.latent_dim].reshape(self.latent_dim, -1)

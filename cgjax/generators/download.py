@@ -1,7 +1,8 @@
-"""Published weights are fetched into the cache, checked and converted once; nothing else downloads.
+"""Download published weights into the cache, check and convert them once.
 
-A file is checked against its hash prefix and converted by `python -m converters`, in a process of
-its own: the only step that needs torch. From then on the converted folder is loaded.
+This is the only module that downloads. A file is checked against its hash prefix and converted by
+`python -m converters` in a separate process: the only step that needs torch. After that the
+converted folder is loaded.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ _WAITING = "another process is fetching %s; waiting for it"
 
 
 def fetch(name: str) -> Path:
-    """Return the folder of a published generator's converted weights, making it if need be.
+    """Return the folder of a published generator's converted weights, creating it if needed.
 
-    Several processes may ask for the same name: one works, the others wait for it.
+    Several processes may ask for the same name: one does the work, the others wait.
 
     Args:
         name: a key of `PUBLISHED`.
 
     Returns:
-        A folder that `load_folder` takes.
+        A folder for `load_folder`.
 
     Raises:
-        UserError: no address, no network, a wrong hash, no torch, a full disk: in one line, with
-            the file's name, where it comes from and the command that converts it.
+        UserError: no address, no network, a wrong hash, no torch or a full disk: one line with the
+            file's name, its source and the command that converts it.
     """
     entry = PUBLISHED[name]
     cache = cache_folder()
@@ -56,29 +57,33 @@ def fetch(name: str) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(cache / f"{name}.lock", lambda: logging.info(_WAITING, name)):
-            if (folder / MANIFEST_FILE).is_file():
-                return folder
-            if not (entry.address or entry.requirement):
-                raise UserError(f"{name} cannot be downloaded by name; {_by_hand(name, entry)}")
-            downloads = cache / "downloads" / name
-            downloads.mkdir(parents=True, exist_ok=True)
-            if entry.requirement:
-                _pip_download(name, entry, downloads)
-            own = [(entry.address, entry.file)] if entry.address else []
-            for address, file in (*own, *entry.companions):
-                try:
-                    _download(address, downloads / file)
-                except (OSError, http.client.HTTPException) as error:
-                    reason = getattr(error, "reason", None) or error
-                    raise UserError(
-                        f"cannot download {file} from {address} ({reason}); {_by_hand(name, entry)}"
-                    ) from error
-            _check_hash(downloads / entry.file, name, entry)
-            _convert(name, entry, downloads / entry.file, folder)
-            shutil.rmtree(downloads)
+            if not (folder / MANIFEST_FILE).is_file():
+                downloads = cache / "downloads" / name
+                _download_files(name, entry, downloads)
+                _check_hash(downloads / entry.file, name, entry)
+                _convert(name, entry, downloads / entry.file, folder)
+                shutil.rmtree(downloads)
     except OSError as error:
         raise UserError(f"cannot write to the cache {cache}: {error}; set CGJAX_CACHE") from error
     return folder
+
+
+def _download_files(name: str, entry: Published, folder: Path) -> None:
+    """Download a checkpoint and its companions into a folder."""
+    if not (entry.address or entry.requirement):
+        raise UserError(f"{name} cannot be downloaded by name; {_by_hand(name, entry)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    if entry.requirement:
+        _pip_download(name, entry, folder)
+    checkpoint = [(entry.address, entry.file)] if entry.address else []
+    for address, file in (*checkpoint, *entry.companions):
+        try:
+            _download(address, folder / file)
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise UserError(
+                f"cannot download {file} from {address} ({reason}); {_by_hand(name, entry)}"
+            ) from error
 
 
 def _by_hand(name: str, entry: Published) -> str:
@@ -91,21 +96,21 @@ def _by_hand(name: str, entry: Published) -> str:
 
 
 def _pip_download(name: str, entry: Published, folder: Path) -> None:
-    """Run the command that fetches a wheel; nothing is installed."""
+    """Download a wheel with pip; nothing is installed."""
     if (folder / entry.file).is_file():
         return
-    # Of a source archive pip would run the setup script.
+    # Wheels only: for a source archive, pip would run its setup script.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     logging.info("%s: pip downloads %s", name, entry.requirement)
     command += ["--dest", str(folder), entry.requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not (folder / entry.file).is_file():
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
-        raise UserError(f"cannot download {entry.file} ({last}); {_by_hand(name, entry)}")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode or not (folder / entry.file).is_file():
+        last_line = (process.stderr.strip().splitlines() or ["no message"])[-1][:200]
+        raise UserError(f"cannot download {entry.file} ({last_line}); {_by_hand(name, entry)}")
 
 
 def _download(address: str, path: Path) -> None:
-    """Download to `path`: into a .part file, resumed where an earlier try ended, then renamed."""
+    """Download to a .part file, resuming an earlier attempt, then rename it to `path`."""
     if path.is_file():
         return
     part = path.with_name(path.name + ".part")
@@ -116,18 +121,18 @@ def _download(address: str, path: Path) -> None:
                 return
             logging.info("%s: the connection ended early; continuing", path.name)
         except urllib.error.HTTPError as error:
-            # 416: the part is longer than the file, so it is not a part of it.
+            # 416 (range not satisfiable): the part is longer than the file, so it is stale.
             if error.code != 416 or attempt == TRIES - 1:
                 raise
             part.unlink(missing_ok=True)
         except (OSError, http.client.HTTPException):
             if attempt == TRIES - 1 or not part.exists():
                 raise
-    raise OSError(f"the connection ended early {TRIES} times; what arrived is kept for a next try")
+    raise OSError(f"the connection ended early {TRIES} times; run again to resume the download")
 
 
 def _download_part(address: str, part: Path) -> bool:
-    """Fetch what is missing of a file; return whether all of it is there."""
+    """Download the missing end of a file; return whether the file is complete."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(address, headers={"User-Agent": "cgjax"})
     if have:
@@ -138,27 +143,28 @@ def _download_part(address: str, part: Path) -> bool:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
         with open(part, "ab" if have else "wb") as file:
-            done = _copy(response, file, have, total, part.name.removesuffix(".part"))
+            size = _copy(response, file, have, total, part.name.removesuffix(".part"))
             file.flush()
             os.fsync(file.fileno())
-    return total is None or done == total
+    return total is None or size == total
 
 
 def _copy(
     response: http.client.HTTPResponse, file: IO[bytes], have: int, total: int | None, name: str
 ) -> int:
-    done, start, said = have, time.monotonic(), 0.0
+    """Append a response to a file that has `have` bytes, logging progress; return its new size."""
+    size, start, last_logged = have, time.monotonic(), 0.0
     while chunk := response.read(_CHUNK):
         file.write(chunk)
-        done += len(chunk)
+        size += len(chunk)
         elapsed = time.monotonic() - start
-        if elapsed - said >= 2 or done == total:
-            said = elapsed
-            rate = (done - have) / max(elapsed, 1e-3)
-            left = f", {(total - done) / rate:.0f} s left" if total else ""
+        if elapsed - last_logged >= 2 or size == total:
+            last_logged = elapsed
+            rate = (size - have) / max(elapsed, 1e-3)
+            left = f", {(total - size) / rate:.0f} s left" if total else ""
             of = f" of {total / 1e6:.1f}" if total else ""
-            logging.info("%s: %.1f%s MB, %.1f MB/s%s", name, done / 1e6, of, rate / 1e6, left)
-    return done
+            logging.info("%s: %.1f%s MB, %.1f MB/s%s", name, size / 1e6, of, rate / 1e6, left)
+    return size
 
 
 def _check_hash(path: Path, name: str, entry: Published) -> None:
@@ -166,16 +172,16 @@ def _check_hash(path: Path, name: str, entry: Published) -> None:
     logging.info("%s: SHA-256 %s", path.name, digest)
     if digest.startswith(entry.sha256_prefix):
         return
-    aside = path.with_name(f"{path.name}.rejected-{digest[:12]}")
-    os.replace(path, aside)
+    rejected = path.with_name(f"{path.name}.rejected-{digest[:12]}")
+    os.replace(path, rejected)
     raise UserError(
         f"{path.name} from {entry.address or entry.source} has SHA-256 {digest[:12]}..., expected "
-        f"{entry.sha256_prefix}...; kept aside as {aside}; try again, or {_by_hand(name, entry)}"
+        f"{entry.sha256_prefix}...; kept as {rejected}; try again, or {_by_hand(name, entry)}"
     )
 
 
 def _convert(name: str, entry: Published, src: Path, dst: Path) -> None:
-    """Run the converter, which needs torch, in its own process, into a folder renamed when done."""
+    """Run the converter, which needs torch, in a separate process; rename its folder at the end."""
     unfinished = dst.with_name(f".{dst.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     command = [
@@ -185,10 +191,10 @@ def _convert(name: str, entry: Published, src: Path, dst: Path) -> None:
     # `converters` is found wherever this process found cgjax.
     paths = [str(PACKAGES), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("error: ")
-        raise UserError(f"cannot convert {src}: {last}")
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if process.returncode:
+        last_line = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"cannot convert {src}: {last_line.removeprefix('error: ')}")
     if dst.exists():
         shutil.rmtree(dst)
     os.replace(unfinished, dst)

@@ -1,4 +1,4 @@
-"""The families of generators, one line each."""
+"""The table of generator families, one line each, and building a network by family name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgjax.errors import UserError
 from cgjax.generators.architecture import check_keywords
 from cgjax.generators.staged import StagedNetwork, images_
 
-# family -> "module:class"; imported when asked for, so that start-up pays for one family only.
+# family -> "module:class"; imported on demand, so that start-up pays for one family only.
 FAMILIES = {
     "dcgan": "cgjax.generators.dcgan:DCGAN",
     "pgan": "cgjax.generators.pgan:PGAN",
@@ -30,17 +30,17 @@ FAMILIES = {
 
 
 def abstract_network(family: str, architecture: Mapping[str, Any]) -> StagedNetwork:
-    """Build a network whose arrays are shapes only; nothing is allocated.
+    """Build a network whose arrays are only shapes; nothing is allocated.
 
     Args:
         family: a key of `FAMILIES`.
-        architecture: the family's keyword arguments, as JSON has them.
+        architecture: the family's keyword arguments, as read from JSON.
 
     Returns:
         The network.
 
     Raises:
-        UserError: for an unknown family, and keywords from which it builds no network.
+        UserError: an unknown family, or keywords that do not describe a network.
     """
     if family not in FAMILIES:
         near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0)
@@ -50,13 +50,13 @@ def abstract_network(family: str, architecture: Mapping[str, Any]) -> StagedNetw
     module, name = FAMILIES[family].split(":")
     cls = getattr(importlib.import_module(module), name)
     check_keywords(cls, architecture, f"architecture of {family}")
-    with _said_of(family):
+    with _architecture_errors(family):
         network: StagedNetwork = nnx.eval_shape(lambda: cls(**architecture))
         return network
 
 
 def check_pass(network: StagedNetwork) -> None:
-    """Follow the shapes from a latent to an image, so that no later pass finds a fault in them.
+    """Trace the shapes from a latent to an image, so that a later pass cannot fail on them.
 
     Args:
         network: abstract or not; nothing is computed.
@@ -67,16 +67,16 @@ def check_pass(network: StagedNetwork) -> None:
     graph, state = nnx.split(network)
     z = jax.ShapeDtypeStruct((1, network.latent_dim), np.float32)
     size = network.image_size
-    with _said_of(network.family):
+    with _architecture_errors(network.family):
         inputs = network.resolve(1, **({"condition": 0} if network.num_classes else {}))
         image = jax.eval_shape(lambda s, z: images_(nnx.merge(graph, s), z, inputs), state, z)
         if size < 1 or image.shape != (1, size, size, network.image_channels):
-            raise UserError(f"its images come out as {image.shape[1:]}")
+            raise UserError(f"its images have shape {image.shape[1:]}")
 
 
 @contextlib.contextmanager
-def _said_of(family: str) -> Iterator[None]:
-    """Turn what a constructor or a pass stumbles upon into one line."""
+def _architecture_errors(family: str) -> Iterator[None]:
+    """Turn any exception of a constructor or a pass into a one-line `UserError`."""
     try:
         yield
     except UserError as error:
@@ -84,23 +84,24 @@ def _said_of(family: str) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())[:120]
         raise UserError(
-            f"architecture of {family}: its parts make no network ({type(error).__name__}: {text})"
+            f"architecture of {family}: its parts do not fit together ({type(error).__name__}: "
+            f"{text})"
         ) from error
 
 
 def build_network(family: str, architecture: Mapping[str, Any], *, seed: int = 0) -> StagedNetwork:
-    """Build a network with random weights, as each array's declaration says to draw them.
+    """Build a network with random weights, drawn with the mean and std that each array declares.
 
     Args:
         family: a key of `FAMILIES`.
         architecture: the family's keyword arguments.
-        seed: NumPy's: drawing tens of millions of weights with JAX compiles one program a shape.
+        seed: for NumPy's generator; JAX would compile one program per shape to draw the weights.
 
     Returns:
         The network.
 
     Raises:
-        UserError: as `abstract_network`.
+        UserError: as for `abstract_network`.
     """
     rng = np.random.default_rng(seed)
 
@@ -108,7 +109,7 @@ def build_network(family: str, architecture: Mapping[str, Any], *, seed: int = 0
         metadata = variable.get_metadata()
         values = rng.standard_normal(variable.shape, np.float32)
         scaled = np.asarray(metadata["mean"], np.float32) + np.float32(metadata["std"]) * values
-        return np.asarray(scaled)  # of a scalar NumPy makes a number
+        return np.asarray(scaled)  # NumPy turns a () array into a scalar
 
     return fill(abstract_network(family, architecture), draw)
 
@@ -117,15 +118,15 @@ def fill(network: StagedNetwork, value: Callable[[str, Any], np.ndarray]) -> Sta
     """Give every array of a network a value.
 
     Args:
-        network: abstract or not; left as it is.
+        network: abstract or not; not modified.
         value: (dotted path, variable) -> float32 array of the variable's shape.
 
     Returns:
-        A network of the same kind with these arrays.
+        The same network with these arrays.
     """
     graph, state = nnx.split(network)
     filled = nnx.from_flat_state(
-        # Not jnp.asarray, which copies: the weights would be in memory twice.
+        # Not jnp.asarray, which would copy the weights: they would be in memory twice.
         (path, variable.replace(jax.device_put(value(".".join(map(str, path)), variable))))
         for path, variable in nnx.to_flat_state(state)
     )

@@ -1,10 +1,10 @@
-"""3x3 convolutions as matrix products, and as fewer of them than their definition has, for CPUs.
+"""3x3 convolutions for CPUs: as matrix products, and with fewer multiplications than by definition.
 
-Products of (pixels, i) with (i, o) matrices come nearer to a CPU's peak than its convolutions do.
+On a CPU, products of (pixels, i) with (i, o) matrices get closer to peak speed than convolutions.
 The forms:
 
-* `unfolded_convolve`: one product, a pixel's nine neighbours side by side. For a few pixels, where
-  the time goes into reading the kernel.
+* `unfolded_convolve`: one product, with the nine neighbours of a pixel side by side. For few
+  pixels, where reading the kernel dominates the time.
 * `winograd_convolve`: two outputs of three taps g from four inputs d [Lavin and Gray 2016]. Along
   one axis m0 = (d0-d2) g0, m1 = (d1+d2)(g0+g1+g2)/2, m2 = (d2-d1)(g0-g1+g2)/2, m3 = (d1-d3) g2;
   y0 = m0+m1+m2, y1 = m1-m2-m3. On a map: 16 products on a quarter of the pixels, 2.25 times fewer.
@@ -15,8 +15,9 @@ The forms:
   outputs of two taps from three inputs are m0 = (d0-d1) g0, m1 = d1 (g0+g1), m2 = (d2-d1) g1;
   y0 = m0+m1, y1 = m1+m2. On a map: 36 products on a quarter of the pixels, 1.78 times fewer.
 
-The products stand alone: one batched product needs its operands in one array, and to assemble it
-costs more than is won. Rounding is that of the plain form within a factor of 2.
+The products are computed separately: a single batched product needs its operands in one array, and
+assembling that costs more than it saves. Rounding errors are within a factor of 2 of the plain
+form's.
 """
 
 from __future__ import annotations
@@ -27,38 +28,38 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Where they pay, measured on two cores: the additions before and after the products grow with
-# i + o, the products that are saved with i * o.
+# Thresholds from which the forms are faster, measured on two cores: the additions before and after
+# the products grow with i + o, the products saved with i * o.
 CHANNELS = 128
-WINOGRAD_SIZE = 64  # of maps with fewer channels than
+WINOGRAD_SIZE = 64  # largest height and width of maps with fewer than WIDE channels
 WIDE = 256
-STRIP = 2**26  # numbers, of input and output, that are transformed at once
-PIXELS = 512  # with fewer, transforming the kernel for Winograd costs what it saves
+STRIP = 2**26  # numbers, of input and output, transformed at a time
+PIXELS = 512  # with fewer, transforming the kernel for Winograd costs as much as it saves
 NINE_CHANNELS = 256
 PHASES_CHANNELS = 128
 
 
 def best_form(x: Array, kernel: Array) -> Callable[[Array, Array], Array] | None:
-    """Return which form beats a plain 3x3 convolution of these shapes; None for none of them."""
+    """Return the form that is faster than a plain 3x3 convolution of these shapes, or None."""
     n, h, w, i = x.shape
     if jax.default_backend() != "cpu" or min(i, kernel.shape[3]) < CHANNELS:
         return None
     if n * h * w < PIXELS:
         return unfolded_convolve
-    pays = max(h, w) <= WINOGRAD_SIZE or min(i, kernel.shape[3]) >= WIDE
-    return winograd_convolve if h % 2 == w % 2 == 0 and pays else None
+    is_faster = max(h, w) <= WINOGRAD_SIZE or min(i, kernel.shape[3]) >= WIDE
+    return winograd_convolve if h % 2 == w % 2 == 0 and is_faster else None
 
 
 def nine_products_pay(x: Array, kernel: Array) -> bool:
-    """Whether `nine_products` beats four convolutions, one for each parity of the output."""
+    """Whether `nine_products` is faster than four convolutions, one per parity of the output."""
     return jax.default_backend() == "cpu" and min(kernel.shape[2:]) >= NINE_CHANNELS
 
 
 def winograd_phases_pay(x: Array, phases: Array) -> bool:
-    """Whether `winograd_phases` beats one convolution that makes all four parities."""
+    """Whether `winograd_phases` is faster than one convolution for all four parities."""
     n, h, w, i = x.shape
-    wide = n * h * w >= PIXELS and min(i, phases.shape[5]) >= PHASES_CHANNELS
-    return jax.default_backend() == "cpu" and wide and h % 2 == w % 2 == 0
+    is_large = n * h * w >= PIXELS and min(i, phases.shape[5]) >= PHASES_CHANNELS
+    return jax.default_backend() == "cpu" and is_large and h % 2 == w % 2 == 0
 
 
 def unfolded_convolve(
@@ -67,8 +68,8 @@ def unfolded_convolve(
     """Correlate with a 3x3 kernel, zero padding 1."""
     n, h, w, i = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    near = [padded[:, a : a + h, b : b + w] for a in range(3) for b in range(3)]
-    unfolded = jnp.concatenate(near, axis=-1).reshape(n * h * w, 9 * i)
+    neighbours = [padded[:, a : a + h, b : b + w] for a in range(3) for b in range(3)]
+    unfolded = jnp.concatenate(neighbours, axis=-1).reshape(n * h * w, 9 * i)
     return (unfolded @ kernel.reshape(9 * i, -1)).reshape(n, h, w, -1)
 
 
@@ -77,7 +78,7 @@ def winograd_convolve(
 ) -> Float[Array, "n h w o"]:
     """Correlate with a 3x3 kernel, zero padding 1; h and w are even.
 
-    What is transformed has four times the map's numbers: a large map is taken strip by strip.
+    The transformed input is four times as large as the map, so a large map is processed in strips.
     """
     n, h, w, i = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -91,7 +92,7 @@ def _winograd_strip(padded: Array, kernel: Array) -> Array:
     n, i = padded.shape[0], padded.shape[3]
     h, w = padded.shape[1] - 2, padded.shape[2] - 2
     shape = (n, h // 2, w // 2, kernel.shape[3])
-    # Inputs 2t-1, ..., 2t+2 of a tile t, along an axis split into pairs.
+    # Inputs 2t-1, ..., 2t+2 of tile t, along an axis split into pairs.
     pairs = padded.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, i)
     rows = [pairs[:, :-1, 0], pairs[:, :-1, 1], pairs[:, 1:, 0], pairs[:, 1:, 1]]
     products = []
@@ -119,7 +120,7 @@ def _outputs(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
 def nine_products(
     x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]
 ) -> Float[Array, "n H W o"]:
-    """Nearest upsampling x2, then a correlation with a 3x3 kernel, zero padding 1."""
+    """Apply nearest upsampling x2, then correlate with a 3x3 kernel, zero padding 1."""
     n, h, w, i = x.shape
     shape = (n, h, w, kernel.shape[3])
 
@@ -153,7 +154,7 @@ def winograd_phases(
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
     def inputs(x: Array, parity: int, axis: int) -> tuple[Array, Array, Array]:
-        size = x.shape[axis] - 3  # the padded pixels, and the last input of all but one tile
+        size = x.shape[axis] - 3  # from the first tile's input to the last one's
         a, b, c = (
             jax.lax.slice_in_dim(x, parity + k, parity + k + size, 2, axis) for k in range(3)
         )
@@ -176,7 +177,7 @@ def _two_taps(a: Array, b: Array) -> tuple[Array, Array, Array]:
 
 
 def interleave(parts: list[list[Array]]) -> Float[Array, "n H W o"]:
-    """Put four (n, h, w, o) maps, by parity of row and column, into one (n, 2h, 2w, o)."""
+    """Interleave four (n, h, w, o) maps, by parity of row and column, into one (n, 2h, 2w, o)."""
     n, h, w, o = parts[0][0].shape
     rows = [jnp.stack(row, axis=3) for row in parts]
     return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, o)

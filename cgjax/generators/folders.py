@@ -1,9 +1,10 @@
-"""Putting files into a folder: all of them or none.
+"""Write several files into a folder: all of them or none.
 
-They are written and checked in a folder inside the destination (the same file system, and the only
-place that is sure to be writable) and renamed into place, the last one last and its older version
-gone first: at no moment does it stand beside another version of the others. What a killed process
-leaves has no last file, and the next one takes the folder over.
+The files are written and checked in a temporary folder inside the destination (the same file
+system, and the only place known to be writable), then renamed into place. The last file marks the
+set as complete: its old version is removed first and its new version renamed last, so it never
+stands beside files of another version. A killed process leaves no last file, and the next process
+replaces what it left.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ UNFINISHED = ".unfinished-"
 
 @contextlib.contextmanager
 def replacing(dst: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Make a folder for the length of a block, from which files are then put into another one.
+    """Yield a temporary folder whose files then replace those of a destination.
 
     Args:
-        dst: where they go, made if need be.
-        names: the files; the last is the one that says that all are there.
+        dst: the destination; created if needed.
+        names: the files; the last one marks the set as complete.
 
     Yields:
-        The folder to write them in. If the block raises, `dst` is as it was.
+        The folder to write them in. If the block raises, `dst` is unchanged.
 
     Raises:
         OSError: `dst` cannot be written.
@@ -49,27 +50,27 @@ def replacing(dst: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def is_leftover(name: str, names: Sequence[str]) -> bool:
-    """Whether a name is that of what a killed process has left, this version's or an older one's.
+    """Whether a killed process, of this version or an older one, left the entry with this name.
 
     Args:
         name: of a file or folder in the destination.
         names: of the files, as for `replacing`.
     """
-    return name.startswith((UNFINISHED, *(f".{each}." for each in names)))
+    return name.startswith((UNFINISHED, *(f".{file}." for file in names)))
 
 
 @contextlib.contextmanager
 def _unfinished_folder(dst: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Make a folder inside the destination for the length of a block.
+    """Yield a temporary folder inside the destination, and remove it afterwards.
 
-    What killed processes left is removed; a folder that another process is writing is locked, and
-    stays.
+    Leftovers of killed processes are removed; a folder that another process is writing is locked
+    and stays.
     """
-    parents = [p for p in (dst, *dst.parents) if not p.exists()]
+    created = [p for p in (dst, *dst.parents) if not p.exists()]
     folder = None
     try:
         dst.mkdir(parents=True, exist_ok=True)
-        # Before the others go: at every moment something shows that the folder is unfinished.
+        # Created before leftovers are removed, so that `dst` is marked as unfinished throughout.
         folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=dst))
         with _locked(folder):
             _remove_leftovers(dst, folder, names)
@@ -77,30 +78,30 @@ def _unfinished_folder(dst: Path, names: Sequence[str]) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        for parent in parents:
+        for parent in created:
             with contextlib.suppress(OSError):
-                parent.rmdir()  # only if it is empty
+                parent.rmdir()  # fails unless it is empty
 
 
-def _remove_leftovers(dst: Path, own: Path, names: Sequence[str]) -> None:
-    for left in dst.iterdir():
-        if left == own or not is_leftover(left.name, names):
+def _remove_leftovers(dst: Path, current: Path, names: Sequence[str]) -> None:
+    for path in dst.iterdir():
+        if path == current or not is_leftover(path.name, names):
             continue
-        if left.name.startswith(UNFINISHED):
-            with contextlib.suppress(OSError), _locked(left, wait=False):
-                shutil.rmtree(left, ignore_errors=True)
+        if path.name.startswith(UNFINISHED):
+            with contextlib.suppress(OSError), _locked(path, wait=False):
+                shutil.rmtree(path, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a folder's lock, which a dead process does not keep.
+    """Hold a folder's lock, which the system releases when a process dies.
 
-    Where there are no locks (Windows, some network file systems), waiting is doing without one.
+    Where there are no locks (Windows, some network file systems), `wait=True` goes on without one.
 
     Raises:
-        OSError: if `wait` is false and another process holds it, or may.
+        OSError: if `wait` is false and another process holds the lock, or might.
     """
     if fcntl is None:
         if not wait:

@@ -1,10 +1,10 @@
-"""The border to a generator that is not ours: everything it says and returns is checked here.
+"""Checks around a user's own generator: everything it declares and returns is checked at each call.
 
-`CheckedGenerator` stands in front of a user's object. What lies behind this border can rely on the
-protocol: float32 arrays of JAX, as many rows as were given, in the shapes that the object's own
-members state. What the object raises becomes a `ForeignError`, under one line that says whose code
-it is. Whether they are a function of the latent, and in which range, is the matter of `contract`;
-that they are finite is checked where they reach the host (`ConditionedGenerator`).
+`CheckedGenerator` wraps a user's object, so that the rest of the package can rely on the protocol:
+float32 JAX arrays, one row per input row, in the shapes that the object's members state. An
+exception of the object becomes a `ForeignError`, whose one line says whose code raised it. Whether
+values are a function of the latent and in range is checked by `contract`; whether they are finite,
+where they reach the host (`ConditionedGenerator`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import ForeignError, UserError, foreign_code
 from cgjax.generators.arrays import describe_kind, describe_shape, to_array
 from cgjax.generators.base import PretrainedGenerator, layer_index
+from cgjax.numerics.given import is_whole, shown
 
 MEMBERS = ("layers", "latent_dim", "image_size", "sample_latents", "features", "images")
 CHANNELS = (1, 2, 3, 4)
@@ -26,31 +26,31 @@ README = "the README's section 'Your own generator' shows one"
 
 
 class CannotResume(UserError):
-    """A generator that cannot run the rest of its network from a layer's activation."""
+    """The generator cannot run the rest of its network from a layer's activation."""
 
 
 class CheckedGenerator:
-    """A user's generator behind checks of all that it returns.
+    """A user's generator, with everything it returns checked.
 
-    Attributes other than the protocol's are the object's own.
+    Attributes other than the protocol's are passed through to the object.
 
     Attributes:
         own: the user's object.
-        name: what messages call it: the import path it came from, or its class.
+        name: the generator's name in messages: its import path, or its class.
         layers: its layers, as a tuple.
         latent_dim: length of a latent.
         image_size: height and width of an image.
     """
 
     def __init__(self, own: Any, name: str | None = None):
-        """Check the members' kinds; nothing is called.
+        """Check the types of the members; nothing is called.
 
         Args:
             own: any object.
-            name: for messages; default: its class.
+            name: its name in messages; default: its class.
 
         Raises:
-            UserError: a member is missing or of the wrong kind.
+            UserError: a member is missing or of the wrong type.
         """
         self.own = own
         self.name = name or f"{type(own).__module__}:{type(own).__qualname__}"
@@ -78,11 +78,11 @@ class CheckedGenerator:
         return getattr(self.own, name)
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents of the prior, (n, latent_dim) float32."""
+        """Draw n latents from the prior, (n, latent_dim) float32."""
         shape = (n, self.latent_dim)
         z = self._call("sample_latents", shape, key, n, **keywords)
         if z.shape != shape:
-            raise self._wrong("sample_latents", z, shape, "as many rows as asked for, latent_dim")
+            raise self._wrong("sample_latents", z, shape, "n rows of length latent_dim")
         return z
 
     def features(self, z: Float[Array, "n d"], layer: str, **keywords: Any) -> Array:
@@ -92,7 +92,7 @@ class CheckedGenerator:
         h = self._call("features", (n, "..."), z, layer, **keywords)
         if h.ndim < 2 or h.shape[0] != n or not h.size:
             raise self._wrong(
-                "features", h, (n, "..."), f"a row for each latent, at layer {layer!r}"
+                "features", h, (n, "..."), f"one row for each latent, at layer {layer!r}"
             )
         return h
 
@@ -121,15 +121,15 @@ class CheckedGenerator:
         return self._check_images("resume", n, x)
 
     def check_keywords(self, keywords: Mapping[str, Any]) -> None:
-        """Check that the methods take the keywords that every call will be given.
+        """Check that the methods accept the keywords that every call will pass.
 
         Raises:
-            UserError: naming the first that a method does not take.
+            UserError: naming the first keyword that a method does not accept.
         """
         arguments = {"features": (None, ""), "images": (None,)}
         if hasattr(self, "resume"):
             arguments["resume"] = (None, "")
-        for method, given in arguments.items():
+        for method, positional in arguments.items():
             signature = self._signature(method)
             if signature is None:
                 continue
@@ -141,7 +141,7 @@ class CheckedGenerator:
                         f"{keyword} unset, or give {method}() that argument"
                     )
             try:
-                signature.bind(*given, **keywords)
+                signature.bind(*positional, **keywords)
             except TypeError as error:
                 raise UserError(
                     f"{self.name}.{method} cannot be called as the protocol does ({error}); "
@@ -152,7 +152,7 @@ class CheckedGenerator:
     def _signature(self, method: str) -> inspect.Signature | None:
         try:
             return inspect.signature(getattr(self.own, method))
-        except (TypeError, ValueError):  # a method written in C has none
+        except (TypeError, ValueError):  # a method written in C has no signature
             return None
 
     def _member(self, name: str) -> Any:
@@ -161,7 +161,7 @@ class CheckedGenerator:
                 return getattr(self.own, name)
             except AttributeError:
                 if inspect.getattr_static(self.own, name, None) is not None:
-                    raise  # it is there: a property, whose code raised this
+                    raise  # the member exists: it is a property, and its code raised this
                 return None
 
     def _read_layers(self, layers: Any) -> tuple[str, ...]:
@@ -178,12 +178,11 @@ class CheckedGenerator:
         return tuple(layers)
 
     def _read_size(self, member: str, value: Any) -> int:
-        if isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0:
+        if is_whole(value):
             return int(value)
-        shown = (
-            f"{value!r}" if isinstance(value, int | float | str | tuple) else describe_kind(value)
-        )
-        raise UserError(f"{self.name}.{member} is {shown}; expected a positive int")
+        is_plain = isinstance(value, int | float | str | tuple)
+        text = shown(value) if is_plain else describe_kind(value)
+        raise UserError(f"{self.name}.{member} is {text}; expected a positive int")
 
     def _call(self, method: str, shape: tuple[Any, ...], *arguments: Any, **keywords: Any) -> Array:
         value = self._run(method, *arguments, **keywords)
@@ -201,15 +200,15 @@ class CheckedGenerator:
         if x.shape in [(n, size, size, c) for c in CHANNELS]:
             return x
         if x.shape == (n, size, size):
-            change = "add the axis of channels: x[..., None]"
+            change = "add a channel axis: x[..., None]"
         elif x.shape in [(n, c, size, size) for c in CHANNELS]:
             change = "channels come last: x.transpose(0, 2, 3, 1), or x.permute in torch"
         elif x.shape[:3] == (n, size, size):
-            change = "1 to 4 channels can be shown; return the colours only: x[..., :3]"
+            change = "images have 1 to 4 channels; return only the colours: x[..., :3]"
         elif x.ndim == 4 and x.shape[0] == n and x.shape[1] == x.shape[2]:
-            change = f"image_size = {x.shape[1]} if that is its size"
+            change = f"set image_size = {x.shape[1]} if that is the size of its images"
         else:
-            change = "an image for each row, square, channels last, 1 to 4 of them"
+            change = "one square image for each row, channels last, 1 to 4 of them"
         raise self._wrong(method, x, expected, change)
 
     def _wrong(self, method: str, x: Array, expected: tuple[Any, ...], change: str) -> UserError:
@@ -220,7 +219,7 @@ class CheckedGenerator:
 
 
 def checked(gen: Any, name: str | None = None) -> Any:
-    """Return a generator behind its border: our own and checked ones as they are."""
+    """Wrap a generator in checks; built-in and already checked ones are returned as they are."""
     if isinstance(gen, PretrainedGenerator | CheckedGenerator):
         return gen
     return CheckedGenerator(gen, name)

@@ -1,4 +1,4 @@
-"""A generator with classes as one without: which class it is becomes a part of the latent."""
+"""A class-conditional generator as an unconditional one: the class becomes part of the latent."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from cgjax.generators.base import PretrainedGenerator
 
 
 class Labelled:
-    """A generator whose latents are those of another with a one-hot class behind them.
+    """A generator whose latents are those of another one followed by a one-hot class.
 
     Attributes:
-        layers: one, at which the features are the class.
-        latent_dim: of the other generator, and a number for each class.
+        layers: a single layer, whose features are the class.
+        latent_dim: the other generator's, plus the number of classes.
         image_size: height and width of an image.
-        num_labels: how many classes there are; the last so many numbers of a latent.
+        num_labels: number of classes, and length of the class at the end of a latent.
     """
 
     layers: Sequence[str] = ("label",)
 
     def __init__(self, generator: PretrainedGenerator, num_labels: int):
-        """Take a generator and how many classes it has."""
+        """Wrap a generator with that many classes."""
         self._generator, self.num_labels = generator, num_labels
         self.latent_dim = generator.latent_dim + num_labels
         self.image_size = generator.image_size
 
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
-        """Draw latents, every class as often as any other."""
+        """Draw latents, with every class equally likely."""
         key_class, key_latent = jax.random.split(key)
         labels = jax.random.randint(key_class, (n,), 0, self.num_labels, jnp.int32)
         z = self._generator.sample_latents(key_latent, n)
@@ -41,6 +41,6 @@ class Labelled:
         return z[:, -self.num_labels :]
 
     def images(self, z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
-        """Generate, every row of its own class."""
-        inner, classes = jnp.split(z, [self._generator.latent_dim], axis=1)
-        return self._generator.images(inner, condition=classes)
+        """Generate each row with its own class."""
+        latents, classes = jnp.split(z, [self._generator.latent_dim], axis=1)
+        return self._generator.images(latents, condition=classes)

@@ -1,10 +1,10 @@
 """The arithmetic that the generator families share, on NHWC arrays.
 
-Both ways in which these networks double a map, nearest upsampling followed by a 3x3 convolution and
-a stride-2 4x4 transposed convolution, are four 2x2 convolutions on the *small* map, one for each
-parity (row, column) of the output pixel. `phase_convolution` is that one code path: it costs 4/9 of
-the operations of convolving the upsampled map and never dilates an input with zeros. Where a CPU
-gains from it, 3x3 convolutions take the forms of `fast_convolutions`; the shapes decide.
+These networks double a map either by nearest upsampling followed by a 3x3 convolution, or by a
+stride-2 4x4 transposed convolution. Both are four 2x2 convolutions on the *small* map, one for each
+parity (row, column) of the output pixel. `phase_convolution` is the common code path: it costs 4/9
+of the operations of convolving the upsampled map and never dilates an input with zeros. Where it is
+faster on a CPU, which depends on the shapes, 3x3 convolutions use the forms of `fast_convolutions`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EPS = 1e-8
 
 
 def pixel_norm(x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
-    """Divide every pixel's channel vector by its root mean square (eps 1e-8 inside the root)."""
+    """Divide each pixel's channel vector by its root mean square (eps 1e-8 inside the root)."""
     return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + EPS)
 
 
@@ -47,13 +47,13 @@ def upsample_nearest(x: Float[Array, "n h w c"], factor: int = 2) -> Float[Array
 
 
 def check_blend(blend: float, num_images: int) -> None:
-    """Check that there is an image before the last to blend in.
+    """Check that there is a second-to-last image to blend in.
 
     Raises:
         UserError: if there is none.
     """
     if blend and num_images < 2:
-        raise UserError(f"blend={blend:g} needs the image layer before the last; there is none")
+        raise UserError(f"blend={blend:g} needs a second-to-last image layer, but there is none")
 
 
 def finish_image(
@@ -64,14 +64,14 @@ def finish_image(
     extra_doublings: int,
     tanh: bool,
 ) -> Float[Array, "n S S c"]:
-    """Do to the last image what a progressively grown checkpoint says.
+    """Blend, upsample and bound the last image of a progressively grown network.
 
     Args:
-        image: of the last resolution.
-        before: of the one before it; needed where `blend` is not 0.
-        blend: weight of `before`, repeated to the size of `image`.
-        extra_doublings: how often the result is doubled by repetition.
-        tanh: whether it passes through a tanh.
+        image: the image at the last resolution.
+        before: the image at the resolution before it; needed where `blend` is not 0.
+        blend: weight of `before`, after nearest upsampling to the size of `image`.
+        extra_doublings: number of times that the result is doubled by nearest upsampling.
+        tanh: whether it is passed through a tanh.
     """
     if before is not None and blend:
         image = blend * upsample_nearest(before) + (1 - blend) * image
@@ -108,7 +108,7 @@ def upsampling_phases(kernel: Float[Array, "3 3 i o"]) -> Float[Array, "2 2 i 2 
     """
 
     def fold(w: Array, axis: int) -> Array:
-        # Sums of slices, not a product with a 0/1 matrix: that product costs more than the
+        # Sums of slices instead of a product with a 0/1 matrix, which would cost more than the
         # convolution itself on a 4x4 map.
         w0, w1, w2 = (jax.lax.index_in_dim(w, k, axis, keepdims=False) for k in range(3))
         even, odd = jnp.stack([w0, w1 + w2], axis), jnp.stack([w0 + w1, w2], axis)
@@ -124,10 +124,10 @@ def transposed_phases(kernel: Float[Array, "4 4 i o"]) -> Float[Array, "2 2 i 2 
     Along one axis, output pixel 2y is w3 x[y-1] + w1 x[y] and pixel 2y+1 is w2 x[y] + w0 x[y+1].
 
     Args:
-        kernel: (4, 4, i, o) indexed as PyTorch's ConvTranspose2d indexes it (no flip).
+        kernel: (4, 4, i, o) indexed as in PyTorch's ConvTranspose2d (no flip).
 
     Returns:
-        (2, 2, i, 2, 2, o), as `upsampling_phases`.
+        (2, 2, i, 2, 2, o), as for `upsampling_phases`.
     """
     taps = jnp.array([[3, 2], [1, 0]])  # (tap, parity) -> kernel index
     split = kernel[taps][:, :, taps]  # (p, a, q, b, i, o)
@@ -137,10 +137,10 @@ def transposed_phases(kernel: Float[Array, "4 4 i o"]) -> Float[Array, "2 2 i 2 
 def phase_convolution(
     x: Float[Array, "n h w i"], phases: Float[Array, "2 2 i 2 2 o"]
 ) -> Float[Array, "n H W o"]:
-    """Convolve a map into one of twice its size, one 2x2 kernel for each parity of the output.
+    """Convolve a map into one of twice its size, with one 2x2 kernel per parity of the output.
 
     All four phases run as one convolution with 4*o outputs on the map padded by one pixel; each
-    phase then reads its own window, and the windows are interleaved.
+    phase takes its own window of the result, and the windows are interleaved.
 
     Args:
         x: (n, h, w, i) float32.
@@ -166,7 +166,7 @@ def phase_convolution(
 def upsample_convolve(
     x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]
 ) -> Float[Array, "n H W o"]:
-    """Nearest upsampling x2, then a 3x3 convolution with zero padding 1."""
+    """Apply nearest upsampling x2, then a 3x3 convolution with zero padding 1."""
     if nine_products_pay(x, kernel):
         return nine_products(x, kernel)
     return phase_convolution(x, upsampling_phases(kernel))
@@ -175,12 +175,12 @@ def upsample_convolve(
 def transposed_convolve(
     x: Float[Array, "n h w i"], kernel: Float[Array, "4 4 i o"]
 ) -> Float[Array, "n H W o"]:
-    """PyTorch's ConvTranspose2d(kernel 4, stride 2, padding 1)."""
+    """Compute PyTorch's ConvTranspose2d(kernel 4, stride 2, padding 1)."""
     return phase_convolution(x, transposed_phases(kernel))
 
 
 def instance_norm(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """Give every channel of every row mean 0 and variance 1 (eps 1e-8 inside the root)."""
+    """Normalise every channel of every row to mean 0 and variance 1 (eps 1e-8 inside the root)."""
     centred = x - jnp.mean(x, axis=(1, 2), keepdims=True)
     return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=(1, 2), keepdims=True) + EPS)
 
@@ -188,8 +188,8 @@ def instance_norm(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 def blur(x: Float[Array, "n h w c"], taps: Sequence[float]) -> Float[Array, "n H W c"]:
     """Filter rows and columns with one kernel, zero padding (k - 1) // 2 on every side.
 
-    An odd kernel keeps the map's size, an even one takes a pixel off. Shifted sums instead of a
-    convolution by channels, which CPUs run far below their speed.
+    An odd kernel keeps the map's size, an even one reduces it by a pixel. Computed as shifted sums:
+    CPUs run depthwise convolutions far below their peak speed.
     """
     k = len(taps)
     side = (k - 1) // 2
@@ -224,24 +224,24 @@ def upsample_filtered(x: Float[Array, "n h w c"]) -> Float[Array, "n H W c"]:
 def filter_convolve_upsampled(
     x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]
 ) -> Float[Array, "n H W o"]:
-    """Zero insertion x2, a 3x3 correlation, and the (1, 3, 3, 1) filter (StyleGAN2's up-conv)."""
+    """Insert zeros x2, correlate 3x3 and filter with (1, 3, 3, 1) (StyleGAN2's up-convolution)."""
     return blur(convolve_zero_inserted(x, kernel), FILTER_TAPS)
 
 
 def convolve_zero_inserted(
     x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]
 ) -> Float[Array, "n H W o"]:
-    """Zero insertion x2 and a 3x3 correlation: a map of 2h+1 pixels a side.
+    """Insert zeros x2 and correlate with a 3x3 kernel: the result has 2h+1 pixels per side.
 
-    Along one axis u[2i] = w0 x[i-1] + w2 x[i] and u[2i+1] = w1 x[i]; each parity is a convolution
-    of its own, 9 taps in all.
+    Along one axis u[2i] = w0 x[i-1] + w2 x[i] and u[2i+1] = w1 x[i]; each parity is a separate
+    convolution, with 9 taps in all.
     """
     _, h, w, _ = x.shape
     rows = []
     for a, taps_a in ((0, slice(0, 3, 2)), (1, slice(1, 2))):
         columns = []
         for b, taps_b in ((0, slice(0, 3, 2)), (1, slice(1, 2))):
-            # Even positions: h + 1 of them, two taps; odd ones: h, one tap, filled up with zeros.
+            # Even positions: h + 1 of them, two taps. Odd positions: h, one tap, padded with zeros.
             padding = [(1 - a, 1 - a), (1 - b, 1 - b)]
             part = jax.lax.conv_general_dilated(
                 x,

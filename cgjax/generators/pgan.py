@@ -1,13 +1,13 @@
 """Progressive GAN [Karras et al. 2018], in the three forms in which its weights are published.
 
-The equalised learning-rate factors are baked into the stored weights when a checkpoint is converted
-(the GAN zoo scales the bias too, the others do not), so all three forms are the same arithmetic:
+The equalised learning-rate factors are folded into the weights when a checkpoint is converted (the
+GAN zoo also scales the bias, the others do not), so all three forms are the same arithmetic:
 
 * `zoo` (pytorch_GAN_zoo): every layer ends in its pixel norm; layers `format`, `s0_c0`, `s1_c0`,
   `s1_c1`, ...
 * `genforce` (also SeFa's): every layer *starts* with a pixel norm; layers `layer0`, `layer0_pn`,
-  `layer1`, ...: the activation as the convolution left it, and the same pixel-normed, which is what
-  the zoo calls the layer.
+  `layer1`, ...: the activation before its pixel norm, and (`_pn`) after it, which is what the zoo
+  calls the layer.
 * `netdissect` (GANDissect): as genforce, counted from `layer1`.
 """
 
@@ -37,7 +37,7 @@ Form = Literal["zoo", "genforce", "netdissect"]
 
 
 class PGAN(StagedNetwork):
-    """The progressive GAN's generator."""
+    """The generator of the progressive GAN."""
 
     family = "pgan"
     normalizes_latent = True
@@ -58,18 +58,18 @@ class PGAN(StagedNetwork):
         """Build the network.
 
         Args:
-            form: where the pixel norms stand and how layers are named (see the module).
+            form: where the pixel norms are and how layers are named (see the module).
             latent_dim: length of a latent.
             depths: channels at 4x4, 8x8, ....
             image_channels: 3, or 1.
             leak: slope of the leaky ReLU.
-            tanh: whether the image passes through a tanh.
-            blend: weight of the upsampled image of the last but one resolution, in [0, 1]; not 0
-                only in checkpoints that were saved while a resolution was being faded in.
-            extra_doublings: how often the finished image is doubled by repetition (a whole level
-                of detail of the genforce form).
+            tanh: whether the image is passed through a tanh.
+            blend: weight of the upsampled image of the second-to-last resolution, in [0, 1];
+                nonzero only in checkpoints saved while a resolution was being faded in.
+            extra_doublings: number of times that the finished image is doubled by nearest
+                upsampling (a whole level of detail of the genforce form).
             num_classes: length of a label that is appended to the normalised latent (genforce).
-            categories: sizes of the one-hot vectors that the latent ends in (the zoo's AC-GANs).
+            categories: sizes of the one-hot vectors at the end of the latent (the zoo's AC-GANs).
         """
         self.latent_dim = latent_dim
         self.image_channels = image_channels
@@ -82,7 +82,7 @@ class PGAN(StagedNetwork):
         def weight(*shape: int, fan_in: int) -> nnx.Param[Array]:
             return parameter(*shape, std=(2 / fan_in) ** 0.5)
 
-        # (resolution, is its first convolution): one entry a convolution after the dense layer.
+        # (resolution, is its first convolution) for each convolution after the dense layer.
         self.plan = ((0, False), *((r, c == 0) for r in range(1, len(depths)) for c in (0, 1)))
         d0 = depths[0]
         self.dense = weight(latent_dim + num_classes, 4, 4, d0, fan_in=latent_dim)
@@ -92,7 +92,7 @@ class PGAN(StagedNetwork):
             for r, up in self.plan
         )
         self.biases = nnx.List(parameter(depths[r]) for r, _ in self.plan)
-        # GANDissect's files keep the last of the image layers only.
+        # GANDissect's files keep only the last image layer.
         rgb = depths[-1:] if form == "netdissect" else depths
         self.to_rgb = nnx.List(weight(d, image_channels, fan_in=d) for d in rgb)
         self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
@@ -100,7 +100,7 @@ class PGAN(StagedNetwork):
         check_blend(blend, len(rgb))
 
     def _name_layers(self) -> tuple[tuple[str, ...], tuple[tuple[int, bool], ...]]:
-        """Return the layers' names and, for each, (convolution, is it its pixel norm).
+        """Return the layer names and, for each, (convolution, is the layer its pixel norm).
 
         Convolution 0 is the dense layer; number i + 1 is `plan[i]`.
         """
@@ -113,7 +113,7 @@ class PGAN(StagedNetwork):
         return tuple(names), tuple((i, norm) for i in range(count) for norm in (False, True))
 
     def resolve(self, num: int, *, condition: Any = None, **others: Any) -> Inputs:
-        """Turn a label into class vectors, where the file has labels."""
+        """Convert a label to class vectors, where the file has labels."""
         self.refuse(**others)
         if not self.num_classes:
             self.refuse(condition=condition)
@@ -132,7 +132,7 @@ class PGAN(StagedNetwork):
         return {"h": x}
 
     def stage(self, index: int, state: State) -> State:
-        """One convolution with its leaky ReLU, or one pixel norm."""
+        """Apply one convolution with its leaky ReLU, or one pixel norm."""
         step, is_norm = self._steps[index]
         if is_norm:
             return state | {"h": pixel_norm(state["h"])}
@@ -160,7 +160,7 @@ class PGAN(StagedNetwork):
         return convolve(h, self.to_rgb[k][...][None, None]) + bias
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
-        """Make the image: the last 1x1 convolution, blended and doubled as the checkpoint says."""
+        """Make the image: the last 1x1 convolution, then `finish_image`."""
         return finish_image(
             self.to_image(state["h"], len(self.to_rgb) - 1),
             state.get("previous"),
@@ -170,14 +170,14 @@ class PGAN(StagedNetwork):
         )
 
     def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
-        """Resume from any layer, unless the image blends in features that lie before it."""
+        """Resume from any layer, unless the image blends in features from before it."""
         if not self.blend or self._steps[index][0] < self._last_resolution:
             return {"h": h}
         raise UserError(
             f"cannot resume from {self.layers[index]!r}: this checkpoint blends in the image of "
-            f"the resolution before (blend={self.blend:g}); resume from an earlier layer"
+            f"the previous resolution (blend={self.blend:g}); resume from an earlier layer"
         )
 
     def latent_weights(self) -> Float[Array, "d m"]:
-        """Return the weight that first touches the latent: a row for each coordinate (SeFa)."""
+        """Return the weights that first read the latent, one row per coordinate (SeFa)."""
         return self.dense[...][: self.latent_dim].reshape(self.latent_dim, -1)

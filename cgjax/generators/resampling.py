@@ -1,13 +1,13 @@
-"""Resampling filters of any length on NHWC arrays, and StyleGAN3's nonlinearity between two.
+"""Resampling filters of any length on NHWC arrays, and StyleGAN3's filtered nonlinearity.
 
-A leaky ReLU makes frequencies that a map's sampling rate cannot hold. So the map is resampled to a
-higher rate first, and what the lower rate cannot hold is filtered off on the way back. Both filters
-are products of one along each axis, but for the round down-sampling filters of config-r.
+A leaky ReLU creates frequencies above what a map's sampling rate can represent. So the map is first
+resampled to a higher rate, and on the way back a low-pass filter removes what the lower rate cannot
+represent. Both filters are separable, except for the round down-sampling filters of config-r.
 
-A filter along one axis is a banded matrix. Small maps are multiplied by it, zeros and all; of large
-ones, shifted maps are added up, which a CPU does at the speed of its memory. No zeros are inserted
-and nothing is interleaved: with u outputs for each input, y[u m + p] = sum over e of
-g[e, p] x[m + e], so the u phases are one broadcast product.
+A filter along one axis is a banded matrix. Small maps are multiplied by it, zeros included; large
+maps are shifted and summed, which a CPU does at memory speed. No zeros are inserted and nothing is
+interleaved: with u outputs for each input, y[u m + p] = sum over e of g[e, p] x[m + e], so the u
+phases are one broadcast product.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from jaxtyping import Array, Float
 
 from cgjax.generators.layers import convolve_zero_inserted, leaky_relu
 
-# Up to this many pixels along the middle map, measured on two cores, the matrix product is faster.
+# Up to this many pixels along an axis, the matrix product is faster (measured on two cores).
 DENSE = 128
 
 
 class Resampling(NamedTuple):
-    """The two factors, the padding between zero insertion and the first filter, and the bounds.
+    """The parameters of `filtered_activation`.
 
     Attributes:
         up: factor of the first resampling.
-        down: of the second.
-        padding: pixels of the upper rate added before and after along both axes; negative ones are
-            taken off.
+        down: factor of the second.
+        padding: pixels at the upper rate added before and after along both axes, between zero
+            insertion and the first filter; negative numbers crop.
         leak: slope of the leaky ReLU below zero.
-        gain: what its output is multiplied by.
-        clamp: bound on the magnitude of that; None for none.
+        gain: factor applied to its output.
+        clamp: bound on the magnitude of the result; None for none.
     """
 
     up: int
@@ -59,8 +59,8 @@ def filtered_activation(
     Args:
         x: (n, h, w, c) float32.
         up_filter: (taps,), for both axes; the gain of zero insertion is applied here.
-        down_filter: (taps,) for both axes, or one of two dimensions.
-        how: see there.
+        down_filter: (taps,) for both axes, or (taps, taps).
+        how: the factors, padding and bounds.
 
     Returns:
         (n, (h up + padding - taps + 1 - taps of the second) / down + 1, ..., c) float32.
@@ -78,7 +78,7 @@ def filtered_activation(
 
 
 def _stored(x: Array) -> Array:
-    """Keep XLA from computing x anew for each of the sums that read it."""
+    """Keep XLA from recomputing x for each of the sums that read it."""
     stored: Array = jax.lax.optimization_barrier(x)
     return stored
 
@@ -130,13 +130,13 @@ def upsample(
 
 
 def _pick(taps: Float[Array, " f"], index: Array) -> Array:
-    """Return the taps at some indices, zeros outside."""
+    """Return the taps at the given indices, zeros outside."""
     inside = (index >= 0) & (index < len(taps))
     return jnp.where(inside, taps[jnp.clip(index, 0, len(taps) - 1)], 0)
 
 
 def _multiply(matrix: Float[Array, "t s"], x: Array, axis: int) -> Array:
-    """Multiply a matrix and every line of a map along an axis, as batches of plain products."""
+    """Multiply every line of a map along an axis by a matrix, as a batch of plain products."""
     n, h, w, c = x.shape
     batch = n if axis == 1 else n * h
     lines = x.reshape(batch, x.shape[axis], -1)
@@ -145,7 +145,7 @@ def _multiply(matrix: Float[Array, "t s"], x: Array, axis: int) -> Array:
 
 
 def _fit(x: Array, start: int, stop: int, axis: int) -> Array:
-    """Return x[start:stop] along an axis, zeros where there is nothing."""
+    """Return x[start:stop] along an axis, with zeros outside the map."""
     pads = [(0, 0, 0)] * x.ndim
     pads[axis] = (-start, stop - x.shape[axis], 0)
     return jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
@@ -154,7 +154,7 @@ def _fit(x: Array, start: int, stop: int, axis: int) -> Array:
 def downsample(
     x: Float[Array, "n h w c"], taps: Float[Array, " f"], factor: int, axis: int
 ) -> Float[Array, "n H W c"]:
-    """Convolve along one axis without padding, and keep every sample number 0, factor, ...."""
+    """Convolve along one axis without padding, and keep samples 0, factor, 2 factor, ...."""
     num = len(taps)
     stop = x.shape[axis] - num + 1
     if num > 1 and x.shape[axis] <= DENSE:
@@ -174,7 +174,7 @@ def double(x: Float[Array, "n h w c"], taps: Sequence[float]) -> Float[Array, "n
 
     Args:
         x: (n, h, w, c) float32.
-        taps: of the filter, which sum to 1.
+        taps: the filter's taps, which sum to 1.
     """
     num = len(taps)
     for axis in (1, 2):
@@ -190,7 +190,7 @@ def double_and_convolve(
     Args:
         x: (n, h, w, i) float32.
         kernel: (3, 3, i, o).
-        taps: of the filter, which sum to 1.
+        taps: the filter's taps, which sum to 1.
     """
     x = convolve_zero_inserted(x, kernel)
     num = len(taps)
@@ -203,7 +203,7 @@ def double_and_convolve(
 def downsample_round(
     x: Float[Array, "n h w c"], taps: Float[Array, "f f"], factor: int
 ) -> Float[Array, "n H W c"]:
-    """Convolve both axes with one filter, without padding, and keep every factor-th sample."""
+    """Convolve with a two-dimensional filter, without padding, and keep every factor-th sample."""
     num, kernel = len(taps), taps[::-1, ::-1]
     stop = x.shape[1] - num + 1
     total = None

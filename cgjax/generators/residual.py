@@ -1,9 +1,9 @@
-"""The residual generator of [Mescheder et al. 2018], as Self-Conditioned GAN has it for ImageNet.
+"""The residual generator of [Mescheder et al. 2018], as Self-Conditioned GAN uses it for ImageNet.
 
-    block(x) = shortcut(x) + 0.1 conv(f(conv(f(x)))),    f leaky ReLU of 0.2
+    block(x) = shortcut(x) + 0.1 conv(f(conv(f(x)))),    f a leaky ReLU with slope 0.2
 
-with 3 x 3 convolutions, as many hidden channels as the narrower side has, and a 1 x 1 shortcut
-without bias where the two sides differ. There are no norms.
+with 3 x 3 convolutions, the smaller of input and output channels as hidden channels, and a 1 x 1
+shortcut without bias where input and output channels differ. There are no norms.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cgjax.generators.layers import convolve, leaky_relu, upsample_convolve, ups
 from cgjax.generators.staged import State, parameter
 
 BRANCH = 0.1
-"""Weight of a block's two convolutions beside its shortcut."""
+"""Weight of a block's two convolutions relative to its shortcut."""
 
 
 class Block(nnx.Module):
-    """A residual block, before which maps may be doubled by repetition."""
+    """A residual block, optionally after nearest upsampling x2."""
 
     def __init__(self, inputs: int, outputs: int, *, doubles: bool):
         hidden = min(inputs, outputs)
@@ -44,7 +44,7 @@ class Block(nnx.Module):
         branch = branch + self.second_bias[...][None, None, None]
         if self.shortcut is not None:
             x = convolve(x, self.shortcut[...][None, None])
-        # One pixel's convolution and the repetition of pixels commute.
+        # A 1x1 convolution and nearest upsampling commute; this order is cheaper.
         return (upsample_nearest(x) if self.doubles else x) + BRANCH * branch
 
 
@@ -52,7 +52,7 @@ class ResNet(DenseFirst):
     """A dense layer, residual blocks, a convolution.
 
     Layers are `block1`, `block2`, ...: the maps after each block. A class-conditional network takes
-    `condition`: its class vector is joined to the latent, or picks the first layer.
+    `condition`: its class vector is appended to the latent, or selects the first layer.
     """
 
     family = "residual"
@@ -73,12 +73,12 @@ class ResNet(DenseFirst):
 
         Args:
             latent_dim: length of a latent, without a class vector.
-            blocks: for each block whether maps are doubled before it, channels in, channels out.
+            blocks: for each block: whether maps are doubled before it, channels in, channels out.
             image_channels: 3, or 1.
             first_size: height and width of the first maps.
             num_classes: length of a class vector; 0 for none.
             class_names: the classes' names, where they have any.
-            per_class: whether each class has a first layer of its own, see `DenseFirst`.
+            per_class: whether each class has its own first layer, see `DenseFirst`.
             output_kernel: height and width of the last convolution's kernel.
             doubles_last: whether maps are doubled before that convolution.
         """
@@ -103,11 +103,11 @@ class ResNet(DenseFirst):
         self.output_bias = parameter(image_channels)
 
     def stage(self, index: int, state: State) -> State:
-        """Apply a block, the first one to what the dense layer makes."""
+        """Apply a block; the first block follows the dense layer."""
         return {"h": self.blocks[index](state["h"] if index else self.first_maps(state))}
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
-        """Leaky ReLU, the last convolution, tanh."""
+        """Apply leaky ReLU, the last convolution and tanh."""
         x = leaky_relu(state["h"])
         x = convolve(upsample_nearest(x) if self.doubles_last else x, self.output[...])
         return jnp.tanh(x + self.output_bias[...][None, None, None])

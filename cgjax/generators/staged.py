@@ -1,8 +1,8 @@
-"""The staged network that the families share: an ordered list of named layers.
+"""`StagedNetwork`, the base class of every family: an ordered list of named layers.
 
-Each layer is computed from the state that the one before it left. Features, resuming and images are
-the same walk along that list, started or stopped at different places, so a layer is never run
-further than asked.
+Each layer is computed from the state that the previous one left. Features, resuming and images are
+the same walk along that list, started or stopped at different places, so no layer after the
+requested one is ever run.
 """
 
 from __future__ import annotations
@@ -17,46 +17,55 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.errors import UserError
 
 State = dict[str, Any]
-"""What travels between layers: "h", the current activation, and whatever else a family carries."""
+"""Passed from layer to layer: "h", the current activation, and whatever else a family needs."""
 
 Inputs = dict[str, Any]
 """Resolved keywords (arrays): class vectors, truncation, noise, ..., as a family defines them."""
 
 
 class Buffer(nnx.Variable[Any]):
-    """An array that belongs to a network and was not trained: statistics, stored noise."""
+    """An array of a network that was not trained: statistics, stored noise."""
 
 
 Mean = float | tuple[Any, ...]
-"""A number for a whole array, or nested tuples of its shape (hashable, as declarations must be)."""
+"""One number for a whole array, or nested tuples of its shape (variable metadata is hashed)."""
 
 
 def parameter(*shape: int, std: float = 0.0, mean: Mean = 0.0) -> nnx.Param[Array]:
-    """Declare a trained array; `std` and `mean` say how `build_network` draws a random one."""
+    """Declare a trained array; `build_network` draws it from N(mean, std^2)."""
     return nnx.Param(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
 
 
 def buffer(*shape: int, std: float = 0.0, mean: Mean = 0.0) -> Buffer:
-    """Declare an array that was not trained, as `parameter`."""
+    """Declare an array that was not trained; otherwise as `parameter`."""
     return Buffer(jnp.zeros(shape, jnp.float32), std=std, mean=mean)
 
 
 class StagedNetwork(nnx.Module):
-    """A generator as an ordered list of layers; a family implements the four methods below.
+    """A generator as an ordered list of layers.
 
-    The constructor takes JSON-able keywords only (the `architecture` of `generator.json`) and makes
-    its arrays with `parameter` and `buffer`. Attributes that are no arrays must be hashable: they
-    are part of jit's key.
+    A family implements `begin`, `stage` and `end`; the other methods have defaults that suit a
+    network that is a plain function of its latent. A family may also have `latent_weights()`, the
+    weights that first read the latent (SeFa).
+
+    The constructor takes JSON-able keywords only (the `architecture` of `generator.json`), typed
+    with the annotations of `architecture`, and makes its arrays with `parameter` and `buffer`.
+    Attributes that are not arrays must be hashable: they are part of jit's cache key.
 
     Attributes:
         family: the family's name, as in `generator.json`.
+        layers: ordered names of the representation points.
+        latent_dim: length of a latent.
+        image_size: height and width of an image.
+        image_channels: 3, or 1.
         normalizes_latent: True where the network rescales its latent, so that only a latent's
             direction matters.
         resume_needs_latents: True where `resume` needs `latents` (or `w`) besides the
             activation.
+        truncates_prior: True where `sample_latents` takes `truncation`.
         num_classes: length of a class vector; 0 where there are no classes.
-        edit_space: what `latent_weights`, where a family has it, holds a row for each coordinate
-            of: "z", or the layer that holds the space, such as "w".
+        edit_space: the space whose coordinates are the rows of `latent_weights`: "z", or the layer
+            that holds the space, such as "w".
     """
 
     family: str
@@ -66,6 +75,7 @@ class StagedNetwork(nnx.Module):
     image_channels: int
     normalizes_latent: bool = False
     resume_needs_latents: bool = False
+    truncates_prior: bool = False
     num_classes: int = 0
     edit_space: str = "z"
 
@@ -74,7 +84,7 @@ class StagedNetwork(nnx.Module):
         raise NotImplementedError
 
     def stage(self, index: int, state: State) -> State:
-        """Compute layer `index`; its activation is the new state's "h"."""
+        """Compute layer `index`; the new state's "h" is its activation."""
         raise NotImplementedError
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
@@ -90,31 +100,31 @@ class StagedNetwork(nnx.Module):
         return {"h": h}
 
     def resolve(self, num: int, **keywords: Any) -> Inputs:
-        """Turn a call's keywords into arrays, on the host. A plain latent model takes none."""
+        """Turn a call's keywords into arrays, on the host; by default there are none."""
         self.refuse(**keywords)
         return {}
 
     def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
-        """Return what resuming needs besides `resolve`'s inputs: nothing in a plain network."""
+        """Return the inputs that resuming needs besides those of `resolve`; by default none."""
         self.refuse(w=w)
         return {}
 
     def refuse(self, **keywords: Any) -> None:
-        """Refuse every keyword that is given.
+        """Refuse every keyword that is not None.
 
         Raises:
-            UserError: naming the first.
+            UserError: naming the first one given.
         """
         given = [name for name, value in keywords.items() if value is not None]
         if given:
             raise UserError(f"{self.family} takes no {given[0]!r}; remove {given[0]}=...")
 
     def takes(self, h: Array, index: int) -> bool:
-        """Whether `enter` takes this activation although `features` returns another shape."""
+        """Whether `enter` accepts this activation although `features` returns another shape."""
         return False
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents, N(0, I) unless a family says otherwise; whatever the class."""
+        """Draw n latents, N(0, I) unless a family overrides this, independent of the class."""
         any_class = {"condition": 0} if self.num_classes else {}
         self.resolve(n, **(any_class | keywords))
         return jax.random.normal(key, (n, self.latent_dim), jnp.float32)

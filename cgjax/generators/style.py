@@ -1,7 +1,7 @@
-"""What the style-based families share: mapping network, truncation, noise, resuming.
+"""The common part of the style-based families: mapping network, truncation, noise, resuming.
 
 A latent z is normalised and mapped to a style w; truncation pulls w towards its mean, layer by
-layer; every convolution reads its own copy of w and adds noise of its own.
+layer; every convolution reads its own copy of w and adds its own noise.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from cgjax.errors import UserError
 from cgjax.generators.conditions import class_vectors
 from cgjax.generators.layers import leaky_relu, pixel_norm
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
-from cgjax.numerics.given import as_float32
+from cgjax.numerics.given import as_float32, shown
 
 MAPPING_LEAK = 0.2
 
-# In place of a noise's arrays: the network's own. They are among its weights already, and fetching
-# and passing them again takes a call longer than its first layers.
+# Stands for the network's stored noise. It is already among the weights, and fetching and passing
+# it again would take longer than the first layers of a call.
 STORED: tuple[Array, ...] = ()
 
 
 def join_normalized(z: Float[Array, "n d"], embedded: Float[Array, "n e"]) -> Float[Array, "n f"]:
-    """Normalise latents and label embeddings each, and put them side by side (NVIDIA's code)."""
+    """Normalise latents and label embeddings separately, then concatenate them (NVIDIA's code)."""
     return jnp.concatenate([pixel_norm(z), pixel_norm(embedded)], axis=1)
 
 
@@ -37,12 +37,12 @@ class StyleNetwork(StagedNetwork):
     """The mapping network and the keywords; a family adds the synthesis network.
 
     A family sets `noise_shapes`, one (h, w, c) for each noise it reads, in order, and names its
-    first layer "w": the mapping network's output, before truncation. SeFa's edits happen there.
+    first layer "w": the output of the mapping network before truncation, which SeFa edits.
 
     Attributes:
-        num_styles: how many copies of w the synthesis network reads.
+        num_styles: number of copies of w that the synthesis network reads.
         default_truncation: psi where the caller gives none; None for no truncation.
-        has_noise: whether the file holds noise of its own, so that `noise="stored"` works.
+        has_noise: whether the file has stored noise, so that `noise="stored"` works.
     """
 
     normalizes_latent = True
@@ -65,11 +65,11 @@ class StyleNetwork(StagedNetwork):
         Args:
             latent_dim: length of a latent.
             style_dim: length of the style that one layer reads.
-            mapping_widths: outputs of the mapping network's layers; the last is `style_dim`, or
-                `style_dim` times the number of styles where every layer has a style of its own.
-            num_styles: how many styles the synthesis network reads.
+            mapping_widths: output widths of the mapping network's layers; the last is `style_dim`,
+                or `style_dim` times the number of styles where every layer has its own style.
+            num_styles: number of styles that the synthesis network reads.
             default_truncation: psi where the caller gives none.
-            has_noise: whether the file holds noise.
+            has_noise: whether the file has stored noise.
             num_classes: length of a label; 0 for none.
         """
         self.latent_dim, self.style_dim, self.num_styles = latent_dim, style_dim, num_styles
@@ -96,7 +96,7 @@ class StyleNetwork(StagedNetwork):
     # The mapping network.
 
     def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
-        """Return the mapping network's input: latent and label embedding, normalised together."""
+        """Return the input of the mapping network: latent and label embedding, normalised."""
         if not self.num_classes:
             return pixel_norm(z)
         embedded = inputs["classes"] @ self.embedding[...]
@@ -114,7 +114,7 @@ class StyleNetwork(StagedNetwork):
         return x
 
     def spread(self, w: Float[Array, "n ..."], inputs: Inputs) -> Float[Array, "n l w"]:
-        """Copy w to every layer and truncate: mean + psi (w - mean), psi by layer."""
+        """Copy w to every layer and truncate it: mean + psi (w - mean), with psi per layer."""
         mean = self.mean_style[...].reshape(1, -1, self.style_dim)[:, : self.num_styles]
         w = w.reshape(w.shape[0], -1, self.style_dim)[:, : self.num_styles]
         shape = (w.shape[0], self.num_styles, self.style_dim)
@@ -124,13 +124,13 @@ class StyleNetwork(StagedNetwork):
             return w
         mean = jnp.broadcast_to(mean, shape)
         psi = jnp.broadcast_to(psi[None, :, None], shape)
-        # Exactly w where psi is 1: mean + (w - mean) would round.
+        # Exactly w where psi is 1: mean + (w - mean) would have a rounding error.
         return jnp.where(psi == 1, w, mean + psi * (w - mean))
 
     # Stages.
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
-        """Start from the latent; the inputs travel along."""
+        """Start from the latent; the state also holds the inputs."""
         return {"h": z, "inputs": inputs}
 
     def stage(self, index: int, state: State) -> State:
@@ -143,18 +143,18 @@ class StyleNetwork(StagedNetwork):
         return self.synthesize(index - 1, state)
 
     def synthesize(self, index: int, state: State) -> State:
-        """Compute layer `index` (from 0) of the synthesis network; state has "styles"."""
+        """Compute layer `index` (from 0) of the synthesis network; the state has "styles"."""
         raise NotImplementedError
 
     def style_weights(self) -> dict[str, Float[Array, "w m"]]:
-        """Return the weights that read the style, of each layer that has such."""
+        """Return the weights that read the style, for each layer that has any."""
         raise NotImplementedError
 
     def latent_weights(self, layers: Sequence[str] | None = None) -> Float[Array, "w m"]:
-        """Return the weights that read the style, a row for each coordinate of w (SeFa).
+        """Return the weights that read the style, one row per coordinate of w (SeFa).
 
         Args:
-            layers: whose styles; None for all.
+            layers: the layers whose weights are returned; None for all.
 
         Raises:
             UserError: no layers, or one that reads no style through a weight.
@@ -168,7 +168,7 @@ class StyleNetwork(StagedNetwork):
         return jnp.concatenate([weights[name] for name in chosen], axis=1)
 
     def noise_at(self, index: int, n: int, inputs: Inputs) -> Float[Array, ...] | None:
-        """Return noise number `index`, of n rows or of one; None for zeros."""
+        """Return noise number `index`, with n rows or one; None for zeros."""
         noise = inputs["noise"]
         if noise is None:
             return None
@@ -191,15 +191,15 @@ class StyleNetwork(StagedNetwork):
         noise: Any = None,
         **others: Any,
     ) -> Inputs:
-        """Turn the keywords into arrays; see `PretrainedGenerator` and design notes.
+        """Turn the keywords into arrays; see `PretrainedGenerator`.
 
         Args:
-            num: rows.
+            num: number of rows.
             condition: for label-conditional files.
-            truncation: psi; None for the file's own, 1 for none.
-            truncation_layers: how many styles, from the first, it acts on; None for all.
+            truncation: psi; None for the file's own, 1 for no truncation.
+            truncation_layers: number of styles, from the first, that it acts on; None for all.
             noise: "stored", "zeros", a typed key (the same noise for every row, so that a row's
-                features do not depend on its neighbours), n keys (one a row), or a list of arrays
+                features do not depend on its neighbours), n keys (one per row), or a list of arrays
                 (n or 1, h, w, c); None for "stored" where the file has noise, else "zeros".
             **others: refused.
         """
@@ -222,10 +222,11 @@ class StyleNetwork(StagedNetwork):
         try:
             number = None if psi is None else float(psi)
             count = self.num_styles if layers is None else int(layers)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UserError(
-                f"truncation={truncation!r}, truncation_layers={layers!r}: expected a number such "
-                f"as 0.7 and how many of the {self.num_styles} styles it acts on"
+                f"truncation={shown(truncation)}, truncation_layers={shown(layers)}: expected a "
+                f"number such as 0.7, and the number of styles, up to {self.num_styles}, that it "
+                "acts on"
             ) from error
         if number is not None and not np.isfinite(number):
             raise UserError(f"truncation={truncation!r} is not a finite number; for example 0.7")
@@ -245,9 +246,9 @@ class StyleNetwork(StagedNetwork):
                 return None
             if noise == "stored" and self.has_noise:
                 return STORED
-            has = "has no noise of its own" if noise == "stored" else "takes no such noise"
+            problem = "has no noise of its own" if noise == "stored" else "takes no such noise"
             raise UserError(
-                f"noise={noise!r}: this {self.family} {has}; expected "
+                f"noise={noise!r}: this {self.family} {problem}; expected "
                 f"{'stored, ' if self.has_noise else ''}zeros, a random key or a list of arrays"
             )
         if isinstance(noise, jax.Array) and jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
@@ -262,8 +263,8 @@ class StyleNetwork(StagedNetwork):
         if not isinstance(noise, list | tuple) or len(noise) != len(shapes):
             got = f"{len(noise)}" if isinstance(noise, list | tuple) else type(noise).__name__
             raise UserError(
-                f"noise: expected {len(shapes)} arrays ({num} or 1, h, w, 1), one for each noise "
-                f"in the network's order, got {got}; or give zeros, or jax.random.key(0)"
+                f"noise: expected {len(shapes)} arrays ({num} or 1, h, w, 1) in the order in which "
+                f"the network uses them, got {got}; or give zeros, or jax.random.key(0)"
             )
         arrays = tuple(
             jnp.asarray(as_float32(f"the numbers of noise[{i}]", a)) for i, a in enumerate(noise)
@@ -279,11 +280,11 @@ class StyleNetwork(StagedNetwork):
     # Resuming.
 
     def takes(self, h: Array, index: int) -> bool:
-        """Layer "w" may also be resumed from one style a layer: (n, num_styles, style_dim)."""
+        """Layer "w" can also be resumed from one style per layer: (n, num_styles, style_dim)."""
         return index == 0 and h.shape[1:] == (self.num_styles, self.style_dim)
 
     def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
-        """Return the styles, or the latents to compute them from: later layers read them."""
+        """Return the styles, which later layers read, or the latents to compute them from."""
         if index == 0:
             return {}
         if w is not None:
@@ -299,15 +300,15 @@ class StyleNetwork(StagedNetwork):
         if latents is None:
             raise UserError(
                 f"resuming {self.family} from {self.layers[index]!r} needs the style: give "
-                "latents=z, those that the activation belongs to, or w=features(z, 'w')"
+                "latents=z, the latents of the activation, or w=features(z, 'w')"
             )
         return {"latents": latents}
 
     def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
-        """Rebuild the state after a layer: the styles, and what else the layers before it leave.
+        """Rebuild the state after a layer: the styles, and whatever else earlier layers leave.
 
-        The earlier layers are traced again, but what is computed of them is only what the state
-        holds besides h: nothing in StyleGAN, the running image in StyleGAN2.
+        The earlier layers are traced again, but XLA computes only what the state holds besides h:
+        nothing in StyleGAN, the running image in StyleGAN2.
         """
         if index == 0:
             return {"h": h, "inputs": inputs}
@@ -318,5 +319,5 @@ class StyleNetwork(StagedNetwork):
         return self.replace_activation(state, h, index)
 
     def replace_activation(self, state: State, h: Float[Array, "n ..."], index: int) -> State:
-        """Return the state with h in place of the activation that the layers led to."""
+        """Return the state with its activation replaced by h."""
         return state | {"h": h}

@@ -1,13 +1,13 @@
 """StyleGAN [Karras et al. 2019], in the two forms in which its weights are published.
 
 The equalised learning-rate factors, and the 1 that the genforce form adds to its style scales, are
-baked into the stored weights when a checkpoint is converted. What is left of the differences:
+folded into the stored weights when a checkpoint is converted. The remaining differences:
 
 * `zoo` (pytorch_GAN_zoo, trained from scratch by its authors): no blur after upsampling, no bias on
-  the constant, one noise weight a layer, no stored noise, no image layer at 4x4; layers `w`,
+  the constant, one noise weight per layer, no stored noise, no image layer at 4x4; layers `w`,
   `s0_a0`, `s0_a1`, `s1_a0`, ....
-* `genforce` (ports of NVIDIA's weights, also SeFa's): blur, noise weights by channel, stored noise;
-  layers `w`, `layer0`, `layer1`, ....
+* `genforce` (ports of NVIDIA's weights, also SeFa's): blur, one noise weight per channel, stored
+  noise; layers `w`, `layer0`, `layer1`, ....
 
 A layer's activation is the one after its style (AdaIN).
 """
@@ -67,26 +67,27 @@ class StyleGAN(StyleNetwork):
             form: see the module.
             latent_dim: length of a latent.
             style_dim: length of a style.
-            mapping_widths: outputs of the mapping network's layers.
+            mapping_widths: output widths of the mapping network's layers.
             depths: channels at 4x4, 8x8, ....
             image_channels: 3, or 1.
             leak: slope of the synthesis network's leaky ReLU.
-            tanh: whether the image passes through a tanh.
-            blend: weight of the upsampled image of the last but one resolution.
-            extra_doublings: how often the finished image is doubled by repetition.
+            tanh: whether the image is passed through a tanh.
+            blend: weight of the upsampled image of the second-to-last resolution.
+            extra_doublings: number of times that the finished image is doubled by nearest
+                upsampling.
             truncation: psi where the caller gives none; None for no truncation.
             num_classes: length of a label; 0 for none.
-            const_input: whether the synthesis starts from a learned constant, or from the style.
-            channel_noise: whether noise is one number a channel, weighted by pixel, instead of
-                one a pixel, weighted by channel.
-            categories: sizes of the one-hot vectors that the latent ends in (the zoo's AC-GANs).
+            const_input: whether the synthesis starts from a learned constant or from the style.
+            channel_noise: whether noise is one number per channel, weighted by pixel, instead of
+                one per pixel, weighted by channel.
+            categories: sizes of the one-hot vectors at the end of the latent (the zoo's AC-GANs).
         """
         self.categories = check_categories(categories, latent_dim)
         self.form, self.leak, self.tanh = form, leak, tanh
         self.blend, self.extra_doublings = blend, extra_doublings
         self.image_channels, self.channel_noise = image_channels, channel_noise
         self.image_size = 4 * 2 ** (len(depths) - 1 + extra_doublings)
-        # (resolution, is its first convolution): one entry a layer.
+        # (resolution, is its first convolution) for each layer.
         self.plan = tuple((r, c == 0 and r > 0) for r in range(len(depths)) for c in (0, 1))
         self.noise_shapes = tuple(
             (1, 1, depths[r]) if channel_noise else (4 * 2**r, 4 * 2**r, 1) for r, _ in self.plan
@@ -101,6 +102,14 @@ class StyleGAN(StyleNetwork):
             has_noise=form == "genforce",
             num_classes=num_classes,
         )
+        self._make_synthesis(style_dim, depths, const_input=const_input)
+        rgb = depths[1:] if form == "zoo" else depths
+        self.to_rgb = nnx.List(parameter(d, image_channels, std=d**-0.5) for d in rgb)
+        self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
+        check_blend(blend, len(rgb))
+
+    def _make_synthesis(self, style_dim: int, depths: Sequence[int], *, const_input: bool) -> None:
+        """Declare the synthesis network without its image layers."""
         d0 = depths[0]
         self.first = (
             parameter(4, 4, d0, mean=1.0)
@@ -113,7 +122,7 @@ class StyleGAN(StyleNetwork):
         )
         # The zoo's constant has no bias.
         self.biases = nnx.List(
-            parameter(depths[r]) for r, _ in self.plan[1 if form == "zoo" else 0 :]
+            parameter(depths[r]) for r, _ in self.plan[1 if self.form == "zoo" else 0 :]
         )
         self.noise_weights = nnx.List(
             parameter(*self._noise_weight_shape(r, depths), std=0.1) for r, _ in self.plan
@@ -122,10 +131,6 @@ class StyleGAN(StyleNetwork):
             parameter(style_dim, 2 * depths[r], std=style_dim**-0.5) for r, _ in self.plan
         )
         self.style_biases = nnx.List(parameter(2 * depths[r], mean=1.0) for r, _ in self.plan)
-        rgb = depths[1:] if form == "zoo" else depths
-        self.to_rgb = nnx.List(parameter(d, image_channels, std=d**-0.5) for d in rgb)
-        self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
-        check_blend(blend, len(rgb))
 
     def _layer_names(self) -> list[str]:
         if self.form == "zoo":
@@ -142,7 +147,7 @@ class StyleGAN(StyleNetwork):
         return with_categories(key, super().sample_latents(key, n, **keywords), self.categories)
 
     def synthesize(self, index: int, state: State) -> State:
-        """One layer: convolution, noise, bias, leaky ReLU, instance norm, style."""
+        """Apply one layer: convolution, noise, bias, leaky ReLU, instance norm, style."""
         style = state["styles"][:, index]
         _, upsampling = self.plan[index]
         if self.blend and index == len(self.plan) - 2:
@@ -164,8 +169,8 @@ class StyleGAN(StyleNetwork):
         noise = self.noise_at(index, h.shape[0], state["inputs"])
         if noise is not None:
             weight = self.noise_weights[index][...]
-            by_pixel = weight[None, :, :, None] if weight.ndim == 2 else weight[None, None, None]
-            h = h + noise * by_pixel
+            weight = weight[None, :, :, None] if weight.ndim == 2 else weight[None, None, None]
+            h = h + noise * weight
         if self.form == "genforce" or index > 0:
             bias = self.biases[index if self.form == "genforce" else index - 1]
             h = h + bias[...][None, None, None]
@@ -176,7 +181,7 @@ class StyleGAN(StyleNetwork):
     def style_of(
         self, index: int, style: Float[Array, "n w"]
     ) -> tuple[Float[Array, "n c"], Float[Array, "n c"]]:
-        """Return what a layer's style multiplies by and what it adds."""
+        """Return the scale and the shift of a layer's style."""
         y = style @ self.style_kernels[index][...] + self.style_biases[index][...][None]
         half = y.shape[1] // 2
         return y[:, :half], y[:, half:]
@@ -187,7 +192,7 @@ class StyleGAN(StyleNetwork):
         return convolve(h, self.to_rgb[k][...][None, None]) + bias
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
-        """Make the image: the last 1x1 convolution, blended and doubled as the checkpoint says."""
+        """Make the image: the last 1x1 convolution, then `finish_image`."""
         return finish_image(
             self.to_image(state["h"], len(self.to_rgb) - 1),
             state.get("previous"),

@@ -1,11 +1,11 @@
 """StyleGAN2 [Karras et al. 2020], config F: genforce's ports, NVIDIA's own networks, rosinality's.
 
-A convolution's kernel is modulated by the style and normalised ("demodulated"). Instead of one
-kernel a row, the input is scaled by the style and the output by the norm, which is the same sum.
-All forms are the same arithmetic once the converter has baked their scales in; layers are `w`,
+A convolution's kernel is modulated by the style and normalised ("demodulated"). This is computed
+without a kernel per row, by scaling the input by the style and the output by the norm.
+All forms are the same arithmetic once the converter has folded their scales in; layers are `w`,
 `early_layer` (the constant), `layer0`, `layer1`, ... (genforce), `w`, `b4_conv1`, `b8_conv0`,
 `b8_conv1`, ... (nvidia), or `w`, `input` (the constant), `conv1`, `convs_00`, `convs_01`, ...
-(rosinality). An activation is the one after a layer's leaky ReLU.
+(rosinality). A layer's activation is the one after its leaky ReLU.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ class StyleGAN2(StyleNetwork):
             form: how layers are named, labels embedded, and which psi truncates.
             latent_dim: length of a latent.
             style_dim: length of a style.
-            mapping_widths: outputs of the mapping network's layers.
+            mapping_widths: output widths of the mapping network's layers.
             depths: channels at 4x4, 8x8, ....
             image_channels: 3, or 1.
-            tanh: whether the image passes through a tanh.
-            skip: whether every resolution adds to the image, or the last makes it alone.
+            tanh: whether the image is passed through a tanh.
+            skip: whether every resolution adds to the image, or only the last one makes it.
             demodulate: whether modulated kernels are normalised.
             clamp: bound on the activations' magnitude; None for none.
             truncation: psi where the caller gives none; None for no truncation.
             num_classes: length of a label; 0 for none.
-            embedding_dim: length of a label's embedding; None for the latent's.
-            stored_noise: whether the file holds noise.
-            filter_taps: of the up-sampling filter, which sum to 1; None for (1, 3, 3, 1) / 8.
+            embedding_dim: length of a label's embedding; None for `latent_dim`.
+            stored_noise: whether the file has stored noise.
+            filter_taps: taps of the up-sampling filter, which sum to 1; None for (1, 3, 3, 1) / 8.
         """
         self.filter_taps = None if filter_taps is None else tuple(filter_taps)
         self.form, self.tanh, self.skip = form, tanh, skip
@@ -82,7 +82,7 @@ class StyleGAN2(StyleNetwork):
         self.image_channels = image_channels
         self.image_size = 4 * 2 ** (len(depths) - 1)
         self._embedding_dim = latent_dim if embedding_dim is None else embedding_dim
-        # (resolution, is its first convolution): one entry a convolution.
+        # (resolution, is its first convolution) for each convolution.
         self.plan = ((0, False), *((r, c == 0) for r in range(1, len(depths)) for c in (0, 1)))
         self.noise_shapes = tuple((4 * 2**r, 4 * 2**r, 1) for r, _ in self.plan)
         self.layers = ("w", *self._layer_names())
@@ -97,6 +97,10 @@ class StyleGAN2(StyleNetwork):
         )
         if num_classes and form == "nvidia":
             self.embedding_bias = parameter(self._embedding_dim)
+        self._make_synthesis(style_dim, depths)
+
+    def _make_synthesis(self, style_dim: int, depths: Sequence[int]) -> None:
+        """Declare the synthesis network and its image layers."""
         self.const = parameter(4, 4, depths[0], std=1.0)
         widths = tuple((depths[r - up], depths[r]) for r, up in self.plan)
         self.kernels = nnx.List(parameter(3, 3, i, o, std=(9 * i) ** -0.5) for i, o in widths)
@@ -106,9 +110,9 @@ class StyleGAN2(StyleNetwork):
             parameter(style_dim, i, std=style_dim**-0.5) for i, _ in widths
         )
         self.style_biases = nnx.List(parameter(i, mean=1.0) for i, _ in widths)
-        rgb = depths if skip else depths[-1:]
-        self.to_rgb = nnx.List(parameter(d, image_channels, std=d**-0.5) for d in rgb)
-        self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
+        rgb = depths if self.skip else depths[-1:]
+        self.to_rgb = nnx.List(parameter(d, self.image_channels, std=d**-0.5) for d in rgb)
+        self.to_rgb_biases = nnx.List(parameter(self.image_channels) for _ in rgb)
         self.rgb_style_kernels = nnx.List(parameter(style_dim, d, std=style_dim**-0.5) for d in rgb)
         self.rgb_style_biases = nnx.List(parameter(d, mean=1.0) for d in rgb)
 
@@ -125,22 +129,22 @@ class StyleGAN2(StyleNetwork):
         return self._embedding_dim
 
     def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
-        """Normalise the latent and the label's embedding: together, or (nvidia) each."""
+        """Normalise the latent and the label's embedding: together, or (nvidia) separately."""
         if not self.num_classes or self.form != "nvidia":
             return super().condition_latent(z, inputs)
         embedded = inputs["classes"] @ self.embedding[...] + self.embedding_bias[...][None]
         return join_normalized(z, embedded)
 
     def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
-        """Leaky ReLU times sqrt(2)."""
+        """Apply a leaky ReLU times sqrt(2)."""
         return leaky_relu(x) * GAIN
 
     def truncates(self, psi: float) -> bool:
-        """NVIDIA's code truncates at any psi but 1, the others' below 1."""
+        """NVIDIA's code truncates at any psi other than 1, the others only below 1."""
         return psi != 1 if self.form == "nvidia" else psi < 1
 
     def synthesize(self, index: int, state: State) -> State:
-        """The constant, or one modulated convolution with noise, bias and leaky ReLU."""
+        """Return the constant, or apply one modulated convolution with noise, bias and ReLU."""
         n = state["styles"].shape[0]
         index -= self.has_input_layer
         if index <= 0:
@@ -199,7 +203,7 @@ class StyleGAN2(StyleNetwork):
         return double(image, self.filter_taps)
 
     def add_image(self, state: State, r: int) -> Float[Array, "n s s c"]:
-        """Return the running image with what resolution r, whose activation is h, adds."""
+        """Return the running image plus the contribution of resolution r, whose activation is h."""
         x = self.to_image(state["h"], r, state["styles"])
         return x + state["image"] if "image" in state else x
 
@@ -209,6 +213,6 @@ class StyleGAN2(StyleNetwork):
         return jnp.tanh(x) if self.tanh else x
 
     def style_weights(self) -> dict[str, Float[Array, "w m"]]:
-        """Return the weights that read the style, by layer: of all convolutions."""
+        """Return the weights that read the style, by layer, for all convolutions."""
         layers = self.layers[1 + self.has_input_layer :]
         return {name: kernel[...] for name, kernel in zip(layers, self.style_kernels, strict=True)}

@@ -1,14 +1,14 @@
 """StyleGAN3 [Karras et al. 2021], config-t and config-r: alias-free synthesis.
 
-The synthesis starts from Fourier features of a plane, which the style turns and shifts; every layer
-is a modulated convolution and a nonlinearity between resampling filters, so that the features move
-with the plane. There is no noise. Layers are `w`, `input`, and the file's own names, number, size
-and channels: `L0_36_512`, ..., the last of which makes the image. Maps are wider than the image by
-a margin, whatever the image's size: features are large.
+The synthesis starts from Fourier features of a plane, which the style rotates and shifts; every
+layer is a modulated convolution and a nonlinearity between resampling filters, so that the features
+move with the plane. There is no noise. Layers are `w`, `input`, and the file's own names, made of
+number, size and channels: `L0_36_512`, ...; the last one makes the image. Maps are wider than the
+image by a fixed margin, so features are large even for small images.
 
-`rotation` and `translation` are inputs of every call: the plane is turned and shifted before what
-the style does with it. `features` at early layers follow them, images exactly so (config-r), or up
-to the rotation's aliasing (config-t).
+`rotation` and `translation` are inputs of every call: the plane is rotated and shifted before the
+style's own transform. `features` at early layers follow them, and so do images: exactly in
+config-r, up to the aliasing of the rotation in config-t.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ from cgjax.generators.stylegan3_filters import (
     plan_layers,
     up_filter,
 )
+from cgjax.numerics.given import shown
 
 GAIN = 2**0.5
 
 
 class FourierInput(nnx.Module):
-    """Sines over a plane, one for each channel, mixed by a matrix."""
+    """Sines over a plane, one per channel, mixed by a matrix."""
 
     def __init__(self, plan: InputPlan, width: int, style_dim: int):
         self.plan = plan
@@ -55,8 +56,8 @@ class FourierInput(nnx.Module):
     def __call__(
         self, style: Float[Array, "n w"], placed: Float[Array, "n 3 3"] | None
     ) -> Float[Array, "n s s c"]:
-        """Return the map that a style turns and shifts."""
-        matrix = self.placement(style, placed)
+        """Return the map, rotated and shifted by the style."""
+        matrix = self.transform_of(style, placed)
         frequencies = jnp.einsum("ci,nij->ncj", self.frequencies[...], matrix[:, :2, :2])
         shift = jnp.einsum("ci,ni->nc", self.frequencies[...], matrix[:, :2, 2])
         phases = self.phases[...][None] + shift
@@ -64,29 +65,29 @@ class FourierInput(nnx.Module):
         length = jnp.sqrt(jnp.sum(jnp.square(frequencies), axis=-1))
         amplitudes = jnp.clip(1 - (length - low) / (high - low), 0, 1)
         size = self.plan.size
-        # Half-pixel centres, in widths of the image.
+        # Half-pixel centres, in image widths.
         centres = (np.arange(size) + 0.5 - size / 2) / self.plan.rate
         line = jnp.asarray(centres, jnp.float32)[None, :, None]
         across = 2 * math.pi * (line * frequencies[:, None, :, 0] + phases[:, None])
         along = 2 * math.pi * line * frequencies[:, None, :, 1]
-        # sin(a + b) from the sines of rows and columns alone; as a product of matrices, because XLA
-        # would compute the sines of a sum of broadcasts anew for every pixel.
+        # sin(a + b) from the sines of rows and columns, as a product of matrices: XLA would
+        # otherwise recompute the sines of a sum of broadcasts for every pixel.
         rows = jnp.stack([jnp.sin(across), jnp.cos(across)]) * amplitudes[None, :, None]
         columns = jnp.stack([jnp.cos(along), jnp.sin(along)])
         waves = jnp.einsum("knxc,knyc->nyxc", rows, columns)
         return waves @ self.mix[...]
 
-    def placement(
+    def transform_of(
         self, style: Float[Array, "n w"], placed: Float[Array, "n 3 3"] | None
     ) -> Float[Array, "n 3 3"]:
-        """Return the matrix from a place in the image to one in the plane."""
+        """Return the matrix from image coordinates to plane coordinates."""
         t = style @ self.affine[...] + self.affine_bias[...][None]
         t = t / jnp.sqrt(jnp.sum(jnp.square(t[:, :2]), axis=1, keepdims=True))
         cosine, sine, x, y = (t[:, k] for k in range(4))
         zero, one = jnp.zeros_like(x), jnp.ones_like(x)
-        turned = _matrices([[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]])
-        shifted = _matrices([[one, zero, -x], [zero, one, -y], [zero, zero, one]])
-        matrix = turned @ shifted @ self.transform[...][None]
+        rotation = _matrices([[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]])
+        shift = _matrices([[one, zero, -x], [zero, one, -y], [zero, zero, one]])
+        matrix = rotation @ shift @ self.transform[...][None]
         return matrix if placed is None else matrix @ placed
 
 
@@ -98,7 +99,7 @@ def _matrices(entries: list[list[Array]]) -> Float[Array, "n 3 3"]:
 
 
 class Layer(nnx.Module):
-    """A modulated convolution and a filtered nonlinearity; the last one makes the image."""
+    """A modulated convolution and a filtered nonlinearity; the last layer makes the image."""
 
     def __init__(
         self, plan: LayerPlan, width_in: int, width_out: int, style_dim: int, clamp: float | None
@@ -126,7 +127,7 @@ class Layer(nnx.Module):
             scales = pixel_norm(scales)
             squares = jnp.square(scales) @ jnp.sum(jnp.square(kernel), axis=(0, 1))
             norms = jax.lax.rsqrt(squares + EPS) * self.gain[...]
-            x = _grow(h * scales[:, None, None], kernel) * norms[:, None, None]
+            x = _convolve_full(h * scales[:, None, None], kernel) * norms[:, None, None]
         x = x + self.bias[...][None, None, None]
         how = Resampling(
             plan.up,
@@ -144,12 +145,14 @@ class Layer(nnx.Module):
 
 
 def _constants(values: Any) -> Any:
-    """Return nested lists as tuples: what is declared of a variable must be hashable."""
+    """Return nested lists as tuples, as the metadata of a variable must be hashable."""
     return tuple(map(_constants, values)) if isinstance(values, list) else values
 
 
-def _grow(x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "n H W o"]:
-    """Correlate with padding k - 1: the map grows by k - 1."""
+def _convolve_full(
+    x: Float[Array, "n h w i"], kernel: Float[Array, "k k i o"]
+) -> Float[Array, "n H W o"]:
+    """Correlate with zero padding k - 1, which enlarges the map by k - 1."""
     side = (kernel.shape[0] - 1) // 2
     return convolve(jnp.pad(x, ((0, 0), (side, side), (side, side), (0, 0))), kernel)
 
@@ -178,16 +181,16 @@ class StyleGAN3(StyleNetwork):
         Args:
             latent_dim: length of a latent.
             style_dim: length of a style.
-            mapping_widths: outputs of the mapping network's layers.
-            widths: channels of the input, which the first layer keeps or changes, and of each
-                layer but the one that makes the image.
+            mapping_widths: output widths of the mapping network's layers.
+            widths: channels of the Fourier features, and of the output of each layer except the one
+                that makes the image.
             schedule: keywords of `Schedule`: sizes, rates, cutoffs, filters.
             image_channels: 3, or 1.
-            output_scale: what the last layer's output is multiplied by.
+            output_scale: factor applied to the last layer's output.
             clamp: bound on the magnitude between the filters; None for none.
             truncation: psi where the caller gives none; None for no truncation.
             num_classes: length of a label; 0 for none.
-            embedding_dim: length of a label's embedding; None for the style's.
+            embedding_dim: length of a label's embedding; None for `style_dim`.
         """
         check_keywords(Schedule, schedule, "schedule")
         plan, layers = plan_layers(Schedule(**schedule))
@@ -223,18 +226,18 @@ class StyleGAN3(StyleNetwork):
         return self._embedding_dim
 
     def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
-        """Normalise the latent and the label's embedding, each."""
+        """Normalise the latent and the label's embedding separately."""
         if not self.num_classes:
             return pixel_norm(z)
         embedded = inputs["classes"] @ self.embedding[...] + self.embedding_bias[...][None]
         return join_normalized(z, embedded)
 
     def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
-        """Leaky ReLU times sqrt(2)."""
+        """Apply a leaky ReLU times sqrt(2)."""
         return leaky_relu(x) * GAIN
 
     def truncates(self, psi: float) -> bool:
-        """NVIDIA's code truncates at any psi but 1."""
+        """NVIDIA's code truncates at any psi other than 1."""
         return psi != 1
 
     def resolve(
@@ -244,57 +247,61 @@ class StyleGAN3(StyleNetwork):
         """Turn the keywords into arrays.
 
         Args:
-            num: rows.
-            rotation: degrees by which images turn anticlockwise, one or one a row; None for 0.
-            translation: (right, down) in widths of the image, one pair or one a row; None for 0.
-            noise: refused: there is none.
+            num: number of rows.
+            rotation: anticlockwise rotation of the images in degrees, one or one per row; None for
+                0.
+            translation: (right, down) in image widths, one pair or one per row; None for 0.
+            noise: refused, as there is none.
             **keywords: as for every style-based network.
         """
         self.refuse(noise=noise)
         inputs = super().resolve(num, **keywords)
-        return inputs | {"placed": placement(rotation, translation, num)}
+        return inputs | {"placed": placement_matrices(rotation, translation, num)}
 
     def synthesize(self, index: int, state: State) -> State:
-        """The Fourier features (0), or a layer."""
+        """Compute the Fourier features (0), or a layer."""
         style = state["styles"][:, index]
         if index == 0:
             return state | {"h": self.source(style, state["inputs"]["placed"])}
         return state | {"h": self.synthesis[index - 1](state["h"], style)}
 
     def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
-        """Rebuild the state after a layer: the styles are all that layers leave besides h."""
+        """Rebuild the state after a layer: besides h, it only has the styles."""
         if index == 0:
             return super().enter(h, index, inputs)
         w = inputs["w"] if "w" in inputs else self.map_latent(inputs["latents"], inputs)
         return {"h": h, "inputs": inputs, "styles": self.spread(w, inputs)}
 
     def end(self, state: State) -> Float[Array, "n s s c"]:
-        """Scale what the last layer made."""
+        """Scale the last layer's output."""
         return state["h"] * self.output_scale
 
     def style_weights(self) -> dict[str, Float[Array, "w m"]]:
-        """Return the weights that read the style, by layer; the input's turn and shift, no more."""
+        """Return the weights that read the style, by layer, without those of the input."""
         return {
             name: layer.style_kernel[...]
             for name, layer in zip(self.layers[2:], self.synthesis, strict=True)
         }
 
 
-def placement(rotation: Any, translation: Any, num: int) -> Float[Array, "n 3 3"] | None:
-    """Return the matrices from a place in the moved image to one in the image; None for none.
+def placement_matrices(rotation: Any, translation: Any, num: int) -> Float[Array, "n 3 3"] | None:
+    """Return the matrices from coordinates in the moved image to coordinates in the image.
 
     Args:
         rotation: degrees anticlockwise, (num or 1,) or a number; None for 0.
-        translation: (right, down) in widths of the image, (num or 1, 2) or a pair; None for 0.
-        num: rows.
+        translation: (right, down) in image widths, (num or 1, 2) or a pair; None for 0.
+        num: number of rows.
+
+    Returns:
+        (num, 3, 3) float32; None if both are None.
 
     Example:
-        >>> matrices = placement(None, (0.25, 0.0), 1)
+        >>> matrices = placement_matrices(None, (0.25, 0.0), 1)
         >>> [float(x) for x in matrices[0, :, 2]]
         [-0.25, 0.0, 1.0]
 
     Raises:
-        UserError: if they are no finite numbers, or not one for each row.
+        UserError: if they are not finite numbers, or not one or one per row.
     """
     if rotation is None and translation is None:
         return None
@@ -311,7 +318,7 @@ def placement(rotation: Any, translation: Any, num: int) -> Float[Array, "n 3 3"
         raise UserError(_wrong_placement(rotation, translation, num))
     angle, shift = np.broadcast_to(angle, (num,)), np.broadcast_to(shift, (num, 2))
     moved = np.tile(np.eye(3), (num, 1, 1))
-    # Rows count downwards: anticlockwise to the eye is (c, s; -s, c).
+    # Rows count downwards, so an anticlockwise rotation of the image is (c, s; -s, c).
     moved[:, 0, 0] = moved[:, 1, 1] = np.cos(angle)
     moved[:, 0, 1], moved[:, 1, 0] = np.sin(angle), -np.sin(angle)
     moved[:, :2, 2] = shift
@@ -320,6 +327,6 @@ def placement(rotation: Any, translation: Any, num: int) -> Float[Array, "n 3 3"
 
 def _wrong_placement(rotation: Any, translation: Any, num: int) -> str:
     return (
-        f"rotation={rotation!r}, translation={translation!r}: expected degrees, such as 30, and "
-        f"(right, down) in widths of the image, such as (0.1, 0), or {num} of them, one a row"
+        f"rotation={shown(rotation)}, translation={shown(translation)}: expected degrees, such as "
+        f"30, and (right, down) in image widths, such as (0.1, 0), or {num} of them, one per row"
     )

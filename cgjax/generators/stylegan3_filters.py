@@ -1,8 +1,8 @@
-"""StyleGAN3's layers as a signal passes them: rates, cutoffs, sizes, and the low-pass filters.
+"""The signal-processing plan of StyleGAN3: each layer's rates, cutoffs, sizes and low-pass filters.
 
-Every layer has a cutoff and a sampling rate of its own; both grow from the input to the image
-[Karras et al. 2021, section 3.2 and appendix F]. Rates and frequencies are in cycles over the width
-of the image, sizes in pixels. A map is wider than the image by a margin on every side.
+Every layer has its own cutoff and sampling rate; both grow from the input to the image [Karras et
+al. 2021, section 3.2 and appendix F]. Rates and frequencies are in cycles per image width, sizes in
+pixels. A map is wider than the image by a margin on every side.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from cgjax.generators.architecture import Count, Range, Rate, Size
 
 
 class Schedule(NamedTuple):
-    """What decides the layers of a StyleGAN3.
+    """The settings that determine the layers of a StyleGAN3.
 
     Attributes:
         image_size: height and width of an image.
-        num_layers: how many layers there are before the one that makes the image.
-        num_critical: how many of the last layers are critically sampled.
+        num_layers: number of layers before the one that makes the image.
+        num_critical: number of critically sampled layers at the end.
         first_cutoff: the input's cutoff.
         first_stopband: the input's stopband.
         last_stopband_rel: the last stopband, relative to the last cutoff.
-        margin: pixels on every side beyond the image.
-        kernel: height and width of the convolutions' kernels.
-        filter_size: taps of a filter for each pixel of the lower rate.
-        oversampling: how many times the higher of two rates the nonlinearity is sampled.
-        radial: whether down-sampling filters are round where nothing is critically sampled.
+        margin: pixels beyond the image on every side.
+        kernel: height and width of the convolution kernels.
+        filter_size: filter taps per pixel of the lower rate.
+        oversampling: sampling rate of the nonlinearity, relative to the higher of the two rates
+            around it.
+        radial: whether down-sampling filters are round, except in critically sampled layers.
     """
 
     image_size: Size
@@ -49,25 +50,25 @@ class Schedule(NamedTuple):
 
 
 class LayerPlan(NamedTuple):
-    """One layer: what comes in, what goes out, and the resampling between the two.
+    """One layer: its input, its output, and the resampling between the two.
 
     Attributes:
-        in_size: height and width of what comes in.
-        out_size: of what goes out.
-        in_cutoff: cutoff of what comes in; a filter's transition band is twice the half width.
-        out_cutoff: of what goes out.
-        in_half_width: of what comes in.
-        out_half_width: of what goes out.
-        rate: sampling rate of what goes out.
+        in_size: height and width of the input.
+        out_size: height and width of the output.
+        in_cutoff: cutoff frequency of the input.
+        out_cutoff: cutoff frequency of the output.
+        in_half_width: half the width of the transition band of the input's filter.
+        out_half_width: half the width of the transition band of the output's filter.
+        rate: sampling rate of the output.
         middle_rate: sampling rate of the nonlinearity.
-        kernel: height and width of the convolution's kernel.
-        up: factor from the rate that comes in to the middle one.
-        down: from the middle one to the one that goes out.
+        kernel: height and width of the convolution kernel.
+        up: factor from the input's rate to the middle rate.
+        down: factor from the middle rate to the output's rate.
         up_taps: taps of the up-sampling filter, 1 for none.
-        down_taps: of the down-sampling one.
-        radial: whether the latter is round.
-        padding: pixels added before and after, along both axes, at the middle rate; negative ones
-            are taken off.
+        down_taps: taps of the down-sampling filter, 1 for none.
+        radial: whether the down-sampling filter is round.
+        padding: pixels added before and after, along both axes, at the middle rate; negative
+            numbers crop.
         is_image: whether this layer makes the image.
     """
 
@@ -95,7 +96,7 @@ class InputPlan(NamedTuple):
     Attributes:
         size: height and width of the map.
         rate: its sampling rate.
-        cutoff: above it, features fade out.
+        cutoff: the frequency above which features fade out.
     """
 
     size: int
@@ -105,17 +106,17 @@ class InputPlan(NamedTuple):
 
 def cutoffs(schedule: Schedule) -> np.ndarray:
     """Return the layers' cutoffs, float64, growing geometrically up to the critical layers."""
-    return _grow(schedule, schedule.first_cutoff, schedule.image_size / 2)
+    return _geometric(schedule, schedule.first_cutoff, schedule.image_size / 2)
 
 
-def _grow(schedule: Schedule, first: float, last: float) -> np.ndarray:
+def _geometric(schedule: Schedule, first: float, last: float) -> np.ndarray:
     layers = np.arange(schedule.num_layers + 1)
     exponents = np.minimum(layers / (schedule.num_layers - schedule.num_critical), 1)
     return np.asarray(first * (last / first) ** exponents)
 
 
 def plan_layers(schedule: Schedule) -> tuple[InputPlan, tuple[LayerPlan, ...]]:
-    """Lay the layers out.
+    """Compute the plan of the input and of each layer.
 
     Example:
         >>> source, layers = plan_layers(Schedule(256))
@@ -132,33 +133,34 @@ def plan_layers(schedule: Schedule) -> tuple[InputPlan, tuple[LayerPlan, ...]]:
         )
     count, cutoff = schedule.num_layers, cutoffs(schedule)
     last_stopband = schedule.image_size / 2 * schedule.last_stopband_rel
-    stopband = _grow(schedule, schedule.first_stopband, last_stopband)
+    stopband = _geometric(schedule, schedule.first_stopband, last_stopband)
     rates = np.exp2(np.ceil(np.log2(np.minimum(stopband * 2, schedule.image_size))))
     half_widths = np.maximum(stopband, rates / 2) - cutoff
     sizes = rates + 2 * schedule.margin
     sizes[-2:] = schedule.image_size
     layers = []
     for i in range(count + 1):
-        before = max(i - 1, 0)
+        previous = max(i - 1, 0)
         is_image = i == count
         is_critical = i >= count - schedule.num_critical
         kernel = 1 if is_image else schedule.kernel
-        middle = max(rates[before], rates[i]) * (1 if is_image else schedule.oversampling)
-        up, down = round(middle / rates[before]), round(middle / rates[i])
+        middle = max(rates[previous], rates[i]) * (1 if is_image else schedule.oversampling)
+        up, down = round(middle / rates[previous]), round(middle / rates[i])
         up_taps, down_taps = (
             schedule.filter_size * factor if factor > 1 and not is_image else 1
             for factor in (up, down)
         )
-        total = (sizes[i] - 1) * down + 1 - (sizes[before] + kernel - 1) * up
+        # Padding before and after together, such that the output has the planned size.
+        total = (sizes[i] - 1) * down + 1 - (sizes[previous] + kernel - 1) * up
         total = int(total) + up_taps + down_taps - 2
         low = (total + up) // 2
         layers.append(
             LayerPlan(
-                in_size=int(sizes[before]),
+                in_size=int(sizes[previous]),
                 out_size=int(sizes[i]),
-                in_cutoff=float(cutoff[before]),
+                in_cutoff=float(cutoff[previous]),
                 out_cutoff=float(cutoff[i]),
-                in_half_width=float(half_widths[before]),
+                in_half_width=float(half_widths[previous]),
                 out_half_width=float(half_widths[i]),
                 rate=int(rates[i]),
                 middle_rate=int(middle),
@@ -183,7 +185,7 @@ def up_filter(layer: LayerPlan) -> np.ndarray:
 
 
 def down_filter(layer: LayerPlan) -> np.ndarray:
-    """Design a layer's down-sampling filter, (taps,) or, where it is round, (taps, taps)."""
+    """Design a layer's down-sampling filter, (taps,) or, if it is round, (taps, taps)."""
     return low_pass(
         layer.down_taps,
         layer.out_cutoff,
@@ -200,15 +202,15 @@ def low_pass(
     """Design a low-pass filter with a Kaiser window; it sums to 1.
 
     Args:
-        taps: along one axis.
+        taps: number of taps along one axis.
         cutoff: the middle of the transition band.
         half_width: half the width of the transition band.
         rate: the sampling rate.
-        radial: whether the ideal filter is round, the jinc J1(2 pi f r) / (pi r), instead of a
-            product of one along each axis.
+        radial: whether the ideal filter is round, the jinc J1(2 pi f r) / (pi r), instead of
+            separable.
 
     Returns:
-        (taps,) or (taps, taps) float32, read-only: it is kept for the next call.
+        (taps,) or (taps, taps) float32, read-only because it is cached.
     """
     design = np.asarray(_design(taps, cutoff, half_width, rate, radial=radial), np.float32)
     design.flags.writeable = False
@@ -222,9 +224,9 @@ def _design(
         return np.ones(1)
     if not radial:
         return np.asarray(scipy.signal.firwin(taps, cutoff, width=2 * half_width, fs=rate))
-    place = (np.arange(taps) - (taps - 1) / 2) / rate
-    radius = np.hypot(place[:, None], place[None])
-    # An odd number of taps has one in the middle, where the jinc's limit is pi f^2.
+    position = (np.arange(taps) - (taps - 1) / 2) / rate
+    radius = np.hypot(position[:, None], position[None])
+    # An odd number of taps has one at radius 0, where the jinc's limit is pi f^2.
     safe = np.where(radius == 0, 1, radius)
     ideal = scipy.special.j1(2 * np.pi * cutoff * safe) / (np.pi * safe)
     ideal = np.where(radius == 0, np.pi * cutoff**2, ideal)

@@ -1,7 +1,7 @@
-"""A generator out of any PyTorch module: `from_torch`. The only module of the package with torch.
+"""`from_torch`: make a generator from any PyTorch module.
 
-Layers are submodules of the user's module, read by hooks. A pass for features ends in the hook of
-the layer that was asked for, so later submodules do not run.
+Layers are submodules of the user's module, read by forward hooks. A pass for features ends in the
+hook of the requested layer, so later submodules do not run.
 """
 
 from __future__ import annotations
@@ -20,31 +20,38 @@ from jaxtyping import Float, PRNGKeyArray
 from cgjax.errors import ForeignError, UserError, foreign_code
 from cgjax.generators.arrays import describe_kind, describe_shape, to_array
 from cgjax.generators.base import layer_index
+from cgjax.generators.torch_tensors import (
+    Module,
+    Tensor,
+    channels_first,
+    device_and_dtype,
+    import_torch,
+    replace_tensor,
+    select_tensor,
+    to_numpy,
+)
 from cgjax.numerics.given import as_float32, as_real, check_whole, shown
 from cgjax.runtime.keys import check_key
 
-# torch.nn.Module and torch.Tensor: torch is imported when it is needed, which annotations are not.
-Module = Any
-Tensor = Any
 Call = Callable[[Module, Tensor], Any]
-# Latents on which it is tried whether the rest of the network can be run from a layer, and the
-# difference that rounding explains: the same submodules run on the same numbers, in the same batch.
+# Number of latents with which resuming from a layer is tried, and the relative difference that
+# rounding can cause: the same submodules run on the same numbers in the same batch.
 TRIED, ROUNDING = 2, 1e-4
 
 
 class _Reached(BaseException):
-    """Ends a forward pass at a layer; no handler of the module's own for Exception catches it."""
+    """Ends a forward pass at a layer; the module's own `except Exception` does not catch it."""
 
 
 class TorchGenerator:
-    """A PyTorch module behind the generator's protocol; made by `from_torch`.
+    """A PyTorch module behind the generator protocol; made by `from_torch`.
 
     Attributes:
         layers: names of the layers, in the order given.
         latent_dim: length of a latent.
         image_size: height and width of an image.
-        image_range: (-1, 1), where the range of the module's images was given; else not there.
-        name: what messages call it.
+        image_range: (-1, 1) if the user stated the range of the module's images; otherwise unset.
+        name: the generator's name in messages.
         resumable: the layers from which the rest of the network can be run without the latent.
     """
 
@@ -59,7 +66,7 @@ class TorchGenerator:
         image_range: tuple[float, float],
         sample_latents: Callable[[PRNGKeyArray, int], Any] | None,
     ):
-        """Bind; `from_torch` finds out the rest."""
+        """Store the arguments; `from_torch` then calls `measure`."""
         self.layers = tuple(layers)
         self.latent_dim = latent_dim
         self.image_size = 0
@@ -69,19 +76,19 @@ class TorchGenerator:
         self._paths, self._range, self._sample = dict(layers), image_range, sample_latents
 
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Any:
-        """Draw n latents, (n, latent_dim): unit normal, or by the function that was given."""
+        """Draw n latents, (n, latent_dim): unit normal, or with the user's function."""
         check_key(key)
         shape = (check_whole("n", n, least=0), self.latent_dim)
         if self._sample is None:
             return jax.random.normal(key, shape, jax.numpy.float32)
         whose = f"{self.name}: its sample_latents"
         with foreign_code(whose):
-            drawn = self._sample(key, n)
-        z = to_array(drawn, whose, shape)
+            latents = self._sample(key, n)
+        z = to_array(latents, whose, shape)
         if z.shape != shape:
             raise UserError(
                 f"{whose} returned an array {describe_shape(z.shape)}; expected "
-                f"{describe_shape(shape)}: as many rows as asked for, latent_dim"
+                f"{describe_shape(shape)}: n rows of length latent_dim"
             )
         return z
 
@@ -89,21 +96,22 @@ class TorchGenerator:
         """Run the module up to the end of a layer's submodule, and no further.
 
         Args:
-            z: (n, latent_dim) float, an array of JAX, NumPy or PyTorch.
+            z: (n, latent_dim) float, a JAX, NumPy or PyTorch array.
             layer: one of `layers`.
 
         Returns:
-            (n, h, w, c) float32 where the submodule returns (n, c, h, w); else as it returns it.
+            (n, h, w, c) float32 where the submodule returns (n, c, h, w); otherwise in the shape
+            that it returns.
 
         Raises:
-            UserError: an unknown layer, latents that do not fit, the layer's submodule does not
-                run, or returns no tensor of real numbers.
+            UserError: an unknown layer, latents that do not fit, or a submodule that does not run
+                or does not return a tensor of real numbers.
         """
         path, element = self._paths[self._name_of(layer)]
         reached: list[Tensor] = []
 
         def stop(_module: Any, _inputs: Any, output: Any) -> None:
-            reached.append(_tensor_of(output, element, f"{self.name}: submodule {path!r}"))
+            reached.append(select_tensor(output, element, f"{self.name}: submodule {path!r}"))
             raise _Reached
 
         with self._pass(), self._hook(path, stop), contextlib.suppress(_Reached):
@@ -113,7 +121,7 @@ class TorchGenerator:
                 f"{self.name}: its forward pass never runs the submodule {path!r}; name one that "
                 "it does run (a scripted or compiled module runs no hooks: give the plain one)"
             )
-        return _to_numpy(reached[0], f"{self.name}: submodule {path!r}")
+        return to_numpy(reached[0], f"{self.name}: submodule {path!r}")
 
     def images(self, z: Any) -> Float[np.ndarray, "n s s c"]:
         """Run the whole module: (n, size, size, channels) float32, in [-1, 1]."""
@@ -123,44 +131,46 @@ class TorchGenerator:
     def pull_back(
         self, z: Any
     ) -> tuple[Float[np.ndarray, "n s s c"], Callable[[Any], Float[np.ndarray, "n d"]]]:
-        """Run the whole module so that the gradient of its images can be had.
+        """Run the whole module and return its images with a vector-Jacobian product.
 
         Args:
             z: as for `features`.
 
         Returns:
-            The images, and a function, to be called once: the gradient of a number with respect to
-            these images -> that with respect to the latents.
+            The images, and a function to be called at most once: gradient of a scalar with respect
+            to these images -> its gradient with respect to the latents.
 
         Raises:
-            ForeignError: the module raised an exception, also where its images do not depend on the
-                latents in a way that PyTorch can differentiate.
+            ForeignError: the module raised an exception, or PyTorch cannot differentiate its images
+                with respect to the latents.
         """
         self._module.eval()
         low, high = self._range
         whose = f"{self.name}.forward"
-        with foreign_code(whose), _torch().enable_grad():
+        with foreign_code(whose), import_torch().enable_grad():
             rows = self._latents(z).detach().requires_grad_()
-            output = _tensor_of(self._call(self._module, rows), 0, whose)
+            output = select_tensor(self._call(self._module, rows), 0, whose)
 
         def back(gradient: Any) -> Float[np.ndarray, "n d"]:
-            slope = np.array(gradient, np.float32) * np.float32(2 / (high - low))
-            given = _channels_first(_torch().from_numpy(slope)).to(output.device, output.dtype)
+            torch = import_torch()
+            # With respect to the module's own output, whose range is (low, high).
+            scaled = torch.from_numpy(np.array(gradient, np.float32) * np.float32(2 / (high - low)))
+            cotangent = channels_first(scaled).to(output.device, output.dtype)
             with foreign_code(whose, "when it was differentiated"):
-                (found,) = _torch().autograd.grad(output, rows, given)
-            return _to_numpy(found, whose)
+                (gradient_z,) = torch.autograd.grad(output, rows, cotangent)
+            return to_numpy(gradient_z, whose)
 
         return self._to_images(output), back
 
     def _resume(self, h: Any, layer: str) -> Float[np.ndarray, "n s s c"]:
-        """Run the module on any latents, with a layer's output replaced; see `from_torch`."""
+        """Run the module on arbitrary latents, with a layer's output replaced; see `from_torch`."""
         layer = self._name_of(layer)
         if layer not in self.resumable:
             raise NotImplementedError(
-                f"what follows {layer!r} reads the latent, or submodules before it"
+                f"the network after {layer!r} reads the latent, or submodules before it"
             )
         rows = np.asarray(as_float32("activations", h, f"what features(z, {layer!r}) returns"))
-        # What comes before the layer must run, whatever it gives.
+        # The submodules before the layer have to run, but their values do not matter.
         return self._rerun(rows, layer, self.sample_latents(jax.random.key(0), len(rows)))
 
     def _rerun(self, h: np.ndarray, layer: str, z: Any) -> Float[np.ndarray, "n s s c"]:
@@ -169,12 +179,12 @@ class TorchGenerator:
 
         def replace(_module: Any, _inputs: Any, output: Any) -> Any:
             nonlocal is_first
-            if not is_first:  # a pass reads the first of several calls
+            if not is_first:  # if the submodule runs several times, its first output is the layer
                 return output
             is_first = False
-            own = _tensor_of(output, element, path)
-            new = _torch().from_numpy(np.array(h, np.float32)).to(own.device, own.dtype)
-            return _replace(output, element, _channels_first(new))
+            old = select_tensor(output, element, path)
+            new = import_torch().from_numpy(np.array(h, np.float32)).to(old.device, old.dtype)
+            return replace_tensor(output, element, channels_first(new))
 
         with self._pass(), self._hook(path, replace):
             return self._to_images(self._call(self._module, self._latents(z)))
@@ -183,21 +193,21 @@ class TorchGenerator:
     def manifest(self) -> dict[str, str]:
         """`weights_sha256`: a hash of the module's parameters and buffers, and of its layers.
 
-        A run refuses to go on with another one.
+        A run refuses to resume with a different hash.
         """
         digest = hashlib.sha256(repr(sorted(self._paths.items())).encode())
         for name, tensor in self._module.state_dict().items():
             digest.update(name.encode())
-            if isinstance(tensor, _torch().Tensor):
+            if isinstance(tensor, import_torch().Tensor):
                 flat = tensor.detach().cpu().contiguous().reshape(-1)
-                digest.update(flat.view(_torch().uint8).numpy().data)
+                digest.update(flat.view(import_torch().uint8).numpy().data)
         return {"weights_sha256": digest.hexdigest()}
 
     def measure(self, image_size: int | None) -> None:
-        """Find the image's size, and the layers from which the network can be resumed.
+        """Determine the image size, and the layers from which the network can be resumed.
 
         Raises:
-            UserError: images of another kind or size, a layer that never runs.
+            UserError: images of the wrong shape or another size, a layer that never runs.
         """
         z, other = (self.sample_latents(jax.random.key(seed), TRIED) for seed in (0, 1))
         images = self.images(z)
@@ -221,7 +231,7 @@ class TorchGenerator:
     def _is_resumed(self, layer: str, z: Any, other: Any, images: np.ndarray) -> bool:
         h = self.features(z, layer)
         if h.ndim < 2 or not len(images) == len(h) == TRIED:
-            return False  # `contract` names this
+            return False  # `contract` reports this
         try:
             resumed = self._rerun(h, layer, other)
         except (UserError, ForeignError):
@@ -235,7 +245,7 @@ class TorchGenerator:
     def _pass(self) -> Iterator[None]:
         """Run in evaluation mode, without gradients, under the module's name."""
         self._module.eval()
-        with foreign_code(f"{self.name}.forward"), _torch().no_grad():
+        with foreign_code(f"{self.name}.forward"), import_torch().no_grad():
             yield
 
     @contextlib.contextmanager
@@ -248,19 +258,19 @@ class TorchGenerator:
 
     def _latents(self, z: Any) -> Tensor:
         expected = f"(n, {self.latent_dim})"
-        if not isinstance(z, _torch().Tensor):
-            z = _torch().from_numpy(np.array(as_float32("latents", z, expected)))
+        if not isinstance(z, import_torch().Tensor):
+            z = import_torch().from_numpy(np.array(as_float32("latents", z, expected)))
         if z.ndim != 2 or z.shape[1] != self.latent_dim or z.is_complex():
             raise UserError(
                 f"latents have shape {tuple(z.shape)} ({z.dtype}); {self.name} expects {expected} "
                 "real numbers"
             )
-        device, dtype = _place(self._module)
+        device, dtype = device_and_dtype(self._module)
         return z.to(device, dtype)
 
     def _to_images(self, output: Any) -> np.ndarray:
         whose = f"{self.name}.forward"
-        x = _to_numpy(_tensor_of(output, 0, whose), whose)
+        x = to_numpy(select_tensor(output, 0, whose), whose)
         low, high = self._range
         return x if (low, high) == (-1, 1) else (x - low) * np.float32(2 / (high - low)) - 1
 
@@ -275,36 +285,36 @@ def from_torch(
     image_range: tuple[float, float] | None = None,
     sample_latents: Callable[[PRNGKeyArray, int], Any] | None = None,
 ) -> TorchGenerator:
-    """Make a generator of a PyTorch module.
+    """Make a generator from a PyTorch module.
 
     The module is put into evaluation mode before every pass, and stays in it. Passes run without
-    gradients, on the device and in the floating type of the module's parameters, all rows given at
-    once. Of a submodule that runs several times in a pass, the first output counts.
+    gradients, on the device and in the floating-point type of the module's parameters, with all
+    rows in one batch. If a submodule runs several times in a pass, its first output is the layer.
 
-    `resume(h, layer)` reruns the module with the submodule's output replaced. It exists where that
-    gives the image: where no later submodule reads the latent or what comes before the layer. This
-    is tried on a few latents; where there is no such layer the generator has no `resume`, and a
-    run's figures leave out the images of mean features.
+    `resume(h, layer)` reruns the module with the submodule's output replaced. It exists for the
+    layers where this reproduces the image: where no later submodule reads the latent or anything
+    before the layer, which is tried on a few latents. If there is no such layer, the generator has
+    no `resume`, and a run's figures leave out the images of mean features.
 
     Args:
         module: the network, on its device.
         latent_dim: length of a latent.
-        layers: name -> path of a submodule as in `module.named_modules()`, or a list of paths. Of a
-            submodule that returns a tuple or list the first tensor is taken; (path, i) takes its
-            i-th element.
-        call: (module, z) -> images (n, channels, size, size), or a tuple whose first tensor they
-            are; z is (n, latent_dim).
+        layers: name -> path of a submodule as in `module.named_modules()`, or a list of paths. If a
+            submodule returns a tuple or list, its first tensor is taken; (path, i) takes the i-th
+            element.
+        call: (module, z) -> images (n, channels, size, size), or a tuple whose first tensor is the
+            images; z is (n, latent_dim).
         image_size: height and width of an image; default: measured.
         image_range: the values of black and white in the module's images, such as (0, 1) or
             (0, 255); default: (-1, 1).
-        sample_latents: (key, n) -> (n, latent_dim), with a key of JAX; default: unit normal.
+        sample_latents: (key, n) -> (n, latent_dim), with a JAX key; default: unit normal.
 
     Returns:
         An object with the members of `cgjax.generators.base.Generator`.
 
     Raises:
-        UserError: no such submodule, one that never runs, images of another kind, latents of
-            another shape, an argument that is not as said above.
+        UserError: a submodule that does not exist or never runs, images or latents of the wrong
+            shape, an invalid argument.
         ForeignError: the module raised an exception.
 
     Example:
@@ -317,10 +327,10 @@ def from_torch(
                 call=lambda m, z: m(z, None),
             )
     """
-    if not isinstance(module, _torch().nn.Module):
+    if not isinstance(module, import_torch().nn.Module):
         raise UserError(
-            f"from_torch was given {describe_kind(module)}; expected a torch.nn.Module (a file of "
-            "weights holds no code: build the module, then module.load_state_dict(...))"
+            f"from_torch was given {describe_kind(module)}; expected a torch.nn.Module (a weights "
+            "file contains no code: build the module, then module.load_state_dict(...))"
         )
     latent_dim = check_whole("latent_dim", latent_dim)
     for name, function in (("call", call), ("sample_latents", sample_latents)):
@@ -331,20 +341,8 @@ def from_torch(
     gen = TorchGenerator(module, paths, latent_dim, call, pixels, sample_latents)
     gen.measure(image_size)
     if image_range is not None:
-        gen.image_range = (-1, 1)  # said on purpose: no guess from the images' values
+        gen.image_range = (-1, 1)  # stated by the user, so `contract` does not guess from values
     return gen
-
-
-def _torch() -> Any:
-    """Import PyTorch, when it is needed."""
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"from_torch needs PyTorch, which cannot be imported ({error}); type: pip install "
-            "'cgjax[torch]'"
-        ) from error
-    return torch
 
 
 def _read_layers(
@@ -358,8 +356,8 @@ def _read_layers(
     for name, value in layers.items() if isinstance(layers, Mapping) else [(x, x) for x in layers]:
         path, element = _path_and_element(value)
         if not isinstance(path, str) or not isinstance(name, str):
-            places = [place for place, child in module.named_modules() if child is path]
-            hint = f"; give the path {places[0]!r} instead of the module" if places else ""
+            matches = [name for name, child in module.named_modules() if child is path]
+            hint = f"; give the path {matches[0]!r} instead of the module" if matches else ""
             raise UserError(f"layers holds {shown(name)}: {shown(value)}; {expected}{hint}")
         if path not in known:
             near = difflib.get_close_matches(path, known, n=3, cutoff=0.4) or known[:5]
@@ -374,69 +372,16 @@ def _read_layers(
 
 
 def _path_and_element(value: Any) -> tuple[Any, int]:
-    """Return what stands for the path, and the element: 0 where (path, i) is not given."""
+    """Return the path and the element of a layer: (value, 0) unless the value is (path, i)."""
     is_pair = isinstance(value, tuple) and len(value) == 2
     if is_pair and isinstance(value[1], int) and not isinstance(value[1], bool):
         return value
     return value, 0
 
 
-def _read_range(given: Any) -> tuple[float, float]:
+def _read_range(value: Any) -> tuple[float, float]:
     expected = "(black, white), such as (0, 1)"
-    values = np.asarray(as_real("the numbers of image_range", given, expected), np.float64)
+    values = np.asarray(as_real("the numbers of image_range", value, expected), np.float64)
     if values.shape != (2,) or not np.isfinite(values).all() or not values[0] < values[1]:
-        raise UserError(f"image_range={shown(given)}; expected {expected}")
+        raise UserError(f"image_range={shown(value)}; expected {expected}")
     return float(values[0]), float(values[1])
-
-
-def _place(module: Module) -> tuple[Any, Any]:
-    """Return the device and the floating type of a module's first tensor of floats."""
-    for tensors in (module.parameters(), module.buffers()):
-        for tensor in tensors:
-            if tensor.is_floating_point():
-                return tensor.device, tensor.dtype
-    return _torch().device("cpu"), _torch().float32
-
-
-def _position(output: Any, element: int) -> int | None:
-    """Return where in a tuple or list the tensor stands: the first if `element` is 0."""
-    is_tensor = [isinstance(entry, _torch().Tensor) for entry in output]
-    if element == 0 and any(is_tensor):
-        return is_tensor.index(True)
-    return element if -len(output) <= element < len(output) and is_tensor[element] else None
-
-
-def _tensor_of(output: Any, element: int, whose: str) -> Tensor:
-    if isinstance(output, _torch().Tensor):
-        return output
-    if isinstance(output, tuple | list) and (i := _position(output, element)) is not None:
-        return output[i]
-    raise UserError(
-        f"{whose} returned a {type(output).__name__} without a tensor at {element}; expected a "
-        "tensor, or a tuple or list with one"
-    )
-
-
-def _replace(output: Any, element: int, tensor: Tensor) -> Any:
-    if isinstance(output, _torch().Tensor):
-        return tensor
-    entries = list(output)
-    position = _position(output, element)
-    assert position is not None
-    entries[position] = tensor
-    if isinstance(output, list):
-        return entries
-    return type(output)(*entries) if hasattr(output, "_fields") else tuple(entries)
-
-
-def _channels_first(x: Tensor) -> Tensor:
-    return x.permute(0, -1, *range(1, x.ndim - 1)) if x.ndim >= 4 else x
-
-
-def _to_numpy(x: Tensor, whose: str) -> np.ndarray:
-    """Return float32 with channels last; a sequence (n, tokens, dim) stays as it is."""
-    if x.is_complex():
-        raise UserError(f"{whose} returned complex numbers; expected real ones, such as their abs")
-    if x.ndim >= 4:
-        x = x.permute(0, *range(2, x.ndim), 1)
-    return x.detach().float().contiguous().cpu().numpy()

@@ -1,7 +1,7 @@
-"""Folders of converted weights: `weights.safetensors` and `generator.json`.
+"""Read and write folders of converted weights: `weights.safetensors` and `generator.json`.
 
-The one place that knows the format. Loading needs neither torch nor the network, and checks
-everything that could make a wrong image: the hash, the names, the shapes, the dtypes, and that
+Only this module knows the format. Loading needs neither torch nor the network, and checks
+everything that could lead to a wrong image: the hash, the names, the shapes, the dtypes, and that
 every value is finite.
 """
 
@@ -39,22 +39,22 @@ from cgjax.runtime.memory import empty_aligned
 FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "generator.json"
-ROUNDED = 2.0**-8
-"""The share of an array's largest number that may be lost where it is stored; rounding to float16
-loses an eighth of it."""
+MAX_LOSS = 2.0**-8
+"""The largest rounding error accepted when an array is stored, relative to its largest number;
+rounding to float16 causes an eighth of it."""
 
-# The manifest goes last: a folder without one is not a generator.
+# The manifest is written last: a folder without one is not a generator.
 FILES = (WEIGHTS_FILE, MANIFEST_FILE)
 
 
 class _Source(NamedTuple):
-    """What is always said of where weights come from."""
+    """The required keys of a manifest's `source`."""
 
     name: str
 
 
 class _Manifest(NamedTuple):
-    """What a manifest says, as the user reads it."""
+    """The required keys of a manifest."""
 
     family: str
     architecture: dict[str, Any]
@@ -64,7 +64,7 @@ class _Manifest(NamedTuple):
 
 
 def named_arrays(network: StagedNetwork) -> dict[str, Any]:
-    """Return every array of a network by its dotted path, in the network's order."""
+    """Return every array of a network by dotted path, in the network's order."""
     flat = nnx.to_flat_state(nnx.state(network))
     return {".".join(map(str, path)): variable.get_value() for path, variable in flat}
 
@@ -77,10 +77,10 @@ def check_arrays(
     Args:
         expected: arrays or shapes by name.
         given: NumPy arrays by name.
-        source: where `given` comes from, for the message.
+        source: the origin of `given`, for the message.
 
     Raises:
-        UserError: listing every missing, extra, mis-shaped, non-float and non-finite entry at once.
+        UserError: listing every missing, extra, misshapen, non-float and non-finite entry.
     """
     problems = [f"missing {name}" for name in expected if name not in given]
     problems += [f"extra {name}" for name in given if name not in expected]
@@ -109,32 +109,32 @@ def save_generator(
     dtype: Any = np.float32,
     check: Callable[[Path], Any] = lambda written: None,
 ) -> Path:
-    """Write a folder of converted weights: all of it, or the folder is as it was.
+    """Write a folder of converted weights; if anything fails, the folder is unchanged.
 
     Args:
-        folder: created if need be; an existing generator there is replaced.
-        family: a name of `families.FAMILIES`.
-        architecture: what `build_network(family, architecture)` takes.
+        folder: created if needed; an existing generator in it is replaced.
+        family: a key of `families.FAMILIES`.
+        architecture: as for `build_network(family, architecture)`.
         arrays: every array of that network by dotted path.
-        source: where the weights come from: "name", "sha256", and what else is known, as JSON.
+        source: where the weights come from, as JSON: "name", "sha256", and anything else known.
         licence: the licence of the weights, in words.
         dtype: float32, or float16 to halve the file.
-        check: is called with a folder of the same content before this one is changed, and raises
-            what is wrong with it.
+        check: called with a folder of the same content before this one is changed; may raise to
+            reject it.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: if the family or the dtype is unknown, the architecture makes no network, the
-            arrays are not exactly those of the architecture, one is not finite or loses more in
-            `dtype` than its rounding, `source` has no name or is no JSON, the folder holds files of
-            somebody else's, or cannot be written.
+        UserError: the family or the dtype is unknown, the architecture does not describe a network,
+            the arrays are not exactly those of the architecture, one is not finite or does not fit
+            `dtype`, `source` has no name or is not JSON, or the folder holds other files or cannot
+            be written.
     """
     from cgjax.version import __version__
 
     folder, dtype = Path(folder), storage_dtype(dtype)
-    manifest = _as_file_has_it(
+    manifest = _through_json(
         {
             "format": FORMAT,
             "family": family,
@@ -164,10 +164,10 @@ def save_generator(
 
 
 def storage_dtype(dtype: Any) -> np.dtype[Any]:
-    """Return a dtype in which weights are stored.
+    """Return a dtype in which weights can be stored.
 
     Raises:
-        UserError: for any but float32 and float16.
+        UserError: anything but float32 and float16.
     """
     with contextlib.suppress(TypeError):
         if np.dtype(dtype) in (np.float16, np.float32):
@@ -179,34 +179,34 @@ def _stored(name: str, value: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """Round an array to a dtype.
 
     Raises:
-        UserError: if more than `ROUNDED` of its largest number is lost: the array is too large for
-            the dtype, or too small.
+        UserError: if the error exceeds `MAX_LOSS` times its largest number: the numbers are too
+            large for the dtype, or too small.
     """
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # numbers that overflow become infinite, and are refused
         stored = np.asarray(value, dtype, order="C")
     if stored.dtype != value.dtype:
         largest = np.abs(value).max(initial=0)
-        lost = np.abs(stored.astype(value.dtype) - value).max(initial=0)
-        if lost > ROUNDED * largest:
+        loss = np.abs(stored.astype(value.dtype) - value).max(initial=0)
+        if loss > MAX_LOSS * largest:
             raise UserError(
-                f"{name} does not fit {dtype}: its largest number is {largest:.2g}, and as much as "
-                f"{lost:.2g} is lost; use --dtype=float32"
+                f"{name} does not fit {dtype}: its largest number is {largest:.2g}, and up to "
+                f"{loss:.2g} would be lost; use --dtype=float32"
             )
     return stored
 
 
-def _as_file_has_it(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest as it is read again.
+def _through_json(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest as it will be read back from its file.
 
     Raises:
-        UserError: if there is something in it that JSON does not have.
+        UserError: if JSON cannot represent one of its values.
     """
     for name, value in manifest.items():
         try:
             json.dumps(as_json(value))
         except (TypeError, ValueError, RecursionError) as error:
             raise UserError(
-                f"{name} cannot be written to {MANIFEST_FILE} ({error}); expected texts, plain "
+                f"{name} cannot be written to {MANIFEST_FILE} ({error}); expected strings, plain "
                 "numbers, and lists and dicts of them"
             ) from error
     content: dict[str, Any] = json.loads(json.dumps(as_json(manifest)))
@@ -214,45 +214,45 @@ def _as_file_has_it(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_replaceable(folder: Path, option: str = "") -> None:
-    """Check that a folder holds nothing or a generator, finished or not: only that is replaced.
+    """Check that a folder may be replaced: it is empty or holds a generator, complete or not.
 
     Args:
-        folder: may not exist.
-        option: how it was given, for the message.
+        folder: it need not exist.
+        option: the flag it was given with, as a prefix of the message.
 
     Raises:
-        UserError: if it is a folder of something else.
+        UserError: if it holds anything else.
     """
     names = set(os.listdir(folder)) if folder.is_dir() else set()
-    unfinished = {name for name in names if is_leftover(name, FILES)}
-    is_ours = not names - unfinished - ({WEIGHTS_FILE} if unfinished else set())
+    leftovers = {name for name in names if is_leftover(name, FILES)}
+    is_generator = not names - leftovers - ({WEIGHTS_FILE} if leftovers else set())
     if MANIFEST_FILE in names:
         with contextlib.suppress(UserError):
-            is_ours = bool(read_manifest(folder))
-    if not is_ours:
+            is_generator = bool(read_manifest(folder))
+    if not is_generator:
         raise UserError(
             f"{option}{folder} exists and is not a folder of converted weights; choose another"
         )
 
 
 def is_replaced(path: Path, folder: Path) -> bool:
-    """Whether writing a generator into a folder replaces or removes a file."""
+    """Whether writing a generator into a folder would replace or remove a file."""
     path, folder = path.resolve(), folder.resolve()
-    inside = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
-    return bool(inside) and (inside[0] in FILES or is_leftover(inside[0], FILES))
+    parts = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
+    return bool(parts) and (parts[0] in FILES or is_leftover(parts[0], FILES))
 
 
 def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
     """Load a folder of converted weights.
 
     Args:
-        folder: holds `weights.safetensors` and `generator.json`.
+        folder: with `weights.safetensors` and `generator.json`.
 
     Returns:
         The generator, its weights in float32.
 
     Raises:
-        UserError: a missing or foreign file, a hash that differs, arrays that do not fit.
+        UserError: a missing or unreadable file, a hash that differs, arrays that do not fit.
 
     Example:
         >>> import tempfile
@@ -280,15 +280,15 @@ def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
         arrays = _read_arrays(path)
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file: {error}") from error
-    # What was written so was followed through before; what was edited is not known to work.
-    is_as_written = bool(manifest.pop(SEAL, "")) and read_sealed(folder / MANIFEST_FILE) is not None
+    # `save_generator` has already checked an unedited manifest; an edited one may not work.
+    is_unedited = bool(manifest.pop(SEAL, "")) and read_sealed(folder / MANIFEST_FILE) is not None
     try:
         network = abstract_network(manifest["family"], manifest["architecture"])
-        if not is_as_written:
+        if not is_unedited:
             check_pass(network)
     except UserError as error:
         raise UserError(
-            f"{folder / MANIFEST_FILE} describes no network of this version ({error}); "
+            f"{folder / MANIFEST_FILE} does not describe a network of this version ({error}); "
             "convert the checkpoint again"
         ) from error
     check_arrays(named_arrays(network), arrays, path)
@@ -296,14 +296,14 @@ def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read a safetensors file array by array into memory that JAX takes without copying it.
+    """Read a safetensors file array by array into memory that JAX uses without a copy.
 
-    Half precision becomes float32 on the way; an array of another kind is returned as it is. The
-    library's own reader would hold the file's pages and a copy beside what JAX makes of it.
+    float16 is converted to float32 on the way; arrays of other dtypes are returned as they are. The
+    safetensors reader would hold the file's pages and a copy in addition to JAX's array.
     """
     arrays: dict[str, np.ndarray] = {}
     with safetensors.safe_open(path, "np") as checked, open(path, "rb") as file:
-        # The header was checked when it was opened: every place lies inside the file.
+        # Opening has checked the header: every offset lies inside the file.
         start = 8 + int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(start - 8))
         for name in checked.keys():  # noqa: SIM118, not a mapping
@@ -327,7 +327,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         folder: of converted weights.
 
     Returns:
-        What it says, as `save_generator` wrote it.
+        Its content, as `save_generator` wrote it.
 
     Raises:
         UserError: if it is missing, unreadable, or of another format.
@@ -342,18 +342,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is not a generator's manifest: {error}") from error
+        raise UserError(f"{path} is not a generator manifest: {error}") from error
     if version != FORMAT:
         raise UserError(f"{path} has format {version}; this version reads format {FORMAT}")
-    _check_manifest(manifest, f"{path} is not a generator's manifest")
+    _check_manifest(manifest, f"{path} is not a generator manifest")
     return manifest
 
 
 def _check_manifest(manifest: Mapping[str, Any], where: str) -> None:
-    """Check what is read of a manifest; whatever else it says is let through."""
-    check_keywords(_Manifest, _known(_Manifest, manifest), where)
-    check_keywords(_Source, _known(_Source, manifest["source"]), f"{where}: source")
+    """Check the required keys of a manifest; other keys are ignored."""
+    check_keywords(_Manifest, _required(_Manifest, manifest), where)
+    check_keywords(_Source, _required(_Source, manifest["source"]), f"{where}: source")
 
 
-def _known(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: content[name] for name in kind._fields if name in content}
+def _required(schema: Any, content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: content[name] for name in schema._fields if name in content}

@@ -13,7 +13,7 @@ from cgjax.evaluation.features import as_colour_images
 from cgjax.generators import contract
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.generators.contract import check_generator, ensure_generator, is_ours
+from cgjax.generators.contract import check_generator, ensure_generator, is_builtin
 from cgjax.generators.families import build_network
 from cgjax.generators.registry import load_generator
 from cgjax.run.opening import open_run
@@ -103,8 +103,8 @@ REFUSED = {
     "LatentsOneRow": r"sample_latents returned an array \(6,\); expected \(4, 6\)",
     "LatentsShort": r"sample_latents returned an array \(4, 5\); expected \(4, 6\)",
     "LatentsOneTooMany": r"sample_latents returned an array \(5, 6\); expected \(4, 6\)",
-    "Unkeyed": "sample_latents gives other latents for the same key",
-    "OneKey": "sample_latents gives the same latents for another key",
+    "Unkeyed": "sample_latents gives different latents for the same key",
+    "OneKey": "sample_latents gives the same latents for a different key",
     "ImagesNone": "images returned None; expected",
     "ImagesHalf": r"images returned an array \(2, .*expected \(4, 8, 8, channels\)",
     "ImagesChannelsFirst": r"images returned an array \(4, 3, 8, 8\); .*x\.transpose\(0, 2, 3, 1\)",
@@ -127,11 +127,11 @@ REFUSED = {
     "ResumeNone": "resume returned None; expected",
     "ResumeOtherChannels": r"resume\(.*\) returned images \(8, 8, 2\), images\(z\) \(8, 8, 3\)",
     # What is not a function of the latent.
-    "Random": "features gives other values for the same latents at layer 'early'.*eval",
-    "RandomImages": "images gives other values for the same latents.*eval",
-    "Dropout": "features gives other values for the same latents at layer 'early'.*dropout",
-    "BatchNorm": "features gives a latent alone other values than in a batch .*batch norm",
-    "BatchNormImages": "images gives a latent alone other values than in a batch .*batch norm",
+    "Random": "features gives different values for the same latents at layer 'early'.*eval",
+    "RandomImages": "images gives different values for the same latents.*eval",
+    "Dropout": "features gives different values for the same latents at layer 'early'.*dropout",
+    "BatchNorm": "features gives different values for a latent alone and in a batch .*batch norm",
+    "BatchNormImages": "images gives different values for a latent alone and in a batch .*batch norm",
 }
 # The user's own exceptions: kind of the cause.
 RAISED = {
@@ -276,7 +276,7 @@ def test_the_package_s_own_families_are_not_tried_before_a_run_and_others_are(mo
     for gen in ours:
         ensure_generator(ConditionedGenerator(gen, gen.layers[0], {}, 4), "ours")
     assert not tried
-    assert not is_ours(PretrainedGenerator(Own()))
+    assert not is_builtin(PretrainedGenerator(Own()))
 
 
 @pytest.mark.parametrize(

@@ -283,7 +283,7 @@ def test_randomness_inside_is_caught_by_the_contract():
             return super().forward(z + 0.01 * torch.randn_like(z), c)
 
     gen = from_stylegan(Noisy())
-    with pytest.raises(UserError, match="features gives other values for the same latents"):
+    with pytest.raises(UserError, match="features gives different values for the same latents"):
         check_generator(ConditionedGenerator(gen, "w", {}, 4))
 
 

@@ -129,10 +129,10 @@ def test_all_problems_are_listed_in_one_error(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a generator's manifest"),
-        ("[]", "not a generator's manifest"),
+        ("{", "not a generator manifest"),
+        ("[]", "not a generator manifest"),
         ('{"format": 99}', "reads format 1"),
-        ('{"format": 1}', "not a generator's manifest: family is missing"),
+        ('{"format": 1}', "not a generator manifest: family is missing"),
     ],
 )
 def test_a_broken_manifest_is_refused(folder, text, message):
@@ -307,7 +307,7 @@ def test_an_edited_architecture_is_refused_when_it_is_loaded(family, change, tmp
     manifest = json.loads((tmp_path / MANIFEST_FILE).read_text())
     manifest["architecture"] |= change
     (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"generator\.json describes no network of") as caught:
+    with pytest.raises(UserError, match=r"generator\.json does not describe a network of") as caught:
         load_folder(tmp_path)
     assert "\n" not in str(caught.value)
 

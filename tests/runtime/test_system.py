@@ -58,7 +58,7 @@ def test_files_are_read_and_written_without_what_macos_lacks(missing, tmp_path, 
     features = FeatureFile(tmp_path, 70, 2500, 1024)
     features.direct_io = True
     features.write_rows(0, rows)
-    features.let_go()
+    features.flush_and_drop()
     found = np.empty((70, 1024), np.float32)
     features.read_columns(1024, found)
     np.testing.assert_array_equal(found, rows[:, 1024:2048])

@@ -1,4 +1,4 @@
-"""Planted halves with a few far outliers: plain k-means splits those off, every space does not."""
+"""With planted halves and a few far outliers, every space but "raw" finds the halves."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ POSITIONS, CHANNELS, ROWS = 4, 8, 1000
 
 @pytest.fixture(scope="module")
 def halves():
-    """Two clouds, and 2% of their rows with a border: one position bright, its neighbour dark."""
+    """Two clouds; 2% of the rows have a "border": one position bright, its neighbour dark."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, ROWS)
     rows = rng.standard_normal((ROWS, POSITIONS * CHANNELS)).astype(np.float32)
@@ -32,31 +32,31 @@ def halves():
     return rows, labels, is_far
 
 
-def test_plain_k_means_splits_the_outliers_off(halves, key):
+def test_plain_k_means_splits_off_the_outliers(halves, key):
     rows, _, is_far = halves
     np.testing.assert_array_equal(kmeans(rows, 2, key=key).labels == 1, is_far)
 
 
 @pytest.mark.parametrize("name", MAPPED)
-def test_in_every_space_the_planted_halves_are_found(halves, key, name):
+def test_every_space_finds_the_planted_halves(halves, key, name):
     rows, labels, _ = halves
     space = fit_space(name, rows, CHANNELS)
-    found = kmeans(space(jnp.asarray(rows)), 2, key=key)
-    assert adjusted_rand_index(np.asarray(found.labels), labels) >= 0.9
+    result = kmeans(space(jnp.asarray(rows)), 2, key=key)
+    assert adjusted_rand_index(np.asarray(result.labels), labels) >= 0.9
 
 
 def test_trimmed_k_means_finds_the_planted_halves_and_assigns_the_outliers_too(halves, key):
     rows, labels, is_far = halves
-    found = trimmed_kmeans(rows, 2, key=key, share=0.05)
-    assert adjusted_rand_index(np.asarray(found.labels), labels) >= 0.9
-    assert found.counts.sum() == len(found.labels) == ROWS
-    for c in range(2):  # the means are of rows that are no outliers
-        own = rows[(np.asarray(found.labels) == c) & ~is_far]
-        np.testing.assert_allclose(found.centroids[c], own.mean(0), atol=0.1)
+    result = trimmed_kmeans(rows, 2, key=key, share=0.05)
+    assert adjusted_rand_index(np.asarray(result.labels), labels) >= 0.9
+    assert result.counts.sum() == len(result.labels) == ROWS
+    for c in range(2):  # the means leave out the outliers
+        members = rows[(np.asarray(result.labels) == c) & ~is_far]
+        np.testing.assert_allclose(result.centroids[c], members.mean(0), atol=0.1)
 
 
 @pytest.mark.parametrize("name", MAPPED)
-def test_a_row_is_mapped_alike_alone_and_among_others(halves, name):
+def test_a_row_is_mapped_independently_of_the_others(halves, name):
     rows = halves[0]
     space = fit_space(name, rows, CHANNELS)
     together = np.asarray(space(jnp.asarray(rows)))
@@ -65,7 +65,7 @@ def test_a_row_is_mapped_alike_alone_and_among_others(halves, name):
     assert together.shape[1] == space.output_dim
 
 
-def test_spaces_are_what_their_formulas_say(halves):
+def test_spaces_equal_their_formulas(halves):
     rows = halves[0].astype(np.float64)
     centred = rows - rows.mean(0)
     expected = {
@@ -98,12 +98,12 @@ def test_a_feature_that_is_nearly_always_off_weighs_no_more_than_the_others():
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_a_map_is_read_as_it_was_written(halves, name):
+def test_a_map_survives_saving_and_loading(halves, name):
     space = fit_space(name, halves[0], CHANNELS)
-    again = space_of(space.arrays())
-    assert again.name == name
-    for ours, theirs in zip(space[1:], again[1:], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    loaded = space_of(space.arrays())
+    assert loaded.name == name
+    for written, read in zip(space[1:], loaded[1:], strict=True):
+        np.testing.assert_array_equal(written, read)
     assert RAW.arrays() == {}
 
 
@@ -120,11 +120,11 @@ def test_streamed_features_are_mapped_as_those_in_memory(name, key, tmp_path):
                 stream.keep_on_disk(tmp_path)
             assert stream.dim == held.shape[1]
             np.testing.assert_array_equal(stream.first(100), held)
-            found = kmeans(stream, 2, key=key, num_init=3)
-        np.testing.assert_array_equal(found.labels, expected.labels)
+            result = kmeans(stream, 2, key=key, num_init=3)
+        np.testing.assert_array_equal(result.labels, expected.labels)
 
 
-def test_a_map_is_fitted_to_rows_that_fit_into_memory():
+def test_the_number_of_rows_to_fit_is_bounded_by_memory():
     assert num_fit_rows(50, 10) == 50
     assert num_fit_rows(10**6, 10) == 10_000
     assert num_fit_rows(10**6, 2**20) == 64
@@ -135,6 +135,6 @@ def test_the_config_knows_every_space():
     assert tuple(SPACES) == WORDS
 
 
-def test_raw_features_are_not_touched():
+def test_raw_features_are_returned_unchanged():
     rows = jnp.ones((2, 3))
     assert Space()(rows) is rows

@@ -1,4 +1,4 @@
-"""Features that do not fit into memory: recomputed or on disk, they cluster as in memory."""
+"""Features that do not fit in memory, recomputed or on disk, give the same clusters."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from cgjax.clustering import kmeans
 from cgjax.errors import Interrupted
-from cgjax.features import stream as encoding
+from cgjax.features import stream as stream_module
 from cgjax.features.in_memory import all_features, feature_dim
 from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -52,21 +52,21 @@ def test_features_of_every_family_cluster_as_in_memory(name, tmp_path, key):
         with FeatureStream(generator, latents, block=32) as stream:
             if keep:
                 stream.keep_on_disk(tmp_path)
-            found = kmeans(stream, 2, key=key, num_init=3)
+            result = kmeans(stream, 2, key=key, num_init=3)
             assert stream.storage == ("disk" if keep else "recompute")
-            np.testing.assert_array_equal(found.labels, expected.labels)
-            # Sums of 70 float32 rows in another order.
-            np.testing.assert_allclose(found.centroids, expected.centroids, rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(found.inertia, expected.inertia, rtol=1e-5)
-            # A row is computed again for its own sake only when it is drawn as a candidate.
+            np.testing.assert_array_equal(result.labels, expected.labels)
+            # Sums of 70 float32 rows in a different order.
+            np.testing.assert_allclose(result.centroids, expected.centroids, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(result.inertia, expected.inertia, rtol=1e-5)
+            # A single row is recomputed only when it is drawn as a candidate centroid.
             assert not keep or stream.num_computed < 70 + 2 * 3 * 2 + 1
 
 
-def test_rows_come_as_asked_for_from_wherever_they_are(generator, latents, tmp_path):
+def test_requested_rows_are_returned_from_latents_or_disk(generator, latents, tmp_path):
     expected = held(generator, latents)
-    asked = np.array([3, 4, 5, 9, 50, 98, 99])
+    index = np.array([3, 4, 5, 9, 50, 98, 99])
     with FeatureStream(generator, latents, block=24) as stream:
-        np.testing.assert_array_equal(stream.read(asked)[:7], expected[asked])
+        np.testing.assert_array_equal(stream.read(index)[:7], expected[index])
         stream.keep_on_disk(tmp_path)
         for _ in range(2):
             for begin in range(0, 100, 24):
@@ -74,9 +74,9 @@ def test_rows_come_as_asked_for_from_wherever_they_are(generator, latents, tmp_p
                 rows = stream.read(part)
                 assert rows.shape == (24, stream.dim)
                 np.testing.assert_array_equal(rows[: len(part)], expected[part])
-        # Once from the latents, once from the file; seven rows before there was one.
+        # Each row was computed once, then read; seven were also computed before there was a file.
         assert stream.num_computed == 107
-        np.testing.assert_array_equal(stream.read(asked)[:7], expected[asked])
+        np.testing.assert_array_equal(stream.read(index)[:7], expected[index])
         np.testing.assert_array_equal(stream.first(30), expected[:30])
         assert stream.num_computed == 107
 
@@ -94,7 +94,7 @@ def test_an_interrupted_clustering_leaves_no_file(
     stage, options, generator, latents, tmp_path, key
 ):
     def stop(what, done, total):
-        assert list(tmp_path.iterdir()) == [], "without a name not even kill -9 leaves it"
+        assert list(tmp_path.iterdir()) == [], "unnamed, so not even kill -9 leaves it behind"
         if what == stage:
             raise Interrupted("asked to")
 
@@ -128,7 +128,7 @@ def test_the_faster_storage_is_chosen(
 
         return run
 
-    monkeypatch.setattr(encoding.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(stream_module.time, "perf_counter", lambda: now)
     for name, seconds in (("_compute", compute), ("_write", write), ("_read", read)):
         monkeypatch.setattr(FeatureStream, name, taking(getattr(FeatureStream, name), seconds))
     with FeatureStream(generator, latents, block=24) as stream:
@@ -136,7 +136,7 @@ def test_the_faster_storage_is_chosen(
         assert stream.storage == storage
 
 
-def test_columns_of_rows_on_disk_are_theirs(generator, latents, tmp_path):
+def test_columns_can_be_read_once_all_rows_are_kept(generator, latents, tmp_path):
     seen = []
     with FeatureStream(generator, latents, block=24) as stream:
         assert not stream.has_columns
@@ -145,7 +145,7 @@ def test_columns_of_rows_on_disk_are_theirs(generator, latents, tmp_path):
         assert stream.has_columns
         stream.keep_rows(lambda done, total: seen.append((done, total)))
         assert stream.num_computed == 100, "each row once"
-        stream.keep_rows(lambda done, total: seen.append("nothing is missing any more"))
+        stream.keep_rows(lambda done, total: seen.append("no row is missing any more"))
         columns = np.empty((100, 30), np.float32)
         stream.read_columns(50, columns[:, 3:])
     np.testing.assert_array_equal(columns[:, 3:], held(generator, latents)[:, 50:77])
@@ -157,56 +157,56 @@ class OwnGenerator:
 
     layers = ("layer1",)
     latent_dim, image_size = 6, 4
-    sample_latents = images = lambda self, *_: None  # not called here
+    sample_latents = images = lambda self, *_: None  # not called
 
     def features(self, z, layer):
         return jnp.asarray(np.asarray(z)[:, :, None] * np.ones(4, np.float32))
 
 
-def test_the_shape_of_any_generator_is_known(generator, latents):
+def test_the_feature_shape_of_any_generator_is_known(generator, latents):
     assert feature_dim(generator, latents) == (16, 16, 1)
     own = ConditionedGenerator(OwnGenerator(), "layer1", {}, batch=16)
     assert feature_dim(own, latents) == (6, 4)
 
 
 def test_without_room_on_the_disk_nothing_is_written(generator, latents, tmp_path, monkeypatch):
-    usage = encoding.shutil.disk_usage(tmp_path)._replace(free=2**20)
-    monkeypatch.setattr(encoding.shutil, "disk_usage", lambda folder: usage)
+    usage = stream_module.shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(stream_module.shutil, "disk_usage", lambda folder: usage)
     stream = FeatureStream(generator, latents)
     assert stream.choose_storage(tmp_path, num_reads=4) is None
     assert stream.storage == "recompute"
 
 
-@pytest.mark.parametrize("kept", [0, 40])
-def test_a_disk_that_fills_up_meanwhile_is_given_up(
-    kept, generator, latents, tmp_path, monkeypatch, key
+@pytest.mark.parametrize("num_kept", [0, 40])
+def test_features_are_recomputed_once_the_disk_fills_up(
+    num_kept, generator, latents, tmp_path, monkeypatch, key
 ):
     expected = kmeans(held(generator, latents), 2, key=key)
     write = FeatureStream._write
 
     def fail(stream, index, rows):
-        if index[0] >= kept:
+        if index[0] >= num_kept:
             raise OSError(28, "No space left on device")
         write(stream, index, rows)
 
     with FeatureStream(generator, latents, block=24) as stream:
         stream.keep_on_disk(tmp_path)
         monkeypatch.setattr(FeatureStream, "_write", fail)
-        found = kmeans(stream, 2, key=key)
+        result = kmeans(stream, 2, key=key)
         assert stream.storage == "recompute"
-    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(result.labels, expected.labels)
 
 
 def test_blocks_and_forward_passes_are_bounded_in_bytes(generator, latents, monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH_MB", 5 * 1024 / 2**20)
-    monkeypatch.setattr(encoding, "BLOCK_MB", 13 * 1024 / 2**20)
+    monkeypatch.setattr(stream_module, "BATCH_MB", 5 * 1024 / 2**20)
+    monkeypatch.setattr(stream_module, "BLOCK_MB", 13 * 1024 / 2**20)
     stream = FeatureStream(generator, latents)
     assert stream.dim == 256, "a row is 1 kB"
     assert stream.block == 10, "two passes of five rows"
     np.testing.assert_array_equal(stream.read(np.arange(10)), held(generator, latents)[:10])
 
 
-def test_features_lie_where_jax_takes_them_without_a_copy(generator, latents):
+def test_features_are_aligned_so_that_jax_does_not_copy_them(generator, latents):
     features = held(generator, latents)
     assert features.ctypes.data % 64 == 0
     np.testing.assert_array_equal(features, generator.features(jnp.asarray(latents)))

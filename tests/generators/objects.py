@@ -1,4 +1,4 @@
-"""Objects given as generators: a proper one, and what people really write.
+"""Objects used as generators: a valid one, and mistakes that people really make.
 
 Each is loaded as a user's is, by `tests.generators.objects:NAME`.
 """
@@ -18,7 +18,7 @@ COLOURS = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
 
 
 class Good:
-    """The proper one, in NumPy."""
+    """The valid generator, in NumPy."""
 
     layers = ("early", "late")
     latent_dim, image_size = 6, 8
@@ -56,7 +56,7 @@ NUMBER, TEXT, NOTHING = 3, "Good", None
 
 
 def returning(change, *methods):
-    """Return a class whose methods return something else than the proper ones."""
+    """Return a class whose methods return the valid generator's results, changed."""
 
     def changed(method):
         own = getattr(Good, method)
@@ -79,7 +79,7 @@ def torch_tensors(change):
     return returning(change_)
 
 
-# Those that work, with the proper one's numbers.
+# Generators that work, with the numbers of the valid one.
 Jax = returning(jax.numpy.asarray)
 Float64 = returning(lambda x: x.astype(np.float64))
 Float16 = returning(lambda x: x.astype(np.float16))
@@ -101,7 +101,7 @@ NoResume = with_members(resume=None)
 
 
 class OneBuffer(Good):
-    """Writes every batch into the same memory."""
+    """Writes every batch into the same buffer."""
 
     def __init__(self):
         self._memory = {}
@@ -116,12 +116,12 @@ class OneBuffer(Good):
 Grey = returning(lambda x: x[..., :1], "images", "resume")
 
 
-# All pixels are above zero, and it says that this is meant so.
+# All pixels are above zero, and the generator declares its range.
 Bright = returning(np.abs, "images", "resume")
 Bright.image_range = (-1, 1)
 
 
-# Those that are refused: what the methods return.
+# Refused because of what the methods return.
 FeaturesList = returning(lambda x: x.tolist(), "features")
 FeaturesListOfArrays = returning(list, "features")
 FeaturesTuple = returning(lambda x: (x, x), "features")
@@ -219,7 +219,7 @@ class OneKey(Good):
         return np.random.default_rng(0).normal(size=(n, 6))
 
 
-# Members.
+# Refused because of their members.
 LayersMissing = with_members(layers=None)
 LayersEmpty = with_members(layers=())
 LayersString = with_members(layers="early")
@@ -243,7 +243,7 @@ class PropertyRaises(Good):
         return self.network.blocks
 
 
-# Constructors, and objects of another kind.
+# Constructors that fail, and objects that are not generators.
 class Raises(Good):
     def __init__(self):
         raise OSError("no weights")

@@ -1,4 +1,4 @@
-"""The public protocol holds for a staged network, and a layer costs only the layers before it."""
+"""A staged network satisfies the public protocol, and a layer costs only the layers up to it."""
 
 import itertools
 
@@ -41,14 +41,14 @@ def test_a_converted_network_satisfies_the_protocol(gen):
     assert h.dtype == jnp.float32
 
 
-def test_the_same_key_gives_the_same_latents_and_another_key_others(gen):
-    first, again, other = (gen.sample_latents(jax.random.key(k), 4) for k in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
+def test_equal_keys_give_equal_latents_and_different_keys_different_ones(gen):
+    first, same, other = (gen.sample_latents(jax.random.key(k), 4) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first, same)
     assert np.abs(np.asarray(first - other)).max() > 0.1
 
 
 @pytest.mark.parametrize("family", TINY)
-def test_features_run_only_the_layers_up_to_the_one_asked_for(family, monkeypatch):
+def test_features_run_only_the_layers_up_to_the_requested_one(family, monkeypatch):
     gen = tiny(family)
     cls = type(gen.network)
     stage, ran = cls.stage, []
@@ -61,7 +61,7 @@ def test_features_run_only_the_layers_up_to_the_one_asked_for(family, monkeypatc
         assert ran == list(range(index + 1))
 
 
-def test_operations_grow_with_the_layer_and_an_early_one_is_a_small_part(gen):
+def test_operations_grow_with_the_layer_and_an_early_layer_is_cheap(gen):
     z = jnp.zeros((2, gen.latent_dim))
 
     def flops(walk, **static):
@@ -75,18 +75,18 @@ def test_operations_grow_with_the_layer_and_an_early_one_is_a_small_part(gen):
     assert costs[0] < 0.2 * costs[-1]
 
 
-def test_networks_of_one_architecture_share_their_programs_and_others_do_not():
-    first, again, other = tiny("pgan"), tiny("pgan"), tiny("pgan", tanh=True)
+def test_only_networks_of_the_same_architecture_share_compiled_programs():
+    first, same, other = tiny("pgan"), tiny("pgan"), tiny("pgan", tanh=True)
     z = jnp.ones((7, first.latent_dim))  # a batch that no other test has traced
     x = first.images(z)
     programs = base._walk._cache_size()
-    np.testing.assert_array_equal(again.images(z), x)
+    np.testing.assert_array_equal(same.images(z), x)
     assert base._walk._cache_size() == programs
     np.testing.assert_allclose(other.images(z), jnp.tanh(x), atol=1e-6)
     assert base._walk._cache_size() == programs + 1
 
 
-def test_a_precision_is_one_of_two_and_reaches_every_product(gen):
+def test_precision_is_validated_and_applies_to_every_product(gen):
     z = gen.sample_latents(jax.random.key(0), 2)
 
     def program(gen):
@@ -99,13 +99,13 @@ def test_a_precision_is_one_of_two_and_reaches_every_product(gen):
     assert "HIGHEST" in exact
     assert "HIGHEST" not in rough
     assert "HIGH" in rough
-    # What is compiled for one is not taken for the other.
+    # A program compiled for one precision is not used for the other.
     assert gen.structure == gen.with_precision("float32").structure != fast.structure
     with pytest.raises(UserError, match="'half': expected float32 or tf32"):
         gen.with_precision("half")
 
 
-def test_a_layer_can_be_given_by_its_number_counted_from_one(gen):
+def test_a_layer_can_be_given_by_number_counted_from_one(gen):
     z = gen.sample_latents(jax.random.key(0), 2)
     np.testing.assert_array_equal(gen.features(z, 1), gen.features(z, gen.layers[0]))
     assert layer_index(gen.layers, "2") == 1
@@ -113,7 +113,7 @@ def test_a_layer_can_be_given_by_its_number_counted_from_one(gen):
 
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("layer", [np.int64(1), "1", "01"])
-def test_numbers_of_layers_may_be_of_numpy_or_texts(gen, layer):
+def test_layer_numbers_can_be_numpy_integers_or_strings(gen, layer):
     assert layer_index(gen.layers, layer) == 0
 
 
@@ -126,7 +126,7 @@ def test_numbers_of_layers_may_be_of_numpy_or_texts(gen, layer):
         (("only",), "x", "only"),
     ],
 )
-def test_the_layer_suggested_is_spelt_alike_or_an_early_one(layers, layer, suggested):
+def test_the_suggested_layer_has_a_similar_name_or_is_an_early_one(layers, layer, suggested):
     with pytest.raises(UserError, match=f"try --config.layer={suggested}; --mode=check"):
         layer_index(layers, layer)
 
@@ -136,7 +136,7 @@ def test_the_layer_suggested_is_spelt_alike_or_an_early_one(layers, layer, sugge
     "layer",
     ["lair1", "0", 0, 99, "", 1.0, None, True, "²", -1, b"a", (), "9" * 5000, np.ones(3)],
 )
-def test_an_unknown_layer_is_refused_naming_those_there_are(gen, layer):
+def test_an_unknown_layer_is_refused_with_a_list_of_layers(gen, layer):
     with pytest.raises(UserError, match=f"{gen.layers[0]}.*--config.layer="):
         gen.features(jnp.zeros((1, gen.latent_dim)), layer)
 
@@ -145,7 +145,7 @@ def test_an_unknown_layer_is_refused_naming_those_there_are(gen, layer):
 @pytest.mark.parametrize(
     "z", [None, "abc", [[1.0], [2.0, 3.0]], [[None]], np.ones((2, 6)) * 1j, np.full((2, 6), 1e300)]
 )
-def test_latents_that_are_no_numbers_are_refused(gen, z):
+def test_latents_that_are_not_real_numbers_are_refused(gen, z):
     for call in (gen.images, lambda z: gen.features(z, 1), lambda z: gen.resume(z, 1)):
         with pytest.raises(UserError, match=r"^(latents|activations) (are|hold)") as caught:
             call(z)
@@ -164,23 +164,23 @@ def test_latents_that_are_no_numbers_are_refused(gen, z):
         (jnp.zeros(3, jnp.uint32), 2, r"key of shape \(3,\): expected a random key"),
     ],
 )
-def test_latents_are_drawn_with_one_key_and_a_whole_number(gen, key, n, message):
+def test_sample_latents_refuses_an_invalid_key_or_number(gen, key, n, message):
     with pytest.raises(UserError, match=message):
         gen.sample_latents(key, n)
 
 
-def test_no_latents_can_be_drawn(gen):
+def test_zero_latents_can_be_drawn(gen):
     assert gen.sample_latents(jax.random.key(0), 0).shape == (0, gen.latent_dim)
 
 
 @pytest.mark.usefixtures("untyped")
-def test_latents_of_another_length_are_refused(gen):
+def test_latents_of_the_wrong_length_are_refused(gen):
     for z in (jnp.zeros((2, gen.latent_dim + 1)), jnp.zeros(gen.latent_dim)):
         with pytest.raises(UserError, match=rf"expects \(n, {gen.latent_dim}\)"):
             gen.images(z)
 
 
-def test_a_keyword_that_the_family_lacks_is_refused_and_none_is_not(gen):
+def test_an_unsupported_keyword_is_refused_unless_it_is_none(gen):
     z = jnp.zeros((1, gen.latent_dim))
     with pytest.raises(UserError, match="takes no 'truncation'"):
         gen.images(z, truncation=0.5)
@@ -194,7 +194,7 @@ def test_resuming_from_a_wrong_shape_is_refused(gen):
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 9])
-def test_in_batches_equals_one_call_whatever_the_number_of_rows(n):
+def test_in_batches_equals_one_call_for_any_number_of_rows(n):
     x = np.arange(2.0 * n, dtype=np.float32).reshape(n, 2)
     np.testing.assert_array_equal(in_batches(lambda b: b * 2 + 1, x, 4), x * 2 + 1)
     done: list[int] = []
@@ -216,7 +216,7 @@ def test_in_batches_equals_one_call_whatever_the_number_of_rows(n):
     ],
     ids=["half", "one", "twice", "number", "column"],
 )
-def test_in_batches_refuses_a_function_that_returns_other_rows_than_it_was_given(wrong, n):
+def test_in_batches_refuses_a_function_that_does_not_return_one_row_per_row(wrong, n):
     x = np.ones((n, 3), np.float32)
     out = np.full_like(x, 7)
     with pytest.raises(UserError, match=r"batch of \d rows gave an array of shape .*expected"):

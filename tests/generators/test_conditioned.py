@@ -1,4 +1,4 @@
-"""A pass over several devices is the pass over one; what a user's own generator makes is finite."""
+"""Several devices give the result of one, and a user's own generator must return finite numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def stylegan() -> PretrainedGenerator:
 
 @pytest.mark.parametrize("make", [stylegan, make_planted])
 @pytest.mark.parametrize("devices", [2, 3])
-def test_a_pass_over_several_devices_is_that_of_one_also_where_rows_do_not_divide(make, devices):
+def test_several_devices_give_the_result_of_one_for_any_number_of_rows(make, devices):
     gen = make()
     one = ConditionedGenerator(gen, gen.layers[-1], {}, batch=4)
     several = one.over(parallel.data_mesh(devices))
@@ -47,7 +47,7 @@ def test_every_device_runs_its_own_rows():
     assert {shard.data.shape[0] for shard in h.addressable_shards} == {2}
 
 
-def test_with_another_condition_the_devices_stay():
+def test_with_condition_keeps_the_mesh():
     generator = ConditionedGenerator(make_planted(), "layer2", {}, batch=4)
     other = generator.over(parallel.data_mesh(2)).with_condition(3)
     assert other.mesh is not None
@@ -55,7 +55,7 @@ def test_with_another_condition_the_devices_stay():
     assert generator.keywords == {}
 
 
-def test_devices_of_this_process():
+def test_local_mesh_is_none_for_a_single_device():
     assert parallel.local_mesh(None) is None
     assert parallel.local_mesh(parallel.data_mesh(1)) is None
     mesh = parallel.local_mesh(parallel.data_mesh(3))
@@ -64,7 +64,7 @@ def test_devices_of_this_process():
 
 
 class Sometimes(Good):
-    """Makes NaN of the latents that begin with more than 2."""
+    """Returns NaN for latents whose first number is above 2."""
 
     def images(self, z):
         return np.where(np.asarray(z)[:, :1, None, None] > 2, np.nan, super().images(z))
@@ -76,13 +76,13 @@ class SometimesInfinite(Good):
         return np.where(z > 2, np.inf, z)
 
 
-def test_nan_of_a_users_own_generator_is_named_whenever_it_comes():
-    made = ConditionedGenerator(Sometimes(), "late", {}, 4)
+def test_nan_from_a_users_own_generator_is_refused_in_any_batch():
+    generator = ConditionedGenerator(Sometimes(), "late", {}, 4)
     z = np.zeros((9, 6), np.float32)
-    assert np.isfinite(made.images(z)).all()
+    assert np.isfinite(generator.images(z)).all()
     z[8, 0] = 3
     with pytest.raises(UserError, match=r"Sometimes\.images returned NaN; expected finite"):
-        made.images(z)
-    drawn = ConditionedGenerator(SometimesInfinite(), "late", {}, 4)
+        generator.images(z)
+    infinite = ConditionedGenerator(SometimesInfinite(), "late", {}, 4)
     with pytest.raises(UserError, match=r"sample_latents returned infinite values"):
-        drawn.sample_latents(jax.random.key(0), 1000)
+        infinite.sample_latents(jax.random.key(0), 1000)

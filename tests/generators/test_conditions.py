@@ -1,4 +1,4 @@
-"""Classes can be named, numbered or mixed, and what is not clear is refused with candidates."""
+"""Classes are given by name, id or vector, and an ambiguous name is refused with candidates."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +14,9 @@ def _vectors(condition, num=2, num_classes=5, names=()):
     return np.asarray(class_vectors(condition, num, num_classes, names))
 
 
-def test_the_table_has_the_thousand_classes_in_the_usual_order():
+def test_imagenet_names_has_1000_classes_in_the_usual_order():
     assert len(NAMES) == 1000
-    # Anchors that every ImageNet model agrees on.
+    # Ids that all ImageNet models agree on.
     known = {0: "tench", 1: "goldfish", 207: "golden retriever", 281: "tabby", 340: "zebra",
              417: "balloon", 817: "sports car", 954: "banana", 980: "volcano",
              999: "toilet tissue"}  # fmt: skip
@@ -31,7 +31,7 @@ def test_the_table_has_the_thousand_classes_in_the_usual_order():
         ("Golden_Retriever", 207),
         ("husky", 248),
         ("tabby cat", 281),
-        ("harp", 594),  # also a name of class 593, but the usual one of 594 only
+        ("harp", 594),  # also a name of class 593, but the usual name of 594 only
         ("volcano", 980),
         ("labrador", 208),
     ],
@@ -55,18 +55,20 @@ def test_an_ambiguous_or_unknown_name_lists_candidates(name, message):
         find_class(name, NAMES)
 
 
-@pytest.mark.parametrize("condition", [3, "3", np.int64(3), [3], [3, 3], np.array([3, 3])])
+@pytest.mark.parametrize(
+    "condition", [3, "3", " 3", np.int64(3), [3], [3, 3], np.array([3, 3]), ["3"], ["3", 3]]
+)
 def test_ids_become_one_hot_rows(condition):
     np.testing.assert_array_equal(_vectors(condition), np.eye(5, dtype=np.float32)[[3, 3]])
 
 
-def test_every_row_may_have_its_own_class():
+def test_each_row_can_have_its_own_class():
     np.testing.assert_array_equal(_vectors([4, 0]), np.eye(5, dtype=np.float32)[[4, 0]])
     rows = _vectors(["goldfish", 207], num_classes=1000, names=NAMES)
     np.testing.assert_array_equal(rows.argmax(1), [1, 207])
 
 
-def test_vectors_are_taken_as_they_are():
+def test_class_vectors_are_used_unchanged():
     mixture = np.array([[0.5, 0.5, 0, 0, 0], [0, 0, 0, 0.3, 0.7]], np.float32)
     np.testing.assert_array_equal(_vectors(mixture), mixture)
     np.testing.assert_array_equal(_vectors(jnp.asarray(mixture)), mixture)
@@ -86,8 +88,16 @@ def test_vectors_are_taken_as_they_are():
         (np.zeros((2, 4), np.float32), "shape"),
         (np.zeros((3, 5), np.float32), "shape"),
         (2.5, "neither an id"),
+        ("²", "have no names"),
+        ("9" * 5000, "have no names"),
+        ([[1], [1, 2]], "lists of unequal lengths"),
+        (np.zeros((1, 1, 5), np.int32), "shape"),
+        (np.ones((2, 5)) * 1j, "complex128 numbers: expected an id"),
+        (object(), "entries of condition are <object"),
     ],
 )
-def test_what_is_no_class_is_refused(condition, message):
-    with pytest.raises(UserError, match=message):
+def test_an_invalid_condition_is_refused_in_one_line(condition, message):
+    with pytest.raises(UserError, match=message) as caught:
         _vectors(condition)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300

@@ -1,4 +1,4 @@
-"""An object given as a generator works with the right numbers, or one line says what to change."""
+"""A user's object works with the right numbers, or one line says what to change."""
 
 import importlib
 
@@ -22,7 +22,7 @@ from cgjax.testing.planted import PlantedDiscs, make_planted
 from configs import tiny
 from tests.generators.objects import GOOD
 
-# Object -> error of its numbers: float32's, or half a unit of the shorter type's last place.
+# Object -> relative error: 0, or half a unit in the last place of its shorter type.
 WORK = {
     "Good": 0,
     "make_good": 0,
@@ -50,7 +50,7 @@ WORK_IN_TORCH = {
     "TorchChannelsLast": 0,
 }
 REFUSED = {
-    # What is not a generator at all.
+    # Not a generator at all.
     "NUMBER": "is an int; expected a class or function without arguments",
     "TEXT": "is a str; expected a class or function",
     "NOTHING": "is None; expected a class or function",
@@ -59,7 +59,7 @@ REFUSED = {
     "make_class": "cannot be called as the protocol does",
     "NeedsArguments": "needs arguments .*'width'.*def make",
     "missing": "has no 'missing'",
-    # Members.
+    # Invalid members.
     "LayersMissing": "lacks layers",
     "LayersEmpty": "layers is empty; expected a tuple of distinct names",
     "LayersString": "layers is a str; expected a tuple",
@@ -75,7 +75,7 @@ REFUSED = {
     "FeaturesNoMethod": "features is an int; expected a method",
     "NoFeatures": "lacks features",
     "FewerArguments": r"features cannot be called .*features\(z, layer\)",
-    # What the methods return.
+    # Invalid results of the methods.
     "FeaturesList": r"features returned a list; expected a float32 array \(4, \.\.\.\): it holds",
     "FeaturesListOfArrays": "features returned a list; .*it holds a numpy.ndarray; return one arr",
     "FeaturesTuple": "features returned a tuple; expected .*return one array",
@@ -126,14 +126,14 @@ REFUSED = {
     "ResumeOneRow": r"resume returned an array \(1, 8, 8, 3\); expected \(4",
     "ResumeNone": "resume returned None; expected",
     "ResumeOtherChannels": r"resume\(.*\) returned images \(8, 8, 2\), images\(z\) \(8, 8, 3\)",
-    # What is not a function of the latent.
+    # Not a function of the latent.
     "Random": "features gives different values for the same latents at layer 'early'.*eval",
     "RandomImages": "images gives different values for the same latents.*eval",
     "Dropout": "features gives different values for the same latents at layer 'early'.*dropout",
     "BatchNorm": "features gives different values for a latent alone and in a batch .*batch norm",
-    "BatchNormImages": "images gives different values for a latent alone and in a batch .*batch norm",
+    "BatchNormImages": "images gives different values for a latent alone and in a.*batch norm",
 }
-# The user's own exceptions: kind of the cause.
+# Object -> type of the exception that the user's code raises.
 RAISED = {
     "Raises": OSError,
     "RaisesAttributeError": AttributeError,
@@ -151,7 +151,7 @@ def bind(name: str, **keywords: object) -> ConditionedGenerator:
 
 
 def begin_run(name: str) -> ConditionedGenerator:
-    """What a run does with a generator before its first latent is drawn."""
+    """Do what a run does with a generator before it draws latents."""
     conditioned = bind(name)
     ensure_generator(conditioned, name)
     return conditioned
@@ -166,16 +166,16 @@ def compare_with_good(name: str, tolerance: float) -> None:
     x = conditioned.images(np.asarray(z))
     for array in (z, h, x):
         assert array.dtype == np.float32
-    # BLAS may sum 4 rows in another order than 11.
-    own = {"rtol": tolerance, "atol": max(tolerance, 1e-6)}
-    np.testing.assert_allclose(h, GOOD.features(z, "early").reshape(11, -1), **own)
+    # BLAS may sum in a different order for 4 rows than for 11.
+    tolerances = {"rtol": tolerance, "atol": max(tolerance, 1e-6)}
+    np.testing.assert_allclose(h, GOOD.features(z, "early").reshape(11, -1), **tolerances)
     np.testing.assert_allclose(x, GOOD.images(z), rtol=4 * tolerance, atol=max(4 * tolerance, 1e-6))
     if hasattr(conditioned.gen, "resume"):
         resumed = conditioned.resume(jnp.asarray(h.reshape(11, 2, 2, 4)), z)
         np.testing.assert_allclose(resumed, x, atol=max(4 * tolerance, 1e-6))
 
 
-def test_the_tables_hold_more_than_45_objects_that_are_no_proper_generators():
+def test_the_tables_cover_more_than_60_invalid_generators():
     assert len(REFUSED) + len(RAISED) + len(WORK) + len(WORK_IN_TORCH) > 90
     assert len(REFUSED) + len(RAISED) > 60
 
@@ -187,12 +187,12 @@ def test_a_proper_generator_works_with_the_right_numbers(name):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", WORK_IN_TORCH)
-def test_tensors_of_torch_work_with_the_right_numbers(name):
+def test_torch_tensors_work_with_the_right_numbers(name):
     compare_with_good(name, WORK_IN_TORCH[name])
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_an_object_that_is_no_proper_generator_is_refused_in_one_line(name):
+def test_an_invalid_generator_is_refused_in_one_line(name):
     with np.errstate(all="ignore"), pytest.raises(UserError, match=REFUSED[name]) as caught:
         begin_run(name)
     message = str(caught.value)
@@ -201,7 +201,7 @@ def test_an_object_that_is_no_proper_generator_is_refused_in_one_line(name):
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_an_exception_of_the_users_own_code_says_whose_it_is_and_keeps_its_cause(name):
+def test_an_exception_in_user_code_names_its_source_and_keeps_its_cause(name):
     with pytest.raises(ForeignError, match=rf"objects:{name}.* raised ") as caught:
         begin_run(name)
     assert "\n" not in str(caught.value)
@@ -211,7 +211,7 @@ def test_an_exception_of_the_users_own_code_says_whose_it_is_and_keeps_its_cause
 @pytest.mark.parametrize(
     "name", ["BatchNorm", "Random", "Images255", "FeaturesHalf", "FeaturesRaise"]
 )
-def test_a_run_of_it_ends_before_anything_is_written(name, tmp_path):
+def test_a_run_of_an_invalid_generator_stops_before_anything_is_written(name, tmp_path):
     config = tiny.get_config("quick")
     config.generator.name = f"tests.generators.objects:{name}"
     config.layer = "early"
@@ -221,7 +221,7 @@ def test_a_run_of_it_ends_before_anything_is_written(name, tmp_path):
 
 
 @pytest.mark.torch
-def test_a_sparse_tensor_says_whose_it_is():
+def test_a_sparse_tensor_is_reported_with_its_source():
     with pytest.raises(ForeignError, match=r"FeaturesSparse\.features raised TypeError.*read"):
         begin_run("FeaturesSparse")
 
@@ -230,12 +230,12 @@ def test_images_of_one_channel_work():
     assert begin_run("Grey").images(np.ones((3, 6), np.float32)).shape == (3, 8, 8, 1)
 
 
-def test_bright_images_are_taken_as_they_are_where_the_generator_says_so():
+def test_bright_images_are_accepted_if_the_generator_declares_its_range():
     ensure_generator(bind("Bright"), "mine")
 
 
 @pytest.mark.parametrize("keyword", ["condition", "truncation", "noise"])
-def test_a_keyword_that_the_generator_does_not_take_is_refused_when_it_is_bound(keyword):
+def test_a_keyword_that_the_generator_does_not_take_is_refused_at_construction(keyword):
     with pytest.raises(UserError, match=rf"features takes no {keyword}=; leave --config\.gen"):
         bind("Good", **{keyword: "1"})
     with pytest.raises(UserError, match="features takes no condition="):
@@ -243,38 +243,38 @@ def test_a_keyword_that_the_generator_does_not_take_is_refused_when_it_is_bound(
     assert bind("Good", **{keyword: None}).keywords == {}
 
 
-def test_rows_are_checked_at_every_call_and_not_only_before_a_run():
+def test_rows_are_checked_at_every_call():
     conditioned = bind("Good")
     conditioned.gen.own.features = lambda z, layer: np.asarray(z)[:-1]
     with pytest.raises(UserError, match=r"features returned an array \(3, 6\); expected \(4"):
         conditioned.all_features(np.ones((8, 6), np.float32))
 
 
-def test_findings_state_shapes_range_cost_and_where_it_can_be_resumed():
-    found = check_generator(bind("Good"), time_batch=8)
-    early, late, images = found.layers
+def test_findings_state_shapes_range_cost_and_resumable_layers():
+    findings = check_generator(bind("Good"), time_batch=8)
+    early, late, images = findings.layers
     assert (early.name, early.shape, early.can_resume) == ("early", (2, 2, 4), True)
     assert (late.name, late.shape, late.can_resume) == ("late", (4,), False)
     assert (images.name, images.shape) == ("images", (8, 8, 3))
     assert early.megabytes == pytest.approx(1000 * 16 * 4 / 2**20)
-    assert all(layer.milliseconds > 0 for layer in found.layers)
-    assert -1 <= found.image_range[0] < 0 < found.image_range[1] <= 1
-    assert found.name == "tests.generators.objects:Good"
+    assert all(layer.milliseconds > 0 for layer in findings.layers)
+    assert -1 <= findings.image_range[0] < 0 < findings.image_range[1] <= 1
+    assert findings.name == "tests.generators.objects:Good"
 
 
-def test_the_package_s_own_families_are_not_tried_before_a_run_and_others_are(monkeypatch):
+def test_only_builtin_families_skip_the_check_before_a_run(monkeypatch):
     tried = []
     monkeypatch.setattr(contract, "check_generator", lambda *args, **_: tried.append(args))
 
     class Own(PlantedDiscs):
         pass
 
-    ours = [
+    builtin = [
         make_planted(),
         PretrainedGenerator(build_network("dcgan", {"latent_dim": 6, "widths": [4, 4]})),
     ]
-    for gen in ours:
-        ensure_generator(ConditionedGenerator(gen, gen.layers[0], {}, 4), "ours")
+    for gen in builtin:
+        ensure_generator(ConditionedGenerator(gen, gen.layers[0], {}, 4), "builtin")
     assert not tried
     assert not is_builtin(PretrainedGenerator(Own()))
 
@@ -296,20 +296,20 @@ def test_the_package_s_own_families_are_not_tried_before_a_run_and_others_are(mo
         ),
     ],
 )
-def test_the_families_keep_the_contract(family, architecture):
+def test_builtin_families_keep_the_contract(family, architecture):
     gen = PretrainedGenerator(build_network(family, architecture))
-    found = check_generator(ConditionedGenerator(gen, gen.layers[-1], {}, 4))
-    assert [layer.name for layer in found.layers] == [*gen.layers, "images"]
+    findings = check_generator(ConditionedGenerator(gen, gen.layers[-1], {}, 4))
+    assert [layer.name for layer in findings.layers] == [*gen.layers, "images"]
 
 
-def test_the_module_of_objects_is_what_the_tables_name():
+def test_every_object_in_the_tables_exists():
     module = importlib.import_module("tests.generators.objects")
     for name in {*WORK, *WORK_IN_TORCH, *REFUSED, *RAISED} - {"missing"}:
         assert hasattr(module, name), name
 
 
 @pytest.mark.parametrize(("number", "channels"), [("Two", 2), ("Four", 4)])
-def test_images_of_two_and_four_channels_are_shown_by_their_colours(number, channels):
+def test_images_of_two_and_four_channels_are_shown_without_alpha(number, channels):
     conditioned = begin_run(f"Images{number}Channels")
     images = conditioned.images(np.asarray(conditioned.sample_latents(jax.random.key(3), 5)))
     assert images.shape == (5, 8, 8, channels)

@@ -1,4 +1,4 @@
-"""DCGAN's own first layers; the rest is tested against torch in tests/converters."""
+"""The variants of DCGAN's first layer; tests/converters compares the other layers with torch."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ def names(**changes):
     return set(named_arrays(abstract_network("dcgan", {**TINY, **changes})))
 
 
-def test_a_plain_first_layer_is_dense_with_a_bias_at_every_place():
+def test_a_plain_first_layer_is_dense_with_a_bias_per_pixel_and_channel():
     network = build_network("dcgan", {**TINY, "plain_first": True})
     rng = np.random.default_rng(0)
     first, bias = (rng.normal(size=n).astype(np.float32) for n in ((6, 4, 4, 8), (4, 4, 8)))
@@ -27,7 +27,7 @@ def test_a_plain_first_layer_is_dense_with_a_bias_at_every_place():
     assert (np.asarray(gen.features(z, "layer2")) >= 0).all()
 
 
-def test_a_class_picks_its_first_layer_or_mixes_those_of_its_vector():
+def test_a_class_vector_selects_or_mixes_first_layers():
     changes = {"plain_first": True, "num_classes": 3, "per_class": True}
     network = build_network("dcgan", {**TINY, **changes})
     first = np.random.default_rng(0).normal(size=(3, 7, 4, 4, 8)).astype(np.float32)
@@ -39,7 +39,7 @@ def test_a_class_picks_its_first_layer_or_mixes_those_of_its_vector():
     np.testing.assert_allclose(gen.features(z, "layer1", condition=2), of_class[2], atol=1e-5)
     mixed = gen.features(z, "layer1", condition=np.array([0.25, 0.75, 0], np.float32))
     np.testing.assert_allclose(mixed, 0.25 * of_class[0] + 0.75 * of_class[1], atol=1e-5)
-    # SeFa's weight: of every class what meets the latent, side by side.
+    # SeFa's weights: the rows that read the latent, concatenated over classes.
     expected = np.concatenate([own[:-1].reshape(6, -1) for own in first], axis=1)
     np.testing.assert_array_equal(network.latent_weights(), expected)
 

@@ -1,4 +1,4 @@
-"""The forms with fewer products are the convolutions they stand for, borders included."""
+"""The fast forms equal the convolutions that they replace, borders included."""
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def test_winograd_is_the_convolution(shape):
     _assert_alike(winograd_convolve(x, kernel), _plain(x, kernel))
 
 
-def test_winograd_strip_by_strip_is_the_convolution(monkeypatch):
+def test_winograd_in_strips_is_the_convolution(monkeypatch):
     monkeypatch.setattr("cgjax.generators.fast_convolutions.STRIP", 2 * 6 * 7 * 4)
     x, kernel = _random(2, 10, 6, 4, 3)
     _assert_alike(winograd_convolve(x, kernel), _plain(x, kernel))
@@ -68,7 +68,7 @@ def test_unfolding_is_the_convolution(shape):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3, 4), (2, 4, 4, 5, 1), (1, 3, 5, 2, 7)])
-def test_nine_products_are_upsampling_and_convolving(shape):
+def test_nine_products_equal_upsampling_then_convolving(shape):
     x, kernel = _random(*shape)
     _assert_alike(nine_products(x, kernel), _plain(upsample_nearest(x), kernel))
 
@@ -86,14 +86,14 @@ def test_nine_products_are_upsampling_and_convolving(shape):
     ],
     ids=["wide", "few pixels", "large and wide", "odd", "narrow", "large"],
 )
-def test_the_shapes_decide_which_form_is_taken(shape, form):
+def test_the_shapes_decide_which_form_is_used(shape, form):
     x, kernel = _random(*shape)
     assert best_form(x, kernel) is form
     if x.size < 1e6:
         _assert_alike(jax.jit(convolve)(x, kernel), _plain(x, kernel))
 
 
-def test_wide_upsampling_layers_take_nine_products_and_are_the_same():
+def test_wide_upsampling_layers_use_nine_products_with_the_same_result():
     x, kernel = _random(2, 4, 4, 256, 256)
     assert nine_products_pay(x, kernel) == (jax.default_backend() == "cpu")
     assert not nine_products_pay(x, kernel[:, :, :, :64])
@@ -101,7 +101,7 @@ def test_wide_upsampling_layers_take_nine_products_and_are_the_same():
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2, 3, 4), (2, 4, 6, 5, 1)])
-def test_the_phases_of_a_transposed_convolution_are_the_same(shape):
+def test_winograd_phases_equal_phase_convolution(shape):
     i, o = shape[3:]
     x, _ = _random(*shape)
     phases = jax.random.normal(jax.random.key(2), (2, 2, i, 2, 2, o), jnp.float32)
@@ -109,7 +109,7 @@ def test_the_phases_of_a_transposed_convolution_are_the_same(shape):
     _assert_alike(winograd_phases(x, phases), phase_convolution(x, phases))
 
 
-def test_wide_transposed_convolutions_take_them_and_are_the_same():
+def test_wide_transposed_convolutions_equal_the_dilated_convolution():
     x, _ = _random(32, 4, 4, 256, 256)
     kernel = jax.random.normal(jax.random.key(2), (4, 4, 256, 256), jnp.float32)
     dilated = jax.lax.conv_general_dilated(

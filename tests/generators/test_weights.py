@@ -1,4 +1,4 @@
-"""A folder of converted weights is loaded whole or refused by name; it never half loads."""
+"""A folder of converted weights is loaded completely, or refused with the name of what is wrong."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import cgjax
 from cgjax.errors import UserError
 from cgjax.generators import weights
 from cgjax.generators.base import PretrainedGenerator
-from cgjax.generators.families import abstract_network, build_network, check_pass
+from cgjax.generators.families import FAMILIES, abstract_network, build_network, check_pass
 from cgjax.generators.weights import (
     MANIFEST_FILE,
     WEIGHTS_FILE,
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 
 def _rewrite(folder, change):
-    """Change the arrays and make the hash right again, so that the next check must catch it."""
+    """Change the arrays and correct the hash, so that a later check must catch the change."""
     path = folder / WEIGHTS_FILE
     arrays = dict(safetensors.numpy.load_file(path))
     change(arrays)
@@ -49,7 +49,7 @@ def _rewrite(folder, change):
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
-def test_what_is_saved_is_what_is_loaded(folder):
+def test_a_saved_generator_is_loaded_unchanged(folder):
     network = build_network("pgan", ARCHITECTURE)
     loaded = load_folder(folder)
     z = loaded.sample_latents(jax.random.key(0), 2)
@@ -80,7 +80,7 @@ def test_a_truncated_file_is_refused(folder):
         load_folder(folder)
 
 
-def test_a_file_that_is_no_safetensors_is_refused_even_with_its_hash(folder):
+def test_a_file_that_is_not_safetensors_is_refused_even_with_its_hash(folder):
     path = folder / WEIGHTS_FILE
     path.write_bytes(b"not tensors")
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
@@ -181,20 +181,20 @@ def test_weights_too_large_for_float16_are_refused(tmp_path):
 
 
 def _save(folder, **changes):
-    given = {
+    arguments = {
         "family": "pgan", "architecture": ARCHITECTURE, "arrays": _arrays(), "source": SOURCE,
         "licence": "none",
     }  # fmt: skip
-    return save_generator(folder, **{**given, **changes})
+    return save_generator(folder, **{**arguments, **changes})
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e-9, 1e6])
-def test_weights_that_float16_would_round_away_are_refused_by_name(folder, factor):
+def test_weights_that_do_not_fit_float16_are_refused_by_name(folder, factor):
     arrays = _arrays()
     arrays["dense"] = arrays["dense"] / np.abs(arrays["dense"]).max() * np.float32(factor)
     with pytest.raises(UserError, match=r"dense does not fit float16.*--dtype=float32"):
         _save(folder, arrays=arrays, dtype=np.float16)
-    arrays["dense"] *= np.float32(1e-3 / factor)  # what is small beside it may be lost
+    arrays["dense"] *= np.float32(1e-3 / factor)  # numbers small beside the largest may be lost
     assert _save(folder, arrays=arrays, dtype=np.float16) == folder
 
 
@@ -214,7 +214,7 @@ def test_weights_that_float16_would_round_away_are_refused_by_name(folder, facto
     ids=lambda value: value if isinstance(value, str) else "",
 )
 @pytest.mark.usefixtures("untyped")
-def test_what_cannot_be_saved_is_refused_and_leaves_the_older_one(folder, changes, message):
+def test_a_refused_save_leaves_the_existing_generator(folder, changes, message):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UserError, match=message) as caught:
         _save(folder, **changes)
@@ -227,7 +227,7 @@ def test_what_cannot_be_saved_is_refused_and_leaves_the_older_one(folder, change
     [[MANIFEST_FILE], [WEIGHTS_FILE], [MANIFEST_FILE, WEIGHTS_FILE], ["notes.txt"]],
     ids=str,
 )
-def test_somebody_else_s_folder_is_never_written_to(tmp_path, names):
+def test_a_folder_with_other_files_is_never_written_to(tmp_path, names):
     for name in names:
         (tmp_path / name).write_text('{"name": "mine", "format": 1}')
     with pytest.raises(UserError, match="is not a folder of converted weights"):
@@ -236,7 +236,7 @@ def test_somebody_else_s_folder_is_never_written_to(tmp_path, names):
     assert all("mine" in (tmp_path / name).read_text() for name in names)
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+def test_an_unwritable_destination_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="cannot write"):
         _save(tmp_path / "file" / "below")
@@ -291,7 +291,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_architecture_of_every_family_passes_all_checks(family):
     check_pass(abstract_network(family, SMALL[family]))
 
@@ -307,12 +307,14 @@ def test_an_edited_architecture_is_refused_when_it_is_loaded(family, change, tmp
     manifest = json.loads((tmp_path / MANIFEST_FILE).read_text())
     manifest["architecture"] |= change
     (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"generator\.json does not describe a network of") as caught:
+    with pytest.raises(
+        UserError, match=r"generator\.json does not describe a network of"
+    ) as caught:
         load_folder(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_what_was_saved_unchanged_is_not_followed_through_again(folder, monkeypatch):
+def test_an_unedited_manifest_is_not_traced_again(folder, monkeypatch):
     passes = []
     monkeypatch.setattr(weights, "check_pass", passes.append)
     assert "seal" not in load_folder(folder).manifest
@@ -325,7 +327,7 @@ def test_what_was_saved_unchanged_is_not_followed_through_again(folder, monkeypa
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices have memory of their own")
-def test_weights_are_in_memory_once(monkeypatch, folder):
+def test_loading_holds_the_weights_in_memory_once(monkeypatch, folder):
     read = weights._read_arrays
     arrays = {}
     monkeypatch.setattr(weights, "_read_arrays", lambda path: arrays.setdefault("a", read(path)))

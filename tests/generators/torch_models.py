@@ -1,4 +1,4 @@
-"""PyTorch generators as people have them, small: a StyleGAN2, a VAE's decoder, and odd ones."""
+"""Small versions of common PyTorch generators: a StyleGAN2 and a VAE decoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ModulatedConv(nn.Module):
 
 
 class Block(nn.Module):
-    """One resolution: two convolutions, and the image so far plus its own to-RGB."""
+    """One resolution: two convolutions, and a to-RGB layer that adds to the running image."""
 
     def __init__(self, inner, outer, style, is_first=False):
         super().__init__()
@@ -67,7 +67,7 @@ class Synthesis(nn.Module):
 
 
 class StyleGAN2(nn.Module):
-    """Mapping, modulated convolutions, skips; its forward pass takes a condition as well."""
+    """Mapping network, modulated convolutions, skips; `forward` also takes a condition."""
 
     def __init__(self, latent=16, style=16, widths=(16, 12, 8)):
         super().__init__()
@@ -84,7 +84,7 @@ class StyleGAN2(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A VAE's decoder, with batch norm and dropout, in training mode, images from 0 to 1."""
+    """A VAE decoder with batch norm and dropout, in training mode, with images from 0 to 1."""
 
     def __init__(self, latent=8, width=16):
         super().__init__()

@@ -124,7 +124,7 @@ def test_a_clustering_of_raw_features_saves_no_extra_arrays(tmp_path, clustering
         (Space("spherical", mean=MEAN * np.float32(np.nan)), "space_mean has NaN"),
         (Space("spherical", mean=MEAN.astype(float)), "space_mean has shape .3,. and float64"),
         (Space("pooled", channels=MEAN[:0]), r"space_channels has shape \(0,\)"),
-        (Space("standardised", MEAN, DEVIATION[:2]), "parameters of a space that differ in length"),
+        (Space("standardised", MEAN, DEVIATION[:2]), "parameters of the space differ in length"),
         (Space("standardised", MEAN, 0 * DEVIATION), "space_deviation has values that are not abo"),
     ],
 )
@@ -141,5 +141,5 @@ def test_an_unknown_space_is_refused(tmp_path, clustering, latents):
     save_clustering(path, clustering, latents)
     arrays = dict(np.load(path))
     np.savez(path, **arrays, space=np.array("curved"))
-    with pytest.raises(UserError, match=r"damaged .*'curved', which is none of raw, standardised"):
+    with pytest.raises(UserError, match=r"damaged .*unknown space 'curved'; expected one of raw"):
         load(path)

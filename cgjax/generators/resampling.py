@@ -106,6 +106,14 @@ def upsample(
             - factor * jnp.arange(x.shape[axis], dtype=jnp.int32)[None]
         )
         return _multiply(_pick(taps, index) * factor, x, axis)
+    return _upsample_by_phases(x, taps, factor, offset, length, axis)
+
+
+def _upsample_by_phases(
+    x: Array, taps: Float[Array, " f"], factor: int, offset: int, length: int, axis: int
+) -> Array:
+    """Compute `length` samples of `upsample` as `factor` phases, each a sum of shifted maps."""
+    num = len(taps)
     periods = -(-length // factor)
     # Phase p of period m reads x[m + first], ..., x[m + last].
     first = math.ceil((offset - num + 1) / factor)

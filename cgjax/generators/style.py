@@ -43,12 +43,15 @@ class StyleNetwork(StagedNetwork):
         num_styles: number of copies of w that the synthesis network reads.
         default_truncation: psi where the caller gives none; None for no truncation.
         has_noise: whether the file has stored noise, so that `noise="stored"` works.
+        embedding_dim: length of a label's embedding; a family may set it before `_make_mapping`,
+            which otherwise sets it to `latent_dim`.
     """
 
     normalizes_latent = True
     resume_needs_latents = True
     edit_space = "w"
     noise_shapes: tuple[tuple[int, int, int], ...]
+    embedding_dim: int | None = None
 
     def _make_mapping(
         self,
@@ -75,23 +78,18 @@ class StyleNetwork(StagedNetwork):
         self.latent_dim, self.style_dim, self.num_styles = latent_dim, style_dim, num_styles
         self.default_truncation = default_truncation
         self.has_noise, self.num_classes = has_noise, num_classes
-        first = latent_dim + (self.embedding_dim if num_classes else 0)
-        inputs = (first, *mapping_widths[:-1])
+        embedding_dim = self.embedding_dim = self.embedding_dim or latent_dim
+        inputs = (latent_dim + (embedding_dim if num_classes else 0), *mapping_widths[:-1])
         self.mapping = nnx.List(
             parameter(i, o, std=(2 / i) ** 0.5) for i, o in zip(inputs, mapping_widths, strict=True)
         )
         self.mapping_biases = nnx.List(parameter(o) for o in mapping_widths)
         if num_classes:
-            self.embedding = parameter(num_classes, self.embedding_dim, std=1.0)
+            self.embedding = parameter(num_classes, embedding_dim, std=1.0)
         self.mean_style = buffer(mapping_widths[-1])
         self.noise = nnx.List(
             [buffer(1, *shape, std=1.0) for shape in self.noise_shapes] if has_noise else []
         )
-
-    @property
-    def embedding_dim(self) -> int:
-        """Length of a label's embedding."""
-        return self.latent_dim
 
     # The mapping network.
 

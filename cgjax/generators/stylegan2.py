@@ -81,7 +81,7 @@ class StyleGAN2(StyleNetwork):
         self.demodulate, self.clamp = demodulate, clamp
         self.image_channels = image_channels
         self.image_size = 4 * 2 ** (len(depths) - 1)
-        self._embedding_dim = latent_dim if embedding_dim is None else embedding_dim
+        self.embedding_dim = latent_dim if embedding_dim is None else embedding_dim
         # (resolution, is its first convolution) for each convolution.
         self.plan = ((0, False), *((r, c == 0) for r in range(1, len(depths)) for c in (0, 1)))
         self.noise_shapes = tuple((4 * 2**r, 4 * 2**r, 1) for r, _ in self.plan)
@@ -96,7 +96,7 @@ class StyleGAN2(StyleNetwork):
             num_classes=num_classes,
         )
         if num_classes and form == "nvidia":
-            self.embedding_bias = parameter(self._embedding_dim)
+            self.embedding_bias = parameter(self.embedding_dim)
         self._make_synthesis(style_dim, depths)
 
     def _make_synthesis(self, style_dim: int, depths: Sequence[int]) -> None:
@@ -122,11 +122,6 @@ class StyleGAN2(StyleNetwork):
         if self.form == "rosinality":
             return ["input", "conv1", *(f"convs_{i:02d}" for i in range(len(self.plan) - 1))]
         return [f"b{4 * 2**r}_conv{0 if up else 1}" for r, up in self.plan]
-
-    @property
-    def embedding_dim(self) -> int:
-        """Length of a label's embedding."""
-        return self._embedding_dim
 
     def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
         """Normalise the latent and the label's embedding: together, or (nvidia) separately."""

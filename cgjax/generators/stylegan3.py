@@ -196,7 +196,7 @@ class StyleGAN3(StyleNetwork):
         plan, layers = plan_layers(Schedule(**schedule))
         self.image_size, self.image_channels = layers[-1].out_size, image_channels
         self.output_scale = output_scale
-        self._embedding_dim = style_dim if embedding_dim is None else embedding_dim
+        self.embedding_dim = style_dim if embedding_dim is None else embedding_dim
         outputs = (*widths[1:], image_channels)
         names = (
             f"L{i}_{p.out_size}_{o}" for i, (p, o) in enumerate(zip(layers, outputs, strict=True))
@@ -213,17 +213,12 @@ class StyleGAN3(StyleNetwork):
             num_classes=num_classes,
         )
         if num_classes:
-            self.embedding_bias = parameter(self._embedding_dim)
+            self.embedding_bias = parameter(self.embedding_dim)
         self.source = FourierInput(plan, widths[0], style_dim)
         self.synthesis = nnx.List(
             Layer(p, i, o, style_dim, clamp)
             for p, i, o in zip(layers, widths, outputs, strict=True)
         )
-
-    @property
-    def embedding_dim(self) -> int:
-        """Length of a label's embedding."""
-        return self._embedding_dim
 
     def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
         """Normalise the latent and the label's embedding separately."""

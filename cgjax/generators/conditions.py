@@ -60,10 +60,10 @@ def find_class(name: str, names: Names) -> int:
         texts = [(t, i) for i, known in enumerate(names) for k in known for t in _texts(_normal(k))]
         similar = difflib.get_close_matches(query, [t for t, _ in texts], n=5, cutoff=0.6)
         near = [i for t in dict.fromkeys(similar) for text, i in texts if text == t]
-    candidates = ", ".join(f"{i} {names[i][0]}" for i in dict.fromkeys(near[:12]))
+    listed = ", ".join(f"{i} {names[i][0]}" for i in dict.fromkeys(near[:12]))
     more = f" and {len(near) - 12} more" if len(near) > 12 else ""
     raise UserError(
-        f"condition={name!r} {problem}{f': {candidates}{more}' if candidates else ''}; give an id "
+        f"condition={name!r} {problem}{f': {listed}{more}' if listed else ''}; give an id "
         "or one name"
     )
 

@@ -261,8 +261,8 @@ class StyleNetwork(StagedNetwork):
         if not isinstance(noise, list | tuple) or len(noise) != len(shapes):
             got = f"{len(noise)}" if isinstance(noise, list | tuple) else type(noise).__name__
             raise UserError(
-                f"noise: expected {len(shapes)} arrays ({num} or 1, h, w, 1) in the order in which "
-                f"the network uses them, got {got}; or give zeros, or jax.random.key(0)"
+                f"noise: expected {len(shapes)} arrays ({num} or 1, h, w, 1), one for each noise "
+                f"in the network's order, got {got}; or give zeros, or jax.random.key(0)"
             )
         arrays = tuple(
             jnp.asarray(as_float32(f"the numbers of noise[{i}]", a)) for i, a in enumerate(noise)

@@ -7,7 +7,7 @@ Where to start reading:
   `run_checks` a config that cannot work. Then what is stale is removed.
 * Making what is stale. `artifacts.declare` lists what the stages leave, each with its inputs and
   the leaves of the config that it reads; both are hashed into its key. A stage asks `Maker.result`
-  (`cgjax.stages.maker`); if that is None it writes the files inside `Maker.making`, which writes
+  (`cgjax.stages.graph`); if that is None it writes the files inside `Maker.making`, which writes
   the manifest last.
 * Checking. `manifests.Manifests` decides whether an artifact is current: same key, same files, and
   inputs that hold what they held. `places` has the names of the artifacts and where they lie,

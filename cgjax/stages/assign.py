@@ -25,9 +25,9 @@ from cgjax.runtime.log import Metrics
 from cgjax.runtime.photos import Photo, check_channels, find_photos, read_photos
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
+from cgjax.stages.graph import Maker
 from cgjax.stages.groups import FOREIGN, Groups, Labels, Reliability, reliability_of
 from cgjax.stages.inversion import InversionStage, Invertible
-from cgjax.stages.maker import Maker
 
 TABLE_LINES = 60
 """The most images listed on the terminal; `assign.csv` lists all."""

@@ -22,8 +22,8 @@ from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
 from cgjax.runtime.processes import Processes, by_the_first
 from cgjax.stages.encoding import LayerEncoder, choose, clustering_of
+from cgjax.stages.graph import Maker
 from cgjax.stages.latents import latents_of
-from cgjax.stages.maker import Maker
 
 # Limits of the latents in pca.png: their number, and the size of their features in MB.
 PCA_ROWS, PCA_MB = 2000, 256

@@ -41,7 +41,7 @@ from cgjax.samplers.verify import draw_unverified
 from cgjax.stages.baselines import DirectionBaselines, middle_alpha
 from cgjax.stages.conditional import LABEL_COLUMNS, ConditionalBaselines, labels_as_text
 from cgjax.stages.evaluate import reference_of
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 from cgjax.stages.methods import ComparedMethod, Drawer
 
 JUDGED = ("num", "judge", "attribute", "centre", "threshold")

@@ -29,7 +29,7 @@ from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.log import Metrics, Progress
 from cgjax.runtime.png import as_bytes, to_png
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 
 SHOWN = 4_000
 """Points in each half of the figure."""

@@ -12,7 +12,7 @@ from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 
 
 def reference_of(run: Run, key: Any, *, num: int) -> Reference:

@@ -17,8 +17,8 @@ from cgjax.run.sampling import DEPTHS
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.signals import Interrupts
 from cgjax.samplers.base import group_members
+from cgjax.stages.graph import Maker
 from cgjax.stages.inside import latents_inside
-from cgjax.stages.maker import Maker
 from cgjax.stages.training import SamplerTrainer
 
 

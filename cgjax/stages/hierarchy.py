@@ -17,8 +17,8 @@ from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder
 from cgjax.runtime.keys import named_key
 from cgjax.stages.encoding import LayerEncoder, clustering_of
+from cgjax.stages.graph import Maker
 from cgjax.stages.inside import latents_inside
-from cgjax.stages.maker import Maker
 
 
 def make_splits(run: Run, maker: Maker, check: Callable[..., None]) -> None:

@@ -32,7 +32,7 @@ from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
 from cgjax.runtime.png import as_bytes, from_bytes
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 
 SAVES = 10
 """How often an encoder is saved in training; a kill loses at most the steps between two saves."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from cgjax.run.run import Run
 from cgjax.runtime.files import write_atomically
 from cgjax.runtime.keys import named_key
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 
 BATCH = 4096
 """Latents drawn with one key: fixed, so that the same seed gives the same latents everywhere."""

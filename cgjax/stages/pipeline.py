@@ -27,9 +27,9 @@ from cgjax.stages.cluster import ClusterStage
 from cgjax.stages.compare import CompareStage
 from cgjax.stages.evaluate import EvaluateStage
 from cgjax.stages.fit import FitStage
+from cgjax.stages.graph import Maker
 from cgjax.stages.groups import Clusters
 from cgjax.stages.hierarchy import make_splits
-from cgjax.stages.maker import Maker
 from cgjax.stages.name import merge_names, name_cluster
 from cgjax.stages.report import write_page, write_summary
 from cgjax.stages.sample import draw_sheet, save_samples

@@ -12,7 +12,7 @@ from cgjax.run.citations import works_of_run
 from cgjax.run.places import evaluation_name, split_name, sweep_name, transfer_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import write_atomically, write_json
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 from cgjax.stages.thumbnails import make_page_images
 
 SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_latents")

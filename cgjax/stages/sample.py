@@ -14,7 +14,7 @@ from cgjax.run.sampling import save_images
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 
 SHEET_COLUMNS = 10
 

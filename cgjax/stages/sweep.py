@@ -34,8 +34,8 @@ from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
 from cgjax.runtime.png import to_png
 from cgjax.stages.encoding import LayerEncoder, choose, clustering_of
+from cgjax.stages.graph import Maker
 from cgjax.stages.latents import latents_of
-from cgjax.stages.maker import Maker
 
 Values = dict[str, Float[np.ndarray, " m"]]
 """The judged values of the first m images, by "judge.attribute"."""

@@ -25,7 +25,7 @@ from cgjax.run.places import page_images_name, split_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.png import to_pixels
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 
 MOST = 1000
 """The most latents whose images the page shows, of the run's own clustering and of a sweep."""

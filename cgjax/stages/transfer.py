@@ -30,7 +30,7 @@ from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
 from cgjax.stages.encoding import clustering_of, find_clusters
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 
 FIGURE = "transfer.png"
 

@@ -12,8 +12,8 @@ from cgjax.errors import UserError
 from cgjax.run import legacy
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.log import Metrics
+from cgjax.stages.graph import Maker
 from cgjax.stages.latents import latents_of
-from cgjax.stages.maker import Maker
 from tests.run.changes import changed, small
 from tests.stages.test_change import content_of, run
 

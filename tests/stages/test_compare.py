@@ -21,7 +21,7 @@ from cgjax.run.conditional import TAKEN
 from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import compare
-from cgjax.stages.maker import Maker
+from cgjax.stages.graph import Maker
 from cgjax.stages.methods import ComparedMethod
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny

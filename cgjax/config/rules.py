@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cgjax.config.features import expected_feature, parse_feature
 from cgjax.config.leaves import AUTO, INT_MAX, JUDGES, SAMPLERS, Leaf
 from cgjax.config.plain import split_texts
 from cgjax.config.quantiles import EXPECTED, parse_quantiles
@@ -171,6 +172,9 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         )
     yield from _split_problems(leaves, clusters)
     yield from _judge_problems(leaves)
+    features = leaves.get("evaluate.features")
+    if features is not None and parse_feature(features) is None:
+        yield f"--config.evaluate.features={shown(features)}: expected {expected_feature()}"
     for name in fitted:
         yield from _size_problems(leaves, name, clusters or 1)
 

@@ -10,6 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from cgjax.config.features import (
+    DIMS,
+    OF_IMAGES,
+    expected_feature,
+    kind_of_feature,
+    parse_feature,
+)
 from cgjax.config.leaves import ADDED as CLUSTER_ADDED
 from cgjax.config.leaves import SECTIONS as CLUSTER_SECTIONS
 from cgjax.config.leaves import TEXT, Leaf, count
@@ -39,9 +46,6 @@ METHODS = (
     *("gan", "conditional", "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan"),
     *("fixed_clusters", "scgan", "scgan_online", "clustergan"),
 )
-
-FEATURE_DIMS = {"random_cnn": 416, "inception": 2048}
-"""Dimensions of the features: with fewer images than that a Frechet distance is meaningless."""
 
 FEWEST_SCORED = 6
 """The fewest images for which precision and recall are defined."""
@@ -178,7 +182,7 @@ LEAVES: dict[str, Leaf] = {
 
 def fewest_scored(features: str) -> int:
     """Return the fewest images on either side of a distance in some features."""
-    return FEATURE_DIMS.get(features.partition(":")[0], FEWEST_SCORED)
+    return DIMS.get(kind_of_feature(features), FEWEST_SCORED)
 
 
 def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]:
@@ -200,18 +204,15 @@ def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]
 
 
 def _problems_of_features(features: Any, num: Any) -> Iterator[str]:
-    kind, _, path = str(features or "pca_pixels").partition(":")
-    if (kind, bool(path)) not in (
-        ("pca_pixels", False),
-        ("random_cnn", False),
-        ("inception", True),
-    ):
-        known = "pca_pixels, random_cnn or inception:FILE"
-        yield f"--config.score.features={features}: expected {known}"
-    elif kind != "pca_pixels" and num is not None and num < FEATURE_DIMS[kind]:
+    if features is None:
+        return
+    feature = parse_feature(features, OF_IMAGES)
+    if feature is None:
+        yield f"--config.score.features={features}: expected {expected_feature(OF_IMAGES)}"
+    elif num is not None and num < DIMS.get(feature.kind, 0):
         yield (
-            f"--config.score.num={num}: expected at least {FEATURE_DIMS[kind]}, the dimension of "
-            f"score.features={kind}"
+            f"--config.score.num={num}: expected at least {DIMS[feature.kind]}, the dimension of "
+            f"score.features={feature.kind}"
         )
 
 

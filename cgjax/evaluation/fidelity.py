@@ -14,6 +14,15 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, PRNGKeyArray
 
+from cgjax.config.features import (
+    DIMS,
+    INCEPTION,
+    LAYER,
+    RANDOM_CNN,
+    Feature,
+    expected_feature,
+    parse_feature,
+)
 from cgjax.errors import UserError
 from cgjax.evaluation.distances import frechet_floor, frechet_gaussians, mean_and_covariance
 from cgjax.evaluation.diversity import participation_ratio
@@ -32,8 +41,6 @@ from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interv
 from cgjax.runtime.keys import named_key
 from cgjax.samplers.verify import Accept, draw_verified
 
-INCEPTION_DIM = 2048
-
 # Bootstrap resamples of an interval, and the number for wide features, where each takes a second.
 RESAMPLES, FEW_RESAMPLES = 100, 10
 
@@ -50,21 +57,16 @@ def check_features(settings: Mapping[str, Any], num: int, generator: Conditioned
         UserError: an unknown feature or layer, a file without Inception's weights, or too few
             samples for an FID.
     """
-    kind, _, what = settings["features"].partition(":")
-    if kind == "layer" and what:
-        layer_index(generator.gen.layers, what)
-    elif kind == "inception" and what:
-        check_file(what, "--config.evaluate.features")
-        if num < INCEPTION_DIM:
+    feature = _feature(settings["features"])
+    if feature.kind == LAYER:
+        layer_index(generator.gen.layers, feature.argument)
+    if feature.kind == INCEPTION:
+        check_file(feature.argument, "--config.evaluate.features")
+        if num < DIMS[INCEPTION]:
             raise UserError(
                 f"an FID of {num} images has a singular covariance; raise --config.evaluate.num "
-                f"and --config.compare.num to at least {INCEPTION_DIM}"
+                f"and --config.compare.num to at least {DIMS[INCEPTION]}"
             )
-    elif kind not in ("pca_pixels", "random_cnn") or what:
-        raise UserError(
-            f"--config.evaluate.features={settings['features']}: expected pca_pixels, random_cnn, "
-            "layer:NAME or inception:FILE"
-        )
 
 
 def make_extractor(
@@ -77,19 +79,29 @@ def make_extractor(
         generator: the generator.
         prior: latents of the prior; the components are fitted to their images or activations.
         components: number of components, for "pca_pixels" and "layer:NAME".
+
+    Raises:
+        UserError: another name, or a layer that the generator does not have.
     """
-    kind, _, what = name.partition(":")
-    if kind == "inception":
-        return InceptionPool3(what)
-    if kind == "random_cnn":
+    feature = _feature(name)
+    if feature.kind == INCEPTION:
+        return InceptionPool3(feature.argument)
+    if feature.kind == RANDOM_CNN:
         return RandomCnn()
-    if kind == "layer":
-        layer = generator.gen.layers[layer_index(generator.gen.layers, what)]
+    if feature.kind == LAYER:
+        layer = generator.gen.layers[layer_index(generator.gen.layers, feature.argument)]
         activations = GeneratorLayer(
             generator.gen, layer, batch_size=generator.batch, **generator.keywords
         )
         return Projected.fit(activations, prior, components)
     return Projected.fit(Pixels(), generator.images(prior), components)
+
+
+def _feature(name: str) -> Feature:
+    feature = parse_feature(name)
+    if feature is None:
+        raise UserError(f"evaluate.features={name}: expected {expected_feature()}")
+    return feature
 
 
 def distance_name(extractor: FeatureExtractor) -> str:

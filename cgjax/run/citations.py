@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from cgjax.config.features import INCEPTION, kind_of_feature
 from cgjax.config.leaves import AUTO
 
 THE_PAPER = "georgopoulos2022cluster"
@@ -128,7 +129,7 @@ def works_of_run(
     for name, settings in config["samplers"].items():
         keys += SAMPLERS[name] if settings["fit"] else ()
     keys += DISTANCES[:1]
-    keys += ("szegedy2016rethinking",) if "inception" in config["evaluate"]["features"] else ()
+    keys += _works_of_feature(config["evaluate"]["features"])
     judges = list(swept or ())
     if compared:
         judges.append(config["compare"]["judge"])
@@ -149,8 +150,12 @@ def works_of_training(config: Mapping[str, Any]) -> str:
     keys += ("zhu2017unpaired",) if config["train"]["cooldown"] else ()
     if config["data"]["name"] in MEASURED:
         keys += ("heusel2017gans", "kynkaanniemi2019improved")
-        keys += ("szegedy2016rethinking",) if "inception" in config["score"]["features"] else ()
+        keys += _works_of_feature(config["score"]["features"])
     return entries(keys)
+
+
+def _works_of_feature(name: str) -> tuple[str, ...]:
+    return ("szegedy2016rethinking",) if kind_of_feature(name) == INCEPTION else ()
 
 
 def entries(keys: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cgjax.clustering.selection import check_rows
+from cgjax.config.features import LAYER, kind_of_feature
 from cgjax.config.leaves import AUTO
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
@@ -77,7 +78,7 @@ def _check_comparison(run: Run) -> None:
             "--config.compare.judge=face_mesh"
         )
     features = run.config["evaluate"]["features"]
-    if run.conditional and features.startswith("layer:"):
+    if run.conditional and kind_of_feature(features) == LAYER:
         raise UserError(
             f"--config.evaluate.features={features} belongs to the run's own generator, and {FLAG} "
             "has images of others; give --config.evaluate.features=pca_pixels"

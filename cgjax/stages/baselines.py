@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, PRNGKeyArray
 
+from cgjax.config.features import LAYER, kind_of_feature
 from cgjax.directions.edits import Directions, Form
 from cgjax.directions.ganspace import fit_ganspace
 from cgjax.directions.sefa import fit_sefa
@@ -80,7 +81,7 @@ class DirectionBaselines:
         if directions.space == PRIOR:
             return directions
         feature = self.run.config["evaluate"]["features"]
-        if feature.startswith("layer:"):
+        if kind_of_feature(feature) == LAYER:
             raise UserError(
                 f"its edits are in {directions.space}, and --config.evaluate.features={feature} is "
                 "of latents; give --config.evaluate.features=pca_pixels"

@@ -361,6 +361,11 @@ def test_something_that_is_not_a_config_is_refused_in_one_line(config):
         ),
         ({"sample.sampler": "gan"}, "(rejection, flow, imle)"),
         (
+            {"evaluate.features": "layer:"},
+            "--config.evaluate.features=layer:: expected pca_pixels, random_cnn, layer:NAME or "
+            "inception:FILE",
+        ),
+        (
             {"compare.judge": "face"},
             "--config.compare.judge=face: expected face_mesh, age_gender",
         ),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cgjax.config.training import FEATURE_DIMS
+from cgjax.config.features import DIMS
 from cgjax.endtoend.data import folder
 from cgjax.endtoend.data.folder import CIFAR_FILES, CIFAR_RECORD, Cifar10, FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
@@ -177,7 +177,7 @@ def test_files_that_are_not_cifar_are_refused(cifar, change, words):
 
 
 def test_distances_are_measured_in_the_named_features():
-    num = FEATURE_DIMS["random_cnn"]
+    num = DIMS["random_cnn"]
     data = GeneratedImages(features="random_cnn")
     scores = data.scores(np.zeros((num, *data.row_shape()), np.float32))
     assert set(scores) == {"frechet_random_cnn", "precision", "recall"}

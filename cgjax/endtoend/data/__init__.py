@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cgjax.config.features import INCEPTION, parse_feature
 from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.endtoend.data.digits import Digits8
 from cgjax.endtoend.data.folder import Cifar10, FolderImages
@@ -39,9 +40,9 @@ def data_of(config: Mapping[str, Any]) -> DataSet:
     Raises:
         UserError: a name that is not in the table, a file without Inception's weights.
     """
-    kind, _, path = config["score"]["features"].partition(":")
-    if kind == "inception":
-        check_file(path, "--config.score.features")
+    feature = parse_feature(config["score"]["features"])
+    if feature is not None and feature.kind == INCEPTION:
+        check_file(feature.argument, "--config.score.features")
     return make_data({**config["data"], "features": config["score"]["features"]})
 
 

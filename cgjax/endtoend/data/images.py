@@ -21,6 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
+from cgjax.config.features import (
+    INCEPTION,
+    OF_IMAGES,
+    PIXELS,
+    RANDOM_CNN,
+    Feature,
+    parse_feature,
+)
 from cgjax.endtoend.data.base import DataSet
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
 from cgjax.evaluation.features import FeatureExtractor, InceptionPool3, RandomCnn, pca_pixels
@@ -118,11 +126,11 @@ def reference_key() -> PRNGKeyArray:
 def reference_of(data: ImageSet, num: int) -> tuple[FeatureExtractor, Float[np.ndarray, "n k"]]:
     """Return the feature extractor, and the features of the reference images."""
     images = drawn(data, reference_key(), num)
-    kind, _, path = data.features.partition(":")
+    feature = parse_feature(data.features, OF_IMAGES) or Feature(PIXELS)
     features: FeatureExtractor
-    if kind == "inception":
-        features = InceptionPool3(path)
-    elif kind == "random_cnn":
+    if feature.kind == INCEPTION:
+        features = InceptionPool3(feature.argument)
+    elif feature.kind == RANDOM_CNN:
         features = RandomCnn()
     else:
         features = pca_pixels(images, min(COMPONENTS, num - 1, math.prod(images.shape[1:])))

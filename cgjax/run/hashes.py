@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from cgjax.runtime.files import sha256_of
+from cgjax.runtime.files import sha256_of_open
 
 SETTLED_NS = 2_000_000_000
 """Age from which a file's times tell whether it has changed: more than the clock tick of any file
@@ -24,17 +24,21 @@ class FileHashes:
 
     def of(self, path: Path) -> str:
         """Return the SHA-256 of what a file holds now."""
-        stamp = _stamp(path)
-        known = self._known.get(path)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        content = sha256_of(path)
-        is_settled = time.time_ns() - max(stamp[3:]) > SETTLED_NS
-        if is_settled and _stamp(path) == stamp:
+        # Opened even if only its times are needed: a network file system may answer for a closed
+        # file from a cache, and asks its server when the file is opened.
+        with path.open("rb") as file:
+            now = time.time_ns()  # before anything is read: what is written later has other times
+            stamp = _stamp(file.fileno())
+            known = self._known.get(path)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            content = sha256_of_open(file)
+            is_unchanged = _stamp(file.fileno()) == stamp
+        if is_unchanged and now - max(stamp[3:]) > SETTLED_NS:
             self._known[path] = stamp, content
         return content
 
 
-def _stamp(path: Path) -> Stamp:
-    stat = os.stat(path)
+def _stamp(file: int) -> Stamp:
+    stat = os.fstat(file)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

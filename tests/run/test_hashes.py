@@ -15,11 +15,11 @@ def hashed(monkeypatch):
     """The files that were hashed so far."""
     paths = []
 
-    def sha256_of(path):
-        paths.append(path.name)
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+    def sha256_of_open(file):
+        paths.append(os.path.basename(file.name))
+        return hashlib.sha256(file.read()).hexdigest()
 
-    monkeypatch.setattr(hashes, "sha256_of", sha256_of)
+    monkeypatch.setattr(hashes, "sha256_of_open", sha256_of_open)
     return paths
 
 
@@ -43,6 +43,45 @@ def test_a_file_that_was_written_just_now_is_hashed_again(tmp_path, hashed):
     known = FileHashes()
     assert known.of(path) == known.of(path)
     assert hashed == ["file", "file"]
+
+
+def test_a_file_that_was_written_just_before_a_long_reading_is_hashed_again(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    now = [path.stat().st_mtime_ns]
+    read = hashes.sha256_of_open
+
+    def read_for_long(file):
+        content = read(file)
+        now[0] += 2 * hashes.SETTLED_NS
+        return content
+
+    monkeypatch.setattr(hashes.time, "time_ns", lambda: now[0])
+    monkeypatch.setattr(hashes, "sha256_of_open", read_for_long)
+    known, times = FileHashes(), path.stat()
+    known.of(path)
+    # Written in the same tick of the clock: every time of the file is as it was.
+    path.write_bytes(b"CONTENT")
+    monkeypatch.setattr(hashes, "_stamp", lambda _: stamp_of(times))
+    assert known.of(path) == hashlib.sha256(b"CONTENT").hexdigest()
+
+
+def test_the_times_are_those_of_the_opened_file(tmp_path, monkeypatch):
+    """A network file system may answer for a closed file from a cache."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    settle(monkeypatch)
+    known, cached = FileHashes(), path.stat()
+    known.of(path)
+    time.sleep(0.02)
+    path.write_bytes(b"CONTENT")
+    with monkeypatch.context() as patch:
+        patch.setattr(hashes.os, "stat", lambda *args, **options: cached)
+        assert known.of(path) == hashlib.sha256(b"CONTENT").hexdigest()
+
+
+def stamp_of(stat):
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def replace(path):

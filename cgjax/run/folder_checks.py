@@ -7,26 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from cgjax.config.plain import differences
-from cgjax.config.schema import CLUSTERS, is_resource, kind_of
+from cgjax.config.schema import CLUSTERS, complete, is_resource, kind_of, validate
 from cgjax.errors import UserError
 from cgjax.run.folder import Provenance, RunFolder, read_config
 from cgjax.runtime.files import read_sealed
-from cgjax.runtime.lock import LOCK_FILE
+from cgjax.runtime.lock import LOCK_FILE, FolderLock
 
 
-def config_to_resume(
-    folder: RunFolder, kind: str = CLUSTERS, *, allow_change: bool = False
+def resolved_config(
+    folder: RunFolder,
+    config: Mapping[str, Any] | None,
+    kind: str = CLUSTERS,
+    *,
+    allow_change: bool = False,
+    lock: FolderLock | None = None,
 ) -> dict[str, Any]:
-    """Return the folder's own config, for a command without --config.
+    """Return the config of a command with every leaf, validated and checked against its folder.
 
     Args:
-        folder: the folder.
+        folder: the folder; it need not exist if there is a config.
+        config: given by flags, or None for the folder's own.
         kind: of run.
-        allow_change: accept a config that was edited.
+        allow_change: accept a config that differs from the folder's, or the folder's if edited.
+        lock: the folder's; refuses a folder that another command is writing to.
 
     Raises:
-        UserError: as `read_config`; a file that was edited.
+        UserError: a config or a folder that cannot be used.
     """
+    if lock is not None:
+        lock.refuse_if_taken()
+    if config is not None:
+        resolved = complete(config)
+    else:
+        resolved = _config_to_resume(folder, kind, allow_change=allow_change)
+    validate(resolved)
+    check_folder(folder, resolved, allow_change=allow_change)
+    if folder.config.is_file():
+        read_config(folder, kind)  # refuses the folder of another kind of run
+    return resolved
+
+
+def _config_to_resume(folder: RunFolder, kind: str, *, allow_change: bool) -> dict[str, Any]:
     saved = read_config(folder, kind)
     if not allow_change and read_sealed(folder.config) is None:
         raise UserError(

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from cgjax.config.schema import complete, validate
+from cgjax.config.schema import validate
 from cgjax.errors import UserError
 from cgjax.numerics.given import shown
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
 from cgjax.run.folder import RunFolder, SavedConfig, read_config, save_config
-from cgjax.run.folder_checks import check_folder, check_provenance, config_to_resume
+from cgjax.run.folder_checks import check_folder, check_provenance, resolved_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import fit_name
 from cgjax.run.run import Run
@@ -72,7 +72,7 @@ def open_run(
     folder = RunFolder(root)
 
     def resolve() -> dict[str, Any]:
-        return _resolve(folder, config, allow_change=allow_change, lock=lock)
+        return resolved_config(folder, config, allow_change=allow_change, lock=lock)
 
     run = Run(root, processes.first(resolve))
     if processes.num > 1:
@@ -98,24 +98,6 @@ def open_run(
 
     processes.first(begin)
     return run
-
-
-def _resolve(
-    folder: RunFolder,
-    config: dict[str, Any] | None,
-    *,
-    allow_change: bool,
-    lock: FolderLock | None,
-) -> dict[str, Any]:
-    """Return the config with every leaf, checked, and allowed in this folder."""
-    if lock is not None:
-        lock.refuse_if_taken()
-    resolved = (
-        config_to_resume(folder, allow_change=allow_change) if config is None else complete(config)
-    )
-    validate(resolved)
-    check_folder(folder, resolved, allow_change=allow_change)
-    return resolved
 
 
 def load_run(root: str | os.PathLike[str]) -> Run:

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from cgjax.config.plain import differences, digest, flatten
-from cgjax.config.schema import TRAINING, complete, is_resource, validate
+from cgjax.config.schema import TRAINING, complete, is_resource
 from cgjax.config.training import ADDED
 from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.artifacts import declare_results
 from cgjax.run.folder import Provenance, RunFolder, read_config, save_config
-from cgjax.run.folder_checks import check_folder, config_to_resume
+from cgjax.run.folder_checks import check_folder, resolved_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import RESULTS
 from cgjax.runtime.checkpoints import Checkpoints, Step
@@ -135,7 +135,7 @@ def open_training(
             writing to.
     """
     folder = RunFolder(root)
-    resolved = _resolve(folder, config, allow_change=allow_change, lock=lock)
+    resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     # This reads the data, so errors in them are reported before anything is written.
     run = TrainingRun(root, resolved, check_data(resolved))
     _check_same_data(run, allow_change=allow_change)
@@ -179,7 +179,7 @@ def open_trained(
     saved = read_config(folder, TRAINING)
     if config is not None:
         _check_same_training(folder, saved.config, complete(config))
-    resolved = _resolve(folder, config, allow_change=allow_change, lock=lock)
+    resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     if lock is not None:
         lock.acquire()
         _check_same_training(folder, read_config(folder, TRAINING).config, resolved)
@@ -188,28 +188,6 @@ def open_trained(
     remove_unfinished(folder.root)
     _save(run, config, typed)
     return run
-
-
-def _resolve(
-    folder: RunFolder,
-    config: dict[str, Any] | None,
-    *,
-    allow_change: bool,
-    lock: FolderLock | None,
-) -> dict[str, Any]:
-    """Return the config with every leaf, validated and checked against the folder."""
-    if lock is not None:
-        lock.refuse_if_taken()
-    resolved = (
-        config_to_resume(folder, TRAINING, allow_change=allow_change)
-        if config is None
-        else complete(config)
-    )
-    validate(resolved)
-    check_folder(folder, resolved, allow_change=allow_change)
-    if folder.config.is_file():
-        read_config(folder, TRAINING)  # refuses the folder of another kind of run
-    return resolved
 
 
 def _save(run: TrainingRun, config: dict[str, Any] | None, typed: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from cgjax.errors import UserError
 
@@ -124,7 +125,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return sha256_of_open(file)
 
 
-def sha256_of_open(file: BinaryIO) -> str:
+def sha256_of_open(file: io.BufferedReader) -> str:
     """Return the SHA-256 of the rest of an open file, in hexadecimal."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 

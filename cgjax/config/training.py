@@ -193,8 +193,8 @@ def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]
     if not fitting:
         kinds = " or ".join(sorted({kind for kinds in known.values() for kind in kinds}))
         yield (
-            f"--config.train.method={method}: expected data of {kinds}; those of "
-            f"data.name={data} are {kind}"
+            f"--config.train.method={method}: expected a data set of {kinds}; data.name={data} is "
+            f"one of {kind}"
         )
     elif network not in fitting:
         yield (

@@ -120,7 +120,8 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
             raise TypeError("its flags are not a list of strings")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder.config} is damaged ({error}); give the run's config again with --config"
+            f"{folder.config} is damaged ({error}); put it back as it was, or name another folder "
+            "with --workdir"
         ) from error
     if kind_of(raw) != kind:
         raise UserError(

@@ -165,11 +165,12 @@ def fit_query(pipeline: Pipeline, request: Request) -> None:
         Interrupted: asked to stop; resumed by the same command.
     """
     run = pipeline.run
-    region = run.region(request.cluster or "0").with_margin(WHOLE)
+    cluster = request.cluster or "0"
+    region = run.region(cluster).with_margin(WHOLE)
     if isinstance(region, ClusterRegion) and region.proposal(run.clustering) is not None:
         raise UserError(
-            f"--fit_query --cluster={request.cluster}: the run's samplers are trained on this "
-            "cluster already; leave --fit_query out"
+            f"--fit_query --cluster={cluster}: the run's samplers are trained on this cluster "
+            "already; leave --fit_query out"
         )
     trained = [name for name in run.sampler_names if run.samplers.make(name).num_epochs]
     default = run.config["sample"]["sampler"]

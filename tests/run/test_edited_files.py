@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.run.opening import load_run
+from cgjax.run.opening import load_run, open_run
 from cgjax.stages import cluster
 from tests.run.changes import small
 from tests.stages.test_change import run
@@ -109,6 +109,17 @@ EDITS = {
     ),
     "a cluster that is not there": lambda root: (root / "clusters.json").write_text('[{"id": 7}]'),
 }
+
+
+@pytest.mark.parametrize("allow_change", [False, True])
+def test_a_damaged_config_is_not_to_be_given_again(finished, tmp_path, allow_change):
+    """The same command would be refused again: the file stays as it is."""
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    config = json.loads((root / "config.json").read_text())["config"]
+    (root / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"is damaged .*; put it back as it was, or name another"):
+        open_run(root, config, allow_change=allow_change)
 
 
 @pytest.mark.parametrize("name", EDITS)

@@ -347,6 +347,7 @@ def test_a_sampler_of_a_query_is_stale_with_other_settings(root, tmp_path):
     ("cluster", "sampler", "message"),
     [
         ("0", None, "--cluster=0: the run's samplers are trained on this cluster already"),
+        (None, None, "--cluster=0: the run's samplers are trained on this cluster already"),
         (QUERY, "rejection", "--sampler=rejection: it is not trained; expected one of flow"),
         (
             QUERY,

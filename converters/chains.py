@@ -150,7 +150,7 @@ def _orders(modules: Modules) -> list[list[str]]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", name)]
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", name)]
 
 
 def _score(modules: Modules, order: Sequence[str]) -> int:

@@ -92,7 +92,7 @@ def saved_kind(folder: RunFolder) -> str:
     """Return which kind of run a folder holds; a run of clusters if that cannot be told."""
     try:
         return kind_of(json.loads(folder.config.read_text(encoding="utf-8-sig"))["config"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return CLUSTERS
 
 
@@ -118,7 +118,7 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
         typed = saved.get("typed", [])
         if not (isinstance(typed, list) and all(isinstance(word, str) for word in typed)):
             raise TypeError("its flags are not a list of strings")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{folder.config} is damaged ({error}); put it back as it was, or name another folder "
             "with --workdir"

@@ -89,6 +89,7 @@ EDITS = {
     "a negative batch": with_leaf("generator.batch", -1),
     "a section that is a number": with_leaf("cluster", 3),
     "config.json is a list": lambda root: (root / "config.json").write_text("[]"),
+    "config.json is nested deeply": lambda root: (root / "config.json").write_text("[" * 100_000),
     "config.json without a config": lambda root: (root / "config.json").write_text("{}"),
     "a trace of words": lambda root: edit_json(
         root / "config.json", lambda saved: saved | {"trace": ["x"]}

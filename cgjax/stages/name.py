@@ -32,7 +32,8 @@ def merge_names(run: Run, names: list[GivenNames]) -> list[Line]:
         one = known.get(given.digest)
         if one is None:
             num = sum(cluster.name is not None for cluster in given.clusters)
-            out = f"{given.id} of names.json is not in this run: its {num} names are left out"
+            left_out = "1 name is" if num == 1 else f"{num} names are"
+            out = f"{given.id} of names.json is not in this run: {left_out} left out"
             lines.append(Line(out, True))
             continue
         entries = run.held.entries_of(one)

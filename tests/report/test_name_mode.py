@@ -57,7 +57,7 @@ def test_a_clustering_that_the_run_no_longer_has_is_reported_and_the_others_are_
         ],
     )
     assert lines == [
-        "layer9-k2 of names.json is not in this run: its 1 names are left out",
+        "layer9-k2 of names.json is not in this run: 1 name is left out",
         "layer1-k2, cluster 1: 'right'",
     ]
     assert load_run(root).entries[1]["name"] == "right"

@@ -231,8 +231,8 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     known = read_config(run.folder, TRAINING).provenance.weights_sha256
     if known and known != run.identity:
         raise UserError(
-            f"{run.folder.root} was made with other data (the files in --config.data.path have changed); "
-            "use another --workdir, or --allow_config_change to train from the start"
+            f"{run.folder.root} was made with other data (the files in --config.data.path have "
+            "changed); use another --workdir, or --allow_config_change to train from the start"
         )
 
 

@@ -123,7 +123,11 @@ class TrainingStage:
         return states, seconds
 
     def restored(self) -> tuple[list[TrainState], int, float]:
-        """Return the newest good step's states, its iteration and seconds; else fresh states."""
+        """Return the newest good step's states, its iteration and seconds; else fresh states.
+
+        Raises:
+            UserError: the step has arrays of other shapes than this version's networks.
+        """
         # Shapes as they were saved: a clustering's own are only known once it has run.
         newest = self.run.steps.restore_newest(None, self.run.is_own)
         if newest is None:
@@ -131,11 +135,15 @@ class TrainingStage:
         step, saved = newest
         logging.info("train: resuming at iteration %d", step.number)
         shapes, structure = jax.tree.flatten(self.experiment.shapes())
+        for i, leaf in enumerate(shapes):
+            if leaf.size and np.shape(saved.get(str(i))) != leaf.shape:
+                raise UserError(
+                    f"{self.run.folder.root} was trained by a version of cgjax with other "
+                    "networks; use another --workdir"
+                )
         # As NumPy arrays: arrays committed to a device would compile programs of their own.
         leaves = [
-            np.asarray(saved[str(i)])
-            if leaf.size or str(i) in saved
-            else np.zeros(leaf.shape, leaf.dtype)
+            np.asarray(saved[str(i)]) if str(i) in saved else np.zeros(leaf.shape, leaf.dtype)
             for i, leaf in enumerate(shapes)
         ]
         states = jax.tree.unflatten(structure, map(jnp.asarray, leaves))

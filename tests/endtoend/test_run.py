@@ -201,6 +201,19 @@ def test_a_run_resumes_without_clustering_afresh(method, tmp_path, monkeypatch):
     assert again | {"seconds": 0} == summary | {"seconds": 0}
 
 
+def test_a_checkpoint_of_other_networks_is_refused_in_one_line(tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        train(tmp_path, settings(), StopAt(1))
+    shapes = Experiment.shapes
+
+    def wider(self):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), shapes(self))
+
+    monkeypatch.setattr(Experiment, "shapes", wider)
+    with pytest.raises(UserError, match=r"trained by a version .* other networks; use another"):
+        train(tmp_path, settings())
+
+
 @pytest.mark.slow
 def test_killed_before_any_change_of_the_folder_it_resumes_to_the_same_curve_and_bytes(
     whole, tmp_path, kill_at

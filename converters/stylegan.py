@@ -143,9 +143,7 @@ class _GenforceRows:
             # the flipped kernel.
             fused = self._fused == "true" or (self._fused == "auto" and size >= FUSED_FROM)
             transform = flipped_kernel if fused and not second else conv_kernel
-            yield Row(
-                f"kernels.{layer - 1}", f"{name}.weight", (depth, width, 3, 3), scale, transform
-            )
+            yield Row(f"kernels.{layer - 1}", f"{name}.weight", shape, scale, transform)
         elif self.const_input:
             yield Row("first", f"{name}.const", (1, depth, 4, 4), transform=constant)
         else:

@@ -103,6 +103,8 @@ def class_vectors(
             f"this generator needs a class: give condition=, an id from 0 to {num_classes - 1}"
             f"{', a name' if names else ''} or class vectors (--config.generator.condition=...)"
         )
+    if isinstance(condition, np.ndarray) and condition.dtype.kind in "OU":
+        condition = condition.tolist()
     if isinstance(condition, str):
         entries: Any = [condition]
     elif isinstance(condition, list | tuple) and any(isinstance(c, str) for c in condition):
@@ -136,7 +138,7 @@ def _class_id(entry: Any, num_classes: int, names: Names) -> int:
         if not names:
             raise UserError(f"condition={shown(entry)}: these classes have no names; give an id")
         return find_class(entry, names)
-    if not isinstance(entry, str | int) or isinstance(entry, bool):
+    if not isinstance(entry, str | int | np.integer) or isinstance(entry, bool):
         raise UserError(f"condition={shown(entry)} is neither an id nor a name nor class vectors")
     index = int(entry)
     if not 0 <= index < num_classes:

@@ -64,8 +64,13 @@ def test_ids_become_one_hot_rows(condition):
 
 def test_each_row_can_have_its_own_class():
     np.testing.assert_array_equal(_vectors([4, 0]), np.eye(5, dtype=np.float32)[[4, 0]])
-    rows = _vectors(["goldfish", 207], num_classes=1000, names=NAMES)
-    np.testing.assert_array_equal(rows.argmax(1), [1, 207])
+    for condition in (
+        ["goldfish", 207],
+        ["goldfish", np.int64(207)],
+        np.array(["goldfish", "207"]),
+    ):
+        rows = _vectors(condition, num_classes=1000, names=NAMES)
+        np.testing.assert_array_equal(rows.argmax(1), [1, 207])
 
 
 def test_class_vectors_are_used_unchanged():

@@ -13,8 +13,9 @@ from cgjax.regions.names import Entry, find_clusters, is_id, matching
 from cgjax.regions.query import AllOf, Not, Query, Term, parse_query, quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 
-PathResolver = Callable[[str], Region]
-"""A path such as "0/1", a cluster inside a cluster -> its region."""
+InsideResolver = Callable[[str], Sequence[Region]]
+"""A path such as "0/1", or a name -> the clusters inside clusters that it means; none if it is a
+name that they do not have."""
 
 Clusterings = Mapping[str, tuple[Clustering, list[Entry]]]
 """A run's clusterings by id, all of the same latents, each with the names of its clusters."""
@@ -25,7 +26,7 @@ def find_region(
     clusterings: Clusterings,
     main: str | None,
     margin: MarginRange = WHOLE,
-    find_path: PathResolver | None = None,
+    find_inside: InsideResolver | None = None,
 ) -> Region:
     """Return the region that a user asks for with `--cluster` and `--margin`.
 
@@ -37,7 +38,7 @@ def find_region(
         clusterings: all those of the run.
         main: the id of the clustering meant if none is named; None if there is none.
         margin: applied to every cluster asked for; excluded clusters are excluded whole.
-        find_path: see `PathResolver`.
+        find_inside: see `InsideResolver`.
 
     Raises:
         UserError: as `parse_query` and `resolve_query`; also a query that nothing can match, and a
@@ -51,7 +52,7 @@ def find_region(
             f"--margin={margin} selects part of a cluster, but --cluster={cluster} only excludes; "
             "add a cluster to draw from, or omit --margin"
         )
-    region = resolve_query(query, clusterings, main, find_path)
+    region = resolve_query(query, clusterings, main, find_inside)
     if is_empty(region):
         raise UserError(
             f"--cluster={cluster} matches nothing: a latent lies in exactly one cluster of each "
@@ -64,7 +65,7 @@ def resolve_query(
     query: Query,
     clusterings: Clusterings,
     main: str | None,
-    find_path: PathResolver | None = None,
+    find_inside: InsideResolver | None = None,
 ) -> Region:
     """Return the region that a query describes.
 
@@ -76,32 +77,32 @@ def resolve_query(
         clusterings: all those of the run.
         main: the id of the clustering meant by a term without one, and by the name of its layer;
             None if there is none.
-        find_path: see `PathResolver`; None in a run without clusters inside clusters.
+        find_inside: see `InsideResolver`; None in a run without clusters inside clusters.
 
     Raises:
         UserError: the run has no such clustering or cluster (lists those it has), or a name could
             mean several clusterings.
     """
-    return _resolve(query, clusterings, main, find_path, is_excluded=False)
+    return _resolve(query, clusterings, main, find_inside, is_excluded=False)
 
 
 def _resolve(
     query: Query,
     clusterings: Clusterings,
     main: str | None,
-    find_path: PathResolver | None,
+    find_inside: InsideResolver | None,
     *,
     is_excluded: bool,
 ) -> Region:
     if isinstance(query, Not):
-        return _resolve(query.part, clusterings, main, find_path, is_excluded=not is_excluded)
+        return _resolve(query.part, clusterings, main, find_inside, is_excluded=not is_excluded)
     parts: list[Region]
     if isinstance(query, Term):
-        clusters = _clusters(query, clusterings, main, find_path)
+        clusters = _clusters(query, clusterings, main, find_inside)
         parts = [Complement(cluster) if is_excluded else cluster for cluster in clusters]
     else:
         parts = [
-            _resolve(part, clusterings, main, find_path, is_excluded=is_excluded)
+            _resolve(part, clusterings, main, find_inside, is_excluded=is_excluded)
             for part in query.parts
         ]
     if len(parts) == 1:
@@ -110,12 +111,14 @@ def _resolve(
 
 
 def _clusters(
-    term: Term, clusterings: Clusterings, main: str | None, find_path: PathResolver | None
+    term: Term, clusterings: Clusterings, main: str | None, find_inside: InsideResolver | None
 ) -> Sequence[Region]:
     """Return the regions of a term: one cluster, all of that name, or a cluster inside another."""
-    is_path = term.clustering is None and "/" in term.cluster
-    if find_path is not None and is_path and not _is_name(term.cluster, clusterings):
-        return [find_path(term.cluster)]
+    is_bare = term.clustering is None and not is_id(term.cluster)
+    if find_inside is not None and is_bare and not _is_name(term.cluster, clusterings):
+        inside = find_inside(term.cluster)
+        if inside:
+            return inside
     if term.clustering is None:
         name = _clustering_of(term.cluster, clusterings, main)
     else:

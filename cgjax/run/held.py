@@ -20,7 +20,7 @@ from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.compound import Intersection
-from cgjax.regions.names import Entry, find_clusters, read_entries
+from cgjax.regions.names import Entry, find_clusters, matching, read_entries
 from cgjax.regions.query import quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.regions.resolve import find_clustering, find_region
@@ -193,12 +193,29 @@ class HeldClusterings:
         if not clusterings:
             self._manifests.require("cluster")
         named = {id_: (one, self.entries_of(one)) for id_, one in clusterings.items()}
-        leaf = self._region_of_path if self.splits else None
-        return find_region(cluster, named, self._own_id, margin, leaf)
+        inside = self._regions_inside if self.splits else None
+        return find_region(cluster, named, self._own_id, margin, inside)
 
     @property
     def _own_id(self) -> str | None:
         return self.own[0].id if self.has_own else None
+
+    def _regions_inside(self, text: str) -> list[Region]:
+        """Return the clusters inside clusters that a path or a name means; none for other names."""
+        paths = [
+            (*split.path, c)
+            for split in self._splits_there()
+            for c in matching(text, self.entries_of(self.inside(split)))
+        ]
+        if len({path[:-1] for path in paths}) > 1:
+            raise UserError(
+                f"--cluster: several splits have a cluster named {text!r}: "
+                f"{', '.join(map(shown_path, paths))}; specify one, as in "
+                f"--cluster={shown_path(paths[0])}"
+            )
+        if not paths and "/" in text:
+            return [self._region_of_path(text)]
+        return [self.region_inside(path) for path in paths]
 
     def _region_of_path(self, text: str) -> Region:
         """Return the region of a path as a user types it, of ids or names."""

@@ -1,6 +1,7 @@
 """Clusters inside clusters: found among the members of one, and drawn with every check."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -79,16 +80,39 @@ def test_a_leaf_is_drawn_by_the_sampler_of_its_cluster_and_every_sample_is_check
         assert split.are_inside(latents, split.region(0)).all()
 
 
-def test_leaves_can_be_queried_and_named(split):
-    names = {0: None, 1: "upper"}
-    entries = [{"id": c, "name": name} for c, name in names.items()]
-    inner = split.held.inside(split.held.splits[0])
+@pytest.fixture
+def name_inside(split):
+    """Name the clusters of one split, until the test ends."""
     split.folder.old_names.mkdir(exist_ok=True)
-    (split.folder.old_names / f"{inner.digest[:16]}.json").write_text(json.dumps(entries))
+
+    def name(number, *names):
+        entries = [{"id": c, "name": name} for c, name in enumerate(names)]
+        inner = split.held.inside(split.held.splits[number])
+        (split.folder.old_names / f"{inner.digest[:16]}.json").write_text(json.dumps(entries))
+
+    yield name
+    shutil.rmtree(split.folder.old_names)
+
+
+def test_leaves_can_be_queried_and_named(split, name_inside):
+    name_inside(0, None, "upper")
     leaf = split.region("0/upper").members()
     np.testing.assert_array_equal(leaf, split.region("0/1").members())
-    either = split.region("0/upper | 1").members()
+    np.testing.assert_array_equal(leaf, split.region("upper").members())
+    clustering, c = split.held.cluster("upper")
+    assert split.held.cluster_flag(clustering, c) == "0/1"
+    assert split.held.named_cluster_flag(clustering, c) == "upper"
+    either = split.region("upper | 1").members()
     np.testing.assert_array_equal(either, leaf | (split.clustering.labels == 1))
+
+
+def test_a_name_in_several_splits_is_refused_with_the_paths(split, name_inside):
+    name_inside(0, "left", "upper")
+    name_inside(1, "left", None, None)
+    with pytest.raises(UserError, match=r"named 'left': 0/0, 0/1/0; specify .*--cluster=0/0$"):
+        split.region("left")
+    with pytest.raises(UserError, match=r"^no cluster 'right' in this run"):
+        split.region("right")
 
 
 @pytest.mark.parametrize(

@@ -145,4 +145,4 @@ def test_a_cluster_of_outliers_is_flagged_in_log_summary_and_page(make, caplog, 
     assert summary(pipeline)["small_clusters"] == [1]
     page = build_report(pipeline.run, summarise(pipeline.run)).read_text()
     assert page.count(">small</span>") == 1
-    assert "rather outliers than a group" in page
+    assert "more likely outliers than a group" in page

@@ -164,7 +164,11 @@ def test_the_images_of_a_stopped_draw_can_be_saved_and_drawn_again(context, copi
         assert 0 < num < 4096
         said = page.locator("[data-part=said]").inner_text()
         assert said.startswith(f"Stopped after {num} of 4096 images")
-        assert f"--num={num} --seed=7" in page.locator("[data-part=command]").inner_text()
+        command = page.locator("[data-part=command]")
+        assert f"--num={num} --seed=7" in command.inner_text()
+        words = command.locator("span").all_inner_texts()
+        assert " ".join(words) == command.text_content()
+        assert words[-1].startswith("--out=")
         with page.expect_download() as waiting:
             page.get_by_role("button", name="latents.npy").click()
         waiting.value.save_as(tmp_path / "latents.npy")

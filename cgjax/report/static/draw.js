@@ -62,7 +62,7 @@ async function drawForm() {
         part("expected").textContent = message.begun;
         shownDraw = { ...message, drawn: 0 };
         part("said").textContent = `${wanted.num} images by ${message.sampler}, seed ${wanted.seed}.`;
-        part("command").textContent = message.command;
+        showCommand(message.command);
         part("about").hidden = false;
       }
       if (message.images?.length) {
@@ -86,6 +86,16 @@ function showDone(acceptance, wanted) {
   showEnd(`${wanted.num} images by ${shownDraw.sampler}, seed ${wanted.seed}: ${checked}.`);
 }
 
+/** Show a command that wraps between its words, never inside one. */
+function showCommand(command) {
+  const spans = command.split(" ").map((word) => {
+    const span = document.createElement("span");
+    span.textContent = word;
+    return span;
+  });
+  part("command").replaceChildren(...spans.flatMap((span, i) => (i ? [" ", span] : [span])));
+}
+
 /** The images drawn so far can be saved, and the command shown draws the same ones. */
 function showStopped(wanted) {
   showEnd(`Stopped after ${shownDraw.drawn} of ${wanted.num} images by ${shownDraw.sampler}, seed ${wanted.seed}.`);
@@ -93,7 +103,7 @@ function showStopped(wanted) {
 
 function showEnd(text) {
   part("said").textContent = text;
-  part("command").textContent = shownDraw.command;
+  showCommand(shownDraw.command);
   part("done").hidden = shownDraw.drawn === 0;
   say(text);
 }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cgjax.errors import UserError
-from cgjax.generators.dcgan import grown
+from cgjax.generators.dcgan import output_size
 from converters.chains import Link
 from converters.settings import Settings
 
@@ -97,7 +97,7 @@ def _agrees(value: int, given: Sequence[int], index: int) -> bool:
 
 
 def _sizes(stages: Sequence[Stage]) -> list[int]:
-    return list(itertools.accumulate(stages, grown, initial=1))[1:]
+    return list(itertools.accumulate(stages, output_size, initial=1))[1:]
 
 
 def _pick(choices: list[list[Stage]], image_size: int, place: str) -> list[Stage]:
@@ -111,7 +111,7 @@ def _pick(choices: list[list[Stage]], image_size: int, place: str) -> list[Stage
         for size, (total, ranks, stages) in before.items():
             for rank, stage in enumerate(options):
                 path = total + rank, [*ranks, rank], [*stages, stage]
-                after = grown(size, stage)
+                after = output_size(size, stage)
                 if 0 < after <= LARGEST:
                     reached[after] = min(path, reached.get(after, path))
     if image_size not in reached:

@@ -25,7 +25,7 @@ from cgjax.clustering.kmeans.state import nearest_and_gap
 from cgjax.errors import UserError
 from cgjax.kernels.distance import block_starts, join_blocks
 from cgjax.kernels.products import at_least_two_features, float32_product
-from cgjax.numerics.given import as_float32
+from cgjax.numerics.arguments import as_float32
 
 
 class Assignment(NamedTuple):

@@ -29,7 +29,7 @@ from cgjax.clustering.kmeans.checks import (
 from cgjax.clustering.kmeans.results import BestRestart, KMeansResult, describe
 from cgjax.clustering.kmeans.sources import not_finite
 from cgjax.errors import UserError
-from cgjax.numerics.given import shown
+from cgjax.numerics.arguments import shown
 from cgjax.runtime.keys import check_key
 
 

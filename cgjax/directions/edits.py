@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
-from cgjax.numerics.given import as_float32, is_whole
+from cgjax.numerics.arguments import as_float32, is_whole
 from cgjax.numerics.rows import as_rows
 
 Form = Literal["shift", "set"]

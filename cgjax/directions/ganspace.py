@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
-from cgjax.numerics.given import check_whole
+from cgjax.numerics.arguments import check_whole
 from cgjax.numerics.pca import PCA, PCAState, finish_pca, fit_pca, update_pca
 from cgjax.runtime.keys import check_key
 

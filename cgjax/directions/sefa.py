@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
 from cgjax.generators.base import layer_index
-from cgjax.numerics.given import as_float32, as_real, is_whole
+from cgjax.numerics.arguments import as_float32, as_real, is_whole
 from cgjax.numerics.pca import fix_signs
 
 

@@ -17,7 +17,7 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.memory import empty_aligned
 
 
-def feature_dim(
+def feature_shape(
     generator: ConditionedGenerator, latents: Float[np.ndarray, "n d"]
 ) -> tuple[int, ...]:
     """Return the shape of one latent's activation."""
@@ -52,7 +52,7 @@ def all_features(
         (n, g) float32, aligned to 64 bytes, which JAX on a CPU uses without a copy: a copy of a
         run's largest array would double its memory.
     """
-    dim = space.output_dim or math.prod(feature_dim(generator, latents))
+    dim = space.output_dim or math.prod(feature_shape(generator, latents))
 
     def mapped(z: Array) -> Array:
         return space(generator.features(z))
@@ -73,6 +73,6 @@ def space_at(
     """
     if name == "raw":
         return RAW
-    shape = feature_dim(generator, latents)
+    shape = feature_shape(generator, latents)
     rows = generator.all_features(latents[: num_fit_rows(len(latents), math.prod(shape))])
     return fit_space(name, rows, num_channels=shape[-1])

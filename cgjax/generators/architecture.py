@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from cgjax.errors import UserError
-from cgjax.numerics.given import shown
+from cgjax.numerics.arguments import shown
 
 _LARGEST = 1e6
 """No network has more of anything: a larger number is a mistake."""

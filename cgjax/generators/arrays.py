@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from cgjax.errors import UserError, foreign_code
-from cgjax.numerics.given import on_host
+from cgjax.numerics.arguments import on_host
 
 
 def finite_rows(whose: str, returned: Any) -> np.ndarray:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.generators.staged import Inputs, StagedNetwork, features_, images_, resume_
-from cgjax.numerics.given import as_float32, check_whole, is_whole, shown
+from cgjax.numerics.arguments import as_float32, check_whole, is_whole, shown
 from cgjax.runtime.keys import check_key
 from cgjax.runtime.mesh import replicate
 

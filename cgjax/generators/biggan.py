@@ -26,7 +26,7 @@ from cgjax.generators.architecture import Blocks, Bound, Count, Range, Size
 from cgjax.generators.conditions import class_vectors, names_of
 from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
-from cgjax.numerics.given import shown
+from cgjax.numerics.arguments import shown
 
 REDUCTION = 4
 """Channels of a residual block's input, divided by those inside the block."""

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.numerics.given import as_float32, as_real, shown
+from cgjax.numerics.arguments import as_float32, as_real, shown
 
 IMAGENET_FILE = Path(__file__).resolve().parent.parent / "assets" / "imagenet_classes.txt"
 Names = Sequence[Sequence[str]]

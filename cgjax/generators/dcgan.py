@@ -76,7 +76,7 @@ class DCGAN(DenseFirst):
         )
         self.layers = tuple(f"layer{i + 1}" for i in range(len(widths)))
         self.stages = tuple(tuple(s) for s in stages) or (DOUBLING,) * len(widths)
-        self.image_size = functools.reduce(grown, self.stages, first_size)
+        self.image_size = functools.reduce(output_size, self.stages, first_size)
         self.image_channels = image_channels
         self.tanh, self.leak = tanh, leak
         self.categories = check_categories(categories, latent_dim)
@@ -121,11 +121,11 @@ class DCGAN(DenseFirst):
         return jnp.tanh(x) if self.tanh else x
 
 
-def grown(size: int, stage: Sequence[int]) -> int:
+def output_size(size: int, stage: Sequence[int]) -> int:
     """Return a map's size after a stage (kernel, stride, padding, output padding).
 
     Example:
-        >>> grown(7, (4, 2, 1, 0))
+        >>> output_size(7, (4, 2, 1, 0))
         14
     """
     kernel, stride, padding, extra = stage

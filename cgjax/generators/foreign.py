@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.errors import ForeignError, UserError, foreign_code
 from cgjax.generators.arrays import describe_kind, describe_shape, to_array
 from cgjax.generators.base import PretrainedGenerator, layer_index
-from cgjax.numerics.given import is_whole, shown
+from cgjax.numerics.arguments import is_whole, shown
 
 MEMBERS = ("layers", "latent_dim", "image_size", "sample_latents", "features", "images")
 CHANNELS = (1, 2, 3, 4)

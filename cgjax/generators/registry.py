@@ -15,7 +15,7 @@ from cgjax.generators.download import fetch
 from cgjax.generators.foreign import MEMBERS, checked
 from cgjax.generators.published import PUBLISHED
 from cgjax.generators.weights import load_folder
-from cgjax.numerics.given import shown
+from cgjax.numerics.arguments import shown
 from cgjax.runtime.imports import load_attribute
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"

@@ -19,7 +19,7 @@ from cgjax.errors import UserError
 from cgjax.generators.conditions import class_vectors
 from cgjax.generators.layers import leaky_relu, pixel_norm
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
-from cgjax.numerics.given import as_float32, shown
+from cgjax.numerics.arguments import as_float32, shown
 
 MAPPING_LEAK = 0.2
 

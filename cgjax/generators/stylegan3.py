@@ -36,7 +36,7 @@ from cgjax.generators.stylegan3_filters import (
     plan_layers,
     up_filter,
 )
-from cgjax.numerics.given import shown
+from cgjax.numerics.arguments import shown
 
 GAIN = 2**0.5
 

@@ -30,7 +30,7 @@ from cgjax.generators.torch_tensors import (
     select_tensor,
     to_numpy,
 )
-from cgjax.numerics.given import as_float32, as_real, check_whole, shown
+from cgjax.numerics.arguments import as_float32, as_real, check_whole, shown
 from cgjax.runtime.keys import check_key
 
 Call = Callable[[Module, Tensor], Any]

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 
 from cgjax.errors import UserError
-from cgjax.numerics.given import is_whole
+from cgjax.numerics.arguments import is_whole
 from cgjax.numerics.rows import BLOCK_ROWS, as_rows
 
 # The largest Gram matrix, in rows or columns, that is decomposed exactly; beyond it the method is

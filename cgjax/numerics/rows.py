@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
-from cgjax.numerics.given import as_real
+from cgjax.numerics.arguments import as_real
 
 Floats = NDArray[np.floating[Any]]
 

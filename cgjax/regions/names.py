@@ -17,7 +17,7 @@ from absl import logging
 
 from cgjax.config.leaves import INT_MAX
 from cgjax.errors import UserError
-from cgjax.numerics.given import shown
+from cgjax.numerics.arguments import shown
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
 from cgjax.runtime.files import make_folder, write_json

@@ -17,7 +17,7 @@ from absl import logging
 
 from cgjax.config.schema import validate
 from cgjax.errors import UserError
-from cgjax.numerics.given import shown
+from cgjax.numerics.arguments import shown
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside
 from cgjax.run.folder import RunFolder, SavedConfig, read_config, save_config

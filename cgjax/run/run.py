@@ -19,7 +19,7 @@ from cgjax.errors import UserError
 from cgjax.evaluation.judges import default_judges
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
-from cgjax.numerics.given import as_float32, check_whole, shown
+from cgjax.numerics.arguments import as_float32, check_whole, shown
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import Entry, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region

@@ -14,7 +14,7 @@ from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
 from cgjax.evaluation.fidelity import check_features
 from cgjax.evaluation.judges import load_judge
-from cgjax.features.in_memory import feature_dim
+from cgjax.features.in_memory import feature_shape
 from cgjax.generators.contract import ensure_generator
 from cgjax.run.artifacts import target_classes
 from cgjax.run.conditional import FLAG, load_labels
@@ -108,6 +108,6 @@ def check_targets(run: Run) -> None:
     for name in target_classes(run.config):
         try:
             generator = run.generator.with_condition(name)
-            feature_dim(generator, np.zeros((1, generator.gen.latent_dim), np.float32))
+            feature_shape(generator, np.zeros((1, generator.gen.latent_dim), np.float32))
         except UserError as error:
             raise UserError(f"--config.transfer.conditions={name}: {error}") from error

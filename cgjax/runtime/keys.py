@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.numerics.given import shown
+from cgjax.numerics.arguments import shown
 
 
 def named_key(key: PRNGKeyArray, *names: str | int) -> PRNGKeyArray:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.numerics.given import check_whole
+from cgjax.numerics.arguments import check_whole
 from cgjax.runtime.keys import check_key
 
 Propose = Callable[[PRNGKeyArray, int], Array]

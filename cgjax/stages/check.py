@@ -10,7 +10,7 @@ from cgjax.errors import UserError
 from cgjax.generators.base import layer_index, suggested_layer
 from cgjax.generators.conditioned import load_conditioned
 from cgjax.generators.contract import Findings, check_generator
-from cgjax.numerics.given import shown
+from cgjax.numerics.arguments import shown
 
 
 def describe_generator(config: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from cgjax.clustering.kmeans.streamed import extend
 from cgjax.clustering.selection import Choice, choose_num_clusters
 from cgjax.clustering.trimmed import trimmed_kmeans
 from cgjax.errors import UserError
-from cgjax.features.in_memory import all_features, feature_dim, space_at
+from cgjax.features.in_memory import all_features, feature_shape, space_at
 from cgjax.features.spaces import RAW, Space
 from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -121,7 +121,7 @@ class LayerEncoder:
         own, weights = self._share(latents)
         # Every process fits the same space, to the run's first latents.
         space = space_at(self.generator, latents, self.settings["space"])
-        dim = space.output_dim or math.prod(feature_dim(self.generator, own))
+        dim = space.output_dim or math.prod(feature_shape(self.generator, own))
         size_mb = 4 * len(own) * dim / 2**20
         if size_mb <= self.settings["memory_mb"]:
             progress = Progress("encode", len(own))

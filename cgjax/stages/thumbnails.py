@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 
 from cgjax.errors import UserError
 from cgjax.evaluation.judges import load_judge
-from cgjax.features.in_memory import all_features, feature_dim
+from cgjax.features.in_memory import all_features, feature_shape
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.pca import fit_pca
 from cgjax.regions.clustering import Clustering
@@ -278,7 +278,7 @@ def _lines(
     if one.space.name != "raw" or not hasattr(generator.gen, "resume"):
         return [], b""
     pairs = pairs_of(one)
-    shape = feature_dim(generator, latents)
+    shape = feature_shape(generator, latents)
     rows: list[np.ndarray] = []
     for a, b in pairs:
         steps = np.linspace(0, 1, STEPS, dtype=np.float32)[:, None]

@@ -8,7 +8,7 @@ import pytest
 from cgjax.clustering import kmeans
 from cgjax.errors import Interrupted
 from cgjax.features import stream as stream_module
-from cgjax.features.in_memory import all_features, feature_dim
+from cgjax.features.in_memory import all_features, feature_shape
 from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.testing.planted import make_planted
@@ -164,9 +164,9 @@ class OwnGenerator:
 
 
 def test_the_feature_shape_of_any_generator_is_known(generator, latents):
-    assert feature_dim(generator, latents) == (16, 16, 1)
+    assert feature_shape(generator, latents) == (16, 16, 1)
     own = ConditionedGenerator(OwnGenerator(), "layer1", {}, batch=16)
-    assert feature_dim(own, latents) == (6, 4)
+    assert feature_shape(own, latents) == (6, 4)
 
 
 def test_without_room_on_the_disk_nothing_is_written(generator, latents, tmp_path, monkeypatch):

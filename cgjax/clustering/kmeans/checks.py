@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from cgjax.clustering.kmeans.options import INITS, Method, Options
 from cgjax.clustering.kmeans.sources import RowSource
 from cgjax.errors import UserError
-from cgjax.numerics.given import as_float32, check_whole, is_whole, shown
+from cgjax.numerics.arguments import as_float32, check_whole, is_whole, shown
 
 BACKENDS = ("jax", "faiss")
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from cgjax.errors import UserError
-from cgjax.numerics.given import is_real_number
+from cgjax.numerics.arguments import is_real_number
 from cgjax.runtime.mesh import (
     all_max,
     all_sum,

@@ -26,7 +26,7 @@ from cgjax.clustering.selection.stability import Stability, hennig, measure_stab
 from cgjax.clustering.selection.valleys import find_groups, num_tests, valley_p_values
 from cgjax.clustering.selection.within import splits_within
 from cgjax.clustering.selection.words import Grouping, explain, verdict_of
-from cgjax.numerics.given import check_share, check_whole
+from cgjax.numerics.arguments import check_share, check_whole
 from cgjax.numerics.partitions import adjusted_rand, cross_table
 from cgjax.runtime.keys import check_key
 

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.numerics.given import check_whole
+from cgjax.numerics.arguments import check_whole
 from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.keys import named_key

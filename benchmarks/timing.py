@@ -43,9 +43,12 @@ PAUSE = 0.1
 """Seconds between two contenders, and of warming up.
 
 The last contender's threads wait for more work before they sleep: OpenBLAS's keep a core busy for
-2^26 of its cycles. Afterwards a call shorter than this repeats untimed for as long: threads that
-slept may share a core for some hundredths of a second, until the system separates them.
+2^26 of its cycles. Afterwards a call is repeated untimed for as long: threads that slept may share
+a core for some hundredths of a second, until the system separates them.
 """
+
+LONG = 2.0
+"""Seconds of a call that is timed at once: such a warm-up would change it by a few hundredths."""
 
 _OPERATIONS = 5e8  # least operations of a timed product; a small product is repeated
 
@@ -77,8 +80,9 @@ def in_turns(calls: Mapping[str, Call], reps: int) -> dict[str, list[float]]:
     for rep in range(reps + 1):
         for name, call in calls.items():
             time.sleep(PAUSE)
-            took, until = _timed(call), time.perf_counter() + PAUSE
-            while took < PAUSE and time.perf_counter() < until:
+            start = time.perf_counter()
+            took = _timed(call)
+            while took < LONG and time.perf_counter() < start + PAUSE + took:
                 took = _timed(call)
             if rep:
                 seconds[name].append(took)

@@ -27,7 +27,7 @@ from printing import share_text
 
 from cgjax.run.opening import open_run
 from cgjax.runtime.lock import FolderLock
-from cgjax.runtime.png import as_bytes, from_bytes
+from cgjax.runtime.png import as_uint8, from_uint8
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.groups import Clusters, reliability_of
 from cgjax.stages.inversion import InversionStage
@@ -53,7 +53,7 @@ def main() -> None:
         truth = np.asarray(run.generator.sample_latents(jax.random.key(2026), options.num))
 
         def read(places: Sequence[int]) -> np.ndarray:
-            return from_bytes(as_bytes(run.generator.images(truth[list(places)])))
+            return from_uint8(as_uint8(run.generator.images(truth[list(places)])))
 
         ids = [f"benchmark {i}" for i in range(options.num)]
         found = stage.invert(inverter, ids, read, "fresh images")

@@ -23,7 +23,7 @@ import numpy as np
 from printing import share_text
 
 from cgjax.evaluation.distances import frechet
-from cgjax.evaluation.features import pca_pixels
+from cgjax.evaluation.extractors import pca_pixels
 from cgjax.evaluation.judges import load_judge
 from cgjax.run.opening import load_run
 from cgjax.runtime.keys import named_key

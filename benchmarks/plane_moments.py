@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from cgjax.clustering import kmeans
-from cgjax.endtoend.experiment import Experiment, Samples
+from cgjax.endtoend.experiment import Experiment, GeneratedRows
 from cgjax.endtoend.state import TrainState
 from cgjax.run.training import open_training
 from cgjax.runtime.keys import named_key
@@ -72,7 +72,7 @@ def of_points(num_points: int) -> float:
     return 1 - float(inertia) / float(np.square(rows - rows.mean(axis=0)).sum())
 
 
-def within_labels(samples: Samples) -> float:
+def within_labels(samples: GeneratedRows) -> float:
     """Return the variance of points around the mean of their label, in one coordinate."""
     labels = [samples.labels == label for label in np.unique(samples.labels)]
     return float(
@@ -83,7 +83,9 @@ def within_labels(samples: Samples) -> float:
     )
 
 
-def of_newest(experiment: Experiment, state: TrainState, iteration: int, *, train: bool) -> Samples:
+def of_newest(
+    experiment: Experiment, state: TrainState, iteration: int, *, train: bool
+) -> GeneratedRows:
     """Generate as many points as are scored, by the newest weights, in training batches."""
     trainer, method = experiment.trainer, experiment.trainer.method
 
@@ -98,7 +100,7 @@ def of_newest(experiment: Experiment, state: TrainState, iteration: int, *, trai
 
     num = -(-experiment.config["score"]["num"] // trainer.batch)
     keys = jax.random.split(named_key(jax.random.key(0), "batches", iteration), num)
-    return Samples(*map(np.concatenate, zip(*map(batch, keys), strict=True)))
+    return GeneratedRows(*map(np.concatenate, zip(*map(batch, keys), strict=True)))
 
 
 if __name__ == "__main__":

@@ -243,7 +243,7 @@ def _assign(command: Command) -> None:
 
 def _name(command: Command) -> None:
     """Name one cluster, or take over the names in a file."""
-    from cgjax.regions.naming import read_names
+    from cgjax.regions.page_names import read_names
 
     options = command.options
     file = options["from"].value

@@ -13,7 +13,7 @@ import numpy as np
 
 from cgjax.errors import UserError
 from cgjax.generators.layers import FILTER_TAPS
-from converters import rosinality
+from converters import stylegan2_rosinality
 from converters.conversion import (
     Conversion,
     Layout,
@@ -211,6 +211,6 @@ LAYOUTS = (
         "rosinality",
         "rosinality stylegan2-pytorch: dict with g_ema, latent_avg",
         lambda s: has_tensors(s, "input.input", "conv1.conv.weight"),
-        rosinality.convert,
+        stylegan2_rosinality.convert,
     ),
 )

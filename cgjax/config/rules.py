@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cgjax.config.features import expected_feature, parse_feature
+from cgjax.config.distance_features import expected_feature, parse_feature
 from cgjax.config.leaves import AUTO, INT_MAX, JUDGES, SAMPLERS, Leaf
 from cgjax.config.plain import split_texts
 from cgjax.config.quantiles import EXPECTED, parse_quantiles

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cgjax.config.features import (
+from cgjax.config.distance_features import (
     DIMS,
     OF_IMAGES,
     expected_feature,
@@ -59,7 +59,7 @@ MEASURED = ("generated", "folder", "cifar10")
 """The data sets whose generated images are scored by distances."""
 
 
-class Reader(NamedTuple):
+class ReadWhen(NamedTuple):
     """When a leaf is read that not every training reads.
 
     Attributes:
@@ -80,36 +80,36 @@ _CLUSTERING = ("scgan", "scgan_online", "fixed_clusters", "clustergan")
 _LABELLED = ("conditional", "random_labels", "fixed_clusters", *SELF_CONDITIONED)
 _NOT_CLUSTERGAN = tuple(name for name in METHODS if name != "clustergan")
 
-READERS: dict[str, Reader] = {
-    "data.radius": Reader("data.name", ("ring",), 1.0, is_shared=True),
-    "data.path": Reader("data.name", (*MEASURED, "stacked_digits"), ""),
-    "data.size": Reader("data.name", ("folder",), 64),
-    "data.memory_mb": Reader("data.name", ("folder",), 4096, is_shared=True),
-    "data.flip": Reader("data.name", MEASURED, False),
-    "network.embedding_dim": Reader("train.method", _LABELLED, 32, is_shared=True),
-    "network.critic_width": Reader("network.name", PLANAR, 200, is_shared=True),
-    "network.modulation": Reader("network.name", ("planar_modulated",), 0.1),
-    "train.penalty": Reader("train.method", _NOT_CLUSTERGAN, 0.0),
-    "train.average": Reader("train.method", _NOT_CLUSTERGAN, 0.0),
-    "labels.num_clusters": Reader(
+READ_WHEN: dict[str, ReadWhen] = {
+    "data.radius": ReadWhen("data.name", ("ring",), 1.0, is_shared=True),
+    "data.path": ReadWhen("data.name", (*MEASURED, "stacked_digits"), ""),
+    "data.size": ReadWhen("data.name", ("folder",), 64),
+    "data.memory_mb": ReadWhen("data.name", ("folder",), 4096, is_shared=True),
+    "data.flip": ReadWhen("data.name", MEASURED, False),
+    "network.embedding_dim": ReadWhen("train.method", _LABELLED, 32, is_shared=True),
+    "network.critic_width": ReadWhen("network.name", PLANAR, 200, is_shared=True),
+    "network.modulation": ReadWhen("network.name", ("planar_modulated",), 0.1),
+    "train.penalty": ReadWhen("train.method", _NOT_CLUSTERGAN, 0.0),
+    "train.average": ReadWhen("train.method", _NOT_CLUSTERGAN, 0.0),
+    "labels.num_clusters": ReadWhen(
         "train.method", ("random_labels", "mgan", *_CLUSTERING), 50, is_shared=True
     ),
-    "labels.every": Reader("train.method", ("scgan",), 10_000, is_shared=True),
-    "labels.num": Reader("train.method", _CLUSTERING, 10_000, is_shared=True),
-    "labels.num_init": Reader("train.method", _CLUSTERING, 10, is_shared=True),
-    "labels.max_iter": Reader("train.method", _CLUSTERING, 100, is_shared=True),
-    "labels.initialise": Reader("train.method", SELF_CONDITIONED, True),
-    "labels.match": Reader("train.method", SELF_CONDITIONED, True),
-    "labels.supervised": Reader("train.method", SELF_CONDITIONED, False),
-    "labels.features": Reader("train.method", ("fixed_clusters",), "rows"),
-    "mgan.weight": Reader("train.method", ("mgan",), 0.01),
-    "mgan.per_generator": Reader("train.method", ("mgan",), 12),
-    "clustergan.sigma": Reader("train.method", ("clustergan",), 0.1),
-    "clustergan.noise_weight": Reader("train.method", ("clustergan",), 10.0),
-    "clustergan.label_weight": Reader("train.method", ("clustergan",), 10.0),
-    "clustergan.critic_steps": Reader("train.method", ("clustergan",), 5),
-    "clustergan.slope_weight": Reader("train.method", ("clustergan",), 10.0),
-    "score.features": Reader("data.name", MEASURED, "pca_pixels"),
+    "labels.every": ReadWhen("train.method", ("scgan",), 10_000, is_shared=True),
+    "labels.num": ReadWhen("train.method", _CLUSTERING, 10_000, is_shared=True),
+    "labels.num_init": ReadWhen("train.method", _CLUSTERING, 10, is_shared=True),
+    "labels.max_iter": ReadWhen("train.method", _CLUSTERING, 100, is_shared=True),
+    "labels.initialise": ReadWhen("train.method", SELF_CONDITIONED, True),
+    "labels.match": ReadWhen("train.method", SELF_CONDITIONED, True),
+    "labels.supervised": ReadWhen("train.method", SELF_CONDITIONED, False),
+    "labels.features": ReadWhen("train.method", ("fixed_clusters",), "rows"),
+    "mgan.weight": ReadWhen("train.method", ("mgan",), 0.01),
+    "mgan.per_generator": ReadWhen("train.method", ("mgan",), 12),
+    "clustergan.sigma": ReadWhen("train.method", ("clustergan",), 0.1),
+    "clustergan.noise_weight": ReadWhen("train.method", ("clustergan",), 10.0),
+    "clustergan.label_weight": ReadWhen("train.method", ("clustergan",), 10.0),
+    "clustergan.critic_steps": ReadWhen("train.method", ("clustergan",), 5),
+    "clustergan.slope_weight": ReadWhen("train.method", ("clustergan",), 10.0),
+    "score.features": ReadWhen("data.name", MEASURED, "pca_pixels"),
 }
 """The leaves that not every training reads."""
 
@@ -216,9 +216,9 @@ def _problems_of_features(features: Any, num: Any) -> Iterator[str]:
         )
 
 
-def _unread(leaves: Mapping[str, Any], *, is_shared: bool) -> Iterator[tuple[str, Reader]]:
+def _unread(leaves: Mapping[str, Any], *, is_shared: bool) -> Iterator[tuple[str, ReadWhen]]:
     """Yield the leaves that differ from their default and that nothing reads."""
-    for path, reader in READERS.items():
+    for path, reader in READ_WHEN.items():
         value = leaves.get(reader.path)
         is_read = value is None or value in reader.values
         is_set = leaves.get(path, reader.default) != reader.default

@@ -15,7 +15,7 @@ from cgjax.errors import UserError
 from cgjax.numerics.arguments import as_float32, is_whole
 from cgjax.numerics.rows import as_rows
 
-Form = Literal["shift", "set"]
+EditForm = Literal["shift", "set"]
 
 
 def edit(
@@ -23,7 +23,7 @@ def edit(
     direction: ArrayLike,
     alpha: ArrayLike,
     *,
-    form: Form = "shift",
+    form: EditForm = "shift",
     mean: ArrayLike = 0.0,
     normalise: bool = False,
 ) -> Float[Array, "n d"]:
@@ -127,7 +127,7 @@ class Directions:
         index: int,
         alpha: ArrayLike,
         *,
-        form: Form = "shift",
+        form: EditForm = "shift",
         normalise: bool = False,
     ) -> Float[Array, "n d"]:
         """Move latents by `alpha` scales along direction `index`, counted from 0 (see `edit`).

@@ -83,7 +83,7 @@ def _check_scored(data: ImageSet, settings: Mapping[str, Any]) -> None:
         )
 
 
-class Samples(NamedTuple):
+class GeneratedRows(NamedTuple):
     """Generated rows, and the label that each was generated with."""
 
     points: Float[np.ndarray, "n ..."]
@@ -227,16 +227,16 @@ class Experiment:
         key = named_key(self.keys[trial], "moments", iteration)
         return self.trainer.for_sampling(key, state)
 
-    def sample(self, state: TrainState, trial: int, iteration: int) -> Samples:
+    def sample(self, state: TrainState, trial: int, iteration: int) -> GeneratedRows:
         """Generate the rows of one trial that are scored after an iteration."""
         key, num = named_key(self.keys[trial], "score", iteration), self.config["score"]["num"]
         method = self.trainer.method
         labels = method.sample_labels(named_key(key, "labels"), state.partition, num)
         generator = self.generator(state, trial, iteration)
         rows = self.trainer.generate(generator, named_key(key, "codes"), labels)
-        return Samples(np.asarray(rows), np.asarray(labels))
+        return GeneratedRows(np.asarray(rows), np.asarray(labels))
 
-    def scores(self, samples: Samples) -> dict[str, float]:
+    def scores(self, samples: GeneratedRows) -> dict[str, float]:
         """Return the data set's own scores of generated rows."""
         return self.data.scores(samples.points)
 

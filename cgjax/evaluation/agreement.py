@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from cgjax.errors import UserError
-from cgjax.numerics import partitions
-from cgjax.numerics.partitions import adjusted_rand, cross_table
+from cgjax.numerics import cross_tables
+from cgjax.numerics.cross_tables import adjusted_rand, cross_table
 
 
 def contingency(labels: ArrayLike, classes: ArrayLike) -> NDArray[np.int64]:
@@ -78,7 +78,7 @@ def inverse_purity(labels: ArrayLike, classes: ArrayLike) -> float:
 
 
 def mutual_information(labels: ArrayLike, classes: ArrayLike) -> float:
-    """Return the mutual information of the two partitions in nats, at least zero.
+    """Return the mutual information of the two contingency in nats, at least zero.
 
     Args:
       labels: (n,) cluster ids.
@@ -90,7 +90,7 @@ def mutual_information(labels: ArrayLike, classes: ArrayLike) -> float:
     >>> round(mutual_information([0, 0, 1, 1], ["b", "b", "a", "a"]), 4)  # log 2
     0.6931
     """
-    return max(float(partitions.mutual_information(contingency(labels, classes))), 0.0)
+    return max(float(cross_tables.mutual_information(contingency(labels, classes))), 0.0)
 
 
 def nmi(
@@ -101,7 +101,7 @@ def nmi(
 ) -> float:
     """Return the mutual information over the mean of both entropies, in [0, 1].
 
-    1 if both partitions have a single part; 0 if only one of them has.
+    1 if both contingency have a single part; 0 if only one of them has.
 
     Args:
       labels: (n,) cluster ids.
@@ -120,7 +120,7 @@ def nmi(
     if table.shape == (1, 1):
         return 1.0
     shares = table / table.sum()
-    h_labels, h_classes = (float(partitions.entropy(shares.sum(axis=axis))) for axis in (1, 0))
+    h_labels, h_classes = (float(cross_tables.entropy(shares.sum(axis=axis))) for axis in (1, 0))
     mean = (h_labels + h_classes) / 2 if average == "arithmetic" else np.sqrt(h_labels * h_classes)
     return float(mutual_information(labels, classes) / mean) if mean > 0 else 0.0
 

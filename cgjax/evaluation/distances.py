@@ -2,7 +2,7 @@
 one in one dimension.
 
 Every function takes plain arrays, one row per sample, of any features. The table that shows a
-number names its feature (`cgjax.evaluation.features`); only with Inception's pool3 is a Frechet
+number names its feature (`cgjax.evaluation.extractors`); only with Inception's pool3 is a Frechet
 distance an "FID".
 
 References: [Heusel et al. 2017] Frechet; [Binkowski et al. 2018] KID; [Kynkaanniemi et al. 2019]

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
-from cgjax.evaluation.features import as_colour_images
+from cgjax.evaluation.extractors import as_colour_images
 from cgjax.evaluation.judge_base import Judgement
-from cgjax.runtime.png import as_bytes
+from cgjax.runtime.png import as_uint8
 
 
 def _import_extra(module: str, package: str, judge: str) -> Any:
@@ -159,7 +159,7 @@ class AgeGender:
         """Judge (n, h, w, c) images in [-1, 1]."""
         wide = as_colour_images(images)
         points, face = self._mesh.landmarks(wide)
-        pixels = as_bytes(wide)
+        pixels = as_uint8(wide)
         height, width = wide.shape[1:3]
         female, age = np.full(len(wide), np.nan), np.full(len(wide), np.nan)
         for i, image in enumerate(pixels):

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.config.features import (
+from cgjax.config.distance_features import (
     DIMS,
     INCEPTION,
     LAYER,
@@ -26,7 +26,7 @@ from cgjax.config.features import (
 from cgjax.errors import UserError
 from cgjax.evaluation.distances import frechet_floor, frechet_gaussians, mean_and_covariance
 from cgjax.evaluation.diversity import participation_ratio
-from cgjax.evaluation.features import (
+from cgjax.evaluation.extractors import (
     FeatureExtractor,
     GeneratorLayer,
     InceptionPool3,

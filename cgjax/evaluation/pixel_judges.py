@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cgjax.evaluation.features import as_colour_images
+from cgjax.evaluation.extractors import as_colour_images
 from cgjax.evaluation.judge_base import Judgement
 
 

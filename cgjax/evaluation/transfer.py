@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from cgjax.errors import UserError
+from cgjax.numerics.cross_tables import cross_table
 from cgjax.numerics.intervals import Interval, wilson_interval
-from cgjax.numerics.partitions import cross_table
 
 
 class TransferScore(NamedTuple):

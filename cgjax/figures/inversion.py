@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageDraw, ImageFont
 
-from cgjax.figures.plots import Drawn, as_text, drawn, new_figure, style_of
+from cgjax.figures.plots import Plot, as_text, new_figure, render, style_of
 from cgjax.figures.sheets import GAP, TEXT
 from cgjax.runtime.png import to_pixels
 
@@ -60,7 +60,7 @@ def errors_by_cluster(
     names: Sequence[str],
     limit: float,
     title: str,
-) -> Drawn:
+) -> Plot:
     """Plot the reconstruction errors of each cluster, as in Figure 6 of [Liu et al. 2020].
 
     Args:
@@ -97,7 +97,7 @@ def errors_by_cluster(
     axis.set_ylabel("mean absolute difference / range")
     figure.suptitle(as_text(title))
     figure.legend(loc="outside lower center", ncols=2)
-    return drawn(figure)
+    return render(figure)
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -24,7 +24,7 @@ MARKS = ("o", "s", "^")
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 
 
-class Drawn(NamedTuple):
+class Plot(NamedTuple):
     """A plot as two files; the same data gives the same bytes.
 
     Attributes:
@@ -52,7 +52,7 @@ class Panel(NamedTuple):
 
 def scatter(
     panels: Sequence[Panel], labels: Int[np.ndarray, " n"], names: Sequence[str], title: str
-) -> Drawn:
+) -> Plot:
     """Plot the same points in several planes side by side, coloured by cluster.
 
     Args:
@@ -75,14 +75,14 @@ def scatter(
     handles, entries = axes[0].get_legend_handles_labels()
     figure.legend(handles, entries, loc="outside lower center", ncols=4, markerscale=2)
     figure.suptitle(as_text(title))
-    return drawn(figure)
+    return render(figure)
 
 
 def labelled(
     panels: Mapping[str, tuple[Float[np.ndarray, "n 2"], Int[np.ndarray, " n"]]],
     means: Float[np.ndarray, "m 2"],
     title: str,
-) -> Drawn:
+) -> Plot:
     """Plot labelled points side by side on one scale, with the true means.
 
     Args:
@@ -101,10 +101,10 @@ def labelled(
         axis.set_title(f"{name}: {len(points)}, coloured by label")
         axis.set_aspect("equal")
     figure.suptitle(as_text(f"{title} (crosses: the true means)"))
-    return drawn(figure)
+    return render(figure)
 
 
-def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
+def compared(rows: Sequence[dict[str, Any]]) -> Plot:
     """Plot every row of a comparison: filled marks for cluster 0, open marks for the others.
 
     Farther left is closer to the true members (1 is the floor, the distance of two halves of
@@ -148,7 +148,7 @@ def compared(rows: Sequence[dict[str, Any]]) -> Drawn:
     axis.set_title("How often the request was met, and how close to the true members")
     if methods:
         figure.legend(loc="outside right upper", title="filled: cluster 0; open: others")
-    return drawn(figure)
+    return render(figure)
 
 
 def style_of(number: int) -> dict[str, Any]:
@@ -173,10 +173,10 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=100, layout="constrained")
 
 
-def drawn(figure: Figure) -> Drawn:
+def render(figure: Figure) -> Plot:
     """Render a figure as PNG and PDF."""
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
     figure.set_layout_engine("none")  # already laid out above
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-    return Drawn(png.getvalue(), pdf.getvalue())
+    return Plot(png.getvalue(), pdf.getvalue())

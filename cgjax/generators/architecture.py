@@ -47,7 +47,7 @@ class Filled(NamedTuple):
         return f"{what}, at least one"
 
 
-class Row(NamedTuple):
+class FixedList(NamedTuple):
     """A list of fixed length, each entry with its own annotation."""
 
     entries: tuple[Any, ...]
@@ -69,7 +69,7 @@ Rate = Annotated[float, Range(1e-6)]
 Sizes = Annotated[Sequence[Size], Filled()]
 Doublings = Annotated[int, Range(0, 16)]
 Blocks = Annotated[
-    Sequence[Annotated[Sequence[int], Row((Annotated[int, Range(0, 1)], Size, Size))]],
+    Sequence[Annotated[Sequence[int], FixedList((Annotated[int, Range(0, 1)], Size, Size))]],
     Filled(),
 ]
 """For each residual block: whether it doubles the map (0 or 1), channels in, channels out."""

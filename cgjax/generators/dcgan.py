@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.generators.architecture import Count, Row, Share, Size, Sizes
+from cgjax.generators.architecture import Count, FixedList, Share, Size, Sizes
 from cgjax.generators.conditions import check_categories, with_categories
 from cgjax.generators.dense_first import DenseFirst
 from cgjax.generators.layers import leaky_relu, transposed_convolve
@@ -43,7 +43,7 @@ class DCGAN(DenseFirst):
         tanh: bool = True,
         categories: Sequence[Size] = (),
         first_size: Size = 4,
-        stages: Sequence[Annotated[Sequence[int], Row((Size, Size, Count, Count))]] = (),
+        stages: Sequence[Annotated[Sequence[int], FixedList((Size, Size, Count, Count))]] = (),
         leak: Share = 0.0,
         output_bias: bool = False,
         num_classes: Count = 0,

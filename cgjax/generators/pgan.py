@@ -33,7 +33,7 @@ from cgjax.generators.layers import (
 )
 from cgjax.generators.staged import Inputs, StagedNetwork, State, parameter
 
-Form = Literal["zoo", "genforce", "netdissect"]
+PganForm = Literal["zoo", "genforce", "netdissect"]
 
 
 class PGAN(StagedNetwork):
@@ -44,7 +44,7 @@ class PGAN(StagedNetwork):
 
     def __init__(
         self,
-        form: Form,
+        form: PganForm,
         latent_dim: Size,
         depths: Sizes,
         image_channels: Size = 3,

@@ -18,8 +18,8 @@ class Limits(NamedTuple):
     every detail.
 
     Attributes:
-        errors: limit of `Found.errors`.
-        features: limit of `Found.features`.
+        errors: limit of `Inverted.errors`.
+        features: limit of `Inverted.features`.
     """
 
     errors: float
@@ -43,8 +43,8 @@ class HeldOut(NamedTuple):
         truth: (m, d) float32, their true latents.
         latents: (m, d) float32, the latents found by inversion.
         guesses: (m, d) float32, the encoder's guesses alone.
-        errors: (m,) float32, as `Found.errors`.
-        features: (m,) float32, as `Found.features`.
+        errors: (m,) float32, as `Inverted.errors`.
+        features: (m,) float32, as `Inverted.features`.
     """
 
     truth: Float[np.ndarray, "m d"]

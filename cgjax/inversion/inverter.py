@@ -18,7 +18,7 @@ from cgjax.inversion.prior import Prior
 from cgjax.inversion.search import Search, Target, descend, distances, losses, make_target
 
 
-class Found(NamedTuple):
+class Inverted(NamedTuple):
     """The result of inverting images.
 
     Attributes:
@@ -63,7 +63,7 @@ class Inverter:
         """Return the encoder's guesses, moved into the range of the prior."""
         return self._prior.within(_guess(self._params, jnp.asarray(images), encoder=self.encoder))
 
-    def invert(self, images: Float[np.ndarray, "n s s c"]) -> Found:
+    def invert(self, images: Float[np.ndarray, "n s s c"]) -> Inverted:
         """Find the latents of one batch of images.
 
         Args:
@@ -78,11 +78,11 @@ class Inverter:
         guesses = self.guess(np.asarray(x))
         start = self._prior.project(guesses)
         z, errors, features = self._search(start, start, target)
-        return Found(*(np.array(part)[:num] for part in (z, errors, features, guesses)))
+        return Inverted(*(np.array(part)[:num] for part in (z, errors, features, guesses)))
 
     def try_again(
-        self, images: Float[np.ndarray, "n s s c"], found: Found, keys: Sequence[PRNGKeyArray]
-    ) -> Found:
+        self, images: Float[np.ndarray, "n s s c"], found: Inverted, keys: Sequence[PRNGKeyArray]
+    ) -> Inverted:
         """Search again from latents drawn from the prior, and keep the better ones.
 
         Args:
@@ -100,7 +100,7 @@ class Inverter:
         )
         parts = self._search(known, self._prior.project(starts), target)
         latents, errors, features = (np.array(part)[:num] for part in parts)
-        return Found(latents, errors, features, found.guesses)
+        return Inverted(latents, errors, features, found.guesses)
 
     def _search(self, known: Array, start: Array, target: Target) -> tuple[Array, Array, Array]:
         """Return `known` or the latents found from `start`, whichever is better, and distances.

@@ -27,7 +27,7 @@ WARM_UP = 0.1
 """Share of the steps in which the learning rate rises from 0; it then falls by half a cosine."""
 
 
-class Lesson(NamedTuple):
+class EncoderTraining(NamedTuple):
     """How an encoder is trained; hashable.
 
     Attributes:
@@ -55,23 +55,27 @@ class Lesson(NamedTuple):
         return {"params": params, "moments": self.optimizer.init(params)}
 
 
-@functools.partial(jax.jit, static_argnames="lesson", donate_argnames="state")
+@functools.partial(jax.jit, static_argnames="training", donate_argnames="state")
 def learn(
-    state: State, z: Float[Array, "n d"], images: Float[Array, "n s s c"], *, lesson: Lesson
+    state: State,
+    z: Float[Array, "n d"],
+    images: Float[Array, "n s s c"],
+    *,
+    training: EncoderTraining,
 ) -> tuple[State, Float[Array, ""]]:
     """Take one step.
 
     Args:
-        state: the state from `Lesson.init` or the last step; its buffers are reused (donated).
+        state: from `EncoderTraining.init` or the last step; its buffers are reused (donated).
         z: (n, d) float32 latents.
         images: (n, s, s, c) float32, the generator's images of them.
-        lesson: the settings.
+        training: the settings.
 
     Returns:
         The next state, and the loss before the step. For latents of unit variance without labels,
         always guessing 0 has a loss of 1.
     """
-    encoder = lesson.encoder
+    encoder = training.encoder
     target, label = jnp.split(z, [encoder.latent_dim - encoder.num_labels], axis=1)
     target = target if encoder.norm is None else to_length(target, encoder.norm)
 
@@ -83,5 +87,5 @@ def learn(
         return loss
 
     value, gradient = jax.value_and_grad(loss_of)(state["params"])
-    change, moments = change_of(lesson.optimizer, gradient, state["moments"])
+    change, moments = change_of(training.optimizer, gradient, state["moments"])
     return {"params": optax.apply_updates(state["params"], change), "moments": moments}, value

@@ -16,12 +16,12 @@ import jinja2
 from markupsafe import Markup
 
 from cgjax.clustering.selection.results import Verdict
-from cgjax.regions.naming import MAX_NAME
+from cgjax.regions.page_names import MAX_NAME
 from cgjax.regions.query import quoted
 from cgjax.report import tables
 from cgjax.report.sprites import figure_url
 from cgjax.report.tree import tree_of
-from cgjax.report.view import Group, View, views_of
+from cgjax.report.view import ImageSheet, View, views_of
 from cgjax.run.folder import read_config
 from cgjax.run.places import sweep_name
 from cgjax.run.run import Run
@@ -113,7 +113,12 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
 
 
 def render(
-    *, groups: list[Group], views: list[View], swept: list[View], is_served: bool, **values: Any
+    *,
+    groups: list[ImageSheet],
+    views: list[View],
+    swept: list[View],
+    is_served: bool,
+    **values: Any,
 ) -> str:
     """Return the page's text, with style and script inline and allowed by their hashes only."""
     style = static("page.css") + _tile_rules(groups)
@@ -176,7 +181,7 @@ def static(name: str) -> str:
     return (resources.files("cgjax.report") / "static" / name).read_text(encoding="utf-8")
 
 
-def _tile_rules(groups: list[Group]) -> str:
+def _tile_rules(groups: list[ImageSheet]) -> str:
     """Return the style rules that cut sheets into tiles: one per sheet, per column and per row."""
     styles = [style for style in (group.style() for group in groups) if style]
     rules = [

@@ -16,7 +16,7 @@ TYPICAL, EDGE = 24, 8
 """Number of images in the row of random members, and in the rows "deepest" and "at the border"."""
 
 
-class Rows(NamedTuple):
+class ShownMembers(NamedTuple):
     """Indices of the latents shown for each cluster; -1 pads the rows of small clusters.
 
     Attributes:
@@ -30,7 +30,7 @@ class Rows(NamedTuple):
     border: Int[np.ndarray, "k e"]
 
 
-def choose_rows(clustering: Clustering, candidates: Int[np.ndarray, " m"]) -> Rows:
+def choose_rows(clustering: Clustering, candidates: Int[np.ndarray, " m"]) -> ShownMembers:
     """Choose the latents to show. They are in random order, so the first members are random ones.
 
     Args:
@@ -38,7 +38,7 @@ def choose_rows(clustering: Clustering, candidates: Int[np.ndarray, " m"]) -> Ro
         candidates: (m,) ascending indices of the latents that may be shown.
     """
     shape = (clustering.num, EDGE)
-    rows = Rows(
+    rows = ShownMembers(
         np.full((clustering.num, TYPICAL), -1, np.int32),
         np.full(shape, -1, np.int32),
         np.full(shape, -1, np.int32),

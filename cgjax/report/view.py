@@ -17,7 +17,7 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import Entry
 from cgjax.regions.small import is_small
-from cgjax.report.rows import Rows
+from cgjax.report.rows import ShownMembers
 from cgjax.report.sprites import data_url
 from cgjax.run.places import page_images_name, page_images_place, split_name, sweep_name
 from cgjax.run.run import Run
@@ -30,12 +30,12 @@ TextOf = Callable[[int], str]
 """A cluster's id -> a text: the value of --cluster, or a whole command."""
 
 
-class Group:
+class ImageSheet:
     """Clusterings that share one sheet of images.
 
     Attributes:
         key: the CSS class of the sheet: "g0", "g1", ....
-        images: the arrays of its file, see `cgjax.stages.thumbnails`; None without a file.
+        images: the arrays of its file, see `cgjax.stages.page_images`; None without a file.
         info: the file's JSON part: sizes, counts and proposals.
     """
 
@@ -54,7 +54,7 @@ class Group:
             index: the clustering's position in the group.
             cluster: the cluster's id.
         """
-        rows = {name: self._tiles(index, cluster, name) for name in Rows._fields}
+        rows = {name: self._tiles(index, cluster, name) for name in ShownMembers._fields}
         if self.images is not None and rows["border"]:
             neighbours = self.images[f"{index}.neighbour"][cluster]
             for tile, neighbour in zip(rows["border"], neighbours, strict=False):
@@ -87,26 +87,31 @@ class Group:
         }
 
 
-def views_of(run: Run) -> tuple[list[View], list[View], list[Group]]:
+def views_of(run: Run) -> tuple[list[View], list[View], list[ImageSheet]]:
     """Return the run's own clusterings, those of its sweep, and the images of both.
 
     Args:
         run: one with clusters or a sweep.
     """
     own: list[View] = []
-    groups: list[Group] = []
+    groups: list[ImageSheet] = []
     result = run.manifests.result
 
-    def group(part: str) -> Group:
+    def group(part: str) -> ImageSheet:
         images = None
         if result(page_images_name(part)) is not None:
             with np.load(run.folder.root / page_images_place(part), allow_pickle=False) as arrays:
                 images = dict(arrays)
-        groups.append(Group(f"g{len(groups)}", images))
+        groups.append(ImageSheet(f"g{len(groups)}", images))
         return groups[-1]
 
     def view(
-        one: Clustering, of: Group, index: int, name: str, choice: Any, inside: str | None = None
+        one: Clustering,
+        of: ImageSheet,
+        index: int,
+        name: str,
+        choice: Any,
+        inside: str | None = None,
     ) -> View:
         entries = run.held.entries_of(one)
         asked = functools.partial(run.held.cluster_flag, one)
@@ -153,7 +158,7 @@ def _stability(choice: Mapping[str, Any] | None, num: int) -> dict[str, Any] | N
 
 def view_of(
     one: Clustering,
-    group: Group,
+    group: ImageSheet,
     index: int,
     name: str,
     entries: Sequence[Entry],

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from cgjax.config.features import INCEPTION, kind_of_feature
+from cgjax.config.distance_features import INCEPTION, kind_of_feature
 from cgjax.config.leaves import AUTO
 
 THE_PAPER = "georgopoulos2022cluster"

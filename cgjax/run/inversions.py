@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from cgjax.inversion.inverter import Found
+from cgjax.inversion.inverter import Inverted
 from cgjax.runtime.files import make_folder, write_atomically
 
 
@@ -31,7 +31,7 @@ class Inversions:
         """
         self._path, self._key = path, key
         self._rows: dict[str, int] = {}
-        self._found: Found | None = None
+        self._found: Inverted | None = None
         if path.is_file():
             self._read()
 
@@ -39,11 +39,11 @@ class Inversions:
         """Return the ids that are not in the file, each once, in their order."""
         return [id_ for id_ in dict.fromkeys(ids) if id_ not in self._rows]
 
-    def add(self, ids: Sequence[str], found: Found) -> None:
+    def add(self, ids: Sequence[str], found: Inverted) -> None:
         """Save the inversions of new images; the file is whole at any time."""
         old, first = self._found, len(self._rows)
         parts = found if old is None else map(np.concatenate, zip(old, found, strict=True))
-        self._found = Found(*parts)
+        self._found = Inverted(*parts)
         self._rows |= {id_: first + i for i, id_ in enumerate(ids)}
         arrays = self._found._asdict()
         digest = _digest(self._key, list(self._rows), arrays)
@@ -52,17 +52,17 @@ class Inversions:
         make_folder(self._path.parent)
         write_atomically(self._path, buffer.getvalue())
 
-    def of(self, ids: Sequence[str]) -> Found:
+    def of(self, ids: Sequence[str]) -> Inverted:
         """Return the inversions of at least one image, all of them in the file."""
         assert self._found is not None
         rows = [self._rows[id_] for id_ in ids]
-        return Found(*(part[rows] for part in self._found))
+        return Inverted(*(part[rows] for part in self._found))
 
     def _read(self) -> None:
         try:
             with np.load(self._path, allow_pickle=False) as arrays:
                 ids = [str(id_) for id_ in arrays["ids"]]
-                found = {name: arrays[name] for name in Found._fields}
+                found = {name: arrays[name] for name in Inverted._fields}
                 key, digest = str(arrays["key"]), str(arrays["digest"])
             is_intact = digest == _digest(key, ids, found)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -71,11 +71,11 @@ class Inversions:
             logging.warning("%s is damaged: its inversions are recomputed", self._path)
         elif key == self._key:
             self._rows = {id_: i for i, id_ in enumerate(ids)}
-            self._found = Found(**found)
+            self._found = Inverted(**found)
 
 
 def _digest(key: str, ids: Sequence[str], arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256(f"{key} {' '.join(ids)}".encode())
-    for name in Found._fields:
+    for name in Inverted._fields:
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()

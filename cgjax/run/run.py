@@ -36,7 +36,7 @@ from cgjax.run.sampling import Samples
 from cgjax.runtime.keys import check_key, named_key
 from cgjax.runtime.processes import Processes
 from cgjax.samplers.base import Members, Sampler
-from cgjax.samplers.verify import Draw, draw_unverified, drawing, finish
+from cgjax.samplers.verify import VerifiedDraw, draw_unverified, drawing, finish
 
 
 class Run:
@@ -174,7 +174,7 @@ class Run:
         sampler: str,
         verify: bool = True,
         rescaled: bool = True,
-    ) -> tuple[Float[np.ndarray, "num d"], Draw | None]:
+    ) -> tuple[Float[np.ndarray, "num d"], VerifiedDraw | None]:
         """Draw latents of a region; see `sample`. Returns them and, if verified, their cost.
 
         Unverified draws are the plain proposals of any sampler; with `rescaled=False` as the
@@ -193,7 +193,9 @@ class Run:
         sampler: str,
         verify: bool = True,
         rescaled: bool = True,
-    ) -> Generator[Float[np.ndarray, "m d"], None, tuple[Float[np.ndarray, "num d"], Draw | None]]:
+    ) -> Generator[
+        Float[np.ndarray, "m d"], None, tuple[Float[np.ndarray, "num d"], VerifiedDraw | None]
+    ]:
         """As `draw`, step by step: yields the latents as they pass the check, or all at once."""
         _check_region(region)
         source = self.samplers.source(region, sampler)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cgjax.clustering.selection import check_rows
-from cgjax.config.features import LAYER, kind_of_feature
+from cgjax.config.distance_features import LAYER, kind_of_feature
 from cgjax.config.leaves import AUTO
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of

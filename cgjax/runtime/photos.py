@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from cgjax.errors import UserError
 from cgjax.runtime.files import as_utf8, say_os_error
-from cgjax.runtime.png import from_bytes
+from cgjax.runtime.png import from_uint8
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """The extensions of files that are taken for images, in upper or lower case."""
@@ -224,4 +224,4 @@ def _scaled(image: Image.Image, size: int, channels: int) -> Float[np.ndarray, "
     if channels == 1:
         image = image.convert("L")
     square = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    return from_bytes(np.asarray(square).reshape(size, size, channels))
+    return from_uint8(np.asarray(square).reshape(size, size, channels))

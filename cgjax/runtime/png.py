@@ -24,17 +24,17 @@ def in_colour(images: Num[np.ndarray, "*n h w c"]) -> Num[np.ndarray, "*n h w 3"
     return np.repeat(images[..., :1], 3, axis=-1) if images.shape[-1] < 3 else images[..., :3]
 
 
-def as_bytes(images: Float[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
+def as_uint8(images: Float[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
     """Turn images in [-1, 1] into bytes, clipped."""
     pixels = np.rint((np.asarray(images, np.float32) + 1) * 127.5)
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def from_bytes(pixels: UInt8[np.ndarray, "*n h w c"]) -> Float[np.ndarray, "*n h w c"]:
+def from_uint8(pixels: UInt8[np.ndarray, "*n h w c"]) -> Float[np.ndarray, "*n h w c"]:
     """Turn bytes into float32 images in [-1, 1].
 
     Example:
-        >>> from_bytes(np.array([[[0, 255]]], np.uint8)).tolist()
+        >>> from_uint8(np.array([[[0, 255]]], np.uint8)).tolist()
         [[[-1.0, 1.0]]]
     """
     return pixels.astype(np.float32) / np.float32(127.5) - 1
@@ -42,7 +42,7 @@ def from_bytes(pixels: UInt8[np.ndarray, "*n h w c"]) -> Float[np.ndarray, "*n h
 
 def to_pixels(images: Float[np.ndarray, "*n s s c"]) -> UInt8[np.ndarray, "*n s s 3"]:
     """Turn images in [-1, 1] into uint8 RGB, clipped; see `in_colour`."""
-    return in_colour(as_bytes(images))
+    return in_colour(as_uint8(images))
 
 
 def to_png(image: Float[np.ndarray, "s s c"] | Image.Image) -> bytes:

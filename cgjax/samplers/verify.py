@@ -27,7 +27,7 @@ ROUND = 128
 devices and with any batch."""
 
 
-class Draw(NamedTuple):
+class VerifiedDraw(NamedTuple):
     """Verified latents and what they cost.
 
     Attributes:
@@ -48,7 +48,7 @@ class Draw(NamedTuple):
 
 def drawing(
     propose: Propose, accept: Accept, key: PRNGKeyArray, num: int, *, batch: int, max_draws: int
-) -> Generator[np.ndarray, None, Draw]:
+) -> Generator[np.ndarray, None, VerifiedDraw]:
     """Draw until `num` proposals have passed the check, one step at a time.
 
     Proposals are drawn in rounds, round r with `fold_in(key, r)`, so a longer draw starts with the
@@ -100,12 +100,12 @@ def drawing(
                 kept.append(rows[is_kept])
                 accepted += int(is_kept.sum())
         yield np.concatenate(kept[num_before:])[: num - accepted_before]
-    return Draw(np.concatenate(kept)[:num], len(kept) * ROUND, accepted)
+    return VerifiedDraw(np.concatenate(kept)[:num], len(kept) * ROUND, accepted)
 
 
 def draw_verified(
     propose: Propose, accept: Accept, key: PRNGKeyArray, num: int, *, batch: int, max_draws: int
-) -> Draw:
+) -> VerifiedDraw:
     """Draw until `num` proposals have passed the check: `drawing`, run to its end."""
     return finish(drawing(propose, accept, key, num, batch=batch, max_draws=max_draws))
 

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cgjax.errors import UserError
-from cgjax.regions.naming import names_of
+from cgjax.regions.page_names import names_of
 from cgjax.report.build import page_of
 from cgjax.runtime.command import users_error
 from cgjax.serve.draws import Draws, Message

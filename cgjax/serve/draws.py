@@ -41,7 +41,7 @@ KEPT = 64
 """Number of recent draws, finished or not, that can still be downloaded."""
 
 
-class Drawn(NamedTuple):
+class KeptDraw(NamedTuple):
     """A draw, or the part of it that is finished.
 
     Attributes:
@@ -56,12 +56,12 @@ class Drawn(NamedTuple):
     latents: Latents
     acceptance: float | None = None
 
-    def first(self, num: int) -> Drawn:
+    def first(self, num: int) -> KeptDraw:
         """Return the draw of the first images alone: the same as a draw of that many images."""
         if num >= len(self.latents):
             return self
         wanted = self.wanted._replace(num=num)
-        return Drawn(wanted, self.sampler, self.latents[:num])
+        return KeptDraw(wanted, self.sampler, self.latents[:num])
 
 
 class Draws:
@@ -70,7 +70,7 @@ class Draws:
     def __init__(self, run: Run):
         """Take a run that has clusterings."""
         self._run = run
-        self._kept: OrderedDict[str, Drawn] = OrderedDict()
+        self._kept: OrderedDict[str, KeptDraw] = OrderedDict()
         self._lock = threading.Lock()
 
     def draw(self, wanted: Wanted) -> Generator[Message, None, None]:
@@ -116,14 +116,14 @@ class Draws:
             if not len(passed):
                 yield {"images": [], "drawn": drawn}
             latents = np.concatenate([latents, passed])
-            self._keep(token, Drawn(wanted, sampler, latents))
+            self._keep(token, KeptDraw(wanted, sampler, latents))
             for pixels in self._pixels(passed):
                 drawn += len(pixels)
                 command = _command(run, wanted._replace(num=drawn), sampler)
                 images = [_address(image) for image in pixels]
                 yield {"images": images, "drawn": drawn, "command": command}
         acceptance = draw.acceptance if draw else None
-        self._keep(token, Drawn(wanted, sampler, latents, acceptance))
+        self._keep(token, KeptDraw(wanted, sampler, latents, acceptance))
         yield {"done": {**identity, "acceptance": acceptance}}
 
     def _pixels(self, latents: Latents) -> Iterator[UInt8[np.ndarray, "n s s 3"]]:
@@ -133,18 +133,18 @@ class Draws:
             full = np.concatenate([rows, np.repeat(rows[-1:], BLOCK - len(rows), axis=0)])
             yield to_pixels(self._run.generator.images(full)[: len(rows)])
 
-    def _keep(self, token: str, drawn: Drawn) -> None:
+    def _keep(self, token: str, drawn: KeptDraw) -> None:
         with self._lock:
             self._kept[token] = drawn
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
 
-    def find(self, token: str) -> Drawn | None:
+    def find(self, token: str) -> KeptDraw | None:
         """Return a draw by its id; None if it is no longer kept."""
         with self._lock:
             return self._kept.get(token)
 
-    def download(self, drawn: Drawn, kind: str) -> Generator[bytes, None, None]:
+    def download(self, drawn: KeptDraw, kind: str) -> Generator[bytes, None, None]:
         """Return a draw as a file, piece by piece.
 
         Args:
@@ -172,14 +172,14 @@ class Draws:
             f"no download {kind!r}; expected images.zip, images.npy, latents.npy or 0.png"
         )
 
-    def _about(self, drawn: Drawn) -> Message:
+    def _about(self, drawn: KeptDraw) -> Message:
         """Return the request and which run's generator answered it."""
         about = {**drawn.wanted._asdict(), "sampler": drawn.sampler}
         about |= {"acceptance": drawn.acceptance}
         about |= {"command": _command(self._run, drawn.wanted, drawn.sampler)}
         return about | {"weights_sha256": self._run.provenance.weights_sha256}
 
-    def _zip(self, drawn: Drawn) -> Generator[bytes, None, None]:
+    def _zip(self, drawn: KeptDraw) -> Generator[bytes, None, None]:
         pipe = _Pipe()
         with zipfile.ZipFile(pipe, "w") as archive:
             archive.writestr("drawn.json", json.dumps(self._about(drawn), indent=1) + "\n")
@@ -192,7 +192,7 @@ class Draws:
                 yield pipe.take()
         yield pipe.take()
 
-    def _npy(self, drawn: Drawn) -> Generator[bytes, None, None]:
+    def _npy(self, drawn: KeptDraw) -> Generator[bytes, None, None]:
         is_first = True
         for pixels in self._pixels(drawn.latents):
             if is_first:

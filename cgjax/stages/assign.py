@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from cgjax.figures.inversion import errors_by_cluster, pairs
 from cgjax.inversion.held_out import NEIGHBOURS, num_right
-from cgjax.inversion.inverter import Found
+from cgjax.inversion.inverter import Inverted
 from cgjax.run.artifacts import declare_assigned
-from cgjax.run.labels import LabelledRun
+from cgjax.run.labelled import LabelledRun
 from cgjax.run.places import assigned_name, assigned_place
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.csv_text import as_csv
@@ -149,7 +149,7 @@ class AssignStage:
         return name
 
     def _table(
-        self, photos: list[Photo], inverted: Found, reliability: Reliability
+        self, photos: list[Photo], inverted: Inverted, reliability: Reliability
     ) -> list[Belonging]:
         names, members = self.groups.names, self.groups.members(reliability)
         labels, margins = self.groups.of(inverted.latents, inverted.guesses)
@@ -177,7 +177,7 @@ class AssignStage:
         self,
         place: Path,
         table: list[Belonging],
-        inverted: Found,
+        inverted: Inverted,
         read: Any,
         reliability: Reliability,
     ) -> None:
@@ -209,7 +209,7 @@ class AssignStage:
         write_atomically(place / f"{FIGURE}.pdf", figure.pdf)
 
     def _draw(
-        self, path: Path, table: list[Belonging], places: list[int], inverted: Found, read: Any
+        self, path: Path, table: list[Belonging], places: list[int], inverted: Inverted, read: Any
     ) -> None:
         order = sorted(places, key=lambda i: (-table[i].margin, table[i].file))
         shown, first = order[:PAIRS], table[order[0]]

@@ -16,8 +16,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.config.features import LAYER, kind_of_feature
-from cgjax.directions.edits import Directions, Form
+from cgjax.config.distance_features import LAYER, kind_of_feature
+from cgjax.directions.edits import Directions, EditForm
 from cgjax.directions.ganspace import fit_ganspace
 from cgjax.directions.sefa import fit_sefa
 from cgjax.errors import UserError
@@ -66,7 +66,7 @@ class DirectionBaselines:
             indices = [along.direction for along in chosen]
             is_same = len(set(indices)) == 1
             what = f"direction {indices[0]}" if is_same else f"directions {indices}"
-            for form in get_args(Form):
+            for form in get_args(EditForm):
                 for alpha in self.settings["alphas"]:
                     draw = self._drawer(directions, chosen, alpha, form)
                     method = ComparedMethod(name, f"{what}, {form} {alpha:g}", draw, seconds)
@@ -143,13 +143,13 @@ class DirectionBaselines:
         z: Float[np.ndarray, "n d"],
         index: int,
         alpha: float,
-        form: Form,
+        form: EditForm,
     ) -> Float[np.ndarray, "n d"]:
         normalise = self.run.generator.normalizes_latent and directions.space == PRIOR
         return np.asarray(directions.edit(z, index, alpha, form=form, normalise=normalise))
 
     def _drawer(
-        self, directions: Directions, chosen: list[Along], alpha: float, form: Form
+        self, directions: Directions, chosen: list[Along], alpha: float, form: EditForm
     ) -> Drawer:
         def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, None]:
             index, sign = chosen[c]

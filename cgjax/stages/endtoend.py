@@ -17,7 +17,7 @@ from jaxtyping import Float
 from cgjax.config.training import KINDS
 from cgjax.endtoend.bridge import save
 from cgjax.endtoend.data import DataSet, Mixture
-from cgjax.endtoend.experiment import Experiment, Samples, first_not_finite
+from cgjax.endtoend.experiment import Experiment, GeneratedRows, first_not_finite
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
 from cgjax.figures.plots import labelled
@@ -27,7 +27,7 @@ from cgjax.run.places import RESULTS
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.log import Metrics, Progress
-from cgjax.runtime.png import as_bytes, to_png
+from cgjax.runtime.png import as_uint8, to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
 
@@ -156,7 +156,7 @@ class TrainingStage:
             self.metrics.write(stage="score", iteration=iteration, trial=t, **scores)
 
     def _summary(
-        self, states: Sequence[TrainState], samples: Sequence[Samples], seconds: float
+        self, states: Sequence[TrainState], samples: Sequence[GeneratedRows], seconds: float
     ) -> dict[str, Any]:
         """Return the scores of all trials, with a perfect sampler's."""
         config, experiment = self.run.config, self.experiment
@@ -181,13 +181,13 @@ class TrainingStage:
             "agreement": agreement,
         }
 
-    def _kept_samples(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    def _kept_samples(self, samples: GeneratedRows) -> tuple[np.ndarray, np.ndarray]:
         """Return one trial's samples to save: all points, or the first images as bytes."""
         if len(self.experiment.data.row_shape()) == 1:
             return samples
-        return as_bytes(samples.points[:KEPT]), samples.labels[:KEPT]
+        return as_uint8(samples.points[:KEPT]), samples.labels[:KEPT]
 
-    def _draw(self, state: TrainState, samples: Samples) -> None:
+    def _draw(self, state: TrainState, samples: GeneratedRows) -> None:
         """Draw training and generated rows of the first trial, by label."""
         train, data = self.run.config["train"], self.experiment.data
         rows = self.experiment.points[0].rows

@@ -18,8 +18,8 @@ from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.inversion.encoder import Encoder
 from cgjax.inversion.held_out import NO_LIMITS, HeldOut, Limits
-from cgjax.inversion.inverter import Found, Inverter
-from cgjax.inversion.learning import Lesson, State, learn
+from cgjax.inversion.inverter import Inverted, Inverter
+from cgjax.inversion.learning import EncoderTraining, State, learn
 from cgjax.inversion.prior import Prior, prior_of
 from cgjax.inversion.search import Search
 from cgjax.run.folder import RunFolder
@@ -30,7 +30,7 @@ from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
-from cgjax.runtime.png import as_bytes, from_bytes
+from cgjax.runtime.png import as_uint8, from_uint8
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
 
@@ -93,12 +93,12 @@ class InversionStage:
         prior = prior_of(
             sample, only_direction=generator.normalizes_latent, num_labels=self._num_labels
         )
-        lesson = self._lesson(prior)
-        state = self._trained(lesson)
+        training = self._encoder_training(prior)
+        state = self._trained(training)
         search = Search(
             self.settings["steps"], self.settings["step_size"], self.settings["feature_weight"]
         )
-        inverter = Inverter(generator, lesson.encoder, state["params"], prior, search)
+        inverter = Inverter(generator, training.encoder, state["params"], prior, search)
         if inverter.function is None:
             logging.warning(
                 "this generator cannot be differentiated: JAX cannot, and it has no pull_back(z); "
@@ -129,7 +129,7 @@ class InversionStage:
         read: Callable[[Sequence[int]], Float[np.ndarray, "n s s c"]],
         what: str,
         limits: Limits = NO_LIMITS,
-    ) -> Found:
+    ) -> Inverted:
         """Invert images that were not inverted before, and save after each batch.
 
         Args:
@@ -154,7 +154,7 @@ class InversionStage:
             for number in range(self.settings["restarts"]):
                 bad = np.flatnonzero(~limits.keeps(inverted.errors, inverted.features))
                 if len(bad):
-                    some = Found(*(values[bad] for values in inverted))
+                    some = Inverted(*(values[bad] for values in inverted))
                     keys = [self._key_of(part[i], number) for i in bad]
                     better = inverter.try_again(images[bad], some, keys)
                     for values, others in zip(inverted, better, strict=True):
@@ -175,14 +175,14 @@ class InversionStage:
 
         def read(places: Sequence[int]) -> Float[np.ndarray, "n s s c"]:
             # As they would come from a file.
-            return from_bytes(as_bytes(self.run.generator.images(truth[list(places)])))
+            return from_uint8(as_uint8(self.run.generator.images(truth[list(places)])))
 
         ids = [f"held out {i}" for i in range(num)]
         inverted = self.invert(inverter, ids, read, "held-out images")
         errors, features = inverted.errors, inverted.features
         return HeldOut(truth, inverted.latents, inverted.guesses, errors, features)
 
-    def _lesson(self, prior: Prior) -> Lesson:
+    def _encoder_training(self, prior: Prior) -> EncoderTraining:
         generator, settings = self.run.generator, self.settings
         one = generator.images(np.zeros((1, generator.gen.latent_dim), np.float32))
         size, channels = one.shape[2:]
@@ -195,7 +195,7 @@ class InversionStage:
             num_labels=self._num_labels,
         )
         steps = max(1, settings["samples"] // settings["batch"])
-        return Lesson(encoder, steps, settings["learning_rate"])
+        return EncoderTraining(encoder, steps, settings["learning_rate"])
 
     @property
     def _num_labels(self) -> int:
@@ -205,23 +205,23 @@ class InversionStage:
     def _is_own(self, step: Step) -> bool:
         return step.metadata.get("key") == self._key
 
-    def _trained(self, lesson: Lesson) -> State:
+    def _trained(self, training: EncoderTraining) -> State:
         steps = self._saved.steps()
-        is_done = bool(steps) and steps[-1].number == lesson.num_steps and self._is_own(steps[-1])
-        is_done = is_done and self._saved.is_whole(lesson.num_steps)
-        shapes = jax.eval_shape(lambda: lesson.init(jax.random.key(0)))
+        is_done = bool(steps) and steps[-1].number == training.num_steps and self._is_own(steps[-1])
+        is_done = is_done and self._saved.is_whole(training.num_steps)
+        shapes = jax.eval_shape(lambda: training.init(jax.random.key(0)))
         if is_done and self.maker.result(ENCODER) is not None:
             state: State = self._saved.restore(steps[-1].number, {"state": shapes})["state"]
             return state
         with self.maker.making(ENCODER) as result:
-            state, result["seconds"] = self._train(lesson)
+            state, result["seconds"] = self._train(training)
         return state
 
-    def _train(self, lesson: Lesson) -> tuple[State, float]:
+    def _train(self, training: EncoderTraining) -> tuple[State, float]:
         """Train to the end; return the state and the seconds, earlier attempts included."""
         run, begun, spent, first = self.run, time.monotonic(), 0.0, 0
         key = named_key(run.root_key, "encoder")
-        state = lesson.init(named_key(key, "init"))
+        state = training.init(named_key(key, "init"))
         newest = self._saved.restore_newest({"state": state}, self._is_own)
         if newest is not None:
             step, tree = newest
@@ -231,13 +231,13 @@ class InversionStage:
             lambda line: line.get("stage") == "encoder" and line.get("step", 0) > first
         )
         every = -(-lesson.num_steps // SAVES)
-        progress = Progress("encoder: step", lesson.num_steps)
+        progress = Progress("encoder: step", training.num_steps)
         losses = []
-        for number in range(first, lesson.num_steps):
+        for number in range(first, training.num_steps):
             rows = self.settings["batch"]
             z = run.generator.sample_latents(named_key(key, "step", number), rows)
             images = jnp.asarray(run.generator.images(np.asarray(z)))
-            state, loss = learn(state, z, images, lesson=lesson)
+            state, loss = learn(state, z, images, training=training)
             losses.append(float(loss))
             done = number + 1
             if not np.isfinite(losses[-1]):
@@ -247,7 +247,7 @@ class InversionStage:
                 )
             progress.update(done, f", loss {losses[-1]:.4f}")
             is_stopped = self.interrupts.agreed()
-            if done % every == 0 or done == lesson.num_steps or is_stopped:
+            if done % every == 0 or done == training.num_steps or is_stopped:
                 self.maker.metrics.write(stage="encoder", step=done, loss=np.mean(losses))
                 losses = []
                 seconds = spent + time.monotonic() - begun

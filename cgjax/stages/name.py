@@ -7,12 +7,12 @@ import functools
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import Entry, is_id
-from cgjax.regions.naming import GivenNames, Line, check_length, merge, shown_name, tidy
+from cgjax.regions.page_names import GivenNames, NameOutcome, check_length, merge, shown_name, tidy
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_json
 
 
-def merge_names(run: Run, names: list[GivenNames]) -> list[Line]:
+def merge_names(run: Run, names: list[GivenNames]) -> list[NameOutcome]:
     """Merge the names in a page's file into the run's.
 
     Args:
@@ -27,14 +27,14 @@ def merge_names(run: Run, names: list[GivenNames]) -> list[Line]:
     """
     known = {one.digest: one for one in run.held.named()}
     changed: list[tuple[Clustering, list[Entry]]] = []
-    lines: list[Line] = []
+    lines: list[NameOutcome] = []
     for given in names:
         one = known.get(given.digest)
         if one is None:
             num = sum(cluster.name is not None for cluster in given.clusters)
             left_out = "1 name is" if num == 1 else f"{num} names are"
             out = f"{given.id} of names.json is not in this run: {left_out} left out"
-            lines.append(Line(out, True))
+            lines.append(NameOutcome(out, True))
             continue
         entries = run.held.entries_of(one)
         merged, said = merge(given, entries, functools.partial(_command, run, one))
@@ -48,7 +48,7 @@ def merge_names(run: Run, names: list[GivenNames]) -> list[Line]:
         )
     for one, entries in changed:
         _save(run, one, entries)
-    return lines or [Line("nothing new in names.json")]
+    return lines or [NameOutcome("nothing new in names.json")]
 
 
 def _command(run: Run, one: Clustering, c: int, name: str) -> str:
@@ -56,7 +56,7 @@ def _command(run: Run, one: Clustering, c: int, name: str) -> str:
     return run.folder.command_of("name", f"--cluster={cluster}", f"--name={name}")
 
 
-def name_cluster(run: Run, cluster: str, name: str) -> list[Line]:
+def name_cluster(run: Run, cluster: str, name: str) -> list[NameOutcome]:
     """Give one cluster a name; an empty name removes it.
 
     Args:
@@ -77,7 +77,7 @@ def name_cluster(run: Run, cluster: str, name: str) -> list[Line]:
         entries[c]["name"] = tidied
         entries[c].pop("judged", None)  # the judgement was about the old name
         _save(run, one, entries)
-    return [Line(f"cluster {cluster}: {shown_name(tidied)}")]
+    return [NameOutcome(f"cluster {cluster}: {shown_name(tidied)}")]
 
 
 def _save(run: Run, one: Clustering, entries: list[Entry]) -> None:

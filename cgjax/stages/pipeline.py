@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from cgjax.config.plain import split_texts
-from cgjax.regions.naming import GivenNames
+from cgjax.regions.page_names import GivenNames
 from cgjax.regions.region import Region
 from cgjax.run.places import evaluation_name
 from cgjax.run.run import Run

@@ -13,7 +13,7 @@ from cgjax.run.places import evaluation_name, split_name, sweep_name, transfer_n
 from cgjax.run.run import Run
 from cgjax.runtime.files import write_atomically, write_json
 from cgjax.stages.graph import Maker
-from cgjax.stages.thumbnails import make_page_images
+from cgjax.stages.page_images import make_page_images
 
 SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_latents")
 """The results of the clustering that `summary.json` has."""

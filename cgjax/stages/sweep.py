@@ -18,13 +18,13 @@ from cgjax.evaluation.judges import load_judge
 from cgjax.evaluation.sweep_table import SweepRow, clustering_rows, to_text
 from cgjax.figures.clusters import titles
 from cgjax.figures.sheets import contact_sheet
-from cgjax.numerics.intervals import wilson_interval
-from cgjax.numerics.partitions import (
+from cgjax.numerics.cross_tables import (
     adjusted_rand,
     cross_table,
     mutual_information,
     normalized_mutual_information,
 )
+from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering, save_clustering
 from cgjax.run.places import SWEEP_TABLES, clustering_place, sweep_figure_place, sweep_name
 from cgjax.run.run import Run

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cgjax.config.features import DIMS
+from cgjax.config.distance_features import DIMS
 from cgjax.endtoend.data import folder
 from cgjax.endtoend.data.folder import CIFAR_FILES, CIFAR_RECORD, Cifar10, FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.images import NOISE, prepared
 from cgjax.errors import UserError
-from cgjax.evaluation.features import RandomCnn
+from cgjax.evaluation.extractors import RandomCnn
 from cgjax.generators.registry import load_generator
-from cgjax.runtime.png import as_bytes
+from cgjax.runtime.png import as_uint8
 
 KEY = jax.random.key(0)
 
@@ -58,7 +58,7 @@ def test_training_mirrors_some_images_and_adds_noise_below_a_grey_level():
     rows = jnp.asarray(np.random.default_rng(0).integers(0, 256, (64, 4, 6, 3), dtype=np.uint8))
     plain = prepared(rows, None, flip=True, noise=True)
     assert float(jnp.abs(plain).max()) <= 1
-    np.testing.assert_array_equal(as_bytes(np.asarray(plain)), rows)
+    np.testing.assert_array_equal(as_uint8(np.asarray(plain)), rows)
     seen = prepared(rows, KEY, flip=True, noise=True)
     apart = [np.abs(seen - other).max(axis=(1, 2, 3)) for other in (plain, plain[:, :, ::-1])]
     is_plain, is_mirrored = (np.asarray(far) <= NOISE + 1e-6 for far in apart)

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from cgjax.errors import UserError
 from cgjax.evaluation import inception
-from cgjax.evaluation.features import FeatureExtractor, InceptionPool3
+from cgjax.evaluation.extractors import FeatureExtractor, InceptionPool3
 
 # Pooled features of pytorch-fid 0.3.0's network (its blocks on torchvision 0.28's inception_v3,
 # torch 2.13, CPU) with the weights and images below. (2, 2048) float32.

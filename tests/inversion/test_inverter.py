@@ -11,8 +11,8 @@ from cgjax.generators.families import build_network
 from cgjax.inversion.encoder import Encoder, to_length
 from cgjax.inversion.gradients import own_pull, traced
 from cgjax.inversion.held_out import HeldOut, num_right
-from cgjax.inversion.inverter import Found, Inverter
-from cgjax.inversion.learning import Lesson, learn
+from cgjax.inversion.inverter import Inverted, Inverter
+from cgjax.inversion.learning import EncoderTraining, learn
 from cgjax.inversion.prior import prior_of
 from cgjax.inversion.search import Search, losses, make_target
 from cgjax.runtime.mesh import data_mesh
@@ -243,7 +243,7 @@ def test_an_image_s_further_start_does_not_depend_on_the_other_images():
     keys = list(jax.random.split(jax.random.key(0), len(images)))
     together = one.try_again(images, found, keys).latents
     for i, key in enumerate(keys[:3]):
-        part = Found(*(values[i : i + 1] for values in found))
+        part = Inverted(*(values[i : i + 1] for values in found))
         alone = one.try_again(images[i : i + 1], part, [key]).latents
         np.testing.assert_allclose(alone[0], together[i], atol=1e-4)
 
@@ -266,11 +266,11 @@ def test_an_encoder_takes_images_of_any_size(size, norm):
 
 
 def test_training_an_encoder_lowers_its_loss():
-    lesson = Lesson(Encoder(DIM, SIZE, 3, 4), 60, 5e-3)
-    state, losses = lesson.init(jax.random.key(0)), []
-    for step in range(lesson.num_steps):
+    training = EncoderTraining(Encoder(DIM, SIZE, 3, 4), 60, 5e-3)
+    state, losses = training.init(jax.random.key(0)), []
+    for step in range(training.num_steps):
         z = Linear().sample_latents(jax.random.key(step), 32)
-        state, loss = learn(state, z, Linear().images(z), lesson=lesson)
+        state, loss = learn(state, z, Linear().images(z), training=training)
         losses.append(float(loss))
     assert np.mean(losses[-10:]) < 0.5 * losses[0]
 

@@ -10,7 +10,7 @@ from cgjax.generators.families import build_network
 from cgjax.generators.labelled import Labelled
 from cgjax.inversion.encoder import Encoder
 from cgjax.inversion.inverter import Inverter
-from cgjax.inversion.learning import Lesson, learn
+from cgjax.inversion.learning import EncoderTraining, learn
 from cgjax.inversion.prior import prior_of
 from cgjax.inversion.search import Search
 from cgjax.stages.groups import Labels
@@ -58,11 +58,13 @@ def test_an_encoder_learns_labels_and_the_search_improves_the_latents_of_these()
     sample = generator.sample_latents(jax.random.key(2), 256)
     prior = prior_of(sample, only_direction=False, num_labels=NUM)
     encoder = Encoder(DIM + NUM, generator.gen.image_size, 3, 8, num_labels=NUM)
-    lesson = Lesson(encoder, 150, 5e-3)
-    state, losses = lesson.init(jax.random.key(3)), []
-    for i in range(lesson.num_steps):
+    training = EncoderTraining(encoder, 150, 5e-3)
+    state, losses = training.init(jax.random.key(3)), []
+    for i in range(training.num_steps):
         z = generator.sample_latents(jax.random.key(100 + i), 64)
-        state, loss = learn(state, z, jnp.asarray(generator.images(np.asarray(z))), lesson=lesson)
+        state, loss = learn(
+            state, z, jnp.asarray(generator.images(np.asarray(z))), training=training
+        )
         losses.append(float(loss))
     # A guess without knowledge has a loss of 1 for the latents and log 3 for the labels.
     assert losses[0] > 1.5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cgjax.regions.naming import read_names
+from cgjax.regions.page_names import read_names
 from cgjax.run.opening import load_run
 from cgjax.stages.pipeline import Pipeline
 from tests.report.browser import chromium, open_page

@@ -3,7 +3,7 @@
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.regions.naming import GivenName, GivenNames
+from cgjax.regions.page_names import GivenName, GivenNames
 from cgjax.run.folder import RunFolder, read_config
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts

@@ -17,10 +17,10 @@ from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import unnamed
 from cgjax.report.build import SCRIPTS, SERVED_SCRIPTS, render, static
 from cgjax.report.rows import EDGE, TYPICAL
-from cgjax.report.view import Group, view_of
+from cgjax.report.view import ImageSheet, view_of
 from cgjax.run.opening import load_run
+from cgjax.stages.page_images import gather
 from cgjax.stages.pipeline import Pipeline
-from cgjax.stages.thumbnails import gather
 from tests.report.conftest import work
 
 MB = 2**20
@@ -186,7 +186,7 @@ def faces():
                 shares=np.bincount(labels) / 2000,
             )
         )
-    return clusterings, Group("g0", gather(generator, latents, clusterings, np.arange(2000)))
+    return clusterings, ImageSheet("g0", gather(generator, latents, clusterings, np.arange(2000)))
 
 
 @pytest.mark.parametrize(("num", "most"), [(1, 2 * MB), (20, 5 * MB)])

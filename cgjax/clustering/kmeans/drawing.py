@@ -25,7 +25,7 @@ _BLOCK = 2**16
 # How many values the first step's uniform numbers have.
 _STEPS = 2**23
 
-Drawn = tuple[Int[Array, "r t"], Bool[Array, "r t"]]
+DrawnRows = tuple[Int[Array, "r t"], Bool[Array, "r t"]]
 """The rows drawn, as indices into this shard, and whether each belongs to this shard."""
 
 
@@ -51,7 +51,9 @@ class Uniforms(NamedTuple):
         return Uniforms(self.coarse[index], self.fine[index])
 
 
-def draw(uniform: Uniforms, weights: Float[Array, "n r"], *, axis_name: str | None = None) -> Drawn:
+def draw(
+    uniform: Uniforms, weights: Float[Array, "n r"], *, axis_name: str | None = None
+) -> DrawnRows:
     """Draw rows with probability proportional to their weights, which are at least 0.
 
     O(n r + r t s) time and memory; `uniform` is (r, t). A row of weight 0 is never drawn, unless
@@ -118,7 +120,7 @@ def _first_above(
 
 def draw_distinct(
     uniform: Uniforms, weights: Float[Array, " n"], *, axis_name: str | None = None
-) -> Drawn:
+) -> DrawnRows:
     """Draw k different rows per restart, uniformly among those of weight 1 (the others have 0).
 
     `uniform` is (k, r, 1), the result (r, k).

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cgjax.clustering.kmeans.drawing import Drawn, Uniforms, draw, draw_distinct
+from cgjax.clustering.kmeans.drawing import DrawnRows, Uniforms, draw, draw_distinct
 from cgjax.clustering.kmeans.options import Options
 from cgjax.clustering.kmeans.rows import Rows, centred, products
 from cgjax.clustering.kmeans.subspace import most_points
@@ -83,7 +83,7 @@ class Candidates(NamedTuple):
 
 def draw_first(
     drawing: Uniforms, weights: Float[Array, " n"], *, axis_name: str | None = None
-) -> Drawn:
+) -> DrawnRows:
     """Draw the first centre (r, 1) of each restart, uniformly among the rows with weight."""
     equally = jnp.broadcast_to(weights[:, None], (weights.shape[0], drawing.coarse.shape[1]))
     first = Uniforms(*(values[0, :, :1] for values in drawing))
@@ -92,7 +92,7 @@ def draw_first(
 
 def draw_candidates(
     uniform: Uniforms, closest: Float[Array, "r n"], *, axis_name: str | None = None
-) -> tuple[Drawn, Float[Array, "r m"]]:
+) -> tuple[DrawnRows, Float[Array, "r m"]]:
     """Draw the candidates (r, m) of a pass; also return their D^2, known in every shard."""
     row, is_here = draw(uniform, closest.T, axis_name=axis_name)
     own = jnp.take_along_axis(closest, row, axis=1)

@@ -27,7 +27,7 @@ from cgjax.runtime.mesh import (
 Tree = TypeVar("Tree")
 Carry = TypeVar("Carry")
 
-Block = Array | np.ndarray
+RowBlock = Array | np.ndarray
 """(s, f) rows that `RowSource.read` returned."""
 
 OnBlock = Callable[[str, int, int], None]
@@ -144,7 +144,7 @@ class Reader:
         self,
         what: str,
         index: Int[np.ndarray, " i"],
-        step: Callable[[Carry, Int[np.ndarray, " s"], Block], Carry],
+        step: Callable[[Carry, Int[np.ndarray, " s"], RowBlock], Carry],
         carry: Carry,
     ) -> Carry:
         """Fold a function over rows, one block after the other.
@@ -207,7 +207,7 @@ class Reader:
         if not self._most(int(not np.isfinite(np.asarray(value)).all())):
             return
 
-        def add_bad(bad: list[int], filled: np.ndarray, block: Block) -> list[int]:
+        def add_bad(bad: list[int], filled: np.ndarray, block: RowBlock) -> list[int]:
             is_bad = ~np.isfinite(np.asarray(block)).all(axis=1)
             return bad + filled[is_bad & (filled < self.num_rows)].tolist()
 
@@ -221,7 +221,7 @@ class Reader:
     def _most(self, num: int) -> int:
         return num if self.mesh is None else int(self.over(all_max)(num))
 
-    def _read(self, index: Int[np.ndarray, " i"]) -> Block:
+    def _read(self, index: Int[np.ndarray, " i"]) -> RowBlock:
         """Return the block of some rows as float32; raise `UserError` if it is malformed."""
         block = self._source.read(index)
         if not isinstance(block, jax.Array):

@@ -21,13 +21,13 @@ from cgjax.clustering.selection.criteria import gap_statistic, silhouettes
 from cgjax.clustering.selection.null import gaussian_p_values
 from cgjax.clustering.selection.partitions import Partition, assign, inertia, partition_all
 from cgjax.clustering.selection.results import Choice, ClusterRow, NumberRow
-from cgjax.clustering.selection.samples import Draw, generator, take_samples
+from cgjax.clustering.selection.samples import DrawRows, named_rng, take_samples
 from cgjax.clustering.selection.stability import Stability, hennig, measure_stability
 from cgjax.clustering.selection.valleys import find_groups, num_tests, valley_p_values
 from cgjax.clustering.selection.within import splits_within
 from cgjax.clustering.selection.words import Grouping, explain, verdict_of
 from cgjax.numerics.arguments import check_share, check_whole
-from cgjax.numerics.partitions import adjusted_rand, cross_table
+from cgjax.numerics.cross_tables import adjusted_rand, cross_table
 from cgjax.runtime.keys import check_key
 
 # The criteria for comparison need all distances, or many clusterings, and use this many rows.
@@ -37,7 +37,7 @@ _SEED_ROWS = 1000
 
 
 def choose_num_clusters(
-    source: ArrayLike | Draw,
+    source: ArrayLike | DrawRows,
     max_clusters: int = 16,
     *,
     key: PRNGKeyArray,
@@ -97,13 +97,13 @@ def choose_num_clusters(
     shown = parts[:max_clusters]
     sets = (samples.first, samples.second, samples.third)
     labels = [[assign(rows, part.centroids) for rows in sets] for part in shown]
-    rng = generator(key, "repeats")
+    rng = named_rng(key, "repeats")
     stable = _stabilities(shown, held_out, len(samples.second), rng, num_repeats, confidence)
-    rng = generator(key, "null")
+    rng = named_rng(key, "null")
     gaussian = gaussian_p_values(held_out, [part.centroids for part in shown], rng)
     first = slice(_SILHOUETTE_ROWS)
     widths = silhouettes(samples.third[first], [own[2][first] for own in labels])
-    gaps = gap_statistic(samples.first[:_GAP_ROWS], max_clusters, generator(key, "gap statistic"))
+    gaps = gap_statistic(samples.first[:_GAP_ROWS], max_clusters, named_rng(key, "gap statistic"))
     table = tuple(
         NumberRow(
             num_clusters=k,

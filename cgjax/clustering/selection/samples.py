@@ -17,8 +17,7 @@ from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.keys import named_key
 
-Draw = Callable[[PRNGKeyArray, int], ArrayLike]
-Rows = Float[np.ndarray, "n q"]
+DrawRows = Callable[[PRNGKeyArray, int], ArrayLike]
 
 # Rows needed for each cluster that could be chosen, on average (three tenths of them are
 # clustered), and at least.
@@ -27,7 +26,7 @@ _ROWS_PER_CLUSTER, _LEAST_ROWS = 60, 300
 _PCA_ROWS, _BLOCK = 2000, 1024
 
 
-class Samples(NamedTuple):
+class SampleSets(NamedTuple):
     """The sets and the span.
 
     Attributes:
@@ -37,9 +36,9 @@ class Samples(NamedTuple):
         explained: share of the first set's variance in the span.
     """
 
-    first: Rows
-    second: Rows
-    third: Rows
+    first: Float[np.ndarray, "n q"]
+    second: Float[np.ndarray, "n q"]
+    third: Float[np.ndarray, "n q"]
     explained: float
 
     def describe(self) -> str:
@@ -94,13 +93,13 @@ def check_rows(
 
 
 def take_samples(
-    source: ArrayLike | Draw,
+    source: ArrayLike | DrawRows,
     max_clusters: int,
     key: PRNGKeyArray,
     *,
     num_rows: int,
     num_components: int,
-) -> Samples:
+) -> SampleSets:
     """Return the first 30% of the rows, the next 30% and the rest.
 
     Args:
@@ -131,22 +130,22 @@ def take_samples(
         first, second = pca.project(head), pca.project(rows[fit : 2 * fit])
         third = pca.project(rows[2 * fit :])
     explained = min(float(pca.explained_variance.sum()) / total, 1.0)
-    return Samples(first, second, third, explained)
+    return SampleSets(first, second, third, explained)
 
 
-def generator(key: PRNGKeyArray, name: str) -> np.random.Generator:
+def named_rng(key: PRNGKeyArray, name: str) -> np.random.Generator:
     """Return a NumPy generator for a named part of the work."""
     return np.random.default_rng(np.asarray(jax.random.key_data(named_key(key, name))).tolist())
 
 
-def _ask(source: Draw, key: PRNGKeyArray, num: int) -> np.ndarray:
+def _ask(source: DrawRows, key: PRNGKeyArray, num: int) -> np.ndarray:
     rows = as_rows("the drawn features", source(key, num))
     if len(rows) != num:
         raise UserError(f"draw(key, {num}) returned {len(rows)} rows; expected {num}")
     return rows
 
 
-def _draw(source: Draw, pca: PCA, key: PRNGKeyArray, size: int) -> Rows:
+def _draw(source: DrawRows, pca: PCA, key: PRNGKeyArray, size: int) -> Float[np.ndarray, "n q"]:
     begins = range(0, size, _BLOCK)
     blocks = (_ask(source, named_key(key, at), min(_BLOCK, size - at)) for at in begins)
     none = np.empty((0, len(pca.components)), np.float32)

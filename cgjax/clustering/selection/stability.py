@@ -1,7 +1,7 @@
 """Whether a clustering of fresh rows is the same one.
 
 Two independent sets are clustered and a third is assigned by both, repeatedly; all measures come
-from the table of the third set's two labels, see `numerics.partitions`. The intervals come from a
+from the table of the third set's two labels, see `numerics.cross_tables`. The intervals come from a
 bootstrap over both sources of chance: the rows of the third set, resampled within every repetition,
 and the repetitions.
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cgjax.numerics.partitions import adjusted_rand, jaccard, prediction_strength
+from cgjax.numerics.cross_tables import adjusted_rand, jaccard, prediction_strength
 
 
 class Measure(NamedTuple):

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from cgjax.clustering.selection.partitions import assign, halve
 from cgjax.clustering.selection.valleys import valley_p_values
-from cgjax.numerics.partitions import adjusted_rand, cross_table
+from cgjax.numerics.cross_tables import adjusted_rand, cross_table
 
 # A cluster with fewer rows than this in any of the sets is not cut.
 _LEAST_ROWS = 20

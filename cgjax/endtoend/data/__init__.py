@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cgjax.config.features import INCEPTION, parse_feature
+from cgjax.config.distance_features import INCEPTION, parse_feature
 from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.endtoend.data.digits import Digits8
 from cgjax.endtoend.data.folder import Cifar10, FolderImages

@@ -27,13 +27,13 @@ from cgjax.endtoend.data.images import (
 )
 from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk, check_grain
 from cgjax.errors import UserError
-from cgjax.evaluation.features import Projected
+from cgjax.evaluation.extractors import Projected
 from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.numerics.pca import fit_pca
 from cgjax.runtime.files import say_os_error
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.photos import Photo, file_digest, list_images, read_photo
-from cgjax.runtime.png import as_bytes
+from cgjax.runtime.png import as_uint8
 
 OPTION = "--config.data.path"
 
@@ -188,7 +188,7 @@ def _read(source: str, size: int) -> tuple[UInt8[np.ndarray, "n s s 3"], str]:
     rows, digests = np.empty((len(paths), size, size, CHANNELS), np.uint8), []
     for row, path in zip(rows, paths, strict=True):
         image, digest = read_photo(path, size, CHANNELS, OPTION)
-        row[:] = as_bytes(image)
+        row[:] = as_uint8(image)
         digests.append(digest)
     return rows, _of_all(digests)
 

@@ -15,7 +15,7 @@ from cgjax.endtoend.data.images import ImageSet
 from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
-from cgjax.runtime.png import as_bytes
+from cgjax.runtime.png import as_uint8
 
 BATCH, BLOCK = 64, 1024
 """Images that are generated at a time, and images that are held as floats at a time."""
@@ -67,5 +67,5 @@ class GeneratedImages(ImageSet):
         """Draw latents and generate their images."""
         latents = np.asarray(self._generator.sample_latents(key, num))
         blocks = (latents[i : i + BLOCK] for i in range(0, num, BLOCK))
-        rows = np.concatenate([as_bytes(self._generator.images(block)) for block in blocks])
+        rows = np.concatenate([as_uint8(self._generator.images(block)) for block in blocks])
         return Points(jnp.asarray(rows), jnp.zeros(num, jnp.int32))

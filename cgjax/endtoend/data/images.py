@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from cgjax.config.features import (
+from cgjax.config.distance_features import (
     INCEPTION,
     OF_IMAGES,
     PIXELS,
@@ -31,7 +31,7 @@ from cgjax.config.features import (
 )
 from cgjax.endtoend.data.base import DataSet
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
-from cgjax.evaluation.features import FeatureExtractor, InceptionPool3, RandomCnn, pca_pixels
+from cgjax.evaluation.extractors import FeatureExtractor, InceptionPool3, RandomCnn, pca_pixels
 from cgjax.evaluation.inception_score import inception_score
 from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.runtime.keys import named_key

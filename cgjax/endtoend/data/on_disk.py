@@ -15,7 +15,7 @@ from jaxtyping import Array, Int, UInt8
 
 from cgjax.errors import UserError
 from cgjax.runtime.photos import Photo, read_photos
-from cgjax.runtime.png import as_bytes
+from cgjax.runtime.png import as_uint8
 
 CHANNELS = 3
 
@@ -95,7 +95,7 @@ class RowsOnDisk:
         import grain
 
         def read(photo: Photo) -> UInt8[np.ndarray, "s s 3"]:
-            return as_bytes(read_photos([photo], self.size, CHANNELS, self.option)[0])
+            return as_uint8(read_photos([photo], self.size, CHANNELS, self.option)[0])
 
         threads = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
         images = grain.MapDataset.source(photos).map(read)

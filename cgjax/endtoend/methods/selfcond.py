@@ -31,7 +31,7 @@ from cgjax.clustering.assignment import assign_rows
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import Features, Method, label_all
 from cgjax.endtoend.state import Partition
-from cgjax.numerics.partitions import cross_table
+from cgjax.numerics.cross_tables import cross_table
 from cgjax.runtime.keys import named_key
 
 

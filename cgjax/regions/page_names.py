@@ -18,7 +18,7 @@ MAX_NAME = 10_000
 """Most characters in a name; the page's input field takes no more."""
 
 
-class Line(NamedTuple):
+class NameOutcome(NamedTuple):
     """A line for the user about one name.
 
     Attributes:
@@ -145,7 +145,7 @@ def check_length(name: str | None) -> None:
 
 def merge(
     given: GivenNames, entries: Sequence[Entry], command: Callable[[int, str], str]
-) -> tuple[list[Entry], list[Line]]:
+) -> tuple[list[Entry], list[NameOutcome]]:
     """Return the entries with the given names, and a line for each change or refusal.
 
     Args:
@@ -157,7 +157,7 @@ def merge(
         UserError: the file lists a cluster that does not exist.
     """
     merged = [dict(entry) for entry in entries]
-    lines: list[Line] = []
+    lines: list[NameOutcome] = []
     for one in given.clusters:
         if not 0 <= one.id < len(merged):
             raise UserError(
@@ -171,19 +171,19 @@ def merge(
             entry["judged"] = one.judged
             share, low, high = (100 * one.judged[field] for field in ("share", "low", "high"))
             agree = f"{share:.0f}% ({low:.0f}% to {high:.0f}%) of {one.judged['shown']} random"
-            lines.append(Line(f"{where}: {agree} members agree with {shown_name(one.name)}"))
+            lines.append(NameOutcome(f"{where}: {agree} members agree with {shown_name(one.name)}"))
     return merged, lines
 
 
 def _rename(
     entry: Entry, given: GivenName, where: str, command: Callable[[int, str], str]
-) -> Line | None:
+) -> NameOutcome | None:
     """Give an entry its new name, unless it conflicts; return the line about it, if any."""
     name, now = given.name, tidy(entry["name"])
     if name == now:
         return None
     if name is not None and is_id(name):
-        return Line(f"{where}: {name!r} was not set: a number is an id, not a name", True)
+        return NameOutcome(f"{where}: {name!r} was not set: a number is an id, not a name", True)
     if name == given.was:
         return None  # renamed in the run since then, and unchanged on the page
     if now != given.was:
@@ -192,10 +192,10 @@ def _rename(
             f"names.json says {shown_name(name)}; kept {shown_name(now)}; to set the other name, "
             f"type {command(given.id, name or '')}"
         )
-        return Line(text, True)
+        return NameOutcome(text, True)
     entry["name"] = name
     entry.pop("judged", None)  # the judgement was of the previous name
-    return Line(f"{where}: {shown_name(name)}{f', was {shown_name(now)}' if now else ''}")
+    return NameOutcome(f"{where}: {shown_name(name)}{f', was {shown_name(now)}' if now else ''}")
 
 
 def shown_name(name: str | None) -> str:

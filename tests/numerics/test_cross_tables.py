@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics
 from sklearn.metrics import adjusted_rand_score
 
-from cgjax.numerics.partitions import (
+from cgjax.numerics.cross_tables import (
     adjusted_rand,
     cross_table,
     jaccard,

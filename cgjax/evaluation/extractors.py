@@ -20,7 +20,7 @@ from cgjax.evaluation import inception
 from cgjax.generators.batching import in_batches
 from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
-from cgjax.runtime.png import as_bytes, from_bytes, in_colour
+from cgjax.runtime.png import as_uint8, from_uint8, in_colour
 
 
 @runtime_checkable
@@ -201,7 +201,7 @@ class InceptionPool3:
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return (n, 2048); grey images are repeated to three channels."""
-        levels = from_bytes(as_bytes(as_colour_images(batch)))
+        levels = from_uint8(as_uint8(as_colour_images(batch)))
         return _in_full_batches(
             lambda part: self._forward(self._weights, part), levels, self.batch_size
         )

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.evaluation import features
 
 
 def small_images(n: int, channels: int = 3) -> np.ndarray:

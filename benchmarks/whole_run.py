@@ -1,6 +1,6 @@
 """Time and memory of a whole run from a new process, stage by stage, and of sampling from it.
 
-    python benchmarks/end_to_end.py [--config.latents.num=...]
+    python benchmarks/whole_run.py [--config.latents.num=...]
 
 The run of `configs/dcgan_pose.py` has no peer. docs/results.md has the table. Arguments
 are passed on to the command line of the run.

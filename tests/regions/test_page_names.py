@@ -6,7 +6,7 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.regions.names import judged_of
-from cgjax.regions.naming import MAX_NAME, GivenName, GivenNames, merge, read_names
+from cgjax.regions.page_names import MAX_NAME, GivenName, GivenNames, merge, read_names
 
 
 def entries(*names):

@@ -230,7 +230,7 @@ class InversionStage:
         self.maker.metrics.forget(
             lambda line: line.get("stage") == "encoder" and line.get("step", 0) > first
         )
-        every = -(-lesson.num_steps // SAVES)
+        every = -(-training.num_steps // SAVES)
         progress = Progress("encoder: step", training.num_steps)
         losses = []
         for number in range(first, training.num_steps):

@@ -251,24 +251,3 @@ ADDED: dict[str, Any] = {
 SILENT = ("cluster.space", "cluster.trimmed", "compare.conditional")
 """Leaves added after artifacts got keys. At their value in `ADDED` they are left out of the key, so
 that artifacts of an older version stay current."""
-
-
-def leaf_of(path: str) -> Leaf | None:
-    """Return the leaf at a dotted path, or None.
-
-    Example:
-        >>> leaf_of("latents.num").low
-        2
-    """
-    return LEAVES.get(path)
-
-
-def is_resource(path: str) -> bool:
-    """Whether a leaf changes how something is computed and not what; False for unknown leaves.
-
-    Example:
-        >>> is_resource("generator.batch"), is_resource("samplers.flow.batch")
-        (True, False)
-    """
-    leaf = leaf_of(path)
-    return leaf is not None and leaf.is_resource

@@ -10,8 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cgjax.config.leaves import ADDED, LEAVES, SAMPLERS, SECTIONS, Leaf
-from cgjax.config.leaves import is_resource as _is_resource
-from cgjax.config.leaves import leaf_of as _leaf_of
 from cgjax.config.rules import problems_between, problems_of, shown
 from cgjax.config.training import ADDED as TRAINING_ADDED
 from cgjax.config.training import LEAVES as TRAINING_LEAVES
@@ -56,14 +54,24 @@ def kind_of(config: Mapping[str, Any]) -> str:
 
 
 def leaf_of(path: str) -> Leaf | None:
-    """Return the leaf of any kind of run at a dotted path, or None."""
-    return _leaf_of(path) or TRAINING_LEAVES.get(path)
+    """Return the leaf of any kind of run at a dotted path, or None.
+
+    Example:
+        >>> leaf_of("latents.num").low
+        2
+    """
+    return LEAVES.get(path) or TRAINING_LEAVES.get(path)
 
 
 def is_resource(path: str) -> bool:
-    """Whether a leaf of any kind of run changes how something is computed and not what."""
-    leaf = TRAINING_LEAVES.get(path)
-    return _is_resource(path) or (leaf is not None and leaf.is_resource)
+    """Whether a leaf changes how something is computed and not what; False for unknown leaves.
+
+    Example:
+        >>> is_resource("generator.batch"), is_resource("samplers.flow.batch")
+        (True, False)
+    """
+    leaves = (LEAVES.get(path), TRAINING_LEAVES.get(path))
+    return any(leaf is not None and leaf.is_resource for leaf in leaves)
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:

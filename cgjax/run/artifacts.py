@@ -291,8 +291,8 @@ def _read(config: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:
     return {
         path: value
         for path, value in flatten(config).items()
-        if not is_resource(path)
-        and any(path == p or path.startswith(f"{p}.") for p in prefixes)
+        if any(path == p or path.startswith(f"{p}.") for p in prefixes)
+        and not is_resource(path)
         and not (path in SILENT and value == ADDED[path])
     }
 

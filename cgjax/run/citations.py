@@ -12,6 +12,7 @@ from typing import Any
 
 from cgjax.config.distance_features import INCEPTION, kind_of_feature
 from cgjax.config.leaves import AUTO
+from cgjax.config.training import MEASURED
 
 THE_PAPER = "georgopoulos2022cluster"
 FLOW = ("lipman2023flow", "albergo2023stochastic", "ho2021classifier")
@@ -97,9 +98,6 @@ DATA: dict[str, tuple[str, ...]] = {
     "cifar10": ("krizhevsky2009learning",),
 }
 """Works behind the data, beside [Liu et al. 2020]."""
-
-MEASURED = ("generated", "folder", "cifar10")
-"""Data sets whose scores are distances between images."""
 
 
 def works_of_run(

@@ -32,7 +32,8 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     if arg == "cpu":
         config.train.learning_rate = 5e-4
         config.train.iterations = 40_000
-    config = scgan_common.variant(config, arg, "cpu")
-    if "quick" in arg:
+    scgan_common.refuse_unknown(arg, "quick", "cpu")
+    if arg == "quick":
+        config = scgan_common.quick(config)
         config.data.num = 1797
     return config

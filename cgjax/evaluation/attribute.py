@@ -43,8 +43,8 @@ class Attribute:
         If the judge finds no face in any of them, it is +1 and `Side.measure` gives no accuracy.
         """
         values = self.values(images)
-        values = values[~np.isnan(values)]
-        is_low = len(values) > 0 and np.median(values) < self.centre
+        seen = values[~np.isnan(values)]
+        is_low = len(seen) > 0 and np.median(seen) < self.centre
         return Side(self, -1 if is_low else 1, values)
 
 
@@ -54,12 +54,17 @@ class Side(NamedTuple):
     Attributes:
         attribute: the attribute.
         sign: +1 above the centre, -1 below it.
-        members: (m,) judged values of true members.
+        judged: (m,) judged values of true members, NaN where there is no face.
     """
 
     attribute: Attribute
     sign: int
-    members: Float[np.ndarray, " m"]
+    judged: Float[np.ndarray, " m"]
+
+    @property
+    def members(self) -> Float[np.ndarray, " seen"]:
+        """The judged values of the true members in which the judge found a face."""
+        return self.judged[~np.isnan(self.judged)]
 
     def measure(self, images: Float[np.ndarray, "n s s c"]) -> dict[str, Any]:
         """Return how often images show this side, with intervals: columns of the comparison.

@@ -30,7 +30,7 @@ def titles(clustering: Clustering) -> list[str]:
 
 def principal_components(
     clustering: Clustering, first: Float[np.ndarray, "m f"], latents: Float[np.ndarray, "n d"]
-) -> plots.Drawn:
+) -> plots.Plot:
     """Plot the first latents in two principal components of their features and of the latents.
 
     Args:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cgjax.errors import UserError
 from cgjax.runtime.files import as_utf8, say_os_error
@@ -215,6 +215,8 @@ def _decoded(content: bytes, path: Path, option: str) -> Image.Image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its own text names an object in memory
+            reason = "its content is of no known image format"
         raise UserError(
             f"{option}: {as_utf8(path)} cannot be read as an image ({reason}); repair or remove it"
         ) from error

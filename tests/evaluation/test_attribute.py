@@ -48,6 +48,14 @@ def test_an_attribute_not_seen_in_the_members_is_not_measured_in_images(seen):
     assert ("strict" in none) == bool(seen)
 
 
+def test_a_side_remembers_in_how_many_members_nothing_was_found():
+    asked = Attribute(Brightness(), "mean", 0.0, 0.1)
+    side = asked.side_of(np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), -0.5)]))
+    np.testing.assert_array_equal(side.judged, [np.nan, -0.5])
+    np.testing.assert_array_equal(side.members, [-0.5])
+    assert side.sign == -1
+
+
 def test_the_distance_from_the_members_is_in_the_attribute_s_unit():
     asked = Attribute(Brightness(), "mean", 0.0, 0.1)
     grey = np.ones((8, 4, 4, 3), np.float32)

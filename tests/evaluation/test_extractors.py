@@ -14,16 +14,16 @@ def small_images(n: int, channels: int = 3) -> np.ndarray:
 
 def test_pca_pixels_is_the_named_pca_of_the_flattened_images():
     images = small_images(60)
-    extractor = features.pca_pixels(images, 7)
+    extractor = extractors.pca_pixels(images, 7)
     assert (extractor.name, extractor.input) == ("pca7_pixels", "images")
-    want = features.fit_pca(images.reshape(60, -1), 7).project(images.reshape(60, -1))
+    want = extractors.fit_pca(images.reshape(60, -1), 7).project(images.reshape(60, -1))
     np.testing.assert_array_equal(extractor(images), want)
 
 
 def test_random_cnn_rows_do_not_depend_on_their_batch():
     images = small_images(11)
-    whole = features.RandomCnn(batch_size=16)(images)
-    parts = features.RandomCnn(batch_size=4)(images)
+    whole = extractors.RandomCnn(batch_size=16)(images)
+    parts = extractors.RandomCnn(batch_size=4)(images)
     # Another batch size is another compiled program: equal up to the order of sums.
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
     assert whole.shape == (11, 2 * (16 + 32 + 64 + 96))
@@ -31,9 +31,9 @@ def test_random_cnn_rows_do_not_depend_on_their_batch():
 
 def test_random_cnn_is_fixed_by_its_seed():
     images = small_images(3)
-    first = features.RandomCnn()
-    np.testing.assert_array_equal(first(images), features.RandomCnn()(images))
-    other = features.RandomCnn(seed=1)
+    first = extractors.RandomCnn()
+    np.testing.assert_array_equal(first(images), extractors.RandomCnn()(images))
+    other = extractors.RandomCnn(seed=1)
     assert other.name != first.name
     assert np.abs(other(images) - first(images)).max() > 0.01
     # These weights must never change, or old tables are no longer comparable.
@@ -43,9 +43,9 @@ def test_random_cnn_is_fixed_by_its_seed():
 
 
 def test_random_cnn_takes_grey_images_and_refuses_others():
-    assert features.RandomCnn()(small_images(2, channels=1)).shape[0] == 2
+    assert extractors.RandomCnn()(small_images(2, channels=1)).shape[0] == 2
     with pytest.raises(UserError, match=r"\(n, h, w, channels\)"):
-        features.RandomCnn()(np.zeros((2, 16, 16, 5), np.float32))
+        extractors.RandomCnn()(np.zeros((2, 16, 16, 5), np.float32))
 
 
 class DoublingGenerator:
@@ -56,19 +56,19 @@ class DoublingGenerator:
 
 def test_generator_layer_flattens_batches_and_passes_options():
     latents = np.arange(15, dtype=np.float32).reshape(5, 3)
-    extractor = features.GeneratorLayer(DoublingGenerator(), "layer1", batch_size=2, truncation=0.5)
+    extractor = extractors.GeneratorLayer(DoublingGenerator(), "layer1", batch_size=2, truncation=0.5)
     assert (extractor.name, extractor.input) == ("generator_layer1", "latents")
     np.testing.assert_array_equal(extractor(latents), np.tile(latents, (1, 4)))
-    assert features.Projected.fit(extractor, latents, 2).name == "pca2_generator_layer1"
+    assert extractors.Projected.fit(extractor, latents, 2).name == "pca2_generator_layer1"
 
 
 @pytest.mark.parametrize(
     "extractor",
     [
-        features.Pixels(),
-        features.RandomCnn(),
-        features.GeneratorLayer(DoublingGenerator(), "layer1"),
+        extractors.Pixels(),
+        extractors.RandomCnn(),
+        extractors.GeneratorLayer(DoublingGenerator(), "layer1"),
     ],
 )
 def test_every_extractor_follows_the_protocol(extractor):
-    assert isinstance(extractor, features.FeatureExtractor)
+    assert isinstance(extractor, extractors.FeatureExtractor)

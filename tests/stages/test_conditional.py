@@ -12,7 +12,7 @@ from cgjax.generators.weights import named_arrays, save_generator
 from cgjax.report.tables import read_rows
 from cgjax.run.conditional import conditional_of
 from cgjax.run.opening import open_run
-from tests.stages.test_compare import make_config, make_pipeline, run_compare
+from tests.stages.test_compare import disc_side, make_config, make_pipeline, run_compare
 
 SMALL = {
     "latent_dim": 6,
@@ -70,6 +70,22 @@ def test_a_generator_with_classes_has_rows_and_a_table_of_what_its_classes_show(
     save(folder, 1)  # other weights in the same folder
     assert run_compare(make_pipeline(root, **settings)) != text
     assert lines() != before
+
+
+def half_seen(images: np.ndarray) -> np.ndarray:
+    """A judge that finds nothing in about half of the images, of every generator alike."""
+    side = disc_side(images)
+    return np.where(np.round(1e3 * side) % 2 == 0, np.nan, side)
+
+
+def test_images_in_which_the_judge_finds_nothing_count_for_clusters_too(tmp_path):
+    folder = save(tmp_path / "trained" / "generator", 0)
+    root = tmp_path / "run"
+    asked = {"judge": "tests.stages.test_conditional:half_seen", "attribute": "half_seen"}
+    run_compare(make_pipeline(root, **QUICK, **asked, conditional=(str(folder),)))
+    clusters = [row for row in read_rows(root / "compare_labels.csv") if "k2" in row["generator"]]
+    assert [row["num"] for row in clusters] == ["12", "12"]  # QUICK's num
+    assert all(0.1 < float(row["found"]) < 0.9 for row in clusters)
 
 
 def test_an_unsuitable_generator_is_refused_in_one_line_before_any_work(tmp_path):

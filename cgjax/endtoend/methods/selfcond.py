@@ -111,7 +111,8 @@ class Online(SelfConditioned):
     mu_c += (f - mu_c) / n_c. The whole batch is assigned before any centroid moves, so the updates
     of one cluster combine into one. k-means runs at the start and once more, from the induced
     means, after the first iteration, as in the authors' code. The counts are never reset, so the
-    updates decay.
+    updates decay. The labels of that one re-clustering are matched to those of the start, which
+    changes their order alone.
     """
 
     def next_reclustering(self, after: int) -> int | None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
+from cgjax.evaluation import extractors
 
 
 def small_images(n: int, channels: int = 3) -> np.ndarray:
@@ -56,7 +57,8 @@ class DoublingGenerator:
 
 def test_generator_layer_flattens_batches_and_passes_options():
     latents = np.arange(15, dtype=np.float32).reshape(5, 3)
-    extractor = extractors.GeneratorLayer(DoublingGenerator(), "layer1", batch_size=2, truncation=0.5)
+    doubling = DoublingGenerator()
+    extractor = extractors.GeneratorLayer(doubling, "layer1", batch_size=2, truncation=0.5)
     assert (extractor.name, extractor.input) == ("generator_layer1", "latents")
     np.testing.assert_array_equal(extractor(latents), np.tile(latents, (1, 4)))
     assert extractors.Projected.fit(extractor, latents, 2).name == "pca2_generator_layer1"

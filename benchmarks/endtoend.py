@@ -9,7 +9,8 @@ Both sides have the same networks (400 x 4 and maxout 200 x 3), batch, optimiser
 threads, and take turns in one process. PyTorch's loop is written like the published one: the
 generator runs once for the discriminator's step and again for its own, and the labels are looked up
 in both. Before timing, the first iterations from the same weights, rows and latents must give the
-same losses.
+same losses. The floor is every matrix product of an iteration with one pass of the generator, at
+the best rate that any library reached at its shape in this run (see timing.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+from collections import Counter
 from typing import Any
 
 import jax
@@ -171,6 +173,28 @@ def check(
     np.testing.assert_allclose(got, want, rtol=rtol)
 
 
+def iteration_products(state: TrainState, batch: int) -> Counter[timing.Shape]:
+    """Return the products of an iteration: both steps see one batch of generated points."""
+    params = state.generator.arrays.params
+    rest = params["rest"]
+    generator = [params["first"], *ordered(rest["layers"]), rest["last"]]
+    params = state.discriminator.arrays.params
+    critic = [*(layer["linear"] for layer in ordered(params["layers"])), params["head"]]
+    products: Counter[timing.Shape] = Counter()
+
+    def add(layers: list[Any], rows: int, *, learns: bool, inputs_from: int) -> None:
+        for i, layer in enumerate(layers):
+            inputs, outputs = layer["kernel"].shape
+            products[rows, inputs, outputs] += 1
+            products[inputs, rows, outputs] += learns
+            products[rows, outputs, inputs] += i >= inputs_from
+
+    add(critic, 2 * batch, learns=True, inputs_from=1)
+    add(critic, batch, learns=False, inputs_from=0)
+    add(generator, batch, learns=True, inputs_from=1)
+    return +products
+
+
 def stacked(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
@@ -235,11 +259,15 @@ def main() -> None:
     calls = {"ours": functools.partial(run, ["ours"]), "torch": torch_loop}
     medians = timing.cpu_medians if args.cpu_time else timing.medians
     milliseconds = {name: 1e3 * s / args.steps for name, s in medians(calls, args.reps).items()}
+    print(timing.processor())
+    products = iteration_products(states[0], trainer.batch)
+    floor = 1e3 * timing.floor(products, timing.product_rates(products, args.reps))
     what = "CPU-milliseconds" if args.cpu_time else "milliseconds"
     print(
         f"{args.method}, {THREADS} threads, medians of {args.reps}: {what} an iteration, ours "
         f"{milliseconds['ours']:.1f}, torch {milliseconds['torch']:.1f}; "
-        f"{milliseconds['torch'] / milliseconds['ours']:.2f}x"
+        f"{milliseconds['torch'] / milliseconds['ours']:.2f}x; floor {floor:.1f}, "
+        f"{floor / milliseconds['ours']:.0%} of ours"
     )
 
 

@@ -176,6 +176,7 @@ def main() -> None:
     ours_s, torch_s = (medians[name] / args.steps for name in ("ours", "torch"))
     floor = operations(trainer, flat) * medians["product"] / (2 * 2048**3)
     unit = "CPU-seconds" if args.cpu_time else "seconds"
+    print(timing.processor())
     print(
         f"{args.networks}, width {args.width}, batch {args.batch}, {THREADS} threads, medians of "
         f"{args.reps}: {unit} an iteration, ours {ours_s:.3f}, torch {torch_s:.3f}; "

@@ -170,31 +170,42 @@ def find_clusters(
 def put_aside(path: Path, archive: Path, digest: str) -> None:
     """Archive the names of a clustering that is about to be replaced, if it has any.
 
+    The file is moved, not copied: it cannot be cut short, and is never in both places.
+
     Args:
         path: `clusters.json`; it is removed.
         archive: the folder for such files.
         digest: of the clustering that the names belong to.
     """
     try:
-        content = path.read_bytes()
-        entries = json.loads(content.decode("utf-8-sig"))
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
         is_named = any(entry.get("name") or entry.get("note") for entry in entries)
     except FileNotFoundError:
         return
     except (ValueError, AttributeError, TypeError):
         is_named = True  # unreadable, but it may be a person's work
-    if is_named:
-        make_folder(archive)
-        kept = archive / f"{digest[:16]}.json"
-        kept.write_bytes(content)
-        logging.info("the names of the replaced clusters are kept in %s", kept)
-    path.unlink()
+    if not is_named:
+        path.unlink()
+        return
+    kept = _archived(archive, digest)
+    make_folder(archive)
+    path.replace(kept)
+    logging.info("the names of the replaced clusters are kept in %s", kept)
+
+
+def restore(path: Path, archive: Path, digest: str) -> None:
+    """Move the archived names of a clustering back to `clusters.json`, unless that is there."""
+    kept = _archived(archive, digest)
+    if kept.is_file() and not path.is_file():
+        kept.replace(path)
 
 
 def restore_or_begin(path: Path, archive: Path, clustering: Clustering) -> None:
     """Write `clusters.json` with the archived names of this very clustering, or without any."""
-    kept = archive / f"{clustering.digest[:16]}.json"
-    if kept.is_file():
-        kept.replace(path)
-    elif not path.is_file():
+    restore(path, archive, clustering.digest)
+    if not path.is_file():
         write_json(path, unnamed(clustering))
+
+
+def _archived(archive: Path, digest: str) -> Path:
+    return archive / f"{digest[:16]}.json"

@@ -19,7 +19,7 @@ from cgjax.config.schema import validate
 from cgjax.errors import UserError
 from cgjax.numerics.arguments import shown
 from cgjax.regions.clustering import digest_of
-from cgjax.regions.names import put_aside
+from cgjax.regions.names import put_aside, restore
 from cgjax.run.folder import RunFolder, SavedConfig, read_config, save_config
 from cgjax.run.folder_checks import check_folder, check_provenance, resolved_config
 from cgjax.run.manifests import Manifests
@@ -164,6 +164,8 @@ def _forget_stale(run: Run) -> None:
     if manifests.result("cluster") is None:
         put_aside(folder.names, folder.old_names, _saved_digest(folder))
         folder.compared.unlink(missing_ok=True)
+    else:  # a change to another config may have been killed after it put the names aside
+        restore(folder.names, folder.old_names, _saved_digest(folder))
     stale = manifests.forget_stale()
     if not _is_page_current(manifests):
         manifests.forget("report")

@@ -1,6 +1,8 @@
 """Names resolve in one place, are checked as untrusted input, and belong to their clustering."""
 
+import contextlib
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from cgjax.regions.names import (
     restore_or_begin,
     unnamed,
 )
+from tests.killing import Killed
 
 
 @pytest.fixture
@@ -126,3 +129,36 @@ def test_names_are_archived_for_another_clustering_and_restored_with_their_own(
     assert len(list(archive.iterdir())) == 1, "what has no names is not kept"
     restore_or_begin(path, archive, clustering)
     assert json.loads(path.read_text()) == named
+
+
+def test_names_are_put_aside_whole_even_when_the_disk_is_full(tmp_path, clustering):
+    path, archive = tmp_path / "clusters.json", tmp_path / "names"
+    path.write_text(json.dumps([{"id": 0, "name": "left"}]))
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))  # of any file that is written
+    try:
+        with contextlib.suppress(OSError, UserError):
+            put_aside(path, archive, clustering.digest)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    restore_or_begin(path, archive, clustering)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kill", [1, 2, 3])
+def test_names_given_after_a_killed_change_of_clustering_are_kept(
+    tmp_path, clustering, kill_at, kill
+):
+    path, archive = tmp_path / "clusters.json", tmp_path / "names"
+    path.write_text(json.dumps([{"id": 0, "name": "left"}]))
+    kill_at(kill)
+    with contextlib.suppress(Killed):
+        put_aside(path, archive, clustering.digest)
+    kill_at(0)
+    expected = "left"
+    if path.is_file():  # the change was not made, and a person goes on naming
+        expected = "facing left"
+        path.write_text(json.dumps([{"id": 0, "name": expected}]))
+    restore_or_begin(path, archive, clustering)
+    assert read_entries(path, clustering)[0]["name"] == expected

@@ -3,6 +3,7 @@
 import pytest
 
 from cgjax.errors import UserError
+from cgjax.regions.names import put_aside
 from cgjax.regions.page_names import GivenName, GivenNames
 from cgjax.run.folder import RunFolder, read_config
 from cgjax.run.opening import load_run, open_run
@@ -31,6 +32,15 @@ def test_a_cluster_of_any_clustering_is_named_where_its_names_are_kept(root):
     assert all(f'value="{called}"' in page for called in ("left", "low", "small"))
     name(root, ("left", ""))
     assert load_run(root).entries[0]["name"] is None
+
+
+def test_naming_after_a_killed_change_of_clustering_keeps_the_earlier_names(root):
+    name(root, ("0", "left"))
+    folder = RunFolder(root)
+    # Another config begins, and is killed before it is saved.
+    put_aside(folder.names, folder.old_names, load_run(root).clustering.digest)
+    name(root, ("1", "right"))
+    assert [entry["name"] for entry in load_run(root).entries] == ["left", "right"]
 
 
 @pytest.mark.parametrize(

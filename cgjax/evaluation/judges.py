@@ -14,11 +14,12 @@ attribute, NaN if it cannot tell ("no face"). `load_judge` takes a name:
 Every judge makes errors of its own: on a generator's images none of them is the truth.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from cgjax.errors import UserError, foreign_code
 from cgjax.evaluation.face_judges import AgeGender, FaceMesh
@@ -35,6 +36,7 @@ __all__ = [
     "HairTone",
     "ImageStatistics",
     "Judge",
+    "JudgedValues",
     "Judgement",
     "OwnJudge",
     "check_judge",
@@ -79,6 +81,25 @@ def load_judge(name: str) -> Judge:
         with foreign_code(f"judge {name!r}", "when it was made without arguments"):
             own = own()
     return OwnJudge(own, name)
+
+
+class JudgedValues:
+    """What judges see in images that come block by block, by "judge.attribute"."""
+
+    def __init__(self, judges: Sequence[str]):
+        """Load the judges of these names; errors as `load_judge`."""
+        self._judges = [load_judge(name) for name in judges]
+        self._parts: dict[str, list[np.ndarray]] = {}
+
+    def add(self, images: Float[np.ndarray, "n h w c"]) -> None:
+        """Judge further images."""
+        for judge in self._judges:
+            for attribute, values in judge(images).items():
+                self._parts.setdefault(f"{judge.name}.{attribute}", []).append(values)
+
+    def arrays(self) -> dict[str, Float[np.ndarray, " m"]]:
+        """Return the values of all images so far, in their order."""
+        return {name: np.concatenate(parts) for name, parts in self._parts.items()}
 
 
 def default_judges() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from absl import logging
 from jaxtyping import Float, Int, UInt8
 
 from cgjax.errors import UserError
-from cgjax.evaluation.judges import load_judge
+from cgjax.evaluation.judges import JudgedValues
 from cgjax.features.in_memory import all_features, feature_shape
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.pca import fit_pca
@@ -225,8 +225,7 @@ def _images(
     """Return the tiles, each clustering's mean images, and the judged values of the first."""
     size, batch = int(generator.gen.image_size), generator.batch
     block = batch * max(1, BLOCK_MB * 2**20 // (12 * size**2 * batch))
-    loaded = [load_judge(name) for name in judges]
-    judged: dict[str, list[np.ndarray]] = {}
+    judged = JudgedValues(judges)
     tiles: list[np.ndarray] = []
     side = min(size, MEAN)
     sums = [np.zeros((group.num, side, side, 3)) for group in groups]
@@ -241,13 +240,10 @@ def _images(
             labels = group.labels[begin : begin + block]
             for c in range(group.num):
                 total[c] += medium[labels == c].sum(axis=0)
-        if begin < JUDGED:
-            for judge in loaded:
-                for attribute, values in judge(images[: JUDGED - begin]).items():
-                    judged.setdefault(f"{judge.name}.{attribute}", []).append(values)
+        if begin < num_judged:
+            judged.add(images[: num_judged - begin])
     means = [_mean_images(group, total) for group, total in zip(groups, sums, strict=True)]
-    values_of = {name: np.concatenate(parts)[:num_judged] for name, parts in judged.items()}
-    return np.concatenate(tiles), means, values_of
+    return np.concatenate(tiles), means, judged.arrays()
 
 
 def _mean_images(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from cgjax.config.leaves import ADDED
 from cgjax.evaluation.explained import attribute_in, explained
-from cgjax.evaluation.judges import load_judge
+from cgjax.evaluation.judges import JudgedValues
 from cgjax.evaluation.sweep_table import SweepRow, clustering_rows, to_text
 from cgjax.figures.clusters import titles
 from cgjax.figures.sheets import contact_sheet
@@ -101,20 +101,17 @@ class SweepStage:
         """Save what the judges see in the images of the first latents."""
         run = self.run
         latents = latents[: run.config["sweep"]["judged"]]
-        judges = [load_judge(name) for name in run.judges]
+        judged = JudgedValues(run.judges)
         with self.maker.making("attributes"):
             progress, batch = Progress("judge", len(latents)), run.generator.batch
-            parts: dict[str, list[np.ndarray]] = {}
             for begin in range(0, len(latents), batch):
                 self.check("nothing of the judging is kept")
                 images = run.generator.images(latents[begin : begin + batch])
-                for judge in judges:
-                    for attribute, values in judge(images).items():
-                        parts.setdefault(f"{judge.name}.{attribute}", []).append(values)
+                judged.add(images)
                 progress.update(begin + len(images))
+            arrays = judged.arrays()
+            names, values = np.array(list(arrays)), np.stack(list(arrays.values()))
             buffer = io.BytesIO()
-            names = np.array(list(parts))
-            values = np.stack([np.concatenate(part) for part in parts.values()])
             np.savez(buffer, names=names, values=values.astype(np.float64))
             write_atomically(run.folder.root / "attributes.npz", buffer.getvalue())
 

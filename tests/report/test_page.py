@@ -6,11 +6,13 @@ import io
 import json
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from cgjax.evaluation.judges import JudgedValues
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.regions.clustering import Clustering
@@ -19,8 +21,10 @@ from cgjax.report.build import SCRIPTS, SERVED_SCRIPTS, render, static
 from cgjax.report.rows import EDGE, TYPICAL
 from cgjax.report.view import ImageSheet, view_of
 from cgjax.run.opening import load_run
+from cgjax.stages import page_images
 from cgjax.stages.page_images import gather
 from cgjax.stages.pipeline import Pipeline
+from cgjax.testing.planted import PlantedDiscs
 from tests.report.conftest import work
 
 MB = 2**20
@@ -187,6 +191,25 @@ def faces():
             )
         )
     return clusterings, ImageSheet("g0", gather(generator, latents, clusterings, np.arange(2000)))
+
+
+def test_the_judges_see_only_images_whose_values_propose_names(monkeypatch):
+    monkeypatch.setattr(page_images, "FEWEST", 8)
+    monkeypatch.setattr(page_images, "MOST", 8)
+    seen = []
+    monkeypatch.setattr(JudgedValues, "add", lambda self, images: seen.append(len(images)))
+    generator = ConditionedGenerator(PlantedDiscs(), "layer1", {}, 5)
+    latents = np.asarray(generator.sample_latents(jax.random.key(0), 60))
+    rng = np.random.default_rng(0)
+    one = Clustering(
+        layer="layer1",
+        centroids=np.asarray(generator.features(latents[:2])),
+        labels=rng.integers(2, size=60).astype(np.int32),
+        margins=rng.random(60).astype(np.float32),
+        shares=np.full(2, 0.5),
+    )
+    made = gather(generator, latents, [one], np.arange(60))
+    assert sum(seen) == 8 < len(made["indices"])
 
 
 @pytest.mark.parametrize(("num", "most"), [(1, 2 * MB), (20, 5 * MB)])

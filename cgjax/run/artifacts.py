@@ -187,8 +187,7 @@ class _Declaration:
 
     def add_transfer(self) -> None:
         config, targets = self._config, target_classes(self._config)
-        default = config["sample"]["sampler"]
-        tried = [name for name in dict.fromkeys((default, REFERENCE)) if name in self._fitted]
+        tried = transfer_samplers(config, self._fitted)
         drawing, fits = self._drawing_of(tried), [fit_name(name) for name in tried]
         for i, target in enumerate(targets):
             reads = {"target": target, **drawing} | _read(config, "transfer.num")
@@ -311,3 +310,9 @@ def sweep_numbers(config: Mapping[str, Any]) -> list[int]:
 def target_classes(config: Mapping[str, Any]) -> list[str]:
     """Return the classes that a config transfers to."""
     return split_texts(config["transfer"]["conditions"])
+
+
+def transfer_samplers(config: Mapping[str, Any], fitted: Sequence[str]) -> list[str]:
+    """Return which of the fitted samplers a transfer tries: the default, and the exact one."""
+    tried = dict.fromkeys((config["sample"]["sampler"], REFERENCE))
+    return [name for name in tried if name in fitted]

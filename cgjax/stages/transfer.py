@@ -23,7 +23,7 @@ from cgjax.features.in_memory import all_features, space_at
 from cgjax.figures.transfer import transfer_figure
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering, assign_latents
-from cgjax.run.artifacts import REFERENCE, target_classes
+from cgjax.run.artifacts import target_classes, transfer_samplers
 from cgjax.run.places import transfer_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
@@ -33,12 +33,6 @@ from cgjax.stages.encoding import clustering_of, find_clusters
 from cgjax.stages.graph import Maker
 
 FIGURE = "transfer.png"
-
-
-def sampler_names(run: Run) -> list[str]:
-    """Return the samplers to try: the config's default, and the exact reference."""
-    names = (run.config["sample"]["sampler"], REFERENCE)
-    return [name for name in dict.fromkeys(names) if name in run.sampler_names]
 
 
 class TransferStage:
@@ -60,7 +54,8 @@ class TransferStage:
         todo = [i for i in range(len(names)) if maker.result(transfer_name(i)) is None]
         if not names or not (todo or maker.result("transfer figure") is None):
             return
-        asked = {name: self._draw(name) for name in sampler_names(run)}
+        tried = transfer_samplers(run.config, run.sampler_names)
+        asked = {name: self._draw(name) for name in tried}
         for i in todo:
             with maker.making(transfer_name(i)) as result:
                 result |= self._score(names[i], asked)

@@ -163,7 +163,7 @@ def check_image(generator: PretrainedGenerator) -> None:
     """
     import jax.numpy as jnp
 
-    condition = {"condition": 0} if getattr(generator.network, "num_classes", 0) else {}
+    condition = {"condition": 0} if generator.num_classes else {}
     image = generator.images(jnp.eye(1, generator.latent_dim, dtype=jnp.float32), **condition)
     if not jnp.isfinite(image).all():
         name = generator.manifest["source"]["name"]

@@ -92,7 +92,7 @@ def verify(
     if key not in REFERENCES:
         raise UserError(f"--verify=torch: there is no torch network for {key}; leave it out")
     z = np.asarray(generator.sample_latents(jax.random.key(0), LATENTS))
-    num_classes = getattr(generator.network, "num_classes", 0)
+    num_classes = generator.num_classes
     classes = np.eye(max(num_classes, 1), dtype=np.float32)
     classes = classes[np.arange(LATENTS) % len(classes)]
     tensors = {

@@ -116,6 +116,7 @@ class PretrainedGenerator:
         latent_dim: length of a latent.
         image_size: height and width of an image.
         image_channels: 3, or 1.
+        num_classes: length of a class vector; 0 where there are no classes.
         normalizes_latent: whether only a latent's direction matters.
         resume_needs_latents: whether `resume` needs `latents=`.
         truncates_prior: whether `sample_latents` takes `truncation=`.
@@ -137,6 +138,7 @@ class PretrainedGenerator:
         self.latent_dim = network.latent_dim
         self.image_size = network.image_size
         self.image_channels = network.image_channels
+        self.num_classes = network.num_classes
         self.normalizes_latent = network.normalizes_latent
         self.resume_needs_latents = network.resume_needs_latents
         self.truncates_prior = network.truncates_prior

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -107,6 +108,14 @@ class ConditionedGenerator:
     def normalizes_latent(self) -> bool:
         """Whether only a latent's direction matters."""
         return bool(getattr(self.gen, "normalizes_latent", False))
+
+    @functools.cached_property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        channels = getattr(self.gen, "image_channels", None)
+        if channels is None:  # of a user's generator, only an image tells
+            channels = self.images(np.zeros((1, self.gen.latent_dim), np.float32)).shape[3]
+        return int(self.gen.image_size), int(self.gen.image_size), int(channels)
 
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """Draw latents from the prior, truncated where the family truncates its prior."""

@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from cgjax.config.leaves import SAMPLERS
 from cgjax.config.plain import digest, split_texts
 from cgjax.errors import UserError
-from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.weights import load_folder, read_manifest
 
@@ -68,20 +65,6 @@ def conditional_of(settings: Mapping[str, Any]) -> list[Conditional]:
     return generators
 
 
-def num_labels_of(generator: PretrainedGenerator) -> int:
-    """Return how many classes a generator has; 0 for a generator without classes."""
-    return int(getattr(generator.network, "num_classes", 0) or 0)
-
-
-def image_shape_of(generator: ConditionedGenerator) -> tuple[int, int, int]:
-    """Return the height, width and channels of a generator's images."""
-    gen = generator.gen
-    channels = getattr(gen, "image_channels", None)
-    if channels is None:  # of a user's generator, only an image tells
-        channels = generator.images(np.zeros((1, gen.latent_dim), np.float32)).shape[3]
-    return int(gen.image_size), int(gen.image_size), int(channels)
-
-
 def load_labels(one: Conditional, beside: ConditionedGenerator) -> list[ConditionedGenerator]:
     """Load a generator with classes, once per class.
 
@@ -99,14 +82,14 @@ def load_labels(one: Conditional, beside: ConditionedGenerator) -> list[Conditio
             "rename the folder"
         )
     generator = load_folder(one.folder)
-    num = num_labels_of(generator)
+    num = generator.num_classes
     if not 2 <= num <= MOST_LABELS:
         raise UserError(
             f"{FLAG}={one.folder}: expected a generator with 2 to {MOST_LABELS} classes, but it "
             f"has {num}"
         )
     first = ConditionedGenerator(generator, generator.layers[0], {"condition": 0}, beside.batch)
-    own, others = (" x ".join(map(str, image_shape_of(g))) for g in (first, beside))
+    own, others = (" x ".join(map(str, g.image_shape)) for g in (first, beside))
     if own != others:
         raise UserError(
             f"{FLAG}={one.folder}: its images are {own}, and the run's are {others} (height x "

@@ -12,7 +12,6 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.labelled import Labelled
 from cgjax.generators.weights import load_folder, read_manifest
 from cgjax.run.artifacts import declare_assigned, declare_inverter
-from cgjax.run.conditional import num_labels_of
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import RESULTS
 from cgjax.run.training import TrainingRun
@@ -62,7 +61,7 @@ class LabelledRun:
                 f"{run.folder.command} writes it again"
             )
         gen = load_folder(run.generator)
-        self.num_labels = num_labels_of(gen)
+        self.num_labels = gen.num_classes
         with_label = Labelled(gen, self.num_labels) if self.num_labels else gen
         self.generator = ConditionedGenerator(with_label, with_label.layers[0], {}, BATCH)
         self.root_key = jax.random.key(run.config["seed"])

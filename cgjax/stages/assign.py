@@ -105,11 +105,11 @@ class AssignStage:
         """
         generator, settings = self.run.generator, self.run.config["assign"]
         photos = find_photos(folder)
-        shape = generator.images(np.zeros((1, generator.gen.latent_dim), np.float32)).shape
-        check_channels(shape[3])
+        size, _, channels = generator.image_shape
+        check_channels(channels)
 
         def read(places: Sequence[int]) -> Float[np.ndarray, "n s s c"]:
-            return read_photos([photos[i] for i in places], shape[1], shape[3])
+            return read_photos([photos[i] for i in places], size, channels)
 
         name = self._name(folder)
         declare_assigned(self.run.manifests.graph, self.run.config, name)

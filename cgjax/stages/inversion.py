@@ -184,8 +184,7 @@ class InversionStage:
 
     def _encoder_training(self, prior: Prior) -> EncoderTraining:
         generator, settings = self.run.generator, self.settings
-        one = generator.images(np.zeros((1, generator.gen.latent_dim), np.float32))
-        size, channels = one.shape[2:]
+        size, _, channels = generator.image_shape
         encoder = Encoder(
             generator.gen.latent_dim,
             size,

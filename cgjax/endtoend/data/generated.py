@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -13,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 from cgjax.endtoend.data.base import Points
 from cgjax.endtoend.data.images import ImageSet
 from cgjax.errors import UserError
+from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.runtime.png import as_uint8
@@ -46,17 +46,13 @@ class GeneratedImages(ImageSet):
             generator = load_generator(self.source)
         except UserError as error:
             raise UserError(f"{flag}: {error}") from error
-        if getattr(getattr(generator, "network", None), "num_classes", 0):
+        if isinstance(generator, PretrainedGenerator) and generator.num_classes:
             raise UserError(f"{flag}: expected a generator without classes")
         return ConditionedGenerator(generator, generator.layers[0], {}, BATCH)
 
     def row_shape(self) -> tuple[int, ...]:
         """Return the shape of the generator's images."""
-        generator = self._generator.gen
-        channels = getattr(generator, "image_channels", None)
-        if channels is None:  # the user's own generator
-            channels = self.draw(jax.random.key(0), 1).rows.shape[3]
-        return (generator.image_size, generator.image_size, channels)
+        return self._generator.image_shape
 
     def identity(self) -> str:
         """Return the hash of its weights; for a user's own generator just its name."""

@@ -261,8 +261,7 @@ class Run:
         check_key(key)
         num = check_whole("--num", num)
         _check_region(region)
-        name = self.samplers.name_for(region, sampler)
-        verify = verify or self.samplers.is_always_verified(name)
+        name, verify = self.samplers.choose(region, sampler, verify)
         latents, draw = self.draw(key, region, num, sampler=name, verify=verify)
         return Samples(self.generator.images(latents), latents, draw.acceptance if draw else None)
 

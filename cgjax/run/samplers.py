@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,13 @@ from cgjax.run.sampling import FittedSampler, Source
 from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.samplers.base import Members, Sampler, group_members
 from cgjax.samplers.registry import make_sampler
+
+
+class Chosen(NamedTuple):
+    """The sampler that draws a region, and whether the membership check follows it."""
+
+    name: str
+    verify: bool
 
 
 class RunSamplers:
@@ -174,6 +181,17 @@ class RunSamplers:
         can_propose = self._proposal(region) is not None or REFERENCE not in self.names
         return default if can_propose else REFERENCE
 
-    def is_always_verified(self, name: str) -> bool:
-        """Whether a sampler proposes from the prior, so that only the check makes members."""
-        return bool(self.make(name).always_verified)
+    def choose(self, region: Region, asked: str | None, verify: bool) -> Chosen:
+        """Return what draws a region.
+
+        Args:
+            region: the region.
+            asked: the name of a sampler, or None for the choice of `name_for`.
+            verify: whether the check is asked for; a sampler that proposes from the prior always
+                has it, because only the check makes members.
+
+        Raises:
+            UserError: a sampler that the run does not have.
+        """
+        name = self.name_for(region, asked)
+        return Chosen(name, verify or self.make(name).always_verified)

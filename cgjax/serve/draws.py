@@ -97,8 +97,7 @@ class Draws:
     def _draw(self, wanted: Wanted) -> Generator[Message, None, None]:
         run = self._run
         region = run.region(wanted.cluster, wanted.margin)
-        sampler = run.samplers.name_for(region, wanted.sampler)
-        verify = wanted.verify or run.samplers.is_always_verified(sampler)
+        sampler, verify = run.samplers.choose(region, wanted.sampler, wanted.verify)
         announcement = announce(run, region, sampler, wanted.num) if verify else sampler
         token, name = secrets.token_hex(8), safe_name(wanted.cluster)
         identity = {"id": token, "sampler": sampler, "name": name}

@@ -111,8 +111,7 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
         older_samples(folder)
     planned = []
     for part in parts:
-        sampler = run.samplers.name_for(part.region, request.sampler)
-        verify = request.verify or run.samplers.is_always_verified(sampler)
+        sampler, verify = run.samplers.choose(part.region, request.sampler, request.verify)
         announcement = announce(run, part.region, sampler, part.num) if verify else ""
         planned.append((part, sampler, verify, announcement))
     drawn = []

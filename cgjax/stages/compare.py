@@ -11,24 +11,19 @@ and the sign on a selection set; the table is made on other latents.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from jaxtyping import PRNGKeyArray
 
 from cgjax.config.plain import digest
 from cgjax.errors import UserError
-from cgjax.evaluation import fidelity
 from cgjax.evaluation.attribute import Side, attribute_of
 from cgjax.evaluation.compare_table import COLUMNS, SAME_CODES, Row, as_line, to_text
-from cgjax.evaluation.distances import kid, precision_recall_density_coverage
-from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
+from cgjax.evaluation.fidelity import Reference
 from cgjax.figures.plots import compared
-from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange
 from cgjax.run.artifacts import FEATURE, drawing_leaves
 from cgjax.run.places import fit_name
@@ -40,26 +35,13 @@ from cgjax.samplers.base import Sampler
 from cgjax.samplers.verify import draw_unverified
 from cgjax.stages.baselines import DirectionBaselines, middle_alpha
 from cgjax.stages.conditional import LABEL_COLUMNS, ConditionalBaselines, labels_as_text
-from cgjax.stages.evaluate import reference_of
+from cgjax.stages.evaluate import memberships, reference_of
 from cgjax.stages.graph import Maker
+from cgjax.stages.measuring import Measurer
 from cgjax.stages.methods import ComparedMethod, Drawer
 
 JUDGED = ("num", "judge", "attribute", "centre", "threshold")
 """The settings of `config.compare` that every line depends on."""
-
-
-class DrawnByMethod(NamedTuple):
-    """Latents that a method drew for a cluster.
-
-    Attributes:
-        latents: (n, d).
-        acceptance: of the membership check, or None.
-        seconds: per latent.
-    """
-
-    latents: np.ndarray
-    acceptance: float | None
-    seconds: float
 
 
 def _place(row: Row) -> tuple[str, str, int]:
@@ -83,6 +65,7 @@ class CompareStage:
         self.num = int(self.settings["num"])
         self.margin_ranges = [MarginRange.parse(margin) for margin in self.settings["margins"]]
         self.attribute = attribute_of(self.settings)
+        self.conditional: ConditionalBaselines | None = None
 
     def run_all(self) -> str:
         """Measure every method on every cluster; write table, lines and figure.
@@ -115,19 +98,21 @@ class CompareStage:
     def _measure_all(self) -> list[Row]:
         known = {(*_place(row), row.get("key")): row for row in self._load()}
         rows: list[Row] = []
-        self._prepare()
-        for method in self._methods():
+        measurer = self._measurer()
+        if self.run.conditional:
+            self.conditional = ConditionalBaselines(self.run, measurer.sides, self.key, self.check)
+        for method in self._methods(measurer):
             key = self._key(method)
             for c in range(self.run.clustering.num):
                 place = (method.name, method.setting, c)
                 if (*place, key) not in known:
                     self.check("the measured lines are kept")
                     try:
-                        drawn = self._draw(method, c)
+                        drawn = measurer.draw(method, c)
                     except UserError as error:  # such as a part of a cluster that is too rare
                         logging.warning("%s, %s, cluster %d: %s", *place, error)
                         continue
-                    known[*place, key] = self._measure(method, c, drawn) | {"key": key}
+                    known[*place, key] = measurer.measure(method, c, drawn) | {"key": key}
                     self._save(list(known.values()))
                     logging.info("compare: %s", as_line(known[*place, key]))
                 rows.append(known[*place, key])
@@ -161,27 +146,26 @@ class CompareStage:
     def _save(self, rows: list[Row]) -> None:
         write_sealed(self.run.folder.compared, {"rows": rows})
 
-    def _prepare(self) -> None:
+    def _measurer(self) -> Measurer:
         """Draw and judge the held-out members, which show each cluster's side of the attribute."""
         run = self.run
-        self.reference = reference_of(run, named_key(self.key, "reference"), num=self.num)
-        self.sides: list[Side] = []
+        reference = reference_of(run, named_key(self.key, "reference"), num=self.num)
+        sides: list[Side] = []
         if self.attribute is not None:
-            members = (latents[: self.num] for latents in self.reference.latents)
-            self.sides = [self.attribute.side_of(run.generator.images(z)) for z in members]
-            for c, side in enumerate(self.sides):
+            members = (latents[: self.num] for latents in reference.latents)
+            sides = [self.attribute.side_of(run.generator.images(z)) for z in members]
+            for c, side in enumerate(sides):
                 if not len(side.members):
                     logging.warning(
                         "%s finds no %s in %d members of cluster %d: it gets no accuracy",
                         *(side.attribute.judge.name, side.attribute.name, self.num, c),
                     )
-        self.conditional = (
-            ConditionalBaselines(run, self.sides, self.key, self.check) if run.conditional else None
-        )
+        return Measurer(run.generator, memberships(run), reference, sides, self.num, self.key)
 
-    def _methods(self) -> Iterator[ComparedMethod]:
-        yield ComparedMethod("members", "true, held out", self._members, None)
-        run = self.run
+    def _methods(self, measurer: Measurer) -> Iterator[ComparedMethod]:
+        run, sides = self.run, measurer.sides
+        held_out = _held_out(measurer.reference)
+        yield ComparedMethod("members", "true, held out", held_out, None, is_second_half=True)
         for name in run.sampler_names:
             seconds = (self.maker.result(fit_name(name)) or {}).get("seconds")
             sampler = run.samplers.fitted(name).sampler
@@ -195,8 +179,8 @@ class CompareStage:
             for margin in self.margin_ranges if is_dialled else (WHOLE,):
                 setting = "verified" if margin == WHOLE else f"verified, margin {margin}"
                 yield ComparedMethod(name, setting, self._sampler(name, margin=margin), seconds)
-        if self.sides and self.settings["directions"]:
-            yield from DirectionBaselines(run, self.sides, self.key, self.check).methods()
+        if sides and self.settings["directions"]:
+            yield from DirectionBaselines(run, sides, self.key, self.check).methods()
         if self.conditional is not None:
             yield from self.conditional.methods()
 
@@ -211,9 +195,6 @@ class CompareStage:
 
         return draw
 
-    def _members(self, key: PRNGKeyArray, cluster: int, num: int) -> tuple[np.ndarray, None]:
-        return self.reference.latents[cluster][-num:], None
-
     def _sampler(self, name: str, *, verify: bool = True, margin: MarginRange = WHOLE) -> Drawer:
         def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, float | None]:
             region = ClusterRegion(self.run.clustering, c, margin)
@@ -222,60 +203,11 @@ class CompareStage:
 
         return draw
 
-    def _draw(self, method: ComparedMethod, c: int) -> DrawnByMethod:
-        """Draw latents of a cluster by a method."""
-        key = named_key(self.key, "test", method.name, method.codes_of or method.setting, c)
-        latents, acceptance = method.draw(key, c, self.num)
-        timed = max(1, self.num // 4)
-        started = time.perf_counter()
-        method.draw(jax.random.fold_in(key, 1), c, timed)  # again, now that it is compiled
-        return DrawnByMethod(latents, acceptance, (time.perf_counter() - started) / timed)
 
-    def _measure(self, method: ComparedMethod, c: int, drawn: DrawnByMethod) -> Row:
-        """Measure latents that a method drew for a cluster, and their images."""
-        run, num, latents = self.run, self.num, drawn.latents
-        started = time.perf_counter()
-        imagine = method.imagine
-        images = imagine(latents, c) if imagine else run.generator.images(latents)
-        imaging = time.perf_counter() - started
-        (held_out, _), extractor = self.reference.halves(c), self.reference.extractor
-        features = extractor(latents if extractor.input == "latents" else images)
-        # The line of the members is the second half of the reference, compared with the first half.
-        against = self.reference.halves(c)[: 1 if method.name == "members" else 2]
-        distance = fidelity.distance_to(features, *against)
-        interval = fidelity.distance_interval(features, *against)
-        manifold = precision_recall_density_coverage(held_out, features)
-        row: Row = {
-            "method": method.name,
-            "setting": method.setting,
-            "cluster": c,
-            "feature": extractor.name,
-            "frechet": distance,
-            "frechet_low": interval.low,
-            "frechet_high": interval.high,
-            "frechet_floor": self.reference.floors[c],
-            "ratio": distance / self.reference.floors[c],
-            "kid": kid(features, held_out).mean,
-            **manifold._asdict(),
-            "mean_distance": mean_pairwise_distance(features) / mean_pairwise_distance(held_out),
-            "acceptance": drawn.acceptance,
-            "sampling_ms": None if method.name == "members" else 1e3 * drawn.seconds,
-            "image_ms": 1e3 * imaging / num,
-            "training_s": method.training_s,
-            "num": num,
-        }
-        row |= {} if imagine else self._of_latents(latents, c)
-        return row | (self.sides[c].measure(images) if self.sides else {})
+def _held_out(reference: Reference) -> Drawer:
+    """Return what "draws" the second half of the held-out members."""
 
-    def _of_latents(self, latents: np.ndarray, c: int) -> Row:
-        """Measure latents of the run's own generator."""
-        members = self.reference.latents[c][: self.num]
-        inside = int(self.run.are_inside(latents, self.run.regions[c]).sum())
-        low, high = wilson_interval(inside, len(latents))
-        return {
-            "membership": inside / len(latents),
-            "membership_low": low,
-            "membership_high": high,
-            "norm_ratio": norm_ratio(latents, members),
-            "effective_rank": participation_ratio(latents) / participation_ratio(members),
-        }
+    def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, None]:
+        return reference.latents[c][-num:], None
+
+    return draw

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
 from cgjax.evaluation import fidelity
 from cgjax.evaluation.fidelity import Reference, SamplerDraws
 from cgjax.run.places import evaluation_name
@@ -15,12 +18,17 @@ from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
 
 
+def memberships(run: Run) -> list[functools.partial[Bool[np.ndarray, " n"]]]:
+    """Return the membership check of every cluster."""
+    return [functools.partial(run.are_inside, region=region) for region in run.regions]
+
+
 def reference_of(run: Run, key: Any, *, num: int) -> Reference:
     """Draw what a run's samplers are compared with: see `fidelity.make_reference`."""
     settings = run.config["evaluate"]
     return fidelity.make_reference(
         run.generator,
-        [functools.partial(run.are_inside, region=region) for region in run.regions],
+        memberships(run),
         key,
         num=num,
         components=settings["components"],

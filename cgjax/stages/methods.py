@@ -26,6 +26,8 @@ class ComparedMethod(NamedTuple):
         codes_of: the setting of this sampler whose random numbers it uses; None: its own.
         imagine: for latents of another generator or space; None for the run's own latents.
         identity: of that generator or space.
+        is_second_half: whether these are the held-out members themselves: their second half is
+            measured against the first, and nothing is drawn.
     """
 
     name: str
@@ -35,3 +37,4 @@ class ComparedMethod(NamedTuple):
     codes_of: str | None = None
     imagine: Imaginer | None = None
     identity: str = ""
+    is_second_half: bool = False

@@ -14,14 +14,16 @@ from cgjax.errors import UserError
 from cgjax.evaluation import compare_table, fidelity
 from cgjax.evaluation.attribute import attribute_of
 from cgjax.evaluation.distances import frechet, frechet_floor, kid
+from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import build_network
 from cgjax.generators.weights import named_arrays, save_generator
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.conditional import TAKEN
 from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages import compare
+from cgjax.stages import compare, measuring
 from cgjax.stages.graph import Maker
+from cgjax.stages.measuring import Measurer
 from cgjax.stages.methods import ComparedMethod
 from cgjax.stages.pipeline import Pipeline
 from configs import tiny
@@ -112,7 +114,7 @@ def test_a_second_call_measures_nothing(compared, monkeypatch):
     def refuse(*args):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(compare.CompareStage, "_measure", refuse)
+    monkeypatch.setattr(Measurer, "measure", refuse)
     assert run_compare(make_pipeline(root)) == text
     (root / "compare.txt").unlink()  # the lines are still saved
     assert run_compare(make_pipeline(root)) == text
@@ -122,13 +124,13 @@ def test_only_the_lines_of_an_added_margin_are_measured_and_a_removed_margin_lea
     tmp_path, monkeypatch
 ):
     root, measured = tmp_path / "run", []
-    measure = compare.CompareStage._measure
+    measure = Measurer.measure
 
     def count(self, method, c, drawn):
         measured.append((method.name, method.setting))
         return measure(self, method, c, drawn)
 
-    monkeypatch.setattr(compare.CompareStage, "_measure", count)
+    monkeypatch.setattr(Measurer, "measure", count)
     run_compare(make_pipeline(root, margins=(0.0, 0.3), directions=0))
     measured.clear()
     run_compare(make_pipeline(root, margins=((0.2, 0.8), 0.0), directions=0))
@@ -170,7 +172,7 @@ def test_an_error_while_measuring_ends_the_comparison_without_a_manifest(tmp_pat
     def refuse(*args):
         raise UserError("sets of other widths")
 
-    monkeypatch.setattr(compare, "precision_recall_density_coverage", refuse)
+    monkeypatch.setattr(measuring, "precision_recall_density_coverage", refuse)
     with pytest.raises(UserError, match="sets of other widths"):
         run_compare(make_pipeline(tmp_path / "run", directions=0))
     assert not (tmp_path / "run/compare.csv").exists()
@@ -276,35 +278,50 @@ def test_sefa_is_left_out_if_its_directions_cannot_be_compared(tmp_path, caplog)
     assert "sefa is left out: its edits are in w" in caplog.text
 
 
+class Grey:
+    """A generator of grey images, whose layer is the latent."""
+
+    layers, latent_dim, image_size = ("latent",), 3, 2
+
+    def sample_latents(self, key, n):
+        return jax.random.normal(key, (n, 3))
+
+    def features(self, z, layer):
+        return z
+
+    def images(self, z):
+        return jax.numpy.zeros((len(z), 2, 2, 3))
+
+
 @pytest.fixture
-def by_hand(untyped):
-    """A stage with one cluster of two modes, every latent of positive x a member of it."""
+def by_hand():
+    """One cluster of two modes, every latent of positive x a member of it; and its two halves."""
     rng = np.random.default_rng(0)
     modes = np.repeat(np.array([[0, 0, 0], [20, 0, 0]], np.float32), 10, axis=0)
     halves = [modes + rng.normal(size=modes.shape).astype(np.float32) for _ in range(2)]
     members = np.concatenate(halves)
-    stage = compare.CompareStage.__new__(compare.CompareStage)
-    stage.run = SimpleNamespace(
-        generator=SimpleNamespace(images=lambda z: np.zeros((len(z), 2, 2, 3), np.float32)),
-        are_inside=lambda z, region: z[:, 0] > 0,
-        regions=[None],
+    measurer = Measurer(
+        generator=ConditionedGenerator(Grey(), "latent", {}, 100),
+        memberships=[lambda z: z[:, 0] > 0],
+        reference=fidelity.Reference(
+            Itself(), [members], [members], [frechet_floor(members, num_splits=8)]
+        ),
+        sides=[],
+        num=20,
+        key=jax.random.key(0),
     )
-    stage.num, stage.key, stage.sides = 20, jax.random.key(0), []
-    stage.reference = fidelity.Reference(
-        Itself(), [members], [members], [frechet_floor(members, num_splits=8)]
-    )
-    return stage, *halves
+    return measurer, *halves
 
 
-def measured(stage, method, latents):
-    line = ComparedMethod(method, "", lambda key, c, n: (latents, 0.5), None)
-    return stage._measure(line, 0, stage._draw(line, 0))
+def measured(measurer, latents, **options):
+    line = ComparedMethod("flow", "", lambda key, c, n: (latents, 0.5), None, **options)
+    return measurer.measure(line, 0, measurer.draw(line, 0))
 
 
 def test_samples_from_half_of_the_members_have_full_precision_and_half_recall(by_hand):
-    stage, first, second = by_hand
+    measurer, first, second = by_hand
     latents = np.concatenate([second[:10], second[:10] + 0.01])
-    row = measured(stage, "flow", latents)
+    row = measured(measurer, latents)
     assert row["frechet"] == pytest.approx((frechet(latents, first) + frechet(latents, second)) / 2)
     assert row["frechet_low"] < row["frechet"] < row["frechet_high"]
     assert row["ratio"] == row["frechet"] / row["frechet_floor"]
@@ -316,12 +333,12 @@ def test_samples_from_half_of_the_members_have_full_precision_and_half_recall(by
 
 
 def test_latents_are_measured_against_the_same_number_of_members(by_hand):
-    stage, *_ = by_hand
+    measurer, *_ = by_hand
     line = [[4, 0, 0], [-4, 0, 0]] * 10
     members = np.array(line + [[100, 100, 100]] * 20, np.float32)
-    stage.reference = stage.reference._replace(latents=[members])
+    reference = measurer.reference._replace(latents=[members])
     latents = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]] * 5, np.float32)
-    row = measured(stage, "flow", latents)
+    row = measured(measurer._replace(reference=reference), latents)
     assert row["norm_ratio"] == 0.25
     assert row["effective_rank"] == pytest.approx(2.0)
     low, high = wilson_interval(5, 20)
@@ -329,18 +346,20 @@ def test_latents_are_measured_against_the_same_number_of_members(by_hand):
 
 
 def test_the_line_of_the_members_compares_one_half_with_the_other(by_hand):
-    stage, first, second = by_hand
-    row = measured(stage, "members", second)
+    measurer, first, second = by_hand
+    row = measured(measurer, second, is_second_half=True)
     assert row["frechet"] == frechet(second, first)
     interval = fidelity.distance_interval(second, first)
     assert (row["frechet_low"], row["frechet_high"]) == interval
 
 
 def test_times_are_per_draw_and_per_image_and_members_have_no_draw_time(by_hand, monkeypatch):
-    stage, _, second = by_hand
+    measurer, _, second = by_hand
     ticks = iter([0.0, 0.5, 10.0, 12.0] * 2)
-    monkeypatch.setattr(compare, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    flow, members = (measured(stage, name, second) for name in ("flow", "members"))
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    flow, members = (
+        measured(measurer, second, is_second_half=of_members) for of_members in (False, True)
+    )
     assert flow["sampling_ms"] == 100.0  # half a second for a quarter of 20
     assert members["sampling_ms"] is None
     assert flow["image_ms"] == members["image_ms"] == 100.0  # two seconds for 20

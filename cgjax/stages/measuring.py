@@ -1,0 +1,116 @@
+"""How a comparison measures a method: the latents that it draws for a cluster, and their images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, PRNGKeyArray
+
+from cgjax.evaluation import fidelity
+from cgjax.evaluation.attribute import Side
+from cgjax.evaluation.compare_table import Row
+from cgjax.evaluation.distances import kid, precision_recall_density_coverage
+from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.numerics.intervals import wilson_interval
+from cgjax.runtime.keys import named_key
+from cgjax.stages.methods import ComparedMethod
+
+Membership = Callable[[Float[np.ndarray, "n d"]], Bool[np.ndarray, " n"]]
+
+
+class DrawnByMethod(NamedTuple):
+    """Latents that a method drew for a cluster.
+
+    Attributes:
+        latents: (n, d).
+        acceptance: of the membership check, or None.
+        seconds: per latent.
+    """
+
+    latents: np.ndarray
+    acceptance: float | None
+    seconds: float
+
+
+class Measurer(NamedTuple):
+    """What every method of a comparison is measured with.
+
+    Attributes:
+        generator: of the run; makes the images.
+        memberships: for each cluster, whether latents are members.
+        reference: the held-out members.
+        sides: for each cluster, the side of the judged attribute that its members are on; empty
+            without a judge.
+        num: how many latents a method draws for a cluster.
+        key: of their random numbers.
+    """
+
+    generator: ConditionedGenerator
+    memberships: Sequence[Membership]
+    reference: fidelity.Reference
+    sides: list[Side]
+    num: int
+    key: PRNGKeyArray
+
+    def draw(self, method: ComparedMethod, c: int) -> DrawnByMethod:
+        """Draw latents of a cluster by a method."""
+        key = named_key(self.key, "test", method.name, method.codes_of or method.setting, c)
+        latents, acceptance = method.draw(key, c, self.num)
+        timed = max(1, self.num // 4)
+        started = time.perf_counter()
+        method.draw(jax.random.fold_in(key, 1), c, timed)  # again, now that it is compiled
+        return DrawnByMethod(latents, acceptance, (time.perf_counter() - started) / timed)
+
+    def measure(self, method: ComparedMethod, c: int, drawn: DrawnByMethod) -> Row:
+        """Measure latents that a method drew for a cluster, and their images."""
+        num, latents = self.num, drawn.latents
+        started = time.perf_counter()
+        imagine = method.imagine
+        images = imagine(latents, c) if imagine else self.generator.images(latents)
+        imaging = time.perf_counter() - started
+        halves, extractor = self.reference.halves(c), self.reference.extractor
+        held_out = halves[0]
+        features = extractor(latents if extractor.input == "latents" else images)
+        against = halves[:1] if method.is_second_half else halves
+        distance = fidelity.distance_to(features, *against)
+        interval = fidelity.distance_interval(features, *against)
+        manifold = precision_recall_density_coverage(held_out, features)
+        row: Row = {
+            "method": method.name,
+            "setting": method.setting,
+            "cluster": c,
+            "feature": extractor.name,
+            "frechet": distance,
+            "frechet_low": interval.low,
+            "frechet_high": interval.high,
+            "frechet_floor": self.reference.floors[c],
+            "ratio": distance / self.reference.floors[c],
+            "kid": kid(features, held_out).mean,
+            **manifold._asdict(),
+            "mean_distance": mean_pairwise_distance(features) / mean_pairwise_distance(held_out),
+            "acceptance": drawn.acceptance,
+            "sampling_ms": None if method.is_second_half else 1e3 * drawn.seconds,
+            "image_ms": 1e3 * imaging / num,
+            "training_s": method.training_s,
+            "num": num,
+        }
+        row |= {} if imagine else self._of_latents(latents, c)
+        return row | (self.sides[c].measure(images) if self.sides else {})
+
+    def _of_latents(self, latents: np.ndarray, c: int) -> Row:
+        """Measure latents of the run's own generator."""
+        members = self.reference.latents[c][: self.num]
+        inside = int(self.memberships[c](latents).sum())
+        low, high = wilson_interval(inside, len(latents))
+        return {
+            "membership": inside / len(latents),
+            "membership_low": low,
+            "membership_high": high,
+            "norm_ratio": norm_ratio(latents, members),
+            "effective_rank": participation_ratio(latents) / participation_ratio(members),
+        }

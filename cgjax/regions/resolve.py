@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
@@ -21,140 +22,115 @@ Clusterings = Mapping[str, tuple[Clustering, list[Entry]]]
 """A run's clusterings by id, all of the same latents, each with the names of its clusters."""
 
 
-def find_region(
-    text: str | int,
-    clusterings: Clusterings,
-    main: str | None,
-    margin: MarginRange = WHOLE,
-    find_inside: InsideResolver | None = None,
-) -> Region:
-    """Return the region that a user asks for with `--cluster` and `--margin`.
+class Resolver(NamedTuple):
+    """What the clusters of queries are looked up in.
 
-    A text that is the name of a cluster of the main clustering means that cluster, even if the name
-    contains operators.
-
-    Args:
-        text: a cluster or a query.
-        clusterings: all those of the run.
-        main: the id of the clustering meant if none is named; None if there is none.
-        margin: applied to every cluster asked for; excluded clusters are excluded whole.
-        find_inside: see `InsideResolver`.
-
-    Raises:
-        UserError: as `parse_query` and `resolve_query`; also a query that nothing can match, and a
-            margin without a cluster to apply it to.
-    """
-    cluster = str(text).strip()
-    is_name = main is not None and bool(matching(cluster, clusterings[main][1]))
-    query = Term(cluster) if is_name else parse_query(str(text))
-    if margin != WHOLE and not _asks_for_a_cluster(query):
-        raise UserError(
-            f"--margin={margin} selects part of a cluster, but --cluster={cluster} only excludes; "
-            "add a cluster to draw from, or omit --margin"
-        )
-    region = resolve_query(query, clusterings, main, find_inside)
-    if is_empty(region):
-        raise UserError(
-            f"--cluster={cluster} matches nothing: a latent lies in exactly one cluster of each "
-            "clustering; use | to match any of several"
-        )
-    return region.with_margin(margin)
-
-
-def resolve_query(
-    query: Query,
-    clusterings: Clusterings,
-    main: str | None,
-    find_inside: InsideResolver | None = None,
-) -> Region:
-    """Return the region that a query describes.
-
-    `!` is moved inwards to the clusters, to tell what is asked for from what is excluded:
-    `!(a & !b)` is `!a | b`. A name that several clusters share means all of them.
-
-    Args:
-        query: see `parse_query`.
+    Attributes:
         clusterings: all those of the run.
         main: the id of the clustering meant by a term without one, and by the name of its layer;
             None if there is none.
         find_inside: see `InsideResolver`; None in a run without clusters inside clusters.
-
-    Raises:
-        UserError: the run has no such clustering or cluster (lists those it has), or a name could
-            mean several clusterings.
     """
-    return _resolve(query, clusterings, main, find_inside, is_excluded=False)
 
+    clusterings: Clusterings
+    main: str | None
+    find_inside: InsideResolver | None = None
 
-def _resolve(
-    query: Query,
-    clusterings: Clusterings,
-    main: str | None,
-    find_inside: InsideResolver | None,
-    *,
-    is_excluded: bool,
-) -> Region:
-    if isinstance(query, Not):
-        return _resolve(query.part, clusterings, main, find_inside, is_excluded=not is_excluded)
-    parts: list[Region]
-    if isinstance(query, Term):
-        clusters = _clusters(query, clusterings, main, find_inside)
-        parts = [Complement(cluster) if is_excluded else cluster for cluster in clusters]
-    else:
-        parts = [
-            _resolve(part, clusterings, main, find_inside, is_excluded=is_excluded)
-            for part in query.parts
-        ]
-    if len(parts) == 1:
-        return parts[0]
-    return (Intersection if isinstance(query, AllOf) != is_excluded else Union)(tuple(parts))
+    def region(self, text: str | int, margin: MarginRange = WHOLE) -> Region:
+        """Return the region that a user asks for with `--cluster` and `--margin`.
 
+        A text that is the name of a cluster of the main clustering means that cluster, even if the
+        name contains operators.
 
-def _clusters(
-    term: Term, clusterings: Clusterings, main: str | None, find_inside: InsideResolver | None
-) -> Sequence[Region]:
-    """Return the regions of a term: one cluster, all of that name, or a cluster inside another."""
-    is_bare = term.clustering is None and not is_id(term.cluster)
-    if find_inside is not None and is_bare and not _is_name(term.cluster, clusterings):
-        inside = find_inside(term.cluster)
-        if inside:
-            return inside
-    if term.clustering is None:
-        name = _clustering_of(term.cluster, clusterings, main)
-    else:
-        known = {key: clustering for key, (clustering, _) in clusterings.items()}
-        name = find_clustering(term.clustering, known, main, term.cluster)
-    clustering, entries = clusterings[name]
-    is_ambiguous = len(clusterings) > 1 or term.clustering is not None
-    ids = find_clusters(
-        term.cluster,
-        entries,
-        clustering=name if is_ambiguous else None,
-        example=f"{quoted(name)}=0" if is_ambiguous else "0",
-    )
-    return [ClusterRegion(clustering, c) for c in ids]
+        Args:
+            text: a cluster or a query.
+            margin: applied to every cluster asked for; excluded clusters are excluded whole.
 
+        Raises:
+            UserError: as `parse_query` and `resolve`; also a query that nothing can match, and a
+                margin without a cluster to apply it to.
+        """
+        cluster = str(text).strip()
+        is_name = self.main is not None and bool(matching(cluster, self.clusterings[self.main][1]))
+        query = Term(cluster) if is_name else parse_query(str(text))
+        if margin != WHOLE and not _asks_for_a_cluster(query):
+            raise UserError(
+                f"--margin={margin} selects part of a cluster, but --cluster={cluster} only "
+                "excludes; add a cluster to draw from, or omit --margin"
+            )
+        region = self.resolve(query)
+        if is_empty(region):
+            raise UserError(
+                f"--cluster={cluster} matches nothing: a latent lies in exactly one cluster of "
+                "each clustering; use | to match any of several"
+            )
+        return region.with_margin(margin)
 
-def _is_name(cluster: str, clusterings: Clusterings) -> bool:
-    return any(matching(cluster, entries) for _, entries in clusterings.values())
+    def resolve(self, query: Query, *, is_excluded: bool = False) -> Region:
+        """Return the region that a query describes, or its complement.
 
+        `!` is moved inwards to the clusters, to tell what is asked for from what is excluded:
+        `!(a & !b)` is `!a | b`. A name that several clusters share means all of them.
 
-def _clustering_of(cluster: str, clusterings: Clusterings, main: str | None) -> str:
-    """Return the id of the clustering that a cluster typed without one belongs to."""
-    if main is not None and (is_id(cluster) or matching(cluster, clusterings[main][1])):
-        return main
-    names = [name for name, (_, entries) in clusterings.items() if matching(cluster, entries)]
-    if len(names) > 1 and not is_id(cluster):
-        raise UserError(
-            f"--cluster: several clusterings have a cluster named {cluster!r}: "
-            f"{', '.join(names)}; specify one, as in {typed(names[0], cluster)}"
+        Raises:
+            UserError: the run has no such clustering or cluster (lists those it has), or a name
+                could mean several clusterings.
+        """
+        if isinstance(query, Not):
+            return self.resolve(query.part, is_excluded=not is_excluded)
+        if isinstance(query, Term):
+            clusters = self._clusters(query)
+            parts = [Complement(cluster) for cluster in clusters] if is_excluded else clusters
+        else:
+            parts = [self.resolve(part, is_excluded=is_excluded) for part in query.parts]
+        if len(parts) == 1:
+            return parts[0]
+        return (Intersection if isinstance(query, AllOf) != is_excluded else Union)(tuple(parts))
+
+    def _clusters(self, term: Term) -> Sequence[Region]:
+        """Return the regions of a term: one cluster, all of that name, or one inside another."""
+        is_bare = term.clustering is None and not is_id(term.cluster)
+        if self.find_inside is not None and is_bare and not self._named(term.cluster):
+            inside = self.find_inside(term.cluster)
+            if inside:
+                return inside
+        if term.clustering is None:
+            name = self._clustering_of(term.cluster)
+        else:
+            known = {key: clustering for key, (clustering, _) in self.clusterings.items()}
+            name = find_clustering(term.clustering, known, self.main, term.cluster)
+        clustering, entries = self.clusterings[name]
+        is_ambiguous = len(self.clusterings) > 1 or term.clustering is not None
+        ids = find_clusters(
+            term.cluster,
+            entries,
+            clustering=name if is_ambiguous else None,
+            example=f"{quoted(name)}=0" if is_ambiguous else "0",
         )
-    if len(names) == 1 or main is not None:
-        return names[0] if names else str(main)
-    raise UserError(
-        f"--cluster={cluster}: specify the clustering; this run has: {', '.join(clusterings)}; "
-        f"try {typed(next(iter(clusterings)), cluster)}"
-    )
+        return [ClusterRegion(clustering, c) for c in ids]
+
+    def _named(self, cluster: str) -> list[str]:
+        """Return the ids of the clusterings with a cluster of that name or id."""
+        return [
+            name for name, (_, entries) in self.clusterings.items() if matching(cluster, entries)
+        ]
+
+    def _clustering_of(self, cluster: str) -> str:
+        """Return the id of the clustering that a cluster typed without one belongs to."""
+        main, names = self.main, self._named(cluster)
+        if main is not None and (is_id(cluster) or main in names):
+            return main
+        if len(names) > 1 and not is_id(cluster):
+            raise UserError(
+                f"--cluster: several clusterings have a cluster named {cluster!r}: "
+                f"{', '.join(names)}; specify one, as in {typed(names[0], cluster)}"
+            )
+        if len(names) == 1 or main is not None:
+            return names[0] if names else str(main)
+        raise UserError(
+            f"--cluster={cluster}: specify the clustering; this run has: "
+            f"{', '.join(self.clusterings)}; try {typed(next(iter(self.clusterings)), cluster)}"
+        )
 
 
 def find_clustering(

@@ -23,7 +23,7 @@ from cgjax.regions.compound import Intersection
 from cgjax.regions.names import Entry, find_clusters, matching, read_entries
 from cgjax.regions.query import quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
-from cgjax.regions.resolve import find_clustering, find_region
+from cgjax.regions.resolve import Resolver, find_clustering
 from cgjax.run.artifacts import sweep_numbers
 from cgjax.run.folder import RunFolder
 from cgjax.run.manifests import Manifests
@@ -194,7 +194,7 @@ class HeldClusterings:
             self._manifests.require("cluster")
         named = {id_: (one, self.entries_of(one)) for id_, one in clusterings.items()}
         inside = self._regions_inside if self.splits else None
-        return find_region(cluster, named, self._own_id, margin, inside)
+        return Resolver(named, self._own_id, inside).region(cluster, margin)
 
     @property
     def _own_id(self) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 from cgjax.errors import UserError
 from cgjax.regions.query import AllOf, AnyOf, Not, Term, parse_query
 from cgjax.regions.region import ClusterRegion, MarginRange
-from cgjax.regions.resolve import find_region, resolve_query
+from cgjax.regions.resolve import Resolver
 from tests.regions.planted import clustering, held
 
 MAIN = "layer2-k2"
@@ -51,7 +51,7 @@ def labels(run, key):
     ],
 )
 def test_a_term_is_a_cluster_of_the_clustering_meant(run, text, key, cluster):
-    region = find_region(text, run, MAIN)
+    region = Resolver(run, MAIN).region(text)
     assert isinstance(region, ClusterRegion)
     assert (region.clustering.id, region.cluster) == (key, cluster)
 
@@ -81,7 +81,7 @@ def test_a_term_is_a_cluster_of_the_clustering_meant(run, text, key, cluster):
 def test_an_unknown_clustering_or_cluster_is_refused_and_the_known_ones_listed(run, text, problem):
     for query in (text, f"0 & !({text})"):
         with pytest.raises(UserError) as error:
-            find_region(query, run, MAIN)
+            Resolver(run, MAIN).region(query)
         assert problem in str(error.value)
         assert "\n" not in str(error.value)
 
@@ -91,14 +91,14 @@ def test_a_run_of_one_clustering_does_not_name_it_in_messages():
     with pytest.raises(
         UserError, match=r"^no cluster '7' in this run; it has: 0, 1; try --cluster=0$"
     ):
-        find_region("7", alone, "layer1-k2")
+        Resolver(alone, "layer1-k2").region("7")
 
 
 def test_clusters_that_share_a_name_are_matched_and_excluded_together(run):
     dark = np.isin(labels(run, "layer4-k3"), [0, 2])
     for text, expected in {"dark": dark, "layer4=dark": dark, "!dark": ~dark}.items():
-        np.testing.assert_array_equal(find_region(text, run, MAIN).members(), expected)
-    both = find_region("dark & left", run, MAIN)
+        np.testing.assert_array_equal(Resolver(run, MAIN).region(text).members(), expected)
+    both = Resolver(run, MAIN).region("dark & left")
     np.testing.assert_array_equal(both.members(), dark & (labels(run, MAIN) == 0))
 
 
@@ -113,7 +113,7 @@ def test_a_query_has_the_members_of_the_boolean_combination_of_the_label_arrays(
         "!(0 & !(b.16-k4=3 | layer4!=2))": ~((two == 0) & ~((b == 3) | (four != 2))),
     }
     for text, expected in cases.items():
-        np.testing.assert_array_equal(find_region(text, run, MAIN).members(), expected, text)
+        np.testing.assert_array_equal(Resolver(run, MAIN).region(text).members(), expected, text)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_query_has_the_members_of_the_boolean_combination_of_the_label_arrays(
 )
 def test_a_query_that_nothing_can_match_is_refused_in_one_line(run, query):
     with pytest.raises(UserError, match=r"^--cluster=.* matches nothing: .*; use \| to match any"):
-        find_region(query, run, MAIN)
+        Resolver(run, MAIN).region(query)
 
 
 def random_query(rng, run, depth):
@@ -142,10 +142,10 @@ def random_query(rng, run, depth):
 @pytest.mark.parametrize("seed", range(60))
 def test_any_tree_matches_its_booleans_and_prints_as_an_equal_query(run, seed):
     query, expected = random_query(np.random.default_rng(seed), run, depth=4)
-    region = resolve_query(query, run, MAIN)
+    region = Resolver(run, MAIN).resolve(query)
     np.testing.assert_array_equal(region.members(), expected)
     if not isinstance(region, ClusterRegion):  # a single cluster prints as its id
-        again = resolve_query(parse_query(str(region)), run, MAIN)
+        again = Resolver(run, MAIN).resolve(parse_query(str(region)))
         np.testing.assert_array_equal(again.members(), expected)
 
 
@@ -154,7 +154,7 @@ def test_any_tree_matches_its_booleans_and_prints_as_an_equal_query(run, seed):
     [("0 & layer4!=1", [True]), ("!(!0 | layer4=1)", [True]), ("0 & !!layer4=1", [True, True])],
 )
 def test_a_margin_applies_to_terms_under_an_even_number_of_negations(run, text, has_margin):
-    region = find_region(text, run, MAIN, MarginRange(0.5))
+    region = Resolver(run, MAIN).region(text, MarginRange(0.5))
     dialled = [part.margin.low == 0.5 for part in region.parts if isinstance(part, ClusterRegion)]
     assert dialled == has_margin
 
@@ -162,4 +162,4 @@ def test_a_margin_applies_to_terms_under_an_even_number_of_negations(run, text, 
 @pytest.mark.parametrize("text", ["!0", "layer4!=1", "!0 & layer4!=1", "!(0 | layer4=1)", "!!!0"])
 def test_a_margin_is_refused_if_the_query_only_excludes(run, text):
     with pytest.raises(UserError, match=r"^--margin=0.5 .*--cluster=.* only excludes"):
-        find_region(text, run, MAIN, MarginRange(0.5))
+        Resolver(run, MAIN).region(text, MarginRange(0.5))

@@ -298,7 +298,7 @@ def streamed_side(
     from benchmarks.generators import CASES as GENERATORS
     from cgjax.clustering import kmeans
     from cgjax.clustering.kmeans import gram
-    from cgjax.features.in_memory import all_features
+    from cgjax.features.in_memory import features_in
     from cgjax.features.stream import FeatureStream
     from cgjax.generators.base import PretrainedGenerator
     from cgjax.generators.conditioned import ConditionedGenerator
@@ -334,7 +334,7 @@ def streamed_side(
         reset_peak_rss()
         before, start = peak_rss_mb(), time.perf_counter()
         if side in ("memory", "iteration"):
-            features = all_features(generator, latents, lambda rows: None)
+            features = features_in(generator, latents)
             marks.append(("encoding", round(time.perf_counter() - start, 2)))
             computed, storage = num, "memory"
             result = kmeans(jax.device_put(features), clusters, **options)

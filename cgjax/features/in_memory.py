@@ -34,19 +34,19 @@ def feature_shape(
     return tuple(h.shape[1:])
 
 
-def all_features(
+def features_in(
     generator: ConditionedGenerator,
     latents: Float[np.ndarray, "n d"],
-    on_rows: Callable[[int], None],
     space: Space = RAW,
+    on_rows: Callable[[int], None] | None = None,
 ) -> Float[np.ndarray, "n g"]:
-    """Return the features of all latents, in memory.
+    """Return the features of all latents in a space, in memory.
 
     Args:
         generator: the generator and its layer.
         latents: (n, d) float32.
-        on_rows: called after every batch with the number of rows done; may raise to stop.
         space: the space that they are mapped to.
+        on_rows: called after every batch with the number of rows done; may raise to stop.
 
     Returns:
         (n, g) float32, aligned to 64 bytes, which JAX on a CPU uses without a copy: a copy of a

@@ -13,7 +13,7 @@ from cgjax.clustering.selection import check_rows, choose_num_clusters, most_clu
 from cgjax.clustering.selection.results import Verdict
 from cgjax.clustering.selection.words import table_text, tree_text
 from cgjax.config.schema import complete, validate
-from cgjax.features.in_memory import all_features, space_at
+from cgjax.features.in_memory import features_in, space_at
 from cgjax.features.spaces import FIT_ROWS, RAW
 from cgjax.generators.conditioned import load_conditioned
 from cgjax.generators.contract import ensure_generator
@@ -56,7 +56,7 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
     def draw(key: PRNGKeyArray, count: int) -> Float[np.ndarray, "n f"]:
         nonlocal done
         latents = np.asarray(generator.sample_latents(key, count))
-        rows = all_features(generator, latents, lambda _: None, space)
+        rows = features_in(generator, latents, space)
         done += count
         progress.update(done)
         return rows

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from cgjax.config.leaves import AUTO
-from cgjax.features.in_memory import all_features, feature_shape
+from cgjax.features.in_memory import feature_shape, features_in
 from cgjax.figures.clusters import means, principal_components
 from cgjax.regions.clustering import Clustering, save_clustering
 from cgjax.regions.names import restore_or_begin
@@ -121,7 +121,7 @@ class ClusterStage:
             first = self._first
             if first is None:
                 shown = latents[: _num_shown(clustering)]
-                first = all_features(generator, shown, lambda _: None, clustering.space)
+                first = features_in(generator, shown, clustering.space)
             shape = feature_shape(generator, latents)
             make_folder(run.folder.figures)
             plotted = principal_components(clustering, first, latents)

@@ -23,7 +23,7 @@ from cgjax.clustering.kmeans.streamed import extend
 from cgjax.clustering.selection import Choice, choose_num_clusters
 from cgjax.clustering.trimmed import trimmed_kmeans
 from cgjax.errors import UserError
-from cgjax.features.in_memory import all_features, feature_shape, space_at
+from cgjax.features.in_memory import feature_shape, features_in, space_at
 from cgjax.features.spaces import RAW, Space
 from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -130,7 +130,7 @@ class LayerEncoder:
                 progress.update(done)
                 self.check("nothing is kept of the encoding")
 
-            features = all_features(self.generator, own, on_rows, space)
+            features = features_in(self.generator, own, space, on_rows)
             return Encoded(features, weights, len(latents), space)
         if self.settings["trimmed"]:
             raise UserError(
@@ -181,8 +181,8 @@ class LayerEncoder:
         is_streamed = isinstance(data, FeatureStream)
         if self.processes.num > 1 and mesh is not None and not is_streamed:
             data, weights = join_rows(data, encoded.num, mesh)
-        results = find_clusters(
-            # On one device a CPU makes no copy, see all_features; several hold their own rows.
+        results = cluster_rows(
+            # On one device a CPU makes no copy, see features_in; several hold their own rows.
             data if is_streamed or mesh else jax.device_put(data),
             numbers,
             settings,
@@ -237,7 +237,7 @@ class LayerEncoder:
         return on_block
 
 
-def find_clusters(
+def cluster_rows(
     data: Any,
     numbers: Sequence[int],
     settings: Mapping[str, Any],

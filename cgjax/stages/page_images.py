@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 
 from cgjax.errors import UserError
 from cgjax.evaluation.judges import JudgedValues
-from cgjax.features.in_memory import all_features, feature_shape
+from cgjax.features.in_memory import feature_shape, features_in
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.pca import fit_pca
 from cgjax.regions.clustering import Clustering
@@ -258,7 +258,7 @@ def _points(
 ) -> tuple[Float[np.ndarray, "r 2"], list[float]]:
     """Return the features of latents in two principal components, and their shares of variance."""
     limit = FEATURES_MB * 2**20 // (4 * max(one.centroids.shape[1], 1))
-    rows = all_features(generator, shown[: max(3, limit)], lambda _: None, one.space)
+    rows = features_in(generator, shown[: max(3, limit)], one.space)
     if len(rows) < 3 or rows.shape[1] < 2:
         return np.zeros((len(rows), 2), np.float32), [0.0, 0.0]
     pca = fit_pca(rows, 2)

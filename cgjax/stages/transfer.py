@@ -19,7 +19,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from cgjax.evaluation.transfer import transfer_score
-from cgjax.features.in_memory import all_features, space_at
+from cgjax.features.in_memory import features_in, space_at
 from cgjax.figures.transfer import transfer_figure
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering, assign_latents
@@ -29,7 +29,7 @@ from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
-from cgjax.stages.encoding import clustering_of, find_clusters
+from cgjax.stages.encoding import cluster_rows, clustering_of
 from cgjax.stages.graph import Maker
 
 FIGURE = "transfer.png"
@@ -107,9 +107,9 @@ class TransferStage:
         """Cluster the run's latents by their features in a class, as the run clustered its own."""
         run, settings = self.run, self.run.config["cluster"]
         space = space_at(generator, run.latents, settings["space"])
-        features = all_features(generator, run.latents, lambda _: None, space)
+        features = features_in(generator, run.latents, space)
         self.check("this class starts again next time")
-        (kmeans,) = find_clusters(
+        (kmeans,) = cluster_rows(
             jax.device_put(features),
             [run.clustering.num],
             settings,

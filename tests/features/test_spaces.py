@@ -9,7 +9,7 @@ from cgjax.clustering import kmeans
 from cgjax.clustering.trimmed import trimmed_kmeans
 from cgjax.config.leaves import SPACES as WORDS
 from cgjax.evaluation.agreement import adjusted_rand_index
-from cgjax.features.in_memory import all_features, space_at
+from cgjax.features.in_memory import features_in, space_at
 from cgjax.features.spaces import RAW, SPACES, Space, fit_space, num_fit_rows, space_of
 from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -112,7 +112,7 @@ def test_streamed_features_are_mapped_as_those_in_memory(name, key, tmp_path):
     generator = ConditionedGenerator(make_planted(), "layer2", {}, batch=16)
     latents = np.asarray(generator.sample_latents(jax.random.key(1), 100))
     space = space_at(generator, latents, name)
-    held = all_features(generator, latents, lambda _: None, space)
+    held = features_in(generator, latents, space)
     expected = kmeans(held, 2, key=key, num_init=3)
     for keep in (False, True):
         with FeatureStream(generator, latents, block=32, space=space) as stream:

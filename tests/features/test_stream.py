@@ -8,7 +8,7 @@ import pytest
 from cgjax.clustering import kmeans
 from cgjax.errors import Interrupted
 from cgjax.features import stream as stream_module
-from cgjax.features.in_memory import all_features, feature_shape
+from cgjax.features.in_memory import feature_shape, features_in
 from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.testing.planted import make_planted
@@ -34,7 +34,7 @@ def latents(generator):
 
 
 def held(generator, latents):
-    return all_features(generator, latents, lambda rows: None)
+    return features_in(generator, latents)
 
 
 @pytest.mark.torch

@@ -247,8 +247,12 @@ def _name(command: Command) -> None:
 
     options = command.options
     file = options["from"].value
-    names = read_names(path_of(file)) if file else (options.cluster, options.name)
-    print("\n".join(_open(command).name(names)))
+    if file:
+        names = read_names(path_of(file))  # before the run is opened: it may be a wrong file
+        lines = _open(command).take_names(names)
+    else:
+        lines = _open(command).name_cluster(options.cluster, options.name)
+    print("\n".join(lines))
 
 
 def _serve(command: Command) -> None:

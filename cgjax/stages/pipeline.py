@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from cgjax.config.plain import split_texts
-from cgjax.regions.page_names import GivenNames
+from cgjax.regions.page_names import GivenNames, NameOutcome
 from cgjax.regions.region import Region
 from cgjax.run.places import evaluation_name
 from cgjax.run.run import Run
@@ -156,18 +156,18 @@ class Pipeline:
         groups = Clusters(self.run)
         return AssignStage(self.run, groups, self.maker, self.interrupts).run_all(images)
 
-    def name(self, names: list[GivenNames] | tuple[str, str]) -> list[str]:
-        """Save the names in a page's file, or a (cluster, name); return a line for each name.
+    def name_cluster(self, cluster: str, name: str) -> list[str]:
+        """Give one cluster a name, also on the page, if there is one; return a line for it."""
+        return self._named(name_cluster(self.run, cluster, name))
 
-        The page is rewritten, if there is one.
-        """
-        if isinstance(names, tuple):
-            lines = name_cluster(self.run, *names)
-        else:
-            lines = merge_names(self.run, names)
+    def take_names(self, names: list[GivenNames]) -> list[str]:
+        """Save the names in a page's file; as `name_cluster`, with a line for each name."""
+        return self._named(merge_names(self.run, names))
+
+    def _named(self, outcomes: list[NameOutcome]) -> list[str]:
         if self.run.folder.report.is_dir():
             self.report()
-        return [line.text for line in lines]
+        return [outcome.text for outcome in outcomes]
 
     @by_the_first
     def report(self) -> None:

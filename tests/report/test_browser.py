@@ -117,7 +117,7 @@ def test_all_clusters_are_named_by_keyboard_alone_and_the_names_are_merged(
     path = tmp_path / "names.json"
     waiting.value.save_as(path)
     assert waiting.value.suggested_filename == "names.json"
-    lines = work(copied, lambda pipeline: pipeline.name(read_names(path)), "name")
+    lines = work(copied, lambda pipeline: pipeline.take_names(read_names(path)), "name")
     assert [line.split(": ")[1] for line in lines] == [f"'name {i}'" for i in range(4)]
     run = load_run(copied)
     assert [entry["name"] for entry in run.entries] == ["name 0", "name 1"]
@@ -147,15 +147,15 @@ def test_a_draft_gives_way_to_a_name_given_to_the_run_since(context, copied, tmp
     page = open_report(context, copied).page
     page.locator(".name input").first.fill("typed here")
     page.locator(".name input").nth(1).fill("same")
-    work(copied, lambda pipeline: pipeline.name(("0", "given elsewhere")), "name")
-    work(copied, lambda pipeline: pipeline.name(("1", "same")), "name")
+    work(copied, lambda pipeline: pipeline.name_cluster("0", "given elsewhere"), "name")
+    work(copied, lambda pipeline: pipeline.name_cluster("1", "same"), "name")
     page.reload()
     assert page.locator(".name input").first.input_value() == "given elsewhere"
     dropped = page.locator("#dropped").inner_text()
     assert "“typed here” for cluster 0" in dropped
     assert "same" not in dropped
     given = download(page, tmp_path / "names.json")
-    lines = work(copied, lambda pipeline: pipeline.name(given), "name")
+    lines = work(copied, lambda pipeline: pipeline.take_names(given), "name")
     assert lines == ["nothing new in names.json"]
     page.reload()
     assert not page.locator("#dropped").is_visible()
@@ -175,7 +175,7 @@ def test_images_that_do_not_fit_a_name_are_counted_with_their_interval(context, 
     assert (judged["shown"], len(judged["contradict"])) == (24, 2)
     assert "22 of 24" in line
     assert f"({100 * judged['low']:.0f}% to {100 * judged['high']:.0f}%)" in line
-    work(copied, lambda pipeline: pipeline.name(read_names(tmp_path / "names.json")), "name")
+    work(copied, lambda pipeline: pipeline.take_names(read_names(tmp_path / "names.json")), "name")
     entry = json.loads((copied / "clusters.json").read_text())[0]
     assert entry["judged"] == judged
     assert errors == []

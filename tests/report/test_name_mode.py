@@ -12,8 +12,12 @@ from cgjax.stages.pipeline import Pipeline
 from tests.report.conftest import config, work
 
 
-def name(root, given):
-    return work(root, lambda pipeline: pipeline.name(given), "name")
+def name(root, cluster, called):
+    return work(root, lambda pipeline: pipeline.name_cluster(cluster, called), "name")
+
+
+def take(root, *given):
+    return work(root, lambda pipeline: pipeline.take_names(list(given)), "name")
 
 
 @pytest.fixture
@@ -23,48 +27,50 @@ def root(copied):
 
 def test_a_cluster_of_any_clustering_is_named_where_its_names_are_kept(root):
     for cluster, called in (("0", "left"), ("0/1", "low"), ("layer2-k3=2", "small")):
-        assert name(root, (cluster, called)) == [f"cluster {cluster}: '{called}'"]
+        assert name(root, cluster, called) == [f"cluster {cluster}: '{called}'"]
     run = load_run(root)
     assert run.entries[0]["name"] == "left"
     assert str(run.region("left/low")) == str(run.region("0/1"))
     assert run.region("layer2-k3=small").cluster == 2
     page = (root / "report" / "index.html").read_text()
     assert all(f'value="{called}"' in page for called in ("left", "low", "small"))
-    name(root, ("left", ""))
+    name(root, "left", "")
     assert load_run(root).entries[0]["name"] is None
 
 
 def test_naming_after_a_killed_change_of_clustering_keeps_the_earlier_names(root):
-    name(root, ("0", "left"))
+    name(root, "0", "left")
     folder = RunFolder(root)
     # Another config begins, and is killed before it is saved.
     put_aside(folder.names, folder.old_names, load_run(root).clustering.digest)
-    name(root, ("1", "right"))
+    name(root, "1", "right")
     assert [entry["name"] for entry in load_run(root).entries] == ["left", "right"]
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("cluster", "called", "says"),
     [
-        (("5", "left"), "no cluster '5'"),
-        (("0", "12"), "--name=12: a number is always an id"),
-        (("layer1=0 | layer2-k3=1", "left"), "is not one cluster; give its id"),
-        ([GivenNames("layer1-k2", "0" * 64, [])], "is for other clusterings than"),
+        ("5", "left", "no cluster '5'"),
+        ("0", "12", "--name=12: a number is always an id"),
+        ("layer1=0 | layer2-k3=1", "left", "is not one cluster; give its id"),
     ],
 )
-def test_what_cannot_be_named_is_a_one_line_error(given, says, root):
+def test_what_cannot_be_named_is_a_one_line_error(cluster, called, says, root):
     with pytest.raises(UserError, match=says):
-        name(root, given)
+        name(root, cluster, called)
+
+
+def test_names_for_other_clusterings_alone_are_a_one_line_error(root):
+    with pytest.raises(UserError, match="is for other clusterings than"):
+        take(root, GivenNames("layer1-k2", "0" * 64, []))
 
 
 def test_a_clustering_that_the_run_no_longer_has_is_reported_and_the_others_are_merged(root):
     digest = load_run(root).clustering.digest
-    lines = name(
+    lines = take(
         root,
-        [
-            GivenNames("layer9-k2", "0" * 64, [GivenName(0, "old", None, None)]),
-            GivenNames("layer1-k2", digest, [GivenName(1, "right", None, None)]),
-        ],
+        GivenNames("layer9-k2", "0" * 64, [GivenName(0, "old", None, None)]),
+        GivenNames("layer1-k2", digest, [GivenName(1, "right", None, None)]),
     )
     assert lines == [
         "layer9-k2 of names.json is not in this run: 1 name is left out",
@@ -77,7 +83,7 @@ def test_a_clustering_that_the_run_no_longer_has_is_reported_and_the_others_are_
 def test_commands_name_a_cluster_by_its_name_only_if_no_other_cluster_has_it(copied):
     def named(*names):
         for cluster, name in zip(("0", "1", "0/0", "layer2-k3=1"), names, strict=True):
-            work(copied, lambda p, c=cluster, n=name: p.name((c, n)), "name")
+            work(copied, lambda p, c=cluster, n=name: p.name_cluster(c, n), "name")
         held = load_run(copied).held
         asked = []
         for text in ("0", "1", "0/0", "layer2-k3=1"):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import functools
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,9 +24,6 @@ from cgjax.runtime.files import safe_name
 
 View = dict[str, Any]
 """A clustering for the templates; `clusters` holds one dict for each card."""
-
-TextOf = Callable[[int], str]
-"""A cluster's id -> a text: the value of --cluster, or a whole command."""
 
 
 class ImageSheet:
@@ -105,29 +101,24 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[ImageSheet]]:
         groups.append(ImageSheet(f"g{len(groups)}", images))
         return groups[-1]
 
-    def view(
-        one: Clustering,
-        of: ImageSheet,
-        index: int,
-        name: str,
-        choice: Any,
-        inside: str | None = None,
-    ) -> View:
+    def shown(
+        one: Clustering, sheet: ImageSheet, index: int, name: str, inside: str | None = None
+    ) -> ShownClustering:
+        asked = [run.held.cluster_flag(one, c) for c in range(one.num)]
+        commands = [_command(run, one, c) for c in range(one.num)]
         entries = run.held.entries_of(one)
-        asked = functools.partial(run.held.cluster_flag, one)
-        command = functools.partial(_command, run, one)
-        return view_of(one, of, index, name, entries, asked, command, choice, inside)
+        return ShownClustering(one, sheet, index, name, entries, asked, commands, inside)
 
     if run.held.has_own:
         one = run.clustering
         choice = (result("cluster") or {}).get("choice") or _swept_choice(run, one)
-        own.append(view(one, group("own"), 0, one.id, choice))
+        own.append(shown(one, group("own"), 0, one.id).view(choice))
     for split in run.held.splits:
         part = split_name(split.path)
         if result(part) is not None:
             path = "/".join(map(str, split.path))
             inner = run.held.inside(split)
-            own.append(view(inner, group(part), 0, str(split), None, path))
+            own.append(shown(inner, group(part), 0, str(split), path).view())
     of_sweep: list[View] = []
     if result("sweep") is not None:
         several = [one for layer in run.held.sweep_layers for one in run.held.swept(layer)]
@@ -136,7 +127,7 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[ImageSheet]]:
         for i, one in enumerate(one for one in several if one.num > 1):
             if one.id in known:
                 continue  # in a query, this id means the run's own clustering
-            of_sweep.append(view(one, images, i, one.id, _swept_choice(run, one)))
+            of_sweep.append(shown(one, images, i, one.id).view(_swept_choice(run, one)))
     return own, of_sweep, groups
 
 
@@ -156,77 +147,90 @@ def _stability(choice: Mapping[str, Any] | None, num: int) -> dict[str, Any] | N
     return {"jaccard": worst["jaccard"], "meaning": worst["meaning"], "verdict": choice["verdict"]}
 
 
-def view_of(
-    one: Clustering,
-    group: ImageSheet,
-    index: int,
-    name: str,
-    entries: Sequence[Entry],
-    asked: TextOf,
-    command: TextOf,
-    choice: Mapping[str, Any] | None = None,
-    inside: str | None = None,
-) -> View:
-    """Return what the page shows of a clustering.
+class ShownClustering(NamedTuple):
+    """A clustering on the page.
 
-    Args:
+    Attributes:
         one: the clustering.
-        group: the group of images that it belongs to.
-        index: its position in the group.
+        sheet: its images, and those of other clusterings.
+        position: its number among the clusterings of the sheet.
         name: its name on the page.
         entries: the names of its clusters.
-        asked: returns the value of --cluster for a cluster.
-        command: returns the command that draws from a cluster.
-        choice: how many clusters its layer holds, the result of `Choice.summary`.
+        asked: for each cluster the value of --cluster.
+        commands: for each cluster the command that draws from it.
         inside: the path of the cluster that it splits, such as "0/1"; None if it splits none.
     """
-    images = group.images or {}
-    info = group.info["clusterings"][index] if group.images is not None else {}
-    counts = info.get("counts") or np.bincount(one.labels, minlength=one.num).tolist()
 
-    def title(c: int) -> str:
-        return f"cluster {c}" if inside is None else f"cluster {inside}/{c}"
+    one: Clustering
+    sheet: ImageSheet
+    position: int
+    name: str
+    entries: Sequence[Entry]
+    asked: Sequence[str]
+    commands: Sequence[str]
+    inside: str | None = None
 
-    clusters = []
-    for c in range(one.num):
-        clusters.append(
-            {
-                "id": c,
-                "entry": entries[c],
-                "title": title(c),
-                "label": entries[c]["name"] or title(c),
-                "colour": COLOURS[c % len(COLOURS)],
-                "share": counts[c] / max(sum(counts), 1),
-                "interval": wilson_interval(counts[c], max(sum(counts), 1)),
-                "count": counts[c],
-                "is_small": is_small(counts[c], max(sum(counts), 1), one.num),
-                **group.rows(index, c),
-                "proposal": info.get("proposals", [None] * one.num)[c],
-                "asked": asked(c),
-                "command": command(c),
-            }
-        )
-    key = f"{group.key}v{index}"
-    return {
-        "key": key,
-        "id": name,
-        "layer": one.layer,
-        "space": one.space.name,
-        "digest": one.digest,
-        "group": group.key,
-        "has_images": group.images is not None,
-        "tile": group.info["tile"],
-        "total": sum(counts),
-        "clusters": clusters,
-        "stability": _stability(choice, one.num),
-        "choice": choice,
-        "means": _url(images.get(f"{index}.means")),
-        "lines": _url(images.get(f"{index}.lines")),
-        "pairs": info.get("pairs", []),
-        "variances": info.get("variances", [0, 0]),
-        "inside": inside,
-        "data": _data(images, index, entries, group.key) | {"id": name, "digest": one.digest},
-    }
+    def view(self, choice: Mapping[str, Any] | None = None) -> View:
+        """Return what the page shows.
+
+        Args:
+            choice: how many clusters its layer holds, the result of `Choice.summary`.
+        """
+        one, sheet, index = self.one, self.sheet, self.position
+        images, info, counts = sheet.images or {}, self._info, self._counts
+        data = _data(images, index, self.entries, sheet.key)
+        return {
+            "key": f"{sheet.key}v{index}",
+            "id": self.name,
+            "layer": one.layer,
+            "space": one.space.name,
+            "digest": one.digest,
+            "group": sheet.key,
+            "has_images": sheet.images is not None,
+            "tile": sheet.info["tile"],
+            "total": sum(counts),
+            "clusters": [self._cluster(c) for c in range(one.num)],
+            "stability": _stability(choice, one.num),
+            "choice": choice,
+            "means": _url(images.get(f"{index}.means")),
+            "lines": _url(images.get(f"{index}.lines")),
+            "pairs": info.get("pairs", []),
+            "variances": info.get("variances", [0, 0]),
+            "inside": self.inside,
+            "data": data | {"id": self.name, "digest": one.digest},
+        }
+
+    def _cluster(self, c: int) -> dict[str, Any]:
+        """Return what the card of a cluster shows."""
+        num, count, total = self.one.num, self._counts[c], max(sum(self._counts), 1)
+        entry = self.entries[c]
+        title = f"cluster {c}" if self.inside is None else f"cluster {self.inside}/{c}"
+        return {
+            "id": c,
+            "entry": entry,
+            "title": title,
+            "label": entry["name"] or title,
+            "colour": COLOURS[c % len(COLOURS)],
+            "share": count / total,
+            "interval": wilson_interval(count, total),
+            "count": count,
+            "is_small": is_small(count, total, num),
+            **self.sheet.rows(self.position, c),
+            "proposal": self._info.get("proposals", [None] * num)[c],
+            "asked": self.asked[c],
+            "command": self.commands[c],
+        }
+
+    @property
+    def _info(self) -> Mapping[str, Any]:
+        is_there = self.sheet.images is not None
+        return self.sheet.info["clusterings"][self.position] if is_there else {}
+
+    @property
+    def _counts(self) -> list[int]:
+        """The number of latents of each cluster."""
+        one = self.one
+        return self._info.get("counts") or np.bincount(one.labels, minlength=one.num).tolist()
 
 
 def _tile(position: int, latent: int, columns: int) -> dict[str, int]:

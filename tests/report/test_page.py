@@ -19,7 +19,7 @@ from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import unnamed
 from cgjax.report.build import SCRIPTS, SERVED_SCRIPTS, render, static
 from cgjax.report.rows import EDGE, TYPICAL
-from cgjax.report.view import ImageSheet, view_of
+from cgjax.report.view import ImageSheet, ShownClustering
 from cgjax.run.opening import load_run
 from cgjax.stages import page_images
 from cgjax.stages.page_images import gather
@@ -214,9 +214,10 @@ def test_the_judges_see_only_images_whose_values_propose_names(monkeypatch):
 
 @pytest.mark.parametrize(("num", "most"), [(1, 2 * MB), (20, 5 * MB)])
 def test_a_page_of_one_clustering_is_at_most_2_mb_of_twenty_at_most_5(faces, num, most):
+    ids = [str(c) for c in range(8)]  # in place of flags and commands
     clusterings, group = faces  # of one there are fewer images than the group has
     views = [
-        view_of(one, group, i, f"layer1-k{i}", unnamed(one), str, str)
+        ShownClustering(one, group, i, f"layer1-k{i}", unnamed(one), ids, ids).view()
         for i, one in enumerate(clusterings[:num])
     ]
     page = render(

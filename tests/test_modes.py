@@ -1,12 +1,16 @@
 """The table of the modes and the flags of the command line agree."""
 
+from pathlib import Path
+
 import pytest
 from absl import flags
 
 from cgjax.config.schema import CLUSTERS, TRAINING
 from cgjax.errors import UserError
 from cgjax.main import define_flags
-from cgjax.modes import MODES, action_for, check_flags_of
+from cgjax.modes import MODES, RUN_FOLDERS, action_for, check_flags_of
+from cgjax.run.folder import RunFolder
+from cgjax.run.places import NAMED_PLACE_GLOBS, PLACES, RESULT_PLACES
 
 
 def parsed(*arguments):
@@ -19,6 +23,15 @@ def parsed(*arguments):
 
 OPTIONS = parsed()
 READERS = {flag: [m for m, mode in MODES.items() if flag in mode.flags] for flag in OPTIONS}
+
+
+def test_a_draw_is_never_written_to_a_folder_of_the_run():
+    root = Path("run")
+    of_run = [path for path in vars(RunFolder(root)).values() if path != root and not path.suffix]
+    places = [*PLACES, *RESULT_PLACES, *NAMED_PLACE_GLOBS]
+    written = {path.relative_to(root).parts[0] for path in of_run}
+    written |= {place.split("/")[0] for place in places if "/" in place}
+    assert written | {""} == RUN_FOLDERS
 
 
 def test_every_flag_in_the_table_is_defined():

@@ -176,16 +176,29 @@ def extract(
     return np.concatenate([extractor(generator.images(block)) for block in blocks])
 
 
+class ReferenceSettings(NamedTuple):
+    """What a reference consists of.
+
+    Attributes:
+        features: `name` of `make_extractor`.
+        components: as in `make_extractor`.
+        prior_images: number of draws of the prior to fit the components to.
+        num: half the number of members to draw per cluster.
+        max_draws: give up on a cluster after this many draws of the prior.
+    """
+
+    features: str
+    components: int
+    prior_images: int
+    num: int
+    max_draws: int
+
+
 def make_reference(
     generator: ConditionedGenerator,
     clusters: Sequence[Accept],
     key: PRNGKeyArray,
-    *,
-    num: int,
-    components: int,
-    prior_images: int,
-    features: str,
-    max_draws: int,
+    settings: ReferenceSettings,
 ) -> Reference:
     """Draw held-out members of every cluster and prepare the feature they are compared in.
 
@@ -193,11 +206,7 @@ def make_reference(
         generator: gives the prior and the images.
         clusters: the membership check of each cluster.
         key: a typed key, other than the one for the clustered latents.
-        num: half the number of members to draw per cluster.
-        components: as in `make_extractor`.
-        prior_images: number of draws of the prior to fit the components to.
-        features: `name` of `make_extractor`.
-        max_draws: give up on a cluster after this many draws of the prior.
+        settings: see there.
 
     Returns:
         The reference; the same key gives the same reference.
@@ -205,8 +214,9 @@ def make_reference(
     Raises:
         UserError: a cluster too rare for the budget of draws.
     """
-    prior = generator.sample_latents(named_key(key, "prior"), prior_images)
-    extractor = make_extractor(features, generator, np.asarray(prior), components)
+    num = settings.num
+    prior = np.asarray(generator.sample_latents(named_key(key, "prior"), settings.prior_images))
+    extractor = make_extractor(settings.features, generator, prior, settings.components)
     latents = [
         draw_verified(
             generator.sample_latents,
@@ -214,7 +224,7 @@ def make_reference(
             named_key(key, "members", c),
             2 * num,
             batch=generator.batch,
-            max_draws=max_draws,
+            max_draws=settings.max_draws,
         ).latents
         for c, is_member in enumerate(clusters)
     ]

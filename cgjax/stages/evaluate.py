@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from cgjax.evaluation import fidelity
-from cgjax.evaluation.fidelity import Reference, SamplerDraws
+from cgjax.evaluation.fidelity import Reference, ReferenceSettings, SamplerDraws
+from cgjax.run.artifacts import FEATURE
 from cgjax.run.places import evaluation_name
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
@@ -25,17 +26,9 @@ def memberships(run: Run) -> list[functools.partial[Bool[np.ndarray, " n"]]]:
 
 def reference_of(run: Run, key: Any, *, num: int) -> Reference:
     """Draw what a run's samplers are compared with: see `fidelity.make_reference`."""
-    settings = run.config["evaluate"]
-    return fidelity.make_reference(
-        run.generator,
-        memberships(run),
-        key,
-        num=num,
-        components=settings["components"],
-        prior_images=settings["prior_images"],
-        features=settings["features"],
-        max_draws=run.config["sample"]["max_draws"],
-    )
+    asked = {name: run.config["evaluate"][name] for name in FEATURE}
+    settings = ReferenceSettings(**asked, num=num, max_draws=run.config["sample"]["max_draws"])
+    return fidelity.make_reference(run.generator, memberships(run), key, settings)
 
 
 class EvaluateStage:

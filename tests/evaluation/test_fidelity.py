@@ -124,8 +124,7 @@ def test_every_cluster_has_its_own_members_and_a_floor_from_many_splits(generato
         generator,
         [lambda z: np.ones(len(z), bool)] * 2,
         jax.random.key(0),
-        **{"num": 8, "components": 2, "prior_images": 16, "max_draws": 1000},
-        features="layer:layer1",
+        fidelity.ReferenceSettings("layer:layer1", 2, 16, num=8, max_draws=1000),
     )
     first, second = reference.latents
     assert first.shape == second.shape == (16, first.shape[1])

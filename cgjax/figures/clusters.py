@@ -49,7 +49,7 @@ def principal_components(
             shares = (float(explained[0]), float(explained[1]))
         panels.append(plots.Panel(title, points, shares))
     title = f"{rows:,} latents of {clustering.id} in two principal components"
-    return plots.scatter(panels, clustering.labels[:rows], titles(clustering), title)
+    return plots.draw_scatter(panels, clustering.labels[:rows], titles(clustering), title)
 
 
 def means(

@@ -50,7 +50,7 @@ class Panel(NamedTuple):
     shares: tuple[float, float]
 
 
-def scatter(
+def draw_scatter(
     panels: Sequence[Panel], labels: Int[np.ndarray, " n"], names: Sequence[str], title: str
 ) -> Plot:
     """Plot the same points in several planes side by side, coloured by cluster.
@@ -78,7 +78,7 @@ def scatter(
     return render(figure)
 
 
-def labelled(
+def draw_labels(
     panels: Mapping[str, tuple[Float[np.ndarray, "n 2"], Int[np.ndarray, " n"]]],
     means: Float[np.ndarray, "m 2"],
     title: str,
@@ -104,7 +104,7 @@ def labelled(
     return render(figure)
 
 
-def compared(rows: Sequence[dict[str, Any]]) -> Plot:
+def draw_comparison(rows: Sequence[dict[str, Any]]) -> Plot:
     """Plot every row of a comparison: filled marks for cluster 0, open marks for the others.
 
     Farther left is closer to the true members (1 is the floor, the distance of two halves of

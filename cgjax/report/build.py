@@ -101,7 +101,7 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
         pictures=pictures,
         trees=_trees(run, summary),
         sweep=_sweep(run),
-        compared=tables.compared(run.folder.root / "compare.csv") if is_compared else None,
+        compared=tables.read_comparison(run.folder.root / "compare.csv") if is_compared else None,
         compare_figure=_figure(run.folder.figures / "compare.png") if is_compared else None,
         example=_example(own, sweep_views),
         config=json.dumps(run.config, indent=1),
@@ -222,7 +222,7 @@ def _sweep(run: Run) -> dict[str, Any] | None:
     if run.manifests.result("sweep") is None:
         return None
     root = run.folder.root
-    return tables.swept(root / "sweep.csv", root / "sweep.txt")
+    return tables.read_sweep(root / "sweep.csv", root / "sweep.txt")
 
 
 def _example(own: list[View], sweep_views: list[View]) -> str | None:

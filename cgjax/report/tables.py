@@ -33,7 +33,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def compared(path: Path) -> dict[str, Any] | None:
+def read_comparison(path: Path) -> dict[str, Any] | None:
     """Return a comparison's table: titles, rows of texts, judge and feature."""
     rows = read_rows(path)
     if not rows:
@@ -49,7 +49,7 @@ def compared(path: Path) -> dict[str, Any] | None:
     }
 
 
-def swept(csv_path: Path, text_path: Path) -> dict[str, Any]:
+def read_sweep(csv_path: Path, text_path: Path) -> dict[str, Any]:
     """Return a sweep's table of clusterings and its text.
 
     Args:

@@ -23,7 +23,7 @@ from cgjax.errors import UserError
 from cgjax.evaluation.attribute import Side, attribute_of
 from cgjax.evaluation.compare_table import COLUMNS, SAME_CODES, Row, as_line, to_text
 from cgjax.evaluation.fidelity import Reference
-from cgjax.figures.plots import compared
+from cgjax.figures.plots import draw_comparison
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange
 from cgjax.run.artifacts import FEATURE, drawing_leaves
 from cgjax.run.places import fit_name
@@ -90,7 +90,7 @@ class CompareStage:
             make_folder(folder.figures)
             write_atomically(folder.root / "compare.csv", as_csv(rows, COLUMNS).encode())
             write_atomically(folder.root / "compare.txt", f"{text}\n".encode())
-            picture = compared(rows)
+            picture = draw_comparison(rows)
             write_atomically(folder.figures / "compare.png", picture.png)
             write_atomically(folder.figures / "compare.pdf", picture.pdf)
         return text

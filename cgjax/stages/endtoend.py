@@ -20,7 +20,7 @@ from cgjax.endtoend.data import DataSet, Mixture
 from cgjax.endtoend.experiment import Experiment, GeneratedRows, first_not_finite
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
-from cgjax.figures.plots import labelled
+from cgjax.figures.plots import draw_labels
 from cgjax.figures.sheets import contact_sheet
 from cgjax.run.citations import works_of_training
 from cgjax.run.places import RESULTS
@@ -198,7 +198,7 @@ class TrainingStage:
                 "generated": (samples.points[:SHOWN], samples.labels),
             }
             panels = {name: (points, labels[:SHOWN]) for name, (points, labels) in panels.items()}
-            picture = labelled(panels, data.means, title).png
+            picture = draw_labels(panels, data.means, title).png
         else:
             labels, counts = np.unique(samples.labels, return_counts=True)
             shown = labels[:MOST_LABELS]

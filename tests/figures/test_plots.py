@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cgjax.figures.plots import Panel, compared, scatter
+from cgjax.figures.plots import Panel, draw_comparison, draw_scatter
 from cgjax.figures.sheets import contact_sheet
 
 ROWS = [
@@ -24,7 +24,7 @@ def points(num=60, clusters=3):
 
 @pytest.mark.parametrize(
     "draw",
-    [lambda: scatter(*points(), "60 latents"), lambda: compared(ROWS)],
+    [lambda: draw_scatter(*points(), "60 latents"), lambda: draw_comparison(ROWS)],
     ids=["pca", "compare"],
 )
 def test_a_plot_is_a_png_and_a_pdf_and_always_the_same_bytes(draw):
@@ -36,7 +36,7 @@ def test_a_plot_is_a_png_and_a_pdf_and_always_the_same_bytes(draw):
 
 
 def test_ten_clusters_and_a_single_point_are_drawn():
-    assert scatter(*points(num=1, clusters=10), "one latent").png
+    assert draw_scatter(*points(num=1, clusters=10), "one latent").png
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_ten_clusters_and_a_single_point_are_drawn():
     ],
 )
 def test_a_comparison_of_one_line_is_drawn_whatever_its_numbers(row):
-    assert compared([row]).png
+    assert draw_comparison([row]).png
 
 
 def test_a_sheets_title_stands_above_its_rows_and_is_never_cut():

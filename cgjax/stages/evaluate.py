@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from cgjax.run.places import evaluation_name
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
-from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
 
 
@@ -34,8 +34,15 @@ def reference_of(run: Run, key: Any, *, num: int) -> Reference:
 class EvaluateStage:
     """Evaluation of a run's samplers against one reference, drawn once."""
 
-    def __init__(self, run: Run, maker: Maker, interrupts: Interrupts):
-        self.run, self.maker, self.interrupts = run, maker, interrupts
+    def __init__(self, run: Run, maker: Maker, check: Callable[..., None]):
+        """Prepare.
+
+        Args:
+            run: with its samplers fitted.
+            maker: of its artifacts.
+            check: called between samplers, with what is kept if it raises to stop.
+        """
+        self.run, self.maker, self.check = run, maker, check
         self.key = named_key(run.root_key, "evaluate")
 
     def run_all(self) -> None:
@@ -47,7 +54,7 @@ class EvaluateStage:
         progress = Progress("evaluate", 1 + len(names))
         reference: Reference | None = None
         for i, name in enumerate(names):
-            self.interrupts.check("the finished evaluations are kept")
+            self.check("the finished evaluations are kept")
             with maker.making(evaluation_name(name)) as result:
                 if reference is None:
                     reference = reference_of(run, self.key, num=run.config["evaluate"]["num"])

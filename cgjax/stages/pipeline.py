@@ -2,7 +2,8 @@
 
 Each stage is skipped when its artifacts are current. Random numbers come from the root seed by the
 stage's name, so a resumed run makes the same bytes as an uninterrupted one. The page is written
-again whenever there is something new to show.
+again whenever there is something new to show. A stage that trains takes `interrupts`, to save its
+state before it stops; every other takes `interrupts.check`, which raises between units of work.
 
 Several processes share the latents, the clustering and the training. The first process alone does
 what does not grow with the number of latents (samples, evaluation, report), and it alone writes.
@@ -126,7 +127,7 @@ class Pipeline:
                 self.run.samplers.fitted(name)  # raises if it cannot be measured
             for name in self.run.sampler_names:
                 self.run.manifests.forget(evaluation_name(name))
-        EvaluateStage(self.run, self.maker, self.interrupts).run_all()
+        EvaluateStage(self.run, self.maker, self.interrupts.check).run_all()
 
     @by_the_first
     def transfer(self) -> None:

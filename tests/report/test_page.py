@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cgjax.evaluation.judges import JudgedValues
+from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.regions.clustering import Clustering
@@ -198,7 +199,7 @@ def test_the_judges_see_only_images_whose_values_propose_names(monkeypatch):
     monkeypatch.setattr(page_images, "MOST", 8)
     seen = []
     monkeypatch.setattr(JudgedValues, "add", lambda self, images: seen.append(len(images)))
-    generator = ConditionedGenerator(PlantedDiscs(), "layer1", {}, 5)
+    generator = ConditionedGenerator(PretrainedGenerator(PlantedDiscs()), "layer1", {}, 5)
     latents = np.asarray(generator.sample_latents(jax.random.key(0), 60))
     rng = np.random.default_rng(0)
     one = Clustering(

@@ -204,7 +204,7 @@ def test_the_judges_see_only_images_whose_values_propose_names(monkeypatch):
     rng = np.random.default_rng(0)
     one = Clustering(
         layer="layer1",
-        centroids=np.asarray(generator.features(latents[:2])),
+        centroids=np.asarray(generator.features(jnp.asarray(latents[:2]))),
         labels=rng.integers(2, size=60).astype(np.int32),
         margins=rng.random(60).astype(np.float32),
         shares=np.full(2, 0.5),

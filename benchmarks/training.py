@@ -66,7 +66,7 @@ def cdist_match(z: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
 
 def mapping(sampler: Imle, params: Any, cluster: int) -> torch.nn.Sequential:
     """Build T_c in PyTorch with the given weights."""
-    e_dim, hidden, d = sampler.dims
+    e_dim, hidden, d = sampler.mapping
     layers: list[torch.nn.Module] = []
     for i, (inputs, outputs) in enumerate(((e_dim, hidden), (hidden, hidden), (hidden, d))):
         layer = torch.nn.Linear(inputs, outputs, bias=False)
@@ -87,7 +87,7 @@ def imle_epoch(
     """Run the published epoch of one cluster; draws the codes and the order if not given."""
     b, steps = sampler.batch, len(z) // sampler.batch
     if codes is None:
-        codes = torch.randn(sampler.pool_factor * steps, b, sampler.dims[0])
+        codes = torch.randn(sampler.pool_factor * steps, b, sampler.mapping.code_dim)
     if order is None:
         order = torch.randperm(len(z))
     net.train()
@@ -122,7 +122,7 @@ def backward(products: Products) -> Products:
 
 def imle_products(sampler: Imle, m: int) -> tuple[Products, Products]:
     """Return one cluster's matrix products in an epoch: of the match, and of everything else."""
-    (e_dim, w, d), b = sampler.dims, sampler.batch
+    (e_dim, w, d), b = sampler.mapping, sampler.batch
     steps = m // b
     pool = sampler.pool_factor * steps
     first, rest = Counter({(b, e_dim, w): steps}), Counter({(b, w, w): steps})
@@ -177,7 +177,7 @@ def imle_case(dim: int, rate: float | None, reps: int) -> None:
     # For the check, the same random numbers as ours.
     key_pool, key_order = jax.random.split(key)
     pool = sampler.pool_factor * (MEMBERS // sampler.batch)
-    shape = (2, pool, sampler.batch, sampler.dims[0])
+    shape = (2, pool, sampler.batch, sampler.mapping.code_dim)
     codes = torch.tensor(np.asarray(jax.random.normal(key_pool, shape, jnp.float32)))
     noise = np.asarray(jax.random.uniform(key_order, (2, MEMBERS), jnp.float32))
     order = torch.tensor(np.argsort(noise, axis=1, kind="stable"))
@@ -194,7 +194,8 @@ def imle_case(dim: int, rate: float | None, reps: int) -> None:
         box[0], metrics = sampler.epoch(box[0], data, key, 0)
         jax.block_until_ready((box[0], metrics))
 
-    name, calls = f"imle {dim}-d, width {sampler.dims[1]}", {"cgjax": ours} | imle_peers(dim)
+    name = f"imle {dim}-d, width {sampler.mapping.hidden_dim}"
+    calls = {"cgjax": ours} | imle_peers(dim)
     if rate is None:
         told = timing.Told(imle_peers, dim)
         calls[f"... told {timing.openblas_core()}"] = told.call("PyTorch + FAISS")

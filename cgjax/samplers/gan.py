@@ -24,8 +24,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
-from cgjax.samplers.imle import Imle
-from cgjax.samplers.mapping import MappingState, init_mapping
+from cgjax.samplers.mapping import CodeMapping, MappingState
 from cgjax.samplers.training import ONE_DEVICE, Devices, dense, init_dense, pass_over, update
 
 
@@ -69,9 +68,9 @@ class LatentGan(SamplerBase):
     penalty: float = 1.0
 
     @functools.cached_property
-    def generator(self) -> Imle:
-        """IMLE with the same mapping network, for its sizes and its sampling."""
-        return Imle(self.latent_dim, self.code_dim, self.hidden_dim)
+    def mapping(self) -> CodeMapping:
+        """The mapping network."""
+        return CodeMapping.with_defaults(self.latent_dim, self.code_dim, self.hidden_dim)
 
     @functools.cached_property
     def adam(self) -> optax.GradientTransformation:
@@ -82,9 +81,7 @@ class LatentGan(SamplerBase):
         """Return new networks, one pair per cluster."""
         key_t, key_d = jax.random.split(key)
         k, w = members.counts.shape[0], self.critic_dim
-        mapping = jax.vmap(lambda s: init_mapping(s, *self.generator.dims))(
-            jax.random.split(key_t, k)
-        )
+        mapping = jax.vmap(self.mapping.init)(jax.random.split(key_t, k))
         critic = jax.vmap(lambda s: init_dense(s, (self.latent_dim, w, w, 1)))(
             jax.random.split(key_d, k)
         )
@@ -105,7 +102,7 @@ class LatentGan(SamplerBase):
         self, state: GanState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes in inference mode."""
-        return self.generator.map_codes(state.mapping, key, cluster, num)
+        return self.mapping.draw(state.mapping, key, cluster, num)
 
 
 def step(
@@ -118,13 +115,13 @@ def step(
 ) -> tuple[GanState, tuple[Array, Array]]:
     """One step of one cluster's critic and mapping (no leading axis)."""
     rate, b = sampler.learning_rate, z.shape[0]
-    codes = jax.random.normal(key, (2, b, sampler.generator.dims[0]), jnp.float32)
+    codes = jax.random.normal(key, (2, b, sampler.mapping.code_dim), jnp.float32)
     z, codes = devices.shard(z, 0), devices.shard(codes, 1)
     # Padding rows count in neither the moments nor the means; sums run over all devices.
     mask = None if devices.axis_name is None else devices.shard(jnp.ones(b, bool), 0)
     weight = devices.shard(jnp.full(b, 1.0 / b, jnp.float32), 0)
     apply = functools.partial(
-        sampler.generator.functions.apply, mask=mask, train=True, axis_name=devices.axis_name
+        sampler.mapping.apply, mask=mask, train=True, axis_name=devices.axis_name
     )
 
     def score(critic: Any, rows: Array) -> Array:

@@ -27,13 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
-from cgjax.samplers.mapping import (
-    BN_MOMENTUM,
-    MappingFunctions,
-    MappingState,
-    init_mapping,
-    mapping_functions,
-)
+from cgjax.samplers.mapping import BN_MOMENTUM, CodeMapping, MappingState
 from cgjax.samplers.matching import MATCHERS, match_all, match_by_faiss
 from cgjax.samplers.training import ONE_DEVICE, Devices, update
 
@@ -84,20 +78,10 @@ class Imle(SamplerBase):
         if self.matcher not in MATCHERS:
             raise UserError(f"matcher={self.matcher!r}; expected one of {', '.join(MATCHERS)}")
 
-    @property
-    def dims(self) -> tuple[int, int, int]:
-        """Dimensions of codes, hidden layers and latents."""
-        hidden = 512 if self.latent_dim >= 512 else 128
-        return (
-            self.code_dim or min(self.latent_dim, 64),
-            self.hidden_dim or hidden,
-            self.latent_dim,
-        )
-
     @functools.cached_property
-    def functions(self) -> MappingFunctions:
-        """The mapping network as pure functions."""
-        return mapping_functions(*self.dims)
+    def mapping(self) -> CodeMapping:
+        """The mapping network."""
+        return CodeMapping.with_defaults(self.latent_dim, self.code_dim, self.hidden_dim)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
@@ -110,7 +94,7 @@ class Imle(SamplerBase):
     def init(self, key: PRNGKeyArray, members: Members) -> ImleState:
         """Return new networks, one per cluster."""
         keys = jax.random.split(key, members.counts.shape[0])
-        mapping = jax.vmap(lambda k: init_mapping(k, *self.dims))(keys)
+        mapping = jax.vmap(self.mapping.init)(keys)
         return ImleState(mapping, jax.vmap(self.optimizer.init)(mapping.params))
 
     def epoch(
@@ -150,22 +134,7 @@ class Imle(SamplerBase):
         self, state: ImleState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes in inference mode: a sample does not depend on its batch."""
-        return self.map_codes(state.mapping, key, cluster, num)
-
-    def map_codes(
-        self, mapping: MappingState, key: PRNGKeyArray, cluster: int, num: int
-    ) -> Float[Array, "num d"]:
-        """Map fresh codes with one cluster's network in inference mode."""
-        return _map_codes(mapping, key, jnp.int32(cluster), sampler=self, num=num)
-
-
-@functools.partial(jax.jit, static_argnames=("sampler", "num"))
-def _map_codes(
-    mapping: MappingState, key: PRNGKeyArray, cluster: Array, *, sampler: Imle, num: int
-) -> Float[Array, "num d"]:
-    one = jax.tree.map(lambda x: x[cluster], mapping)
-    e = jax.random.normal(key, (num, sampler.dims[0]), jnp.float32)
-    return sampler.functions.apply(one, e)[0]
+        return self.mapping.draw(state.mapping, key, cluster, num)
 
 
 def epoch_(
@@ -221,7 +190,7 @@ def draw_pools(
     (k, m, _), b = members.latents.shape, sampler.batch
     num_batches = sampler.pool_factor * max(1, m // b)
     used = sampler.pool_factor * jnp.maximum(1, members.counts // b)
-    e = jax.random.normal(key, (k, num_batches, b, sampler.dims[0]), jnp.float32)
+    e = jax.random.normal(key, (k, num_batches, b, sampler.mapping.code_dim), jnp.float32)
     draw = functools.partial(map_pool, sampler=sampler, devices=devices)
     generated, stats = jax.vmap(draw)(mapping, devices.shard(e, 1), used)
     return Pool(e.reshape(k, num_batches * b, -1), generated, used * b, stats)
@@ -246,7 +215,7 @@ def map_pool(
     Returns:
         (s*b, d) latents and the running moments after the used batches.
     """
-    z, stats = jax.vmap(lambda batch: sampler.functions.apply(mapping, batch, train=True))(e)
+    z, stats = jax.vmap(lambda batch: sampler.mapping.apply(mapping, batch, train=True))(e)
     # Every batch moved the old moments once: old + momentum * (batch's - old). Undo that to get
     # each batch's own moments, then apply the used ones in order, in closed form.
     position = jnp.arange(e.shape[0], dtype=jnp.int32)
@@ -374,7 +343,7 @@ def _step(
     scale = 1.0 / (jnp.maximum(count, 1.0) * z.shape[1])
 
     def loss_of(params: Any) -> tuple[Array, Any]:
-        generated, stats = sampler.functions.apply(
+        generated, stats = sampler.mapping.apply(
             MappingState(params, mapping.stats), e, mask, train=True, axis_name=devices.axis_name
         )
         return scale * (weight @ jnp.sum(jnp.square(z - generated), axis=1)), stats

@@ -104,7 +104,7 @@ class ModernImle(Imle):
         return ModernState(
             start.mapping,
             start.optimizer,
-            jnp.zeros((k, m, self.dims[0]), jnp.float32),
+            jnp.zeros((k, m, self.mapping.code_dim), jnp.float32),
             jnp.full((k, m), jnp.inf, jnp.float32),
             jnp.full((k, m), self.force_epochs, jnp.int32),
             near,
@@ -132,7 +132,7 @@ class ModernImle(Imle):
         self, state: ModernState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes and, with `residual`, add the residual's noise."""
-        z = self.map_codes(state.mapping, key, cluster, num)
+        z = self.mapping.draw(state.mapping, key, cluster, num)
         if not self.residual:
             return z
         noise = jax.random.normal(jax.random.fold_in(key, 1), z.shape, jnp.float32)
@@ -193,7 +193,7 @@ def _rematch(
 
 def distances(state: ModernState, members: Members, sampler: ModernImle) -> Float[Array, "k m"]:
     """Return each member's squared distance to its code's latent, in inference mode."""
-    mapped = jax.vmap(lambda t, e: sampler.functions.apply(t, e)[0])(state.mapping, state.codes)
+    mapped = jax.vmap(lambda t, e: sampler.mapping.apply(t, e)[0])(state.mapping, state.codes)
     return jnp.sum(jnp.square(members.latents - mapped), axis=2)
 
 
@@ -211,7 +211,7 @@ def _train(
 def _measure_residual(state: ModernState, members: Members, *, sampler: ModernImle) -> ModernState:
     def measure(cluster: tuple[Any, Array, Array, Array]) -> tuple[Array, Array]:
         mapping, e, z, count = cluster
-        residuals = z - sampler.functions.apply(mapping, e)[0]
+        residuals = z - sampler.mapping.apply(mapping, e)[0]
         mean, covariance = shrunk_covariance(
             residuals, first_rows(z.shape[0], count).astype(z.dtype)
         )

@@ -8,13 +8,14 @@ Symbols: e code (n, d_e), z latent (n, d).
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from cgjax.runtime.mesh import all_sum
 
@@ -118,10 +119,32 @@ class MappingState(NamedTuple):
     stats: Any
 
 
-class MappingFunctions(NamedTuple):
-    """The mapping network as pure functions; see `mapping_functions`."""
+class CodeMapping(NamedTuple):
+    """The mapping networks of given sizes, as pure functions of their arrays; hashable.
 
-    graph: Any
+    Attributes:
+        code_dim: d_e.
+        hidden_dim: width of the two hidden layers.
+        latent_dim: d.
+    """
+
+    code_dim: int
+    hidden_dim: int
+    latent_dim: int
+
+    @classmethod
+    def with_defaults(
+        cls, latent_dim: int, code_dim: int | None, hidden_dim: int | None
+    ) -> CodeMapping:
+        """Return it with min(d, 64) and 512 (128 where d is below 512) for sizes not given."""
+        width = 512 if latent_dim >= 512 else 128
+        return cls(code_dim or min(latent_dim, 64), hidden_dim or width, latent_dim)
+
+    def init(self, key: PRNGKeyArray) -> MappingState:
+        """Return the arrays of a new network; vmap over keys to stack clusters."""
+        network = MappingNetwork(*self, rngs=nnx.Rngs(params=key))
+        params, stats = nnx.state(network, nnx.Param), nnx.state(network, nnx.BatchStat)
+        return MappingState(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
     def apply(
         self,
@@ -133,21 +156,27 @@ class MappingFunctions(NamedTuple):
         axis_name: str | None = None,
     ) -> tuple[Float[Array, "n d"], Any]:
         """Return the latents and the batch norms' running moments after the call."""
-        network = nnx.merge(self.graph, state.params, state.stats)
+        network = nnx.merge(_graph(self), state.params, state.stats)
         z = network(e, mask, train=train, axis_name=axis_name)
         return z, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
+    def draw(
+        self, stacked: MappingState, key: PRNGKeyArray, cluster: int, num: int
+    ) -> Float[Array, "num d"]:
+        """Map fresh codes with one cluster's network in inference mode."""
+        return _draw(stacked, key, jnp.int32(cluster), mapping=self, num=num)
 
-def init_mapping(key: Array, code_dim: int, hidden_dim: int, latent_dim: int) -> MappingState:
-    """Return the arrays of a new mapping network; vmap over keys to stack clusters."""
-    network = MappingNetwork(code_dim, hidden_dim, latent_dim, rngs=nnx.Rngs(params=key))
-    params, stats = nnx.state(network, nnx.Param), nnx.state(network, nnx.BatchStat)
-    return MappingState(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+
+@functools.cache
+def _graph(mapping: CodeMapping) -> Any:
+    """Return the network without its arrays; allocates nothing."""
+    return nnx.graphdef(nnx.eval_shape(lambda: MappingNetwork(*mapping, rngs=nnx.Rngs(0))))
 
 
-def mapping_functions(code_dim: int, hidden_dim: int, latent_dim: int) -> MappingFunctions:
-    """Return the pure functions of a network of these sizes; allocates nothing."""
-    network = nnx.eval_shape(
-        lambda: MappingNetwork(code_dim, hidden_dim, latent_dim, rngs=nnx.Rngs(0))
-    )
-    return MappingFunctions(nnx.graphdef(network))
+@functools.partial(jax.jit, static_argnames=("mapping", "num"))
+def _draw(
+    stacked: MappingState, key: PRNGKeyArray, cluster: Array, *, mapping: CodeMapping, num: int
+) -> Float[Array, "num d"]:
+    one = jax.tree.map(lambda x: x[cluster], stacked)
+    e = jax.random.normal(key, (num, mapping.code_dim), jnp.float32)
+    return mapping.apply(one, e)[0]

@@ -23,8 +23,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
-from cgjax.samplers.imle import Imle
-from cgjax.samplers.mapping import MappingState, init_mapping
+from cgjax.samplers.mapping import CodeMapping, MappingState
 from cgjax.samplers.training import ONE_DEVICE, Devices, dense, init_dense, pass_over, update
 
 
@@ -77,9 +76,9 @@ class Vae(SamplerBase):
     sampling_leaves: ClassVar[tuple[str, ...]] = ("output_noise",)
 
     @functools.cached_property
-    def decoder(self) -> Imle:
-        """IMLE with the same mapping network, for its sizes and its sampling."""
-        return Imle(self.latent_dim, self.code_dim, self.hidden_dim)
+    def mapping(self) -> CodeMapping:
+        """The mapping network, here the decoder."""
+        return CodeMapping.with_defaults(self.latent_dim, self.code_dim, self.hidden_dim)
 
     @functools.cached_property
     def adam(self) -> optax.GradientTransformation:
@@ -90,10 +89,8 @@ class Vae(SamplerBase):
         """Return new networks, one pair per cluster."""
         key_t, key_q = jax.random.split(key)
         k, w = members.counts.shape[0], self.encoder_dim
-        mapping = jax.vmap(lambda s: init_mapping(s, *self.decoder.dims))(
-            jax.random.split(key_t, k)
-        )
-        dims = (self.latent_dim, w, w, 2 * self.decoder.dims[0])
+        mapping = jax.vmap(self.mapping.init)(jax.random.split(key_t, k))
+        dims = (self.latent_dim, w, w, 2 * self.mapping.code_dim)
         encoder = jax.vmap(lambda s: init_dense(s, dims))(jax.random.split(key_q, k))
         log_variance = jnp.zeros(k, jnp.float32)
         moments = jax.vmap(self.adam.init)((mapping.params, encoder, log_variance))
@@ -115,7 +112,7 @@ class Vae(SamplerBase):
         self, state: VaeState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes in inference mode; add the output's noise if `output_noise`."""
-        z = self.decoder.map_codes(state.mapping, key, cluster, num)
+        z = self.mapping.draw(state.mapping, key, cluster, num)
         if not self.output_noise:
             return z
         noise = jax.random.normal(jax.random.fold_in(key, 1), z.shape, jnp.float32)
@@ -132,7 +129,7 @@ def step(
     devices: Devices = ONE_DEVICE,
 ) -> tuple[VaeState, Array]:
     """One step of one cluster (no leading axis)."""
-    d, d_e, b = sampler.latent_dim, sampler.decoder.dims[0], z.shape[0]
+    d, d_e, b = sampler.latent_dim, sampler.mapping.code_dim, z.shape[0]
     local = functools.partial(devices.shard, axis=0)
     z, noise = local(z), local(jax.random.normal(key, (b, d_e), jnp.float32))
     # Padding rows count in neither the moments nor the means; sums run over all devices.
@@ -144,7 +141,7 @@ def step(
         mean, log_s2 = jnp.split(dense(encoder, z), 2, axis=1)
         log_s2 = jnp.clip(log_s2, -10.0, 10.0)
         e = mean + jnp.exp(0.5 * log_s2) * noise
-        decoded, stats = sampler.decoder.functions.apply(
+        decoded, stats = sampler.mapping.apply(
             MappingState(decoder, state.mapping.stats),
             e,
             mask,

@@ -14,7 +14,7 @@ from cgjax.errors import UserError
 from cgjax.samplers import imle, matching
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.imle import Imle
-from cgjax.samplers.mapping import MappingState, init_mapping, mapping_functions
+from cgjax.samplers.mapping import CodeMapping, MappingState
 from cgjax.samplers.training import Devices
 
 
@@ -35,12 +35,13 @@ def test_every_member_is_matched_to_its_nearest_generated_latent_not_the_other_w
 
 
 def test_batch_norm_counts_valid_rows_only():
-    functions, state = mapping_functions(3, 8, 2), init_mapping(jax.random.key(0), 3, 8, 2)
+    mapping = CodeMapping(3, 8, 2)
+    state = mapping.init(jax.random.key(0))
     e = jax.random.normal(jax.random.key(1), (10, 3))
     mask = jnp.arange(10) < 6
     spoiled = jnp.where(mask[:, None], e, 1e6)
-    alone, stats_alone = functions.apply(state, e[:6], train=True)
-    masked, stats_masked = functions.apply(state, spoiled, mask, train=True)
+    alone, stats_alone = mapping.apply(state, e[:6], train=True)
+    masked, stats_masked = mapping.apply(state, spoiled, mask, train=True)
     # The same sums in another order: a few units in the last place.
     np.testing.assert_allclose(masked[:6], alone, rtol=1e-5, atol=1e-6)
     for a, b in zip(jax.tree.leaves(stats_alone), jax.tree.leaves(stats_masked), strict=True):
@@ -53,9 +54,9 @@ def test_a_sample_does_not_depend_on_the_batch_it_came_in():
     state = sampler.init(jax.random.key(0), members)
     state, _ = sampler.epoch(state, members, jax.random.key(1), 0)
     one = jax.tree.map(lambda x: x[0], state.mapping)
-    e = jax.random.normal(jax.random.key(2), (50, sampler.dims[0]))
-    together = sampler.functions.apply(one, e)[0]
-    alone = sampler.functions.apply(one, e[:1])[0]
+    e = jax.random.normal(jax.random.key(2), (50, sampler.mapping.code_dim))
+    together = sampler.mapping.apply(one, e)[0]
+    alone = sampler.mapping.apply(one, e[:1])[0]
     np.testing.assert_allclose(alone[0], together[0], rtol=1e-5, atol=1e-6)
 
 
@@ -77,7 +78,7 @@ def torch_epoch(sampler, state, members, key, rate):
     import torch
 
     torch.manual_seed(0)
-    e_dim, hidden, d = sampler.dims
+    e_dim, hidden, d = sampler.mapping
     net = torch.nn.Sequential(
         torch.nn.Linear(e_dim, hidden, bias=False),
         torch.nn.BatchNorm1d(hidden),

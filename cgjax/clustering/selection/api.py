@@ -13,6 +13,8 @@ long cloud.
    and the usual criteria (`criteria`).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, PRNGKeyArray
@@ -21,7 +23,7 @@ from cgjax.clustering.selection.criteria import gap_statistic, silhouettes
 from cgjax.clustering.selection.null import gaussian_p_values
 from cgjax.clustering.selection.partitions import Partition, assign, inertia, partition_all
 from cgjax.clustering.selection.results import Choice, ClusterRow, NumberRow
-from cgjax.clustering.selection.samples import DrawRows, named_rng, take_samples
+from cgjax.clustering.selection.samples import DrawRows, SampleSets, named_rng, take_samples
 from cgjax.clustering.selection.stability import Stability, hennig, measure_stability
 from cgjax.clustering.selection.valleys import find_groups, num_tests, valley_p_values
 from cgjax.clustering.selection.within import splits_within
@@ -34,6 +36,37 @@ from cgjax.runtime.keys import check_key
 _SILHOUETTE_ROWS, _GAP_ROWS = 1000, 400
 # Repeats start from smaller trees, whose cost is quadratic in their rows.
 _SEED_ROWS = 1000
+
+
+class _Cut(NamedTuple):
+    """The rows in k clusters.
+
+    Attributes:
+        part: the clusters of the first set.
+        groups: (k,) the group of each cluster: clusters without a valley between them are joined.
+        valley_p_value: of "fewer than k groups"; NaN for one cluster.
+        labels: the cluster of each row of the first, the second and the third set.
+    """
+
+    part: Partition
+    groups: Int[np.ndarray, " k"]
+    valley_p_value: float
+    labels: tuple[Int[np.ndarray, " _"], ...]
+
+    @property
+    def num_clusters(self) -> int:
+        """k."""
+        return len(self.groups)
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups."""
+        return 1 + int(self.groups.max())
+
+    @property
+    def third(self) -> Int[np.ndarray, " n"]:
+        """The cluster of each row of the third set."""
+        return self.labels[2]
 
 
 def choose_num_clusters(
@@ -85,47 +118,15 @@ def choose_num_clusters(
     samples = take_samples(
         source, max_clusters, key, num_rows=num_rows, num_components=num_components
     )
-    held_out = np.concatenate([samples.second, samples.third])
-    most = max(max_clusters + max_clusters // 4, max_clusters + 1)
-    parts = partition_all(samples.first, most)
-    p_values = [valley_p_values(held_out, part.centroids) for part in parts]
-    groups = find_groups(p_values, alpha)
-    num_groups = [1 + int(group_ids.max()) for group_ids in groups]
-    most_split = int(np.argmax(num_groups))
-    number = min(num_groups[most_split], max_clusters)
-
-    shown = parts[:max_clusters]
-    sets = (samples.first, samples.second, samples.third)
-    labels = [[assign(rows, part.centroids) for rows in sets] for part in shown]
-    rng = named_rng(key, "repeats")
-    stable = _stabilities(shown, held_out, len(samples.second), rng, num_repeats, confidence)
-    rng = named_rng(key, "null")
-    gaussian = gaussian_p_values(held_out, [part.centroids for part in shown], rng)
-    first = slice(_SILHOUETTE_ROWS)
-    widths = silhouettes(samples.third[first], [own[2][first] for own in labels])
-    gaps = gap_statistic(samples.first[:_GAP_ROWS], max_clusters, named_rng(key, "gap statistic"))
-    table = tuple(
-        NumberRow(
-            num_clusters=k,
-            num_groups=num_groups[k - 1],
-            valley_p_value=_least_clear(p_values[k - 1], most),
-            gaussian_p_value=gaussian[k - 1],
-            prediction_strength=stable[k - 1].prediction_strength,
-            adjusted_rand=stable[k - 1].adjusted_rand,
-            silhouette=widths[k - 1],
-            gap=gaps[k - 1][0],
-            gap_spread=gaps[k - 1][1],
-            inertia=inertia(samples.first, part),
-            clusters=_clusters(sets, labels, k, stable[k - 1], alpha),
-        )
-        for k, part in enumerate(shown, start=1)
-    )
-    group_labels = groups[most_split][assign(samples.third, parts[most_split].centroids)]
+    cuts = _cut_all(samples, max(max_clusters + max_clusters // 4, max_clusters + 1), alpha)
+    most_split = max(cuts, key=lambda cut: cut.num_groups)
+    number = min(most_split.num_groups, max_clusters)
+    table = _measure(samples, cuts[:max_clusters], key, num_repeats, alpha, confidence)
     grouping = Grouping(
-        num_groups[most_split],
-        most_split + 1,
-        _agreement(group_labels, labels[number - 1][2]),
-        _cosine_to_main_axis(parts[1]),
+        most_split.num_groups,
+        most_split.num_clusters,
+        _agreement(most_split.groups[most_split.third], cuts[number - 1].third),
+        _cosine_to_main_axis(cuts[1].part),
     )
     verdict = verdict_of(number, grouping)
     return Choice(
@@ -139,6 +140,17 @@ def choose_num_clusters(
     )
 
 
+def _cut_all(samples: SampleSets, most: int, alpha: float) -> list[_Cut]:
+    """Cut the rows into 1, 2, ... `most` clusters and join those without a valley between them."""
+    parts, held_out = partition_all(samples.first, most), samples.held_out
+    p_values = [valley_p_values(held_out, part.centroids) for part in parts]
+    cuts = []
+    for part, own, groups in zip(parts, p_values, find_groups(p_values, alpha), strict=True):
+        labels = tuple(assign(rows, part.centroids) for rows in samples.sets)
+        cuts.append(_Cut(part, groups, _least_clear(own, most), labels))
+    return cuts
+
+
 def _least_clear(p_values: Float[np.ndarray, "k k"], most: int) -> float:
     """Return the p-value of "fewer than k groups"."""
     k = len(p_values)
@@ -147,8 +159,46 @@ def _least_clear(p_values: Float[np.ndarray, "k k"], most: int) -> float:
     return float(min(1.0, num_tests(k - 1, most) * np.nanmax(p_values)))
 
 
+def _measure(
+    samples: SampleSets,
+    cuts: list[_Cut],
+    key: PRNGKeyArray,
+    num_repeats: int,
+    alpha: float,
+    confidence: float,
+) -> tuple[NumberRow, ...]:
+    """Measure the clusterings into 1, 2, ... clusters."""
+    parts, held_out = [cut.part for cut in cuts], samples.held_out
+    rng = named_rng(key, "repeats")
+    stable = _stabilities(parts, held_out, len(samples.second), rng, num_repeats, confidence)
+    rng = named_rng(key, "null")
+    gaussian = gaussian_p_values(held_out, [part.centroids for part in parts], rng)
+    first = slice(_SILHOUETTE_ROWS)
+    widths = silhouettes(samples.third[first], [cut.third[first] for cut in cuts])
+    gaps = gap_statistic(samples.first[:_GAP_ROWS], len(cuts), named_rng(key, "gap statistic"))
+    before = [None, *cuts[:-1]]
+    return tuple(
+        NumberRow(
+            num_clusters=cut.num_clusters,
+            num_groups=cut.num_groups,
+            valley_p_value=cut.valley_p_value,
+            gaussian_p_value=p_value,
+            prediction_strength=stability.prediction_strength,
+            adjusted_rand=stability.adjusted_rand,
+            silhouette=width,
+            gap=gap,
+            gap_spread=spread,
+            inertia=inertia(samples.first, cut.part),
+            clusters=_describe(cut, fewer, samples, stability, alpha),
+        )
+        for cut, fewer, stability, p_value, width, (gap, spread) in zip(
+            cuts, before, stable, gaussian, widths, gaps, strict=True
+        )
+    )
+
+
 def _stabilities(
-    parts: tuple[Partition, ...],
+    parts: list[Partition],
     held_out: Float[np.ndarray, "n q"],
     num_second: int,
     rng: np.random.Generator,
@@ -169,31 +219,25 @@ def _stabilities(
     return [measure_stability(np.stack(own), rng, confidence=confidence) for own in tables]
 
 
-def _clusters(
-    sets: tuple[Float[np.ndarray, "_ q"], ...],
-    labels: list[list[Int[np.ndarray, " _"]]],
-    k: int,
-    stability: Stability,
-    alpha: float,
+def _describe(
+    cut: _Cut, fewer: _Cut | None, samples: SampleSets, stability: Stability, alpha: float
 ) -> tuple[ClusterRow, ...]:
-    """Describe each of the k clusters, given the labels of all sets for 1, 2, ... clusters."""
-    third = labels[k - 1][2]
-    before = labels[k - 2][2] if k > 1 else np.zeros_like(third)
-    table = cross_table(before, third, (max(k - 1, 1), k))
+    """Describe each cluster, given the clustering into one fewer; None if there is only one."""
+    k, third = cut.num_clusters, cut.third
+    table = cross_table(fewer.third if fewer else np.zeros_like(third), third, (max(k - 1, 1), k))
     sizes = table.sum(axis=0)
     parents = table.argmax(axis=0)
-    splits = splits_within(sets, labels[k - 1], k)
     return tuple(
         ClusterRow(
             share=float(sizes[c] / len(third)),
-            parent=int(parents[c]) if k > 1 else None,
+            parent=int(parents[c]) if fewer else None,
             from_parent=float(table[parents[c], c] / max(sizes[c], 1)),
             jaccard=stability.jaccard[c],
             meaning=hennig(stability.jaccard[c].value),
             within=split,
             is_split=split is not None and split.p_value <= alpha,
         )
-        for c, split in enumerate(splits)
+        for c, split in enumerate(splits_within(samples.sets, cut.labels, k))
     )
 
 

@@ -41,6 +41,16 @@ class SampleSets(NamedTuple):
     third: Float[np.ndarray, "n q"]
     explained: float
 
+    @property
+    def sets(self) -> tuple[Float[np.ndarray, "_ q"], ...]:
+        """The first, the second and the third set."""
+        return self.first, self.second, self.third
+
+    @property
+    def held_out(self) -> Float[np.ndarray, "n q"]:
+        """The rows that are not clustered: the second set, then the third."""
+        return np.concatenate([self.second, self.third])
+
     def describe(self) -> str:
         """Describe the rows that the choice is based on."""
         sizes = f"{len(self.first):,}, {len(self.second):,} and {len(self.third):,} rows"

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cgjax.errors import UserError
 from cgjax.generators.fast_convolutions import (
     best_form,
     interleave,
@@ -44,40 +43,6 @@ def upsample_nearest(x: Float[Array, "n h w c"], factor: int = 2) -> Float[Array
     n, h, w, c = x.shape
     repeated = jnp.broadcast_to(x[:, :, None, :, None, :], (n, h, factor, w, factor, c))
     return repeated.reshape(n, h * factor, w * factor, c)
-
-
-def check_blend(blend: float, num_images: int) -> None:
-    """Check that there is a second-to-last image to blend in.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if blend and num_images < 2:
-        raise UserError(f"blend={blend:g} needs a second-to-last image layer, but there is none")
-
-
-def finish_image(
-    image: Float[Array, "n s s c"],
-    before: Float[Array, "n h h c"] | None,
-    *,
-    blend: float,
-    extra_doublings: int,
-    tanh: bool,
-) -> Float[Array, "n S S c"]:
-    """Blend, upsample and bound the last image of a progressively grown network.
-
-    Args:
-        image: the image at the last resolution.
-        before: the image at the resolution before it; needed where `blend` is not 0.
-        blend: weight of `before`, after nearest upsampling to the size of `image`.
-        extra_doublings: number of times that the result is doubled by nearest upsampling.
-        tanh: whether it is passed through a tanh.
-    """
-    if before is not None and blend:
-        image = blend * upsample_nearest(before) + (1 - blend) * image
-    if extra_doublings:
-        image = upsample_nearest(image, 2**extra_doublings)
-    return jnp.tanh(image) if tanh else image
 
 
 def convolve(

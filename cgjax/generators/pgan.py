@@ -23,20 +23,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.errors import UserError
 from cgjax.generators.architecture import Count, Doublings, Share, Size, Sizes
 from cgjax.generators.conditions import check_categories, class_vectors, with_categories
-from cgjax.generators.layers import (
-    check_blend,
-    convolve,
-    finish_image,
-    leaky_relu,
-    pixel_norm,
-    upsample_convolve,
-)
-from cgjax.generators.staged import Inputs, StagedNetwork, State, parameter
+from cgjax.generators.layers import convolve, leaky_relu, pixel_norm, upsample_convolve
+from cgjax.generators.progressive import ProgressiveNetwork
+from cgjax.generators.staged import Inputs, State, parameter
 
 PganForm = Literal["zoo", "genforce", "netdissect"]
 
 
-class PGAN(StagedNetwork):
+class PGAN(ProgressiveNetwork):
     """The generator of the progressive GAN."""
 
     family = "pgan"
@@ -97,7 +91,7 @@ class PGAN(StagedNetwork):
         self.to_rgb = nnx.List(weight(d, image_channels, fan_in=d) for d in rgb)
         self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
         self.layers, self._steps = self._name_layers()
-        check_blend(blend, len(rgb))
+        self.check_blend()
 
     def _name_layers(self) -> tuple[tuple[str, ...], tuple[tuple[int, bool], ...]]:
         """Return the layer names and, for each, (convolution, is the layer its pixel norm).
@@ -137,7 +131,7 @@ class PGAN(StagedNetwork):
         if is_norm:
             return state | {"h": pixel_norm(state["h"])}
         if self.blend and step == self._last_resolution:
-            state = state | {"previous": self.to_image(state["h"], len(self.to_rgb) - 2)}
+            state = self.with_image_before(state)
         if step == 0:
             h = jnp.einsum("nd,dyxc->nyxc", state["h"], self.dense[...])
             bias = self.dense_bias[...]
@@ -153,21 +147,6 @@ class PGAN(StagedNetwork):
     def _last_resolution(self) -> int:
         """The step with the first convolution of the last resolution."""
         return len(self.plan) - 1
-
-    def to_image(self, h: Float[Array, "n s s i"], k: int) -> Float[Array, "n s s c"]:
-        """Turn the pixel-normed features of resolution 4 * 2**k into an image of that size."""
-        bias = self.to_rgb_biases[k][...][None, None, None]
-        return convolve(h, self.to_rgb[k][...][None, None]) + bias
-
-    def end(self, state: State) -> Float[Array, "n s s c"]:
-        """Make the image: the last 1x1 convolution, then `finish_image`."""
-        return finish_image(
-            self.to_image(state["h"], len(self.to_rgb) - 1),
-            state.get("previous"),
-            blend=self.blend,
-            extra_doublings=self.extra_doublings,
-            tanh=self.tanh,
-        )
 
     def enter(self, h: Float[Array, "n ..."], index: int, inputs: Inputs) -> State:
         """Resume from any layer, unless the image blends in features from before it."""

@@ -25,20 +25,19 @@ from cgjax.generators.architecture import Count, Doublings, Share, Size, Sizes
 from cgjax.generators.conditions import check_categories, with_categories
 from cgjax.generators.layers import (
     blur,
-    check_blend,
     convolve,
-    finish_image,
     instance_norm,
     leaky_relu,
     upsample_convolve,
 )
+from cgjax.generators.progressive import ProgressiveNetwork
 from cgjax.generators.staged import State, parameter
 from cgjax.generators.style import StyleNetwork
 
 BLUR_TAPS = (0.25, 0.5, 0.25)
 
 
-class StyleGAN(StyleNetwork):
+class StyleGAN(ProgressiveNetwork, StyleNetwork):
     """StyleGAN's generator."""
 
     family = "stylegan"
@@ -106,7 +105,7 @@ class StyleGAN(StyleNetwork):
         rgb = depths[1:] if form == "zoo" else depths
         self.to_rgb = nnx.List(parameter(d, image_channels, std=d**-0.5) for d in rgb)
         self.to_rgb_biases = nnx.List(parameter(image_channels) for _ in rgb)
-        check_blend(blend, len(rgb))
+        self.check_blend()
 
     def _make_synthesis(self, style_dim: int, depths: Sequence[int], *, const_input: bool) -> None:
         """Declare the synthesis network without its image layers."""
@@ -151,7 +150,7 @@ class StyleGAN(StyleNetwork):
         style = state["styles"][:, index]
         _, upsampling = self.plan[index]
         if self.blend and index == len(self.plan) - 2:
-            state = state | {"previous": self.to_image(state["h"], len(self.to_rgb) - 2)}
+            state = self.with_image_before(state)
         if index > 0:
             kernel = self.kernels[index - 1][...]
             h = (
@@ -185,21 +184,6 @@ class StyleGAN(StyleNetwork):
         y = style @ self.style_kernels[index][...] + self.style_biases[index][...][None]
         half = y.shape[1] // 2
         return y[:, :half], y[:, half:]
-
-    def to_image(self, h: Float[Array, "n s s i"], k: int) -> Float[Array, "n s s c"]:
-        """Apply image layer number k."""
-        bias = self.to_rgb_biases[k][...][None, None, None]
-        return convolve(h, self.to_rgb[k][...][None, None]) + bias
-
-    def end(self, state: State) -> Float[Array, "n s s c"]:
-        """Make the image: the last 1x1 convolution, then `finish_image`."""
-        return finish_image(
-            self.to_image(state["h"], len(self.to_rgb) - 1),
-            state.get("previous"),
-            blend=self.blend,
-            extra_doublings=self.extra_doublings,
-            tanh=self.tanh,
-        )
 
     def style_weights(self) -> dict[str, Float[Array, "w m"]]:
         """Return the weights that read the style, by layer."""

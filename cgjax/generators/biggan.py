@@ -21,12 +21,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.errors import UserError
 from cgjax.generators.architecture import Blocks, Bound, Count, Range, Size
+from cgjax.generators.biggan_parts import (
+    Attention,
+    check_truncation,
+    modulate,
+    need_latents,
+    normalize,
+    truncated_latents,
+)
 from cgjax.generators.conditions import class_vectors, names_of
 from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
-from cgjax.numerics.arguments import shown
 
 REDUCTION = 4
 """Channels of a residual block's input, divided by those inside the block."""
@@ -43,7 +49,7 @@ class Statistics(nnx.Module):
         """Subtract the truncation's mean and divide by its standard deviation."""
         rows, weights = inputs["rows"], inputs["row_weights"]
         mean, variance = (weights @ table[...][rows] for table in (self.means, self.variances))
-        return (x - mean[None, None, None]) * jax.lax.rsqrt(variance + eps)[None, None, None]
+        return normalize(x, mean, variance, eps)
 
 
 class ConditionalNorm(nnx.Module):
@@ -55,11 +61,9 @@ class ConditionalNorm(nnx.Module):
         self.offset = parameter(condition_dim, width, std=0.1 * condition_dim**-0.5)
 
     def __call__(self, x: Array, inputs: Inputs, eps: float) -> Array:
-        """Normalise, scale by 1 + scale(condition), shift by offset(condition)."""
-        condition = inputs["condition"]
-        scale, offset = 1 + condition @ self.scale[...], condition @ self.offset[...]
+        """Normalise, then `modulate`."""
         x = self.statistics.normalize(x, inputs, eps)
-        return x * scale[:, None, None] + offset[:, None, None]
+        return modulate(x, inputs["condition"], self.scale[...], self.offset[...])
 
 
 class Block(nnx.Module):
@@ -96,34 +100,6 @@ class Block(nnx.Module):
         for _, h in self.steps(x, inputs, eps):
             x = h
         return x
-
-
-class Attention(nnx.Module):
-    """Self-attention over the pixels, with keys and values pooled 2x2."""
-
-    def __init__(self, width: int):
-        def kernel(i: int, o: int) -> nnx.Param[Array]:
-            return parameter(i, o, std=i**-0.5)
-
-        self.query, self.key = kernel(width, width // 8), kernel(width, width // 8)
-        self.value, self.out = kernel(width, width // 2), kernel(width // 2, width)
-        self.gamma = parameter(mean=1.0)
-
-    def __call__(self, x: Array, inputs: Inputs, eps: float) -> Array:
-        """Return x + gamma * attention(x)."""
-        n, h, w, c = x.shape
-        query = (x @ self.query[...]).reshape(n, h * w, -1)
-        key = _pool(x @ self.key[...]).reshape(n, h * w // 4, -1)
-        value = _pool(x @ self.value[...]).reshape(n, h * w // 4, -1)
-        scores = jax.nn.softmax(jnp.einsum("nqc,nkc->nqk", query, key), axis=-1)
-        attended = jnp.einsum("nqk,nkc->nqc", scores, value) @ self.out[...]
-        return x + self.gamma[...] * attended.reshape(n, h, w, c)
-
-
-def _pool(x: Float[Array, "n h w c"]) -> Float[Array, "n hh ww c"]:
-    """Max-pool 2x2."""
-    n, h, w, c = x.shape
-    return x.reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
 
 class BigGAN(StagedNetwork):
@@ -229,7 +205,8 @@ class BigGAN(StagedNetwork):
         else:
             if index == 1:
                 h = h.reshape(h.shape[0], 4, 4, -1)
-            h = self.modules[index - 1](h, inputs, self.eps)
+            module = self.modules[index - 1]
+            h = module(h) if isinstance(module, Attention) else module(h, inputs, self.eps)
         return {"h": h, "inputs": inputs}
 
     def normalize_last(self, state: State) -> Float[Array, "n s s w"]:
@@ -246,40 +223,6 @@ class BigGAN(StagedNetwork):
     def latent_weights(self) -> Float[Array, "d m"]:
         """Return the weights that first read the latent, one row per coordinate (SeFa)."""
         return self.dense[...][: self.latent_dim]
-
-
-def need_latents(network: StagedNetwork, index: int, latents: Array | None) -> Inputs:
-    """Return the latents as inputs, where resuming from a layer needs them.
-
-    Raises:
-        UserError: if there are no latents.
-    """
-    if latents is None:
-        raise UserError(
-            f"resuming {network.family} from {network.layers[index]!r} needs latents=z, the "
-            "latents of the activation: every block reads them"
-        )
-    return {"latents": latents}
-
-
-def check_truncation(truncation: Any) -> float:
-    """Return the truncation t; 1 if None is given.
-
-    Raises:
-        UserError: if it is not a number in (0, 1].
-    """
-    try:
-        t = 1.0 if truncation is None else float(truncation)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"truncation={shown(truncation)}: expected a number in (0, 1]") from error
-    if not 0 < t <= 1:
-        raise UserError(f"truncation={shown(truncation)} is not in (0, 1]; for example 0.4")
-    return t
-
-
-def truncated_latents(key: PRNGKeyArray, n: int, dim: int, t: float) -> Float[Array, "n d"]:
-    """Draw n latents: a standard normal truncated to [-2, 2], times t."""
-    return t * jax.random.truncated_normal(key, -2.0, 2.0, (n, dim), jnp.float32)
 
 
 def statistics_rows(t: float, num_stats: int) -> tuple[tuple[int, int], tuple[float, float]]:

@@ -20,10 +20,12 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.generators.architecture import Bound, Count, Size, Sizes
-from cgjax.generators.biggan import (
+from cgjax.generators.biggan_parts import (
     Attention,
     check_truncation,
+    modulate,
     need_latents,
+    normalize,
     truncated_latents,
 )
 from cgjax.generators.conditions import class_vectors, names_of
@@ -40,17 +42,9 @@ class Norm(nnx.Module):
         self.offset = parameter(condition_dim, width, std=0.1 * condition_dim**-0.5)
 
     def __call__(self, x: Array, condition: Array, eps: float) -> Array:
-        """Normalise, scale by 1 + scale(condition), shift by offset(condition)."""
-        scale, offset = 1 + condition @ self.scale[...], condition @ self.offset[...]
+        """Normalise, then `modulate`."""
         x = normalize(x, self.mean[...], self.variance[...], eps)
-        return x * scale[:, None, None] + offset[:, None, None]
-
-
-def normalize(
-    x: Float[Array, "n h w c"], mean: Float[Array, " c"], variance: Float[Array, " c"], eps: float
-) -> Float[Array, "n h w c"]:
-    """Subtract a mean and divide by a standard deviation."""
-    return (x - mean[None, None, None]) * jax.lax.rsqrt(variance + eps)[None, None, None]
+        return modulate(x, condition, self.scale[...], self.offset[...])
 
 
 class Block(nnx.Module):
@@ -190,7 +184,7 @@ class BigGANPyTorch(StagedNetwork):
             h = self.blocks[index - 1](h, conditions[index - 1], self.eps)
             if index - 1 in self.attention:
                 attend = self.attentions[self.attention.index(index - 1)]
-                h = attend(h, {}, self.eps)
+                h = attend(h)
         return state | {"h": h}
 
     def end(self, state: State) -> Float[Array, "n s s c"]:

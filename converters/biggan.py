@@ -21,14 +21,8 @@ import numpy as np
 from cgjax.errors import UserError
 from cgjax.generators.biggan import REDUCTION
 from converters import biggan_pytorch
-from converters.conversion import (
-    Companion,
-    Conversion,
-    Layout,
-    conv_kernel,
-    dense_kernel,
-    pixel_kernel,
-)
+from converters.axes import conv_kernel, dense_kernel, pixel_kernel
+from converters.conversion import Companion, Conversion, Layout
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
 from converters.spectral import attention_layers, spectrally_normalized, take_variance

@@ -13,14 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from cgjax.errors import UserError
-from converters.conversion import Conversion, conv_kernel, dense_kernel, pixel_kernel
+from converters.axes import conv_kernel, dense_kernel, pixel_kernel
+from converters.conversion import Conversion
 from converters.networks import Network
 from converters.settings import Settings
 from converters.spectral import attention_layers, spectrally_normalized, take_variance
 from converters.tensors import Tensors
 
 # Names of a norm's statistics: its own, the code's `myBN`, and synchronised ones.
-_STATISTICS = ("stored_{}", "bn.stored_{}", "bn.running_{}", "running_{}")
+STATISTICS = ("stored_{}", "bn.stored_{}", "bn.running_{}", "running_{}")
 
 
 class _Condition(NamedTuple):
@@ -141,7 +142,7 @@ class _Reader:
         self.arrays[ours.format("variance")] = take_variance(self.tensors, variance, (width,))
 
     def _statistic(self, theirs: str, kind: str) -> str:
-        names = [f"{theirs}.{form.format(kind)}" for form in _STATISTICS]
+        names = [f"{theirs}.{form.format(kind)}" for form in STATISTICS]
         return next((name for name in names if name in self.tensors), names[0])
 
     def block(self, index: int, width_in: int, width_out: int) -> None:

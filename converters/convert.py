@@ -59,10 +59,10 @@ def convert(
     """
     from cgjax.generators.weights import load_folder, save_generator, storage_dtype
     from cgjax.runtime.signals import on_interrupt
+    from converters.destination import check_destination
     from converters.finding import choose_generator
     from converters.reading import read_checkpoint
     from converters.settings import NETWORK
-    from converters.writing import check_destination
 
     layouts_of(family)  # check that the family exists
     dst, settings, dtype = Path(dst), settings or {}, storage_dtype(dtype).name

@@ -26,7 +26,8 @@ def convert_chain(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert a chain of transposed convolutions, whatever the names of its layers."""
     links, options = read_chain(network, given)
     tensors = network.tensors()
-    converted = _convert_layers(tensors, links, options.shape, options.eps, options.sigmoid)
+    is_sigmoid = options.output == "sigmoid"
+    converted = _convert_layers(tensors, links, options.shape, options.eps, is_sigmoid)
     converted.arrays["first"] = options.order_rows(converted.arrays["first"])
     optional = {
         "leak": options.leak,
@@ -85,7 +86,6 @@ class ChainOptions:
         self.output = settings.get("output", "tanh" if tanh else "none", words=OUTPUTS)
         if not settings.is_given("tanh"):
             settings.assume("output", "tanh at the end (--set output=sigmoid, or none)")
-        self.sigmoid = self.output == "sigmoid"
         width = links[0].width_in
         self.num_classes = settings.get("num_classes", 0, low=0, high=width - 1)
         text = f"no classes among the {width} inputs (--set num_classes=8 for a one-hot vector)"

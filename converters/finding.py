@@ -17,7 +17,7 @@ from converters.networks import (
 )
 from converters.reading import Checkpoint
 
-DEPTH = 4  # how many parts a prefix of tensor names may have
+PREFIX_PARTS = 4  # how many parts a prefix of tensor names may have
 
 
 class Candidate(NamedTuple):
@@ -45,7 +45,9 @@ class Candidate(NamedTuple):
 
 def find_generators(checkpoint: Checkpoint) -> list[Candidate]:
     """Return the generators in a file, ordered by family."""
-    candidates = [c for network in find_networks(checkpoint) for c in _within(network, DEPTH)]
+    candidates = [
+        c for network in find_networks(checkpoint) for c in _within(network, PREFIX_PARTS)
+    ]
     # A layout that goes by shapes alone may mistake a discriminator for a generator.
     candidates = [c for c in candidates if not c.layout.is_loose] or candidates
     return [c for family in FAMILIES for c in candidates if c.family == family]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cgjax.errors import UserError
-from converters.conversion import Row
+from converters.rows import Row
 from converters.tensors import Tensors
 
 

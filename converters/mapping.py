@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from converters.conversion import Row, dense_kernel, layer_rows
+from converters.axes import dense_kernel
+from converters.rows import Row, layer_rows
 from converters.tensors import Tensors
 
 RATE = 0.01

@@ -26,7 +26,7 @@ from converters.reading import Checkpoint
 from converters.tensors import Tensors
 
 WHOLE_FILE = "."
-DEPTH = 6  # levels below the top that are searched
+NESTING = 6  # levels below the top that are searched
 LONGEST = 64  # entries of a list that are searched
 
 _AVERAGED = re.compile(
@@ -213,7 +213,7 @@ def _walk(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     if not isinstance(content, Mapping | list):
         return
     opened: set[int] = set()
-    for _ in range(DEPTH + 1):
+    for _ in range(NESTING + 1):
         yield from level
         below = []
         for path, value in level:
@@ -265,7 +265,7 @@ def _unreadable_average(network: Network) -> str:
     return ""
 
 
-def _shapes(value: Any, depth: int = DEPTH) -> Counter[tuple[int, ...]]:
+def _shapes(value: Any, depth: int = NESTING) -> Counter[tuple[int, ...]]:
     """Count the shapes of all arrays with two axes or more inside a value."""
     shapes: Counter[tuple[int, ...]] = Counter()
     for item in value.values() if isinstance(value, Mapping) else value:

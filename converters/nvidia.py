@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cgjax.errors import UserError
-from converters.conversion import Row, dense_kernel, layer_rows
+from converters.axes import dense_kernel
 from converters.mapping import RATE, fan_in_scale, mapping_rows
 from converters.networks import Network
+from converters.rows import Row, layer_rows
 from converters.safe_pickle import CLASS, VALUES
 from converters.settings import Settings, as_mapping
 from converters.tensors import Tensors

@@ -15,20 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cgjax.errors import UserError
-from converters.conversion import (
-    Conversion,
-    Layout,
-    Row,
-    Transform,
-    conv_kernel,
-    first_kernel,
-    flipped_kernel,
-    layer_rows,
-    pixel_kernel,
-    take_rows,
-)
+from converters.axes import Transform, conv_kernel, first_kernel, flipped_kernel, pixel_kernel
+from converters.conversion import Conversion, Layout
 from converters.genforce import WeightScale, split_lod
 from converters.networks import Network, has_tensors
+from converters.rows import Row, layer_rows, take_rows
 from converters.settings import Settings
 from converters.tensors import Tensors
 from converters.zoo import get_categories, get_tanh, zoo_rows, zoo_settings

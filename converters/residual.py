@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from cgjax.errors import UserError
-from converters.conversion import Conversion, Layout, conv_kernel, pixel_kernel
+from converters.axes import conv_kernel, pixel_kernel
+from converters.conversion import Conversion, Layout
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
 from converters.tensors import Tensors

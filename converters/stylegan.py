@@ -13,23 +13,20 @@ import numpy as np
 
 from cgjax.errors import UserError
 from cgjax.generators.stylegan import BLUR_TAPS
-from converters.conversion import (
-    Conversion,
-    Layout,
-    Row,
+from converters.axes import (
     channels_last,
     constant,
     conv_kernel,
     dense_kernel,
     first_kernel,
     flipped_kernel,
-    layer_rows,
     pixel_kernel,
-    take_rows,
 )
+from converters.conversion import Conversion, Layout
 from converters.genforce import WeightScale, label_rows, split_lod
 from converters.mapping import RATE, mapping_rows
 from converters.networks import Network, has_tensors
+from converters.rows import Row, layer_rows, take_rows
 from converters.settings import Settings
 from converters.tensors import Tensors
 from converters.zoo import get_categories, get_tanh, zoo_rows, zoo_settings

@@ -14,24 +14,21 @@ import numpy as np
 from cgjax.errors import UserError
 from cgjax.generators.layers import FILTER_TAPS
 from converters import stylegan2_rosinality
-from converters.conversion import (
-    Conversion,
-    Layout,
-    Row,
+from converters.axes import (
     channels_last,
     constant,
     conv_kernel,
     dense_kernel,
     flipped_kernel,
-    layer_rows,
     pixel_kernel,
-    take_filter,
-    take_rows,
 )
+from converters.conversion import Conversion, Layout
+from converters.filters import take_filter
 from converters.genforce import WeightScale, label_rows
 from converters.mapping import RATE, fan_in_scale, mapping_rows
 from converters.networks import Network, has_tensors
 from converters.nvidia import build_record, check_activations, get_clamp, get_rate, read_inputs
+from converters.rows import Row, layer_rows, take_rows
 from converters.settings import Settings
 from converters.tensors import Tensors
 

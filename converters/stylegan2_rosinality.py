@@ -13,22 +13,20 @@ import numpy as np
 
 from cgjax.errors import UserError
 from cgjax.generators.layers import EPS
-from converters.conversion import (
-    Conversion,
-    Row,
+from converters.axes import (
     Transform,
     channels_last,
     constant,
     conv_kernel,
     dense_kernel,
     flipped_kernel,
-    layer_rows,
     pixel_kernel,
-    take_filter,
-    take_rows,
 )
+from converters.conversion import Conversion
+from converters.filters import take_filter
 from converters.mapping import RATE, fan_in_scale, mapping_rows
 from converters.networks import Network
+from converters.rows import Row, layer_rows, take_rows
 from converters.settings import Settings
 from converters.tensors import Tensors
 

@@ -21,15 +21,8 @@ from cgjax.generators.stylegan3_filters import (
     plan_layers,
     up_filter,
 )
-from converters.conversion import (
-    Conversion,
-    Layout,
-    Row,
-    conv_kernel,
-    dense_kernel,
-    layer_rows,
-    take_rows,
-)
+from converters.axes import conv_kernel, dense_kernel
+from converters.conversion import Conversion, Layout
 from converters.mapping import fan_in_scale
 from converters.networks import Network, has_tensors
 from converters.nvidia import (
@@ -41,6 +34,7 @@ from converters.nvidia import (
     get_rate,
     read_inputs,
 )
+from converters.rows import Row, layer_rows, take_rows
 from converters.settings import Settings
 from converters.tensors import Tensors
 

@@ -18,6 +18,7 @@ from flax import nnx
 from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.staged import StagedNetwork
+from converters.biggan_pytorch import STATISTICS
 from converters.conversion import Conversion
 from converters.dcgan import read_chain
 from converters.finding import Candidate
@@ -181,7 +182,7 @@ def _chain(case: Case) -> Activations:
         plain=[link.name for link in links if not link.is_transposed],
         leak=options.leak,
         eps=options.eps,
-        sigmoid=options.sigmoid,
+        sigmoid=options.output == "sigmoid",
     )
 
 
@@ -326,8 +327,7 @@ def _biggan_deep(case: Case) -> Activations:
 
 def _biggan_pytorch(case: Case) -> Activations:
     assert case.classes is not None
-    forms = ("stored_{}", "bn.stored_{}", "bn.running_{}", "running_{}")
-    form = next(f for f in forms if f"blocks.0.0.bn1.{f.format('mean')}" in case.w)
+    form = next(f for f in STATISTICS if f"blocks.0.0.bn1.{f.format('mean')}" in case.w)
     blocks = len(case.a["widths"]) - 1
     return biggan.biggan_pytorch(case.w, case.z, case.classes, blocks, case.a["eps"], form)
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from cgjax.errors import UserError
-from converters.conversion import Row, Transform, layer_rows
+from converters.axes import Transform
 from converters.networks import Network
+from converters.rows import Row, layer_rows
 from converters.settings import Settings, as_mapping
 
 LOSSES = ("WGANGP", "Logistic", "DCGAN", "MSE")

@@ -221,7 +221,7 @@ class Dcgan:
         """Check the shape of the images.
 
         Raises:
-            UserError: images that are not square, or whose side is not 4 times a power of two.
+            UserError: images that are not square, or whose side is not 8, 16, 32, ...
         """
         check_square(self.rows)
 

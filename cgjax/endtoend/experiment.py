@@ -27,13 +27,7 @@ from cgjax.endtoend.networks.base import Arrays
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.endtoend.trainer import Trainer
 from cgjax.errors import UserError
-from cgjax.evaluation.agreement import (
-    adjusted_rand_index,
-    inverse_purity,
-    matched_accuracy,
-    nmi,
-    purity,
-)
+from cgjax.evaluation.agreement import agreement_scores
 from cgjax.evaluation.modes import PerfectScore
 from cgjax.runtime.keys import named_key
 
@@ -253,7 +247,7 @@ class Experiment:
         partition = method.final_partition(key, points, encode, state.partition)
         if not partition.centroids.size:
             return {}
-        return _agreement(np.asarray(partition.labels), np.asarray(points.classes))
+        return agreement_scores(np.asarray(partition.labels), np.asarray(points.classes))
 
     def agreement_of_kmeans(self) -> dict[str, float]:
         """Return the `agreement` of k-means on the first trial's rows themselves.
@@ -269,7 +263,7 @@ class Experiment:
             num_init=settings["num_init"],
             max_iter=settings["max_iter"],
         )
-        return _agreement(np.asarray(result.labels), np.asarray(points.classes)[: len(rows)])
+        return agreement_scores(np.asarray(result.labels), np.asarray(points.classes)[: len(rows)])
 
     def perfect(self) -> dict[str, PerfectScore]:
         """Return what a perfect sampler scores with the same number of rows."""
@@ -280,17 +274,6 @@ class Experiment:
         """Return what a reader of the scores needs to know."""
         settings = self.config["score"]
         return self.data.notes(self._root, settings["num"], settings["repeats"])
-
-
-def _agreement(labels: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) -> dict[str, float]:
-    return {
-        "nmi_arithmetic": nmi(labels, classes),
-        "nmi_geometric": nmi(labels, classes, average="geometric"),
-        "adjusted_rand": adjusted_rand_index(labels, classes),
-        "purity": purity(labels, classes),
-        "inverse_purity": inverse_purity(labels, classes),
-        "accuracy": matched_accuracy(labels, classes),
-    }
 
 
 _TRAINER_SETTINGS = (

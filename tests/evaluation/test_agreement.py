@@ -1,4 +1,4 @@
-"""Agreement scores equal scikit-learn's, and eta squared the analysis of variance."""
+"""Agreement scores equal scikit-learn's, each alone and all together."""
 
 import itertools
 
@@ -95,6 +95,19 @@ def test_random_partitions_score_at_chance_level():
     labels, classes = rng.integers(0, 2, 4000), rng.integers(0, 2, 4000)
     assert abs(agreement.adjusted_rand_index(labels, classes)) < 0.01
     assert agreement.matched_accuracy(labels, classes) < 0.55
+
+
+@settings(max_examples=60, deadline=None)
+@given(two_partitions)
+def test_the_scores_of_a_summary_are_those_of_single_functions(pair):
+    assert agreement.agreement_scores(*pair) == {
+        "nmi_arithmetic": agreement.nmi(*pair),
+        "nmi_geometric": agreement.nmi(*pair, average="geometric"),
+        "adjusted_rand": agreement.adjusted_rand_index(*pair),
+        "purity": agreement.purity(*pair),
+        "inverse_purity": agreement.inverse_purity(*pair),
+        "accuracy": agreement.matched_accuracy(*pair),
+    }
 
 
 @pytest.mark.usefixtures("untyped")

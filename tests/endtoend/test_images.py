@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from cgjax.config.distance_features import DIMS
-from cgjax.endtoend.data import folder
-from cgjax.endtoend.data.folder import CIFAR_FILES, CIFAR_RECORD, Cifar10, FolderImages
+from cgjax.endtoend.data import cifar10
+from cgjax.endtoend.data.cifar10 import Cifar10
+from cgjax.endtoend.data.folder import FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.images import NOISE, prepared
 from cgjax.errors import UserError
@@ -130,17 +131,17 @@ def test_an_unsuitable_generator_is_refused_naming_the_flag(path, words, tmp_pat
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
     """A folder of the five files with two records each, every class once."""
-    monkeypatch.setattr(folder, "CIFAR_RECORDS", 2)
-    records = np.random.default_rng(0).integers(0, 256, (10, CIFAR_RECORD), dtype=np.uint8)
+    monkeypatch.setattr(cifar10, "RECORDS", 2)
+    records = np.random.default_rng(0).integers(0, 256, (10, cifar10.RECORD), dtype=np.uint8)
     records[:, 0] = np.arange(10)
-    for name, part in zip(CIFAR_FILES, np.split(records, 5), strict=True):
+    for name, part in zip(cifar10.FILES, np.split(records, 5), strict=True):
         (tmp_path / name).write_bytes(part.tobytes())
     return tmp_path, records
 
 
 def test_cifar_records_are_a_class_and_three_planes(cifar):
     place, records = cifar
-    (place / "data_batch_1 (copy).bin").write_bytes((place / CIFAR_FILES[0]).read_bytes())
+    (place / "data_batch_1 (copy).bin").write_bytes((place / cifar10.FILES[0]).read_bytes())
     data = Cifar10(str(place))
     assert data.num_images == 10
     points = data.draw(KEY, 10)
@@ -159,14 +160,14 @@ def test_cifar_records_are_a_class_and_three_planes(cifar):
         ),
         (lambda part, other: part.write_bytes(b"abc"), "has 3 bytes; expected 2 records of 3073"),
         (
-            lambda part, other: part.write_bytes(part.read_bytes()[:CIFAR_RECORD]),
+            lambda part, other: part.write_bytes(part.read_bytes()[: cifar10.RECORD]),
             "batch_3.bin has 3073 bytes; expected 2 records",
         ),
         (
             lambda part, other: part.write_bytes(other.read_bytes()),
             "batch_3.bin is a copy of data_batch_2.bin; unpack",
         ),
-        (lambda part, other: part.write_bytes(b"\xff" * 2 * CIFAR_RECORD), "has the class 255"),
+        (lambda part, other: part.write_bytes(b"\xff" * 2 * cifar10.RECORD), "has the class 255"),
     ],
 )
 def test_files_that_are_not_cifar_are_refused(cifar, change, words):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cgjax.config.plain import to_plain
 from cgjax.endtoend import trainer
-from cgjax.endtoend.data.folder import FolderImages, _contents, _files, _read
+from cgjax.endtoend.data.folder import FolderImages, contents_of
 from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.experiment import Experiment, check_data
 from cgjax.endtoend.fixed_features import AUTOENCODER, FixedFeatures
@@ -29,9 +29,7 @@ def photos(tmp_path):
         pixels = rng.integers(0, 256, (10 + i % 3, 12, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / ("more" if i % 2 else "") / f"{i}.png")
     yield tmp_path
-    _files.cache_clear()
-    _read.cache_clear()
-    _contents.cache_clear()
+    contents_of.cache_clear()
 
 
 def folder(photos, memory_mb):

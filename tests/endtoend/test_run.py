@@ -10,7 +10,7 @@ from PIL import Image
 
 from cgjax.config import schema, training
 from cgjax.config.plain import digest, flatten, to_plain
-from cgjax.endtoend.data.folder import _files, _read
+from cgjax.endtoend.data.folder import contents_of
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.experiment import Experiment, check_data
 from cgjax.endtoend.methods import METHODS
@@ -171,8 +171,7 @@ def test_changed_images_under_the_same_name_are_refused_unless_allowed(tmp_path)
     run = open_training(tmp_path / "run", config)
     assert run.identity == open_training(tmp_path / "run", config).identity != ""
     Image.new("RGB", (8, 8), "white").save(photos / "new.png")
-    _files.cache_clear()
-    _read.cache_clear()
+    contents_of.cache_clear()
     with pytest.raises(UserError, match=r"made with other data .*--allow_config_change"):
         open_training(tmp_path / "run", config)
     assert open_training(tmp_path / "run", config, allow_change=True).identity != run.identity

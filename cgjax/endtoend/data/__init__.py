@@ -7,8 +7,9 @@ from typing import Any
 
 from cgjax.config.distance_features import INCEPTION, parse_feature
 from cgjax.endtoend.data.base import DataSet, Points
+from cgjax.endtoend.data.cifar10 import Cifar10
 from cgjax.endtoend.data.digits import Digits8
-from cgjax.endtoend.data.folder import Cifar10, FolderImages
+from cgjax.endtoend.data.folder import FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.data.mixtures import Mixture, grid, ring
 from cgjax.endtoend.data.stacked import StackedDigits

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from cgjax.config.distance_features import (
     INCEPTION,
@@ -29,11 +29,19 @@ from cgjax.config.distance_features import (
     Feature,
     parse_feature,
 )
-from cgjax.endtoend.data.base import DataSet
+from cgjax.endtoend.data.base import DataSet, Points
+from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
-from cgjax.evaluation.extractors import FeatureExtractor, InceptionPool3, RandomCnn, pca_pixels
+from cgjax.evaluation.extractors import (
+    FeatureExtractor,
+    InceptionPool3,
+    Projected,
+    RandomCnn,
+    pca_pixels,
+)
 from cgjax.evaluation.inception_score import inception_score
 from cgjax.evaluation.modes import PerfectScore, over_repeats
+from cgjax.numerics.pca import fit_pca
 from cgjax.runtime.keys import named_key
 
 NOISE = 1 / 128
@@ -110,6 +118,72 @@ class ImageSet(DataSet):
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
         """Return the name of the features that distances are measured in."""
         return {"features": reference_of(self, self.compared(num))[0].name}
+
+
+class FixedImages(ImageSet):
+    """A fixed set of images; a draw takes some of them in random order."""
+
+    @property
+    def all_rows(self) -> UInt8[np.ndarray, "n h w c"] | RowsOnDisk:
+        """All images."""
+        raise NotImplementedError
+
+    @property
+    def all_classes(self) -> Int[np.ndarray, " n"]:
+        """The true class of each image."""
+        return np.zeros(len(self.all_rows), np.int32)
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return len(self.all_rows)
+
+    def available(self, num: int) -> int:
+        """Return `num`, or the number of images if there are fewer."""
+        return min(num, self.num_images)
+
+    def draw(self, key: PRNGKeyArray, num: int) -> Points:
+        """Return `num` different images, or all if there are fewer."""
+        rows = self.all_rows
+        order = np.asarray(jax.random.permutation(key, len(rows)))[:num]
+        drawn = rows.take(order) if isinstance(rows, RowsOnDisk) else jnp.asarray(rows[order])
+        return Points(drawn, jnp.asarray(self.all_classes[order]))
+
+    def compared(self, num: int) -> int:
+        """Return `num`, but at most half of the images: no image is compared with itself."""
+        return min(num, self.num_images // 2)
+
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
+        """Return what the images score against each other: two halves, over random splits.
+
+        Generated images are compared with one half, in components fitted to that half alone. The
+        same is done here with the other half, since images seem farther apart in components that
+        are fitted to them.
+        """
+        num = self.compared(num)
+        features, _ = reference_of(self, num)
+        base = features.extractor if isinstance(features, Projected) else features
+        pool = base(drawn(self, reference_key(), 2 * num))
+
+        def score(repeat: int) -> dict[str, float]:
+            order = jax.random.permutation(named_key(key, "perfect", repeat), 2 * num)
+            reference, others = (pool[half] for half in np.asarray(order).reshape(2, num))
+            if isinstance(features, Projected):
+                pca = fit_pca(reference, len(features.pca.components))
+                reference, others = pca.project(reference), pca.project(others)
+            return distances(features, others, reference)
+
+        return over_repeats(score, repeats)
+
+    def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
+        """Return the features of the distances, the number of images, and what is compared."""
+        compared = self.compared(num)
+        return {
+            **super().notes(key, num, repeats),
+            "images": self.num_images,
+            "perfect sampler": f"{compared} of the images, compared with {compared} others",
+            "compared": f"{compared} generated images with {compared} of the images",
+        }
 
 
 def drawn(data: ImageSet, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "n h w c"]:

@@ -172,6 +172,17 @@ class Gan(Method):
     """
 
 
+@dataclasses.dataclass(frozen=True)
+class UniformLabels(Method):
+    """A method that generates with labels drawn uniformly, not with those of training rows."""
+
+    def sample_labels(
+        self, key: PRNGKeyArray, partition: Partition, num: int
+    ) -> Int[Array, " num"]:
+        """Draw labels uniformly."""
+        return uniform_labels(key, num, self.num_labels)
+
+
 def uniform_labels(key: PRNGKeyArray, num: int, num_labels: int) -> Int[Array, " num"]:
     """Draw labels uniformly."""
     return jax.random.randint(key, (num,), 0, num_labels, jnp.int32)

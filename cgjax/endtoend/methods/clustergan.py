@@ -21,12 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.clustering import kmeans
 from cgjax.endtoend.data import Points
-from cgjax.endtoend.methods.base import Features, Method, uniform_labels
-from cgjax.endtoend.networks.base import Arrays
+from cgjax.endtoend.methods.base import UniformLabels, uniform_labels
+from cgjax.endtoend.networks.base import Architecture, Arrays, Discriminator
 from cgjax.endtoend.state import Learner, Losses, Partition, TrainState, updated
 
 # Rows whose codes are computed at a time.
@@ -34,7 +35,7 @@ BLOCK = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class ClusterGan(Method):
+class ClusterGan(UniformLabels):
     """Hyper-parameters; `num_labels` is K, and the networks' latents are z_n.
 
     Attributes:
@@ -64,23 +65,13 @@ class ClusterGan(Method):
         """Return `step` below."""
         return step
 
-    def discriminator(self, networks: Any, rngs: Any) -> Any:
+    def discriminator(self, networks: Architecture, rngs: nnx.Rngs) -> Discriminator:
         """Build a D with one output."""
         return networks.discriminator(1, self.pack, rngs)
-
-    def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
-        """Return no clusters: the encoder is still untrained."""
-        return Partition.unclustered(jnp.zeros(len(points.rows), jnp.int32))
 
     def latents(self, key: PRNGKeyArray, num: int, latent_dim: int) -> Float[Array, "num d"]:
         """Draw z_n."""
         return self.sigma * jax.random.normal(key, (num, latent_dim), jnp.float32)
-
-    def sample_labels(
-        self, key: PRNGKeyArray, partition: Partition, num: int
-    ) -> Int[Array, " num"]:
-        """Draw z_c uniformly."""
-        return uniform_labels(key, num, self.num_labels)
 
     def final_partition(
         self,

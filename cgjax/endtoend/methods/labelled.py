@@ -12,6 +12,7 @@ from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.base import (
     Features,
     Method,
+    UniformLabels,
     label_all,
     uniform_labels,
 )
@@ -28,7 +29,7 @@ class ClassConditional(Method):
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomLabels(Method):
+class RandomLabels(UniformLabels):
     """A fresh uniform label for every row in every iteration."""
 
     def label(
@@ -40,12 +41,6 @@ class RandomLabels(Method):
     ) -> tuple[Int[Array, " b"], Partition]:
         """Draw the labels."""
         return uniform_labels(key, len(rows), self.num_labels), partition
-
-    def sample_labels(
-        self, key: PRNGKeyArray, partition: Partition, num: int
-    ) -> Int[Array, " num"]:
-        """Draw labels uniformly."""
-        return uniform_labels(key, num, self.num_labels)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,12 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.endtoend.methods.base import Method, uniform_labels
+from cgjax.endtoend.methods.base import UniformLabels
 from cgjax.endtoend.networks.base import Architecture, Discriminator, Generator
-from cgjax.endtoend.state import Partition
 
 
 @dataclasses.dataclass(frozen=True)
-class Mgan(Method):
+class Mgan(UniformLabels):
     """Hyper-parameters.
 
     Attributes:
@@ -72,12 +71,6 @@ class Mgan(Method):
         """Return L_G."""
         loss = super().generator_loss(fake, fake_labels)
         return loss + self.weight * generator_cross_entropy(fake, fake_labels)
-
-    def sample_labels(
-        self, key: PRNGKeyArray, partition: Partition, num: int
-    ) -> Int[Array, " num"]:
-        """Draw generators uniformly."""
-        return uniform_labels(key, num, self.num_labels)
 
 
 def generator_cross_entropy(

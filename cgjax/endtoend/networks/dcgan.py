@@ -25,9 +25,9 @@ from cgjax.endtoend.networks.base import Discriminator, Generator
 from cgjax.endtoend.networks.convolutions import Doubling, Halving
 from cgjax.endtoend.networks.layers import (
     BatchNorm,
-    LabelEmbedding,
     Linear,
     LinearPerLabel,
+    label_embedding,
     leaky,
     with_label,
 )
@@ -148,10 +148,9 @@ class LabelledGenerator(nnx.Module):
     """A generator with a vector for every label; with none if there is only one label."""
 
     def __init__(self, sizes: Dcgan, num_labels: int, *, rngs: nnx.Rngs):
-        self.embedding = (
-            LabelEmbedding(num_labels, sizes.embedding_dim, rngs=rngs) if num_labels > 1 else None
+        self.embedding, inputs = label_embedding(
+            num_labels, sizes.latent_dim, sizes.embedding_dim, rngs=rngs
         )
-        inputs = sizes.latent_dim + (sizes.embedding_dim if num_labels > 1 else 0)
         self.rest = DcganGenerator(sizes, inputs, rngs=rngs)
 
     def __call__(

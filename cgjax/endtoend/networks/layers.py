@@ -155,6 +155,22 @@ class LabelEmbedding(nnx.Module):
         return (rows / jnp.linalg.norm(rows, axis=1, keepdims=True))[labels]
 
 
+def label_embedding(
+    num_labels: int, latent_dim: int, dim: int, *, rngs: nnx.Rngs
+) -> tuple[LabelEmbedding | None, int]:
+    """Return the labels' vectors, None for one label, and the length of what `with_label` returns.
+
+    Args:
+        num_labels: number of labels.
+        latent_dim: length of a latent.
+        dim: length of a label's vector.
+        rngs: of the initial values.
+    """
+    if num_labels == 1:
+        return None, latent_dim
+    return LabelEmbedding(num_labels, dim, rngs=rngs), latent_dim + dim
+
+
 def with_label(
     z: Float[Array, "n d"], labels: Int[Array, " n"], embedding: LabelEmbedding | None
 ) -> Float[Array, "n e"]:

@@ -29,10 +29,10 @@ from jaxtyping import Array, Float, Int
 from cgjax.endtoend.networks.layers import (
     EPS,
     BatchNorm,
-    LabelEmbedding,
     Linear,
     LinearPerLabel,
     Maxout,
+    label_embedding,
     with_label,
 )
 
@@ -92,10 +92,7 @@ class PlanarGenerator(nnx.Module):
         normed: bool,
         rngs: nnx.Rngs,
     ):
-        self.embedding = (
-            LabelEmbedding(num_labels, embedding_dim, rngs=rngs) if num_labels > 1 else None
-        )
-        inputs = latent_dim + (embedding_dim if num_labels > 1 else 0)
+        self.embedding, inputs = label_embedding(num_labels, latent_dim, embedding_dim, rngs=rngs)
         self.first = Linear(inputs, width, rngs=rngs)
         self.norm = _norm(width, normed=normed)
         self.rest = _AfterFirst(width, depth, normed=normed, rngs=rngs)
@@ -166,12 +163,10 @@ class ModulatedGenerator(nnx.Module):
     """
 
     def __init__(self, sizes: Planar, num_labels: int, *, per_label: bool, rngs: nnx.Rngs):
-        width, depth, inputs = sizes.width, sizes.depth, sizes.latent_dim
-        embedding = None
-        if num_labels > 1 and not per_label:
-            embedding = LabelEmbedding(num_labels, sizes.embedding_dim, rngs=rngs)
-            inputs += sizes.embedding_dim
-        self.embedding, self.modulation = embedding, sizes.modulation
+        width, depth, self.modulation = sizes.width, sizes.depth, sizes.modulation
+        self.embedding, inputs = label_embedding(
+            1 if per_label else num_labels, sizes.latent_dim, sizes.embedding_dim, rngs=rngs
+        )
         self.first = (
             LinearPerLabel(num_labels, inputs, width, 0, rngs=rngs)
             if per_label

@@ -21,9 +21,9 @@ from jaxtyping import Array, Float, Int
 from cgjax.endtoend.networks.convolutions import Convolution
 from cgjax.endtoend.networks.dcgan import FIRST, check_square
 from cgjax.endtoend.networks.layers import (
-    LabelEmbedding,
     Linear,
     LinearPerLabel,
+    label_embedding,
     leaky,
     with_label,
 )
@@ -75,10 +75,9 @@ class ResidualGenerator(_AfterFirst):
     """Maps (n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1]."""
 
     def __init__(self, sizes: Residual, num_labels: int, *, rngs: nnx.Rngs):
-        self.embedding = (
-            LabelEmbedding(num_labels, sizes.embedding_dim, rngs=rngs) if num_labels > 1 else None
+        self.embedding, inputs = label_embedding(
+            num_labels, sizes.latent_dim, sizes.embedding_dim, rngs=rngs
         )
-        inputs = sizes.latent_dim + (sizes.embedding_dim if num_labels > 1 else 0)
         self.first = Linear(inputs, FIRST * FIRST * sizes.widths[0], rngs=rngs)
         super().__init__(sizes, rngs=rngs)
 

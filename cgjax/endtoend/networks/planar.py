@@ -59,16 +59,17 @@ class _NoNorm(nnx.Module):
         return x
 
 
-def _norm(width: int, *, normed: bool) -> BatchNorm | _NoNorm:
-    return BatchNorm(width) if normed else _NoNorm()
+def _norm(sizes: Planar) -> BatchNorm | _NoNorm:
+    return BatchNorm(sizes.width) if sizes.normed else _NoNorm()
 
 
 class _AfterFirst(nnx.Module):
     """A generator after its first dense layer and batch norm."""
 
-    def __init__(self, width: int, depth: int, *, normed: bool, rngs: nnx.Rngs):
-        self.layers = nnx.List(Linear(width, width, rngs=rngs) for _ in range(depth - 1))
-        self.norms = nnx.List(_norm(width, normed=normed) for _ in range(depth - 1))
+    def __init__(self, sizes: Planar, *, rngs: nnx.Rngs):
+        width, later = sizes.width, range(sizes.depth - 1)
+        self.layers = nnx.List(Linear(width, width, rngs=rngs) for _ in later)
+        self.norms = nnx.List(_norm(sizes) for _ in later)
         self.last = Linear(width, ROW_DIM, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n w"], *, train: bool) -> Float[Array, "n 2"]:
@@ -81,21 +82,13 @@ class _AfterFirst(nnx.Module):
 class PlanarGenerator(nnx.Module):
     """Maps (n, d) latents and (n,) labels to (n, 2) points."""
 
-    def __init__(
-        self,
-        latent_dim: int,
-        num_labels: int,
-        embedding_dim: int,
-        width: int,
-        depth: int,
-        *,
-        normed: bool,
-        rngs: nnx.Rngs,
-    ):
-        self.embedding, inputs = label_embedding(num_labels, latent_dim, embedding_dim, rngs=rngs)
-        self.first = Linear(inputs, width, rngs=rngs)
-        self.norm = _norm(width, normed=normed)
-        self.rest = _AfterFirst(width, depth, normed=normed, rngs=rngs)
+    def __init__(self, sizes: Planar, num_labels: int, *, rngs: nnx.Rngs):
+        self.embedding, inputs = label_embedding(
+            num_labels, sizes.latent_dim, sizes.embedding_dim, rngs=rngs
+        )
+        self.first = Linear(inputs, sizes.width, rngs=rngs)
+        self.norm = _norm(sizes)
+        self.rest = _AfterFirst(sizes, rngs=rngs)
 
     @_in_float32
     def __call__(
@@ -109,19 +102,10 @@ class PlanarGenerator(nnx.Module):
 class PlanarGenerators(nnx.Module):
     """One generator per label, sharing all but their first layer [Hoang et al. 2018]."""
 
-    def __init__(
-        self,
-        latent_dim: int,
-        num_labels: int,
-        width: int,
-        depth: int,
-        *,
-        normed: bool,
-        rngs: nnx.Rngs,
-    ):
-        channels = width if normed else 0
-        self.first = LinearPerLabel(num_labels, latent_dim, width, channels, rngs=rngs)
-        self.rest = _AfterFirst(width, depth, normed=normed, rngs=rngs)
+    def __init__(self, sizes: Planar, num_labels: int, *, rngs: nnx.Rngs):
+        layer = (num_labels, sizes.latent_dim, sizes.width, sizes.width if sizes.normed else 0)
+        self.first = LinearPerLabel(*layer, rngs=rngs)
+        self.rest = _AfterFirst(sizes, rngs=rngs)
 
     @_in_float32
     def __call__(
@@ -194,9 +178,10 @@ class ModulatedGenerator(nnx.Module):
 class PlanarDiscriminator(nnx.Module):
     """Maps (n, pack * 2) rows to features and logits."""
 
-    def __init__(self, num_outputs: int, pack: int, width: int, pieces: int, *, rngs: nnx.Rngs):
+    def __init__(self, sizes: Planar, num_outputs: int, pack: int, *, rngs: nnx.Rngs):
+        width = sizes.critic_width
         widths = (pack * ROW_DIM, width, width)
-        self.layers = nnx.List(Maxout(inputs, width, pieces, rngs=rngs) for inputs in widths)
+        self.layers = nnx.List(Maxout(inputs, width, sizes.pieces, rngs=rngs) for inputs in widths)
         self.head = Linear(width, num_outputs, rngs=rngs)
 
     @_in_float32
@@ -245,16 +230,14 @@ class Planar:
         """Return a generator, unconditional if there is only one label."""
         if self.modulation:
             return ModulatedGenerator(self, num_labels, per_label=False, rngs=rngs)
-        sizes = (self.latent_dim, num_labels, self.embedding_dim, self.width, self.depth)
-        return PlanarGenerator(*sizes, normed=self.normed, rngs=rngs)
+        return PlanarGenerator(self, num_labels, rngs=rngs)
 
     def generators(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerators | ModulatedGenerator:
         """Return one generator per label, sharing all but their first layer."""
         if self.modulation:
             return ModulatedGenerator(self, num_labels, per_label=True, rngs=rngs)
-        sizes = (self.latent_dim, num_labels, self.width, self.depth)
-        return PlanarGenerators(*sizes, normed=self.normed, rngs=rngs)
+        return PlanarGenerators(self, num_labels, rngs=rngs)
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> PlanarDiscriminator:
         """Return a discriminator that judges `pack` points together."""
-        return PlanarDiscriminator(num_outputs, pack, self.critic_width, self.pieces, rngs=rngs)
+        return PlanarDiscriminator(self, num_outputs, pack, rngs=rngs)

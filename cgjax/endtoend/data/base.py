@@ -62,3 +62,32 @@ class DataSet(Protocol):
 
         Args as in `perfect`.
         """
+
+
+class PlainRows(DataSet):
+    """A data set whose rows come from no file, go into the networks as they are, and need no judge.
+
+    A subclass with scores of its own overrides `scores` and `perfect`.
+    """
+
+    def identity(self) -> str:
+        """Return nothing: the config describes the data completely."""
+        return ""
+
+    def prepare(
+        self, rows: Float[Array, "n d"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n d"]:
+        """Return the rows unchanged."""
+        return rows
+
+    def scores(self, rows: Float[np.ndarray, "n ..."]) -> dict[str, float]:
+        """Return nothing."""
+        return {}
+
+    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
+        """Return nothing."""
+        return {}
+
+    def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
+        """Return nothing: there is no judge."""
+        return {}

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.endtoend.data.base import Points
+from cgjax.endtoend.data.base import PlainRows, Points
 from cgjax.errors import UserError
-from cgjax.evaluation.modes import PerfectScore
 
 NUM = 1797
 SIDE = 8
@@ -21,7 +19,7 @@ LARGER = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Digits8:
+class Digits8(PlainRows):
     """The digits as vectors of 64 grey values from 0 to 1."""
 
     num_classes: int = 10
@@ -29,10 +27,6 @@ class Digits8:
     def row_shape(self) -> tuple[int, ...]:
         """Return the shape of a vector."""
         return (SIDE * SIDE,)
-
-    def identity(self) -> str:
-        """Return nothing: the digits are always the same."""
-        return ""
 
     def available(self, num: int) -> int:
         """Return `num`.
@@ -64,27 +58,9 @@ class Digits8:
         rows = (digits.data[order] / 16).astype(np.float32)
         return Points(jnp.asarray(rows), jnp.asarray(digits.target[order], jnp.int32))
 
-    def prepare(
-        self, rows: Float[Array, "n 64"], key: PRNGKeyArray | None = None
-    ) -> Float[Array, "n 64"]:
-        """Return the vectors unchanged."""
-        return rows
-
     def images(self, rows: Float[np.ndarray, "n 64"]) -> Float[np.ndarray, "n h w 1"]:
         """Return dark digits on white, each pixel enlarged to a visible square."""
         return as_images(rows).repeat(LARGER, axis=1).repeat(LARGER, axis=2)
-
-    def scores(self, rows: Float[np.ndarray, "n 64"]) -> dict[str, float]:
-        """Return nothing: these digits have no judge."""
-        return {}
-
-    def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
-        """Return nothing."""
-        return {}
-
-    def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Return nothing: there is no judge."""
-        return {}
 
 
 def as_images(rows: Float[Array | np.ndarray, "n 64"]) -> Float[np.ndarray, "n 8 8 1"]:

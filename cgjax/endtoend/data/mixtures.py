@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.endtoend.data.base import Points
+from cgjax.endtoend.data.base import PlainRows, Points
 from cgjax.errors import UserError
 from cgjax.evaluation.modes import PerfectScore, mode_scores, perfect_scores
 from cgjax.runtime.keys import named_key
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
+class Mixture(PlainRows):
     """Equal Gaussians around given means.
 
     Attributes:
@@ -42,10 +41,6 @@ class Mixture:
     def row_shape(self) -> tuple[int, ...]:
         """Return the shape of a point."""
         return (2,)
-
-    def identity(self) -> str:
-        """Return nothing: the config describes the data completely."""
-        return ""
 
     @property
     def means(self) -> Float[np.ndarray, "m 2"]:
@@ -69,12 +64,6 @@ class Mixture:
         means = jnp.asarray(self.means, jnp.float32)
         return Points(means[classes] + jnp.float32(self.sd) * noise, classes)
 
-    def prepare(
-        self, rows: Float[Array, "n 2"], key: PRNGKeyArray | None = None
-    ) -> Float[Array, "n 2"]:
-        """Return the points unchanged."""
-        return rows
-
     def images(self, rows: Float[np.ndarray, "n 2"]) -> None:
         """Return None: points are plotted, not shown as images."""
         return
@@ -90,10 +79,6 @@ class Mixture:
             return np.asarray(self.draw(named_key(key, "perfect", repeat), num).rows)
 
         return perfect_scores(draw, self.means, self.sd, repeats=repeats)
-
-    def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Return nothing: there is no judge."""
-        return {}
 
 
 def ring(radius: float = 1.0, num_modes: int = 8) -> Mixture:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cgjax.config.distance_features import INCEPTION, RANDOM_CNN, Feature
 from cgjax.errors import UserError
 from cgjax.evaluation import inception
 from cgjax.generators.batching import in_batches
@@ -209,3 +210,10 @@ class InceptionPool3:
     def logits(self, features: ArrayLike) -> NDArray[np.float32] | None:
         """Return the class outputs without biases; None if the file has no classifier."""
         return None if self._classifier is None else np.asarray(features) @ self._classifier
+
+
+def fixed_extractor(feature: Feature) -> FeatureExtractor | None:
+    """Return the extractor of a feature that is fitted to no images; None for the others."""
+    if feature.kind == INCEPTION:
+        return InceptionPool3(feature.argument)
+    return RandomCnn() if feature.kind == RANDOM_CNN else None

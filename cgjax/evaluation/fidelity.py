@@ -18,7 +18,6 @@ from cgjax.config.distance_features import (
     DIMS,
     INCEPTION,
     LAYER,
-    RANDOM_CNN,
     Feature,
     expected_feature,
     parse_feature,
@@ -32,7 +31,7 @@ from cgjax.evaluation.extractors import (
     InceptionPool3,
     Pixels,
     Projected,
-    RandomCnn,
+    fixed_extractor,
 )
 from cgjax.evaluation.inception import check_file
 from cgjax.generators.base import layer_index
@@ -84,10 +83,9 @@ def make_extractor(
         UserError: another name, or a layer that the generator does not have.
     """
     feature = _feature(name)
-    if feature.kind == INCEPTION:
-        return InceptionPool3(feature.argument)
-    if feature.kind == RANDOM_CNN:
-        return RandomCnn()
+    fixed = fixed_extractor(feature)
+    if fixed is not None:
+        return fixed
     if feature.kind == LAYER:
         layer = generator.gen.layers[layer_index(generator.gen.layers, feature.argument)]
         activations = GeneratorLayer(

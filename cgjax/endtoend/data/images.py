@@ -21,14 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from cgjax.config.distance_features import (
-    INCEPTION,
-    OF_IMAGES,
-    PIXELS,
-    RANDOM_CNN,
-    Feature,
-    parse_feature,
-)
+from cgjax.config.distance_features import OF_IMAGES, PIXELS, Feature, parse_feature
 from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
@@ -36,7 +29,7 @@ from cgjax.evaluation.extractors import (
     FeatureExtractor,
     InceptionPool3,
     Projected,
-    RandomCnn,
+    fixed_extractor,
     pca_pixels,
 )
 from cgjax.evaluation.inception_score import inception_score
@@ -201,12 +194,8 @@ def reference_of(data: ImageSet, num: int) -> tuple[FeatureExtractor, Float[np.n
     """Return the feature extractor, and the features of the reference images."""
     images = drawn(data, reference_key(), num)
     feature = parse_feature(data.features, OF_IMAGES) or Feature(PIXELS)
-    features: FeatureExtractor
-    if feature.kind == INCEPTION:
-        features = InceptionPool3(feature.argument)
-    elif feature.kind == RANDOM_CNN:
-        features = RandomCnn()
-    else:
+    features = fixed_extractor(feature)
+    if features is None:
         features = pca_pixels(images, min(COMPONENTS, num - 1, math.prod(images.shape[1:])))
     return features, features(images)
 

@@ -28,20 +28,20 @@ NUM_CLASSES = {
 """The number of true classes of each data set; 1 where none are known."""
 
 POINTS, VECTORS, IMAGES = "points", "vectors", "images"
-KINDS = dict.fromkeys(("ring", "grid", "grid100"), POINTS) | {"digits8": VECTORS}
+ROW_KINDS = dict.fromkeys(("ring", "grid", "grid100"), POINTS) | {"digits8": VECTORS}
 """The kind of rows in a data set; images by default."""
 
-DATA = tuple(NUM_CLASSES)
+DATA_NAMES = tuple(NUM_CLASSES)
 
-ENCODING = {"encoding": (VECTORS, IMAGES), "encoding_dcgan": (IMAGES,)}
+ENCODING_NETWORKS = {"encoding": (VECTORS, IMAGES), "encoding_dcgan": (IMAGES,)}
 """The networks of ClusterGAN, each with the kinds of rows it is for."""
 
 CONVOLUTIONAL = ("dcgan", "dcgan_flat", "sngan", "residual")
 PLANAR = ("planar", "planar_plain", "planar_modulated")
-OTHERS = dict.fromkeys(PLANAR, (POINTS,)) | dict.fromkeys(CONVOLUTIONAL, (IMAGES,))
+PLAIN_NETWORKS = dict.fromkeys(PLANAR, (POINTS,)) | dict.fromkeys(CONVOLUTIONAL, (IMAGES,))
 """The networks of all other methods, likewise."""
 
-ARCHITECTURES = (*OTHERS, *ENCODING)
+ARCHITECTURES = (*PLAIN_NETWORKS, *ENCODING_NETWORKS)
 METHODS = (
     *("gan", "conditional", "random_labels", "pacgan2", "pacgan3", "pacgan4", "mgan"),
     *("fixed_clusters", "scgan", "scgan_online", "clustergan"),
@@ -50,7 +50,7 @@ METHODS = (
 FEWEST_SCORED = 6
 """The fewest images for which precision and recall are defined."""
 
-FIXED = ("rows", "autoencoder")
+FIXED_FEATURES = ("rows", "autoencoder")
 """The built-in features of the method fixed_clusters."""
 
 SELF_CONDITIONED = ("scgan", "scgan_online")
@@ -117,7 +117,7 @@ _RATE, _DECAY, _FLAG = Leaf(float, 0), Leaf(float, 0, 1), Leaf(bool)
 
 SECTIONS: dict[str, dict[str, Leaf]] = {
     "data": {
-        "name": Leaf(str, choices=DATA),
+        "name": Leaf(str, choices=DATA_NAMES),
         "num": count(2),
         "radius": Leaf(float, 1e-6),
         "path": TEXT,
@@ -187,8 +187,8 @@ def fewest_scored(features: str) -> int:
 
 def _problems_of_networks(method: str, network: str, data: str) -> Iterator[str]:
     """Yield which networks fit a method and a data set, if the chosen one does not."""
-    kind = KINDS.get(data, IMAGES)
-    known = ENCODING if method == "clustergan" else OTHERS
+    kind = ROW_KINDS.get(data, IMAGES)
+    known = ENCODING_NETWORKS if method == "clustergan" else PLAIN_NETWORKS
     fitting = [name for name, kinds in known.items() if kind in kinds]
     if not fitting:
         kinds = " or ".join(sorted({kind for kinds in known.values() for kind in kinds}))
@@ -255,9 +255,9 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
         where = f"{reader.path}={leaves[reader.path]}"
         yield f"--config.{path}={leaves[path]}: expected {reader.default} with {where}"
     fixed = leaves.get("labels.features")
-    if fixed is not None and fixed not in FIXED and ":" not in fixed:
+    if fixed is not None and fixed not in FIXED_FEATURES and ":" not in fixed:
         yield (
-            f"--config.labels.features={fixed}: expected {', '.join(FIXED)} or "
+            f"--config.labels.features={fixed}: expected {', '.join(FIXED_FEATURES)} or "
             "package.module:function"
         )
 

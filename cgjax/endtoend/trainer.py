@@ -53,8 +53,8 @@ class Trainer(Setup):
         """Return fresh networks and the first labels of one trial."""
         state = self.unlabelled(key, len(points.rows))
         features = self.features(state.discriminator.arrays)
-        if self.method.fixed is not None:
-            fixed = FixedFeatures(self.method.fixed, self.networks, self.prepare)
+        if self.method.fixed_features is not None:
+            fixed = FixedFeatures(self.method.fixed_features, self.networks, self.prepare)
             function = fixed.fit(named_key(key, "features"), points.rows)
             features = functools.partial(in_blocks, function)
         partition = self.method.start(named_key(key, "start"), points, features)

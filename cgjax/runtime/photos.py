@@ -18,7 +18,7 @@ from cgjax.errors import UserError
 from cgjax.runtime.files import as_utf8, say_os_error
 from cgjax.runtime.png import from_uint8
 
-KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """The extensions of files that are taken for images, in upper or lower case."""
 
 OPTION = "--images"
@@ -83,7 +83,7 @@ def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
     if not files:
         raise UserError(
             f"{option}={folder}: no images in this folder ({skipped or 'it is empty'}); "
-            f"expected files that end in {', '.join(KINDS[:4])} or the like"
+            f"expected files that end in {', '.join(EXTENSIONS[:4])} or the like"
         )
     return files
 
@@ -102,7 +102,7 @@ def _why_skipped(path: Path, folder: Path, runs: set[Path], *, deep: bool) -> st
         return "hidden"
     if not runs.isdisjoint(path.parents):
         return "of a cgjax run"  # its pictures are not the user's
-    is_named = path.suffix.lower() in KINDS
+    is_named = path.suffix.lower() in EXTENSIONS
     if is_named and path.is_file():
         return ""
     if path.is_dir():

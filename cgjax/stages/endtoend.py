@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from cgjax.config.training import KINDS
+from cgjax.config.training import ROW_KINDS
 from cgjax.endtoend.bridge import save
 from cgjax.endtoend.data import DataSet, Mixture
 from cgjax.endtoend.experiment import Experiment, GeneratedRows, first_not_finite
@@ -239,7 +239,7 @@ def _pictures(data: DataSet, rows: np.ndarray) -> Float[np.ndarray, "n h w c"]:
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Lay out a summary as text: one line per score, with a perfect sampler's score beside it."""
     trials = summary["trials"]
-    what = "points" if summary["data"] in KINDS else "images"
+    what = "points" if summary["data"] in ROW_KINDS else "images"
     lines = [
         f"{summary['method']} on {summary['data']}, {summary['iterations']} iterations, "
         f"{trials} trial{'s' if trials > 1 else ''}, {summary['num_points']} {what}",

@@ -82,7 +82,7 @@ def test_the_users_features_are_called_and_checked(own):
 def test_clusters_come_from_the_named_features(own):
     drawn = points()
     for name, num in (("rows", 9), ("own_features:first", 3)):
-        method = FixedClusters(num, num=400, fixed=name)
+        method = FixedClusters(num, num=400, fixed_features=name)
         state = Trainer(method, PLANE, batch=10).init(KEY, Points(drawn.rows, drawn.classes))
         labels = np.asarray(state.partition.labels)
         true = np.asarray(drawn.classes)

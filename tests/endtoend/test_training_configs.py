@@ -87,7 +87,7 @@ def test_every_leaf_has_a_comment():
 
 def test_the_table_names_all_methods_data_sets_and_networks():
     assert set(training.METHODS) == set(METHODS)
-    assert set(training.DATA) == set(DATA)
+    assert set(training.DATA_NAMES) == set(DATA)
     assert set(training.ARCHITECTURES) == set(NETWORKS)
 
 

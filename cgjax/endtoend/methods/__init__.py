@@ -32,7 +32,7 @@ METHODS: dict[str, Callable[[Settings, int], Method]] = {
     "fixed_clusters": lambda config, classes: FixedClusters(
         config["labels"]["num_clusters"],
         **{name: config["labels"][name] for name in ("num", "num_init", "max_iter")},
-        fixed=config["labels"]["features"],
+        fixed_features=config["labels"]["features"],
     ),
     "scgan": lambda config, classes: SelfConditioned(**_self_conditioned(config)),
     "clustergan": lambda config, classes: ClusterGan(

@@ -42,12 +42,12 @@ class Method:
     Attributes:
         num_labels: k; 1 for no conditioning.
         pack: number of rows that the discriminator judges together [Lin et al. 2018].
-        fixed: name of the features that `start` gets, see `fixed_features`; None for D's.
+        fixed_features: name of the features that `start` gets, see `FixedFeatures`; None for D's.
     """
 
     num_labels: int = 1
     pack: int = 1
-    fixed: str | None = None
+    fixed_features: str | None = None
 
     def generator(self, networks: Architecture, rngs: nnx.Rngs) -> Generator:
         """Build the generator."""

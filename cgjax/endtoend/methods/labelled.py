@@ -51,13 +51,13 @@ class FixedClusters(Method):
         num: number of training rows to cluster, the first ones; all rows are then labelled.
         num_init: number of k-means restarts.
         max_iter: maximum number of k-means iterations.
-        fixed: name of the features; see `fixed_features`.
+        fixed_features: name of the features; see `FixedFeatures`.
     """
 
     num: int = 10_000
     num_init: int = 10
     max_iter: int = 100
-    fixed: str = "rows"
+    fixed_features: str = "rows"
 
     def start(self, key: PRNGKeyArray, points: Points, features: Features) -> Partition:
         """Cluster the rows by the features."""

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.inversion.encoder import Encoder, Params
+from cgjax.inversion.encoder import Params
 from cgjax.inversion.gradients import Pull, Traced, own_pull, traced
 from cgjax.inversion.prior import Prior
-from cgjax.inversion.search import Search, Target, descend, distances, losses, make_target
+from cgjax.inversion.search import Search, Target, descend, distances, features_of, losses
 
 
 class Inverted(NamedTuple):
@@ -40,8 +40,7 @@ class Inverter:
     """A generator, an encoder of its images, and a search that improves the encoder's guesses.
 
     Attributes:
-        encoder: the network's shape.
-        search: how latents are optimised.
+        search: how latents are optimised, and the encoder's shape.
         function: the generator as a differentiable function; None if it has no gradient: the
             latents are then the encoder's guesses.
     """
@@ -49,19 +48,18 @@ class Inverter:
     def __init__(
         self,
         generator: ConditionedGenerator,
-        encoder: Encoder,
+        search: Search,
         params: Params,
         prior: Prior,
-        search: Search,
     ):
         """Prepare; generates two images to see whether the generator can be differentiated."""
-        self.encoder, self.search = encoder, search
+        self.search = search
         self.function: Traced | Pull | None = traced(generator) or own_pull(generator)
         self._generator, self._params, self._prior = generator, params, prior
 
     def guess(self, images: Float[np.ndarray, "n s s c"]) -> Float[Array, "n d"]:
         """Return the encoder's guesses, moved into the range of the prior."""
-        return self._prior.within(_guess(self._params, jnp.asarray(images), encoder=self.encoder))
+        return self._prior.within(_guess(self._params, jnp.asarray(images), search=self.search))
 
     def invert(self, images: Float[np.ndarray, "n s s c"]) -> Inverted:
         """Find the latents of one batch of images.
@@ -74,7 +72,7 @@ class Inverter:
             The latents found from the encoder's guesses.
         """
         x, num = _padded(images)
-        target = make_target(self._params, x, encoder=self.encoder)
+        target = self._target(x)
         guesses = self.guess(np.asarray(x))
         start = self._prior.project(guesses)
         z, errors, features = self._search(start, start, target)
@@ -93,7 +91,7 @@ class Inverter:
         if self.function is None:
             return found
         x, num = _padded(images)
-        target = make_target(self._params, x, encoder=self.encoder)
+        target = self._target(x)
         drawn = np.concatenate([self._generator.sample_latents(key, 1) for key in keys])
         starts, known = (
             jnp.asarray(np.resize(z, (len(x), z.shape[1]))) for z in (drawn, found.latents)
@@ -109,24 +107,27 @@ class Inverter:
         """
         z = known
         if self.function is not None:
-            encoder, weight = self.encoder, self.search.feature_weight
-            new = descend(self.function, start, target, self._prior, encoder, self.search)
+            new = descend(self.function, start, target, self.search)
             before, after = (
-                losses(self._images(rows), target, encoder=encoder, weight=weight)
-                for rows in (known, new)
+                losses(self._images(rows), target, search=self.search) for rows in (known, new)
             )
             z = jnp.where((after < before)[:, None], new, known)
-        return z, *distances(self._images(z), target, encoder=self.encoder)
+        return z, *distances(self._images(z), target, search=self.search)
+
+    def _target(self, x: Array) -> Target:
+        """Return the target for these images."""
+        features = features_of(self._params, x, search=self.search)
+        return Target(x, features, self._params, self._prior)
 
     def _images(self, z: Array) -> Array:
         return jnp.asarray(self._generator.images(np.asarray(z)))
 
 
-@functools.partial(jax.jit, static_argnames="encoder")
+@functools.partial(jax.jit, static_argnames="search")
 def _guess(
-    params: Params, images: Float[Array, "n s s c"], *, encoder: Encoder
+    params: Params, images: Float[Array, "n s s c"], *, search: Search
 ) -> Float[Array, "n d"]:
-    return encoder.latents(params, images)
+    return search.encoder.latents(params, images)
 
 
 def _padded(images: Float[np.ndarray, "n s s c"]) -> tuple[Array, int]:

@@ -29,12 +29,14 @@ class Search(NamedTuple):
     """How latents are optimised; hashable.
 
     Attributes:
+        encoder: the network whose features are compared.
         num_steps: steps of Adam.
         step_size: Adam's initial learning rate, in units of the latent; it falls to zero along half
             a cosine.
         feature_weight: lambda.
     """
 
+    encoder: Encoder
     num_steps: int = 100
     step_size: float = 0.1
     feature_weight: float = 0.05
@@ -47,53 +49,57 @@ class Search(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The images to reproduce, and the encoder that compares images with them.
+    """The images to reproduce, what compares images with them, and where latents may lie.
 
     Attributes:
         images: (n, s, s, c) float32.
         features: (n, f) float32, the encoder's features of them.
         params: the encoder's parameters.
+        prior: range of the latents.
     """
 
     images: Float[Array, "n s s c"]
     features: Float[Array, "n f"]
     params: Params
+    prior: Prior
 
 
-@functools.partial(jax.jit, static_argnames="encoder")
-def make_target(params: Params, images: Float[Array, "n s s c"], *, encoder: Encoder) -> Target:
-    """Return the target for these images."""
-    return Target(images, encoder.features(params, images), params)
+@functools.partial(jax.jit, static_argnames="search")
+def features_of(
+    params: Params, images: Float[Array, "n s s c"], *, search: Search
+) -> Float[Array, "n f"]:
+    """Return the encoder's features of images."""
+    return search.encoder.features(params, images)
 
 
-@functools.partial(jax.jit, static_argnames="encoder")
+@functools.partial(jax.jit, static_argnames="search")
 def distances(
-    images: Float[Array, "n s s c"], target: Target, *, encoder: Encoder
+    images: Float[Array, "n s s c"], target: Target, *, search: Search
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Return the mean absolute difference of pixels and the mean squared one of features.
 
     The first is a share of the pixels' range: black differs from white by 1.
     """
     pixels = jnp.mean(jnp.abs(images - target.images), axis=(1, 2, 3)) / 2
-    features = jnp.square(encoder.features(target.params, images) - target.features)
+    features = jnp.square(search.encoder.features(target.params, images) - target.features)
     return pixels, jnp.mean(features, axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("encoder", "weight"))
+@functools.partial(jax.jit, static_argnames="search")
 def losses(
-    images: Float[Array, "n s s c"], target: Target, *, encoder: Encoder, weight: float
+    images: Float[Array, "n s s c"], target: Target, *, search: Search
 ) -> Float[Array, " n"]:
     """Return the loss of each image."""
-    pixels, features = distances(images, target, encoder=encoder)
-    return 2 * pixels + weight * features
+    pixels, features = distances(images, target, search=search)
+    return 2 * pixels + search.feature_weight * features
 
 
-@functools.partial(jax.jit, static_argnames=("encoder", "weight"))
+@functools.partial(jax.jit, static_argnames="search")
 def _image_gradient(
-    images: Float[Array, "n s s c"], target: Target, *, encoder: Encoder, weight: float
+    images: Float[Array, "n s s c"], target: Target, *, search: Search
 ) -> Float[Array, "n s s c"]:
     def total(x: Array) -> Array:
-        return jnp.sum(losses(x, target, encoder=encoder, weight=weight))
+        return jnp.sum(losses(x, target, search=search))
 
     return jax.grad(total)(images)
 
@@ -104,35 +110,26 @@ def _update(
     moments: Any,
     gradient: Float[Array, "n d"],
     prior: Prior,
+    *,
     search: Search,
 ) -> tuple[Float[Array, "n d"], Any]:
     change, moments = change_of(search.optimizer, gradient, moments)
     return prior.project(z + change), moments
 
 
-def _step(
-    pull: Pull,
-    z: Array,
-    moments: Any,
-    target: Target,
-    prior: Prior,
-    encoder: Encoder,
-    search: Search,
-) -> tuple[Array, Any]:
+def _step(pull: Pull, z: Array, moments: Any, target: Target, search: Search) -> tuple[Array, Any]:
     x, back = pull(z)
-    gradient = back(_image_gradient(x, target, encoder=encoder, weight=search.feature_weight))
-    return _update(z, moments, gradient, prior, search)
+    gradient = back(_image_gradient(x, target, search=search))
+    return _update(z, moments, gradient, target.prior, search=search)
 
 
-@functools.partial(jax.jit, static_argnames=("images", "encoder", "search"))
+@functools.partial(jax.jit, static_argnames=("images", "search"))
 def _descend(
     weights: Any,
     z: Float[Array, "n d"],
     target: Target,
-    prior: Prior,
     *,
     images: Any,
-    encoder: Encoder,
     search: Search,
 ) -> Float[Array, "n d"]:
     def pull(z: Array) -> Any:
@@ -141,7 +138,7 @@ def _descend(
 
     def body(_: Array, state: Any) -> Any:
         z, moments = state
-        return _step(pull, z, moments, target, prior, encoder, search)
+        return _step(pull, z, moments, target, search)
 
     start = (z, search.optimizer.init(z))
     return jax.lax.fori_loop(0, search.num_steps, body, start)[0]
@@ -151,8 +148,6 @@ def descend(
     generator: Traced | Pull,
     start: Float[Array, "n d"],
     target: Target,
-    prior: Prior,
-    encoder: Encoder,
     search: Search,
 ) -> Float[Array, "n d"]:
     """Optimise latents for images, each row separately.
@@ -164,17 +159,14 @@ def descend(
         generator: a differentiable function, or its `Pull`.
         start: (n, d) float32.
         target: the n images.
-        prior: range of the latents.
-        encoder: the encoder of the target's parameters.
         search: the settings.
 
     Returns:
         (n, d) float32 latents after the last step.
     """
     if isinstance(generator, Traced):
-        options = {"images": generator.images, "encoder": encoder, "search": search}
-        return _descend(generator.weights, start, target, prior, **options)
+        return _descend(generator.weights, start, target, images=generator.images, search=search)
     z, moments = start, search.optimizer.init(start)
     for _ in range(search.num_steps):
-        z, moments = _step(generator, z, moments, target, prior, encoder, search)
+        z, moments = _step(generator, z, moments, target, search)
     return z

@@ -95,10 +95,9 @@ class InversionStage:
         )
         training = self._encoder_training(prior)
         state = self._trained(training)
-        search = Search(
-            self.settings["steps"], self.settings["step_size"], self.settings["feature_weight"]
-        )
-        inverter = Inverter(generator, training.encoder, state["params"], prior, search)
+        sizes = (self.settings[name] for name in ("steps", "step_size", "feature_weight"))
+        search = Search(training.encoder, *sizes)
+        inverter = Inverter(generator, search, state["params"], prior)
         if inverter.function is None:
             logging.warning(
                 "this generator cannot be differentiated: JAX cannot, and it has no pull_back(z); "

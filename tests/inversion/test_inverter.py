@@ -14,7 +14,7 @@ from cgjax.inversion.held_out import HeldOut, num_right
 from cgjax.inversion.inverter import Inverted, Inverter
 from cgjax.inversion.learning import EncoderTraining, learn
 from cgjax.inversion.prior import prior_of
-from cgjax.inversion.search import Search, losses, make_target
+from cgjax.inversion.search import Search, Target, features_of, losses
 from cgjax.runtime.mesh import data_mesh
 from cgjax.testing.planted import make_planted
 
@@ -69,7 +69,7 @@ def inverter(own, **search):
     encoder = Encoder(DIM, SIZE, 3, 4, norm=prior.norm)
     params = encoder.init(jax.random.key(1))
     given = {"num_steps": 120, "step_size": 0.1, "feature_weight": 0.0} | search
-    return generator, Inverter(generator, encoder, params, prior, Search(**given))
+    return generator, Inverter(generator, Search(encoder, **given), params, prior)
 
 
 def some_images(generator, num=5):
@@ -175,7 +175,7 @@ def test_splitting_passes_over_devices_changes_nothing():
     prior = prior_of(planted.sample_latents(jax.random.key(1), 64), only_direction=False)
     images = planted.images(np.zeros((2, 6), np.float32))
     found = [
-        Inverter(generator, encoder, params, prior, Search(3)).invert(images).latents
+        Inverter(generator, Search(encoder, 3), params, prior).invert(images).latents
         for generator in (planted, planted.over(data_mesh()))
     ]
     np.testing.assert_allclose(*found, atol=1e-5)
@@ -296,13 +296,14 @@ def test_margins_are_judged_by_their_nearest():
 
 def test_the_loss_is_twice_the_pixel_distance_plus_the_weighted_feature_distance():
     encoder = Encoder(DIM, SIZE, 3, 4)
-    params = encoder.init(jax.random.key(1))
+    params, search = encoder.init(jax.random.key(1)), Search(encoder, feature_weight=0.5)
     images = jax.random.uniform(jax.random.key(2), (3, SIZE, SIZE, 3), jnp.float32, -0.5, 0.5)
     other = images.at[1].add(0.25).at[2, :4].set(0.0)
-    target = make_target(params, images, encoder=encoder)
+    prior = prior_of(jnp.ones((1, DIM), jnp.float32), only_direction=False)
+    target = Target(images, features_of(params, images, search=search), params, prior)
     pixels = np.abs(other - images).mean(axis=(1, 2, 3))
     features = (encoder.features(params, x) for x in (other, images))
     difference = np.square(np.subtract(*features)).mean(axis=1)
     assert difference[2] > 0.01
-    loss = losses(other, target, encoder=encoder, weight=0.5)
+    loss = losses(other, target, search=search)
     np.testing.assert_allclose(loss, pixels + 0.5 * difference, rtol=1e-4, atol=1e-6)

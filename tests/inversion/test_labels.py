@@ -69,7 +69,7 @@ def test_an_encoder_learns_labels_and_the_search_improves_the_latents_of_these()
     # A guess without knowledge has a loss of 1 for the latents and log 3 for the labels.
     assert losses[0] > 1.5
     assert losses[-1] < 1.0
-    inverter = Inverter(generator, encoder, state["params"], prior, Search(60, 0.1, 0.0))
+    inverter = Inverter(generator, Search(encoder, 60, 0.1, 0.0), state["params"], prior)
     assert inverter.function is not None
     truth = np.asarray(generator.sample_latents(jax.random.key(5), 64))
     found = inverter.invert(generator.images(truth))

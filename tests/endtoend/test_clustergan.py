@@ -15,10 +15,10 @@ from cgjax.endtoend.methods.clustergan import (
     generator_loss,
     step,
 )
-from cgjax.endtoend.networks.base import count_parameters
 from cgjax.endtoend.networks.encoding import Encoding
 from cgjax.endtoend.state import Partition
 from cgjax.endtoend.trainer import Trainer
+from tests.endtoend.counting import count_parameters
 
 SMALL = Encoding(rows=(6,), latent_dim=3, width=16)
 METHOD = ClusterGan(4, critic_steps=2, num_init=2)

@@ -8,7 +8,7 @@ import pytest
 from cgjax.endtoend import digit_judge
 from cgjax.endtoend.data.digit_files import load_digits, resized, split
 from cgjax.endtoend.digit_judge import scaled, train_judge
-from cgjax.endtoend.networks.base import count_parameters
+from tests.endtoend.counting import count_parameters
 
 
 @pytest.fixture(scope="module")

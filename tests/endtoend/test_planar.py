@@ -8,9 +8,9 @@ import pytest
 from cgjax.endtoend.methods.base import Gan
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import SelfConditioned
-from cgjax.endtoend.networks.base import count_parameters
 from cgjax.endtoend.networks.planar import Planar, waves
 from cgjax.endtoend.trainer import Trainer
+from tests.endtoend.counting import count_parameters
 from tests.endtoend.test_trainer import KEYS, start
 
 KEY = jax.random.key(0)

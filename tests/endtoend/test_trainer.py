@@ -13,12 +13,13 @@ from cgjax.endtoend.methods.base import Gan, of_packs, packed
 from cgjax.endtoend.methods.labelled import ClassConditional, FixedClusters, RandomLabels
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import Online, SelfConditioned
-from cgjax.endtoend.networks.base import Arrays, count_parameters
+from cgjax.endtoend.networks.base import Arrays
 from cgjax.endtoend.networks.layers import with_label
 from cgjax.endtoend.networks.planar import Planar
 from cgjax.endtoend.state import Learner, Losses, Partition, updated
 from cgjax.endtoend.trainer import Trainer, batches, run_
 from cgjax.runtime.keys import named_key
+from tests.endtoend.counting import count_parameters
 
 SMALL = Planar(width=8, depth=2, critic_width=6, pieces=2, embedding_dim=3)
 METHODS = {

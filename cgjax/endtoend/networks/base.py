@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -75,6 +74,7 @@ class Network:
     """A flax module as pure functions; holds no arrays itself.
 
     Example:
+        >>> import jax
         >>> network = Network(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
         >>> arrays = network.init(jax.random.key(0))
         >>> network.apply(arrays, lambda module: module(jax.numpy.ones((5, 2))))[0].shape
@@ -97,8 +97,3 @@ class Network:
         module = nnx.merge(self._graph, arrays.params, arrays.stats)
         result = call(module)
         return result, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
-
-
-def count_parameters(arrays: Arrays) -> int:
-    """Return the number of parameters that the optimiser updates."""
-    return sum(leaf.size for leaf in jax.tree.leaves(arrays.params))

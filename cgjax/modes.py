@@ -366,6 +366,17 @@ def _train(command: Command) -> None:
     run = _open_alone(command, open_training)
     print(summary_text(TrainingStage(run, command.interrupts).run_all()))
     print(f"figure: {run.figure}")
+    print(f"report: {run.folder.report / 'index.html'}")
+
+
+def _report_training(command: Command) -> None:
+    from cgjax.run.training import open_trained
+    from cgjax.stages.endtoend import summary_text
+    from cgjax.stages.report import report_training
+
+    run = _open_alone(command, open_trained)
+    print(summary_text(report_training(run)))
+    print(f"report: {run.folder.report / 'index.html'}")
 
 
 def _assign_to_labels(command: Command) -> None:
@@ -407,7 +418,7 @@ MODES = {
     ),
     "evaluate": Mode({CLUSTERS: _evaluate}),
     "compare": Mode({CLUSTERS: _compare}),
-    "report": Mode({CLUSTERS: _report}),
+    "report": Mode({CLUSTERS: _report, TRAINING: _report_training}),
     "name": Mode({CLUSTERS: _name}, flags=("cluster", "name", "from"), check=_check_name),
     "serve": Mode({CLUSTERS: _serve}, flags=("host", "port"), check=_check_serve),
     "assign": Mode(

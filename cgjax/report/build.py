@@ -130,7 +130,7 @@ def render(
         "views": {view["key"]: view["data"] for view in (*views, *swept)},
     }
     return (
-        _environment()
+        environment()
         .get_template("index.html")
         .render(
             views=views,
@@ -146,7 +146,8 @@ def render(
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Return the templates of the pages; what they print is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cgjax.report"),
         autoescape=True,
@@ -159,16 +160,17 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def policy(style: str, script: str, *, is_served: bool = False) -> str:
-    """Return the content security policy of a page with this style sheet and this script.
+def policy(style: str, script: str = "", *, is_served: bool = False) -> str:
+    """Return the content security policy of a page with this style sheet and this script, if any.
 
     The page loads, sends and frames nothing, and its images are inside it. A served page may also
     connect to the process that serves it.
     """
     connect = "connect-src 'self'; " if is_served else ""
+    run = f"script-src '{_hash(script)}'; " if script else ""
     return (
         f"default-src 'none'; {connect}img-src data: blob:; style-src '{_hash(style)}'; "
-        f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
+        f"{run}base-uri 'none'; form-action 'none'"
     )
 
 

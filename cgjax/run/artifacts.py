@@ -243,14 +243,17 @@ class _Declaration:
 
 
 def declare_results(training: str, iterations: int) -> Graph:
-    """Return what the end of a training leaves.
+    """Return what the end of a training leaves: the results, and the page that shows them.
 
     Args:
         training: the key of the training at its last iteration.
         iterations: how many iterations it has.
     """
     reads = {"training": training, "iterations": iterations}
-    return {RESULTS: Artifact(RESULTS, RESULTS, reads, (), RESULT_PLACES, digest([reads, {}]))}
+    results = Artifact(RESULTS, RESULTS, reads, (), RESULT_PLACES, digest([reads, {}]))
+    key = digest([{}, {RESULTS: results.key}])
+    page = Artifact("report", "report", {}, (RESULTS,), ("report",), key)
+    return {RESULTS: results, page.name: page}
 
 
 def declare_inverter(config: Mapping[str, Any], generator: Mapping[str, Any]) -> Graph:

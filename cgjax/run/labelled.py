@@ -13,7 +13,6 @@ from cgjax.generators.labelled import Labelled
 from cgjax.generators.weights import load_folder, read_manifest
 from cgjax.run.artifacts import declare_assigned, declare_inverter
 from cgjax.run.manifests import Manifests
-from cgjax.run.places import RESULTS
 from cgjax.run.training import TrainingRun
 
 BATCH = 64
@@ -41,20 +40,13 @@ class LabelledRun:
         """
         self.folder, self.config = run.folder, dict(run.config)
         iterations = run.config["train"]["iterations"]
-        if not run.is_finished:
-            raise UserError(
-                f"{run.folder.root} is not trained to its end ({iterations} iterations); "
-                f"{run.folder.command} resumes it"
-            )
+        run.require_finished()
         if not run.generator.is_dir():
             raise UserError(
                 f"{run.folder.root} has no generator/: images can only be assigned to a training "
                 "of images, with network.name=dcgan, dcgan_flat, sngan, residual or encoding_dcgan"
             )
-        last = run.manifests.last_result(RESULTS)
-        # A folder of an earlier version has no manifest of its results.
-        is_intact = last is None or run.manifests.result(RESULTS) is not None
-        source = read_manifest(run.generator).get("source", {}) if is_intact else {}
+        source = read_manifest(run.generator).get("source", {}) if run.is_intact else {}
         if (source.get("key"), source.get("iterations")) != (run.key_at(iterations), iterations):
             raise UserError(
                 f"{run.generator} is not the generator that this run trained; "

@@ -8,9 +8,10 @@ figures/samples.png              some of the first trial's samples, by label
 generator/                       the first trial's generator of images, as converted weights
 assign/                          images that were assigned to its labels; see `labels`
 summary.json, citations.bib      the scores, and the works to cite
+report/index.html                the page that shows all of these
 
-A finished training leaves one artifact, `RESULTS`. When a training is extended, the results of the
-shorter one stay until they are replaced, all at once.
+A finished training leaves two artifacts: `RESULTS`, and the page made from them. When a training is
+extended, those of the shorter one stay until they are replaced, all at once.
 """
 
 from __future__ import annotations
@@ -100,6 +101,26 @@ class TrainingRun:
         # Folders of earlier versions have no manifest of their results.
         is_last = last is None or last.get("iterations") == self.config["train"]["iterations"]
         return is_last and self.folder.summary.is_file()
+
+    def require_finished(self) -> None:
+        """Check that there are results for the last iteration.
+
+        Raises:
+            UserError: there are none; says what to type.
+        """
+        if not self.is_finished:
+            raise UserError(
+                f"{self.folder.root} is not trained to its end "
+                f"({self.config['train']['iterations']} iterations); "
+                f"{self.folder.command} resumes it"
+            )
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the results are as they were written."""
+        # A folder of an earlier version has no manifest of its results.
+        last = self.manifests.last_result(RESULTS)
+        return last is None or self.manifests.result(RESULTS) is not None
 
     def forget_others(self) -> None:
         """Remove results that belong neither to this training nor to a shorter one of it."""
@@ -216,7 +237,7 @@ def _check_same_training(
     if changed:
         raise UserError(
             f"{folder.root} was trained with a different config ({'; '.join(changed)}), which "
-            "--mode=assign cannot change; leave out these flags"
+            "this mode cannot change; leave out these flags"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from cgjax.endtoend.state import Losses, TrainState
 from cgjax.errors import UserError
 from cgjax.figures.plots import draw_labels
 from cgjax.figures.sheets import contact_sheet
+from cgjax.report.training import note_text, shown
 from cgjax.run.citations import works_of_training
 from cgjax.run.places import RESULTS
 from cgjax.run.training import TrainingRun
@@ -30,6 +30,7 @@ from cgjax.runtime.log import Metrics, Progress
 from cgjax.runtime.png import as_uint8, to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
+from cgjax.stages.report import read_summary, write_training_page
 
 SHOWN = 4_000
 """Points in each half of the figure."""
@@ -66,15 +67,18 @@ class TrainingStage:
             Interrupted: asked to stop; training is saved at its last iteration.
         """
         manifests = self.run.manifests
+        maker = Maker(manifests, self.metrics)
         if manifests.result(RESULTS) is None:
             states, seconds = self.train()
             # Results of a shorter training, and whatever was made with its generator.
             manifests.forget_stale()
-            with Maker(manifests, self.metrics).making(RESULTS) as result:
+            with maker.making(RESULTS) as result:
                 last = self.run.config["train"]["iterations"]
                 result |= {"iterations": last, "key": self.run.key_at(last)}
                 self._leave_results(states, seconds)
-        return dict(json.loads(self.run.folder.summary.read_text(encoding="utf-8")))
+        if manifests.result("report") is None:
+            write_training_page(self.run, maker)
+        return read_summary(self.run)
 
     def _leave_results(self, states: list[TrainState], seconds: float) -> None:
         last = self.run.config["train"]["iterations"]
@@ -247,25 +251,15 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     ]
     for name, score in summary["scores"].items():
         best = score["perfect"]
-        beside = f"{_shown(best['mean'])} ({_shown(best['low'])} to {_shown(best['high'])})"
-        lines.append(f"{name:<24}{_shown(score['mean']):>10}{beside:>38}")
-    lines += [f"{name}: {_note_text(note)}" for name, note in summary["notes"].items()]
+        beside = f"{shown(best['mean'])} ({shown(best['low'])} to {shown(best['high'])})"
+        lines.append(f"{name:<24}{shown(score['mean']):>10}{beside:>38}")
+    lines += [f"{name}: {note_text(note)}" for name, note in summary["notes"].items()]
     if summary["agreement"]:
         lines.append(f"{'clusters, classes':<24}{'mean':>10}{'k-means on the rows':>38}")
     for name, score in summary["agreement"].items():
-        beside = _shown(score["kmeans_on_rows"])
-        lines.append(f"{name:<24}{_shown(score['mean']):>10}{beside:>38}")
+        beside = shown(score["kmeans_on_rows"])
+        lines.append(f"{name:<24}{shown(score['mean']):>10}{beside:>38}")
     return "\n".join(lines)
-
-
-def _note_text(note: Any) -> str:
-    if isinstance(note, dict):
-        return ", ".join(f"{name} {_note_text(value)}" for name, value in note.items())
-    return str(note) if isinstance(note, str | int) else _shown(note)
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4g}"
 
 
 def _by_number(states: Sequence[TrainState]) -> dict[str, jax.Array]:

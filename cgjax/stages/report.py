@@ -1,17 +1,24 @@
-"""The last stage: `summary.json` and the page, of everything that is current."""
+"""The last stage: `summary.json` and the page, of everything that is current.
+
+A training writes its summary with its results, and here only its page.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from cgjax.regions.small import small_clusters
 from cgjax.report.build import build_report
+from cgjax.report.training import build_training_report
 from cgjax.run.artifacts import target_classes
 from cgjax.run.citations import works_of_run
-from cgjax.run.places import evaluation_name, split_name, sweep_name, transfer_name
+from cgjax.run.places import RESULTS, evaluation_name, split_name, sweep_name, transfer_name
 from cgjax.run.run import Run
+from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import write_atomically, write_json
+from cgjax.runtime.log import Metrics
 from cgjax.stages.graph import Maker
 from cgjax.stages.page_images import make_page_images
 
@@ -88,3 +95,27 @@ def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
     if manifests.result("cluster") is not None:
         write_summary(run)
     maker.is_changed = False
+
+
+def report_training(run: TrainingRun) -> dict[str, Any]:
+    """Build the page of a finished training from its results; return their summary.
+
+    Raises:
+        UserError: a training that is not finished, or whose results are not as they were written.
+    """
+    run.require_finished()
+    if not run.is_intact:
+        run.manifests.require(RESULTS)
+    write_training_page(run, Maker(run.manifests, Metrics(run.folder.metrics)))
+    return read_summary(run)
+
+
+def write_training_page(run: TrainingRun, maker: Maker) -> None:
+    """Build the page of a training whose results are there."""
+    with maker.making("report"):
+        build_training_report(run, read_summary(run))
+
+
+def read_summary(run: TrainingRun) -> dict[str, Any]:
+    """Return the content of a training's `summary.json`."""
+    return dict(json.loads(run.folder.summary.read_text(encoding="utf-8")))

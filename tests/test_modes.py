@@ -63,7 +63,7 @@ def test_an_empty_flag_is_refused_except_a_name():
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_that_a_training_run_lacks_is_refused(mode):
     assert CLUSTERS in MODES[mode].actions
-    if mode in ("run", "assign"):
+    if mode in ("run", "assign", "report"):
         assert action_for(mode, TRAINING) != action_for(mode, CLUSTERS)
     else:
         with pytest.raises(UserError, match=f"^--mode={mode} is for runs that cluster"):

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from cgjax.config.schema import TRAINING
 from cgjax.config.training import IMAGES, KINDS, POINTS
 from cgjax.figures.curves import Range, curve
+from cgjax.generators.weights import read_manifest
 from cgjax.report.build import environment, policy, static
 from cgjax.report.sprites import figure_url
 from cgjax.run.citations import works_of_training
@@ -29,8 +30,8 @@ MEANINGS = {
     "high_quality_disc": "share of points near a mean, in distance",
     "reverse_kl_nats": "how unequally the samples share out the modes, in nats; 0 is best",
     "reverse_kl_log10": "the same with logarithms to base 10",
-    "kl_nats_lowest": "reverse KL by the judge's network with the lowest",
-    "kl_nats_highest": "reverse KL by the judge's network with the highest",
+    "kl_nats_lowest": "the reverse KL by whichever network of the judge says least",
+    "kl_nats_highest": "the reverse KL by whichever network of the judge says most",
     "variance_ratio": "variance within modes over the true one; below 1 they have collapsed inside",
     "variance_ratio_lowest": "the same for the narrowest mode",
     "variance_ratio_highest": "the same for the widest mode",
@@ -91,6 +92,7 @@ def training_page(run: TrainingRun, summary: Mapping[str, Any]) -> str:
             curves=_curves(scores, _beside(summary)),
             scored=_table(scores),
             has_generator=run.generator.is_dir(),
+            has_labels=_has_labels(run),
             has_cooldown=bool(run.config["train"]["cooldown"]),
             commands=_commands(run, summary),
             config=json.dumps(run.config, indent=1),
@@ -142,7 +144,7 @@ def _caption(kind: str) -> str:
             "Training points and points that the first trial generates, coloured by label; "
             "crosses are the true means."
         )
-    return "What the first trial generates, a row for each label, above rows it was trained on."
+    return "What the first trial generates, each row with one label; the last row is training data."
 
 
 def _lines(metrics: Path, stage: str) -> list[dict[str, Any]]:
@@ -210,6 +212,12 @@ def _table(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         for iteration, own in values.items()
     }
     return {"names": names, "rows": rows}
+
+
+def _has_labels(run: TrainingRun) -> bool:
+    if not run.generator.is_dir():
+        return False
+    return bool(read_manifest(run.generator)["architecture"].get("num_classes"))
 
 
 def _commands(run: TrainingRun, summary: Mapping[str, Any]) -> dict[str, str]:

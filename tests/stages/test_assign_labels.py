@@ -209,6 +209,6 @@ def test_the_command_prints_the_table_and_other_modes_are_refused(told, trained,
     done = cgjax("--mode=assign", f"--workdir={trained}", f"--images={own}")
     assert done.returncode == 0, done.stderr
     assert "held-out images of the generator's own" in done.stdout
-    refused = cgjax("--mode=report", f"--workdir={trained}")
+    refused = cgjax("--mode=sweep", f"--workdir={trained}")
     assert refused.returncode == 2
     assert "is for runs that cluster a generator" in errors(refused.stderr)[0]

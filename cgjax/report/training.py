@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from cgjax.config.schema import TRAINING
-from cgjax.config.training import IMAGES, KINDS, POINTS
+from cgjax.config.training import IMAGES, POINTS, ROW_KINDS
 from cgjax.figures.curves import Range, curve
 from cgjax.generators.weights import read_manifest
 from cgjax.report.build import environment, policy, static
@@ -73,7 +73,7 @@ def training_page(run: TrainingRun, summary: Mapping[str, Any]) -> str:
     """Return the page's text, of what is in the folder; its arguments as above."""
     style = static("page.css") + static("training.css")
     losses, scores = (_lines(run.folder.metrics, stage) for stage in ("train", "score"))
-    kind = KINDS.get(summary["data"], IMAGES)
+    kind = ROW_KINDS.get(summary["data"], IMAGES)
     return (
         environment()
         .get_template("training.html")

@@ -336,6 +336,8 @@ def assigning() -> config_dict.ConfigDict:
     # An image whose error exceeds this quantile of theirs is reported as outside the generator's
     # range.
     assign.quantile = 0.99
+    # A file of LPIPS's weights, to measure reconstructions by it too (docs/assign.md); or empty.
+    assign.lpips = ""
     return assign
 
 

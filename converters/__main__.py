@@ -2,6 +2,7 @@
 
 python -m converters pgan --src=FILE.pth --dst=weights/pgan_celebahq256
 python -m converters inspect FILE.pth
+python -m converters lpips --src=TRUNK.pth --heads=HEADS.pth --dst=lpips.safetensors
 python -m converters --list
 """
 
@@ -38,7 +39,7 @@ __all__ = ["FAMILIES", "convert", "inspect", "layouts_of", "listing", "main"]
 
 FLAGS = flags.FLAGS
 _SRC = flags.DEFINE_string("src", None, "Checkpoint file to convert.")
-_DST = flags.DEFINE_string("dst", None, "Folder to write.")
+_DST = flags.DEFINE_string("dst", None, "Folder to write; lpips: the file.")
 _SET = flags.DEFINE_multi_string(
     "set",
     [],
@@ -49,6 +50,7 @@ _KEY = flags.DEFINE_string(
     "key", None, "Which of several generators in a file to convert: same as --set network=NAME."
 )
 _MEMBER = flags.DEFINE_string("member", "", "Which file to read in a wheel, zip or tar.")
+_HEADS = flags.DEFINE_string("heads", None, "lpips: the file of its heads; --src is the trunk's.")
 _VERIFY = flags.DEFINE_enum(
     "verify", None, ["torch"], "Run the file's network in torch too, and compare every layer."
 )
@@ -57,7 +59,13 @@ _LICENCE = flags.DEFINE_string("licence", UNKNOWN_LICENCE, "Licence of the weigh
 _LIST = flags.DEFINE_bool("list", False, "Print families, accepted files and published names.")
 
 
-_FLAGS = (_SRC, _DST, _SET, _KEY, _MEMBER, _VERIFY, _DTYPE, _LICENCE, _LIST)
+_LPIPS = "lpips"
+_CONVERSION = (_SRC, _DST, _SET, _KEY, _MEMBER, _VERIFY, _DTYPE, _LICENCE, _LIST)
+_READ = dict.fromkeys(FAMILIES, _CONVERSION) | {
+    "inspect": (_SET, _KEY, _MEMBER),
+    _LPIPS: (_SRC, _DST, _MEMBER, _HEADS),
+}
+"""The flags that each command reads."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -70,15 +78,22 @@ def main(argv: Sequence[str]) -> None:
         say(listing())
         return
     command = argv[1] if len(argv) > 1 else ""
-    if command != "inspect" and (len(argv) != 2 or command not in FAMILIES):
+    if command != "inspect" and (len(argv) != 2 or command not in _READ):
         raise UserError(
-            f"expected one family ({' | '.join(FAMILIES)}), inspect or --list, got "
+            f"expected one family ({' | '.join(FAMILIES)}), inspect, lpips or --list, got "
             f"{' '.join(argv[1:]) or 'none'}; for example: "
             "python -m converters pgan --src=FILE.pth --dst=weights/NAME"
         )
     if command == "inspect" and len(argv) != 3:
         raise UserError("expected one file: python -m converters inspect FILE")
-    check_flags(command, (_SET, _KEY, _MEMBER) if command == "inspect" else _FLAGS)
+    check_flags(command, _READ[command])
+    if command == _LPIPS:
+        src, heads, dst = (_required(flag) for flag in (_SRC, _HEADS, _DST))
+        _require_torch()
+        from converters.distance import convert_lpips
+
+        say(convert_lpips(src, heads, dst, member=_MEMBER.value))
+        return
     key = [f"{NETWORK}={_KEY.value}"] if _KEY.value else []
     settings = parse_assignments([*_SET.value, *key])
     if command == "inspect":
@@ -133,7 +148,7 @@ def check_flags(command: str, known: Sequence[flags.FlagHolder[Any]]) -> None:
         UserError: naming the first that is wrong.
     """
     names = [flag.name for flag in known]
-    for flag in _FLAGS:
+    for flag in (*_CONVERSION, _HEADS):
         if flag.present and flag.name not in names:
             raise UserError(f"--{flag.name}: {command} does not read it; leave it out")
         if flag.present and flag.value == "":

@@ -131,6 +131,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "restarts": count(0),
         "held_out": count(2),
         "quantile": SHARE,
+        "lpips": TEXT,
     },
 }
 
@@ -244,6 +245,7 @@ ADDED: dict[str, Any] = {
     "assign.restarts": 2,
     "assign.held_out": 256,
     "assign.quantile": 0.99,
+    "assign.lpips": "",
     "samplers.imle.matcher": "jax",
 }
 """Leaves that older run folders lack, with the values that those runs were made with."""

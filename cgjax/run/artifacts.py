@@ -9,6 +9,7 @@ so no artifact reads them. `cgjax.run.manifests` compares keys and files with wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgjax.config.leaves import ADDED, AUTO, SILENT
@@ -37,6 +38,7 @@ from cgjax.run.places import (
     sweep_name,
     transfer_name,
 )
+from cgjax.runtime.files import sha256_of
 from cgjax.samplers.registry import SAMPLERS
 
 REFERENCE = "rejection"
@@ -282,6 +284,9 @@ def declare_assigned(graph: Graph, config: Mapping[str, Any], images: str) -> No
         images: the name of the set.
     """
     reads = _read(config, "assign.quantile", "assign.restarts")
+    if weights := config["assign"]["lpips"]:
+        # By content; opening the folder for writing refuses a file that is not there.
+        reads["assign.lpips"] = sha256_of(weights) if Path(weights).is_file() else ""
     inputs = tuple(name for name in ("cluster", HELD_OUT) if name in graph)
     key = digest([reads, {i: graph[i].key for i in inputs}])
     name, place = assigned_name(images), assigned_place(images)

@@ -134,6 +134,7 @@ def works_of_run(
         keys += DISTANCES
         keys += DIRECTIONS if config["compare"]["directions"] else ()
     keys += ("liu2020diverse",) if assigned else ()
+    keys += ("zhang2018unreasonable",) if assigned and config["assign"]["lpips"] else ()
     keys += [key for judge in judges for key in JUDGES.get(judge, ())]
     return entries(keys)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 
 from cgjax.errors import UserError
+from cgjax.evaluation.lpips import check_file
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.labelled import Labelled
 from cgjax.generators.weights import load_folder, read_manifest
@@ -36,7 +37,7 @@ class LabelledRun:
 
         Raises:
             UserError: a training that is not finished or not of images, or whose generator was
-                replaced.
+                replaced; a file of LPIPS's weights that cannot be used.
         """
         self.folder, self.config = run.folder, dict(run.config)
         iterations = run.config["train"]["iterations"]
@@ -53,6 +54,8 @@ class LabelledRun:
                 f"{run.folder.command} writes it again"
             )
         gen = load_folder(run.generator)
+        if weights := run.config["assign"]["lpips"]:
+            check_file(weights, gen.image_size)
         self.num_labels = gen.num_classes
         with_label = Labelled(gen, self.num_labels) if self.num_labels else gen
         self.generator = ConditionedGenerator(with_label, with_label.layers[0], {}, BATCH)

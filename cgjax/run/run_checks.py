@@ -14,10 +14,11 @@ from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
 from cgjax.evaluation.fidelity import check_features
 from cgjax.evaluation.judges import load_judge
+from cgjax.evaluation.lpips import check_file
 from cgjax.features.in_memory import feature_shape
 from cgjax.generators.contract import ensure_generator
 from cgjax.run.artifacts import target_classes
-from cgjax.run.conditional import FLAG, load_labels
+from cgjax.run.conditional import FLAG, image_shape_of, load_labels
 from cgjax.run.run import Run
 
 
@@ -57,6 +58,8 @@ def check_run(run: Run, mode: str) -> None:
         check_rows(_num_clustered(run), run.config["cluster"]["max_clusters"])
     settings = run.config["compare" if mode == "compare" else "evaluate"]
     check_features(run.config["evaluate"], settings["num"], run.generator)
+    if weights := run.config["assign"]["lpips"]:
+        check_file(weights, image_shape_of(run.generator)[0])
     if mode == "compare":
         _check_comparison(run)
     if mode == "sweep":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import re
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from cgjax.evaluation.lpips import Lpips
 from cgjax.figures.inversion import errors_by_cluster, pairs
 from cgjax.inversion.held_out import NEIGHBOURS, num_right
 from cgjax.inversion.inverter import Inverted
@@ -21,13 +23,13 @@ from cgjax.run.places import assigned_name, assigned_place
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import as_utf8, make_folder, write_atomically
-from cgjax.runtime.log import Metrics
+from cgjax.runtime.log import Metrics, Progress
 from cgjax.runtime.photos import Photo, check_channels, find_photos, read_photos
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
 from cgjax.stages.groups import FOREIGN, Groups, Labels, Reliability, reliability_of
-from cgjax.stages.inversion import InversionStage, Invertible
+from cgjax.stages.inversion import BATCH, InversionStage, Invertible
 
 TABLE_LINES = 60
 """The most images listed on the terminal; `assign.csv` lists all."""
@@ -88,7 +90,7 @@ class AssignStage:
             interrupts: asked between batches.
         """
         self.run, self.groups, self.maker = run, groups, maker
-        self._inversion = InversionStage(run, maker, interrupts)
+        self._inversion, self._interrupts = InversionStage(run, maker, interrupts), interrupts
 
     def run_all(self, folder: Path) -> str:
         """Assign the images of a folder; return the table as text.
@@ -125,15 +127,21 @@ class AssignStage:
         table = self._table(photos, inverted, reliability)
         known: dict[str, Any] = {"ids": ids, "table": [list(row) for row in table]}
         known["folder"] = str(folder.resolve())
+        if measure := self._lpips:
+            known["lpips"] = self._distances(measure, ids, inverted, read, assigned_name(name))
         result = self.maker.result(assigned_name(name))
         if result is None or {key: result.get(key) for key in known} != known:
             with self.maker.making(assigned_name(name)) as result:
                 result |= known
                 self._write(
-                    self.run.folder.root / assigned_place(name), table, inverted, read, reliability
+                    self.run.folder.root / assigned_place(name),
+                    *(table, inverted, read, reliability, known.get("lpips")),
                 )
         place = self.run.folder.root / assigned_place(name)
         lines = [str(reliability), "", as_text(table), "", f"{place}/{TABLE}"]
+        if measure:
+            mean = f"{np.mean(known['lpips']):.4f}"
+            lines.insert(3, f"LPIPS ({measure.trunk}): mean {mean} of {len(table)} images")
         if inverter.function is None:
             lines.insert(1, "this generator cannot be differentiated: by the encoder alone")
         return "\n".join(lines)
@@ -173,6 +181,29 @@ class AssignStage:
             for i, (photo, c) in enumerate(zip(photos, labels, strict=True))
         ]
 
+    @functools.cached_property
+    def _lpips(self) -> Lpips | None:
+        """LPIPS, if the config names a file of its weights."""
+        weights = self.run.config["assign"]["lpips"]
+        return Lpips(weights) if weights else None
+
+    def _distances(
+        self, measure: Lpips, ids: list[str], inverted: Inverted, read: Any, artifact: str
+    ) -> list[float]:
+        """Return how far images are from their reconstructions, as known or measured."""
+        known = self.maker.result(artifact) or {}
+        if known.get("ids") == ids:
+            distances: list[float] = known["lpips"]
+            return distances
+        progress, found = Progress("LPIPS", len(ids)), np.zeros(0, np.float32)
+        for start in range(0, len(ids), BATCH):
+            some = range(start, min(start + BATCH, len(ids)))
+            made = self.run.generator.images(inverted.latents[some])
+            found = np.append(found, measure(read(some), made))
+            progress.update(len(found))
+            self._interrupts.check("the inversions are kept, and nothing of LPIPS")
+        return [round(float(distance), 5) for distance in found]
+
     def _write(
         self,
         place: Path,
@@ -180,11 +211,15 @@ class AssignStage:
         inverted: Inverted,
         read: Any,
         reliability: Reliability,
+        distances: list[float] | None,
     ) -> None:
         """Write the table, the latents, a contact sheet per cluster, and the figure of errors."""
         make_folder(place)
-        rows = [belonging._asdict() for belonging in table]
-        write_atomically(place / TABLE, as_csv(rows, Belonging._fields).encode())
+        rows: list[dict[str, Any]] = [belonging._asdict() for belonging in table]
+        for row, distance in zip(rows, distances or (), strict=distances is not None):
+            row["lpips"] = distance
+        columns = (*Belonging._fields, *(("lpips",) if distances is not None else ()))
+        write_atomically(place / TABLE, as_csv(rows, columns).encode())
         buffer = io.BytesIO()
         np.save(buffer, inverted.latents)
         write_atomically(place / "latents.npy", buffer.getvalue())

@@ -22,6 +22,7 @@ from cgjax.regions.compound import Complement, Intersection, Union
 from cgjax.regions.region import ClusterRegion, MarginRange
 from cgjax.testing.planted import true_side
 from tests.e2e.command import cgjax, errors, start
+from tests.evaluation.test_lpips import random_tensors
 
 CONFIG = "--config=configs/tiny.py:quick"
 STAGES = ("encode", "cluster", "fit", "sample", "evaluate", "report")
@@ -310,3 +311,31 @@ def test_user_images_are_assigned_and_an_empty_folder_is_one_line(finished, tmp_
     assert done.returncode == 2
     (error,) = errors(done.stderr)
     assert "no images in this folder" in error
+
+
+@pytest.mark.torch
+def test_lpips_from_the_published_files_to_the_table(finished, tmp_path):
+    import torch
+
+    workdir, images = tmp_path / "run", finished / "samples" / "rejection" / "1"
+    shutil.copytree(finished, workdir)
+    tensors = {name: torch.tensor(value) for name, value in random_tensors("vgg").items()}
+    heads = {name: tensors.pop(name) for name in list(tensors) if name.startswith("lin")}
+    torch.save(tensors, tmp_path / "trunk.pth")
+    torch.save(heads, tmp_path / "heads.pth")
+    weights = tmp_path / "vgg.safetensors"
+    files = (f"--src={tmp_path}/trunk.pth", f"--heads={tmp_path}/heads.pth", f"--dst={weights}")
+    done = cgjax("lpips", *files, module="converters")
+    assert done.returncode == 0, done.stderr
+    command = ("--mode=assign", f"--workdir={workdir}", f"--images={images}", CONFIG)
+    command += (f"--config.assign.lpips={weights}", "--allow_config_change")
+    done = cgjax(*command)
+    assert done.returncode == 0, done.stderr
+    assert "LPIPS (vgg): mean " in done.stdout
+    with open(workdir / "assign" / "1" / "assign.csv", newline="") as file:
+        assert all(float(row["lpips"]) >= 0 for row in csv.DictReader(file))
+    weights.write_bytes(b"nothing")
+    done = cgjax(*command)
+    assert done.returncode == 2
+    (error,) = errors(done.stderr)
+    assert f"--config.assign.lpips={weights}: not a safetensors file" in error

@@ -162,6 +162,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "assign.restarts": (1, set()),  # the assigned images are not part of a config
     "assign.held_out": (8, {"held-out"}),
     "assign.quantile": (0.9, set()),
+    "assign.lpips": ("lpips.safetensors", set()),
     "checkpoint_epochs": (1, set()),
 }
 

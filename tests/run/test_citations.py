@@ -71,6 +71,10 @@ def test_a_run_cites_exactly_what_it_used():
         *("kartynnik2019real", "liu2020diverse", "douze2024faiss"),
         *("shen2021closed", "harkonen2020ganspace"),
     }
+    config["assign"]["lpips"] = "lpips.safetensors"
+    assert set(keys_of(works_of_run(config, "stylegan2", **held))) - set(full) == {
+        "zhang2018unreasonable"
+    }
     own = keys_of(works_of_run(config, "mine"))
     assert "radford2016unsupervised" not in own
 

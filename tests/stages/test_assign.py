@@ -8,9 +8,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from cgjax.errors import Interrupted, UserError
+from cgjax.evaluation.lpips import Lpips
 from cgjax.inversion.inverter import Inverter
+from cgjax.run.artifacts import declare_assigned
 from cgjax.run.opening import load_run, open_run
 from cgjax.run.places import ENCODER, HELD_OUT
 from cgjax.runtime.png import to_png
@@ -18,6 +21,7 @@ from cgjax.runtime.signals import Interrupts
 from cgjax.stages import inversion
 from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import true_side
+from tests.evaluation.test_lpips import random_tensors
 from tests.killing import Killed, killing
 from tests.stages.test_hierarchy import config
 
@@ -272,3 +276,78 @@ def test_a_loss_that_is_nan_stops_and_names_the_step(clustered, own, tmp_path):
     given = config(**LEAVES | {"assign.learning_rate": 1e38})
     with pytest.raises(UserError, match=r"the encoder's loss became nan in step [0-9]+; lower"):
         assign(root, own, given=given, allow_change=True)
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "vgg.safetensors"
+    save_file(random_tensors("vgg"), path)
+    return path
+
+
+def with_lpips(path):
+    given = config(**LEAVES)
+    given["assign"]["lpips"] = str(path)
+    return given
+
+
+def test_lpips_is_one_more_column_and_changes_nothing_else(
+    told, clustered, own, vgg, tmp_path, monkeypatch
+):
+    root = tmp_path / "run"
+    shutil.copytree(clustered, root)
+    monkeypatch.setattr(Inverter, "invert", None)  # the inversions are those of before
+    text = assign(root, own, given=with_lpips(vgg), allow_change=True)
+    table, old = table_of(root), table_of(clustered)
+    distances = {name: float(row.pop("lpips")) for name, row in table.items()}
+    assert table == old
+    assert max(distances, key=distances.get) == "noise.png"
+    assert all(distance >= 0 for distance in distances.values())
+    (line,) = set(said(text, root).splitlines()) - set(said(told, clustered).splitlines())
+    mean = np.mean(list(distances.values()))
+    assert line == f"LPIPS (vgg): mean {mean:.4f} of {NUM + 1} images"
+    before = bytes_of(root / "assign")
+    with monkeypatch.context() as patched:
+        patched.setattr(Lpips, "__call__", None)  # nor is LPIPS measured twice
+        assert assign(root, own) == text
+    assert bytes_of(root / "assign") == before
+    assert assign(root, own, given=config(**LEAVES), allow_change=True).count("LPIPS") == 0
+    assert table_of(root) == old
+
+
+def test_the_key_is_that_of_the_weights_and_without_them_that_of_before(
+    told, clustered, own, vgg, tmp_path
+):
+    root, copy = tmp_path / "run", tmp_path / "copy"
+    shutil.copytree(clustered, root)
+    shutil.copy(vgg, copy)
+
+    def key(path):
+        run = open_run(root, with_lpips(path), mode="assign", allow_change=True)
+        declare_assigned(run.manifests.graph, run.config, "own")
+        return run.manifests.graph["assign own"].key
+
+    keys = [key(path) for path in ("", vgg, copy)]
+    assert keys[0] == load_run(clustered).manifests.graph["assign own"].key
+    assert keys[0] != keys[1] == keys[2]
+    save_file(random_tensors("vgg", seed=1), copy)
+    assert key(copy) not in keys
+
+
+def test_weights_that_cannot_be_used_are_refused_before_anything_is_changed(
+    told, clustered, own, tmp_path
+):
+    root, path = tmp_path / "run", tmp_path / "weights"
+    shutil.copytree(clustered, root)
+    before = bytes_of(root)
+    for tensors, message in (
+        (None, "no such file; python -m converters lpips"),
+        (random_tensors("alex"), "at least 31x31 pixels, and these have 16x16; vgg takes 16x16"),
+        (random_tensors("vgg") | {"features.0.bias": np.full(64, np.nan, np.float32)}, "holds NaN"),
+    ):
+        if tensors:
+            save_file(tensors, path)
+        with pytest.raises(UserError, match=message) as raised:
+            assign(root, own, given=with_lpips(path), allow_change=True)
+        assert str(raised.value).startswith(f"--config.assign.lpips={path}: ")
+    assert bytes_of(root) == before

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from cgjax.config.plain import to_plain
 from cgjax.errors import Interrupted, UserError
@@ -19,6 +20,7 @@ from cgjax.stages.endtoend import TrainingStage
 from configs import scgan_faces
 from tests.e2e.command import cgjax, errors
 from tests.endtoend import tiny_runs
+from tests.evaluation.test_lpips import random_tensors
 
 NUM = 9
 TINY = {
@@ -212,3 +214,21 @@ def test_the_command_prints_the_table_and_other_modes_are_refused(told, trained,
     refused = cgjax("--mode=sweep", f"--workdir={trained}")
     assert refused.returncode == 2
     assert "is for runs that cluster a generator" in errors(refused.stderr)[0]
+
+
+def test_reconstructions_are_measured_by_lpips_too(photos, tmp_path):
+    root, weights = tmp_path / "run", tmp_path / "vgg.safetensors"
+    train(root, settings(photos, **{"data.size": 16}))
+    given = settings(photos, **{"data.size": 16, "assign.lpips": str(weights)})
+
+    def assign_some():
+        some = open_trained(root, given, allow_change=True)
+        return assign_to_labels(some, Interrupts(), photos)
+
+    with pytest.raises(UserError, match=r"--config.assign.lpips=.*vgg.safetensors: no such file"):
+        assign_some()
+    assert not (root / "assign").exists()
+    save_file(random_tensors("vgg"), weights)
+    assert "\nLPIPS (vgg): mean " in assign_some()
+    with open(root / "assign" / "mine" / "assign.csv", newline="") as file:
+        assert all(float(row["lpips"]) > 0 for row in csv.DictReader(file))

@@ -18,7 +18,7 @@ from cgjax.evaluation.lpips import check_file
 from cgjax.features.in_memory import feature_shape
 from cgjax.generators.contract import ensure_generator
 from cgjax.run.artifacts import target_classes
-from cgjax.run.conditional import FLAG, image_shape_of, load_labels
+from cgjax.run.conditional import FLAG, load_labels
 from cgjax.run.run import Run
 
 
@@ -59,7 +59,7 @@ def check_run(run: Run, mode: str) -> None:
     settings = run.config["compare" if mode == "compare" else "evaluate"]
     check_features(run.config["evaluate"], settings["num"], run.generator)
     if weights := run.config["assign"]["lpips"]:
-        check_file(weights, image_shape_of(run.generator)[0])
+        check_file(weights, run.generator.image_shape[0])
     if mode == "compare":
         _check_comparison(run)
     if mode == "sweep":

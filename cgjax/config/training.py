@@ -23,9 +23,10 @@ from cgjax.config.leaves import TEXT, Leaf, count
 
 NUM_CLASSES = {
     **{"ring": 8, "grid": 25, "grid100": 100},
-    **{"digits8": 10, "stacked_digits": 1000, "cifar10": 10, "generated": 1, "folder": 1},
+    **{"digits8": 10, "stacked_digits": 1000, "cifar10": 10, "generated": 0, "folder": 1},
 }
-"""The number of true classes of each data set; 1 where none are known."""
+"""The number of true classes of each data set; 1 where none are known, 0 where the generator at
+`data.path` says how many."""
 
 POINTS, VECTORS, IMAGES = "points", "vectors", "images"
 ROW_KINDS = dict.fromkeys(("ring", "grid", "grid100"), POINTS) | {"digits8": VECTORS}
@@ -249,7 +250,8 @@ def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:
     data = leaves.get("data.name")
     if None not in (method, network, data):
         yield from _problems_of_networks(str(method), str(network), str(data))
-    yield from _problems_of_classes(leaves)
+    if num_classes := NUM_CLASSES.get(str(leaves.get("data.name"))):
+        yield from problems_of_classes(leaves, num_classes)
     yield from _problems_of_features(leaves.get("score.features"), leaves.get("score.num"))
     for path, reader in _unread(leaves, is_shared=False):
         where = f"{reader.path}={leaves[reader.path]}"
@@ -286,18 +288,26 @@ def _problems_of_counts(leaves: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _problems_of_classes(leaves: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what asks for true classes where there are none, or for too few labels."""
-    data, method = str(leaves.get("data.name")), leaves.get("train.method")
+def problems_of_classes(leaves: Mapping[str, Any], num_classes: int) -> Iterator[str]:
+    """Yield what asks for true classes where there are none, or for too few labels.
+
+    Args:
+        leaves: as in `problems_between`.
+        num_classes: of the data; 1 if none are known.
+    """
+    method = leaves.get("train.method")
     is_supervised = leaves.get("labels.supervised") is True
     needs_classes = method == "conditional" or (is_supervised and method in SELF_CONDITIONED)
-    if NUM_CLASSES.get(data) == 1 and needs_classes:
-        yield f"--config.data.name={data}: its true classes are unknown, and this run needs them"
-    clusters, classes = leaves.get("labels.num_clusters"), NUM_CLASSES.get(data, 0)
-    if is_supervised and clusters is not None and clusters < classes:
+    if num_classes == 1 and needs_classes:
         yield (
-            f"--config.labels.num_clusters={clusters}: expected at least {classes}, one for each "
-            "class, with labels.supervised=true"
+            f"--config.data.name={leaves.get('data.name')}: its true classes are unknown, and this "
+            "run needs them"
+        )
+    clusters = leaves.get("labels.num_clusters")
+    if is_supervised and clusters is not None and clusters < num_classes:
+        yield (
+            f"--config.labels.num_clusters={clusters}: expected at least {num_classes}, one for "
+            "each class, with labels.supervised=true"
         )
 
 

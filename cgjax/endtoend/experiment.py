@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from cgjax.clustering import kmeans
 from cgjax.config.plain import flatten
-from cgjax.config.training import FEWEST_SCORED, fewest_scored, unread
+from cgjax.config.training import FEWEST_SCORED, fewest_scored, problems_of_classes, unread
 from cgjax.endtoend.data import DataSet, Points, data_of
 from cgjax.endtoend.data.folder import FolderImages
 from cgjax.endtoend.data.images import ImageSet
@@ -52,6 +52,8 @@ def check_data(config: Mapping[str, Any]) -> str:
             "--config.train.together=true: expected images that fit in --config.data.memory_mb; "
             "type --config.train.together=false"
         )
+    for problem in problems_of_classes(flatten(config), data.num_classes):
+        raise UserError(problem)  # of a generator's classes, which the config alone cannot tell
     batches = make_method(config, data.num_classes).batches
     if isinstance(data, ImageSet):
         _check_scored(data, config["score"])

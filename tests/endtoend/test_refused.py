@@ -16,6 +16,7 @@ from cgjax.run.folder import Provenance, RunFolder, read_config, save_config, sa
 from cgjax.run.training import open_training
 from configs import common, scgan_faces
 from tests.e2e.command import cgjax, errors
+from tests.endtoend.coloured import save_coloured
 from tests.endtoend.tiny_runs import settings
 
 
@@ -119,6 +120,29 @@ def test_a_wrong_setting_is_refused_in_one_line_with_the_flag_to_type(path, valu
         schema.validate(config)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train.method": "conditional"}, "=generated: its true classes are unknown, and this run"),
+        ({"labels.supervised": True}, "=generated: its true classes are unknown, and this run"),
+        (
+            {"data.path": "3", "labels.supervised": True},
+            "--config.labels.num_clusters=2: expected at least 3, one for each class",
+        ),
+    ],
+)
+def test_classes_are_those_of_the_generator(tmp_path, monkeypatch, changes, words):
+    monkeypatch.chdir(tmp_path)
+    save_coloured("3")
+    config = to_plain(scgan_faces.get_config("quick"))
+    for path, value in changes.items():
+        section, name = path.split(".")
+        config[section][name] = value
+    with pytest.raises(UserError, match=words):
+        open_training(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("network", ["encoding", "encoding_dcgan"])

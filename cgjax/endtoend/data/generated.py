@@ -1,4 +1,8 @@
-"""Images drawn from one of the project's generators: an unlabelled data set without downloads."""
+"""Images drawn from one of the project's generators: a data set without downloads.
+
+A generator with classes gives labelled data: each image's class is drawn uniformly at random, and
+is its true class.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,16 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from cgjax.endtoend.data.base import Points
 from cgjax.endtoend.data.images import ImageSet
 from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator
+from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
+from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import as_uint8
 
 BATCH, BLOCK = 64, 1024
@@ -23,19 +29,25 @@ BATCH, BLOCK = 64, 1024
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedImages(ImageSet):
-    """Independent draws of a generator.
+    """Independent draws of a generator, and of one of its classes for each if it has any.
 
     Attributes:
         source: the embedded generator, a published one, or a folder of converted weights.
         flip: whether training mirrors images.
         features: what distances are measured in; see `ImageSet`.
-        num_classes: 1, as none are known.
     """
 
     source: str = "dcgan_faces"
     flip: bool = False
     features: str = "pca_pixels"
-    num_classes: int = 1
+
+    def __post_init__(self) -> None:
+        """Load the generator.
+
+        Raises:
+            UserError: there is no such generator.
+        """
+        _ = self._generator
 
     @functools.cached_property
     def _generator(self) -> ConditionedGenerator:
@@ -46,9 +58,18 @@ class GeneratedImages(ImageSet):
             generator = load_generator(self.source)
         except UserError as error:
             raise UserError(f"{flag}: {error}") from error
-        if isinstance(generator, PretrainedGenerator) and generator.num_classes:
-            raise UserError(f"{flag}: expected a generator without classes")
         return ConditionedGenerator(generator, generator.layers[0], {}, BATCH)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of the generator's classes; 1 if it has none, or is the user's own."""
+        return max(1, self._class_length)
+
+    @property
+    def _class_length(self) -> int:
+        """Length of the generator's class vectors; 0 if it has no classes."""
+        generator = self._generator.gen
+        return generator.num_classes if isinstance(generator, PretrainedGenerator) else 0
 
     def row_shape(self) -> tuple[int, ...]:
         """Return the shape of the generator's images."""
@@ -60,8 +81,23 @@ class GeneratedImages(ImageSet):
         return str(manifest.get("weights_sha256", self.source))
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
-        """Draw latents and generate their images."""
+        """Draw latents, and classes if there are any, and generate their images."""
         latents = np.asarray(self._generator.sample_latents(key, num))
-        blocks = (latents[i : i + BLOCK] for i in range(0, num, BLOCK))
-        rows = np.concatenate([as_uint8(self._generator.images(block)) for block in blocks])
-        return Points(jnp.asarray(rows), jnp.zeros(num, jnp.int32))
+        key_classes = named_key(key, "classes")
+        classes = np.asarray(jax.random.randint(key_classes, (num,), 0, self.num_classes, np.int32))
+        blocks = [slice(i, i + BLOCK) for i in range(0, num, BLOCK)]
+        rows = [as_uint8(self._images(latents[block], classes[block])) for block in blocks]
+        return Points(jnp.asarray(np.concatenate(rows)), jnp.asarray(classes))
+
+    def _images(
+        self, latents: Float[np.ndarray, "n d"], classes: Int[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "n h w c"]:
+        if not self._class_length:
+            return self._generator.images(latents)
+        vectors = np.eye(self._class_length, dtype=np.float32)[classes]
+        generator, width = self._generator.gen, latents.shape[1]
+        return in_batches(
+            lambda rows: generator.images(rows[:, :width], condition=rows[:, width:]),
+            np.concatenate([latents, vectors], axis=1),
+            BATCH,
+        )

@@ -224,8 +224,9 @@ def get_config() -> config_dict.ConfigDict:
     # Samples per sampler and cluster, and held-out members per half.
     config.evaluate.num = 1000
     # The feature in which distances are measured: "pca_pixels" (principal components of the prior's
-    # images), "random_cnn", "layer:NAME" (components of a layer of the generator), or
-    # "inception:FILE", the only one whose Frechet distance is an FID.
+    # images), "random_cnn", "layer:NAME" (components of a layer of the generator),
+    # "inception:FILE", the only one whose Frechet distance is an FID, or
+    # "package.module:function" for your own (docs/choosing.md).
     config.evaluate.features = "pca_pixels"
     # Number of principal components.
     config.evaluate.components = 48

@@ -134,8 +134,9 @@ def get_config() -> config_dict.ConfigDict:
     config.score.every = 5_000
     # Draws from the true distribution that tell what a perfect sampler scores.
     config.score.repeats = 100
-    # Features in which distances between images are measured: "pca_pixels", "random_cnn", or
-    # "inception:FILE" (docs/methods.md); only in the last is a Frechet distance an FID.
+    # Features in which distances between images are measured: "pca_pixels", "random_cnn",
+    # "inception:FILE" (docs/methods.md), the only one whose Frechet distance is an FID, or
+    # "package.module:function" for your own (docs/endtoend.md).
     config.score.features = "pca_pixels"
 
     # How your own images are assigned to the labels of a generator of images.

@@ -16,6 +16,7 @@ from absl import logging
 from jaxtyping import Array, Float, Int, Key
 
 from cgjax.clustering import kmeans
+from cgjax.config.distance_features import OWN, parse_feature
 from cgjax.config.plain import flatten
 from cgjax.config.training import FEWEST_SCORED, fewest_scored, problems_of_classes, unread
 from cgjax.endtoend.data import DataSet, Points, data_of
@@ -29,6 +30,7 @@ from cgjax.endtoend.trainer import Trainer
 from cgjax.errors import UserError
 from cgjax.evaluation.agreement import agreement_scores
 from cgjax.evaluation.modes import PerfectScore
+from cgjax.evaluation.own_features import OwnFeatures
 from cgjax.runtime.keys import named_key
 
 
@@ -70,6 +72,15 @@ def _check_scored(data: ImageSet, settings: Mapping[str, Any]) -> None:
     """Refuse fewer images than the scores' features need on each side of a comparison."""
     num, features = settings["num"], settings["features"]
     compared, fewest = data.compared(num), fewest_scored(features)
+    feature = parse_feature(features)
+    if feature is not None and feature.kind == OWN:
+        dims = OwnFeatures(feature.argument).check(*data.row_shape()[:2])
+        fewest = max(fewest, dims)
+        if num < dims:
+            raise UserError(
+                f"--config.score.num={num}: expected at least {dims}, the dimension of "
+                f"score.features={features}"
+            )
     if compared < min(num, fewest):
         raise UserError(
             f"--config.score.features={features}: expected at least {fewest} images to compare "

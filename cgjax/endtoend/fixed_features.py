@@ -27,7 +27,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
-from cgjax.errors import UserError, foreign_code
+from cgjax.errors import foreign_code
+from cgjax.evaluation.own_features import checked_rows
 from cgjax.numerics.optimisers import change_of
 from cgjax.runtime.imports import load_attribute
 from cgjax.runtime.keys import named_key
@@ -129,12 +130,5 @@ def _codes(arrays: Arrays, rows: Array, *, features: FixedFeatures) -> Array:
 def _user_features(name: str, function: Any, batch: np.ndarray) -> Float[Array, "n f"]:
     """Call the user's function and check what it returns."""
     with foreign_code(f"features {name!r}"):
-        values = np.asarray(function(batch))
-    if values.ndim != 2 or len(values) != len(batch) or values.dtype.kind not in "biuf":
-        raise UserError(
-            f"--config.labels.features={name}: returned {values.dtype} {values.shape} for rows of "
-            f"shape {batch.shape}; expected ({len(batch)}, numbers)"
-        )
-    if not np.isfinite(values).all():
-        raise UserError(f"--config.labels.features={name}: returned NaN or infinite values")
-    return jnp.asarray(values, jnp.float32)
+        values = function(batch)
+    return jnp.asarray(checked_rows(f"--config.labels.features={name}", values, batch.shape))

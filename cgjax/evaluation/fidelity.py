@@ -18,6 +18,7 @@ from cgjax.config.distance_features import (
     DIMS,
     INCEPTION,
     LAYER,
+    OWN,
     Feature,
     expected_feature,
     parse_feature,
@@ -34,6 +35,7 @@ from cgjax.evaluation.extractors import (
     fixed_extractor,
 )
 from cgjax.evaluation.inception import check_file
+from cgjax.evaluation.own_features import OwnFeatures
 from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval
@@ -53,12 +55,15 @@ def check_features(settings: Mapping[str, Any], num: int, generator: Conditioned
         generator: the generator.
 
     Raises:
-        UserError: an unknown feature or layer, a file without Inception's weights, or too few
-            samples for an FID.
+        UserError: an unknown feature or layer, a file without Inception's weights, the user's own
+            function does not return features, or too few samples for an FID.
+        ForeignError: the user's own function raised an exception.
     """
     feature = _feature(settings["features"])
     if feature.kind == LAYER:
         layer_index(generator.gen.layers, feature.argument)
+    if feature.kind == OWN:
+        OwnFeatures(feature.argument).check(generator.gen.image_size)
     if feature.kind == INCEPTION:
         check_file(feature.argument, "--config.evaluate.features")
         if num < DIMS[INCEPTION]:
@@ -74,7 +79,8 @@ def make_extractor(
     """Build the feature that distances are measured in.
 
     Args:
-        name: "pca_pixels", "random_cnn", "layer:NAME" or "inception:FILE".
+        name: "pca_pixels", "random_cnn", "layer:NAME", "inception:FILE" or
+            "package.module:function".
         generator: the generator.
         prior: latents of the prior; the components are fitted to their images or activations.
         components: number of components, for "pca_pixels" and "layer:NAME".
@@ -86,6 +92,8 @@ def make_extractor(
     fixed = fixed_extractor(feature)
     if fixed is not None:
         return fixed
+    if feature.kind == OWN:
+        return OwnFeatures(feature.argument)
     if feature.kind == LAYER:
         layer = generator.gen.layers[layer_index(generator.gen.layers, feature.argument)]
         activations = GeneratorLayer(

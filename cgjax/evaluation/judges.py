@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cgjax.errors import UserError, foreign_code
+from cgjax.errors import UserError
 from cgjax.evaluation.face_judges import AgeGender, FaceMesh
 from cgjax.evaluation.judge_base import Judge, Judgement
-from cgjax.evaluation.own_judge import OwnJudge
+from cgjax.evaluation.own_judge import OwnJudge, load_own
 from cgjax.evaluation.pixel_judges import Brightness, HairTone, ImageStatistics
-from cgjax.runtime.imports import load_attribute
 
 __all__ = [
     "JUDGES",
@@ -76,11 +75,7 @@ def load_judge(name: str) -> Judge:
             f"judge {name!r} is not known; expected one of {', '.join(JUDGES)}, "
             "or package.module:function"
         )
-    own = load_attribute(name, "judge")
-    if isinstance(own, type):
-        with foreign_code(f"judge {name!r}", "when it was made without arguments"):
-            own = own()
-    return OwnJudge(own, name)
+    return OwnJudge(load_own(name, "judge"), name)
 
 
 class JudgedValues:

@@ -9,6 +9,25 @@ from numpy.typing import ArrayLike, NDArray
 from cgjax.errors import UserError, foreign_code
 from cgjax.evaluation.extractors import as_colour_images
 from cgjax.evaluation.judge_base import Judge, Judgement
+from cgjax.runtime.imports import load_attribute
+
+
+def load_own(path: str, what: str) -> Any:
+    """Import the user's own function or object; a class is called without arguments.
+
+    Args:
+      path: `package.module:name`.
+      what: the kind of object, for the messages: "judge", "features".
+
+    Raises:
+      UserError: as `load_attribute`.
+      ForeignError: the user's module or class raised an exception.
+    """
+    own = load_attribute(path, what)
+    if isinstance(own, type):
+        with foreign_code(f"{what} {path!r}", "when it was made without arguments"):
+            own = own()
+    return own
 
 
 class OwnJudge:

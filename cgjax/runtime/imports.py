@@ -32,14 +32,13 @@ def load_attribute(path: str, what: str) -> Any:
         >>> load_attribute("cgjax.errors:UserError", "error")
         <class 'cgjax.errors.UserError'>
     """
-    module_name, _, name = path.partition(":")
-    parts = module_name.split(".")
-    if not name.isidentifier() or not all(part.isidentifier() for part in parts):
+    if not is_import_path(path):
         raise UserError(
             f"{what} {path!r}: expected package.module:name, for example mine:Mine for the class "
             "Mine in mine.py"
         )
-    _check_place(parts[0], f"{what} {path!r}")
+    module_name, _, name = path.partition(":")
+    _check_place(module_name.partition(".")[0], f"{what} {path!r}")
     module = _import_module(module_name, f"{what} {path!r}")
     with foreign_code(path):
         if hasattr(module, name):
@@ -49,6 +48,17 @@ def load_attribute(path: str, what: str) -> Any:
         f"{what} {path!r}: module {module_name!r} ({getattr(module, '__file__', 'built in')}) has "
         f"no {name!r}{f'; did you mean {module_name}:{near[0]}?' if near else ''}"
     )
+
+
+def is_import_path(path: str) -> bool:
+    """Whether a text has the form `package.module:name`.
+
+    Example:
+        >>> is_import_path("mine:Mine"), is_import_path("inception:weights.safetensors")
+        (True, False)
+    """
+    module_name, _, name = path.partition(":")
+    return name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))
 
 
 def _check_place(name: str, subject: str) -> None:

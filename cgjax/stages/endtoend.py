@@ -243,22 +243,23 @@ def _pictures(data: DataSet, rows: np.ndarray) -> Float[np.ndarray, "n h w c"]:
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Lay out a summary as text: one line per score, with a perfect sampler's score beside it."""
     trials = summary["trials"]
+    width = max([24, *(len(name) + 1 for name in summary["scores"])])
     what = "points" if summary["data"] in ROW_KINDS else "images"
     lines = [
         f"{summary['method']} on {summary['data']}, {summary['iterations']} iterations, "
         f"{trials} trial{'s' if trials > 1 else ''}, {summary['num_points']} {what}",
-        f"{'':<24}{'mean':>10}{'perfect sampler (95% of its draws)':>38}",
+        f"{'':<{width}}{'mean':>10}{'perfect sampler (95% of its draws)':>38}",
     ]
     for name, score in summary["scores"].items():
         best = score["perfect"]
         beside = f"{shown(best['mean'])} ({shown(best['low'])} to {shown(best['high'])})"
-        lines.append(f"{name:<24}{shown(score['mean']):>10}{beside:>38}")
+        lines.append(f"{name:<{width}}{shown(score['mean']):>10}{beside:>38}")
     lines += [f"{name}: {note_text(note)}" for name, note in summary["notes"].items()]
     if summary["agreement"]:
-        lines.append(f"{'clusters, classes':<24}{'mean':>10}{'k-means on the rows':>38}")
+        lines.append(f"{'clusters, classes':<{width}}{'mean':>10}{'k-means on the rows':>38}")
     for name, score in summary["agreement"].items():
         beside = shown(score["kmeans_on_rows"])
-        lines.append(f"{name:<24}{shown(score['mean']):>10}{beside:>38}")
+        lines.append(f"{name:<{width}}{shown(score['mean']):>10}{beside:>38}")
     return "\n".join(lines)
 
 

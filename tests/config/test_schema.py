@@ -362,8 +362,8 @@ def test_something_that_is_not_a_config_is_refused_in_one_line(config):
         ({"sample.sampler": "gan"}, "(rejection, flow, imle)"),
         (
             {"evaluate.features": "layer:"},
-            "--config.evaluate.features=layer:: expected pca_pixels, random_cnn, layer:NAME or "
-            "inception:FILE",
+            "--config.evaluate.features=layer:: expected pca_pixels, random_cnn, layer:NAME, "
+            "inception:FILE or package.module:function",
         ),
         (
             {"compare.judge": "face"},

@@ -26,3 +26,9 @@ def save_coloured(folder):
         source={"name": "coloured"},
         licence="none",
     )
+
+
+def brightness(images):
+    """A judge that is always right: the mean of each channel, and as class scores ten times it."""
+    means = np.asarray(images).mean(axis=(1, 2))
+    return means, 10 * means

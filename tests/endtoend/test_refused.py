@@ -83,7 +83,13 @@ def test_too_many_digits_and_a_missing_scikit_learn_are_refused(monkeypatch):
         ("labels.num_clusters", 50, "--config.labels.num_clusters=50: expected at most labels.num"),
         ("labels.supervised", True, "expected at least 8, one for each class"),
         ("train.learning_rate", -1.0, "--config.train.learning_rate=-1.0: expected"),
-        ("score.features", "vgg", "expected pca_pixels, random_cnn or inception:FILE"),
+        (
+            "score.features",
+            "vgg",
+            "expected pca_pixels, random_cnn, inception:FILE or package.module:function",
+        ),
+        ("score.features", "incepton:weights.safetensors", "expected pca_pixels, random_cnn, inc"),
+        ("score.features", "layer:layer1", "expected pca_pixels, random_cnn, inception:FILE or"),
         ("score.features", "random_cnn", "expected pca_pixels with data.name=ring"),
         ("score.features", "random_cnn", "--config.score.num=30: expected at least 416"),
         ("data.flip", True, "--config.data.flip=True: expected False with data.name=ring"),
@@ -142,6 +148,18 @@ def test_classes_are_those_of_the_generator(tmp_path, monkeypatch, changes, word
         config[section][name] = value
     with pytest.raises(UserError, match=words):
         open_training(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_that_do_not_exist_are_refused_in_one_line_with_exit_2(tmp_path):
+    done = cgjax(
+        "--config=configs/scgan_faces.py:quick",
+        "--config.score.features=nowhere:features",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    (line,) = errors(done.stderr)
+    assert done.returncode == 2
+    assert line.startswith("error: features 'nowhere:features': there is no module 'nowhere'")
     assert not (tmp_path / "run").exists()
 
 

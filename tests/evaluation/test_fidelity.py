@@ -15,6 +15,8 @@ from cgjax.numerics.intervals import wilson_interval
 from configs import common, tiny
 from tests.evaluation.test_inception import random_tensors
 
+OWN = "tests.endtoend.coloured:brightness"
+
 
 @pytest.fixture(scope="module")
 def generator() -> ConditionedGenerator:
@@ -28,7 +30,7 @@ def settings(features: str) -> dict:
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ("fid", "expected pca_pixels, random_cnn, layer:NAME or inception:FILE"),
+        ("fid", "expected pca_pixels, random_cnn, layer:NAME, inception:FILE or package"),
         ("random_cnn:3", "expected pca_pixels"),
         ("layer:layer9", "try --config.layer=layer"),
         ("inception:nowhere.safetensors", "no file nowhere.safetensors"),
@@ -56,6 +58,7 @@ def test_an_fid_of_fewer_images_than_features_is_refused(tmp_path, generator):
         ("pca_pixels", "Frechet distance in pca3_pixels", 3),
         ("layer:layer1", "Frechet distance in pca3_generator_layer1", 3),
         ("random_cnn", "Frechet distance in random_cnn", 416),
+        (OWN, f"Frechet distance in {OWN}", 3),
     ],
 )
 def test_a_distance_names_its_feature_and_is_not_called_fid(features, name, dim, generator):

@@ -6,8 +6,10 @@ to 1/128, one grey level, so that a discriminator cannot recognise real images b
 levels.
 
 Scores are distances between generated images and a draw of the same number of images: in the first
-principal components of the pixels, in the features of a random network, or in Inception's features.
-Only with the last is a Frechet distance an FID, and an Inception Score defined.
+principal components of the pixels, in the features of a random network, in Inception's features, or
+in the user's own. Only in Inception's is a Frechet distance an FID, and an Inception Score defined.
+By the class scores of the user's own classifier, the same formula gives a `classifier_score`; and
+if the data have as many true classes, these are counted as modes.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from cgjax.config.distance_features import OF_IMAGES, PIXELS, Feature, parse_feature
+from cgjax.config.distance_features import OF_IMAGES, OWN, PIXELS, Feature, parse_feature
 from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.endtoend.data.on_disk import RowsOnDisk
+from cgjax.evaluation.class_modes import class_scores
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
 from cgjax.evaluation.extractors import (
     FeatureExtractor,
@@ -32,8 +35,10 @@ from cgjax.evaluation.extractors import (
     fixed_extractor,
     pca_pixels,
 )
-from cgjax.evaluation.inception_score import inception_score
+from cgjax.evaluation.inception_score import SPLITS, inception_score
 from cgjax.evaluation.modes import PerfectScore, over_repeats
+from cgjax.evaluation.own_features import OwnFeatures
+from cgjax.numerics.intervals import wilson_interval
 from cgjax.numerics.pca import fit_pca
 from cgjax.runtime.keys import named_key
 
@@ -66,7 +71,8 @@ class ImageSet(DataSet):
 
     Attributes:
         flip: whether training mirrors images.
-        features: what distances are measured in: "pca_pixels", "random_cnn" or "inception:FILE".
+        features: what distances are measured in: "pca_pixels", "random_cnn", "inception:FILE" or
+            "package.module:function".
     """
 
     flip: bool
@@ -94,7 +100,7 @@ class ImageSet(DataSet):
         """Return distances of the first generated images to a draw of as many."""
         num = self.compared(len(rows))
         features, reference = reference_of(self, num)
-        return distances(features, features(rows[:num]), reference)
+        return distances(features, features(rows[:num]), reference, self.num_classes)
 
     def perfect(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, PerfectScore]:
         """Return what other draws of the same size score."""
@@ -104,13 +110,25 @@ class ImageSet(DataSet):
                 features,
                 features(drawn(self, named_key(key, "perfect", repeat), num)),
                 reference,
+                self.num_classes,
             ),
             repeats,
         )
 
     def notes(self, key: PRNGKeyArray, num: int, repeats: int) -> dict[str, Any]:
-        """Return the name of the features that distances are measured in."""
-        return {"features": reference_of(self, self.compared(num))[0].name}
+        """Return the name of the features of the distances; if they count modes, their accuracy."""
+        num = self.compared(num)
+        features, reference = reference_of(self, num)
+        notes: dict[str, Any] = {"features": features.name}
+        if isinstance(features, OwnFeatures):
+            scores = features.split(reference)[1]
+            if _are_of_classes(scores, self.num_classes):
+                classes = np.asarray(self.draw(reference_key(), num).classes)
+                right = int((scores.argmax(axis=1) == classes).sum())
+                low, high = wilson_interval(right, num)
+                share = {"mean": right / num, "low": low, "high": high}
+                notes["judge_accuracy"] = share | {"images": num}
+        return notes
 
 
 class FixedImages(ImageSet):
@@ -164,7 +182,7 @@ class FixedImages(ImageSet):
             if isinstance(features, Projected):
                 pca = fit_pca(reference, len(features.pca.components))
                 reference, others = pca.project(reference), pca.project(others)
-            return distances(features, others, reference)
+            return distances(features, others, reference, self.num_classes)
 
         return over_repeats(score, repeats)
 
@@ -194,6 +212,9 @@ def reference_of(data: ImageSet, num: int) -> tuple[FeatureExtractor, Float[np.n
     """Return the feature extractor, and the features of the reference images."""
     images = drawn(data, reference_key(), num)
     feature = parse_feature(data.features, OF_IMAGES) or Feature(PIXELS)
+    if feature.kind == OWN:
+        own = OwnFeatures(feature.argument, with_scores=True)
+        return own, own(images)
     features = fixed_extractor(feature)
     if features is None:
         features = pca_pixels(images, min(COMPONENTS, num - 1, math.prod(images.shape[1:])))
@@ -204,13 +225,37 @@ def distances(
     extractor: FeatureExtractor,
     features: Float[np.ndarray, "n k"],
     reference: Float[np.ndarray, "m k"],
+    num_classes: int,
 ) -> dict[str, float]:
-    """Return the scores of images from their features."""
+    """Return the scores of images from their features; `num_classes` of their data, 1 if none."""
+    of_classes: dict[str, float] = {}
+    if isinstance(extractor, OwnFeatures):
+        (features, by_class), (reference, _) = map(extractor.split, (features, reference))
+        of_classes = _scores_of_classes(extractor.name, by_class, num_classes)
     manifold = precision_recall_density_coverage(reference, features)
     scores = {"precision": manifold.precision, "recall": manifold.recall}
     distance = frechet(features, reference)
     if not isinstance(extractor, InceptionPool3):
-        return {f"frechet_{extractor.name}": distance, **scores}
+        return {f"frechet_{extractor.name}": distance, **of_classes, **scores}
     logits = extractor.logits(features)
     quality = {} if logits is None else {"inception_score": inception_score(logits)}
     return {"fid": distance, **quality, **scores}
+
+
+def _scores_of_classes(
+    name: str, logits: Float[np.ndarray, "n k"], num_classes: int
+) -> dict[str, float]:
+    """Return what the user's classifier says of images; nothing if it has no classes."""
+    if not logits.shape[1]:
+        return {}
+    # Parts of a few images have a score near 1 whatever they show.
+    splits = SPLITS if len(logits) >= SPLITS**2 else 1
+    scores = {f"classifier_score_{name}": inception_score(logits, splits)}
+    if _are_of_classes(logits, num_classes):
+        scores |= class_scores(logits.argmax(axis=1), num_classes)._asdict()
+    return scores
+
+
+def _are_of_classes(logits: Float[np.ndarray, "n k"], num_classes: int) -> bool:
+    """Whether class scores are taken to be those of the data's true classes, in their order."""
+    return logits.shape[1] == num_classes > 1

@@ -1,0 +1,154 @@
+"""The user's own features of images: foreign code whose output is checked where it enters."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from cgjax.errors import UserError, foreign_code
+from cgjax.evaluation.extractors import as_colour_images, at_least_one
+from cgjax.evaluation.own_judge import load_own
+
+BATCH = 128
+"""Images per call of the function."""
+
+TOLERANCE = 0.01
+"""How far features of one image may differ between calls, relative to the largest number: by
+rounding, which depends on the number of images in a call."""
+
+
+class OwnFeatures:
+    """The user's features, and their classifier's scores of each class if they have one.
+
+    The function takes (n, h, w, 3) float32 images in [-1, 1] and returns (n, f) numbers, or a pair
+    of these and (n, k) class scores: logits, or logarithms of probabilities, of at least two
+    classes. Each row must be a function of its image alone.
+
+    Args:
+      path: the function's import path, `package.module:name`. It may also be a class whose objects,
+        made without arguments, are called.
+      with_scores: whether a row holds the class scores behind the features; see `split`.
+
+    Raises:
+      UserError: no such module or function, or it is not callable.
+      ForeignError: the user's module or class raised an exception.
+    """
+
+    input: Literal["images", "latents"] = "images"
+
+    def __init__(self, path: str, *, with_scores: bool = False) -> None:
+        self.name = path
+        self.function = load_own(path, "features")
+        if not callable(self.function):
+            raise UserError(f"features {path!r} is {self.function!r:.60}; expected a function")
+        self._with_scores = with_scores
+        self._widths: tuple[int, int] | None = None
+
+    def check(self, height: int, width: int | None = None) -> int:
+        """Try it on three random images of a size, before any work is done.
+
+        Args:
+          height: of the images.
+          width: of the images; the height if it is None.
+
+        Returns:
+          The number of features.
+
+        Raises:
+          UserError: it returned anything but features and class scores, or an image's features
+            depend on the images beside it.
+          ForeignError: it raised an exception.
+        """
+        shape = (3, height, width or height, 3)
+        images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+        among, alone = self(images)[2:], self(images[2:])
+        if np.abs(among - alone).max() > TOLERANCE * np.abs(alone).max():
+            raise UserError(
+                f"features {self.name!r} of one image change with the images beside it, or from "
+                "call to call; expected a function of each image alone (batch norms and dropout in "
+                "inference mode)"
+            )
+        return self.split(alone)[0].shape[1]
+
+    def __call__(self, batch: ArrayLike, /) -> Float[np.ndarray, "n d"]:
+        """Return float32 features, with class scores behind them if asked for.
+
+        Grey images are repeated to three channels.
+
+        Raises:
+          UserError: the function returned something else, or other numbers of columns than before.
+          ForeignError: it raised an exception.
+        """
+        images = at_least_one(as_colour_images(batch))
+        return np.concatenate(
+            [self._rows(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+        )
+
+    def split(
+        self, rows: Float[np.ndarray, "n d"]
+    ) -> tuple[Float[np.ndarray, "n f"], Float[np.ndarray, "n k"]]:
+        """Return the features and the class scores of rows; k is 0 where there are none."""
+        num_features = self._widths[0] if self._widths else rows.shape[1]
+        return rows[:, :num_features], rows[:, num_features:]
+
+    def _rows(self, images: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
+        subject = f"features {self.name!r}"
+        with foreign_code(subject):
+            values = self.function(images.copy())  # which it may change
+        pair = values if isinstance(values, tuple) else (values, np.zeros((len(images), 0)))
+        if len(pair) != 2:
+            raise UserError(
+                f"{subject}: returned a tuple of {len(pair)}; expected features, or a pair of "
+                "features and class scores"
+            )
+        features = checked_rows(subject, pair[0], images.shape)
+        scores = checked_rows(f"{subject}, class scores", pair[1], images.shape)
+        widths = features.shape[1], scores.shape[1]
+        if not widths[0] or (isinstance(values, tuple) and widths[1] < 2):
+            raise UserError(
+                f"{subject}: returned {widths[0]} features and {widths[1]} class scores; expected "
+                "at least one feature, and scores of at least two classes"
+            )
+        if self._widths not in (None, widths):
+            raise UserError(
+                f"{subject}: returned {widths[0]} features and {widths[1]} class scores, before "
+                f"{self._widths}; expected the same numbers every time"
+            )
+        self._widths = widths
+        return np.concatenate([features, scores], axis=1) if self._with_scores else features
+
+
+def checked_rows(
+    subject: str, values: Any, shape: tuple[int, ...]
+) -> Float[np.ndarray, "n columns"]:
+    """Check the numbers that a user's function returned for some rows.
+
+    Args:
+      subject: what returned them, for the messages.
+      values: as returned.
+      shape: of the rows that the function was given.
+
+    Returns:
+      The numbers as float32.
+
+    Raises:
+      UserError: anything but one row of finite real numbers for each row.
+    """
+    expected = f"for rows of shape {shape}; expected ({shape[0]}, numbers)"
+    try:
+        array = np.asarray(values)
+    except Exception as error:
+        raise UserError(
+            f"{subject}: returned {type(values).__name__}, which is not an array ({error}), "
+            f"{expected}"
+        ) from error
+    if array.ndim != 2 or len(array) != shape[0] or array.dtype.kind not in "biuf":
+        raise UserError(f"{subject}: returned {array.dtype} {array.shape} {expected}")
+    with np.errstate(over="ignore"):  # beyond float32, which is infinite
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"{subject}: returned NaN or infinite values")
+    return array

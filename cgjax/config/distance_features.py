@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from cgjax.runtime.imports import is_import_path
 
 PIXELS, RANDOM_CNN, LAYER, INCEPTION = "pca_pixels", "random_cnn", "layer", "inception"
-OWN = "own"
+OWN = "package.module:function"
 
 FORMS = {
     PIXELS: "pca_pixels",
     RANDOM_CNN: "random_cnn",
     LAYER: "layer:NAME",
     INCEPTION: "inception:FILE",
-    OWN: "package.module:function",
+    OWN: OWN,
 }
 """How each kind is written. What follows the colon is the argument; of the user's own function it
 is the whole text."""
@@ -46,8 +46,8 @@ def parse_feature(text: Any, kinds: Collection[str] = tuple(FORMS)) -> Feature |
     Example:
         >>> parse_feature("layer:layer2"), parse_feature("layer"), parse_feature("pixels")
         (Feature(kind='layer', argument='layer2'), None, None)
-        >>> parse_feature("mine:features")
-        Feature(kind='own', argument='mine:features')
+        >>> parse_feature("mine:features").kind == OWN, parse_feature("mine:features").argument
+        (True, 'mine:features')
     """
     if not isinstance(text, str):
         return None
@@ -60,10 +60,7 @@ def parse_feature(text: Any, kinds: Collection[str] = tuple(FORMS)) -> Feature |
 def kind_of_feature(text: str) -> str:
     """Return the kind of a feature whose name has been checked."""
     kind = text.partition(":")[0]
-    return OWN if kind not in _BUILT_IN and is_import_path(text) else kind
-
-
-_BUILT_IN = tuple(kind for kind in FORMS if kind != OWN)
+    return OWN if kind not in FORMS and is_import_path(text) else kind
 
 
 def expected_feature(kinds: Collection[str] = tuple(FORMS)) -> str:

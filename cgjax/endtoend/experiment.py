@@ -74,7 +74,7 @@ def _check_scored(data: ImageSet, settings: Mapping[str, Any]) -> None:
     compared, fewest = data.compared(num), fewest_scored(features)
     feature = parse_feature(features)
     if feature is not None and feature.kind == OWN:
-        dims = OwnFeatures(feature.argument).check(*data.row_shape()[:2])
+        dims = OwnFeatures(feature.argument, with_scores=True).check(*data.row_shape()[:2])
         fewest = max(fewest, dims)
         if num < dims:
             raise UserError(

@@ -4,6 +4,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -105,7 +106,7 @@ class Fixed(FixedImages):
 @pytest.mark.usefixtures("own")
 def test_of_fixed_images_one_half_is_compared_with_the_other(coloured):
     data = Fixed(coloured)
-    rows = np.asarray(data.prepare(data.all_rows))
+    rows = np.asarray(data.prepare(jnp.asarray(data.all_rows)))
     scores, perfect = data.scores(rows), data.perfect(KEY, 40, 3)
     assert set(scores) == set(perfect)
     assert scores["modes"] == perfect["modes"].mean == NUM

@@ -89,6 +89,7 @@ def test_too_many_digits_and_a_missing_scikit_learn_are_refused(monkeypatch):
             "expected pca_pixels, random_cnn, inception:FILE or package.module:function",
         ),
         ("score.features", "incepton:weights.safetensors", "expected pca_pixels, random_cnn, inc"),
+        ("score.features", "own", "--config.score.features=own: expected pca_pixels, random_cnn"),
         ("score.features", "layer:layer1", "expected pca_pixels, random_cnn, inception:FILE or"),
         ("score.features", "random_cnn", "expected pca_pixels with data.name=ring"),
         ("score.features", "random_cnn", "--config.score.num=30: expected at least 416"),

@@ -87,6 +87,7 @@ def test_the_function_sees_few_colour_images_at_a_time_and_may_change_them(featu
         (lambda x: (means(x),) * 3, "returned a tuple of 3"),
         (lambda x: np.zeros((len(x), len(x))), "before .*; expected the same numbers every time"),
         (lambda x: means(x) - means(x).mean(axis=0), "change with the images beside it"),
+        (lambda x: (means(x), means(x) * len(x)), "change with the images beside it"),
         (lambda x: np.random.default_rng().normal(size=(len(x), 2)), "from call to call"),
     ],
 )
@@ -94,7 +95,7 @@ def test_anything_but_features_of_each_image_alone_is_refused_in_one_line(
     features, function, words
 ):
     with pytest.raises(UserError, match=words) as caught:
-        features(function).check(4)
+        features(function, with_scores=True).check(4)
     assert "'mine:features'" in str(caught.value)
     assert "\n" not in str(caught.value)
 

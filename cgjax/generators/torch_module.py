@@ -332,6 +332,11 @@ def from_torch(
             f"from_torch was given {describe_kind(module)}; expected a torch.nn.Module (a weights "
             "file contains no code: build the module, then module.load_state_dict(...))"
         )
+    if isinstance(module, import_torch().jit.ScriptModule):
+        raise UserError(
+            "from_torch was given a scripted module, whose submodules cannot be watched; give the "
+            "plain module that it was made from"
+        )
     latent_dim = check_whole("latent_dim", latent_dim)
     for name, function in (("call", call), ("sample_latents", sample_latents)):
         if not (callable(function) or function is None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from cgjax.clustering.selection import check_rows
@@ -16,7 +17,8 @@ from cgjax.evaluation.fidelity import check_features
 from cgjax.evaluation.judges import load_judge
 from cgjax.evaluation.lpips import check_file
 from cgjax.features.in_memory import feature_shape
-from cgjax.generators.contract import ensure_generator
+from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.contract import ensure_generator, is_builtin
 from cgjax.run.artifacts import target_classes
 from cgjax.run.conditional import FLAG, load_labels
 from cgjax.run.run import Run
@@ -52,6 +54,7 @@ def check_run(run: Run, mode: str) -> None:
     """
     settings = run.config["generator"]
     ensure_generator(run.generator, settings["weights"] or settings["name"])
+    _check_keywords(run.generator)
     for name in run.sampler_names:
         run.samplers.make(name)
     if run.config["cluster"]["num_clusters"] == AUTO:
@@ -65,6 +68,13 @@ def check_run(run: Run, mode: str) -> None:
     if mode == "sweep":
         _check_sweep(run)
     check_targets(run)
+
+
+def _check_keywords(generator: ConditionedGenerator) -> None:
+    """Trace a pass of one latent: a class or truncation that there is not is refused here."""
+    latent = np.asarray(generator.sample_latents(jax.random.key(0), 1))
+    if is_builtin(generator.gen):  # the user's own have made images by now
+        feature_shape(generator, latent)
 
 
 def _num_clustered(run: Run) -> int:

@@ -115,6 +115,15 @@ def save_images(
 LATENTS = "latents.npy"
 
 
+def holds_samples(folder: Path) -> bool:
+    """Whether a folder itself holds images of an earlier draw."""
+    return any(path.is_file() and is_ours(path) for path in _numbered(folder))
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.glob("*.png")) if re.fullmatch(r"\d{5,}", p.stem)]
+
+
 def remove_samples(folder: Path) -> None:
     """Remove an earlier draw from a folder; raises as `older_samples`."""
     old = older_samples(folder)
@@ -129,7 +138,7 @@ def older_samples(folder: Path) -> list[Path]:
     Raises:
         UserError: if files of these names are the user's own.
     """
-    numbered = [p for p in sorted(folder.glob("*.png")) if re.fullmatch(r"\d{5,}", p.stem)]
+    numbered = _numbered(folder)
     foreign = [path for path in numbered if not (path.is_file() and is_ours(path))]
     if not numbered and (folder / LATENTS).exists():
         foreign = [folder / LATENTS]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cgjax.errors import UserError
 from cgjax.runtime.files import as_utf8, say_os_error
@@ -22,6 +22,17 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff",
 """The extensions of files that are taken for images, in upper or lower case."""
 
 OPTION = "--images"
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is turned upright, by its EXIF orientation."""
 
 MOST_REASONS = 8
 """How many reasons for skipping files are listed."""
@@ -203,17 +214,28 @@ def _in_8_bits(image: Image.Image, kind: str | None) -> Image.Image:
     return image
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF tag says.
+
+    Pillow's own function also writes the other tags anew, and fails if one of them is damaged.
+    """
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image.copy() if turn is None else image.transpose(turn)
+
+
 def _decoded(content: bytes, path: Path, option: str) -> Image.Image:
     """Return a file's first frame in RGB, upright, on white where it is transparent."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
             opened.seek(0)
-            image: Image.Image = _in_8_bits(ImageOps.exif_transpose(opened), opened.format)
+            image: Image.Image = _in_8_bits(_upright(opened), opened.format)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what a decoder raises for a damaged file is not documented
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its own text names an object in memory
             reason = "its content is of no known image format"

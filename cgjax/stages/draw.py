@@ -13,7 +13,7 @@ from cgjax.errors import UserError
 from cgjax.regions.acceptance import check_budget, describe
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run.run import Run
-from cgjax.run.sampling import older_samples, remove_samples, save_images
+from cgjax.run.sampling import holds_samples, older_samples, remove_samples, save_images
 from cgjax.runtime.files import check_folder, make_folder
 from cgjax.runtime.log import Progress
 from cgjax.stages.pipeline import Pipeline
@@ -79,9 +79,12 @@ def draw_balanced(run: Run, request: Request) -> None:
         )
         for c, region in enumerate(regions)
     ]
-    # An earlier draw may have been of more clusters.
+    # An earlier draw may have been of more clusters, or of one region into the folder itself.
     numbered = (f for f in request.out.glob("*") if f.is_dir() and f.name.isdecimal())
-    _draw(run, request, parts, [f for f in numbered if int(f.name) >= len(regions)])
+    emptied = [f for f in numbered if int(f.name) >= len(regions)]
+    if holds_samples(request.out):
+        emptied.append(request.out)
+    _draw(run, request, parts, emptied)
 
 
 class _Part(NamedTuple):

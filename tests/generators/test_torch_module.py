@@ -320,3 +320,10 @@ def test_importing_the_module_does_not_import_torch():
     source = "import cgjax.generators.torch_module, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_module_is_refused_in_one_line():
+    scripted = torch.jit.trace(torch.nn.Sequential(torch.nn.Linear(8, 12)), torch.zeros(1, 8))
+    with pytest.raises(UserError, match=r"a scripted module.* give the plain module"):
+        from_torch(scripted, layers={"first": "0"}, latent_dim=8)

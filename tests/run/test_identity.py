@@ -1,5 +1,7 @@
 """A folder recognises the generator that it was made with, and no other."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from cgjax.errors import UserError
@@ -42,6 +44,32 @@ def test_the_same_weights_in_other_code_are_another_generator(tmp_path):
     with pytest.raises(UserError, match="other features or images of the same latents"):
         check_provenance(folder, other._replace(weights_sha256=own.weights_sha256))
     assert other.identity != own.identity
+
+
+class Loud:
+    """A generator with features a thousand times larger than its images."""
+
+    layers, latent_dim, image_size = ("a",), 4, 4
+
+    def __init__(self, sign):
+        self.sign = sign
+
+    def sample_latents(self, key, n):
+        return jax.random.normal(key, (n, 4), jnp.float32)
+
+    def features(self, z, layer):
+        return 3000.0 * jnp.tanh(z)
+
+    def images(self, z):
+        return jnp.tile(self.sign * jnp.tanh(z)[:, :, None, None], (1, 1, 4, 3))
+
+
+def test_changed_images_are_noticed_beside_large_features(tmp_path):
+    folder = RunFolder(tmp_path)
+    save_config(folder, small(), known(Loud(1.0)))
+    check_provenance(folder, known(Loud(1.0)))
+    with pytest.raises(UserError, match="other features or images of the same latents"):
+        check_provenance(folder, known(Loud(-1.0)))
 
 
 def test_the_same_weights_in_another_architecture_are_another_generator(tmp_path):

@@ -1,5 +1,7 @@
 """Images of any size and mode take the generator's form; other files are one line."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,6 +86,18 @@ def test_a_photograph_is_turned_upright(tmp_path):
     found = read(tmp_path)[0, :, 0, 0]
     assert found[0] == -1
     assert found[-1] == 1
+
+
+def test_a_damaged_tag_beside_the_orientation_does_not_matter(tmp_path):
+    # One entry says 6 (turn to the right), the other has a resolution given as text.
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHI4s", 0x011A, 2, 4, b"ab")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:4] = 255
+    Image.fromarray(pixels).save(tmp_path / "x.jpg", exif=exif, quality=100)
+    found = read(tmp_path)[0, 0, :, 0]
+    assert found[0] < -0.9
+    assert found[-1] > 0.9
 
 
 def test_files_are_sorted_by_name_and_others_are_skipped(tmp_path):

@@ -122,6 +122,29 @@ def test_an_unsuitable_generator_is_refused_in_one_line_before_any_work(tmp_path
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"condition": "7"}, "condition=.?7 is not a class"),
+        ({}, "needs a class"),
+        ({"condition": "0", "truncation": 40.0}, "truncation"),
+    ],
+)
+def test_keywords_that_a_generator_refuses_change_nothing(tmp_path, keywords, said):
+    config = make_config(judge=None)
+    settings = {"name": "trained", "weights": str(save(tmp_path / "a", 0)), "condition": "1"}
+    config["generator"] |= settings
+    config["layer"] = "1"
+    open_run(tmp_path / "run", config)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    config["generator"] |= {"condition": None} | keywords
+    for root in (tmp_path / "run", tmp_path / "new"):
+        with pytest.raises(UserError, match=said):
+            open_run(root, config, allow_change=True)
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_layer_features_are_refused_for_images_of_another_generator(tmp_path):
     config = make_config(conditional=(str(save(tmp_path / "a", 0)),))
     config["evaluate"]["features"] = "layer:layer1"

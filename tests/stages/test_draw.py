@@ -142,6 +142,14 @@ def test_a_balanced_draw_of_fewer_clusters_removes_the_samples_of_the_others(roo
     assert not list((tmp_path / "2").iterdir())
 
 
+def test_a_balanced_draw_replaces_the_samples_of_one_region_in_the_same_folder(root, tmp_path):
+    run = load_run(root)
+    (tmp_path / "notes.txt").write_text("my own")
+    draw_region(run, asked(tmp_path, "0", num=2, sampler="rejection"))
+    draw_balanced(run, asked(tmp_path, None, num=4, sampler="rejection"))
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "notes.txt"}
+
+
 @pytest.mark.parametrize("obstacle", ["file", "no folder", "budget"])
 def test_an_impossible_balanced_draw_leaves_the_earlier_one(root, tmp_path, monkeypatch, obstacle):
     run = load_run(root)

@@ -126,8 +126,8 @@ def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for name, score in scores.items():
         perfect = score.get("perfect")
-        meaning = MEANINGS.get(name, "Frechet distance to the training images; lower is better")
-        row: dict[str, Any] = {"name": name, "mean": shown(score["mean"]), "meaning": meaning}
+        row: dict[str, Any] = {"name": name, "mean": shown(score["mean"])}
+        row["meaning"] = MEANINGS.get(name) or _meaning_by_features(name)
         row["trials"] = [shown(value) for value in score["trials"]]
         if perfect:
             row["beside"] = shown(perfect["mean"])
@@ -136,6 +136,13 @@ def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             row["beside"] = shown(score["kmeans_on_rows"])
         rows.append(row)
     return rows
+
+
+def _meaning_by_features(name: str) -> str:
+    """Return what a score is whose name ends with that of the features that it is measured in."""
+    if name.startswith("classifier_score_"):
+        return "the inception score by your own classifier; higher is better"
+    return "Frechet distance to the training images; lower is better"
 
 
 def _caption(kind: str) -> str:

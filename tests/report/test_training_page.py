@@ -85,6 +85,15 @@ def test_every_score_stands_beside_the_perfect_samplers_with_its_interval_and_tr
         assert row_of(page, name)[:-1] == [*expected, *map(shown, score["trials"])]
 
 
+def test_scores_in_the_users_own_features_are_explained(trained):
+    summary = summary_of(trained)
+    score = next(iter(summary["scores"].values()))
+    summary["scores"] = {"classifier_score_mine:judge": score, "frechet_mine:judge": score}
+    page = training_page(open_trained(trained, None), summary)
+    assert "your own classifier" in row_of(page, "classifier_score_mine:judge")[-1]
+    assert "Frechet distance" in row_of(page, "frechet_mine:judge")[-1]
+
+
 def test_each_curve_has_a_point_for_each_line_of_the_metrics(trained):
     page = page_of(trained)
     lines = list(map(json.loads, (trained / "metrics.jsonl").read_text().splitlines()))

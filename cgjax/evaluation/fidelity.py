@@ -7,6 +7,7 @@ members, and its floor, the distance between two halves of the true members of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from cgjax.config.distance_features import (
     INCEPTION,
     LAYER,
     OWN,
+    PIXELS,
     Feature,
     expected_feature,
     parse_feature,
@@ -36,6 +38,7 @@ from cgjax.evaluation.extractors import (
 )
 from cgjax.evaluation.inception import check_file
 from cgjax.evaluation.own_features import OwnFeatures
+from cgjax.features.in_memory import feature_shape
 from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval
@@ -44,6 +47,8 @@ from cgjax.samplers.verify import Accept, draw_verified
 
 # Bootstrap resamples of an interval, and the number for wide features, where each takes a second.
 RESAMPLES, FEW_RESAMPLES = 100, 10
+
+_LAYER_SETTING = "--config.evaluate.features=layer:"
 
 
 def check_features(settings: Mapping[str, Any], num: int, generator: ConditionedGenerator) -> None:
@@ -61,7 +66,7 @@ def check_features(settings: Mapping[str, Any], num: int, generator: Conditioned
     """
     feature = _feature(settings["features"])
     if feature.kind == LAYER:
-        layer_index(generator.gen.layers, feature.argument)
+        layer_index(generator.gen.layers, feature.argument, _LAYER_SETTING)
     if feature.kind == OWN:
         OwnFeatures(feature.argument).check(generator.gen.image_size)
     if feature.kind == INCEPTION:
@@ -71,6 +76,32 @@ def check_features(settings: Mapping[str, Any], num: int, generator: Conditioned
                 f"an FID of {num} images has a singular covariance; raise --config.evaluate.num "
                 f"and --config.compare.num to at least {DIMS[INCEPTION]}"
             )
+
+
+def check_components(settings: Mapping[str, Any], generator: ConditionedGenerator) -> None:
+    """Check, before any work is done, that the feature has as many principal components.
+
+    Args:
+        settings: `config.evaluate`.
+        generator: the generator.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    feature = _feature(settings["features"])
+    if feature.kind == PIXELS:
+        width = math.prod(generator.image_shape)
+    elif feature.kind == LAYER:
+        latent = np.zeros((1, generator.gen.latent_dim), np.float32)
+        width = math.prod(feature_shape(generator.at_layer(feature.argument), latent))
+    else:
+        return
+    components, rows = settings["components"], settings["prior_images"]
+    if components > min(rows - 1, width):
+        raise UserError(
+            f"--config.evaluate.components={components}: expected at most {width}, the number of "
+            f"features of {settings['features']}, and fewer than evaluate.prior_images={rows}"
+        )
 
 
 def make_extractor(
@@ -95,7 +126,8 @@ def make_extractor(
     if feature.kind == OWN:
         return OwnFeatures(feature.argument)
     if feature.kind == LAYER:
-        layer = generator.gen.layers[layer_index(generator.gen.layers, feature.argument)]
+        layers = generator.gen.layers
+        layer = layers[layer_index(layers, feature.argument, _LAYER_SETTING)]
         activations = GeneratorLayer(
             generator.gen, layer, batch_size=generator.batch, **generator.keywords
         )

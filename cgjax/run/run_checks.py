@@ -13,7 +13,7 @@ from cgjax.config.distance_features import LAYER, kind_of_feature
 from cgjax.config.leaves import AUTO
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
-from cgjax.evaluation.fidelity import check_features
+from cgjax.evaluation.fidelity import check_components, check_features
 from cgjax.evaluation.judges import load_judge
 from cgjax.evaluation.lpips import check_file
 from cgjax.features.in_memory import feature_shape
@@ -61,6 +61,8 @@ def check_run(run: Run, mode: str) -> None:
         check_rows(_num_clustered(run), run.config["cluster"]["max_clusters"])
     settings = run.config["compare" if mode == "compare" else "evaluate"]
     check_features(run.config["evaluate"], settings["num"], run.generator)
+    if mode in ("run", "evaluate", "compare"):
+        check_components(run.config["evaluate"], run.generator)
     if weights := run.config["assign"]["lpips"]:
         check_file(weights, run.generator.image_shape[0])
     if mode == "compare":

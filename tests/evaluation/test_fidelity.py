@@ -32,13 +32,30 @@ def settings(features: str) -> dict:
     [
         ("fid", "expected pca_pixels, random_cnn, layer:NAME, inception:FILE or package"),
         ("random_cnn:3", "expected pca_pixels"),
-        ("layer:layer9", "try --config.layer=layer"),
+        ("layer:layer9", "try --config.evaluate.features=layer:layer"),
         ("inception:nowhere.safetensors", "no file nowhere.safetensors"),
     ],
 )
 def test_an_unavailable_feature_is_refused_before_any_work(features, message, generator):
     with pytest.raises(UserError, match=message):
         fidelity.check_features(settings(features), 5000, generator)
+
+
+@pytest.mark.parametrize("features", ["pca_pixels", "layer:layer1"])
+def test_more_components_than_features_are_refused_before_any_work(features, generator):
+    asked = settings(features)
+    if features == "pca_pixels":
+        width = int(np.prod(generator.image_shape))
+    else:
+        latent = np.zeros((1, generator.gen.latent_dim), np.float32)
+        width = generator.at_layer("layer1").all_features(latent).shape[1]
+    fidelity.check_components(asked | {"components": width}, generator)
+    for wrong in (
+        {"components": width + 1},
+        {"components": width, "prior_images": width},
+    ):
+        with pytest.raises(UserError, match=rf"components={wrong['components']}: expected at most"):
+            fidelity.check_components(asked | wrong, generator)
 
 
 def test_an_fid_of_fewer_images_than_features_is_refused(tmp_path, generator):

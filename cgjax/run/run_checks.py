@@ -61,8 +61,6 @@ def check_run(run: Run, mode: str) -> None:
         check_rows(_num_clustered(run), run.config["cluster"]["max_clusters"])
     settings = run.config["compare" if mode == "compare" else "evaluate"]
     check_features(run.config["evaluate"], settings["num"], run.generator)
-    if mode in ("run", "evaluate", "compare"):
-        check_components(run.config["evaluate"], run.generator)
     if weights := run.config["assign"]["lpips"]:
         check_file(weights, run.generator.image_shape[0])
     if mode == "compare":
@@ -70,6 +68,8 @@ def check_run(run: Run, mode: str) -> None:
     if mode == "sweep":
         _check_sweep(run)
     check_targets(run)
+    if mode in ("run", "evaluate", "compare"):
+        check_components(run.config["evaluate"], run.generator)
 
 
 def _check_keywords(generator: ConditionedGenerator) -> None:

@@ -284,8 +284,9 @@ def _sample(command: Command) -> None:
 
     if command.options.fit_query:
         _fit_query(command)
-    run = load_run(command.root)
-    changed = differences(run.config, complete(command.config)) if command.config else []
+    given = complete(command.config) if command.config else {}
+    run = load_run(command.root, resources=given)
+    changed = differences(run.config, given) if given else []
     if changed:
         logging.warning(
             "drawing with the config of %s, not with that of --config: %s",

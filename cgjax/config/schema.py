@@ -5,11 +5,13 @@ Nothing here imports jax, so that a mistake is reported at once.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cgjax.config.leaves import ADDED, LEAVES, SAMPLERS, SECTIONS, Leaf
+from cgjax.config.plain import flatten
 from cgjax.config.rules import problems_between, problems_of, shown
 from cgjax.config.training import ADDED as TRAINING_ADDED
 from cgjax.config.training import LEAVES as TRAINING_LEAVES
@@ -24,7 +26,7 @@ CLUSTERS, TRAINING = "clusters", "training"
 
 __all__ = [
     *("CLUSTERS", "TRAINING", "LEAVES", "Leaf"),
-    *("complete", "is_resource", "kind_of", "leaf_of", "validate"),
+    *("complete", "is_resource", "kind_of", "leaf_of", "validate", "with_resources"),
 ]
 
 
@@ -72,6 +74,27 @@ def is_resource(path: str) -> bool:
     """
     leaves = (LEAVES.get(path), TRAINING_LEAVES.get(path))
     return any(leaf is not None and leaf.is_resource for leaf in leaves)
+
+
+def with_resources(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with the resources (memory, batches, budgets) of another.
+
+    Args:
+        config: nested plain dicts.
+        other: nested plain dicts, valid; only its resources count.
+
+    Example:
+        >>> config = {"seed": 1, "sample": {"max_draws": 10}}
+        >>> with_resources(config, {"seed": 2, "sample": {"max_draws": 20}})
+        {'seed': 1, 'sample': {'max_draws': 20}}
+    """
+    changed: dict[str, Any] = copy.deepcopy(dict(config))
+    for path, value in flatten(other).items():
+        section, _, name = path.rpartition(".")
+        settings: Any = _section(changed, section)
+        if is_resource(path) and name in (settings or {}):
+            settings[name] = value
+    return changed
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from cgjax.config.schema import validate
+from cgjax.config.schema import validate, with_resources
 from cgjax.errors import UserError
 from cgjax.numerics.arguments import shown
 from cgjax.regions.clustering import digest_of
@@ -100,18 +100,20 @@ def open_run(
     return run
 
 
-def load_run(root: str | os.PathLike[str]) -> Run:
+def load_run(root: str | os.PathLike[str], resources: Mapping[str, Any] | None = None) -> Run:
     """Open a run's folder for sampling.
 
     Args:
         root: the folder, as given to --workdir.
+        resources: a config whose resources, such as `{"sample": {"max_draws": 10**7}}`, replace
+            those of the folder; its other settings do not count.
 
     Returns:
         The run.
 
     Raises:
-        UserError: if it is not a run's folder, or the generator's weights are not those it was
-            made with.
+        UserError: if it is not a run's folder, the generator's weights are not those it was made
+            with, or a resource is not a legal value.
 
     Example:
         run = cgjax.load_run("runs/dcgan_pose")
@@ -122,8 +124,10 @@ def load_run(root: str | os.PathLike[str]) -> Run:
         validate(saved.config)
     except UserError as error:
         raise UserError(f"{folder.config} was edited: {error}") from error
+    config = with_resources(saved.config, resources or {})
+    validate(config)
     try:
-        run = Run(folder.root, saved.config)
+        run = Run(folder.root, config)
     except UserError as error:
         raise UserError(f"{folder.config}: {error}") from error
     check_provenance(folder, run.provenance)

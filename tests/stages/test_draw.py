@@ -142,6 +142,17 @@ def test_a_balanced_draw_of_fewer_clusters_removes_the_samples_of_the_others(roo
     assert not list((tmp_path / "2").iterdir())
 
 
+def test_a_run_is_opened_with_other_resources_and_with_no_other_setting(root):
+    given = {"sample": {"max_draws": 7}, "generator": {"batch": 3}, "seed": 99}
+    run = load_run(root, resources=given)
+    assert (run.config["sample"]["max_draws"], run.generator.batch) == (7, 3)
+    assert run.config["seed"] == load_run(root).config["seed"] != 99
+    with pytest.raises(UserError, match="--config.sample.max_draws=7"):
+        draw_region(run, asked(root / "unused", "0", num=100, sampler="rejection"))
+    with pytest.raises(UserError, match=r"--config.sample.max_draws=many: expected"):
+        load_run(root, resources={"sample": {"max_draws": "many"}})
+
+
 def test_a_balanced_draw_replaces_the_samples_of_one_region_in_the_same_folder(root, tmp_path):
     run = load_run(root)
     (tmp_path / "notes.txt").write_text("my own")

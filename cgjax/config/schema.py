@@ -5,7 +5,6 @@ Nothing here imports jax, so that a mistake is reported at once.
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -88,7 +87,7 @@ def with_resources(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[
         >>> with_resources(config, {"seed": 2, "sample": {"max_draws": 20}})
         {'seed': 1, 'sample': {'max_draws': 20}}
     """
-    changed: dict[str, Any] = copy.deepcopy(dict(config))
+    changed: dict[str, Any] = _in_one_form(config, "")
     for path, value in flatten(other).items():
         section, _, name = path.rpartition(".")
         settings: Any = _section(changed, section)

@@ -147,7 +147,7 @@ def test_a_run_is_opened_with_other_resources_and_with_no_other_setting(root):
     run = load_run(root, resources=given)
     assert (run.config["sample"]["max_draws"], run.generator.batch) == (7, 3)
     assert run.config["seed"] == load_run(root).config["seed"] != 99
-    with pytest.raises(UserError, match="--config.sample.max_draws=7"):
+    with pytest.raises(UserError, match=r"--config.sample.max_draws=7"):
         draw_region(run, asked(root / "unused", "0", num=100, sampler="rejection"))
     with pytest.raises(UserError, match=r"--config.sample.max_draws=many: expected"):
         load_run(root, resources={"sample": {"max_draws": "many"}})

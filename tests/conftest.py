@@ -1,16 +1,11 @@
-"""Strict numerics, four fake CPU devices and no network, for every test.
-
-Most of a test's time is compilation, of programs that run once: XLA is asked not to optimise its
-own loops (the products and convolutions are a library's, the same at every level) and, where it
-still has them, to write them by its older emitters, which compile in a third of the time. As a user
-runs them: XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" pytest.
-"""
+"""Strict numerics, four fake CPU devices and no network, for every test."""
 
 import atexit
 import os
 import shutil
 import tempfile
-from importlib.metadata import version
+
+from tests.xla_flags import FOUR_DEVICES, QUICK
 
 # Workers and the commands that tests start inherit one folder of compiled programs. It is gone with
 # the session, so that no test passes because of a program that an older version compiled.
@@ -21,12 +16,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    "--xla_backend_optimization_level=0 "
-    + "--xla_cpu_use_fusion_emitters=false " * version("jaxlib").startswith("0.10.")
-    + os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=4"
-)
+os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')} {FOUR_DEVICES}"
 
 import socket
 from collections.abc import Iterator

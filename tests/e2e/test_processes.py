@@ -15,6 +15,7 @@ import pytest
 
 import cgjax as library
 from tests.e2e.command import ROOT, cgjax, environment
+from tests.xla_flags import FOUR_DEVICES, QUICK
 
 ARGUMENTS = (
     "--config=configs/tiny.py:quick",
@@ -137,7 +138,7 @@ def test_three_devices_give_the_result_of_one(one, tmp_path):
             f"--workdir={workdir}",
         ],
         cwd=ROOT,
-        env={**environment(), "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        env={**environment(), "XLA_FLAGS": f"{QUICK} {FOUR_DEVICES}"},
         capture_output=True,
         text=True,
         check=False,

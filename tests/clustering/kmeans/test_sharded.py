@@ -17,6 +17,7 @@ from cgjax.clustering.kmeans import gram
 from cgjax.errors import UserError
 from cgjax.runtime.mesh import DATA_AXIS, accelerator_mesh, data_mesh, shard_rows
 from tests.clustering.kmeans.device_cases import compare, points
+from tests.xla_flags import QUICK
 
 
 @pytest.mark.parametrize(("num_devices", "n"), [(1, 121), (2, 121), (3, 121), (4, 121), (4, 120)])
@@ -49,10 +50,10 @@ def test_many_clusters_are_those_of_one_device():
 
 def test_eight_devices_give_the_labels_of_one():
     code = "from tests.clustering.kmeans.device_cases import compare as c; c(8, 123, 3); c(8, 5, 2)"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = f"{QUICK} --xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | flags,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,

@@ -47,7 +47,7 @@ def on_one(name):
     return trained(name, SAMPLERS[name].epoch)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 3, 4])
+@pytest.mark.parametrize("devices", [1, 3])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_parameters_and_losses_equal_those_of_one_device(name, devices):
     expected, expected_metrics = on_one(name)

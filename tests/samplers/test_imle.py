@@ -166,7 +166,7 @@ def test_a_cluster_smaller_than_a_batch_trains_on_all_its_members():
     assert min(moved[-3:]) > 0
 
 
-@pytest.mark.parametrize("devices", [1, 2, 3, 4])
+@pytest.mark.parametrize("devices", [1, 3])
 @pytest.mark.parametrize("wrap", ["shard_map", "pmap"])
 def test_several_devices_give_the_same_parameters_as_one(devices, wrap):
     members, _ = half_space_members(n=400)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,14 +21,11 @@ def in_batches(
 ) -> Shaped[np.ndarray, "n ..."]:
     """Apply a function to blocks of rows and collect the results in one host array.
 
-    The last block is padded to the full size, so that one compiled program serves every block. A
-    block is computed while the previous one is copied to the host.
-
     Args:
         function: (batch, ...) -> (batch, ...), row by row.
         x: (n, ...) input, on the host or a device; if n is 0, one row of zeros is run to learn the
             shape of the output.
-        batch: rows per block.
+        batch: rows per block; see `batch_by_batch`.
         out: where the results go; default: a new array.
         on_rows: called after every block with the number of rows done; may raise to stop.
 
@@ -36,13 +33,50 @@ def in_batches(
         (n, ...) NumPy array of the results.
 
     Raises:
+        UserError: as `batch_by_batch`.
+    """
+    n, done = x.shape[0], 0
+    if n == 0:
+        empty = in_batches(function, np.zeros((1, *x.shape[1:]), x.dtype), batch)[:0]
+        return empty if out is None else out
+    for rows in batch_by_batch(function, x, batch, None if out is None else out.shape[1:]):
+        if out is None:
+            out = np.empty((n, *rows.shape[1:]), rows.dtype)
+        out[done : done + len(rows)] = rows
+        done += len(rows)
+        if on_rows is not None:
+            on_rows(done)
+    assert out is not None
+    return out
+
+
+def batch_by_batch(
+    function: Callable[[Array], Array],
+    x: Float[Array, "n ..."] | Float[np.ndarray, "n ..."],
+    batch: int,
+    shape: tuple[int, ...] | None = None,
+) -> Iterator[Shaped[np.ndarray, "m ..."]]:
+    """Apply a function to blocks of rows and yield each block's results, on the host.
+
+    The last block is padded to the full size, so that one compiled program serves every block. A
+    block is computed while the previous one is copied to the host and used.
+
+    Args:
+        function: (batch, ...) -> (batch, ...), row by row.
+        x: (n, ...) input, on the host or a device.
+        batch: rows per block.
+        shape: of a row of the results; default: that of the first.
+
+    Yields:
+        (m, ...) results of the next rows, at most `batch` of them.
+
+    Raises:
         UserError: the function did not return one row for each row it was given, or its rows
             changed shape between blocks.
     """
     n = x.shape[0]
     if n == 0:
-        empty = in_batches(function, np.zeros((1, *x.shape[1:]), x.dtype), batch)[:0]
-        return empty if out is None else out
+        return
     # Slice and pad on the host: JAX would compile a program for every offset and size.
     source = np.asarray(x) if n > batch else x
 
@@ -59,16 +93,10 @@ def in_batches(
         if start + batch < n:
             pending = begin(start + batch)
         rows = np.asarray(result)
-        if out is None:
-            out = np.empty((n, *rows.shape[1:]), rows.dtype)
-        if rows.shape != (num_rows, *out.shape[1:]):
+        shape = rows.shape[1:] if shape is None else shape
+        if rows.shape != (num_rows, *shape):
             raise UserError(
                 f"a batch of {num_rows} rows gave an array of shape {rows.shape}; expected "
-                f"{(num_rows, *out.shape[1:])}: one row for each input row, all of the same shape"
+                f"{(num_rows, *shape)}: one row for each input row, all of the same shape"
             )
-        done = min(start + batch, n)
-        out[start:done] = rows[: done - start]
-        if on_rows is not None:
-            on_rows(done)
-    assert out is not None
-    return out
+        yield rows[: n - start]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.generators.arrays import finite_rows
 from cgjax.generators.base import PretrainedGenerator, layer_index
-from cgjax.generators.batching import in_batches
+from cgjax.generators.batching import batch_by_batch, in_batches
 from cgjax.generators.foreign import CannotResume, CheckedGenerator, checked
 from cgjax.generators.registry import load_generator
 from cgjax.runtime.mesh import shard_rows
@@ -147,13 +147,18 @@ class ConditionedGenerator:
         Raises:
             UserError: a user's own generator returned NaN or infinities.
         """
-
-        def images(rows: Array) -> Array:
-            return self._split(lambda rows: self.gen.images(rows, **self.keywords), rows)
-
-        x = in_batches(images, z, self.batch)
+        x = in_batches(self._images, z, self.batch)
         self._check_finite("images", x)
         return x
+
+    def image_blocks(self, z: Float[np.ndarray, "n d"]) -> Iterator[Float[np.ndarray, "m s s c"]]:
+        """Generate as `images`, and yield each batch: for images that need not be held together."""
+        for block in batch_by_batch(self._images, z, self.batch):
+            self._check_finite("images", block)
+            yield block
+
+    def _images(self, z: Array) -> Array:
+        return self._split(lambda rows: self.gen.images(rows, **self.keywords), z)
 
     def _check_finite(self, method: str, rows: Array | np.ndarray) -> None:
         # The weights of built-in families were checked on loading, and k-means checks all features.

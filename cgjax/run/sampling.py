@@ -1,20 +1,14 @@
-"""Drawing samples: a fitted sampler as a source of proposals, and images as files."""
+"""Drawing samples: a fitted sampler as a source of proposals."""
 
 from __future__ import annotations
 
-import io
-import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.errors import UserError
 from cgjax.regions.acceptance import AcceptanceEstimate, expected_acceptance
 from cgjax.regions.region import Region
-from cgjax.runtime.files import make_folder, write_atomically
-from cgjax.runtime.png import is_ours, to_png
 from cgjax.samplers.base import Sampler, SamplerState
 from cgjax.samplers.verify import rescale
 
@@ -90,61 +84,3 @@ class Source(NamedTuple):
     def expected(self, region: Region) -> AcceptanceEstimate:
         """Return how many proposals are expected to pass the membership check."""
         return expected_acceptance(region, self.among)
-
-
-def save_images(
-    images: Float[np.ndarray, "n s s c"], latents: Float[np.ndarray, "n d"], folder: Path
-) -> None:
-    """Write `00000.png`, ... and `latents.npy`; older samples in the folder are replaced.
-
-    The latents are removed first and written last: a folder without them holds half a draw.
-
-    Raises:
-        UserError: if the folder cannot be created or written, or holds files of these names that
-            are not samples of cgjax.
-    """
-    make_folder(folder)
-    remove_samples(folder)
-    for i, image in enumerate(images):
-        write_atomically(folder / f"{i:05d}.png", to_png(image))
-    buffer = io.BytesIO()
-    np.save(buffer, latents)
-    write_atomically(folder / LATENTS, buffer.getvalue())
-
-
-LATENTS = "latents.npy"
-
-
-def holds_samples(folder: Path) -> bool:
-    """Whether a folder itself holds images of an earlier draw."""
-    return any(path.is_file() and is_ours(path) for path in _numbered(folder))
-
-
-def _numbered(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.glob("*.png")) if re.fullmatch(r"\d{5,}", p.stem)]
-
-
-def remove_samples(folder: Path) -> None:
-    """Remove an earlier draw from a folder; raises as `older_samples`."""
-    old = older_samples(folder)
-    (folder / LATENTS).unlink(missing_ok=True)
-    for path in old:
-        path.unlink()
-
-
-def older_samples(folder: Path) -> list[Path]:
-    """Return the images of an earlier draw in a folder, which a new draw replaces.
-
-    Raises:
-        UserError: if files of these names are the user's own.
-    """
-    numbered = _numbered(folder)
-    foreign = [path for path in numbered if not (path.is_file() and is_ours(path))]
-    if not numbered and (folder / LATENTS).exists():
-        foreign = [folder / LATENTS]
-    if foreign:
-        raise UserError(
-            f"{folder} holds {foreign[0].name}, which is not a sample of this version of cgjax "
-            "and would be overwritten; remove it, or name another folder"
-        )
-    return numbered

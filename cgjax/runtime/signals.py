@@ -37,9 +37,9 @@ def quit_on_signals() -> None:
 
 
 def raise_on_signals() -> None:
-    """Restore Python's defaults: Ctrl-C raises KeyboardInterrupt, SIGTERM ends the process."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, which stops at once and cleans up."""
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
 
 
 class Interrupts:

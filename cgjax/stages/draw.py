@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence, Sized
+import contextlib
+import itertools
+from collections.abc import Generator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jax
-from jaxtyping import PRNGKeyArray
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.acceptance import check_budget, describe
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run.run import Run
-from cgjax.run.sampling import holds_samples, older_samples, remove_samples, save_images
-from cgjax.runtime.files import check_folder, make_folder
+from cgjax.run.sample_files import (
+    draft,
+    holds_samples,
+    move_samples,
+    older_samples,
+    remove_samples,
+    save_images,
+)
+from cgjax.runtime.files import check_folder
 from cgjax.runtime.log import Progress
+from cgjax.runtime.signals import handle_interrupts
 from cgjax.stages.pipeline import Pipeline
 
 Result = TypeVar("Result")
@@ -108,8 +120,7 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
     Raises:
         UserError: before anything is drawn, where the error can be known by then.
     """
-    folders = [*emptied, *(part.out for part in parts)]
-    for folder in folders:
+    for folder in (*emptied, *(part.out for part in parts)):
         check_folder(folder, "--out")
         older_samples(folder)
     planned = []
@@ -122,14 +133,31 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
         if announcement:
             print(announcement, flush=True)
         steps = run.drawing(part.key, part.region, part.num, sampler=sampler, verify=verify)
-        latents, draw = _with_progress(steps, part.num)
-        drawn.append((latents, draw, run.generator.images(latents)))
-    for folder in folders:
-        remove_samples(make_folder(folder, "--out"))
-    for part, (latents, draw, images) in zip(parts, drawn, strict=True):
-        save_images(images, latents, part.out)
+        drawn.append(_with_progress(steps, part.num))
+    latents = {part.out: z for part, (z, _) in zip(parts, drawn, strict=True)}
+    _save(run.generator, latents, emptied)
+    for folder, (z, draw) in zip(latents, drawn, strict=True):
         checked = "" if draw is None else f", acceptance {draw.acceptance:.3f}"
-        print(f"{len(latents)} images in {part.out}{checked}", flush=True)
+        print(f"{len(z)} images in {folder}{checked}", flush=True)
+
+
+def _save(
+    generator: ConditionedGenerator,
+    latents: Mapping[Path, Float[np.ndarray, "n d"]],
+    emptied: Sequence[Path],
+) -> None:
+    """Write the images of latents into folders; earlier draws stay there until all are made."""
+    progress, done = Progress("images", sum(map(len, latents.values()))), itertools.count(1)
+    with contextlib.ExitStack() as drafts:
+        places = {out: drafts.enter_context(draft(out, "--out")) for out in latents}
+        for out, place in places.items():
+            blocks = generator.image_blocks(latents[out])
+            save_images(blocks, latents[out], place, lambda: progress.update(next(done)))
+        with handle_interrupts():  # this takes a moment, and must not end halfway
+            for out in (*emptied, *places):
+                remove_samples(out)
+            for out, place in places.items():
+                move_samples(place, out)
 
 
 def _with_progress(steps: Generator[Sized, None, Result], num: int) -> Result:

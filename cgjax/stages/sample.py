@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,7 @@ from cgjax.figures.clusters import titles
 from cgjax.figures.sheets import contact_sheet
 from cgjax.run.places import samples_name
 from cgjax.run.run import Run
-from cgjax.run.sampling import save_images
+from cgjax.run.sample_files import save_images
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
@@ -26,7 +27,7 @@ def save_samples(run: Run, maker: Maker, name: str, check: Callable[[], None]) -
         run: with the sampler fitted.
         maker: of its artifacts.
         name: of the sampler.
-        check: called after every cluster; may raise to stop.
+        check: called after every image; may raise to stop.
     """
     if maker.result(samples_name(name)) is not None:
         return
@@ -34,11 +35,11 @@ def save_samples(run: Run, maker: Maker, name: str, check: Callable[[], None]) -
         result["acceptance"] = []
         for region in run.regions:
             key = named_key(run.root_key, "sample", name, region.cluster)
-            samples = run.sample_region(key, region, run.config["sample"]["num"], name)
+            latents, draw = run.draw(key, region, run.config["sample"]["num"], sampler=name)
+            assert draw is not None
             folder = run.folder.samples / name / str(region.cluster)
-            save_images(samples.images, samples.latents, folder)
-            result["acceptance"].append({"acceptance": samples.acceptance})
-            check()
+            save_images(run.generator.image_blocks(latents), latents, folder, check)
+            result["acceptance"].append({"acceptance": draw.acceptance})
 
 
 def draw_sheet(run: Run, maker: Maker) -> None:
@@ -50,7 +51,8 @@ def draw_sheet(run: Run, maker: Maker) -> None:
         rows = []
         for c in range(run.clustering.num):
             latents = np.load(folder / str(c) / "latents.npy", allow_pickle=False)
-            rows.append(run.generator.images(latents)[:SHEET_COLUMNS])
+            images = itertools.chain.from_iterable(run.generator.image_blocks(latents))
+            rows.append(np.stack(list(itertools.islice(images, SHEET_COLUMNS))))
         make_folder(run.folder.figures)
         title = f"{run.own_id}: verified samples, {folder.name}"
         picture = contact_sheet(rows, titles(run.clustering), title=title)

@@ -10,7 +10,7 @@ import pytest
 from cgjax.errors import UserError
 from cgjax.generators import base
 from cgjax.generators.base import Generator, PretrainedGenerator, layer_index
-from cgjax.generators.batching import in_batches
+from cgjax.generators.batching import batch_by_batch, in_batches
 from cgjax.generators.families import FAMILIES, build_network
 
 TINY = {
@@ -229,6 +229,14 @@ def test_in_batches_refuses_rows_whose_shape_changes():
     widths = iter([3, 2])
     with pytest.raises(UserError, match=r"shape \(4, 2\); expected \(4, 3\)"):
         in_batches(lambda b: b[:, : next(widths)], x, 4)
+
+
+def test_a_batch_is_computed_only_when_the_one_before_is_used():
+    calls: list[int] = []
+    rows = batch_by_batch(lambda b: calls.append(1) or b, np.ones((40, 3), np.float32), 4)
+    for begun in (2, 3, 4):
+        next(rows)
+        assert len(calls) == begun
 
 
 def test_an_unknown_family_is_refused_with_the_nearest_name():

@@ -26,6 +26,17 @@ def stylegan() -> PretrainedGenerator:
     return PretrainedGenerator(build_network("stylegan", STYLEGAN))
 
 
+@pytest.mark.parametrize("n", [0, 3, 4, 11])
+def test_image_blocks_are_the_images_to_the_bit(n):
+    gen = make_planted()
+    generator = ConditionedGenerator(gen, gen.layers[-1], {}, batch=4)
+    z = np.asarray(generator.sample_latents(jax.random.key(0), n))
+    blocks = list(generator.image_blocks(z))
+    assert [len(block) for block in blocks] == [min(4, n - i) for i in range(0, n, 4)]
+    if n:
+        np.testing.assert_array_equal(np.concatenate(blocks), generator.images(z))
+
+
 @pytest.mark.parametrize("make", [stylegan, make_planted])
 @pytest.mark.parametrize("devices", [2, 3])
 def test_several_devices_give_the_result_of_one_for_any_number_of_rows(make, devices):
@@ -83,6 +94,10 @@ def test_nan_from_a_users_own_generator_is_refused_in_any_batch():
     z[8, 0] = 3
     with pytest.raises(UserError, match=r"Sometimes\.images returned NaN; expected finite"):
         generator.images(z)
+    blocks = generator.image_blocks(z)
+    assert len(next(blocks)) == len(next(blocks)) == 4
+    with pytest.raises(UserError, match=r"Sometimes\.images returned NaN; expected finite"):
+        next(blocks)
     infinite = ConditionedGenerator(SometimesInfinite(), "late", {}, 4)
     with pytest.raises(UserError, match=r"sample_latents returned infinite values"):
         infinite.sample_latents(jax.random.key(0), 1000)

@@ -1,9 +1,12 @@
 """Drawing on demand: the same number from every cluster, and with a sampler trained on a query."""
 
 import functools
+import itertools
 import json
+import os
 import re
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -14,7 +17,7 @@ from cgjax.errors import Interrupted, UserError
 from cgjax.generators.batching import in_batches
 from cgjax.generators.registry import load_generator
 from cgjax.regions import acceptance
-from cgjax.run import sampling
+from cgjax.run import sample_files
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import Interrupts
@@ -120,18 +123,90 @@ def test_a_draw_replaces_an_earlier_one_and_nothing_else(root, tmp_path):
     assert len(np.load(out / "latents.npy")) == 2
 
 
-def test_a_draw_that_is_killed_leaves_no_latents_beside_images_of_another(
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_draw_that_is_killed_leaves_the_earlier_one_and_the_next_draw_cleans_up(
     root, tmp_path, monkeypatch
 ):
-    run, out = load_run(root), tmp_path / "out"
-    draw_region(run, asked(out, "0", num=5))
+    run = load_run(root)
+    draw_region(run, asked(tmp_path, "0", num=5))
+    before = contents(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(sampling, "to_png", killing(sampling.to_png, 3))
+        patched.setattr(sample_files, "to_png", killing(sample_files.to_png, 3))
+        patched.setattr(shutil, "rmtree", lambda *args, **options: None)  # nor does SIGKILL
         with pytest.raises(Killed):
-            draw_region(run, asked(out, "1", num=5))
-    assert not (out / "latents.npy").exists()
-    draw_region(run, asked(out, "1", num=4))
-    assert len(list(out.glob("*.png"))) == len(np.load(out / "latents.npy")) == 4
+            draw_region(run, asked(tmp_path, "1", num=5))
+    left = contents(tmp_path)
+    assert before.items() <= left.items()
+    assert len(left) == len(before) + 2
+    draw_region(run, asked(tmp_path, "1", num=4))
+    assert len(contents(tmp_path)) == len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_draw_that_is_killed_while_it_replaces_another_leaves_no_latents(
+    root, tmp_path, monkeypatch
+):
+    run = load_run(root)
+    draw_region(run, asked(tmp_path, "0", num=5))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", killing(os.replace, 6 + 3))
+        with pytest.raises(Killed):
+            draw_region(run, asked(tmp_path, "1", num=5))
+    assert not (tmp_path / "latents.npy").exists()
+    draw_region(run, asked(tmp_path, "1", num=4))
+    assert len(list(tmp_path.glob("*.png"))) == len(np.load(tmp_path / "latents.npy")) == 4
+
+
+def test_an_interrupted_draw_leaves_the_earlier_one_or_has_replaced_it(root, tmp_path, monkeypatch):
+    run = load_run(root)
+    draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
+    before = contents(tmp_path)
+
+    def interrupted(function, at):
+        calls = itertools.count(1)
+
+        def call(*args):
+            if next(calls) == at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return function(*args)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sample_files, "to_png", interrupted(sample_files.to_png, 3))
+        with pytest.raises(KeyboardInterrupt):
+            draw_balanced(run, asked(tmp_path, None, num=4, sampler="rejection"))
+    assert contents(tmp_path) == before
+    with monkeypatch.context() as patched:
+        patched.setattr(draw, "move_samples", interrupted(draw.move_samples, 2))
+        draw_balanced(run, asked(tmp_path, None, num=4, sampler="rejection"))
+    assert len(contents(tmp_path)) == 6
+
+
+def test_few_images_of_a_draw_are_held(root, tmp_path, monkeypatch):
+    run = load_run(root, resources={"generator": {"batch": 8}})
+    blocks, to_png = run.generator.image_blocks, sample_files.to_png
+    made = written = most = 0
+
+    def making(z):
+        nonlocal made, most
+        for block in blocks(z):
+            made += len(block)
+            most = max(most, made - written)
+            yield block
+
+    def writing(image):
+        nonlocal written
+        written += 1
+        return to_png(image)
+
+    monkeypatch.setattr(run.generator, "images", lambda z: 1 / 0)
+    monkeypatch.setattr(run.generator, "image_blocks", making)
+    monkeypatch.setattr(sample_files, "to_png", writing)
+    draw_balanced(run, asked(tmp_path, None, num=60, sampler="rejection"))
+    assert (made, written, most) == (60, 60, 8)
 
 
 def test_a_balanced_draw_of_fewer_clusters_removes_the_samples_of_the_others(root, tmp_path):
@@ -174,30 +249,30 @@ def test_an_impossible_balanced_draw_leaves_the_earlier_one(root, tmp_path, monk
         low, high = sorted(run.clustering.shares)
         monkeypatch.setitem(run.config["sample"], "max_draws", int(3.5 / (low + high) / high))
         monkeypatch.setattr(acceptance, "wilson_interval", lambda part, num: (0.0, part / num))
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = contents(tmp_path)
     with pytest.raises(UserError, match=r"00009.png|is a file|max_draws"):
         draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert contents(tmp_path) == before
 
 
 def test_a_draw_whose_images_fail_leaves_the_earlier_one(root, tmp_path, monkeypatch):
     run = load_run(root)
     draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    before = contents(tmp_path)
 
     def failing(z):
         raise UserError("images returned NaN")
 
-    monkeypatch.setattr(run.generator, "images", failing)
+    monkeypatch.setattr(run.generator, "image_blocks", failing)
     with pytest.raises(UserError, match="NaN"):
         draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    assert contents(tmp_path) == before
 
 
 def test_a_draw_that_fails_halfway_leaves_the_earlier_one(root, tmp_path, monkeypatch):
     run = load_run(root)
     draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    before = contents(tmp_path)
     drawing = run.drawing
 
     def failing(key, region, *args, **options):
@@ -208,7 +283,7 @@ def test_a_draw_that_fails_halfway_leaves_the_earlier_one(root, tmp_path, monkey
     monkeypatch.setattr(run, "drawing", failing)
     with pytest.raises(UserError, match="too rare"):
         draw_balanced(run, asked(tmp_path, None, num=4, sampler="rejection"))
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    assert contents(tmp_path) == before
 
 
 def test_a_long_draw_logs_its_progress(root, tmp_path, monkeypatch, caplog):
@@ -217,7 +292,9 @@ def test_a_long_draw_logs_its_progress(root, tmp_path, monkeypatch, caplog):
     with caplog.at_level("INFO", "absl"):
         draw_region(run, asked(tmp_path, "0", num=400, sampler="rejection"))
     lines = [record.getMessage() for record in caplog.records]
-    assert any(re.fullmatch(r"draw \d+/400, .*/s, \d+ s left", line) for line in lines), lines
+    for what in ("draw", "images"):
+        pattern = what + r" \d+/400, .*/s, \d+ s left"
+        assert any(re.fullmatch(pattern, line) for line in lines), lines
 
 
 def asked(out, cluster=None, *, num=8, sampler=None, margin="0"):

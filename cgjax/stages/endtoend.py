@@ -82,15 +82,18 @@ class TrainingStage:
 
     def _leave_results(self, states: list[TrainState], seconds: float) -> None:
         last = self.run.config["train"]["iterations"]
-        trials = self.experiment.per_trial(states)
-        samples = [self.experiment.sample(state, t, last) for t, state in enumerate(trials)]
-        summary = self._summary(trials, samples, seconds)
+        trials, scores, kept = self.experiment.per_trial(states), [], []
+        for t, state in enumerate(trials):  # one trial's samples are held at a time
+            samples = self.experiment.sample(state, t, last)
+            scores.append(self.experiment.scores(samples))
+            kept.append(self._kept_samples(samples))
+            if t == 0:
+                self._draw(state, samples)
+        summary = self._summary(trials, scores, seconds)
         buffer = io.BytesIO()
-        kept = [self._kept_samples(trial) for trial in samples]
         points, labels = (np.stack(column) for column in zip(*kept, strict=True))
         np.savez(buffer, points=points, labels=labels)
         write_atomically(self.run.samples, buffer.getvalue())
-        self._draw(trials[0], samples[0])
         self._convert(trials[0])
         works = works_of_training(self.run.config)
         write_atomically(self.run.folder.citations, works.encode())
@@ -160,11 +163,11 @@ class TrainingStage:
             self.metrics.write(stage="score", iteration=iteration, trial=t, **scores)
 
     def _summary(
-        self, states: Sequence[TrainState], samples: Sequence[GeneratedRows], seconds: float
+        self, states: Sequence[TrainState], by_trial: Sequence[dict[str, float]], seconds: float
     ) -> dict[str, Any]:
         """Return the scores of all trials, with a perfect sampler's."""
         config, experiment = self.run.config, self.experiment
-        scores = _by_name([experiment.scores(trial) for trial in samples])
+        scores = _by_name(by_trial)
         for name, expected in experiment.perfect().items():
             low, high = expected.interval
             scores[name]["perfect"] = {"mean": expected.mean, "low": low, "high": high}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from cgjax.config.distance_features import DIMS
-from cgjax.endtoend.data import cifar10
+from cgjax.endtoend.data import cifar10, generated
 from cgjax.endtoend.data.cifar10 import Cifar10
 from cgjax.endtoend.data.folder import FolderImages
 from cgjax.endtoend.data.generated import GeneratedImages
@@ -40,6 +40,14 @@ def test_generated_images_are_the_generators():
     np.testing.assert_allclose(data.prepare(points.rows), np.clip(images, -1, 1), atol=0.6 / 127.5)
     np.testing.assert_array_equal(points.rows, data.draw(KEY, 3).rows)
     assert points.classes.tolist() == [0, 0, 0]
+
+
+def test_few_generated_images_are_held_as_floats(monkeypatch):
+    held: list[int] = []
+    monkeypatch.setattr(generated, "as_uint8", lambda x: held.append(len(x)) or as_uint8(x))
+    data = GeneratedImages("cgjax.testing.planted:make_planted")
+    assert len(data.draw(KEY, 150).rows) == 150
+    assert held == [64, 64, 22]
 
 
 def test_a_missing_generator_is_refused_naming_the_flag():

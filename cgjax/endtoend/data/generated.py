@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,17 @@ from cgjax.endtoend.data.base import Points
 from cgjax.endtoend.data.images import ImageSet
 from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator
-from cgjax.generators.batching import in_batches
+from cgjax.generators.batching import batch_by_batch
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import as_uint8
 
-BATCH, BLOCK = 64, 1024
-"""Images that are generated at a time, and images that are held as floats at a time."""
+BATCH = 64
+"""Images that are generated at a time."""
+
+BLOCK = 1024
+"""Images that are cut into batches together; another number would change the last bits of some."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,18 +90,23 @@ class GeneratedImages(ImageSet):
         latents = np.asarray(self._generator.sample_latents(key, num))
         key_classes = named_key(key, "classes")
         classes = np.asarray(jax.random.randint(key_classes, (num,), 0, self.num_classes, np.int32))
-        blocks = [slice(i, i + BLOCK) for i in range(0, num, BLOCK)]
-        rows = [as_uint8(self._images(latents[block], classes[block])) for block in blocks]
-        return Points(jnp.asarray(np.concatenate(rows)), jnp.asarray(classes))
+        rows, done = np.empty((num, *self.row_shape()), np.uint8), 0
+        for begin in range(0, num, BLOCK):
+            block = slice(begin, begin + BLOCK)
+            for images in self._images(latents[block], classes[block]):
+                rows[done : done + len(images)] = as_uint8(images)
+                done += len(images)
+        return Points(jnp.asarray(rows), jnp.asarray(classes))
 
     def _images(
         self, latents: Float[np.ndarray, "n d"], classes: Int[np.ndarray, " n"]
-    ) -> Float[np.ndarray, "n h w c"]:
+    ) -> Iterator[Float[np.ndarray, "m h w c"]]:
+        """Generate batch by batch, so that few images are held as floats."""
         if not self._class_length:
-            return self._generator.images(latents)
+            return self._generator.image_blocks(latents)
         vectors = np.eye(self._class_length, dtype=np.float32)[classes]
         generator, width = self._generator.gen, latents.shape[1]
-        return in_batches(
+        return batch_by_batch(
             lambda rows: generator.images(rows[:, :width], condition=rows[:, width:]),
             np.concatenate([latents, vectors], axis=1),
             BATCH,

@@ -42,7 +42,10 @@ class Attribute:
 
         If the judge finds no face in any of them, it is +1 and `Side.measure` gives no accuracy.
         """
-        values = self.values(images)
+        return self.side(self.values(images))
+
+    def side(self, values: Float[np.ndarray, " n"]) -> Side:
+        """As `side_of`, from the judged values of the members."""
         seen = values[~np.isnan(values)]
         is_low = len(seen) > 0 and np.median(seen) < self.centre
         return Side(self, -1 if is_low else 1, values)
@@ -72,8 +75,11 @@ class Side(NamedTuple):
         If the judge finds no face in the members, only `found` is returned. If it finds none in the
         images, the accuracy among faces is omitted.
         """
+        return self.measured(self.attribute.values(images))
+
+    def measured(self, values: Float[np.ndarray, " n"]) -> dict[str, Any]:
+        """As `measure`, from the judged values of the images."""
         sign, attribute = self.sign, self.attribute
-        values = attribute.values(images)
         judged = judged_accuracy(values, lambda seen: attribute.is_right(seen, sign))
         seen = values[~np.isnan(values)]
         columns: dict[str, Any] = {"judge": attribute.judge.name, "found": judged.found}

@@ -176,7 +176,16 @@ class ConditionedGenerator:
         Raises:
             CannotResume: as for `resume`.
         """
-        return in_batches(lambda rows: self._split(self.resume, rows), h, self.batch)
+        return in_batches(self._images_from, h, self.batch)
+
+    def image_blocks_from(
+        self, h: Float[np.ndarray, "n ..."]
+    ) -> Iterator[Float[np.ndarray, "m s s c"]]:
+        """Generate as `images_from`, and yield each batch."""
+        return batch_by_batch(self._images_from, h, self.batch)
+
+    def _images_from(self, h: Array) -> Array:
+        return self._split(self.resume, h)
 
     def resume(
         self, h: Float[Array, "n ..."], z: Float[Array, "n d"] | None = None

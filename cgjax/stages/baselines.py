@@ -24,7 +24,8 @@ from cgjax.errors import UserError
 from cgjax.evaluation.attribute import Side
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
-from cgjax.stages.methods import ComparedMethod, Drawer
+from cgjax.stages.measuring import judge
+from cgjax.stages.methods import ComparedMethod, Drawer, Images
 
 PRIOR = "z"
 """The space of the generator's latents."""
@@ -112,7 +113,7 @@ class DirectionBaselines:
                 self.check("the measured lines are kept")
                 edited = self._edit(directions, z, index, sign * alpha, "shift")
                 images = self._imagine(directions.space, edited)
-                values = self.sides[0].attribute.values(images)
+                values = judge(self.sides[0].attribute, images)
                 for c, side in enumerate(self.sides):
                     is_right = side.attribute.is_right(values, side.sign)  # NaN counts as wrong
                     scored = float(np.mean(is_right)), Along(index, sign)
@@ -129,13 +130,11 @@ class DirectionBaselines:
         z = np.asarray(generator.sample_latents(key, num))
         return z if space == PRIOR else generator.at_layer(space).all_features(z)
 
-    def _imagine(
-        self, space: str, latents: Float[np.ndarray, "n d"], cluster: int = 0
-    ) -> Float[np.ndarray, "n s s c"]:
+    def _imagine(self, space: str, latents: Float[np.ndarray, "n d"], cluster: int = 0) -> Images:
         generator = self.run.generator
         if space == PRIOR:
-            return generator.images(latents)
-        return generator.at_layer(space).images_from(latents)
+            return generator.image_blocks(latents)
+        return generator.at_layer(space).image_blocks_from(latents)
 
     def _edit(
         self,

@@ -37,7 +37,7 @@ from cgjax.stages.baselines import DirectionBaselines, middle_alpha
 from cgjax.stages.conditional import LABEL_COLUMNS, ConditionalBaselines, labels_as_text
 from cgjax.stages.evaluate import memberships, reference_of
 from cgjax.stages.graph import Maker
-from cgjax.stages.measuring import Measurer
+from cgjax.stages.measuring import Measurer, judge
 from cgjax.stages.methods import ComparedMethod, Drawer
 
 JUDGED = ("num", "judge", "attribute", "centre", "threshold")
@@ -152,8 +152,9 @@ class CompareStage:
         reference = reference_of(run, named_key(self.key, "reference"), num=self.num)
         sides: list[Side] = []
         if self.attribute is not None:
-            members = (latents[: self.num] for latents in reference.latents)
-            sides = [self.attribute.side_of(run.generator.images(z)) for z in members]
+            for latents in reference.latents:
+                images = run.generator.image_blocks(latents[: self.num])
+                sides.append(self.attribute.side(judge(self.attribute, images)))
             for c, side in enumerate(sides):
                 if not len(side.members):
                     logging.warning(

@@ -19,6 +19,7 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.conditional import Conditional, load_labels
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
+from cgjax.stages.measuring import judge
 from cgjax.stages.methods import ComparedMethod, Drawer, Imaginer
 
 LABEL_COLUMNS = (
@@ -68,8 +69,8 @@ class ConditionalBaselines:
         for label, generator in enumerate(labels):
             self.check("the measured lines are kept")
             key = named_key(self.key, "conditional", one.name, label)
-            images = generator.images(np.asarray(generator.sample_latents(key, num)))
-            judged.append(self.sides[0].attribute.values(images))
+            latents = np.asarray(generator.sample_latents(key, num))
+            judged.append(judge(self.sides[0].attribute, generator.image_blocks(latents)))
         return judged
 
     def table(self) -> list[dict[str, Any]]:
@@ -131,4 +132,4 @@ def _drawer(generators: list[ConditionedGenerator]) -> Drawer:
 
 
 def _imaginer(generators: list[ConditionedGenerator]) -> Imaginer:
-    return lambda latents, c: generators[c].images(latents)
+    return lambda latents, c: generators[c].image_blocks(latents)

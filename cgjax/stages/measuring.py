@@ -11,16 +11,32 @@ import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
 from cgjax.evaluation import fidelity
-from cgjax.evaluation.attribute import Side
+from cgjax.evaluation.attribute import Attribute, Side
 from cgjax.evaluation.compare_table import Row
 from cgjax.evaluation.distances import kid, precision_recall_density_coverage
 from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
+from cgjax.generators.batching import regrouped
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.intervals import wilson_interval
+from cgjax.numerics.rows import BLOCK_ROWS
 from cgjax.runtime.keys import named_key
-from cgjax.stages.methods import ComparedMethod
+from cgjax.stages.methods import ComparedMethod, Images
 
 Membership = Callable[[Float[np.ndarray, "n d"]], Bool[np.ndarray, " n"]]
+
+
+def judge(attribute: Attribute, blocks: Images) -> Float[np.ndarray, " n"]:
+    """Judge images; NaN where there is no face."""
+    return _joined([attribute.values(images) for images in _regrouped(blocks)])
+
+
+def _regrouped(blocks: Images) -> Images:
+    """Return as many images at a time as a projection takes: it then gives the same bits."""
+    return regrouped(blocks, BLOCK_ROWS)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 class DrawnByMethod(NamedTuple):
@@ -68,14 +84,12 @@ class Measurer(NamedTuple):
 
     def measure(self, method: ComparedMethod, c: int, drawn: DrawnByMethod) -> Row:
         """Measure latents that a method drew for a cluster, and their images."""
-        num, latents = self.num, drawn.latents
-        started = time.perf_counter()
-        imagine = method.imagine
-        images = imagine(latents, c) if imagine else self.generator.images(latents)
-        imaging = time.perf_counter() - started
+        num, latents, imagine = self.num, drawn.latents, method.imagine
+        blocks = imagine(latents, c) if imagine else self.generator.image_blocks(latents)
+        seen, judged, imaging = self._see(blocks)
         halves, extractor = self.reference.halves(c), self.reference.extractor
         held_out = halves[0]
-        features = extractor(latents if extractor.input == "latents" else images)
+        features = extractor(latents) if extractor.input == "latents" else seen
         against = halves[:1] if method.is_second_half else halves
         distance = fidelity.distance_to(features, *against)
         interval = fidelity.distance_interval(features, *against)
@@ -100,7 +114,23 @@ class Measurer(NamedTuple):
             "num": num,
         }
         row |= {} if imagine else self._of_latents(latents, c)
-        return row | (self.sides[c].measure(images) if self.sides else {})
+        return row | (self.sides[c].measured(judged) if self.sides else {})
+
+    def _see(self, blocks: Images) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return the features and judged values of images, and the seconds that making them took.
+
+        Features of latents, and values without a judge, are empty.
+        """
+        extractor = self.reference.extractor
+        features, judged, imaging, started = [], [], 0.0, time.perf_counter()
+        for images in _regrouped(blocks):
+            imaging += time.perf_counter() - started
+            if extractor.input == "images":
+                features.append(extractor(images))
+            if self.sides:
+                judged.append(self.sides[0].attribute.values(images))
+            started = time.perf_counter()
+        return _joined(features), _joined(judged), imaging
 
     def _of_latents(self, latents: np.ndarray, c: int) -> Row:
         """Measure latents of the run's own generator."""

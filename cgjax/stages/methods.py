@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,10 @@ from jaxtyping import Float, PRNGKeyArray
 Drawer = Callable[[PRNGKeyArray, int, int], tuple[Float[np.ndarray, "n d"], float | None]]
 """(key, cluster, num) -> latents, and the acceptance of the check or None."""
 
-Imaginer = Callable[[Float[np.ndarray, "n d"], int], Float[np.ndarray, "n s s c"]]
+Images = Iterator[Float[np.ndarray, "m s s c"]]
+"""Images that come in blocks, so that few of them are held."""
+
+Imaginer = Callable[[Float[np.ndarray, "n d"], int], Images]
 """(latents, cluster) -> images by another generator, or of latents of another space."""
 
 

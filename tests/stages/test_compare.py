@@ -12,7 +12,7 @@ import pytest
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
 from cgjax.evaluation import compare_table, fidelity
-from cgjax.evaluation.attribute import attribute_of
+from cgjax.evaluation.attribute import Attribute, Side, attribute_of
 from cgjax.evaluation.distances import frechet, frechet_floor, kid
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import build_network
@@ -332,6 +332,25 @@ def test_samples_from_half_of_the_members_have_full_precision_and_half_recall(by
     assert row["mean_distance"] < 0.3
 
 
+def test_images_are_measured_a_few_at_a_time(by_hand, monkeypatch):
+    measurer, first, _ = by_hand
+    seen: list[int] = []
+
+    class Counting:
+        name, attributes = "counting", ("number",)
+
+        def __call__(self, images):
+            seen.append(len(images))
+            return {"number": np.arange(sum(seen) - len(images), sum(seen), dtype=float)}
+
+    attribute = Attribute(Counting(), "number", 9.5, 0.0)
+    measurer = measurer._replace(sides=[Side(attribute, 1, np.arange(5.0))])
+    monkeypatch.setattr(measuring, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(measurer.generator, "images", lambda z: 1 / 0)
+    assert measured(measurer, first)["accuracy"] == 0.5
+    assert seen == [8, 8, 4]
+
+
 def test_latents_are_measured_against_the_same_number_of_members(by_hand):
     measurer, *_ = by_hand
     line = [[4, 0, 0], [-4, 0, 0]] * 10
@@ -355,7 +374,7 @@ def test_the_line_of_the_members_compares_one_half_with_the_other(by_hand):
 
 def test_times_are_per_draw_and_per_image_and_members_have_no_draw_time(by_hand, monkeypatch):
     measurer, _, second = by_hand
-    ticks = iter([0.0, 0.5, 10.0, 12.0] * 2)
+    ticks = iter([0.0, 0.5, 10.0, 12.0, 20.0] * 2)  # what is done with images does not count
     monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     flow, members = (
         measured(measurer, second, is_second_half=of_members) for of_members in (False, True)

@@ -16,11 +16,12 @@ from jaxtyping import Float
 
 from cgjax.errors import UserError
 from cgjax.runtime.files import make_folder, write_atomically
+from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.png import is_ours, to_png
 
 LATENTS = "latents.npy"
 
-# Not a name that `remove_unfinished` removes: a draw into a run's folder takes no lock.
+# Not a name that `remove_unfinished` removes: a draw into a run's folder does not lock the run.
 _DRAFT = ".unfinished_draw"
 
 
@@ -62,18 +63,20 @@ def draft(folder: Path, option: str) -> Iterator[Path]:
     What a killed process left there is removed first.
 
     Args:
-        folder: where the samples will go; created if it does not exist.
+        folder: where the samples will go; created if it does not exist, and locked.
         option: the flag that named it.
 
     Raises:
-        UserError: the folder cannot be created or written.
+        UserError: the folder cannot be created or written, or another command draws into it.
     """
-    place = make_folder(folder, option) / _DRAFT
-    shutil.rmtree(place, ignore_errors=True)
-    try:
-        yield place
-    finally:
+    place = folder / _DRAFT
+    with FolderLock(folder, option) as lock:
+        lock.acquire()
         shutil.rmtree(place, ignore_errors=True)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def move_samples(place: Path, folder: Path) -> None:

@@ -145,6 +145,15 @@ def test_a_draw_that_is_killed_leaves_the_earlier_one_and_the_next_draw_cleans_u
     assert len(contents(tmp_path)) == len(list(tmp_path.iterdir())) == 5
 
 
+def test_two_draws_into_one_folder_do_not_mix(root, tmp_path):
+    run, first = load_run(root), asked(tmp_path, "0", num=3)
+    with sample_files.draft(tmp_path, "--out"):
+        with pytest.raises(UserError, match="--out=.* is being written by another command"):
+            draw_region(run, first)
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    draw_region(run, first)
+
+
 def test_a_draw_that_is_killed_while_it_replaces_another_leaves_no_latents(
     root, tmp_path, monkeypatch
 ):

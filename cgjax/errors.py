@@ -15,6 +15,10 @@ class UserError(ValueError):
     """A user's mistake: what was wrong, what was expected, what to type instead."""
 
 
+class TooRare(UserError):
+    """A part of the latent space of which the budget of draws gives too few latents."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop and has saved its state."""
 

@@ -351,8 +351,11 @@ def _summary_table(summary: Mapping[str, Any]) -> str:
     if "distance" in summary:
         lines.insert(0, f"frechet: {summary['distance']}")
     for name, numbers in summary["samplers"].items():
-        for c in range(summary["num_clusters"]):
-            values = "".join(f"{numbers[column][c]:>18.3f}" for column in columns)
+        left_out = numbers.get("left_out", [None] * summary["num_clusters"])
+        for c, why in enumerate(left_out):
+            values = f"  left out: {why}"
+            if why is None:
+                values = "".join(f"{numbers[column][c]:>18.3f}" for column in columns)
             lines.append(f"{name:<12}{c:>8}{values}")
     return "\n".join(lines)
 

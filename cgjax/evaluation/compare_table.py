@@ -74,16 +74,17 @@ TEXT = (
 )
 
 
-def to_text(rows: list[Row], accuracy: float) -> str:
+def to_text(rows: list[Row], accuracy: float, num_clusters: int) -> str:
     """Lay out the table for a terminal, with a summary below it.
 
     Args:
         rows: of the table.
         accuracy: as in `closest`; used if there is a judge and more than one cluster.
+        num_clusters: of the clustering; some may have no rows.
     """
     head = f"{'method':<14}{'setting':<26}{'c':>3}" + "".join(f"{t:>9}" for _, t, _ in TEXT)
     table = "\n".join([head, *(as_line(row) for row in rows)])
-    if len({row["cluster"] for row in rows}) == 1:
+    if num_clusters == 1:
         return f"{table}\n\n{domain_gap(rows)}"
     if any("accuracy" in row for row in rows):
         return f"{table}\n\n{closest(rows, accuracy)}"

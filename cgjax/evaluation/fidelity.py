@@ -8,7 +8,7 @@ members, and its floor, the distance between two halves of the true members of t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +43,6 @@ from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval
 from cgjax.runtime.keys import named_key
-from cgjax.samplers.verify import Accept, draw_verified
 
 # Bootstrap resamples of an interval, and the number for wide features, where each takes a second.
 RESAMPLES, FEW_RESAMPLES = 100, 10
@@ -153,16 +152,16 @@ class Reference(NamedTuple):
 
     Attributes:
         extractor: the feature that distances are measured in.
-        features: for each cluster, (2 * num, f) features of held-out members.
-        latents: for each cluster, (2 * num, d) latents of the same members.
-        floors: for each cluster, the real-vs-real (split-half) distance: the distance between two
+        features: by cluster, (2 * num, f) features of held-out members.
+        latents: by cluster, (2 * num, d) latents of the same members.
+        floors: by cluster, the real-vs-real (split-half) distance: the distance between two
             halves of the members, averaged over random splits.
     """
 
     extractor: FeatureExtractor
-    features: list[Float[np.ndarray, "m f"]]
-    latents: list[Float[np.ndarray, "m d"]]
-    floors: list[float]
+    features: Mapping[int, Float[np.ndarray, "m f"]]
+    latents: Mapping[int, Float[np.ndarray, "m d"]]
+    floors: Mapping[int, float]
 
     def halves(self, cluster: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the features of a cluster's members as two halves."""
@@ -215,66 +214,55 @@ def extract(
 
 
 class ReferenceSettings(NamedTuple):
-    """What a reference consists of.
+    """The feature of a reference.
 
     Attributes:
         features: `name` of `make_extractor`.
         components: as in `make_extractor`.
         prior_images: number of draws of the prior to fit the components to.
-        num: half the number of members to draw per cluster.
-        max_draws: give up on a cluster after this many draws of the prior.
     """
 
     features: str
     components: int
     prior_images: int
-    num: int
-    max_draws: int
 
 
 def make_reference(
     generator: ConditionedGenerator,
-    clusters: Sequence[Accept],
+    members: Mapping[int, Float[np.ndarray, "m d"]],
     key: PRNGKeyArray,
     settings: ReferenceSettings,
 ) -> Reference:
-    """Draw held-out members of every cluster and prepare the feature they are compared in.
+    """Prepare the feature that held-out members are compared in, and theirs.
 
     Args:
         generator: gives the prior and the images.
-        clusters: the membership check of each cluster.
+        members: by cluster, 2 * num latents, of at least one cluster.
         key: a typed key, other than the one for the clustered latents.
         settings: see there.
 
     Returns:
-        The reference; the same key gives the same reference.
-
-    Raises:
-        UserError: a cluster too rare for the budget of draws.
+        The reference; the same arguments give the same reference.
     """
-    num = settings.num
     prior = np.asarray(generator.sample_latents(named_key(key, "prior"), settings.prior_images))
     extractor = make_extractor(settings.features, generator, prior, settings.components)
-    latents = [
-        draw_verified(
-            generator.sample_latents,
-            is_member,
-            named_key(key, "members", c),
-            2 * num,
-            batch=generator.batch,
-            max_draws=settings.max_draws,
-        ).latents
-        for c, is_member in enumerate(clusters)
-    ]
-    rows = [extract(generator, extractor, z) for z in latents]
-    if num <= rows[0].shape[1]:
+    rows = {c: extract(generator, extractor, z) for c, z in members.items()}
+    num, dim = next(iter(rows.values())).shape
+    if num // 2 <= dim:
         logging.warning(
             "%d samples in %d features: distances are unreliable; raise --config.evaluate.num",
-            *(num, rows[0].shape[1]),
+            *(num // 2, dim),
         )
     # A single split estimates the floor only to within 15%.
-    floors = [frechet_floor(part, num_splits=8, allow_few_rows=True) for part in rows]
-    return Reference(extractor, rows, latents, floors)
+    floors = {c: frechet_floor(part, num_splits=8, allow_few_rows=True) for c, part in rows.items()}
+    return Reference(extractor, rows, members, floors)
+
+
+MEASURED = (
+    *("acceptance", "frechet_verified", "frechet", "frechet_interval", "frechet_floor"),
+    *("membership", "membership_interval", "norm_ratio", "effective_rank"),
+)
+"""The numbers of `measure`."""
 
 
 def measure(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from cgjax.errors import UserError
+from cgjax.errors import TooRare
+from cgjax.numerics.draws import enough_draws, leading
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.region import Region
 
@@ -50,8 +50,8 @@ def expected_acceptance(region: Region, proposal: Region | None = None) -> Accep
     return AcceptanceEstimate(num_members / num, low, high, num_members, num)
 
 
-def describe(expected: AcceptanceEstimate, num: int) -> str:
-    """Return the line that is printed before `num` images are drawn.
+def describe(expected: AcceptanceEstimate, num: int, noun: str = "image") -> str:
+    """Return the line that is printed before `num` images, or latents, are drawn.
 
     Example:
         >>> print(describe(AcceptanceEstimate(0.0412, 0.0360, 0.0471, 206, 5000), 9))
@@ -59,52 +59,57 @@ def describe(expected: AcceptanceEstimate, num: int) -> str:
     """
     if expected.num_members == 0:
         return (
-            f"expected acceptance below {_percent(expected.high, 2)} (95%, no member among "
-            f"{expected.num:,} latents): more than {_least(expected, num)} for {_images(num)}"
+            f"expected acceptance below {percent(expected.high, 2)} (95%, no member among "
+            f"{expected.num:,} latents): more than {_least(expected, num)} for {_some(num, noun)}"
         )
-    interval = f"{_percent(expected.low)[:-1]}-{_percent(expected.high)}"
-    passes = max(num, _leading(num / expected.share, round))
+    interval = f"{percent(expected.low)[:-1]}-{percent(expected.high)}"
+    passes = max(num, leading(num / expected.share, round))
     return (
-        f"expected acceptance {_percent(expected.share)} ({interval}, {expected.num_members:,} of "
-        f"{expected.num:,} latents): about {passes:,} passes for {_images(num)}"
+        f"expected acceptance {percent(expected.share)} ({interval}, {expected.num_members:,} of "
+        f"{expected.num:,} latents): about {passes:,} passes for {_some(num, noun)}"
     )
 
 
-def check_budget(expected: AcceptanceEstimate, num: int, max_draws: int) -> None:
+def check_budget(
+    expected: AcceptanceEstimate, num: int, max_draws: int, noun: str = "image"
+) -> None:
     """Refuse a draw that the budget is not expected to cover, even if the share is `high`.
 
     Args:
         expected: the region's share of the proposals.
         num: number of images to draw.
         max_draws: proposals after which `samplers.verify.draw_verified` gives up.
+        noun: what they are called.
 
     Raises:
-        UserError: with the estimate and the budget.
+        TooRare: with the estimate, the budget, and one that is large enough; `Run.naming` adds
+            which region it is.
     """
     if num <= expected.high * max_draws:
         return
     few = f"{expected.num_members:,} of" if expected.num_members else "no member among"
-    raise UserError(
-        f"{few} {expected.num:,} latents: the share is below {_percent(expected.high, 2)} (95%), "
-        f"so {_images(num)} would take more than {_least(expected, num)}; the budget is "
-        f"--config.sample.max_draws={max_draws}: raise it, ask for fewer images, or for a larger "
-        "region with --cluster or --margin"
+    raise TooRare(
+        f"{few} {expected.num:,} latents: the share is below {percent(expected.high, 2)} (95%), "
+        f"so {_some(num, noun)} would take more than {_least(expected, num)}; the budget is "
+        f"--config.sample.max_draws={max_draws}: {larger_budget(expected, num)}"
     )
 
 
-def _images(num: int) -> str:
-    return f"{num} image{'s' * (num > 1)}"
+def larger_budget(expected: AcceptanceEstimate, num: int) -> str:
+    """Return what to type so that the budget is enough, even if the share is `low`."""
+    if not expected.low:
+        return "raise it"
+    return f"type --config.sample.max_draws={enough_draws(num, expected.low)}"
+
+
+def _some(num: int, noun: str) -> str:
+    return f"{num} {noun}{'s' * (num > 1)}"
 
 
 def _least(expected: AcceptanceEstimate, num: int) -> str:
-    return f"{_leading(num / expected.high, math.floor):,} passes"
+    return f"{leading(num / expected.high, math.floor):,} passes"
 
 
-def _percent(share: float, digits: int = 3) -> str:
+def percent(share: float, digits: int = 3) -> str:
+    """Format a share as a percentage, to this many digits."""
     return f"{float(f'{100 * share:.{digits}g}'):g}%"
-
-
-def _leading(number: float, to_integer: Callable[[float], int]) -> int:
-    """Round a number of at least 1 to an integer of two leading digits, followed by zeros."""
-    unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
-    return to_integer(number / unit) * unit

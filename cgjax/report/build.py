@@ -89,7 +89,8 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
         for name, caption in FIGURES
         if (run.folder.figures / name).is_file()
     ]
-    is_compared = run.manifests.result("compare") is not None
+    compare = run.manifests.result("compare")
+    is_compared = compare is not None
     return render(
         title=run.folder.root.name,
         workdir=shlex.quote(f"--workdir={run.folder.root}"),
@@ -102,6 +103,7 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
         trees=_trees(run, summary),
         sweep=_sweep(run),
         compared=tables.read_comparison(run.folder.root / "compare.csv") if is_compared else None,
+        left_out=(compare or {}).get("left_out", {}).get("lines", {}),
         compare_figure=_figure(run.folder.figures / "compare.png") if is_compared else None,
         example=_example(own, sweep_views),
         config=json.dumps(run.config, indent=1),

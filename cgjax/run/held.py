@@ -18,6 +18,7 @@ from cgjax.config.splits import Split, shown_path, splits_of
 from cgjax.errors import UserError
 from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.regions.acceptance import expected_acceptance, percent
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.compound import Intersection
 from cgjax.regions.names import Entry, find_clusters, matching, read_entries
@@ -313,6 +314,22 @@ class HeldClusterings:
             return self.cluster_flag(one, c)
         is_same = (known.digest, number) == (one.digest, c)
         return quoted(name) if is_same else self.cluster_flag(one, c)
+
+    def in_words(self, region: Region) -> str:
+        """Return a region and its share: "cluster 1 (left), 4.12% of the prior"."""
+        words = str(region)
+        if isinstance(region, ClusterRegion):
+            one, c = region.clustering, region.cluster
+            name = self.entries_of(one)[c]["name"]
+            margin = f", margin {region.margin}" if region.margin != WHOLE else ""
+            words = self.cluster_flag(one, c) + (f" ({name})" if name else "") + margin
+        for path in self._paths_there():
+            if self.region_inside(path).fingerprint == region.fingerprint:
+                words = shown_path(path)
+        return f"cluster {words}, {percent(expected_acceptance(region).share)} of the prior"
+
+    def _paths_there(self) -> list[tuple[int, ...]]:
+        return [(*s.path, c) for s in self._splits_there() for c in range(s.num_clusters)]
 
 
 def layers_of(known: Sequence[str], asked: Sequence[str]) -> list[str]:

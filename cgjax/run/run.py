@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from cgjax.config.plain import split_texts
-from cgjax.errors import UserError
+from cgjax.errors import TooRare, UserError
 from cgjax.evaluation.judges import default_judges
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
@@ -37,6 +38,9 @@ from cgjax.runtime.keys import check_key, named_key
 from cgjax.runtime.processes import Processes
 from cgjax.samplers.base import Members, Sampler
 from cgjax.samplers.verify import VerifiedDraw, draw_unverified, drawing, finish
+
+FEWER = "ask for fewer, widen --margin, or use another --sampler"
+"""What to do beside raising the budget, if a draw is asked for on demand."""
 
 
 class Run:
@@ -165,6 +169,15 @@ class Run:
         z = as_float32("latents", z, "(n, d)")
         return in_batches(lambda rows: self.is_inside(rows, region), z, self.generator.batch)
 
+    @contextlib.contextmanager
+    def naming(self, region: Region, instead: str = FEWER, drawer: str = "") -> Iterator[None]:
+        """Add to `TooRare` what draws which region, its share, and what to do instead."""
+        try:
+            yield
+        except TooRare as error:
+            what = ", ".join(filter(None, (drawer, self.held.in_words(region))))
+            raise TooRare(f"{what}: {error}, or {instead}") from error
+
     def draw(
         self,
         key: PRNGKeyArray,
@@ -208,14 +221,15 @@ class Run:
             latents = draw_unverified(source.propose, key, num)
             yield latents
             return latents, None
-        draw = yield from drawing(
-            source.propose,
-            lambda z: self.are_inside(z, region),
-            key,
-            num,
-            batch=self.generator.batch,
-            max_draws=self.config["sample"]["max_draws"],
-        )
+        with self.naming(region, drawer=sampler):
+            draw = yield from drawing(
+                source.propose,
+                lambda z: self.are_inside(z, region),
+                key,
+                num,
+                batch=self.generator.batch,
+                max_draws=self.config["sample"]["max_draws"],
+            )
         return draw.latents, draw
 
     def sample(

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.errors import UserError
+from cgjax.errors import TooRare
 from cgjax.numerics.arguments import check_whole
+from cgjax.numerics.draws import enough_draws
+from cgjax.numerics.intervals import wilson_interval
 from cgjax.runtime.keys import check_key
 
 Propose = Callable[[PRNGKeyArray, int], Array]
@@ -70,8 +72,9 @@ def drawing(
         The first `num` that passed, in the order drawn.
 
     Raises:
-        UserError: the budget is used up (with the acceptance observed), `key` is not a random key,
-            or `num` is less than 1.
+        TooRare: the budget is used up; with the acceptance observed and a budget that is large
+            enough. `Run.naming` adds what was drawn.
+        UserError: `key` is not a random key, or `num` is less than 1.
     """
     check_key(key)
     num = check_whole("num", num)
@@ -81,11 +84,11 @@ def drawing(
     while accepted < num:
         if len(kept) * ROUND >= max_draws:
             proposed = len(kept) * ROUND
-            raise UserError(
+            low = wilson_interval(accepted, max(1, proposed)).low
+            larger = f"type --config.sample.max_draws={enough_draws(num, low)}" if low else ""
+            raise TooRare(
                 f"only {accepted} of {num} samples after {proposed} draws (acceptance "
-                f"{accepted / max(1, proposed):.2g}): the cluster, or the part of it that "
-                "--margin keeps, is too rare for this sampler; ask for fewer, widen --margin, use "
-                "another --sampler, or raise --config.sample.max_draws"
+                f"{accepted / max(1, proposed):.2g}): {larger or 'raise --config.sample.max_draws'}"
             )
         at_once = min(at_once, -(-max_draws // ROUND) - len(kept))
         rounds = [

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.config.plain import digest
 from cgjax.errors import UserError
@@ -39,6 +39,7 @@ from cgjax.stages.evaluate import memberships, reference_of
 from cgjax.stages.graph import Maker
 from cgjax.stages.measuring import Measurer, judge
 from cgjax.stages.methods import ComparedMethod, Drawer
+from cgjax.stages.rare import LeftOut
 
 JUDGED = ("num", "judge", "attribute", "centre", "threshold")
 """The settings of `config.compare` that every line depends on."""
@@ -79,9 +80,13 @@ class CompareStage:
         folder = self.run.folder
         if self.maker.result("compare") is not None:
             return (folder.root / "compare.txt").read_text().rstrip("\n")
-        with self.maker.making("compare"):
-            rows = self._measure_all()
-            text = to_text(rows, self.settings["accuracy"])
+        with self.maker.making("compare") as result:
+            left_out = LeftOut(self.run)
+            rows = self._measure_all(left_out)
+            text = to_text(rows, self.settings["accuracy"], self.run.clustering.num)
+            if left_out.lines:
+                text = "\n".join([text, "", "left out:", *left_out.lines.values()])
+            result |= left_out.result
             if self.conditional is not None:
                 labels = self.conditional.table()
                 text = f"{text}\n\n{labels_as_text(labels)}"
@@ -95,22 +100,23 @@ class CompareStage:
             write_atomically(folder.figures / "compare.pdf", picture.pdf)
         return text
 
-    def _measure_all(self) -> list[Row]:
+    def _measure_all(self, left_out: LeftOut) -> list[Row]:
         known = {(*_place(row), row.get("key")): row for row in self._load()}
         rows: list[Row] = []
-        measurer = self._measurer()
+        measurer = self._measurer(left_out)
+        clusters = [region.cluster for region in left_out.kept()]
         if self.run.conditional:
             self.conditional = ConditionalBaselines(self.run, measurer.sides, self.key, self.check)
         for method in self._methods(measurer):
             key = self._key(method)
-            for c in range(self.run.clustering.num):
+            for c in clusters:
                 place = (method.name, method.setting, c)
                 if (*place, key) not in known:
                     self.check("the measured lines are kept")
                     try:
                         drawn = measurer.draw(method, c)
                     except UserError as error:  # such as a part of a cluster that is too rare
-                        logging.warning("%s, %s, cluster %d: %s", *place, error)
+                        left_out.add("{}, {}, cluster {}".format(*place), error)
                         continue
                     known[*place, key] = measurer.measure(method, c, drawn) | {"key": key}
                     self._save(list(known.values()))
@@ -146,14 +152,14 @@ class CompareStage:
     def _save(self, rows: list[Row]) -> None:
         write_sealed(self.run.folder.compared, {"rows": rows})
 
-    def _measurer(self) -> Measurer:
+    def _measurer(self, left_out: LeftOut) -> Measurer:
         """Draw and judge the held-out members, which show each cluster's side of the attribute."""
         run = self.run
-        reference = reference_of(run, named_key(self.key, "reference"), num=self.num)
+        reference = reference_of(run, named_key(self.key, "reference"), "compare", left_out)
         sides: list[Side] = []
         if self.attribute is not None:
-            for latents in reference.latents:
-                images = run.generator.image_blocks(latents[: self.num])
+            for c in range(run.clustering.num):
+                images = run.generator.image_blocks(self._judged(reference, c))
                 sides.append(self.attribute.side(judge(self.attribute, images)))
             for c, side in enumerate(sides):
                 if not len(side.members):
@@ -162,6 +168,13 @@ class CompareStage:
                         *(side.attribute.judge.name, side.attribute.name, self.num, c),
                     )
         return Measurer(run.generator, memberships(run), reference, sides, self.num, self.key)
+
+    def _judged(self, reference: Reference, c: int) -> Float[np.ndarray, "n d"]:
+        """Return members to judge: of a cluster that is left out the few that the run has."""
+        own = self.run.latents[self.run.clustering.labels == c]
+        # An empty cluster has a side too, which nothing is measured by.
+        few = own if len(own) else self.run.latents[:1]
+        return reference.latents.get(c, few)[: self.num]
 
     def _methods(self, measurer: Measurer) -> Iterator[ComparedMethod]:
         run, sides = self.run, measurer.sides

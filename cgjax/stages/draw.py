@@ -181,7 +181,9 @@ def announce(run: Run, region: Region, sampler: str, num: int) -> str:
     """
     source = run.samplers.source(region, sampler)
     expected = source.expected(region)
-    check_budget(expected, num, run.config["sample"]["max_draws"])
+    instead = "ask for fewer images, or for a larger region with --cluster or --margin"
+    with run.naming(region, instead):
+        check_budget(expected, num, run.config["sample"]["max_draws"])
     condition = "" if source.among is None else " (if it is faithful)"
     return f"{sampler}: {describe(expected, num)}{condition}"
 

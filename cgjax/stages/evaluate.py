@@ -7,16 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, PRNGKeyArray
 
 from cgjax.evaluation import fidelity
 from cgjax.evaluation.fidelity import Reference, ReferenceSettings, SamplerDraws
+from cgjax.regions.region import ClusterRegion
 from cgjax.run.artifacts import FEATURE
 from cgjax.run.places import evaluation_name
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
-from cgjax.stages.graph import Maker
+from cgjax.stages.graph import LEFT_OUT, Maker
+from cgjax.stages.inside import draw_inside
+from cgjax.stages.rare import LeftOut
 
 
 def memberships(run: Run) -> list[functools.partial[Bool[np.ndarray, " n"]]]:
@@ -24,11 +27,26 @@ def memberships(run: Run) -> list[functools.partial[Bool[np.ndarray, " n"]]]:
     return [functools.partial(run.are_inside, region=region) for region in run.regions]
 
 
-def reference_of(run: Run, key: Any, *, num: int) -> Reference:
-    """Draw what a run's samplers are compared with: see `fidelity.make_reference`."""
-    asked = {name: run.config["evaluate"][name] for name in FEATURE}
-    settings = ReferenceSettings(**asked, num=num, max_draws=run.config["sample"]["max_draws"])
-    return fidelity.make_reference(run.generator, memberships(run), key, settings)
+def reference_of(run: Run, key: PRNGKeyArray, section: str, left_out: LeftOut) -> Reference:
+    """Draw what a run's samplers are compared with: see `fidelity.make_reference`.
+
+    Args:
+        run: the run.
+        key: a typed key.
+        section: of the config, whose `num` is half the number of members of each cluster.
+        left_out: gets the clusters that are too rare.
+
+    Raises:
+        TooRare: all of them are.
+    """
+    num = 2 * run.config[section]["num"]
+
+    def draw(region: ClusterRegion) -> Float[np.ndarray, "m d"]:
+        own = named_key(key, "members", region.cluster)
+        return draw_inside(run, region, num, own, f"lower --config.{section}.num")
+
+    settings = ReferenceSettings(**{name: run.config["evaluate"][name] for name in FEATURE})
+    return fidelity.make_reference(run.generator, left_out.drawn(draw), key, settings)
 
 
 class EvaluateStage:
@@ -52,36 +70,44 @@ class EvaluateStage:
         if not names:
             return
         progress = Progress("evaluate", 1 + len(names))
-        reference: Reference | None = None
+        reference, too_rare = None, LeftOut(run)
         for i, name in enumerate(names):
             self.check("the finished evaluations are kept")
             with maker.making(evaluation_name(name)) as result:
                 if reference is None:
-                    reference = reference_of(run, self.key, num=run.config["evaluate"]["num"])
+                    reference = reference_of(run, self.key, "evaluate", too_rare)
                     progress.update(1)
-                numbers = self._evaluate(name, reference)
+                left_out = LeftOut(run, too_rare.lines)
+                numbers = self._evaluate(name, reference, left_out)
                 result["distance"] = fidelity.distance_name(reference.extractor)
                 result["numbers"] = numbers
+                result |= left_out.result
                 maker.metrics.write(stage="evaluate", sampler=name, **numbers)
             progress.update(2 + i)
 
-    def _evaluate(self, name: str, reference: Reference) -> dict[str, list[Any]]:
+    def _evaluate(self, name: str, reference: Reference, left_out: LeftOut) -> dict[str, list[Any]]:
         """Measure a sampler on every cluster; every list has one entry per cluster."""
-        run, num = self.run, self.run.config["evaluate"]["num"]
-        always = run.samplers.fitted(name).sampler.always_verified
-        numbers: dict[str, list[Any]] = {}
-        for region in run.regions:
-            key = named_key(self.key, name, region.cluster)
-            verified, draw = run.draw(key, region, num, sampler=name)
-            assert draw is not None
-            plain = raw = verified
-            if not always:  # otherwise its proposals are draws of the prior
-                options: dict[str, Any] = {"sampler": name, "verify": False}
-                plain, _ = run.draw(key, region, num, **options)
-                raw, _ = run.draw(key, region, num, rescaled=False, **options)
-            inside = int(run.are_inside(plain, region).sum())
-            drawn = SamplerDraws(verified, plain, raw, draw.acceptance, inside)
-            measured = fidelity.measure(drawn, reference, region.cluster, run.generator)
-            for field, value in measured.items():
-                numbers.setdefault(field, []).append(value)
+        measured = left_out.drawn(lambda region: self._measure(name, region, reference))
+        clusters = range(self.run.clustering.num)
+        numbers: dict[str, list[Any]] = {
+            field: [measured.get(c, {}).get(field) for c in clusters] for field in fidelity.MEASURED
+        }
+        if left_out.lines:
+            numbers[LEFT_OUT] = [left_out.lines.get(str(c)) for c in clusters]
         return numbers
+
+    def _measure(self, name: str, region: ClusterRegion, reference: Reference) -> dict[str, Any]:
+        """Measure a sampler on one cluster."""
+        run, num = self.run, self.run.config["evaluate"]["num"]
+        key = named_key(self.key, name, region.cluster)
+        verified, draw = run.draw(key, region, num, sampler=name)
+        assert draw is not None
+        plain = raw = verified
+        if not run.samplers.fitted(name).sampler.always_verified:
+            # Otherwise its proposals are draws of the prior.
+            options: dict[str, Any] = {"sampler": name, "verify": False}
+            plain, _ = run.draw(key, region, num, **options)
+            raw, _ = run.draw(key, region, num, rescaled=False, **options)
+        inside = int(run.are_inside(plain, region).sum())
+        drawn = SamplerDraws(verified, plain, raw, draw.acceptance, inside)
+        return fidelity.measure(drawn, reference, region.cluster, run.generator)

@@ -21,6 +21,8 @@ from cgjax.stages.graph import Maker
 from cgjax.stages.inside import latents_inside
 from cgjax.stages.training import SamplerTrainer
 
+LEAF_SAMPLERS = "--config.hierarchy.samplers"
+
 
 class FitStage:
     """Training of a run's samplers, by one process or several."""
@@ -48,18 +50,22 @@ class FitStage:
         members = self.run.members(learnt.sampler, self._check, self.maker.processes)
         return self._trainer.train(learnt, members, named_key(self.run.root_key, "fit", name))
 
-    def fit_in(self, name: str, region: Region) -> float:
+    def fit_in(
+        self, name: str, region: Region, instead: str = "ask for a larger region with --cluster"
+    ) -> float:
         """Train a sampler on one region alone, if it is not trained yet; for one process.
 
         Args:
             name: of the sampler.
             region: without a margin range.
+            instead: what to do if the region is too rare, beside raising the budget.
 
         Returns:
             The seconds that it took, earlier attempts included.
 
         Raises:
-            UserError: a region too rare for the budget, and as `fit`.
+            TooRare: a region too rare for the budget.
+            UserError: as `fit`.
             Interrupted: asked to stop; saved at the last epoch.
         """
         run, learnt = self.run, self.run.samplers.fit_of(name, region)
@@ -69,7 +75,7 @@ class FitStage:
         key = named_key(run.root_key, "fit", name, region.fingerprint)
         num = num_inside(region, learnt.sampler.num_latents or len(run.prior_latents))
         logging.info("fit %s: on %d latents", learnt.label, num)
-        z = latents_inside(run, region, num, named_key(key, "latents"), self._check)
+        z = latents_inside(run, region, num, named_key(key, "latents"), self._check, instead)
         self._check()
 
         def depth(rows: Array) -> Float[Array, " n"]:
@@ -87,7 +93,7 @@ class FitStage:
         if is_trained and self.maker.result(leaf_fit_name(name, path)) is not None:
             return
         with self.maker.making(leaf_fit_name(name, path)) as result:
-            result["seconds"] = self.fit_in(name, region)
+            result["seconds"] = self.fit_in(name, region, f"leave {LEAF_SAMPLERS} out")
 
     def _check(self) -> None:
         self.interrupts.check("no epoch was started")

@@ -21,6 +21,10 @@ from cgjax.runtime.log import Metrics
 from cgjax.runtime.memory import peak_rss_mb, reset_peak_rss
 from cgjax.runtime.processes import Processes
 
+LEFT_OUT = "left_out"
+"""What a result says under this key of what the budget of draws was too small for: {"max_draws":
+the budget, "lines": {what: why}}. With a larger budget the artifact has to be made again."""
+
 Costs = dict[str, dict[str, float]]
 """Seconds and peak memory by stage."""
 
@@ -35,15 +39,28 @@ class Maker:
         is_changed: whether anything was made since this was last set to False.
     """
 
-    def __init__(self, manifests: Manifests, metrics: Metrics, processes: Processes | None = None):
+    def __init__(
+        self,
+        manifests: Manifests,
+        metrics: Metrics,
+        processes: Processes | None = None,
+        max_draws: int = 0,
+    ):
+        """Prepare; `max_draws` is the budget that a draw has."""
         self.manifests, self.metrics = manifests, metrics
-        self.processes = processes or Processes()
+        self.processes, self._max_draws = processes or Processes(), max_draws
         self.is_changed = False
         self._costs: Costs = {}
 
     def result(self, name: str) -> dict[str, Any] | None:
         """Return what an artifact's stage said of it, or None if it has to be made."""
-        return self.processes.first(lambda: self.manifests.result(name))
+
+        def whole() -> dict[str, Any] | None:
+            result = self.manifests.result(name)
+            left_out = (result or {}).get(LEFT_OUT)
+            return None if left_out and left_out["max_draws"] < self._max_draws else result
+
+        return self.processes.first(whole)
 
     @contextlib.contextmanager
     def making(self, name: str, *, in_parts: bool = False) -> Iterator[dict[str, Any]]:

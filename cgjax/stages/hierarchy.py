@@ -39,7 +39,12 @@ def make_splits(run: Run, maker: Maker, check: Callable[..., None]) -> None:
             key = named_key(run.root_key, "split", str(split), "latents")
             num = run.config["hierarchy"]["num"] or len(run.latents)
             latents = latents_inside(
-                run, inside, num, key, lambda: check("a split was not started")
+                run,
+                inside,
+                num,
+                key,
+                lambda: check("a split was not started"),
+                "lower --config.hierarchy.num",
             )
             clustering, shares = _cluster(run, split, latents, check)
             make_folder(run.folder.root / "clusterings")

@@ -14,7 +14,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from absl import logging
+
 from cgjax.config.plain import split_texts
+from cgjax.errors import TooRare
 from cgjax.regions.page_names import GivenNames, NameOutcome
 from cgjax.regions.region import Region
 from cgjax.run.places import evaluation_name
@@ -32,6 +35,7 @@ from cgjax.stages.graph import Maker
 from cgjax.stages.groups import Clusters
 from cgjax.stages.hierarchy import make_splits
 from cgjax.stages.name import merge_names, name_cluster
+from cgjax.stages.rare import warn_of_rare
 from cgjax.stages.report import write_page, write_summary
 from cgjax.stages.sample import draw_sheet, save_samples
 from cgjax.stages.sweep import SweepStage
@@ -63,7 +67,8 @@ class Pipeline:
         if own := local_mesh(mesh):
             run.generator = run.generator.over(own)
         self.metrics = Metrics(run.folder.metrics if self.processes.is_first else os.devnull)
-        self.maker = Maker(run.manifests, self.metrics, self.processes)
+        max_draws = run.config["sample"]["max_draws"]
+        self.maker = Maker(run.manifests, self.metrics, self.processes, max_draws)
         self._cluster = ClusterStage(run, self.maker, mesh, interrupts.check)
         self._fit = FitStage(run, self.maker, mesh, interrupts)
 
@@ -76,6 +81,7 @@ class Pipeline:
         """
         self.cluster()
         self.split()
+        self._foresee("evaluate")
         self._pause()
         for name in self.run.sampler_names:
             self.fit(name)
@@ -96,6 +102,11 @@ class Pipeline:
         """Cluster inside the clusters that the config splits, if it names any."""
         make_splits(self.run, self.maker, self.interrupts.check)
 
+    @by_the_first
+    def _foresee(self, measured: str) -> None:
+        """Log which clusters are too rare for what comes after the training."""
+        warn_of_rare(self.run, measured)
+
     def fit(self, name: str | None = None) -> None:
         """Train one sampler, or all of them."""
         for sampler in self.run.sampler_names if name is None else [name]:
@@ -110,7 +121,10 @@ class Pipeline:
         """Train the samplers that the config names on every cluster inside a cluster."""
         for path in self.run.held.leaves:
             for name in split_texts(self.run.config["hierarchy"]["samplers"]):
-                self._fit.fit_leaf(name, path)
+                try:
+                    self._fit.fit_leaf(name, path)
+                except TooRare as error:  # the sampler of the whole cluster draws it
+                    logging.warning("left out: %s", error)
 
     @by_the_first
     def sample(self, name: str) -> None:
@@ -137,6 +151,7 @@ class Pipeline:
     def compare(self) -> str:
         """Fit the samplers, measure them and the baselines side by side; return the table."""
         self.cluster()
+        self._foresee("compare")
         self.fit()
         return self._compare()
 

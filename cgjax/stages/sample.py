@@ -9,13 +9,15 @@ import numpy as np
 
 from cgjax.figures.clusters import titles
 from cgjax.figures.sheets import contact_sheet
+from cgjax.regions.region import ClusterRegion
 from cgjax.run.places import samples_name
 from cgjax.run.run import Run
-from cgjax.run.sample_files import save_images
+from cgjax.run.sample_files import LATENTS, save_images
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
 from cgjax.stages.graph import Maker
+from cgjax.stages.rare import LeftOut
 
 SHEET_COLUMNS = 10
 
@@ -31,15 +33,21 @@ def save_samples(run: Run, maker: Maker, name: str, check: Callable[[], None]) -
     """
     if maker.result(samples_name(name)) is not None:
         return
+
+    def save(region: ClusterRegion) -> float:
+        key = named_key(run.root_key, "sample", name, region.cluster)
+        latents, draw = run.draw(key, region, run.config["sample"]["num"], sampler=name)
+        assert draw is not None
+        folder = run.folder.samples / name / str(region.cluster)
+        save_images(run.generator.image_blocks(latents), latents, folder, check)
+        return draw.acceptance
+
     with maker.making(samples_name(name)) as result:
-        result["acceptance"] = []
-        for region in run.regions:
-            key = named_key(run.root_key, "sample", name, region.cluster)
-            latents, draw = run.draw(key, region, run.config["sample"]["num"], sampler=name)
-            assert draw is not None
-            folder = run.folder.samples / name / str(region.cluster)
-            save_images(run.generator.image_blocks(latents), latents, folder, check)
-            result["acceptance"].append({"acceptance": draw.acceptance})
+        left_out = LeftOut(run)
+        saved = left_out.drawn(save)
+        acceptances = map(saved.get, range(run.clustering.num))
+        result["acceptance"] = [{"acceptance": acceptance} for acceptance in acceptances]
+        result |= left_out.result
 
 
 def draw_sheet(run: Run, maker: Maker) -> None:
@@ -48,12 +56,17 @@ def draw_sheet(run: Run, maker: Maker) -> None:
         return
     with maker.making("sheet"):
         folder = run.folder.samples / run.config["sample"]["sampler"]
-        rows = []
+        rows, labels = [], titles(run.clustering)
         for c in range(run.clustering.num):
-            latents = np.load(folder / str(c) / "latents.npy", allow_pickle=False)
+            path, latents = folder / str(c) / LATENTS, run.latents[:0]
+            if path.is_file():
+                latents = np.load(path, allow_pickle=False)
+            else:
+                labels[c] += "\nleft out"
             images = itertools.chain.from_iterable(run.generator.image_blocks(latents))
-            rows.append(np.stack(list(itertools.islice(images, SHEET_COLUMNS))))
+            row = np.array([*itertools.islice(images, SHEET_COLUMNS)], np.float32)
+            rows.append(row.reshape(-1, *run.generator.image_shape))
         make_folder(run.folder.figures)
         title = f"{run.own_id}: verified samples, {folder.name}"
-        picture = contact_sheet(rows, titles(run.clustering), title=title)
+        picture = contact_sheet(rows, labels, title=title)
         write_atomically(run.folder.figures / "clusters.png", to_png(picture))

@@ -23,6 +23,7 @@ from cgjax.features.in_memory import features_in, space_at
 from cgjax.figures.transfer import transfer_figure
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering, assign_latents
+from cgjax.regions.region import ClusterRegion
 from cgjax.run.artifacts import target_classes, transfer_samplers
 from cgjax.run.places import transfer_name
 from cgjax.run.run import Run
@@ -31,8 +32,12 @@ from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
 from cgjax.stages.encoding import cluster_rows, clustering_of
 from cgjax.stages.graph import Maker
+from cgjax.stages.rare import LeftOut
 
 FIGURE = "transfer.png"
+
+ByCluster = dict[int, Float[np.ndarray, "n d"]]
+"""The latents drawn for each cluster that is not left out."""
 
 
 class TransferStage:
@@ -55,42 +60,45 @@ class TransferStage:
         if not names or not (todo or maker.result("transfer figure") is None):
             return
         tried = transfer_samplers(run.config, run.sampler_names)
-        asked = {name: self._draw(name) for name in tried}
+        left_out = LeftOut(run)
+        asked = {name: self._draw(name, left_out) for name in tried}
         for i in todo:
             with maker.making(transfer_name(i)) as result:
-                result |= self._score(names[i], asked)
+                result |= self._score(names[i], asked) | left_out.result
             self.check()
-        with maker.making("transfer figure"):
+        with maker.making("transfer figure") as result:
+            result |= left_out.result
             make_folder(run.folder.figures)
             picture = self._draw_figure(names, next(iter(asked.values())))
             write_atomically(run.folder.figures / FIGURE, to_png(picture))
 
-    def _draw(self, sampler: str) -> Float[np.ndarray, "k n d"]:
+    def _draw(self, sampler: str, left_out: LeftOut) -> ByCluster:
         """Draw latents for every cluster of the source class, verified only if it must be."""
         run, num = self.run, self.run.config["transfer"]["num"]
         verify = run.samplers.fitted(sampler).sampler.always_verified
-        drawn = []
-        for region in run.regions:
-            key = named_key(run.root_key, "transfer", sampler, region.cluster)
-            drawn.append(run.draw(key, region, num, sampler=sampler, verify=verify)[0])
-            self.check()
-        return np.stack(drawn)
 
-    def _score(self, name: str, asked: dict[str, Float[np.ndarray, "k n d"]]) -> dict[str, Any]:
+        def draw(region: ClusterRegion) -> Float[np.ndarray, "n d"]:
+            key = named_key(run.root_key, "transfer", sampler, region.cluster)
+            self.check()
+            return run.draw(key, region, num, sampler=sampler, verify=verify)[0]
+
+        return left_out.drawn(draw)
+
+    def _score(self, name: str, asked: dict[str, ByCluster]) -> dict[str, Any]:
         run, num = self.run, self.run.clustering.num
         generator = run.generator.with_condition(name)
         clustering = self._cluster(generator)
         entries: dict[str, Any] = {}
-        for sampler, z in asked.items():
-            latents = z.reshape(-1, z.shape[-1])
-            assigned = assign_latents(clustering, generator, latents)[0]
-            score = transfer_score(np.repeat(np.arange(num), z.shape[1]), assigned, num)
+        for sampler, drawn in asked.items():
+            assigned = assign_latents(clustering, generator, np.concatenate([*drawn.values()]))[0]
+            labels = np.repeat([*drawn], self.run.config["transfer"]["num"])
+            score = transfer_score(labels, assigned, num)
             entry = entries[sampler] = {
                 "agreement": score.agreement,
                 "interval": list(score.interval),
                 "chance": score.chance,
                 "matching": score.matching.tolist(),
-                "by_cluster": score.by_cluster.tolist(),
+                "by_cluster": [None if np.isnan(s) else float(s) for s in score.by_cluster],
             }
             self.maker.metrics.write(stage="transfer", condition=name, sampler=sampler, **entry)
             logging.info(
@@ -117,13 +125,13 @@ class TransferStage:
         )
         return clustering_of(kmeans, generator.layer, space)
 
-    def _draw_figure(self, names: list[str], asked: Float[np.ndarray, "k n d"]) -> Image.Image:
+    def _draw_figure(self, names: list[str], asked: ByCluster) -> Image.Image:
         run = self.run
-        shown = asked[:, : run.config["transfer"]["columns"]]
+        shown = np.stack([*asked.values()])[:, : run.config["transfer"]["columns"]]
         latents = shown.reshape(-1, shown.shape[-1])
         generators = [run.generator, *(run.generator.with_condition(name) for name in names)]
         images = [generator.images(latents) for generator in generators]
         by_cluster = [list(x.reshape(*shown.shape[:2], *x.shape[1:])) for x in images]
-        titles = [f"cluster {c}" for c in range(len(asked))]
+        titles = [f"cluster {c}" for c in asked]
         source = str(run.config["generator"]["condition"])
         return transfer_figure(by_cluster, [source, *names], titles)

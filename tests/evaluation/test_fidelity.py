@@ -121,12 +121,13 @@ def test_draws_are_measured_against_both_halves_of_the_members(generator):
     # Features and latents of the members differ, so that each number has one source.
     features, latents = np.concatenate([shifted(0), shifted(4)]), np.concatenate([line, 4 * CROSS])
     reference = fidelity.Reference(
-        Itself(), [features * 9, features], [latents * 9, latents], [7.0, 0.5]
+        Itself(), {0: features * 9, 1: features}, {0: latents * 9, 1: latents}, {0: 7.0, 1: 0.5}
     )
     drawn = fidelity.SamplerDraws(
         verified=shifted(2), plain=shifted(1), raw=CROSS, acceptance=0.25, inside=3
     )
     row = fidelity.measure(drawn, reference, 1, generator)
+    assert tuple(row) == fidelity.MEASURED
     assert row["frechet"] == pytest.approx((1**2 + 3**2) / 2)
     assert row["frechet_verified"] == pytest.approx((2**2 + 2**2) / 2)
     interval = fidelity.distance_interval(shifted(1), shifted(0), shifted(4))
@@ -140,18 +141,13 @@ def test_draws_are_measured_against_both_halves_of_the_members(generator):
 
 
 def test_every_cluster_has_its_own_members_and_a_floor_from_many_splits(generator):
-    reference = fidelity.make_reference(
-        generator,
-        [lambda z: np.ones(len(z), bool)] * 2,
-        jax.random.key(0),
-        fidelity.ReferenceSettings("layer:layer1", 2, 16, num=8, max_draws=1000),
-    )
-    first, second = reference.latents
-    assert first.shape == second.shape == (16, first.shape[1])
-    assert not np.isin(first, second).any()
-    for features, latents, floor in zip(
-        reference.features, reference.latents, reference.floors, strict=True
-    ):
+    drawn = np.asarray(generator.sample_latents(jax.random.key(1), 32))
+    members = {0: drawn[:16], 2: drawn[16:]}  # cluster 1 is left out
+    settings = fidelity.ReferenceSettings("layer:layer1", 2, 16)
+    reference = fidelity.make_reference(generator, members, jax.random.key(0), settings)
+    assert reference.features.keys() == reference.floors.keys() == members.keys()
+    for c, latents in members.items():
+        features, floor = reference.features[c], reference.floors[c]
         np.testing.assert_array_equal(
             features, fidelity.extract(generator, reference.extractor, latents)
         )

@@ -304,7 +304,7 @@ def by_hand():
         generator=ConditionedGenerator(Grey(), "latent", {}, 100),
         memberships=[lambda z: z[:, 0] > 0],
         reference=fidelity.Reference(
-            Itself(), [members], [members], [frechet_floor(members, num_splits=8)]
+            Itself(), {0: members}, {0: members}, {0: frechet_floor(members, num_splits=8)}
         ),
         sides=[],
         num=20,

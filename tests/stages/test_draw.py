@@ -148,7 +148,7 @@ def test_a_draw_that_is_killed_leaves_the_earlier_one_and_the_next_draw_cleans_u
 def test_two_draws_into_one_folder_do_not_mix(root, tmp_path):
     run, first = load_run(root), asked(tmp_path, "0", num=3)
     with sample_files.draft(tmp_path, "--out"):
-        with pytest.raises(UserError, match="--out=.* is being written by another command"):
+        with pytest.raises(UserError, match="is being written by another command"):
             draw_region(run, first)
         assert [p.name for p in tmp_path.iterdir()] == [".lock"]
     draw_region(run, first)

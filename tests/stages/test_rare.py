@@ -63,7 +63,7 @@ def rare(monkeypatch, run):
 
         return draw
 
-    monkeypatch.setattr(run, "sample_region", refusing(run.sample_region))
+    monkeypatch.setattr(run, "draw", refusing(run.draw))
     monkeypatch.setattr(evaluate, "draw_inside", refusing(evaluate.draw_inside))
     return monkeypatch
 

@@ -24,7 +24,8 @@ from jaxtyping import Float
 from cgjax.errors import UserError
 from cgjax.evaluation.face_judges import AgeGender, FaceMesh
 from cgjax.evaluation.judge_base import Judge, Judgement
-from cgjax.evaluation.own_judge import OwnJudge, load_own
+from cgjax.evaluation.own_code import load_own
+from cgjax.evaluation.own_judge import OwnJudge
 from cgjax.evaluation.pixel_judges import Brightness, HairTone, ImageStatistics
 
 __all__ = [

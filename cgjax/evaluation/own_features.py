@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from cgjax.errors import UserError, foreign_code
 from cgjax.evaluation.extractors import as_colour_images, at_least_one
-from cgjax.evaluation.own_judge import load_own
+from cgjax.evaluation.own_code import checked_numbers, load_own
 
 BATCH = 128
 """Images per call of the function."""
@@ -138,16 +138,7 @@ def checked_rows(
     Raises:
       UserError: anything but one row of finite real numbers for each row.
     """
-    expected = f"for rows of shape {shape}; expected ({shape[0]}, numbers)"
-    try:
-        array = np.asarray(values)
-    except Exception as error:
-        raise UserError(
-            f"{subject}: returned {type(values).__name__}, which is not an array ({error}), "
-            f"{expected}"
-        ) from error
-    if array.ndim != 2 or len(array) != shape[0] or array.dtype.kind not in "biuf":
-        raise UserError(f"{subject}: returned {array.dtype} {array.shape} {expected}")
+    array = checked_numbers(subject, values, shape, has_columns=True)
     with np.errstate(over="ignore"):  # beyond float32, which is infinite
         array = array.astype(np.float32)
     if not np.isfinite(array).all():

@@ -9,25 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from cgjax.errors import UserError, foreign_code
 from cgjax.evaluation.extractors import as_colour_images
 from cgjax.evaluation.judge_base import Judge, Judgement
-from cgjax.runtime.imports import load_attribute
-
-
-def load_own(path: str, what: str) -> Any:
-    """Import the user's own function or object; a class is called without arguments.
-
-    Args:
-      path: `package.module:name`.
-      what: the kind of object, for the messages: "judge", "features".
-
-    Raises:
-      UserError: as `load_attribute`.
-      ForeignError: the user's module or class raised an exception.
-    """
-    own = load_attribute(path, what)
-    if isinstance(own, type):
-        with foreign_code(f"{what} {path!r}", "when it was made without arguments"):
-            own = own()
-    return own
+from cgjax.evaluation.own_code import checked_numbers
 
 
 class OwnJudge:
@@ -77,23 +59,13 @@ class OwnJudge:
                 f"judge {self.path!r} returned {sorted(map(str, judged))}; "
                 f"expected {list(self.attributes)}{hint}"
             )
-        return {name: self._numbers(name, judged[name], len(colour)) for name in self.attributes}
+        return {name: self._numbers(name, judged[name], colour.shape) for name in self.attributes}
 
-    def _numbers(self, name: str, values: Any, num: int) -> NDArray[np.float64]:
-        whose = f"judge {self.path!r} returned"
-        try:
-            array = np.asarray(values)
-        except Exception as error:
-            raise UserError(
-                f"{whose} {type(values).__name__} for {name!r}, which is not an array ({error}); "
-                f"expected ({num},) numbers"
-            ) from error
-        if array.shape != (num,):
-            raise UserError(f"{whose} shape {array.shape} for {name!r}; expected ({num},)")
-        if array.dtype.kind not in "biuf":
-            raise UserError(f"{whose} {array.dtype} for {name!r}; expected real numbers")
+    def _numbers(self, name: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        subject = f"judge {self.path!r}, {name!r}"
+        array = checked_numbers(subject, values, shape, has_columns=False)
         if np.isinf(array).any():
-            raise UserError(f"{whose} infinities for {name!r}; return NaN if it cannot tell")
+            raise UserError(f"{subject}: returned infinities; return NaN if it cannot tell")
         return array.astype(np.float64)
 
 

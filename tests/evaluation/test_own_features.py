@@ -74,7 +74,7 @@ def test_the_function_sees_few_colour_images_at_a_time_and_may_change_them(featu
     ("function", "words"),
     [
         (3, "is 3; expected a function"),
-        (lambda x: x, r"returned float32 \(3, 4, 4, 3\) for rows of .*; expected \(3, numbers\)"),
+        (lambda x: x, r"returned float32 \(3, 4, 4, 3\) for rows of .*; expected \(3, columns\)"),
         (lambda x: means(x)[:, 0], r"returned float32 \(3,\) for rows of"),
         (lambda x: means(x)[1:], r"returned float32 \(2, 3\)"),
         (lambda x: means(x).astype(str), "returned <U"),

@@ -27,10 +27,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.networks.base import Architecture, Arrays, Network
-from cgjax.errors import foreign_code
-from cgjax.evaluation.own_features import checked_rows
+from cgjax.evaluation.own_features import features_of_rows
 from cgjax.numerics.optimisers import change_of
-from cgjax.runtime.imports import load_attribute
 from cgjax.runtime.keys import named_key
 
 ROWS, AUTOENCODER = "rows", "autoencoder"
@@ -78,8 +76,8 @@ class FixedFeatures:
             in_memory = rows[: self.most] if isinstance(rows, RowsOnDisk) else rows
             arrays = _train(named_key(key, "autoencoder"), in_memory, features=self)
             return functools.partial(_codes, arrays, features=self)
-        function = load_attribute(self.name, "features")
-        return lambda rows: _user_features(self.name, function, np.asarray(self.prepare(rows)))
+        own = features_of_rows(self.name)
+        return lambda rows: jnp.asarray(own(np.asarray(self.prepare(rows))))
 
     @functools.cached_property
     def autoencoder(self) -> Network:
@@ -125,10 +123,3 @@ def _train(key: PRNGKeyArray, rows: Array, *, features: FixedFeatures) -> Arrays
 def _codes(arrays: Arrays, rows: Array, *, features: FixedFeatures) -> Array:
     x = features.prepare(rows)
     return features.autoencoder.apply(arrays, lambda net: net.encode(x, train=False))[0]
-
-
-def _user_features(name: str, function: Any, batch: np.ndarray) -> Float[Array, "n f"]:
-    """Call the user's function and check what it returns."""
-    with foreign_code(f"features {name!r}"):
-        values = function(batch)
-    return jnp.asarray(checked_rows(f"--config.labels.features={name}", values, batch.shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from cgjax.errors import UserError, foreign_code
 from cgjax.evaluation.extractors import as_colour_images, at_least_one
 from cgjax.evaluation.own_code import checked_numbers, load_own
+from cgjax.runtime.imports import load_attribute
 
 BATCH = 128
 """Images per call of the function."""
@@ -105,8 +107,8 @@ class OwnFeatures:
                 f"{subject}: returned a tuple of {len(pair)}; expected features, or a pair of "
                 "features and class scores"
             )
-        features = checked_rows(subject, pair[0], images.shape)
-        scores = checked_rows(f"{subject}, class scores", pair[1], images.shape)
+        features = _checked_rows(subject, pair[0], images.shape)
+        scores = _checked_rows(f"{subject}, class scores", pair[1], images.shape)
         widths = features.shape[1], scores.shape[1]
         if not widths[0] or (isinstance(values, tuple) and widths[1] < 2):
             raise UserError(
@@ -122,22 +124,32 @@ class OwnFeatures:
         return np.concatenate([features, scores], axis=1) if self._with_scores else features
 
 
-def checked_rows(
-    subject: str, values: Any, shape: tuple[int, ...]
-) -> Float[np.ndarray, "n columns"]:
-    """Check the numbers that a user's function returned for some rows.
+def features_of_rows(path: str) -> Callable[[np.ndarray], Float[np.ndarray, "n f"]]:
+    """Return the user's function that gives the rows of a training the features to cluster them by.
+
+    Unlike `OwnFeatures` it takes rows of any shape, all at once.
 
     Args:
-      subject: what returned them, for the messages.
-      values: as returned.
-      shape: of the rows that the function was given.
-
-    Returns:
-      The numbers as float32.
+      path: its import path, `package.module:name`.
 
     Raises:
-      UserError: anything but one row of finite real numbers for each row.
+      UserError: the function does not exist; when the result is called, it did not return features.
+      ForeignError: the user's module raised an exception, or the function did when it was called.
     """
+    function = load_attribute(path, "features")
+
+    def features(rows: np.ndarray) -> Float[np.ndarray, "n f"]:
+        with foreign_code(f"features {path!r}"):
+            values = function(rows)
+        return _checked_rows(f"--config.labels.features={path}", values, rows.shape)
+
+    return features
+
+
+def _checked_rows(
+    subject: str, values: Any, shape: tuple[int, ...]
+) -> Float[np.ndarray, "n columns"]:
+    """Return (n, columns) numbers as float32; raise a UserError unless they are finite ones."""
     array = checked_numbers(subject, values, shape, has_columns=True)
     with np.errstate(over="ignore"):  # beyond float32, which is infinite
         array = array.astype(np.float32)

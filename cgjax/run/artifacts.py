@@ -38,6 +38,7 @@ from cgjax.run.places import (
     sweep_name,
     transfer_name,
 )
+from cgjax.run.traces import traced_features, traced_judges, traced_layer
 from cgjax.runtime.files import sha256_of
 from cgjax.samplers.registry import SAMPLERS
 
@@ -64,7 +65,9 @@ class Artifact(NamedTuple):
         inputs: the artifacts it is made from.
         places: its files and folders, relative to the run's folder.
         key: a hash of `reads` and of the inputs' keys.
-        layer: the layer of a sweep or split whose features it was made from, or None.
+        traced: what it was made with that acts in a way which no key tells: layers whose features
+            a sweep, a split or a distance uses, and the user's own judges and features; see
+            `cgjax.run.traces`.
     """
 
     name: str
@@ -73,7 +76,7 @@ class Artifact(NamedTuple):
     inputs: tuple[str, ...]
     places: tuple[str, ...]
     key: str
-    layer: str | None = None
+    traced: tuple[str, ...] = ()
 
 
 Graph = dict[str, Artifact]
@@ -143,6 +146,7 @@ class _Declaration:
         self.generator = {p: v for p, v in settings if p not in _GENERATOR_NAMES}
         self.generator["generator"] = identity
         self._fitted = [name for name, s in config["samplers"].items() if s["fit"]]
+        self._measuring = traced_features(config["evaluate"]["features"])
         self._drawing = {name: drawing_leaves(config, name) for name in self._fitted}
         unread = ("cluster.num_clusters", "cluster.max_clusters")
         self._search = {p: v for p, v in _read(config, "cluster").items() if p not in unread}
@@ -154,11 +158,11 @@ class _Declaration:
         reads: dict[str, Any],
         inputs: Iterable[str],
         *places: str,
-        layer: str | None = None,
+        traced: tuple[str, ...] = (),
     ) -> None:
         inputs = tuple(inputs)
         key = digest([reads, {i: self.graph[i].key for i in inputs}])
-        self.graph[name] = Artifact(name, stage, reads, inputs, places, key, layer)
+        self.graph[name] = Artifact(name, stage, reads, inputs, places, key, traced)
 
     def _drawing_of(self, samplers: Iterable[str]) -> dict[str, Any]:
         return {path: value for name in samplers for path, value in self._drawing[name].items()}
@@ -183,7 +187,7 @@ class _Declaration:
             reads = drawing | _read(config, "sample.num")
             self._add(samples_name(name), "sample", reads, [fitted], f"samples/{name}")
             reads = drawing | _read(config, "evaluate")
-            self._add(evaluation_name(name), "evaluate", reads, [fitted])
+            self._add(evaluation_name(name), "evaluate", reads, [fitted], traced=self._measuring)
         default = samples_name(config["sample"]["sampler"])
         self._add("sheet", "sample", {}, [default], "figures/clusters.png")
 
@@ -206,14 +210,17 @@ class _Declaration:
         if conditional:
             reads |= {"compare.conditional": dict(conditional)}
             places.append("compare_labels.csv")
-        self._add("compare", "compare", reads, map(fit_name, self._fitted), *places)
+        traced = (*self._measuring, *traced_judges([self._config["compare"]["judge"]]))
+        fits = map(fit_name, self._fitted)
+        self._add("compare", "compare", reads, fits, *places, traced=traced)
 
     def add_sweep_clusterings(self) -> None:
         numbers = sweep_numbers(self._config)
         for layer in self._layers:
             reads = self.generator | self._search | {"layer": layer, "numbers": numbers}
             places = [clustering_place(layer, number) for number in numbers]
-            self._add(sweep_name(layer), "sweep", reads, ["latents"], *places, layer=layer)
+            traced = traced_layer(layer)
+            self._add(sweep_name(layer), "sweep", reads, ["latents"], *places, traced=traced)
 
     def add_splits(self) -> None:
         samplers = split_texts(self._config["hierarchy"]["samplers"])
@@ -222,7 +229,8 @@ class _Declaration:
             name = split_name(split.path)
             above = split_name(split.path[:-1]) if len(split.path) > 1 else "cluster"
             reads = self.generator | self._search | leaves | {"split": str(split)}
-            self._add(name, "split", reads, [above], split_place(split), layer=split.layer)
+            traced = traced_layer(split.layer)
+            self._add(name, "split", reads, [above], split_place(split), traced=traced)
             for c in range(split.num_clusters):
                 for sampler in samplers:
                     learnt = self.graph[fit_name(sampler)].reads
@@ -230,7 +238,8 @@ class _Declaration:
 
     def add_sweep_tables(self) -> None:
         reads = self.generator | _read(self._config, "sweep.judged") | {"judges": self._judges}
-        self._add("attributes", "sweep", reads, ["latents"], "attributes.npz")
+        traced = traced_judges(self._judges)
+        self._add("attributes", "sweep", reads, ["latents"], "attributes.npz", traced=traced)
         inputs = ["attributes", *map(sweep_name, self._layers)]
         places = [*SWEEP_TABLES, *map(sweep_figure_place, self._layers)]
         self._add("sweep", "sweep", _read(self._config, "sweep.columns"), inputs, *places)
@@ -240,19 +249,22 @@ class _Declaration:
         parts |= {name: [name] for name in (split_name(s.path) for s in self._splits)}
         for part, inputs in parts.items():
             reads, place = {"judges": self._judges}, page_images_place(part)
-            self._add(page_images_name(part), "report", reads, inputs, place)
+            traced = traced_judges(self._judges)
+            self._add(page_images_name(part), "report", reads, inputs, place, traced=traced)
         self._add("report", "report", {}, shown, "report")
 
 
-def declare_results(training: str, iterations: int) -> Graph:
+def declare_results(training: str, iterations: int, features: str) -> Graph:
     """Return what the end of a training leaves: the results, and the page that shows them.
 
     Args:
         training: the key of the training at its last iteration.
         iterations: how many iterations it has.
+        features: those that distances are measured in.
     """
     reads = {"training": training, "iterations": iterations}
-    results = Artifact(RESULTS, RESULTS, reads, (), RESULT_PLACES, digest([reads, {}]))
+    key, traced = digest([reads, {}]), traced_features(features)
+    results = Artifact(RESULTS, RESULTS, reads, (), RESULT_PLACES, key, traced)
     key = digest([{}, {RESULTS: results.key}])
     page = Artifact("report", "report", {}, (RESULTS,), ("report",), key)
     return {RESULTS: results, page.name: page}

@@ -64,8 +64,9 @@ class Provenance(NamedTuple):
     Attributes:
         weights_sha256: of the generator's weights, or of the data that one is trained on; empty if
             there are none.
-        trace: how a generator acts beyond what its weights say, see `cgjax.run.identity`; None in
-            folders of earlier versions.
+        trace: how a generator acts beyond what its weights say, see `cgjax.run.identity`, or how
+            the user's own features act by which a training's clusters are fixed; None in folders of
+            earlier versions, and of other trainings.
         identity: of the whole generator; empty in folders of earlier versions, and of trainings.
     """
 

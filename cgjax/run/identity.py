@@ -3,13 +3,12 @@
 The weights and the architecture of a generator of this package determine all that it does. Those of
 a user's own generator do not: its code can change, and it can be trained further between two
 commands. So its features and images of four fixed latents are summarised in a trace, kept beside
-the config, and compared within rounding when the folder is opened again. Features of other layers,
-those of a sweep or a split, have a trace in the manifest of what was made from them.
+the config. Features of other layers, those of a sweep or a split, have a trace in the manifest of
+what was made from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,21 +18,15 @@ from jaxtyping import Array, Float
 from cgjax.config.plain import digest
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.foreign import CheckedGenerator
+from cgjax.run.traces import PART, Trace
 
 NUM = 4
 """Latents that a trace is made from."""
 
-# Relative to the largest value: devices, batches and versions of JAX differ by less, a step of
-# training by more.
-TOLERANCE = 1e-3
-
-_EACH = 6
+_EACH = PART // NUM
 """Numbers that are kept of one row, which is one latent, its features or its image."""
 
-Trace = list[float]
-"""A few numbers of each of the latents, then of their features, then of their images."""
-
-PRIOR = NUM * _EACH
+PRIOR = PART
 """The first numbers of a trace, those of the latents: they depend on the prior alone."""
 
 
@@ -49,7 +42,10 @@ def weights_of(generator: ConditionedGenerator) -> str:
 
 
 def trace_of(generator: ConditionedGenerator) -> Trace:
-    """Return the trace of a generator; empty if its weights determine what it does."""
+    """Return the trace of a generator; empty if its weights determine what it does.
+
+    It has a part for the latents, one for their features, and one for their images.
+    """
     if _is_known_by_weights(generator):
         return []
     z = _fixed_latents(generator)
@@ -80,30 +76,6 @@ def _summary(row: np.ndarray) -> list[float]:
     picked = flat[:: max(1, len(flat) // 3)][: _EACH - 2]
     padded = np.pad(picked, (0, _EACH - 2 - len(picked)))
     return [float(x) for x in (flat.mean(), flat.std(), *padded)]
-
-
-def is_same(trace: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two traces are of the same generator, or of the same features."""
-    if len(trace) != len(other):
-        return False
-    # Each part on its own scale: large features must not hide that the images have changed.
-    starts = range(0, len(trace), PRIOR)
-    return all(_is_close(trace[i : i + PRIOR], other[i : i + PRIOR]) for i in starts)
-
-
-def _is_close(numbers: Sequence[float], others: Sequence[float]) -> bool:
-    a, b = np.asarray(numbers), np.asarray(others)
-    scale = max(1e-6, float(np.abs(b).max(initial=0.0)))
-    return bool(np.all(np.abs(a - b) <= TOLERANCE * scale))
-
-
-def settled(trace: Trace, kept: Trace) -> Trace:
-    """Return a trace, with the kept numbers wherever the two agree within rounding.
-
-    Its hash is then the same on every machine.
-    """
-    parts = ((trace[:PRIOR], kept[:PRIOR]), (trace[PRIOR:], kept[PRIOR:]))
-    return [value for new, old in parts for value in (old if is_same(new, old) else new)]
 
 
 def identity_of(generator: ConditionedGenerator, name: str, trace: Trace) -> str:

@@ -1,9 +1,9 @@
 """The manifests of artifacts: which artifacts are there, which are current, which have to go.
 
 Each artifact has a manifest in `stages/`, written after its files: the key it was made with, the
-hashes of its files, what its inputs held, and what its stage said of it. An artifact is current if
-its manifest is whole and all of these still hold. One that is stale, half-made or edited is never
-shown.
+hashes of its files, what its inputs held, how the user's own code acted that it was made with, and
+what its stage said of it. An artifact is current if its manifest is whole and all of these still
+hold. One that is stale, half-made or edited is never shown.
 """
 
 from __future__ import annotations
@@ -11,23 +11,19 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cgjax.config.plain import digest
 from cgjax.errors import UserError
 from cgjax.run import legacy
-from cgjax.run.artifacts import Artifact, Graph
+from cgjax.run.artifacts import Graph
 from cgjax.run.folder import RunFolder
 from cgjax.run.hashes import FileHashes
-from cgjax.run.identity import is_same
 from cgjax.run.places import NAMED_PLACE, NAMED_PLACE_GLOBS, PLACES, is_place, is_written
+from cgjax.run.traces import Trace, changed
 from cgjax.runtime.files import make_folder, read_sealed, write_sealed
-
-LayerTrace = Callable[[str], Sequence[float]]
-"""Returns how the generator acts at a layer; see `cgjax.run.identity.layer_trace`."""
-
 
 LEGACY = "of an earlier version"
 """The version of every artifact without a manifest of this version."""
@@ -41,7 +37,7 @@ class Manifests:
         folder: RunFolder,
         graph: Graph,
         old: legacy.Fingerprints | None = None,
-        layer_trace: LayerTrace | None = None,
+        trace: Callable[[str], Trace] = lambda traced: [],
     ):
         """Prepare; reads nothing yet.
 
@@ -49,10 +45,10 @@ class Manifests:
             folder: the run's.
             graph: the artifacts that the config asks for.
             old: what the manifests of an earlier version contain if they are of this config.
-            layer_trace: see `LayerTrace`; None: features of layers are neither kept nor compared.
+            trace: returns the trace of an item of `Artifact.traced`. Without it none are compared.
         """
         self.folder, self.graph, self._old = folder, graph, old
-        self._layer_trace, self._file_hashes = layer_trace, FileHashes()
+        self._trace, self._file_hashes = trace, FileHashes()
 
     def result(self, name: str) -> dict[str, Any] | None:
         """Return what an artifact's stage said of it; None if it is missing or not current."""
@@ -91,11 +87,12 @@ class Manifests:
             manifest = self._read(part)
             if manifest is None:
                 return f"{part!r} is not there yet"
-            changed = differing(manifest["reads"], self.graph[part].reads)
-            if changed:
-                return f"{part!r} was made with another config ({'; '.join(changed)})"
-            if not self._has_same_features(self.graph[part], manifest):
-                return f"{part!r} was made from other features of {self.graph[part].layer!r}"
+            settings = differing(manifest["reads"], self.graph[part].reads)
+            if settings:
+                return f"{part!r} was made with another config ({'; '.join(settings)})"
+            if traced := self._changed(part):
+                kind, _, which = traced[0].partition(" ")
+                return f"{part!r} was made when {kind} {which!r} returned something else"
         return f"{name!r} is stale, or its files are not those that were written"
 
     def _upstream(self, name: str) -> list[str]:
@@ -122,7 +119,7 @@ class Manifests:
             "places": artifact.places,
             "files": self._hashes(artifact.places),
             "made_from": {i: self._content(i) for i in artifact.inputs},
-            "layer_trace": self._layer_trace_of(artifact),
+            "traces": self.traces(name),
             "finished": time.time(),
             "costs": costs,
             "result": result,
@@ -182,7 +179,7 @@ class Manifests:
         is_current = (
             manifest["key"] == artifact.key
             and self._hashes(artifact.places) == manifest["files"]
-            and self._has_same_features(artifact, manifest)
+            and not any(map(self._changed, self._upstream(name)))
             # What was made from an input is stale once that input is gone or has other content.
             and all(self._path(i).is_file() or self._is_legacy(i) for i in artifact.inputs)
             and all(
@@ -203,21 +200,25 @@ class Manifests:
             return ""
         return digest([manifest["files"], manifest["made_from"]])
 
-    def _layer_trace_of(self, artifact: Artifact) -> list[float]:
-        if artifact.layer is None or self._layer_trace is None:
-            return []
-        return list(self._layer_trace(artifact.layer))
+    def traces(self, name: str) -> dict[str, Trace]:
+        """Return how what an artifact is made with acts now, beyond what its key says."""
+        return {traced: self._trace(traced) for traced in self.graph[name].traced}
 
-    def _has_same_features(self, artifact: Artifact, manifest: Mapping[str, Any]) -> bool:
-        """Whether the layer that an artifact was made from still has the same features.
+    def changed_since(self, traces: Mapping[str, Trace]) -> list[str]:
+        """Return what acts otherwise now than when `traces` returned this."""
+        return changed(traces, self._trace)
 
-        The key covers the run's own layer only: it is part of the generator's identity. An earlier
-        version left no trace, and is believed.
+    def _changed(self, name: str) -> list[str]:
+        """Return what acts otherwise now than when an artifact was made.
+
+        An earlier version kept no traces but those of layers, and what has none is believed.
         """
-        trace = manifest.get("layer_trace", [])
-        return (
-            not trace or self._layer_trace is None or is_same(self._layer_trace_of(artifact), trace)
-        )
+        artifact = self.graph[name]
+        manifest = self._read(name) if artifact.traced else None
+        if manifest is None:
+            return []
+        of_layer = dict.fromkeys(artifact.traced, manifest.get("layer_trace", []))
+        return self.changed_since(manifest.get("traces", of_layer))
 
     def _is_legacy(self, name: str) -> bool:
         return legacy.manifest(self.folder.manifests, name, self._old) is not None
@@ -290,9 +291,18 @@ def _load(path: Path) -> dict[str, Any] | None:
         has_fields
         and all(isinstance(cost, dict) for cost in manifest["costs"].values())
         and all(_are_numbers(list(cost.values())) for cost in manifest["costs"].values())
-        and _are_numbers(manifest.get("layer_trace", []))
+        and _are_traces([manifest.get("layer_trace", [])])
+        and _are_traces([*manifest.get("traces", {}).values()])
     )
     return manifest if is_valid else None
+
+
+def _are_traces(values: list[Any]) -> bool:
+    # NaN is written as None.
+    return all(
+        isinstance(trace, list) and _are_numbers([x for x in trace if x is not None])
+        for trace in values
+    )
 
 
 def _are_numbers(values: Any) -> bool:

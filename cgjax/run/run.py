@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from cgjax.config.distance_features import LAYER
 from cgjax.config.plain import split_texts
 from cgjax.errors import TooRare, UserError
 from cgjax.evaluation.judges import default_judges
@@ -29,11 +30,13 @@ from cgjax.run.artifacts import declare
 from cgjax.run.conditional import conditional_of
 from cgjax.run.folder import Provenance, RunFolder, kept_trace
 from cgjax.run.held import HeldClusterings, layers_of
-from cgjax.run.identity import PRIOR, identity_of, layer_trace, settled, trace_of, weights_of
+from cgjax.run.identity import PRIOR, identity_of, layer_trace, trace_of, weights_of
 from cgjax.run.manifests import Manifests
 from cgjax.run.members import members_for
+from cgjax.run.own_functions import NUM, function_trace
 from cgjax.run.samplers import RunSamplers
 from cgjax.run.sampling import Samples
+from cgjax.run.traces import Trace, settled
 from cgjax.runtime.keys import check_key, named_key
 from cgjax.runtime.processes import Processes
 from cgjax.samplers.base import Members, Sampler
@@ -82,14 +85,19 @@ class Run:
             self.folder.assigned_names,
         )
         old = legacy.fingerprints(config, self.provenance.weights_sha256)
-        self.manifests = Manifests(self.folder, graph, old, functools.cache(self._layer_trace))
+        self.manifests = Manifests(self.folder, graph, old, functools.cache(self._trace))
         self.held = HeldClusterings(self.folder, self.manifests, config, self.generator, layers)
         self.samplers = RunSamplers(
             self.folder, config, self.generator, graph, self.held, old.samplers
         )
 
-    def _layer_trace(self, layer: str) -> list[float]:
-        return layer_trace(self.generator.at_layer(layer))
+    def _trace(self, traced: str) -> Trace:
+        kind, _, name = traced.partition(" ")
+        if kind == LAYER:
+            return layer_trace(self.generator.at_layer(name))
+        # Images of the generator's own: a judge may find nothing in any others.
+        z = self.generator.sample_latents(jax.random.key(0), NUM)
+        return function_trace(traced, self.generator.images(np.asarray(z)))
 
     @property
     def clustering(self) -> Clustering:

@@ -16,21 +16,28 @@ extended, those of the shorter one stay until they are replaced, all at once.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from cgjax.config.plain import differences, digest, flatten
 from cgjax.config.schema import TRAINING, complete, is_resource
-from cgjax.config.training import ADDED
+from cgjax.config.training import ADDED, FIXED_FEATURES
+from cgjax.endtoend.data import data_of
 from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.artifacts import declare_results
 from cgjax.run.folder import Provenance, RunFolder, read_config, save_config
 from cgjax.run.folder_checks import check_folder, resolved_config
 from cgjax.run.manifests import Manifests
+from cgjax.run.own_functions import NUM, function_trace
 from cgjax.run.places import RESULTS
+from cgjax.run.traces import LABELS, Trace, settled
 from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.lock import FolderLock
@@ -46,20 +53,31 @@ class TrainingRun:
         key: identifies the training until a cooldown begins; see `key_at`.
         samples: path of the samples.
         figure: path of their picture.
+        trace: of the user's own features of fixed clusters; see `_trace_of_labels`.
         generator: folder of the generator.
         steps: the saved steps.
         manifests: which results exist and are current.
     """
 
-    def __init__(self, root: str | Path, config: Mapping[str, Any], identity: str):
+    def __init__(
+        self,
+        root: str | Path,
+        config: Mapping[str, Any],
+        identity: str,
+        trace: Trace | None = None,
+        tracing: Callable[[str], Trace] = lambda traced: [],
+    ):
         """Compute the key; reads and writes nothing.
 
         Args:
             root: the folder.
             config: nested plain dicts with every leaf.
             identity: of the data; empty if the config describes them completely.
+            trace: see the attribute.
+            tracing: `trace` of the manifests, which hold how the features of the scores act.
         """
         self.folder, self.config, self.identity = RunFolder(root), config, identity
+        self.trace = trace or []
         self.samples = self.folder.root / "samples.npz"
         self.figure = self.folder.figures / "samples.png"
         self.generator = self.folder.root / "generator"
@@ -75,10 +93,11 @@ class TrainingRun:
             and not _is_of_assign(path)
             and (path not in ADDED or value != ADDED[path])
         }
-        own = {"identity": identity} if identity else {}
-        self.key = digest({**settings, **own})
+        own = {"identity": identity, "trace": self.trace}
+        self.key = digest({**settings, **{name: value for name, value in own.items() if value}})
         last = config["train"]["iterations"]
-        self.manifests = Manifests(self.folder, declare_results(self.key_at(last), last))
+        graph = declare_results(self.key_at(last), last, config["score"]["features"])
+        self.manifests = Manifests(self.folder, graph, trace=tracing)
 
     def key_at(self, iteration: int) -> str:
         """Return the key of the state after an iteration.
@@ -158,7 +177,9 @@ def open_training(
     folder = RunFolder(root)
     resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     # This reads the data, so errors in them are reported before anything is written.
-    run = TrainingRun(root, resolved, check_data(resolved))
+    identity, tracing = check_data(resolved), _tracing(resolved)
+    trace = _trace_of_labels(folder, resolved, tracing)
+    run = TrainingRun(root, resolved, identity, trace, tracing)
     _check_same_data(run, allow_change=allow_change)
     if lock is not None:
         lock.acquire()
@@ -205,7 +226,7 @@ def open_trained(
         lock.acquire()
         _check_same_training(folder, read_config(folder, TRAINING).config, resolved)
         check_folder(folder, resolved, allow_change=allow_change)
-    run = TrainingRun(root, resolved, saved.provenance.weights_sha256)
+    run = TrainingRun(root, resolved, saved.provenance.weights_sha256, saved.provenance.trace)
     remove_unfinished(folder.root)
     _save(run, config, typed)
     return run
@@ -213,7 +234,40 @@ def open_trained(
 
 def _save(run: TrainingRun, config: dict[str, Any] | None, typed: Sequence[str]) -> None:
     flags = typed if config is not None else read_config(run.folder, TRAINING).typed
-    save_config(run.folder, run.config, Provenance(run.identity), flags)
+    save_config(run.folder, run.config, Provenance(run.identity, run.trace or None), flags)
+
+
+def _tracing(config: Mapping[str, Any]) -> Callable[[str], Trace]:
+    """Return how to trace the user's own features: on rows of the data, drawn when they are."""
+
+    def trace(traced: str) -> Trace:
+        data = data_of(config)
+        drawn = np.asarray(data.prepare(data.draw(jax.random.key(0), NUM).rows[:]))
+        # Again from the first, if there are fewer.
+        return function_trace(traced, np.resize(drawn, (NUM, *drawn.shape[1:])))
+
+    return functools.cache(trace)
+
+
+def _trace_of_labels(
+    folder: RunFolder, config: Mapping[str, Any], tracing: Callable[[str], Trace]
+) -> Trace:
+    """Return the trace of the user's own features of fixed clusters, settled against the folder's.
+
+    Empty for built-in features, and in a folder that kept none: that of an earlier version.
+    """
+    name = config["labels"]["features"]
+    if name in FIXED_FEATURES:
+        return []
+    now = tracing(f"{LABELS} {name}")
+    if not folder.config.is_file():
+        return now
+    saved = read_config(folder, TRAINING)
+    kept = saved.provenance.trace or []
+    is_known = saved.config["labels"]["features"] == name
+    if is_known and not (now and kept):
+        return kept  # there is nothing to compare
+    return settled(now, kept)
 
 
 def _is_of_assign(path: str) -> bool:
@@ -245,15 +299,21 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     """Refuse a folder whose generator was trained on different data under the same config.
 
     Raises:
-        UserError: the data differ.
+        UserError: the data differ, or the user's own features of them.
     """
     if allow_change or not run.folder.config.is_file():
         return
-    known = read_config(run.folder, TRAINING).provenance.weights_sha256
-    if known and known != run.identity:
+    known = read_config(run.folder, TRAINING).provenance
+    what = ""
+    if known.weights_sha256 and known.weights_sha256 != run.identity:
+        what = "with other data (the files in --config.data.path have changed)"
+    elif known.trace and known.trace != run.trace:
+        features = run.config["labels"]["features"]
+        what = f"when --config.labels.features={features} returned something else"
+    if what:
         raise UserError(
-            f"{run.folder.root} was made with other data (the files in --config.data.path have "
-            "changed); use another --workdir, or --allow_config_change to train from the start"
+            f"{run.folder.root} was made {what}; use another --workdir, or --allow_config_change "
+            "to train from the start"
         )
 
 

@@ -28,6 +28,7 @@ from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange
 from cgjax.run.artifacts import FEATURE, drawing_leaves
 from cgjax.run.places import fit_name
 from cgjax.run.run import Run
+from cgjax.run.traces import Trace
 from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import make_folder, read_sealed, write_atomically, write_sealed
 from cgjax.runtime.keys import named_key
@@ -143,14 +144,24 @@ class CompareStage:
         return digest([reads, graph[part].key])
 
     def _load(self) -> list[Row]:
+        """Return the lines that were measured by what the user's judge and features are now."""
         try:
-            rows = (read_sealed(self.run.folder.compared) or {})["rows"]
+            saved = read_sealed(self.run.folder.compared) or {}
+            rows, traces = saved["rows"], saved.get("traces", self._traces)
+            is_same = traces.keys() == self._traces.keys()
+            if not is_same or self.run.manifests.changed_since(traces):
+                return []
             return [row for row in rows if {"method", "setting", "cluster"} <= row.keys()]
         except (KeyError, TypeError, AttributeError):
             return []
 
     def _save(self, rows: list[Row]) -> None:
-        write_sealed(self.run.folder.compared, {"rows": rows})
+        traces = {"traces": self._traces} if self._traces else {}
+        write_sealed(self.run.folder.compared, {"rows": rows} | traces)
+
+    @property
+    def _traces(self) -> dict[str, Trace]:
+        return self.run.manifests.traces("compare")
 
     def _measurer(self, left_out: LeftOut) -> Measurer:
         """Draw and judge the held-out members, which show each cluster's side of the attribute."""

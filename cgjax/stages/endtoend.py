@@ -122,6 +122,8 @@ class TrainingStage:
             if is_stopped or now == total or now % settings["checkpoint_every"] == 0:
                 seconds = round(spent + time.monotonic() - started, 3)
                 metadata = {"key": run.key_at(now), "seconds": seconds}
+                traces = run.manifests.traces(RESULTS)
+                metadata |= {"traces": traces} if traces else {}
                 run.steps.save(now, _by_number(states), metadata)
             if now % score_every == 0 or now == total:
                 self._score(states, now)
@@ -132,6 +134,8 @@ class TrainingStage:
     def restored(self) -> tuple[list[TrainState], int, float]:
         """Return the newest good step's states, its iteration and seconds; else fresh states.
 
+        Scores in features that the user's own function no longer returns are dropped.
+
         Raises:
             UserError: the step has arrays of other shapes than this version's networks.
         """
@@ -141,6 +145,10 @@ class TrainingStage:
             return self.experiment.init(), 0, 0.0
         step, saved = newest
         logging.info("train: resuming at iteration %d", step.number)
+        if self.run.manifests.changed_since(step.metadata.get("traces", {})):
+            features = self.run.config["score"]["features"]
+            logging.warning("%s has changed: the scores so far are dropped", features)
+            self.metrics.forget(lambda line: line.get("stage") == "score")
         shapes, structure = jax.tree.flatten(self.experiment.shapes())
         for i, leaf in enumerate(shapes):
             if leaf.size and np.shape(saved.get(str(i))) != leaf.shape:

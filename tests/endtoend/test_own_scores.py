@@ -1,5 +1,6 @@
 """Scores by the user's own judge, on data from a generator with classes."""
 
+import json
 import sys
 import types
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from cgjax.config.plain import to_plain
-from cgjax.endtoend.data import data_of
+from cgjax.endtoend.data import data_of, images
 from cgjax.endtoend.data.folder import FixedImages
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.errors import Interrupted, UserError
@@ -38,6 +39,7 @@ def own(monkeypatch):
     module.four = lambda images: (brightness(images)[0], np.zeros((len(images), 4)))
     module.wide = lambda images: np.asarray(images).reshape(len(images), -1)
     monkeypatch.setitem(sys.modules, "mine", module)
+    return module
 
 
 def test_each_image_shows_its_class_which_is_uniform(coloured):
@@ -130,9 +132,15 @@ class StopAtOnce(Interrupts):
         return True
 
 
-@pytest.mark.usefixtures("own")
-def test_a_training_on_a_generators_classes_is_scored_by_the_judge_and_resumes(coloured, tmp_path):
-    config = config_of(coloured)
+def lines_of(root, stage):
+    lines = map(json.loads, (root / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["stage"] == stage]
+
+
+def test_a_training_on_a_generators_classes_is_scored_by_the_judge_and_resumes(
+    coloured, own, tmp_path
+):
+    config = config_of(coloured, every=9)
     with pytest.raises(Interrupted):
         train(tmp_path / "cut", config, StopAtOnce())
     summary = train(tmp_path / "run", config)
@@ -152,6 +160,16 @@ def test_a_training_on_a_generators_classes_is_scored_by_the_judge_and_resumes(c
     trained = GeneratedImages(str(tmp_path / "run/generator"))
     assert trained.num_classes == NUM
     assert trained.draw(KEY, 2).rows.shape == (2, SIDE, SIDE, 3)
+    # The judge is edited: everything is scored anew, and nothing trained.
+    root, losses = tmp_path / "run", lines_of(tmp_path / "run", "train")
+    assert [line["iteration"] for line in lines_of(root, "score")] == [9, 12]
+    own.brightness = lambda images: tuple(2 * part for part in brightness(images))
+    images.reference_of.cache_clear()  # as in another process
+    edited, name = train(root, config), f"frechet_{NAME}"
+    assert lines_of(root, "train") == losses
+    assert [line["iteration"] for line in lines_of(root, "score")] == [12]
+    expected = 4 * summary["scores"][name]["mean"]
+    assert edited["scores"][name]["mean"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_conditional_training_has_the_generators_classes_as_labels(coloured, tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+import types
 
 import jax
 import numpy as np
@@ -16,7 +18,8 @@ from cgjax.endtoend.experiment import Experiment, check_data
 from cgjax.endtoend.methods import METHODS
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.registry import load_generator
-from cgjax.run.training import TrainingRun, open_training
+from cgjax.run.folder import Provenance, save_config
+from cgjax.run.training import TrainingRun, open_trained, open_training
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.endtoend import summary_text
 from configs import clustergan_digits, clustergan_faces, scgan_faces
@@ -175,6 +178,40 @@ def test_changed_images_under_the_same_name_are_refused_unless_allowed(tmp_path)
     with pytest.raises(UserError, match=r"made with other data .*--allow_config_change"):
         open_training(tmp_path / "run", config)
     assert open_training(tmp_path / "run", config, allow_change=True).identity != run.identity
+
+
+def test_an_edited_function_of_fixed_clusters_is_another_training(tmp_path, monkeypatch):
+    own = types.ModuleType("mine")
+    monkeypatch.setitem(sys.modules, "mine", own)
+    changes = {"train.method": "fixed_clusters", "labels.features": "mine:features"}
+    config, root = settings(**changes), tmp_path / "run"
+
+    def key(**options):
+        return open_training(root, config, **options).key
+
+    own.features = lambda rows: rows[:, :1]
+    new = key()
+    own.features = lambda rows: rows[:, :1] * np.float32(1 + 1e-6)
+    assert key() == open_trained(root, None).key == new  # within rounding
+    own.features = lambda rows: rows.missing
+    assert key() == new
+    own.features = lambda rows: rows[:, 1:]
+    with pytest.raises(UserError, match=r"features=mine:features returned something else; use an"):
+        key()
+    assert key(allow_change=True) == key() != new
+
+
+def test_a_folder_without_a_trace_of_its_features_is_continued(tmp_path, monkeypatch):
+    own = types.ModuleType("mine")
+    own.features = lambda rows: rows[:, :1]
+    monkeypatch.setitem(sys.modules, "mine", own)
+    config, root = settings(train__method="fixed_clusters"), tmp_path / "run"
+    config["labels"]["features"] = "mine:features"
+    old = TrainingRun(root, config, "")
+    root.mkdir()
+    save_config(old.folder, config, Provenance(""))
+    for _ in range(2):
+        assert open_training(root, config).key == old.key
 
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(whole, tmp_path):

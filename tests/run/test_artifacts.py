@@ -8,8 +8,9 @@ from cgjax.errors import UserError
 from cgjax.run.artifacts import declare
 from cgjax.run.folder import RunFolder
 from cgjax.run.manifests import Manifests, differing
+from cgjax.run.places import page_images_name
 from cgjax.runtime.files import read_sealed, write_sealed
-from tests.run.changes import CHANGES, changed, leaves, small
+from tests.run.changes import CHANGES, FITTED, changed, leaves, small
 
 OLD_KEYS = {
     "latents": "c0f8c5c601c744f37d22afe2954244ef259a2868c3bb42b11c60644112004617",
@@ -179,26 +180,76 @@ def test_settings_read_back_from_json_do_not_differ():
 
 
 def test_an_artifact_is_not_loaded_if_the_features_of_its_layer_have_changed(tmp_path):
-    traces = {"layer1": [1.0, -3.0], "layer2": [2.0, 5.0]}
+    traces = {"layer layer1": [1.0, -3.0], "layer layer2": [2.0, 5.0]}
     graph = declare(small(), "prior", "name", *SWEPT)
-    kept = Manifests(RunFolder(tmp_path), graph, layer_trace=traces.__getitem__)
-    for name in ("latents", "sweep layer1", "sweep layer2"):
+    kept = Manifests(RunFolder(tmp_path), graph, trace=traces.__getitem__)
+    for name in ("latents", "sweep layer1", "sweep layer2", "attributes", "sweep"):
         kept.record(name, {}, {})
-    traces["layer1"], traces["layer2"] = [1.0001, -3.0], [2.2, 5.0]
+    traces |= {"layer layer1": [1.0001, -3.0], "layer layer2": [2.2, 5.0]}
     assert kept.result("sweep layer1") is not None  # within rounding
     assert kept.result("sweep layer2") is None
-    with pytest.raises(UserError, match="'sweep layer2' was made from other features of 'layer2'"):
-        kept.require("sweep layer2")
-    assert kept.forget_stale() == ["sweep layer2"]
+    why = "'sweep layer2' was made when layer 'layer2' returned something else"
+    for name in ("sweep layer2", "sweep"):
+        with pytest.raises(UserError, match=why):
+            kept.require(name)
+    assert set(kept.forget_stale()) == {"sweep", "sweep layer2"}
 
 
-def test_an_artifact_of_an_earlier_version_without_a_layer_trace_is_loaded(tmp_path):
-    graph = declare(small(), "prior", "name", *SWEPT)
-    kept = Manifests(RunFolder(tmp_path), graph, layer_trace=lambda _: [1.0])
-    kept.record("latents", {}, {})
-    kept.record("sweep layer1", {"choice": 2}, {})
-    path = kept.folder.manifests / "sweep-layer1.json"
-    manifest = read_sealed(path)
-    del manifest["layer_trace"]
-    write_sealed(path, manifest)
-    assert kept.result("sweep layer1") == {"choice": 2}
+def of_own(**leaves):
+    """Return the artifacts of a run with functions of the user's own."""
+    config = small()
+    config["compare"]["judge"] = "mine:judge"
+    config["evaluate"]["features"] = leaves.get("features", "mine:f")
+    return declare(config, "prior", "name", ("layer1",), ("face_mesh", "mine:judge"))
+
+
+def test_each_artifact_names_the_users_functions_that_it_is_made_with():
+    judge, features = "judge mine:judge", "features mine:f"
+    made = {name: set(artifact.traced) for name, artifact in of_own().items() if artifact.traced}
+    of_judges = {page_images_name("own"), page_images_name("sweep"), "attributes"}
+    assert made == {
+        **{name: {judge} for name in of_judges},
+        **{f"evaluate {sampler}": {features} for sampler in FITTED},
+        **{"compare": {judge, features}, "sweep layer1": {"layer layer1"}},
+    }
+    assert of_own(features="layer:layer2")["evaluate flow"].traced == ("layer layer2",)
+    assert not of_own(features="random_cnn")["evaluate flow"].traced
+
+
+@pytest.mark.parametrize(
+    ("now", "stale"),
+    [
+        ([1.0, float("nan"), 2.001], []),
+        ([], []),  # it cannot be called any more, or answers at random
+        ([1.0, float("nan"), 2.1], ["compare"]),
+        ([1.0, 1.0, 2.0], ["compare"]),
+        ([1.0, float("nan"), 2.0, 1.0], ["compare"]),
+    ],
+)
+def test_what_an_edited_function_made_is_not_shown(tmp_path, now, stale):
+    traces = {"judge mine:judge": [1.0, float("nan"), 2.0], "features mine:f": [5.0]}
+    folder = RunFolder(tmp_path)
+    kept = Manifests(folder, of_own(), trace=traces.__getitem__)
+    for name in ("latents", "cluster", "fit rejection", "fit flow", "fit imle", "compare"):
+        for place in kept.graph[name].places:
+            (tmp_path / place).parent.mkdir(exist_ok=True)
+            (tmp_path / place).write_bytes(name.encode())
+        kept.record(name, {}, {})
+    traces["judge mine:judge"] = now
+    assert kept.forget_stale() == stale
+    assert (tmp_path / "compare.csv").exists() != bool(stale)
+
+
+@pytest.mark.parametrize("of_layer", [[], [1.0], [3.0]])
+def test_manifests_of_earlier_versions_hold_a_trace_of_a_layer_or_none(tmp_path, of_layer):
+    kept = Manifests(RunFolder(tmp_path), of_own(), trace=lambda traced: [1.0])
+    for name in ("latents", "sweep layer1", "attributes"):
+        kept.record(name, {"choice": 2}, {})
+        path = kept.folder.manifests / f"{name.replace(' ', '-')}.json"
+        manifest = read_sealed(path)
+        del manifest["traces"]
+        if of_layer:
+            manifest["layer_trace"] = of_layer if name == "sweep layer1" else []
+        write_sealed(path, manifest)
+    assert kept.result("attributes") == {"choice": 2}
+    assert kept.result("sweep layer1") == (None if of_layer == [3.0] else {"choice": 2})

@@ -38,7 +38,7 @@ def test_clusterings_of_a_changed_layer_are_refused_and_then_recomputed(tmp_path
     own, old = load_run(root).clustering, load_run(root).held.swept("layer2")[0]
     monkeypatch.setattr("cgjax.testing.planted.make_planted", lambda: Steeper(PlantedDiscs()))
     changed = load_run(root)
-    with pytest.raises(UserError, match=r"made from other features of 'layer2'; python -m"):
+    with pytest.raises(UserError, match=r"made when layer 'layer2' returned something else; pyth"):
         changed.sample(jax.random.key(0), "0/1", 2)
     assert "layer2-k2" not in changed.clusterings
     assert changed.held.swept("layer1")

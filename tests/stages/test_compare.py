@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import shutil
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -20,6 +22,7 @@ from cgjax.generators.weights import named_arrays, save_generator
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.run.conditional import TAKEN
 from cgjax.run.opening import open_run
+from cgjax.runtime.files import read_sealed, write_sealed
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import compare, measuring
 from cgjax.stages.graph import Maker
@@ -118,6 +121,26 @@ def test_a_second_call_measures_nothing(compared, monkeypatch):
     assert run_compare(make_pipeline(root)) == text
     (root / "compare.txt").unlink()  # the lines are still saved
     assert run_compare(make_pipeline(root)) == text
+
+
+@pytest.mark.usefixtures("untyped")  # a stage without metrics
+def test_what_an_edited_judge_measured_is_measured_anew(compared, tmp_path, monkeypatch):
+    root = shutil.copytree(compared[0], tmp_path / "run")
+
+    def lines():
+        run = open_run(root, make_config(), mode="compare")
+        return compare.CompareStage(run, Maker(run.manifests, None), lambda: None)._load()
+
+    saved = read_sealed(root / "compare.json")
+    assert lines() == saved["rows"]
+    assert (root / "compare.csv").exists()
+    side = disc_side
+    monkeypatch.setattr(sys.modules[__name__], "disc_side", lambda images: -side(images))
+    assert lines() == []
+    assert not (root / "compare.csv").exists()
+    del saved["traces"]  # as an earlier version left it
+    write_sealed(root / "compare.json", saved)
+    assert lines() == saved["rows"]
 
 
 def test_only_the_lines_of_an_added_margin_are_measured_and_a_removed_margin_leaves_the_table(

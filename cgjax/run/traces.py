@@ -1,0 +1,96 @@
+"""Traces: a few numbers that tell how code acts which can change under the same name.
+
+The user's own generator, judge or features can be edited, or trained further, between two commands.
+So what it makes of a few fixed inputs is kept beside what was made with it, and compared when the
+folder is opened again: within rounding, which differs between devices and versions of JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from cgjax.config.distance_features import LAYER, OWN, parse_feature
+from cgjax.runtime.imports import is_import_path
+
+JUDGE, FEATURES, LABELS = "judge", "features", "labels"
+"""What can be traced beside layers: judges, the features of distances, those of fixed clusters."""
+
+# Relative to the largest value: devices, batches and versions of JAX differ by less, a step of
+# training by more.
+TOLERANCE = 1e-3
+
+PART = 24
+"""Numbers of each part of a trace, which is compared on a scale of its own."""
+
+Trace = list[float]
+"""Parts, one after the other; a value may be NaN. Empty if there is nothing to compare."""
+
+
+def traced_layer(name: str) -> tuple[str, ...]:
+    """Return the name of what is traced where a layer's features are used."""
+    return (f"{LAYER} {name}",)
+
+
+def traced_judges(names: Iterable[str | None]) -> tuple[str, ...]:
+    """Return the names of what is traced where judges are used: the user's own among them.
+
+    >>> traced_judges(["face_mesh", "mine:smile", None])
+    ('judge mine:smile',)
+    """
+    return tuple(f"{JUDGE} {name}" for name in names if name and is_import_path(name))
+
+
+def traced_features(name: str) -> tuple[str, ...]:
+    """Return the name of what is traced where distances are measured in some features, if any.
+
+    >>> traced_features("mine:f"), traced_features("layer:layer2"), traced_features("pca_pixels")
+    (('features mine:f',), ('layer layer2',), ())
+    """
+    feature = parse_feature(name)
+    if feature is None or feature.kind not in (LAYER, OWN):
+        return ()
+    is_own = feature.kind == OWN
+    return (f"{FEATURES} {name}",) if is_own else traced_layer(feature.argument)
+
+
+def is_same(trace: Sequence[float | None], other: Sequence[float | None]) -> bool:
+    """Whether two traces agree within rounding; None, as NaN is written in a file, is NaN.
+
+    >>> is_same([1.0, float("nan")], [1.0001, None]), is_same([1.0], [1.01])
+    (True, False)
+    """
+    if len(trace) != len(other):
+        return False
+    # Each part on its own scale: large features must not hide that the images have changed.
+    starts = range(0, len(trace), PART)
+    return all(_is_close(trace[i : i + PART], other[i : i + PART]) for i in starts)
+
+
+def _is_close(numbers: Sequence[float | None], others: Sequence[float | None]) -> bool:
+    a, b = np.asarray(numbers, np.float64), np.asarray(others, np.float64)
+    scale = np.abs(b).max(initial=1e-6, where=~np.isnan(b))
+    return bool(np.all((np.abs(a - b) <= TOLERANCE * scale) | (np.isnan(a) & np.isnan(b))))
+
+
+def settled(trace: Trace, kept: Trace) -> Trace:
+    """Return a trace, with the kept numbers wherever the two agree within rounding.
+
+    The first part counts by itself. The hash of the result is the same on every machine.
+    """
+    pieces = ((trace[:PART], kept[:PART]), (trace[PART:], kept[PART:]))
+    return [value for new, old in pieces for value in (old if is_same(new, old) else new)]
+
+
+def changed(kept: Mapping[str, Sequence[float | None]], now: Callable[[str], Trace]) -> list[str]:
+    """Return the names of what acts otherwise than when its trace was kept.
+
+    What has no trace, then or now, is believed.
+
+    Args:
+        kept: traces by name.
+        now: returns the trace of a name.
+    """
+    traced = [name for name, trace in kept.items() if trace]
+    return [name for name in traced if (trace := now(name)) and not is_same(trace, kept[name])]

@@ -202,7 +202,8 @@ class Manifests:
 
     def traces(self, name: str) -> dict[str, Trace]:
         """Return how what an artifact is made with acts now, beyond what its key says."""
-        return {traced: self._trace(traced) for traced in self.graph[name].traced}
+        acts = {traced: self._trace(traced) for traced in self.graph[name].traced}
+        return {traced: trace for traced, trace in acts.items() if trace}
 
     def changed_since(self, traces: Mapping[str, Trace]) -> list[str]:
         """Return what acts otherwise now than when `traces` returned this."""
@@ -291,17 +292,16 @@ def _load(path: Path) -> dict[str, Any] | None:
         has_fields
         and all(isinstance(cost, dict) for cost in manifest["costs"].values())
         and all(_are_numbers(list(cost.values())) for cost in manifest["costs"].values())
-        and _are_traces([manifest.get("layer_trace", [])])
-        and _are_traces([*manifest.get("traces", {}).values()])
+        and _are_traces({"": manifest.get("layer_trace", [])})
+        and _are_traces(manifest.get("traces", {}))
     )
     return manifest if is_valid else None
 
 
-def _are_traces(values: list[Any]) -> bool:
-    # NaN is written as None.
-    return all(
-        isinstance(trace, list) and _are_numbers([x for x in trace if x is not None])
-        for trace in values
+def _are_traces(traces: Any) -> bool:
+    return isinstance(traces, dict) and all(
+        isinstance(trace, list) and _are_numbers([x for x in trace if x is not None])  # was NaN
+        for trace in traces.values()
     )
 
 

@@ -53,7 +53,7 @@ class TrainingRun:
         key: identifies the training until a cooldown begins; see `key_at`.
         samples: path of the samples.
         figure: path of their picture.
-        trace: of the user's own features of fixed clusters; see `_trace_of_labels`.
+        labels_trace: of the user's own features of fixed clusters; see `_labels_trace`.
         generator: folder of the generator.
         steps: the saved steps.
         manifests: which results exist and are current.
@@ -64,7 +64,7 @@ class TrainingRun:
         root: str | Path,
         config: Mapping[str, Any],
         identity: str,
-        trace: Trace | None = None,
+        labels_trace: Trace | None = None,
         tracing: Callable[[str], Trace] = lambda traced: [],
     ):
         """Compute the key; reads and writes nothing.
@@ -73,11 +73,11 @@ class TrainingRun:
             root: the folder.
             config: nested plain dicts with every leaf.
             identity: of the data; empty if the config describes them completely.
-            trace: see the attribute.
+            labels_trace: see the attribute.
             tracing: `trace` of the manifests, which hold how the features of the scores act.
         """
         self.folder, self.config, self.identity = RunFolder(root), config, identity
-        self.trace = trace or []
+        self.labels_trace = labels_trace or []
         self.samples = self.folder.root / "samples.npz"
         self.figure = self.folder.figures / "samples.png"
         self.generator = self.folder.root / "generator"
@@ -93,7 +93,7 @@ class TrainingRun:
             and not _is_of_assign(path)
             and (path not in ADDED or value != ADDED[path])
         }
-        own = {"identity": identity, "trace": self.trace}
+        own = {"identity": identity, "labels_trace": self.labels_trace}
         self.key = digest({**settings, **{name: value for name, value in own.items() if value}})
         last = config["train"]["iterations"]
         graph = declare_results(self.key_at(last), last, config["score"]["features"])
@@ -178,8 +178,8 @@ def open_training(
     resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     # This reads the data, so errors in them are reported before anything is written.
     identity, tracing = check_data(resolved), _tracing(resolved)
-    trace = _trace_of_labels(folder, resolved, tracing)
-    run = TrainingRun(root, resolved, identity, trace, tracing)
+    labels_trace = _labels_trace(folder, resolved, tracing)
+    run = TrainingRun(root, resolved, identity, labels_trace, tracing)
     _check_same_data(run, allow_change=allow_change)
     if lock is not None:
         lock.acquire()
@@ -234,7 +234,7 @@ def open_trained(
 
 def _save(run: TrainingRun, config: dict[str, Any] | None, typed: Sequence[str]) -> None:
     flags = typed if config is not None else read_config(run.folder, TRAINING).typed
-    save_config(run.folder, run.config, Provenance(run.identity, run.trace or None), flags)
+    save_config(run.folder, run.config, Provenance(run.identity, run.labels_trace or None), flags)
 
 
 def _tracing(config: Mapping[str, Any]) -> Callable[[str], Trace]:
@@ -249,7 +249,7 @@ def _tracing(config: Mapping[str, Any]) -> Callable[[str], Trace]:
     return functools.cache(trace)
 
 
-def _trace_of_labels(
+def _labels_trace(
     folder: RunFolder, config: Mapping[str, Any], tracing: Callable[[str], Trace]
 ) -> Trace:
     """Return the trace of the user's own features of fixed clusters, settled against the folder's.
@@ -307,7 +307,7 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     what = ""
     if known.weights_sha256 and known.weights_sha256 != run.identity:
         what = "with other data (the files in --config.data.path have changed)"
-    elif known.trace and known.trace != run.trace:
+    elif known.trace and known.trace != run.labels_trace:
         features = run.config["labels"]["features"]
         what = f"when --config.labels.features={features} returned something else"
     if what:

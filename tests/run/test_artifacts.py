@@ -164,13 +164,20 @@ def test_a_damaged_manifest_is_ignored(manifests, content):
     assert manifests.result("cluster") is None
 
 
-@pytest.mark.parametrize("costs", [{"fit": 3.0}, {"fit": {"seconds": "long"}}, {"fit": None}])
-def test_a_manifest_with_costs_that_are_not_numbers_is_ignored(costs, manifests):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"costs": costs} for costs in ({"fit": 3.0}, {"fit": {"seconds": "a"}}, {"fit": None})),
+        *({"traces": traces} for traces in (3, [1.0], {"judge a:b": 1.0}, {"judge a:b": ["a"]})),
+        {"layer_trace": ["a"]},
+    ],
+)
+def test_a_manifest_with_other_things_than_numbers_is_ignored(fields, manifests):
     path = manifests.folder.manifests / "cluster.json"
     manifest = read_sealed(path)
     write_sealed(path, manifest)
     assert manifests.result("cluster") is not None
-    write_sealed(path, {**manifest, "costs": costs})
+    write_sealed(path, {**manifest, **fields})
     assert manifests.result("cluster") is None
 
 

@@ -28,8 +28,9 @@ from ml_collections import config_flags
 from cgjax.config.plain import to_plain
 from cgjax.config.schema import kind_of
 from cgjax.errors import UserError
-from cgjax.modes import MODES, Command, action_for, check, check_flags_of, path_of
+from cgjax.modes import MODES, Command, action_for, check, check_flags_of
 from cgjax.runtime.command import leave, run_command
+from cgjax.runtime.files import user_path
 from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
 from cgjax.runtime.lock import FolderLock
 
@@ -172,7 +173,7 @@ def kind_of_run(root: Path, config: dict[str, Any] | None) -> str:
 def workdir(options: flags.FlagValues) -> Path:
     """Return --workdir, or runs/<name of the config file>."""
     if options.workdir:
-        return path_of(options.workdir)
+        return user_path(options.workdir)
     if given_config(options) is None:
         raise UserError(
             "neither --config nor --workdir given; for example: python -m cgjax.main "

@@ -17,7 +17,7 @@ from absl import flags, logging
 from cgjax.config.plain import differences
 from cgjax.config.schema import CLUSTERS, TRAINING, complete, kind_of, validate
 from cgjax.errors import UserError
-from cgjax.runtime.files import check_folder, check_outside
+from cgjax.runtime.files import check_folder, check_outside, user_path
 from cgjax.runtime.signals import handle_interrupts
 
 if TYPE_CHECKING:
@@ -84,11 +84,6 @@ class Mode(NamedTuple):
     holds_lock: bool = True
 
 
-def path_of(value: str | None) -> Path:
-    """Return the path given by a flag; a leading ~ is the home folder."""
-    return Path(value or "").expanduser()
-
-
 # Checks of the flags.
 
 
@@ -151,8 +146,8 @@ def action_for(name: str, kind: str) -> Action:
 def _check_sample(options: flags.FlagValues, root: Path) -> None:
     if not options.out:
         raise UserError("--out is missing: the folder for the images, for example --out=samples/")
-    check_folder(path_of(options.out), "--out")
-    check_outside(path_of(options.out), root, RUN_FOLDERS, "--out")
+    check_folder(user_path(options.out), "--out")
+    check_outside(user_path(options.out), root, RUN_FOLDERS, "--out")
     if options.fit_query and options.balanced:
         raise UserError("--fit_query trains on one query and --balanced draws from many; give one")
 
@@ -165,7 +160,7 @@ def _check_serve(options: flags.FlagValues, root: Path) -> None:
 
 
 def _check_assign(options: flags.FlagValues, root: Path) -> None:
-    images = path_of(options.images)
+    images = user_path(options.images or "")
     if not options.images or not images.is_dir():
         problem = f"={images} is not a folder" if options.images else " is missing"
         raise UserError(
@@ -238,7 +233,7 @@ def _sweep(command: Command) -> None:
 
 
 def _assign(command: Command) -> None:
-    print(_open(command).assign(path_of(command.options.images)))
+    print(_open(command).assign(user_path(command.options.images)))
 
 
 def _name(command: Command) -> None:
@@ -248,7 +243,7 @@ def _name(command: Command) -> None:
     options = command.options
     file = options["from"].value
     if file:
-        names = read_names(path_of(file))  # before the run is opened: it may be a wrong file
+        names = read_names(user_path(file))  # before the run is opened: it may be a wrong file
         lines = _open(command).take_names(names)
     else:
         lines = _open(command).name_cluster(options.cluster, options.name)
@@ -322,7 +317,7 @@ def _request(options: flags.FlagValues) -> Request:
         sampler=options.sampler,
         verify=options.verify,
         seed=options.seed,
-        out=path_of(options.out),
+        out=user_path(options.out),
     )
 
 
@@ -389,7 +384,7 @@ def _assign_to_labels(command: Command) -> None:
     from cgjax.stages.assign import assign_to_labels
 
     run = _open_alone(command, open_trained)
-    print(assign_to_labels(run, command.interrupts, path_of(command.options.images)))
+    print(assign_to_labels(run, command.interrupts, user_path(command.options.images)))
 
 
 def _open_alone(command: Command, open_folder: Callable[..., TrainingRun]) -> TrainingRun:

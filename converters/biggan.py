@@ -20,6 +20,7 @@ import numpy as np
 
 from cgjax.errors import UserError
 from cgjax.generators.biggan import REDUCTION
+from cgjax.runtime.files import user_path
 from converters import biggan_pytorch
 from converters.axes import conv_kernel, dense_kernel, pixel_kernel
 from converters.conversion import Companion, Conversion, Layout
@@ -97,7 +98,7 @@ def _read_config(path: Path, given: str) -> Config:
     beside = [path.with_name("config.json")]
     if path.name.endswith("pytorch_model.bin"):
         beside.insert(0, path.with_name(path.name.replace("pytorch_model.bin", "config.json")))
-    candidates = [Path(given)] if given else [p for p in beside if p.is_file()]
+    candidates = [user_path(given)] if given else [p for p in beside if p.is_file()]
     if not candidates:
         return Config(None, {})
     where = candidates[0]

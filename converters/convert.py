@@ -58,6 +58,7 @@ def convert(
         Interrupted: by Ctrl-C while writing; the folder is unchanged.
     """
     from cgjax.generators.weights import load_folder, save_generator, storage_dtype
+    from cgjax.runtime.files import user_path
     from cgjax.runtime.signals import on_interrupt
     from converters.destination import check_destination
     from converters.finding import choose_generator
@@ -65,8 +66,8 @@ def convert(
     from converters.settings import NETWORK
 
     layouts_of(family)  # check that the family exists
-    dst, settings, dtype = Path(dst), settings or {}, storage_dtype(dtype).name
-    check_destination(dst, [Path(src)])
+    dst, settings, dtype = user_path(dst), settings or {}, storage_dtype(dtype).name
+    check_destination(dst, [user_path(src)])
     checkpoint = read_checkpoint(src, member)
     candidates = generators_of(checkpoint, family)
     chosen = choose_generator(candidates, settings.get(NETWORK, ""))

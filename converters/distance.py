@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from cgjax.errors import UserError
 from cgjax.evaluation.lpips import TRUNKS, load_params, params_of, trunk_of
-from cgjax.runtime.files import write_atomically
+from cgjax.runtime.files import user_path, write_atomically
 from converters.reading import Checkpoint, read_checkpoint
 from converters.tensors import Tensors
 
@@ -36,7 +36,7 @@ def convert_lpips(src: str | Path, heads: str | Path, dst: str | Path, *, member
         UserError: a file that cannot be read or written, or holds other tensors; nothing is
             written then.
     """
-    dst = Path(dst)
+    dst = user_path(dst)
     _check_destination(dst)
     trunk, weights = read_checkpoint(src), read_checkpoint(heads, member)
     name = trunk_of(trunk.content) if isinstance(trunk.content, dict) else None

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import sha256_of
+from cgjax.runtime.files import sha256_of, user_path
 from converters import safe_pickle
 from converters.archives import damaged_member, is_torch_zip, open_member, zip_names
 from converters.plain import plain
@@ -86,7 +86,7 @@ def read_checkpoint(path: str | os.PathLike[str], member: str = "") -> Checkpoin
         UserError: the file does not exist, is a folder, is empty, truncated or not a checkpoint, or
             asks for anything but tensors, plain containers and the few names of `stubs`.
     """
-    path = _file(Path(path))
+    path = _file(user_path(path))
     try:
         with open(path, "rb") as file:
             content = _read(file, str(path), member)

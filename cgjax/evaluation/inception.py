@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from cgjax.errors import UserError
+from cgjax.runtime.files import user_path
 
 Weights = dict[str, tuple[Array, Array]]
 """Each convolution's kernel (h, w, in, out), with batch norm folded in, and bias (out,)."""
@@ -186,7 +187,8 @@ def load_weights(path: str | Path) -> Weights:
     Raises:
         UserError: the file does not exist, is not safetensors, or has other tensors; see `fold`.
     """
-    if not Path(path).is_file():
+    path = user_path(path)
+    if not path.is_file():
         raise UserError(f"no file {path}; {HOW}")
     try:
         tensors = load_file(path)
@@ -218,6 +220,7 @@ def load_classifier(path: str | Path) -> Float[np.ndarray, "2048 classes"] | Non
     Raises:
         UserError: weights of another shape, or not finite.
     """
+    path = user_path(path)
     with safe_open(path, "np") as tensors:
         if CLASSIFIER not in set(tensors.keys()):
             return None

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from cgjax.errors import UserError
+from cgjax.runtime.files import user_path
 from cgjax.runtime.png import in_colour
 
 FLAG = "--config.assign.lpips"
@@ -210,7 +211,8 @@ def load_params(path: str | Path) -> Params:
         UserError: the file does not exist, is not safetensors, or has other tensors; see
             `params_of`.
     """
-    if not Path(path).is_file():
+    path = user_path(path)
+    if not path.is_file():
         raise UserError(f"no such file; {HOW}")
     try:
         tensors = load_file(path)

@@ -16,6 +16,7 @@ from cgjax.generators.foreign import MEMBERS, checked
 from cgjax.generators.published import PUBLISHED
 from cgjax.generators.weights import load_folder
 from cgjax.numerics.arguments import shown
+from cgjax.runtime.files import user_path
 from cgjax.runtime.imports import load_attribute
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -50,11 +51,12 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
     text = os.fspath(name)
     if text in EMBEDDED:
         return cast(Generator, load_folder(EMBEDDED[text]))
-    if os.path.isdir(text):  # unlike pathlib's, it accepts names that are too long
+    # Unlike pathlib's, os.path's functions accept names that are too long.
+    if text and os.path.isdir(user_path(text)):
         return cast(Generator, load_folder(text))
     if text in PUBLISHED:
         return cast(Generator, load_folder(fetch(text)))
-    if os.path.isfile(text):
+    if os.path.isfile(user_path(text)):
         raise UserError(
             f"{text} is a file; convert it first: python -m converters FAMILY --src={text} "
             "--dst=FOLDER, then give the folder (python -m converters inspect FILE names the "

@@ -31,6 +31,7 @@ from cgjax.runtime.files import (
     as_json,
     read_sealed,
     sha256_of,
+    user_path,
     write_atomically,
     write_sealed,
 )
@@ -133,7 +134,7 @@ def save_generator(
     """
     from cgjax.version import __version__
 
-    folder, dtype = Path(folder), storage_dtype(dtype)
+    folder, dtype = user_path(folder), storage_dtype(dtype)
     manifest = _through_json(
         {
             "format": FORMAT,
@@ -265,7 +266,7 @@ def load_folder(folder: str | os.PathLike[str]) -> PretrainedGenerator:
         ...     load_folder(save_generator(folder, "dcgan", architecture, arrays, **about)).layers
         ('layer1', 'layer2')
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     manifest = read_manifest(folder)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
@@ -320,7 +321,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read `generator.json`.
 
     Args:
@@ -332,7 +333,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is missing, unreadable, or of another format.
     """
-    path = folder / MANIFEST_FILE
+    path = user_path(folder) / MANIFEST_FILE
     if not path.is_file():
         raise UserError(
             f"{folder} is not a folder of converted weights (no {MANIFEST_FILE}); make one with "

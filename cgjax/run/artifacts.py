@@ -9,7 +9,6 @@ so no artifact reads them. `cgjax.run.manifests` compares keys and files with wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgjax.config.leaves import ADDED, AUTO, SILENT
@@ -39,7 +38,7 @@ from cgjax.run.places import (
     transfer_name,
 )
 from cgjax.run.traces import traced_features, traced_judges, traced_layer
-from cgjax.runtime.files import sha256_of
+from cgjax.runtime.files import sha256_of, user_path
 from cgjax.samplers.registry import SAMPLERS
 
 REFERENCE = "rejection"
@@ -298,7 +297,8 @@ def declare_assigned(graph: Graph, config: Mapping[str, Any], images: str) -> No
     reads = _read(config, "assign.quantile", "assign.restarts")
     if weights := config["assign"]["lpips"]:
         # By content; opening the folder for writing refuses a file that is not there.
-        reads["assign.lpips"] = sha256_of(weights) if Path(weights).is_file() else ""
+        path = user_path(weights)
+        reads["assign.lpips"] = sha256_of(path) if path.is_file() else ""
     inputs = tuple(name for name in ("cluster", HELD_OUT) if name in graph)
     key = digest([reads, {i: graph[i].key for i in inputs}])
     name, place = assigned_name(images), assigned_place(images)

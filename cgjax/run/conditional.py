@@ -16,6 +16,7 @@ from cgjax.config.plain import digest, split_texts
 from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.weights import load_folder, read_manifest
+from cgjax.runtime.files import user_path
 
 FLAG = "--config.compare.conditional"
 
@@ -51,7 +52,7 @@ def conditional_of(settings: Mapping[str, Any]) -> list[Conditional]:
     """
     generators: list[Conditional] = []
     for text in split_texts(settings["conditional"]):
-        folder = Path(text)
+        folder = user_path(text)
         try:
             manifest = read_manifest(folder)
         except UserError as error:

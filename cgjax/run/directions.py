@@ -12,7 +12,7 @@ import numpy as np
 
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
-from cgjax.runtime.files import write_atomically
+from cgjax.runtime.files import user_path, write_atomically
 
 
 def save_directions(directions: Directions, path: str | Path) -> None:
@@ -20,7 +20,7 @@ def save_directions(directions: Directions, path: str | Path) -> None:
     data = io.BytesIO()
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(directions).items()}
     np.savez(data, **arrays)
-    write_atomically(path, data.getvalue())
+    write_atomically(user_path(path), data.getvalue())
 
 
 def load_directions(path: str | Path) -> Directions:
@@ -31,7 +31,7 @@ def load_directions(path: str | Path) -> Directions:
     """
     names = [field.name for field in dataclasses.fields(Directions)]
     try:
-        content = io.BytesIO(Path(path).read_bytes())
+        content = io.BytesIO(user_path(path).read_bytes())
         with np.load(content, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in names}
     except FileNotFoundError as error:

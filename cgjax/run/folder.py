@@ -14,7 +14,7 @@ import numpy as np
 
 from cgjax.config.schema import CLUSTERS, complete, kind_of
 from cgjax.errors import UserError
-from cgjax.runtime.files import write_sealed
+from cgjax.runtime.files import user_path, write_sealed
 from cgjax.version import __version__
 
 
@@ -22,7 +22,7 @@ class RunFolder:
     """The paths inside a run's folder; README.md lists it."""
 
     def __init__(self, root: str | Path):
-        self.root = Path(root)
+        self.root = user_path(root)
         self.config = self.root / "config.json"
         self.latents = self.root / "latents.npy"
         self.clusters = self.root / "clusters.npz"

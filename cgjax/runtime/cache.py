@@ -27,6 +27,8 @@ from typing import NamedTuple
 
 from absl import logging
 
+from cgjax.runtime.files import user_path
+
 # The most disk space that compiled programs may take. Those of one run take a few MB.
 PROGRAMS_MB = 256
 # Days after which the programs of an unused version are removed.
@@ -39,7 +41,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 def cache_folder() -> Path:
     """Return the folder of downloads and converted weights: CGJAX_CACHE, or ~/.cache/cgjax."""
     folder = os.environ.get("CGJAX_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "cgjax"
+    return user_path(folder or "~/.cache/cgjax")
 
 
 def keep_programs() -> Path | None:

@@ -20,6 +20,18 @@ from cgjax.errors import UserError
 _UNFINISHED = ".unfinished"
 
 
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """Return the path that a user means: a leading ~ is the home folder, as in a shell.
+
+    A shell does not expand it in `--dst=~/weights`, and never sees one in a config file. Every path
+    from a flag, a setting or an argument of the library goes through here.
+
+    >>> user_path("~").is_absolute(), user_path("weights")
+    (True, PosixPath('weights'))
+    """
+    return Path(os.path.expanduser(text))  # unlike pathlib's, it keeps the ~ of an unknown user
+
+
 def make_folder(path: str | os.PathLike[str], option: str = "") -> Path:
     """Create a folder and its parents if needed, and check that it can be written.
 

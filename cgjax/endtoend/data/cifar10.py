@@ -8,14 +8,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from cgjax.endtoend.data.images import FixedImages
 from cgjax.errors import UserError
-from cgjax.runtime.files import say_os_error
+from cgjax.runtime.files import say_os_error, user_path
 
 OPTION = "--config.data.path"
 
@@ -77,7 +76,7 @@ def _records(
     )
     if not source:
         raise UserError(f"{OPTION}: {expected}")
-    paths = [Path(source).expanduser() / name for name in FILES]
+    paths = [user_path(source) / name for name in FILES]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{OPTION}={source}: no {', '.join(missing)} there; {expected}")

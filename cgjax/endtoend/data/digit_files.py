@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import say_os_error
+from cgjax.runtime.files import say_os_error, user_path
 
 SIDE = 28
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -76,7 +76,7 @@ def load_digits(source: str) -> Digits:
     """
     if source in SHIPPED:
         return _from_package(SHIPPED[source], source)
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     if not source or not folder.is_dir():
         raise UserError(
             f"{_FLAG}={source}: expected {', '.join(SHIPPED)} or a folder with {IMAGES} and "

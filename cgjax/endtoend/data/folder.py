@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from cgjax.endtoend.data.images import FixedImages
 from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk, check_grain
 from cgjax.errors import UserError
+from cgjax.runtime.files import user_path
 from cgjax.runtime.photos import Photo, file_digest, list_images, read_photo
 from cgjax.runtime.png import as_uint8
 
@@ -106,7 +107,7 @@ class FolderContents:
         """The files; opens none."""
         if not self._source:
             raise UserError(f"{OPTION}: expected the folder of your images, with data.name=folder")
-        paths = list_images(Path(self._source).expanduser(), OPTION, deep=True)
+        paths = list_images(user_path(self._source), OPTION, deep=True)
         if len(paths) < FEWEST:
             raise UserError(
                 f"{OPTION}={self._source}: contains one image; expected at least {FEWEST}"

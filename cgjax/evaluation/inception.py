@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import user_path
+from cgjax.runtime.files import missing, user_path
 
 Weights = dict[str, tuple[Array, Array]]
 """Each convolution's kernel (h, w, in, out), with batch norm folded in, and bias (out,)."""
@@ -189,7 +189,7 @@ def load_weights(path: str | Path) -> Weights:
     """
     path = user_path(path)
     if not path.is_file():
-        raise UserError(f"no file {path}; {HOW}")
+        raise UserError(f"{missing(path)}; {HOW}")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError) as error:

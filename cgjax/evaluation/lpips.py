@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import user_path
+from cgjax.runtime.files import missing, user_path
 from cgjax.runtime.png import in_colour
 
 FLAG = "--config.assign.lpips"
@@ -213,7 +213,7 @@ def load_params(path: str | Path) -> Params:
     """
     path = user_path(path)
     if not path.is_file():
-        raise UserError(f"no such file; {HOW}")
+        raise UserError(f"{missing(path)}; {HOW}")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError) as error:

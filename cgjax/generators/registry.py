@@ -16,7 +16,7 @@ from cgjax.generators.foreign import MEMBERS, checked
 from cgjax.generators.published import PUBLISHED
 from cgjax.generators.weights import load_folder
 from cgjax.numerics.arguments import shown
-from cgjax.runtime.files import user_path
+from cgjax.runtime.files import missing, user_path
 from cgjax.runtime.imports import load_attribute
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -64,6 +64,11 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
         )
     if ":" in text:
         return load_object(text)
+    if os.path.dirname(text):
+        raise UserError(
+            f"generator {shown(text)}: {missing(user_path(text), 'folder')}; make it with "
+            f"python -m converters FAMILY --src=FILE --dst={text}"
+        )
     known = [*EMBEDDED, *PUBLISHED]
     near = difflib.get_close_matches(text, known, n=3, cutoff=0.5) or list(EMBEDDED)
     raise UserError(

@@ -29,6 +29,7 @@ from cgjax.generators.staged import StagedNetwork
 from cgjax.runtime.files import (
     SEAL,
     as_json,
+    missing,
     read_sealed,
     sha256_of,
     user_path,
@@ -335,8 +336,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = user_path(folder) / MANIFEST_FILE
     if not path.is_file():
+        problem = f"{folder} is not a folder of converted weights (no {MANIFEST_FILE})"
         raise UserError(
-            f"{folder} is not a folder of converted weights (no {MANIFEST_FILE}); make one with "
+            f"{problem if path.parent.is_dir() else missing(path.parent, 'folder')}; make one with "
             "python -m converters FAMILY --src=FILE --dst=FOLDER"
         )
     try:

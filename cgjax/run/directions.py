@@ -12,7 +12,7 @@ import numpy as np
 
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
-from cgjax.runtime.files import user_path, write_atomically
+from cgjax.runtime.files import missing, user_path, write_atomically
 
 
 def save_directions(directions: Directions, path: str | Path) -> None:
@@ -35,7 +35,7 @@ def load_directions(path: str | Path) -> Directions:
         with np.load(content, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in names}
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; fit the directions first") from error
+        raise UserError(f"{missing(user_path(path))}; fit the directions first") from error
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} does not hold saved directions ({error}); fit them again"

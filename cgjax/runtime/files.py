@@ -32,6 +32,20 @@ def user_path(text: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(text))  # unlike pathlib's, it keeps the ~ of an unknown user
 
 
+def missing(path: Path, kind: str = "file") -> str:
+    """Say that a file or folder does not exist; of a relative path also where it was looked for.
+
+    >>> missing(Path("/weights/gone"), "folder")
+    'no folder /weights/gone'
+    """
+    if path.is_absolute():
+        return f"no {kind} {path}"
+    return (
+        f"no {kind} {path} in {Path.cwd()} (a relative path starts where you type the command; "
+        "for a saved run, type it where the run was made)"
+    )
+
+
 def make_folder(path: str | os.PathLike[str], option: str = "") -> Path:
     """Create a folder and its parents if needed, and check that it can be written.
 

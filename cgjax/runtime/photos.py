@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import as_utf8, say_os_error
+from cgjax.runtime.files import as_utf8, missing, say_os_error
 from cgjax.runtime.png import from_uint8
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -81,9 +81,9 @@ def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
         runs = logs & {path.parent for path in paths if path.name == "config.json"}
         reasons = [_why_skipped(path, folder, runs, deep=deep) for path in paths]
     except OSError as error:
-        raise UserError(
-            f"{option}={folder}: cannot read this folder ({say_os_error(error)})"
-        ) from error
+        is_missing = isinstance(error, FileNotFoundError)
+        reason = missing(folder, "folder") if is_missing else say_os_error(error)
+        raise UserError(f"{option}={folder}: cannot read this folder ({reason})") from error
     files = [path for path, reason in zip(paths, reasons, strict=True) if reason == ""]
     skipped = _counted(filter(None, reasons))
     logging.info(

@@ -201,6 +201,20 @@ def test_an_unknown_name_lists_the_nearest_names():
         cgjax.load_generator("pgan_celebahq255")
 
 
+@pytest.mark.parametrize("weights", ["weights/gone", "/weights/gone"])
+def test_a_folder_that_does_not_exist_is_named_with_where_it_was_looked_for(
+    weights, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as raised:
+        cgjax.load_generator(weights)
+    message = str(raised.value)
+    assert f"no folder {weights}" in message
+    assert message.endswith(f"python -m converters FAMILY --src=FILE --dst={weights}")
+    relative = f" in {tmp_path} (a relative path starts where you type the command; for a saved "
+    assert (relative in message) == (not weights.startswith("/"))
+
+
 def test_a_checkpoint_file_given_as_a_name_must_be_converted_first():
     with pytest.raises(UserError, match="is a file; convert it first"):
         cgjax.load_generator(CHECKPOINT)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
+from cgjax.run.folder import Provenance, RunFolder, save_config
 from cgjax.run.opening import load_run, open_run
 from cgjax.stages import cluster
 from tests.run.changes import small
@@ -175,3 +176,17 @@ def test_a_moved_run_without_figures_and_names_gives_the_same_samples(finished, 
     shutil.rmtree(root / "figures")
     (root / "clusters.json").unlink()
     np.testing.assert_array_equal(sample(root), sample(finished))
+
+
+def test_a_run_opened_from_another_folder_says_where_its_weights_were_looked_for(
+    tmp_path, monkeypatch
+):
+    config = small()
+    config["generator"]["weights"] = "weights/gone"
+    (tmp_path / "run").mkdir()
+    save_config(RunFolder(tmp_path / "run"), config, Provenance(""))
+    monkeypatch.chdir(tmp_path)
+    expected = rf"no folder weights/gone in {tmp_path} .*type it where the run was made"
+    for open_it in (lambda: load_run("run"), lambda: open_run("run", None)):
+        with pytest.raises(UserError, match=expected):
+            open_it()

@@ -225,7 +225,7 @@ def test_reconstructions_are_measured_by_lpips_too(photos, tmp_path):
         some = open_trained(root, given, allow_change=True)
         return assign_to_labels(some, Interrupts(), photos)
 
-    with pytest.raises(UserError, match=r"--config.assign.lpips=.*vgg.safetensors: no such file"):
+    with pytest.raises(UserError, match=r"--config.assign.lpips=.*vgg.safetensors: no file"):
         assign_some()
     assert not (root / "assign").exists()
     save_file(random_tensors("vgg"), weights)

@@ -14,7 +14,7 @@ from jaxtyping import Int, UInt8
 
 from cgjax.endtoend.data.images import FixedImages
 from cgjax.errors import UserError
-from cgjax.runtime.files import say_os_error, user_path
+from cgjax.runtime.files import missing, say_os_error, user_path
 
 OPTION = "--config.data.path"
 
@@ -76,10 +76,13 @@ def _records(
     )
     if not source:
         raise UserError(f"{OPTION}: {expected}")
-    paths = [user_path(source) / name for name in FILES]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(f"{OPTION}={source}: no {', '.join(missing)} there; {expected}")
+    folder = user_path(source)
+    if not folder.is_dir():
+        raise UserError(f"{OPTION}: {missing(folder, 'folder')}; {expected}")
+    paths = [folder / name for name in FILES]
+    absent = [path.name for path in paths if not path.is_file()]
+    if absent:
+        raise UserError(f"{OPTION}={source}: no {', '.join(absent)} there; {expected}")
     parts: list[UInt8[np.ndarray, "n bytes"]] = []
     for path in paths:
         try:

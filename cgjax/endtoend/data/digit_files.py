@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import say_os_error, user_path
+from cgjax.runtime.files import missing, say_os_error, user_path
 
 SIDE = 28
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -78,9 +78,10 @@ def load_digits(source: str) -> Digits:
         return _from_package(SHIPPED[source], source)
     folder = user_path(source)
     if not source or not folder.is_dir():
+        problem = f"{missing(folder, 'folder')}; " if source else ""
         raise UserError(
-            f"{_FLAG}={source}: expected {', '.join(SHIPPED)} or a folder with {IMAGES} and "
-            f"{LABELS}"
+            f"{_FLAG}={source}: {problem}expected {', '.join(SHIPPED)} or a folder with "
+            f"{IMAGES} and {LABELS}"
         )
     pixels = _read_idx(folder, IMAGES, 3)
     labels = _read_idx(folder, LABELS, 1)

@@ -64,7 +64,7 @@ def find_photos(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
         UserError: the folder does not exist, cannot be read or has no images, or an image cannot be
             read.
     """
-    return [_checked(path, option) for path in list_images(folder, option, deep=deep)]
+    return [check_photo(path, option) for path in list_images(folder, option, deep=deep)]
 
 
 def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Path]:
@@ -133,9 +133,11 @@ def read_photo(
     return _scaled(_decoded(content, path, option), size, channels), _digest(content)
 
 
-def file_digest(path: Path, option: str = OPTION) -> str:
-    """Return the SHA-256 of a file's content."""
-    return _digest(_content(path, option))
+def check_photo(path: Path, option: str = OPTION) -> Photo:
+    """Read a file once, to check that it is an image; arguments and errors as for `find_photos`."""
+    content = _content(path, option)
+    _decoded(content, path, option)
+    return Photo(path, _digest(content))
 
 
 def read_photos(
@@ -169,12 +171,6 @@ def check_channels(channels: int) -> None:
             f"{OPTION}: this generator's images have {channels} channels, which photographs do "
             "not; expected 3, or 1"
         )
-
-
-def _checked(path: Path, option: str) -> Photo:
-    content = _content(path, option)
-    _decoded(content, path, option)
-    return Photo(path, _digest(content))
 
 
 def _same(photo: Photo, option: str) -> Image.Image:

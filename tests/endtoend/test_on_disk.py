@@ -118,10 +118,17 @@ def test_a_file_that_changes_during_training_is_refused_in_one_line(photos, is_i
     assert data.identity() == before  # of what is learnt from
 
 
-def test_a_file_that_is_not_an_image_is_refused_in_one_line_when_read(photos):
-    (photos / "4.png").write_bytes(b"no image at all")
-    with pytest.raises(UserError, match=r"--config.data.path: .*4.png cannot be read as an image"):
-        folder(photos, 0).draw(KEY, 40).rows[:]
+@pytest.mark.parametrize("memory_mb", [0, 1])
+def test_a_file_that_is_no_image_or_damaged_is_refused_before_anything_is_computed(
+    photos, memory_mb
+):
+    path = photos / "4.png"
+    whole = path.read_bytes()
+    for content in (b"no image at all", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        contents_of.cache_clear()
+        with pytest.raises(UserError, match=r"--config.data.path: .*4.png cannot be read as an im"):
+            check_data(config_of(photos, memory_mb))
 
 
 def test_a_missing_grain_is_refused_with_what_to_install(photos, monkeypatch):

@@ -6,25 +6,28 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from absl import logging
 from jaxtyping import UInt8
 
 from cgjax.endtoend.data.images import FixedImages
 from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk, check_grain
 from cgjax.errors import UserError
 from cgjax.runtime.files import user_path
-from cgjax.runtime.photos import Photo, file_digest, list_images, read_photo
+from cgjax.runtime.log import Progress
+from cgjax.runtime.photos import Photo, check_photo, list_images, read_photo
 from cgjax.runtime.png import as_uint8
 
 OPTION = "--config.data.path"
 
 FEWEST = 2
 """Minimum number of images."""
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,23 +119,27 @@ class FolderContents:
 
     @functools.cached_property
     def photos(self) -> tuple[Photo, ...]:
-        """The files and their hashes; reads every file in parallel, decodes none."""
-        logging.info("data: reading the %d files of %s once", len(self.files), self._source)
-        with ThreadPoolExecutor() as threads:
-            return tuple(
-                threads.map(lambda path: Photo(path, file_digest(path, OPTION)), self.files)
-            )
+        """The files and their hashes; each is decoded once, to check it."""
+        return tuple(self._read(lambda path: check_photo(path, OPTION)))
 
     @functools.cached_property
     def images(self) -> tuple[UInt8[np.ndarray, "n s s 3"], str]:
         """The images, and a hash of their files' contents."""
         shape = (len(self.files), self._size, self._size, CHANNELS)
         rows, digests = np.empty(shape, np.uint8), []
-        for row, path in zip(rows, self.files, strict=True):
-            image, digest = read_photo(path, self._size, CHANNELS, OPTION)
+        images = self._read(lambda path: read_photo(path, self._size, CHANNELS, OPTION))
+        for row, (image, digest) in zip(rows, images, strict=True):
             row[:] = as_uint8(image)
             digests.append(digest)
         return rows, _of_all(digests)
+
+    def _read(self, read: Callable[[Path], T]) -> Iterator[T]:
+        """Read every file, in order and in parallel; log the progress."""
+        progress = Progress("data: files read", len(self.files))
+        with ThreadPoolExecutor() as threads:
+            for done, content in enumerate(threads.map(read, self.files), start=1):
+                yield content
+                progress.update(done)
 
 
 def _of_all(digests: Iterable[str]) -> str:

@@ -138,16 +138,26 @@ class ClusterRegion(NamedTuple):
     @property
     def share(self) -> float:
         """The region's share of the clustered latents."""
+        self._check()
         whole = float(self.clustering.shares[self.cluster])
         return whole * (self.margin.high - self.margin.low)
+
+    def _check(self) -> None:
+        if not 0 <= self.cluster < self.clustering.num:
+            raise UserError(
+                f"cluster {self.cluster}: {self.clustering.id} has the clusters 0 to "
+                f"{self.clustering.num - 1}"
+            )
 
     @property
     def limits(self) -> tuple[float, float]:
         """The smallest and the largest margin of a member; infinite if nothing is left out.
 
         Raises:
-            UserError: part of a cluster is asked for that has no members, and so no quantiles.
+            UserError: no such cluster; or part of a cluster is asked for that has no members, and
+                so no quantiles.
         """
+        self._check()
         own = self.clustering.margins[self.clustering.labels == self.cluster]
         if self.margin != WHOLE and not len(own):
             raise UserError(

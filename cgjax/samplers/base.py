@@ -8,6 +8,7 @@ checkpoints them, and one membership check filters their output.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -65,6 +66,20 @@ def first_rows(num_rows: int, count: Int[Array, ""]) -> Bool[Array, " n"]:
     return jnp.arange(num_rows, dtype=jnp.int32) < count
 
 
+def as_cluster(cluster: Any, num_clusters: int) -> Int[Array, ""]:
+    """Return a cluster's id as an array to index with.
+
+    Where there is no such cluster, JAX would silently take the last one.
+
+    Raises:
+        ValueError: no such cluster (not checked inside jitted functions).
+    """
+    is_known = not isinstance(cluster, jax.core.Tracer)
+    if is_known and not 0 <= operator.index(cluster) < num_clusters:
+        raise ValueError(f"cluster={cluster}: expected 0 to {num_clusters - 1}")
+    return jnp.asarray(cluster, jnp.int32)
+
+
 def group_members(
     latents: Float[np.ndarray, "n d"],
     labels: Int[np.ndarray, " n"],
@@ -83,6 +98,9 @@ def group_members(
         The members by margin, smallest first; ties, and members without margins, keep their order
         in `latents`.
 
+    Raises:
+        ValueError: a label that is negative, or not below `num_clusters`.
+
     Example:
         >>> z, labels = np.eye(3, dtype=np.float32), np.array([1, 0, 1])
         >>> members = group_members(z, labels, 2, margins=np.array([0.9, 0.5, 0.1]))
@@ -92,6 +110,10 @@ def group_members(
         [2, 0]
     """
     latents, labels = np.asarray(latents, np.float32), np.asarray(labels)
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_clusters:
+        raise ValueError(
+            f"labels from {labels.min()} to {labels.max()}: expected 0 to {num_clusters - 1}"
+        )
     if margins is not None:
         order = np.argsort(margins, kind="stable")
         latents, labels = latents[order], labels[order]
@@ -183,6 +205,9 @@ class Sampler(Protocol):
             num: number of latents.
             margin: from 0 to 1, propose from the part of the cluster above this quantile of its
                 margins; ignored by samplers without `aims_at_margin`.
+
+        Raises:
+            ValueError: no such cluster; not by `rejection`, which proposes from the prior.
         """
         ...
 

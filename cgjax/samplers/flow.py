@@ -41,9 +41,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
+from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase, as_cluster
 from cgjax.samplers.training import ONE_DEVICE, Devices, members_at, update
-from cgjax.samplers.velocity import init_velocity, velocity
+from cgjax.samplers.velocity import init_velocity, num_clusters_of, velocity
 
 MAX_MARGIN = 0.95
 
@@ -154,7 +154,7 @@ class Flow(SamplerBase):
         return _sample(
             state.average,
             key,
-            jnp.int32(cluster),
+            as_cluster(cluster, num_clusters_of(state.average)),
             jnp.float32(min(margin, MAX_MARGIN)),
             sampler=self,
             num=num,

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.samplers.base import DataParallelEpoch, Members
+from cgjax.samplers.base import DataParallelEpoch, Members, as_cluster
 from cgjax.samplers.flow import (
     MAX_MARGIN,
     Flow,
@@ -33,7 +33,7 @@ from cgjax.samplers.flow import (
 )
 from cgjax.samplers.flow import epoch_ as flow_epoch_
 from cgjax.samplers.training import ONE_DEVICE, Devices
-from cgjax.samplers.velocity import velocity
+from cgjax.samplers.velocity import num_clusters_of, velocity
 
 
 class OneStepState(NamedTuple):
@@ -103,7 +103,8 @@ class OneStepFlow(Flow):
         """Take the one step of a cluster, or its part above a margin quantile, from fresh codes."""
         quantile = jnp.float32(min(margin, MAX_MARGIN))
         average = state.student.average
-        return _sample(average, key, jnp.int32(cluster), quantile, d=self.latent_dim, num=num)
+        c = as_cluster(cluster, num_clusters_of(average))
+        return _sample(average, key, c, quantile, d=self.latent_dim, num=num)
 
 
 def step(

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cgjax.samplers.base import Members, SamplerBase, first_rows
+from cgjax.samplers.base import Members, SamplerBase, as_cluster, first_rows
 from cgjax.samplers.training import draw_members
 
 
@@ -74,7 +74,7 @@ class Gaussian(SamplerBase):
         self, state: GaussianState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Pick a component for each latent and draw from it."""
-        return _sample(state, key, jnp.int32(cluster), num=num)
+        return _sample(state, key, as_cluster(cluster, len(state.means)), num=num)
 
 
 @dataclasses.dataclass(frozen=True)

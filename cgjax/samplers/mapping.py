@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from cgjax.runtime.mesh import all_sum
+from cgjax.samplers.base import as_cluster
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1  # share of the newest batch in the running statistics, PyTorch's default
@@ -164,7 +165,8 @@ class CodeMapping(NamedTuple):
         self, stacked: MappingState, key: PRNGKeyArray, cluster: int, num: int
     ) -> Float[Array, "num d"]:
         """Map fresh codes with one cluster's network in inference mode."""
-        return _draw(stacked, key, jnp.int32(cluster), mapping=self, num=num)
+        num_clusters = len(jax.tree.leaves(stacked)[0])
+        return _draw(stacked, key, as_cluster(cluster, num_clusters), mapping=self, num=num)
 
 
 @functools.cache

@@ -65,6 +65,11 @@ def init_velocity(key: PRNGKeyArray, latent_dim: int, hidden_dim: int, num_clust
     return nnx.to_pure_dict(nnx.state(network, nnx.Param))
 
 
+def num_clusters_of(params: Any) -> int:
+    """Return how many clusters a network's arrays are for."""
+    return len(params["cluster"])
+
+
 @functools.cache
 def _graph(latent_dim: int, hidden_dim: int, num_clusters: int) -> Any:
     """Return the network without its arrays; allocates nothing."""

@@ -36,6 +36,18 @@ def test_part_of_an_empty_cluster_is_refused_but_the_whole_is_not(clustering):
         ClusterRegion(clustering, 2, MarginRange(0.5)).limits  # noqa: B018
 
 
+@pytest.mark.parametrize("cluster", [-1, 3])
+def test_a_cluster_that_does_not_exist_is_refused(clustering, cluster):
+    region = ClusterRegion(clustering, cluster)
+    for ask in (
+        lambda: region.share,
+        lambda: region.members(),
+        lambda: region.contains(lambda _: jnp.zeros((1, 1))),
+    ):
+        with pytest.raises(UserError, match=f"cluster {cluster}: layer1-k3 has the clusters 0 to"):
+            ask()
+
+
 def test_a_region_contains_the_latents_of_its_cluster_within_its_margins(clustering):
     asked = []
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cgjax.runtime.checkpoints import Checkpoints
-from cgjax.samplers.base import DataParallelEpoch, Members, Sampler, group_members
+from cgjax.samplers.base import DataParallelEpoch, Members, Sampler, as_cluster, group_members
 from cgjax.samplers.registry import RUN_LEAVES, SAMPLERS, make_sampler
 from configs import common
 
@@ -240,3 +240,24 @@ def test_members_are_sorted_by_margin_or_keep_their_order():
         assert grouped.counts.tolist() == [6, 6, 0]
         assert jax.tree.map(lambda x: x, grouped).is_ordered == grouped.is_ordered
         assert copy.copy(grouped) is not grouped
+
+
+@every_sampler
+@pytest.mark.parametrize("cluster", [-1, K])
+def test_a_cluster_that_does_not_exist_is_refused(name, cluster):
+    sampler, (state, _) = make(name), trained(name)
+    if sampler.always_verified:
+        return  # it proposes from the prior
+    with pytest.raises(ValueError, match=rf"cluster={cluster}: expected 0 to {K - 1}"):
+        sampler.sample(state, jax.random.key(0), cluster, NUM)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_members_of_a_cluster_that_does_not_exist_are_refused(label):
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        group_members(np.zeros((2, 3), np.float32), np.array([0, label]), 2)
+
+
+def test_a_traced_cluster_is_not_checked():
+    found = jax.vmap(lambda c: as_cluster(c, K))(jnp.arange(5, dtype=jnp.int32))
+    assert found.tolist() == [0, 1, 2, 3, 4]

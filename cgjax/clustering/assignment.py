@@ -25,7 +25,7 @@ from cgjax.clustering.kmeans.state import nearest_and_gap
 from cgjax.errors import UserError
 from cgjax.kernels.distance import block_starts, join_blocks
 from cgjax.kernels.products import at_least_two_features, float32_product
-from cgjax.numerics.arguments import as_float32
+from cgjax.numerics.arguments import as_float32, check_differences
 
 
 class Assignment(NamedTuple):
@@ -107,8 +107,9 @@ def assign(
         distance to the nearest other centroid minus that to the own one (zeros when k = 1).
 
     Raises:
-        UserError: if the shapes do not match, or a centroid holds NaN or Inf (not checked inside
-            other jitted functions).
+        UserError: if the shapes do not match, a centroid holds NaN or Inf, or the centroids'
+            squared distances underflow float32 (values are not checked inside other jitted
+            functions).
 
     Example:
         >>> labels, margins = assign(jnp.array([[1.0], [7.0]]), jnp.array([[0.0], [10.0]]))
@@ -132,4 +133,5 @@ def assign(
                 f"centroids of clusters {', '.join(map(str, bad))} hold NaN or Inf: expected "
                 "finite numbers; cluster again"
             )
+        check_differences("the centroids", np.asarray(centroids))
     return _assign(jnp.asarray(features), jnp.asarray(centroids))

@@ -29,7 +29,7 @@ from cgjax.clustering.kmeans.checks import (
 from cgjax.clustering.kmeans.results import BestRestart, KMeansResult, describe
 from cgjax.clustering.kmeans.sources import not_finite
 from cgjax.errors import UserError
-from cgjax.numerics.arguments import shown
+from cgjax.numerics.arguments import check_differences, shown
 from cgjax.runtime.keys import check_key
 
 
@@ -72,7 +72,8 @@ def trimmed_kmeans(
         restarts' trimmed sums.
 
     Raises:
-        UserError: for impossible shapes, numbers or options, or rows that hold NaN or Inf.
+        UserError: for impossible shapes, numbers or options, rows that hold NaN or Inf, or rows
+            whose squared distances overflow or underflow float32.
 
     Example:
         >>> points = jnp.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0], [500.0], [600.0]])
@@ -99,6 +100,7 @@ def trimmed_kmeans(
     )
     if not np.isfinite(result.inertia):
         raise not_finite(np.flatnonzero(~np.isfinite(np.asarray(flat)).all(axis=1)))
+    check_differences("the centroids", np.asarray(result.centroids))
     return result
 
 

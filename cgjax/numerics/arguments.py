@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -115,6 +116,40 @@ def as_float32(name: str, values: Any, expected: str = "numbers") -> Array | np.
         raise UserError(
             f"{name} hold numbers too large for float32 (3.4e38): divide them by a constant first"
         ) from error
+
+
+LEAST_DIFFERENCE = 1e-15
+"""Rows that differ less than this have squared distances that float32 rounds to zero, wholly or in
+part."""
+
+
+def check_differences(name: str, points: np.ndarray) -> None:
+    """Refuse points whose squared distances float32 cannot hold: they underflow or overflow.
+
+    Args:
+        name: what messages call them, in the plural.
+        points: (n, d); points that are all equal are fine.
+
+    Raises:
+        UserError: they differ by less than `LEAST_DIFFERENCE` in every column, but not by 0; or so
+            much that a squared distance may be infinite.
+
+    Example:
+        >>> check_differences("rows", np.array([[1e-20], [2e-20]]))
+        Traceback (most recent call last):
+        cgjax.errors.UserError: rows differ by 1e-20 at most: their squared distances underflow ...
+    """
+    widths = points.max(axis=0).astype(np.float64) - points.min(axis=0)
+    widest = float(widths.max(initial=0.0))
+    if widest > math.sqrt(float(np.finfo(np.float32).max) / len(widths)):
+        raise UserError(
+            f"{name} are too large: their squares overflow float32; divide them by a constant first"
+        )
+    if 0.0 < widest < LEAST_DIFFERENCE:
+        raise UserError(
+            f"{name} differ by {widest:.2g} at most: their squared distances underflow float32; "
+            "multiply the features by a constant first"
+        )
 
 
 def on_host(values: Any) -> Any:

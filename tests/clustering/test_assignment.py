@@ -97,6 +97,8 @@ def test_assign_names_centroids_that_are_not_finite(bad):
         (np.zeros((5, 3)), None, r"centroids are None: expected \(clusters, features\)"),
         (np.zeros((5, 3)) * 1j, np.zeros((2, 3)), "features are complex128 numbers"),
         (np.zeros((5, 3)), np.full((2, 3), 1e300), "centroids hold numbers too large for float32"),
+        (np.zeros((5, 3)), 1e25 * np.eye(2, 3), "centroids are too large: their squares overflow"),
+        (np.zeros((5, 3)), 1e-20 * np.eye(2, 3), "centroids differ by 1e-20 at most"),
     ],
 )
 def test_assign_refuses_anything_but_arrays_of_numbers(features, centroids, message):

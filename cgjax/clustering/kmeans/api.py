@@ -32,6 +32,7 @@ from cgjax.clustering.kmeans.results import KMeansResult
 from cgjax.clustering.kmeans.sources import OnBlock, RowSource, not_finite
 from cgjax.clustering.kmeans.streamed import fit_streamed
 from cgjax.errors import UserError
+from cgjax.numerics.arguments import check_differences
 from cgjax.runtime.keys import check_key
 from cgjax.runtime.mesh import (
     DATA_AXIS,
@@ -137,8 +138,8 @@ def kmeans(
         by descending share, ties by first member.
 
     Raises:
-        UserError: for impossible shapes, numbers or options, weights other than 0 and 1, or rows
-            that hold NaN or Inf.
+        UserError: for impossible shapes, numbers or options, weights other than 0 and 1, rows that
+            hold NaN or Inf, or rows whose squared distances overflow or underflow float32.
 
     Example:
         >>> points = jnp.array([[0.0], [1.0], [2.0], [10.0], [11.0]])
@@ -171,6 +172,8 @@ def kmeans(
             results = _by_faiss(flat, key, options)
         else:
             raise UserError("backend=faiss takes neither mesh nor weights; use backend=jax")
+    for result in results:
+        check_differences("the centroids", np.asarray(result.centroids))
     return results if isinstance(num_clusters, Sequence) else results[0]
 
 

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.numerics.arguments import check_whole
+from cgjax.numerics.arguments import check_differences, check_whole
 from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.keys import named_key
@@ -127,6 +127,7 @@ def take_samples(
     # The rows that the components come from are drawn at once, all others a block at a time.
     num_head = min(fit, _PCA_ROWS)
     head = _ask(source, named_key(key, "draw", 0), num_head) if callable(source) else rows[:fit]
+    check_differences("the features", head[:_PCA_ROWS])
     pca = fit_pca(head[:_PCA_ROWS], min(num_components, head.shape[1], num_head - 1))
     total = max(pca.total_variance, float(np.finfo(np.float32).tiny))
     if callable(source):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import cgjax
 from cgjax.clustering import KMeansResult, assign, kmeans
+from cgjax.clustering.kmeans.sources import ArrayRows
 from cgjax.errors import UserError
 from tests.clustering.kmeans.helpers import blobs
 
@@ -239,6 +240,19 @@ def test_features_whose_squares_overflow_are_refused(key):
     points, _ = blobs()
     with pytest.raises(UserError, match="too large"):
         kmeans(points * np.float32(1e30), 2, key=key)
+
+
+@pytest.mark.parametrize("num_clusters", [2, 70])
+@pytest.mark.parametrize("scale", [1e-18, 1e-30])
+def test_features_whose_squared_distances_underflow_are_refused(scale, num_clusters, key):
+    points = blobs()[0] * np.float32(scale)
+    for features in (points, ArrayRows(points, 64)):
+        with pytest.raises(UserError, match="underflow float32; multiply the features by a const"):
+            kmeans(features, num_clusters, key=key)
+
+
+def test_features_that_are_all_equal_are_clustered(key):
+    assert kmeans(np.full((5, 2), 1e-30, np.float32), 2, key=key).counts.tolist() == [5, 0]
 
 
 def test_a_vector_is_refused(key):

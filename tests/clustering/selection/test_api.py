@@ -198,6 +198,12 @@ def test_impossible_options_are_refused_in_one_line(change, message):
     assert "\n" not in str(caught.value)
 
 
+def test_rows_whose_squares_underflow_are_refused():
+    rows = np.random.default_rng(0).normal(size=(400, 3)) * 1e-18
+    with pytest.raises(UserError, match=r"the features differ by .*underflow float32; multiply"):
+        choose_num_clusters(rows, 2, key=jax.random.key(0))
+
+
 @pytest.mark.parametrize("scale", [1e30, 1e300])
 def test_rows_whose_squares_overflow_are_refused(scale):
     rows = np.random.default_rng(0).normal(size=(400, 3)) * scale

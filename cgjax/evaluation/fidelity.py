@@ -47,7 +47,7 @@ from cgjax.runtime.keys import named_key
 # Bootstrap resamples of an interval, and the number for wide features, where each takes a second.
 RESAMPLES, FEW_RESAMPLES = 100, 10
 
-_LAYER_SETTING = "--config.evaluate.features=layer:"
+_LAYER_SETTING = "--config.evaluate.features=layer:{}"
 
 
 def check_features(settings: Mapping[str, Any], num: int, generator: ConditionedGenerator) -> None:

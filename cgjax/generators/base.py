@@ -320,14 +320,14 @@ class PretrainedGenerator:
 def layer_index(
     layers: tuple[str, ...],
     layer: str | int | np.integer[Any],
-    setting: str = "--config.layer=",
+    setting: str = "--config.layer={}",
 ) -> int:
     """Return the index (from 0) of a layer given by name, or by number counted from 1.
 
     Args:
         layers: those of the generator.
         layer: a name or a number.
-        setting: what stands before the layer where it is typed, for the message.
+        setting: how the layer is typed, with {} in its place, for the message.
 
     Example:
         >>> layer_index(("layer1", "layer2"), "layer2"), layer_index(("layer1", "layer2"), 2)
@@ -345,7 +345,7 @@ def layer_index(
         return int(layer) - 1
     raise UserError(
         f"layer={shown(layer)} is not one of this generator's ({', '.join(layers)}) nor a number "
-        f"from 1 to {len(layers)}; try {setting}{suggested_layer(layers, layer)}; "
+        f"from 1 to {len(layers)}; try {setting.format(suggested_layer(layers, layer))}; "
         "--mode=check shows what each layer costs"
     )
 

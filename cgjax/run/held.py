@@ -64,7 +64,8 @@ class HeldClusterings:
         self._own_layer, self._latent_dim = generator.layer, int(generator.gen.latent_dim)
         self.sweep_layers, self.sweep_numbers = list(layers), sweep_numbers(config)
         self.splits = splits_of(config)
-        self._layers = {str(split): generator.at_layer(split.layer).layer for split in self.splits}
+        known = tuple(generator.gen.layers)
+        self._layers = {str(split): _layer_of(split, known) for split in self.splits}
         self._known: dict[str, tuple[str, list[Clustering]]] = {}
 
     @property
@@ -332,6 +333,16 @@ class HeldClusterings:
         return [(*s.path, c) for s in self._splits_there() for c in range(s.num_clusters)]
 
 
+def _layer_of(split: Split, known: tuple[str, ...]) -> str:
+    """Return the name of the layer that splits a cluster.
+
+    Raises:
+        UserError: the generator does not have it.
+    """
+    setting = f"--config.hierarchy.splits={split._replace(layer='{}')}"
+    return known[layer_index(known, split.layer, setting)]
+
+
 def layers_of(known: Sequence[str], asked: Sequence[str]) -> list[str]:
     """Return the layers with these names or numbers, in the generator's order; none asked: all.
 
@@ -339,7 +350,7 @@ def layers_of(known: Sequence[str], asked: Sequence[str]) -> list[str]:
         UserError: for a layer that the generator does not have.
     """
     try:
-        indices = {layer_index(tuple(known), layer) for layer in asked}
+        indices = {layer_index(tuple(known), layer, "--config.sweep.layers={}") for layer in asked}
     except UserError as error:
         raise UserError(f"--config.sweep.layers: {error}") from error
     return [layer for i, layer in enumerate(known) if i in indices or not asked]

@@ -206,3 +206,10 @@ def test_a_sampler_of_leaves_must_be_fitted_and_trained(tmp_path):
     ):
         with pytest.raises(UserError, match=f"hierarchy.samplers={name}: {message}"):
             open_run(tmp_path / "run", config("0/layer2-k2", **{"hierarchy.samplers": [name]}))
+
+
+def test_a_split_by_a_layer_that_is_not_there_names_its_own_setting(tmp_path):
+    expected = r"layer='layer9' is not .* try --config.hierarchy.splits=0/layer\d-k2; "
+    with pytest.raises(UserError, match=expected):
+        open_run(tmp_path / "run", config("0/layer9-k2"))
+    assert not (tmp_path / "run").exists()

@@ -190,7 +190,10 @@ def test_the_runs_own_clustering_and_a_sweeps_are_queried_together(swept, tmp_pa
     [
         ({"latents.num": 299}, r"^--config.sweep.numbers=3: choosing among 1 to 3 .* 300 latents"),
         ({"sweep.judged": 361}, r"^--config.sweep.judged=361 is more than latents.num=360$"),
-        ({"sweep.layers": ("layer7",)}, r"^--config.sweep.layers: layer='layer7' is not one of"),
+        (
+            {"sweep.layers": ("layer7",)},
+            r"^--config.sweep.layers: layer='layer7' is not one .* try --config.sweep.layers=layer",
+        ),
         ({"sweep.judges": ("face",)}, r"^--config.sweep.judges=face: expected face_mesh, age"),
         ({"sweep.judges": ("no_module:f",)}, r"no_module"),
         ({"sweep.numbers": ()}, r"^--config.sweep.numbers: expected at least one number"),

@@ -85,8 +85,13 @@ def choose_num_clusters(
     One log-concave cloud, such as a Gaussian of any covariance, is called several clusters with
     probability at most `alpha`; see `valleys`.
 
+    The rows of an array are taken in their order: the first 30% of them are clustered, the next 30%
+    and the rest are the fresh rows. Latents drawn at random are in no order. Shuffle rows that are,
+    such as images sorted by class, or the answer is wrong and looks certain:
+    `rows[np.random.default_rng(0).permutation(len(rows))]`.
+
     Args:
-        source: (n, f) or (n, h, w, c) features of independent draws in no order; or a function
+        source: (n, f) or (n, h, w, c) features of independent draws, in no order; or a function
             `draw(key, num)` that returns that many fresh ones, which is called for blocks.
         max_clusters: most clusters.
         key: random key, for the draws, the resamples and the null.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 RUN_FOLDERS = {
     *("", "assign", "checkpoints", "clusterings", "figures", "generator", "names", "page_images"),
-    *("report", "samples", "stages"),
+    *("report", "samples", "stages", "tensorboard"),
 }
 """The folders of a run that stages write to; "" is the run's folder itself."""
 

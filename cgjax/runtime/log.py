@@ -12,13 +12,15 @@ from typing import Any
 from absl import logging
 
 from cgjax.errors import UserError
+from cgjax.runtime.events import Events
 from cgjax.runtime.files import as_json, write_atomically
 
 
 class Metrics:
     """Appends JSON objects to a file, one per line, each in one write.
 
-    A line left half-written by a kill is dropped when the file is opened again.
+    A line left half-written by a kill is dropped when the file is opened again. Numbers of epochs
+    and iterations also go to an event file for TensorBoard, if that is installed: see `events`.
 
     Example:
         >>> import tempfile
@@ -40,6 +42,7 @@ class Metrics:
         """
         self._path = Path(path)
         self._file: int | None = None
+        self._events = Events(self._path)
         self.forget(lambda line: False)
         self._file = self._open()
 
@@ -56,6 +59,7 @@ class Metrics:
         try:
             while line:  # once, unless the disk fills up
                 line = line[os.write(self._file, line) :]
+            self._events.add(values)
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -79,12 +83,14 @@ class Metrics:
         if after == before:
             return
         write_atomically(self._path, after)
+        self._events.clear()
         if self._file is not None:
             os.close(self._file)
             self._file = self._open()
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
+        self._events.close()
         if self._file is not None:
             os.close(self._file)
         self._file = None

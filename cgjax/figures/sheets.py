@@ -17,7 +17,7 @@ GAP = 2
 
 
 def contact_sheet(
-    rows: Sequence[Float[np.ndarray, "n s s c"]],
+    rows: Sequence[Float[np.ndarray, "_ s s c"]],
     row_labels: Sequence[str],
     column_labels: Sequence[str] = (),
     title: str = "",

@@ -14,6 +14,7 @@ import numpy as np
 
 from cgjax.config.schema import CLUSTERS, complete, kind_of
 from cgjax.errors import UserError
+from cgjax.run.traces import Trace
 from cgjax.runtime.files import user_path, write_sealed
 from cgjax.version import __version__
 
@@ -71,7 +72,7 @@ class Provenance(NamedTuple):
     """
 
     weights_sha256: str
-    trace: list[float] | None = None
+    trace: Trace | None = None
     identity: str = ""
 
 
@@ -133,7 +134,7 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
     return SavedConfig(complete(raw), provenance, typed)
 
 
-def kept_trace(folder: RunFolder) -> list[float]:
+def kept_trace(folder: RunFolder) -> Trace:
     """Return the trace of the generator that a folder was made with; empty if none was kept."""
     return (read_config(folder).provenance.trace or []) if folder.config.is_file() else []
 

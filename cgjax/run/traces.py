@@ -24,8 +24,9 @@ TOLERANCE = 1e-3
 PART = 24
 """Numbers of each part of a trace, which is compared on a scale of its own."""
 
-Trace = list[float]
-"""Parts, one after the other; a value may be NaN. Empty if there is nothing to compare."""
+Trace = Sequence[float | None]
+"""Parts, one after the other; a value may be NaN, which a file holds as None. Empty if there is
+nothing to compare."""
 
 
 def traced_layer(name: str) -> tuple[str, ...]:
@@ -55,8 +56,8 @@ def traced_features(name: str) -> tuple[str, ...]:
     return (f"{FEATURES} {name}",) if is_own else traced_layer(feature.argument)
 
 
-def is_same(trace: Sequence[float | None], other: Sequence[float | None]) -> bool:
-    """Whether two traces agree within rounding; None, as NaN is written in a file, is NaN.
+def is_same(trace: Trace, other: Trace) -> bool:
+    """Whether two traces agree within rounding.
 
     >>> is_same([1.0, float("nan")], [1.0001, None]), is_same([1.0], [1.01])
     (True, False)
@@ -68,7 +69,7 @@ def is_same(trace: Sequence[float | None], other: Sequence[float | None]) -> boo
     return all(_is_close(trace[i : i + PART], other[i : i + PART]) for i in starts)
 
 
-def _is_close(numbers: Sequence[float | None], others: Sequence[float | None]) -> bool:
+def _is_close(numbers: Trace, others: Trace) -> bool:
     a, b = np.asarray(numbers, np.float64), np.asarray(others, np.float64)
     scale = np.abs(b).max(initial=1e-6, where=~np.isnan(b))
     return bool(np.all((np.abs(a - b) <= TOLERANCE * scale) | (np.isnan(a) & np.isnan(b))))
@@ -83,7 +84,7 @@ def settled(trace: Trace, kept: Trace) -> Trace:
     return [value for new, old in pieces for value in (old if is_same(new, old) else new)]
 
 
-def changed(kept: Mapping[str, Sequence[float | None]], now: Callable[[str], Trace]) -> list[str]:
+def changed(kept: Mapping[str, Trace], now: Callable[[str], Trace]) -> list[str]:
     """Return the names of what acts otherwise than when its trace was kept.
 
     What has no trace, then or now, is believed.

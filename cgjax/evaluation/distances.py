@@ -58,9 +58,9 @@ def frechet_gaussians(
 ) -> float:
     """Return the squared 2-Wasserstein distance between two normal distributions.
 
-    ||m1 - m2||^2 + tr(S1 + S2 - 2 (S1^{1/2} S2 S1^{1/2})^{1/2}), by two symmetric
-    eigendecompositions in float64, which stay real where the square root of the non-symmetric
-    product S1 S2 does not.
+    ||m1 - m2||^2 + tr(S1 + S2 - 2 (R^T S2 R)^{1/2}) with S1 = R R^T, in float64. The eigenvalues of
+    the symmetric R^T S2 R are those of S1 S2 for every root R; they stay real where the square root
+    of the non-symmetric product does not, and R costs least by Cholesky's decomposition.
 
     Args:
       mean1: (d,) mean.
@@ -84,9 +84,12 @@ def frechet_gaussians(
             f"means {m1.shape}, {m2.shape} and covariances {s1.shape}, {s2.shape} do not match; "
             "expected (d,) and (d, d)"
         )
-    values, vectors = np.linalg.eigh(s1)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    middle = root @ s2 @ root
+    try:
+        root = np.linalg.cholesky(s1)
+    except np.linalg.LinAlgError:  # singular: constant features, or fewer rows than features
+        values, vectors = np.linalg.eigh(s1)
+        root = vectors * np.sqrt(np.maximum(values, 0))
+    middle = root.T @ s2 @ root
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh((middle + middle.T) / 2), 0)).sum()
     distance = np.sum((m1 - m2) ** 2) + np.trace(s1) + np.trace(s2) - 2 * cross
     return float(max(distance, 0.0))  # equal distributions can give -1e-12

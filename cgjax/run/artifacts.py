@@ -109,7 +109,7 @@ def declare(
     declaration.add_clusters()
     declaration.add_samplers()
     declaration.add_transfer()
-    shown = list(declaration.graph)  # on the page, beside what its images show
+    shown = list(declaration.graph)
     declaration.add_comparison(conditional or {})
     declaration.add_sweep_clusterings()
     declaration.add_splits()
@@ -250,7 +250,18 @@ class _Declaration:
             reads, place = {"judges": self._judges}, page_images_place(part)
             traced = traced_judges(self._judges)
             self._add(page_images_name(part), "report", reads, inputs, place, traced=traced)
-        self._add("report", "report", {}, shown, "report")
+        declare_page(self.graph, shown)
+
+
+def declare_page(graph: Graph, shown: Iterable[str]) -> None:
+    """Declare the page as made from what it shows: it is current while all of that is.
+
+    Args:
+        graph: from `declare`, where the page shows what a finished run has.
+        shown: names of artifacts; the page is stale if the config does not ask for one of them.
+    """
+    keys = {name: graph[name].key if name in graph else "" for name in shown}
+    graph["report"] = Artifact("report", "report", {}, tuple(keys), ("report",), digest([{}, keys]))
 
 
 def declare_results(training: str, iterations: int, features: str) -> Graph:

@@ -60,6 +60,10 @@ class Manifests:
         manifest = self._read(name)
         return None if manifest is None else dict(manifest["result"])
 
+    def made_from(self, name: str) -> list[str]:
+        """Return what an artifact was made from, current or not; nothing if that is not known."""
+        return list((self._read(name) or {}).get("made_from", {}))
+
     def require(self, name: str) -> dict[str, Any]:
         """Return what the stage said of an artifact that must be there and current.
 

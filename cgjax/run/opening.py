@@ -20,6 +20,7 @@ from cgjax.errors import UserError
 from cgjax.numerics.arguments import shown
 from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside, restore
+from cgjax.run.artifacts import declare_page
 from cgjax.run.folder import RunFolder, SavedConfig, read_config, save_config
 from cgjax.run.folder_checks import check_folder, check_provenance, resolved_config
 from cgjax.run.manifests import Manifests
@@ -170,23 +171,28 @@ def _forget_stale(run: Run) -> None:
         folder.compared.unlink(missing_ok=True)
     else:  # a change to another config may have been killed after it put the names aside
         restore(folder.names, folder.old_names, _saved_digest(folder))
+    run.had_page = folder.report.is_dir()
+    if parts := manifests.made_from("report"):
+        declare_page(manifests.graph, parts)
     stale = manifests.forget_stale()
+    if stale:
+        logging.info("removed what is stale: %s", ", ".join(stale))
     if not _is_page_current(manifests):
         manifests.forget("report")
-    if stale:
-        logging.info("recomputing what is stale: %s", ", ".join(stale))
-        folder.summary.unlink(missing_ok=True)
-        folder.citations.unlink(missing_ok=True)
+        if stale:  # these are written with the page
+            folder.summary.unlink(missing_ok=True)
+            folder.citations.unlink(missing_ok=True)
 
 
 def _is_page_current(manifests: Manifests) -> bool:
-    """Whether what the page shows beside its inputs, a comparison or a sweep, is current."""
-    shown_keys = (manifests.result("report") or {}).get("shown", {})
-    return all(
+    """Whether all that the page shows is still there, after what is stale was removed."""
+    result = manifests.result("report")
+    # An earlier version recorded a comparison and a sweep apart from what a page is made from.
+    return result is not None and all(
         name in manifests.graph
         and manifests.graph[name].key == key
         and manifests.result(name) is not None
-        for name, key in shown_keys.items()
+        for name, key in result.get("shown", {}).items()
     )
 
 

@@ -60,11 +60,14 @@ class Run:
         manifests: which artifacts are there and current.
         held: the clusterings of this run, and regions of them.
         samplers: the samplers of this run.
+        had_page: whether the folder had a page before it was opened for writing, which removes a
+            stale one.
     """
 
     def __init__(self, root: str | Path, config: dict[str, Any]):
         """Load the generator; the config must be validated."""
         self.folder, self.config = RunFolder(root), config
+        self.had_page = False
         self.generator = load_conditioned(config["generator"], config["layer"])
         self.root_key = jax.random.key(config["seed"])
         name = str(config["generator"]["name"])

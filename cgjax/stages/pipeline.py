@@ -170,7 +170,9 @@ class Pipeline:
     def assign(self, images: Path) -> str:
         """Assign the images of a folder to clusters; return the table as text."""
         groups = Clusters(self.run)
-        return AssignStage(self.run, groups, self.maker, self.interrupts).run_all(images)
+        text = AssignStage(self.run, groups, self.maker, self.interrupts).run_all(images)
+        self._renew_page()
+        return text
 
     def name_cluster(self, cluster: str, name: str) -> list[str]:
         """Give one cluster a name, also on the page, if there is one; return a line for it."""
@@ -181,9 +183,13 @@ class Pipeline:
         return self._named(merge_names(self.run, names))
 
     def _named(self, outcomes: list[NameOutcome]) -> list[str]:
-        if self.run.folder.report.is_dir():
-            self.report()
+        self._renew_page()
         return [outcome.text for outcome in outcomes]
+
+    def _renew_page(self) -> None:
+        """Write the page again, if there is one or was one when the folder was opened."""
+        if self.run.had_page or self.run.folder.report.is_dir():
+            self.report()
 
     @by_the_first
     def report(self) -> None:

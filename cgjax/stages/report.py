@@ -12,9 +12,10 @@ from typing import Any
 from cgjax.regions.small import small_clusters
 from cgjax.report.build import build_report
 from cgjax.report.training import build_training_report
-from cgjax.run.artifacts import target_classes
+from cgjax.run.artifacts import declare_page, target_classes
 from cgjax.run.citations import works_of_run
-from cgjax.run.places import RESULTS, evaluation_name, split_name, sweep_name, transfer_name
+from cgjax.run.manifests import Manifests
+from cgjax.run.places import RESULTS, evaluation_name, split_name, transfer_name
 from cgjax.run.run import Run
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import write_atomically, write_json
@@ -76,13 +77,9 @@ def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
     """
     make_page_images(run, maker, check)
     manifests = run.manifests
-    beside = ("compare", "sweep", *map(sweep_name, run.held.sweep_layers))
-    with maker.making("report") as result:
+    declare_page(manifests.graph, _shown(manifests))
+    with maker.making("report"):
         build_report(run, summary_of(run))
-        # What the page shows beside its inputs: see `_is_page_current` in `cgjax.run.opening`.
-        result["shown"] = {
-            name: manifests.graph[name].key for name in beside if manifests.result(name) is not None
-        }
     family = str(getattr(run.generator.gen, "family", ""))
     works = works_of_run(
         run.config,
@@ -95,6 +92,15 @@ def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
     if manifests.result("cluster") is not None:
         write_summary(run)
     maker.is_changed = False
+
+
+def _shown(manifests: Manifests) -> list[str]:
+    """Return what the page shows: all that is current, but for the images of `--mode=assign`."""
+    return [
+        name
+        for name, artifact in manifests.graph.items()
+        if name != "report" and artifact.stage != "assign" and manifests.result(name) is not None
+    ]
 
 
 def report_training(run: TrainingRun) -> dict[str, Any]:

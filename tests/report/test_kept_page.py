@@ -1,0 +1,121 @@
+"""A page stays while all that it shows is current, and a mode that finds a stale one renews it."""
+
+import shutil
+
+import pytest
+
+from cgjax.run.opening import load_run
+from cgjax.stages.assign import AssignStage
+from cgjax.stages.pipeline import Pipeline
+from tests.report.conftest import work
+
+CLUSTERED = ("latents", "cluster")
+KINDS = {
+    "a finished run": ("",),
+    "only a sweep": ("latents", "attributes", "sweep"),
+    "a run interrupted after its clustering": CLUSTERED,
+    "a run interrupted after its splits": (*CLUSTERED, "split"),
+    "only a comparison": (*CLUSTERED, "fit", "compare"),
+}
+"""The beginnings of the names of what is there, beside the page and its images."""
+
+
+def reduce_to(root, kept):
+    """Remove everything else from a folder, and write its page."""
+
+    def reduce(pipeline):
+        manifests = pipeline.run.manifests
+        for name in manifests.graph:
+            if not name.startswith((*kept, "page", "report")):
+                manifests.forget(name)
+        manifests.forget_stale()
+        (root / "summary.json").unlink()
+        pipeline.report()
+
+    work(root, reduce)
+
+
+def content_of(root):
+    places = ("report/index.html", "summary.json", "citations.bib", "stages/report.json")
+    return {place: (root / place).read_bytes() for place in places if (root / place).is_file()}
+
+
+def nothing(pipeline):
+    pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_of_any_kind_of_run_stays_and_shows_new_names(kind, copied):
+    reduce_to(copied, KINDS[kind])
+    before = content_of(copied)
+    assert ("summary.json" in before) == (kind != "only a sweep")
+    cluster = "layer2-k2=0" if kind == "only a sweep" else "0"
+    modes = ("run", "sweep", "name") if kind == "only a sweep" else ("run", "compare", "assign")
+    for mode in modes:
+        work(copied, nothing, mode)
+        assert content_of(copied) == before, mode
+    work(copied, lambda pipeline: pipeline.name_cluster(cluster, "alpha"), "name")
+    after = content_of(copied)
+    assert after.keys() == before.keys()
+    assert b'value="alpha"' in after["report/index.html"]
+
+
+def assign(pipeline):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AssignStage, "run_all", lambda stage, images: "a table")
+        pipeline.assign(pipeline.run.folder.root / "photos")
+
+
+@pytest.mark.parametrize(
+    "edited", ["sweep.csv", "compare.csv", "samples/flow/0/00000.png", "report/index.html"]
+)
+@pytest.mark.parametrize(
+    ("mode", "work_on"),
+    [("name", lambda pipeline: pipeline.name_cluster("0", "alpha")), ("assign", assign)],
+)
+def test_a_stale_page_is_removed_and_written_again_by_modes_that_do_not_make_it(
+    mode, work_on, edited, copied
+):
+    (copied / edited).write_text("edited")
+    left = []
+    work(copied, lambda p: (left.append(content_of(copied)), work_on(p)), mode)
+    assert left == [{}]
+    assert content_of(copied).keys() >= {"report/index.html", "summary.json", "citations.bib"}
+    shown = (copied / "report" / "index.html").read_text()
+    assert ("What the layers hold" in shown) == (edited != "sweep.csv")
+
+
+def test_a_page_does_not_show_the_assigned_images_and_stays_when_those_are_stale(copied):
+    manifests = load_run(copied).manifests
+    manifests.graph["assign photos"] = manifests.graph["encoder"]._replace(key="of other settings")
+    manifests.record("assign photos", {}, {})
+    before = content_of(copied)
+    work(copied, nothing, "assign")  # and interrupted then
+    assert content_of(copied) == before
+    assert manifests.last_result("assign photos") is None
+
+
+def as_earlier(root):
+    """Record the page as an earlier version did: made from a finished run, a comparison apart."""
+    manifests = load_run(root).manifests
+    beside = ("compare", "sweep", "sweep layer2")
+    keys = {name: manifests.graph[name].key for name in beside}
+    manifests.record("report", {"shown": keys}, {})
+
+
+def test_a_page_of_an_earlier_version_stays_until_what_it_shows_is_stale(copied):
+    as_earlier(copied)
+    before = content_of(copied)
+    work(copied, nothing, "name")
+    assert content_of(copied) == before
+    (copied / "compare.csv").write_text("edited")
+    work(copied, nothing, "name")
+    assert content_of(copied) == {}
+
+
+def test_a_page_is_not_written_for_a_name_in_a_folder_without_one(copied):
+    shutil.rmtree(copied / "report")
+    work(copied, lambda pipeline: pipeline.name_cluster("0", "alpha"), "name")
+    assert not (copied / "report").exists()
+    work(copied, Pipeline.report, "report")
+    assert (copied / "report").exists()

@@ -153,7 +153,7 @@ class Manifests:
         named = (path.relative_to(root).as_posix() for path in paths)
         places = (*PLACES, *filter(NAMED_PLACE.fullmatch, named))
         self._remove(place for place in places if place not in kept)
-        stale = [name for name in self._recorded() if name not in current]
+        stale = [name for name in self.recorded() if name not in current]
         for name in stale:
             self.forget(name)
         old = legacy.stale(self.folder.manifests, self._old)
@@ -164,7 +164,7 @@ class Manifests:
     def costs(self) -> dict[str, dict[str, float]]:
         """Return the seconds and peak memory of every stage, in order of first completion."""
         costs: dict[str, dict[str, float]] = dict(legacy.costs(self.folder.manifests))
-        manifests = filter(None, map(self._read, self._recorded()))
+        manifests = filter(None, map(self._read, self.recorded()))
         for manifest in sorted(manifests, key=lambda m: float(m["finished"])):
             for stage, cost in manifest["costs"].items():
                 known = costs.setdefault(stage, {"seconds": 0.0, "peak_rss_mb": 0.0})
@@ -231,7 +231,7 @@ class Manifests:
     def _path(self, name: str) -> Path:
         return self.folder.manifests / f"{name.replace(' ', '-')}.json"
 
-    def _recorded(self) -> list[str]:
+    def recorded(self) -> list[str]:
         """Return the names of the artifacts that have a manifest of this version."""
         manifests = (_load(path) for path in sorted(self.folder.manifests.glob("*.json")))
         return [str(manifest["name"]) for manifest in manifests if manifest]

@@ -24,7 +24,7 @@ from cgjax.run.artifacts import declare_page
 from cgjax.run.folder import RunFolder, SavedConfig, read_config, save_config
 from cgjax.run.folder_checks import check_folder, check_provenance, resolved_config
 from cgjax.run.manifests import Manifests
-from cgjax.run.places import fit_name
+from cgjax.run.places import fit_name, split_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.lock import FolderLock
@@ -85,6 +85,8 @@ def open_run(
             check_provenance(folder, run.provenance)
         for name in _required(run, mode):
             run.manifests.require(name)
+        if mode != "run":
+            _check_splits(run, mode)
         if lock is not None:
             lock.acquire()
             # Another command may have written since the first check.
@@ -161,6 +163,28 @@ def _required(run: Run, mode: str) -> list[str]:
         return []  # only a sweep
     needs_samplers = mode not in ("name", "serve", "assign")
     return ["cluster", *(map(fit_name, run.sampler_names) if needs_samplers else ())]
+
+
+def _check_splits(run: Run, mode: str) -> None:
+    """Refuse to lose clusters inside clusters in a mode that makes none.
+
+    They may go with the clusters that they are in, when those are of another config.
+
+    Raises:
+        UserError: says which split is stale, why, and what replaces it.
+    """
+    manifests = run.manifests
+    splits = [name for name in manifests.recorded() if name.startswith(split_name([]))]
+    stale = [name for name in splits if manifests.result(name) is None]
+    if stale and run.held.has_own:
+        name = min(stale)
+        is_asked = name in manifests.graph
+        text = (manifests.last_result(name) or {}).get("split")
+        why = manifests.why_not(name) if is_asked else f"{name!r} ({text}) is not in this config"
+        raise UserError(
+            f"{run.folder.root}: {why}; --mode={mode} would remove it and make no other: first "
+            f"type {run.folder.command} with this config"
+        )
 
 
 def _forget_stale(run: Run) -> None:

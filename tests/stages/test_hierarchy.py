@@ -10,6 +10,7 @@ import pytest
 from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete
 from cgjax.errors import UserError
+from cgjax.run import run_checks
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
@@ -141,6 +142,40 @@ def test_another_split_leaves_everything_else_as_it_is(split, tmp_path):
     assert [path.name for path in (root / "clusterings").iterdir()] == ["1%2Flayer2-k2.npz"]
     with pytest.raises(UserError, match="cluster 0 is not split"):
         run.region("0/1")
+
+
+@pytest.mark.parametrize(
+    "mode", ["sweep", "compare", "evaluate", "report", "name", "serve", "assign"]
+)
+def test_a_mode_that_makes_no_splits_does_not_remove_those_that_are_there(mode, split, monkeypatch):
+    monkeypatch.setattr(run_checks, "check_run", lambda *_: None)  # a sweep needs more latents
+    root = split.folder.root
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    for splits, message in (
+        (("0/layer1-k2",), r"'split 0' was .* \(split: 0/layer2-k2 -> 0/layer1-k2\); --mode="),
+        (("1/layer2-k2",), r"'split 0' \(0/layer2-k2\) is not in this config; .*: first type"),
+        ((SPLITS[0],), r"'split 0.1' \(0/1/layer1-k3\) is not in this config"),
+        ((), r"'split 0' \(0/layer2-k2\) is not in this config"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_run(root, config(*splits), mode=mode, allow_change=True)
+    assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_splits_go_with_the_clusters_that_they_are_in(split, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(split.folder.root, root)
+    open_run(root, config(*SPLITS, seed=1), mode="compare", allow_change=True)
+    assert not list((root / "clusterings").glob("*"))
+
+
+def test_a_page_with_another_split_is_removed_before_the_new_one_is_made(split, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(split.folder.root, root)
+    open_run(root, config(*SPLITS))
+    assert (root / "report").exists()
+    open_run(root, config("0/layer1-k2"), allow_change=True)  # and killed then
+    assert not (root / "report").exists()
 
 
 @pytest.mark.parametrize(

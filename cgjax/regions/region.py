@@ -206,7 +206,8 @@ class ClusterRegion(NamedTuple):
 
     def proposal(self, clustering: Clustering) -> ClusterRegion | None:
         """Return the region itself if it belongs to the clustering."""
-        return self if clustering.id == self.clustering.id else None
+        # Not by the id, which a clustering inside a cluster may share.
+        return self if clustering.digest == self.clustering.digest else None
 
     def __str__(self) -> str:
         """Return the region as typed after --cluster and --margin."""

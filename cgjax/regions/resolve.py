@@ -18,6 +18,9 @@ InsideResolver = Callable[[str], Sequence[Region]]
 """A path such as "0/1", or a name -> the clusters inside clusters that it means; none if it is a
 name that they do not have."""
 
+SWEPT = "sweep:"
+"""Begins the id of a sweep's clustering that has the layer and the number of the run's own."""
+
 Clusterings = Mapping[str, tuple[Clustering, list[Entry]]]
 """A run's clusterings by id, all of the same latents, each with the names of its clusters."""
 
@@ -99,6 +102,9 @@ class Resolver(NamedTuple):
         else:
             known = {key: clustering for key, (clustering, _) in self.clusterings.items()}
             name = find_clustering(term.clustering, known, self.main, term.cluster)
+            named = self._named(term.cluster)
+            if name not in named and SWEPT + name in named:
+                name = SWEPT + name  # named before the run's own clustering took the id
         clustering, entries = self.clusterings[name]
         is_ambiguous = len(self.clusterings) > 1 or term.clustering is not None
         ids = find_clusters(

@@ -125,9 +125,11 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[ImageSheet]]:
         images = group("sweep")
         known = {view["id"] for view in own}
         for i, one in enumerate(one for one in several if one.num > 1):
-            if one.id in known:
-                continue  # in a query, this id means the run's own clustering
-            of_sweep.append(shown(one, images, i, one.id).view(_swept_choice(run, one)))
+            id_ = run.held.id_of(one)
+            is_named = any(entry["name"] for entry in run.held.entries_of(one))
+            if id_ in known or (id_ != one.id and not is_named):
+                continue  # the page has the run's own clustering of that layer and number
+            of_sweep.append(shown(one, images, i, id_).view(_swept_choice(run, one)))
     return own, of_sweep, groups
 
 

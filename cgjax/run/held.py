@@ -24,7 +24,7 @@ from cgjax.regions.compound import Intersection
 from cgjax.regions.names import Entry, find_clusters, matching, read_entries
 from cgjax.regions.query import quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
-from cgjax.regions.resolve import Resolver, find_clustering
+from cgjax.regions.resolve import SWEPT, Resolver, find_clustering
 from cgjax.run.artifacts import sweep_numbers
 from cgjax.run.folder import RunFolder
 from cgjax.run.manifests import Manifests
@@ -126,13 +126,21 @@ class HeldClusterings:
     def all(self) -> dict[str, Clustering]:
         """The clusterings of all latents by their ids: the run's own first, then a sweep's.
 
-        A sweep's clustering with the layer and the number of the run's own is left out.
+        A sweep's clustering that equals the run's own is left out.
         """
         own = [self.own[0]] if self.has_own else []
         clusterings: dict[str, Clustering] = {}
         for one in (*own, *self._all_swept()):
-            clusterings.setdefault(one.id, one)
+            clusterings.setdefault(self.id_of(one), one)
         return clusterings
+
+    def id_of(self, one: Clustering) -> str:
+        """Return the id of a clustering of all latents: "layer2-k2", which the run's own takes.
+
+        A sweep's other clustering of that layer and number is "sweep:layer2-k2".
+        """
+        is_taken = self.has_own and one.id == self.own[0].id and one.digest != self.own[0].digest
+        return SWEPT + one.id if is_taken else one.id
 
     def _all_swept(self) -> list[Clustering]:
         layers = [x for x in self.sweep_layers if self._manifests.result(sweep_name(x)) is not None]
@@ -176,14 +184,8 @@ class HeldClusterings:
         return read_entries(self.names_path(one), one)
 
     def named(self) -> list[Clustering]:
-        """Return every clustering that is there and can have names.
-
-        Beside `all` these are the clusterings inside clusters, and a sweep's clustering that `all`
-        leaves out, unless it equals the run's own.
-        """
-        known = self.all
-        others = [one for one in self._all_swept() if one.digest != known[one.id].digest]
-        return [*known.values(), *map(self.inside, self._splits_there()), *others]
+        """Return every clustering that can have names: `all`, and those inside clusters."""
+        return [*self.all.values(), *map(self.inside, self._splits_there())]
 
     def _splits_there(self) -> list[Split]:
         result = self._manifests.result
@@ -302,7 +304,7 @@ class HeldClusterings:
         for split in self._splits_there():
             if one.digest == self.inside(split).digest:
                 return f"{shown_path(split.path)}/{c}"
-        return f"{quoted(one.id)}={c}"
+        return f"{quoted(self.id_of(one))}={c}"
 
     def named_cluster_flag(self, one: Clustering, c: int) -> str:
         """Return the cluster's name if it means this cluster and no other, else `cluster_flag`."""

@@ -109,6 +109,18 @@ class ClusterStage:
             len(clustering.labels),
             ", ".join(f"{s:.3f}" for s in clustering.shares),
         )
+        self._tell_of_sweep()
+
+    @by_the_first
+    def _tell_of_sweep(self) -> None:
+        """Say which sweep's clustering has another id now that the run has its own."""
+        for id_, one in self.run.held.all.items():
+            if id_ != one.id:
+                logging.info(
+                    "%s now means these clusters; those of the sweep, with any names that they "
+                    "were given, are %s",
+                    *(one.id, id_),
+                )
 
     @by_the_first
     def _draw_figures(self) -> None:

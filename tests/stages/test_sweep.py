@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from cgjax.errors import UserError
 from cgjax.run.manifests import Manifests
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
+from cgjax.stages import cluster
 from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import true_side
 from configs import tiny
@@ -183,6 +185,59 @@ def test_the_runs_own_clustering_and_a_sweeps_are_queried_together(swept, tmp_pa
     own = run.clustering.labels == 0
     assert (expected.num, expected.num_members) == (own.sum(), region.members().sum())
     assert run.samplers.name_for(run.region("0 | layer2-k3=1")) == "rejection"
+
+
+THREE = config(**{"cluster.num_clusters": 3})
+"""Its clustering differs from the sweep's, whose random numbers are others."""
+
+
+def work(root, what, mode):
+    pipeline = Pipeline(open_run(root, THREE, mode=mode, allow_change=True), Interrupts())
+    try:
+        return what(pipeline)
+    finally:
+        pipeline.metrics.close()
+
+
+@pytest.fixture(scope="module")
+def named(swept, tmp_path_factory):
+    """A folder whose sweep came first, then a name, then the run's own clustering; what it said."""
+    root, said = tmp_path_factory.mktemp("named") / "run", []
+    shutil.copytree(swept[0], root)
+    work(root, lambda pipeline: pipeline.name_cluster("layer1-k3=1", "alpha"), "name")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cluster.logging, "info", lambda text, *given: said.append(text % given))
+        patched.setattr(cluster.ClusterStage, "_draw_figures", lambda stage: None)
+        work(root, Pipeline.cluster, "run")
+    return root, said
+
+
+def test_names_of_a_sweeps_clustering_stay_when_the_run_has_its_own_of_that_id(named):
+    root, said = named
+    run = load_run(root)
+    assert any(line.startswith("layer1-k3 now means these clusters; those of") for line in said)
+    others = ["layer1-k2", "sweep:layer1-k3", "layer2-k2", "layer2-k3"]
+    assert list(run.clusterings) == ["layer1-k3", *others]
+    swept = run.clusterings["sweep:layer1-k3"]
+    for text in ("alpha", "layer1-k3=alpha", "layer1=alpha", "sweep:layer1-k3=1"):
+        assert run.region(text).fingerprint == f"layer1-k3:{swept.digest}=1", text
+    assert run.samplers.name_for(run.region("alpha")) == "rejection"  # flow learns the run's own
+    for text in ("1", "layer1-k3=1", "layer1=1"):
+        assert run.region(text).clustering is run.clustering, text
+    with pytest.raises(UserError, match="no cluster 'beta' in layer1-k3; it has: 0, 1, 2"):
+        run.region("layer1-k3=beta")
+    assert run.held.cluster_flag(swept, 0) == "sweep:layer1-k3=0"
+    assert run.held.named_cluster_flag(swept, 1) == "alpha"
+
+
+def test_a_page_shows_a_sweeps_clustering_with_the_id_of_the_runs_own_if_it_has_names(named):
+    root, _ = named
+    page = root / "report" / "index.html"
+    work(root, Pipeline.report, "run")
+    assert 'value="alpha"' in page.read_text()
+    assert "<span>--cluster=sweep:layer1-k3=0</span>" in page.read_text()
+    work(root, lambda pipeline: pipeline.name_cluster("alpha", ""), "name")
+    assert "sweep:layer1-k3" not in page.read_text()
 
 
 @pytest.mark.parametrize(

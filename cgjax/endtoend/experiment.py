@@ -243,6 +243,12 @@ class Experiment:
         rows = self.trainer.generate(generator, named_key(key, "codes"), labels)
         return GeneratedRows(np.asarray(rows), np.asarray(labels))
 
+    @property
+    def num_scored(self) -> int:
+        """How many of these rows are scored: not all where there are too few images to compare."""
+        num = int(self.config["score"]["num"])
+        return self.data.compared(num) if isinstance(self.data, ImageSet) else num
+
     def scores(self, samples: GeneratedRows) -> dict[str, float]:
         """Return the data set's own scores of generated rows."""
         return self.data.scores(samples.points)

@@ -189,7 +189,7 @@ class TrainingStage:
             "method": config["train"]["method"],
             "iterations": config["train"]["iterations"],
             "trials": config["train"]["trials"],
-            "num_points": config["score"]["num"],
+            "num_points": experiment.num_scored,
             "seconds": seconds,
             "scores": scores,
             "notes": experiment.notes(),

@@ -16,7 +16,7 @@ from cgjax.run.training import open_trained, open_training
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.assign import assign_to_labels
-from cgjax.stages.endtoend import TrainingStage
+from cgjax.stages.endtoend import TrainingStage, summary_text
 from configs import scgan_faces
 from tests.e2e.command import cgjax, errors
 from tests.endtoend import tiny_runs
@@ -27,7 +27,7 @@ TINY = {
     **{"data.name": "folder", "data.size": 8, "data.num": 24, "network.width": 4},
     **{"train.iterations": 4, "train.batch": 8, "train.checkpoint_every": 4},
     **{"labels.num_clusters": 3, "labels.num": 24, "labels.every": 4},
-    **{"score.num": 8, "score.every": 4, "score.repeats": 2},
+    **{"score.num": 30, "score.every": 4, "score.repeats": 2},
     **{"assign.samples": 64, "assign.batch": 8, "assign.width": 4, "assign.steps": 4},
     **{"assign.held_out": 12, "assign.restarts": 1},
 }
@@ -157,6 +157,12 @@ def test_a_table_of_another_generator_is_removed(told, trained, photos, tmp_path
     left = [path.name for path in (root / "assign").rglob("*") if path.is_file()]
     assert left == ["notes.txt"]
     assert json.loads((root / "summary.json").read_text())["iterations"] == 6
+
+
+def test_the_summary_says_how_many_images_are_compared(trained):
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["num_points"] == 12  # half of them
+    assert "4 iterations, 1 trial, 12 images\n" in summary_text(summary)
 
 
 def test_assigning_leaves_the_training_unchanged_and_needs_none_of_its_images(

@@ -181,6 +181,38 @@ LEAVES: dict[str, Leaf] = {
 """Every leaf by its dotted path."""
 
 
+def is_of_assign(path: str) -> bool:
+    """Whether a leaf says how images are assigned to a finished generator's labels."""
+    return path.startswith("assign.")
+
+
+def trained_leaves(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the leaves that change what is trained, but for how long.
+
+    That is neither resources nor what is done with the generator, its scores included, nor leaves
+    that this training does not read.
+
+    Args:
+        leaves: every leaf by its dotted path.
+
+    Example:
+        >>> from configs import scgan_ring
+        >>> from cgjax.config.plain import flatten, to_plain
+        >>> leaves = trained_leaves(flatten(to_plain(scgan_ring.get_config())))
+        >>> "labels.every" in leaves, "score.num" in leaves, "mgan.weight" in leaves
+        (True, False, False)
+    """
+    return {
+        path: value
+        for path, value in leaves.items()
+        if not LEAVES[path].is_resource
+        and not is_of_assign(path)
+        and not path.startswith("score.")
+        and path not in ("train.iterations", "train.cooldown")
+        and ((reader := READ_WHEN.get(path)) is None or leaves[reader.path] in reader.values)
+    }
+
+
 def fewest_scored(features: str) -> int:
     """Return the fewest images on either side of a distance in some features."""
     return DIMS.get(kind_of_feature(features), FEWEST_SCORED)

@@ -66,9 +66,10 @@ class Provenance(NamedTuple):
         weights_sha256: of the generator's weights, or of the data that one is trained on; empty if
             there are none.
         trace: how a generator acts beyond what its weights say, see `cgjax.run.identity`, or how
-            the user's own features act by which a training's clusters are fixed; None in folders of
-            earlier versions, and of other trainings.
-        identity: of the whole generator; empty in folders of earlier versions, and of trainings.
+            the user's own code acts that a training starts from; None in folders of earlier
+            versions, and of other trainings.
+        identity: of the whole generator, or the key that a training began with; empty in folders of
+            earlier versions.
     """
 
     weights_sha256: str

@@ -60,9 +60,16 @@ class LabelledRun:
         with_label = Labelled(gen, self.num_labels) if self.num_labels else gen
         self.generator = ConditionedGenerator(with_label, with_label.layers[0], {}, BATCH)
         self.root_key = jax.random.key(run.config["seed"])
-        graph = dict(run.manifests.graph)
-        graph |= declare_inverter(run.config, {"generator": gen.manifest["weights_sha256"]})
+        self.manifests = labelled_manifests(run)
+        self.manifests.forget_stale()
+
+
+def labelled_manifests(run: TrainingRun) -> Manifests:
+    """Return the manifests of a finished training, and of the images assigned to its labels."""
+    graph = dict(run.manifests.graph)
+    if run.generator.is_dir():
+        weights = read_manifest(run.generator)["weights_sha256"]
+        graph |= declare_inverter(run.config, {"generator": weights})
         for name in run.folder.assigned_names:
             declare_assigned(graph, run.config, name)
-        self.manifests = Manifests(run.folder, graph)
-        self.manifests.forget_stale()
+    return Manifests(run.folder, graph)

@@ -16,31 +16,29 @@ extended, those of the shorter one stay until they are replaced, all at once.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
+from absl import logging
 
-from cgjax.config.plain import differences, digest, flatten
+from cgjax.config.plain import differences, digest
 from cgjax.config.schema import TRAINING, complete, is_resource
-from cgjax.config.training import ADDED, FIXED_FEATURES
-from cgjax.endtoend.data import data_of
+from cgjax.config.training import is_of_assign
 from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.artifacts import declare_results
+from cgjax.run.begun import key_begun_with, settled_trace, tracing_of, training_key
 from cgjax.run.folder import Provenance, RunFolder, read_config, save_config
 from cgjax.run.folder_checks import check_folder, resolved_config
 from cgjax.run.manifests import Manifests
-from cgjax.run.own_functions import NUM, function_trace
 from cgjax.run.places import RESULTS
-from cgjax.run.traces import LABELS, Trace, settled
+from cgjax.run.traces import Trace
 from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.lock import FolderLock
+from cgjax.runtime.log import Metrics
 
 
 class TrainingRun:
@@ -50,10 +48,10 @@ class TrainingRun:
         folder: the paths that every run's folder has.
         config: nested plain dicts with every leaf.
         identity: of the data; see `DataSet`.
-        key: identifies the training until a cooldown begins; see `key_at`.
+        key: identifies the training until a cooldown begins; see `key_at` and `cgjax.run.begun`.
         samples: path of the samples.
         figure: path of their picture.
-        labels_trace: of the user's own features of fixed clusters; see `_labels_trace`.
+        trace: of the user's own features of fixed clusters; see `settled_trace`.
         generator: folder of the generator.
         steps: the saved steps.
         manifests: which results exist and are current.
@@ -64,39 +62,28 @@ class TrainingRun:
         root: str | Path,
         config: Mapping[str, Any],
         identity: str,
-        labels_trace: Trace | None = None,
+        trace: Trace | None = None,
         tracing: Callable[[str], Trace] = lambda traced: [],
     ):
-        """Compute the key; reads and writes nothing.
+        """Compute the keys; reads the config of the folder, writes nothing.
 
         Args:
             root: the folder.
             config: nested plain dicts with every leaf.
             identity: of the data; empty if the config describes them completely.
-            labels_trace: see the attribute.
+            trace: see the attribute.
             tracing: `trace` of the manifests, which hold how the features of the scores act.
         """
         self.folder, self.config, self.identity = RunFolder(root), config, identity
-        self.labels_trace = labels_trace or []
+        self.trace = trace or []
         self.samples = self.folder.root / "samples.npz"
         self.figure = self.folder.figures / "samples.png"
         self.generator = self.folder.root / "generator"
         self.steps = Checkpoints(self.folder.checkpoints / "trials")
-        leaves = flatten(config)
-        # A longer training continues where a shorter one ended; see `key_at`.
-        del leaves["train.iterations"], leaves["train.cooldown"]
-        settings = {
-            path: value
-            for path, value in leaves.items()
-            # A leaf that older versions lacked leaves the key unchanged at the value they imply.
-            if not is_resource(path)
-            and not _is_of_assign(path)
-            and (path not in ADDED or value != ADDED[path])
-        }
-        own = {"identity": identity, "labels_trace": self.labels_trace}
-        self.key = digest({**settings, **{name: value for name, value in own.items() if value}})
+        self.key = key_begun_with(self.folder, config, identity, self.trace)
         last = config["train"]["iterations"]
-        graph = declare_results(self.key_at(last), last, config["score"]["features"])
+        asked = self._cooled(training_key(config, identity, self.trace), last)
+        graph = declare_results(asked, last, config["score"]["features"])
         self.manifests = Manifests(self.folder, graph, trace=tracing)
 
     def key_at(self, iteration: int) -> str:
@@ -104,10 +91,19 @@ class TrainingRun:
 
         Until a cooldown begins it does not depend on the length of the training.
         """
+        return self._cooled(self.key, iteration)
+
+    def _cooled(self, key: str, iteration: int) -> str:
+        if iteration <= self.cooldown_begin:
+            return key
         train = self.config["train"]
-        if iteration <= train["iterations"] - train["cooldown"]:
-            return self.key
-        return digest([self.key, train["iterations"], train["cooldown"]])
+        return digest([key, train["iterations"], train["cooldown"]])
+
+    @property
+    def cooldown_begin(self) -> int:
+        """The last iteration before the cooldown; the last of all without one."""
+        train = self.config["train"]
+        return int(train["iterations"] - train["cooldown"])
 
     def is_own(self, step: Step) -> bool:
         """Whether a saved step belongs to this config, and is not beyond its last iteration."""
@@ -177,18 +173,20 @@ def open_training(
     folder = RunFolder(root)
     resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     # This reads the data, so errors in them are reported before anything is written.
-    identity, tracing = check_data(resolved), _tracing(resolved)
-    labels_trace = _labels_trace(folder, resolved, tracing)
-    run = TrainingRun(root, resolved, identity, labels_trace, tracing)
+    identity, tracing = check_data(resolved), tracing_of(resolved)
+    trace = settled_trace(folder, resolved, tracing)
+    run = TrainingRun(root, resolved, identity, trace, tracing)
     _check_same_data(run, allow_change=allow_change)
     if lock is not None:
         lock.acquire()
         # Another command may have written between the check and the lock.
         check_folder(folder, resolved, allow_change=allow_change)
+        run = TrainingRun(root, resolved, identity, trace, tracing)
         _check_same_data(run, allow_change=allow_change)
     make_folder(folder.root, "--workdir")
     remove_unfinished(folder.root)
     run.forget_others()
+    _forget_other_scores(run)
     _save(run, config, typed)
     return run
 
@@ -234,44 +232,20 @@ def open_trained(
 
 def _save(run: TrainingRun, config: dict[str, Any] | None, typed: Sequence[str]) -> None:
     flags = typed if config is not None else read_config(run.folder, TRAINING).typed
-    save_config(run.folder, run.config, Provenance(run.identity, run.labels_trace or None), flags)
+    provenance = Provenance(run.identity, run.trace or None, run.key)
+    save_config(run.folder, run.config, provenance, flags)
 
 
-def _tracing(config: Mapping[str, Any]) -> Callable[[str], Trace]:
-    """Return how to trace the user's own features: on rows of the data, drawn when they are."""
-
-    def trace(traced: str) -> Trace:
-        data = data_of(config)
-        drawn = np.asarray(data.prepare(data.draw(jax.random.key(0), NUM).rows[:]))
-        # Again from the first, if there are fewer.
-        return function_trace(traced, np.resize(drawn, (NUM, *drawn.shape[1:])))
-
-    return functools.cache(trace)
-
-
-def _labels_trace(
-    folder: RunFolder, config: Mapping[str, Any], tracing: Callable[[str], Trace]
-) -> Trace:
-    """Return the trace of the user's own features of fixed clusters, settled against the folder's.
-
-    Empty for built-in features, and in a folder that kept none: that of an earlier version.
-    """
-    name = config["labels"]["features"]
-    if name in FIXED_FEATURES:
-        return []
-    now = tracing(f"{LABELS} {name}")
-    if not folder.config.is_file():
-        return now
-    saved = read_config(folder, TRAINING)
-    kept = saved.provenance.trace or []
-    is_known = saved.config["labels"]["features"] == name
-    if is_known and not (now and kept):
-        return kept  # there is nothing to compare
-    return settled(now, kept)
-
-
-def _is_of_assign(path: str) -> bool:
-    return path.startswith("assign.")
+def _forget_other_scores(run: TrainingRun) -> None:
+    """Remove scores of this training that were measured otherwise than its config asks for."""
+    if not run.folder.config.is_file():
+        return
+    before, now = read_config(run.folder, TRAINING).config["score"], run.config["score"]
+    if any(before[name] != now[name] for name in ("num", "features")):
+        logging.info("the scores so far are dropped: they are measured otherwise now")
+        metrics = Metrics(run.folder.metrics)
+        metrics.forget(lambda line: line.get("stage") == "score")
+        metrics.close()
 
 
 def _check_same_training(
@@ -286,7 +260,7 @@ def _check_same_training(
     changed = [
         line
         for line in lines
-        if not is_resource(path := line.partition(":")[0]) and not _is_of_assign(path)
+        if not is_resource(path := line.partition(":")[0]) and not is_of_assign(path)
     ]
     if changed:
         raise UserError(
@@ -307,7 +281,7 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     what = ""
     if known.weights_sha256 and known.weights_sha256 != run.identity:
         what = "with other data (the files in --config.data.path have changed)"
-    elif known.trace and known.trace != run.labels_trace:
+    elif known.trace and known.trace != run.trace:
         features = run.config["labels"]["features"]
         what = f"when --config.labels.features={features} returned something else"
     if what:

@@ -23,6 +23,7 @@ from cgjax.figures.plots import draw_labels
 from cgjax.figures.sheets import contact_sheet
 from cgjax.report.training import note_text, shown
 from cgjax.run.citations import works_of_training
+from cgjax.run.labelled import labelled_manifests
 from cgjax.run.places import RESULTS
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import make_folder, write_atomically, write_json
@@ -70,13 +71,14 @@ class TrainingStage:
         maker = Maker(manifests, self.metrics)
         if manifests.result(RESULTS) is None:
             states, seconds = self.train()
-            # Results of a shorter training, and whatever was made with its generator.
-            manifests.forget_stale()
+            manifests.forget("report")  # it shows the results that are replaced now
             with maker.making(RESULTS) as result:
                 last = self.run.config["train"]["iterations"]
                 result |= {"iterations": last, "key": self.run.key_at(last)}
                 self._leave_results(states, seconds)
         if manifests.result("report") is None:
+            # What was made with the generator of a shorter training.
+            labelled_manifests(self.run).forget_stale()
             write_training_page(self.run, maker)
         return read_summary(self.run)
 
@@ -144,7 +146,8 @@ class TrainingStage:
         if newest is None:
             return self.experiment.init(), 0, 0.0
         step, saved = newest
-        logging.info("train: resuming at iteration %d", step.number)
+        total = self.run.config["train"]["iterations"]
+        logging.info("train: resuming at iteration %d of %d", step.number, total)
         if self.run.manifests.changed_since(step.metadata.get("traces", {})):
             features = self.run.config["score"]["features"]
             logging.warning("%s has changed: the scores so far are dropped", features)

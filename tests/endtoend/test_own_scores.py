@@ -15,6 +15,7 @@ from cgjax.endtoend.data.folder import FixedImages
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.errors import Interrupted, UserError
 from cgjax.evaluation.distances import frechet
+from cgjax.run.places import RESULTS
 from cgjax.run.training import open_training
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.endtoend import summary_text
@@ -198,10 +199,11 @@ def test_unsuitable_features_are_refused_before_anything_is_written(
 
 
 @pytest.mark.usefixtures("own")
-def test_other_features_are_another_training(coloured, tmp_path):
-    keys = {
-        open_training(tmp_path / str(i), config_of(coloured, features=name)).key
-        for i, name in enumerate((NAME, "mine:plain", "pca_pixels"))
-    }
-    assert len(keys) == 3
+def test_other_features_are_other_results_of_the_same_training(coloured, tmp_path):
+    runs = [
+        open_training(tmp_path / "run", config_of(coloured, features=name), allow_change=True)
+        for name in (NAME, "mine:plain", "pca_pixels")
+    ]
+    assert len({run.key for run in runs}) == 1
+    assert len({run.manifests.graph[RESULTS].key for run in runs}) == 3
     assert data_of(config_of(coloured)).features == NAME

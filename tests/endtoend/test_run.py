@@ -46,13 +46,6 @@ class StopAt(Interrupts):
         return self.left <= 0
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The folder of an uninterrupted run, and its summary."""
-    root = tmp_path_factory.mktemp("whole") / "run"
-    return root, train(root, settings())
-
-
 def test_a_run_writes_samples_a_figure_metrics_and_scores_with_a_perfect_samplers(whole):
     root, summary = whole
     with np.load(root / "samples.npz") as arrays:

@@ -53,8 +53,8 @@ def settings(photos, **changes):
     return config
 
 
-def train(root, config):
-    stage = TrainingStage(open_training(root, config), Interrupts())
+def train(root, config, **options):
+    stage = TrainingStage(open_training(root, config, **options), Interrupts())
     stage.run_all()
     stage.metrics.close()
 
@@ -157,6 +157,15 @@ def test_a_table_of_another_generator_is_removed(told, trained, photos, tmp_path
     left = [path.name for path in (root / "assign").rglob("*") if path.is_file()]
     assert left == ["notes.txt"]
     assert json.loads((root / "summary.json").read_text())["iterations"] == 6
+
+
+def test_a_table_stays_when_only_the_scores_change(told, trained, photos, own, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(trained, root)
+    before = bytes_of(root / "assign") | bytes_of(root / "generator")
+    train(root, settings(photos, **{"score.repeats": 3}), allow_change=True)
+    assert bytes_of(root / "assign") | bytes_of(root / "generator") == before
+    assert assign(root, own).replace(str(root), "") == told.replace(str(trained), "")
 
 
 def test_the_summary_says_how_many_images_are_compared(trained):

@@ -1,0 +1,101 @@
+"""What the folder of a training began with, and whether a config still asks for the same training.
+
+A training is known by the key of the settings that it began with. It keeps this key for as long as
+everything stays that changes what is trained; so when only the scores, or settings that it does not
+read, are changed, its checkpoints go on being used.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from cgjax.config.plain import digest, flatten
+from cgjax.config.schema import TRAINING, is_resource
+from cgjax.config.training import ADDED, FIXED_FEATURES, is_of_assign, trained_leaves
+from cgjax.endtoend.data import data_of
+from cgjax.run.folder import RunFolder, read_config
+from cgjax.run.own_functions import NUM, function_trace
+from cgjax.run.traces import LABELS, Trace, settled
+from cgjax.runtime.files import read_sealed
+
+
+def training_key(config: Mapping[str, Any], identity: str, trace: Trace) -> str:
+    """Return the key of a training and its scores, however long it is.
+
+    Args:
+        config: nested plain dicts with every leaf.
+        identity: of the data; see `DataSet`.
+        trace: of the user's own code; see `settled_trace`.
+    """
+    leaves = flatten(config)
+    # A longer training continues where a shorter one ended; see `TrainingRun.key_at`.
+    del leaves["train.iterations"], leaves["train.cooldown"]
+    settings = {
+        path: value
+        for path, value in leaves.items()
+        # A leaf that older versions lacked leaves the key unchanged at the value they imply.
+        if not is_resource(path)
+        and not is_of_assign(path)
+        and (path not in ADDED or value != ADDED[path])
+    }
+    own = {"identity": identity, "trace": trace}
+    return digest({**settings, **{name: value for name, value in own.items() if value}})
+
+
+def key_begun_with(
+    folder: RunFolder, config: Mapping[str, Any], identity: str, trace: Trace
+) -> str:
+    """Return the key that a training began with: the folder's own if it is the one asked for.
+
+    Args:
+        folder: the folder; it need not exist.
+        config: as for `training_key`, and so are the others.
+        identity: of the data now.
+        trace: of the user's own code now.
+    """
+    if read_sealed(folder.config) is not None:  # one that was edited does not say what was trained
+        saved = read_config(folder, TRAINING)
+        known = saved.provenance
+        before = (trained_leaves(flatten(saved.config)), known.weights_sha256, known.trace or [])
+        if before == (trained_leaves(flatten(config)), identity, trace):
+            # Earlier versions kept no key: theirs was that of all settings.
+            return known.identity or training_key(saved.config, identity, trace)
+    return training_key(config, identity, trace)
+
+
+def tracing_of(config: Mapping[str, Any]) -> Callable[[str], Trace]:
+    """Return how to trace the user's own features: on rows of the data, drawn when they are."""
+
+    def trace(traced: str) -> Trace:
+        data = data_of(config)
+        drawn = np.asarray(data.prepare(data.draw(jax.random.key(0), NUM).rows[:]))
+        # Again from the first, if there are fewer.
+        return function_trace(traced, np.resize(drawn, (NUM, *drawn.shape[1:])))
+
+    return functools.cache(trace)
+
+
+def settled_trace(
+    folder: RunFolder, config: Mapping[str, Any], tracing: Callable[[str], Trace]
+) -> Trace:
+    """Return the trace of the user's own features of fixed clusters, settled against the folder's.
+
+    Empty for built-in features, and in a folder that kept none: that of an earlier version.
+    """
+    name = config["labels"]["features"]
+    if name in FIXED_FEATURES:
+        return []
+    now = tracing(f"{LABELS} {name}")
+    if not folder.config.is_file():
+        return now
+    saved = read_config(folder, TRAINING)
+    kept = saved.provenance.trace or []
+    is_known = saved.config["labels"]["features"] == name
+    if is_known and not (now and kept):
+        return kept  # there is nothing to compare
+    return settled(now, kept)

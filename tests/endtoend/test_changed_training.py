@@ -1,0 +1,98 @@
+"""What a training whose config or whose own code has changed keeps, and what is made anew."""
+
+import json
+import shutil
+
+import pytest
+
+from cgjax.endtoend.experiment import Experiment
+from cgjax.errors import UserError
+from cgjax.run.folder import Provenance, RunFolder, save_config
+from cgjax.run.training import open_training
+from tests.endtoend.tiny_runs import settings, train
+from tests.killing import Killed
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of a finished training."""
+    return shutil.copytree(whole[0], tmp_path / "finished")
+
+
+@pytest.fixture
+def untrainable(monkeypatch):
+    """Let every iteration fail."""
+    monkeypatch.setattr(Experiment, "advance", None)
+
+
+def as_of_earlier_version(root):
+    """Remove from a folder what earlier versions did not write."""
+    config = json.loads((root / "config.json").read_text())
+    save_config(RunFolder(root), config["config"], Provenance(config["weights_sha256"]))
+
+
+def lines_of(root, stage):
+    lines = map(json.loads, (root / "metrics.jsonl").read_text().splitlines())
+    return [line | {"time": 0} for line in lines if line["stage"] == stage]
+
+
+@pytest.mark.usefixtures("untrainable")
+def test_a_finished_training_is_scored_otherwise_and_back_without_training(whole, finished):
+    as_of_earlier_version(finished)
+    other = settings(score__num=40, score__repeats=3)
+    with pytest.raises(UserError, match=r"score\.num: 30 -> 40.*recompute what depends on it"):
+        train(finished, other)
+    assert train(finished, settings()) == whole[1]
+    as_of_earlier_version(finished)
+    again = train(finished, other, allow_change=True)
+    assert again["num_points"] == 40
+    assert again["scores"] != whole[1]["scores"]
+    assert train(finished, None) == again
+    back = train(finished, settings(), allow_change=True)
+    assert back | {"seconds": 0} == whole[1] | {"seconds": 0}
+    for stage in ("train", "score"):
+        assert lines_of(finished, stage) == lines_of(whole[0], stage)
+
+
+def test_scores_along_the_way_stay_unless_they_are_measured_otherwise(finished):
+    before = lines_of(finished, "score")
+    open_training(finished, settings(score__repeats=3, score__every=4), allow_change=True)
+    assert lines_of(finished, "score") == before
+    open_training(finished, settings(score__num=40), allow_change=True)
+    assert not lines_of(finished, "score")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("untrainable")
+def test_killed_while_it_is_scored_otherwise_it_ends_with_the_same_bytes(
+    finished, tmp_path, kill_at
+):
+    other, cut = settings(score__num=40), shutil.copytree(finished, tmp_path / "cut")
+    train(finished, other, allow_change=True)
+    for changes in (1, 2, 3, 5, 8, 12):  # of the folder before the kill
+        kill_at(changes)
+        with pytest.raises(Killed):
+            train(cut, other, allow_change=True)
+    kill_at(0)
+    train(cut, other, allow_change=True)
+    for name in ("samples.npz", "figures/samples.png", "summary.json"):
+        assert (cut / name).read_bytes() == (finished / name).read_bytes(), name
+    for stage in ("train", "score"):
+        assert lines_of(cut, stage) == lines_of(finished, stage)
+
+
+def test_settings_that_a_training_does_not_read_leave_its_steps(tmp_path):
+    def key(**changes):
+        config = settings(train__method="gan", **changes)
+        return open_training(tmp_path, config, allow_change=True).key
+
+    began = key()
+    assert key(labels__every=7) == key(labels__num_clusters=5, score__num=9) == began
+    assert key(train__batch=11) != began
+
+
+def test_an_edited_config_does_not_pass_for_the_training_of_another(finished):
+    path = finished / "config.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    run = open_training(finished, settings() | {"seed": 1})
+    assert not any(map(run.is_own, run.steps.steps()))

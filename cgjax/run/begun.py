@@ -18,10 +18,15 @@ from cgjax.config.plain import digest, flatten
 from cgjax.config.schema import TRAINING, is_resource
 from cgjax.config.training import ADDED, FIXED_FEATURES, is_of_assign, trained_leaves
 from cgjax.endtoend.data import data_of
+from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.run.folder import RunFolder, read_config
+from cgjax.run.identity import trace_of
 from cgjax.run.own_functions import NUM, function_trace
 from cgjax.run.traces import LABELS, Trace, settled
 from cgjax.runtime.files import read_sealed
+
+_SOURCE = ("name", "path")
+"""The leaves of `config.data` that name a generator whose images are the data."""
 
 
 def training_key(config: Mapping[str, Any], identity: str, trace: Trace) -> str:
@@ -83,19 +88,29 @@ def tracing_of(config: Mapping[str, Any]) -> Callable[[str], Trace]:
 def settled_trace(
     folder: RunFolder, config: Mapping[str, Any], tracing: Callable[[str], Trace]
 ) -> Trace:
-    """Return the trace of the user's own features of fixed clusters, settled against the folder's.
+    """Return how the user's own code acts that a training starts from.
 
-    Empty for built-in features, and in a folder that kept none: that of an earlier version.
+    That is their generator, if its images are the data, and then their features of fixed clusters;
+    of each nothing, if the folder has kept nothing, as those of earlier versions. Otherwise it is
+    settled against what the folder kept.
     """
-    name = config["labels"]["features"]
-    if name in FIXED_FEATURES:
-        return []
-    now = tracing(f"{LABELS} {name}")
+    data, features = config["data"], config["labels"]["features"]
+    source = data_of(config) if data["name"] == "generated" else None
+    of_data = trace_of(source.generator) if isinstance(source, GeneratedImages) else []
+    is_own = features not in FIXED_FEATURES
+    of_labels = tracing(f"{LABELS} {features}") if is_own else []
     if not folder.config.is_file():
-        return now
+        return of_data + of_labels
     saved = read_config(folder, TRAINING)
-    kept = saved.provenance.trace or []
-    is_known = saved.config["labels"]["features"] == name
-    if is_known and not (now and kept):
-        return kept  # there is nothing to compare
-    return settled(now, kept)
+    kept, num = saved.provenance.trace or [], len(of_data)
+    is_source_known = all(saved.config["data"][name] == data[name] for name in _SOURCE)
+    are_labels_known = is_own and saved.config["labels"]["features"] == features
+    return [
+        *_settled(of_data, kept[:num], is_known=is_source_known),
+        *_settled(of_labels, kept[num:], is_known=are_labels_known),
+    ]
+
+
+def _settled(now: Trace, kept: Trace, *, is_known: bool) -> Trace:
+    """Return the trace now, or the kept one of code of the same name if either is empty."""
+    return kept if is_known and not (now and kept) else settled(now, kept)

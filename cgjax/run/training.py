@@ -37,6 +37,7 @@ from cgjax.run.places import RESULTS
 from cgjax.run.traces import Trace
 from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import make_folder, remove_unfinished
+from cgjax.runtime.imports import is_import_path
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.log import Metrics
 
@@ -51,7 +52,7 @@ class TrainingRun:
         key: identifies the training until a cooldown begins; see `key_at` and `cgjax.run.begun`.
         samples: path of the samples.
         figure: path of their picture.
-        trace: of the user's own features of fixed clusters; see `settled_trace`.
+        trace: of the user's own code that the training starts from; see `settled_trace`.
         generator: folder of the generator.
         steps: the saved steps.
         manifests: which results exist and are current.
@@ -273,7 +274,7 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     """Refuse a folder whose generator was trained on different data under the same config.
 
     Raises:
-        UserError: the data differ, or the user's own features of them.
+        UserError: the data differ, or what the user's own code makes of them.
     """
     if allow_change or not run.folder.config.is_file():
         return
@@ -282,8 +283,10 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     if known.weights_sha256 and known.weights_sha256 != run.identity:
         what = "with other data (the files in --config.data.path have changed)"
     elif known.trace and known.trace != run.trace:
-        features = run.config["labels"]["features"]
-        what = f"when --config.labels.features={features} returned something else"
+        data, labels = run.config["data"], run.config["labels"]
+        named = {"data.path": data["path"], "labels.features": labels["features"]}
+        own = [f"--config.{p}={name}" for p, name in named.items() if is_import_path(name)]
+        what = f"when {' or '.join(own)} returned something else"
     if what:
         raise UserError(
             f"{run.folder.root} was made {what}; use another --workdir, or --allow_config_change "

@@ -2,14 +2,19 @@
 
 import json
 import shutil
+import sys
+import types
 
 import pytest
 
+from cgjax.config.plain import to_plain
 from cgjax.endtoend.experiment import Experiment
 from cgjax.errors import UserError
 from cgjax.run.folder import Provenance, RunFolder, save_config
 from cgjax.run.training import open_training
+from configs import scgan_faces
 from tests.endtoend.tiny_runs import settings, train
+from tests.generators.objects import Good
 from tests.killing import Killed
 
 
@@ -96,3 +101,23 @@ def test_an_edited_config_does_not_pass_for_the_training_of_another(finished):
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     run = open_training(finished, settings() | {"seed": 1})
     assert not any(map(run.is_own, run.steps.steps()))
+
+
+def test_an_edited_generator_of_the_data_is_another_training(tmp_path, monkeypatch):
+    own = types.ModuleType("mine")
+    monkeypatch.setitem(sys.modules, "mine", own)
+    root, config = tmp_path / "run", to_plain(scgan_faces.get_config("quick"))
+    config["data"]["path"] = "mine:Mine"
+
+    def key(scale, **options):
+        own.Mine = type("Mine", (Good,), {"images": lambda self, z: scale * Good.images(self, z)})
+        return open_training(root, config, **options).key
+
+    new = key(0.5)
+    assert key(0.5 + 1e-6) == new  # within rounding
+    with pytest.raises(UserError, match=r"when --config\.data\.path=mine:Mine returned something"):
+        key(0.6)
+    edited = key(0.6, allow_change=True)
+    assert key(0.6) == edited != new
+    as_of_earlier_version(root)  # which kept no trace
+    assert key(0.6) == key(0.7)

@@ -52,10 +52,11 @@ class GeneratedImages(ImageSet):
         Raises:
             UserError: there is no such generator.
         """
-        _ = self._generator
+        _ = self.generator
 
     @functools.cached_property
-    def _generator(self) -> ConditionedGenerator:
+    def generator(self) -> ConditionedGenerator:
+        """The generator."""
         flag = f"--config.data.path={self.source}"
         if not self.source:
             raise UserError(f"{flag}: expected a generator, such as dcgan_faces, or its folder")
@@ -73,21 +74,21 @@ class GeneratedImages(ImageSet):
     @property
     def _class_length(self) -> int:
         """Length of the generator's class vectors; 0 if it has no classes."""
-        generator = self._generator.gen
+        generator = self.generator.gen
         return generator.num_classes if isinstance(generator, PretrainedGenerator) else 0
 
     def row_shape(self) -> tuple[int, ...]:
         """Return the shape of the generator's images."""
-        return self._generator.image_shape
+        return self.generator.image_shape
 
     def identity(self) -> str:
         """Return the hash of its weights; for a user's own generator just its name."""
-        manifest = getattr(self._generator.gen, "manifest", None) or {}
+        manifest = getattr(self.generator.gen, "manifest", None) or {}
         return str(manifest.get("weights_sha256", self.source))
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw latents, and classes if there are any, and generate their images."""
-        latents = np.asarray(self._generator.sample_latents(key, num))
+        latents = np.asarray(self.generator.sample_latents(key, num))
         key_classes = named_key(key, "classes")
         classes = np.asarray(jax.random.randint(key_classes, (num,), 0, self.num_classes, np.int32))
         rows, done = np.empty((num, *self.row_shape()), np.uint8), 0
@@ -103,9 +104,9 @@ class GeneratedImages(ImageSet):
     ) -> Iterator[Float[np.ndarray, "m h w c"]]:
         """Generate batch by batch, so that few images are held as floats."""
         if not self._class_length:
-            return self._generator.image_blocks(latents)
+            return self.generator.image_blocks(latents)
         vectors = np.eye(self._class_length, dtype=np.float32)[classes]
-        generator, width = self._generator.gen, latents.shape[1]
+        generator, width = self.generator.gen, latents.shape[1]
         return batch_by_batch(
             lambda rows: generator.images(rows[:, :width], condition=rows[:, width:]),
             np.concatenate([latents, vectors], axis=1),

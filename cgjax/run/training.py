@@ -106,6 +106,14 @@ class TrainingRun:
         train = self.config["train"]
         return int(train["iterations"] - train["cooldown"])
 
+    @property
+    def num_trained(self) -> int:
+        """The iterations before any cooldown whose end is still there, as a step or as results."""
+        last = self.manifests.last_result(RESULTS) or {}
+        left = [(step.number, step.metadata.get("key")) for step in self.steps.steps()]
+        left.append((last.get("iterations", 0), last.get("key")))
+        return max((number for number, key in left if key == self.key), default=0)
+
     def is_own(self, step: Step) -> bool:
         """Whether a saved step belongs to this config, and is not beyond its last iteration."""
         return self._is_at(step.number, str(step.metadata.get("key")))
@@ -178,12 +186,14 @@ def open_training(
     trace = settled_trace(folder, resolved, tracing)
     run = TrainingRun(root, resolved, identity, trace, tracing)
     _check_same_data(run, allow_change=allow_change)
+    _check_cooldown(run)
     if lock is not None:
         lock.acquire()
         # Another command may have written between the check and the lock.
         check_folder(folder, resolved, allow_change=allow_change)
         run = TrainingRun(root, resolved, identity, trace, tracing)
         _check_same_data(run, allow_change=allow_change)
+        _check_cooldown(run)
     make_folder(folder.root, "--workdir")
     remove_unfinished(folder.root)
     run.forget_others()
@@ -291,6 +301,21 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
         raise UserError(
             f"{run.folder.root} was made {what}; use another --workdir, or --allow_config_change "
             "to train from the start"
+        )
+
+
+def _check_cooldown(run: TrainingRun) -> None:
+    """Refuse a cooldown that would begin before the iterations that are trained already.
+
+    Raises:
+        UserError: it would throw some of them away; says what continues after them.
+    """
+    cooldown, trained = run.config["train"]["cooldown"], run.num_trained
+    if cooldown and trained > run.cooldown_begin:
+        raise UserError(
+            f"--config.train.cooldown={cooldown}: it would begin at iteration "
+            f"{run.cooldown_begin}, but {trained} are trained already; to continue after them type "
+            f"--config.train.iterations={trained + cooldown}, or use another --workdir"
         )
 
 

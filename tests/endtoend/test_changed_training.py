@@ -103,6 +103,22 @@ def test_an_edited_config_does_not_pass_for_the_training_of_another(finished):
     assert not any(map(run.is_own, run.steps.steps()))
 
 
+@pytest.mark.parametrize("has_steps", [True, False])
+def test_a_cooldown_before_the_end_of_what_is_trained_is_refused(whole, finished, has_steps):
+    if not has_steps:
+        shutil.rmtree(finished / "checkpoints")
+    saved = (finished / "config.json").read_bytes()
+    for iterations in (12, 14):
+        cooled = settings(train__iterations=iterations, train__cooldown=3)
+        words = rf"at iteration {iterations - 3}, but 12 .* --config\.train\.iterations=15, or"
+        with pytest.raises(UserError, match=words):
+            train(finished, cooled, allow_change=True)
+    assert (finished / "config.json").read_bytes() == saved
+    assert train(finished, None) == whole[1]
+    open_training(finished, settings(train__iterations=15, train__cooldown=3), allow_change=True)
+    assert json.loads((finished / "summary.json").read_text()) == whole[1]
+
+
 def test_an_edited_generator_of_the_data_is_another_training(tmp_path, monkeypatch):
     own = types.ModuleType("mine")
     monkeypatch.setitem(sys.modules, "mine", own)

@@ -100,7 +100,7 @@ def settled_trace(
     is_own = features not in FIXED_FEATURES
     of_labels = tracing(f"{LABELS} {features}") if is_own else []
     if not folder.config.is_file():
-        return of_data + of_labels
+        return [*of_data, *of_labels]
     saved = read_config(folder, TRAINING)
     kept, num = saved.provenance.trace or [], len(of_data)
     is_source_known = all(saved.config["data"][name] == data[name] for name in _SOURCE)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from cgjax.config.splits import shown_path
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.query import quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, LayerFeatures, MarginRange, Region
@@ -93,6 +94,17 @@ class Intersection(_Compound):
         return min((p for p in proposals if p is not None), key=lambda p: p.share, default=None)
 
 
+class Nested(Intersection):
+    """A cluster inside clusters: the latents in the cluster of every level, from the top down."""
+
+    parts: tuple[ClusterRegion, ...]
+
+    def __str__(self) -> str:
+        """Return the region as typed after --cluster and --margin: as a path."""
+        path = shown_path(tuple(part.cluster for part in self.parts))
+        return path if self.margin == WHOLE else f"{path}, margin {self.margin}"
+
+
 class Union(_Compound):
     """The latents in any part."""
 
@@ -166,4 +178,5 @@ def _grouped(region: Region) -> str:
     if isinstance(region, ClusterRegion):
         part = "" if region.margin == WHOLE else f", margin {region.margin}"
         return _term(region) + part
-    return f"({region})" if isinstance(region, _Compound) else str(region)
+    is_one_term = isinstance(region, Nested) or not isinstance(region, _Compound)
+    return str(region) if is_one_term else f"({region})"

@@ -20,7 +20,7 @@ from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.acceptance import expected_acceptance, percent
 from cgjax.regions.clustering import Clustering, parse_clustering
-from cgjax.regions.compound import Intersection
+from cgjax.regions.compound import Nested
 from cgjax.regions.names import Entry, find_clusters, matching, read_entries
 from cgjax.regions.query import quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
@@ -246,11 +246,11 @@ class HeldClusterings:
         Raises:
             UserError: if a split on the way is not there.
         """
-        parts: list[Region] = [ClusterRegion(self.own[0], path[0])]
+        parts = [ClusterRegion(self.own[0], path[0])]
         for depth in range(1, len(path)):
             split = next(s for s in self.splits if s.path == path[:depth])
             parts.append(ClusterRegion(self.inside(split), path[depth]))
-        return parts[0] if len(parts) == 1 else Intersection(tuple(parts))
+        return parts[0] if len(parts) == 1 else Nested(tuple(parts))
 
     @property
     def leaves(self) -> list[tuple[int, ...]]:
@@ -288,8 +288,8 @@ class HeldClusterings:
             UserError: as `region`; or if it is not one cluster.
         """
         region = self.region(text, WHOLE)
-        if isinstance(region, Intersection) and not set(text) & set("&|!"):
-            region = region.parts[-1]  # of a path: the last cluster lies inside the others
+        if isinstance(region, Nested):
+            region = region.parts[-1]  # lies inside the others
         if not isinstance(region, ClusterRegion):
             raise UserError(
                 f"--cluster={text} is not one cluster; give its id, as in --cluster=0 or "

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cgjax.regions.compound import Complement, Intersection, Union
+from cgjax.regions.compound import Complement, Intersection, Nested, Union
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from tests.regions.planted import clustering, planted
 
@@ -135,6 +135,15 @@ def test_an_intersection_is_proposed_by_its_smallest_cluster_of_the_samplers_clu
     )
 
 
+def test_a_cluster_of_another_clustering_with_the_same_id_is_no_proposal():
+    main = clustering("layer2", [0, 0, 0, 1, 1, 1], 2)
+    inner = clustering("layer2", [0, 1, 0, 0, 0, 0], 2)
+    outside, inside = ClusterRegion(main, 0), ClusterRegion(inner, 1)
+    assert main.id == inner.id
+    assert Nested((outside, inside)).proposal(main) is outside
+    assert inside.proposal(main) is None
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_proposal_contains_its_whole_region(scene, seed):
     region, members = random_region(np.random.default_rng(200 + seed), scene[0])
@@ -152,6 +161,11 @@ def test_a_region_prints_as_it_is_typed(scene):
     assert str(Complement(Complement(a))) == "!layer1-k2!=0"
     odd = ClusterRegion(one._replace(layer="a=b"), 0)
     assert str(Union((odd, a))) == "'a=b-k2'=0 | layer1-k2=0"
+    nested = Nested((a, b))
+    assert str(nested) == "0/1"
+    assert str(Intersection((nested, a))) == "0/1 & layer1-k2=0"
+    assert str(Complement(nested)) == "!0/1"
+    assert str(nested.with_margin(MarginRange(0.5))) == "0/1, margin 0.5"
     part = Intersection((a, b)).with_margin(MarginRange(0.5))
     assert str(part) == "layer1-k2=0, margin 0.5 & layer2-k3=1, margin 0.5"
 

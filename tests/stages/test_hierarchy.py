@@ -97,6 +97,7 @@ def name_inside(split):
 
 def test_leaves_can_be_queried_and_named(split, name_inside):
     name_inside(0, None, "upper")
+    assert str(split.region("0/upper")) == "0/1"
     leaf = split.region("0/upper").members()
     np.testing.assert_array_equal(leaf, split.region("0/1").members())
     np.testing.assert_array_equal(leaf, split.region("upper").members())

@@ -186,8 +186,10 @@ def _open(command: Command) -> Pipeline:
     import jax
 
     from cgjax.run.opening import open_run
+    from cgjax.runtime.mesh import run_mesh
     from cgjax.stages.pipeline import Pipeline
 
+    run_mesh(command.options.devices)  # refuses --devices before anything is written
     run = open_run(
         command.root,
         command.config,

@@ -5,12 +5,17 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+from cgjax.config.plain import to_plain
 from cgjax.config.schema import CLUSTERS, TRAINING
 from cgjax.errors import UserError
 from cgjax.main import define_flags
-from cgjax.modes import MODES, RUN_FOLDERS, action_for, check_flags_of
+from cgjax.modes import MODES, RUN_FOLDERS, Command, action_for, check_flags_of
 from cgjax.run.folder import RunFolder
 from cgjax.run.places import NAMED_PLACE_GLOBS, PLACES, RESULT_PLACES
+from cgjax.runtime.lock import FolderLock
+from cgjax.runtime.processes import Processes
+from cgjax.runtime.signals import Interrupts
+from configs import tiny
 
 
 def parsed(*arguments):
@@ -58,6 +63,16 @@ def test_an_empty_flag_is_refused_except_a_name():
     check_flags_of("name", parsed("--cluster=0", "--name="))
     with pytest.raises(UserError, match=r"^--out= is empty: give a value"):
         check_flags_of("sample", parsed("--out="))
+
+
+def test_devices_that_there_are_not_are_refused_before_anything_is_written(tmp_path):
+    root = tmp_path / "run"
+    arguments = (Processes(), FolderLock(root), Interrupts())
+    config = to_plain(tiny.get_config("quick"))
+    command = Command("run", parsed("--devices=99"), root, config, [], *arguments)
+    with pytest.raises(UserError, match=r"^--devices=99: there are \d+ devices"):
+        action_for("run", CLUSTERS)(command)
+    assert not root.exists()
 
 
 @pytest.mark.parametrize("mode", MODES)

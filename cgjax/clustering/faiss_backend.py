@@ -19,8 +19,8 @@ from cgjax.clustering.kmeans.state import start
 from cgjax.errors import UserError
 
 
-def _faiss() -> ModuleType:
-    """Import faiss, or name the extra that installs it."""
+def load_faiss() -> ModuleType:
+    """Import faiss; a UserError names the extra that installs it."""
     try:
         import faiss
     except ImportError as error:
@@ -40,7 +40,7 @@ def fit_faiss(
     it gets every point. It has no stopping rule, so `num_iter` is `max_iter`, and `converged` says
     whether one more `lloyd.step` moves the centroids by no more than the default tolerance.
     """
-    faiss = _faiss()
+    faiss = load_faiss()
     num_rows, dim = features.shape
     offset, is_far = (np.asarray(value) for value in _origin(features))
     rows = np.ascontiguousarray(np.asarray(features))
@@ -96,7 +96,7 @@ def nearest_faiss(
     Same contract as `cgjax.kernels.distance.nearest`, on the host: not for use inside jit. The
     index is on a GPU where FAISS has one. Ties may go to any of the tied rows.
     """
-    faiss = _faiss()
+    faiss = load_faiss()
     rows = np.ascontiguousarray(np.asarray(base, np.float32))
     offset = rows.mean(0)
     index = faiss.IndexFlatL2(rows.shape[1])

@@ -48,6 +48,17 @@ def splits_of(config: Mapping[str, Any]) -> list[Split]:
     return sorted((s for s in splits if s is not None), key=lambda s: (len(s.path), s.path))
 
 
+def settings_inside(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with which a validated config clusters inside a cluster.
+
+    Returns:
+        The config's `cluster` with another space: every latent inside counts, outliers too.
+    """
+    overrides = {"space": config["hierarchy"]["space"], "max_samples": None, "trimmed": 0.0}
+    settings: dict[str, Any] = config["cluster"] | overrides
+    return settings
+
+
 def shown_path(path: tuple[int, ...]) -> str:
     """Return a path as it is typed.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cgjax.errors import UserError
 from cgjax.features.spaces import RAW, Space, fit_space, num_fit_rows
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.batching import in_batches
@@ -32,6 +34,36 @@ def feature_shape(
     else:
         h = features(jnp.asarray(latents[:1]))
     return tuple(h.shape[1:])
+
+
+def size_to_cluster(
+    generator: ConditionedGenerator,
+    latents: Float[np.ndarray, "n d"],
+    num_rows: int,
+    settings: Mapping[str, Any],
+) -> float:
+    """Return how many MB the features to cluster take.
+
+    Args:
+        generator: the generator and its layer.
+        latents: at most the first one is encoded, to see how many features there are.
+        num_rows: of features.
+        settings: the config's `cluster`.
+
+    Raises:
+        UserError: more than `memory_mb`, for a method that holds all of them in memory.
+    """
+    shape = feature_shape(generator, latents)
+    dim = shape[-1] if settings["space"] == "pooled" else math.prod(shape)
+    size_mb = 4 * num_rows * dim / 2**20
+    for name, streamed in (("trimmed", 0), ("backend", "jax")):
+        if size_mb > settings["memory_mb"] and settings[name] != streamed:
+            raise UserError(
+                f"the features of {num_rows} latents at {generator.layer} take {size_mb:.0f} MB "
+                f"and {name}={settings[name]} holds them in memory; raise "
+                f"--config.cluster.memory_mb or use --config.cluster.{name}={streamed}"
+            )
+    return size_mb
 
 
 def features_in(

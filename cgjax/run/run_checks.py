@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from cgjax.clustering.faiss_backend import load_faiss
 from cgjax.clustering.selection import check_rows
 from cgjax.config.distance_features import LAYER, kind_of_feature
 from cgjax.config.leaves import AUTO
+from cgjax.config.splits import settings_inside
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
 from cgjax.evaluation.fidelity import check_components, check_features
 from cgjax.evaluation.judges import load_judge
 from cgjax.evaluation.lpips import check_file
-from cgjax.features.in_memory import feature_shape
+from cgjax.features.in_memory import feature_shape, size_to_cluster
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.contract import ensure_generator, is_builtin
 from cgjax.run.artifacts import target_classes
 from cgjax.run.conditional import FLAG, load_labels
+from cgjax.run.places import fit_name, split_name, sweep_name
 from cgjax.run.run import Run
 
 
@@ -70,6 +73,10 @@ def check_run(run: Run, mode: str) -> None:
     check_targets(run)
     if mode in ("run", "evaluate", "compare"):
         check_components(run.config["evaluate"], run.generator)
+    for clustering in _missing_clusterings(run, mode):
+        _check_clustering(clustering)
+    if mode in ("run", "compare"):
+        _check_matchers(run)
 
 
 def _check_keywords(generator: ConditionedGenerator) -> None:
@@ -77,6 +84,74 @@ def _check_keywords(generator: ConditionedGenerator) -> None:
     latent = np.asarray(generator.sample_latents(jax.random.key(0), 1))
     if is_builtin(generator.gen):  # the user's own have made images by now
         feature_shape(generator, latent)
+
+
+class _MissingClustering(NamedTuple):
+    """A clustering that is to be made.
+
+    Attributes:
+        generator: with the layer.
+        leaf: the leaf that limits the number of latents.
+        num: of latents.
+        most: the largest number of clusters.
+        settings: the config's `cluster`, or what holds inside a cluster.
+    """
+
+    generator: ConditionedGenerator
+    leaf: str
+    num: int
+    most: int
+    settings: Mapping[str, Any]
+
+
+def _missing_clusterings(run: Run, mode: str) -> Iterator[_MissingClustering]:
+    config, settings = run.config, run.config["cluster"]
+    latents, num = config["latents"]["num"], _num_clustered(run)
+    leaf = "latents.num" if num == latents else "cluster.max_samples"
+
+    def is_missing(name: str) -> bool:
+        return run.manifests.result(name) is None
+
+    if mode in ("run", "compare") and is_missing("cluster"):
+        is_chosen = settings["num_clusters"] == AUTO
+        most = settings["max_clusters" if is_chosen else "num_clusters"]
+        yield _MissingClustering(run.generator, leaf, num, most, settings)
+    for layer in run.held.sweep_layers if mode == "sweep" else ():
+        if is_missing(sweep_name(layer)):
+            generator, most = run.generator.at_layer(layer), run.held.sweep_numbers[-1]
+            yield _MissingClustering(generator, leaf, num, most, settings)
+    for split in run.held.splits if mode == "run" else ():
+        if is_missing(split_name(split.path)):
+            generator, num = run.generator.at_layer(split.layer), config["hierarchy"]["num"]
+            leaf = "hierarchy.num" if num else "latents.num"
+            inside = settings_inside(config)
+            yield _MissingClustering(generator, leaf, num or latents, split.num_clusters, inside)
+
+
+def _check_clustering(missing: _MissingClustering) -> None:
+    """Check that there are latents for all clusters, and what the method of clustering needs."""
+    generator, leaf, num, most, settings = missing
+    share = settings["trimmed"]
+    num_kept = num - int(share * num)
+    if num_kept < most:
+        trimmed = f" with --config.cluster.trimmed={share:g}" if share else ""
+        raise UserError(
+            f"{most} clusters of {generator.layer} need at least {most} latents, and "
+            f"--config.{leaf}={num}{trimmed} leaves {num_kept}; raise it"
+        )
+    if settings["backend"] == "faiss" or share:
+        latent = np.asarray(generator.sample_latents(jax.random.key(0), 1))
+        size_to_cluster(generator, latent, num, settings)
+    if settings["backend"] == "faiss":
+        load_faiss()
+
+
+def _check_matchers(run: Run) -> None:
+    """Check that FAISS is there if a sampler is still to be trained with it."""
+    for name in run.sampler_names:
+        is_by_faiss = run.config["samplers"][name].get("matcher") == "faiss"
+        if is_by_faiss and run.manifests.result(fit_name(name)) is None:
+            load_faiss()
 
 
 def _num_clustered(run: Run) -> int:

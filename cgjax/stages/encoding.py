@@ -5,7 +5,6 @@ Each of several processes has the same number of rows; the last shares are padde
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,10 +19,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.clustering import KMeansResult, kmeans
 from cgjax.clustering.kmeans.sources import OnBlock
 from cgjax.clustering.kmeans.streamed import extend
-from cgjax.clustering.selection import Choice, choose_num_clusters
+from cgjax.clustering.selection import Choice, choose_num_clusters, least_rows
 from cgjax.clustering.trimmed import trimmed_kmeans
-from cgjax.errors import UserError
-from cgjax.features.in_memory import feature_shape, features_in, space_at
+from cgjax.features.in_memory import features_in, size_to_cluster, space_at
 from cgjax.features.spaces import RAW, Space
 from cgjax.features.stream import FeatureStream
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -33,7 +31,8 @@ from cgjax.runtime.mesh import gather_rows, join_rows, own_rows, process_mesh
 from cgjax.runtime.processes import Processes
 
 CHOICE_ROWS = 10_000
-"""The most rows from which the number of clusters is chosen."""
+"""The most rows from which the number of clusters is chosen, unless a choice among so many clusters
+needs more."""
 
 
 class Encoded(NamedTuple):
@@ -76,7 +75,8 @@ def choose(encoded: Encoded, max_clusters: int, key: PRNGKeyArray) -> Choice:
         max_clusters: the largest number of clusters.
         key: of the choice.
     """
-    return choose_num_clusters(encoded.first(CHOICE_ROWS), max_clusters, key=key)
+    num = max(CHOICE_ROWS, least_rows(max_clusters))
+    return choose_num_clusters(encoded.first(num), max_clusters, key=key, num_rows=num)
 
 
 class LayerEncoder:
@@ -121,8 +121,7 @@ class LayerEncoder:
         own, weights = self._share(latents)
         # Every process fits the same space, to the run's first latents.
         space = space_at(self.generator, latents, self.settings["space"])
-        dim = space.output_dim or math.prod(feature_shape(self.generator, own))
-        size_mb = 4 * len(own) * dim / 2**20
+        size_mb = size_to_cluster(self.generator, own, len(own), self.settings)
         if size_mb <= self.settings["memory_mb"]:
             progress = Progress("encode", len(own))
 
@@ -132,18 +131,6 @@ class LayerEncoder:
 
             features = features_in(self.generator, own, space, on_rows)
             return Encoded(features, weights, len(latents), space)
-        if self.settings["trimmed"]:
-            raise UserError(
-                f"the features of {len(own)} latents take {size_mb:.0f} MB and "
-                f"trimmed={self.settings['trimmed']:g} holds them in memory; raise "
-                "--config.cluster.memory_mb or use --config.cluster.trimmed=0"
-            )
-        if self.settings["backend"] != "jax":
-            raise UserError(
-                f"the features of {len(own)} latents take {size_mb:.0f} MB and "
-                f"backend={self.settings['backend']} holds them in memory; raise "
-                "--config.cluster.memory_mb or use --config.cluster.backend=jax"
-            )
         stream = FeatureStream(self.generator, own, space=space)
         # k-means++, the first iteration and the assignment read every row.
         reads, num = most_clusters + 2, self.processes.num

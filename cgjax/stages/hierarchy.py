@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from cgjax.config.splits import Split, shown_path
+from cgjax.config.splits import Split, settings_inside, shown_path
 from cgjax.regions.clustering import Clustering, assign_latents, save_clustering
 from cgjax.run.places import split_name, split_place
 from cgjax.run.run import Run
@@ -64,8 +63,7 @@ def _cluster(
 ) -> tuple[Clustering, list[float]]:
     """Return the clustering of latents with labels for all of the run's, and its own shares."""
     generator = run.generator.at_layer(split.layer)
-    overrides = {"space": run.config["hierarchy"]["space"], "max_samples": None, "trimmed": 0.0}
-    settings: dict[str, Any] = run.config["cluster"] | overrides
+    settings = settings_inside(run.config)
     encoder = LayerEncoder(generator, settings, run.folder.root, check=check)
     encoded = encoder.encode(latents, split.num_clusters)
     with closing(encoded):

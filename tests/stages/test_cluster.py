@@ -3,7 +3,9 @@
 import json
 import logging
 import re
+import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ from cgjax.report.build import build_report
 from cgjax.run.opening import open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import cluster as stage
-from cgjax.stages.encoding import clustering_of
+from cgjax.stages import encoding
+from cgjax.stages.encoding import Encoded, clustering_of
 from cgjax.stages.pipeline import Pipeline
 from cgjax.stages.report import summarise
 from configs import tiny
@@ -71,9 +74,83 @@ def test_max_samples_limits_what_is_clustered_and_all_latents_are_assigned(make,
     np.testing.assert_allclose(summary(pipeline)["inertia"], distance.min(1).sum(), rtol=1e-4)
 
 
-def test_faiss_refuses_features_larger_than_memory(make):
-    with pytest.raises(UserError, match=r"raise --config.cluster.memory_mb or use .*backend=jax"):
-        make("faiss", memory_mb=0, backend="faiss").cluster()
+@pytest.mark.parametrize(
+    ("mode", "layer", "leaves", "message"),
+    [
+        ("run", 1, {"cluster.trimmed": 0.1}, r"and trimmed=0.1 holds .* or use .*trimmed=0$"),
+        (
+            "compare",
+            1,
+            {"cluster.backend": "faiss"},
+            r"and .* or use --config.cluster.backend=jax$",
+        ),
+        ("sweep", 2, {"cluster.trimmed": 0.1}, r"and trimmed=0.1 holds them in memory; raise --"),
+        ("run", 2, {"cluster.backend": "faiss"}, r"and backend=faiss holds them in memory; raise"),
+    ],
+)
+def test_features_that_must_fit_and_do_not_are_refused_before_anything_is_written(
+    mode, layer, leaves, message, tmp_path
+):
+    """In the last case those at the run's own layer fit, and not those inside a cluster."""
+    config = tiny.get_config("quick")
+    sweep = {"sweep.layers": ("layer2",), "sweep.numbers": (2,), "sweep.judged": 100}
+    splits = {"hierarchy.splits": ("0/layer2-k2",), "hierarchy.num": 10**6}
+    judges = {"sweep.judges": ("image_statistics",)}
+    memory = {"cluster.memory_mb": 2 if (mode, layer) == ("run", 2) else 0}
+    config.update_from_flattened_dict(leaves | sweep | splits | judges | memory)
+    with pytest.raises(UserError, match=f"latents at layer{layer} take .* MB {message}"):
+        open_run(tmp_path / "run", configuration.to_plain(config), mode=mode)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("leaves", "message"),
+    [
+        (
+            {"cluster.trimmed": 0.5, "cluster.num_clusters": 400},
+            "^400 clusters of layer1 need at least 400 latents, and --config.latents.num=512 with "
+            "--config.cluster.trimmed=0.5 leaves 256; raise it$",
+        ),
+        (
+            {"hierarchy.splits": ("0/layer2-k3",), "hierarchy.num": 2},
+            "^3 clusters of layer2 need at least 3 latents, and --config.hierarchy.num=2 leaves 2",
+        ),
+    ],
+)
+def test_too_few_latents_for_the_clusters_are_refused_before_anything_is_written(
+    leaves, message, tmp_path
+):
+    config = tiny.get_config("quick")
+    config.update_from_flattened_dict(leaves)
+    with pytest.raises(UserError, match=message):
+        open_run(tmp_path / "run", configuration.to_plain(config))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "leaves", [{"cluster.backend": "faiss"}, {"samplers.imle.matcher": "faiss"}]
+)
+def test_faiss_that_is_not_there_is_asked_for_before_anything_is_written(
+    leaves, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    config = tiny.get_config("quick")
+    config.update_from_flattened_dict(leaves)
+    with pytest.raises(UserError, match=r"cgjax\[faiss\]"):
+        open_run(tmp_path / "run", configuration.to_plain(config))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(("most", "num"), [(4, 300), (200, 12_000)])
+def test_a_choice_among_many_clusters_is_made_from_as_many_rows_as_it_needs(most, num, monkeypatch):
+    def chosen(rows, max_clusters, *, key, num_rows):
+        assert (len(rows), max_clusters, num_rows) == (num, most, num)
+
+    monkeypatch.setattr(encoding, "CHOICE_ROWS", 300)
+    monkeypatch.setattr(encoding, "choose_num_clusters", chosen)
+    encoded = Encoded(np.zeros((20_000, 1), np.float32), None, 20_000)
+    encoding.choose(encoded, most, jax.random.key(0))
 
 
 def test_an_interrupted_streamed_clustering_leaves_no_file(make):
@@ -105,6 +182,7 @@ def test_latents_are_members_of_the_cluster_of_their_label(make, changes):
         np.testing.assert_array_equal(run.are_inside(run.latents, region), is_member)
     assert (run.folder.figures / "means.png").is_file()
     assert summary(pipeline)["small_clusters"] == []
+    make("robust", max_samples=200, memory_mb=0, **changes).cluster()  # there is nothing to make
 
 
 def test_features_of_a_space_are_streamed_to_the_same_clusters(make):
@@ -117,11 +195,6 @@ def test_features_of_a_space_are_streamed_to_the_same_clusters(make):
     ours, theirs = held.run.clustering, streamed.run.clustering
     np.testing.assert_array_equal(ours.labels, theirs.labels)
     np.testing.assert_array_equal(ours.space.mean, theirs.space.mean)
-
-
-def test_trimmed_k_means_refuses_features_larger_than_memory(make):
-    with pytest.raises(UserError, match=r"trimmed=0.1 holds them in memory; raise --config"):
-        make("trimmed", memory_mb=0, trimmed=0.1).cluster()
 
 
 def test_clusters_of_another_space_than_the_configs_are_refused(make):

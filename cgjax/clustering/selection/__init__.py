@@ -2,6 +2,6 @@
 
 from cgjax.clustering.selection.api import choose_num_clusters
 from cgjax.clustering.selection.results import Choice
-from cgjax.clustering.selection.samples import check_rows, most_clusters
+from cgjax.clustering.selection.samples import check_rows, least_rows, most_clusters
 
-__all__ = ["Choice", "check_rows", "choose_num_clusters", "most_clusters"]
+__all__ = ["Choice", "check_rows", "choose_num_clusters", "least_rows", "most_clusters"]

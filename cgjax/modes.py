@@ -21,6 +21,7 @@ from cgjax.runtime.files import check_folder, check_outside, user_path
 from cgjax.runtime.signals import handle_interrupts
 
 if TYPE_CHECKING:
+    from cgjax.run.run import Run
     from cgjax.run.training import TrainingRun
     from cgjax.runtime.lock import FolderLock
     from cgjax.runtime.processes import Processes
@@ -276,14 +277,12 @@ def _choose(command: Command) -> None:
 
 def _sample(command: Command) -> None:
     """Draw images of one cluster, of a query, or of every cluster, from a finished run."""
-    from cgjax.run.opening import load_run
     from cgjax.stages.draw import draw_balanced, draw_region
 
     if command.options.fit_query:
         _fit_query(command)
-    given = complete(command.config) if command.config else {}
-    run = load_run(command.root, resources=given)
-    changed = differences(run.config, given) if given else []
+    run = _load(command)
+    changed = differences(run.config, complete(command.config)) if command.config else []
     if changed:
         logging.warning(
             "drawing with the config of %s, not with that of --config: %s",
@@ -296,16 +295,22 @@ def _sample(command: Command) -> None:
 
 def _fit_query(command: Command) -> None:
     """Train a sampler on a query; it is saved in the run's folder."""
-    from cgjax.run.opening import load_run
     from cgjax.stages import draw
     from cgjax.stages.pipeline import Pipeline
 
     lock, options = command.lock, command.options
     with lock, handle_interrupts(command.processes, lock.check) as interrupts:
-        run = load_run(command.root)
+        run = _load(command)
         lock.acquire()
         pipeline = Pipeline(run, interrupts, num_devices=options.devices)
         draw.fit_query(pipeline, _request(options))
+
+
+def _load(command: Command) -> Run:
+    """Open a finished run, with the resources of `--config` if it is given."""
+    from cgjax.run.opening import load_run
+
+    return load_run(command.root, complete(command.config) if command.config else None)
 
 
 def _request(options: flags.FlagValues) -> Request:

@@ -13,19 +13,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cgjax.config.schema import CLUSTERS
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.batching import in_batches
 from cgjax.generators.registry import load_generator
+from cgjax.modes import Command, action_for
 from cgjax.regions import acceptance
 from cgjax.run import sample_files
 from cgjax.run.opening import load_run, open_run
+from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.log import Progress
+from cgjax.runtime.processes import Processes
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import draw
 from cgjax.stages.draw import Request, draw_balanced, draw_region, fit_query
 from cgjax.stages.pipeline import Pipeline
 from tests.killing import Killed, killing
 from tests.stages.test_hierarchy import config
+from tests.test_modes import parsed
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +240,16 @@ def test_a_run_is_opened_with_other_resources_and_with_no_other_setting(root):
         draw_region(run, asked(root / "unused", "0", num=100, sampler="rejection"))
     with pytest.raises(UserError, match=r"--config.sample.max_draws=many: expected"):
         load_run(root, resources={"sample": {"max_draws": "many"}})
+
+
+def test_a_sampler_of_a_query_is_trained_with_the_resources_of_the_given_config(root, tmp_path):
+    config = load_run(root).config
+    config["sample"]["max_draws"] = 7
+    options = parsed("--fit_query", "--cluster=0 & layer2=0", f"--out={tmp_path}")
+    state = (Processes(), FolderLock(root), Interrupts())
+    command = Command("sample", options, root, config, [], *state)
+    with pytest.raises(UserError, match=r"the budget is --config.sample.max_draws=7; raise it"):
+        action_for("sample", CLUSTERS)(command)
 
 
 def test_a_balanced_draw_replaces_the_samples_of_one_region_in_the_same_folder(root, tmp_path):

@@ -127,9 +127,19 @@ def log_densities(
 
 
 def factor_of(covariances: Float[Array, "*n d d"]) -> Float[Array, "*n d d"]:
-    """Return Cholesky factors; a small diagonal keeps those of equal members finite."""
-    floor = 1e-6 * jnp.eye(covariances.shape[-1], dtype=covariances.dtype)
-    return jnp.linalg.cholesky(covariances + jnp.broadcast_to(floor, covariances.shape))
+    """Return Cholesky factors; a small diagonal keeps those of equal members finite.
+
+    That of two members is too small: their covariance has a single direction and is not shrunk, and
+    rounding may leave other directions below zero. Only there the diagonal is raised above it.
+    """
+    d, eps = covariances.shape[-1], jnp.finfo(covariances.dtype).eps
+    eye = jnp.broadcast_to(jnp.eye(d, dtype=covariances.dtype), covariances.shape)
+    factors = jnp.linalg.cholesky(covariances + 1e-6 * eye)
+    is_finite = jnp.isfinite(factors).all(axis=(-2, -1))
+    rounding = d * eps * jnp.trace(covariances, axis1=-2, axis2=-1)
+    # After the first ones, not beside them: XLA has been seen to wait for ever for two at a time.
+    floor = jnp.where(is_finite, 1e-6, 1e-6 + rounding)
+    return jnp.linalg.cholesky(covariances + floor[..., None, None] * eye)
 
 
 def iterate(

@@ -79,7 +79,7 @@ class SamplerTrainer:
         for epoch in range(begin, sampler.num_epochs):
             state, numbers = run_epoch(state, members, named_key(key, "epoch", epoch), epoch)
             loss = np.asarray(numbers["loss"])
-            _check_loss(loss, fit.label, epoch)
+            _check_loss(loss, fit, epoch)
             done = epoch + 1
             self.metrics.write(stage="fit", sampler=fit.label, epoch=done, **numbers)
             progress.update(done, f", loss {loss.mean():.4f}")
@@ -108,10 +108,12 @@ class SamplerTrainer:
         return (self.processes.send_tree(restored["state"]) if begin else state), begin, spent
 
 
-def _check_loss(loss: np.ndarray, label: str, epoch: int) -> None:
+def _check_loss(loss: np.ndarray, fit: Fit, epoch: int) -> None:
     bad = np.flatnonzero(~np.isfinite(loss))
     if len(bad):
+        name, *_ = fit.label.split()
+        setting = "learning_rate" if hasattr(fit.sampler, "learning_rate") else "num_components"
         raise UserError(
-            f"the loss of {label} became {loss[bad[0]]} in epoch {epoch}, cluster {bad[0]}; lower "
-            f"--config.samplers.{label.split()[0]}.learning_rate"
+            f"the loss of {fit.label} became {loss[bad[0]]} in epoch {epoch}, cluster {bad[0]}; "
+            f"lower --config.samplers.{name}.{setting}"
         )

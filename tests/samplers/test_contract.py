@@ -10,9 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cgjax.config.schema import leaf_of
+from cgjax.errors import UserError
+from cgjax.run.fits import Fit
 from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.samplers.base import DataParallelEpoch, Members, Sampler, as_cluster, group_members
 from cgjax.samplers.registry import RUN_LEAVES, SAMPLERS, make_sampler
+from cgjax.stages.training import _check_loss
 from configs import common
 
 D, K, NUM = 5, 3, 7
@@ -129,6 +133,18 @@ def test_equal_keys_train_equal_bytes_without_nan(name):
     if make(name).num_epochs:
         assert metrics["loss"].shape == (K,)
         assert np.isfinite(np.asarray(metrics["loss"])[:2]).all()
+
+
+@every_sampler
+def test_a_loss_that_is_not_finite_is_reported_with_a_setting_of_the_sampler(name, tmp_path):
+    fit = Fit(f"{name} in 0/1", make(name), Checkpoints(tmp_path), "key")
+    if not fit.sampler.num_epochs:
+        return
+    with pytest.raises(
+        UserError, match=r"became nan in epoch 2, cluster 1; lower --config"
+    ) as error:
+        _check_loss(np.array([0.0, np.nan]), fit, 2)
+    assert leaf_of(str(error.value).split("--config.")[1]) is not None
 
 
 @every_sampler

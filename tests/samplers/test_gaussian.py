@@ -7,7 +7,13 @@ from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
 from cgjax.samplers.base import group_members
-from cgjax.samplers.gaussian import Gaussian, GaussianMixture, log_densities, shrunk_covariance
+from cgjax.samplers.gaussian import (
+    Gaussian,
+    GaussianMixture,
+    factor_of,
+    log_densities,
+    shrunk_covariance,
+)
 
 
 def rows(n: int = 60, d: int = 7) -> np.ndarray:
@@ -84,3 +90,21 @@ def test_an_empty_cluster_and_one_of_equal_members_give_finite_numbers():
         for _ in range(2):
             state, _ = sampler.epoch(state, members, jax.random.key(1), 0)
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+def test_the_covariance_of_two_members_has_a_factor_that_is_correct_up_to_rounding():
+    lines = np.random.default_rng(0).normal(size=(8, 200)).astype(np.float32)
+    covariances = lines[:, :, None] * lines[:, None, :]
+    factors = np.asarray(factor_of(jnp.asarray(covariances)), np.float64)
+    # Rounding times the trace, 200, times the dimension, 200, is raised to the diagonal.
+    np.testing.assert_allclose(factors @ factors.transpose(0, 2, 1), covariances, atol=0.01)
+
+
+def test_a_mixture_of_more_components_than_members_stays_finite():
+    members = group_members(rows(40, 100), np.zeros(40, np.int32), 1)
+    sampler = GaussianMixture(100, num_components=41)
+    state = sampler.init(jax.random.key(0), members)
+    for epoch in range(3):
+        state, metrics = sampler.epoch(state, members, jax.random.key(1), epoch)
+        assert np.isfinite(metrics["loss"]).all()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))

@@ -80,15 +80,23 @@ def with_resources(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[
 
     Args:
         config: nested plain dicts.
-        other: nested plain dicts, valid; only its resources count.
+        other: nested plain dicts; only its resources count.
+
+    Raises:
+        UserError: it has a setting that configs of this kind do not have.
 
     Example:
         >>> config = {"seed": 1, "sample": {"max_draws": 10}}
         >>> with_resources(config, {"seed": 2, "sample": {"max_draws": 20}})
         {'seed': 1, 'sample': {'max_draws': 20}}
     """
+    if not isinstance(other, Mapping):
+        raise UserError(f"resources={shown(other)}: expected sections of settings")
     changed: dict[str, Any] = _in_one_form(config, "")
+    known = _TABLES[kind_of(config)].leaves
     for path, value in flatten(other).items():
+        if path not in known:
+            raise UserError(_unknown("", path, [path for path in known if is_resource(path)]))
         section, _, name = path.rpartition(".")
         settings: Any = _section(changed, section)
         if is_resource(path) and name in (settings or {}):
@@ -198,9 +206,13 @@ def _wrong_names(
         return
     for name in section:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean --config.{prefix}{near[0]}?" if near else ", ".join(known)
-            yield f"--config.{prefix}{shown(name)}: no such setting; {hint}"
+            yield _unknown(prefix, name, known)
     for name in needed:
         if name not in section:
             yield f"--config.{prefix}{name} is missing"
+
+
+def _unknown(prefix: str, name: Any, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, 1)
+    hint = f"did you mean --config.{prefix}{near[0]}?" if near else ", ".join(known)
+    return f"--config.{prefix}{shown(name)}: no such setting; {hint}"

@@ -116,7 +116,7 @@ def load_run(root: str | os.PathLike[str], resources: Mapping[str, Any] | None =
 
     Raises:
         UserError: if it is not a run's folder, the generator's weights are not those it was made
-            with, or a resource is not a legal value.
+            with, or `resources` has a setting that no config has or a value that is not legal.
 
     Example:
         run = cgjax.load_run("runs/dcgan_pose")
@@ -127,7 +127,7 @@ def load_run(root: str | os.PathLike[str], resources: Mapping[str, Any] | None =
         validate(saved.config)
     except UserError as error:
         raise UserError(f"{folder.config} was edited: {error}") from error
-    config = with_resources(saved.config, resources or {})
+    config = with_resources(saved.config, {} if resources is None else resources)
     validate(config)
     try:
         run = Run(folder.root, config)

@@ -413,6 +413,36 @@ def test_an_array_too_large_for_memory_is_refused_with_its_size(path):
     schema.validate(config)
 
 
+# Resources
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("resources", "line"),
+    [
+        ({"sample": {"max_draw": 10}}, "did you mean --config.sample.max_draws?"),
+        ({"sample": 3}, "--config.sample: no such setting; "),
+        ({"smaple": {"max_draws": 10}}, "did you mean --config.sample.max_draws?"),
+        ({"sample": {"max_draws": {"flow": 10}}}, "--config.sample.max_draws.flow: no such"),
+        ({"train": {"iterations": 3}}, "--config.train.iterations: no such setting; "),
+        ([1], "resources=1: expected sections of settings"),
+    ],
+)
+def test_resources_that_no_config_has_are_refused(resources, line):
+    with pytest.raises(UserError) as error:
+        schema.with_resources(plain(), resources)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_resources_of_a_whole_config_of_another_generator_are_taken():
+    other = schema.complete(plain("tiny", "quick"))
+    other["sample"]["max_draws"] = 5
+    changed = schema.with_resources(plain(), other)
+    assert changed["sample"]["max_draws"] == 5
+    assert changed["generator"]["name"] == plain()["generator"]["name"]
+
+
 # Configs of older versions
 
 

@@ -422,7 +422,7 @@ def test_an_array_too_large_for_memory_is_refused_with_its_size(path):
     [
         ({"sample": {"max_draw": 10}}, "did you mean --config.sample.max_draws?"),
         ({"sample": 3}, "--config.sample: no such setting; "),
-        ({"smaple": {"max_draws": 10}}, "did you mean --config.sample.max_draws?"),
+        ({"samples": {"max_draws": 10}}, "did you mean --config.sample.max_draws?"),
         ({"sample": {"max_draws": {"flow": 10}}}, "--config.sample.max_draws.flow: no such"),
         ({"train": {"iterations": 3}}, "--config.train.iterations: no such setting; "),
         ([1], "resources=1: expected sections of settings"),

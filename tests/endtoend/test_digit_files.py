@@ -204,7 +204,7 @@ def test_a_download_that_is_another_file_or_fails_is_refused_in_one_line(publish
     for change, message in (
         (
             lambda: file.write_bytes(b"a login page"),
-            r"train-labels.*\.gz from .* has MD5 .*, expec",
+            r"train-labels.*\.gz from .* has MD5 .*, expected",
         ),
         (file.unlink, r"cannot download train-labels-idx1-ubyte\.gz from http://127"),
     ):

@@ -103,9 +103,9 @@ def choose_num_clusters(
         confidence: confidence level of the intervals.
 
     Raises:
-        UserError: too few rows (`check_rows`), a row that is not finite or too large, rows
-            that differ too little for float32, a key that is
-            not a random key, or an option out of its range.
+        UserError: too few rows (`check_rows`), a row that is not finite or too large, rows that
+            differ too little for float32, a key that is not a random key, or an option out of its
+            range.
 
     Example:
         >>> import jax

@@ -101,7 +101,7 @@ def test_the_other_cluster_is_measured_and_the_row_of_the_rare_one_says_why(run)
     assert re.search(r"rejection +1  left out: cluster 1, 0.1% of the prior: too rare$", table)
     write_page(run, maker, lambda *_: None)
     page = (run.folder.report / "index.html").read_text()
-    assert '<td>1</td><td colspan="7">left out: cluster 1, 0.1% of the prior: too rare' in page
+    assert '<td colspan="7" class="text">left out: cluster 1, 0.1% of the prior: too rare' in page
     assert json.loads(run.folder.summary.read_text())["samplers"]["rejection"] == numbers
 
 

@@ -16,6 +16,7 @@ from cgjax.generators.weights import load_folder, read_manifest
 from cgjax.run.conditional import conditional_of
 from cgjax.run.directions import load_directions, save_directions
 from cgjax.runtime.cache import cache_folder
+from cgjax.runtime.command import at_home
 from cgjax.runtime.files import user_path
 from converters.__main__ import convert, inspect
 from converters.distance import convert_lpips
@@ -52,6 +53,22 @@ def test_only_a_leading_tilde_of_a_known_user_is_replaced(home):
 def test_no_module_replaces_a_tilde_itself():
     texts = {path: path.read_text() for path in MODULES if path.name != "files.py"}
     assert not [path for path, text in texts.items() if "expanduser" in text]
+
+
+def test_a_config_file_is_found_in_the_home_folder(home):
+    words = ["cgjax", "--config=~/a.py:quick", "--config.layer=~", "~", "--config=configs/~.py"]
+    assert at_home(words) == [words[0], f"--config={home}/a.py:quick", *words[2:]]
+
+
+def test_without_a_home_folder_no_cache_is_made(home, monkeypatch):
+    monkeypatch.delenv("CGJAX_CACHE", raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(RuntimeError, match="home"):
+        cache_folder()
 
 
 def test_the_cache_may_be_in_the_home_folder(home, monkeypatch):

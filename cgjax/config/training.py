@@ -187,10 +187,10 @@ def is_of_assign(path: str) -> bool:
 
 
 def trained_leaves(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the leaves that change what is trained, but for how long.
+    """Return the leaves that change what is trained; those that only say how long are left out.
 
-    That is neither resources nor what is done with the generator, its scores included, nor leaves
-    that this training does not read.
+    So are resources, what is done with the generator (its scores included), and leaves that this
+    training does not read.
 
     Args:
         leaves: every leaf by its dotted path.

@@ -34,8 +34,13 @@ from cgjax.evaluation.own_features import OwnFeatures
 from cgjax.runtime.keys import named_key
 
 
-def check_data(config: Mapping[str, Any]) -> str:
+def check_data(config: Mapping[str, Any], checked: str = "") -> str:
     """Check that a config's data exist and fit its networks and sizes; writes nothing.
+
+    Args:
+        config: nested plain dicts with every leaf.
+        checked: the identity of data that were checked before: images on disk that still have it
+            are not decoded again.
 
     Returns:
         The data's identity; see `DataSet`.
@@ -48,8 +53,8 @@ def check_data(config: Mapping[str, Any]) -> str:
     data, train, labels = data_of(config), config["train"], config["labels"]
     num = data.available(config["data"]["num"])
     NETWORKS[config["network"]["name"]](config["network"], data.row_shape())
-    is_stacked = train["together"] and train["trials"] > 1
-    if is_stacked and isinstance(data, FolderImages) and data.is_on_disk:
+    on_disk = data if isinstance(data, FolderImages) and data.is_on_disk else None
+    if on_disk is not None and train["together"] and train["trials"] > 1:
         raise UserError(
             "--config.train.together=true: expected images that fit in --config.data.memory_mb; "
             "type --config.train.together=false"
@@ -65,7 +70,10 @@ def check_data(config: Mapping[str, Any]) -> str:
     }.items():
         if needed > num:
             raise UserError(f"--config.{path}: needs {needed} rows, but there are only {num}")
-    return data.identity()
+    identity = data.identity()
+    if on_disk is not None and identity != checked:
+        on_disk.check_images()
+    return identity
 
 
 def _check_scored(data: ImageSet, settings: Mapping[str, Any]) -> None:

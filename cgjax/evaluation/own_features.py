@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from cgjax.errors import UserError, foreign_code
 from cgjax.evaluation.extractors import as_colour_images, at_least_one
 from cgjax.evaluation.own_code import checked_numbers, load_own
-from cgjax.runtime.imports import load_attribute
 
 BATCH = 128
 """Images per call of the function."""
@@ -43,9 +42,7 @@ class OwnFeatures:
 
     def __init__(self, path: str, *, with_scores: bool = False) -> None:
         self.name = path
-        self.function = load_own(path, "features")
-        if not callable(self.function):
-            raise UserError(f"features {path!r} is {self.function!r:.60}; expected a function")
+        self.function = _load(path)
         self._with_scores = with_scores
         self._widths: tuple[int, int] | None = None
 
@@ -130,20 +127,31 @@ def features_of_rows(path: str) -> Callable[[np.ndarray], Float[np.ndarray, "n f
     Unlike `OwnFeatures` it takes rows of any shape, all at once.
 
     Args:
-      path: its import path, `package.module:name`.
+      path: as for `OwnFeatures`.
 
     Raises:
-      UserError: the function does not exist; when the result is called, it did not return features.
+      UserError: as `OwnFeatures`; when the result is called, it did not return features.
       ForeignError: the user's module raised an exception, or the function did when it was called.
     """
-    function = load_attribute(path, "features")
+    function = _load(path)
 
     def features(rows: np.ndarray) -> Float[np.ndarray, "n f"]:
         with foreign_code(f"features {path!r}"):
-            values = function(rows)
-        return _checked_rows(f"--config.labels.features={path}", values, rows.shape)
+            values = function(rows.copy())  # it may change them
+        subject = f"--config.labels.features={path}"
+        found = _checked_rows(subject, values, rows.shape)
+        if not found.shape[1]:
+            raise UserError(f"{subject}: returned no features; expected at least one")
+        return found
 
     return features
+
+
+def _load(path: str) -> Callable[[np.ndarray], Any]:
+    function = load_own(path, "features")
+    if not callable(function):
+        raise UserError(f"features {path!r} is {function!r:.60}; expected a function")
+    return cast("Callable[[np.ndarray], Any]", function)
 
 
 def _checked_rows(

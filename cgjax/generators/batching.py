@@ -86,7 +86,8 @@ def batch_by_batch(
     def begin(start: int) -> Array:
         rows = source[start : start + size]
         if rows.shape[0] < size:
-            rows = np.pad(rows, [(0, size - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1))
+            # With copies of the last: a user's generator may refuse zeros.
+            rows = np.pad(rows, [(0, size - len(rows))] + [(0, 0)] * (rows.ndim - 1), mode="edge")
         return function(jnp.asarray(rows))
 
     pending = begin(0)

@@ -1,12 +1,13 @@
 """Download published weights into the cache, check and convert them once.
 
-This is the only module that downloads. A file is checked against its hash prefix and converted by
-`python -m converters` in a separate process: the only step that needs torch. After that the
-converted folder is loaded.
+This is the only module that downloads. A checkpoint is checked against its hash prefix and
+converted by `python -m converters` in a separate process: the only step that needs torch. After
+that the converted folder is loaded. Files of data are checked and kept as they are.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import os
@@ -32,6 +33,7 @@ PACKAGES = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 30.0
 TRIES = 3
 _CHUNK = 1 << 20
+_NO_NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 _WAITING = "another process is fetching %s; waiting for it"
 
 
@@ -73,20 +75,28 @@ def fetch_file(address: str, path: Path, md5: str) -> None:
     """Download a published file into a folder of the cache, unless it is there, and check its hash.
 
     Raises:
-        UserError: no network, a wrong hash or a full disk.
+        UserError: no network, a wrong hash, or a cache that cannot be written.
     """
+    if path.is_file() and _md5(path) == md5:
+        return  # also in a cache that only others can write
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(path.parent / ".lock", lambda: logging.info(_WAITING, path.name)):
             _download(address, path)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "md5").hexdigest()
-            if digest != md5:
+            if (digest := _md5(path)) != md5:
                 path.unlink()
                 raise UserError(f"{path.name} from {address} has MD5 {digest}, expected {md5}")
-    except (OSError, http.client.HTTPException) as error:
+    except _NO_NETWORK as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"cannot download {path.name} from {address} ({reason})") from error
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent}: {error}; set CGJAX_CACHE") from error
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        new = functools.partial(hashlib.md5, usedforsecurity=False)
+        return hashlib.file_digest(file, new).hexdigest()
 
 
 def _download_files(name: str, entry: Published, folder: Path) -> None:

@@ -182,7 +182,9 @@ def open_training(
     folder = RunFolder(root)
     resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     # This reads the data, so errors in them are reported before anything is written.
-    identity, tracing = check_data(resolved), tracing_of(resolved)
+    checked = read_config(folder, TRAINING).provenance if folder.config.is_file() else None
+    identity = check_data(resolved, checked.weights_sha256 if checked else "")
+    tracing = tracing_of(resolved)
     trace = settled_trace(folder, resolved, tracing)
     run = TrainingRun(root, resolved, identity, trace, tracing)
     _check_same_data(run, allow_change=allow_change)

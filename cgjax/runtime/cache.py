@@ -41,7 +41,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 def cache_folder() -> Path:
     """Return the folder of downloads and converted weights: CGJAX_CACHE, or ~/.cache/cgjax."""
     folder = os.environ.get("CGJAX_CACHE")
-    return user_path(folder or "~/.cache/cgjax")
+    return user_path(folder) if folder else Path.home() / ".cache" / "cgjax"
 
 
 def keep_programs() -> Path | None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from cgjax.errors import ForeignError, Interrupted, UserError
-from cgjax.runtime.files import say_os_error
+from cgjax.runtime.files import say_os_error, user_path
 from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
 from cgjax.runtime.system import (
     StdoutError,
@@ -156,13 +156,19 @@ def _is_one_of_several() -> bool:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return list(flags.FLAGS(argv))
+        return list(flags.FLAGS(at_home(argv)))
     except StdoutError:  # from --help
         raise
     except (flags.Error, *FLAG_ERRORS) as error:
         raise explain(error, argv) from error
     except Exception as error:
         raise ForeignError(f"the config file raised {type(error).__name__}: {error}") from error
+
+
+def at_home(argv: Sequence[str]) -> list[str]:
+    """Replace a leading ~ in `--config=`, whose file is read while the flags are parsed."""
+    found = [re.fullmatch(r"(--?config=)(~.*)", word) for word in argv]
+    return [f"{m[1]}{user_path(m[2])}" if m else word for m, word in zip(found, argv, strict=True)]
 
 
 def _say(line: str) -> None:

@@ -13,52 +13,70 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
+from cgjax.errors import UserError
 from cgjax.runtime.files import write_atomically
 
 FOLDER = "tensorboard"
 """The folder of a run's event file, beside `metrics.jsonl`."""
 
-_FILES = "events.out.tfevents.*"
+_FILES = "events.out.tfevents.*.cgjax"
 # A line without a step belongs to no curve.
 _STEPS = ("epoch", "iteration", "step")
 # They say whose numbers a line holds.
 _OWNERS = ("stage", "sampler", "trial")
 
 
+# What a folder that cannot be written raises, and a package that does not fit its protobuf.
+_FAILURES = (OSError, UserError, ImportError, TypeError)
+
+
 class Events:
-    """The event file beside a file of metrics."""
+    """The event file beside a file of metrics.
+
+    It must not stop a training: where it cannot be written, that is logged once.
+    """
 
     def __init__(self, metrics: Path):
         """Take the path of `metrics.jsonl`; changes nothing."""
         self._metrics, self._folder = metrics, metrics.parent / FOLDER
         self._file: int | None = None
+        self._is_wanted = importlib.util.find_spec("tensorboardX") is not None
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Add the numbers of the line that was just written to `metrics.jsonl`.
-
-        Raises:
-            OSError: the event file cannot be written.
-            UserError: it cannot be created.
-        """
-        if not any(scalars_of(line)) or importlib.util.find_spec("tensorboardX") is None:
-            return
-        if self._file is not None:
-            os.write(self._file, _records([line]))
-        elif self._metrics.is_file():  # not the null device, in all processes but the first
-            self.clear()
-            lines = map(json.loads, self._metrics.read_bytes().splitlines())
-            self._folder.mkdir(exist_ok=True)
-            # A new name: TensorBoard would not notice that a file it reads has been replaced.
-            path = self._folder / _FILES.replace("*", f"{time.time_ns()}.cgjax")
-            write_atomically(path, _header() + _records(lines))
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        """Add the numbers of the line that was just written to `metrics.jsonl`."""
+        if self._is_wanted and any(scalars_of(line)):
+            self._try(lambda: self._add(line))
 
     def clear(self) -> None:
         """Remove the event file; the next line makes it anew."""
+        self._try(self._clear)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except _FAILURES as error:
+            self._is_wanted = False
+            logging.warning("%s is not written any more: %s", self._folder, error)
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        if self._file is not None:
+            os.write(self._file, _records([line]))
+        elif self._metrics.is_file():  # not the null device, in all processes but the first
+            self._clear()
+            lines = map(json.loads, self._metrics.read_bytes().splitlines())
+            self._folder.mkdir(exist_ok=True)
+            # A new name: TensorBoard would not notice that a file it reads has been replaced.
+            path = self._folder / _FILES.replace("*", str(time.time_ns()))
+            write_atomically(path, _header() + _records(lines))
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+
+    def _clear(self) -> None:
         self.close()
         for path in self._folder.glob(_FILES):
             path.unlink(missing_ok=True)

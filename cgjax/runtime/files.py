@@ -41,8 +41,7 @@ def missing(path: Path, kind: str = "file") -> str:
     if path.is_absolute():
         return f"no {kind} {path}"
     return (
-        f"no {kind} {path} in {Path.cwd()} (a relative path starts where you type the command; "
-        "for a saved run, type it where the run was made)"
+        f"no {kind} {path} in {Path.cwd()}, where relative paths start, also those of a saved run"
     )
 
 

@@ -82,8 +82,9 @@ def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
         reasons = [_why_skipped(path, folder, runs, deep=deep) for path in paths]
     except OSError as error:
         is_missing = isinstance(error, FileNotFoundError)
-        reason = missing(folder, "folder") if is_missing else say_os_error(error)
-        raise UserError(f"{option}={folder}: cannot read this folder ({reason})") from error
+        cannot = f"cannot read this folder ({say_os_error(error)})"
+        reason = missing(folder, "folder") if is_missing else cannot
+        raise UserError(f"{option}={folder}: {reason}") from error
     files = [path for path, reason in zip(paths, reasons, strict=True) if reason == ""]
     skipped = _counted(filter(None, reasons))
     logging.info(
@@ -131,6 +132,11 @@ def read_photo(
     """Read one image as `read_photos` does; return it with the SHA-256 of the file."""
     content = _content(path, option)
     return _scaled(_decoded(content, path, option), size, channels), _digest(content)
+
+
+def file_digest(path: Path, option: str = OPTION) -> str:
+    """Return the SHA-256 of a file's content."""
+    return _digest(_content(path, option))
 
 
 def check_photo(path: Path, option: str = OPTION) -> Photo:

@@ -95,7 +95,7 @@ def shrunk_covariance(
         r: (m,) weights from 0 to 1; 0 excludes a row.
 
     Returns:
-        (d,) mean and (d, d) covariance, positive definite unless all rows are equal.
+        (d,) mean and (d, d) covariance: singular of equal rows and of two, see `factor_of`.
     """
     d = z.shape[1]
     n = jnp.maximum(jnp.sum(r), 1e-6)

@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def environment() -> dict[str, str]:
     """Return an environment with one CPU device and no network, as a user would have it.
 
-    But for the flags by which XLA compiles quickly: the commands share the tests' programs, and the
-    CI's run of the README's first command has none.
+    Only XLA compiles quickly, so that commands take less time and share programs with the tests.
+    One test drops these flags (`test_ends`), and the CI's run of the README's first command has
+    none.
     """
     # A missing proxy simulates no network, and an empty cache a new machine.
     proxy = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")

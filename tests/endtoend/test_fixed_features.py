@@ -60,6 +60,14 @@ def own(monkeypatch):
     module.flat = lambda rows: rows[:, 0]
     module.bad = lambda rows: np.full((len(rows), 2), np.nan)
     module.broken = lambda rows: rows.missing
+    module.none = lambda rows: rows[:, :0]
+
+    def in_place(rows):
+        rows *= 2
+        return rows[:, :1]
+
+    module.in_place = in_place
+    module.Made = type("Made", (), {"__call__": lambda self, rows: rows[:, :1]})
     monkeypatch.setitem(sys.modules, "own_features", module)
 
 
@@ -69,6 +77,10 @@ def test_the_users_features_are_called_and_checked(own):
         return FixedFeatures(f"own_features:{name}", PLANE, unprepared).fit(KEY, rows)(rows)
 
     np.testing.assert_array_equal(made("first"), points().rows[:, :1])
+    np.testing.assert_array_equal(made("Made"), points().rows[:, :1])
+    np.testing.assert_array_equal(made("in_place"), 2 * points().rows[:, :1])
+    with pytest.raises(UserError, match="returned no features; expected at least one"):
+        made("none")
     with pytest.raises(UserError, match=r"own_features:flat: returned float32 \(600,\)"):
         made("flat")
     with pytest.raises(UserError, match="returned NaN"):

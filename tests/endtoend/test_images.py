@@ -113,7 +113,7 @@ def test_bad_folders_are_refused_in_one_line(tmp_path, prepare, words):
 
 
 def test_a_folder_that_is_missing_or_too_small_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot read this folder"):
+    with pytest.raises(UserError, match=r"--config\.data\.path=\S+gone: no folder \S+gone"):
         FolderImages(str(tmp_path / "gone")).draw(KEY, 1)
     with pytest.raises(UserError, match=r"expected the folder of your images"):
         FolderImages("", size=8).draw(KEY, 1)

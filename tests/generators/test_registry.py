@@ -211,7 +211,7 @@ def test_a_folder_that_does_not_exist_is_named_with_where_it_was_looked_for(
     message = str(raised.value)
     assert f"no folder {weights}" in message
     assert message.endswith(f"python -m converters FAMILY --src=FILE --dst={weights}")
-    relative = f" in {tmp_path} (a relative path starts where you type the command; for a saved "
+    relative = f" in {tmp_path}, where relative paths start"
     assert (relative in message) == (not weights.startswith("/"))
 
 

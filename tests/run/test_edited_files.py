@@ -186,7 +186,7 @@ def test_a_run_opened_from_another_folder_says_where_its_weights_were_looked_for
     (tmp_path / "run").mkdir()
     save_config(RunFolder(tmp_path / "run"), config, Provenance(""))
     monkeypatch.chdir(tmp_path)
-    expected = rf"no folder weights/gone in {tmp_path} .*type it where the run was made"
+    expected = rf"no folder weights/gone in {tmp_path}, where relative paths start"
     for open_it in (lambda: load_run("run"), lambda: open_run("run", None)):
         with pytest.raises(UserError, match=expected):
             open_it()

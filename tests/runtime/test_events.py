@@ -1,5 +1,6 @@
 """The event file holds the numbers of metrics.jsonl, each once, whatever happened before."""
 
+import importlib.util
 import struct
 import sys
 
@@ -61,8 +62,39 @@ def test_after_a_kill_every_point_is_there_once(path):
         metrics.close()
 
 
+def test_only_its_own_event_files_are_replaced(path):
+    (path.parent / "tensorboard").mkdir()
+    mine = path.parent / "tensorboard" / "events.out.tfevents.123.host.mine"
+    mine.write_bytes(b"mine")
+    for _ in range(2):
+        metrics = Metrics(path)
+        metrics.write(stage="fit", epoch=1, loss=0.5)
+        metrics.close()
+    assert mine.read_bytes() == b"mine"
+    assert len(list(mine.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("obstacle", ["a file in the way", "a broken package"])
+def test_what_keeps_the_event_file_from_being_written_is_logged_once(
+    obstacle, path, monkeypatch, caplog
+):
+    if obstacle == "a file in the way":
+        (path.parent / "tensorboard").write_text("mine")
+    else:
+        monkeypatch.setitem(sys.modules, "tensorboardX.record_writer", None)
+    metrics = Metrics(path)
+    for epoch in (1, 2):
+        metrics.write(stage="fit", epoch=epoch, loss=0.5)
+    metrics.forget(lambda line: line["epoch"] > 1)
+    metrics.write(stage="fit", epoch=2, loss=0.25)
+    metrics.close()
+    assert len(path.read_text().splitlines()) == 2
+    [line] = caplog.messages
+    assert line.startswith(f"{path.parent / 'tensorboard'} is not written any more: ")
+
+
 def test_nothing_is_written_without_the_extra(path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     metrics = Metrics(path)
     metrics.write(stage="fit", epoch=1, loss=0.5)
     assert not (path.parent / "tensorboard").exists()

@@ -175,7 +175,7 @@ def test_a_bad_folder_is_one_line(name, content, message, tmp_path):
 
 
 def test_a_missing_folder_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="cannot read this folder"):
+    with pytest.raises(UserError, match=r"--images=\S+none: no folder \S+none"):
         find_photos(tmp_path / "none")
 
 

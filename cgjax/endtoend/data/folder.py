@@ -19,7 +19,7 @@ from cgjax.endtoend.data.on_disk import CHANNELS, RowsOnDisk, check_grain
 from cgjax.errors import UserError
 from cgjax.runtime.files import user_path
 from cgjax.runtime.log import Progress
-from cgjax.runtime.photos import Photo, check_photo, list_images, read_photo
+from cgjax.runtime.photos import Photo, check_photo, file_digest, list_images, read_photo
 from cgjax.runtime.png import as_uint8
 
 OPTION = "--config.data.path"
@@ -87,6 +87,10 @@ class FolderImages(FixedImages):
             return RowsOnDisk(self._contents.photos, self.size, OPTION)
         return self._contents.images[0]
 
+    def check_images(self) -> None:
+        """Decode every image once, and keep none; raises as `all_rows`."""
+        self._contents.check()
+
     @property
     def _contents(self) -> FolderContents:
         return contents_of(self.source, self.size)
@@ -119,25 +123,37 @@ class FolderContents:
 
     @functools.cached_property
     def photos(self) -> tuple[Photo, ...]:
-        """The files and their hashes; each is decoded once, to check it."""
-        return tuple(self._read(lambda path: check_photo(path, OPTION)))
+        """The files and their hashes; decodes none."""
+        return tuple(self._read(lambda _, path: Photo(path, file_digest(path, OPTION))))
+
+    def check(self) -> None:
+        """Decode every file once, and keep none.
+
+        Raises:
+            UserError: one is not an image.
+        """
+        for _ in self._read(lambda _, path: check_photo(path, OPTION)):
+            pass
 
     @functools.cached_property
     def images(self) -> tuple[UInt8[np.ndarray, "n s s 3"], str]:
         """The images, and a hash of their files' contents."""
         shape = (len(self.files), self._size, self._size, CHANNELS)
-        rows, digests = np.empty(shape, np.uint8), []
-        images = self._read(lambda path: read_photo(path, self._size, CHANNELS, OPTION))
-        for row, (image, digest) in zip(rows, images, strict=True):
-            row[:] = as_uint8(image)
-            digests.append(digest)
-        return rows, _of_all(digests)
+        rows = np.empty(shape, np.uint8)
 
-    def _read(self, read: Callable[[Path], T]) -> Iterator[T]:
-        """Read every file, in order and in parallel; log the progress."""
+        def read(i: int, path: Path) -> str:
+            image, digest = read_photo(path, self._size, CHANNELS, OPTION)
+            rows[i] = as_uint8(image)
+            return digest
+
+        return rows, _of_all(self._read(read))
+
+    def _read(self, read: Callable[[int, Path], T]) -> Iterator[T]:
+        """Read every file, in parallel; yield what is returned in order, and log the progress."""
         progress = Progress("data: files read", len(self.files))
         with ThreadPoolExecutor() as threads:
-            for done, content in enumerate(threads.map(read, self.files), start=1):
+            contents = threads.map(read, range(len(self.files)), self.files)
+            for done, content in enumerate(contents, start=1):
                 yield content
                 progress.update(done)
 

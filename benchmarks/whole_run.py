@@ -48,6 +48,9 @@ def main() -> None:
     print(f"shares {summary['shares']}, inertia {summary['inertia']}")
     for name, numbers in summary["samplers"].items():
         for c in range(summary["num_clusters"]):
+            if numbers["frechet"][c] is None:
+                print(f"{name} cluster {c}: left out")
+                continue
             columns = ("membership", "frechet", "frechet_verified", "frechet_floor", "norm_ratio")
             values = ", ".join(f"{column} {numbers[column][c]:.3f}" for column in columns)
             print(f"{name} cluster {c}: {values}")

@@ -37,15 +37,13 @@ class Attribute:
         """Return which judged values lie beyond the threshold on a side of the centre."""
         return sign * (values - self.centre) >= self.threshold
 
-    def side_of(self, images: Float[np.ndarray, "n s s c"]) -> Side:
+    def side_of(self, values: Float[np.ndarray, " n"]) -> Side:
         """Return the end of the attribute that a cluster's true members show.
 
-        If the judge finds no face in any of them, it is +1 and `Side.measure` gives no accuracy.
+        Args:
+            values: of the members' images. If the judge found no face in any of them, the end is +1
+                and `Side.measure` gives no accuracy.
         """
-        return self.side(self.values(images))
-
-    def side(self, values: Float[np.ndarray, " n"]) -> Side:
-        """As `side_of`, from the judged values of the members."""
         seen = values[~np.isnan(values)]
         is_low = len(seen) > 0 and np.median(seen) < self.centre
         return Side(self, -1 if is_low else 1, values)
@@ -69,16 +67,15 @@ class Side(NamedTuple):
         """The judged values of the true members in which the judge found a face."""
         return self.judged[~np.isnan(self.judged)]
 
-    def measure(self, images: Float[np.ndarray, "n s s c"]) -> dict[str, Any]:
+    def measure(self, values: Float[np.ndarray, " n"]) -> dict[str, Any]:
         """Return how often images show this side, with intervals: columns of the comparison.
 
         If the judge finds no face in the members, only `found` is returned. If it finds none in the
         images, the accuracy among faces is omitted.
-        """
-        return self.measured(self.attribute.values(images))
 
-    def measured(self, values: Float[np.ndarray, " n"]) -> dict[str, Any]:
-        """As `measure`, from the judged values of the images."""
+        Args:
+            values: what the judge says of the images.
+        """
         sign, attribute = self.sign, self.attribute
         judged = judged_accuracy(values, lambda seen: attribute.is_right(seen, sign))
         seen = values[~np.isnan(values)]

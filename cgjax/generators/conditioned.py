@@ -170,22 +170,17 @@ class ConditionedGenerator:
             return run(z)
         return run(shard_rows(z, self.mesh)[0])[: z.shape[0]]
 
-    def images_from(self, h: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n s s c"]:
-        """Generate in batches from activations alone, where later layers do not read the latent.
+    def image_blocks_from(
+        self, h: Float[np.ndarray, "n ..."]
+    ) -> Iterator[Float[np.ndarray, "m s s c"]]:
+        """Generate from activations alone, and yield each batch.
+
+        Later layers must not read the latent.
 
         Raises:
             CannotResume: as for `resume`.
         """
-        return in_batches(self._images_from, h, self.batch)
-
-    def image_blocks_from(
-        self, h: Float[np.ndarray, "n ..."]
-    ) -> Iterator[Float[np.ndarray, "m s s c"]]:
-        """Generate as `images_from`, and yield each batch."""
-        return batch_by_batch(self._images_from, h, self.batch)
-
-    def _images_from(self, h: Array) -> Array:
-        return self._split(self.resume, h)
+        return batch_by_batch(lambda rows: self._split(self.resume, rows), h, self.batch)
 
     def resume(
         self, h: Float[Array, "n ..."], z: Float[Array, "n d"] | None = None

@@ -50,8 +50,8 @@ def expected_acceptance(region: Region, proposal: Region | None = None) -> Accep
     return AcceptanceEstimate(num_members / num, low, high, num_members, num)
 
 
-def describe(expected: AcceptanceEstimate, num: int, noun: str = "image") -> str:
-    """Return the line that is printed before `num` images, or latents, are drawn.
+def describe(expected: AcceptanceEstimate, num: int) -> str:
+    """Return the line that is printed before `num` images are drawn.
 
     Example:
         >>> print(describe(AcceptanceEstimate(0.0412, 0.0360, 0.0471, 206, 5000), 9))
@@ -60,13 +60,13 @@ def describe(expected: AcceptanceEstimate, num: int, noun: str = "image") -> str
     if expected.num_members == 0:
         return (
             f"expected acceptance below {percent(expected.high, 2)} (95%, no member among "
-            f"{expected.num:,} latents): more than {_least(expected, num)} for {_some(num, noun)}"
+            f"{expected.num:,} latents): more than {_least(expected, num)} for {_some(num)}"
         )
     interval = f"{percent(expected.low)[:-1]}-{percent(expected.high)}"
     passes = max(num, leading(num / expected.share, round))
     return (
         f"expected acceptance {percent(expected.share)} ({interval}, {expected.num_members:,} of "
-        f"{expected.num:,} latents): about {passes:,} passes for {_some(num, noun)}"
+        f"{expected.num:,} latents): about {passes:,} passes for {_some(num)}"
     )
 
 
@@ -102,7 +102,7 @@ def larger_budget(expected: AcceptanceEstimate, num: int) -> str:
     return f"type --config.sample.max_draws={enough_draws(num, expected.low)}"
 
 
-def _some(num: int, noun: str) -> str:
+def _some(num: int, noun: str = "image") -> str:
     return f"{num} {noun}{'s' * (num > 1)}"
 
 

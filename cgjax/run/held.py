@@ -326,13 +326,7 @@ class HeldClusterings:
             name = self.entries_of(one)[c]["name"]
             margin = f", margin {region.margin}" if region.margin != WHOLE else ""
             words = self.cluster_flag(one, c) + (f" ({name})" if name else "") + margin
-        for path in self._paths_there():
-            if self.region_inside(path).fingerprint == region.fingerprint:
-                words = shown_path(path)
         return f"cluster {words}, {percent(expected_acceptance(region).share)} of the prior"
-
-    def _paths_there(self) -> list[tuple[int, ...]]:
-        return [(*s.path, c) for s in self._splits_there() for c in range(s.num_clusters)]
 
 
 def _layer_of(split: Split, known: tuple[str, ...]) -> str:

@@ -99,6 +99,11 @@ class Manifests:
                 return f"{part!r} was made when {kind} {which!r} returned something else"
         return f"{name!r} is stale, or its files are not those that were written"
 
+    def edited(self) -> list[str]:
+        """Return what of the user's own code acts otherwise than when an artifact was made."""
+        declared = [name for name in self.recorded() if name in self.graph]
+        return sorted({traced for name in declared for traced in self._changed(name)})
+
     def _upstream(self, name: str) -> list[str]:
         parts: list[str] = []
         for part in (*self.graph[name].inputs, name):

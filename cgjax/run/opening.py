@@ -198,6 +198,8 @@ def _forget_stale(run: Run) -> None:
     run.had_page = folder.report.is_dir()
     if parts := manifests.made_from("report"):
         declare_page(manifests.graph, parts)
+    if edited := manifests.edited():
+        logging.warning("%s: returns something else than before", ", ".join(edited))
     stale = manifests.forget_stale()
     if stale:
         logging.info("removed what is stale: %s", ", ".join(stale))

@@ -52,7 +52,8 @@ def check_run(run: Run, mode: str) -> None:
 
     Raises:
         UserError: a sampler, feature, judge or class that is not available; a generator that
-            breaks its contract.
+            breaks its contract; a clustering of too few latents, of features too large for its
+            method, or by FAISS where that is missing.
         ForeignError: the generator's own code raised an exception.
     """
     settings = run.config["generator"]

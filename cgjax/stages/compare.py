@@ -171,20 +171,18 @@ class CompareStage:
         if self.attribute is not None:
             for c in range(run.clustering.num):
                 images = run.generator.image_blocks(self._judged(reference, c))
-                sides.append(self.attribute.side(judge(self.attribute, images)))
+                sides.append(self.attribute.side_of(judge(self.attribute, images)))
             for c, side in enumerate(sides):
                 if not len(side.members):
                     logging.warning(
                         "%s finds no %s in %d members of cluster %d: it gets no accuracy",
-                        *(side.attribute.judge.name, side.attribute.name, self.num, c),
+                        *(side.attribute.judge.name, side.attribute.name, len(side.judged), c),
                     )
         return Measurer(run.generator, memberships(run), reference, sides, self.num, self.key)
 
     def _judged(self, reference: Reference, c: int) -> Float[np.ndarray, "n d"]:
         """Return members to judge: of a cluster that is left out the few that the run has."""
-        own = self.run.latents[self.run.clustering.labels == c]
-        # An empty cluster has a side too, which nothing is measured by.
-        few = own if len(own) else self.run.latents[:1]
+        few = self.run.latents[self.run.clustering.labels == c]
         return reference.latents.get(c, few)[: self.num]
 
     def _methods(self, measurer: Measurer) -> Iterator[ComparedMethod]:

@@ -26,6 +26,7 @@ from cgjax.run.sample_files import (
     save_images,
 )
 from cgjax.runtime.files import check_folder
+from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import handle_interrupts
 from cgjax.stages.pipeline import Pipeline
@@ -122,6 +123,7 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
     """
     for folder in (*emptied, *(part.out for part in parts)):
         check_folder(folder, "--out")
+        FolderLock(folder, "--out").refuse_if_taken()
         older_samples(folder)
     planned = []
     for part in parts:

@@ -114,7 +114,7 @@ class Measurer(NamedTuple):
             "num": num,
         }
         row |= {} if imagine else self._of_latents(latents, c)
-        return row | (self.sides[c].measured(judged) if self.sides else {})
+        return row | (self.sides[c].measure(judged) if self.sides else {})
 
     def _see(self, blocks: Images) -> tuple[np.ndarray, np.ndarray, float]:
         """Return the features and judged values of images, and the seconds that making them took.

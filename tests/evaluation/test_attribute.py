@@ -39,10 +39,11 @@ def test_an_attribute_not_seen_in_the_members_is_not_measured_in_images(seen):
     asked = Attribute(Brightness(), "mean", 0.0, 0.1)
     images = np.linspace(-1, 1, 20, dtype=np.float32)[:, None, None, None] + np.zeros((1, 4, 4, 3))
     members = np.full((6, 4, 4, 3), seen, np.float32)
-    columns = asked.side_of(members).measure(images)
+    side = asked.side_of(asked.values(members))
+    columns = side.measure(asked.values(images))
     assert columns["found"] == 1
     assert ("accuracy" in columns) == ("w1" in columns) == ("strict" in columns) == bool(seen)
-    none = asked.side_of(members).measure(np.zeros((3, 4, 4, 3)))
+    none = side.measure(asked.values(np.zeros((3, 4, 4, 3))))
     assert none["found"] == 0
     assert "accuracy" not in none
     assert ("strict" in none) == bool(seen)
@@ -50,7 +51,8 @@ def test_an_attribute_not_seen_in_the_members_is_not_measured_in_images(seen):
 
 def test_a_side_remembers_in_how_many_members_nothing_was_found():
     asked = Attribute(Brightness(), "mean", 0.0, 0.1)
-    side = asked.side_of(np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), -0.5)]))
+    images = np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), -0.5)])
+    side = asked.side_of(asked.values(images))
     np.testing.assert_array_equal(side.judged, [np.nan, -0.5])
     np.testing.assert_array_equal(side.members, [-0.5])
     assert side.sign == -1
@@ -59,5 +61,5 @@ def test_a_side_remembers_in_how_many_members_nothing_was_found():
 def test_the_distance_from_the_members_is_in_the_attribute_s_unit():
     asked = Attribute(Brightness(), "mean", 0.0, 0.1)
     grey = np.ones((8, 4, 4, 3), np.float32)
-    columns = asked.side_of(0.5 * grey).measure(0.25 * grey)
+    columns = asked.side_of(asked.values(0.5 * grey)).measure(asked.values(0.25 * grey))
     assert columns["w1"] == columns["w1_low"] == columns["w1_high"] == pytest.approx(0.25)

@@ -31,7 +31,9 @@ def make(root, given):
         pipeline.metrics.close()
 
 
-def test_clusterings_of_a_changed_layer_are_refused_and_then_recomputed(tmp_path, monkeypatch):
+def test_clusterings_of_a_changed_layer_are_refused_and_then_recomputed(
+    tmp_path, monkeypatch, caplog
+):
     swept = {"sweep.numbers": (2,), "sweep.judges": ("image_statistics",), "sweep.judged": 100}
     given, root = config("0/layer2-k2", **{"latents.num": 300}, **swept), tmp_path / "run"
     make(root, given)
@@ -43,6 +45,7 @@ def test_clusterings_of_a_changed_layer_are_refused_and_then_recomputed(tmp_path
     assert "layer2-k2" not in changed.clusterings
     assert changed.held.swept("layer1")
     make(root, given)
+    assert "layer layer2: returns something else than before" in caplog.messages
     again = load_run(root)
     assert again.clustering.digest == own.digest
     assert again.held.swept("layer2")[0].digest != old.digest

@@ -248,7 +248,7 @@ def test_a_sampler_of_a_query_is_trained_with_the_resources_of_the_given_config(
     options = parsed("--fit_query", "--cluster=0 & layer2=0", f"--out={tmp_path}")
     state = (Processes(), FolderLock(root), Interrupts())
     command = Command("sample", options, root, config, [], *state)
-    with pytest.raises(UserError, match=r"the budget is --config.sample.max_draws=7; raise it"):
+    with pytest.raises(UserError, match=r"the budget is --config.sample.max_draws=7: type"):
         action_for("sample", CLUSTERS)(command)
 
 

@@ -121,7 +121,6 @@ def planted(counts, max_draws=1000):
         leaves=[],
         entries_of=lambda _: [*unnamed(one)[:-1], unnamed(one)[-1] | {"name": "hats"}],
         cluster_flag=lambda _, c: str(c),
-        _paths_there=list,
     )
     held.in_words = lambda region: HeldClusterings.in_words(held, region)
     run = SimpleNamespace(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
@@ -21,12 +22,22 @@ LEAST = 2000
 """The least number of latents that a sampler of one region is trained on."""
 
 
-def num_inside(region: Region, num_latents: int) -> int:
-    """Return how many latents of a region a sampler is trained on.
+def num_inside(region: Region, sampler: Sampler) -> int:
+    """Return how many latents of a whole region a sampler is trained on.
 
-    The number expected among `num_latents` draws of the prior, but at least `LEAST`.
+    The number expected among those that it learns from, but at least `LEAST`.
     """
-    return max(LEAST, round(region.share * num_latents))
+    return max(LEAST, round(region.share * num_learnt_from(region, sampler)))
+
+
+def num_learnt_from(region: Region, sampler: Sampler) -> int:
+    """Return how many latents a sampler learns from: its own number, or that of the run."""
+    return sampler.num_latents or len(region.members())
+
+
+def num_held_out(config: Mapping[str, Any], section: str) -> int:
+    """Return how many true members of a cluster a section's measurements need: two halves."""
+    return 2 * int(config[section]["num"])
 
 
 def members_for(

@@ -198,15 +198,17 @@ class Run:
         sampler: str,
         verify: bool = True,
         rescaled: bool = True,
+        instead: str = FEWER,
+        check: Callable[[], None] = lambda: None,
     ) -> tuple[Float[np.ndarray, "num d"], VerifiedDraw | None]:
         """Draw latents of a region; see `sample`. Returns them and, if verified, their cost.
 
         Unverified draws are the plain proposals of any sampler; with `rescaled=False` as the
-        sampler made them.
+        sampler made them. `instead` is what to type if the region is too rare, beside a larger
+        budget; `check` is called between batches and may raise to stop.
         """
-        return finish(
-            self.drawing(key, region, num, sampler=sampler, verify=verify, rescaled=rescaled)
-        )
+        options: dict[str, Any] = {"verify": verify, "rescaled": rescaled, "instead": instead}
+        return finish(self.drawing(key, region, num, sampler=sampler, **options), check)
 
     def drawing(
         self,
@@ -217,6 +219,7 @@ class Run:
         sampler: str,
         verify: bool = True,
         rescaled: bool = True,
+        instead: str = FEWER,
     ) -> Generator[
         Float[np.ndarray, "m d"], None, tuple[Float[np.ndarray, "num d"], VerifiedDraw | None]
     ]:
@@ -232,7 +235,7 @@ class Run:
             latents = draw_unverified(source.propose, key, num)
             yield latents
             return latents, None
-        with self.naming(region, drawer=sampler):
+        with self.naming(region, instead, sampler):
             draw = yield from drawing(
                 source.propose,
                 lambda z: self.are_inside(z, region),

@@ -15,7 +15,7 @@ from cgjax.run.artifacts import REFERENCE, Graph
 from cgjax.run.fits import Fit
 from cgjax.run.folder import RunFolder
 from cgjax.run.held import HeldClusterings
-from cgjax.run.members import num_inside
+from cgjax.run.members import num_inside, num_learnt_from
 from cgjax.run.places import fit_name
 from cgjax.run.sampling import FittedSampler, Source
 from cgjax.runtime.checkpoints import Checkpoints
@@ -93,12 +93,12 @@ class RunSamplers:
             saved = Checkpoints(self._folder.checkpoints / name)
             clusters = self._held.own[0].digest if self._held.has_own else ""
             return Fit(name, sampler, saved, artifact.key, self._fingerprints[name], clusters)
-        whole, latents = region.with_margin(WHOLE), self._held.latents
+        whole = region.with_margin(WHOLE)
         content = digest(region.fingerprint)
         saved = Checkpoints(self._folder.checkpoints / f"{name}@{content[:16]}")
         key = digest([self._graph["latents"].key, content, artifact.reads])
-        num = sampler.num_latents or len(latents)
-        fewer = sampler.for_share(num_inside(whole, num) / num)
+        share = num_inside(whole, sampler) / num_learnt_from(whole, sampler)
+        fewer = sampler.for_share(share)
         return Fit(f"{name} in {whole}", fewer, saved, key)
 
     def fitted(self, name: str, region: Region | None = None) -> FittedSampler:

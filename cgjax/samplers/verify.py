@@ -113,14 +113,17 @@ def draw_verified(
     return finish(drawing(propose, accept, key, num, batch=batch, max_draws=max_draws))
 
 
-def finish(steps: Generator[object, None, Result]) -> Result:
-    """Run a generator to its end and return what it returns."""
+def finish(
+    steps: Generator[object, None, Result], check: Callable[[], None] = lambda: None
+) -> Result:
+    """Run a generator to its end and return what it returns; `check` may raise between steps."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
             result: Result = end.value
             return result
+        check()
 
 
 def draw_unverified(propose: Propose, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "num d"]:

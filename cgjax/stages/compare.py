@@ -40,7 +40,7 @@ from cgjax.stages.evaluate import memberships, reference_of
 from cgjax.stages.graph import Maker
 from cgjax.stages.measuring import Measurer, judge
 from cgjax.stages.methods import ComparedMethod, Drawer
-from cgjax.stages.rare import LeftOut
+from cgjax.stages.rare import LeftOut, lower_num
 
 JUDGED = ("num", "judge", "attribute", "centre", "threshold")
 """The settings of `config.compare` that every line depends on."""
@@ -113,7 +113,7 @@ class CompareStage:
             for c in clusters:
                 place = (method.name, method.setting, c)
                 if (*place, key) not in known:
-                    self.check("the measured lines are kept")
+                    self._check()
                     try:
                         drawn = measurer.draw(method, c)
                     except UserError as error:  # such as a part of a cluster that is too rare
@@ -221,10 +221,14 @@ class CompareStage:
     def _sampler(self, name: str, *, verify: bool = True, margin: MarginRange = WHOLE) -> Drawer:
         def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, float | None]:
             region = ClusterRegion(self.run.clustering, c, margin)
-            latents, cost = self.run.draw(key, region, num, sampler=name, verify=verify)
+            options: dict[str, Any] = {"instead": lower_num("compare"), "check": self._check}
+            latents, cost = self.run.draw(key, region, num, sampler=name, verify=verify, **options)
             return latents, cost.acceptance if cost else None
 
         return draw
+
+    def _check(self) -> None:
+        self.check("the measured lines are kept")
 
 
 def _held_out(reference: Reference) -> Drawer:

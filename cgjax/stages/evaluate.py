@@ -13,13 +13,14 @@ from cgjax.evaluation import fidelity
 from cgjax.evaluation.fidelity import Reference, ReferenceSettings, SamplerDraws
 from cgjax.regions.region import ClusterRegion
 from cgjax.run.artifacts import FEATURE
+from cgjax.run.members import num_held_out
 from cgjax.run.places import evaluation_name
 from cgjax.run.run import Run
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
 from cgjax.stages.graph import LEFT_OUT, Maker
 from cgjax.stages.inside import draw_inside
-from cgjax.stages.rare import LeftOut
+from cgjax.stages.rare import LeftOut, lower_num
 
 
 def memberships(run: Run) -> list[functools.partial[Bool[np.ndarray, " n"]]]:
@@ -27,7 +28,13 @@ def memberships(run: Run) -> list[functools.partial[Bool[np.ndarray, " n"]]]:
     return [functools.partial(run.are_inside, region=region) for region in run.regions]
 
 
-def reference_of(run: Run, key: PRNGKeyArray, section: str, left_out: LeftOut) -> Reference:
+def reference_of(
+    run: Run,
+    key: PRNGKeyArray,
+    section: str,
+    left_out: LeftOut,
+    check: Callable[[], None] = lambda: None,
+) -> Reference:
     """Draw what a run's samplers are compared with: see `fidelity.make_reference`.
 
     Args:
@@ -35,15 +42,16 @@ def reference_of(run: Run, key: PRNGKeyArray, section: str, left_out: LeftOut) -
         key: a typed key.
         section: of the config, whose `num` is half the number of members of each cluster.
         left_out: gets the clusters that are too rare.
+        check: called between batches; may raise to stop.
 
     Raises:
         TooRare: all of them are.
     """
-    num = 2 * run.config[section]["num"]
+    num, instead = num_held_out(run.config, section), lower_num(section)
 
     def draw(region: ClusterRegion) -> Float[np.ndarray, "m d"]:
         own = named_key(key, "members", region.cluster)
-        return draw_inside(run, region, num, own, f"lower --config.{section}.num")
+        return draw_inside(run, region, num, own, check, instead)
 
     settings = ReferenceSettings(**{name: run.config["evaluate"][name] for name in FEATURE})
     return fidelity.make_reference(run.generator, left_out.drawn(draw), key, settings)
@@ -58,7 +66,8 @@ class EvaluateStage:
         Args:
             run: with its samplers fitted.
             maker: of its artifacts.
-            check: called between samplers, with what is kept if it raises to stop.
+            check: called between samplers and batches of draws, with what is kept if it
+                raises to stop.
         """
         self.run, self.maker, self.check = run, maker, check
         self.key = named_key(run.root_key, "evaluate")
@@ -72,18 +81,21 @@ class EvaluateStage:
         progress = Progress("evaluate", 1 + len(names))
         reference, too_rare = None, LeftOut(run)
         for i, name in enumerate(names):
-            self.check("the finished evaluations are kept")
+            self._check()
             with maker.making(evaluation_name(name)) as result:
                 if reference is None:
-                    reference = reference_of(run, self.key, "evaluate", too_rare)
+                    reference = reference_of(run, self.key, "evaluate", too_rare, self._check)
                     progress.update(1)
-                left_out = LeftOut(run, too_rare.lines)
+                left_out = LeftOut(run, too_rare)
                 numbers = self._evaluate(name, reference, left_out)
                 result["distance"] = fidelity.distance_name(reference.extractor)
                 result["numbers"] = numbers
                 result |= left_out.result
                 maker.metrics.write(stage="evaluate", sampler=name, **numbers)
             progress.update(2 + i)
+
+    def _check(self) -> None:
+        self.check("the finished evaluations are kept")
 
     def _evaluate(self, name: str, reference: Reference, left_out: LeftOut) -> dict[str, list[Any]]:
         """Measure a sampler on every cluster; every list has one entry per cluster."""
@@ -100,12 +112,13 @@ class EvaluateStage:
         """Measure a sampler on one cluster."""
         run, num = self.run, self.run.config["evaluate"]["num"]
         key = named_key(self.key, name, region.cluster)
-        verified, draw = run.draw(key, region, num, sampler=name)
+        options: dict[str, Any] = {"instead": lower_num("evaluate"), "check": self._check}
+        verified, draw = run.draw(key, region, num, sampler=name, **options)
         assert draw is not None
         plain = raw = verified
         if not run.samplers.fitted(name).sampler.always_verified:
             # Otherwise its proposals are draws of the prior.
-            options: dict[str, Any] = {"sampler": name, "verify": False}
+            options = {"sampler": name, "verify": False}
             plain, _ = run.draw(key, region, num, **options)
             raw, _ = run.draw(key, region, num, rescaled=False, **options)
         inside = int(run.are_inside(plain, region).sum())

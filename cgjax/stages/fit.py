@@ -7,6 +7,8 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from cgjax.config.splits import shown_path
+from cgjax.errors import TooRare
 from cgjax.generators.batching import in_batches
 from cgjax.regions.region import Region
 from cgjax.run.fits import Fit
@@ -17,11 +19,10 @@ from cgjax.run.sampling import DEPTHS
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.signals import Interrupts
 from cgjax.samplers.base import group_members
-from cgjax.stages.graph import Maker
+from cgjax.stages.graph import LEFT_OUT, Maker
 from cgjax.stages.inside import latents_inside
+from cgjax.stages.rare import NO_LEAF_SAMPLERS, LeftOut
 from cgjax.stages.training import SamplerTrainer
-
-LEAF_SAMPLERS = "--config.hierarchy.samplers"
 
 
 class FitStage:
@@ -73,7 +74,7 @@ class FitStage:
         if last is not None and learnt.is_trained:
             return float(last.metadata["seconds"])
         key = named_key(run.root_key, "fit", name, region.fingerprint)
-        num = num_inside(region, learnt.sampler.num_latents or len(run.prior_latents))
+        num = num_inside(region, learnt.sampler)
         logging.info("fit %s: on %d latents", learnt.label, num)
         z = latents_inside(run, region, num, named_key(key, "latents"), self._check, instead)
         self._check()
@@ -87,13 +88,22 @@ class FitStage:
         return self._trainer.train(learnt, members, key, {"depths": levels.tolist()})
 
     def fit_leaf(self, name: str, path: tuple[int, ...]) -> None:
-        """Train a sampler on one cluster inside a cluster, if not trained yet; as `fit_in`."""
-        region = self.run.held.region_inside(path)
+        """Train a sampler on one cluster inside a cluster, if not trained yet; as `fit_in`.
+
+        One too rare for the budget is left out: the sampler of the whole cluster draws it.
+        """
+        region, artifact = self.run.held.region_inside(path), leaf_fit_name(name, path)
+        known = self.maker.result(artifact)
         is_trained = self.run.samplers.fit_of(name, region).is_trained
-        if is_trained and self.maker.result(leaf_fit_name(name, path)) is not None:
+        if known is not None and (is_trained or LEFT_OUT in known):
             return
-        with self.maker.making(leaf_fit_name(name, path)) as result:
-            result["seconds"] = self.fit_in(name, region, f"leave {LEAF_SAMPLERS} out")
+        left_out = LeftOut(self.run)
+        with self.maker.making(artifact) as result:
+            try:
+                result["seconds"] = self.fit_in(name, region, NO_LEAF_SAMPLERS)
+            except TooRare as error:
+                left_out.add(shown_path(path), error)
+            result |= left_out.result
 
     def _check(self) -> None:
         self.interrupts.check("no epoch was started")

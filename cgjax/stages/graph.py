@@ -10,6 +10,7 @@ A stage asks for the result of an artifact, and makes it if there is none:
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,8 +23,8 @@ from cgjax.runtime.memory import peak_rss_mb, reset_peak_rss
 from cgjax.runtime.processes import Processes
 
 LEFT_OUT = "left_out"
-"""What a result says under this key of what the budget of draws was too small for: {"max_draws":
-the budget, "lines": {what: why}}. With a larger budget the artifact has to be made again."""
+"""What a result says under this key of what is too rare for it: {"lines": {what: why}}, and under
+"max_draws" the budget if that was too small for some: with a larger one it is made again."""
 
 Costs = dict[str, dict[str, float]]
 """Seconds and peak memory by stage."""
@@ -57,8 +58,8 @@ class Maker:
 
         def whole() -> dict[str, Any] | None:
             result = self.manifests.result(name)
-            left_out = (result or {}).get(LEFT_OUT)
-            return None if left_out and left_out["max_draws"] < self._max_draws else result
+            left_out = (result or {}).get(LEFT_OUT, {})
+            return None if left_out.get("max_draws", math.inf) < self._max_draws else result
 
         return self.processes.first(whole)
 

@@ -37,7 +37,7 @@ def latents_inside(
     own = run.prior_latents[region.members()][:num]
     if len(own) == num:
         return own
-    return np.concatenate([own, draw_inside(run, region, num - len(own), key, instead, check)])
+    return np.concatenate([own, draw_inside(run, region, num - len(own), key, check, instead)])
 
 
 def draw_inside(
@@ -45,8 +45,8 @@ def draw_inside(
     region: Region,
     num: int,
     key: PRNGKeyArray,
+    check: Callable[[], None],
     instead: str,
-    check: Callable[[], None] = lambda: None,
 ) -> Float[np.ndarray, "num d"]:
     """Draw latents of a region by rejection from the prior; as `latents_inside`."""
     budget = run.config["sample"]["max_draws"]

@@ -14,10 +14,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from absl import logging
-
 from cgjax.config.plain import split_texts
-from cgjax.errors import TooRare
 from cgjax.regions.page_names import GivenNames, NameOutcome
 from cgjax.regions.region import Region
 from cgjax.run.places import evaluation_name
@@ -121,10 +118,7 @@ class Pipeline:
         """Train the samplers that the config names on every cluster inside a cluster."""
         for path in self.run.held.leaves:
             for name in split_texts(self.run.config["hierarchy"]["samplers"]):
-                try:
-                    self._fit.fit_leaf(name, path)
-                except TooRare as error:  # the sampler of the whole cluster draws it
-                    logging.warning("left out: %s", error)
+                self._fit.fit_leaf(name, path)
 
     @by_the_first
     def sample(self, name: str) -> None:

@@ -7,43 +7,54 @@ goes on without a cluster that is too rare, and says so; it is made again with a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from absl import logging
 
 from cgjax.config.plain import split_texts
-from cgjax.errors import TooRare
+from cgjax.errors import TooRare, UserError
 from cgjax.numerics.draws import leading
 from cgjax.regions.acceptance import expected_acceptance, larger_budget
 from cgjax.regions.region import ClusterRegion, Region
 from cgjax.run.artifacts import REFERENCE, target_classes
-from cgjax.run.members import num_inside
+from cgjax.run.members import num_held_out, num_inside
 from cgjax.run.run import Run
-from cgjax.stages.fit import LEAF_SAMPLERS
 from cgjax.stages.graph import LEFT_OUT
 
 Drawn = TypeVar("Drawn")
+
+LEAF_SAMPLERS = "--config.hierarchy.samplers"
+NO_LEAF_SAMPLERS = f"leave {LEAF_SAMPLERS} out"
+FEWER_LEAVES = "ask for fewer clusters in --config.hierarchy.splits"
 
 GOES_ON = "without that, the run leaves this cluster out there and goes on with the others"
 """How a warning ends: whoever reads it decides whether to stop the run."""
 
 
+def lower_num(section: str) -> str:
+    """Return what to type so that a stage draws fewer latents of every cluster."""
+    return f"lower --config.{section}.num"
+
+
 class LeftOut:
-    """What a stage leaves out because the budget gives too few latents of it.
+    """What a stage leaves out because there are too few latents of it.
 
     Attributes:
         lines: what, such as a cluster's id -> one line that says why and what to type.
     """
 
-    def __init__(self, run: Run, lines: Mapping[str, str] | None = None):
+    def __init__(self, run: Run, known: LeftOut | None = None):
         """Begin with what is left out already, if anything."""
-        self._run, self.lines = run, dict(lines or {})
+        self._run = run
+        self.lines: dict[str, str] = dict(known.lines) if known else {}
+        self._is_budget_spent: bool = known is not None and known._is_budget_spent
 
-    def add(self, what: str, error: Exception) -> None:
-        """Leave something out, and log why."""
+    def add(self, what: str, error: UserError) -> None:
+        """Leave something out, and log why; only for `TooRare` can a larger budget help."""
         self.lines[what] = str(error)
+        self._is_budget_spent |= isinstance(error, TooRare)
         logging.warning("left out: %s", error)
 
     def drawn(self, draw: Callable[[ClusterRegion], Drawn]) -> dict[int, Drawn]:
@@ -56,8 +67,11 @@ class LeftOut:
         """
         drawn: dict[int, Drawn] = {}
         for region in self.kept():
+            if not region.members().any():
+                fewer = _fewer_clusters(self._run, region)
+                self.add(str(region.cluster), UserError(_empty(self._run, region, fewer)))
+                continue
             try:
-                _check_members(self._run, region)
                 drawn[region.cluster] = draw(region)
             except TooRare as error:
                 self.add(str(region.cluster), error)
@@ -72,21 +86,21 @@ class LeftOut:
     @property
     def result(self) -> dict[str, Any]:
         """What an artifact's result has to say of it: see `LEFT_OUT`."""
-        budget = self._run.config["sample"]["max_draws"]
-        return {LEFT_OUT: {"max_draws": budget, "lines": self.lines}} if self.lines else {}
+        spent = {"max_draws": self._run.config["sample"]["max_draws"]}
+        budget = spent if self._is_budget_spent else {}
+        return {LEFT_OUT: budget | {"lines": self.lines}} if self.lines else {}
 
 
-def _check_members(run: Run, region: ClusterRegion) -> None:
-    if not region.members().any():
-        with run.naming(region, _fewer(run)):
-            raise TooRare(_no_member(run))
+def _empty(run: Run, region: Region, fewer: str) -> str:
+    """Return that a region has no member, and what to type."""
+    raised = f"no member among {len(run.latents):,} latents: raise --config.latents.num"
+    return f"{run.held.in_words(region)}: {raised}, or {fewer}"
 
 
-def _no_member(run: Run) -> str:
-    return f"no member among {len(run.latents):,} latents: raise --config.latents.num"
-
-
-def _fewer(run: Run) -> str:
+def _fewer_clusters(run: Run, region: ClusterRegion) -> str:
+    """Return how to ask for fewer clusters if one of the run's own is empty, or too rare."""
+    if region.members().any():
+        return "ask for fewer --config.cluster.num_clusters"
     num = len(np.unique(run.clustering.labels))
     return f"lower --config.cluster.num_clusters to {num}, the clusters that have members"
 
@@ -99,12 +113,14 @@ class _Need(NamedTuple):
         num: how many.
         flag: what asks for them.
         instead: what to type to need fewer.
+        fewer: how to ask for fewer clusters, which are larger.
     """
 
     region: Region
     num: int
     flag: str
     instead: str
+    fewer: str
 
     def passes(self) -> float:
         """Return how many draws of the prior they are expected to take."""
@@ -131,31 +147,32 @@ def warn_of_rare(run: Run, measured: str) -> None:
 
 def _foreseen(run: Run, need: _Need, budget: int) -> str:
     """Return what to expect of a cluster of which the budget is too small, and what to type."""
-    expected, words = expected_acceptance(need.region), run.held.in_words(need.region)
+    expected = expected_acceptance(need.region)
     if not expected.num_members:
-        return f"{words}: {_no_member(run)}, or {_fewer(run)}; {GOES_ON}"
+        return f"{_empty(run, need.region, need.fewer)}; {GOES_ON}"
+    words = run.held.in_words(need.region)
     return (
         f"{words} ({expected.num_members:,} of {expected.num:,} latents): {need.num:,} true "
         f"members for {need.flag} take about {leading(need.passes(), round):,} draws, and the "
         f"budget is --config.sample.max_draws={budget}: {larger_budget(expected, need.num)}, "
-        f"{need.instead}, or ask for fewer --config.cluster.num_clusters; {GOES_ON}"
+        f"{need.instead}, or {need.fewer}; {GOES_ON}"
     )
 
 
 def _needs(run: Run, measured: str) -> Iterator[_Need]:
     config = run.config
-    nums = {measured: 2 * config[measured]["num"]}  # two halves
+    nums = {measured: num_held_out(config, measured)}
     if measured == "evaluate" and REFERENCE in run.sampler_names:
         nums["sample"] = config["sample"]["num"]
         if target_classes(config):
             nums["transfer"] = config["transfer"]["num"]
     for region in run.regions:
+        fewer = _fewer_clusters(run, region)
         for section, num in nums.items():
-            flag = f"--config.{section}.num"
-            yield _Need(region, num, flag, f"lower {flag}")
+            yield _Need(region, num, f"--config.{section}.num", lower_num(section), fewer)
     for path in run.held.leaves if measured == "evaluate" else ():
         inside = run.held.region_inside(path)
         for name in split_texts(config["hierarchy"]["samplers"]):
-            num = num_inside(inside, run.samplers.make(name).num_latents or len(run.latents))
+            num = num_inside(inside, run.samplers.make(name))
             missing = num - int(inside.members().sum())
-            yield _Need(inside, missing, LEAF_SAMPLERS, f"leave {LEAF_SAMPLERS} out")
+            yield _Need(inside, missing, LEAF_SAMPLERS, NO_LEAF_SAMPLERS, FEWER_LEAVES)

@@ -17,7 +17,7 @@ from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
 from cgjax.stages.graph import Maker
-from cgjax.stages.rare import LeftOut
+from cgjax.stages.rare import LeftOut, lower_num
 
 SHEET_COLUMNS = 10
 
@@ -29,14 +29,15 @@ def save_samples(run: Run, maker: Maker, name: str, check: Callable[[], None]) -
         run: with the sampler fitted.
         maker: of its artifacts.
         name: of the sampler.
-        check: called after every image; may raise to stop.
+        check: called after every batch of draws and every image; may raise to stop.
     """
     if maker.result(samples_name(name)) is not None:
         return
 
     def save(region: ClusterRegion) -> float:
         key = named_key(run.root_key, "sample", name, region.cluster)
-        latents, draw = run.draw(key, region, run.config["sample"]["num"], sampler=name)
+        num, instead = run.config["sample"]["num"], lower_num("sample")
+        latents, draw = run.draw(key, region, num, sampler=name, instead=instead, check=check)
         assert draw is not None
         folder = run.folder.samples / name / str(region.cluster)
         save_images(run.generator.image_blocks(latents), latents, folder, check)

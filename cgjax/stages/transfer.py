@@ -32,7 +32,7 @@ from cgjax.runtime.keys import named_key
 from cgjax.runtime.png import to_png
 from cgjax.stages.encoding import cluster_rows, clustering_of
 from cgjax.stages.graph import Maker
-from cgjax.stages.rare import LeftOut
+from cgjax.stages.rare import LeftOut, lower_num
 
 FIGURE = "transfer.png"
 
@@ -80,7 +80,8 @@ class TransferStage:
         def draw(region: ClusterRegion) -> Float[np.ndarray, "n d"]:
             key = named_key(run.root_key, "transfer", sampler, region.cluster)
             self.check()
-            return run.draw(key, region, num, sampler=sampler, verify=verify)[0]
+            options: dict[str, Any] = {"instead": lower_num("transfer"), "check": self.check}
+            return run.draw(key, region, num, sampler=sampler, verify=verify, **options)[0]
 
         return left_out.drawn(draw)
 

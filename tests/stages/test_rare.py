@@ -9,23 +9,26 @@ import numpy as np
 import pytest
 
 from cgjax import modes
-from cgjax.errors import TooRare
+from cgjax.errors import Interrupted, TooRare
 from cgjax.regions.names import unnamed
 from cgjax.regions.region import ClusterRegion
+from cgjax.run.artifacts import Artifact
+from cgjax.run.folder import RunFolder
 from cgjax.run.held import HeldClusterings
+from cgjax.run.manifests import Manifests
 from cgjax.run.opening import load_run, open_run
-from cgjax.run.run import Run
 from cgjax.runtime.log import Metrics
-from cgjax.runtime.processes import Processes
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import evaluate
 from cgjax.stages.compare import CompareStage
-from cgjax.stages.evaluate import EvaluateStage
+from cgjax.stages.evaluate import EvaluateStage, reference_of
+from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
 from cgjax.stages.pipeline import Pipeline
 from cgjax.stages.rare import LeftOut, warn_of_rare
 from cgjax.stages.report import summarise, write_page
 from cgjax.stages.sample import draw_sheet, save_samples
+from cgjax.stages.transfer import TransferStage
 from tests.regions.planted import clustering
 from tests.stages.test_hierarchy import config
 
@@ -123,7 +126,7 @@ def planted(counts, max_draws=1000):
         cluster_flag=lambda _, c: str(c),
     )
     held.in_words = lambda region: HeldClusterings.in_words(held, region)
-    run = SimpleNamespace(
+    return SimpleNamespace(
         config={
             "sample": {"max_draws": max_draws, "num": 4},
             "evaluate": {"num": 8},
@@ -136,8 +139,6 @@ def planted(counts, max_draws=1000):
         latents=one.labels,
         held=held,
     )
-    run.naming = lambda region, instead: Run.naming(run, region, instead)
-    return run
 
 
 @pytest.mark.usefixtures("untyped")
@@ -169,23 +170,61 @@ def test_an_empty_cluster_is_foreseen_and_left_out_without_a_draw(caplog):
     assert left_out.drawn(lambda region: region.cluster) == {0: 0, 1: 1}
     assert left_out.lines == {"2": why}
     assert [region.cluster for region in left_out.kept()] == [0, 1]
+    assert left_out.result == {"left_out": {"lines": {"2": why}}}  # no budget helps
+    left_out.add("1", TooRare("too rare"))
+    assert LeftOut(run, left_out).result["left_out"]["max_draws"] == 1000
 
 
 @pytest.mark.usefixtures("untyped")
-def test_a_leaf_too_rare_to_train_on_does_not_stop_the_others(caplog):
-    trained = []
+def test_what_no_budget_helps_is_not_made_again_with_a_larger_one():
+    left_out = {"lines": {"2": "no member"}}
+    manifests = SimpleNamespace(result=lambda name: {"left_out": left_out})
+    maker = maker_of(SimpleNamespace(manifests=manifests), max_draws=10**9)
+    assert maker.result("sample flow") == {"left_out": left_out}
 
-    def fit_leaf(name, path):
-        if path == (0, 0):
-            raise TooRare("cluster 0/0 is too rare")
-        trained.append(path)
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("num_members", [0, 5])
+def test_a_cluster_inside_a_cluster_is_foreseen_with_the_flags_that_made_it(caplog, num_members):
+    run = planted([1000 - num_members, num_members])
+    run.regions, run.held.leaves = [], [(0, 1)]
+    run.held.region_inside = lambda path: ClusterRegion(run.clustering, 1)
+    run.config["hierarchy"], run.config["sample"]["max_draws"] = {"samplers": ("flow",)}, 9
+    run.samplers = SimpleNamespace(make=lambda name: SimpleNamespace(num_latents=None))
+    warn_of_rare(run, "evaluate")
+    (line,) = caplog.messages
+    assert "num_clusters" not in line
+    assert ", or ask for fewer clusters in --config.hierarchy.splits; " in line
+
+
+@pytest.fixture
+def fitting(tmp_path):
+    """The stage that trains, with one artifact that says what became of a leaf."""
+    graph = {"fit flow in 0.0": Artifact("fit flow in 0.0", "fit", {}, (), (), "key")}
+    maker = maker_of(SimpleNamespace(manifests=Manifests(RunFolder(tmp_path), graph)))
     run = planted([5, 5])
-    run.held.leaves, run.config["hierarchy"] = [(0, 0), (0, 1)], {"samplers": ("flow",)}
-    fit = SimpleNamespace(fit_leaf=fit_leaf)
-    Pipeline.fit_leaves(SimpleNamespace(processes=Processes(), run=run, _fit=fit))
-    assert trained == [(0, 1)]
-    assert caplog.messages == ["left out: cluster 0/0 is too rare"]
+    run.held.region_inside = lambda path: run.regions[0]
+    fit = SimpleNamespace(is_trained=False)
+    run.samplers = SimpleNamespace(fit_of=lambda name, region: fit)
+    return SimpleNamespace(run=run, maker=maker, num_tries=0)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_leaf_too_rare_to_train_on_is_left_out_until_the_budget_is_larger(caplog, fitting):
+    def fit_in(*_):
+        fitting.num_tries += 1
+        raise TooRare("cluster 0/0 is too rare")
+
+    fitting.fit_in = fit_in
+    FitStage.fit_leaf(fitting, "flow", (0, 0))
+    FitStage.fit_leaf(fitting, "flow", (0, 0))
+    assert fitting.num_tries == 1
+    assert "left out: cluster 0/0 is too rare" in caplog.messages
+    left_out = {"max_draws": 1000, "lines": {"0/0": "cluster 0/0 is too rare"}}
+    assert fitting.maker.result("fit flow in 0.0") == {"left_out": left_out}
+    fitting.maker = Maker(fitting.maker.manifests, fitting.maker.metrics, max_draws=1001)
+    FitStage.fit_leaf(fitting, "flow", (0, 0))
+    assert fitting.num_tries == 2
 
 
 @pytest.mark.usefixtures("untyped")
@@ -209,3 +248,51 @@ def test_a_draw_beyond_the_budget_names_cluster_share_sampler_and_what_to_type(r
         run.draw(key, region, 900, sampler="rejection")
     run.config["sample"]["max_draws"] = int(re.findall(r"max_draws=(\d+)", str(caught.value))[0])
     assert len(run.draw(key, region, 900, sampler="rejection")[0]) == 900
+
+
+def spent(run, save):
+    """Call a stage whose budget is too small for every cluster; return what it says."""
+    run.config["sample"] |= {"max_draws": 1, "num": 200}  # a round of draws has fewer
+    with pytest.raises(TooRare) as caught:
+        save()
+    return str(caught.value)
+
+
+def test_a_stage_names_the_flag_that_its_mode_takes(run):
+    run.manifests.forget("sample rejection")
+    maker = maker_of(run)
+    line = spent(run, lambda: save_samples(run, maker, "rejection", lambda: None))
+    assert line.endswith(", or lower --config.sample.num")
+    stage = TransferStage(run, maker, lambda *_: None)
+    run.config["transfer"]["num"] = 200
+    line = spent(run, lambda: stage._draw("rejection", LeftOut(run)))
+    assert line.endswith(", or lower --config.transfer.num")
+    draw = CompareStage(run, maker, lambda *_: None)._sampler("rejection")
+    line = spent(run, lambda: draw(run.root_key, 1, 200))
+    assert line.endswith(", or lower --config.compare.num")
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_draw_of_a_stage_stops_between_batches_when_asked_to(run):
+    batches = []
+
+    def check(*_):
+        batches.append(1)
+        if len(batches) == 3:
+            raise Interrupted
+
+    run.manifests.forget("sample rejection")
+    run.generator.batch, key, region = 128, run.root_key, run.regions[0]
+    run.config["sample"]["num"] = run.config["evaluate"]["num"] = 900
+    evaluation = EvaluateStage(run, maker_of(run), check)
+    comparison = CompareStage(run, maker_of(run), check)
+    draws = [
+        lambda: save_samples(run, maker_of(run), "rejection", check),
+        lambda: reference_of(run, key, "evaluate", LeftOut(run), check),
+        lambda: evaluation._measure("rejection", region, None),
+        lambda: comparison._sampler("rejection")(key, 0, 900),
+    ]
+    for draw in draws:
+        batches.clear()
+        with pytest.raises(Interrupted):
+            draw()

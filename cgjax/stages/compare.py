@@ -166,7 +166,9 @@ class CompareStage:
     def _measurer(self, left_out: LeftOut) -> Measurer:
         """Draw and judge the held-out members, which show each cluster's side of the attribute."""
         run = self.run
-        reference = reference_of(run, named_key(self.key, "reference"), "compare", left_out)
+        reference = reference_of(
+            run, named_key(self.key, "reference"), "compare", left_out, self._check
+        )
         sides: list[Side] = []
         if self.attribute is not None:
             for c in range(run.clustering.num):

@@ -12,6 +12,7 @@ from cgjax.main import define_flags
 from cgjax.modes import MODES, RUN_FOLDERS, Command, action_for, check_flags_of
 from cgjax.run.folder import RunFolder
 from cgjax.run.places import NAMED_PLACE_GLOBS, PLACES, RESULT_PLACES
+from cgjax.runtime import events
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.processes import Processes
 from cgjax.runtime.signals import Interrupts
@@ -36,7 +37,7 @@ def test_a_draw_is_never_written_to_a_folder_of_the_run():
     places = [*PLACES, *RESULT_PLACES, *NAMED_PLACE_GLOBS]
     written = {path.relative_to(root).parts[0] for path in of_run}
     written |= {place.split("/")[0] for place in places if "/" in place}
-    assert written | {""} == RUN_FOLDERS
+    assert written | {"", events.FOLDER} == RUN_FOLDERS
 
 
 def test_every_flag_in_the_table_is_defined():

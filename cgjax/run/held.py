@@ -306,6 +306,12 @@ class HeldClusterings:
                 return f"{shown_path(split.path)}/{c}"
         return f"{quoted(self.id_of(one))}={c}"
 
+    def flag_of(self, whole: Region) -> str:
+        """Return the value of --cluster for a region without a margin."""
+        if isinstance(whole, ClusterRegion):
+            return self.cluster_flag(whole.clustering, whole.cluster)
+        return str(whole)
+
     def named_cluster_flag(self, one: Clustering, c: int) -> str:
         """Return the cluster's name if it means this cluster and no other, else `cluster_flag`."""
         name = self.entries_of(one)[c]["name"]

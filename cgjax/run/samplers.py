@@ -99,7 +99,7 @@ class RunSamplers:
         key = digest([self._graph["latents"].key, content, artifact.reads])
         share = num_inside(whole, sampler) / num_learnt_from(whole, sampler)
         fewer = sampler.for_share(share)
-        return Fit(f"{name} in {whole}", fewer, saved, key)
+        return Fit(f"{name} in {self._held.flag_of(whole)}", fewer, saved, key)
 
     def fitted(self, name: str, region: Region | None = None) -> FittedSampler:
         """Restore a sampler from its checkpoint: that of all clusters, or that of one region.

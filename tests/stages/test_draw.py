@@ -440,6 +440,12 @@ def test_a_stopped_training_resumes_to_the_same_sampler(root, tmp_path, monkeypa
         np.testing.assert_array_equal(np.asarray(whole), np.asarray(resumed))
 
 
+def test_samplers_of_two_clusterings_have_different_labels(root):
+    run = load_run(root)
+    labels = [run.samplers.fit_of("flow", run.region(c)).label for c in ("layer2=0", "1/0", "0")]
+    assert labels == ["flow in layer2-k2=0", "flow in 1/0", "flow in 0"]
+
+
 def test_a_trained_sampler_is_not_retrained(root, monkeypatch):
     train(root, QUERY)
     monkeypatch.setattr(Pipeline, "fit_in", lambda *args: 1 / 0)

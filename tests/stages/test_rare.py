@@ -12,6 +12,7 @@ from cgjax import modes
 from cgjax.errors import Interrupted, TooRare
 from cgjax.regions.names import unnamed
 from cgjax.regions.region import ClusterRegion
+from cgjax.report.build import page_of
 from cgjax.run.artifacts import Artifact
 from cgjax.run.folder import RunFolder
 from cgjax.run.held import HeldClusterings
@@ -26,7 +27,7 @@ from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
 from cgjax.stages.pipeline import Pipeline
 from cgjax.stages.rare import LeftOut, warn_of_rare
-from cgjax.stages.report import summarise, write_page
+from cgjax.stages.report import summarise, summary_of, write_page
 from cgjax.stages.sample import draw_sheet, save_samples
 from cgjax.stages.transfer import TransferStage
 from tests.regions.planted import clustering
@@ -115,6 +116,19 @@ def test_a_comparison_says_what_it_leaves_out(run):
     assert text.endswith("\n\nleft out:\ncluster 1, 0.1% of the prior: too rare")
     assert {row["cluster"] for row in json.loads(run.folder.compared.read_text())["rows"]} == {0}
     assert "one cluster" not in text  # the run has two
+
+
+def test_the_page_says_what_a_transfer_leaves_out(run):
+    left_out = {"max_draws": 9, "lines": {"1": "cluster 1 is too rare"}}
+    classes = [
+        {"condition": "3", "samplers": {}, "left_out": left_out},
+        {"condition": "4", "samplers": {}},
+    ]
+    write_page(run, maker_of(run), lambda *_: None)
+    summary = summary_of(run) | {"transfer": {"source": "0", "classes": classes}}
+    page = page_of(run, summary)
+    assert "Left out of class 3: cluster 1 is too rare" in page
+    assert "Left out of class 4" not in page
 
 
 def planted(counts, max_draws=1000):

@@ -30,7 +30,7 @@ from cgjax.generators.biggan_parts import (
     normalize,
     truncated_latents,
 )
-from cgjax.generators.conditions import class_vectors, names_of
+from cgjax.generators.conditions import names_of
 from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
 
@@ -167,8 +167,7 @@ class BigGAN(StagedNetwork):
         """
         self.refuse(**others)
         rows, weights = statistics_rows(check_truncation(truncation), self.num_stats)
-        return {
-            "classes": class_vectors(condition, num, self.num_classes, names_of(self.num_classes)),
+        return self.resolve_classes(num, condition, names_of(self.num_classes)) | {
             "rows": jnp.asarray(rows, jnp.int32),
             "row_weights": jnp.asarray(weights, jnp.float32),
         }

@@ -28,7 +28,7 @@ from cgjax.generators.biggan_parts import (
     normalize,
     truncated_latents,
 )
-from cgjax.generators.conditions import class_vectors, names_of
+from cgjax.generators.conditions import names_of
 from cgjax.generators.layers import convolve, upsample_convolve, upsample_nearest
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
 
@@ -138,8 +138,7 @@ class BigGANPyTorch(StagedNetwork):
         """
         self.refuse(**others)
         check_truncation(truncation)
-        names = names_of(self.num_classes)
-        return {"classes": class_vectors(condition, num, self.num_classes, names)}
+        return self.resolve_classes(num, condition, names_of(self.num_classes))
 
     def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
         """Return the latents, if the blocks read them."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from cgjax.generators.architecture import Count, FixedList, Share, Size, Sizes
-from cgjax.generators.conditions import check_categories, with_categories
+from cgjax.generators.conditions import check_categories
 from cgjax.generators.dense_first import DenseFirst
 from cgjax.generators.layers import leaky_relu, transposed_convolve
 from cgjax.generators.staged import State, parameter
@@ -93,12 +93,6 @@ class DCGAN(DenseFirst):
         self.shifts = nnx.List(parameter(w) for w in normed)
         self.output = kernels[-1]
         self.output_bias = parameter(image_channels) if output_bias else None
-
-    def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents, N(0, I), and a random value of every category; not the class."""
-        self.refuse(**keywords)
-        z = jax.random.normal(key, (n, self.latent_dim), jnp.float32)
-        return with_categories(key, z, self.categories)
 
     def stage(self, index: int, state: State) -> State:
         """Apply transposed convolution, affine map and ReLU; or a plain first layer."""

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
-from cgjax.generators.conditions import class_vectors
 from cgjax.generators.staged import Inputs, StagedNetwork, State, parameter
 
 
@@ -57,11 +56,7 @@ class DenseFirst(StagedNetwork):
     def resolve(self, num: int, *, condition: Any = None, **others: Any) -> Inputs:
         """Convert the condition to class vectors, where the network has classes."""
         self.refuse(**others)
-        if not self.num_classes:
-            self.refuse(condition=condition)
-            return {}
-        names = tuple((name,) for name in self.class_names)
-        return {"classes": class_vectors(condition, num, self.num_classes, names)}
+        return self.resolve_classes(num, condition, [(name,) for name in self.class_names])
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Return the first layer's input; these networks do not normalise the latent."""

@@ -14,15 +14,15 @@ GAN zoo also scales the bias, the others do not), so all three forms are the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
 from cgjax.generators.architecture import Count, Doublings, Share, Size, Sizes
-from cgjax.generators.conditions import check_categories, class_vectors, with_categories
+from cgjax.generators.conditions import check_categories
 from cgjax.generators.layers import convolve, leaky_relu, pixel_norm, upsample_convolve
 from cgjax.generators.progressive import ProgressiveNetwork
 from cgjax.generators.staged import Inputs, State, parameter
@@ -105,18 +105,6 @@ class PGAN(ProgressiveNetwork):
         start = 0 if self.form == "genforce" else 1
         names = [f"layer{i + start}{suffix}" for i in range(count) for suffix in ("", "_pn")]
         return tuple(names), tuple((i, norm) for i in range(count) for norm in (False, True))
-
-    def resolve(self, num: int, *, condition: Any = None, **others: Any) -> Inputs:
-        """Convert a label to class vectors, where the file has labels."""
-        self.refuse(**others)
-        if not self.num_classes:
-            self.refuse(condition=condition)
-            return {}
-        return {"classes": class_vectors(condition, num, self.num_classes)}
-
-    def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents, N(0, I), and a random value of every category."""
-        return with_categories(key, super().sample_latents(key, n, **keywords), self.categories)
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
         """Pixel-norm the latent: only its direction matters."""

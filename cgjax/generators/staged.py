@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.generators.conditions import Names, class_vectors, with_categories
 
 State = dict[str, Any]
 """Passed from layer to layer: "h", the current activation, and whatever else a family needs."""
@@ -64,6 +65,7 @@ class StagedNetwork(nnx.Module):
             activation.
         truncates_prior: True where `sample_latents` takes `truncation`.
         num_classes: length of a class vector; 0 where there are no classes.
+        categories: lengths of the one-hot vectors at the end of a latent.
         edit_space: the space whose coordinates are the rows of `latent_weights`: "z", or the layer
             that holds the space, such as "w".
     """
@@ -77,6 +79,7 @@ class StagedNetwork(nnx.Module):
     resume_needs_latents: bool = False
     truncates_prior: bool = False
     num_classes: int = 0
+    categories: tuple[int, ...] = ()
     edit_space: str = "z"
 
     def begin(self, z: Float[Array, "n d"], inputs: Inputs) -> State:
@@ -99,10 +102,23 @@ class StagedNetwork(nnx.Module):
         """
         return {"h": h}
 
-    def resolve(self, num: int, **keywords: Any) -> Inputs:
-        """Turn a call's keywords into arrays, on the host; by default there are none."""
-        self.refuse(**keywords)
-        return {}
+    def resolve(self, num: int, *, condition: Any = None, **others: Any) -> Inputs:
+        """Turn a call's keywords into arrays, on the host; by default only classes are known."""
+        self.refuse(**others)
+        return self.resolve_classes(num, condition)
+
+    def resolve_classes(self, num: int, condition: Any, names: Names = ()) -> Inputs:
+        """Return the class vectors of a condition, where the network has classes.
+
+        Args:
+            num: number of rows.
+            condition: class id, name, list of either, or class vectors.
+            names: the classes' names, where they have any.
+        """
+        if not self.num_classes:
+            self.refuse(condition=condition)
+            return {}
+        return {"classes": class_vectors(condition, num, self.num_classes, names)}
 
     def resolve_resume(self, num: int, index: int, latents: Array | None, w: Any) -> Inputs:
         """Return the inputs that resuming needs besides those of `resolve`; by default none."""
@@ -124,10 +140,14 @@ class StagedNetwork(nnx.Module):
         return False
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents, N(0, I) unless a family overrides this, independent of the class."""
+        """Draw n latents, independent of the class.
+
+        N(0, I) unless a family overrides this, and a random value of every category.
+        """
         any_class = {"condition": 0} if self.num_classes else {}
         self.resolve(n, **(any_class | keywords))
-        return jax.random.normal(key, (n, self.latent_dim), jnp.float32)
+        z = jax.random.normal(key, (n, self.latent_dim), jnp.float32)
+        return with_categories(key, z, self.categories)
 
 
 def features_(network: StagedNetwork, z: Array, inputs: Inputs, *, index: int) -> Array:

@@ -16,7 +16,6 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
-from cgjax.generators.conditions import class_vectors
 from cgjax.generators.layers import leaky_relu, pixel_norm
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
 from cgjax.numerics.arguments import as_float32, shown
@@ -201,12 +200,7 @@ class StyleNetwork(StagedNetwork):
                 (n or 1, h, w, c); None for "stored" where the file has noise, else "zeros".
             **others: refused.
         """
-        self.refuse(**others)
-        if self.num_classes == 0:
-            self.refuse(condition=condition)
-        classes = class_vectors(condition, num, self.num_classes) if self.num_classes else None
-        return {
-            "classes": classes,
+        return super().resolve(num, condition=condition, **others) | {
             "psi": self._resolve_truncation(truncation, truncation_layers),
             "noise": self._resolve_noise(noise, num),
         }

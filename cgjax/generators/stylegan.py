@@ -15,14 +15,14 @@ A layer's activation is the one after its style (AdaIN).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from cgjax.generators.architecture import Count, Doublings, Share, Size, Sizes
-from cgjax.generators.conditions import check_categories, with_categories
+from cgjax.generators.conditions import check_categories
 from cgjax.generators.layers import (
     blur,
     convolve,
@@ -140,10 +140,6 @@ class StyleGAN(ProgressiveNetwork, StyleNetwork):
         if self.channel_noise:
             return (4 * 2**resolution, 4 * 2**resolution)
         return (1,) if self.form == "zoo" else (depths[resolution],)
-
-    def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
-        """Draw n latents, N(0, I), and a random value of every category."""
-        return with_categories(key, super().sample_latents(key, n, **keywords), self.categories)
 
     def synthesize(self, index: int, state: State) -> State:
         """Apply one layer: convolution, noise, bias, leaky ReLU, instance norm, style."""

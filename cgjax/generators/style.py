@@ -27,11 +27,6 @@ MAPPING_LEAK = 0.2
 STORED: tuple[Array, ...] = ()
 
 
-def join_normalized(z: Float[Array, "n d"], embedded: Float[Array, "n e"]) -> Float[Array, "n f"]:
-    """Normalise latents and label embeddings separately, then concatenate them (NVIDIA's code)."""
-    return jnp.concatenate([pixel_norm(z), pixel_norm(embedded)], axis=1)
-
-
 class StyleNetwork(StagedNetwork):
     """The mapping network and the keywords; a family adds the synthesis network.
 
@@ -42,15 +37,17 @@ class StyleNetwork(StagedNetwork):
         num_styles: number of copies of w that the synthesis network reads.
         default_truncation: psi where the caller gives none; None for no truncation.
         has_noise: whether the file has stored noise, so that `noise="stored"` works.
-        embedding_dim: length of a label's embedding; a family may set it before `_make_mapping`,
-            which otherwise sets it to `latent_dim`.
+        is_nvidia: whether NVIDIA's own code is followed: the embedding of a label has a bias and is
+            normalised apart from the latent, and a psi above 1 acts too.
+        mapping_gain: factor on the activations of the mapping network.
     """
 
     normalizes_latent = True
     resume_needs_latents = True
     edit_space = "w"
     noise_shapes: tuple[tuple[int, int, int], ...]
-    embedding_dim: int | None = None
+    is_nvidia: bool = False
+    mapping_gain: float = 1.0
 
     def _make_mapping(
         self,
@@ -61,6 +58,7 @@ class StyleNetwork(StagedNetwork):
         default_truncation: float | None,
         has_noise: bool,
         num_classes: int,
+        embedding_dim: int | None = None,
     ) -> None:
         """Declare the mapping network.
 
@@ -73,11 +71,12 @@ class StyleNetwork(StagedNetwork):
             default_truncation: psi where the caller gives none.
             has_noise: whether the file has stored noise.
             num_classes: length of a label; 0 for none.
+            embedding_dim: length of a label's embedding; None for `latent_dim`.
         """
         self.latent_dim, self.style_dim, self.num_styles = latent_dim, style_dim, num_styles
         self.default_truncation = default_truncation
         self.has_noise, self.num_classes = has_noise, num_classes
-        embedding_dim = self.embedding_dim = self.embedding_dim or latent_dim
+        embedding_dim = embedding_dim or latent_dim
         inputs = (latent_dim + (embedding_dim if num_classes else 0), *mapping_widths[:-1])
         self.mapping = nnx.List(
             parameter(i, o, std=(2 / i) ** 0.5) for i, o in zip(inputs, mapping_widths, strict=True)
@@ -85,6 +84,7 @@ class StyleNetwork(StagedNetwork):
         self.mapping_biases = nnx.List(parameter(o) for o in mapping_widths)
         if num_classes:
             self.embedding = parameter(num_classes, embedding_dim, std=1.0)
+            self.embedding_bias = parameter(embedding_dim) if self.is_nvidia else None
         self.mean_style = buffer(mapping_widths[-1])
         self.noise = nnx.List(
             [buffer(1, *shape, std=1.0) for shape in self.noise_shapes] if has_noise else []
@@ -97,17 +97,16 @@ class StyleNetwork(StagedNetwork):
         if not self.num_classes:
             return pixel_norm(z)
         embedded = inputs["classes"] @ self.embedding[...]
-        return pixel_norm(jnp.concatenate([z, embedded], axis=1))
-
-    def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
-        """Apply the mapping network's activation."""
-        return leaky_relu(x, MAPPING_LEAK)
+        if self.embedding_bias is None:
+            return pixel_norm(jnp.concatenate([z, embedded], axis=1))
+        embedded = embedded + self.embedding_bias[...][None]
+        return jnp.concatenate([pixel_norm(z), pixel_norm(embedded)], axis=1)
 
     def map_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n w"]:
         """Turn latents into styles, before truncation."""
         x = self.condition_latent(z, inputs)
         for kernel, bias in zip(self.mapping, self.mapping_biases, strict=True):
-            x = self.activate_mapping(x @ kernel[...] + bias[...][None])
+            x = leaky_relu(x @ kernel[...] + bias[...][None], MAPPING_LEAK) * self.mapping_gain
         return x
 
     def spread(self, w: Float[Array, "n ..."], inputs: Inputs) -> Float[Array, "n l w"]:
@@ -205,10 +204,6 @@ class StyleNetwork(StagedNetwork):
             "noise": self._resolve_noise(noise, num),
         }
 
-    def truncates(self, psi: float) -> bool:
-        """Whether the reference truncates at this psi: below 1 only."""
-        return psi < 1
-
     def _resolve_truncation(self, truncation: Any, layers: Any) -> Array | None:
         psi = self.default_truncation if truncation is None else truncation
         try:
@@ -224,7 +219,8 @@ class StyleNetwork(StagedNetwork):
             raise UserError(f"truncation={truncation!r} is not a finite number; for example 0.7")
         if count < 0:
             raise UserError(f"truncation_layers={layers} is negative; give 0 to {self.num_styles}")
-        if number is None or not self.truncates(number) or count == 0:
+        # Most reference networks ignore a psi above 1.
+        if number is None or count == 0 or number == 1 or (number > 1 and not self.is_nvidia):
             return None
         vector = np.ones(self.num_styles, np.float32)
         vector[:count] = number

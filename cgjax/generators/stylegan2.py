@@ -27,8 +27,8 @@ from cgjax.generators.layers import (
     upsample_filtered,
 )
 from cgjax.generators.resampling import double, double_and_convolve
-from cgjax.generators.staged import Inputs, State, parameter
-from cgjax.generators.style import StyleNetwork, join_normalized
+from cgjax.generators.staged import State, parameter
+from cgjax.generators.style import StyleNetwork
 
 GAIN = 2**0.5
 
@@ -37,6 +37,7 @@ class StyleGAN2(StyleNetwork):
     """StyleGAN2's generator."""
 
     family = "stylegan2"
+    mapping_gain = GAIN
 
     def __init__(
         self,
@@ -77,11 +78,11 @@ class StyleGAN2(StyleNetwork):
         """
         self.filter_taps = None if filter_taps is None else tuple(filter_taps)
         self.form, self.tanh, self.skip = form, tanh, skip
-        self.has_input_layer = form != "nvidia"
+        self.is_nvidia = form == "nvidia"
+        self.has_input_layer = not self.is_nvidia
         self.demodulate, self.clamp = demodulate, clamp
         self.image_channels = image_channels
         self.image_size = 4 * 2 ** (len(depths) - 1)
-        self.embedding_dim = latent_dim if embedding_dim is None else embedding_dim
         # (resolution, is its first convolution) for each convolution.
         self.plan = ((0, False), *((r, c == 0) for r in range(1, len(depths)) for c in (0, 1)))
         self.noise_shapes = tuple((4 * 2**r, 4 * 2**r, 1) for r, _ in self.plan)
@@ -94,9 +95,8 @@ class StyleGAN2(StyleNetwork):
             default_truncation=truncation,
             has_noise=stored_noise,
             num_classes=num_classes,
+            embedding_dim=embedding_dim,
         )
-        if num_classes and form == "nvidia":
-            self.embedding_bias = parameter(self.embedding_dim)
         self._make_synthesis(style_dim, depths)
 
     def _make_synthesis(self, style_dim: int, depths: Sequence[int]) -> None:
@@ -122,21 +122,6 @@ class StyleGAN2(StyleNetwork):
         if self.form == "rosinality":
             return ["input", "conv1", *(f"convs_{i:02d}" for i in range(len(self.plan) - 1))]
         return [f"b{4 * 2**r}_conv{0 if up else 1}" for r, up in self.plan]
-
-    def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
-        """Normalise the latent and the label's embedding: together, or (nvidia) separately."""
-        if not self.num_classes or self.form != "nvidia":
-            return super().condition_latent(z, inputs)
-        embedded = inputs["classes"] @ self.embedding[...] + self.embedding_bias[...][None]
-        return join_normalized(z, embedded)
-
-    def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
-        """Apply a leaky ReLU times sqrt(2)."""
-        return leaky_relu(x) * GAIN
-
-    def truncates(self, psi: float) -> bool:
-        """NVIDIA's code truncates at any psi other than 1, the others only below 1."""
-        return psi != 1 if self.form == "nvidia" else psi < 1
 
     def synthesize(self, index: int, state: State) -> State:
         """Return the constant, or apply one modulated convolution with noise, bias and ReLU."""

@@ -24,10 +24,10 @@ from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
 from cgjax.generators.architecture import Bound, Count, Size, Sizes, check_keywords
-from cgjax.generators.layers import EPS, convolve, leaky_relu, pixel_norm
+from cgjax.generators.layers import EPS, convolve, pixel_norm
 from cgjax.generators.resampling import Resampling, filtered_activation
 from cgjax.generators.staged import Inputs, State, buffer, parameter
-from cgjax.generators.style import StyleNetwork, join_normalized
+from cgjax.generators.style import StyleNetwork
 from cgjax.generators.stylegan3_filters import (
     InputPlan,
     LayerPlan,
@@ -161,6 +161,8 @@ class StyleGAN3(StyleNetwork):
     """StyleGAN3's generator."""
 
     family = "stylegan3"
+    is_nvidia = True
+    mapping_gain = GAIN
 
     def __init__(
         self,
@@ -196,7 +198,6 @@ class StyleGAN3(StyleNetwork):
         plan, layers = plan_layers(Schedule(**schedule))
         self.image_size, self.image_channels = layers[-1].out_size, image_channels
         self.output_scale = output_scale
-        self.embedding_dim = style_dim if embedding_dim is None else embedding_dim
         outputs = (*widths[1:], image_channels)
         names = (
             f"L{i}_{p.out_size}_{o}" for i, (p, o) in enumerate(zip(layers, outputs, strict=True))
@@ -211,29 +212,13 @@ class StyleGAN3(StyleNetwork):
             default_truncation=truncation,
             has_noise=False,
             num_classes=num_classes,
+            embedding_dim=embedding_dim or style_dim,
         )
-        if num_classes:
-            self.embedding_bias = parameter(self.embedding_dim)
         self.source = FourierInput(plan, widths[0], style_dim)
         self.synthesis = nnx.List(
             Layer(p, i, o, style_dim, clamp)
             for p, i, o in zip(layers, widths, outputs, strict=True)
         )
-
-    def condition_latent(self, z: Float[Array, "n d"], inputs: Inputs) -> Float[Array, "n e"]:
-        """Normalise the latent and the label's embedding separately."""
-        if not self.num_classes:
-            return pixel_norm(z)
-        embedded = inputs["classes"] @ self.embedding[...] + self.embedding_bias[...][None]
-        return join_normalized(z, embedded)
-
-    def activate_mapping(self, x: Float[Array, "n e"]) -> Float[Array, "n e"]:
-        """Apply a leaky ReLU times sqrt(2)."""
-        return leaky_relu(x) * GAIN
-
-    def truncates(self, psi: float) -> bool:
-        """NVIDIA's code truncates at any psi other than 1."""
-        return psi != 1
 
     def resolve(
         self, num: int, *, rotation: Any = None, translation: Any = None, noise: Any = None,

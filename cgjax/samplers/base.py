@@ -8,6 +8,7 @@ checkpoints them, and one membership check filters their output.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -19,6 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 SamplerState = Any
 """A pytree of arrays."""
+
+TrainedEpoch = tuple[SamplerState, dict[str, Array]]
+"""The state after an epoch, and metrics of shape (k,)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +129,7 @@ def group_members(
 
 
 class DataParallelEpoch(NamedTuple):
-    """An epoch as one traceable function, for `cgjax.samplers.training.over_mesh`.
+    """An epoch as one traceable function, for one device or `cgjax.samplers.training.over_mesh`.
 
     Attributes:
         function: `function(state, members, key, scalar, **static, devices=)` returns the new state
@@ -137,6 +141,17 @@ class DataParallelEpoch(NamedTuple):
     function: Callable[..., Any]
     scalar: Array
     static: dict[str, Any]
+
+    def run(self, state: SamplerState, members: Members, key: PRNGKeyArray) -> TrainedEpoch:
+        """Train on one device, in one compiled program; the state's buffers are donated."""
+        compiled = _compiled(self.function, tuple(self.static))
+        result: TrainedEpoch = compiled(state, members, key, self.scalar, **self.static)
+        return result
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], static: tuple[str, ...]) -> Callable[..., Any]:
+    return jax.jit(function, static_argnames=static, donate_argnames=("state",))
 
 
 @runtime_checkable
@@ -181,8 +196,11 @@ class Sampler(Protocol):
 
     def epoch(
         self, state: SamplerState, members: Members, key: PRNGKeyArray, epoch: int
-    ) -> tuple[SamplerState, dict[str, Array]]:
-        """Train one epoch on all clusters at once; returns the state and (k,) metrics."""
+    ) -> TrainedEpoch:
+        """Train one epoch, counted from 0, on all clusters at once; the key is of this epoch only.
+
+        The state comes from `init` or the epoch before; its buffers may be donated.
+        """
         ...
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch | None:
@@ -221,6 +239,15 @@ class SamplerBase:
     starts_at_prior: ClassVar[bool] = False
     needs_margin_order: ClassVar[bool] = False
     sampling_leaves: ClassVar[tuple[str, ...]] = ()
+
+    def epoch(
+        self, state: SamplerState, members: Members, key: PRNGKeyArray, epoch: int
+    ) -> TrainedEpoch:
+        """Train one epoch on one device, as `data_parallel_epoch` describes it."""
+        parts = self.data_parallel_epoch(members, epoch)
+        if parts is None:
+            raise NotImplementedError("a sampler without a data-parallel epoch has its own epoch")
+        return parts.run(state, members, key)
 
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch | None:
         """Return None: training uses one device."""

@@ -117,25 +117,11 @@ class Flow(SamplerBase):
         average = jax.tree.map(jnp.array, params)  # its own buffers, since both are donated
         return FlowState(params, average, self.optimizer.init(params))
 
-    def epoch(
-        self, state: FlowState, members: Members, key: PRNGKeyArray, epoch: int
-    ) -> tuple[FlowState, dict[str, Array]]:
-        """Take as many steps as the members have batches, in one compiled program.
-
-        Args:
-            state: from `init` or the previous epoch; its buffers are donated.
-            members: the latents of every cluster, sorted by margin.
-            key: used by this epoch only.
-            epoch: counted from 0; sets the learning rate.
-
-        Returns:
-            The new state and (k,) "loss": the mean squared error per coordinate.
-        """
-        _, scalar, static = self.data_parallel_epoch(members, epoch)
-        return _epoch(state, members, key, scalar, **static)
-
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
-        """Return the epoch as one function for several devices."""
+        """Return as many steps as the members, sorted by margin, have batches.
+
+        "loss" is the mean squared error per coordinate.
+        """
         members.require_order()
         num_steps = max(1, int(np.sum(members.counts)) // self.batch)
         return DataParallelEpoch(
@@ -225,7 +211,7 @@ def epoch_(
     num_steps: int,
     devices: Devices = ONE_DEVICE,
 ) -> tuple[FlowState, dict[str, Array]]:
-    """One epoch without jit: see `Flow.epoch`.
+    """One epoch without jit: see `Flow.data_parallel_epoch`.
 
     Every batch's rows are spread over the devices, as `training` describes.
     """
@@ -270,13 +256,6 @@ def descend(
     decay = jnp.minimum(sampler.average, 1.0 - 1.0 / (1.0 + done))
     average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, params)
     return FlowState(params, average, moments)
-
-
-_epoch = jax.jit(
-    epoch_,
-    static_argnames=("sampler", "num_steps", "devices"),
-    donate_argnames=("state",),
-)
 
 
 def integrate(

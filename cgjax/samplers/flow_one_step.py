@@ -83,15 +83,8 @@ class OneStepFlow(Flow):
         first, second = jax.random.split(key)
         return OneStepState(super().init(first, members), super().init(second, members))
 
-    def epoch(  # type: ignore[override]
-        self, state: OneStepState, members: Members, key: PRNGKeyArray, epoch: int
-    ) -> tuple[OneStepState, dict[str, Array]]:
-        """As `Flow.epoch`; the last epochs leave the flow unchanged and train the student."""
-        _, scalar, static = self.data_parallel_epoch(members, epoch)
-        return _epoch(state, members, key, scalar, **static)
-
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
-        """Return the epoch as one function for several devices."""
+        """As `Flow`'s; the last epochs leave the flow unchanged and train the student."""
         _, _, static = super().data_parallel_epoch(members, epoch)
         distils = epoch >= self.flow_epochs
         own_epoch = epoch - self.flow_epochs if distils else epoch
@@ -125,7 +118,7 @@ def epoch_(
     distils: bool,
     devices: Devices = ONE_DEVICE,
 ) -> tuple[OneStepState, dict[str, Array]]:
-    """One epoch without jit: see `OneStepFlow.epoch`; `epoch` counts from the start of its part."""
+    """One epoch without jit; `epoch` counts from the start of its part, flow or student."""
     options: dict[str, Any] = {"num_steps": num_steps, "devices": devices}
     if not distils:
         flow, metrics = flow_epoch_(
@@ -172,13 +165,6 @@ def _distil(
 
     student, losses = jax.lax.scan(body, state.student, jnp.arange(num_steps, dtype=jnp.int32))
     return student, {"loss": jnp.mean(losses, axis=0)}
-
-
-_epoch = jax.jit(
-    epoch_,
-    static_argnames=("sampler", "num_steps", "distils", "devices"),
-    donate_argnames=("state",),
-)
 
 
 @functools.partial(jax.jit, static_argnames=("d", "num"))

@@ -88,14 +88,8 @@ class LatentGan(SamplerBase):
         start = jax.vmap(self.adam.init)
         return GanState(mapping, critic, start(mapping.params), start(critic))
 
-    def epoch(
-        self, state: GanState, members: Members, key: PRNGKeyArray, epoch: int
-    ) -> tuple[GanState, dict[str, Array]]:
-        """Pass over the members; (k,) "loss" is the mapping's loss, "critic" the critic's."""
-        return _epoch(state, members, key, jnp.float32(epoch), sampler=self)
-
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
-        """Return the epoch as one function for several devices."""
+        """Return a pass over the members; "loss" is the mapping's loss, "critic" the critic's."""
         return DataParallelEpoch(epoch_, jnp.float32(epoch), {"sampler": self})
 
     def sample(
@@ -166,6 +160,3 @@ def epoch_(
     one_step = jax.vmap(functools.partial(step, sampler=sampler, devices=devices))
     state, (loss, critic) = pass_over(one_step, state, members, key, sampler.batch)
     return state, {"loss": loss, "critic": critic}
-
-
-_epoch = jax.jit(epoch_, static_argnames=("sampler", "devices"), donate_argnames=("state",))

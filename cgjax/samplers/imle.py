@@ -100,20 +100,13 @@ class Imle(SamplerBase):
     def epoch(
         self, state: ImleState, members: Members, key: PRNGKeyArray, epoch: int
     ) -> tuple[ImleState, dict[str, Array]]:
-        """Draw a pool, match, and take one pass of minibatch steps, in one compiled program.
+        """Draw a pool, match, and take one pass of minibatch steps.
 
-        Args:
-            state: from `init` or the previous epoch; its buffers are donated.
-            members: the latents of every cluster.
-            key: used by this epoch only.
-            epoch: counted from 0; sets the learning rate.
-
-        Returns:
-            The new state and (k,) metrics: "loss", the mean squared error per coordinate, and
-            "match", the mean squared distance of a member to its match.
+        "loss" is the mean squared error per coordinate, "match" the mean squared distance of a
+        member to its match.
         """
         if self.matcher == "jax":
-            return _epoch(state, members, key, self.rate(epoch), sampler=self)
+            return super().epoch(state, members, key, epoch)
         key_pool, key_order = jax.random.split(key)
         pool = _draw_pools(state.mapping, members, key_pool, sampler=self)
         matches = match_by_faiss(members, pool.generated, pool.sizes)
@@ -359,6 +352,5 @@ def _where(active: Array, new: Array, old: Array) -> Array:
     return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
-_epoch = jax.jit(epoch_, static_argnames=("sampler", "devices"), donate_argnames=("state",))
 _draw_pools = jax.jit(draw_pools, static_argnames="sampler")
 _learn = jax.jit(learn_, static_argnames="sampler", donate_argnames=("state",))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.samplers.base import Members, SamplerBase, SamplerState
+from cgjax.samplers.base import Members, SamplerBase, SamplerState, TrainedEpoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Rejection(SamplerBase):
 
     def epoch(
         self, state: SamplerState, members: Members, key: PRNGKeyArray, epoch: int
-    ) -> tuple[SamplerState, dict[str, Array]]:
+    ) -> TrainedEpoch:
         """Return the state unchanged: nothing is learnt."""
         return state, {}
 

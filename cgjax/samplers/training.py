@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.numerics.optimisers import change_of
 from cgjax.runtime.mesh import DATA_AXIS, all_sum
-from cgjax.samplers.base import Members, Sampler, SamplerState
+from cgjax.samplers.base import Members, Sampler, SamplerState, TrainedEpoch
 
 
 class Devices(NamedTuple):
@@ -54,7 +54,7 @@ class Devices(NamedTuple):
 
 ONE_DEVICE = Devices()
 
-Epoch = Callable[[SamplerState, Members, PRNGKeyArray, int], tuple[SamplerState, dict[str, Array]]]
+Epoch = Callable[[SamplerState, Members, PRNGKeyArray, int], TrainedEpoch]
 
 
 def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
@@ -92,7 +92,7 @@ def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
 
     def epoch(
         state: SamplerState, members: Members, key: PRNGKeyArray, number: int
-    ) -> tuple[SamplerState, dict[str, Array]]:
+    ) -> TrainedEpoch:
         parts = sampler.data_parallel_epoch(members, number)
         if parts is None:
             return sampler.epoch(state, members, key, number)
@@ -101,7 +101,7 @@ def over_mesh(mesh: Mesh, sampler: Sampler) -> Epoch:
             placed[:] = [members, _place(members, mesh)]
         run = _compiled(mesh, function, tuple(static.items()))
         state, key_data, scalar = _place((state, jax.random.key_data(key), scalar), mesh)
-        result: tuple[SamplerState, dict[str, Array]] = run(state, placed[1], key_data, scalar)
+        result: TrainedEpoch = run(state, placed[1], key_data, scalar)
         return result
 
     return epoch

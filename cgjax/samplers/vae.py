@@ -96,15 +96,8 @@ class Vae(SamplerBase):
         moments = jax.vmap(self.adam.init)((mapping.params, encoder, log_variance))
         return VaeState(mapping, encoder, log_variance, moments)
 
-    def epoch(
-        self, state: VaeState, members: Members, key: PRNGKeyArray, epoch: int
-    ) -> tuple[VaeState, dict[str, Array]]:
-        """Pass over the members; (k,) "loss" is the negative bound per coordinate."""
-        _, beta, static = self.data_parallel_epoch(members, epoch)
-        return _epoch(state, members, key, beta, **static)
-
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
-        """Return the epoch as one function for several devices."""
+        """Return a pass over the members; "loss" is the negative bound per coordinate."""
         beta = self.beta * min(1.0, (epoch + 1) / max(1, self.warmup_epochs))
         return DataParallelEpoch(epoch_, jnp.float32(beta), {"sampler": self})
 
@@ -174,6 +167,3 @@ def epoch_(
     one_step = jax.vmap(functools.partial(step, beta=beta, sampler=sampler, devices=devices))
     state, loss = pass_over(one_step, state, members, key, sampler.batch)
     return state, {"loss": loss}
-
-
-_epoch = jax.jit(epoch_, static_argnames=("sampler", "devices"), donate_argnames=("state",))

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
-from cgjax.samplers.mapping import CodeMapping, MappingState
+from cgjax.samplers.base import DataParallelEpoch, Members
+from cgjax.samplers.mapping import CodeSampler, MappingState
 from cgjax.samplers.training import ONE_DEVICE, Devices, dense, init_dense, pass_over, update
 
 
@@ -38,13 +38,10 @@ class GanState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentGan(SamplerBase):
-    """The mapping network trained as a GAN's generator; hyper-parameters.
+class LatentGan(CodeSampler):
+    """The mapping network trained as a GAN's generator; hyper-parameters beside `CodeSampler`'s.
 
     Attributes:
-        latent_dim: d.
-        code_dim: as in IMLE.
-        hidden_dim: as in IMLE.
         critic_dim: width of the critic's two hidden layers.
         num_epochs: passes over the members.
         num_latents: prior latents whose members are learnt from; None uses those of the run.
@@ -55,9 +52,6 @@ class LatentGan(SamplerBase):
         penalty: gamma.
     """
 
-    latent_dim: int
-    code_dim: int | None = None
-    hidden_dim: int | None = None
     critic_dim: int = 256
     num_epochs: int = 400
     num_latents: int | None = None
@@ -66,11 +60,6 @@ class LatentGan(SamplerBase):
     beta1: float = 0.5
     beta2: float = 0.999
     penalty: float = 1.0
-
-    @functools.cached_property
-    def mapping(self) -> CodeMapping:
-        """The mapping network."""
-        return CodeMapping.with_defaults(self.latent_dim, self.code_dim, self.hidden_dim)
 
     @functools.cached_property
     def adam(self) -> optax.GradientTransformation:
@@ -91,12 +80,6 @@ class LatentGan(SamplerBase):
     def data_parallel_epoch(self, members: Members, epoch: int) -> DataParallelEpoch:
         """Return a pass over the members; "loss" is the mapping's loss, "critic" the critic's."""
         return DataParallelEpoch(epoch_, jnp.float32(epoch), {"sampler": self})
-
-    def sample(
-        self, state: GanState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
-    ) -> Float[Array, "num d"]:
-        """Map fresh codes in inference mode."""
-        return self.mapping.draw(state.mapping, key, cluster, num)
 
 
 def step(

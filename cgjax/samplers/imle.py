@@ -26,8 +26,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
-from cgjax.samplers.mapping import BN_MOMENTUM, CodeMapping, MappingState
+from cgjax.samplers.base import DataParallelEpoch, Members
+from cgjax.samplers.mapping import BN_MOMENTUM, CodeSampler, MappingState
 from cgjax.samplers.matching import MATCHERS, match_all, match_by_faiss
 from cgjax.samplers.training import ONE_DEVICE, Devices, update
 
@@ -40,13 +40,10 @@ class ImleState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Imle(SamplerBase):
-    """The published sampler; hyper-parameters with the paper's and GLANN's values.
+class Imle(CodeSampler):
+    """The published sampler; hyper-parameters beside `CodeSampler`'s, the paper's and GLANN's.
 
     Attributes:
-        latent_dim: d.
-        code_dim: d_e; None takes min(d, 64).
-        hidden_dim: width; None takes 512 where d is 512 or more, 128 below.
         num_epochs: 400 in the paper.
         batch: members per step.
         pool_factor: the pool has `pool_factor * floor(members / batch) * batch` codes.
@@ -60,9 +57,6 @@ class Imle(SamplerBase):
             exact index on the host, between the epoch's two compiled halves.
     """
 
-    latent_dim: int
-    code_dim: int | None = None
-    hidden_dim: int | None = None
     num_epochs: int = 400
     batch: int = 128
     pool_factor: int = 2
@@ -77,11 +71,6 @@ class Imle(SamplerBase):
     def __post_init__(self) -> None:
         if self.matcher not in MATCHERS:
             raise UserError(f"matcher={self.matcher!r}; expected one of {', '.join(MATCHERS)}")
-
-    @functools.cached_property
-    def mapping(self) -> CodeMapping:
-        """The mapping network."""
-        return CodeMapping.with_defaults(self.latent_dim, self.code_dim, self.hidden_dim)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
@@ -122,12 +111,6 @@ class Imle(SamplerBase):
         """Return the learning rate of an epoch, a float32 scalar."""
         halvings = epoch // self.decay_epochs if self.decay_epochs else 0
         return jnp.float32(self.learning_rate * 0.5**halvings)
-
-    def sample(
-        self, state: ImleState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
-    ) -> Float[Array, "num d"]:
-        """Map fresh codes in inference mode: a sample does not depend on its batch."""
-        return self.mapping.draw(state.mapping, key, cluster, num)
 
 
 def epoch_(

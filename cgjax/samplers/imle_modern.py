@@ -128,11 +128,11 @@ class ModernImle(Imle):
         """Return None: epochs differ in what is due, and members keep their codes."""
         return None
 
-    def sample(  # type: ignore[override]
+    def sample(
         self, state: ModernState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes and, with `residual`, add the residual's noise."""
-        z = self.mapping.draw(state.mapping, key, cluster, num)
+        z = super().sample(state, key, cluster, num)
         if not self.residual:
             return z
         noise = jax.random.normal(jax.random.fold_in(key, 1), z.shape, jnp.float32)

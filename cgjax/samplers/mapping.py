@@ -8,6 +8,7 @@ Symbols: e code (n, d_e), z latent (n, d).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from cgjax.runtime.mesh import all_sum
-from cgjax.samplers.base import as_cluster
+from cgjax.samplers.base import SamplerBase, SamplerState, as_cluster
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1  # share of the newest batch in the running statistics, PyTorch's default
@@ -133,14 +134,6 @@ class CodeMapping(NamedTuple):
     hidden_dim: int
     latent_dim: int
 
-    @classmethod
-    def with_defaults(
-        cls, latent_dim: int, code_dim: int | None, hidden_dim: int | None
-    ) -> CodeMapping:
-        """Return it with min(d, 64) and 512 (128 where d is below 512) for sizes not given."""
-        width = 512 if latent_dim >= 512 else 128
-        return cls(code_dim or min(latent_dim, 64), hidden_dim or width, latent_dim)
-
     def init(self, key: PRNGKeyArray) -> MappingState:
         """Return the arrays of a new network; vmap over keys to stack clusters."""
         network = MappingNetwork(*self, rngs=nnx.Rngs(params=key))
@@ -161,13 +154,6 @@ class CodeMapping(NamedTuple):
         z = network(e, mask, train=train, axis_name=axis_name)
         return z, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
-    def draw(
-        self, stacked: MappingState, key: PRNGKeyArray, cluster: int, num: int
-    ) -> Float[Array, "num d"]:
-        """Map fresh codes with one cluster's network in inference mode."""
-        num_clusters = len(jax.tree.leaves(stacked)[0])
-        return _draw(stacked, key, as_cluster(cluster, num_clusters), mapping=self, num=num)
-
 
 @functools.cache
 def _graph(mapping: CodeMapping) -> Any:
@@ -182,3 +168,31 @@ def _draw(
     one = jax.tree.map(lambda x: x[cluster], stacked)
     e = jax.random.normal(key, (num, mapping.code_dim), jnp.float32)
     return mapping.apply(one, e)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeSampler(SamplerBase):
+    """A sampler that maps fresh codes; its state holds the stacked networks as `mapping`.
+
+    Attributes:
+        latent_dim: d.
+        code_dim: d_e; None takes min(d, 64).
+        hidden_dim: width of the mapping; None takes 512 where d is 512 or more, 128 below.
+    """
+
+    latent_dim: int
+    code_dim: int | None = None
+    hidden_dim: int | None = None
+
+    @functools.cached_property
+    def mapping(self) -> CodeMapping:
+        """The mapping network."""
+        d, width = self.latent_dim, 512 if self.latent_dim >= 512 else 128
+        return CodeMapping(self.code_dim or min(d, 64), self.hidden_dim or width, d)
+
+    def sample(
+        self, state: SamplerState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
+    ) -> Float[Array, "num d"]:
+        """Map fresh codes in inference mode: a sample does not depend on its batch."""
+        c = as_cluster(cluster, len(jax.tree.leaves(state.mapping)[0]))
+        return _draw(state.mapping, key, c, mapping=self.mapping, num=num)

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.samplers.base import DataParallelEpoch, Members, SamplerBase
-from cgjax.samplers.mapping import CodeMapping, MappingState
+from cgjax.samplers.base import DataParallelEpoch, Members
+from cgjax.samplers.mapping import CodeSampler, MappingState
 from cgjax.samplers.training import ONE_DEVICE, Devices, dense, init_dense, pass_over, update
 
 
@@ -44,13 +44,10 @@ class VaeState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Vae(SamplerBase):
-    """The mapping network trained as a VAE's decoder; hyper-parameters.
+class Vae(CodeSampler):
+    """The mapping network trained as a VAE's decoder; hyper-parameters beside `CodeSampler`'s.
 
     Attributes:
-        latent_dim: d.
-        code_dim: as in IMLE.
-        hidden_dim: as in IMLE.
         encoder_dim: width of the encoder's two hidden layers.
         num_epochs: passes over the members.
         num_latents: prior latents whose members are learnt from; None uses those of the run.
@@ -61,9 +58,6 @@ class Vae(SamplerBase):
         output_noise: whether samples get noise of the learnt output variance.
     """
 
-    latent_dim: int
-    code_dim: int | None = None
-    hidden_dim: int | None = None
     encoder_dim: int = 256
     num_epochs: int = 400
     num_latents: int | None = None
@@ -74,11 +68,6 @@ class Vae(SamplerBase):
     output_noise: bool = False
 
     sampling_leaves: ClassVar[tuple[str, ...]] = ("output_noise",)
-
-    @functools.cached_property
-    def mapping(self) -> CodeMapping:
-        """The mapping network, here the decoder."""
-        return CodeMapping.with_defaults(self.latent_dim, self.code_dim, self.hidden_dim)
 
     @functools.cached_property
     def adam(self) -> optax.GradientTransformation:
@@ -105,7 +94,7 @@ class Vae(SamplerBase):
         self, state: VaeState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Map fresh codes in inference mode; add the output's noise if `output_noise`."""
-        z = self.mapping.draw(state.mapping, key, cluster, num)
+        z = super().sample(state, key, cluster, num)
         if not self.output_noise:
             return z
         noise = jax.random.normal(jax.random.fold_in(key, 1), z.shape, jnp.float32)

@@ -59,17 +59,15 @@ def prepare(
     features: Float[Array, "n f"],
     weights: Float[Array, " n"] | None = None,
     *,
-    offset: Float[Array, " f"] | None = None,
     axis_name: str | None = None,
 ) -> Rows:
-    """Describe rows relative to their mean, or to a given offset: one or two reads of the data.
+    """Describe rows relative to their mean: two reads of the data.
 
     The result holds the features themselves: returned from jit they would be copied.
 
     Args:
         features: (n, f) float32, this shard's rows.
         weights: (n,) 1 for rows that count and 0 for padding; default: all count.
-        offset: (f,) float32; default: the mean of the rows that count.
         axis_name: mesh axis over which the rows are split, if any.
     """
     if weights is None:
@@ -77,8 +75,7 @@ def prepare(
         # XLA would replace a product with constant ones by a sum over columns, which is slower.
         weights = jax.lax.optimization_barrier(weights)
     count = all_sum(jnp.sum(weights), axis_name)
-    if offset is None:
-        offset = all_sum(jnp.matmul(weights, features, precision=HIGHEST), axis_name) / count
+    offset = all_sum(jnp.matmul(weights, features, precision=HIGHEST), axis_name) / count
     squares = jnp.sum(jnp.square(features - offset[None, :]), axis=1)
     # As a factor the weights would be fused into the sum on a CPU and make it several times slower.
     squares = jnp.where(weights > 0.0, squares, 0.0)

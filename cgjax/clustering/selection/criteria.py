@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
 from cgjax.clustering.selection.partitions import inertia, partition_all
-from cgjax.errors import UserError
+
+_REFERENCES = 10  # B of the gap statistic
 
 
 def silhouettes(
@@ -47,25 +48,18 @@ def _silhouette(distances: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n
 
 
 def gap_statistic(
-    rows: Float[np.ndarray, "n q"],
-    max_number: int,
-    rng: np.random.Generator,
-    *,
-    num_references: int = 10,
+    rows: Float[np.ndarray, "n q"], max_number: int, rng: np.random.Generator
 ) -> list[tuple[float, float]]:
     """Return Gap(k) and s_k for k = 1, 2, ... [Tibshirani et al. 2001].
 
-    Gap(k) = mean_b log W_b(k) - log W(k) over references b that are uniform in the box along the
+    Gap(k) = mean_b log W_b(k) - log W(k) over B references b that are uniform in the box along the
     rows' principal axes, s_k = sd_b sqrt(1 + 1/B).
 
     Args:
         rows: (n, q) float32.
         max_number: largest k.
         rng: for the references.
-        num_references: B.
     """
-    if num_references < 2:
-        raise UserError(f"num_references={num_references}; expected at least 2")
     centred = rows - rows.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     rotated = centred @ axes
@@ -73,11 +67,11 @@ def gap_statistic(
     logs = np.stack(
         [
             _log_inertias(rng.uniform(low, high, rotated.shape).astype(np.float32), max_number)
-            for _ in range(num_references)
+            for _ in range(_REFERENCES)
         ]
     )
     gaps = logs.mean(axis=0) - _log_inertias(rotated, max_number)
-    spread = logs.std(axis=0) * np.sqrt(1 + 1 / num_references)
+    spread = logs.std(axis=0) * np.sqrt(1 + 1 / _REFERENCES)
     return list(zip(gaps.tolist(), spread.tolist(), strict=True))
 
 

@@ -23,25 +23,23 @@ from scipy.stats import t as student
 
 from cgjax.clustering.selection.partitions import products
 
+# B draws, and the most rows that are compared with them.
+_DRAWS, _ROWS = 30, 2000
+
 
 def gaussian_p_values(
     held_out: Float[np.ndarray, "n q"],
     centroids: Sequence[Float[np.ndarray, "_ q"]],
     rng: np.random.Generator,
-    *,
-    num_draws: int = 30,
-    num_rows: int = 2000,
 ) -> list[float]:
     """Return the probability of a cluster index as small in one Gaussian, for each clustering.
 
     Args:
-        held_out: (n, q) float32 rows that did not choose the centroids.
+        held_out: (n, q) float32 rows that did not choose the centroids; the first 2000 are used.
         centroids: (k, q) float32 each; one centroid gives NaN.
-        rng: for the draws.
-        num_draws: B; all clusterings share the draws.
-        num_rows: only the first `num_rows` rows are used.
+        rng: for the draws, which all clusterings share.
     """
-    rows = held_out[:num_rows]
+    rows = held_out[:_ROWS]
     mean = rows.mean(axis=0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(rows, rowvar=False)))
     keep = values >= 1e-9 * values[-1]  # ascending: at least the last
@@ -50,12 +48,12 @@ def gaussian_p_values(
     drawn = np.stack(
         [
             _closeness(products(_white(rng, len(rows), root.shape[1]), root) + mean, centroids)
-            for _ in range(num_draws)
+            for _ in range(_DRAWS)
         ]
     )
-    spread = drawn.std(axis=0, ddof=1) * np.sqrt(1 + 1 / num_draws)
+    spread = drawn.std(axis=0, ddof=1) * np.sqrt(1 + 1 / _DRAWS)
     score = (observed - drawn.mean(axis=0)) / np.maximum(spread, np.finfo(float).tiny)
-    p_values = student.sf(score, num_draws - 1)
+    p_values = student.sf(score, _DRAWS - 1)
     return [
         float(p) if len(c) > 1 else float("nan") for p, c in zip(p_values, centroids, strict=True)
     ]

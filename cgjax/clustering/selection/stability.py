@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 
 from cgjax.numerics.cross_tables import adjusted_rand, jaccard, prediction_strength
 
+_RESAMPLES = 200
+
 
 class Measure(NamedTuple):
     """A number and the ends of its interval."""
@@ -42,7 +44,6 @@ def measure_stability(
     tables: Int[np.ndarray, "r k k"],
     rng: np.random.Generator,
     *,
-    num_resamples: int = 200,
     confidence: float = 0.95,
 ) -> Stability:
     """Compare the labels that one clustering gives a third set with those of others.
@@ -51,11 +52,10 @@ def measure_stability(
         tables: (r, k, k), `cross_table` of the labels by the clustering that is judged and by
             another one, of the same number of rows in each repetition.
         rng: for the resampling.
-        num_resamples: s.
         confidence: confidence level of the intervals.
     """
     num_repeats, num_clusters, num_rows = *tables.shape[:2], int(tables[0].sum())
-    size = (num_repeats, num_resamples)
+    size = (num_repeats, _RESAMPLES)
     shares = tables.reshape(num_repeats, 1, -1) / num_rows
     resampled = rng.multinomial(num_rows, shares, size=size).reshape(*size, *tables.shape[1:])
     chosen = rng.integers(num_repeats, size=size)

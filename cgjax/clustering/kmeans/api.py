@@ -216,7 +216,6 @@ def _in_memory(
     if (
         mesh is None
         and counted is None
-        and options.centroids is None
         and is_on_one_device
         and gram.is_cheaper_in_memory(num_rows, dim, options)
     ):

@@ -5,7 +5,6 @@ Symbols: n rows, f features, r restarts, k clusters.
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,11 +22,11 @@ BACKENDS = ("jax", "faiss")
 
 def check_numbers(num_clusters: int | Sequence[int]) -> tuple[int, ...]:
     """Return the numbers of clusters as a tuple."""
-    several = isinstance(num_clusters, Sequence) and not isinstance(num_clusters, str)
-    numbers = tuple(cast(Sequence[int], num_clusters)) if several else (num_clusters,)
-    if not numbers:
+    if isinstance(num_clusters, str) or not isinstance(num_clusters, Sequence):
+        num_clusters = (num_clusters,)
+    if not num_clusters:
         raise UserError("num_clusters=(): expected one or more numbers; try num_clusters=(2, 3, 4)")
-    return tuple(_whole("num_clusters", k, default=2) for k in cast(tuple[int, ...], numbers))
+    return tuple(_whole("num_clusters", k, default=2) for k in num_clusters)
 
 
 def check_options(

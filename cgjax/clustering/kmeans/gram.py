@@ -56,7 +56,8 @@ def is_cheaper(
     Counted for each of the n f numbers: n operations for half of G and one pass, against 4 r k
     operations (of all numbers k) and a pass for each centre of k-means++ and each iteration.
     """
-    if not _has_room(num_rows, dim):
+    # The products say nothing of centroids that are given.
+    if options.centroids is not None or not _has_room(num_rows, dim):
         return False
     read, iterations = cost
     passes = max(options.numbers) + min(int(options.max_iter), iterations)

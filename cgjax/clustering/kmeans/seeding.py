@@ -102,9 +102,9 @@ def draw_candidates(
 def first_seeds(
     centres: Float[Array, "r f"],
     product: Float[Array, "n r"],
-    *,
     squares: Float[Array, " n"],
     weights: Float[Array, " n"],
+    *,
     num_clusters: int,
 ) -> Seeds:
     """Return the state in which each restart has its first centre.
@@ -127,9 +127,9 @@ def choose(
     seeds: Seeds,
     candidates: Candidates,
     product: Float[Array, "n rm"],
-    *,
     squares: Float[Array, " n"],
     weights: Float[Array, " n"],
+    *,
     axis_name: str | None = None,
 ) -> Seeds:
     """Choose centres while every restart has t candidates left: at least one centre.
@@ -210,19 +210,18 @@ def seed_plus_plus(
     """
     num_clusters, dim = max(options.numbers), rows.features.shape[1]
     drawing, keeping = uniforms(key, options)
-    norms = {"squares": rows.squares, "weights": rows.weights}
+    squares, weights = rows.squares, rows.weights
 
-    row, is_here = draw_first(drawing, rows.weights, axis_name=axis_name)
+    row, is_here = draw_first(drawing, weights, axis_name=axis_name)
     centres = from_shards(centred(rows, row), is_here, axis_name)[:, 0]
-    seeds = first_seeds(centres, products(rows, centres), num_clusters=num_clusters, **norms)
+    product = products(rows, centres)
+    seeds = first_seeds(centres, product, squares, weights, num_clusters=num_clusters)
 
     width = options.num_init * keeping.shape[2]
     num_kept = min(num_clusters - 1, most_points(dim) // width)
     # Pass by pass, which keeps the products of one together.
     points = jnp.zeros((num_kept, width, dim), jnp.float32)
-    tried = varying_like(
-        jnp.zeros((num_kept, rows.squares.shape[0], width), jnp.float32), rows.squares
-    )
+    tried = varying_like(jnp.zeros((num_kept, len(squares), width), jnp.float32), squares)
 
     def is_running(carry: tuple[Array, Seeds, Array, Array]) -> Array:
         return carry[1].num_chosen < num_clusters
@@ -235,7 +234,7 @@ def seed_plus_plus(
         flat = picked.reshape(width, dim)
         product = products(rows, flat)
         candidates = Candidates(picked, closest, keeping[num_passes])
-        seeds = choose(seeds, candidates, product, axis_name=axis_name, **norms)
+        seeds = choose(seeds, candidates, product, squares, weights, axis_name=axis_name)
         if num_kept:
             points = points.at[num_passes - 1].set(flat, mode="drop")
             tried = tried.at[num_passes - 1].set(product, mode="drop")
@@ -244,7 +243,7 @@ def seed_plus_plus(
     carry = (jnp.int32(1), seeds, points, tried)
     _, seeds, points, tried = jax.lax.while_loop(is_running, next_pass, carry)
     num = num_kept * width
-    tried = tried.transpose(1, 0, 2).reshape(rows.squares.shape[0], num)
+    tried = tried.transpose(1, 0, 2).reshape(len(squares), num)
     return seeds, (points.reshape(num, dim), tried)
 
 

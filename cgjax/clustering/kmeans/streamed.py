@@ -84,8 +84,7 @@ def fit_streamed(
     reader = Reader(source, on_block, weights=weights, mesh=mesh)
     offset = _first_mean(reader)
     if (
-        options.centroids is None
-        and len(reader.every) == source.num_rows
+        len(reader.every) == source.num_rows
         and mesh is None
         and isinstance(source, ColumnSource)
         and source.has_columns
@@ -142,20 +141,19 @@ class _Search:
     def _seed(self, key: PRNGKeyArray) -> Float[Array, "r k f"]:
         """Choose starting centroids as `seeding.seed_plus_plus` does."""
         reader, num_clusters = self._reader, max(self._options.numbers)
+        weights = reader.weights
         drawing, keeping = uniforms(key, self._options)
-        centres = reader.fetch(reader.over(draw_first)(drawing, reader.weights), self._offset)[:, 0]
+        centres = reader.fetch(reader.over(draw_first)(drawing, weights), self._offset)[:, 0]
         product = self._products(centres, 1)
         reader.check_finite(reader.every, self._squares)
-        norms = {"squares": self._squares, "weights": reader.weights}
-        seeds = _first_seeds(centres, product, num_clusters=num_clusters, **norms)
+        seeds = _first_seeds(centres, product, self._squares, weights, num_clusters=num_clusters)
         num_passes = 1
         while (num_chosen := int(seeds.num_chosen)) < num_clusters:
             drawn, closest = reader.over(draw_candidates)(drawing.at(num_passes), seeds.closest)
             picked = reader.fetch(drawn, self._offset)
             candidates = Candidates(picked, closest, keeping[num_passes])
             product = self._products(picked.reshape(-1, reader.dim), num_chosen + 1)
-            norms = {"squares": self._squares, "weights": reader.weights}
-            seeds = reader.over(choose)(seeds, candidates, product, **norms)
+            seeds = reader.over(choose)(seeds, candidates, product, self._squares, weights)
             num_passes += 1
         return seeds.centroids
 

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
-from cgjax.numerics.arguments import check_whole
+from cgjax.numerics.arguments import as_float32, check_whole
 from cgjax.numerics.pca import PCA, PCAState, finish_pca, fit_pca, update_pca
 from cgjax.runtime.keys import check_key
 
@@ -62,11 +62,16 @@ class GANSpace:
 def _pair(
     latents: ArrayLike, features: ArrayLike
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    z, h = np.asarray(latents, np.float32), np.asarray(features, np.float32)
+    """Return latents and flattened features as float32; a UserError says what is wrong."""
+    z = np.asarray(as_float32("latents", latents, "(n, d)"))
+    h = np.asarray(as_float32("features", features, "(n, ...)"))
     if z.ndim != 2 or h.ndim < 2 or len(z) != len(h):
         raise UserError(
             f"latents {z.shape} and features {h.shape}; expected (n, d) and (n, ...) of equal n"
         )
+    for name, array in (("latents", z), ("features", h)):
+        if not np.isfinite(array).all():
+            raise UserError(f"the {name} hold NaN or infinities; check the generator's weights")
     return z, h.reshape(len(h), -1)
 
 
@@ -119,8 +124,8 @@ def ganspace(
         direction (for spaces such as w), not to 1.
 
     Raises:
-      UserError: the shapes of latents and features do not match, features are not finite, or k is
-        out of range.
+      UserError: the shapes of latents and features do not match, either is not finite numbers, or k
+        is out of range.
 
     >>> z = np.random.default_rng(0).normal(size=(500, 3))
     >>> result = ganspace(z, z * [1.0, 5.0, 2.0], 2)  # the layer varies most with the second latent
@@ -153,7 +158,7 @@ def ganspace_streaming(
       measure_stdev: as in `ganspace`.
 
     Raises:
-      UserError: there are no blocks, the shapes of a block do not match, features are not finite,
+      UserError: there are no blocks, the shapes of a block do not match, it is not finite numbers,
         or k is out of range.
 
     >>> z = np.random.default_rng(0).normal(size=(500, 3))
@@ -165,8 +170,6 @@ def ganspace_streaming(
     state: PCAState | None = None
     for latents, features in blocks():
         _, h = _pair(latents, features)
-        if not np.isfinite(h).all():
-            raise UserError("the features hold NaN or infinities; check the generator's weights")
         if state is None and not 1 <= num_components <= min(len(h) - 1, h.shape[1]):
             raise UserError(
                 f"num_components={num_components} does not fit a first block of {len(h)} rows of "

@@ -95,7 +95,7 @@ def latent_weights(generator: Any, layers: Sequence[str] | None = None) -> NDArr
     method, name = _owner(generator).latent_weights, "the weights that read the latent"
     if layers is None:
         return np.asarray(as_float32(name, method(), "(latent_dim, m)"))
-    if isinstance(layers, str) or not layers:
+    if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
         raise UserError(f"layers={layers!r}: expected some layers' names, such as ['layer1']")
     if not inspect.signature(method).parameters:
         raise UserError(

@@ -156,8 +156,15 @@ def test_if_the_layer_is_the_edited_latent_its_components_are_the_directions(key
         (lambda z, h: ganspace_streaming(split(z, h, 5), 5), "larger blocks"),
         (lambda z, h: ganspace_streaming(lambda: iter(()), 5), "at least one"),
         (lambda z, h: ganspace_streaming(split(z, h * np.nan, 99), 5), "NaN"),
+        (lambda z, h: ganspace_streaming(split(z * np.nan, h, 99), 5), "the latents hold NaN"),
+        (lambda z, h: ganspace(z * np.inf, h, 3), "the latents hold NaN or infinities"),
+        (lambda z, h: ganspace(z, h * np.nan, 3), "the features hold NaN or infinities"),
+        (lambda z, h: ganspace(z, "layer1", 3), "features are 'layer1': expected"),
+        (lambda z, h: ganspace([[0.0], [1.0, 2.0]], h, 3), "latents are not an array"),
+        (lambda z, h: ganspace(z + 1j, h, 3), "latents are complex"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_ganspace_refuses_wrong_arguments(call, message):
     with pytest.raises(UserError, match=message):
         call(*problem(n=100))

@@ -137,10 +137,12 @@ def test_directions_of_a_stylegan_move_w_and_images_are_made_of_it(family, laten
     [
         ([], r"layers=\[\]: expected some layers' names"),
         ("layer0", "layers='layer0': expected some layers' names"),
+        (3, "layers=3: expected some layers' names"),
         (["w"], "'w' reads no style; expected some of "),
         (["layer9"], "not one of this generator's"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_layers_that_read_no_style_are_refused(family, layers, message):
     architecture = {**SMALL, "form": FORMS[family], "latent_dim": 16}
     with pytest.raises(UserError, match=message):

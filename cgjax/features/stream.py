@@ -101,21 +101,30 @@ class FeatureStream:
         start = time.perf_counter()
         second_rows = np.asarray(self._compute(second))
         compute = time.perf_counter() - start
-        self.keep_on_disk(folder)
+        try:
+            self.keep_on_disk(folder)
+            write, read = self._time_disk(second, second_rows)
+            self._is_disk_fast = 2 * (write + read) < compute
+            if write + (num_reads - 1) * read < (num_reads - 1) * compute:
+                self._write(first, first_rows)
+            else:
+                self.close()
+        except OSError:  # less room than the disk says, such as a quota
+            self.close()
+            return None
+        return Speed(compute, write, read)
+
+    def _time_disk(
+        self, index: Int[np.ndarray, " i"], rows: Float[np.ndarray, "s f"]
+    ) -> tuple[float, float]:
+        """Return how many seconds it takes to write rows and to read them back."""
         assert self._file is not None
         start = time.perf_counter()
-        self._write(second, second_rows)
+        self._write(index, rows)
         self._file.flush_and_drop()
-        write = time.perf_counter() - start
-        start = time.perf_counter()
-        self._read(second)
-        read = time.perf_counter() - start
-        self._is_disk_fast = 2 * (write + read) < compute
-        if write + (num_reads - 1) * read < (num_reads - 1) * compute:
-            self._write(first, first_rows)
-        else:
-            self.close()
-        return Speed(compute, write, read)
+        written = time.perf_counter()
+        self._read(index)
+        return written - start, time.perf_counter() - written
 
     def keep_on_disk(self, folder: Path) -> None:
         """Keep rows in a temporary file from now on."""

@@ -177,6 +177,20 @@ def test_without_room_on_the_disk_nothing_is_written(generator, latents, tmp_pat
     assert stream.storage == "recompute"
 
 
+@pytest.mark.parametrize("fails_at", ["keep_on_disk", "_write"])
+def test_a_disk_with_less_room_than_it_says_is_not_used(
+    fails_at, generator, latents, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(FeatureStream, fails_at, fail)
+    with FeatureStream(generator, latents, block=24) as stream:
+        assert stream.choose_storage(tmp_path, num_reads=4) is None
+        assert stream.storage == "recompute"
+        np.testing.assert_array_equal(stream.first(30), held(generator, latents)[:30])
+
+
 @pytest.mark.parametrize("num_kept", [0, 40])
 def test_features_are_recomputed_once_the_disk_fills_up(
     num_kept, generator, latents, tmp_path, monkeypatch, key

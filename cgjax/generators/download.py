@@ -72,7 +72,7 @@ def fetch(name: str) -> Path:
 
 
 def fetch_file(address: str, path: Path, md5: str) -> None:
-    """Download a published file into a folder of the cache, unless it is there, and check its hash.
+    """Download a published file into a folder of the cache, unless it is there undamaged.
 
     Raises:
         UserError: no network, a wrong hash, or a cache that cannot be written.
@@ -82,6 +82,8 @@ def fetch_file(address: str, path: Path, md5: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(path.parent / ".lock", lambda: logging.info(_WAITING, path.name)):
+            if path.is_file() and _md5(path) != md5:
+                path.unlink()
             _download(address, path)
             if (digest := _md5(path)) != md5:
                 path.unlink()

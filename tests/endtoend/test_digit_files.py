@@ -20,6 +20,7 @@ from cgjax.endtoend.data import digit_files
 from cgjax.endtoend.data.digit_files import IMAGES, LABELS, Digits, load_digits, resized, split
 from cgjax.errors import UserError
 from cgjax.generators import download
+from cgjax.runtime.cache import cache_folder
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(256, size=(40, 28, 28)).astype(np.uint8)
@@ -197,6 +198,14 @@ def test_published_files_are_downloaded_once(published, monkeypatch):
     np.testing.assert_array_equal(load_digits("download").pixels, PIXELS)
     shutil.rmtree(published)
     monkeypatch.setattr(download, "wait_for_lock", None)  # nor is anything written again
+    np.testing.assert_array_equal(load_digits("download").labels, CLASSES)
+
+
+@pytest.mark.usefixtures("published")
+def test_a_damaged_file_in_the_cache_is_downloaded_again():
+    load_digits("download")
+    file = cache_folder() / "mnist" / f"{LABELS}.gz"
+    file.write_bytes(file.read_bytes()[:-1])
     np.testing.assert_array_equal(load_digits("download").labels, CLASSES)
 
 

@@ -120,7 +120,7 @@ def _fused_kernel(stored: np.ndarray) -> np.ndarray:
 def convert_genforce(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert a genforce (or SeFa) PGAN file; kernels are scaled, biases are not."""
     tensors, settings = network.tensors(), Settings(given)
-    lod = settings.get("lod", tensors.scalar("lod", 0.0))
+    lod = settings.get("lod", tensors.scalar("lod"))
     tanh = settings.get("final_tanh", False)
     scale = WeightScale(settings.get("use_wscale", True))
     width, latent_dim = tensors.shape("layer0.weight", 4)[:2]

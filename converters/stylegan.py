@@ -175,7 +175,7 @@ def _with_one(bias: np.ndarray) -> np.ndarray:
 def convert_genforce(network: Network, given: Mapping[str, str]) -> Conversion:
     """Convert a genforce (or SeFa) StyleGAN."""
     tensors, settings = network.tensors(), Settings(given)
-    lod = settings.get("lod", tensors.scalar("synthesis.lod", 0.0))
+    lod = settings.get("lod", tensors.scalar("synthesis.lod"))
     fused = settings.get("fused_scale", "auto", words=("auto", "true", "false"))
     tanh = settings.get("final_tanh", False)
     scale = WeightScale(settings.get("use_wscale", True))

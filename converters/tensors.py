@@ -111,9 +111,9 @@ class Tensors:
             self.note(f"{name} has values that do not fit float32")
         return np.zeros(shape, np.float32)
 
-    def scalar(self, name: str, default: float) -> float:
-        """Return a number; the default if it is not in the file."""
-        return float(self.take(name, ())) if name in self else default
+    def scalar(self, name: str) -> float:
+        """Return a number; 0 if it is not in the file."""
+        return float(self.take(name, ())) if name in self else 0.0
 
     def check_constant(self, name: str, expected: np.ndarray) -> None:
         """Check that a tensor, if present, is the constant that our arithmetic has built in."""

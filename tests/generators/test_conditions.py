@@ -6,6 +6,7 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.generators.conditions import class_vectors, find_class, imagenet_names
+from cgjax.generators.families import abstract_network
 
 NAMES = imagenet_names()
 
@@ -106,3 +107,23 @@ def test_an_invalid_condition_is_refused_in_one_line(condition, message):
         _vectors(condition)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture"),
+    [
+        ("dcgan", {"widths": [4, 2]}),
+        ("pgan", {"form": "zoo", "depths": [4, 2]}),
+        ("stylegan", {"form": "zoo", "style_dim": 4, "mapping_widths": [4], "depths": [4, 2]}),
+    ],
+)
+def test_latents_end_in_a_value_of_every_category_whatever_the_class(family, architecture, key):
+    sizes = {"latent_dim": 6, "num_classes": 2, "categories": [2, 3]}
+    network = abstract_network(family, {**architecture, **sizes})
+    z = np.asarray(network.sample_latents(key, 50))
+    for part in (z[:, 1:3], z[:, 3:]):
+        np.testing.assert_array_equal(part.sum(axis=1), 1)
+        assert set(part.argmax(axis=1)) == set(range(part.shape[1]))
+    np.testing.assert_array_equal(network.sample_latents(key, 50, condition=1), z)
+    with pytest.raises(UserError, match=f"{family} takes no 'truncated'"):
+        network.sample_latents(key, 50, truncated=1)

@@ -156,7 +156,7 @@ def handle_signals(
         UserError: several processes, in a mode that is for one.
     """
     if MODES[mode].holds_lock:
-        return handle_interrupts(processes, lock.check)
+        return handle_interrupts(processes, lock)
     if processes.num > 1:
         raise UserError(f"--mode={mode} is for one process; leave the launcher out")
     raise_on_signals()

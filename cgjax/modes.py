@@ -299,7 +299,7 @@ def _fit_query(command: Command) -> None:
     from cgjax.stages.pipeline import Pipeline
 
     lock, options = command.lock, command.options
-    with lock, handle_interrupts(command.processes, lock.check) as interrupts:
+    with lock, handle_interrupts(command.processes, lock) as interrupts:
         run = _load(command)
         lock.acquire()
         pipeline = Pipeline(run, interrupts, num_devices=options.devices)

@@ -107,6 +107,11 @@ class FolderLock:
         except OSError as error:
             raise UserError(f"{self._option}={self._root}: {say_os_error(error)}") from error
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has the lock."""
+        return self._file is not None
+
     def check(self) -> None:
         """Stop if the folder is no longer the one that was locked; cheap.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,10 +50,28 @@ class Photo(NamedTuple):
     digest: str
 
 
-def find_photos(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Photo]:
+def find_photos(folder: Path, check: Callable[[], None] = lambda: None) -> list[Photo]:
     """Return the images of a folder, sorted by name; each is read once to check it.
 
-    Names that begin with a dot are skipped.
+    Args:
+        folder: where to look.
+        check: called before each is read; may raise to stop.
+
+    Raises:
+        UserError: as `list_images`; an image cannot be read.
+    """
+    photos = []
+    for path in list_images(folder):
+        check()
+        photos.append(check_photo(path))
+    return photos
+
+
+def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Path]:
+    """Return the files of a folder whose extension is that of an image, sorted by name; open none.
+
+    Names that begin with a dot are skipped. Logs how many images there are, and how many files were
+    skipped and why.
 
     Args:
         folder: where to look.
@@ -61,17 +79,7 @@ def find_photos(folder: Path, option: str = OPTION, *, deep: bool = False) -> li
         deep: whether to look in subfolders too.
 
     Raises:
-        UserError: the folder does not exist, cannot be read or has no images, or an image cannot be
-            read.
-    """
-    return [check_photo(path, option) for path in list_images(folder, option, deep=deep)]
-
-
-def list_images(folder: Path, option: str = OPTION, *, deep: bool = False) -> list[Path]:
-    """Return the files of a folder whose extension is that of an image, sorted by name; open none.
-
-    Logs how many there are, and how many files were skipped and why. Arguments and errors are those
-    of `find_photos`.
+        UserError: the folder does not exist, cannot be read or has no images.
     """
     try:
         paths = sorted(folder.iterdir())  # raises if there is no folder, which rglob does not
@@ -140,7 +148,7 @@ def file_digest(path: Path, option: str = OPTION) -> str:
 
 
 def check_photo(path: Path, option: str = OPTION) -> Photo:
-    """Read a file once, to check that it is an image; arguments and errors as for `find_photos`."""
+    """Read a file once, to check that it is an image; raises as `read_photos`."""
     content = _content(path, option)
     _decoded(content, path, option)
     return Photo(path, _digest(content))

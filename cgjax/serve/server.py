@@ -7,9 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ import uvicorn
 from absl import logging
 
 from cgjax.errors import UserError
-from cgjax.runtime.signals import SIGNALS
+from cgjax.runtime.signals import SIGNALS, on_interrupt
 from cgjax.serve.app import Served
 from cgjax.serve.guard import Guard
 from cgjax.stages.pipeline import Pipeline
@@ -79,15 +77,8 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop serving on Ctrl-C and SIGTERM; uvicorn's own method would raise them again after."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set signal handlers
-            return
-        old = {s: signal.signal(s, self.handle_exit) for s in SIGNALS}
-        try:
+        with on_interrupt(self.handle_exit, SIGNALS):
             yield
-        finally:
-            for number, previous in old.items():
-                signal.signal(number, previous)
 
 
 def port_of(root: Path) -> int:

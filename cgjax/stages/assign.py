@@ -106,7 +106,7 @@ class AssignStage:
             Interrupted: asked to stop; saved.
         """
         generator, settings = self.run.generator, self.run.config["assign"]
-        photos = find_photos(folder)
+        photos = find_photos(folder, self._interrupts.check)
         size, _, channels = generator.image_shape
         check_channels(channels)
 

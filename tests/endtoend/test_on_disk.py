@@ -1,6 +1,8 @@
 """Images that do not fit in memory: training is the same as with images that do."""
 
 import sys
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +12,13 @@ from PIL import Image
 
 from cgjax.config.plain import to_plain
 from cgjax.endtoend import trainer
+from cgjax.endtoend.data import folder as data
 from cgjax.endtoend.data.folder import FolderImages, contents_of
 from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.experiment import Experiment, check_data
 from cgjax.endtoend.fixed_features import AUTOENCODER, FixedFeatures
 from cgjax.errors import UserError
+from cgjax.runtime.log import Progress
 from configs import scgan_faces
 
 KEY = jax.random.key(0)
@@ -129,6 +133,27 @@ def test_a_file_that_is_no_image_or_damaged_is_refused_before_anything_is_comput
         contents_of.cache_clear()
         with pytest.raises(UserError, match=r"--config.data.path: .*4.png cannot be read as an im"):
             check_data(config_of(photos, memory_mb))
+
+
+def test_ctrl_c_while_a_folder_is_read_does_not_wait_for_its_other_files(photos, monkeypatch):
+    tried, is_stopped = [], threading.Event()
+
+    def digest(path, option):
+        tried.append(path)
+        if path.name != "0.png":
+            is_stopped.wait()
+            time.sleep(0.02)
+        return ""
+
+    def interrupt(progress, done):
+        is_stopped.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "file_digest", digest)
+    monkeypatch.setattr(Progress, "update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        folder(photos, 0).identity()
+    assert len(tried) < 40
 
 
 def test_a_missing_grain_is_refused_with_what_to_install(photos, monkeypatch):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cgjax.errors import UserError
+from cgjax.errors import Interrupted, UserError
+from cgjax.runtime import photos
 from cgjax.runtime.photos import check_channels, find_photos, list_images, read_photos
 from cgjax.runtime.png import to_png
 
@@ -215,4 +216,19 @@ def test_pictures_drawn_by_a_run_are_skipped(tmp_path):
     for name in ("config.json", "metrics.jsonl"):
         (tmp_path / "runs/faces" / name).write_text("")
     (tmp_path / "a/metrics.jsonl").write_text("somebody's own")
-    assert [photo.path.name for photo in find_photos(tmp_path, deep=True)] == ["x.png"]
+    assert [path.name for path in list_images(tmp_path, deep=True)] == ["x.png"]
+
+
+def test_reading_a_folder_can_be_stopped_between_its_images(tmp_path, monkeypatch):
+    for name in "abc":
+        grey(100).save(tmp_path / f"{name}.png")
+    asked, read = iter([False, True]), []
+    monkeypatch.setattr(photos, "check_photo", lambda path: read.append(path.name))
+
+    def check():
+        if next(asked):
+            raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        find_photos(tmp_path, check)
+    assert read == ["a.png"]

@@ -18,6 +18,7 @@ from cgjax.run.opening import load_run, open_run
 from cgjax.run.places import ENCODER, HELD_OUT
 from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
+from cgjax.stages import assign as stage
 from cgjax.stages import inversion
 from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import true_side
@@ -204,11 +205,21 @@ def test_killed_anywhere_the_same_command_resumes_to_the_same_bytes(
                 assert new[name] == data, name
 
 
-def test_an_interruption_says_what_is_kept(clustered, own, tmp_path):
+def interrupted_after_reading(monkeypatch):
+    """Return what is asked to stop once the user's images have been read."""
+    interrupts = Interrupts()
+
+    def check(channels):
+        interrupts.requested = True
+
+    monkeypatch.setattr(stage, "check_channels", check)
+    return interrupts
+
+
+def test_an_interruption_says_what_is_kept(clustered, own, tmp_path, monkeypatch):
     root = tmp_path / "run"
     shutil.copytree(clustered, root, ignore=shutil.ignore_patterns("assign", "encoder*", "held-*"))
-    interrupts = Interrupts()
-    interrupts.requested = True
+    interrupts = interrupted_after_reading(monkeypatch)
     with pytest.raises(Interrupted, match="the encoder is saved at step 1; run the same command"):
         assign(root, own, interrupts)
     assert [path.name for path in (root / "checkpoints" / "encoder").glob("*.json")] == ["1.json"]

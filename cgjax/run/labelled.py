@@ -1,6 +1,6 @@
 """A finished training run, opened for assigning images to the labels of its generator.
 
-stages/, checkpoints/encoder/, assign/       as in the folder of a run of clusters
+It leaves the same `stages/`, `checkpoints/encoder/` and `assign/` as a run of clusters.
 """
 
 from __future__ import annotations

@@ -27,16 +27,15 @@ from cgjax.regions.names import Entry, read_entries
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run import legacy
 from cgjax.run.artifacts import declare
+from cgjax.run.clusterings import HeldClusterings, layers_of
 from cgjax.run.conditional import conditional_of
 from cgjax.run.folder import Provenance, RunFolder, kept_trace
-from cgjax.run.held import HeldClusterings, layers_of
 from cgjax.run.identity import PRIOR, identity_of, layer_trace, trace_of, weights_of
 from cgjax.run.manifests import Manifests
 from cgjax.run.members import members_for
-from cgjax.run.own_functions import NUM, function_trace
 from cgjax.run.samplers import RunSamplers
 from cgjax.run.sampling import Samples
-from cgjax.run.traces import Trace, settled
+from cgjax.run.traces import NUM_ROWS, Trace, function_trace, settled
 from cgjax.runtime.keys import check_key, named_key
 from cgjax.runtime.processes import Processes
 from cgjax.samplers.base import Members, Sampler
@@ -99,7 +98,7 @@ class Run:
         if kind == LAYER:
             return layer_trace(self.generator.at_layer(name))
         # Images of the generator's own: a judge may find nothing in any others.
-        z = self.generator.sample_latents(jax.random.key(0), NUM)
+        z = self.generator.sample_latents(jax.random.key(0), NUM_ROWS)
         return function_trace(traced, self.generator.images(np.asarray(z)))
 
     @property

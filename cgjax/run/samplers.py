@@ -12,9 +12,9 @@ from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run.artifacts import REFERENCE, Graph
+from cgjax.run.clusterings import HeldClusterings
 from cgjax.run.fits import Fit
 from cgjax.run.folder import RunFolder
-from cgjax.run.held import HeldClusterings
 from cgjax.run.members import num_inside, num_learnt_from
 from cgjax.run.places import fit_name
 from cgjax.run.sampling import FittedSampler, Source

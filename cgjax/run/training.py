@@ -6,7 +6,7 @@ samples.npz                      points (trials, n, d), labels (trials, n): the 
                                  of images the first thousand, uint8
 figures/samples.png              some of the first trial's samples, by label
 generator/                       the first trial's generator of images, as converted weights
-assign/                          images that were assigned to its labels; see `labels`
+assign/                          images that were assigned to its labels; see `labelled`
 summary.json, citations.bib      the scores, and the works to cite
 report/index.html                the page that shows all of these
 
@@ -29,12 +29,17 @@ from cgjax.config.training import is_of_assign
 from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.artifacts import declare_results
-from cgjax.run.begun import key_begun_with, settled_trace, tracing_of, training_key
 from cgjax.run.folder import Provenance, RunFolder, read_config, save_config
 from cgjax.run.folder_checks import check_folder, resolved_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import RESULTS
 from cgjax.run.traces import Trace
+from cgjax.run.training_identity import (
+    key_begun_with,
+    settled_trace,
+    tracing_of,
+    training_key,
+)
 from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.imports import is_import_path
@@ -49,7 +54,8 @@ class TrainingRun:
         folder: the paths that every run's folder has.
         config: nested plain dicts with every leaf.
         identity: of the data; see `DataSet`.
-        key: identifies the training until a cooldown begins; see `key_at` and `cgjax.run.begun`.
+        key: identifies the training until a cooldown begins; see `key_at` and
+            `cgjax.run.training_identity`.
         samples: path of the samples.
         figure: path of their picture.
         trace: of the user's own code that the training starts from; see `settled_trace`.

@@ -14,8 +14,8 @@ from cgjax.regions.names import unnamed
 from cgjax.regions.region import ClusterRegion
 from cgjax.report.build import page_of
 from cgjax.run.artifacts import Artifact
+from cgjax.run.clusterings import HeldClusterings
 from cgjax.run.folder import RunFolder
-from cgjax.run.held import HeldClusterings
 from cgjax.run.manifests import Manifests
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.log import Metrics

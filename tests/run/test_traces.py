@@ -6,10 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from cgjax.run.own_functions import NUM, function_trace
-from cgjax.run.traces import PART, is_same
+from cgjax.run.traces import NUM_ROWS, PART, function_trace, is_same
 
-IMAGES = np.random.default_rng(0).uniform(-1, 1, (NUM, 4, 4, 3)).astype(np.float32)
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (NUM_ROWS, 4, 4, 3)).astype(np.float32)
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def rounded(images):
 def test_a_judges_trace_is_what_it_says_of_each_image(trace):
     red = trace(redness)
     assert len(red) == PART
-    assert 0 < np.isnan(red).sum() < NUM
+    assert 0 < np.isnan(red).sum() < NUM_ROWS
     assert is_same(trace(lambda images: redness(rounded(images))), red)
     assert not is_same(trace(lambda images: 1.01 * redness(images)), red)
     assert not is_same(trace(lambda images: np.nan_to_num(redness(images))), red)
@@ -89,7 +88,7 @@ def test_features_that_nearly_cancel_are_the_same_within_rounding(trace):
 
 
 def test_points_are_traced_too(trace):
-    points = np.random.default_rng(0).normal(size=(NUM, 2)).astype(np.float32)
+    points = np.random.default_rng(0).normal(size=(NUM_ROWS, 2)).astype(np.float32)
     known = trace(lambda rows: rows[:, :1], "labels", points)
     assert known
     assert not is_same(trace(lambda rows: rows[:, 1:], "labels", points), known)
@@ -100,7 +99,7 @@ def test_a_function_that_fails_or_answers_at_random_has_no_trace(trace, kind):
     random = np.random.default_rng(0)
     assert trace(lambda images: images.missing, kind) == []
     assert trace(3, kind) == []
-    shape = (NUM,) if kind == "judge" else (NUM, 2)
+    shape = (NUM_ROWS,) if kind == "judge" else (NUM_ROWS, 2)
     assert trace(lambda images: random.normal(size=shape), kind) == []
     assert function_trace(f"{kind} no_module:f", IMAGES) == []
 
@@ -108,7 +107,7 @@ def test_a_function_that_fails_or_answers_at_random_has_no_trace(trace, kind):
 @pytest.mark.parametrize("kind", ["judge", "labels"])
 def test_the_function_may_change_its_images(trace, kind):
     def own(images):
-        found = images.reshape(NUM, -1)[:, :1].copy()
+        found = images.reshape(NUM_ROWS, -1)[:, :1].copy()
         images[:] = 9
         return found[:, 0] if kind == "judge" else found
 

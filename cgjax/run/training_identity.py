@@ -1,4 +1,4 @@
-"""What the folder of a training began with, and whether a config still asks for the same training.
+"""What distinguishes one training from another: its settings, its data, and the user's own code.
 
 A training is known by the key of the settings that it began with. It keeps this key for as long as
 everything stays that changes what is trained; so when only the scores, or settings that it does not
@@ -21,8 +21,7 @@ from cgjax.endtoend.data import data_of
 from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.run.folder import RunFolder, read_config
 from cgjax.run.identity import trace_of
-from cgjax.run.own_functions import NUM, function_trace
-from cgjax.run.traces import LABELS, Trace, settled
+from cgjax.run.traces import LABELS, NUM_ROWS, Trace, function_trace, settled
 from cgjax.runtime.files import read_sealed
 
 _SOURCE = ("name", "path")
@@ -78,9 +77,9 @@ def tracing_of(config: Mapping[str, Any]) -> Callable[[str], Trace]:
 
     def trace(traced: str) -> Trace:
         data = data_of(config)
-        drawn = np.asarray(data.prepare(data.draw(jax.random.key(0), NUM).rows[:]))
+        drawn = np.asarray(data.prepare(data.draw(jax.random.key(0), NUM_ROWS).rows[:]))
         # Again from the first, if there are fewer.
-        return function_trace(traced, np.resize(drawn, (NUM, *drawn.shape[1:])))
+        return function_trace(traced, np.resize(drawn, (NUM_ROWS, *drawn.shape[1:])))
 
     return functools.cache(trace)
 

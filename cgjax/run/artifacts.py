@@ -8,6 +8,7 @@ so no artifact reads them. `cgjax.run.manifests` compares keys and files with wh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -138,6 +139,7 @@ class _Declaration:
         judges: Sequence[str],
     ):
         self.graph: Graph = {}
+        self._add = functools.partial(_add, self.graph)
         self._config, self._prior = config, prior
         self._layers, self._judges = layers, list(judges)
         self._splits = splits_of(config)
@@ -149,19 +151,6 @@ class _Declaration:
         self._drawing = {name: drawing_leaves(config, name) for name in self._fitted}
         unread = ("cluster.num_clusters", "cluster.max_clusters")
         self._search = {p: v for p, v in _read(config, "cluster").items() if p not in unread}
-
-    def _add(
-        self,
-        name: str,
-        stage: str,
-        reads: dict[str, Any],
-        inputs: Iterable[str],
-        *places: str,
-        traced: tuple[str, ...] = (),
-    ) -> None:
-        inputs = tuple(inputs)
-        key = digest([reads, {i: self.graph[i].key for i in inputs}])
-        self.graph[name] = Artifact(name, stage, reads, inputs, places, key, traced)
 
     def _drawing_of(self, samplers: Iterable[str]) -> dict[str, Any]:
         return {path: value for name in samplers for path, value in self._drawing[name].items()}
@@ -253,6 +242,21 @@ class _Declaration:
         declare_page(self.graph, shown)
 
 
+def _add(
+    graph: Graph,
+    name: str,
+    stage: str,
+    reads: dict[str, Any],
+    inputs: Iterable[str],
+    *places: str,
+    traced: tuple[str, ...] = (),
+) -> None:
+    """Add an artifact to a graph that has its inputs; its key covers theirs."""
+    inputs = tuple(inputs)
+    key = digest([reads, {i: graph[i].key for i in inputs}])
+    graph[name] = Artifact(name, stage, reads, inputs, places, key, traced)
+
+
 def declare_page(graph: Graph, shown: Iterable[str]) -> None:
     """Declare the page as made from what it shows: it is current while all of that is.
 
@@ -272,12 +276,11 @@ def declare_results(training: str, iterations: int, features: str) -> Graph:
         iterations: how many iterations it has.
         features: those that distances are measured in.
     """
+    graph: Graph = {}
     reads = {"training": training, "iterations": iterations}
-    key, traced = digest([reads, {}]), traced_features(features)
-    results = Artifact(RESULTS, RESULTS, reads, (), RESULT_PLACES, key, traced)
-    key = digest([{}, {RESULTS: results.key}])
-    page = Artifact("report", "report", {}, (RESULTS,), ("report",), key)
-    return {RESULTS: results, page.name: page}
+    _add(graph, RESULTS, RESULTS, reads, (), *RESULT_PLACES, traced=traced_features(features))
+    declare_page(graph, [RESULTS])
+    return graph
 
 
 def declare_inverter(config: Mapping[str, Any], generator: Mapping[str, Any]) -> Graph:
@@ -289,12 +292,11 @@ def declare_inverter(config: Mapping[str, Any], generator: Mapping[str, Any]) ->
     """
     names = ("samples", "batch", "width", "learning_rate")
     learnt = _read(config, "seed", *(f"assign.{name}" for name in names))
-    reads = {**generator, **learnt}
-    encoder = Artifact(ENCODER, "assign", reads, (), (), digest([reads, {}]))
     search = _read(config, *(f"assign.{name}" for name in _SEARCH_LEAVES))
-    key = digest([search, {ENCODER: encoder.key}])
-    held_out = Artifact(HELD_OUT, "assign", search, (ENCODER,), (HELD_OUT_PLACE,), key)
-    return {ENCODER: encoder, HELD_OUT: held_out}
+    graph: Graph = {}
+    _add(graph, ENCODER, "assign", {**generator, **learnt}, ())
+    _add(graph, HELD_OUT, "assign", search, (ENCODER,), HELD_OUT_PLACE)
+    return graph
 
 
 def declare_assigned(graph: Graph, config: Mapping[str, Any], images: str) -> None:
@@ -310,10 +312,8 @@ def declare_assigned(graph: Graph, config: Mapping[str, Any], images: str) -> No
         # By content; opening the folder for writing refuses a file that is not there.
         path = user_path(weights)
         reads["assign.lpips"] = sha256_of(path) if path.is_file() else ""
-    inputs = tuple(name for name in ("cluster", HELD_OUT) if name in graph)
-    key = digest([reads, {i: graph[i].key for i in inputs}])
-    name, place = assigned_name(images), assigned_place(images)
-    graph[name] = Artifact(name, "assign", reads, inputs, (place,), key)
+    inputs = [name for name in ("cluster", HELD_OUT) if name in graph]
+    _add(graph, assigned_name(images), "assign", reads, inputs, assigned_place(images))
 
 
 def _read(config: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:

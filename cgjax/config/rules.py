@@ -32,14 +32,13 @@ def problems_of(path: str, leaf: Leaf, value: Any) -> Iterator[str]:
         yield f"--config.{path}={shown(value)}: expected {expected}"
         return
     for element in value if leaf.kind is tuple else ():
-        if expected := ELEMENTS[path](element):
-            yield f"--config.{path}={shown(element)}: expected {expected}"
-
-
-# Each function below returns what is expected, in words, or None if the value is legal.
+        is_legal, words = ELEMENTS[path]
+        if not is_legal(element):
+            yield f"--config.{path}={shown(element)}: expected {words}"
 
 
 def _expected(leaf: Leaf, value: Any) -> str | None:
+    """Return what is expected of a value, in words; None if it is legal."""
     if leaf.words:
         expected = None if value in leaf.words else _expected_number(leaf, value)
         return expected and f"{expected}, or {' or '.join(leaf.words)}"
@@ -82,74 +81,49 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.strip() != ""
 
 
-def _expected_margin(value: Any) -> str | None:
-    return None if parse_quantiles(value) is not None else EXPECTED
+def _is_condition(value: Any) -> bool:
+    return _is_integer(value, 0) or _is_text(value)
 
 
-def _expected_alpha(value: Any) -> str | None:
-    return None if _is_number(value) and math.isfinite(value) else "a finite number"
-
-
-def _expected_sampler(value: Any) -> str | None:
-    is_known = isinstance(value, str) and value in SAMPLERS
-    return None if is_known else f"one of {', '.join(SAMPLERS)}"
-
-
-def _expected_condition(value: Any) -> str | None:
-    is_condition = _is_integer(value, 0) or _is_text(value)
-    return None if is_condition else "the name or the id of a class"
-
-
-def _expected_layer(value: Any) -> str | None:
-    is_layer = _is_integer(value, 1) or _is_text(value)
-    return None if is_layer else "the name of a layer or its number, from 1"
-
-
-def _expected_count(value: Any) -> str | None:
-    return None if _is_integer(value, 1) else "a number of clusters, at least 1"
-
-
-def _expected_judge(value: Any) -> str | None:
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else [""]
-    return None if all(map(_is_judge, names)) else _ANY_JUDGE
-
-
-_ANY_JUDGE = f"{', '.join(JUDGES)} or package.module:function"
+def _is_layer(value: Any) -> bool:
+    return _is_integer(value, 1) or _is_text(value)
 
 
 def _is_judge(name: str) -> bool:
     return name in JUDGES or all(name.partition(":"))
 
 
-def _expected_trainable(value: Any) -> str | None:
-    known = [name for name, leaves in SAMPLERS.items() if "num_epochs" in leaves]
-    is_known = isinstance(value, str) and all(name in known for name in split_texts([value]))
-    return None if is_known else f"one of {', '.join(known)}"
+def _are_judges(value: Any) -> bool:
+    return isinstance(value, str) and all(_is_judge(name.strip()) for name in value.split(","))
 
 
-def _expected_split(value: Any) -> str | None:
+def _are_trainable(value: Any) -> bool:
+    return isinstance(value, str) and all(name in TRAINABLE for name in split_texts([value]))
+
+
+def _are_splits(value: Any) -> bool:
     texts = split_texts([value])
-    is_split = isinstance(value, str) and texts and all(parse_split(text) for text in texts)
-    return None if is_split else "a cluster and a clustering of it, as in 0/layer4-k2"
+    return isinstance(value, str) and bool(texts) and all(map(parse_split, texts))
 
 
-def _expected_folder(value: Any) -> str | None:
-    return None if _is_text(value) else "a folder of converted weights"
+TRAINABLE = [name for name, leaves in SAMPLERS.items() if "num_epochs" in leaves]
+"""The samplers that are trained."""
 
+_ANY_JUDGE = f"{', '.join(JUDGES)} or package.module:function"
 
-ELEMENTS: dict[str, Callable[[Any], str | None]] = {
-    "compare.margins": _expected_margin,
-    "compare.alphas": _expected_alpha,
-    "compare.dialled": _expected_sampler,
-    "compare.conditional": _expected_folder,
-    "transfer.conditions": _expected_condition,
-    "hierarchy.splits": _expected_split,
-    "hierarchy.samplers": _expected_trainable,
-    "sweep.layers": _expected_layer,
-    "sweep.numbers": _expected_count,
-    "sweep.judges": _expected_judge,
+ELEMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "compare.margins": (lambda value: parse_quantiles(value) is not None, EXPECTED),
+    "compare.alphas": (lambda value: _is_number(value) and math.isfinite(value), "a finite number"),
+    "compare.dialled": (list(SAMPLERS).__contains__, f"one of {', '.join(SAMPLERS)}"),
+    "compare.conditional": (_is_text, "a folder of converted weights"),
+    "transfer.conditions": (_is_condition, "the name or the id of a class"),
+    "hierarchy.splits": (_are_splits, "a cluster and a clustering of it, as in 0/layer4-k2"),
+    "hierarchy.samplers": (_are_trainable, f"one of {', '.join(TRAINABLE)}"),
+    "sweep.layers": (_is_layer, "the name of a layer or its number, from 1"),
+    "sweep.numbers": (lambda value: _is_integer(value, 1), "a number of clusters, at least 1"),
+    "sweep.judges": (_are_judges, _ANY_JUDGE),
 }
-"""The check of one element of each list."""
+"""Of each list, whether an element is legal, and what is expected of it."""
 
 
 def problems_between(leaves: Mapping[str, Any]) -> Iterator[str]:

@@ -21,6 +21,11 @@ from cgjax.errors import UserError
 from cgjax.runtime.files import make_folder, say_os_error
 from cgjax.runtime.system import is_alive
 
+try:
+    import fcntl
+except ImportError:  # Windows, on which `check_system` stops every command
+    fcntl = None  # type: ignore[assignment]
+
 LOCK_FILE = ".lock"
 # The errors of flock on a file system that does not support it.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
@@ -100,7 +105,8 @@ class FolderLock:
                 self._file = file
             else:  # the previous holder removed the file before we got the lock
                 os.close(file)
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
         try:
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, json.dumps(holder).encode(), 0)
@@ -154,6 +160,9 @@ class FolderLock:
 def wait_for_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold a lock for the length of a block; wait while another process holds it.
 
+    On a file system without `flock` it does not wait, since nothing would tell that a process on
+    another machine has died.
+
     Args:
         path: the lock's file, created if it does not exist and never removed.
         on_wait: called once if another process holds the lock.
@@ -164,13 +173,7 @@ def wait_for_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
             on_wait()
             while not _try_lock(file, exclusive=True):
                 time.sleep(0.2)
-        if _flock is None:
-            os.ftruncate(file, 0)
-            holder = {"pid": os.getpid(), "host": socket.gethostname()}
-            os.write(file, json.dumps(holder).encode())
         yield
-        if _flock is None:
-            os.ftruncate(file, 0)
     finally:
         os.close(file)
 
@@ -189,12 +192,15 @@ def _try_lock(file: int, *, exclusive: bool, tries: int = 1) -> bool:
 
 
 def _try_lock_once(file: int, exclusive: bool) -> bool:
-    if _flock is not None:
-        try:
-            return _flock(file, exclusive)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            return True
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        if error.errno not in _NO_LOCKS:
+            raise
     # Two processes that try at the same instant both succeed; with flock they cannot.
     holder = _holder(file)
     if not holder or holder.get("pid") == os.getpid():
@@ -209,29 +215,3 @@ def _holder(file: int) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) and isinstance(holder.get("pid"), int) else {}
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _find_flock() -> Callable[[int, bool], bool] | None:
-    """Return a function that locks a file if it is free, or None on a system without flock."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-
-    def flock(file: int, exclusive: bool) -> bool:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                return False
-            raise
-        return True
-
-    return flock
-
-
-_flock = _find_flock()

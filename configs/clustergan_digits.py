@@ -10,7 +10,7 @@ docs/endtoend_images.md has the numbers.
 
 from ml_collections import config_dict
 
-from configs import scgan_common
+from configs import common, scgan_common
 
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     if arg == "cpu":
         config.train.learning_rate = 5e-4
         config.train.iterations = 40_000
-    scgan_common.refuse_unknown(arg, "quick", "cpu")
+    common.refuse_unknown(arg, "quick", "cpu")
     if arg == "quick":
         config = scgan_common.quick(config)
         config.data.num = 1797

@@ -378,9 +378,15 @@ def quick_assigning(assign: config_dict.ConfigDict) -> None:
 
 def variant(config: config_dict.ConfigDict, arg: str) -> config_dict.ConfigDict:
     """Apply the variant in --config=FILE:VARIANT: nothing or quick."""
-    if arg not in ("", "quick"):
-        raise ValueError(f"config variant {arg!r} is not known; expected none or :quick")
+    refuse_unknown(arg, "quick")
     return quick(config) if arg == "quick" else config
+
+
+def refuse_unknown(arg: str, *known: str) -> None:
+    """Raise ValueError for an unknown variant, naming the known ones."""
+    if arg and arg not in known:
+        named = " or ".join(["none", *(f":{name}" for name in known)])
+        raise ValueError(f"config variant {arg!r} is not known; expected {named}")
 
 
 def pgan_lsun(category: str, arg: str) -> config_dict.ConfigDict:

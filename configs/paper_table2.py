@@ -19,8 +19,7 @@ from configs import common
 
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
-    if arg not in ("", "pose", "gender", "quick"):
-        raise ValueError(f"config variant {arg!r} is not known; expected pose, gender or quick")
+    common.refuse_unknown(arg, "pose", "gender", "quick")
     config = common.variant(common.get_config(), "quick" if arg == "quick" else "")
     config.generator.name = "pgan_celebahq256"
     config.generator.batch = 16

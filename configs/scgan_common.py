@@ -145,13 +145,6 @@ def get_config() -> config_dict.ConfigDict:
     return config
 
 
-def refuse_unknown(arg: str, *known: str) -> None:
-    """Raise ValueError for an unknown variant, naming the known ones."""
-    if arg and arg not in known:
-        named = " or ".join(["none", *(f":{name}" for name in known)])
-        raise ValueError(f"config variant {arg!r} is not known; expected {named}")
-
-
 def variant(config: config_dict.ConfigDict, arg: str, *own: str) -> config_dict.ConfigDict:
     """Apply what follows the colon of --config=FILE:ARG: nothing, code, quick or code-quick.
 
@@ -160,7 +153,7 @@ def variant(config: config_dict.ConfigDict, arg: str, *own: str) -> config_dict.
         arg: what follows the colon.
         own: further variants, which the config applies itself.
     """
-    refuse_unknown(arg, "code", "quick", "code-quick", *own)
+    common.refuse_unknown(arg, "code", "quick", "code-quick", *own)
     words = arg.split("-")
     if "code" in words:
         config.data.radius = 2.0
@@ -202,7 +195,7 @@ def images(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 def image_variant(config: config_dict.ConfigDict, arg: str, *own: str) -> config_dict.ConfigDict:
     """Apply what follows the colon: nothing or quick; `own` as in `variant`."""
-    refuse_unknown(arg, "quick", *own)
+    common.refuse_unknown(arg, "quick", *own)
     return quick_images(config) if arg == "quick" else config
 
 

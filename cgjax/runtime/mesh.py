@@ -5,7 +5,7 @@ defaults to explicit ones, with which an array that is not yet sharded cannot en
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -30,7 +30,12 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     num = len(devices) if num_devices is None else num_devices
     if not 1 <= num <= len(devices):
         raise ValueError(f"num_devices={num}: expected 1 to {len(devices)} (the devices there are)")
-    return jax.make_mesh((num,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:num])
+    return _mesh_over(devices[:num])
+
+
+def _mesh_over(devices: Sequence[jax.Device]) -> Mesh:
+    shape, types = (len(devices),), (AxisType.Auto,)
+    return jax.make_mesh(shape, (DATA_AXIS,), axis_types=types, devices=devices)
 
 
 def accelerator_mesh() -> Mesh | None:
@@ -70,9 +75,7 @@ def local_mesh(mesh: Mesh | None) -> Mesh | None:
     """Return a mesh over this process's devices in another mesh, or None for fewer than two."""
     index = jax.process_index()
     own = [] if mesh is None else [d for d in mesh.devices.flat if d.process_index == index]
-    if len(own) < 2:
-        return None
-    return jax.make_mesh((len(own),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=own)
+    return _mesh_over(own) if len(own) > 1 else None
 
 
 def process_mesh(mesh: Mesh | None) -> Mesh | None:
@@ -82,8 +85,7 @@ def process_mesh(mesh: Mesh | None) -> Mesh | None:
     first: dict[int, jax.Device] = {}
     for device in mesh.devices.flat:
         first.setdefault(device.process_index, device)
-    shape, types = (len(first),), (AxisType.Auto,)
-    return jax.make_mesh(shape, (DATA_AXIS,), axis_types=types, devices=list(first.values()))
+    return _mesh_over(list(first.values()))
 
 
 def own_device(mesh: Mesh) -> jax.Device:

@@ -47,20 +47,6 @@ class FittedSampler(NamedTuple):
     norm: float | None
     depths: Float[np.ndarray, " q"] | None = None
 
-    def propose(
-        self, cluster: int, margin: float, key: PRNGKeyArray, num: int
-    ) -> Float[Array, "num d"]:
-        """Draw latents that should lie in one of the learnt clusters, or in the learnt region.
-
-        A sampler that cannot aim at a margin proposes from the whole cluster; one that proposes
-        from the prior ignores the cluster.
-        """
-        if self.depths is not None:
-            levels = np.linspace(0.0, 1.0, len(self.depths))
-            margin = min(float(np.interp(margin, self.depths, levels)), 1.0 - 1e-6)
-        z = self.sampler.sample(self.state, key, cluster, num, margin=margin)
-        return z if self.norm is None else rescale(z, self.norm)
-
 
 class Source(NamedTuple):
     """A sampler aimed at a region.
@@ -78,8 +64,17 @@ class Source(NamedTuple):
     among: Region | None = None
 
     def propose(self, key: PRNGKeyArray, num: int) -> Float[Array, "num d"]:
-        """Draw latents that may lie in the region."""
-        return self.fitted.propose(self.cluster, self.margin, key, num)
+        """Draw latents that may lie in the region.
+
+        A sampler that cannot aim at a margin proposes from the whole cluster; one that proposes
+        from the prior ignores the cluster.
+        """
+        (sampler, state, norm, depths), margin = self.fitted, self.margin
+        if depths is not None:
+            levels = np.linspace(0.0, 1.0, len(depths))
+            margin = min(float(np.interp(margin, depths, levels)), 1.0 - 1e-6)
+        z = sampler.sample(state, key, self.cluster, num, margin=margin)
+        return z if norm is None else rescale(z, norm)
 
     def expected(self, region: Region) -> AcceptanceEstimate:
         """Return how many proposals are expected to pass the membership check."""

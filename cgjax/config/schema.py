@@ -23,11 +23,6 @@ LISTS_OF_FLOATS = ("compare.margins", "compare.alphas")
 CLUSTERS, TRAINING = "clusters", "training"
 """The kinds of runs: one clusters an existing generator, the other trains one."""
 
-__all__ = [
-    *("CLUSTERS", "TRAINING", "LEAVES", "Leaf"),
-    *("complete", "is_resource", "kind_of", "leaf_of", "validate", "with_resources"),
-]
-
 
 class _Table(NamedTuple):
     """What a config of one kind of run may hold."""

@@ -41,7 +41,7 @@ def resolved_config(
     else:
         resolved = _config_to_resume(folder, kind, allow_change=allow_change)
     validate(resolved)
-    check_folder(folder, resolved, allow_change=allow_change)
+    check_same_config(folder, resolved, allow_change=allow_change)
     if folder.config.is_file():
         read_config(folder, kind)  # refuses the folder of another kind of run
     return resolved
@@ -57,7 +57,7 @@ def _config_to_resume(folder: RunFolder, kind: str, *, allow_change: bool) -> di
     return saved.config
 
 
-def check_folder(folder: RunFolder, config: Mapping[str, Any], *, allow_change: bool) -> None:
+def check_same_config(folder: RunFolder, config: Mapping[str, Any], *, allow_change: bool) -> None:
     """Refuse a folder that is not a run's, or that was made with another config.
 
     Leaves that change no result, such as memory and batch sizes, may differ.

@@ -22,7 +22,7 @@ from cgjax.regions.clustering import digest_of
 from cgjax.regions.names import put_aside, restore
 from cgjax.run.artifacts import declare_page
 from cgjax.run.folder import RunFolder, SavedConfig, read_config, save_config
-from cgjax.run.folder_checks import check_folder, check_provenance, resolved_config
+from cgjax.run.folder_checks import check_provenance, check_same_config, resolved_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import fit_name, split_name
 from cgjax.run.run import Run
@@ -90,7 +90,7 @@ def open_run(
         if lock is not None:
             lock.acquire()
             # Another command may have written since the first check.
-            check_folder(folder, run.config, allow_change=allow_change)
+            check_same_config(folder, run.config, allow_change=allow_change)
         flags = typed if config is not None else read_config(folder).typed
         make_folder(folder.root, "--workdir")
         remove_unfinished(folder.root)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -74,8 +74,7 @@ def check_run(run: Run, mode: str) -> None:
     check_targets(run)
     if mode in ("run", "evaluate", "compare"):
         check_components(run.config["evaluate"], run.generator)
-    for clustering in _missing_clusterings(run, mode):
-        _check_clustering(clustering)
+    _check_clusterings(run, mode)
     if mode in ("run", "compare"):
         _check_matchers(run)
 
@@ -87,25 +86,8 @@ def _check_keywords(generator: ConditionedGenerator) -> None:
         feature_shape(generator, latent)
 
 
-class _MissingClustering(NamedTuple):
-    """A clustering that is to be made.
-
-    Attributes:
-        generator: with the layer.
-        leaf: the leaf that limits the number of latents.
-        num: of latents.
-        most: the largest number of clusters.
-        settings: the config's `cluster`, or what holds inside a cluster.
-    """
-
-    generator: ConditionedGenerator
-    leaf: str
-    num: int
-    most: int
-    settings: Mapping[str, Any]
-
-
-def _missing_clusterings(run: Run, mode: str) -> Iterator[_MissingClustering]:
+def _check_clusterings(run: Run, mode: str) -> None:
+    """Check every clustering that is to be made."""
     config, settings = run.config, run.config["cluster"]
     latents, num = config["latents"]["num"], _num_clustered(run)
     leaf = "latents.num" if num == latents else "cluster.max_samples"
@@ -116,22 +98,31 @@ def _missing_clusterings(run: Run, mode: str) -> Iterator[_MissingClustering]:
     if mode in ("run", "compare") and is_missing("cluster"):
         is_chosen = settings["num_clusters"] == AUTO
         most = settings["max_clusters" if is_chosen else "num_clusters"]
-        yield _MissingClustering(run.generator, leaf, num, most, settings)
+        _check_clustering(run.generator, leaf, num, most, settings)
     for layer in run.held.sweep_layers if mode == "sweep" else ():
         if is_missing(sweep_name(layer)):
             generator, most = run.generator.at_layer(layer), run.held.sweep_numbers[-1]
-            yield _MissingClustering(generator, leaf, num, most, settings)
+            _check_clustering(generator, leaf, num, most, settings)
     for split in run.held.splits if mode == "run" else ():
         if is_missing(split_name(split.path)):
             generator, num = run.generator.at_layer(split.layer), config["hierarchy"]["num"]
             leaf = "hierarchy.num" if num else "latents.num"
             inside = settings_inside(config)
-            yield _MissingClustering(generator, leaf, num or latents, split.num_clusters, inside)
+            _check_clustering(generator, leaf, num or latents, split.num_clusters, inside)
 
 
-def _check_clustering(missing: _MissingClustering) -> None:
-    """Check that there are latents for all clusters, and what the method of clustering needs."""
-    generator, leaf, num, most, settings = missing
+def _check_clustering(
+    generator: ConditionedGenerator, leaf: str, num: int, most: int, settings: Mapping[str, Any]
+) -> None:
+    """Check that there are latents for all clusters, and what the method of clustering needs.
+
+    Args:
+        generator: with the layer.
+        leaf: the leaf that limits the number of latents.
+        num: of latents.
+        most: the largest number of clusters.
+        settings: the config's `cluster`, or what holds inside a cluster.
+    """
     share = settings["trimmed"]
     num_kept = num - int(share * num)
     if num_kept < most:

@@ -30,7 +30,7 @@ from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.artifacts import declare_results
 from cgjax.run.folder import Provenance, RunFolder, read_config, save_config
-from cgjax.run.folder_checks import check_folder, resolved_config
+from cgjax.run.folder_checks import check_same_config, resolved_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import RESULTS
 from cgjax.run.traces import Trace
@@ -192,16 +192,19 @@ def open_training(
     identity = check_data(resolved, checked.weights_sha256 if checked else "")
     tracing = tracing_of(resolved)
     trace = settled_trace(folder, resolved, tracing)
-    run = TrainingRun(root, resolved, identity, trace, tracing)
-    _check_same_data(run, allow_change=allow_change)
-    _check_cooldown(run)
-    if lock is not None:
-        lock.acquire()
-        # Another command may have written between the check and the lock.
-        check_folder(folder, resolved, allow_change=allow_change)
+
+    def checked_run() -> TrainingRun:
         run = TrainingRun(root, resolved, identity, trace, tracing)
         _check_same_data(run, allow_change=allow_change)
         _check_cooldown(run)
+        return run
+
+    run = checked_run()
+    if lock is not None:
+        lock.acquire()
+        # Another command may have written between the check and the lock.
+        check_same_config(folder, resolved, allow_change=allow_change)
+        run = checked_run()
     make_folder(folder.root, "--workdir")
     remove_unfinished(folder.root)
     run.forget_others()
@@ -242,7 +245,7 @@ def open_trained(
     if lock is not None:
         lock.acquire()
         _check_same_training(folder, read_config(folder, TRAINING).config, resolved)
-        check_folder(folder, resolved, allow_change=allow_change)
+        check_same_config(folder, resolved, allow_change=allow_change)
     run = TrainingRun(root, resolved, saved.provenance.weights_sha256, saved.provenance.trace)
     remove_unfinished(folder.root)
     _save(run, config, typed)

@@ -176,6 +176,8 @@ def main(argv: Sequence[str]) -> None:
         signal.signal(number, forward)
     try:
         children += start(num, argv[1:])
+        if was_stopped:  # before they were all there
+            forward(signal.SIGTERM, None)
         failed = wait(children)
     finally:
         for child in children:

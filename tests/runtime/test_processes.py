@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,23 @@ def test_one_process_acts_on_its_own():
     rows = np.ones((2, 3), np.float32)
     assert one.gather(rows) is rows
     assert not Interrupts().agreed()
+
+
+def test_a_signal_while_the_launcher_starts_its_processes_ends_them_too():
+    code = """
+import os, signal, subprocess, sys
+from types import SimpleNamespace
+from cgjax.runtime.command import run_command
+from launch import local
+def start(num, arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    return [SimpleNamespace(process=sleeping)]
+local.start = start
+sys.exit(run_command(local.main))
+"""
+    command = [sys.executable, "-c", code, "--processes=1", "--"]
+    assert subprocess.run(command, cwd=ROOT, timeout=20, check=False).returncode == 130
 
 
 def test_the_slurm_script_starts_every_task_with_its_variables(tmp_path):

@@ -66,8 +66,8 @@ def is_resource(path: str) -> bool:
         >>> is_resource("generator.batch"), is_resource("samplers.flow.batch")
         (True, False)
     """
-    leaves = (LEAVES.get(path), TRAINING_LEAVES.get(path))
-    return any(leaf is not None and leaf.is_resource for leaf in leaves)
+    leaf = leaf_of(path)
+    return leaf is not None and leaf.is_resource
 
 
 def with_resources(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

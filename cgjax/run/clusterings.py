@@ -64,6 +64,7 @@ class HeldClusterings:
         self._own_layer, self._latent_dim = generator.layer, int(generator.gen.latent_dim)
         self.sweep_layers, self.sweep_numbers = list(layers), sweep_numbers(config)
         self.splits = splits_of(config)
+        self._by_path = {split.path: split for split in self.splits}
         known = tuple(generator.gen.layers)
         self._layers = {str(split): _layer_of(split, known) for split in self.splits}
         self._known: dict[str, tuple[str, list[Clustering]]] = {}
@@ -223,17 +224,18 @@ class HeldClusterings:
 
     def _region_of_path(self, text: str) -> Region:
         """Return the region of a path as a user types it, of ids or names."""
-        splits = {split.path: split for split in self.splits}
         path: tuple[int, ...] = ()
         for step in text.split("/"):
-            if path and path not in splits:
+            split = self._by_path.get(path)
+            if path and split is None:
                 raise UserError(
                     f"--cluster={text}: cluster {shown_path(path)} is not split in this run, which "
-                    f"splits {', '.join(map(shown_path, splits))}; see --config.hierarchy.splits"
+                    f"splits {', '.join(map(shown_path, self._by_path))}; see "
+                    "--config.hierarchy.splits"
                 )
-            one = self.inside(splits[path]) if path else self.own[0]
+            one = self.inside(split) if split else self.own[0]
             example = "/".join(map(str, (*path, 0)))
-            inside = str(splits[path]) if path else None
+            inside = str(split) if split else None
             ids = find_clusters(step, self.entries_of(one), inside, example)
             if len(ids) > 1:
                 raise UserError(f"--cluster={text}: {step!r} names clusters {ids}; give an id")
@@ -248,15 +250,14 @@ class HeldClusterings:
         """
         parts = [ClusterRegion(self.own[0], path[0])]
         for depth in range(1, len(path)):
-            split = next(s for s in self.splits if s.path == path[:depth])
-            parts.append(ClusterRegion(self.inside(split), path[depth]))
+            parts.append(ClusterRegion(self.inside(self._by_path[path[:depth]]), path[depth]))
         return parts[0] if len(parts) == 1 else Nested(tuple(parts))
 
     @property
     def leaves(self) -> list[tuple[int, ...]]:
         """The paths of the clusters inside clusters that are not split again."""
         paths = [(*split.path, c) for split in self.splits for c in range(split.num_clusters)]
-        return [path for path in paths if path not in {split.path for split in self.splits}]
+        return [path for path in paths if path not in self._by_path]
 
     def clusters_of(self, name: str | None) -> list[Region]:
         """Return every cluster of one clustering.

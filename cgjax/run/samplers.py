@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +21,6 @@ from cgjax.run.sampling import FittedSampler, Source
 from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.samplers.base import Members, Sampler, group_members
 from cgjax.samplers.registry import make_sampler
-
-
-class Chosen(NamedTuple):
-    """The sampler that draws a region, and whether the membership check follows it."""
-
-    name: str
-    verify: bool
 
 
 class RunSamplers:
@@ -181,8 +174,8 @@ class RunSamplers:
         can_propose = self._proposal(region) is not None or REFERENCE not in self.names
         return default if can_propose else REFERENCE
 
-    def choose(self, region: Region, asked: str | None, verify: bool) -> Chosen:
-        """Return what draws a region.
+    def choose(self, region: Region, asked: str | None, verify: bool) -> tuple[str, bool]:
+        """Return which sampler draws a region, and whether the membership check follows it.
 
         Args:
             region: the region.
@@ -194,4 +187,4 @@ class RunSamplers:
             UserError: a sampler that the run does not have.
         """
         name = self.name_for(region, asked)
-        return Chosen(name, verify or self.make(name).always_verified)
+        return name, verify or self.make(name).always_verified

@@ -22,7 +22,7 @@ from cgjax.run.artifacts import Graph
 from cgjax.run.folder import RunFolder
 from cgjax.run.hashes import FileHashes
 from cgjax.run.places import NAMED_PLACE, NAMED_PLACE_GLOBS, PLACES, is_place, is_written
-from cgjax.run.traces import Trace, changed
+from cgjax.run.traces import Trace, is_same
 from cgjax.runtime.files import make_folder, read_sealed, write_sealed
 
 LEGACY = "of an earlier version"
@@ -215,13 +215,18 @@ class Manifests:
         return {traced: trace for traced, trace in acts.items() if trace}
 
     def changed_since(self, traces: Mapping[str, Trace]) -> list[str]:
-        """Return what acts otherwise now than when `traces` returned this."""
-        return changed(traces, self._trace)
+        """Return what acts otherwise now than when `traces` returned this.
+
+        What has no trace, then or now, is believed.
+        """
+        kept = {traced: trace for traced, trace in traces.items() if trace}
+        now = {traced: self._trace(traced) for traced in kept}
+        return [traced for traced in kept if now[traced] and not is_same(now[traced], kept[traced])]
 
     def _changed(self, name: str) -> list[str]:
         """Return what acts otherwise now than when an artifact was made.
 
-        An earlier version kept no traces but those of layers, and what has none is believed.
+        An earlier version kept no traces but those of layers.
         """
         artifact = self.graph[name]
         manifest = self._read(name) if artifact.traced else None

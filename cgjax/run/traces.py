@@ -7,7 +7,7 @@ folder is opened again: within rounding, which differs between devices and versi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -141,16 +141,3 @@ def settled(trace: Trace, kept: Trace) -> Trace:
     """
     pieces = ((trace[:PART], kept[:PART]), (trace[PART:], kept[PART:]))
     return [value for new, old in pieces for value in (old if is_same(new, old) else new)]
-
-
-def changed(kept: Mapping[str, Trace], now: Callable[[str], Trace]) -> list[str]:
-    """Return the names of what acts otherwise than when its trace was kept.
-
-    What has no trace, then or now, is believed.
-
-    Args:
-        kept: traces by name.
-        now: returns the trace of a name.
-    """
-    traced = [name for name, trace in kept.items() if trace]
-    return [name for name in traced if (trace := now(name)) and not is_same(trace, kept[name])]

@@ -22,6 +22,11 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import IO
 
+from cgjax.runtime.signals import SIGNALS, quit_on_signals
+
+if __name__ == "__main__":
+    quit_on_signals()
+
 from absl import flags
 
 from cgjax.errors import UserError
@@ -172,7 +177,7 @@ def main(argv: Sequence[str]) -> None:
         for child in children:
             child.process.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, forward)
     try:
         children += start(num, argv[1:])

@@ -102,11 +102,12 @@ def test_the_launcher_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_while_importing_is_one_line_and_130(number, tmp_path):
-    package = tmp_path / "ml_collections"
+@pytest.mark.parametrize("command", [("-m", "cgjax.main"), ("launch/local.py",)])
+def test_ctrl_c_while_importing_is_one_line_and_130(command, number, tmp_path):
+    package = tmp_path / "absl"
     package.mkdir()
-    # The second module that main imports: the signal comes while it is being imported.
+    # The first package that both import: the signal comes while it is being imported.
     (package / "__init__.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
-    done = run("-m", "cgjax.main", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    done = run(*command, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert done.returncode == 130
     assert done.stderr == "interrupted: stopped before anything was done\n"

@@ -20,8 +20,8 @@ files inside `Maker.making`, which writes the manifest last.
 Using a run that clusters a generator.
 
 * `run`: `Run`, which draws. `clusterings`: its clusterings, and regions of them.
-* `samplers`: its samplers. `members`: what they learn from. `fits`: what they learn, and the saved
-  steps. `sampling`: a fitted one as a source of proposals.
+* `samplers`: its samplers. `members`: what they learn from. `sampling`: one of them on its way from
+  training to samples.
 * `sample_files`, `directions`, `inversions`: files of samples, of edit directions, of inverted
   images.
 * `conditional`: generators with classes in its comparison. `citations`: the works to cite.

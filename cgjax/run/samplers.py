@@ -13,11 +13,10 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run.artifacts import REFERENCE, Graph
 from cgjax.run.clusterings import HeldClusterings
-from cgjax.run.fits import Fit
 from cgjax.run.folder import RunFolder
 from cgjax.run.members import num_inside, num_learnt_from
 from cgjax.run.places import fit_name
-from cgjax.run.sampling import FittedSampler, Source
+from cgjax.run.sampling import Fit, FittedSampler, Source
 from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.samplers.base import Members, Sampler, group_members
 from cgjax.samplers.registry import make_sampler

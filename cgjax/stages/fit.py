@@ -11,11 +11,10 @@ from cgjax.config.splits import shown_path
 from cgjax.errors import TooRare
 from cgjax.generators.batching import in_batches
 from cgjax.regions.region import Region
-from cgjax.run.fits import Fit
 from cgjax.run.members import num_inside
 from cgjax.run.places import fit_name, leaf_fit_name
 from cgjax.run.run import Run
-from cgjax.run.sampling import DEPTHS
+from cgjax.run.sampling import DEPTHS, Fit
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.signals import Interrupts
 from cgjax.samplers.base import group_members

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.run.fits import Fit
+from cgjax.run.sampling import Fit
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Metrics, Progress
 from cgjax.runtime.processes import Processes

@@ -12,7 +12,7 @@ import pytest
 
 from cgjax.config.schema import leaf_of
 from cgjax.errors import UserError
-from cgjax.run.fits import Fit
+from cgjax.run.sampling import Fit
 from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.samplers.base import DataParallelEpoch, Members, Sampler, as_cluster, group_members
 from cgjax.samplers.registry import RUN_LEAVES, SAMPLERS, make_sampler

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import itertools
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +27,7 @@ def load_attribute(path: str, what: str) -> Any:
 
     Raises:
         UserError: the path has another form, the module or name does not exist, the module has a
-            syntax error, or it may not be imported (see `_check_place`).
+            syntax error, or it may not be imported (see `_check_places`).
         ForeignError: the module raised an exception while it was imported.
 
     Example:
@@ -38,7 +40,7 @@ def load_attribute(path: str, what: str) -> Any:
             "Mine in mine.py"
         )
     module_name, _, name = path.partition(":")
-    _check_place(module_name.partition(".")[0], f"{what} {path!r}")
+    _check_places(module_name, f"{what} {path!r}")
     module = _import_module(module_name, f"{what} {path!r}")
     with foreign_code(path):
         if hasattr(module, name):
@@ -61,29 +63,40 @@ def is_import_path(path: str) -> bool:
     return name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))
 
 
-def _check_place(name: str, subject: str) -> None:
-    """Refuse modules that a run folder from someone else could name to do harm; import nothing.
+def _check_places(module: str, subject: str) -> None:
+    """Refuse modules that a run folder from someone else could name to do harm; execute none.
 
     The path may come from the config of such a folder. So Python's own modules, such as os, are
-    refused, and so are files inside a run's folder.
+    refused, and so are files inside a run's folder. To look for a module is to import the packages
+    around it, so these are checked one after the other, from the outside.
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # find modules in the current folder, as `python -m` does
     importlib.invalidate_caches()  # the file may have been written a moment ago
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return  # importing will say what is wrong
-    origin = Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
-    is_beside = origin is not None and origin.is_relative_to(Path.cwd())
-    if name in sys.stdlib_module_names and not is_beside:
-        raise UserError(f"{subject}: {name} is one of Python's own modules; expected one of yours")
-    folders = () if origin is None else origin.parents[:2]  # of a module, and of a package
-    if any((path / "stages").is_dir() and (path / "config.json").is_file() for path in folders):
-        raise UserError(
-            f"{subject}: {origin} is inside a run's folder, from which nothing is executed; move "
-            "it elsewhere"
-        )
+    for name in itertools.accumulate(module.split("."), "{}.{}".format):
+        try:
+            spec = importlib.util.find_spec(name)
+        except (Exception, SystemExit):
+            return  # importing will say what is wrong
+        files = [] if spec is None else _files_of(spec)
+        is_beside = any(file.is_relative_to(Path.cwd()) for file in files)
+        if name in sys.stdlib_module_names and not is_beside:
+            raise UserError(
+                f"{subject}: {name} is one of Python's own modules; expected one of yours"
+            )
+        folders = [folder for file in files for folder in file.parents[:2]]
+        if any((path / "stages").is_dir() and (path / "config.json").is_file() for path in folders):
+            raise UserError(
+                f"{subject}: {files[0]} is inside a run's folder, from which nothing is executed; "
+                "move it elsewhere"
+            )
+
+
+def _files_of(spec: ModuleSpec) -> list[Path]:
+    """Return the file of a module; of a package without one, where it would be."""
+    if spec.has_location and spec.origin:
+        return [Path(spec.origin)]
+    return [Path(folder, "__init__.py") for folder in spec.submodule_search_locations or ()]
 
 
 def _import_module(name: str, subject: str) -> ModuleType:

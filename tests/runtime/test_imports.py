@@ -16,7 +16,7 @@ def write(tmp_path, monkeypatch):
 
     def write(name: str, text: str) -> None:
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
     yield write
@@ -91,11 +91,26 @@ def test_a_module_in_the_current_folder_may_shadow_the_standard_library(write):
     assert load_attribute("this:x", "judge") == 5
 
 
-@pytest.mark.parametrize("name", ["evil.py", "evil/__init__.py"])
-def test_a_module_in_a_run_s_folder_is_not_executed(name, write, tmp_path):
-    write(name, "open('OWNED', 'w').close()\nx = 5\n")
-    (tmp_path / "stages").mkdir()
-    (tmp_path / "config.json").write_text("{}")
+@pytest.mark.parametrize(
+    ("folder", "file", "path"),
+    [
+        ("", "evil.py", "evil:x"),
+        ("", "evil/__init__.py", "evil:x"),
+        ("", "evil/inner.py", "evil.inner:x"),
+        ("runs/faces", "evil.py", "runs.faces.evil:x"),
+    ],
+)
+def test_a_module_in_a_run_s_folder_is_not_executed(folder, file, path, write, tmp_path):
+    write(f"{folder}/{file}".lstrip("/"), "open('OWNED', 'w').close()\nx = 5\n")
+    (tmp_path / folder / "stages").mkdir()
+    (tmp_path / folder / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"evil.* is inside a run's folder, from which nothing"):
-        load_attribute("evil:x", "generator")
+        load_attribute(path, "generator")
     assert not (tmp_path / "OWNED").exists()
+
+
+def test_an_error_inside_a_package_is_the_users_too(write):
+    write("parcel/__init__.py", "1 / 0\n")
+    write("parcel/inner.py", "x = 5\n")
+    with pytest.raises(ForeignError, match=r"'parcel\.inner:x' raised ZeroDivisionError"):
+        load_attribute("parcel.inner:x", "generator")

@@ -10,6 +10,7 @@ exit 130. If a process fails, the others are ended and a message names it.
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import shutil
 import signal
@@ -91,9 +92,7 @@ def start(num: int, arguments: Sequence[str]) -> list[Child]:
         if num_gpus:
             own["JAX_LOCAL_DEVICE_IDS"] = ",".join(str(g) for g in range(num_gpus)[index::num])
         elif len(cores) >= num:
-            os.sched_setaffinity(
-                0, cores[index::num]
-            )  # inherited by the process that is started next
+            os.sched_setaffinity(0, cores[index::num])  # the process that is started next inherits
         children.append(Child(index, arguments, own))
     if cores:
         os.sched_setaffinity(0, cores)
@@ -112,7 +111,8 @@ def count_gpus(environment: dict[str, str]) -> int:
     if environment.get("JAX_PLATFORMS", "cuda").split(",")[0] not in ("cuda", "gpu", ""):
         return 0
     if "CUDA_VISIBLE_DEVICES" in environment:
-        return len([g for g in environment["CUDA_VISIBLE_DEVICES"].split(",") if g])
+        shown = environment["CUDA_VISIBLE_DEVICES"].split(",")
+        return len(list(itertools.takewhile(lambda g: g not in ("", "-1"), shown)))  # as CUDA does
     if shutil.which("nvidia-smi") is None:
         return 0
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)

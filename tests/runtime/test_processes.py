@@ -78,6 +78,15 @@ sys.exit(run_command(local.main))
     assert subprocess.run(command, cwd=ROOT, timeout=20, check=False).returncode == 130
 
 
+def test_the_launcher_counts_the_gpus_that_cuda_shows():
+    code = """
+from launch.local import count_gpus
+print([count_gpus({"CUDA_VISIBLE_DEVICES": shown}) for shown in ("", "-1", "0,2", "3,-1,5")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout == b"[0, 0, 2, 1]\n"
+
+
 def test_the_slurm_script_starts_every_task_with_its_variables(tmp_path):
     for name, body in {
         # More than a pipe holds: whoever reads the first line only must not end it.

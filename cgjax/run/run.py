@@ -23,7 +23,7 @@ from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import load_conditioned
 from cgjax.numerics.arguments import as_float32, check_whole, shown
 from cgjax.regions.clustering import Clustering
-from cgjax.regions.names import Entry, read_entries
+from cgjax.regions.names import Entry
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.run import legacy
 from cgjax.run.artifacts import declare
@@ -149,7 +149,7 @@ class Run:
     @property
     def entries(self) -> list[Entry]:
         """The names that people gave the clusters."""
-        return read_entries(self.folder.names, self.clustering)
+        return self.held.entries_of(self.clustering)
 
     @property
     def sampler_names(self) -> list[str]:

@@ -42,7 +42,8 @@ class LeftOut:
     """What a stage leaves out because there are too few latents of it.
 
     Attributes:
-        lines: what, such as a cluster's id -> one line that says why and what to type.
+        lines: what, such as "1" for a cluster or "flow, cluster 1" for one of several samplers, ->
+            one line that says why and what to type.
     """
 
     def __init__(self, run: Run, known: LeftOut | None = None):
@@ -57,31 +58,36 @@ class LeftOut:
         self._is_budget_spent |= isinstance(error, TooRare)
         logging.warning("left out: %s", error)
 
-    def drawn(self, draw: Callable[[ClusterRegion], Drawn]) -> dict[int, Drawn]:
+    def drawn(self, draw: Callable[[ClusterRegion], Drawn], by: str = "") -> dict[int, Drawn]:
         """Call a function for every cluster that is not left out; return its results by id.
 
         A cluster without any member is left out without a call.
+
+        Args:
+            draw: the function.
+            by: the sampler that it draws with, if several do: each leaves out what it misses.
 
         Raises:
             TooRare: nothing is left.
         """
         drawn: dict[int, Drawn] = {}
-        for region in self.kept():
+        for region in self.kept(by):
+            what = _what(region, by)
             if not region.members().any():
                 fewer = _fewer_clusters(self._run, region)
-                self.add(str(region.cluster), UserError(_empty(self._run, region, fewer)))
+                self.add(what, UserError(_empty(self._run, region, fewer)))
                 continue
             try:
                 drawn[region.cluster] = draw(region)
             except TooRare as error:
-                self.add(str(region.cluster), error)
+                self.add(what, error)
         if not drawn:
-            raise TooRare(next(iter(self.lines.values())))
+            raise TooRare(self.lines[_what(self._run.regions[0], by)])
         return drawn
 
-    def kept(self) -> list[ClusterRegion]:
+    def kept(self, by: str = "") -> list[ClusterRegion]:
         """Return the clusters that are not left out."""
-        return [region for region in self._run.regions if str(region.cluster) not in self.lines]
+        return [region for region in self._run.regions if _what(region, by) not in self.lines]
 
     @property
     def result(self) -> dict[str, Any]:
@@ -89,6 +95,10 @@ class LeftOut:
         spent = {"max_draws": self._run.config["sample"]["max_draws"]}
         budget = spent if self._is_budget_spent else {}
         return {LEFT_OUT: budget | {"lines": self.lines}} if self.lines else {}
+
+
+def _what(region: ClusterRegion, by: str) -> str:
+    return f"{by}, cluster {region.cluster}" if by else str(region.cluster)
 
 
 def _empty(run: Run, region: Region, fewer: str) -> str:

@@ -83,7 +83,7 @@ class TransferStage:
             options: dict[str, Any] = {"instead": lower_num("transfer"), "check": self.check}
             return run.draw(key, region, num, sampler=sampler, verify=verify, **options)[0]
 
-        return left_out.drawn(draw)
+        return left_out.drawn(draw, sampler)
 
     def _score(self, name: str, asked: dict[str, ByCluster]) -> dict[str, Any]:
         run, num = self.run, self.run.clustering.num
@@ -127,12 +127,14 @@ class TransferStage:
         return clustering_of(kmeans, generator.layer, space)
 
     def _draw_figure(self, names: list[str], asked: ByCluster) -> Image.Image:
-        run = self.run
-        shown = np.stack([*asked.values()])[:, : run.config["transfer"]["columns"]]
-        latents = shown.reshape(-1, shown.shape[-1])
-        generators = [run.generator, *(run.generator.with_condition(name) for name in names)]
-        images = [generator.images(latents) for generator in generators]
-        by_cluster = [list(x.reshape(*shown.shape[:2], *x.shape[1:])) for x in images]
-        titles = [f"cluster {c}" for c in asked]
+        run, clusters = self.run, range(self.run.clustering.num)
+        latents = [z[: run.config["transfer"]["columns"]] for z in asked.values()]
+        white = np.ones((1, *run.generator.image_shape), np.float32)
+        rows = []
+        for generator in (run.generator, *map(run.generator.with_condition, names)):
+            images = np.split(generator.images(np.concatenate(latents)), len(latents))
+            by_cluster = dict(zip(asked, images, strict=True))
+            rows.append([by_cluster.get(c, white) for c in clusters])
+        titles = [f"cluster {c}" + ": left out" * (c not in asked) for c in clusters]
         source = str(run.config["generator"]["condition"])
-        return transfer_figure(by_cluster, [source, *names], titles)
+        return transfer_figure(rows, [source, *names], titles)

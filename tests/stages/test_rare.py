@@ -10,6 +10,7 @@ import pytest
 
 from cgjax import modes
 from cgjax.errors import Interrupted, TooRare
+from cgjax.figures.transfer import transfer_figure
 from cgjax.regions.names import unnamed
 from cgjax.regions.region import ClusterRegion
 from cgjax.report.build import page_of
@@ -20,7 +21,7 @@ from cgjax.run.manifests import Manifests
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.log import Metrics
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages import evaluate
+from cgjax.stages import evaluate, transfer
 from cgjax.stages.compare import CompareStage
 from cgjax.stages.evaluate import EvaluateStage, reference_of
 from cgjax.stages.fit import FitStage
@@ -119,16 +120,48 @@ def test_a_comparison_says_what_it_leaves_out(run):
 
 
 def test_the_page_says_what_a_transfer_leaves_out(run):
-    left_out = {"max_draws": 9, "lines": {"1": "cluster 1 is too rare"}}
+    lines = {f"{name}, cluster 1": "cluster 1 is empty" for name in ("flow", "rejection")}
+    lines["rejection, cluster 0"] = "rejection, cluster 0, is too rare"
     classes = [
-        {"condition": "3", "samplers": {}, "left_out": left_out},
+        {"condition": "3", "samplers": {}, "left_out": {"max_draws": 9, "lines": lines}},
         {"condition": "4", "samplers": {}},
     ]
     write_page(run, maker_of(run), lambda *_: None)
     summary = summary_of(run) | {"transfer": {"source": "0", "classes": classes}}
     page = page_of(run, summary)
-    assert "Left out of class 3: cluster 1 is too rare" in page
+    assert "Left out of class 3: rejection, cluster 0, is too rare" in page
+    assert page.count("Left out of class 3: cluster 1 is empty") == 1  # for all samplers
     assert "Left out of class 4" not in page
+
+
+@pytest.mark.usefixtures("untyped")
+def test_each_sampler_leaves_out_of_a_transfer_only_what_it_misses(run, tmp_path, monkeypatch):
+    names, missed, titles = ("transfer 0", "transfer figure"), {"flow": 0, "rejection": 1}, []
+
+    def draw(key, region, num, *, sampler, **options):
+        if region.cluster == missed[sampler]:
+            raise TooRare(f"{sampler}, cluster {region.cluster}: too rare")
+        return run.latents[region.members()][:num], None
+
+    def figure(images, class_names, cluster_names):
+        titles.extend(cluster_names)
+        return transfer_figure(images, class_names, cluster_names)
+
+    run.config["transfer"] |= {"conditions": ("3",), "num": 8}
+    run.config["sample"]["sampler"] = "flow"
+    run.generator.with_condition = lambda name: run.generator
+    fitted = SimpleNamespace(sampler=SimpleNamespace(always_verified=True))
+    run.draw, run.samplers = draw, SimpleNamespace(names=[*missed], fitted=lambda name: fitted)
+    graph = {name: Artifact(name, "transfer", {}, (), (), "key") for name in names}
+    maker = maker_of(SimpleNamespace(manifests=Manifests(RunFolder(tmp_path), graph)))
+    monkeypatch.setattr(transfer, "transfer_figure", figure)
+    TransferStage(run, maker, lambda *_: None).run_all()
+    score = maker.result("transfer 0")
+    agreements = [score["samplers"][name]["by_cluster"] for name in missed]
+    assert [[value is None for value in one] for one in agreements] == [[1, 0], [0, 1]]
+    lines = {f"{name}, cluster {c}": f"{name}, cluster {c}: too rare" for name, c in missed.items()}
+    assert score["left_out"]["lines"] == lines
+    assert titles == ["cluster 0: left out", "cluster 1"]
 
 
 def planted(counts, max_draws=1000):

@@ -179,7 +179,7 @@ class SweepStage:
         pictures = []
         for c in range(best.num):
             members = np.flatnonzero(best.labels == c)[:columns]
-            pictures.append(self.run.generator.images(latents[members if len(members) else [0]]))
+            pictures.append(self.run.generator.images(latents[members]))
         return to_png(contact_sheet(pictures, titles(best), title=f"{best.id}: members"))
 
 

@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,10 +16,13 @@ from cgjax.run.manifests import Manifests
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import cluster
+from cgjax.stages import sweep as stage
 from cgjax.stages.pipeline import Pipeline
+from cgjax.stages.sweep import SweepStage
 from cgjax.testing.planted import true_side
 from configs import tiny
 from tests.killing import Killed, killing
+from tests.regions.planted import clustering
 
 
 def config(**leaves):
@@ -112,6 +116,22 @@ def test_a_current_sweep_is_not_recomputed(swept):
     assert sweep(root) == text
     after = {path.name: path.stat().st_mtime_ns for path in (root / "stages").iterdir()}
     assert {name for name in after if after[name] != before[name]} == {"report.json"}
+
+
+@pytest.mark.usefixtures("untyped")
+def test_the_picture_shows_no_members_of_an_empty_cluster(monkeypatch):
+    rows = []
+    monkeypatch.setattr(stage, "contact_sheet", lambda pictures, *_, **__: rows.extend(pictures))
+    monkeypatch.setattr(stage, "to_png", lambda picture: picture)
+    table = [{"is_chosen": False, "prediction_strength": [0.5]}] * 3
+    run = SimpleNamespace(
+        manifests=SimpleNamespace(require=lambda name: {"choice": {"table": table}}),
+        config={"sweep": {"columns": 2}},
+        generator=SimpleNamespace(images=lambda z: z),
+    )
+    one = clustering("layer1", np.array([0, 2, 2, 2]), 3)
+    SweepStage._picture(SimpleNamespace(run=run), [one], np.arange(4))
+    assert [row.tolist() for row in rows] == [[0], [], [1, 2]]
 
 
 @pytest.mark.parametrize("number", [3, 7, 11, 14])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import itertools
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from cgjax.run.artifacts import declare_assigned
 from cgjax.run.labelled import LabelledRun
 from cgjax.run.places import assigned_name, assigned_place
 from cgjax.run.training import TrainingRun
+from cgjax.runtime.array_files import write_npy
 from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import as_utf8, make_folder, write_atomically
 from cgjax.runtime.log import Metrics, Progress
@@ -220,9 +220,7 @@ class AssignStage:
             row["lpips"] = distance
         columns = (*Belonging._fields, *(("lpips",) if distances is not None else ()))
         write_atomically(place / TABLE, as_csv(rows, columns).encode())
-        buffer = io.BytesIO()
-        np.save(buffer, inverted.latents)
-        write_atomically(place / "latents.npy", buffer.getvalue())
+        write_npy(place / "latents.npy", inverted.latents)
         groups = {
             f"cluster-{c}": [i for i, b in enumerate(table) if b.cluster == c and b.is_made]
             for c in range(len(self.groups.names))

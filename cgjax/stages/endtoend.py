@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from cgjax.run.citations import works_of_training
 from cgjax.run.labelled import labelled_manifests
 from cgjax.run.places import RESULTS
 from cgjax.run.training import TrainingRun
+from cgjax.runtime.array_files import write_npz
 from cgjax.runtime.files import make_folder, write_atomically, write_json
 from cgjax.runtime.log import Metrics, Progress
 from cgjax.runtime.png import as_uint8, to_png
@@ -92,10 +92,8 @@ class TrainingStage:
             if t == 0:
                 self._draw(state, samples)
         summary = self._summary(trials, scores, seconds)
-        buffer = io.BytesIO()
         points, labels = (np.stack(column) for column in zip(*kept, strict=True))
-        np.savez(buffer, points=points, labels=labels)
-        write_atomically(self.run.samples, buffer.getvalue())
+        write_npz(self.run.samples, points=points, labels=labels)
         self._convert(trials[0])
         works = works_of_training(self.run.config)
         write_atomically(self.run.folder.citations, works.encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -26,8 +25,8 @@ from cgjax.run.folder import RunFolder
 from cgjax.run.inversions import Inversions
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import ENCODER, HELD_OUT
+from cgjax.runtime.array_files import write_npz
 from cgjax.runtime.checkpoints import Checkpoints, Step
-from cgjax.runtime.files import write_atomically
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
 from cgjax.runtime.png import as_uint8, from_uint8
@@ -114,10 +113,7 @@ class InversionStage:
         path = self.run.folder.held_out
         if self.maker.result(HELD_OUT) is None:
             with self.maker.making(HELD_OUT):
-                held = self._invert_own(inverter)
-                buffer = io.BytesIO()
-                np.savez(buffer, **held._asdict())
-                write_atomically(path, buffer.getvalue())
+                write_npz(path, **self._invert_own(inverter)._asdict())
         with np.load(path, allow_pickle=False) as arrays:
             return HeldOut(**{name: arrays[name] for name in HeldOut._fields})
 

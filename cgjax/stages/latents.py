@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cgjax.run.run import Run
-from cgjax.runtime.files import write_atomically
+from cgjax.runtime.array_files import write_npy
 from cgjax.runtime.keys import named_key
 from cgjax.stages.graph import Maker
 
@@ -24,9 +24,7 @@ def latents_of(run: Run, maker: Maker) -> Float[np.ndarray, "n d"]:
     if maker.result("latents") is None:
         with maker.making("latents", in_parts=True):
             if maker.processes.is_first:
-                buffer = io.BytesIO()
-                np.save(buffer, _draw(run, run.config["latents"]["num"]))
-                write_atomically(path, buffer.getvalue())
+                write_npy(path, _draw(run, run.config["latents"]["num"]))
     data = path.read_bytes() if maker.processes.is_first else b""
     return np.load(io.BytesIO(maker.processes.send(data)), allow_pickle=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +22,8 @@ from cgjax.report.rows import choose_rows, pairs_of, quantiles, runners_up
 from cgjax.report.sprites import COLUMNS, sheet, thumbnails
 from cgjax.run.places import page_images_name, split_name
 from cgjax.run.run import Run
-from cgjax.runtime.files import make_folder, write_atomically
+from cgjax.runtime.array_files import write_npz
+from cgjax.runtime.files import make_folder
 from cgjax.runtime.png import to_pixels
 from cgjax.stages.graph import Maker
 
@@ -92,10 +92,8 @@ def _make(
     (place,) = run.manifests.graph[name].places
     with maker.making(name):
         arrays = gather(run.generator, latents, clusterings, candidates, run.judges, check)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         make_folder((run.folder.root / place).parent)
-        write_atomically(run.folder.root / place, buffer.getvalue())
+        write_npz(run.folder.root / place, **arrays)
 
 
 def gather(

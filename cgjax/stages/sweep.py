@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable
 from contextlib import closing
@@ -28,6 +27,7 @@ from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering, save_clustering
 from cgjax.run.places import SWEEP_TABLES, clustering_place, sweep_figure_place, sweep_name
 from cgjax.run.run import Run
+from cgjax.runtime.array_files import write_npz
 from cgjax.runtime.csv_text import as_csv
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.keys import named_key
@@ -111,9 +111,8 @@ class SweepStage:
                 progress.update(begin + len(images))
             arrays = judged.arrays()
             names, values = np.array(list(arrays)), np.stack(list(arrays.values()))
-            buffer = io.BytesIO()
-            np.savez(buffer, names=names, values=values.astype(np.float64))
-            write_atomically(run.folder.root / "attributes.npz", buffer.getvalue())
+            path = run.folder.root / "attributes.npz"
+            write_npz(path, names=names, values=values.astype(np.float64))
 
     def _write(self, latents: Float[np.ndarray, "n d"]) -> None:
         run, folder = self.run, self.run.folder

@@ -33,7 +33,7 @@ from cgjax.stages.groups import Clusters
 from cgjax.stages.hierarchy import make_splits
 from cgjax.stages.name import merge_names, name_cluster
 from cgjax.stages.rare import warn_of_rare
-from cgjax.stages.report import write_page, write_summary
+from cgjax.stages.report import write_page
 from cgjax.stages.sample import draw_sheet, save_samples
 from cgjax.stages.sweep import SweepStage
 from cgjax.stages.transfer import TransferStage
@@ -189,11 +189,6 @@ class Pipeline:
     def report(self) -> None:
         """Write the summary and the static page, of everything that is current."""
         write_page(self.run, self.maker, self.interrupts.check)
-
-    @by_the_first
-    def write_summary(self) -> None:
-        """Write `summary.json`, of everything that is current."""
-        write_summary(self.run)
 
     def _pause(self) -> None:
         """Update the page if there is something new, and stop here if asked to."""

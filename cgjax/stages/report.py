@@ -60,11 +60,6 @@ def summary_of(run: Run) -> dict[str, Any]:
     return summarise(run) if run.manifests.result("cluster") is not None else {}
 
 
-def write_summary(run: Run) -> None:
-    """Write `summary.json`."""
-    write_json(run.folder.summary, summarise(run))
-
-
 def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
     """Build the static page of everything that is current.
 
@@ -89,8 +84,8 @@ def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
         assigned=bool(run.folder.assigned_names),
     )
     write_atomically(run.folder.citations, works.encode())
-    if manifests.result("cluster") is not None:
-        write_summary(run)
+    if summary := summary_of(run):  # again: it has the seconds of the page now
+        write_json(run.folder.summary, summary)
     maker.is_changed = False
 
 

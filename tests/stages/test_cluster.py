@@ -1,6 +1,5 @@
 """The cluster stage finds the same clusters in memory, streamed, and from a part of the latents."""
 
-import json
 import logging
 import re
 import sys
@@ -38,11 +37,6 @@ def make(tmp_path):
         pipeline.metrics.close()
 
 
-def summary(pipeline):
-    pipeline.write_summary()
-    return json.loads(pipeline.run.folder.summary.read_text())
-
-
 def test_features_larger_than_memory_are_streamed_to_the_same_clusters(make, caplog):
     held, streamed = make("held"), make("streamed", memory_mb=0)
     with caplog.at_level(logging.INFO, logger="absl"):
@@ -55,8 +49,8 @@ def test_features_larger_than_memory_are_streamed_to_the_same_clusters(make, cap
     np.testing.assert_allclose(
         held.run.clustering.centroids, streamed.run.clustering.centroids, rtol=1e-5, atol=1e-6
     )
-    assert summary(held)["features"] == "memory"
-    assert summary(streamed)["features"] in ("disk", "recompute")
+    assert summarise(held.run)["features"] == "memory"
+    assert summarise(streamed.run)["features"] in ("disk", "recompute")
     assert (streamed.run.folder.figures / "pca.png").is_file()
 
 
@@ -67,11 +61,11 @@ def test_max_samples_limits_what_is_clustered_and_all_latents_are_assigned(make,
     assert "clustered the first 100 latents" in caplog.text
     found = pipeline.run.clustering
     assert len(found.labels) == len(found.margins) == 512
-    assert summary(pipeline)["fitted_latents"] == 100
+    assert summarise(pipeline.run)["fitted_latents"] == 100
     features = pipeline.run.generator.all_features(pipeline.run.latents)
     distance = ((features[:, None] - found.centroids[None]) ** 2).sum(-1)
     np.testing.assert_array_equal(found.labels, distance.argmin(1))
-    np.testing.assert_allclose(summary(pipeline)["inertia"], distance.min(1).sum(), rtol=1e-4)
+    np.testing.assert_allclose(summarise(pipeline.run)["inertia"], distance.min(1).sum(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +175,7 @@ def test_latents_are_members_of_the_cluster_of_their_label(make, changes):
         is_member = run.clustering.labels == region.cluster
         np.testing.assert_array_equal(run.are_inside(run.latents, region), is_member)
     assert (run.folder.figures / "means.png").is_file()
-    assert summary(pipeline)["small_clusters"] == []
+    assert summarise(pipeline.run)["small_clusters"] == []
     make("robust", max_samples=200, memory_mb=0, **changes).cluster()  # there is nothing to make
 
 
@@ -215,7 +209,7 @@ def test_a_cluster_of_outliers_is_flagged_in_log_summary_and_page(make, caplog, 
     with caplog.at_level(logging.WARNING, logger="absl"):
         pipeline.cluster()
     assert "cluster 1 has 0.4% of the latents, less than a tenth of an equal share" in caplog.text
-    assert summary(pipeline)["small_clusters"] == [1]
+    assert summarise(pipeline.run)["small_clusters"] == [1]
     page = build_report(pipeline.run, summarise(pipeline.run)).read_text()
     assert page.count(">small</span>") == 1
     assert "more likely outliers than a group" in page

@@ -11,6 +11,7 @@ and the sign on a selection set; the table is made on other latents.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,7 +37,7 @@ from cgjax.samplers.base import Sampler
 from cgjax.samplers.verify import draw_unverified
 from cgjax.stages.baselines import DirectionBaselines, middle_alpha
 from cgjax.stages.conditional import LABEL_COLUMNS, ConditionalBaselines, labels_as_text
-from cgjax.stages.evaluate import memberships, reference_of
+from cgjax.stages.evaluate import reference_of
 from cgjax.stages.graph import Maker
 from cgjax.stages.measuring import Measurer, judge
 from cgjax.stages.methods import ComparedMethod, Drawer
@@ -180,7 +181,8 @@ class CompareStage:
                         "%s finds no %s in %d members of cluster %d: it gets no accuracy",
                         *(side.attribute.judge.name, side.attribute.name, len(side.judged), c),
                     )
-        return Measurer(run.generator, memberships(run), reference, sides, self.num, self.key)
+        inside = [functools.partial(run.are_inside, region=region) for region in run.regions]
+        return Measurer(run.generator, inside, reference, sides, self.num, self.key)
 
     def _judged(self, reference: Reference, c: int) -> Float[np.ndarray, "n d"]:
         """Return members to judge: of a cluster that is left out the few that the run has."""

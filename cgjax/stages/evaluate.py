@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.evaluation import fidelity
 from cgjax.evaluation.fidelity import Reference, ReferenceSettings, SamplerDraws
@@ -21,11 +20,6 @@ from cgjax.runtime.log import Progress
 from cgjax.stages.graph import LEFT_OUT, Maker
 from cgjax.stages.inside import draw_inside
 from cgjax.stages.rare import LeftOut, lower_num
-
-
-def memberships(run: Run) -> list[functools.partial[Bool[np.ndarray, " n"]]]:
-    """Return the membership check of every cluster."""
-    return [functools.partial(run.are_inside, region=region) for region in run.regions]
 
 
 def reference_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -114,45 +113,42 @@ class AssignStage:
             return read_photos([photos[i] for i in places], size, channels)
 
         name = self._name(folder)
+        artifact, place = assigned_name(name), self.run.folder.root / assigned_place(name)
         declare_assigned(self.run.manifests.graph, self.run.config, name)
         inverter = self._inversion.inverter()
-        reliability = reliability_of(
-            self.groups, self._inversion.held_out(inverter), settings["quantile"]
-        )
+        held_out = self._inversion.held_out(inverter)
+        reliability = reliability_of(self.groups, held_out, settings["quantile"])
         # Both change an inversion: how many further starts there are, and the limit beyond which an
         # image gets them.
         restarts = f"{settings['restarts']} {settings['quantile']}"
         ids = [f"{photo.digest} {restarts}" for photo in photos]
         inverted = self._inversion.invert(inverter, ids, read, str(folder), reliability.limits)
         table = self._table(photos, inverted, reliability)
-        known: dict[str, Any] = {"ids": ids, "table": [list(row) for row in table]}
-        known["folder"] = str(folder.resolve())
-        if measure := self._lpips:
-            known["lpips"] = self._distances(measure, ids, inverted, read, assigned_name(name))
-        result = self.maker.result(assigned_name(name))
-        if result is None or {key: result.get(key) for key in known} != known:
-            with self.maker.making(assigned_name(name)) as result:
-                result |= known
-                self._write(
-                    self.run.folder.root / assigned_place(name),
-                    *(table, inverted, read, reliability, known.get("lpips")),
-                )
-        place = self.run.folder.root / assigned_place(name)
-        lines = [str(reliability), "", as_text(table), "", f"{place}/{TABLE}"]
-        if measure:
-            mean = f"{np.mean(known['lpips']):.4f}"
-            lines.insert(3, f"LPIPS ({measure.trunk}): mean {mean} of {len(table)} images")
+        found: dict[str, Any] = {"ids": ids, "table": [list(row) for row in table]}
+        found["folder"] = str(folder.resolve())
+        lines = [str(reliability)]
         if inverter.function is None:
-            lines.insert(1, "this generator cannot be differentiated: by the encoder alone")
-        return "\n".join(lines)
+            lines.append("this generator cannot be differentiated: by the encoder alone")
+        lines += ["", as_text(table)]
+        distances = None
+        if settings["lpips"]:
+            measure = Lpips(settings["lpips"])
+            distances = found["lpips"] = self._distances(measure, ids, inverted, read, artifact)
+            mean = f"{np.mean(distances):.4f}"
+            lines.append(f"LPIPS ({measure.trunk}): mean {mean} of {len(table)} images")
+        known = self.maker.result(artifact) or {}
+        if known | found != known:
+            with self.maker.making(artifact) as result:
+                result |= found
+                self._write(place, table, inverted, read, reliability, distances)
+        return "\n".join([*lines, "", f"{place}/{TABLE}"])
 
     def _name(self, folder: Path) -> str:
         """Return the name of a folder's images; folders of one name get different ones."""
-        own = name_of(folder)
-        for number in itertools.count(1):
-            name = own if number == 1 else f"{own}-{number}"
-            known = self.maker.manifests.last_result(assigned_name(name)) or {}
-            if known.get("folder", str(folder.resolve())) == str(folder.resolve()):
+        own, place = name_of(folder), str(folder.resolve())
+        for name in itertools.chain([own], (f"{own}-{number}" for number in itertools.count(2))):
+            last = self.run.manifests.last_result(assigned_name(name)) or {}
+            if last.get("folder", place) == place:
                 break
         return name
 
@@ -180,12 +176,6 @@ class AssignStage:
             )
             for i, (photo, c) in enumerate(zip(photos, labels, strict=True))
         ]
-
-    @functools.cached_property
-    def _lpips(self) -> Lpips | None:
-        """LPIPS, if the config names a file of its weights."""
-        weights = self.run.config["assign"]["lpips"]
-        return Lpips(weights) if weights else None
 
     def _distances(
         self, measure: Lpips, ids: list[str], inverted: Inverted, read: Any, artifact: str

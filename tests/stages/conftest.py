@@ -3,9 +3,7 @@
 import pytest
 
 from cgjax.run.opening import open_run
-from cgjax.runtime.signals import Interrupts
-from cgjax.stages.pipeline import Pipeline
-from tests.stages.test_hierarchy import config
+from tests.stages.tiny_runs import config, pipeline_of
 
 
 @pytest.fixture(scope="session")
@@ -15,12 +13,9 @@ def layered(tmp_path_factory):
     sweep = {"sweep.numbers": (2,), "sweep.layers": ("layer2",), "sweep.judged": 100}
     flow = {"latents.num": 400, "samplers.flow.num_latents": 400, "samplers.flow.num_epochs": 15}
     given = config("1/layer2-k3", **sweep, **flow, **{"sweep.judges": ("image_statistics",)})
-    pipeline = Pipeline(open_run(folder, given), Interrupts())
-    try:
+    with pipeline_of(open_run(folder, given)) as pipeline:
         pipeline.cluster()
         pipeline.split()
         pipeline.fit()
         pipeline.sweep()
-    finally:
-        pipeline.metrics.close()
     return folder

@@ -20,11 +20,10 @@ from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages import assign as stage
 from cgjax.stages import inversion
-from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import true_side
 from tests.evaluation.test_lpips import random_tensors
 from tests.killing import Killed, killing
-from tests.stages.test_hierarchy import config
+from tests.stages.tiny_runs import config, pipeline_of
 
 NUM = 15
 LEAVES = {
@@ -40,11 +39,8 @@ LEAVES = {
 
 def assign(root, images, interrupts=None, **options):
     run = open_run(root, options.pop("given", None), mode="assign", **options)
-    pipeline = Pipeline(run, interrupts or Interrupts())
-    try:
+    with pipeline_of(run, interrupts) as pipeline:
         return pipeline.assign(images)
-    finally:
-        pipeline.metrics.close()
 
 
 def said(text, root):
@@ -64,9 +60,8 @@ def bytes_of(folder):
 @pytest.fixture(scope="module")
 def clustered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assign") / "run"
-    pipeline = Pipeline(open_run(folder, config(**LEAVES)), Interrupts())
-    pipeline.cluster()
-    pipeline.metrics.close()
+    with pipeline_of(open_run(folder, config(**LEAVES))) as pipeline:
+        pipeline.cluster()
     return folder
 
 

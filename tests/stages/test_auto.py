@@ -8,9 +8,8 @@ from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete
 from cgjax.errors import UserError
 from cgjax.run.opening import load_run, open_run
-from cgjax.runtime.signals import Interrupts
-from cgjax.stages.pipeline import Pipeline
 from configs import tiny
+from tests.stages.tiny_runs import pipeline_of
 
 
 def config(**leaves):
@@ -30,10 +29,9 @@ def config(**leaves):
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory):
     root = tmp_path_factory.mktemp("chosen") / "run"
-    pipeline = Pipeline(open_run(root, config()), Interrupts())
-    pipeline.cluster()
-    pipeline.report()
-    pipeline.metrics.close()
+    with pipeline_of(open_run(root, config())) as pipeline:
+        pipeline.cluster()
+        pipeline.report()
     return root
 
 

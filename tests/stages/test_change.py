@@ -15,10 +15,9 @@ import pytest
 from cgjax.errors import UserError
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.mesh import data_mesh
-from cgjax.runtime.signals import Interrupts
-from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import PlantedDiscs
 from tests.run.changes import changed, leaves, of_colour, small
+from tests.stages.tiny_runs import pipeline_of
 
 KINDS = [
     "seed",
@@ -39,11 +38,8 @@ NAMED = [{"id": 0, "name": "left", "note": "seen"}, {"id": 1, "name": "right"}]
 
 
 def run(root, config, **options):
-    pipeline = Pipeline(open_run(root, config, allow_change=True, **options), Interrupts())
-    try:
+    with pipeline_of(open_run(root, config, allow_change=True, **options)) as pipeline:
         pipeline.run_all()
-    finally:
-        pipeline.metrics.close()
 
 
 def content_of(root):

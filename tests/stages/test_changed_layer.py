@@ -7,10 +7,8 @@ import pytest
 from cgjax.errors import UserError
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.run.opening import load_run, open_run
-from cgjax.runtime.signals import Interrupts
-from cgjax.stages.pipeline import Pipeline
 from cgjax.testing.planted import PlantedDiscs
-from tests.stages.test_hierarchy import config
+from tests.stages.tiny_runs import config, pipeline_of
 
 
 class Steeper(PretrainedGenerator):
@@ -22,13 +20,10 @@ class Steeper(PretrainedGenerator):
 
 
 def make(root, given):
-    pipeline = Pipeline(open_run(root, given), Interrupts())
-    try:
+    with pipeline_of(open_run(root, given)) as pipeline:
         pipeline.cluster()
         pipeline.split()
         pipeline.sweep()
-    finally:
-        pipeline.metrics.close()
 
 
 def test_clusterings_of_a_changed_layer_are_refused_and_then_recomputed(

@@ -18,17 +18,15 @@ from cgjax.runtime.signals import Interrupts
 from cgjax.stages.draw import draw_region, fit_query
 from cgjax.stages.pipeline import Pipeline
 from tests.stages.test_draw import asked
+from tests.stages.tiny_runs import pipeline_of
 from tests.test_modes import parsed
 
 QUERY = "layer2=0 & 0"
 
 
 def train(root, cluster, **options):
-    pipeline = Pipeline(load_run(root), Interrupts())
-    try:
+    with pipeline_of(load_run(root)) as pipeline:
         fit_query(pipeline, asked(root, cluster, **options))
-    finally:
-        pipeline.metrics.close()
     return load_run(root)
 
 
@@ -86,19 +84,18 @@ def test_a_stopped_training_resumes_to_the_same_sampler(layered, tmp_path, monke
     shutil.copytree(layered, copy)
     region = load_run(layered).region(query)
     assert load_run(layered).samplers.fit_of("flow", region).sampler.num_epochs == 3
-    pipeline = Pipeline(load_run(copy), Interrupts())
-    kind = type(pipeline.run.samplers.make("flow"))
-    epoch = kind.epoch
+    with pipeline_of(load_run(copy)) as pipeline:
+        kind = type(pipeline.run.samplers.make("flow"))
+        epoch = kind.epoch
 
-    def stopping(*args):
-        pipeline.interrupts.requested = True
-        return epoch(*args)
+        def stopping(*args):
+            pipeline.interrupts.requested = True
+            return epoch(*args)
 
-    monkeypatch.setattr(kind, "epoch", stopping)
-    with pytest.raises(Interrupted):
-        fit_query(pipeline, asked(copy, query))
-    monkeypatch.undo()
-    pipeline.metrics.close()
+        monkeypatch.setattr(kind, "epoch", stopping)
+        with pytest.raises(Interrupted):
+            fit_query(pipeline, asked(copy, query))
+        monkeypatch.undo()
     stopped = load_run(copy).samplers.fit_of("flow", region)
     assert stopped.last_step is None
     assert [step.number for step in stopped.saved.steps()] == [1]

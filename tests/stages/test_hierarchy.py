@@ -7,43 +7,20 @@ import jax
 import numpy as np
 import pytest
 
-from cgjax.config.plain import to_plain
-from cgjax.config.schema import complete
 from cgjax.errors import UserError
 from cgjax.run import run_checks
 from cgjax.run.opening import load_run, open_run
-from cgjax.runtime.signals import Interrupts
-from cgjax.stages.pipeline import Pipeline
-from configs import tiny
+from tests.stages.tiny_runs import config, pipeline_of
 
 SPLITS = ("0/layer2-k2", "0/1/layer1-k3")
 
 
-def config(*splits, **leaves):
-    given = tiny.get_config("quick")
-    given.update_from_flattened_dict(
-        {
-            "latents.num": 200,
-            "cluster.num_init": 2,
-            "hierarchy.splits": splits,
-            "samplers.flow.num_epochs": 1,
-            "samplers.imle.fit": False,
-            "sample.sampler": "flow",
-            **leaves,
-        }
-    )
-    return complete(to_plain(given))
-
-
 def make(root, given, **options):
-    pipeline = Pipeline(open_run(root, given, **options), Interrupts())
-    try:
+    with pipeline_of(open_run(root, given, **options)) as pipeline:
         pipeline.cluster()
         pipeline.split()
         pipeline.fit()
         pipeline.report()
-    finally:
-        pipeline.metrics.close()
     return load_run(root)
 
 
@@ -201,14 +178,11 @@ def learnt(tmp_path_factory):
     """A run whose leaves have their own samplers."""
     root = tmp_path_factory.mktemp("leaves") / "run"
     leaves = {"hierarchy.samplers": ["flow"], "samplers.flow.num_latents": 16000}
-    pipeline = Pipeline(open_run(root, config("0/layer2-k2", **leaves)), Interrupts())
-    try:
+    with pipeline_of(open_run(root, config("0/layer2-k2", **leaves))) as pipeline:
         pipeline.cluster()
         pipeline.split()
         pipeline.fit()
         pipeline.fit_leaves()
-    finally:
-        pipeline.metrics.close()
     return load_run(root)
 
 
@@ -227,11 +201,10 @@ def test_a_leaf_is_drawn_by_its_own_sampler_if_it_has_one(learnt):
 
 
 def test_trained_samplers_of_leaves_are_not_retrained(learnt, caplog):
-    pipeline = Pipeline(open_run(learnt.folder.root, learnt.config), Interrupts())
-    before = {p: p.read_bytes() for p in (learnt.folder.root / "stages").glob("fit-flow-in*")}
-    assert len(before) == 2
-    pipeline.fit_leaves()
-    pipeline.metrics.close()
+    with pipeline_of(open_run(learnt.folder.root, learnt.config)) as pipeline:
+        before = {p: p.read_bytes() for p in (learnt.folder.root / "stages").glob("fit-flow-in*")}
+        assert len(before) == 2
+        pipeline.fit_leaves()
     assert before == {p: p.read_bytes() for p in before}
 
 

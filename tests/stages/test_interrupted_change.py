@@ -8,11 +8,10 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.run.opening import load_run, open_run
-from cgjax.runtime.signals import Interrupts
-from cgjax.stages.pipeline import Pipeline
 from tests.killing import Killed
 from tests.run.changes import changed, small
 from tests.stages.test_change import content_of, run
+from tests.stages.tiny_runs import pipeline_of
 
 
 def samples(root):
@@ -37,9 +36,8 @@ def copied(root):
 def compared(root):
     """What --mode=compare shows for a copy, without times; it makes what is missing."""
     copy = copied(root)
-    pipeline = Pipeline(open_run(copy, None, mode="compare"), Interrupts())
-    pipeline.compare()
-    pipeline.metrics.close()
+    with pipeline_of(open_run(copy, None, mode="compare")) as pipeline:
+        pipeline.compare()
     rows = csv.DictReader((copy / "compare.csv").read_text().splitlines())
     return [{k: v for k, v in row.items() if not k.endswith(("_ms", "_s"))} for row in rows]
 
@@ -48,13 +46,13 @@ def measured(root, mode):
     """What --mode=evaluate or --mode=report shows for a copy."""
     copy = copied(root)
     try:
-        pipeline = Pipeline(open_run(copy, None, mode=mode), Interrupts())
+        run = open_run(copy, None, mode=mode)
     except UserError:
         return None
-    if mode == "evaluate":
-        pipeline.evaluate(again=True)
-    pipeline.report()
-    pipeline.metrics.close()
+    with pipeline_of(run) as pipeline:
+        if mode == "evaluate":
+            pipeline.evaluate(again=True)
+        pipeline.report()
     return content_of(copy)["summary"]["samplers"]
 
 

@@ -20,19 +20,17 @@ from cgjax.run.folder import RunFolder
 from cgjax.run.manifests import Manifests
 from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.log import Metrics
-from cgjax.runtime.signals import Interrupts
 from cgjax.stages import evaluate, transfer
 from cgjax.stages.compare import CompareStage
 from cgjax.stages.evaluate import EvaluateStage, reference_of
 from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
-from cgjax.stages.pipeline import Pipeline
 from cgjax.stages.rare import LeftOut, warn_of_rare
 from cgjax.stages.report import summarise, summary_of, write_page
 from cgjax.stages.sample import draw_sheet, save_samples
 from cgjax.stages.transfer import TransferStage
 from tests.regions.planted import clustering
-from tests.stages.test_hierarchy import config
+from tests.stages.tiny_runs import config, pipeline_of
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +40,9 @@ def root(tmp_path_factory):
     leaves = {"samplers.flow.fit": False, "sample.sampler": "rejection", "evaluate.num": 12}
     few = {"evaluate.components": 3, "evaluate.prior_images": 16, "compare.num": 12}
     once = {"compare.margins": (0.0,)}
-    pipeline = Pipeline(open_run(root, config(**leaves, **few, **once)), Interrupts())
-    try:
+    with pipeline_of(open_run(root, config(**leaves, **few, **once))) as pipeline:
         pipeline.cluster()
         pipeline.fit()
-    finally:
-        pipeline.metrics.close()
     return root
 
 

@@ -14,7 +14,6 @@ from cgjax.config.schema import complete
 from cgjax.errors import UserError
 from cgjax.run.manifests import Manifests
 from cgjax.run.opening import load_run, open_run
-from cgjax.runtime.signals import Interrupts
 from cgjax.stages import cluster
 from cgjax.stages import sweep as stage
 from cgjax.stages.pipeline import Pipeline
@@ -23,6 +22,7 @@ from cgjax.testing.planted import true_side
 from configs import tiny
 from tests.killing import Killed, killing
 from tests.regions.planted import clustering
+from tests.stages.tiny_runs import pipeline_of
 
 
 def config(**leaves):
@@ -46,11 +46,8 @@ def config(**leaves):
 
 def sweep(root, given=None, **options):
     given = config() if given is None else given
-    pipeline = Pipeline(open_run(root, given, mode="sweep", **options), Interrupts())
-    try:
+    with pipeline_of(open_run(root, given, mode="sweep", **options)) as pipeline:
         return pipeline.sweep()
-    finally:
-        pipeline.metrics.close()
 
 
 def content_of(root):
@@ -192,10 +189,9 @@ def test_a_folder_with_only_a_sweep_answers_queries_by_rejection(swept):
 def test_the_runs_own_clustering_and_a_sweeps_are_queried_together(swept, tmp_path):
     root, given = tmp_path / "run", config(**{"layer": "layer1"})
     sweep(root, given)
-    pipeline = Pipeline(open_run(root, given), Interrupts())
-    pipeline.cluster()
-    pipeline.fit()
-    pipeline.metrics.close()
+    with pipeline_of(open_run(root, given)) as pipeline:
+        pipeline.cluster()
+        pipeline.fit()
     run = load_run(root)
     assert list(run.clusterings) == ["layer1-k2", "layer1-k3", "layer2-k2", "layer2-k3"]
     assert run.clusterings["layer1-k2"] is run.clustering
@@ -212,11 +208,8 @@ THREE = config(**{"cluster.num_clusters": 3})
 
 
 def work(root, what, mode):
-    pipeline = Pipeline(open_run(root, THREE, mode=mode, allow_change=True), Interrupts())
-    try:
+    with pipeline_of(open_run(root, THREE, mode=mode, allow_change=True)) as pipeline:
         return what(pipeline)
-    finally:
-        pipeline.metrics.close()
 
 
 @pytest.fixture(scope="module")

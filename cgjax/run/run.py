@@ -207,7 +207,7 @@ class Run:
         budget; `check` is called between batches and may raise to stop.
         """
         options: dict[str, Any] = {"verify": verify, "rescaled": rescaled, "instead": instead}
-        return finish(self.drawing(key, region, num, sampler=sampler, **options), check)
+        return finish(self.drawing(key, region, num, sampler=sampler, **options), lambda _: check())
 
     def drawing(
         self,

@@ -22,6 +22,7 @@ Propose = Callable[[PRNGKeyArray, int], Array]
 Accept = Callable[[Array], np.ndarray]
 """(n, d) latents -> (n,) bool on the host; splits the rows into passes that fit by itself."""
 
+Step = TypeVar("Step")
 Result = TypeVar("Result")
 
 ROUND = 128
@@ -114,16 +115,16 @@ def draw_verified(
 
 
 def finish(
-    steps: Generator[object, None, Result], check: Callable[[], None] = lambda: None
+    steps: Generator[Step, None, Result], on_step: Callable[[Step], None] = lambda _: None
 ) -> Result:
-    """Run a generator to its end and return what it returns; `check` may raise between steps."""
+    """Run a generator to its end and return what it returns; `on_step` may raise to stop it."""
     while True:
         try:
-            next(steps)
+            step = next(steps)
         except StopIteration as end:
             result: Result = end.value
             return result
-        check()
+        on_step(step)
 
 
 def draw_unverified(propose: Propose, key: PRNGKeyArray, num: int) -> Float[np.ndarray, "num d"]:

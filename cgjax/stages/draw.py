@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,9 +29,8 @@ from cgjax.runtime.files import check_folder
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import handle_interrupts
+from cgjax.samplers.verify import finish
 from cgjax.stages.pipeline import Pipeline
-
-Result = TypeVar("Result")
 
 
 class Request(NamedTuple):
@@ -135,7 +134,7 @@ def _draw(run: Run, request: Request, parts: list[_Part], emptied: Sequence[Path
         if announcement:
             print(announcement, flush=True)
         steps = run.drawing(part.key, part.region, part.num, sampler=sampler, verify=verify)
-        drawn.append(_with_progress(steps, part.num))
+        drawn.append(finish(steps, _progress_of(part.num)))
     latents = {part.out: z for part, (z, _) in zip(parts, drawn, strict=True)}
     _save(run.generator, latents, emptied)
     for folder, (z, draw) in zip(latents, drawn, strict=True):
@@ -162,17 +161,17 @@ def _save(
                 move_samples(place, out)
 
 
-def _with_progress(steps: Generator[Sized, None, Result], num: int) -> Result:
-    """Run a draw to its end, and log its progress."""
+def _progress_of(num: int) -> Callable[[Sized], None]:
+    """Return what logs the progress of a draw, called with the latents of each step."""
     progress, passed = Progress("draw", num), 0
-    while True:
-        try:
-            passed += len(next(steps))
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+
+    def on_step(latents: Sized) -> None:
+        nonlocal passed
+        passed += len(latents)
         if passed < num:
             progress.update(passed)
+
+    return on_step
 
 
 def announce(run: Run, region: Region, sampler: str, num: int) -> str:

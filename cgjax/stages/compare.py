@@ -192,7 +192,7 @@ class CompareStage:
     def _methods(self, measurer: Measurer) -> Iterator[ComparedMethod]:
         run, sides = self.run, measurer.sides
         held_out = _held_out(measurer.reference)
-        yield ComparedMethod("members", "true, held out", held_out, None, is_second_half=True)
+        yield ComparedMethod("members", "true, held out", held_out, is_second_half=True)
         for name in run.sampler_names:
             seconds = (self.maker.result(fit_name(name)) or {}).get("seconds")
             sampler = run.samplers.fitted(name).sampler
@@ -201,7 +201,8 @@ class CompareStage:
             if run.clustering.num == 1 and sampler.starts_at_prior:
                 # The scores of draws of the prior vary by more than the gap of interest, so the
                 # prior is measured on the very codes that the sampler uses.
-                yield ComparedMethod(name, SAME_CODES, self._untrained(sampler), None, "unverified")
+                untrained = self._untrained(sampler)
+                yield ComparedMethod(name, SAME_CODES, untrained, codes_of="unverified")
             is_dialled = name in self.settings["dialled"]
             for margin in self.margin_ranges if is_dialled else (WHOLE,):
                 setting = "verified" if margin == WHOLE else f"verified, margin {margin}"

@@ -52,13 +52,12 @@ class ConditionalBaselines:
             chosen = [_best(side, values) for side in self.sides]
             for c, label in enumerate(chosen):
                 logging.info("%s, cluster %d: class %d", one.name, c, label)
-            setting = f"of {len(labels)} classes {chosen}"
+            by_cluster = [labels[label] for label in chosen]
             yield ComparedMethod(
                 one.name,
-                setting,
-                _drawer([labels[label] for label in chosen]),
-                None,
-                imagine=_imaginer([labels[label] for label in chosen]),
+                f"of {len(labels)} classes {chosen}",
+                _drawer(by_cluster),
+                imagine=_imaginer(by_cluster),
                 identity=one.identity,
             )
 

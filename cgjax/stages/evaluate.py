@@ -27,7 +27,7 @@ def reference_of(
     key: PRNGKeyArray,
     section: str,
     left_out: LeftOut,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[], None],
 ) -> Reference:
     """Draw what a run's samplers are compared with: see `fidelity.make_reference`.
 

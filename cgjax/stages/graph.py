@@ -78,8 +78,7 @@ class Maker:
             self.manifests.forget(name)
         result: dict[str, Any] = {}
         outer_costs, self._costs = self._costs, {}
-        stage, _, part = name.partition(" ")
-        whole = self.timed(self.manifests.graph[name].stage, part if stage != name else "")
+        whole = self.timed(self.manifests.graph[name].stage, name.partition(" ")[2])
         with contextlib.nullcontext() if in_parts else whole:
             yield result
         if self.processes.is_first:

@@ -25,7 +25,7 @@ class ComparedMethod(NamedTuple):
         name: of the sampler or baseline.
         setting: of the method, in words.
         draw: see `Drawer`.
-        training_s: seconds that fitting took, or None.
+        training_s: seconds that fitting took; None if nothing was fitted.
         codes_of: the setting of this sampler whose random numbers it uses; None: its own.
         imagine: for latents of another generator or space; None for the run's own latents.
         identity: of that generator or space.
@@ -36,7 +36,7 @@ class ComparedMethod(NamedTuple):
     name: str
     setting: str
     draw: Drawer
-    training_s: float | None
+    training_s: float | None = None
     codes_of: str | None = None
     imagine: Imaginer | None = None
     identity: str = ""

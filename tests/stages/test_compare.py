@@ -175,7 +175,7 @@ def test_a_line_depends_on_its_own_sampler_the_clusters_and_the_weights(tmp_path
         run = open_run(tmp_path / "run", config, mode="compare", allow_change=True)
         stage = compare.CompareStage(run, Maker(run.manifests, None), lambda: None)
         names = ("members", "flow", "imle", "sefa")
-        return {name: stage._key(ComparedMethod(name, "", None, None)) for name in names}
+        return {name: stage._key(ComparedMethod(name, "", None)) for name in names}
 
     def changed(change):
         return {name for name, key in keys(change).items() if key != before[name]}
@@ -337,7 +337,7 @@ def by_hand():
 
 
 def measured(measurer, latents, **options):
-    line = ComparedMethod("flow", "", lambda key, c, n: (latents, 0.5), None, **options)
+    line = ComparedMethod("flow", "", lambda key, c, n: (latents, 0.5), **options)
     return measurer.measure(line, 0, measurer.draw(line, 0))
 
 

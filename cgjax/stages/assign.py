@@ -28,7 +28,7 @@ from cgjax.runtime.png import to_png
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.graph import Maker
 from cgjax.stages.groups import FOREIGN, Groups, Labels, Reliability, reliability_of
-from cgjax.stages.inversion import BATCH, InversionStage, Invertible
+from cgjax.stages.inversion import BATCH, InversionStage, Invertible, ReadImages
 
 TABLE_LINES = 60
 """The most images listed on the terminal; `assign.csv` lists all."""
@@ -178,7 +178,7 @@ class AssignStage:
         ]
 
     def _distances(
-        self, measure: Lpips, ids: list[str], inverted: Inverted, read: Any, artifact: str
+        self, measure: Lpips, ids: list[str], inverted: Inverted, read: ReadImages, artifact: str
     ) -> list[float]:
         """Return how far images are from their reconstructions, as known or measured."""
         known = self.maker.result(artifact) or {}
@@ -199,7 +199,7 @@ class AssignStage:
         place: Path,
         table: list[Belonging],
         inverted: Inverted,
-        read: Any,
+        read: ReadImages,
         reliability: Reliability,
         distances: list[float] | None,
     ) -> None:
@@ -232,7 +232,12 @@ class AssignStage:
         write_atomically(place / f"{FIGURE}.pdf", figure.pdf)
 
     def _draw(
-        self, path: Path, table: list[Belonging], places: list[int], inverted: Inverted, read: Any
+        self,
+        path: Path,
+        table: list[Belonging],
+        places: list[int],
+        inverted: Inverted,
+        read: ReadImages,
     ) -> None:
         order = sorted(places, key=lambda i: (-table[i].margin, table[i].file))
         shown, first = order[:PAIRS], table[order[0]]

@@ -209,11 +209,11 @@ class TrainingStage:
         rows = self.experiment.points[0].rows
         title = f"{train['method']} after {train['iterations']} iterations"
         if isinstance(data, Mixture):
+            labels = np.asarray(state.partition.labels)
             panels = {
-                "training points": (np.asarray(rows[:SHOWN]), np.asarray(state.partition.labels)),
-                "generated": (samples.points[:SHOWN], samples.labels),
+                "training points": (np.asarray(rows[:SHOWN]), labels[:SHOWN]),
+                "generated": (samples.points[:SHOWN], samples.labels[:SHOWN]),
             }
-            panels = {name: (points, labels[:SHOWN]) for name, (points, labels) in panels.items()}
             picture = draw_labels(panels, data.means, title).png
         else:
             labels, counts = np.unique(samples.labels, return_counts=True)

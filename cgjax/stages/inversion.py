@@ -42,6 +42,9 @@ PRIOR_LATENTS = 4096
 BATCH = 32
 """The most images that are inverted together; the inversions are saved after each batch."""
 
+ReadImages = Callable[[Sequence[int]], Float[np.ndarray, "n s s c"]]
+"""Positions of images in a list -> the images."""
+
 
 @runtime_checkable
 class Invertible(Protocol):
@@ -121,7 +124,7 @@ class InversionStage:
         self,
         inverter: Inverter,
         ids: Sequence[str],
-        read: Callable[[Sequence[int]], Float[np.ndarray, "n s s c"]],
+        read: ReadImages,
         what: str,
         limits: Limits = NO_LIMITS,
     ) -> Inverted:
@@ -130,7 +133,7 @@ class InversionStage:
         Args:
             inverter: of this run.
             ids: of the images; equal for equal content.
-            read: positions in `ids` -> the images.
+            read: of positions in `ids`.
             what: the images are, for the progress.
             limits: images beyond them get further starts.
 
@@ -174,8 +177,7 @@ class InversionStage:
 
         ids = [f"held out {i}" for i in range(num)]
         inverted = self.invert(inverter, ids, read, "held-out images")
-        errors, features = inverted.errors, inverted.features
-        return HeldOut(truth, inverted.latents, inverted.guesses, errors, features)
+        return HeldOut(truth, **inverted._asdict())
 
     def _encoder_training(self, prior: Prior) -> EncoderTraining:
         generator, settings = self.run.generator, self.settings

@@ -23,7 +23,7 @@ from cgjax.stages import inversion
 from cgjax.testing.planted import true_side
 from tests.evaluation.test_lpips import random_tensors
 from tests.killing import Killed, killing
-from tests.stages.tiny_runs import config, pipeline_of
+from tests.stages.tiny_runs import bytes_of, config, pipeline_of
 
 NUM = 15
 LEAVES = {
@@ -51,10 +51,6 @@ def said(text, root):
 def table_of(root, name="own"):
     with open(root / "assign" / name / "assign.csv", newline="") as file:
         return {row["file"]: row for row in csv.DictReader(file)}
-
-
-def bytes_of(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from tests.e2e.command import cgjax, errors
 from tests.endtoend import tiny_runs
 from tests.evaluation.test_lpips import random_tensors
 from tests.stages.test_assign import interrupted_after_reading
+from tests.stages.tiny_runs import bytes_of
 
 NUM = 9
 TINY = {
@@ -87,10 +88,6 @@ def assign(root, images, interrupts=None):
 @pytest.fixture(scope="module")
 def told(trained, own):
     return assign(trained, own)
-
-
-def bytes_of(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_every_image_gets_a_label_a_margin_and_an_error(told, trained):

@@ -13,6 +13,7 @@ from cgjax.report.tables import read_rows
 from cgjax.run.conditional import conditional_of
 from cgjax.run.opening import open_run
 from tests.stages.test_compare import disc_side, make_config, make_pipeline, run_compare
+from tests.stages.tiny_runs import bytes_of
 
 SMALL = {
     "latent_dim": 6,
@@ -136,12 +137,12 @@ def test_keywords_that_a_generator_refuses_change_nothing(tmp_path, keywords, sa
     config["generator"] |= settings
     config["layer"] = "1"
     open_run(tmp_path / "run", config)
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    before = bytes_of(tmp_path / "run")
     config["generator"] |= {"condition": None} | keywords
     for root in (tmp_path / "run", tmp_path / "new"):
         with pytest.raises(UserError, match=said):
             open_run(root, config, allow_change=True)
-    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    assert bytes_of(tmp_path / "run") == before
     assert not (tmp_path / "new").exists()
 
 

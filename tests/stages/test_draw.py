@@ -22,6 +22,7 @@ from cgjax.runtime.signals import on_interrupt
 from cgjax.stages import draw
 from cgjax.stages.draw import Request, draw_balanced, draw_region
 from tests.killing import Killed, killing
+from tests.stages.tiny_runs import bytes_of
 
 
 def asked(out, cluster=None, *, num=8, sampler=None, margin="0"):
@@ -105,26 +106,22 @@ def test_a_draw_replaces_an_earlier_one_and_nothing_else(layered, tmp_path):
     assert len(np.load(out / "latents.npy")) == 2
 
 
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_a_draw_that_is_killed_leaves_the_earlier_one_and_the_next_draw_cleans_up(
     layered, tmp_path, monkeypatch
 ):
     run = load_run(layered)
     draw_region(run, asked(tmp_path, "0", num=5))
-    before = contents(tmp_path)
+    before = bytes_of(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(sample_files, "to_png", killing(sample_files.to_png, 3))
         patched.setattr(shutil, "rmtree", lambda *args, **options: None)  # nor does SIGKILL
         with pytest.raises(Killed):
             draw_region(run, asked(tmp_path, "1", num=5))
-    left = contents(tmp_path)
+    left = bytes_of(tmp_path)
     assert before.items() <= left.items()
     assert len(left) == len(before) + 2
     draw_region(run, asked(tmp_path, "1", num=4))
-    assert len(contents(tmp_path)) == len(list(tmp_path.iterdir())) == 5
+    assert len(bytes_of(tmp_path)) == len(list(tmp_path.iterdir())) == 5
 
 
 def test_two_draws_into_one_folder_do_not_mix(layered, tmp_path):
@@ -155,7 +152,7 @@ def test_an_interrupted_draw_leaves_the_earlier_one_or_has_replaced_it(
 ):
     run = load_run(layered)
     draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    before = contents(tmp_path)
+    before = bytes_of(tmp_path)
 
     def interrupted(function, at):
         calls = itertools.count(1)
@@ -172,11 +169,11 @@ def test_an_interrupted_draw_leaves_the_earlier_one_or_has_replaced_it(
         # As the command does: tests that run in the background ignore Ctrl-C.
         with on_interrupt(signal.default_int_handler), pytest.raises(KeyboardInterrupt):
             draw_balanced(run, asked(tmp_path, None, num=4, sampler="rejection"))
-    assert contents(tmp_path) == before
+    assert bytes_of(tmp_path) == before
     with monkeypatch.context() as patched:
         patched.setattr(draw, "move_samples", interrupted(draw.move_samples, 2))
         draw_balanced(run, asked(tmp_path, None, num=4, sampler="rejection"))
-    assert len(contents(tmp_path)) == 6
+    assert len(bytes_of(tmp_path)) == 6
 
 
 def test_few_images_of_a_draw_are_held(layered, tmp_path, monkeypatch):
@@ -245,16 +242,16 @@ def test_an_impossible_balanced_draw_leaves_the_earlier_one(
         low, high = sorted(run.clustering.shares)
         monkeypatch.setitem(run.config["sample"], "max_draws", int(3.5 / (low + high) / high))
         monkeypatch.setattr(acceptance, "wilson_interval", lambda part, num: (0.0, part / num))
-    before = contents(tmp_path)
+    before = bytes_of(tmp_path)
     with pytest.raises(UserError, match=r"00009.png|is a file|max_draws"):
         draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    assert contents(tmp_path) == before
+    assert bytes_of(tmp_path) == before
 
 
 def test_a_draw_whose_images_fail_leaves_the_earlier_one(layered, tmp_path, monkeypatch):
     run = load_run(layered)
     draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    before = contents(tmp_path)
+    before = bytes_of(tmp_path)
 
     def failing(z):
         raise UserError("images returned NaN")
@@ -262,13 +259,13 @@ def test_a_draw_whose_images_fail_leaves_the_earlier_one(layered, tmp_path, monk
     monkeypatch.setattr(run.generator, "image_blocks", failing)
     with pytest.raises(UserError, match="NaN"):
         draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    assert contents(tmp_path) == before
+    assert bytes_of(tmp_path) == before
 
 
 def test_a_draw_that_fails_halfway_leaves_the_earlier_one(layered, tmp_path, monkeypatch):
     run = load_run(layered)
     draw_balanced(run, asked(tmp_path, None, num=6, sampler="rejection"))
-    before = contents(tmp_path)
+    before = bytes_of(tmp_path)
     drawing = run.drawing
 
     def failing(key, region, *args, **options):
@@ -279,7 +276,7 @@ def test_a_draw_that_fails_halfway_leaves_the_earlier_one(layered, tmp_path, mon
     monkeypatch.setattr(run, "drawing", failing)
     with pytest.raises(UserError, match="too rare"):
         draw_balanced(run, asked(tmp_path, None, num=4, sampler="rejection"))
-    assert contents(tmp_path) == before
+    assert bytes_of(tmp_path) == before
 
 
 def test_a_long_draw_logs_its_progress(layered, tmp_path, monkeypatch, caplog):

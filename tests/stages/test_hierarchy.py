@@ -10,7 +10,7 @@ import pytest
 from cgjax.errors import UserError
 from cgjax.run import run_checks
 from cgjax.run.opening import load_run, open_run
-from tests.stages.tiny_runs import config, pipeline_of
+from tests.stages.tiny_runs import bytes_of, config, pipeline_of
 
 SPLITS = ("0/layer2-k2", "0/1/layer1-k3")
 
@@ -128,7 +128,7 @@ def test_another_split_leaves_everything_else_as_it_is(split, tmp_path):
 def test_a_mode_that_makes_no_splits_does_not_remove_those_that_are_there(mode, split, monkeypatch):
     monkeypatch.setattr(run_checks, "check_run", lambda *_: None)  # a sweep needs more latents
     root = split.folder.root
-    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    before = bytes_of(root)
     for splits, message in (
         (("0/layer1-k2",), r"'split 0' was .* \(split: 0/layer2-k2 -> 0/layer1-k2\); --mode="),
         (("1/layer2-k2",), r"'split 0' \(0/layer2-k2\) is not in this config; .*: first type"),
@@ -137,7 +137,7 @@ def test_a_mode_that_makes_no_splits_does_not_remove_those_that_are_there(mode, 
     ):
         with pytest.raises(UserError, match=message):
             open_run(root, config(*splits), mode=mode, allow_change=True)
-    assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert before == bytes_of(root)
 
 
 def test_splits_go_with_the_clusters_that_they_are_in(split, tmp_path):

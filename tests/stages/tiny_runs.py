@@ -1,4 +1,4 @@
-"""Tiny runs that cluster a generator: their config, and their pipelines."""
+"""Tiny runs that cluster a generator: their config, pipelines and the content of their folders."""
 
 import contextlib
 
@@ -32,3 +32,8 @@ def pipeline_of(run, interrupts=None):
     pipeline = Pipeline(run, interrupts or Interrupts())
     with contextlib.closing(pipeline.metrics):
         yield pipeline
+
+
+def bytes_of(folder):
+    """The content of every file in a folder, by its path there."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

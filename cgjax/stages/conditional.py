@@ -102,8 +102,6 @@ class ConditionalBaselines:
 
 def labels_as_text(rows: list[dict[str, Any]]) -> str:
     """Lay out what every class shows for a terminal."""
-    if not rows:
-        return ""
     asked = f"{rows[0]['attribute']} by {rows[0]['judge']}"
     lines = [f"what each class shows, {asked}:"]
     for row in rows:

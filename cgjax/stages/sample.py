@@ -59,14 +59,14 @@ def draw_sheet(run: Run, maker: Maker) -> None:
         folder = run.folder.samples / run.config["sample"]["sampler"]
         rows, labels = [], titles(run.clustering)
         for c in range(run.clustering.num):
-            path, latents = folder / str(c) / LATENTS, run.latents[:0]
+            path = folder / str(c) / LATENTS
             if path.is_file():
-                latents = np.load(path, allow_pickle=False)
+                blocks = run.generator.image_blocks(np.load(path, allow_pickle=False))
+                images = itertools.chain.from_iterable(blocks)
+                rows.append(np.stack([*itertools.islice(images, SHEET_COLUMNS)]))
             else:
                 labels[c] += "\nleft out"
-            images = itertools.chain.from_iterable(run.generator.image_blocks(latents))
-            row = np.array([*itertools.islice(images, SHEET_COLUMNS)], np.float32)
-            rows.append(row.reshape(-1, *run.generator.image_shape))
+                rows.append(np.zeros((0, *run.generator.image_shape), np.float32))
         make_folder(run.folder.figures)
         title = f"{run.own_id}: verified samples, {folder.name}"
         picture = contact_sheet(rows, labels, title=title)

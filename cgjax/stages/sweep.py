@@ -168,12 +168,13 @@ class SweepStage:
 
     def _picture(self, of_layer: list[Clustering], latents: Float[np.ndarray, "n d"]) -> bytes:
         """Return a picture of members, a row per cluster, of the layer's best clustering."""
-        rows = self.run.manifests.require(sweep_name(of_layer[0].layer))["choice"]["table"]
-        chosen = [one for one in of_layer if rows[one.num - 1]["is_chosen"] and one.num > 1]
-        several = [one for one in of_layer if one.num > 1] or of_layer
-        best = (chosen or several)[0]
-        if not chosen:
-            best = max(several, key=lambda one: rows[one.num - 1]["prediction_strength"][0])
+        table = self.run.manifests.require(sweep_name(of_layer[0].layer))["choice"]["table"]
+
+        def rank(one: Clustering) -> tuple[bool, float]:
+            row = table[one.num - 1]
+            return row["is_chosen"], row["prediction_strength"][0]
+
+        best = max([one for one in of_layer if one.num > 1] or of_layer, key=rank)
         columns = self.run.config["sweep"]["columns"]
         pictures = []
         for c in range(best.num):

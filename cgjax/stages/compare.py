@@ -81,7 +81,7 @@ class CompareStage:
         """
         folder = self.run.folder
         if self.maker.result("compare") is not None:
-            return (folder.root / "compare.txt").read_text().rstrip("\n")
+            return (folder.root / "compare.txt").read_text(encoding="utf-8").rstrip("\n")
         with self.maker.making("compare") as result:
             left_out = LeftOut(self.run)
             rows = self._measure_all(left_out)

@@ -72,7 +72,7 @@ class SweepStage:
                 self._judge(latents)
             progress.update(len(run.held.sweep_layers) + 1)
             self._write(latents)
-        return (run.folder.root / "sweep.txt").read_text().rstrip("\n")
+        return (run.folder.root / "sweep.txt").read_text(encoding="utf-8").rstrip("\n")
 
     def _cluster(self, layer: str, latents: Float[np.ndarray, "n d"]) -> None:
         """Cluster one layer into every number, and choose its number of clusters."""

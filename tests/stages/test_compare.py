@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -24,7 +25,7 @@ from cgjax.run.conditional import TAKEN
 from cgjax.run.opening import open_run
 from cgjax.runtime.files import read_sealed, write_sealed
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages import compare, measuring
+from cgjax.stages import compare, measuring, sweep
 from cgjax.stages.graph import Maker
 from cgjax.stages.measuring import Measurer
 from cgjax.stages.methods import ComparedMethod
@@ -215,6 +216,19 @@ def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper
     assert all("accuracy" not in row for row in rows)
     untrained = next(row for row in rows if row["setting"] == compare_table.SAME_CODES)
     assert untrained["norm_ratio"] == pytest.approx(1.0, abs=0.25)  # five deviations of 64 draws
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("stage", [compare.CompareStage, sweep.SweepStage])
+def test_a_finished_table_is_read_whatever_the_locale(stage, tmp_path, monkeypatch):
+    for name in ("compare.txt", "sweep.txt"):
+        (tmp_path / name).write_bytes("judge of größe\n".encode())
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, encoding="latin-1": path.read_bytes().decode(encoding)
+    )
+    run = SimpleNamespace(folder=SimpleNamespace(root=tmp_path))
+    finished = SimpleNamespace(run=run, maker=SimpleNamespace(result=lambda name: {}))
+    assert stage.run_all(finished) == "judge of größe"
 
 
 def test_an_attribute_unknown_to_the_judge_is_named():

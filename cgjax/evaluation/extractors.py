@@ -23,6 +23,9 @@ from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.png import as_uint8, from_uint8, in_colour
 
+SIDE = 256
+"""Images up to this many pixels high and wide are small; see `images_at_a_time`."""
+
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
@@ -115,6 +118,22 @@ def as_colour_images(images: ArrayLike) -> NDArray[np.float32]:
     return in_colour(array)
 
 
+def images_at_a_time(most: int, height: int, width: int) -> int:
+    """Return how many images to judge, or to extract features of, in one call.
+
+    `most` of them if they are small, otherwise as many as have the pixels of that many small ones.
+
+    Args:
+      most: for small images.
+      height: of the images.
+      width: of the images.
+
+    >>> [images_at_a_time(1024, side, side) for side in (64, 256, 512, 1024)]
+    [1024, 1024, 256, 64]
+    """
+    return max(1, most * SIDE**2 // max(SIDE**2, height * width))
+
+
 def _in_full_batches(
     function: Callable[[jax.Array], jax.Array], images: NDArray[np.float32], size: int
 ) -> NDArray[np.float32]:
@@ -134,7 +153,7 @@ class RandomCnn:
     Args:
       seed: of the weights; part of the name unless it is 0.
       widths: channels of the layers; there are 2 * sum(widths) features.
-      batch_size: images per call.
+      batch_size: small images per call; see `images_at_a_time`.
     """
 
     input: Literal["images", "latents"] = "images"
@@ -175,9 +194,9 @@ class RandomCnn:
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return (n, 2 * sum(widths)); grey images are repeated to three channels."""
-        return _in_full_batches(
-            lambda part: self._forward(self.kernels, part), as_colour_images(batch), self.batch_size
-        )
+        images = as_colour_images(batch)
+        size = images_at_a_time(self.batch_size, *images.shape[1:3])
+        return _in_full_batches(lambda part: self._forward(self.kernels, part), images, size)
 
 
 class InceptionPool3:

@@ -35,6 +35,7 @@ from cgjax.evaluation.extractors import (
     Pixels,
     Projected,
     fixed_extractor,
+    images_at_a_time,
 )
 from cgjax.evaluation.inception import check_file
 from cgjax.evaluation.own_features import OwnFeatures
@@ -206,11 +207,12 @@ def extract(
     generator: ConditionedGenerator, extractor: FeatureExtractor, z: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "n f"]:
     """Return the features of latents or their images, in blocks so that few images are held."""
-    step = max(generator.batch, 512)
+    size, is_of_latents = generator.gen.image_size, extractor.input == "latents"
+    most = 512 if is_of_latents else images_at_a_time(512, size, size)
+    step = max(generator.batch, most)
     blocks = (z[i : i + step] for i in range(0, len(z), step))
-    if extractor.input == "latents":
-        return np.concatenate([extractor(block) for block in blocks])
-    return np.concatenate([extractor(generator.images(block)) for block in blocks])
+    inputs = blocks if is_of_latents else map(generator.images, blocks)
+    return np.concatenate([extractor(rows) for rows in inputs])
 
 
 class ReferenceSettings(NamedTuple):

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from cgjax.errors import UserError
+from cgjax.evaluation.extractors import images_at_a_time
 from cgjax.runtime.files import missing, user_path
 from cgjax.runtime.png import in_colour
 
@@ -35,9 +36,6 @@ HOW = "python -m converters lpips --src=TRUNK --heads=HEADS --dst=FILE makes it,
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 EPSILON = 1e-10
-
-BATCH_PIXELS = 8 * 256 * 256
-"""The most pixels on either side of one call; VGG-16 then takes about a gigabyte."""
 
 
 class Convolution(NamedTuple):
@@ -315,7 +313,8 @@ class Lpips:
 
     Attributes:
         trunk: its name.
-        batch: the most pairs of images per call; fewer if they are large.
+        batch: pairs of small images per call, see `images_at_a_time`; of 8 pairs of 256 pixels
+            VGG-16 takes about a gigabyte.
     """
 
     def __init__(self, path: str | Path, batch: int = 8):
@@ -337,7 +336,7 @@ class Lpips:
         """
         check_size(self.trunk, min(a.shape[1:3]))
         pairs = [in_colour(np.asarray(images, np.float32)) for images in (a, b)]
-        batch = max(1, min(self.batch, BATCH_PIXELS // (a.shape[1] * a.shape[2])))
+        batch = images_at_a_time(self.batch, *a.shape[1:3])
         parts = [np.zeros(0, np.float32)]
         for start in range(0, len(a), batch):
             x, y = (images[start : start + batch] for images in pairs)

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from cgjax.errors import UserError, foreign_code
-from cgjax.evaluation.extractors import as_colour_images, at_least_one
+from cgjax.evaluation.extractors import as_colour_images, at_least_one, images_at_a_time
 from cgjax.evaluation.own_code import checked_numbers, load_own
 
 BATCH = 128
-"""Images per call of the function."""
+"""Small images per call of the function; see `images_at_a_time`."""
 
 TOLERANCE = 0.01
 """How far features of one image may differ between calls, relative to the largest number: by
@@ -83,8 +83,9 @@ class OwnFeatures:
           ForeignError: it raised an exception.
         """
         images = at_least_one(as_colour_images(batch))
+        size = images_at_a_time(BATCH, *images.shape[1:3])
         return np.concatenate(
-            [self._rows(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+            [self._rows(images[i : i + size]) for i in range(0, len(images), size)]
         )
 
     def split(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -103,17 +102,3 @@ def batch_by_batch(
                 f"{(size, *shape)}: one row for each input row, all of the same shape"
             )
         yield rows[: n - start]
-
-
-def regrouped(
-    blocks: Iterable[Shaped[np.ndarray, "m ..."]], size: int
-) -> Iterator[Shaped[np.ndarray, "b ..."]]:
-    """Yield the rows of blocks in blocks of another size; the last may be smaller.
-
-    Example:
-        >>> [len(block) for block in regrouped([np.zeros(4)] * 3, 5)]
-        [5, 5, 2]
-    """
-    rows = itertools.chain.from_iterable(blocks)
-    for first in rows:
-        yield np.stack([first, *itertools.islice(rows, size - 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from cgjax.evaluation.attribute import Attribute, Side
 from cgjax.evaluation.compare_table import Row
 from cgjax.evaluation.distances import kid, precision_recall_density_coverage
 from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
-from cgjax.generators.batching import regrouped
+from cgjax.evaluation.extractors import images_at_a_time
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.numerics.rows import BLOCK_ROWS
@@ -31,8 +32,11 @@ def judge(attribute: Attribute, blocks: Images) -> Float[np.ndarray, " n"]:
 
 
 def _regrouped(blocks: Images) -> Images:
-    """Return as many images at a time as a projection takes: it then gives the same bits."""
-    return regrouped(blocks, BLOCK_ROWS)
+    """Yield as many small images at a time as a projection takes: it then gives the same bits."""
+    images = itertools.chain.from_iterable(blocks)
+    for first in images:
+        others = images_at_a_time(BLOCK_ROWS, *first.shape[:2]) - 1
+        yield np.stack([first, *itertools.islice(images, others)])
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

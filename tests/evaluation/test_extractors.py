@@ -30,6 +30,16 @@ def test_random_cnn_rows_do_not_depend_on_their_batch():
     assert whole.shape == (11, 2 * (16 + 32 + 64 + 96))
 
 
+def test_random_cnn_sees_fewer_images_at_a_time_if_they_are_large(monkeypatch):
+    monkeypatch.setattr(extractors, "SIDE", 8)  # of images that are not large
+    seen: list[int] = []
+    random_cnn = extractors.RandomCnn(batch_size=16)
+    forward = random_cnn._forward
+    random_cnn._forward = lambda kernels, x: (seen.append(len(x)), forward(kernels, x))[1]
+    assert random_cnn(small_images(6)).shape[0] == 6
+    assert seen == [4, 4]
+
+
 def test_random_cnn_is_fixed_by_its_seed():
     images = small_images(3)
     first = extractors.RandomCnn()

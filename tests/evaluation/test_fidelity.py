@@ -7,8 +7,9 @@ from safetensors.numpy import save_file
 
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
-from cgjax.evaluation import fidelity
+from cgjax.evaluation import extractors, fidelity
 from cgjax.evaluation.distances import frechet_floor
+from cgjax.evaluation.extractors import Pixels
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.registry import load_generator
 from cgjax.numerics.intervals import wilson_interval
@@ -153,3 +154,25 @@ def test_every_cluster_has_its_own_members_and_a_floor_from_many_splits(generato
         )
         few, many = (frechet_floor(features, num_splits=num) for num in (1, 8))
         assert floor == many != few
+
+
+class Counting(Pixels):
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, images):
+        self.seen.append(len(images))
+        return super().__call__(images)
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(256, [80]), (1, [32, 32, 16])])
+def test_features_of_large_images_are_extracted_a_batch_at_a_time(
+    side, at_once, generator, monkeypatch
+):
+    monkeypatch.setattr(extractors, "SIDE", side)  # of images that are not large
+    latents = np.asarray(generator.sample_latents(jax.random.key(1), 80))
+    pixels = Counting()
+    np.testing.assert_array_equal(
+        fidelity.extract(generator, pixels, latents), Pixels()(generator.images(latents))
+    )
+    assert pixels.seen == at_once

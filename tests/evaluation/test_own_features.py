@@ -70,6 +70,13 @@ def test_the_function_sees_few_colour_images_at_a_time_and_may_change_them(featu
     assert shapes == 2 * [(np.float32, (n, 1, 1, 3)) for n in (BATCH, 2)]
 
 
+def test_the_function_sees_fewer_images_at_a_time_if_they_are_large(features):
+    seen: list[int] = []
+    large = np.broadcast_to(np.float32(0), (9, 1024, 1024, 3))
+    assert features(lambda x: (seen.append(len(x)), x[:, 0, 0])[1])(large).shape == (9, 3)
+    assert seen == [8, 1]
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [

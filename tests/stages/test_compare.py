@@ -14,7 +14,7 @@ import pytest
 
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
-from cgjax.evaluation import compare_table, fidelity
+from cgjax.evaluation import compare_table, extractors, fidelity
 from cgjax.evaluation.attribute import Attribute, Side, attribute_of
 from cgjax.evaluation.distances import frechet, frechet_floor, kid
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -369,7 +369,8 @@ def test_samples_from_half_of_the_members_have_full_precision_and_half_recall(by
     assert row["mean_distance"] < 0.3
 
 
-def test_images_are_measured_a_few_at_a_time(by_hand, monkeypatch):
+@pytest.mark.parametrize(("side", "at_once"), [(2, [8, 8, 4]), (1, [2] * 10)])
+def test_images_are_measured_a_few_at_a_time(side, at_once, by_hand, monkeypatch):
     measurer, first, _ = by_hand
     seen: list[int] = []
 
@@ -383,9 +384,10 @@ def test_images_are_measured_a_few_at_a_time(by_hand, monkeypatch):
     attribute = Attribute(Counting(), "number", 9.5, 0.0)
     measurer = measurer._replace(sides=[Side(attribute, 1, np.arange(5.0))])
     monkeypatch.setattr(measuring, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(extractors, "SIDE", side)  # of images that are not large
     monkeypatch.setattr(measurer.generator, "images", lambda z: 1 / 0)
     assert measured(measurer, first)["accuracy"] == 0.5
-    assert seen == [8, 8, 4]
+    assert seen == at_once
 
 
 def test_latents_are_measured_against_the_same_number_of_members(by_hand):

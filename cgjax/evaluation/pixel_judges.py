@@ -6,11 +6,13 @@ from numpy.typing import ArrayLike, NDArray
 from cgjax.evaluation.extractors import as_colour_images
 from cgjax.evaluation.judge_base import Judgement
 
+LUMA = np.array([0.2126, 0.7152, 0.0722])
+"""Rec. 709's weights of red, green and blue."""
 
-def _luma(images: ArrayLike) -> NDArray[np.float64]:
-    """Return Rec. 709 luma (n, h, w) in [0, 1]."""
-    unit = (np.clip(as_colour_images(images).astype(np.float64), -1, 1) + 1) / 2
-    return unit @ np.array([0.2126, 0.7152, 0.0722])
+
+def _unit(images: ArrayLike) -> NDArray[np.float64]:
+    """Return images as (n, h, w, 3) colours in [0, 1]."""
+    return (np.clip(as_colour_images(images).astype(np.float64), -1, 1) + 1) / 2
 
 
 def _mean(maps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -25,7 +27,7 @@ class Brightness:
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
         """Judge (n, h, w, c) images in [-1, 1]."""
-        return {"brightness": _luma(images).mean(axis=(1, 2))}
+        return {"brightness": _mean(_unit(images) @ LUMA)}
 
 
 class HairTone:
@@ -40,11 +42,11 @@ class HairTone:
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
         """Judge (n, h, w, c) images in [-1, 1]."""
-        luma = _luma(images)
+        luma = _unit(images) @ LUMA
         height, width = luma.shape[1:]
         rows = slice(int(0.03 * height), max(int(0.13 * height), int(0.03 * height) + 1))
         columns = slice(int(0.3 * width), max(int(0.7 * width), int(0.3 * width) + 1))
-        return {"hair_tone": luma[:, rows, columns].mean(axis=(1, 2))}
+        return {"hair_tone": _mean(luma[:, rows, columns])}
 
 
 class ImageStatistics:
@@ -63,8 +65,8 @@ class ImageStatistics:
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
         """Judge (n, h, w, c) images in [-1, 1]."""
-        luma = _luma(images)
-        unit = (np.clip(as_colour_images(images).astype(np.float64), -1, 1) + 1) / 2
+        unit = _unit(images)
+        luma = unit @ LUMA
         largest = unit.max(axis=-1)
         divisor = np.where(largest > 0, largest, 1.0)
         height, width = luma.shape[1:]

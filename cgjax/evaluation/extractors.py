@@ -214,8 +214,7 @@ class InceptionPool3:
     name = "inception_pool3"
 
     def __init__(self, path: str | Path, batch_size: int = 32) -> None:
-        self._weights = inception.load_weights(path)
-        self._classifier = inception.load_classifier(path)
+        self._weights, self._classifier = inception.load_weights(path)
         self._forward = jax.jit(inception.pool3)
         self.batch_size = batch_size
 

@@ -18,11 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
 
 from cgjax.errors import UserError
-from cgjax.runtime.files import missing, user_path
+from cgjax.evaluation.weight_files import check_tensors, read_tensors
 
 Weights = dict[str, tuple[Array, Array]]
 """Each convolution's kernel (h, w, in, out), with batch norm folded in, and bias (out,)."""
@@ -140,20 +138,12 @@ def fold(tensors: Mapping[str, np.ndarray]) -> Weights:
     """Fold each batch norm into its convolution and transpose the kernels to (h, w, in, out).
 
     Raises:
-        UserError: naming tensors that are missing, of another shape, not finite, or variances below
-            0.
+        UserError: as `check_tensors`.
     """
     shapes = expected_shapes()
-    missing = [name for name in shapes if name not in tensors]
-    faulty = [
-        f"{name} {problem}"
-        for name, shape in shapes.items()
-        if name in tensors and (problem := _problem(name, tensors[name], shape))
-    ]
-    if missing or faulty:
-        listed = "; ".join([*(f"{name} is missing" for name in missing), *faulty][:4])
-        count = len(missing) + len(faulty)
-        raise UserError(f"not Inception's tensors ({count} wrong: {listed}); {HOW}")
+    if CLASSIFIER in tensors:  # of any number of classes
+        shapes[CLASSIFIER] = (*tensors[CLASSIFIER].shape[:1], FEATURES)
+    check_tensors(tensors, shapes, "Inception's tensors", HOW, ("running_var", "variance"))
     weights = {}
     for name in (n.removesuffix(".conv.weight") for n in shapes if n.endswith(".conv.weight")):
         kernel, *norm = (
@@ -170,31 +160,18 @@ def fold(tensors: Mapping[str, np.ndarray]) -> Weights:
     return weights
 
 
-def _problem(name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> str:
-    """Return what is wrong with a tensor; an empty string if nothing is."""
-    if tensor.shape != shape:
-        return f"has shape {tensor.shape}, not {shape}"
-    if not np.isfinite(tensor).all():
-        return "holds NaN or an infinity"
-    if name.endswith("running_var") and tensor.min() < 0:
-        return "holds a variance below 0"
-    return ""
-
-
-def load_weights(path: str | Path) -> Weights:
+def load_weights(path: str | Path) -> tuple[Weights, Float[np.ndarray, "2048 classes"] | None]:
     """Read a safetensors file with the PyTorch names.
 
+    Returns:
+        The weights, and those of the classifier; None if the file has none.
+
     Raises:
-        UserError: the file does not exist, is not safetensors, or has other tensors; see `fold`.
+        UserError: as `read_tensors` and `check_tensors`.
     """
-    path = user_path(path)
-    if not path.is_file():
-        raise UserError(f"{missing(path)}; {HOW}")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, KeyError) as error:
-        raise UserError(f"{path} is not a safetensors file ({error}); {HOW}") from error
-    return fold(tensors)
+    tensors = read_tensors(path, HOW)
+    weights, classifier = fold(tensors), tensors.get(CLASSIFIER)
+    return weights, None if classifier is None else classifier.T.astype(np.float32)
 
 
 def check_file(path: str, option: str) -> None:
@@ -205,31 +182,12 @@ def check_file(path: str, option: str) -> None:
         option: the flag it was given with, for the message.
 
     Raises:
-        UserError: as `load_weights` and `load_classifier`.
+        UserError: as `load_weights`.
     """
     try:
         load_weights(path)
-        load_classifier(path)
     except UserError as error:
         raise UserError(f"{option}=inception:{path}: {error}") from error
-
-
-def load_classifier(path: str | Path) -> Float[np.ndarray, "2048 classes"] | None:
-    """Read the classifier's weights from the same file; None if it has none.
-
-    Raises:
-        UserError: weights of another shape, or not finite.
-    """
-    path = user_path(path)
-    with safe_open(path, "np") as tensors:
-        if CLASSIFIER not in set(tensors.keys()):
-            return None
-        weights: np.ndarray = tensors.get_tensor(CLASSIFIER)
-    if weights.ndim != 2 or weights.shape[1] != FEATURES:
-        raise UserError(f"{path}: {CLASSIFIER} has shape {weights.shape}, not (1008, {FEATURES})")
-    if problem := _problem(CLASSIFIER, weights, weights.shape):
-        raise UserError(f"{path}: {CLASSIFIER} {problem}; {HOW}")
-    return weights.T.astype(np.float32)
 
 
 def _pool_max(x: Array, stride: int, padding: str) -> Array:

@@ -21,12 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from cgjax.errors import UserError
 from cgjax.evaluation.extractors import images_at_a_time
-from cgjax.runtime.files import missing, user_path
+from cgjax.evaluation.weight_files import check_tensors, read_tensors
 from cgjax.runtime.png import in_colour
 
 FLAG = "--config.assign.lpips"
@@ -163,17 +161,15 @@ def params_of(tensors: Mapping[str, np.ndarray]) -> Params:
     """Check the tensors of a trunk and its heads, and transpose the kernels to (h, w, in, out).
 
     Raises:
-        UserError: naming tensors that are missing, of another shape, not finite, or heads below 0.
+        UserError: the tensors of neither trunk, or as `check_tensors`.
     """
     name = trunk_of(tensors)
     if name is None:
         raise UserError(f"it has the tensors of neither AlexNet nor VGG-16; {HOW}")
     trunk = TRUNKS[name]
     shapes = trunk.expected_shapes() | trunk.expected_head_shapes()
-    faulty = [text for one, shape in shapes.items() if (text := _problem(tensors, one, shape))]
-    if faulty:
-        listed = "; ".join(faulty[:4])
-        raise UserError(f"not the tensors of LPIPS, {name} ({len(faulty)} wrong: {listed}); {HOW}")
+    what = f"the tensors of LPIPS, {name}"
+    check_tensors(tensors, shapes, what, HOW, ("lin", "weight"))
 
     def read(one: str) -> np.ndarray:
         return np.asarray(tensors[one], np.float32)
@@ -186,37 +182,13 @@ def params_of(tensors: Mapping[str, np.ndarray]) -> Params:
     )
 
 
-def _problem(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> str:
-    """Return which tensor is wrong and how; an empty string if it is not."""
-    tensor = tensors.get(name)
-    if tensor is None:
-        return f"{name} is missing"
-    if tensor.shape != shape:
-        return f"{name} has shape {tensor.shape}, not {shape}"
-    if not np.issubdtype(tensor.dtype, np.floating):
-        return f"{name} holds {tensor.dtype}, not floats"
-    if not np.isfinite(tensor).all():
-        return f"{name} holds NaN or an infinity"
-    if name.startswith("lin") and tensor.min() < 0:
-        return f"{name} holds a weight below 0"
-    return ""
-
-
 def load_params(path: str | Path) -> Params:
     """Read the file that `python -m converters lpips` writes.
 
     Raises:
-        UserError: the file does not exist, is not safetensors, or has other tensors; see
-            `params_of`.
+        UserError: as `read_tensors` and `params_of`.
     """
-    path = user_path(path)
-    if not path.is_file():
-        raise UserError(f"{missing(path)}; {HOW}")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise UserError(f"not a safetensors file ({error}); {HOW}") from error
-    return params_of(tensors)
+    return params_of(read_tensors(path, HOW))
 
 
 def check_file(path: str, image_size: int) -> None:

@@ -68,7 +68,7 @@ def test_the_classifier_is_read_if_there_is_one(tmp_path):
         InceptionPool3(path)
     weights[7, 3] = np.nan
     save_file(random_tensors() | {"fc.weight": weights}, path)
-    with pytest.raises(UserError, match=r"fc.weight holds NaN or an infinity; FID needs"):
+    with pytest.raises(UserError, match=r"fc.weight holds NaN or an infinity\); FID needs"):
         InceptionPool3(path)
 
 
@@ -93,8 +93,16 @@ def test_a_missing_file_says_which_file_is_needed_and_how_to_make_it(tmp_path):
         InceptionPool3(tmp_path / "none.safetensors")
 
 
-def test_a_file_that_is_not_safetensors_is_refused(tmp_path):
-    (tmp_path / "odd").write_bytes(b"PK\x03\x04 a torch file")
+EIGHT_BIT = b'{"x": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"PK\x03\x04 a torch file", len(EIGHT_BIT).to_bytes(8, "little") + EIGHT_BIT + b"8"],
+    ids=["not safetensors", "a type that NumPy lacks"],
+)
+def test_a_file_that_cannot_be_read_is_refused(content, tmp_path):
+    (tmp_path / "odd").write_bytes(content)
     with pytest.raises(UserError, match="is not a safetensors file"):
         InceptionPool3(tmp_path / "odd")
 

@@ -102,6 +102,9 @@ class Fixed(FixedImages):
         points = GeneratedImages(path).draw(KEY, 40)
         self.all = np.asarray(points.rows), np.asarray(points.classes)
 
+    def row_shape(self):
+        return self.all_rows.shape[1:]
+
     all_rows = property(lambda self: self.all[0])
     all_classes = property(lambda self: self.all[1])
 

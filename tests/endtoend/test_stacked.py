@@ -71,11 +71,10 @@ def test_digits_are_drawn_in_proportion_to_their_number(tmp_path):
 
 def test_rows_are_prepared_for_networks_and_shown_as_pictures():
     rows = DATA.draw(KEY, 4).rows
-    seen = DATA.prepare(rows, KEY)
-    assert seen.dtype == jnp.float32
+    seen = np.asarray(DATA.prepare(rows, KEY))
+    assert seen.dtype == np.float32
     np.testing.assert_allclose(seen, np.asarray(rows, np.float64) / 127.5 - 1, atol=1e-6)
     np.testing.assert_array_equal(DATA.images(seen), seen)
-    assert isinstance(DATA.images(seen), np.ndarray)
 
 
 def test_the_judge_is_right_on_held_out_digits():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.endtoend.data.base import PlainRows, Points
+from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.errors import UserError
 
 NUM = 1797
@@ -19,7 +19,7 @@ LARGER = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Digits8(PlainRows):
+class Digits8(DataSet):
     """The digits as vectors of 64 grey values from 0 to 1."""
 
     num_classes: int = 10

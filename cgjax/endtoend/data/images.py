@@ -14,6 +14,7 @@ if the data have as many true classes, these are counted as modes.
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
 from typing import Any
@@ -78,19 +79,11 @@ class ImageSet(DataSet):
     flip: bool
     features: str
 
-    def available(self, num: int) -> int:
-        """Return `num`."""
-        return num
-
     def prepare(
         self, rows: UInt8[Array, "n h w c"], key: PRNGKeyArray | None = None
     ) -> Float[Array, "n h w c"]:
         """Return rows as the networks see them; with a key, augmented."""
         return prepared(rows, key, flip=self.flip, noise=True)
-
-    def images(self, rows: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:
-        """Return generated rows unchanged: they already are pictures."""
-        return np.asarray(rows)
 
     def compared(self, num: int) -> int:
         """Return how many of `num` generated images are compared with as many real ones."""
@@ -135,9 +128,9 @@ class FixedImages(ImageSet):
     """A fixed set of images; a draw takes some of them in random order."""
 
     @property
+    @abc.abstractmethod
     def all_rows(self) -> UInt8[np.ndarray, "n h w c"] | RowsOnDisk:
         """All images."""
-        raise NotImplementedError
 
     @property
     def all_classes(self) -> Int[np.ndarray, " n"]:

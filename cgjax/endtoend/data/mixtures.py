@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.endtoend.data.base import PlainRows, Points
+from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.errors import UserError
 from cgjax.evaluation.modes import PerfectScore, mode_scores, perfect_scores
 from cgjax.runtime.keys import named_key
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture(PlainRows):
+class Mixture(DataSet):
     """Equal Gaussians around given means.
 
     Attributes:
@@ -46,10 +46,6 @@ class Mixture(PlainRows):
     def means(self) -> Float[np.ndarray, "m 2"]:
         """The means as an array."""
         return np.array(self.centres, np.float64)
-
-    def available(self, num: int) -> int:
-        """Return `num`."""
-        return num
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw independent points; the same key gives the same points.

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from cgjax.endtoend.data.base import Points
+from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.endtoend.data.digit_files import Digits, load_digits, resized, split
 from cgjax.endtoend.digit_judge import (
     NETWORKS,
@@ -48,7 +48,7 @@ REFERENCES = ("uniform", "digits")
 
 
 @dataclasses.dataclass(frozen=True)
-class StackedDigits:
+class StackedDigits(DataSet):
     """Stacks of the digits of one source, 32 x 32 pixels.
 
     Held-out digits are in no training row, and the judge is not trained on them. Digits and judge
@@ -99,10 +99,6 @@ class StackedDigits:
         """Return the shape of an image."""
         return (SIDE, SIDE, NUM_CHANNELS)
 
-    def available(self, num: int) -> int:
-        """Return `num`."""
-        return num
-
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw independent stacks as uint8 pixels; the same key gives the same stacks.
 
@@ -120,10 +116,6 @@ class StackedDigits:
     ) -> Float[Array, "n 32 32 3"]:
         """Return rows as networks see them, in [-1, 1]; not augmented, the key is unused."""
         return scaled(rows)
-
-    def images(self, rows: Float[Array | np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:
-        """Return rows unchanged: what networks generate already is a picture in [-1, 1]."""
-        return np.asarray(rows)
 
     def classes(self, rows: Float[np.ndarray, "n 32 32 3"]) -> Int[np.ndarray, " n"]:
         """Return the class of each generated row; the judge classifies each channel separately."""

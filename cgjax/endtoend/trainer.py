@@ -125,7 +125,7 @@ class Trainer(Setup):
             functools.partial(_features, discriminator, trainer=self), rows
         )
 
-    def encoder(self, generator: Arrays) -> Callable[[Array], Array]:
+    def encoder(self, generator: Arrays) -> Callable[[Array | RowsOnDisk], Array]:
         """Return G's encoder as a function of stored rows, for a method that has one."""
         return lambda rows: in_blocks(functools.partial(_encode, generator, trainer=self), rows)
 
@@ -253,7 +253,7 @@ def _batches(
     return batches(named_key(key, "rows"), begin, num_rows, batch, num)
 
 
-def in_blocks(function: Callable[..., Array], *rows: Array) -> Array:
+def in_blocks(function: Callable[..., Array], *rows: Array | RowsOnDisk) -> Array:
     """Return a row-by-row function of rows, called on one block at a time.
 
     >>> in_blocks(lambda x: x + 1, jnp.zeros(2 * BLOCK + 1)).shape

@@ -149,7 +149,7 @@ class Method:
         self,
         key: PRNGKeyArray,
         points: Points,
-        encode: Callable[[Array], Array],
+        encode: Callable[[Array | RowsOnDisk], Array],
         partition: Partition,
     ) -> Partition:
         """Return the training rows' clusters after training; by default those used in training.

@@ -26,12 +26,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.clustering import kmeans
 from cgjax.endtoend.data import Points
+from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.methods.base import UniformLabels, uniform_labels
 from cgjax.endtoend.networks.base import Architecture, Arrays, Discriminator
 from cgjax.endtoend.state import Learner, Losses, Partition, TrainState, updated
-
-# Rows whose codes are computed at a time.
-BLOCK = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +75,11 @@ class ClusterGan(UniformLabels):
         self,
         key: PRNGKeyArray,
         points: Points,
-        encode: Callable[[Array], Array],
+        encode: Callable[[Array | RowsOnDisk], Array],
         partition: Partition,
     ) -> Partition:
         """Cluster the rows by k-means on their codes: z_c_hat, and z_n_hat if it was learnt."""
-        starts = range(0, len(points.rows), BLOCK)
-        encoded = jnp.concatenate([encode(points.rows[i : i + BLOCK]) for i in starts])
-        codes = codes_of(encoded, self)
+        codes = codes_of(encode(points.rows), self)
         result = kmeans(
             codes, self.num_labels, key=key, num_init=self.num_init, max_iter=self.max_iter
         )

@@ -54,6 +54,16 @@ SAME_CODES = "untrained, same codes"
 Row = dict[str, Any]
 """One row: a value for each of `COLUMNS` that the method has."""
 
+
+def quotient(value: float, reference: float) -> float | None:
+    """Return a value over that of true members; None if theirs is 0, as all are alike."""
+    return value / reference if reference else None
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
 # The columns shown as text: name, heading, format.
 TEXT = (
     ("membership", "inside", ".3f"),
@@ -93,11 +103,8 @@ def to_text(rows: list[Row], accuracy: float, num_clusters: int) -> str:
 
 def as_line(row: Row) -> str:
     """Lay out one row of the table."""
-    cells = []
-    for name, _, form in TEXT:
-        value = row.get(name)
-        cells.append(f"{'-' if value is None else format(value, form):>9}")
-    return f"{row['method']:<14}{row['setting']:<26}{row['cluster']:>3}" + "".join(cells)
+    cells = "".join(f"{_cell(row.get(name), form):>9}" for name, _, form in TEXT)
+    return f"{row['method']:<14}{row['setting']:<26}{row['cluster']:>3}{cells}"
 
 
 def closest(rows: list[Row], accuracy: float) -> str:
@@ -138,9 +145,9 @@ def domain_gap(rows: list[Row]) -> str:
     lines = [f"{'one cluster':<40}{'Frechet':>10}{'/ prior':>10}{'/ prior, same codes':>22}"]
     for row in rows:
         name = f"{row['method']}, {row['setting']}"
-        line = f"{name:<40}{row['frechet']:>10.2f}{row['ratio']:>10.3f}"
+        line = f"{name:<40}{row['frechet']:>10.2f}{_cell(row['ratio'], '.3f'):>10}"
         if row["setting"] == "unverified" and row["method"] in paired:
-            line += f"{row['frechet'] / paired[row['method']]:>22.3f}"
+            line += f"{_cell(quotient(row['frechet'], paired[row['method']]), '.3f'):>22}"
         lines.append(line)
     before, after = PAPER_FID
     lines.append(

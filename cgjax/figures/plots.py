@@ -114,7 +114,8 @@ def draw_comparison(rows: Sequence[dict[str, Any]]) -> Plot:
         rows: the rows of `compare.csv`, with numbers parsed.
     """
     field = "accuracy" if any(r.get("accuracy") is not None for r in rows) else "membership"
-    shown = [r for r in rows if r.get(field) is not None and math.isfinite(r[field])]
+    has_place = [r for r in rows if r.get(field) is not None and r.get("ratio") is not None]
+    shown = [r for r in has_place if math.isfinite(r[field])]
     judges = sorted({str(r["judge"]) for r in shown if r.get("judge")})
     figure = new_figure(9.2, 5.6)
     axis = figure.subplots()

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from cgjax.evaluation import fidelity
 from cgjax.evaluation.attribute import Attribute, Side
-from cgjax.evaluation.compare_table import Row
+from cgjax.evaluation.compare_table import Row, quotient
 from cgjax.evaluation.distances import kid, precision_recall_density_coverage
 from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
 from cgjax.evaluation.extractors import images_at_a_time
@@ -107,10 +107,12 @@ class Measurer(NamedTuple):
             "frechet_low": interval.low,
             "frechet_high": interval.high,
             "frechet_floor": self.reference.floors[c],
-            "ratio": distance / self.reference.floors[c],
+            "ratio": quotient(distance, self.reference.floors[c]),
             "kid": kid(features, held_out).mean,
             **manifold._asdict(),
-            "mean_distance": mean_pairwise_distance(features) / mean_pairwise_distance(held_out),
+            "mean_distance": quotient(
+                mean_pairwise_distance(features), mean_pairwise_distance(held_out)
+            ),
             "acceptance": drawn.acceptance,
             "sampling_ms": None if method.is_second_half else 1e3 * drawn.seconds,
             "image_ms": 1e3 * imaging / num,

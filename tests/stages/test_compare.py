@@ -17,6 +17,7 @@ from cgjax.errors import UserError
 from cgjax.evaluation import compare_table, extractors, fidelity
 from cgjax.evaluation.attribute import Attribute, Side, attribute_of
 from cgjax.evaluation.distances import frechet, frechet_floor, kid
+from cgjax.figures.plots import draw_comparison
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import build_network
 from cgjax.generators.weights import named_arrays, save_generator
@@ -367,6 +368,26 @@ def test_samples_from_half_of_the_members_have_full_precision_and_half_recall(by
     assert row["coverage"] <= 0.5
     assert row["kid"] == kid(latents, first).mean > 1
     assert row["mean_distance"] < 0.3
+
+
+class Constant(Itself):
+    """Such as the class that a classifier gives, in a pure cluster."""
+
+    def __call__(self, z):
+        return np.zeros((len(z), 2), np.float32)
+
+
+def test_members_whose_features_are_all_equal_leave_ratios_empty(by_hand):
+    measurer, _, second = by_hand
+    extractor = Constant()
+    members = {0: extractor(measurer.reference.latents[0])}
+    reference = fidelity.Reference(extractor, members, measurer.reference.latents, {0: 0.0})
+    row = measured(measurer._replace(reference=reference), second)
+    assert (row["frechet"], row["ratio"], row["mean_distance"]) == (0.0, None, None)
+    untrained = row | {"setting": compare_table.SAME_CODES}
+    lines = compare_table.domain_gap([row | {"setting": "unverified"}, untrained]).splitlines()
+    assert [line.split()[-1] for line in lines[1:3]] == ["-", "-"]
+    draw_comparison([row])
 
 
 @pytest.mark.parametrize(("side", "at_once"), [(2, [8, 8, 4]), (1, [2] * 10)])

@@ -252,7 +252,8 @@ def make_reference(
     num, dim = next(iter(rows.values())).shape
     if num // 2 <= dim:
         logging.warning(
-            "%d samples in %d features: distances are unreliable; raise --config.evaluate.num",
+            "%d samples in %d features: distances are unreliable; raise --config.evaluate.num and "
+            "--config.compare.num",
             *(num // 2, dim),
         )
     # A single split estimates the floor only to within 15%.

@@ -103,16 +103,16 @@ def mode_scores(points: ArrayLike, means: ArrayLike, sd: float) -> ModeScores:
     is_box = (np.abs(offsets) < RADII * sd).all(axis=1)
     is_disc = np.square(offsets).sum(axis=1) < (RADII * sd) ** 2
     nats = reverse_kl(np.bincount(nearest, minlength=len(mu)))
-    ratios = _variance_ratios(offsets[is_box], nearest[is_box], len(mu), sd)
+    pooled, lowest, highest = _variance_ratios(offsets[is_box], nearest[is_box], len(mu), sd)
     return ModeScores(
         modes=float(len(np.unique(nearest[is_box]))),
         high_quality_box=float(is_box.mean()),
         high_quality_disc=float(is_disc.mean()),
         reverse_kl_nats=nats,
         reverse_kl_log10=nats / math.log(10),
-        variance_ratio=ratios.pooled,
-        variance_ratio_lowest=ratios.lowest,
-        variance_ratio_highest=ratios.highest,
+        variance_ratio=pooled,
+        variance_ratio_lowest=lowest,
+        variance_ratio_highest=highest,
     )
 
 
@@ -138,18 +138,13 @@ def reverse_kl(
     return float((q * np.log(q / p)).sum())
 
 
-class _Ratios(NamedTuple):
-    """Within-mode variances over the true one: pooled, and the extremes of single modes."""
-
-    pooled: float
-    lowest: float
-    highest: float
-
-
 def _variance_ratios(
     offsets: Float[np.ndarray, "n d"], modes: Int[np.ndarray, " n"], num_modes: int, sd: float
-) -> _Ratios:
-    """Compare the modes' unbiased variances, pooled over axes; NaN if no mode has two points."""
+) -> tuple[float, float, float]:
+    """Return the modes' unbiased variances, pooled over axes, over the true one.
+
+    Those of all modes pooled, the lowest and the highest; NaN if no mode has two points.
+    """
     counts = np.bincount(modes, minlength=num_modes)
     squares = np.zeros(num_modes)
     for axis in offsets.T:
@@ -157,12 +152,12 @@ def _variance_ratios(
         squares += np.bincount(modes, axis**2, num_modes) - sums**2 / np.maximum(counts, 1)
     is_spread = counts > 1
     if not is_spread.any():
-        return _Ratios(math.nan, math.nan, math.nan)
+        return math.nan, math.nan, math.nan
     true = offsets.shape[1] * sd**2 * _CUT
     squares, freedom = squares[is_spread], counts[is_spread] - 1
     ratios = squares / freedom / true
     pooled = squares.sum() / freedom.sum() / true
-    return _Ratios(float(pooled), float(ratios.min()), float(ratios.max()))
+    return float(pooled), float(ratios.min()), float(ratios.max())
 
 
 def perfect_scores(

@@ -243,14 +243,14 @@ def pool3(weights: Weights, images: Float[Array, "n h w 3"]) -> Float[Array, "n 
     x = conv("Conv2d_4a_3x3", conv("Conv2d_3b_1x1", x), 1, "VALID")
     x = _pool_max(x, 2, "VALID")
     for block in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
-        x = _mixed_5(conv, block, x)
+        x = _mixed(conv, block, x, branch5x5=2, branch3x3dbl=3)
     x = _join(
         conv("Mixed_6a.branch3x3", x, 2, "VALID"),
         conv.chain("Mixed_6a.branch3x3dbl", x, 3, halves=True),
         _pool_max(x, 2, "VALID"),
     )
     for block in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
-        x = _mixed_6(conv, block, x)
+        x = _mixed(conv, block, x, branch7x7=3, branch7x7dbl=5)
     x = _join(
         conv.chain("Mixed_7a.branch3x3", x, 2, halves=True),
         conv.chain("Mixed_7a.branch7x7x3", x, 4, halves=True),
@@ -262,20 +262,11 @@ def pool3(weights: Weights, images: Float[Array, "n h w 3"]) -> Float[Array, "n 
     return x.mean(axis=(1, 2))
 
 
-def _mixed_5(conv: _Convolutions, block: str, x: Array) -> Array:
+def _mixed(conv: _Convolutions, block: str, x: Array, **lengths: int) -> Array:
+    """Apply a block that keeps the size; `lengths` are those of its two longer branches."""
     return _join(
         conv(f"{block}.branch1x1", x),
-        conv.chain(f"{block}.branch5x5", x, 2),
-        conv.chain(f"{block}.branch3x3dbl", x, 3),
-        conv(f"{block}.branch_pool", _pool_mean(x)),
-    )
-
-
-def _mixed_6(conv: _Convolutions, block: str, x: Array) -> Array:
-    return _join(
-        conv(f"{block}.branch1x1", x),
-        conv.chain(f"{block}.branch7x7", x, 3),
-        conv.chain(f"{block}.branch7x7dbl", x, 5),
+        *(conv.chain(f"{block}.{branch}", x, num) for branch, num in lengths.items()),
         conv(f"{block}.branch_pool", _pool_mean(x)),
     )
 

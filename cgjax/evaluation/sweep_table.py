@@ -74,16 +74,13 @@ def findings(rows: Sequence[SweepRow]) -> list[Finding]:
     """
     best = []
     for attribute in rows[0].explained if rows else ():
-
-        def share(row: SweepRow, name: str = attribute) -> float:
-            return row.explained[name].value
-
-        some = [row for row in rows if row.num_clusters > 1 and share(row) >= LITTLE]
-        half = [row for row in some if share(row) >= HALF]
-        fewest = min((row.num_clusters for row in half), default=0)
-        candidates = [row for row in half if row.num_clusters == fewest] or some
+        every = [Finding(attribute, row) for row in rows if row.num_clusters > 1]
+        some = [one for one in every if one.share.value >= LITTLE]
+        half = [one for one in some if one.share.value >= HALF]
+        fewest = min((one.where.num_clusters for one in half), default=0)
+        candidates = [one for one in half if one.where.num_clusters == fewest] or some
         if candidates:
-            best.append(Finding(attribute, max(candidates, key=share)))
+            best.append(max(candidates, key=lambda one: one.share.value))
     return sorted(best, key=lambda f: f.share.value * f.where.reproducibility, reverse=True)
 
 

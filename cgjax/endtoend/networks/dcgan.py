@@ -29,6 +29,7 @@ from cgjax.endtoend.networks.layers import (
     LinearPerLabel,
     label_embedding,
     leaky,
+    normal,
     with_label,
 )
 from cgjax.errors import UserError
@@ -63,8 +64,7 @@ class _Same(nnx.Module):
     """A 3x3 convolution to few channels, its kernel N(0, 0.02), with a bias."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        shape = (3, 3, inputs, outputs)
-        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+        self.kernel = normal(rngs, 3, 3, inputs, outputs)
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h w o"]:

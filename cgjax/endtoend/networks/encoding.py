@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.convolutions import Doubling, Halving
 from cgjax.endtoend.networks.dcgan import Dcgan, DcganBody, DcganGenerator, over_channels
-from cgjax.endtoend.networks.layers import BatchNorm, leaky
+from cgjax.endtoend.networks.layers import BatchNorm, leaky, normal
 from cgjax.errors import UserError
 
 
@@ -27,9 +27,7 @@ class _Dense(nnx.Module):
     """A dense layer whose kernel starts as N(0, 0.02)."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(
-            0.02 * jax.random.normal(rngs.params(), (inputs, outputs), jnp.float32)
-        )
+        self.kernel = normal(rngs, inputs, outputs)
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
     def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
@@ -68,12 +66,7 @@ class _Body(nnx.Module):
 class EncodingGenerator(nnx.Module):
     """G and E: maps (n, d) latents and (n,) labels to rows, and rows to (n, d + K) codes."""
 
-    def __init__(
-        self,
-        generate: nnx.Module,
-        encoder: nnx.Module,
-        num_labels: int,
-    ):
+    def __init__(self, generate: nnx.Module, encoder: nnx.Module, num_labels: int):
         self.rest, self.encoder, self.num_labels = generate, encoder, num_labels
 
     def __call__(

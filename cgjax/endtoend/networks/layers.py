@@ -29,20 +29,23 @@ def moved_again(before: Any, after: Any) -> Any:
     return jax.tree.map(lambda old, new: (2 - MOMENTUM) * new - (1 - MOMENTUM) * old, before, after)
 
 
+def normal(rngs: nnx.Rngs, *shape: int) -> nnx.Param[Array]:
+    """Return N(0, 0.02), as DCGAN's kernels start."""
+    return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+
+def uniform(rngs: nnx.Rngs, bound: float, *shape: int) -> nnx.Param[Array]:
+    """Return numbers uniform within a bound of 0, as PyTorch's kernels and biases start."""
+    return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
+
+
 class Linear(nnx.Module):
     """A dense layer; kernel and optional bias start uniform within 1/sqrt(inputs) of 0."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs):
         bound = inputs**-0.5
-        shape = (inputs, outputs)
-        self.kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
-        )
-        self.bias = (
-            nnx.Param(jax.random.uniform(rngs.params(), shape[1:], jnp.float32, -bound, bound))
-            if bias
-            else None
-        )
+        self.kernel = uniform(rngs, bound, inputs, outputs)
+        self.bias = uniform(rngs, bound, outputs) if bias else None
 
     def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
         """Apply the layer."""
@@ -69,13 +72,8 @@ class LinearPerLabel(nnx.Module):
         self, num_labels: int, inputs: int, outputs: int, channels: int, *, rngs: nnx.Rngs
     ):
         bound = inputs**-0.5
-        shape = (num_labels, inputs, outputs)
-        self.kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
-        )
-        self.bias = nnx.Param(
-            jax.random.uniform(rngs.params(), shape[::2], jnp.float32, -bound, bound)
-        )
+        self.kernel = uniform(rngs, bound, num_labels, inputs, outputs)
+        self.bias = uniform(rngs, bound, num_labels, outputs)
         self.norm = BatchNorm((num_labels, channels)) if channels else None
         self.channels = channels
 

@@ -174,3 +174,44 @@ def with_label(
 ) -> Float[Array, "n e"]:
     """Join each latent with its label's vector; without an embedding return the latents."""
     return z if embedding is None else jnp.concatenate([z, embedding(labels)], axis=1)
+
+
+def first_layer(
+    num_labels: int,
+    latent_dim: int,
+    dim: int,
+    outputs: int,
+    *,
+    per_label: bool,
+    channels: int = 0,
+    rngs: nnx.Rngs,
+) -> tuple[LabelEmbedding | None, Linear | LinearPerLabel]:
+    """Return the labels' vectors and a generator's first layer; see `of_first`.
+
+    Args:
+        num_labels: number of labels.
+        latent_dim: length of a latent.
+        dim: length of a label's vector.
+        outputs: of the layer.
+        per_label: whether every label has a layer of its own, as in MGAN, instead of a vector.
+        channels: of the batch norms of these layers; see `LinearPerLabel`.
+        rngs: of the initial values.
+    """
+    if per_label:
+        return None, LinearPerLabel(num_labels, latent_dim, outputs, channels, rngs=rngs)
+    embedding, inputs = label_embedding(num_labels, latent_dim, dim, rngs=rngs)
+    return embedding, Linear(inputs, outputs, rngs=rngs)
+
+
+def of_first(
+    first: Linear | LinearPerLabel,
+    embedding: LabelEmbedding | None,
+    z: Float[Array, "n d"],
+    labels: Int[Array, " n"],
+    *,
+    train: bool,
+) -> Float[Array, "n o"]:
+    """Apply what `first_layer` returned; layers per label train on equal groups, in order."""
+    if isinstance(first, LinearPerLabel):
+        return first(z, labels, train=train)
+    return first(with_label(z, labels, embedding))

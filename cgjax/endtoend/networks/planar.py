@@ -30,10 +30,9 @@ from cgjax.endtoend.networks.layers import (
     EPS,
     BatchNorm,
     Linear,
-    LinearPerLabel,
     Maxout,
-    label_embedding,
-    with_label,
+    first_layer,
+    of_first,
 )
 
 ROW_DIM = 2
@@ -80,14 +79,16 @@ class _AfterFirst(nnx.Module):
 
 
 class PlanarGenerator(nnx.Module):
-    """Maps (n, d) latents and (n,) labels to (n, 2) points."""
+    """Maps (n, d) latents and (n,) labels to (n, 2) points; for `per_label` see `first_layer`."""
 
-    def __init__(self, sizes: Planar, num_labels: int, *, rngs: nnx.Rngs):
-        self.embedding, inputs = label_embedding(
-            num_labels, sizes.latent_dim, sizes.embedding_dim, rngs=rngs
+    def __init__(self, sizes: Planar, num_labels: int, *, per_label: bool, rngs: nnx.Rngs):
+        self.embedding, self.first = first_layer(
+            *(num_labels, sizes.latent_dim, sizes.embedding_dim, sizes.width),
+            per_label=per_label,
+            channels=sizes.width if sizes.normed else 0,
+            rngs=rngs,
         )
-        self.first = Linear(inputs, sizes.width, rngs=rngs)
-        self.norm = _norm(sizes)
+        self.norm = _NoNorm() if per_label else _norm(sizes)
         self.rest = _AfterFirst(sizes, rngs=rngs)
 
     @_in_float32
@@ -95,24 +96,8 @@ class PlanarGenerator(nnx.Module):
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n 2"]:
         """Generate points."""
-        x = self.first(with_label(z, labels, self.embedding))
+        x = of_first(self.first, self.embedding, z, labels, train=train)
         return self.rest(self.norm(x, train=train), train=train)
-
-
-class PlanarGenerators(nnx.Module):
-    """One generator per label, sharing all but their first layer [Hoang et al. 2018]."""
-
-    def __init__(self, sizes: Planar, num_labels: int, *, rngs: nnx.Rngs):
-        layer = (num_labels, sizes.latent_dim, sizes.width, sizes.width if sizes.normed else 0)
-        self.first = LinearPerLabel(*layer, rngs=rngs)
-        self.rest = _AfterFirst(sizes, rngs=rngs)
-
-    @_in_float32
-    def __call__(
-        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
-    ) -> Float[Array, "n 2"]:
-        """Generate points; in train mode labels must come in equal groups, in order."""
-        return self.rest(self.first(z, labels, train=train), train=train)
 
 
 def waves(z: Float[Array, "n d"], width: int, layer: int) -> Float[Array, "n w"]:
@@ -136,25 +121,16 @@ def waves(z: Float[Array, "n d"], width: int, layer: int) -> Float[Array, "n w"]
 class ModulatedGenerator(nnx.Module):
     """Maps (n, d) latents and (n,) labels to (n, 2) points; latents scale every layer's units.
 
-    A row depends on its own latent and label only, in training too.
-
-    Args:
-        sizes: of the layers, and the strength of the scaling.
-        num_labels: number of labels, which with `per_label` is the number of generators.
-        per_label: whether the generators share all but their first layer, as MGAN's do; that layer
-            then replaces the labels' vectors.
-        rngs: of the initial values.
+    A row depends on its own latent and label only, in training too. For `per_label` see
+    `first_layer`.
     """
 
     def __init__(self, sizes: Planar, num_labels: int, *, per_label: bool, rngs: nnx.Rngs):
         width, depth, self.modulation = sizes.width, sizes.depth, sizes.modulation
-        self.embedding, inputs = label_embedding(
-            1 if per_label else num_labels, sizes.latent_dim, sizes.embedding_dim, rngs=rngs
-        )
-        self.first = (
-            LinearPerLabel(num_labels, inputs, width, 0, rngs=rngs)
-            if per_label
-            else Linear(inputs, width, rngs=rngs)
+        self.embedding, self.first = first_layer(
+            *(num_labels, sizes.latent_dim, sizes.embedding_dim, width),
+            per_label=per_label,
+            rngs=rngs,
         )
         self.layers = nnx.List(Linear(width, width, rngs=rngs) for _ in range(depth - 1))
         self.norms = nnx.List(nnx.LayerNorm(width, epsilon=EPS, rngs=rngs) for _ in range(depth))
@@ -164,11 +140,8 @@ class ModulatedGenerator(nnx.Module):
     def __call__(
         self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
     ) -> Float[Array, "n 2"]:
-        """Generate points; with `per_label` in train mode labels come in equal groups, in order."""
-        if isinstance(self.first, LinearPerLabel):
-            x = self.first(z, labels, train=train)
-        else:
-            x = self.first(with_label(z, labels, self.embedding))
+        """Generate points."""
+        x = of_first(self.first, self.embedding, z, labels, train=train)
         for number, norm in enumerate(self.norms):
             x = self.layers[number - 1](x) if number else x
             x = jax.nn.relu(norm(x)) * (1 + self.modulation * waves(z, x.shape[1], number))
@@ -226,17 +199,17 @@ class Planar:
     modulation: float = 0.0
     is_rowwise: bool = True
 
+    @property
+    def _generator(self) -> type[PlanarGenerator] | type[ModulatedGenerator]:
+        return ModulatedGenerator if self.modulation else PlanarGenerator
+
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerator | ModulatedGenerator:
         """Return a generator, unconditional if there is only one label."""
-        if self.modulation:
-            return ModulatedGenerator(self, num_labels, per_label=False, rngs=rngs)
-        return PlanarGenerator(self, num_labels, rngs=rngs)
+        return self._generator(self, num_labels, per_label=False, rngs=rngs)
 
-    def generators(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerators | ModulatedGenerator:
+    def generators(self, num_labels: int, rngs: nnx.Rngs) -> PlanarGenerator | ModulatedGenerator:
         """Return one generator per label, sharing all but their first layer."""
-        if self.modulation:
-            return ModulatedGenerator(self, num_labels, per_label=True, rngs=rngs)
-        return PlanarGenerators(self, num_labels, rngs=rngs)
+        return self._generator(self, num_labels, per_label=True, rngs=rngs)
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> PlanarDiscriminator:
         """Return a discriminator that judges `pack` points together."""

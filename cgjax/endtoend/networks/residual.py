@@ -20,13 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from cgjax.endtoend.networks.convolutions import Convolution
 from cgjax.endtoend.networks.dcgan import FIRST, check_square
-from cgjax.endtoend.networks.layers import (
-    Linear,
-    LinearPerLabel,
-    label_embedding,
-    leaky,
-    with_label,
-)
+from cgjax.endtoend.networks.layers import Linear, first_layer, leaky, of_first
 
 WIDEST = 16
 """Channels of the smallest maps, as a multiple of those of the largest."""
@@ -53,54 +47,33 @@ class Block(nnx.Module):
         return (x if self.shortcut is None else self.shortcut(x)) + BRANCH * branch
 
 
-class _AfterFirst(nnx.Module):
-    """A generator after its first dense layer."""
+class ResidualGenerator(nnx.Module):
+    """Maps (n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1].
 
-    def __init__(self, sizes: Residual, *, rngs: nnx.Rngs):
+    For `per_label` see `first_layer`.
+    """
+
+    def __init__(self, sizes: Residual, num_labels: int, *, per_label: bool, rngs: nnx.Rngs):
+        self.embedding, self.first = first_layer(
+            *(num_labels, sizes.latent_dim, sizes.embedding_dim, FIRST * FIRST * sizes.widths[0]),
+            per_label=per_label,
+            rngs=rngs,
+        )
         self.doubles = tuple(doubles for doubles, _, _ in sizes.blocks)
         self.blocks = nnx.List(Block(i, o, rngs=rngs) for _, i, o in sizes.blocks)
         self.last = Convolution(sizes.widths[-1], sizes.rows[2], rngs=rngs)
 
-    def finish(self, first: Float[Array, "n m"]) -> Float[Array, "n h w c"]:
-        """Generate images from the first layer's output."""
-        x = first.reshape(len(first), FIRST, FIRST, -1)
+    def __call__(
+        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
+    ) -> Float[Array, "n h w c"]:
+        """Generate images."""
+        x = of_first(self.first, self.embedding, z, labels, train=train)
+        x = x.reshape(len(x), FIRST, FIRST, -1)
         for doubles, block in zip(self.doubles, self.blocks, strict=True):
             if doubles:
                 x = x.repeat(2, axis=1).repeat(2, axis=2)
             x = block(x)
         return jnp.tanh(self.last(leaky(x)))
-
-
-class ResidualGenerator(_AfterFirst):
-    """Maps (n, d) latents and (n,) labels to (n, h, w, c) images in [-1, 1]."""
-
-    def __init__(self, sizes: Residual, num_labels: int, *, rngs: nnx.Rngs):
-        self.embedding, inputs = label_embedding(
-            num_labels, sizes.latent_dim, sizes.embedding_dim, rngs=rngs
-        )
-        self.first = Linear(inputs, FIRST * FIRST * sizes.widths[0], rngs=rngs)
-        super().__init__(sizes, rngs=rngs)
-
-    def __call__(
-        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
-    ) -> Float[Array, "n h w c"]:
-        """Generate images; `train` has no effect."""
-        return self.finish(self.first(with_label(z, labels, self.embedding)))
-
-
-class ResidualGenerators(_AfterFirst):
-    """One generator per label, sharing all but their first layer [Hoang et al. 2018]."""
-
-    def __init__(self, sizes: Residual, num_labels: int, *, rngs: nnx.Rngs):
-        outputs = FIRST * FIRST * sizes.widths[0]
-        self.first = LinearPerLabel(num_labels, sizes.latent_dim, outputs, 0, rngs=rngs)
-        super().__init__(sizes, rngs=rngs)
-
-    def __call__(
-        self, z: Float[Array, "n d"], labels: Int[Array, " n"], *, train: bool
-    ) -> Float[Array, "n h w c"]:
-        """Generate images; in train mode labels must come in equal groups, in order."""
-        return self.finish(self.first(z, labels, train=train))
 
 
 class ResidualDiscriminator(nnx.Module):
@@ -185,11 +158,11 @@ class Residual:
 
     def generator(self, num_labels: int, rngs: nnx.Rngs) -> ResidualGenerator:
         """Return a generator, unconditional if there is only one label."""
-        return ResidualGenerator(self, num_labels, rngs=rngs)
+        return ResidualGenerator(self, num_labels, per_label=False, rngs=rngs)
 
-    def generators(self, num_labels: int, rngs: nnx.Rngs) -> ResidualGenerators:
+    def generators(self, num_labels: int, rngs: nnx.Rngs) -> ResidualGenerator:
         """Return one generator per label, sharing all but their first layer."""
-        return ResidualGenerators(self, num_labels, rngs=rngs)
+        return ResidualGenerator(self, num_labels, per_label=True, rngs=rngs)
 
     def discriminator(self, num_outputs: int, pack: int, rngs: nnx.Rngs) -> ResidualDiscriminator:
         """Return a discriminator that judges `pack` images together."""

@@ -83,15 +83,27 @@ class JudgedValues:
     """What judges see in images that come block by block, by "judge.attribute"."""
 
     def __init__(self, judges: Sequence[str]):
-        """Load the judges of these names; errors as `load_judge`."""
-        self._judges = [load_judge(name) for name in judges]
+        """Load the judges of these names, each once.
+
+        Raises:
+          UserError: as `load_judge`; or two judges have the same name, by which values are known.
+          ForeignError: as `load_judge`.
+        """
+        self._judges: dict[str, Judge] = {}
+        for judge in map(load_judge, dict.fromkeys(judges)):
+            if judge.name in self._judges:
+                raise UserError(
+                    f"--config.sweep.judges={','.join(judges)}: two judges call themselves "
+                    f"{judge.name}; expected different names"
+                )
+            self._judges[judge.name] = judge
         self._parts: dict[str, list[np.ndarray]] = {}
 
     def add(self, images: Float[np.ndarray, "n h w c"]) -> None:
         """Judge further images."""
-        for judge in self._judges:
+        for name, judge in self._judges.items():
             for attribute, values in judge(images).items():
-                self._parts.setdefault(f"{judge.name}.{attribute}", []).append(values)
+                self._parts.setdefault(f"{name}.{attribute}", []).append(values)
 
     def arrays(self) -> dict[str, Float[np.ndarray, " m"]]:
         """Return the values of all images so far, in their order."""

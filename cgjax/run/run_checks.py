@@ -16,7 +16,7 @@ from cgjax.config.splits import settings_inside
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import attribute_of
 from cgjax.evaluation.fidelity import check_components, check_features
-from cgjax.evaluation.judges import load_judge
+from cgjax.evaluation.judges import JudgedValues
 from cgjax.evaluation.lpips import check_file
 from cgjax.features.in_memory import feature_shape, size_to_cluster
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -181,8 +181,7 @@ def _check_sweep(run: Run) -> None:
         raise UserError(
             f"--config.sweep.judged={settings['judged']} is more than latents.num={num}"
         )
-    for name in run.judges:
-        load_judge(name)
+    JudgedValues(run.judges)  # loads them
 
 
 def check_targets(run: Run) -> None:

@@ -195,6 +195,22 @@ def test_a_users_judge_class_is_used_unchanged(own_module):
     np.testing.assert_allclose(judge(np.ones((3, 4, 4, 1)))["brightness"], 1)
 
 
+def test_a_judge_that_is_named_twice_judges_once(own_module):
+    own_module.redness = lambda images: images[..., 0].mean(axis=(1, 2))
+    values = judges.JudgedValues(["my_judges:redness", "my_judges:redness"])
+    for shade in (0.5, 1):
+        values.add(np.full((2, 4, 4, 3), shade, np.float32))
+    assert values.arrays()["my_judges:redness.redness"].tolist() == [0.5, 0.5, 1, 1]
+
+
+def test_two_judges_of_the_same_name_are_refused(own_module):
+    own_module.Mine = judges.Brightness
+    with pytest.raises(
+        UserError, match="two judges call themselves heuristic_brightness; expected"
+    ):
+        judges.JudgedValues(["heuristic_brightness", "my_judges:Mine"])
+
+
 class Careless:
     """It has the members of a judge, but returns something else."""
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from cgjax.errors import UserError
 from cgjax.evaluation.distances import wasserstein1
 from cgjax.evaluation.judges import Judge, check_judge
-from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval
+from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval, with_ends
 
 
 class Attribute:
@@ -84,18 +84,14 @@ class Side(NamedTuple):
             return columns
         side = f"{attribute.name} {'>=' if sign > 0 else '<='} "
         columns["attribute"] = side + f"{attribute.centre + sign * attribute.threshold:g}"
-        columns |= _with_interval("strict", judged.strict, judged.strict_interval)
+        columns |= with_ends("strict", judged.strict, *judged.strict_interval)
         if len(seen):
-            columns |= _with_interval("accuracy", judged.accuracy, judged.interval)
+            columns |= with_ends("accuracy", judged.accuracy, *judged.interval)
             spread = bootstrap_interval(
                 wasserstein1, seen, self.members, num_resamples=200, method="normal"
             )
-            columns |= _with_interval("w1", wasserstein1(seen, self.members), spread)
+            columns |= with_ends("w1", wasserstein1(seen, self.members), *spread)
         return columns
-
-
-def _with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
-    return {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 class JudgedAccuracy(NamedTuple):

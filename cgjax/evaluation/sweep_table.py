@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cgjax.evaluation.explained import Explained
+from cgjax.numerics.intervals import with_ends
 
 HALF = 0.5
 """A clustering holds an attribute if it explains this much of the attribute's variance."""
@@ -163,16 +164,12 @@ def clustering_rows(rows: Sequence[SweepRow]) -> list[dict[str, Any]]:
             "inertia": row.inertia,
         }
         for name in ("prediction_strength", "adjusted_rand"):
-            line |= _with_ends(name, own[name])
-        line |= _with_ends("worst_jaccard", row.worst["jaccard"])
+            line |= with_ends(name, *own[name])
+        line |= with_ends("worst_jaccard", *row.worst["jaccard"])
         for name in ("num_groups", "valley_p_value", "gaussian_p_value", "silhouette", "gap"):
             line[name] = own[name]
         line["gap_spread"] = own["gap_spread"]
         for name, share in row.explained.items():
-            line |= _with_ends(f"eta2 {name}", share[:3]) | {f"seen {name}": share.num}
+            line |= with_ends(f"eta2 {name}", *share[:3]) | {f"seen {name}": share.num}
         lines.append(line)
     return lines
-
-
-def _with_ends(name: str, measure: Sequence[float]) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), measure, strict=True))

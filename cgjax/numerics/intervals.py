@@ -17,6 +17,15 @@ class Interval(NamedTuple):
     high: float
 
 
+def with_ends(name: str, value: float, low: float, high: float) -> dict[str, float]:
+    """Return a number and the ends of its interval as columns of a table.
+
+    >>> with_ends("share", 0.5, *Interval(0.4, 0.6))
+    {'share': 0.5, 'share_low': 0.4, 'share_high': 0.6}
+    """
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
 def _normal_quantile(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise UserError(f"confidence={confidence}; expected a number between 0 and 1, such as 0.95")

@@ -18,7 +18,7 @@ from cgjax.evaluation.distances import kid, precision_recall_density_coverage
 from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
 from cgjax.evaluation.extractors import images_at_a_time
 from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.numerics.intervals import wilson_interval
+from cgjax.numerics.intervals import wilson_interval, with_ends
 from cgjax.numerics.rows import BLOCK_ROWS
 from cgjax.runtime.keys import named_key
 from cgjax.stages.methods import ComparedMethod, Images
@@ -103,9 +103,7 @@ class Measurer(NamedTuple):
             "setting": method.setting,
             "cluster": c,
             "feature": extractor.name,
-            "frechet": distance,
-            "frechet_low": interval.low,
-            "frechet_high": interval.high,
+            **with_ends("frechet", distance, *interval),
             "frechet_floor": self.reference.floors[c],
             "ratio": quotient(distance, self.reference.floors[c]),
             "kid": kid(features, held_out).mean,
@@ -142,11 +140,9 @@ class Measurer(NamedTuple):
         """Measure latents of the run's own generator."""
         members = self.reference.latents[c][: self.num]
         inside = int(self.memberships[c](latents).sum())
-        low, high = wilson_interval(inside, len(latents))
+        share = inside / len(latents)
         return {
-            "membership": inside / len(latents),
-            "membership_low": low,
-            "membership_high": high,
+            **with_ends("membership", share, *wilson_interval(inside, len(latents))),
             "norm_ratio": norm_ratio(latents, members),
             "effective_rank": participation_ratio(latents) / participation_ratio(members),
         }

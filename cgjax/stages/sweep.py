@@ -23,7 +23,7 @@ from cgjax.numerics.cross_tables import (
     mutual_information,
     normalized_mutual_information,
 )
-from cgjax.numerics.intervals import wilson_interval
+from cgjax.numerics.intervals import wilson_interval, with_ends
 from cgjax.regions.clustering import Clustering, save_clustering
 from cgjax.run.places import SWEEP_TABLES, clustering_place, sweep_figure_place, sweep_name
 from cgjax.run.run import Run
@@ -189,14 +189,12 @@ def _cluster_rows(clusterings: list[Clustering], values: Values) -> list[dict[st
     for one in clusterings:
         counts = np.bincount(one.labels, minlength=one.num)
         for c, count in enumerate(counts.tolist()):
-            interval = wilson_interval(count, len(one.labels))
+            num = len(one.labels)
             cluster: dict[str, Any] = {
                 "layer": one.layer,
                 "num_clusters": one.num,
                 "cluster": c,
-                "share": count / len(one.labels),
-                "share_low": interval.low,
-                "share_high": interval.high,
+                **with_ends("share", count / num, *wilson_interval(count, num)),
             }
             for name, judged in values.items():
                 in_cluster = attribute_in(judged[one.labels[: len(judged)] == c])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -47,9 +48,10 @@ class Traced(NamedTuple):
     images: Callable[[Any, Array], Array]
     weights: Any
 
-    def __call__(self, z: Float[Array, "n d"]) -> Float[Array, "n s s c"]:
-        """Return the images."""
-        return self.images(self.weights, z)
+    def pull(self, z: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Return the images, and a function from their gradient to the latents'; see `Pull`."""
+        x, back = jax.vjp(functools.partial(self.images, self.weights), z)
+        return x, lambda gradient: back(gradient)[0]
 
 
 def traced(generator: ConditionedGenerator) -> Traced | None:
@@ -62,12 +64,7 @@ def traced(generator: ConditionedGenerator) -> Traced | None:
         return Traced(_Images(gen, gen.structure, tuple(sorted(keywords.items()))), weights)
 
     own = Traced(lambda weights, z: gen.images(z, **keywords), ())
-
-    def pull(z: Array) -> tuple[Array, Callable[[Array], Array]]:
-        x, back = jax.vjp(own.__call__, z)
-        return x, lambda gradient: back(gradient)[0]
-
-    return own if _has_gradient(pull, generator) else None
+    return own if _has_gradient(own.pull, generator) else None
 
 
 def own_pull(generator: ConditionedGenerator) -> Pull | None:

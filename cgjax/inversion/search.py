@@ -132,13 +132,9 @@ def _descend(
     images: Any,
     search: Search,
 ) -> Float[Array, "n d"]:
-    def pull(z: Array) -> Any:
-        x, back = jax.vjp(lambda rows: images(weights, rows), z)
-        return x, lambda gradient: back(gradient)[0]
-
     def body(_: Array, state: Any) -> Any:
         z, moments = state
-        return _step(pull, z, moments, target, search)
+        return _step(Traced(images, weights).pull, z, moments, target, search)
 
     start = (z, search.optimizer.init(z))
     return jax.lax.fori_loop(0, search.num_steps, body, start)[0]

@@ -78,7 +78,7 @@ class _Compound:
 
     def __str__(self) -> str:
         """Return the region as a query."""
-        return f" {self.symbol} ".join(_grouped(part) for part in self.parts)
+        return as_query(self)
 
 
 class Intersection(_Compound):
@@ -98,11 +98,6 @@ class Nested(Intersection):
     """A cluster inside clusters: the latents in the cluster of every level, from the top down."""
 
     parts: tuple[ClusterRegion, ...]
-
-    def __str__(self) -> str:
-        """Return the region as typed after --cluster and --margin: as a path."""
-        path = shown_path(tuple(part.cluster for part in self.parts))
-        return path if self.margin == WHOLE else f"{path}, margin {self.margin}"
 
 
 class Union(_Compound):
@@ -164,19 +159,33 @@ class Complement(NamedTuple):
 
     def __str__(self) -> str:
         """Return the region as a query."""
-        if isinstance(self.region, ClusterRegion) and self.region.margin == WHOLE:
-            return _term(self.region, "!=")
-        return f"!{_grouped(self.region)}"
+        return as_query(self)
 
 
-def _term(region: ClusterRegion, operator: str = "=") -> str:
-    return f"{quoted(region.clustering.id)}{operator}{region.cluster}"
+def as_query(region: Region, id_of: Callable[[Clustering], str] = lambda one: one.id) -> str:
+    """Return a region as typed after --cluster, and the margins of its clusters.
 
-
-def _grouped(region: Region) -> str:
-    """Return a region as typed within a query, in parentheses if needed."""
+    Args:
+        region: a cluster, a path to a cluster inside clusters, or a compound of such.
+        id_of: a clustering -> its id in the run, where several may have the same `Clustering.id`.
+    """
+    if isinstance(region, Complement):
+        part = region.region
+        if isinstance(part, ClusterRegion) and part.margin == WHOLE:
+            return f"{quoted(id_of(part.clustering))}!={part.cluster}"
+        return f"!{_grouped(part, id_of)}"
     if isinstance(region, ClusterRegion):
-        part = "" if region.margin == WHOLE else f", margin {region.margin}"
-        return _term(region) + part
-    is_one_term = isinstance(region, Nested) or not isinstance(region, _Compound)
-    return str(region) if is_one_term else f"({region})"
+        text = f"{quoted(id_of(region.clustering))}={region.cluster}"
+    elif isinstance(region, Nested):
+        text = shown_path(tuple(part.cluster for part in region.parts))
+    else:
+        assert isinstance(region, _Compound)
+        return f" {region.symbol} ".join(_grouped(part, id_of) for part in region.parts)
+    return text if region.margin == WHOLE else f"{text}, margin {region.margin}"
+
+
+def _grouped(region: Region, id_of: Callable[[Clustering], str]) -> str:
+    """Return a region as typed within a query, in parentheses if needed."""
+    text = as_query(region, id_of)
+    is_several = isinstance(region, _Compound) and not isinstance(region, Nested)
+    return f"({text})" if is_several else text

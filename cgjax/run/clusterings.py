@@ -20,7 +20,7 @@ from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.acceptance import expected_acceptance, percent
 from cgjax.regions.clustering import Clustering, parse_clustering
-from cgjax.regions.compound import Nested
+from cgjax.regions.compound import Nested, as_query
 from cgjax.regions.names import Entry, find_clusters, matching, read_entries
 from cgjax.regions.query import quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
@@ -308,10 +308,10 @@ class HeldClusterings:
         return f"{quoted(self.id_of(one))}={c}"
 
     def flag_of(self, whole: Region) -> str:
-        """Return the value of --cluster for a region without a margin."""
+        """Return the value of --cluster for a region; a single cluster's without its margin."""
         if isinstance(whole, ClusterRegion):
             return self.cluster_flag(whole.clustering, whole.cluster)
-        return str(whole)
+        return as_query(whole, self.id_of)
 
     def named_cluster_flag(self, one: Clustering, c: int) -> str:
         """Return the cluster's name if it means this cluster and no other, else `cluster_flag`."""
@@ -327,12 +327,11 @@ class HeldClusterings:
 
     def in_words(self, region: Region) -> str:
         """Return a region and its share: "cluster 1 (left), 4.12% of the prior"."""
-        words = str(region)
+        words = self.flag_of(region)
         if isinstance(region, ClusterRegion):
-            one, c = region.clustering, region.cluster
-            name = self.entries_of(one)[c]["name"]
+            name = self.entries_of(region.clustering)[region.cluster]["name"]
             margin = f", margin {region.margin}" if region.margin != WHOLE else ""
-            words = self.cluster_flag(one, c) + (f" ({name})" if name else "") + margin
+            words += (f" ({name})" if name else "") + margin
         return f"cluster {words}, {percent(expected_acceptance(region).share)} of the prior"
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cgjax.regions.compound import Complement, Intersection, Nested, Union
+from cgjax.regions.compound import Complement, Intersection, Nested, Union, as_query
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from tests.regions.planted import clustering, planted
 
@@ -168,6 +168,15 @@ def test_a_region_prints_as_it_is_typed(scene):
     assert str(nested.with_margin(MarginRange(0.5))) == "0/1, margin 0.5"
     part = Intersection((a, b)).with_margin(MarginRange(0.5))
     assert str(part) == "layer1-k2=0, margin 0.5 & layer2-k3=1, margin 0.5"
+
+
+def test_a_region_prints_with_the_ids_that_a_run_gives_its_clusterings(scene):
+    one, two = scene[0]["layer1"], scene[0]["layer2"]
+    a, b = ClusterRegion(one, 0), ClusterRegion(two, 1)
+    region = Union((Intersection((a, Complement(b))), Complement(Nested((a, b)))))
+    ids = {one.digest: "sweep:layer1-k2", two.digest: "layer2-k3"}
+    typed = as_query(region, lambda clustering: ids[clustering.digest])
+    assert typed == "(sweep:layer1-k2=0 & layer2-k3!=1) | !0/1"
 
 
 def test_a_clusters_members_have_margins_within_the_limits():

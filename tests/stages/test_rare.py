@@ -165,7 +165,7 @@ def planted(counts, max_draws=1000):
     held = SimpleNamespace(
         leaves=[],
         entries_of=lambda _: [*unnamed(one)[:-1], unnamed(one)[-1] | {"name": "hats"}],
-        cluster_flag=lambda _, c: str(c),
+        flag_of=lambda region: str(region.cluster),
     )
     held.in_words = lambda region: HeldClusterings.in_words(held, region)
     return SimpleNamespace(

@@ -241,6 +241,12 @@ def test_names_of_a_sweeps_clustering_stay_when_the_run_has_its_own_of_that_id(n
         run.region("layer1-k3=beta")
     assert run.held.cluster_flag(swept, 0) == "sweep:layer1-k3=0"
     assert run.held.named_cluster_flag(swept, 1) == "alpha"
+    queries = [f"{id_}=0 & layer2-k2!=0" for id_ in ("layer1-k3", "sweep:layer1-k3")]
+    regions = [run.region(query) for query in queries]
+    assert [run.samplers.fit_of("flow", one).label for one in regions] == [
+        f"flow in {query}" for query in queries
+    ]
+    assert run.held.in_words(regions[1]).startswith("cluster sweep:layer1-k3=0 & layer2-k2!=0, ")
 
 
 def test_a_page_shows_a_sweeps_clustering_with_the_id_of_the_runs_own_if_it_has_names(named):

@@ -55,19 +55,19 @@ class Resolver(NamedTuple):
         """
         cluster = str(text).strip()
         is_name = self.main is not None and bool(matching(cluster, self.clusterings[self.main][1]))
-        query = Term(cluster) if is_name else parse_query(str(text))
-        if margin != WHOLE and not _asks_for_a_cluster(query):
+        region = self.resolve(Term(cluster) if is_name else parse_query(str(text)))
+        part = region.with_margin(margin)
+        if part.margin != margin:
             raise UserError(
                 f"--margin={margin} selects part of a cluster, but --cluster={cluster} only "
                 "excludes; add a cluster to draw from, or omit --margin"
             )
-        region = self.resolve(query)
         if is_empty(region):
             raise UserError(
                 f"--cluster={cluster} matches nothing: a latent lies in exactly one cluster of "
                 "each clustering; use | to match any of several"
             )
-        return region.with_margin(margin)
+        return part
 
     def resolve(self, query: Query, *, is_excluded: bool = False) -> Region:
         """Return the region that a query describes, or its complement.
@@ -124,15 +124,15 @@ class Resolver(NamedTuple):
     def _clustering_of(self, cluster: str) -> str:
         """Return the id of the clustering that a cluster typed without one belongs to."""
         main, names = self.main, self._named(cluster)
-        if main is not None and (is_id(cluster) or main in names):
+        if main is not None and (is_id(cluster) or main in names or not names):
             return main
-        if len(names) > 1 and not is_id(cluster):
+        if len(names) == 1:
+            return names[0]
+        if names and not is_id(cluster):
             raise UserError(
                 f"--cluster: several clusterings have a cluster named {cluster!r}: "
                 f"{', '.join(names)}; specify one, as in {typed(names[0], cluster)}"
             )
-        if len(names) == 1 or main is not None:
-            return names[0] if names else str(main)
         raise UserError(
             f"--cluster={cluster}: specify the clustering; this run has: "
             f"{', '.join(self.clusterings)}; try {typed(next(iter(self.clusterings)), cluster)}"
@@ -182,12 +182,3 @@ def typed(clustering: str, cluster: str | None) -> str:
     """
     value = quoted(clustering) + ("" if cluster is None else f"={quoted(cluster)}")
     return shlex.quote(f"--cluster={value}")
-
-
-def _asks_for_a_cluster(query: Query, is_excluded: bool = False) -> bool:
-    """Return whether any term is not excluded."""
-    if isinstance(query, Term):
-        return not is_excluded
-    if isinstance(query, Not):
-        return _asks_for_a_cluster(query.part, not is_excluded)
-    return any(_asks_for_a_cluster(part, is_excluded) for part in query.parts)

@@ -167,6 +167,11 @@ def find_clusters(
     return ids
 
 
+def archived(archive: Path, digest: str) -> Path:
+    """Return where the names of a clustering are kept that is not the run's own."""
+    return archive / f"{digest[:16]}.json"
+
+
 def put_aside(path: Path, archive: Path, digest: str) -> None:
     """Archive the names of a clustering that is about to be replaced, if it has any.
 
@@ -187,7 +192,7 @@ def put_aside(path: Path, archive: Path, digest: str) -> None:
     if not is_named:
         path.unlink()
         return
-    kept = _archived(archive, digest)
+    kept = archived(archive, digest)
     make_folder(archive)
     path.replace(kept)
     logging.info("the names of the replaced clusters are kept in %s", kept)
@@ -195,7 +200,7 @@ def put_aside(path: Path, archive: Path, digest: str) -> None:
 
 def restore(path: Path, archive: Path, digest: str) -> None:
     """Move the archived names of a clustering back to `clusters.json`, unless that is there."""
-    kept = _archived(archive, digest)
+    kept = archived(archive, digest)
     if kept.is_file() and not path.is_file():
         kept.replace(path)
 
@@ -205,7 +210,3 @@ def restore_or_begin(path: Path, archive: Path, clustering: Clustering) -> None:
     restore(path, archive, clustering.digest)
     if not path.is_file():
         write_json(path, unnamed(clustering))
-
-
-def _archived(archive: Path, digest: str) -> Path:
-    return archive / f"{digest[:16]}.json"

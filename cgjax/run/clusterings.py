@@ -21,7 +21,7 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.acceptance import expected_acceptance, percent
 from cgjax.regions.clustering import Clustering, parse_clustering
 from cgjax.regions.compound import Nested, as_query
-from cgjax.regions.names import Entry, find_clusters, matching, read_entries
+from cgjax.regions.names import Entry, archived, find_clusters, matching, read_entries
 from cgjax.regions.query import quoted
 from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
 from cgjax.regions.resolve import SWEPT, Resolver, find_clustering
@@ -178,7 +178,7 @@ class HeldClusterings:
         """Return where the names in a clustering are kept."""
         if self.has_own and one is self.own[0]:
             return self._folder.names
-        return self._folder.old_names / f"{one.digest[:16]}.json"
+        return archived(self._folder.old_names, one.digest)
 
     def entries_of(self, one: Clustering) -> list[Entry]:
         """Return the names in a clustering."""

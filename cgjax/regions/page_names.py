@@ -127,11 +127,12 @@ def tidy(name: str | None) -> str | None:
     >>> tidy("  facing  left\n"), tidy(" ")
     ('facing left', None)
     """
+    name = name or ""
     try:
-        (name or "").encode()
+        name.encode()
     except UnicodeEncodeError:
         raise UserError(f"the name {name!a} is not valid UTF-8; type another one") from None
-    return " ".join(name.split()) or None if name else None
+    return " ".join(name.split()) or None
 
 
 def check_length(name: str | None) -> None:

@@ -7,7 +7,7 @@ a region of several layers is used like a cluster of one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -170,14 +170,14 @@ class ClusterRegion(NamedTuple):
 
     def contains(self, features: LayerFeatures) -> Bool[Array, " n"]:
         """Return which latents are assigned to the cluster with a margin within the limits."""
-        labels, margins = self.clustering.assign(features(self.clustering.layer))
-        low, high = self.limits
-        return (labels == self.cluster) & (margins >= low) & (margins <= high)
+        return self._holds(*self.clustering.assign(features(self.clustering.layer)))
 
     def members(self) -> Bool[np.ndarray, " n"]:
         """Return which of the clustered latents belong to the region."""
+        return self._holds(self.clustering.labels, self.clustering.margins)
+
+    def _holds(self, labels: Any, margins: Any) -> Any:
         low, high = self.limits
-        labels, margins = self.clustering.labels, self.clustering.margins
         return (labels == self.cluster) & (margins >= low) & (margins <= high)
 
     @property
@@ -211,6 +211,4 @@ class ClusterRegion(NamedTuple):
 
     def __str__(self) -> str:
         """Return the region as typed after --cluster and --margin."""
-        return (
-            f"{self.cluster}" if self.margin == WHOLE else f"{self.cluster}, margin {self.margin}"
-        )
+        return f"{self.cluster}" + ("" if self.margin == WHOLE else f", margin {self.margin}")

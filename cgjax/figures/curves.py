@@ -15,11 +15,11 @@ MOST_MARKS = 30
 """Points of a line that still get a mark each."""
 
 LINES = "line"
-"""Class of the groups in the element that hold a line each."""
+"""Class of the groups in the element that hold a line each; the page gives it a colour."""
 
-TRIAL, BEST = COLOURS[0], COLOURS[2]
+BEST = COLOURS[2]
 INK = "#010203"
-"""Stands for the page's own colour of text, which depends on the reader's colour scheme."""
+"""Stands for the colour that the page gives an element, which depends on the reader's scheme."""
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _LONG_NUMBER = re.compile(r"\d+\.\d{3,}")
@@ -66,7 +66,7 @@ def curve(
             axis.axhline(beside.middle, color=BEST, linestyle="--", linewidth=1.5)
         for x, y in lines:
             mark = "o" if len(x) <= MOST_MARKS else ""
-            axis.plot(x, y, color=TRIAL, linewidth=1.5, marker=mark, markersize=4, gid=LINES)
+            axis.plot(x, y, color=INK, linewidth=1.5, marker=mark, markersize=4, gid=LINES)
         axis.set_xlim(left=0)
         axis.spines[["top", "right"]].set_visible(False)
         axis.locator_params(axis="x", nbins=4, integer=True)

@@ -1,11 +1,13 @@
 """Plots say what they show, in two formats, and the same data gives the same bytes."""
 
 import io
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cgjax.figures.curves import curve
 from cgjax.figures.plots import Panel, draw_comparison, draw_scatter
 from cgjax.figures.sheets import contact_sheet
 
@@ -63,3 +65,8 @@ def test_a_sheets_title_stands_above_its_rows_and_is_never_cut():
     plain, titled = (contact_sheet(rows, ["cluster 0"], title=t) for t in ("", "members " * 20))
     assert titled.height > plain.height
     assert titled.width > 600
+
+
+def test_the_lines_and_marks_of_a_curve_have_the_colour_of_the_page_around_them():
+    svg = curve("loss", [([1, 2], [3.0, 4.0])])
+    assert set(re.findall(r'(?:fill|stroke)="([^"]*)"', svg)) == {"currentColor", "none"}

@@ -111,8 +111,9 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[ImageSheet]]:
 
     if run.held.has_own:
         one = run.clustering
-        choice = (result("cluster") or {}).get("choice") or _swept_choice(run, one)
-        own.append(shown(one, group("own"), 0, one.id).view(choice))
+        choice = (result("cluster") or {}).get("choice")
+        view = shown(one, group("own"), 0, one.id).view
+        own.append(view(choice) if choice else view(_swept_choice(run, one), is_of_others=True))
     for split in run.held.splits:
         part = split_name(split.path)
         if result(part) is not None:
@@ -140,13 +141,16 @@ def _swept_choice(run: Run, one: Clustering) -> dict[str, Any] | None:
     return None if of_layer is None else of_layer["choice"]
 
 
-def _stability(choice: Mapping[str, Any] | None, num: int) -> dict[str, Any] | None:
+def _stability(
+    choice: Mapping[str, Any] | None, num: int, is_of_others: bool
+) -> dict[str, Any] | None:
     """Return the stability of the least stable of `num` clusters, and the verdict on the layer."""
     rows = [] if choice is None else [r for r in choice["table"] if r["num_clusters"] == num]
     if choice is None or not rows or num < 2:
         return None
     worst = min(rows[0]["clusters"], key=lambda cluster: cluster["jaccard"][0])
-    return {"jaccard": worst["jaccard"], "meaning": worst["meaning"], "verdict": choice["verdict"]}
+    measured = {"jaccard": worst["jaccard"], "meaning": worst["meaning"]}
+    return measured | {"verdict": choice["verdict"], "is_of_others": is_of_others}
 
 
 class ShownClustering(NamedTuple):
@@ -172,11 +176,12 @@ class ShownClustering(NamedTuple):
     commands: Sequence[str]
     inside: str | None = None
 
-    def view(self, choice: Mapping[str, Any] | None = None) -> View:
+    def view(self, choice: Mapping[str, Any] | None = None, is_of_others: bool = False) -> View:
         """Return what the page shows.
 
         Args:
             choice: how many clusters its layer holds, the result of `Choice.summary`.
+            is_of_others: whether it was measured on other clusters of the layer, of a sweep.
         """
         one, sheet, index = self.one, self.sheet, self.position
         images, info, counts = sheet.images or {}, self._info, self._counts
@@ -184,16 +189,14 @@ class ShownClustering(NamedTuple):
         return {
             "key": f"{sheet.key}v{index}",
             "id": self.name,
+            "usual_id": one.id,
             "layer": one.layer,
             "space": one.space.name,
-            "digest": one.digest,
             "group": sheet.key,
             "has_images": sheet.images is not None,
-            "tile": sheet.info["tile"],
             "total": sum(counts),
             "clusters": [self._cluster(c) for c in range(one.num)],
-            "stability": _stability(choice, one.num),
-            "choice": choice,
+            "stability": _stability(choice, one.num, is_of_others),
             "means": _url(images.get(f"{index}.means")),
             "lines": _url(images.get(f"{index}.lines")),
             "pairs": info.get("pairs", []),

@@ -255,6 +255,8 @@ def test_a_page_shows_a_sweeps_clustering_with_the_id_of_the_runs_own_if_it_has_
     work(root, Pipeline.report, "run")
     assert 'value="alpha"' in page.read_text()
     assert "<span>--cluster=sweep:layer1-k3=0</span>" in page.read_text()
+    assert "in commands it is <code>sweep:layer1-k3</code>" in page.read_text()
+    assert page.read_text().count("The sweep clustered this layer into as many clusters") == 1
     work(root, lambda pipeline: pipeline.name_cluster("alpha", ""), "name")
     assert "sweep:layer1-k3" not in page.read_text()
 

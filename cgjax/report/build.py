@@ -85,9 +85,9 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
     """
     own, sweep_views, groups = views_of(run)
     pictures = [
-        {"data": figure_url(run.folder.figures / name), "name": name, "caption": caption}
+        {"data": url, "name": name, "caption": caption}
         for name, caption in FIGURES
-        if (run.folder.figures / name).is_file()
+        if (url := figure_url(run.folder.figures / name))
     ]
     compare = run.manifests.result("compare")
     is_compared = compare is not None
@@ -104,7 +104,7 @@ def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> st
         sweep=_sweep(run),
         compared=tables.read_comparison(run.folder.root / "compare.csv") if is_compared else None,
         left_out=(compare or {}).get("left_out", {}).get("lines", {}),
-        compare_figure=_figure(run.folder.figures / "compare.png") if is_compared else None,
+        compare_figure=figure_url(run.folder.figures / "compare.png") if is_compared else None,
         example=_example(own, sweep_views),
         config=json.dumps(run.config, indent=1),
         num=run.config["evaluate"]["num"],
@@ -122,7 +122,7 @@ def render(
     is_served: bool,
     **values: Any,
 ) -> str:
-    """Return the page's text, with style and script inline and allowed by their hashes only."""
+    """Return the text of a run's page, from the values of its template."""
     style = static("page.css") + _tile_rules(groups)
     scripts = (*SCRIPTS, *SERVED_SCRIPTS, "start.js") if is_served else (*SCRIPTS, "start.js")
     script = '"use strict";\n(() => {\n' + "\n".join(map(static, scripts)) + "\n})();\n"
@@ -131,24 +131,21 @@ def render(
         "groups": {group.key: group.data() for group in groups},
         "views": {view["key"]: view["data"] for view in (*views, *swept)},
     }
-    return (
-        environment()
-        .get_template("index.html")
-        .render(
-            views=views,
-            swept=swept,
-            style=Markup(style),
-            script=Markup(script),
-            data=data,
-            policy=policy(style, script, is_served=is_served),
-            is_served=is_served,
-            **values,
-        )
-    )
+    values |= {"views": views, "swept": swept, "data": data}
+    return filled("index.html", style, script, is_served=is_served, **values)
+
+
+def filled(
+    template: str, style: str, script: str = "", *, is_served: bool = False, **values: Any
+) -> str:
+    """Return a page's text, with style and script inline and allowed by their hashes only."""
+    allowed = _policy(style, script, is_served)
+    inline = {"style": Markup(style), "script": Markup(script), "policy": allowed}
+    return _environment().get_template(template).render(is_served=is_served, **inline, **values)
 
 
 @functools.cache
-def environment() -> jinja2.Environment:
+def _environment() -> jinja2.Environment:
     """Return the templates of the pages; what they print is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cgjax.report"),
@@ -162,7 +159,7 @@ def environment() -> jinja2.Environment:
     return environment
 
 
-def policy(style: str, script: str = "", *, is_served: bool = False) -> str:
+def _policy(style: str, script: str, is_served: bool) -> str:
     """Return the content security policy of a page with this style sheet and this script, if any.
 
     The page loads, sends and frames nothing, and its images are inside it. A served page may also
@@ -204,10 +201,6 @@ def _tile_rules(groups: list[ImageSheet]) -> str:
 def _typed(run: Run) -> str:
     """Return the flags that the config was given by; empty if they are not known."""
     return shlex.join(read_config(run.folder).typed) if run.folder.config.is_file() else ""
-
-
-def _figure(path: Path) -> str | None:
-    return figure_url(path) if path.is_file() else None
 
 
 def _trees(run: Run, summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -51,7 +51,9 @@ def data_url(content: bytes, kind: str = "image/webp") -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def figure_url(path: Path) -> str:
-    """Return a figure as a `data:` URL, re-encoded as WebP to be smaller than its file."""
+def figure_url(path: Path) -> str | None:
+    """Return a figure, if it is there, as a `data:` URL, as WebP to be smaller than its file."""
+    if not path.is_file():
+        return None
     with Image.open(path) as picture:
         return data_url(to_webp(picture.convert("RGB"), 85))

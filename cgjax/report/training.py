@@ -17,7 +17,7 @@ from cgjax.config.schema import TRAINING
 from cgjax.config.training import IMAGES, POINTS, ROW_KINDS
 from cgjax.figures.curves import Range, curve
 from cgjax.generators.weights import read_manifest
-from cgjax.report.build import environment, policy, static
+from cgjax.report.build import filled, static
 from cgjax.report.sprites import figure_url
 from cgjax.run.citations import works_of_training
 from cgjax.run.folder import read_config
@@ -71,33 +71,28 @@ def build_training_report(run: TrainingRun, summary: Mapping[str, Any]) -> Path:
 
 def training_page(run: TrainingRun, summary: Mapping[str, Any]) -> str:
     """Return the page's text, of what is in the folder; its arguments as above."""
-    style = static("page.css") + static("training.css")
     losses, scores = (_lines(run.folder.metrics, stage) for stage in ("train", "score"))
     kind = ROW_KINDS.get(summary["data"], IMAGES)
-    return (
-        environment()
-        .get_template("training.html")
-        .render(
-            title=f"{summary['method']} on {summary['data']}",
-            style=Markup(style),
-            policy=policy(style),
-            summary=summary,
-            what="images" if kind == IMAGES else "points",
-            scores=_rows(summary["scores"]),
-            agreement=_rows(summary["agreement"]),
-            notes={name: note_text(note) for name, note in summary["notes"].items()},
-            picture=figure_url(run.figure) if run.figure.is_file() else None,
-            caption=_caption(kind),
-            losses=_curves(_by_trial(losses), {}),
-            curves=_curves(scores, _beside(summary)),
-            scored=_table(scores),
-            has_generator=run.generator.is_dir(),
-            has_labels=_has_labels(run),
-            has_cooldown=bool(run.config["train"]["cooldown"]),
-            commands=_commands(run, summary),
-            config=json.dumps(run.config, indent=1),
-            works=works_of_training(run.config),
-        )
+    return filled(
+        "training.html",
+        static("page.css") + static("training.css"),
+        title=f"{summary['method']} on {summary['data']}",
+        summary=summary,
+        what="images" if kind == IMAGES else "points",
+        scores=_rows(summary["scores"]),
+        agreement=_rows(summary["agreement"]),
+        notes={name: note_text(note) for name, note in summary["notes"].items()},
+        picture=figure_url(run.figure),
+        caption=_caption(kind),
+        losses=_curves(_by_trial(losses), {}),
+        curves=_curves(scores, _beside(summary)),
+        scored=_table(scores),
+        has_generator=run.generator.is_dir(),
+        has_labels=_has_labels(run),
+        has_cooldown=bool(run.config["train"]["cooldown"]),
+        commands=_commands(run, summary),
+        config=json.dumps(run.config, indent=1),
+        works=works_of_training(run.config),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from cgjax.figures.sheets import COLOURS
+from cgjax.figures.plots import style_of
 from cgjax.numerics.intervals import wilson_interval
 from cgjax.regions.clustering import Clustering
 from cgjax.regions.names import Entry
@@ -31,17 +31,19 @@ class ImageSheet:
 
     Attributes:
         key: the CSS class of the sheet: "g0", "g1", ....
-        images: the arrays of its file, see `cgjax.stages.page_images`; None without a file.
-        info: the file's JSON part: sizes, counts and proposals.
+        images: the arrays of its file, see `cgjax.stages.page_images`; none without a file.
     """
 
-    def __init__(self, key: str, images: dict[str, np.ndarray] | None):
+    def __init__(self, key: str, images: Mapping[str, np.ndarray]):
         self.key, self.images = key, images
-        self.info: dict[str, Any] = {"tile": 64, "columns": 1, "clusterings": []}
-        self._positions: dict[int, int] = {}
-        if images is not None:
-            self.info = json.loads(str(images["info"]))
-            self._positions = {int(latent): p for p, latent in enumerate(images["indices"])}
+        # Sizes, and the counts, pairs and proposals of every clustering.
+        self._info = json.loads(str(images["info"])) if images else {}
+        self._latents = images["indices"].tolist() if images else []
+        self._positions = {latent: p for p, latent in enumerate(self._latents)}
+
+    def info(self, index: int) -> Mapping[str, Any]:
+        """Return the numbers of the file about the clustering at a position in the group."""
+        return self._info["clusterings"][index] if self.images else {}
 
     def rows(self, index: int, cluster: int) -> dict[str, list[dict[str, int]]]:
         """Return the tiles in the rows of a cluster's card: typical, deepest and border.
@@ -51,36 +53,31 @@ class ImageSheet:
             cluster: the cluster's id.
         """
         rows = {name: self._tiles(index, cluster, name) for name in ShownMembers._fields}
-        if self.images is not None and rows["border"]:
+        if rows["border"]:
             neighbours = self.images[f"{index}.neighbour"][cluster]
             for tile, neighbour in zip(rows["border"], neighbours, strict=False):
                 tile["neighbour"] = int(neighbour)
         return rows
 
     def _tiles(self, index: int, cluster: int, name: str) -> list[dict[str, int]]:
-        if self.images is None or f"{index}.{name}" not in self.images:
+        if not self.images:
             return []
         latents = [int(i) for i in self.images[f"{index}.{name}"][cluster] if i >= 0]
-        return [_tile(self._positions[i], i, self.info["columns"]) for i in latents]
+        return [_tile(self._positions[i], i, self._info["columns"]) for i in latents]
 
     def style(self) -> dict[str, Any] | None:
         """Return the values that the style sheet needs to cut the sheet into tiles."""
-        if self.images is None:
+        if not self.images:
             return None
         content = self.images["sheet"].tobytes()
         with Image.open(io.BytesIO(content)) as picture:
-            rows = picture.height // self.info["tile"]
+            rows = picture.height // self._info["tile"]
         url = data_url(content)
-        return {"key": self.key, "url": url, "columns": self.info["columns"], "rows": rows}
+        return {"key": self.key, "url": url, "columns": self._info["columns"], "rows": rows}
 
-    def data(self) -> dict[str, Any] | None:
+    def data(self) -> dict[str, Any]:
         """Return the values that the page's script needs."""
-        if self.images is None:
-            return None
-        return {
-            "columns": self.info["columns"],
-            "latents": self.images["indices"].tolist(),
-        }
+        return {"columns": self._info.get("columns", 1), "latents": self._latents}
 
 
 def views_of(run: Run) -> tuple[list[View], list[View], list[ImageSheet]]:
@@ -94,7 +91,7 @@ def views_of(run: Run) -> tuple[list[View], list[View], list[ImageSheet]]:
     result = run.manifests.result
 
     def group(part: str) -> ImageSheet:
-        images = None
+        images: dict[str, np.ndarray] = {}
         if result(page_images_name(part)) is not None:
             with np.load(run.folder.root / page_images_place(part), allow_pickle=False) as arrays:
                 images = dict(arrays)
@@ -184,8 +181,7 @@ class ShownClustering(NamedTuple):
             is_of_others: whether it was measured on other clusters of the layer, of a sweep.
         """
         one, sheet, index = self.one, self.sheet, self.position
-        images, info, counts = sheet.images or {}, self._info, self._counts
-        data = _data(images, index, self.entries, sheet.key)
+        images, info, counts = sheet.images, sheet.info(index), self._counts
         return {
             "key": f"{sheet.key}v{index}",
             "id": self.name,
@@ -193,7 +189,7 @@ class ShownClustering(NamedTuple):
             "layer": one.layer,
             "space": one.space.name,
             "group": sheet.key,
-            "has_images": sheet.images is not None,
+            "has_images": bool(sheet.images),
             "total": sum(counts),
             "clusters": [self._cluster(c) for c in range(one.num)],
             "stability": _stability(choice, one.num, is_of_others),
@@ -202,7 +198,14 @@ class ShownClustering(NamedTuple):
             "pairs": info.get("pairs", []),
             "variances": info.get("variances", [0, 0]),
             "inside": self.inside,
-            "data": data | {"id": self.name, "digest": one.digest},
+            "data": {
+                "id": self.name,
+                "digest": one.digest,
+                "group": sheet.key,
+                "entries": list(self.entries),
+                "styles": [style_of(c) for c in range(one.num)],
+                **_plot(images, index),
+            },
         }
 
     def _cluster(self, c: int) -> dict[str, Any]:
@@ -215,27 +218,22 @@ class ShownClustering(NamedTuple):
             "entry": entry,
             "title": title,
             "label": entry["name"] or title,
-            "colour": COLOURS[c % len(COLOURS)],
+            **style_of(c),
             "share": count / total,
             "interval": wilson_interval(count, total),
             "count": count,
             "is_small": is_small(count, total, num),
             **self.sheet.rows(self.position, c),
-            "proposal": self._info.get("proposals", [None] * num)[c],
+            "proposal": self.sheet.info(self.position).get("proposals", [None] * num)[c],
             "asked": self.asked[c],
             "command": self.commands[c],
         }
 
     @property
-    def _info(self) -> Mapping[str, Any]:
-        is_there = self.sheet.images is not None
-        return self.sheet.info["clusterings"][self.position] if is_there else {}
-
-    @property
     def _counts(self) -> list[int]:
         """The number of latents of each cluster."""
-        one = self.one
-        return self._info.get("counts") or np.bincount(one.labels, minlength=one.num).tolist()
+        counts = self.sheet.info(self.position).get("counts")
+        return counts or np.bincount(self.one.labels, minlength=self.one.num).tolist()
 
 
 def _tile(position: int, latent: int, columns: int) -> dict[str, int]:
@@ -252,22 +250,19 @@ def _url(content: np.ndarray | None) -> str | None:
     return data_url(content.tobytes()) if content is not None and len(content) else None
 
 
-def _data(
-    images: Mapping[str, np.ndarray], index: int, entries: Sequence[Entry], group: str
-) -> dict[str, Any]:
-    """Return the values that the page's script needs for a clustering."""
-    data: dict[str, Any] = {"group": group, "entries": list(entries)}
-    points = images.get(f"{index}.points")
-    if points is not None:
-        low, high = np.quantile(points, [0.002, 0.998], axis=0)
-        unit = np.clip((points - low) / np.maximum(high - low, 1e-12), 0, 1)
-        data |= {
-            "points": _encode(np.rint(unit * 65535).astype("<u2")),
-            "ends": [[float(f"{v:.4g}") for v in end] for end in (low, high)],
-            "labels": _encode(images[f"{index}.labels"].astype("<u2")),
-            "quantiles": _encode(images[f"{index}.quantiles"]),
-        }
-    return data
+def _plot(images: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:
+    """Return the dots of a clustering's plot for the page's script; nothing without a file."""
+    if not images:
+        return {}
+    points = images[f"{index}.points"]
+    low, high = np.quantile(points, [0.002, 0.998], axis=0)
+    unit = np.clip((points - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return {
+        "points": _encode(np.rint(unit * 65535).astype("<u2")),
+        "ends": [[float(f"{v:.4g}") for v in end] for end in (low, high)],
+        "labels": _encode(images[f"{index}.labels"].astype("<u2")),
+        "quantiles": _encode(images[f"{index}.quantiles"]),
+    }
 
 
 def _encode(array: np.ndarray) -> str:

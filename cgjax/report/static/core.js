@@ -8,8 +8,7 @@ const say = (text) => { live.textContent = text; };
 /** The clusterings on the page by key, with their arrays decoded. */
 const views = {};
 for (const [key, view] of Object.entries(data.views)) {
-  const group = data.groups[view.group];
-  views[key] = { ...view, key, columns: group ? group.columns : 1, latents: group ? group.latents : [] };
+  views[key] = { ...view, key, ...data.groups[view.group] };
   if (view.points) {
     views[key].points = new Uint16Array(bytes(view.points).buffer);
     views[key].labels = new Uint16Array(bytes(view.labels).buffer);

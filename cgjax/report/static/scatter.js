@@ -1,12 +1,11 @@
 // The scatter plot: dots on a canvas, with their images on hover or by the arrow keys.
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"];
 const EDGE = { left: 66, right: 14, top: 14, bottom: 44 }, REACH = 18;
 
-function drawMark(context, x, y, cluster, size) {
-  const shape = Math.floor(cluster / COLOURS.length) % 3;
+function drawMark(context, x, y, { color, marker }, size) {
+  context.fillStyle = color;
   context.beginPath();
-  if (shape === 0) context.arc(x, y, size, 0, 2 * Math.PI);
-  else if (shape === 1) context.rect(x - size, y - size, 2 * size, 2 * size);
+  if (marker === "o") context.arc(x, y, size, 0, 2 * Math.PI);
+  else if (marker === "s") context.rect(x - size, y - size, 2 * size, 2 * size);
   else { context.moveTo(x, y - size); context.lineTo(x + size, y + size); context.lineTo(x - size, y + size); context.closePath(); }
   context.fill();
 }
@@ -51,8 +50,7 @@ class Scatter {
     context.clearRect(0, 0, this.wide, this.high);
     context.globalAlpha = matchMedia("(prefers-color-scheme: dark)").matches ? 0.9 : 0.65;
     for (let i = 0; i < this.num; i++) {
-      context.fillStyle = COLOURS[view.labels[i] % COLOURS.length];
-      drawMark(context, ...this.place(i), view.labels[i], this.wide < 500 ? 2 : 3);
+      drawMark(context, ...this.place(i), view.styles[view.labels[i]], this.wide < 500 ? 2 : 3);
     }
     context.globalAlpha = 1;
     context.strokeStyle = soft;
@@ -80,8 +78,7 @@ class Scatter {
     context.restore();
     if (this.at >= 0) {
       const [x, y] = this.place(this.at);
-      context.fillStyle = COLOURS[view.labels[this.at] % COLOURS.length];
-      drawMark(context, x, y, view.labels[this.at], 6);
+      drawMark(context, x, y, view.styles[view.labels[this.at]], 6);
       context.strokeStyle = ink;
       context.lineWidth = 2;
       context.stroke();

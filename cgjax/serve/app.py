@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
 from absl import logging
@@ -25,7 +25,7 @@ from cgjax.runtime.command import users_error
 from cgjax.serve.draws import Draws, Message
 from cgjax.serve.guard import MAX_BODY
 from cgjax.serve.wanted import wanted_of
-from cgjax.serve.worker import Full, Task, Worker
+from cgjax.serve.worker import Full, Item, Task, Worker
 from cgjax.stages.name import merge_names
 from cgjax.stages.pipeline import Pipeline
 from cgjax.stages.report import summary_of
@@ -96,7 +96,7 @@ class Served:
     async def draw(self, request: Request) -> Response:
         """Draw; respond with one JSON message per line, as they come."""
         wanted = wanted_of(await read_json(request))
-        task = self._submit(lambda: self.worker.submit(self.draws.draw(wanted)))
+        task = self._submit(self.draws.draw(wanted))
         logging.info("drawing %d images of %.80s", wanted.num, wanted.cluster)
         return _Stream(task, _line, "application/x-ndjson")
 
@@ -108,13 +108,12 @@ class Served:
         kind, num = request.path_params["kind"], request.query_params.get("num", "")
         if re.fullmatch(r"[1-9][0-9]{0,8}", num):
             drawn = drawn.first(int(num))
-        steps = self.draws.download(drawn, kind)
-        task = self._submit(lambda: self.worker.submit(steps))
+        task = self._submit(self.draws.download(drawn, kind))
         return _Stream(task, bytes, KINDS[kind.rpartition(".")[2]])
 
-    def _submit(self, submit: Callable[[], Task[Any]]) -> Task[Any]:
+    def _submit(self, steps: Generator[Item, None, None]) -> Task[Item]:
         try:
-            return submit()
+            return self.worker.submit(steps)
         except Full:
             raise HTTPException(503, "too many draws are running; try again in a moment") from None
 

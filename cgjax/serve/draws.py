@@ -209,8 +209,8 @@ class Draws:
 
     def warm_up(self) -> None:
         """Compile the programs of the default sampler, so that the first draw need not wait."""
-        regions = self._run.held.clusters_of(None) if self._run.held.has_own else []
-        for region in regions[:1]:
+        if self._run.held.has_own:
+            region = self._run.regions[0]
             name = self._run.samplers.name_for(region)
             self._run.draw(jax.random.key(0), region, 1, sampler=name)
         for _ in self._pixels(np.asarray(self._run.prior_latents[:1])):

@@ -97,14 +97,7 @@ class Resolver(NamedTuple):
             inside = self.find_inside(term.cluster)
             if inside:
                 return inside
-        if term.clustering is None:
-            name = self._clustering_of(term.cluster)
-        else:
-            known = {key: clustering for key, (clustering, _) in self.clusterings.items()}
-            name = find_clustering(term.clustering, known, self.main, term.cluster)
-            named = self._named(term.cluster)
-            if name not in named and SWEPT + name in named:
-                name = SWEPT + name  # named before the run's own clustering took the id
+        name = self._clustering_of(term)
         clustering, entries = self.clusterings[name]
         is_ambiguous = len(self.clusterings) > 1 or term.clustering is not None
         ids = find_clusters(
@@ -121,9 +114,14 @@ class Resolver(NamedTuple):
             name for name, (_, entries) in self.clusterings.items() if matching(cluster, entries)
         ]
 
-    def _clustering_of(self, cluster: str) -> str:
-        """Return the id of the clustering that a cluster typed without one belongs to."""
-        main, names = self.main, self._named(cluster)
+    def _clustering_of(self, term: Term) -> str:
+        """Return the id of the clustering that a term's cluster belongs to."""
+        main, cluster, names = self.main, term.cluster, self._named(term.cluster)
+        if term.clustering is not None:
+            known = {key: clustering for key, (clustering, _) in self.clusterings.items()}
+            name = find_clustering(term.clustering, known, main, cluster)
+            # Its clusters may have been named before the run's own clustering took the id.
+            return SWEPT + name if name not in names and SWEPT + name in names else name
         if main is not None and (is_id(cluster) or main in names or not names):
             return main
         if len(names) == 1:

@@ -125,14 +125,13 @@ def draw_comparison(rows: Sequence[dict[str, Any]]) -> Plot:
         axis.scatter([], [], s=45, label=as_text(method), **style)
         for is_first in (True, False):
             own = [r for r in shown if r["method"] == method and (r["cluster"] == 0) == is_first]
-            places = [(max(r["ratio"], 1e-3), r[field]) for r in own]
-            face = style["color"] if is_first else "none"
+            x, y = np.reshape([(max(r["ratio"], 1e-3), r[field]) for r in own], (-1, 2)).T
             axis.scatter(
-                [x for x, _ in places],
-                [y for _, y in places],
+                x,
+                y,
                 s=45,
                 marker=style["marker"],
-                facecolors=face,
+                facecolors=style["color"] if is_first else "none",
                 edgecolors=style["color"],
                 linewidths=1.6,
             )

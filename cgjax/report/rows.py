@@ -37,21 +37,15 @@ def choose_rows(clustering: Clustering, candidates: Int[np.ndarray, " m"]) -> Sh
         clustering: has the labels and margins of all latents.
         candidates: (m,) ascending indices of the latents that may be shown.
     """
-    shape = (clustering.num, EDGE)
     rows = ShownMembers(
-        np.full((clustering.num, TYPICAL), -1, np.int32),
-        np.full(shape, -1, np.int32),
-        np.full(shape, -1, np.int32),
+        *(np.full((clustering.num, width), -1, np.int32) for width in (TYPICAL, EDGE, EDGE))
     )
     for c in range(clustering.num):
         own = candidates[clustering.labels[candidates] == c]
         order = own[np.argsort(clustering.margins[own], kind="stable")]
-        for row, indices in (
-            (rows.typical, own[:TYPICAL]),
-            (rows.deepest, order[::-1][:EDGE]),
-            (rows.border, order[:EDGE]),
-        ):
-            row[c, : len(indices)] = indices
+        for row, members in zip(rows, (own, order[::-1], order), strict=True):
+            first = members[: row.shape[1]]
+            row[c, : len(first)] = first
     return rows
 
 

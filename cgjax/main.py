@@ -123,7 +123,8 @@ def main(argv: Sequence[str]) -> None:
     options = flags.FLAGS
     mode = options.mode
     check_flags_of(mode, options)
-    root, config = workdir(options), given_config(options)
+    config = given_config(options)
+    root = workdir(options, config)
     check(mode, options, root, config)
 
     from cgjax.runtime.cache import CompileCounter, keep_programs
@@ -170,11 +171,11 @@ def kind_of_run(root: Path, config: dict[str, Any] | None) -> str:
     return saved_kind(RunFolder(root)) if config is None else kind_of(config)
 
 
-def workdir(options: flags.FlagValues) -> Path:
+def workdir(options: flags.FlagValues, config: dict[str, Any] | None) -> Path:
     """Return --workdir, or runs/<name of the config file>."""
     if options.workdir:
         return user_path(options.workdir)
-    if given_config(options) is None:
+    if config is None:
         raise UserError(
             "neither --config nor --workdir given; for example: python -m cgjax.main "
             "--config=configs/dcgan_pose.py"
@@ -194,7 +195,7 @@ def given_config(options: flags.FlagValues) -> dict[str, Any] | None:
 
 def typed_config(options: flags.FlagValues) -> list[str]:
     """Return the flags that gave the config, as they can be typed again."""
-    if given_config(options) is None:
+    if options.config is None:
         return []
     words = sys.argv[1:]
     overrides = [

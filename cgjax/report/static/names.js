@@ -104,11 +104,10 @@ function namesFile() {
   for (const view of Object.values(views)) {
     if (seen.has(view.digest)) continue;
     seen.add(view.digest);
-    const own = cards.filter((card) => card.view.digest === view.digest && card.view.key === view.key);
     clusterings.push({
       id: view.id,
       digest: view.digest,
-      clusters: own.map((card) => {
+      clusters: cards.filter((card) => card.view === view).map((card) => {
         const state = stateOf(card), shown = all(".typical button", card.element).length;
         const entry = { id: card.cluster, name: state.name.trim() || null, was: "was" in state ? state.was : card.given.name };
         if (state.looked && shown) entry.judged = { shown, contradict: state.contradict };

@@ -224,10 +224,8 @@ def _sweep(run: Run) -> dict[str, Any] | None:
 
 def _example(own: list[View], sweep_views: list[View]) -> str | None:
     """Return a flag with a query over two clusterings of this run; None if it has only one."""
-    whole = [view["id"] for view in own if view["inside"] is None]
-    ids = list(dict.fromkeys([*whole, *(view["id"] for view in sweep_views)]))
-    layers = {view["id"]: view["layer"] for view in (*own, *sweep_views)}
-    other = [name for name in ids[1:] if layers[name] != layers[ids[0]]] or ids[1:]
-    if not other:
+    views = [view for view in (*own, *sweep_views) if view["inside"] is None]
+    others = [view for view in views[1:] if view["layer"] != views[0]["layer"]] or views[1:]
+    if not others:
         return None
-    return shlex.quote(f"--cluster={quoted(ids[0])}=0 & !{quoted(other[-1])}=1")
+    return shlex.quote(f"--cluster={quoted(views[0]['id'])}=0 & !{quoted(others[-1]['id'])}=1")

@@ -71,7 +71,9 @@ def build_training_report(run: TrainingRun, summary: Mapping[str, Any]) -> Path:
 
 def training_page(run: TrainingRun, summary: Mapping[str, Any]) -> str:
     """Return the page's text, of what is in the folder; its arguments as above."""
-    losses, scores = (_lines(run.folder.metrics, stage) for stage in ("train", "score"))
+    lines = _lines(run.folder.metrics)
+    losses = [line for line in lines if line.get("stage") == "train"]
+    scores = [line for line in lines if line.get("stage") == "score"]
     kind = ROW_KINDS.get(summary["data"], IMAGES)
     return filled(
         "training.html",
@@ -149,12 +151,10 @@ def _caption(kind: str) -> str:
     return "What the first trial generates, each row with one label; the last row is training data."
 
 
-def _lines(metrics: Path, stage: str) -> list[dict[str, Any]]:
-    """Return the lines of one stage; none if a folder has lost its metrics."""
-    if not metrics.is_file():
-        return []
-    lines = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line.get("stage") == stage]
+def _lines(metrics: Path) -> list[dict[str, Any]]:
+    """Return the lines of the metrics; none if a folder has lost them."""
+    text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
+    return list(map(json.loads, text.splitlines()))
 
 
 def _by_trial(losses: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -21,39 +21,37 @@ def tree_of(choice: Mapping[str, Any]) -> dict[str, Any]:
     rows = sorted(choice["table"], key=lambda row: row["num_clusters"])
     bars: list[dict[str, Any]] = []
     bands: list[dict[str, Any]] = []
-    above: list[dict[str, Any]] = []
+    edges: dict[int, float] = {}  # for each cluster of the row above, where its next band begins
     for i, row in enumerate(rows):
         clusters = row["clusters"]
         # In the order of their parents, so that bands seldom cross.
-        places = {bar["cluster"]: place for place, bar in enumerate(above)}
+        places = {cluster: place for place, cluster in enumerate(edges)}
         order = sorted(
             range(len(clusters)), key=lambda c: (places.get(clusters[c]["parent"], 0), c)
         )
         total = sum(cluster["share"] for cluster in clusters) or 1.0
-        x, own = float(LEFT), []
-        used = {bar["cluster"]: bar["x"] for bar in above}
+        x, below = float(LEFT), {}
         for c in order:
-            cluster = clusters[c]
+            cluster, parent = clusters[c], clusters[c]["parent"]
             width = (WIDTH - LEFT) * cluster["share"] / total
-            bar = {
-                "x": round(x + 1, 1),
-                "y": i * ROW + 4,
-                "width": round(max(width - 2, 1), 1),
-                "num": row["num_clusters"],
-                "cluster": c,
-                "share": cluster["share"],
-                "jaccard": cluster["jaccard"][0],
-                "from_parent": cluster["from_parent"],
-            }
-            parent = cluster["parent"]
-            if above and parent in used:
-                begin = used[parent]
-                used[parent] += width
-                bands.append(_band(begin, x, width, i))
-            own.append(bar)
+            bars.append(
+                {
+                    "x": round(x + 1, 1),
+                    "y": i * ROW + 4,
+                    "width": round(max(width - 2, 1), 1),
+                    "num": row["num_clusters"],
+                    "cluster": c,
+                    "share": cluster["share"],
+                    "jaccard": cluster["jaccard"][0],
+                    "from_parent": cluster["from_parent"],
+                }
+            )
+            if parent in edges:
+                bands.append(_band(edges[parent], x, width, i))
+                edges[parent] += width
+            below[c] = x
             x += width
-        bars += own
-        above = [bar | {"x": bar["x"] - 1} for bar in own]
+        edges = below
     return {"width": WIDTH, "height": len(rows) * ROW, "bar": BAR, "bars": bars, "bands": bands}
 
 

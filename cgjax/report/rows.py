@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt16
 
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.kernels.distance import k_nearest
 from cgjax.regions.clustering import Clustering
 
 TYPICAL, EDGE = 24, 8
@@ -88,17 +89,13 @@ def runners_up(
     """
     if clustering.num < 3 or not len(latents):
         return 1 - labels if clustering.num == 2 else np.full_like(labels, -1)
-    middle = clustering.centroids.mean(axis=0)
-    centroids = jnp.asarray(clustering.centroids - middle)
-    squares = (centroids**2).sum(axis=1)
+    centroids = jnp.asarray(clustering.centroids)
 
-    def scores(z: Array) -> Float[Array, "n k"]:
-        rows = clustering.space(generator.features(z)) - jnp.asarray(middle)[None]
-        return squares[None] - 2 * jnp.matmul(rows, centroids.T, precision="highest")
+    def nearest_two(z: Array) -> Int[Array, "n 2"]:
+        return k_nearest(clustering.space(generator.features(z)), centroids, 2)[0]
 
-    distances = in_batches(scores, latents, generator.batch)
-    distances[np.arange(len(distances)), labels] = np.inf
-    return distances.argmin(axis=1).astype(np.int32)
+    first, second = in_batches(nearest_two, latents, generator.batch).T
+    return np.where(first == labels, second, first)
 
 
 def pairs_of(clustering: Clustering, most: int = 8) -> list[tuple[int, int]]:

@@ -2,17 +2,15 @@
 // On a served page, saved.js wraps `store.save` to send the names too.
 const NOTHING = "means nothing";
 
-const draftStore = (key) => ({
+const storeKey = "cgjax names " + Object.values(views).map((view) => view.digest.slice(0, 16)).sort().join(" ");
+const store = {
   load() {
-    try { return JSON.parse(localStorage.getItem(key) || "{}"); } catch { return {}; }
+    try { return JSON.parse(localStorage.getItem(storeKey) || "{}"); } catch { return {}; }
   },
   save(draft) {
-    try { localStorage.setItem(key, JSON.stringify(draft)); } catch { say("This browser cannot keep a draft: download the names before you leave."); }
+    try { localStorage.setItem(storeKey, JSON.stringify(draft)); } catch { say("This browser cannot keep a draft: download the names before you leave."); }
   },
-});
-
-const storeKey = "cgjax names " + Object.values(views).map((view) => view.digest.slice(0, 16)).sort().join(" ");
-const store = draftStore(storeKey);
+};
 
 /** What was typed, by the clustering's digest and the cluster: {name, contradict: [latents], looked, was}. */
 let draft = store.load();

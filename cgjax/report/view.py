@@ -221,7 +221,6 @@ class ShownClustering(NamedTuple):
             **style_of(c),
             "share": count / total,
             "interval": wilson_interval(count, total),
-            "count": count,
             "is_small": is_small(count, total, num),
             **self.sheet.rows(self.position, c),
             "proposal": self.sheet.info(self.position).get("proposals", [None] * num)[c],

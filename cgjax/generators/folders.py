@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cgjax.runtime.signals import on_interrupt
+from cgjax.runtime.signals import SIGNALS, on_interrupt
 
 try:
     import fcntl
@@ -43,7 +43,7 @@ def replacing(dst: Path, names: Sequence[str]) -> Iterator[Path]:
     """
     with _unfinished_folder(dst, names) as folder:
         yield folder
-        with on_interrupt(signal.SIG_IGN), _locked(dst):
+        with on_interrupt(signal.SIG_IGN, SIGNALS), _locked(dst):
             (dst / names[-1]).unlink(missing_ok=True)
             for name in names:
                 os.replace(folder / name, dst / name)

@@ -18,7 +18,7 @@ from cgjax.errors import UserError
 from cgjax.features.spaces import RAW, Space, space_of
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
-from cgjax.runtime.files import write_atomically
+from cgjax.runtime.array_files import write_npz
 
 FIELDS = ("centroids", "labels", "margins", "shares", "latents")
 """The arrays of `clusters.npz`; a space other than raw adds its own."""
@@ -102,10 +102,8 @@ def save_clustering(
         latents: the clustered latents; None if another file of the run holds them.
     """
     arrays = clustering._asdict() | ({} if latents is None else {"latents": latents})
-    buffer = io.BytesIO()
     kept = {name: arrays[name] for name in FIELDS if name in arrays}
-    np.savez(buffer, **(kept | clustering.space.arrays()))
-    write_atomically(path, buffer.getvalue())
+    write_npz(path, **kept, **clustering.space.arrays())
 
 
 def parse_clustering(

@@ -6,21 +6,18 @@ import dataclasses
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cgjax.directions.edits import Directions
 from cgjax.errors import UserError
-from cgjax.runtime.files import missing, user_path, write_atomically
+from cgjax.runtime.array_files import write_npz
+from cgjax.runtime.files import missing, user_path
 
 
 def save_directions(directions: Directions, path: str | Path) -> None:
     """Write directions to an .npz of plain arrays (no pickle inside), atomically."""
-    data = io.BytesIO()
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(directions).items()}
-    np.savez(data, **arrays)
-    write_atomically(user_path(path), data.getvalue())
+    write_npz(user_path(path), **vars(directions))
 
 
 def load_directions(path: str | Path) -> Directions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from absl import logging
 
 from cgjax.inversion.inverter import Inverted
-from cgjax.runtime.files import make_folder, write_atomically
+from cgjax.runtime.array_files import write_npz
+from cgjax.runtime.files import make_folder
 
 
 class Inversions:
@@ -47,10 +47,8 @@ class Inversions:
         self._rows |= {id_: first + i for i, id_ in enumerate(ids)}
         arrays = self._found._asdict()
         digest = _digest(self._key, list(self._rows), arrays)
-        buffer = io.BytesIO()
-        np.savez(buffer, key=self._key, ids=list(self._rows), digest=digest, **arrays)
         make_folder(self._path.parent)
-        write_atomically(self._path, buffer.getvalue())
+        write_npz(self._path, key=self._key, ids=list(self._rows), digest=digest, **arrays)
 
     def of(self, ids: Sequence[str]) -> Inverted:
         """Return the inversions of at least one image, all of them in the file."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import os
 import re
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cgjax.errors import UserError
+from cgjax.runtime.array_files import write_npy
 from cgjax.runtime.files import make_folder, write_atomically
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.png import is_ours, to_png
@@ -50,9 +50,7 @@ def save_images(
     for i, image in enumerate(itertools.chain.from_iterable(blocks)):
         write_atomically(folder / f"{i:05d}.png", to_png(image))
         on_image()
-    buffer = io.BytesIO()
-    np.save(buffer, latents)
-    write_atomically(folder / LATENTS, buffer.getvalue())
+    write_npy(folder / LATENTS, latents)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import torch
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators import folders
 from cgjax.generators.weights import load_folder
-from cgjax.runtime.signals import on_interrupt
+from cgjax.runtime.signals import SIGNALS, on_interrupt
 from converters.__main__ import convert
 from tests.converters.files import changed, command, load, write
 from tests.golden_cases import load_golden
@@ -274,6 +274,27 @@ def test_ctrl_c_while_writing_leaves_the_old_folder(files, hashes, tmp_path, cap
     assert _names(tmp_path / "o") == WHOLE
     assert _weights(load_folder(tmp_path / "o")) == hashes[0]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_while_files_are_renamed_leave_them_whole(number, tmp_path, monkeypatch):
+    replace = os.replace
+
+    def interrupted(*args):
+        os.kill(os.getpid(), number)
+        replace(*args)
+
+    def stop(*_):
+        raise Interrupted("half of the files are renamed")
+
+    monkeypatch.setattr(folders.os, "replace", interrupted)
+    with (
+        on_interrupt(stop, SIGNALS),
+        folders.replacing(tmp_path / "o", WHOLE) as folder,
+    ):
+        for name in WHOLE:
+            (folder / name).write_text("new")
+    assert _names(tmp_path / "o") == WHOLE
 
 
 def test_a_handler_is_put_back_after_its_block():

@@ -8,7 +8,7 @@ members, and its floor, the distance between two halves of the true members of t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,10 +43,15 @@ from cgjax.features.in_memory import feature_shape
 from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval
+from cgjax.numerics.pca import fit_pca_in_blocks
 from cgjax.runtime.keys import named_key
 
 # Bootstrap resamples of an interval, and the number for wide features, where each takes a second.
 RESAMPLES, FEW_RESAMPLES = 100, 10
+
+MOST_HELD = 2**31
+"""Bytes. Images or activations of the prior that take more are not held together to fit components
+to them; 2,000 images of 256 x 256 pixels take less."""
 
 _LAYER_SETTING = "--config.evaluate.features=layer:{}"
 
@@ -89,13 +94,9 @@ def check_components(settings: Mapping[str, Any], generator: ConditionedGenerato
         UserError: it has fewer.
     """
     feature = _feature(settings["features"])
-    if feature.kind == PIXELS:
-        width = math.prod(generator.image_shape)
-    elif feature.kind == LAYER:
-        latent = np.zeros((1, generator.gen.latent_dim), np.float32)
-        width = math.prod(feature_shape(generator.at_layer(feature.argument), latent))
-    else:
+    if feature.kind not in (PIXELS, LAYER):
         return
+    width = _num_projected(feature, generator)
     components, rows = settings["components"], settings["prior_images"]
     if components > min(rows - 1, width):
         raise UserError(
@@ -128,11 +129,24 @@ def make_extractor(
     if feature.kind == LAYER:
         layers = generator.gen.layers
         layer = layers[layer_index(layers, feature.argument, _LAYER_SETTING)]
-        activations = GeneratorLayer(
+        wide: FeatureExtractor = GeneratorLayer(
             generator.gen, layer, batch_size=generator.batch, **generator.keywords
         )
-        return Projected.fit(activations, prior, components)
-    return Projected.fit(Pixels(), generator.images(prior), components)
+    else:
+        wide = Pixels()
+    if 4 * len(prior) * _num_projected(feature, generator) > MOST_HELD:
+        blocks = map(wide, _inputs(generator, wide, prior))
+        return Projected(wide, fit_pca_in_blocks(blocks, components))
+    batch = prior if wide.input == "latents" else generator.images(prior)
+    return Projected.fit(wide, batch, components)
+
+
+def _num_projected(feature: Feature, generator: ConditionedGenerator) -> int:
+    """Return how many numbers of an image, or of a layer, are projected onto components."""
+    if feature.kind == PIXELS:
+        return math.prod(generator.image_shape)
+    latent = np.zeros((1, generator.gen.latent_dim), np.float32)
+    return math.prod(feature_shape(generator.at_layer(feature.argument), latent))
 
 
 def _feature(name: str) -> Feature:
@@ -207,12 +221,18 @@ def extract(
     generator: ConditionedGenerator, extractor: FeatureExtractor, z: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "n f"]:
     """Return the features of latents or their images, in blocks so that few images are held."""
+    return np.concatenate([*map(extractor, _inputs(generator, extractor, z))])
+
+
+def _inputs(
+    generator: ConditionedGenerator, extractor: FeatureExtractor, z: Float[np.ndarray, "n d"]
+) -> Iterator[np.ndarray]:
+    """Yield what an extractor is called on, latents or their images, in blocks."""
     size, is_of_latents = generator.gen.image_size, extractor.input == "latents"
     most = 512 if is_of_latents else images_at_a_time(512, size, size)
     step = max(generator.batch, most)
     blocks = (z[i : i + step] for i in range(0, len(z), step))
-    inputs = blocks if is_of_latents else map(generator.images, blocks)
-    return np.concatenate([extractor(rows) for rows in inputs])
+    yield from blocks if is_of_latents else map(generator.images, blocks)
 
 
 class ReferenceSettings(NamedTuple):

@@ -1,6 +1,7 @@
 """Principal components, of rows in memory or block by block."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -145,6 +146,36 @@ def _top_eigenvectors(gram: NDArray[np.float64], num: int) -> NDArray[np.float32
     size = len(gram)
     _, vectors = eigh(gram, subset_by_index=[size - num, size - 1])
     return vectors[:, ::-1].astype(np.float32)
+
+
+def fit_pca_in_blocks(blocks: Iterable[ArrayLike], num_components: int) -> PCA:
+    """Fit nearly the same from blocks of rows, of which one is held at a time.
+
+    Incremental PCA (`update_pca`) that carries twice as many components along, so that those which
+    are returned lose little. Memory: 2 k + b rows.
+
+    Args:
+      blocks: (b, f) float each; images are flattened.
+      num_components: k, at most min(n - 1, f).
+
+    Raises:
+      UserError: as `fit_pca`.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
+    >>> fit_pca_in_blocks([x[:50], x[50:]], 2).project(x).shape
+    (100, 2)
+    """
+    state: PCAState | None = None
+    for rows in blocks:
+        block = as_rows("the rows", rows).astype(np.float32, copy=False)
+        state = update_pca(state, block, 2 * num_components)
+    n, f = (0, 0) if state is None else (state.num_rows, len(state.mean))
+    if state is None or num_components > min(n - 1, f):
+        raise UserError(
+            f"num_components={num_components} is out of range for {n} rows of {f} features"
+        )
+    # Ordered, and nearly orthogonal: the first rows hold the components that are asked for.
+    return finish_pca(dataclasses.replace(state, scaled=state.scaled[:num_components]))
 
 
 @dataclasses.dataclass(frozen=True)

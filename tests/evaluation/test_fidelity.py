@@ -88,6 +88,33 @@ def test_a_distance_names_its_feature_and_is_not_called_fid(features, name, dim,
     assert extractor(batch).shape == (40, dim)
 
 
+@pytest.mark.parametrize("features", ["pca_pixels", "layer:layer1"])
+def test_draws_too_large_to_hold_give_nearly_the_same_distance(features, generator, monkeypatch):
+    key_prior, *keys = jax.random.split(jax.random.key(0), 3)
+    prior, *sets = (
+        np.asarray(generator.sample_latents(key, num))
+        for key, num in zip((key_prior, *keys), (320, 200, 200), strict=True)
+    )
+
+    def distance():
+        extractor = fidelity.make_extractor(features, generator, prior, 3)
+        shifted = [np.abs(sets[0]), sets[1]]
+        return fidelity.distance_to(*(fidelity.extract(generator, extractor, z) for z in shifted))
+
+    held, sizes, fit = distance(), [], fidelity.fit_pca_in_blocks
+
+    def in_blocks(blocks, num):
+        return fit((sizes.append(len(block)) or block for block in blocks), num)
+
+    monkeypatch.setattr(fidelity, "fit_pca_in_blocks", in_blocks)
+    monkeypatch.setattr(fidelity, "MOST_HELD", 0)
+    monkeypatch.setattr(fidelity, "images_at_a_time", lambda *_: 32)
+    assert distance() == pytest.approx(held, rel=1e-2)
+    assert sum(sizes) == len(prior)
+    if features == "pca_pixels":
+        assert max(sizes) == max(32, generator.batch)
+
+
 def test_the_interval_covers_the_distance_and_narrows_with_more_samples():
     rng = np.random.default_rng(0)
     widths = []

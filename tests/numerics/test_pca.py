@@ -45,7 +45,22 @@ def test_pca_projection_has_the_explained_variance_and_flattens_images():
     np.testing.assert_allclose(out.var(axis=0, ddof=1), pca.explained_variance, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 7, 60, 300])
+def test_pca_in_blocks_of_any_size_is_nearly_that_of_all_rows(size):
+    rows = correlated_rows(300, 40)
+    exact = module.fit_pca(rows, 6)
+    ours = module.fit_pca_in_blocks((rows[i : i + size] for i in range(0, 300, size)), 6)
+    assert (np.sum(ours.components * exact.components, axis=1) > 0.999).all()
+    np.testing.assert_allclose(ours.explained_variance, exact.explained_variance, rtol=0.01)
+    np.testing.assert_allclose(ours.mean, exact.mean, rtol=1e-5, atol=1e-5)
+    assert ours.total_variance == pytest.approx(exact.total_variance, rel=1e-4)
+
+
 def test_pca_refuses_more_components_than_there_are():
+    with pytest.raises(UserError, match="out of range for 10 rows of 30 features"):
+        module.fit_pca_in_blocks([np.random.default_rng(0).normal(size=(10, 30))], 10)
+    with pytest.raises(UserError, match="out of range for 0 rows"):
+        module.fit_pca_in_blocks([], 10)
     with pytest.raises(UserError, match="expected 1 to 9"):
         module.fit_pca(np.random.default_rng(0).normal(size=(10, 30)), 10)
     with pytest.raises(UserError, match="do not fit a PCA of 30"):

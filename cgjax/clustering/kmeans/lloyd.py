@@ -56,7 +56,7 @@ from cgjax.clustering.kmeans.subspace import most_points, span
 from cgjax.clustering.kmeans.sums import Relabelling, sums
 from cgjax.clustering.kmeans.visits import update_products
 from cgjax.kernels.distance import nearest_
-from cgjax.runtime.mesh import DATA_AXIS, all_sum, from_shards, varying_like
+from cgjax.runtime.mesh import DATA_AXIS, all_sum, from_shards
 
 # With fewer clusters than this, or than half the features, tracking was never slower (of 25,000 x
 # 2,048 into 512 twice as fast). 50,000 x 64 into 64 and 100,000 x 512 into 256 take the same time
@@ -100,8 +100,7 @@ def init(
 def _start(rows: Rows, centroids: Float[Array, "r k f"], *, is_tracked: bool) -> KMeansState:
     """Return the state of centroids whose products are not known yet."""
     if not is_tracked:
-        none = jnp.zeros((len(rows.squares), len(centroids), 0), jnp.float32)
-        return start(centroids, rows.squares, varying_like(none, rows.squares))
+        return start(centroids, rows.squares, is_tracked=False)
     points = centroids.reshape(-1, centroids.shape[2])
     product = products(rows, points)
     num = len(points) if len(points) <= most_points(points.shape[1]) else 0

@@ -62,28 +62,31 @@ def start(
     squares: Float[Array, " n"],
     products: Float[Array, "n r k"] | None = None,
     subspace: Subspace | None = None,
+    *,
+    is_tracked: bool = True,
 ) -> KMeansState:
     """Return the state with centroids (relative to the offset) and no labels yet.
 
     Args:
         centroids: (r, k, f), where to start.
         squares: (n,) squared norms of the rows.
-        products: (n, r, k), -2 <y, centroid> of all rows, if they are known already; (n, r, 0) to
-            track nothing.
+        products: (n, r, k), -2 <y, centroid> of all rows, if they are known already.
         subspace: in which products are tracked; default: in none.
+        is_tracked: whether products are tracked at all.
     """
     num_init, num_clusters, dim = centroids.shape
-    subspace = subspace or sub.nothing(dim, like=squares)
-    shape, before = (squares.shape[0], num_init), 0.0
+    if subspace is None:
+        subspace = sub.nothing(squares.shape[0], dim, like=squares)
+    num, before = num_clusters if is_tracked else 0, jnp.inf if products is None else 0.0
+    shape = (squares.shape[0], num_init)
     if products is None:
-        products = varying_like(jnp.zeros((*shape, num_clusters), jnp.float32), squares)
-        before = jnp.inf
+        products = varying_like(jnp.zeros((*shape, num), jnp.float32), squares)
     return KMeansState(
         centroids=centroids,
         labels=varying_like(jnp.full(shape, -1, jnp.int32), squares),
         sums=jnp.zeros_like(centroids),
         products=products,
-        bound=bounds.start(centroids[:, : products.shape[2]], squares, subspace, before),
+        bound=bounds.start(centroids[:, :num], squares, subspace, before),
         subspace=subspace,
         inertias=jnp.full((num_init,), jnp.inf, jnp.float32),
         is_done=jnp.zeros((num_init,), bool),

@@ -60,7 +60,7 @@ def span(points: Float[Array, "q f"], product: Float[Array, "n q"]) -> Subspace:
     """
     num = points.shape[0]
     if num == 0:
-        return nothing(points.shape[1], like=product)
+        return nothing(product.shape[0], points.shape[1], like=product)
     inner = jnp.matmul(points, points.T, precision=HIGHEST)
     damping = _DAMPING * jnp.trace(inner) / num + jnp.finfo(jnp.float32).tiny
     factor = jnp.linalg.cholesky(inner + damping * jnp.eye(num, dtype=jnp.float32))
@@ -71,10 +71,10 @@ def span(points: Float[Array, "q f"], product: Float[Array, "n q"]) -> Subspace:
     return Subspace(points, transform, coordinates, jnp.sum(jnp.square(coordinates), axis=1))
 
 
-def nothing(dim: int, *, like: Array) -> Subspace:
-    """Return the subspace without directions; `like` is an array with the same rows."""
-    empty = varying_like(jnp.zeros((len(like), 0), jnp.float32), like)
-    zeros = varying_like(jnp.zeros((len(like),), jnp.float32), like)
+def nothing(num_rows: int, dim: int, *, like: Array) -> Subspace:
+    """Return the subspace without directions; `like` is an array split over devices as rows are."""
+    empty = varying_like(jnp.zeros((num_rows, 0), jnp.float32), like)
+    zeros = varying_like(jnp.zeros((num_rows,), jnp.float32), like)
     return Subspace(jnp.zeros((0, dim), jnp.float32), jnp.zeros((0, 0), jnp.float32), empty, zeros)
 
 

@@ -60,7 +60,7 @@ def test_steps_in_many_directions_move_less_than_the_sum_of_them():
     rows = low_rank()
     steps = walk("anywhere", rows, 12)
     squares = jnp.asarray(np.sum(rows**2, axis=1))
-    none = subspace.nothing(rows.shape[1], like=squares)
+    none = subspace.nothing(*rows.shape, like=squares)
     labels = jnp.zeros((len(rows), RESTARTS), jnp.int32)
     state = bounds.start(jnp.zeros(steps.shape[1:]), squares, none, 0.0)
     references = jnp.array([2.0, 1.0, 0.0])  # the rows use the first: the others move
@@ -73,7 +73,7 @@ def test_steps_in_many_directions_move_less_than_the_sum_of_them():
 
 def test_the_bound_is_infinite_before_the_first_visit():
     centroids = jnp.zeros((RESTARTS, CLUSTERS, 8))
-    none = subspace.nothing(8, like=jnp.ones(10))
+    none = subspace.nothing(10, 8, like=centroids)
     state = bounds.start(centroids, jnp.ones(10), none, jnp.inf)
     assert jnp.isposinf(bounds.of_rows(state, jnp.full((10, RESTARTS), -1))).all()
     assert state.path.shape[0] == 1, "three references would be more than the rows themselves"

@@ -90,7 +90,7 @@ def test_folders_of_weights_are_found_in_the_home_folder(home):
     [
         (lambda: cgjax.load_generator("~/file"), "is a file; convert it first"),
         (lambda: cgjax.load_run("~/run"), "is damaged"),
-        (lambda: inception.load_weights("~/file"), "is not a safetensors file"),
+        (lambda: inception.load_weights("~/file"), "not a safetensors file"),
         (lambda: lpips.load_params("~/file"), "not a safetensors file"),
         (lambda: load_directions("~/file"), "does not hold saved directions"),
         (lambda: make_data({"name": "stacked_digits", "path": "~/run"}).identity(), "no file"),

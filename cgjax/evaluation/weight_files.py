@@ -30,7 +30,7 @@ def read_tensors(path: str | Path, how: str) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a safetensors file ({error}); {how}") from error
+        raise UserError(f"not a safetensors file ({error}); {how}") from error
 
 
 def check_tensors(

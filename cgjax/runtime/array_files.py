@@ -11,11 +11,16 @@ from numpy.typing import ArrayLike
 from cgjax.runtime.files import write_atomically
 
 
-def write_npy(path: Path, array: ArrayLike) -> None:
-    """Write one array; the same array gives the same bytes, and the folder must exist."""
+def to_npy(array: ArrayLike) -> bytes:
+    """Return the content of an .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write_npy(path: Path, array: ArrayLike) -> None:
+    """Write one array; the same array gives the same bytes, and the folder must exist."""
+    write_atomically(path, to_npy(array))
 
 
 def write_npz(path: Path, /, **arrays: ArrayLike) -> None:

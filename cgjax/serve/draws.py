@@ -20,6 +20,7 @@ from cgjax.errors import UserError
 from cgjax.regions.region import WHOLE, MarginRange
 from cgjax.report.sprites import data_url, thumbnails, to_webp
 from cgjax.run.run import Run
+from cgjax.runtime.array_files import to_npy
 from cgjax.runtime.command import users_error
 from cgjax.runtime.files import safe_name
 from cgjax.runtime.png import to_pixels, to_png
@@ -159,7 +160,7 @@ class Draws:
         if kind == "images.npy":
             return self._npy(drawn)
         if kind == "latents.npy":
-            return _one(_npy_of(drawn.latents))
+            return _one(to_npy(drawn.latents))
         number = kind.removesuffix(".png")
         if kind.endswith(".png") and number.isdecimal() and len(number) < 10:
             if int(number) >= len(drawn.latents):
@@ -182,7 +183,7 @@ class Draws:
         pipe = _Pipe()
         with zipfile.ZipFile(pipe, "w") as archive:
             archive.writestr("drawn.json", json.dumps(self._about(drawn), indent=1) + "\n")
-            archive.writestr("latents.npy", _npy_of(drawn.latents))
+            archive.writestr("latents.npy", to_npy(drawn.latents))
             number = 0
             for pixels in self._pixels(drawn.latents):
                 for image in pixels:
@@ -239,12 +240,6 @@ class _Pipe(io.RawIOBase):
 
 def _one(content: bytes) -> Generator[bytes, None, None]:
     yield content
-
-
-def _npy_of(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _address(pixels: UInt8[np.ndarray, "s s 3"]) -> str:

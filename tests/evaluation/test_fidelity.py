@@ -109,7 +109,8 @@ def test_draws_too_large_to_hold_give_nearly_the_same_distance(features, generat
     monkeypatch.setattr(fidelity, "fit_pca_in_blocks", in_blocks)
     monkeypatch.setattr(fidelity, "MOST_HELD", 0)
     monkeypatch.setattr(fidelity, "images_at_a_time", lambda *_: 32)
-    assert distance() == pytest.approx(held, rel=1e-2)
+    # Found: 3e-5, from what six components leave of a block of 32 images.
+    assert distance() == pytest.approx(held, rel=1e-3)
     assert sum(sizes) == len(prior)
     if features == "pca_pixels":
         assert max(sizes) == max(32, generator.batch)

@@ -50,8 +50,10 @@ def test_pca_in_blocks_of_any_size_is_nearly_that_of_all_rows(size):
     rows = correlated_rows(300, 40)
     exact = module.fit_pca(rows, 6)
     ours = module.fit_pca_in_blocks((rows[i : i + size] for i in range(0, 300, size)), 6)
-    assert (np.sum(ours.components * exact.components, axis=1) > 0.999).all()
-    np.testing.assert_allclose(ours.explained_variance, exact.explained_variance, rtol=0.01)
+    # A block loses what lies beyond 12 components: 0.7^14 = 0.7% of the sixth's variance, in other
+    # directions. In float32, 1e-6 remains.
+    assert (np.sum(ours.components * exact.components, axis=1) > 1 - 1e-5).all()
+    np.testing.assert_allclose(ours.explained_variance, exact.explained_variance, rtol=1e-5)
     np.testing.assert_allclose(ours.mean, exact.mean, rtol=1e-5, atol=1e-5)
     assert ours.total_variance == pytest.approx(exact.total_variance, rel=1e-4)
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cgjax.endtoend.networks.layers import normal, uniform
 from cgjax.generators.layers import transposed_convolve
 
 SIDE = 4
@@ -124,8 +125,7 @@ class Halving(nnx.Module):
     """A 4x4 convolution of stride 2, its kernel N(0, 0.02), optionally with a bias."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
-        shape = (SIDE, SIDE, inputs, outputs)
-        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+        self.kernel = normal(rngs, SIDE, SIDE, inputs, outputs)
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if bias else None
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n p q o"]:
@@ -141,8 +141,7 @@ class Doubling(nnx.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
-        shape = (SIDE, SIDE, inputs, outputs)
-        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+        self.kernel = normal(rngs, SIDE, SIDE, inputs, outputs)
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if bias else None
 
     def __call__(self, x: Float[Array, "n p q i"]) -> Float[Array, "n h w o"]:
@@ -158,15 +157,8 @@ class Convolution(nnx.Module):
         self, inputs: int, outputs: int, *, side: int = 3, bias: bool = True, rngs: nnx.Rngs
     ):
         bound = (side * side * inputs) ** -0.5
-        shape = (side, side, inputs, outputs)
-        self.kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
-        )
-        self.bias = (
-            nnx.Param(jax.random.uniform(rngs.params(), (outputs,), jnp.float32, -bound, bound))
-            if bias
-            else None
-        )
+        self.kernel = uniform(rngs, bound, side, side, inputs, outputs)
+        self.bias = uniform(rngs, bound, outputs) if bias else None
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h w o"]:
         """Apply the layer."""

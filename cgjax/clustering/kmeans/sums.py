@@ -115,11 +115,14 @@ def _one_by_one(
             begins = first + num_clusters * jnp.arange(num_init, dtype=jnp.int32)[None, :]
             first += num_init * num_clusters
             is_moved = is_real[:, None] & (new != old)
-            for labels, sign in ((new, 1.0), (old, -1.0)):
-                # A label of -1, of padding and before the first step, belongs to no sum.
-                place = jnp.where(is_moved & (labels >= 0), begins + labels, total.shape[0])
-                for restart in range(num_init):
-                    total = total.at[place[:, restart]].add(sign * picked, mode="drop")
+            # A label of -1, of padding and before the first step, belongs to no sum.
+            gains, loses = (
+                jnp.where(is_moved & (labels >= 0), begins + labels, total.shape[0])
+                for labels in (new, old)
+            )
+            for restart in range(num_init):
+                total = total.at[gains[:, restart]].add(picked, mode="drop")
+                total = total.at[loses[:, restart]].subtract(picked, mode="drop")
         return total
 
     return visit(rows, has_moved, add, zero)

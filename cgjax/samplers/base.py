@@ -164,7 +164,7 @@ class Sampler(Protocol):
         always_verified: True if proposals come from the prior and only the membership check makes
             them members.
         aims_at_margin: whether `sample` uses `margin`; others propose from the whole cluster.
-        starts_at_prior: whether the state from `init` proposes the prior itself.
+        starts_at_prior: whether the state from `init` proposes N(0, I), the usual prior.
         needs_margin_order: whether `init` and `epoch` require members sorted by margin.
         sampling_leaves: the settings that only `sample` reads; changing them does not retrain.
     """

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from cgjax.endtoend.data import grid, ring
 from cgjax.errors import UserError
-from cgjax.evaluation.modes import mode_scores, nearest_means, perfect_scores
+from cgjax.evaluation.modes import mode_scores, nearest_means, over_repeats, perfect_scores
 
 GRID = grid()
 
@@ -87,6 +87,17 @@ def test_the_interval_of_a_perfect_sampler_contains_fresh_scores():
         low, high = expected.interval
         assert np.mean((column >= low) & (column <= high)) >= 0.75, name
         assert low <= expected.mean <= high
+
+
+@pytest.mark.parametrize("repeats", [2, 10, 39, 100])
+@pytest.mark.parametrize("shape", [3.5, 500.0])  # as skewed as the reverse KL of 8 and of 1,001
+def test_the_interval_holds_the_score_of_one_more_repeat_in_95_of_100_cases(repeats, shape):
+    draws = np.random.default_rng(0).gamma(shape, size=(500, repeats + 1))
+    held = 0
+    for *scores, one_more in draws:
+        low, high = over_repeats(lambda i, s=scores: {"score": s[i]}, repeats)["score"].interval
+        held += low <= one_more <= high
+    assert held / len(draws) == pytest.approx(0.95, abs=0.03)  # three standard deviations
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from cgjax.evaluation import compare_table, extractors, fidelity
 from cgjax.evaluation.attribute import Attribute, Side, attribute_of
 from cgjax.evaluation.distances import frechet, frechet_floor, kid
 from cgjax.figures.plots import draw_comparison
+from cgjax.generators.biggan_parts import truncated_latents
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import build_network
 from cgjax.generators.weights import named_arrays, save_generator
@@ -26,6 +27,7 @@ from cgjax.run.conditional import TAKEN
 from cgjax.run.opening import open_run
 from cgjax.runtime.files import read_sealed, write_sealed
 from cgjax.runtime.signals import Interrupts
+from cgjax.samplers.flow import Flow
 from cgjax.stages import compare, measuring, sweep
 from cgjax.stages.graph import Maker
 from cgjax.stages.measuring import Measurer
@@ -204,6 +206,10 @@ def test_an_error_while_measuring_ends_the_comparison_without_a_manifest(tmp_pat
     assert make_pipeline(tmp_path / "run", directions=0).maker.result("compare") is None
 
 
+def truncated(key, shape):
+    return truncated_latents(key, *shape, 1.0)
+
+
 def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper_s_ratio(tmp_path):
     config = make_config(judge=None)
     config["cluster"]["num_clusters"] = 1
@@ -217,6 +223,30 @@ def test_without_a_judge_distances_are_measured_and_one_cluster_prints_the_paper
     assert all("accuracy" not in row for row in rows)
     untrained = next(row for row in rows if row["setting"] == compare_table.SAME_CODES)
     assert untrained["norm_ratio"] == pytest.approx(1.0, abs=0.25)  # five deviations of 64 draws
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(("prior", "is_same"), [(jax.random.normal, True), (truncated, False)])
+def test_an_untrained_flow_stands_for_the_prior_only_where_that_is_a_standard_normal(
+    prior, is_same
+):
+    run = SimpleNamespace(
+        clustering=SimpleNamespace(num=1),
+        sampler_names=["flow"],
+        samplers=SimpleNamespace(fitted=lambda name: SimpleNamespace(sampler=Flow(8))),
+        latents=np.asarray(prior(jax.random.key(0), (10_000, 8))),
+    )
+    stage = SimpleNamespace(
+        run=run,
+        maker=SimpleNamespace(result=lambda name: None),
+        settings={"dialled": (), "directions": 0},
+        conditional=None,
+        _sampler=lambda name, **options: None,
+        _untrained=lambda sampler: None,
+    )
+    measurer = SimpleNamespace(sides=[], reference=None)
+    settings = [method.setting for method in compare.CompareStage._methods(stage, measurer)]
+    assert (compare_table.SAME_CODES in settings) == is_same
 
 
 @pytest.mark.usefixtures("untyped")

@@ -261,9 +261,9 @@ def fit_ganspace(
         layer, its features are not finite, or k is out of range.
     """
     check_key(key)
-    check_whole("num_latents", num_latents, least=2, hint="better 10000")
-    check_whole("num_components", num_components)
-    check_whole("block_rows", block_rows)
+    num_latents = check_whole("num_latents", num_latents, least=2, hint="better 10000")
+    num_components = check_whole("num_components", num_components)
+    block_rows = check_whole("block_rows", block_rows)
     blocks = generator_blocks(
         generator,
         layer,

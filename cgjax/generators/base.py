@@ -194,7 +194,7 @@ class PretrainedGenerator:
         """Draw n latents from the prior.
 
         Args:
-            key: a typed random key.
+            key: a random key, typed (`jax.random.key`) or raw (`jax.random.PRNGKey`).
             n: how many.
             **keywords: `truncation` where the family's prior is truncated (BigGAN).
 

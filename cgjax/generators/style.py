@@ -19,6 +19,7 @@ from cgjax.errors import UserError
 from cgjax.generators.layers import leaky_relu, pixel_norm
 from cgjax.generators.staged import Inputs, StagedNetwork, State, buffer, parameter
 from cgjax.numerics.arguments import as_float32, shown
+from cgjax.runtime.keys import as_keys
 
 MAPPING_LEAK = 0.2
 
@@ -194,7 +195,7 @@ class StyleNetwork(StagedNetwork):
             condition: for label-conditional files.
             truncation: psi; None for the file's own, 1 for no truncation.
             truncation_layers: number of styles, from the first, that it acts on; None for all.
-            noise: "stored", "zeros", a typed key (the same noise for every row, so that a row's
+            noise: "stored", "zeros", a random key (the same noise for every row, so that a row's
                 features do not depend on its neighbours), n keys (one per row), or a list of arrays
                 (n or 1, h, w, c); None for "stored" where the file has noise, else "zeros".
             **others: refused.
@@ -239,8 +240,9 @@ class StyleNetwork(StagedNetwork):
                 f"noise={noise!r}: this {self.family} {problem}; expected "
                 f"{'stored, ' if self.has_noise else ''}zeros, a random key or a list of arrays"
             )
-        if isinstance(noise, jax.Array) and jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
-            keys = noise.reshape(-1)
+        keys = as_keys(noise)
+        if keys is not None:
+            keys = keys.reshape(-1)
             if keys.shape[0] not in (1, num):
                 raise UserError(f"noise has {keys.shape[0]} keys for {num} rows; give 1 or {num}")
             return keys

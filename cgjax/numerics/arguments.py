@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import jax
@@ -14,14 +15,18 @@ from cgjax.errors import UserError
 
 
 def is_whole(value: Any, least: int = 1) -> bool:
-    """Whether a value is an integer, of Python or NumPy, and at least `least`; booleans are not.
+    """Whether a value is an integer and at least `least`; booleans are not.
+
+    Integers of NumPy and JAX count, also as arrays without axes, such as `result.counts[0]`.
 
     Example:
         >>> is_whole(np.int64(8)), is_whole(True), is_whole(2.0), is_whole(0)
         (True, False, False, False)
     """
-    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return is_number and int(value) >= least
+    try:
+        return not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:
+        return False
 
 
 INT_MAX = 2**31 - 1

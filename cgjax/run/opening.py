@@ -26,7 +26,7 @@ from cgjax.run.folder_checks import check_provenance, check_same_config, resolve
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import fit_name, split_name
 from cgjax.run.run import Run
-from cgjax.runtime.files import make_folder, remove_unfinished
+from cgjax.runtime.files import make_folder, remove_unfinished, user_path
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.processes import Processes
 
@@ -145,8 +145,9 @@ def _read_folder(root: Any) -> tuple[RunFolder, SavedConfig]:
     """
     if not isinstance(root, str | os.PathLike):
         raise UserError(f"load_run({shown(root)}): expected a run's folder, as given to --workdir")
-    folder = RunFolder(os.fspath(root))
     try:
+        # The run reads its files as it needs them, when the current folder may be another one.
+        folder = RunFolder(user_path(os.fspath(root)).absolute())
         return folder, read_config(folder)
     except OSError as error:  # a path that no folder can have
         raise UserError(

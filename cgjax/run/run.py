@@ -257,7 +257,7 @@ class Run:
         """Draw images of one cluster, or of what a query over several clusterings asks for.
 
         Args:
-            key: a typed random key; the same key gives the same samples.
+            key: a random key, typed or raw; the same key gives the same samples.
             cluster: an id, or the name a person gave it; a number is always an id. Or a query, see
                 `region`.
             num: how many images.

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.numerics.arguments import shown
@@ -39,17 +40,27 @@ def check_key(key: Any) -> None:
         Traceback (most recent call last):
         cgjax.errors.UserError: key=0: expected a random key, such as jax.random.key(0)
     """
-    if not _is_one_key(key):
+    keys = as_keys(key)
+    if keys is None or keys.shape:
         given = f" of shape {key.shape}" if isinstance(key, jax.Array) else f"={shown(key)}"
         raise UserError(f"key{given}: expected a random key, such as jax.random.key(0)")
 
 
-def _is_one_key(key: Any) -> bool:
-    if not isinstance(key, jax.Array):
-        return False
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        try:
-            key = jax.random.wrap_key_data(key)
-        except (TypeError, ValueError):  # another dtype or shape
-            return False
-    return key.shape == ()
+def as_keys(value: Any) -> Array | None:
+    """Return random keys, typed or raw, as typed ones; None for anything else.
+
+    Args:
+        value: keys (...) as `jax.random.key` makes them, or (..., 2) uint32 as
+            `jax.random.PRNGKey` does, in an array of JAX or NumPy; or anything.
+
+    Example:
+        >>> as_keys(jax.random.PRNGKey(0)) == jax.random.key(0)
+        Array(True, dtype=bool)
+    """
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value
+    try:
+        is_array = isinstance(value, jax.Array | np.ndarray)
+        return jax.random.wrap_key_data(jnp.asarray(value)) if is_array else None
+    except (TypeError, ValueError):  # another dtype or shape
+        return None

@@ -139,6 +139,8 @@ def test_noise_by_key_is_the_same_for_every_row_and_call(case):
     assert np.abs(np.asarray(both - other)).max() > 1e-3
     split = gen.features(z[[0, 0]], layer, noise=jax.random.split(key))
     assert np.abs(np.asarray(split[0] - split[1])).max() > 1e-3
+    for raw in (jax.random.PRNGKey(3), np.asarray(jax.random.PRNGKey(3))):
+        np.testing.assert_array_equal(gen.features(z, layer, noise=raw), both)
 
 
 def test_given_arrays_of_zeros_are_no_noise(case):

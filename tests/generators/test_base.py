@@ -169,6 +169,14 @@ def test_sample_latents_refuses_an_invalid_key_or_number(gen, key, n, message):
         gen.sample_latents(key, n)
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("n", [np.int64(2), np.array(2), jnp.int32(2)])
+def test_latents_are_drawn_with_raw_keys_and_counts_of_any_library(gen, n):
+    expected = gen.sample_latents(jax.random.key(0), 2)
+    for key in (jax.random.PRNGKey(0), np.asarray(jax.random.PRNGKey(0))):
+        np.testing.assert_array_equal(gen.sample_latents(key, n), expected)
+
+
 def test_zero_latents_can_be_drawn(gen):
     assert gen.sample_latents(jax.random.key(0), 0).shape == (0, gen.latent_dim)
 

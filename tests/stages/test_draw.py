@@ -37,6 +37,15 @@ def test_no_latents_give_no_images_and_no_members(layered):
     assert run.generator.images(none).shape == (0, size, size, 3)
 
 
+def test_a_run_opened_by_a_relative_path_is_read_from_any_current_folder(
+    layered, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(layered.parent)
+    run = load_run(layered.name)
+    monkeypatch.chdir(tmp_path)
+    assert run.sample(jax.random.key(0), 0, 2, sampler="rejection").latents.shape[0] == 2
+
+
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("num", [0, -1, 2.0, True])
 @pytest.mark.parametrize("verify", [True, False])

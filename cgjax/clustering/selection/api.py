@@ -116,9 +116,10 @@ def choose_num_clusters(
         (2, 'several clusters')
     """
     check_key(key)
-    counts = {"max_clusters": max_clusters, "num_rows": num_rows, "num_repeats": num_repeats}
-    for name, count in (counts | {"num_components": num_components}).items():
-        check_whole(name, count)
+    max_clusters = check_whole("max_clusters", max_clusters)
+    num_rows = check_whole("num_rows", num_rows)
+    num_repeats = check_whole("num_repeats", num_repeats)
+    num_components = check_whole("num_components", num_components)
     check_share("alpha", alpha)
     check_share("confidence", confidence)
     samples = take_samples(

@@ -112,10 +112,19 @@ class ConditionedGenerator:
     @functools.cached_property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
-        channels = getattr(self.gen, "image_channels", None)
-        if channels is None:  # of a user's generator, only an image tells
-            channels = self.images(np.zeros((1, self.gen.latent_dim), np.float32)).shape[3]
-        return int(self.gen.image_size), int(self.gen.image_size), int(channels)
+        if isinstance(self.gen, PretrainedGenerator):
+            return self.gen.image_size, self.gen.image_size, self.gen.image_channels
+        # Of a user's generator, only an image tells.
+        _, height, width, channels = self.images(self.one_latent).shape
+        return height, width, channels
+
+    @property
+    def one_latent(self) -> Float[np.ndarray, "1 d"]:
+        """A latent of the prior, always the same, for passes of which only the shape matters.
+
+        Zeros would not do: a user's generator may divide by a latent's length, or refuse them.
+        """
+        return np.asarray(self.sample_latents(jax.random.key(0), 1))
 
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """Draw latents from the prior, truncated where the family truncates its prior."""

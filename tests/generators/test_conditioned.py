@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
+from cgjax.evaluation.fidelity import check_components
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import build_network
@@ -101,3 +102,31 @@ def test_nan_from_a_users_own_generator_is_refused_in_any_batch():
     infinite = ConditionedGenerator(SometimesInfinite(), "late", {}, 4)
     with pytest.raises(UserError, match=r"sample_latents returned infinite values"):
         infinite.sample_latents(jax.random.key(0), 1000)
+
+
+class NoZeros(Good):
+    """Divides by the length of a latent, which therefore must not be zero."""
+
+    image_channels = "rgb"  # a name of its own, which says nothing to us
+
+    def _unit(self, z):
+        length = np.linalg.norm(np.asarray(z), axis=1, keepdims=True)
+        assert length.all()
+        return np.asarray(z) / length
+
+    def features(self, z, layer):
+        return super().features(self._unit(z), layer)
+
+    def images(self, z):
+        return super().images(self._unit(z))
+
+
+@pytest.mark.parametrize("features", ["pca_pixels", "layer:early"])
+def test_shapes_are_learned_without_zero_latents(features):
+    generator = ConditionedGenerator(NoZeros(), "early", {}, 4)
+    assert generator.image_shape == (8, 8, 3)
+    none = np.zeros((0, 6), np.float32)
+    assert generator.images(none).shape == (0, 8, 8, 3)
+    assert generator.all_features(none).shape == (0, 16)
+    settings = {"features": features, "components": 16, "prior_images": 40}
+    check_components(settings, generator)

@@ -15,11 +15,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.generators.arrays import finite_rows
 from cgjax.generators.base import PretrainedGenerator, layer_index
 from cgjax.generators.batching import batch_by_batch, in_batches
-from cgjax.generators.foreign import CannotResume, CheckedGenerator, checked
+from cgjax.generators.foreign import KEYWORDS, CannotResume, CheckedGenerator, checked
 from cgjax.generators.registry import load_generator
 from cgjax.runtime.mesh import shard_rows
-
-_KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
 
 
 def load_conditioned(settings: Mapping[str, Any], layer: str | None = None) -> ConditionedGenerator:
@@ -33,7 +31,7 @@ def load_conditioned(settings: Mapping[str, Any], layer: str | None = None) -> C
         UserError: no such generator or layer, or a keyword that it does not take.
     """
     generator = load_generator(settings["weights"] or settings["name"])
-    keywords = {name: settings[name] for name in _KEYWORDS}
+    keywords = {name: settings[name] for name in KEYWORDS}
     return ConditionedGenerator(
         generator, generator.layers[0] if layer is None else layer, keywords, settings["batch"]
     )

@@ -168,6 +168,8 @@ ImagesOtherSize = with_members(image_size=16)
 ImagesUint8 = returning(lambda x: ((x + 1) * 127.5).astype(np.uint8), "images")
 Images255 = returning(lambda x: (x + 1) * 127.5, "images")
 Images01 = returning(lambda x: (x + 1) / 2, "images")
+Images01Beyond = returning(lambda x: (1.1 * x + 1) / 2, "images")
+ImagesGrey = returning(lambda x: 0.08 * x, "images", "resume")
 ImagesNan = returning(lambda x: x / 0 * 0, "images")
 ImagesInfinite = returning(lambda x: x / np.zeros_like(x), "images")
 ImagesConstant = returning(np.zeros_like, "images")
@@ -235,6 +237,17 @@ ImageSizeTuple = with_members(image_size=(8, 8))
 FeaturesNoMethod = with_members(features=3)
 NoFeatures = with_members(features=None)
 FewerArguments = with_members(features=lambda self, z: Good().features(z, "early"))
+
+
+class NeedsCondition(Good):
+    def images(self, z, *, condition):
+        return super().images(z) * (1 if condition == "2" else -1)
+
+    def features(self, z, layer, condition):
+        return super().features(z, layer)
+
+    def resume(self, h, layer, condition):
+        return super().resume(h, layer)
 
 
 class PropertyRaises(Good):

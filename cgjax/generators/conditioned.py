@@ -172,10 +172,14 @@ class ConditionedGenerator:
         if isinstance(self.gen, CheckedGenerator) and not isinstance(rows, jax.core.Tracer):
             finite_rows(f"{self.gen.name}.{method}", rows)
 
-    def _split(self, run: Callable[[Array], Array], z: Float[Array, "n d"]) -> Array:
+    def _split(self, run: Callable[[Array], Array], z: Float[Array, "n ..."]) -> Array:
         if self.mesh is None:
             return run(z)
-        return run(shard_rows(z, self.mesh)[0])[: z.shape[0]]
+        rows: Array | np.ndarray = z
+        if missing := -z.shape[0] % self.mesh.size:
+            # With copies of the last, as in `batch_by_batch`: a user's generator may refuse zeros.
+            rows = np.pad(np.asarray(z), [(0, missing)] + [(0, 0)] * (z.ndim - 1), mode="edge")
+        return run(shard_rows(rows, self.mesh)[0])[: z.shape[0]]
 
     def image_blocks_from(
         self, h: Float[np.ndarray, "n ..."]

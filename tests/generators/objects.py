@@ -113,6 +113,23 @@ class OneBuffer(Good):
         return memory
 
 
+class NoZeros(Good):
+    """Divides by the length of a latent, which therefore must not be zero."""
+
+    image_channels = "rgb"  # a name of its own, which says nothing to us
+
+    def _unit(self, z):
+        length = np.linalg.norm(np.asarray(z), axis=1, keepdims=True)
+        assert length.all()
+        return np.asarray(z) / length
+
+    def features(self, z, layer):
+        return super().features(self._unit(z), layer)
+
+    def images(self, z):
+        return super().images(self._unit(z))
+
+
 Grey = returning(lambda x: x[..., :1], "images", "resume")
 
 

@@ -7,12 +7,13 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.evaluation.fidelity import check_components
+from cgjax.features.stream import FeatureStream
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import build_network
 from cgjax.runtime import mesh as parallel
 from cgjax.testing.planted import make_planted
-from tests.generators.objects import Good
+from tests.generators.objects import Good, NoZeros
 
 STYLEGAN = {
     "form": "genforce",
@@ -104,23 +105,6 @@ def test_nan_from_a_users_own_generator_is_refused_in_any_batch():
         infinite.sample_latents(jax.random.key(0), 1000)
 
 
-class NoZeros(Good):
-    """Divides by the length of a latent, which therefore must not be zero."""
-
-    image_channels = "rgb"  # a name of its own, which says nothing to us
-
-    def _unit(self, z):
-        length = np.linalg.norm(np.asarray(z), axis=1, keepdims=True)
-        assert length.all()
-        return np.asarray(z) / length
-
-    def features(self, z, layer):
-        return super().features(self._unit(z), layer)
-
-    def images(self, z):
-        return super().images(self._unit(z))
-
-
 @pytest.mark.parametrize("features", ["pca_pixels", "layer:early"])
 def test_shapes_are_learned_without_zero_latents(features):
     generator = ConditionedGenerator(NoZeros(), "early", {}, 4)
@@ -130,3 +114,13 @@ def test_shapes_are_learned_without_zero_latents(features):
     assert generator.all_features(none).shape == (0, 16)
     settings = {"features": features, "components": 16, "prior_images": 40}
     check_components(settings, generator)
+
+
+def test_rows_are_padded_without_zero_latents():
+    generator = ConditionedGenerator(NoZeros(), "early", {}, 4)
+    z = np.asarray(generator.sample_latents(jax.random.key(0), 5))
+    several = generator.over(parallel.data_mesh(3))
+    np.testing.assert_allclose(several.all_features(z), generator.all_features(z), atol=1e-6)
+    np.testing.assert_allclose(several.images(z[:1]), generator.images(z[:1]), atol=1e-6)
+    with FeatureStream(generator, z, block=5) as stream:
+        np.testing.assert_allclose(stream.read(np.arange(5)), generator.all_features(z), atol=1e-6)

@@ -276,8 +276,8 @@ def _check_function(
     if not (distance := _distance(alone, rows[:1], rows)) <= ALONE:
         raise UserError(
             f"{whose} gives different values for a latent alone and in a batch{at} (they differ by "
-            f"{distance:.2g} of their spread): is batch norm in training mode? "
-            "Use its stored statistics (torch: module.eval())"
+            f"{distance:.2g} of their spread): is batch norm in training mode, or without stored "
+            "statistics? Use stored ones (torch: module.eval(), track_running_stats=True)"
         )
     return rows
 

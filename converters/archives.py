@@ -16,6 +16,9 @@ SUFFIXES = (
     ".npz", ".whl", ".zip",
 )  # fmt: skip
 SHOWN = 12  # names in a message
+SAVE_AGAIN = (
+    "if you trust it, save it again: torch.save(torch.load(FILE, weights_only=False), NEW_FILE)"
+)
 _CHUNK = 1 << 20
 
 
@@ -77,7 +80,7 @@ def open_member(file: BinaryIO, where: str, asked: str) -> Member | None:
         The member; None if the file is not an archive, or is one of torch's own formats.
 
     Raises:
-        UserError: no member, or more than one, matches.
+        UserError: no member, or more than one, matches; or it is in torch's first format, a tar.
     """
     names = zip_names(file)
     if names is not None:
@@ -89,9 +92,11 @@ def open_member(file: BinaryIO, where: str, asked: str) -> Member | None:
     if _is_tar(file):
         with tarfile.open(fileobj=file) as tar:
             infos = {info.name: info for info in tar.getmembers() if info.isfile()}
-            if {"pickle", "storages", "tensors"} <= infos.keys():  # torch's first file format
-                file.seek(0)
-                return None
+            if {"pickle", "storages", "tensors"} <= infos.keys():
+                raise UserError(
+                    f"{where} is in torch's first file format, a tar, which is not read here; "
+                    f"{SAVE_AGAIN}"
+                )
             name = _pick(list(infos), where, asked)
             content = tar.extractfile(infos[name])
             return Member("tar", name, content.read() if content else b"")

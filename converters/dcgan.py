@@ -67,7 +67,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
     shape = Shape(0, 0, tuple(DOUBLING for _ in links[1:]))
     converted = _convert_layers(tensors, links, shape)
     converted.architecture.update(tanh=tanh, categories=categories)
-    return converted
+    return converted._replace(assumed=(*settings.assumed, *converted.assumed))
 
 
 class ChainOptions:

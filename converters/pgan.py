@@ -68,7 +68,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
         "blend": alpha if scales else 0.0,
         "categories": categories,
     }
-    return Conversion("pgan", architecture, arrays)
+    return Conversion("pgan", architecture, arrays, tuple(settings.assumed))
 
 
 def _zoo_table(

@@ -21,15 +21,24 @@ import numpy as np
 from cgjax.errors import UserError
 from cgjax.runtime.files import sha256_of, user_path
 from converters import safe_pickle
-from converters.archives import damaged_member, is_torch_zip, open_member, zip_names
+from converters.archives import (
+    SAVE_AGAIN,
+    damaged_member,
+    is_torch_zip,
+    open_member,
+    zip_names,
+)
 from converters.plain import plain
 from converters.stubs import torch_stubs
 
 # The checkpoint's name in a folder written by Hugging Face's libraries.
 HUGGING_FACE_FILE = "pytorch_model.bin"
 
-# How every file in torch's old serialization begins: a pickled magic number.
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# How every file in torch's old serialization begins, after the pickle's header: a magic number.
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_HEADER = 11  # most bytes of a pickle's header
+# Opcodes of pickle's protocols 3 to 5, which torch's restricted unpickler lacks.
+_NEWER = (66, 67, *range(140, 153))
 ARCHIVES = 3  # how many nested archives are opened
 
 # The first bytes of files that are often mistaken for checkpoints.
@@ -99,6 +108,12 @@ def read_checkpoint(path: str | os.PathLike[str], member: str = "") -> Checkpoin
         match = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", str(error))
         if match:
             raise UserError(_refused(path, match[1] or match[2])) from error
+        opcode = re.search(r"Unsupported operand (\d+)", str(error))
+        if opcode and int(opcode[1]) in _NEWER:
+            raise UserError(
+                f"{path} was saved with another pickle protocol than torch's own, which its safe "
+                f"reader does not know; nothing executed; {SAVE_AGAIN}"
+            ) from error
         raise UserError(f"{path} is damaged or not a torch checkpoint; nothing executed") from error
     except MemoryError as error:
         raise UserError(f"{path} does not fit in memory, or is damaged") from error
@@ -155,7 +170,7 @@ def _read_tensors(file: BinaryIO, where: str) -> tuple[Any, str]:
         )
     if names is not None and (damaged := damaged_member(file)):
         raise UserError(f"{where} is damaged ({damaged} has another checksum); download it again")
-    start = file.read(len(_LEGACY) + 8)
+    start = file.read(_HEADER + len(_LEGACY))
     file.seek(0)
     for other, reason in _OTHERS.items():
         if start.startswith(other) or (other == b"<" and start.lstrip().startswith(other)):
@@ -165,7 +180,7 @@ def _read_tensors(file: BinaryIO, where: str) -> tuple[Any, str]:
 
         # The format has no order of tensors: sort them, so that the result is always the same.
         return dict(sorted(safetensors.torch.load(file.read()).items())), "safetensors"
-    is_legacy = start.startswith(_LEGACY)
+    is_legacy = start[:1] == b"\x80" and _LEGACY in start
     with (
         torch.serialization.safe_globals(list(torch_stubs())),
         # A sparse tensor's indices could point outside of it.

@@ -173,6 +173,17 @@ def _reconstruct_array(*_: Any) -> Array:
     return Array()
 
 
+def _array_from_buffer(
+    data: bytes | bytearray, dtype: _Dtype, shape: Any, order: str, axes: Any = None
+) -> Array:
+    # How arrays are written with protocol 5, pickle's highest.
+    made = Array()
+    made.array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+    if axes is not None:
+        made.array = made.array.transpose(axes)
+    return made
+
+
 def _encode(text: Any, encoding: Any = "") -> bytes:
     # Old protocols write bytes in this way.
     if encoding != "latin1" or not isinstance(text, str):
@@ -204,9 +215,10 @@ def _allowed() -> dict[str, Callable[..., Any]]:
         "numpy.dtype": _Dtype,
         "numpy.ndarray": Array,
     }
-    for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        allowed[f"{package}.scalar"] = _numpy_scalar
-        allowed[f"{package}._reconstruct"] = _reconstruct_array
+    for package in ("numpy.core", "numpy._core"):
+        allowed[f"{package}.multiarray.scalar"] = _numpy_scalar
+        allowed[f"{package}.multiarray._reconstruct"] = _reconstruct_array
+        allowed[f"{package}.numeric._frombuffer"] = _array_from_buffer
     for module in _NETWORKS:
         for cls in _CLASSES:
             name = f"training.{module}.{cls}"

@@ -90,7 +90,7 @@ def convert_zoo(network: Network, given: Mapping[str, str]) -> Conversion:
         "truncation": phi,
         "categories": categories,
     }
-    return Conversion("stylegan", architecture, arrays)
+    return Conversion("stylegan", architecture, arrays, tuple(settings.assumed))
 
 
 def _zoo_layer(layer: int, depths: Sequence[int]) -> Iterator[Row]:

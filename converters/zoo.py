@@ -18,10 +18,18 @@ LOSSES = ("WGANGP", "Logistic", "DCGAN", "MSE")
 def zoo_settings(network: Network, given: Mapping[str, str]) -> Settings:
     """Return the settings of a GAN-zoo file: the user's, and its pickled config.
 
+    If there is no config, `assumed` says so: the tensors alone do not determine the network.
+
     Raises:
         UserError: if the file's config is not a mapping.
     """
-    return Settings(given, _config(network))
+    config = _config(network)
+    settings = Settings(given, config)
+    if not config:
+        settings.assumed.append(
+            "the file has no config: the GAN zoo's defaults for what --set does not give"
+        )
+    return settings
 
 
 def zoo_rows(
@@ -84,6 +92,7 @@ def get_categories(network: Network, settings: Settings, latent_dim: int) -> lis
 
 
 def _config(network: Network) -> dict[str, Any]:
-    content = network.checkpoint.content
-    config = content.get("config") if isinstance(content, Mapping) else None
+    content, config = network.checkpoint.content, network.beside("config")
+    if not isinstance(config, Mapping):
+        config = content.get("config") if isinstance(content, Mapping) else None
     return as_mapping(config, f"{network.path}: the file's config")

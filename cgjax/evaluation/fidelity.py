@@ -145,8 +145,8 @@ def _num_projected(feature: Feature, generator: ConditionedGenerator) -> int:
     """Return how many numbers of an image, or of a layer, are projected onto components."""
     if feature.kind == PIXELS:
         return math.prod(generator.image_shape)
-    latent = np.zeros((1, generator.gen.latent_dim), np.float32)
-    return math.prod(feature_shape(generator.at_layer(feature.argument), latent))
+    at_layer = generator.at_layer(feature.argument)
+    return math.prod(feature_shape(at_layer, at_layer.one_latent))
 
 
 def _feature(name: str) -> Feature:

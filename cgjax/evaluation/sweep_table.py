@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -100,7 +101,7 @@ def sentence(finding: Finding, num_judged: int) -> str:
         f"Jaccard similarity of a cluster {value:.2f}, {low:.2f}-{high:.2f}); explains "
         f"{share.value:.0%} ({share.low:.0%}-{share.high:.0%}) of {attribute} (judge {judge}, "
         f"which sees it in {share.num:,} of {num_judged:,} images)"
-        f"{_small(row)}\n    --config.layer={row.layer} "
+        f"{_small(row)}\n    {shlex.quote(f'--config.layer={row.layer}')} "
         f"--config.cluster.num_clusters={row.num_clusters}{row.flags}"
     )
 

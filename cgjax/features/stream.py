@@ -208,10 +208,10 @@ class FeatureStream:
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
     def _pass(self, index: Int[np.ndarray, " i"]) -> Float[Array, "b f"]:
-        """Start one forward pass, padded to the batch size."""
+        """Start one forward pass, padded to the batch size with copies of the last latent."""
         z = self._latents[index]
         self.num_computed += len(z)
-        padded = np.pad(z, [(0, self._batch - len(z)), (0, 0)])
+        padded = np.pad(z, [(0, self._batch - len(z)), (0, 0)], mode="edge")
         return self._space(self._generator.features(jnp.asarray(padded)))
 
     def _keep(self, index: Int[np.ndarray, " i"], rows: Float[Array, "s f"]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import shlex
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -343,9 +344,10 @@ def layer_index(
         return numbers.index(layer.lstrip("0"))
     if is_whole(layer) and int(layer) <= len(layers):
         return int(layer) - 1
+    typed = shlex.quote(setting.format(suggested_layer(layers, layer)))
     raise UserError(
         f"layer={shown(layer)} is not one of this generator's ({', '.join(layers)}) nor a number "
-        f"from 1 to {len(layers)}; try {setting.format(suggested_layer(layers, layer))}; "
+        f"from 1 to {len(layers)}; try {typed}; "
         "--mode=check shows what each layer costs"
     )
 

@@ -23,7 +23,7 @@ def in_batches(
 
     Args:
         function: (batch, ...) -> (batch, ...), row by row.
-        x: (n, ...) input, on the host or a device; if n is 0, one row of zeros is run to learn the
+        x: (n, ...) input, on the host or a device; if n is 0, one row of ones is run to learn the
             shape of the output.
         batch: rows per block; see `batch_by_batch`.
         out: where the results go; default: a new array.
@@ -37,7 +37,8 @@ def in_batches(
     """
     n, done = x.shape[0], 0
     if n == 0:
-        empty = in_batches(function, np.zeros((1, *x.shape[1:]), x.dtype), batch)[:0]
+        # Ones, as a user's generator may refuse zeros, or divide by their length.
+        empty = in_batches(function, np.ones((1, *x.shape[1:]), x.dtype), batch)[:0]
         return empty if out is None else out
     for rows in batch_by_batch(function, x, batch, None if out is None else out.shape[1:]):
         if out is None:

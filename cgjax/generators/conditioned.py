@@ -15,11 +15,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from cgjax.generators.arrays import finite_rows
 from cgjax.generators.base import PretrainedGenerator, layer_index
 from cgjax.generators.batching import batch_by_batch, in_batches
-from cgjax.generators.foreign import CannotResume, CheckedGenerator, checked
+from cgjax.generators.foreign import KEYWORDS, CannotResume, CheckedGenerator, checked
 from cgjax.generators.registry import load_generator
 from cgjax.runtime.mesh import shard_rows
-
-_KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
 
 
 def load_conditioned(settings: Mapping[str, Any], layer: str | None = None) -> ConditionedGenerator:
@@ -33,7 +31,7 @@ def load_conditioned(settings: Mapping[str, Any], layer: str | None = None) -> C
         UserError: no such generator or layer, or a keyword that it does not take.
     """
     generator = load_generator(settings["weights"] or settings["name"])
-    keywords = {name: settings[name] for name in _KEYWORDS}
+    keywords = {name: settings[name] for name in KEYWORDS}
     return ConditionedGenerator(
         generator, generator.layers[0] if layer is None else layer, keywords, settings["batch"]
     )
@@ -112,10 +110,19 @@ class ConditionedGenerator:
     @functools.cached_property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
-        channels = getattr(self.gen, "image_channels", None)
-        if channels is None:  # of a user's generator, only an image tells
-            channels = self.images(np.zeros((1, self.gen.latent_dim), np.float32)).shape[3]
-        return int(self.gen.image_size), int(self.gen.image_size), int(channels)
+        if isinstance(self.gen, PretrainedGenerator):
+            return self.gen.image_size, self.gen.image_size, self.gen.image_channels
+        # Of a user's generator, only an image tells.
+        _, height, width, channels = self.images(self.one_latent).shape
+        return height, width, channels
+
+    @property
+    def one_latent(self) -> Float[np.ndarray, "1 d"]:
+        """A latent of the prior, always the same, for passes of which only the shape matters.
+
+        Zeros would not do: a user's generator may divide by a latent's length, or refuse them.
+        """
+        return np.asarray(self.sample_latents(jax.random.key(0), 1))
 
     def sample_latents(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """Draw latents from the prior, truncated where the family truncates its prior."""
@@ -165,10 +172,14 @@ class ConditionedGenerator:
         if isinstance(self.gen, CheckedGenerator) and not isinstance(rows, jax.core.Tracer):
             finite_rows(f"{self.gen.name}.{method}", rows)
 
-    def _split(self, run: Callable[[Array], Array], z: Float[Array, "n d"]) -> Array:
+    def _split(self, run: Callable[[Array], Array], z: Float[Array, "n ..."]) -> Array:
         if self.mesh is None:
             return run(z)
-        return run(shard_rows(z, self.mesh)[0])[: z.shape[0]]
+        rows: Array | np.ndarray = z
+        if missing := -z.shape[0] % self.mesh.size:
+            # With copies of the last, as in `batch_by_batch`: a user's generator may refuse zeros.
+            rows = np.pad(np.asarray(z), [(0, missing)] + [(0, 0)] * (z.ndim - 1), mode="edge")
+        return run(shard_rows(rows, self.mesh)[0])[: z.shape[0]]
 
     def image_blocks_from(
         self, h: Float[np.ndarray, "n ..."]

@@ -40,6 +40,9 @@ ALONE = 3e-2
 CONSTANT = 1e-6
 # Pretrained generators overshoot [-1, 1] by about 0.3; values beyond this are worth a warning.
 CLIPPED = 1.5
+# How far a decoder trained on [0, 1] that ends without a sigmoid leaves that range. Only bright
+# images show it: the grey ones of a poorly trained generator lie around 0 in either range.
+BEYOND, BRIGHT = 0.1, 0.5
 
 
 class LayerFindings(NamedTuple):
@@ -189,11 +192,11 @@ def _check_images(conditioned: ConditionedGenerator, name: str, z: np.ndarray) -
     if _is_constant(images):
         raise UserError(f"{whose} returns the same image for every latent; make it depend on z")
     low, high = float(images.min()), float(images.max())
-    change = ""
+    change, beyond = "", BEYOND if high > BRIGHT else 1e-3
     # The bounds allow for rounding and the overshoot of a resampling filter.
     if low >= -0.5 and 4 < high <= 256:
         change = "x / 127.5 - 1"
-    elif low >= -1e-3 and high <= 1 + 1e-3:
+    elif low >= -beyond and high <= 1 + beyond:
         change = "2 * x - 1"
     if change and not _declares_range(conditioned.gen):
         raise UserError(
@@ -273,8 +276,8 @@ def _check_function(
     if not (distance := _distance(alone, rows[:1], rows)) <= ALONE:
         raise UserError(
             f"{whose} gives different values for a latent alone and in a batch{at} (they differ by "
-            f"{distance:.2g} of their spread): is batch norm in training mode? "
-            "Use its stored statistics (torch: module.eval())"
+            f"{distance:.2g} of their spread): is batch norm in training mode, or without stored "
+            "statistics? Use stored ones (torch: module.eval(), track_running_stats=True)"
         )
     return rows
 

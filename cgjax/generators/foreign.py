@@ -22,6 +22,8 @@ from cgjax.numerics.arguments import is_whole, shown
 
 MEMBERS = ("layers", "latent_dim", "image_size", "sample_latents", "features", "images")
 CHANNELS = (1, 2, 3, 4)
+KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
+"""What a run may pass to a generator's methods, by the names of the config's leaves."""
 README = "the README's section 'Your own generator' shows one"
 
 
@@ -143,6 +145,16 @@ class CheckedGenerator:
             try:
                 signature.bind(*positional, **keywords)
             except TypeError as error:
+                missing = [
+                    p.name
+                    for p in signature.parameters.values()
+                    if p.name in KEYWORDS and p.name not in keywords and p.default is p.empty
+                ]
+                if missing:
+                    raise UserError(
+                        f"{self.name}.{method} needs {missing[0]}=; give --config.generator."
+                        f"{missing[0]}=..., or give the argument a default"
+                    ) from error
                 raise UserError(
                     f"{self.name}.{method} cannot be called as the protocol does ({error}); "
                     "expected sample_latents(key, n), features(z, layer), images(z), resume(h, "

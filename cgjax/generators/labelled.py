@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,3 +45,9 @@ class Labelled:
         """Generate each row with its own class."""
         latents, classes = jnp.split(z, [self._generator.latent_dim], axis=1)
         return self._generator.images(latents, condition=classes)
+
+
+def num_labels_of(gen: Any) -> int:
+    """Return how many numbers at the end of a latent are its class; 0 if it has none."""
+    own = getattr(gen, "own", gen)  # without the checks around a user's generator
+    return own.num_labels if isinstance(own, Labelled) else 0

@@ -35,8 +35,9 @@ from cgjax.runtime.keys import check_key
 
 Call = Callable[[Module, Tensor], Any]
 # Number of latents with which resuming from a layer is tried, and the relative difference that
-# rounding can cause: the same submodules run on the same numbers in the same batch.
-TRIED, ROUNDING = 2, 1e-4
+# rounding can cause, in units of the module's precision too: the same submodules run on the same
+# numbers in the same batch, but these may lie in another order in memory.
+TRIED, ROUNDING, UNITS = 2, 1e-4, 4
 
 
 class _Reached(BaseException):
@@ -236,7 +237,9 @@ class TorchGenerator:
             resumed = self._rerun(h, layer, other)
         except (UserError, ForeignError):
             return False
-        return bool(np.abs(resumed - images).max() <= ROUNDING * np.abs(images).max())
+        _, dtype = device_and_dtype(self._module)
+        allowed = max(ROUNDING, UNITS * import_torch().finfo(dtype).eps)
+        return bool(np.abs(resumed - images).max() <= allowed * np.abs(images).max())
 
     def _name_of(self, layer: Any) -> str:
         return self.layers[layer_index(self.layers, layer)]

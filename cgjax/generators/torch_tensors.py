@@ -64,7 +64,8 @@ def select_tensor(output: Any, element: int, whose: str) -> Tensor:
         return output[i]
     raise UserError(
         f"{whose} returned a {type(output).__name__} without a tensor at {element}; expected a "
-        "tensor, or a tuple or list with one"
+        "tensor, or a tuple or list with one (if it is the module's own output, give a call= that "
+        "returns its tensor)"
     )
 
 

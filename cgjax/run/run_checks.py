@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-
 from cgjax.clustering.faiss_backend import load_faiss
 from cgjax.clustering.selection import check_rows
 from cgjax.config.distance_features import LAYER, kind_of_feature
@@ -81,7 +78,7 @@ def check_run(run: Run, mode: str) -> None:
 
 def _check_keywords(generator: ConditionedGenerator) -> None:
     """Trace a pass of one latent: a class or truncation that there is not is refused here."""
-    latent = np.asarray(generator.sample_latents(jax.random.key(0), 1))
+    latent = generator.one_latent
     if is_builtin(generator.gen):  # the user's own have made images by now
         feature_shape(generator, latent)
 
@@ -132,8 +129,7 @@ def _check_clustering(
             f"--config.{leaf}={num}{trimmed} leaves {num_kept}; raise it"
         )
     if settings["backend"] == "faiss" or share:
-        latent = np.asarray(generator.sample_latents(jax.random.key(0), 1))
-        size_to_cluster(generator, latent, num, settings)
+        size_to_cluster(generator, generator.one_latent, num, settings)
     if settings["backend"] == "faiss":
         load_faiss()
 
@@ -189,6 +185,6 @@ def check_targets(run: Run) -> None:
     for name in target_classes(run.config):
         try:
             generator = run.generator.with_condition(name)
-            feature_shape(generator, np.zeros((1, generator.gen.latent_dim), np.float32))
+            feature_shape(generator, generator.one_latent)
         except UserError as error:
             raise UserError(f"--config.transfer.conditions={name}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,9 +50,10 @@ def to_text(findings: Findings, batch: int, chosen: str) -> str:
         chosen = names[layer_index(names, chosen)]
         verdict, marks = "no fault found", "; * the config's layer"
     except UserError:
+        typed = shlex.quote(f"--config.layer={suggested_layer(names, chosen)}")
         verdict = (
             f"no fault found in it, but it has no layer {shown(chosen)}, which the config asks "
-            f"for; give one of these, such as --config.layer={suggested_layer(names, chosen)}"
+            f"for; give one of these, such as {typed}"
         )
         marks = ""
     size = " x ".join(map(str, findings.layers[-1].shape))

@@ -15,6 +15,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.labelled import num_labels_of
 from cgjax.inversion.encoder import Encoder
 from cgjax.inversion.held_out import NO_LIMITS, HeldOut, Limits
 from cgjax.inversion.inverter import Inverted, Inverter
@@ -93,7 +94,9 @@ class InversionStage:
             named_key(self.run.root_key, "encoder", "prior"), PRIOR_LATENTS
         )
         prior = prior_of(
-            sample, only_direction=generator.normalizes_latent, num_labels=self._num_labels
+            sample,
+            only_direction=generator.normalizes_latent,
+            num_labels=num_labels_of(generator.gen),
         )
         training = self._encoder_training(prior)
         state = self._trained(training)
@@ -188,15 +191,10 @@ class InversionStage:
             channels,
             settings["width"],
             norm=prior.norm,
-            num_labels=self._num_labels,
+            num_labels=num_labels_of(generator.gen),
         )
         steps = max(1, settings["samples"] // settings["batch"])
         return EncoderTraining(encoder, steps, settings["learning_rate"])
-
-    @property
-    def _num_labels(self) -> int:
-        """How many numbers of a latent are its label: see `Labelled`."""
-        return int(getattr(self.run.generator.gen, "num_labels", 0))
 
     def _is_own(self, step: Step) -> bool:
         return step.metadata.get("key") == self._key

@@ -109,6 +109,22 @@ def _arrays(state):
     return {name: value.numpy() for name, value in state.items()}
 
 
+def _strided_arrays(state):
+    """Return arrays in Fortran's order, and, for the kernels, in one that is neither."""
+    return {
+        n: np.ascontiguousarray(v.transpose(1, 0, 3, 2)).transpose(1, 0, 3, 2)
+        if v.ndim == 4
+        else np.asfortranarray(v)
+        for n, v in _arrays(state).items()
+    }
+
+
+def _first_format(path, state):
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            archive.addfile(tarfile.TarInfo(name))
+
+
 def _nested(state, path):
     for name in reversed(path.split("/")):
         state = {name: state}
@@ -141,6 +157,7 @@ SAME = {
     # torch's serializations, whatever else is in them
     "zip": (_torch(dict), WHOLE),
     "legacy": (_torch(dict, _use_new_zipfile_serialization=False), WHOLE),
+    "legacy_3": (_torch(dict, _use_new_zipfile_serialization=False, pickle_protocol=3), WHOLE),
     "ordered_dict": (_torch(lambda s: s), WHOLE),
     "plain_dict": (_torch(lambda s: {"netG": dict(s)}), G),
     "parameters": (
@@ -163,6 +180,8 @@ SAME = {
     "pickle": (_pickle(dict), WHOLE),
     "pickle_2": (_pickle(dict, 2), WHOLE),
     "pickle_of_arrays": (_pickle(_arrays), WHOLE),
+    "pickle_5_of_arrays": (_pickle(_arrays, 5), WHOLE),
+    "pickle_5_of_strided_arrays": (_pickle(_strided_arrays, 5), WHOLE),
     "npz": (lambda path, s: path.write_bytes(_npz(s)), WHOLE),
     "wheel": (_archive({"a/__init__.py": lambda s: "x", "a/netG.pth": _bytes}), WHOLE),
     "zip_of_legacy": (
@@ -386,6 +405,15 @@ REFUSED = {
         "asks for 'torch.nn.modules.container.Sequential'.*save the state dict alone",
     ),
     "torchscript": (_traced, "TorchScript program"),
+    "protocol_4": (_torch(dict, pickle_protocol=4), "another pickle protocol.*save it again"),
+    "legacy_protocol_4": (
+        _torch(dict, pickle_protocol=4, _use_new_zipfile_serialization=False),
+        "another pickle protocol.*save it again",
+    ),
+    "protocol_3_with_arrays": (
+        _torch(_arrays, pickle_protocol=3), "another pickle protocol.*save it again",
+    ),
+    "first_format": (_first_format, "torch's first file format.*save it again"),
     "lfs_pointer": (
         lambda path, s: path.write_text("version https://git-lfs.github.com/spec/v1\noid x\n"),
         "Git LFS pointer",

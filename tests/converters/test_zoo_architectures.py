@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from converters.__main__ import convert
 from tests.converters import reference as ref
 from tests.converters.comparing import check, latents
+from tests.converters.files import CASES, load, write
 
 pytestmark = pytest.mark.torch
 
@@ -156,3 +158,19 @@ def test_dcgan_zoo_at_another_depth(depth, channels, loss, categories, tmp_path)
     config = {"lossCriterion": loss, "categoryVectorDim": sum(categories)}
     gen = check("dcgan", {"config": config, "avgG": dict(w)}, expected, z, tmp_path)
     assert gen.network.categories == tuple(categories)
+
+
+@pytest.mark.parametrize("name", ["dcgan_zoo_a", "pgan_zoo_a", "stylegan_zoo_a"])
+def test_a_config_is_found_beside_the_network_and_a_missing_one_is_reported(name, tmp_path):
+    content, family = load(name), CASES[name][0]
+    kept = {key: content[key] for key in ("config", "avgG")}
+    files = {"plain": kept, "nested": {"epoch": 3, "model": kept}, "bare": content["avgG"]}
+    sources = {
+        how: convert(family, write(tmp_path / how, file), tmp_path / f"{how}_out").manifest[
+            "source"
+        ]
+        for how, file in files.items()
+    }
+    assert "assumed" not in sources["plain"]
+    assert "assumed" not in sources["nested"]
+    assert sources["bare"]["assumed"][0].startswith("the file has no config: ")

@@ -113,6 +113,23 @@ class OneBuffer(Good):
         return memory
 
 
+class NoZeros(Good):
+    """Divides by the length of a latent, which therefore must not be zero."""
+
+    image_channels = "rgb"  # a name of its own, which says nothing to us
+
+    def _unit(self, z):
+        length = np.linalg.norm(np.asarray(z), axis=1, keepdims=True)
+        assert length.all()
+        return np.asarray(z) / length
+
+    def features(self, z, layer):
+        return super().features(self._unit(z), layer)
+
+    def images(self, z):
+        return super().images(self._unit(z))
+
+
 Grey = returning(lambda x: x[..., :1], "images", "resume")
 
 
@@ -168,6 +185,8 @@ ImagesOtherSize = with_members(image_size=16)
 ImagesUint8 = returning(lambda x: ((x + 1) * 127.5).astype(np.uint8), "images")
 Images255 = returning(lambda x: (x + 1) * 127.5, "images")
 Images01 = returning(lambda x: (x + 1) / 2, "images")
+Images01Beyond = returning(lambda x: (1.1 * x + 1) / 2, "images")
+ImagesGrey = returning(lambda x: 0.08 * x, "images", "resume")
 ImagesNan = returning(lambda x: x / 0 * 0, "images")
 ImagesInfinite = returning(lambda x: x / np.zeros_like(x), "images")
 ImagesConstant = returning(np.zeros_like, "images")
@@ -235,6 +254,17 @@ ImageSizeTuple = with_members(image_size=(8, 8))
 FeaturesNoMethod = with_members(features=3)
 NoFeatures = with_members(features=None)
 FewerArguments = with_members(features=lambda self, z: Good().features(z, "early"))
+
+
+class NeedsCondition(Good):
+    def images(self, z, *, condition):
+        return super().images(z) * (1 if condition == "2" else -1)
+
+    def features(self, z, layer, condition):
+        return super().features(z, layer)
+
+    def resume(self, h, layer, condition):
+        return super().resume(h, layer)
 
 
 class PropertyRaises(Good):

@@ -131,6 +131,11 @@ def test_the_suggested_layer_has_a_similar_name_or_is_an_early_one(layers, layer
         layer_index(layers, layer)
 
 
+def test_the_suggested_layer_can_be_typed_in_a_shell():
+    with pytest.raises(UserError, match=r"try '--config\.layer=<b> & b'; --mode=check"):
+        layer_index(("a", "<b> & b"), "b>")
+
+
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     "layer",

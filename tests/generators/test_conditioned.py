@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
+from cgjax.evaluation.fidelity import check_components
+from cgjax.features.stream import FeatureStream
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import build_network
 from cgjax.runtime import mesh as parallel
 from cgjax.testing.planted import make_planted
-from tests.generators.objects import Good
+from tests.generators.objects import Good, NoZeros
 
 STYLEGAN = {
     "form": "genforce",
@@ -101,3 +103,24 @@ def test_nan_from_a_users_own_generator_is_refused_in_any_batch():
     infinite = ConditionedGenerator(SometimesInfinite(), "late", {}, 4)
     with pytest.raises(UserError, match=r"sample_latents returned infinite values"):
         infinite.sample_latents(jax.random.key(0), 1000)
+
+
+@pytest.mark.parametrize("features", ["pca_pixels", "layer:early"])
+def test_shapes_are_learned_without_zero_latents(features):
+    generator = ConditionedGenerator(NoZeros(), "early", {}, 4)
+    assert generator.image_shape == (8, 8, 3)
+    none = np.zeros((0, 6), np.float32)
+    assert generator.images(none).shape == (0, 8, 8, 3)
+    assert generator.all_features(none).shape == (0, 16)
+    settings = {"features": features, "components": 16, "prior_images": 40}
+    check_components(settings, generator)
+
+
+def test_rows_are_padded_without_zero_latents():
+    generator = ConditionedGenerator(NoZeros(), "early", {}, 4)
+    z = np.asarray(generator.sample_latents(jax.random.key(0), 5))
+    several = generator.over(parallel.data_mesh(3))
+    np.testing.assert_allclose(several.all_features(z), generator.all_features(z), atol=1e-6)
+    np.testing.assert_allclose(several.images(z[:1]), generator.images(z[:1]), atol=1e-6)
+    with FeatureStream(generator, z, block=5) as stream:
+        np.testing.assert_allclose(stream.read(np.arange(5)), generator.all_features(z), atol=1e-6)

@@ -74,6 +74,7 @@ REFUSED = {
     "ImageSizeTuple": r"image_size is \(8, 8\); expected a positive int",
     "FeaturesNoMethod": "features is an int; expected a method",
     "NoFeatures": "lacks features",
+    "NeedsCondition": r"features needs condition=; give --config\.generator\.condition=\.\.\., or",
     "FewerArguments": r"features cannot be called .*features\(z, layer\)",
     # Invalid results of the methods.
     "FeaturesList": r"features returned a list; expected a float32 array \(4, \.\.\.\): it holds",
@@ -116,6 +117,7 @@ REFUSED = {
     "ImagesUint8": "images returned an array .* of uint8; .*x / 127.5 - 1",
     "Images255": "images returns values from .* return x / 127.5 - 1",
     "Images01": r"images returns values from .* return 2 \* x - 1",
+    "Images01Beyond": r"images returns values from -0\.\d+ to 1\.\d+; .* return 2 \* x - 1",
     "ImagesNan": "images returned NaN",
     "ImagesInfinite": "images returned infinite values",
     "ImagesConstant": "images returns the same image for every latent",
@@ -230,6 +232,10 @@ def test_images_of_one_channel_work():
     assert begin_run("Grey").images(np.ones((3, 6), np.float32)).shape == (3, 8, 8, 1)
 
 
+def test_images_that_are_all_grey_work():
+    begin_run("ImagesGrey")
+
+
 def test_bright_images_are_accepted_if_the_generator_declares_its_range():
     ensure_generator(bind("Bright"), "mine")
 
@@ -241,6 +247,10 @@ def test_a_keyword_that_the_generator_does_not_take_is_refused_at_construction(k
     with pytest.raises(UserError, match="features takes no condition="):
         bind("Good").with_condition(3)
     assert bind("Good", **{keyword: None}).keywords == {}
+
+
+def test_a_generator_that_needs_a_class_gets_it():
+    check_generator(bind("NeedsCondition", condition="2"))
 
 
 def test_rows_are_checked_at_every_call():

@@ -116,6 +116,13 @@ def test_resume_exists_where_the_rest_of_the_network_needs_only_the_activation()
     assert not hasattr(from_stylegan(StyleGAN2(), layers=["synthesis.b4"]), "resume")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_resume_exists_for_the_same_layers_in_every_precision(dtype):
+    gen = from_decoder(Decoder().to(dtype))
+    assert gen.resumable == gen.layers
+    assert from_stylegan(StyleGAN2().to(dtype)).resumable == ("w",)
+
+
 @pytest.mark.parametrize(
     ("gen", "at"), [(from_stylegan, StyleGAN2), (from_decoder, Decoder)], ids=["style", "vae"]
 )

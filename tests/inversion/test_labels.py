@@ -7,13 +7,15 @@ import numpy as np
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.families import build_network
-from cgjax.generators.labelled import Labelled
+from cgjax.generators.foreign import checked
+from cgjax.generators.labelled import Labelled, num_labels_of
 from cgjax.inversion.encoder import Encoder
 from cgjax.inversion.inverter import Inverter
 from cgjax.inversion.learning import EncoderTraining, learn
 from cgjax.inversion.prior import prior_of
 from cgjax.inversion.search import Search
 from cgjax.stages.groups import Labels
+from tests.generators.objects import Good
 
 DIM, NUM = 4, 3
 
@@ -39,6 +41,14 @@ def test_every_row_has_its_own_class():
     expected = gen.images(jnp.asarray(inner), condition=label.tolist())
     np.testing.assert_allclose(generator.images(z), expected, atol=1e-6)
     np.testing.assert_array_equal(generator.features(jnp.asarray(z)), z[:, DIM:])
+
+
+def test_only_a_labelled_generator_s_latents_end_in_a_label():
+    class Own(Good):
+        num_labels = 3  # a name of its own, which says nothing of its latents
+
+    assert num_labels_of(labelled().gen) == NUM
+    assert num_labels_of(checked(Own())) == num_labels_of(conditional()) == 0
 
 
 def test_the_prior_covers_the_latent_and_the_likeliest_label_stays():

@@ -24,7 +24,7 @@ if __name__ == "__main__":
 from absl import flags
 
 from cgjax.errors import UserError
-from cgjax.runtime.command import run_command
+from cgjax.runtime.command import leave, run_command
 from converters.convert import UNKNOWN_LICENCE, convert, listing
 from converters.inspecting import describe, inspect
 from converters.layouts import FAMILIES, layouts_of
@@ -217,4 +217,4 @@ def _require_torch() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    leave(lambda: run_command(main))

@@ -43,8 +43,8 @@ _DST = flags.DEFINE_string("dst", None, "Folder to write; lpips: the file.")
 _SET = flags.DEFINE_multi_string(
     "set",
     [],
-    "What the tensors do not specify: name=value; repeatable. network=NAME chooses one of several "
-    "generators in a file; by default the averaged one.",
+    "What the tensors do not specify: name=value. network=NAME chooses one of several generators "
+    "in a file; by default the averaged one",
 )
 _KEY = flags.DEFINE_string(
     "key", None, "Which of several generators in a file to convert: same as --set network=NAME."

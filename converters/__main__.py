@@ -24,7 +24,7 @@ if __name__ == "__main__":
 from absl import flags
 
 from cgjax.errors import UserError
-from cgjax.runtime.command import run_command
+from cgjax.runtime.command import leave, run_command
 from converters.convert import UNKNOWN_LICENCE, convert, listing
 from converters.inspecting import describe, inspect
 from converters.layouts import FAMILIES, layouts_of
@@ -43,8 +43,8 @@ _DST = flags.DEFINE_string("dst", None, "Folder to write; lpips: the file.")
 _SET = flags.DEFINE_multi_string(
     "set",
     [],
-    "What the tensors do not specify: name=value; repeatable. network=NAME chooses one of several "
-    "generators in a file; by default the averaged one.",
+    "What the tensors do not specify: name=value. network=NAME chooses one of several generators "
+    "in a file; by default the averaged one",
 )
 _KEY = flags.DEFINE_string(
     "key", None, "Which of several generators in a file to convert: same as --set network=NAME."
@@ -217,4 +217,4 @@ def _require_torch() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    leave(lambda: run_command(main))

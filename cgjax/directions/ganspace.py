@@ -170,10 +170,11 @@ def ganspace_streaming(
     state: PCAState | None = None
     for latents, features in blocks():
         _, h = _pair(latents, features)
-        if state is None and not 1 <= num_components <= min(len(h) - 1, h.shape[1]):
+        most = min(len(h) - 1, h.shape[1])
+        if state is None and not 1 <= num_components <= most:
             raise UserError(
-                f"num_components={num_components} does not fit a first block of {len(h)} rows of "
-                f"{h.shape[1]} features; give larger blocks or ask for fewer"
+                f"num_components={num_components}: expected at most {most}, for a first block of "
+                f"{len(h)} rows of {h.shape[1]} features; ask for fewer or give larger blocks"
             )
         state = update_pca(state, h, num_components)
     if state is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import shlex
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,11 +58,13 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
     if text in PUBLISHED:
         return cast(Generator, load_folder(fetch(text)))
     if os.path.isfile(user_path(text)):
-        raise UserError(
-            f"{text} is a file; convert it first: python -m converters FAMILY --src={text} "
-            "--dst=FOLDER, then give the folder (python -m converters inspect FILE names the "
-            "family)"
+        advice = (
+            f"name the class or function in it: {Path(text).stem}:NAME, from its folder"
+            if text.endswith(".py")
+            else "convert it first, and give the folder: python -m converters inspect "
+            f"{shlex.quote(text)} prints the command"
         )
+        raise UserError(f"{text} is a file; {advice}")
     if ":" in text:
         return load_object(text)
     if os.path.dirname(text):
@@ -73,8 +76,8 @@ def load_generator(name: str | os.PathLike[str]) -> Generator:
     near = difflib.get_close_matches(text, known, n=3, cutoff=0.5) or list(EMBEDDED)
     raise UserError(
         f"generator {shown(text)} is neither a known name (python -m converters --list prints the "
-        f"{len(known)}; nearest: {', '.join(near)}) nor a folder of converted weights; make one "
-        "with python -m converters FAMILY --src=FILE --dst=FOLDER"
+        f"{len(known)}; nearest: {', '.join(near)}), nor a folder of converted weights (python -m "
+        "converters FAMILY --src=FILE --dst=FOLDER makes one), nor module:name of your own"
     )
 
 

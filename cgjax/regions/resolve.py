@@ -119,7 +119,7 @@ class Resolver(NamedTuple):
         main, cluster, names = self.main, term.cluster, self._named(term.cluster)
         if term.clustering is not None:
             known = {key: clustering for key, (clustering, _) in self.clusterings.items()}
-            name = find_clustering(term.clustering, known, main, cluster)
+            name = find_clustering(term.clustering, known, main, cluster, names)
             # Its clusters may have been named before the run's own clustering took the id.
             return SWEPT + name if name not in names and SWEPT + name in names else name
         if main is not None and (is_id(cluster) or main in names or not names):
@@ -131,9 +131,11 @@ class Resolver(NamedTuple):
                 f"--cluster: several clusterings have a cluster named {cluster!r}: "
                 f"{', '.join(names)}; specify one, as in {typed(names[0], cluster)}"
             )
+        problem = "specify the clustering" if names else "no clustering has such a cluster"
+        ids = list(self.clusterings)
         raise UserError(
-            f"--cluster={cluster}: specify the clustering; this run has: "
-            f"{', '.join(self.clusterings)}; try {typed(next(iter(self.clusterings)), cluster)}"
+            f"--cluster={cluster}: {problem}; this run has: {', '.join(ids)}; try "
+            f"{example(ids, cluster, names)}"
         )
 
 
@@ -142,6 +144,7 @@ def find_clustering(
     clusterings: Mapping[str, Clustering],
     main: str | None,
     cluster: str | None = None,
+    holders: Sequence[str] = (),
 ) -> str:
     """Return the id of the clustering with a given id or layer.
 
@@ -150,6 +153,7 @@ def find_clustering(
         clusterings: those of the run, by id.
         main: the id of the one meant by the name of its layer; None if there is none.
         cluster: the cluster asked for, for the message; None for the whole clustering.
+        holders: the ids of the clusterings that have it, for the message.
 
     Raises:
         UserError: the run has no such clustering (lists those it has), or several of the layer.
@@ -164,12 +168,20 @@ def find_clustering(
     if of_layer:
         raise UserError(
             f"--cluster: {name!r} could be {' or '.join(of_layer)}; specify one, as in "
-            f"{typed(of_layer[0], cluster)}"
+            f"{example(of_layer, cluster, holders)}"
         )
     raise UserError(
         f"--cluster: no clustering {name!r} in this run; it has: {', '.join(clusterings)}; try "
-        f"{typed(main or next(iter(clusterings)), cluster and '0')}"
+        f"{example([main or next(iter(clusterings))], cluster, ())}"
     )
+
+
+def example(clusterings: Sequence[str], cluster: str | None, holders: Sequence[str]) -> str:
+    """Return the flag for a cluster of the first clustering that has it, else for cluster 0."""
+    for name in clusterings:
+        if cluster is None or name in holders:
+            return typed(name, cluster)
+    return typed(clusterings[0], "0")
 
 
 def typed(clustering: str, cluster: str | None) -> str:

@@ -231,6 +231,7 @@ def _commands(run: TrainingRun, summary: Mapping[str, Any]) -> dict[str, str]:
         "made": [*typed, f"--workdir={root}"],
         "cluster": [
             *("--config=configs/dcgan_pose.py", f"--config.generator.weights={run.generator}"),
+            "--config.layer=2",  # by number: names differ between networks
             *(("--config.generator.condition=0",) if _has_labels(run) else ()),
             clusters,
         ],

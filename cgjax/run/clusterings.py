@@ -228,11 +228,7 @@ class HeldClusterings:
         for step in text.split("/"):
             split = self._by_path.get(path)
             if path and split is None:
-                raise UserError(
-                    f"--cluster={text}: cluster {shown_path(path)} is not split in this run, which "
-                    f"splits {', '.join(map(shown_path, self._by_path))}; see "
-                    "--config.hierarchy.splits"
-                )
+                raise self._not_split(text, shown_path(path))
             one = self.inside(split) if split else self.own[0]
             example = "/".join(map(str, (*path, 0)))
             inside = str(split) if split else None
@@ -241,6 +237,12 @@ class HeldClusterings:
                 raise UserError(f"--cluster={text}: {step!r} names clusters {ids}; give an id")
             path = (*path, ids[0])
         return self.region_inside(path)
+
+    def _not_split(self, text: str, cluster: str) -> UserError:
+        return UserError(
+            f"--cluster={text}: cluster {cluster} is not split in this run, which splits "
+            f"{', '.join(map(shown_path, self._by_path))}; see --config.hierarchy.splits"
+        )
 
     def region_inside(self, path: tuple[int, ...]) -> Region:
         """Return the cluster that a path of ids leads to: inside every cluster on the way.
@@ -263,21 +265,33 @@ class HeldClusterings:
         """Return every cluster of one clustering.
 
         Args:
-            name: of a clustering, as in a query; or the path of a cluster that is split, for those
-                inside it; None for the run's own clustering.
+            name: of a clustering, as in a query; or a cluster that is split, by its path or name,
+                for those inside it; None for the run's own clustering.
 
         Raises:
-            UserError: a clustering that the run does not hold.
+            UserError: a clustering that the run does not hold, or a cluster that is not split.
         """
+        cluster = self._flag_named(name) if name is not None and self.splits else None
         for split in self.splits:
-            if shown_path(split.path) == name:
+            if shown_path(split.path) in (name, cluster):
                 return [self.region_inside((*split.path, c)) for c in range(split.num_clusters)]
         if name is None:
             one = self.own[0]
+        elif cluster is not None:
+            raise self._not_split(name, name)
         else:
             clusterings = self.all
             one = clusterings[find_clustering(name, clusterings, self._own_id)]
         return [ClusterRegion(one, c) for c in range(one.num)]
+
+    def _flag_named(self, text: str) -> str | None:
+        """Return the `cluster_flag` of the one cluster that a text means, or None."""
+        if any(text in (name, one.layer) for name, one in self.all.items()):
+            return None
+        try:
+            return self.cluster_flag(*self.cluster(text))
+        except UserError:
+            return None
 
     def cluster(self, text: str) -> tuple[Clustering, int]:
         """Return the one cluster that a user means, as its clustering and its id.

@@ -131,8 +131,10 @@ def _memory_error(error: Exception, arguments: Sequence[str]) -> str | None:
 def leave(command: Callable[[], int]) -> NoReturn:
     """Run a command and end this process with its exit code.
 
-    If this is one of several processes and it fails, it ends at once: an orderly exit would wait
-    for the others, which wait for this one. They notice by themselves that it is gone.
+    A command that did not come to its end leaves the process at once: XLA may still be computing,
+    and Python's own end would crash under its threads. It would also wait for other processes that
+    wait for this one; they notice by themselves that it is gone. Only if all of several processes
+    were interrupted, they part in order.
     """
     try:
         code = command()
@@ -141,7 +143,7 @@ def leave(command: Callable[[], int]) -> NoReturn:
             raise
         traceback.print_exc()
         code = 1
-    if code not in (0, 130) and _is_one_of_several():
+    if code != 0 and not (code == 130 and _is_one_of_several()):
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()

@@ -106,10 +106,12 @@ def _import_module(name: str, subject: str) -> ModuleType:
     except Exception as error:
         cause = error.__cause__
         if isinstance(cause, ModuleNotFoundError) and _is_parent(cause.name, name):
-            change = "run from the folder that holds it, or set PYTHONPATH"
-            if name.endswith(".py"):
-                change = "give the module's name, without .py"
-            raise UserError(f"{subject}: there is no module {cause.name!r}; {change}") from cause
+            advice = (
+                f"leave .py out: {name.removesuffix('.py')}:NAME"
+                if name.endswith(".py")
+                else "run from the folder that holds it, or set PYTHONPATH"
+            )
+            raise UserError(f"{subject}: there is no module {cause.name!r}; {advice}") from cause
         if isinstance(cause, SyntaxError):
             raise UserError(
                 f"{subject} cannot be imported: {cause.filename}, line {cause.lineno}: {cause.msg}"

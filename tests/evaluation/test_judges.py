@@ -282,7 +282,7 @@ def test_an_unknown_attribute_is_found_before_any_work(name):
     [
         ("face_mash", "expected one of face_mesh, age_gender"),
         ("no_such_module:f", "there is no module 'no_such_module'; run from the folder"),
-        ("cgjax.py:f", "there is no module 'cgjax.py'; give the module's name, without .py"),
+        ("cgjax.py:f", "there is no module 'cgjax.py'; leave .py out: cgjax:NAME"),
         ("numpy:no_such_function", "has no 'no_such_function'"),
         (":f", "is not known"),
     ],

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -216,8 +217,18 @@ def test_a_folder_that_does_not_exist_is_named_with_where_it_was_looked_for(
 
 
 def test_a_checkpoint_file_given_as_a_name_must_be_converted_first():
-    with pytest.raises(UserError, match="is a file; convert it first"):
+    inspect = re.escape(f"python -m converters inspect {CHECKPOINT} prints the command")
+    with pytest.raises(UserError, match=f"is a file; convert it first, .*: {inspect}"):
         cgjax.load_generator(CHECKPOINT)
+
+
+def test_code_of_ones_own_named_by_its_file_is_told_the_form_that_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("class Mine: pass\n")
+    with pytest.raises(UserError, match=r"mine\.py is a file; name .* in it: mine:NAME"):
+        cgjax.load_generator("mine.py")
+    with pytest.raises(UserError, match=r"nor module:name of your own$"):
+        cgjax.load_generator("mine")
 
 
 def test_every_published_entry_is_complete():

@@ -1,5 +1,8 @@
 """A query's terms are looked up in the run's clusterings, and unknown ones are refused."""
 
+import re
+import shlex
+
 import numpy as np
 import pytest
 
@@ -84,6 +87,24 @@ def test_an_unknown_clustering_or_cluster_is_refused_and_the_known_ones_listed(r
             Resolver(run, MAIN).region(query)
         assert problem in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("main", [MAIN, None])
+@pytest.mark.parametrize(
+    "text", ["9", "4", "0", "dim", "odd", "b.16=3", "b.16=9", "b.16=dim", "layer2=4", "layer9=dim"]
+)
+def test_what_a_message_suggests_can_be_typed(run, text, main):
+    resolver = Resolver(run, main)
+    try:
+        resolver.region(text)
+    except UserError as error:
+        suggested = re.search(r"(?:try|as in) (\S.*)$", str(error)).group(1)
+        resolver.region(shlex.split(suggested)[0].removeprefix("--cluster="))
+
+
+def test_a_cluster_that_no_clustering_has_is_not_called_ambiguous(run):
+    with pytest.raises(UserError, match=r"^--cluster=dim: no clustering has such a cluster; "):
+        Resolver(run, None).region("dim")
 
 
 def test_a_run_of_one_clustering_does_not_name_it_in_messages():

@@ -12,6 +12,7 @@ import pytest
 from cgjax.endtoend.experiment import Experiment
 from cgjax.errors import Interrupted, UserError
 from cgjax.figures.curves import LINES
+from cgjax.generators.base import layer_index
 from cgjax.report import training
 from cgjax.report.training import shown, training_page
 from cgjax.run.training import open_trained
@@ -116,6 +117,13 @@ def test_the_page_says_what_was_trained_and_what_to_type_next(trained):
     assert "python -m cgjax.main --workdir=RUN" in page
     assert "liu2020diverse" in page
     assert '"num_clusters": 4' in page
+
+
+def test_the_command_that_clusters_the_generator_names_a_layer_that_every_network_has(trained):
+    command = training._commands(open_trained(trained, None), summary_of(trained))["cluster"]
+    layer = re.search(r"--config\.layer=(\S+)", command).group(1)
+    for names in (("layer1", "layer2"), ("block1", "block2", "block3")):  # dcgan, residual
+        assert layer_index(names, layer) == 1
 
 
 def test_the_page_is_small_names_no_host_and_runs_no_script(trained):

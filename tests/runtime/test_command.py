@@ -1,6 +1,7 @@
 """How commands end: every mistake in one line that says what to type, bugs with their traceback."""
 
 import errno
+import os
 import sys
 
 import jax
@@ -11,7 +12,7 @@ from ml_collections import config_flags
 
 from cgjax.config import plain as configuration
 from cgjax.errors import Interrupted, UserError
-from cgjax.runtime.command import run_command, users_error
+from cgjax.runtime.command import leave, run_command, users_error
 from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
 from cgjax.runtime.system import StdoutError
 
@@ -51,6 +52,16 @@ def test_what_a_user_can_change_is_one_line(error, code, expected, monkeypatch, 
     assert found == code
     assert err.startswith(expected)
     assert err.count("\n") == bool(expected)
+
+
+@pytest.mark.parametrize(("code", "at_once"), [(0, []), (2, [2]), (130, [130])])
+def test_only_a_command_that_came_to_its_end_lets_python_end_in_order(code, at_once, monkeypatch):
+    # XLA may still compute after Ctrl-C: its threads crashed in Python's end, with exit code 139.
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with pytest.raises(SystemExit):
+        leave(lambda: code)
+    assert ended == at_once
 
 
 @pytest.mark.parametrize(

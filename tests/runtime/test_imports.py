@@ -49,6 +49,10 @@ def test_a_missing_module_or_name_is_a_user_error(write):
         load_attribute("parcel.nowhere:x", "judge")
     with pytest.raises(UserError, match="no module 'nowhere'"):
         load_attribute("nowhere.deep:x", "judge")
+    with pytest.raises(
+        UserError, match=r"no module 'beside_me\.py'; leave \.py out: beside_me:NAME"
+    ):
+        load_attribute("beside_me.py:make", "judge")
     with pytest.raises(UserError, match="has no 'maker'; did you mean beside_me:make"):
         load_attribute("beside_me:maker", "judge")
 

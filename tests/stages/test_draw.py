@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import os
 import re
 import shutil
@@ -319,6 +320,25 @@ def test_balanced_draws_the_same_number_from_every_cluster(
         assert run.are_inside(latents, run.region(query)).all()
         assert len(list((tmp_path / str(c)).glob("*.png"))) == len(latents)
     assert capsys.readouterr().out.count("expected acceptance") == len(queries)
+
+
+def test_the_clusters_inside_a_cluster_are_found_by_its_name_too(layered, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(layered, root)
+    names = [{"id": 0, "name": "left"}, {"id": 1, "name": "right"}]
+    (root / "clusters.json").write_text(json.dumps(names))
+    held = load_run(root).held
+    inside = [region.parts[-1] for region in held.clusters_of("right")]
+    assert [held.cluster_flag(one.clustering, one.cluster) for one in inside] == [
+        "1/0",
+        "1/1",
+        "1/2",
+    ]
+    for name in ("left", "0"):
+        with pytest.raises(
+            UserError, match=f"cluster {name} is not split in this run, .* splits 1"
+        ):
+            held.clusters_of(name)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')} {FOUR_DEVICES}"
 
+import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxtyping
@@ -78,6 +80,32 @@ def _forget_programs() -> Iterator[None]:
     """Let compiled programs go: a process that keeps all of them runs out of memory maps."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Path]:
+    """Return the folder of a finished run of a config, which is run once; copy it to change it."""
+    from tests.stages.test_change import run
+
+    made: dict[str, Path] = {}
+
+    def folder_of(config: dict[str, Any]) -> Path:
+        key = json.dumps(config, sort_keys=True)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("finished") / "run"
+            run(made[key], config)
+        return made[key]
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of an uninterrupted training, and its summary; copy it to change it."""
+    from tests.endtoend.tiny_runs import settings, train
+
+    root = tmp_path_factory.mktemp("whole") / "run"
+    return root, train(root, settings())
 
 
 @pytest.fixture

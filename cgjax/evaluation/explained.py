@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy.special import betaincc, stdtrit
 
 from cgjax.numerics.intervals import bootstrap_interval, wilson_interval
 
@@ -86,7 +86,7 @@ def chance(values: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> fl
         return 1.0
     # Under the F test's null hypothesis the share itself has a beta distribution.
     share = eta_squared(values, labels)
-    return float(stats.beta.sf(share, (num_groups - 1) / 2, freedom / 2))
+    return float(betaincc((num_groups - 1) / 2, freedom / 2, min(share, 1.0)))
 
 
 def _judged(
@@ -147,6 +147,6 @@ def attribute_in(values: Float[np.ndarray, " m"]) -> ClusterAttribute:
     found = wilson_interval(len(seen), num)
     mean, half = float(seen.mean()) if len(seen) else nan, nan
     if len(seen) > 1:
-        quantile = float(stats.t.ppf(0.975, len(seen) - 1))
+        quantile = float(stdtrit(len(seen) - 1, 0.975))
         half = quantile * float(seen.std(ddof=1)) / len(seen) ** 0.5
     return ClusterAttribute(mean, mean - half, mean + half, len(seen) / num, *found, num)

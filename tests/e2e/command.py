@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,11 +33,14 @@ def environment() -> dict[str, str]:
 
 
 def cgjax(
-    *args: object, module: str = "cgjax.main", env: dict[str, str] | None = None, **kwargs
+    *args: object, module: str = "cgjax.main", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to completion."""
+    """Run a command to completion; in another environment or module it imports JAX anew."""
+    words = [*map(str, args)]
+    if env is None and module == "cgjax.main":
+        return _forked(words)
     return subprocess.run(
-        [sys.executable, "-m", module, *map(str, args)],
+        [sys.executable, "-m", module, *words],
         cwd=ROOT,
         env=environment() if env is None else env,
         stdin=subprocess.DEVNULL,
@@ -41,8 +48,32 @@ def cgjax(
         text=True,
         check=False,
         timeout=600,
-        **kwargs,
     )
+
+
+@functools.cache
+def _server() -> subprocess.Popen[str]:
+    """Start the process whose forks are commands, see `forked`; it ends with this one."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.e2e.forked"],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # Python's advice against forks of a process with threads
+        text=True,
+    )
+    atexit.register(server.communicate)
+    return server
+
+
+def _forked(words: list[str]) -> subprocess.CompletedProcess[str]:
+    server, own = _server(), {"CGJAX_CACHE": tempfile.mkdtemp()}
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+        command = {"arguments": words, "environment": own, "stdout": out.name, "stderr": err.name}
+        print(json.dumps(command), file=server.stdin, flush=True)
+        code = int(server.stdout.readline())
+        return subprocess.CompletedProcess(words, code, out.read(), err.read())
 
 
 def start(*args: object) -> subprocess.Popen[str]:
@@ -61,3 +92,15 @@ def errors(stderr: str) -> list[str]:
     """Return the messages to the user; there must be no traceback."""
     assert "Traceback" not in stderr, stderr
     return [line for line in stderr.splitlines() if line.startswith(("error: ", "interrupted: "))]
+
+
+def untrained(finished: Path, workdir: Path) -> Path:
+    """Copy a run as it was when it had clusters but no sampler yet; return the copy's folder."""
+    shutil.copytree(finished, workdir)
+    for name in ("checkpoints", "samples"):
+        shutil.rmtree(workdir / name)
+    (workdir / "metrics.jsonl").unlink()
+    for path in (workdir / "stages").glob("*.json"):
+        if path.stem.split("-")[0] in ("fit", "sample", "sheet", "evaluate", "report"):
+            path.unlink()
+    return workdir

@@ -9,7 +9,7 @@ from tests.golden_cases import GOLDEN
 
 SMALL = (
     "--config=configs/pgan_gender.py:quick",
-    "--config.generator.batch=64",
+    "--config.generator.batch=8",  # one size for most numbers of images: fewer programs
     "--config.latents.num=300",
     "--config.evaluate.num=40",
     "--config.evaluate.prior_images=64",

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,8 @@ import numpy as np
 import pytest
 
 import cgjax as library
-from tests.e2e.command import ROOT, cgjax, environment
+from cgjax.run.run import Run
+from tests.e2e.command import ROOT, cgjax, environment, untrained
 from tests.xla_flags import FOUR_DEVICES, QUICK
 
 ARGUMENTS = (
@@ -59,17 +59,6 @@ def one(tmp_path_factory) -> Path:
     return workdir
 
 
-def untrained(finished: Path, workdir: Path) -> Path:
-    """A copy of a run that has clusters but no sampler yet."""
-    shutil.copytree(finished, workdir)
-    shutil.rmtree(workdir / "checkpoints")
-    (workdir / "metrics.jsonl").unlink()
-    for path in (workdir / "stages").glob("*.json"):
-        if path.stem.split("-")[0] in ("fit", "sample", "sheet", "evaluate", "report"):
-            path.unlink()
-    return workdir
-
-
 def wait_for_training(workdir: Path, process: subprocess.Popen[str]) -> None:
     metrics = workdir / "metrics.jsonl"
     while process.poll() is None:
@@ -90,9 +79,8 @@ def process_of(launcher: subprocess.Popen[str], index: int) -> int:
     raise AssertionError(f"no process {index}")
 
 
-def assert_same_run(found: Path, expected: Path) -> None:
+def assert_same_clusters(a: Run, b: Run) -> None:
     """Check for equal labels, and for equal numbers up to the rounding of reordered sums."""
-    a, b = (library.load_run(path) for path in (found, expected))
     np.testing.assert_array_equal(a.latents, b.latents)
     for field in ("labels", "shares"):
         np.testing.assert_array_equal(getattr(a.clustering, field), getattr(b.clustering, field))
@@ -100,6 +88,12 @@ def assert_same_run(found: Path, expected: Path) -> None:
         np.testing.assert_allclose(
             getattr(a.clustering, field), getattr(b.clustering, field), rtol=1e-5, atol=1e-6
         )
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Check for the same clusters, samplers and files."""
+    a, b = (library.load_run(path) for path in (found, expected))
+    assert_same_clusters(a, b)
     for name in ("imle", "flow"):
         states = [jax.tree.leaves(run.samplers.fitted(name).state) for run in (a, b)]
         for x, y in zip(*states, strict=True):
@@ -118,16 +112,27 @@ def assert_same_run(found: Path, expected: Path) -> None:
     assert names[0] == names[1]
 
 
-@pytest.mark.parametrize("memory_mb", [1024, 0], ids=["in memory", "streamed"])
-def test_two_processes_give_the_result_of_one(memory_mb, one, tmp_path):
-    process = launch(tmp_path / "run", f"--config.cluster.memory_mb={memory_mb}")
+def test_two_processes_give_the_result_of_one(one, tmp_path):
+    process = launch(tmp_path / "run", "--config.cluster.memory_mb=0")
     out, err = process.communicate(timeout=HANGS_S)
     assert process.returncode == 0, err
-    assert ("do not fit" in err) == (memory_mb == 0)
+    assert "do not fit" in err
     assert "process 0 of 2" in err
     assert err.count("encode: started") == 1
     assert out.count("report: ") == 1
     assert_same_run(tmp_path / "run", one)
+
+
+def test_two_processes_cluster_in_memory_as_one_does(one, tmp_path):
+    # What follows does not know how the clusters were found.
+    unlearnt = [f"--config.samplers.{name}.fit=false" for name in ("imle", "flow")]
+    process = launch(tmp_path / "run", *unlearnt, "--config.sample.sampler=rejection")
+    out, err = process.communicate(timeout=HANGS_S)
+    assert process.returncode == 0, err
+    assert "do not fit" not in err
+    assert err.count("encode: started") == 1
+    assert out.count("report: ") == 1
+    assert_same_clusters(*(library.load_run(path) for path in (tmp_path / "run", one)))
 
 
 def test_three_devices_give_the_result_of_one(one, tmp_path):

@@ -21,10 +21,11 @@ from cgjax.regions.clustering import Clustering
 from cgjax.regions.compound import Complement, Intersection, Union
 from cgjax.regions.region import ClusterRegion, MarginRange
 from cgjax.testing.planted import true_side
-from tests.e2e.command import cgjax, errors, start
+from tests.e2e.command import cgjax, errors, start, untrained
 from tests.evaluation.test_lpips import random_tensors
 
 CONFIG = "--config=configs/tiny.py:quick"
+IMAGES = "samples/rejection/1"
 STAGES = ("encode", "cluster", "fit", "sample", "evaluate", "report")
 
 
@@ -251,7 +252,7 @@ def test_killed_in_every_stage_it_resumes_to_the_same_bytes(finished, tmp_path):
 def test_interrupted_while_training_it_saves_exits_130_and_resumes_to_the_same_bytes(
     finished, tmp_path
 ):
-    workdir = tmp_path / "run"
+    workdir = untrained(finished, tmp_path / "run")
     metrics = workdir / "metrics.jsonl"
     with start(CONFIG, f"--workdir={workdir}") as process:
         while process.poll() is None:
@@ -286,8 +287,6 @@ def test_a_damaged_checkpoint_is_never_sampled_from(finished, tmp_path):
 
 
 def test_an_allowed_change_redoes_what_depends_on_it_and_nothing_else(finished, tmp_path):
-    import shutil
-
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
     done = cgjax(CONFIG, f"--workdir={workdir}", "--config.sample.num=3", "--allow_config_change")
@@ -297,12 +296,19 @@ def test_an_allowed_change_redoes_what_depends_on_it_and_nothing_else(finished, 
     assert len(list((workdir / "samples/imle/0").glob("*.png"))) == 3
 
 
-def test_user_images_are_assigned_and_an_empty_folder_is_one_line(finished, tmp_path):
-    workdir, images = tmp_path / "run", finished / "samples" / "rejection" / "1"
+@pytest.fixture(scope="module")
+def assigned(finished, tmp_path_factory) -> tuple[Path, str]:
+    """A copy of the run with images assigned, and what the command printed."""
+    workdir, images = tmp_path_factory.mktemp("assigned") / "run", f"{finished}/{IMAGES}"
     shutil.copytree(finished, workdir)
     done = cgjax("--mode=assign", f"--workdir={workdir}", f"--images={images}")
     assert done.returncode == 0, done.stderr
-    assert "held-out images of the generator's own" in done.stdout
+    return workdir, done.stdout
+
+
+def test_user_images_are_assigned_and_an_empty_folder_is_one_line(assigned, tmp_path):
+    workdir, printed = assigned
+    assert "held-out images of the generator's own" in printed
     with open(workdir / "assign" / "1" / "assign.csv", newline="") as file:
         found = [row["cluster"] for row in csv.DictReader(file)]
     assert len(found) == 4
@@ -314,11 +320,12 @@ def test_user_images_are_assigned_and_an_empty_folder_is_one_line(finished, tmp_
 
 
 @pytest.mark.torch
-def test_lpips_from_the_published_files_to_the_table(finished, tmp_path):
+def test_lpips_from_the_published_files_to_the_table(finished, assigned, tmp_path):
     import torch
 
-    workdir, images = tmp_path / "run", finished / "samples" / "rejection" / "1"
-    shutil.copytree(finished, workdir)
+    workdir = tmp_path / "run"
+    shutil.copytree(assigned[0], workdir)  # so that the encoder is trained already
+    images = finished / IMAGES
     tensors = {name: torch.tensor(value) for name, value in random_tensors("vgg").items()}
     heads = {name: tensors.pop(name) for name in list(tensors) if name.startswith("lin")}
     torch.save(tensors, tmp_path / "trunk.pth")

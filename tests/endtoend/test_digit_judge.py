@@ -6,22 +6,21 @@ import numpy as np
 import pytest
 
 from cgjax.endtoend import digit_judge
-from cgjax.endtoend.data.digit_files import load_digits, resized, split
+from cgjax.endtoend.data.stacked import StackedDigits
 from cgjax.endtoend.digit_judge import scaled, train_judge
 from tests.endtoend.counting import count_parameters
+
+STACKED = StackedDigits("sklearn")  # its judge is trained once, for the tests of the stacks too
 
 
 @pytest.fixture(scope="module")
 def parts():
-    digits = load_digits("sklearn")
-    return split(
-        jax.random.key(3), digits._replace(pixels=resized(digits.pixels, digit_judge.SIDE)), 0.2
-    )
+    return STACKED._parts
 
 
 @pytest.fixture(scope="module")
-def judge(parts):
-    return train_judge(jax.random.key(0), *parts[0])
+def judge():
+    return STACKED._judge
 
 
 def test_the_judge_is_right_on_unseen_digits(judge, parts):

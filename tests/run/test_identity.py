@@ -1,5 +1,7 @@
 """A folder recognises the generator that it was made with, and no other."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -11,7 +13,6 @@ from cgjax.run.folder import Provenance, RunFolder, save_config
 from cgjax.run.folder_checks import check_provenance
 from cgjax.run.identity import identity_of, trace_of, weights_of
 from cgjax.run.training import open_training
-from tests.endtoend import tiny_runs
 from tests.run.changes import small
 from tests.run.test_edited_files import edit_json
 
@@ -79,9 +80,8 @@ def test_the_same_weights_in_another_architecture_are_another_generator(tmp_path
         check_provenance(folder, Provenance("1" * 64, [], "of leak 0.9"))
 
 
-def test_a_run_with_an_edited_config_resumes_only_with_allow_change(tmp_path):
-    root = tmp_path / "run"
-    tiny_runs.train(root, tiny_runs.settings())
+def test_a_run_with_an_edited_config_resumes_only_with_allow_change(whole, tmp_path):
+    root = shutil.copytree(whole[0], tmp_path / "run")
     edit_json(root / "config.json", faster)
     with pytest.raises(UserError, match=r"config\.json was edited; put it back"):
         open_training(root, None)

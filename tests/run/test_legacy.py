@@ -56,11 +56,9 @@ def as_it_was(root):
     (root / "latents.npy").unlink()
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    root = tmp_path_factory.mktemp("finished") / "run"
-    run(root, small())
-    return root
+@pytest.fixture
+def finished(finished_run):
+    return finished_run(small())
 
 
 @pytest.fixture
@@ -87,11 +85,10 @@ def test_a_second_run_makes_only_the_page_and_keeps_the_numbers(old, finished):
     assert summary["stages"]["fit"] == {"seconds": 1.0, "peak_rss_mb": 2.0}
 
 
-def test_a_changed_config_recomputes_everything_that_depends_on_it(old, tmp_path):
+def test_a_changed_config_recomputes_everything_that_depends_on_it(old, finished_run):
     config, _ = changed("cluster.num_clusters")
     run(old, config)
-    run(tmp_path / "fresh", config)
-    assert content_of(old) == content_of(tmp_path / "fresh")
+    assert content_of(old) == content_of(finished_run(config))
 
 
 def test_clusters_of_another_config_are_refused(old):

@@ -19,7 +19,6 @@ from cgjax.stages.assign import assign_to_labels
 from cgjax.stages.endtoend import TrainingStage, summary_text
 from configs import scgan_faces
 from tests.e2e.command import cgjax, errors
-from tests.endtoend import tiny_runs
 from tests.evaluation.test_lpips import random_tensors
 from tests.stages.test_assign import interrupted_after_reading
 from tests.stages.tiny_runs import bytes_of
@@ -214,10 +213,10 @@ def test_images_are_assigned_to_labels_of_every_kind_of_network(changes, photos,
     assert set(found) <= {0, 1, 2}
 
 
-def test_a_training_that_is_not_of_images_is_refused(photos, tmp_path):
-    tiny_runs.train(tmp_path / "ring", tiny_runs.settings())
+def test_a_training_that_is_not_of_images_is_refused(whole, photos, tmp_path):
+    root = shutil.copytree(whole[0], tmp_path / "ring")
     with pytest.raises(UserError, match=r"has no generator/: images can only be assigned to"):
-        assign(tmp_path / "ring", photos)
+        assign(root, photos)
 
 
 def test_the_command_prints_the_table_and_other_modes_are_refused(told, trained, own):

@@ -70,9 +70,9 @@ def finished_at(root):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    root = tmp_path_factory.mktemp("finished") / "run"
-    run(root, small())
+def finished(finished_run, tmp_path_factory):
+    root = tmp_path_factory.mktemp("named") / "run"
+    shutil.copytree(finished_run(small()), root)
     (root / "clusters.json").write_text(json.dumps(NAMED))
     return root
 

@@ -56,8 +56,17 @@ def make_config(**compare_settings) -> dict:
     return configuration.to_plain(config)
 
 
-def make_pipeline(root, **compare_settings) -> Pipeline:
+def unlearnt(config: dict) -> dict:
+    """The config with rejection alone, for what is not about samplers that learn."""
+    for name, sampler in config["samplers"].items():
+        sampler["fit"] = name == "rejection"
+    config["sample"]["sampler"] = "rejection"
+    return config
+
+
+def make_pipeline(root, learns=True, **compare_settings) -> Pipeline:
     config = make_config(**compare_settings)
+    config = config if learns else unlearnt(config)
     return Pipeline(open_run(root, config, mode="compare", allow_change=True), Interrupts())
 
 
@@ -201,9 +210,11 @@ def test_an_error_while_measuring_ends_the_comparison_without_a_manifest(tmp_pat
 
     monkeypatch.setattr(measuring, "precision_recall_density_coverage", refuse)
     with pytest.raises(UserError, match="sets of other widths"):
-        run_compare(make_pipeline(tmp_path / "run", directions=0))
+        run_compare(make_pipeline(tmp_path / "run", learns=False, directions=0))
     assert not (tmp_path / "run/compare.csv").exists()
-    assert make_pipeline(tmp_path / "run", directions=0).maker.result("compare") is None
+    assert (
+        make_pipeline(tmp_path / "run", learns=False, directions=0).maker.result("compare") is None
+    )
 
 
 def truncated(key, shape):
@@ -318,13 +329,9 @@ def compare_stylegan(root, **settings) -> list[dict]:
     folder = save_generator(
         root / "style", "stylegan", architecture, arrays, source=source, licence="none"
     )
-    config = make_config(
-        judge="tests.stages.test_compare:brightness", attribute="brightness", threshold=0.0
-    )
+    judge = {"judge": "tests.stages.test_compare:brightness", "attribute": "brightness"}
+    config = unlearnt(make_config(**judge, threshold=0.0))
     config["generator"]["weights"], config["layer"] = str(folder), "layer0"
-    for name, sampler in config["samplers"].items():
-        sampler["fit"] = name == "rejection"
-    config["sample"]["sampler"] = "rejection"
     config["compare"] |= {"margins": [0.0], "directions": 2, "alphas": [1.0], "num": 32}
     for name, value in settings.items():
         config["evaluate"][name] = value

@@ -45,7 +45,7 @@ def test_a_generator_with_classes_has_rows_and_a_table_of_what_its_classes_show(
     folder = save(tmp_path / "trained" / "generator", 0)
     root = tmp_path / "run"
     settings = QUICK | {"conditional": (str(folder),)}
-    text = run_compare(make_pipeline(root, **settings))
+    text = run_compare(make_pipeline(root, learns=False, **settings))
     rows = read_rows(root / "compare.csv")
     own = [row for row in rows if row["method"] == "trained"]  # by the run, not "generator"
     assert [row["cluster"] for row in own] == ["0", "1"]
@@ -67,9 +67,9 @@ def test_a_generator_with_classes_has_rows_and_a_table_of_what_its_classes_show(
         return {row["cluster"]: row for row in read_rows(root / "compare.csv")}
 
     before = lines()
-    assert run_compare(make_pipeline(root, **settings)) == text
+    assert run_compare(make_pipeline(root, learns=False, **settings)) == text
     save(folder, 1)  # other weights in the same folder
-    assert run_compare(make_pipeline(root, **settings)) != text
+    assert run_compare(make_pipeline(root, learns=False, **settings)) != text
     assert lines() != before
 
 
@@ -83,7 +83,7 @@ def test_images_in_which_the_judge_finds_nothing_count_for_clusters_too(tmp_path
     folder = save(tmp_path / "trained" / "generator", 0)
     root = tmp_path / "run"
     asked = {"judge": "tests.stages.test_conditional:half_seen", "attribute": "half_seen"}
-    run_compare(make_pipeline(root, **QUICK, **asked, conditional=(str(folder),)))
+    run_compare(make_pipeline(root, learns=False, **QUICK, **asked, conditional=(str(folder),)))
     clusters = [row for row in read_rows(root / "compare_labels.csv") if "k2" in row["generator"]]
     assert [row["num"] for row in clusters] == ["12", "12"]  # QUICK's num
     assert all(0.1 < float(row["found"]) < 0.9 for row in clusters)

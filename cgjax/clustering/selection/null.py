@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import cholesky
 from scipy.linalg.lapack import dtrtri
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from cgjax.clustering.selection.partitions import products
 
@@ -53,7 +53,7 @@ def gaussian_p_values(
     )
     spread = drawn.std(axis=0, ddof=1) * np.sqrt(1 + 1 / _DRAWS)
     score = (observed - drawn.mean(axis=0)) / np.maximum(spread, np.finfo(float).tiny)
-    p_values = student.sf(score, _DRAWS - 1)
+    p_values = stdtr(_DRAWS - 1, -score)
     return [
         float(p) if len(c) > 1 else float("nan") for p, c in zip(p_values, centroids, strict=True)
     ]

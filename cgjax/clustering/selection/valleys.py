@@ -37,7 +37,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import binom
 
 from cgjax.clustering.selection.partitions import nearest, products
 
@@ -66,6 +65,8 @@ def valley_p_values(
         >>> bool(valley_p_values(rows + 4 * np.sign(rows), 5 * centroids)[0, 1] < 1e-6)
         True
     """
+    from scipy.stats import binom  # half a second, and few commands test valleys
+
     windows = _windows(_line_counts(rows, centroids))
     between = windows[..., _BETWEEN].min(axis=-1)
     ends = np.minimum(windows[..., 0], windows[..., -1])

@@ -1,20 +1,27 @@
 """Streamed clustering by several processes compared with one: the cases that each of them runs.
 
-Every case is called by all processes, which stop at the first that fails.
+Every case is called by all processes, which stop at the first that fails. What one process finds in
+memory is computed before, by the test that starts them (`save_expected`).
 """
 
 import os
+import sys
+from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from cgjax.clustering import kmeans
+from cgjax.clustering import KMeansResult, kmeans
 from cgjax.clustering.kmeans.sources import ArrayRows
 from cgjax.clustering.kmeans.streamed import extend
 from cgjax.errors import Interrupted, UserError
 from cgjax.runtime.mesh import data_mesh, gather_rows, own_rows, process_mesh
 from cgjax.runtime.processes import start_processes
 from tests.clustering.kmeans.device_cases import points
+
+FIELDS = ("labels", "counts", "centroids", "inertia", "inertias", "margins")
 
 
 def own_source(data, block=16):
@@ -25,48 +32,50 @@ def own_source(data, block=16):
     return ArrayRows(rows, block), is_real.astype(np.float32)
 
 
-def compare(data, *numbers, **options):
-    """Assert that the processes find what one finds in memory."""
-    options = {"num_init": 4, "key": jax.random.key(0)} | options
-    source, weights = own_source(data)
-    # A single number is passed as such: starting centroids require it.
-    k = numbers if len(numbers) > 1 else numbers[0]
-    results = kmeans(source, k, mesh=data_mesh(), weights=weights, **options)
-    expected = kmeans(data, k, **options)
-    if len(numbers) == 1:
-        results, expected = (results,), (expected,)
-    for many, one in zip(results, expected, strict=True):
-        np.testing.assert_array_equal(gather_rows(many.labels, len(data)), one.labels)
-        np.testing.assert_array_equal(many.counts, one.counts)
-        # Sums of up to a hundred float32 numbers in another order, distances from another origin; a
-        # margin is a difference of two such distances.
-        np.testing.assert_allclose(many.centroids, one.centroids, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(many.inertia, one.inertia, rtol=1e-5)
-        np.testing.assert_allclose(many.inertias, one.inertias, rtol=1e-5)
-        margins = gather_rows(many.margins, len(data))
-        np.testing.assert_allclose(margins, one.margins, rtol=1e-3, atol=1e-4)
+EMPTY = np.array([[0.0] * 5, [50.0] * 5, [99.0] * 5])
+CASES: tuple[tuple[int, int | tuple[int, ...], dict[str, Any]], ...] = (
+    (203, (1, 3), {"num_init": 4}),
+    (203, 6, {"num_init": 1, "max_iter": 3}),
+    (203, 2, {"num_init": 3, "init": "random"}),
+    (203, 3, {"init": EMPTY, "max_iter": 1}),  # empty clusters take the farthest rows of all
+    (3, 2, {"num_init": 4}),  # fewer rows than a process could hold
+)
+"""The number of rows and of clusters, and options: those of other tests, where that is possible."""
 
 
-def every_start_gives_the_result_of_one():
-    compare(points(203), 3)
-    compare(points(203), 6, num_init=1)
-    compare(points(203), 2, 4)
-    compare(points(203), 3, init="random")
-    compare(points(203), 1)
+def save_expected(path: Path) -> None:
+    """Save what one process finds in memory."""
+    found = {}
+    for case, (num, k, options) in enumerate(CASES):
+        results = kmeans(points(num), k, key=jax.random.key(0), **options)
+        for i, result in enumerate([results] if isinstance(k, int) else results):
+            found |= {f"{case} {i} {field}": getattr(result, field) for field in FIELDS}
+    few = kmeans(points(203)[:80], 3, key=jax.random.key(0))
+    np.savez(path, **found, **{f"few {field}": array for field, array in few._asdict().items()})
 
 
-def empty_clusters_take_the_farthest_rows_of_all():
-    starts = np.array([[0.0] * 5, [50.0] * 5, [99.0] * 5])
-    compare(points(203), 3, init=starts, max_iter=1)
+def every_case_gives_the_result_of_one(expected):
+    for case, (num, k, options) in enumerate(CASES):
+        data = points(num)
+        source, weights = own_source(data)
+        options = options | {"key": jax.random.key(0), "mesh": data_mesh(), "weights": weights}
+        results = kmeans(source, k, **options)
+        for i, many in enumerate([results] if isinstance(k, int) else results):
+            one = {field: expected[f"{case} {i} {field}"] for field in FIELDS}
+            np.testing.assert_array_equal(gather_rows(many.labels, num), one["labels"])
+            np.testing.assert_array_equal(many.counts, one["counts"])
+            # Sums of up to a hundred float32 numbers in another order, distances from another
+            # origin; a margin is a difference of two such distances.
+            np.testing.assert_allclose(many.centroids, one["centroids"], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(many.inertia, one["inertia"], rtol=1e-5)
+            np.testing.assert_allclose(many.inertias, one["inertias"], rtol=1e-5)
+            margins = gather_rows(many.margins, num)
+            np.testing.assert_allclose(margins, one["margins"], rtol=1e-3, atol=1e-4)
 
 
-def fewer_rows_than_a_process_could_hold():
-    compare(points(3), 2)
-
-
-def rows_assigned_later_join_the_clusters():
+def rows_assigned_later_join_the_clusters(expected):
     data = points(203)
-    few = kmeans(data[:80], 3, key=jax.random.key(0))
+    few = KMeansResult(*(jnp.asarray(expected[f"few {field}"]) for field in KMeansResult._fields))
     source, weights = own_source(data[80:])
     mesh = process_mesh(data_mesh())
     many, one = (
@@ -111,9 +120,9 @@ def all_stop_at_the_same_block():
 
 if __name__ == "__main__":
     start_processes(os.environ)
-    every_start_gives_the_result_of_one()
-    empty_clusters_take_the_farthest_rows_of_all()
-    fewer_rows_than_a_process_could_hold()
-    rows_assigned_later_join_the_clusters()
+    with np.load(sys.argv[1]) as held:
+        in_memory = dict(held)
+    every_case_gives_the_result_of_one(in_memory)
+    rows_assigned_later_join_the_clusters(in_memory)
     a_bad_row_is_named_by_all()
     all_stop_at_the_same_block()

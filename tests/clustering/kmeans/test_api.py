@@ -139,7 +139,8 @@ def test_outliers_far_away_do_not_empty_a_cluster(key):
 
 def test_more_clusters_never_hurt(key):
     points, _ = blobs(spread=1.0)
-    inertias = [float(kmeans(points, k, key=key, num_init=20).inertia) for k in (1, 2, 3, 5, 8)]
+    # Numbers that other tests compile too.
+    inertias = [float(kmeans(points, k, key=key).inertia) for k in (1, 2, 4, 9)]
     assert inertias == sorted(inertias, reverse=True)
 
 

@@ -11,6 +11,8 @@ from cgjax.clustering.kmeans.sources import ArrayRows
 from cgjax.errors import UserError
 from tests.clustering.kmeans.test_streamed import assert_same
 
+NUMBERS = (2, 5, 3)  # tests of the same numbers share their programs
+
 
 def blobs(num=300, dim=6, groups=5, seed=0):
     rng = np.random.default_rng(seed)
@@ -37,8 +39,8 @@ def test_each_number_is_as_good_as_with_scikit_learn(key):
 @pytest.mark.parametrize("dim", [6, 640])
 def test_the_largest_number_gives_the_result_it_gives_alone(init, dim, key):
     data = blobs(dim=dim)
-    options = {"key": key, "num_init": 3, "init": init}
-    together, alone = kmeans(data, [2, 4], **options)[1], kmeans(data, 4, **options)
+    options = {"key": key, "num_init": 4, "init": init}
+    together, alone = kmeans(data, NUMBERS, **options)[1], kmeans(data, 5, **options)
     np.testing.assert_array_equal(together.labels, alone.labels)
     np.testing.assert_allclose(together.inertias, alone.inertias, rtol=1e-5)
     assert int(together.num_iter) == int(alone.num_iter)
@@ -91,13 +93,13 @@ class CountedRows(ArrayRows):
 def test_all_numbers_share_each_pass_over_features_that_are_streamed(init, dim, key):
     data = blobs(dim=dim)
     options = {"key": key, "num_init": 4, "init": init}
-    numbers, passes = (2, 5, 3), []
-    for k in (numbers, 5):
+    passes = []
+    for k in (NUMBERS, 5):
         source = CountedRows(data, 64)
         found = kmeans(source, k, **options)
         passes.append(source.num_read / len(data))
-        if k == numbers:
-            for one, held in zip(found, kmeans(data, numbers, **options), strict=True):
+        if k == NUMBERS:
+            for one, held in zip(found, kmeans(data, NUMBERS, **options), strict=True):
                 assert_same(one, held)
     assert passes[0] <= 1.1 * passes[1], "hardly more than the largest number alone"
 

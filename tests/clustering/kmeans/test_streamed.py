@@ -18,6 +18,7 @@ from cgjax.runtime.address import COORDINATOR, PROCESS, PROCESSES
 from cgjax.runtime.mesh import data_mesh
 from launch.local import free_port
 from tests.clustering.kmeans.device_cases import points
+from tests.clustering.kmeans.process_cases import save_expected
 
 
 class CountedRows(ArrayRows):
@@ -145,12 +146,18 @@ def test_weights_leave_padding_out_and_a_mesh_of_one_process_is_one(key):
     assert int(result.counts.sum()) == 203
 
 
-def test_two_processes_stream_to_the_result_of_one():
+def test_two_processes_stream_to_the_result_of_one(tmp_path):
+    save_expected(tmp_path / "expected.npz")
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"
     same = {COORDINATOR: f"127.0.0.1:{free_port()}", PROCESSES: "2", "XLA_FLAGS": flags}
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.clustering.kmeans.process_cases"],
+            [
+                sys.executable,
+                "-m",
+                "tests.clustering.kmeans.process_cases",
+                tmp_path / "expected.npz",
+            ],
             env=os.environ | same | {PROCESS: str(index), "JAX_PLATFORMS": "cpu"},
             cwd=Path(__file__).parents[3],
             stderr=subprocess.PIPE,

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from cgjax.errors import UserError
 from cgjax.numerics.intervals import Interval
@@ -209,6 +209,6 @@ def _of_one_more(scores: Float[np.ndarray, " n"]) -> Interval:
     num = len(scores)
     if num >= 39:
         return Interval(*np.quantile(scores, [0.025, 0.975], method="weibull").tolist())
-    mean, half = float(scores.mean()), float(student.ppf(0.975, num - 1) * scores.std(ddof=1))
+    mean, half = float(scores.mean()), float(stdtrit(num - 1, 0.975) * scores.std(ddof=1))
     half *= math.sqrt(1 + 1 / num)
     return Interval(max(mean - half, 0.0), mean + half)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 from jaxtyping import Float, PRNGKeyArray
-from scipy.stats import kstest
 
 from cgjax.config.plain import digest
 from cgjax.errors import UserError
@@ -240,6 +239,8 @@ class CompareStage:
 
 def _is_standard_normal(latents: Float[np.ndarray, "n d"]) -> bool:
     """Return whether a prior is the one that samplers start at; BigGAN's is truncated, say."""
+    from scipy.stats import kstest  # half a second
+
     return bool(kstest(latents.ravel()[:1_000_000], "norm").pvalue > 1e-6)
 
 

@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 
-from cgjax.errors import UserError
+from cgjax.errors import Interrupted, UserError
 from cgjax.run.opening import load_run
 from cgjax.runtime.files import read_sealed, write_sealed
 from cgjax.stages.assign import AssignStage
+from cgjax.stages.evaluate import EvaluateStage
 from cgjax.stages.pipeline import Pipeline
 from tests.report.conftest import work
 from tests.stages.tiny_runs import bytes_of
@@ -146,3 +147,15 @@ def test_a_mode_that_makes_no_clusters_removes_nothing_when_they_are_damaged(mod
     with pytest.raises(UserError, match=r"'(latents|cluster)' is .* cgjax.main .* makes it"):
         work(copied, nothing, mode)
     assert bytes_of(copied) == before
+
+
+def test_an_evaluation_that_is_interrupted_leaves_no_page_of_the_one_before(copied):
+    def interrupted(pipeline):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(EvaluateStage, "run_all", lambda stage: pipeline.interrupts.stop(""))
+            pipeline.evaluate(again=True)
+
+    with pytest.raises(Interrupted):
+        work(copied, interrupted, "evaluate")
+    assert not (copied / "report").exists()
+    assert not (copied / "summary.json").exists()

@@ -160,10 +160,18 @@ def _required(run: Run, mode: str) -> list[str]:
     """Return the artifacts that a mode needs and does not make itself."""
     if mode in MODES_THAT_MAKE:
         return []
-    if mode in ("report", "name", "serve") and not run.held.has_own and run.held.all:
-        return []  # only a sweep
+    if mode in ("report", "name", "serve") and _has_only_sweep(run):
+        return []
     needs_samplers = mode not in ("name", "serve", "assign")
-    return ["cluster", *(map(fit_name, run.sampler_names) if needs_samplers else ())]
+    # Removing stale latents would make the clusters stale. Some earlier versions kept none.
+    latents = ["latents"] if "latents" in run.manifests.recorded() else []
+    return [*latents, "cluster", *(map(fit_name, run.sampler_names) if needs_samplers else ())]
+
+
+def _has_only_sweep(run: Run) -> bool:
+    """Whether the run's own clustering was never made, rather than being stale or damaged."""
+    is_made = run.folder.clusters.exists() or "cluster" in run.manifests.recorded()
+    return not is_made and bool(run.held.all)
 
 
 def _check_splits(run: Run, mode: str) -> None:

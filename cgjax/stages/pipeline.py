@@ -133,6 +133,9 @@ class Pipeline:
         if again:
             for name in self.run.sampler_names:
                 self.run.samplers.fitted(name)  # raises if it cannot be measured
+            # First what shows them: an interruption never leaves a page of what is not there.
+            self.run.manifests.forget("report")
+            self.run.folder.summary.unlink(missing_ok=True)
             for name in self.run.sampler_names:
                 self.run.manifests.forget(evaluation_name(name))
         EvaluateStage(self.run, self.maker, self.interrupts.check).run_all()

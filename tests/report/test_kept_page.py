@@ -1,14 +1,18 @@
 """A page stays while all that it shows is current, and a mode that finds a stale one renews it."""
 
+import os
 import shutil
 
 import pytest
 
+from cgjax.errors import Interrupted, UserError
 from cgjax.run.opening import load_run
 from cgjax.runtime.files import read_sealed, write_sealed
 from cgjax.stages.assign import AssignStage
+from cgjax.stages.evaluate import EvaluateStage
 from cgjax.stages.pipeline import Pipeline
 from tests.report.conftest import work
+from tests.stages.tiny_runs import bytes_of
 
 CLUSTERED = ("latents", "cluster")
 KINDS = {
@@ -124,3 +128,34 @@ def test_a_page_is_not_written_for_a_name_in_a_folder_without_one(copied):
     assert not (copied / "report").exists()
     work(copied, Pipeline.report, "report")
     assert (copied / "report").exists()
+
+
+DAMAGES = {
+    "clusters cut short": lambda root: os.truncate(root / "clusters.npz", 100),
+    "no clusters": lambda root: (root / "clusters.npz").unlink(),
+    "no manifest of the clusters": lambda root: (root / "stages" / "cluster.json").unlink(),
+    "no latents": lambda root: (root / "latents.npy").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("mode", ["report", "name", "serve"])
+def test_a_mode_that_makes_no_clusters_removes_nothing_when_they_are_damaged(mode, damage, copied):
+    """Even if there is a sweep, which these modes can show alone if there is nothing else."""
+    DAMAGES[damage](copied)
+    before = bytes_of(copied)
+    with pytest.raises(UserError, match=r"'(latents|cluster)' is .* cgjax.main .* makes it"):
+        work(copied, nothing, mode)
+    assert bytes_of(copied) == before
+
+
+def test_an_evaluation_that_is_interrupted_leaves_no_page_of_the_one_before(copied):
+    def interrupted(pipeline):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(EvaluateStage, "run_all", lambda stage: pipeline.interrupts.stop(""))
+            pipeline.evaluate(again=True)
+
+    with pytest.raises(Interrupted):
+        work(copied, interrupted, "evaluate")
+    assert not (copied / "report").exists()
+    assert not (copied / "summary.json").exists()

@@ -15,15 +15,25 @@ import numpy as np
 from cgjax.config.schema import CLUSTERS, complete, kind_of
 from cgjax.errors import UserError
 from cgjax.run.traces import Trace
-from cgjax.runtime.files import user_path, write_sealed
+from cgjax.runtime.files import as_utf8, user_path, write_sealed
 from cgjax.version import __version__
 
 
 class RunFolder:
-    """The paths inside a run's folder; README.md lists it."""
+    """The paths inside a run's folder; README.md lists it.
+
+    Raises:
+        UserError: the path is not UTF-8, which the page and Orbax's checkpoints need.
+    """
 
     def __init__(self, root: str | Path):
         self.root = user_path(root)
+        try:
+            str(self.root).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the run's folder {as_utf8(self.root)}: expected a name in UTF-8; rename it"
+            ) from error
         self.config = self.root / "config.json"
         self.latents = self.root / "latents.npy"
         self.clusters = self.root / "clusters.npz"

@@ -1,5 +1,6 @@
 """A folder recognises the generator that it was made with, and no other."""
 
+import os
 import shutil
 
 import jax
@@ -91,3 +92,9 @@ def test_a_run_with_an_edited_config_resumes_only_with_allow_change(whole, tmp_p
 def faster(saved):
     saved["config"]["train"]["learning_rate"] = 0.5
     return saved
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match=r"/run\\xff: expected a name in UTF-8; rename it"):
+        RunFolder(os.fsdecode(bytes(tmp_path) + b"/run\xff"))
+    assert not list(tmp_path.iterdir())

@@ -116,13 +116,13 @@ def _one_by_one(
             first += num_init * num_clusters
             is_moved = is_real[:, None] & (new != old)
             # A label of -1, of padding and before the first step, belongs to no sum.
-            gains, loses = (
+            joined, left = (
                 jnp.where(is_moved & (labels >= 0), begins + labels, total.shape[0])
                 for labels in (new, old)
             )
             for restart in range(num_init):
-                total = total.at[gains[:, restart]].add(picked, mode="drop")
-                total = total.at[loses[:, restart]].subtract(picked, mode="drop")
+                total = total.at[joined[:, restart]].add(picked, mode="drop")
+                total = total.at[left[:, restart]].subtract(picked, mode="drop")
         return total
 
     return visit(rows, has_moved, add, zero)

@@ -203,6 +203,22 @@ def test_a_judge_that_is_named_twice_judges_once(own_module):
     assert values.arrays()["my_judges:redness.redness"].tolist() == [0.5, 0.5, 1, 1]
 
 
+def test_a_judge_that_changes_its_images_changes_none_of_the_others(own_module):
+    def darkest(images):
+        images *= -1
+        return images.max(axis=(1, 2, 3))
+
+    own_module.darkest = darkest
+    images = np.full((2, 8, 8, 3), 0.5, np.float32)
+    judged = judges.JudgedValues(["my_judges:darkest", "heuristic_brightness"])
+    judged.add(images)
+    alone = judges.JudgedValues(["heuristic_brightness"])
+    alone.add(np.full_like(images, 0.5))
+    name = "heuristic_brightness.brightness"
+    np.testing.assert_array_equal(judged.arrays()[name], alone.arrays()[name])
+    assert (images == 0.5).all()
+
+
 def test_two_judges_of_the_same_name_are_refused(own_module):
     own_module.Mine = judges.Brightness
     with pytest.raises(

@@ -60,11 +60,22 @@ def quotient(value: float, reference: float) -> float | None:
     return value / reference if reference else None
 
 
+def three_digits(value: float) -> str:
+    """Format a number of any scale, such as a distance, whose scale is that of its features.
+
+    >>> [three_digits(value) for value in (0.01234, 2.1, 371.4, 999.7)]
+    ['0.0123', '2.10', '371', '1000']
+    """
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
+
+
 def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    if value is None:
+        return "-"
+    return format(value, form) if form else three_digits(value)
 
 
-# The columns shown as text: name, heading, format.
+# The columns shown as text: name, heading, format; none for three digits.
 TEXT = (
     ("membership", "inside", ".3f"),
     ("accuracy", "judged", ".3f"),
@@ -72,8 +83,8 @@ TEXT = (
     ("accuracy_high", "to", ".3f"),
     ("found", "found", ".3f"),
     ("strict", "strict", ".3f"),
-    ("w1", "W1", ".2f"),
-    ("frechet", "Frechet", ".1f"),
+    ("w1", "W1", ""),
+    ("frechet", "Frechet", ""),
     ("ratio", "/floor", ".2f"),
     ("recall", "recall", ".3f"),
     ("coverage", "cover", ".3f"),
@@ -123,10 +134,11 @@ def closest(rows: list[Row], accuracy: float) -> str:
         for row in sorted(accurate, key=lambda row: float(row["frechet"])):
             best.setdefault(row["method"], row)
         for row in best.values():
+            ends = (row["frechet"], row["frechet_low"], row["frechet_high"])
+            distance, low, high = map(three_digits, ends)
             lines.append(
-                f"  cluster {c}: {row['method']}, {row['setting']}: Frechet {row['frechet']:.1f} "
-                f"({row['frechet_low']:.1f} to {row['frechet_high']:.1f}), "
-                f"accuracy {row['accuracy']:.3f}"
+                f"  cluster {c}: {row['method']}, {row['setting']}: Frechet {distance} "
+                f"({low} to {high}), accuracy {row['accuracy']:.3f}"
             )
         missing = {row["method"] for row in rows} - best.keys() - {"members"}
         if missing:
@@ -145,7 +157,7 @@ def domain_gap(rows: list[Row]) -> str:
     lines = [f"{'one cluster':<40}{'Frechet':>10}{'/ prior':>10}{'/ prior, same codes':>22}"]
     for row in rows:
         name = f"{row['method']}, {row['setting']}"
-        line = f"{name:<40}{row['frechet']:>10.2f}{_cell(row['ratio'], '.3f'):>10}"
+        line = f"{name:<40}{three_digits(row['frechet']):>10}{_cell(row['ratio'], '.3f'):>10}"
         if row["setting"] == "unverified" and row["method"] in paired:
             line += f"{_cell(quotient(row['frechet'], paired[row['method']]), '.3f'):>22}"
         lines.append(line)

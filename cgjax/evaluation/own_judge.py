@@ -50,7 +50,7 @@ class OwnJudge:
         """
         colour = as_colour_images(images)
         with foreign_code(f"judge {self.path!r}"):
-            judged = self.function(colour)
+            judged = self.function(colour.copy())  # which it may change
         if not isinstance(judged, Mapping):
             judged = {self.attributes[0]: judged}
         if set(judged) != set(self.attributes):

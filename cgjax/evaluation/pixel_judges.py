@@ -1,18 +1,30 @@
 """Heuristic judges: pixel statistics, without a trained model."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cgjax.evaluation.extractors import as_colour_images
+from cgjax.evaluation.extractors import as_colour_images, images_at_a_time
 from cgjax.evaluation.judge_base import Judgement
 
 LUMA = np.array([0.2126, 0.7152, 0.0722])
 """Rec. 709's weights of red, green and blue."""
 
 
-def _unit(images: ArrayLike) -> NDArray[np.float64]:
-    """Return images as (n, h, w, 3) colours in [0, 1]."""
-    return (np.clip(as_colour_images(images).astype(np.float64), -1, 1) + 1) / 2
+BLOCK = 32
+"""Small images that are judged at a time; in double precision they take several times as much."""
+
+
+def _in_blocks(measure: Callable[[NDArray[np.float64]], Judgement], images: ArrayLike) -> Judgement:
+    """Return what a function of (n, h, w, 3) colours in [0, 1] says of each image."""
+    colour = as_colour_images(images)
+    size = images_at_a_time(BLOCK, *colour.shape[1:3])
+    parts = []
+    for begin in range(0, max(1, len(colour)), size):
+        block = colour[begin : begin + size].astype(np.float64)
+        parts.append(measure((np.clip(block, -1, 1) + 1) / 2))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _mean(maps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -27,7 +39,7 @@ class Brightness:
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
         """Judge (n, h, w, c) images in [-1, 1]."""
-        return {"brightness": _mean(_unit(images) @ LUMA)}
+        return _in_blocks(lambda unit: {"brightness": _mean(unit @ LUMA)}, images)
 
 
 class HairTone:
@@ -42,7 +54,11 @@ class HairTone:
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
         """Judge (n, h, w, c) images in [-1, 1]."""
-        luma = _unit(images) @ LUMA
+        return _in_blocks(self._measure, images)
+
+    @staticmethod
+    def _measure(unit: NDArray[np.float64]) -> Judgement:
+        luma = unit @ LUMA
         height, width = luma.shape[1:]
         rows = slice(int(0.03 * height), max(int(0.13 * height), int(0.03 * height) + 1))
         columns = slice(int(0.3 * width), max(int(0.7 * width), int(0.3 * width) + 1))
@@ -65,7 +81,10 @@ class ImageStatistics:
 
     def __call__(self, images: ArrayLike, /) -> Judgement:
         """Judge (n, h, w, c) images in [-1, 1]."""
-        unit = _unit(images)
+        return _in_blocks(self._measure, images)
+
+    @staticmethod
+    def _measure(unit: NDArray[np.float64]) -> Judgement:
         luma = unit @ LUMA
         largest = unit.max(axis=-1)
         divisor = np.where(largest > 0, largest, 1.0)

@@ -209,7 +209,7 @@ def _check_images(conditioned: ConditionedGenerator, name: str, z: np.ndarray) -
 
 def _declares_range(gen: Any) -> bool:
     declared = getattr(gen, "image_range", None)
-    return isinstance(declared, list | tuple) and [float(x) for x in declared] == [-1.0, 1.0]
+    return isinstance(declared, list | tuple) and list(declared) == [-1, 1]
 
 
 def _check_features(conditioned: ConditionedGenerator, name: str, z: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.errors import ForeignError, UserError, foreign_code
@@ -24,6 +25,7 @@ MEMBERS = ("layers", "latent_dim", "image_size", "sample_latents", "features", "
 CHANNELS = (1, 2, 3, 4)
 KEYWORDS = ("condition", "truncation", "truncation_layers", "noise")
 """What a run may pass to a generator's methods, by the names of the config's leaves."""
+_ABSENT = object()
 README = "the README's section 'Your own generator' shows one"
 
 
@@ -75,9 +77,10 @@ class CheckedGenerator:
             self.resume = self._resume
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("own", "resume"):
+        value = _ABSENT if name in ("own", "name", "resume") else self._member(name, _ABSENT)
+        if value is _ABSENT:
             raise AttributeError(name)
-        return getattr(self.own, name)
+        return value
 
     def sample_latents(self, key: PRNGKeyArray, n: int, **keywords: Any) -> Float[Array, "n d"]:
         """Draw n latents from the prior, (n, latent_dim) float32."""
@@ -167,14 +170,14 @@ class CheckedGenerator:
         except (TypeError, ValueError):  # a method written in C has no signature
             return None
 
-    def _member(self, name: str) -> Any:
+    def _member(self, name: str, default: Any = None) -> Any:
         with foreign_code(f"{self.name}.{name}"):
             try:
                 return getattr(self.own, name)
             except AttributeError:
                 if inspect.getattr_static(self.own, name, None) is not None:
                     raise  # the member exists: it is a property, and its code raised this
-                return None
+                return default
 
     def _read_layers(self, layers: Any) -> tuple[str, ...]:
         expected = "expected a tuple of distinct names, such as layers = ('early', 'late')"
@@ -202,7 +205,13 @@ class CheckedGenerator:
 
     def _run(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         with foreign_code(f"{self.name}.{method}"):
-            return getattr(self.own, method)(*arguments, **keywords)
+            value = getattr(self.own, method)(*arguments, **keywords)
+        if any(map(_is_deleted, jax.tree.leaves((arguments, keywords)))):
+            raise UserError(
+                f"{self.name}.{method} deleted an array that it was given, as jax.jit with "
+                "donate_argnums does; expected it to be left as it is: donate nothing"
+            )
+        return value
 
     def _image(self, n: int) -> tuple[Any, ...]:
         return (n, self.image_size, self.image_size, "channels")
@@ -228,6 +237,10 @@ class CheckedGenerator:
             f"{self.name}.{method} returned an array {describe_shape(x.shape)}; expected "
             f"{describe_shape(expected)}: {change}"
         )
+
+
+def _is_deleted(x: Any) -> bool:
+    return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.is_deleted()
 
 
 def checked(gen: Any, name: str | None = None) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 from cgjax.errors import UserError
 
@@ -26,10 +27,11 @@ def with_ends(name: str, value: float, low: float, high: float) -> dict[str, flo
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _normal_quantile(confidence: float) -> float:
+def _upper_tail(confidence: float) -> float:
+    """Return the probability below the upper end of a two-sided interval."""
     if not 0 < confidence < 1:
         raise UserError(f"confidence={confidence}; expected a number between 0 and 1, such as 0.95")
-    return NormalDist().inv_cdf((1 + confidence) / 2)
+    return (1 + confidence) / 2
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Interval:
@@ -49,7 +51,7 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Int
     """
     if not 0 <= successes <= total or total < 1:
         raise UserError(f"{successes} of {total} is not a share; expected 0 <= successes <= total")
-    z2 = _normal_quantile(confidence) ** 2
+    z2 = NormalDist().inv_cdf(_upper_tail(confidence)) ** 2
     share = successes / total
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = np.sqrt(z2 * (share * (1 - share) / total + z2 / (4 * total**2))) / (1 + z2 / total)
@@ -71,7 +73,8 @@ def bootstrap_interval(
 
     A resample repeats rows, and distances between sets (Frechet, nearest neighbours) grow when
     fewer rows are distinct, so their percentile interval is too high. Use `method="normal"` for
-    those: the estimate plus and minus the spread of the resamples.
+    those: the estimate plus and minus the spread of the resamples, times a quantile of Student's t
+    because few resamples tell the spread only roughly.
 
     Args:
       statistic: function of one array per sample that returns a number.
@@ -95,7 +98,7 @@ def bootstrap_interval(
         raise UserError(f"method={method!r}; expected 'percentile' or 'normal'")
     if num_resamples < 2:
         raise UserError(f"num_resamples={num_resamples}; expected at least 2")
-    quantile = _normal_quantile(confidence)
+    upper = _upper_tail(confidence)
     arrays: list[NDArray[Any]] = [np.asarray(sample) for sample in samples]
     if any(array.ndim == 0 or len(array) == 0 for array in arrays):
         raise UserError(
@@ -109,8 +112,8 @@ def bootstrap_interval(
         ]
     )
     if method == "normal":
-        estimate, spread = statistic(*arrays), float(values.std(ddof=1))
-        return Interval(float(estimate - quantile * spread), float(estimate + quantile * spread))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+        estimate = float(statistic(*arrays))
+        half = float(stdtrit(num_resamples - 1, upper) * values.std(ddof=1))
+        return Interval(estimate - half, estimate + half)
+    low, high = np.quantile(values, [1 - upper, upper])
     return Interval(float(low), float(high))

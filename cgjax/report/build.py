@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from cgjax.clustering.selection.results import Verdict
+from cgjax.evaluation.compare_table import three_digits
 from cgjax.regions.page_names import MAX_NAME
 from cgjax.regions.query import quoted
 from cgjax.report import tables
@@ -156,6 +157,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals |= {"max_name": MAX_NAME, "SEPARATION": SEPARATION}
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
+    environment.filters["three_digits"] = three_digits
     return environment
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cgjax.evaluation.compare_table import three_digits
+
 COMPARED = {
     "method": "method",
     "setting": "setting",
@@ -110,4 +112,4 @@ def short(text: str) -> str:
         return text
     if text.lstrip("-").isdigit():
         return text
-    return f"{value:.0f}" if 1_000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
+    return three_digits(value)

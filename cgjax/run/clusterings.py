@@ -74,6 +74,11 @@ class HeldClusterings:
         """Whether the clustering that the config asks for is there, not only those of a sweep."""
         return self._manifests.result("cluster") is not None
 
+    @property
+    def is_own_made(self) -> bool:
+        """Whether that clustering was made, though it may be stale or damaged now."""
+        return self._folder.clusters.exists() or "cluster" in self._manifests.recorded()
+
     @functools.cached_property
     def own(self) -> tuple[Clustering, Float[np.ndarray, "n d"]]:
         """The run's own clustering and the latents that were clustered.
@@ -194,12 +199,22 @@ class HeldClusterings:
 
     def region(self, cluster: int | str, margin: MarginRange) -> Region:
         """Return what a user asks for; see `Run.region`."""
-        clusterings = self.all
-        if not clusterings:
-            self._manifests.require("cluster")
+        clusterings = self._to_choose_from()
         named = {id_: (one, self.entries_of(one)) for id_, one in clusterings.items()}
         inside = self._regions_inside if self.splits else None
         return Resolver(named, self._own_id, inside).region(cluster, margin)
+
+    def _to_choose_from(self) -> dict[str, Clustering]:
+        """Return `all`, for what a user asks for.
+
+        Raises:
+            UserError: there is none; or the run's own is damaged, whose ids and names would
+                otherwise mean those of a sweep's clustering.
+        """
+        clusterings = self.all
+        if self.is_own_made or not clusterings:
+            self._manifests.require("cluster")
+        return clusterings
 
     @property
     def _own_id(self) -> str | None:
@@ -280,7 +295,7 @@ class HeldClusterings:
         elif cluster is not None:
             raise self._not_split(name, name)
         else:
-            clusterings = self.all
+            clusterings = self._to_choose_from()
             one = clusterings[find_clustering(name, clusterings, self._own_id)]
         return [ClusterRegion(one, c) for c in range(one.num)]
 

@@ -170,8 +170,7 @@ def _required(run: Run, mode: str) -> list[str]:
 
 def _has_only_sweep(run: Run) -> bool:
     """Whether the run's own clustering was never made, rather than being stale or damaged."""
-    is_made = run.folder.clusters.exists() or "cluster" in run.manifests.recorded()
-    return not is_made and bool(run.held.all)
+    return not run.held.is_own_made and bool(run.held.all)
 
 
 def _check_splits(run: Run, mode: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from cgjax.run.places import fit_name
 from cgjax.run.sampling import Fit, FittedSampler, Source
 from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.samplers.base import Members, Sampler, group_members
+from cgjax.samplers.one_hot import Parts, one_hot_parts
 from cgjax.samplers.registry import make_sampler
 
 
@@ -110,7 +112,7 @@ class RunSamplers:
             if region is not None and fit.last_step is not None:
                 depths = np.asarray(fit.last_step.metadata["depths"])
             norm = self._output_norm(name)
-            self._fitted[known] = FittedSampler(fit.sampler, state, norm, depths)
+            self._fitted[known] = FittedSampler(fit.sampler, state, norm, depths, self._one_hot)
         return self._fitted[known]
 
     def _template(self, sampler: Sampler, region: Region | None) -> Members:
@@ -124,6 +126,11 @@ class RunSamplers:
             return group_members(latents, clustering.labels, clustering.num, margins)
         two = self._held.latents[:2]
         return group_members(two, np.zeros(len(two), np.int32), 1, np.zeros(len(two)))
+
+    @functools.cached_property
+    def _one_hot(self) -> Parts:
+        """Where the run's latents have one-hot vectors."""
+        return one_hot_parts(self._held.latents)
 
     def _output_norm(self, name: str) -> float | None:
         """Return the length to which proposals are scaled, the prior's typical one, or None."""

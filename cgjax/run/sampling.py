@@ -17,6 +17,7 @@ from cgjax.regions.acceptance import AcceptanceEstimate, expected_acceptance
 from cgjax.regions.region import Region
 from cgjax.runtime.checkpoints import Checkpoints, Step
 from cgjax.samplers.base import Members, Sampler, SamplerState
+from cgjax.samplers.one_hot import Parts, as_one_hot
 from cgjax.samplers.verify import rescale
 
 
@@ -97,12 +98,14 @@ class FittedSampler(NamedTuple):
         norm: length to which proposals are scaled, or None to leave them as they are.
         depths: of a region's members, quantiles at evenly spaced levels; see `Region.depth`. None
             for a sampler of clusters, whose quantiles are those of the margins.
+        one_hot: where latents of the prior have one-hot vectors.
     """
 
     sampler: Sampler
     state: SamplerState
     norm: float | None
     depths: Float[np.ndarray, " q"] | None = None
+    one_hot: Parts = ()
 
 
 class Source(NamedTuple):
@@ -126,12 +129,12 @@ class Source(NamedTuple):
         A sampler that cannot aim at a margin proposes from the whole cluster; one that proposes
         from the prior ignores the cluster.
         """
-        (sampler, state, norm, depths), margin = self.fitted, self.margin
+        (sampler, state, norm, depths, one_hot), margin = self.fitted, self.margin
         if depths is not None:
             levels = np.linspace(0.0, 1.0, len(depths))
             margin = min(float(np.interp(margin, depths, levels)), 1.0 - 1e-6)
         z = sampler.sample(state, key, self.cluster, num, margin=margin)
-        return z if norm is None else rescale(z, norm)
+        return as_one_hot(z if norm is None else rescale(z, norm), one_hot)
 
     def expected(self, region: Region) -> AcceptanceEstimate:
         """Return how many proposals are expected to pass the membership check."""

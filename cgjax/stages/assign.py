@@ -278,7 +278,9 @@ def name_of(folder: Path) -> str:
         >>> name_of(Path("/home/me/my photos.2024/"))
         'my-photos-2024'
     """
-    return re.sub(r"[^\w-]+", "-", folder.resolve().name).strip("-") or "images"
+    name = re.sub(r"[^\w-]+", "-", folder.resolve().name)
+    # Files of the run are named after it, and a name has at most 255 bytes.
+    return name.encode()[:200].decode(errors="ignore").strip("-") or "images"
 
 
 def as_text(table: Sequence[Belonging]) -> str:

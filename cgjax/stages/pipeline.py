@@ -129,15 +129,22 @@ class Pipeline:
 
     @by_the_first
     def evaluate(self, again: bool = False) -> None:
-        """Measure every sampler against held-out members of every cluster."""
+        """Measure every sampler against held-out members of every cluster.
+
+        Args:
+            again: measure those that are measured too, unless a call was interrupted: then only
+                the others are left.
+        """
         if again:
             for name in self.run.sampler_names:
                 self.run.samplers.fitted(name)  # raises if it cannot be measured
             # First what shows them: an interruption never leaves a page of what is not there.
             self.run.manifests.forget("report")
             self.run.folder.summary.unlink(missing_ok=True)
-            for name in self.run.sampler_names:
-                self.run.manifests.forget(evaluation_name(name))
+            names = [evaluation_name(name) for name in self.run.sampler_names]
+            if all(self.maker.result(name) is not None for name in names):
+                for name in names:
+                    self.run.manifests.forget(name)
         EvaluateStage(self.run, self.maker, self.interrupts.check).run_all()
 
     @by_the_first

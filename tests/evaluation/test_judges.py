@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import tracemalloc
 import types
 from importlib import resources
 
@@ -201,6 +202,36 @@ def test_a_judge_that_is_named_twice_judges_once(own_module):
     for shade in (0.5, 1):
         values.add(np.full((2, 4, 4, 3), shade, np.float32))
     assert values.arrays()["my_judges:redness.redness"].tolist() == [0.5, 0.5, 1, 1]
+
+
+@pytest.mark.parametrize("judge", [judges.Brightness, judges.HairTone, judges.ImageStatistics])
+def test_statistics_of_pixels_take_less_memory_than_the_images_and_see_each_alone(judge):
+    images = np.random.default_rng(0).uniform(-1, 1, (321, 64, 48, 3)).astype(np.float32)
+    tracemalloc.start()
+    together = judge()(images)
+    assert tracemalloc.get_traced_memory()[1] < images.nbytes
+    tracemalloc.stop()
+    alone = [judge()(image[None]) for image in images[-2:]]
+    for name, values in together.items():
+        assert values.shape == (321,)
+        assert [one[name].item() for one in alone] == values[-2:].tolist()
+    assert all(values.shape == (0,) for values in judge()(images[:0]).values())
+
+
+def test_a_judge_that_changes_its_images_changes_none_of_the_others(own_module):
+    def darkest(images):
+        images *= -1
+        return images.max(axis=(1, 2, 3))
+
+    own_module.darkest = darkest
+    images = np.full((2, 8, 8, 3), 0.5, np.float32)
+    judged = judges.JudgedValues(["my_judges:darkest", "heuristic_brightness"])
+    judged.add(images)
+    alone = judges.JudgedValues(["heuristic_brightness"])
+    alone.add(np.full_like(images, 0.5))
+    name = "heuristic_brightness.brightness"
+    np.testing.assert_array_equal(judged.arrays()[name], alone.arrays()[name])
+    assert (images == 0.5).all()
 
 
 def test_two_judges_of_the_same_name_are_refused(own_module):

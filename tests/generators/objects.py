@@ -186,6 +186,8 @@ ImagesUint8 = returning(lambda x: ((x + 1) * 127.5).astype(np.uint8), "images")
 Images255 = returning(lambda x: (x + 1) * 127.5, "images")
 Images01 = returning(lambda x: (x + 1) / 2, "images")
 Images01Beyond = returning(lambda x: (1.1 * x + 1) / 2, "images")
+ImagesOddRange = returning(lambda x: (x + 1) / 2, "images")
+ImagesOddRange.image_range = ("black", "white")
 ImagesGrey = returning(lambda x: 0.08 * x, "images", "resume")
 ImagesNan = returning(lambda x: x / 0 * 0, "images")
 ImagesInfinite = returning(lambda x: x / np.zeros_like(x), "images")
@@ -265,6 +267,20 @@ class NeedsCondition(Good):
 
     def resume(self, h, layer, condition):
         return super().resume(h, layer)
+
+
+class ManifestRaises(Good):
+    @property
+    def manifest(self):
+        raise OSError("no such file")
+
+
+class Donates(Good):
+    """Its first layer is as large as its latent, whose memory XLA can take."""
+
+    @functools.partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
+    def features(self, z, layer):
+        return jax.numpy.tanh(z)
 
 
 class PropertyRaises(Good):

@@ -118,6 +118,7 @@ REFUSED = {
     "Images255": "images returns values from .* return x / 127.5 - 1",
     "Images01": r"images returns values from .* return 2 \* x - 1",
     "Images01Beyond": r"images returns values from -0\.\d+ to 1\.\d+; .* return 2 \* x - 1",
+    "ImagesOddRange": r"images returns values from .* return 2 \* x - 1",
     "ImagesNan": "images returned NaN",
     "ImagesInfinite": "images returned infinite values",
     "ImagesConstant": "images returns the same image for every latent",
@@ -128,6 +129,7 @@ REFUSED = {
     "ResumeOneRow": r"resume returned an array \(1, 8, 8, 3\); expected \(4",
     "ResumeNone": "resume returned None; expected",
     "ResumeOtherChannels": r"resume\(.*\) returned images \(8, 8, 2\), images\(z\) \(8, 8, 3\)",
+    "Donates": "features deleted an array that it was given, .*donate_argnums .*donate nothing",
     # Not a function of the latent.
     "Random": "features gives different values for the same latents at layer 'early'.*eval",
     "RandomImages": "images gives different values for the same latents.*eval",
@@ -211,7 +213,8 @@ def test_an_exception_in_user_code_names_its_source_and_keeps_its_cause(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["BatchNorm", "Random", "Images255", "FeaturesHalf", "FeaturesRaise"]
+    "name",
+    ["BatchNorm", "Random", "Images255", "FeaturesHalf", "FeaturesRaise", "ManifestRaises"],
 )
 def test_a_run_of_an_invalid_generator_stops_before_anything_is_written(name, tmp_path):
     config = tiny.get_config("quick")

@@ -66,8 +66,21 @@ def test_a_normal_bootstrap_has_the_unbiased_spread_of_its_resamples():
 
     x = np.random.default_rng(3).normal(size=20)
     low, high = bootstrap_interval(mean, x, num_resamples=3, method="normal")
-    half = 1.959964 * statistics.stdev(seen[:3])
+    half = scipy.stats.t.ppf(0.975, 2) * statistics.stdev(seen[:3])
     assert (low, high) == pytest.approx((x.mean() - half, x.mean() + half))
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("num_resamples", [3, 10])
+def test_a_normal_bootstrap_covers_a_mean_as_often_as_it_says_with_few_resamples(num_resamples):
+    rows = np.random.default_rng(4).normal(size=(2000, 100))
+    ends = [
+        bootstrap_interval(np.mean, row, num_resamples=num_resamples, method="normal", seed=i)
+        for i, row in enumerate(rows)
+    ]
+    covered = sum(low <= 0 <= high for low, high in ends)
+    low, high = wilson_interval(covered, len(rows), 0.999)
+    assert low < 0.95 < high  # 1.96 in place of the quantile covers 0.81 and 0.92
 
 
 @pytest.mark.usefixtures("untyped")

@@ -2,15 +2,18 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from cgjax.errors import Interrupted, UserError
 from cgjax.run.opening import load_run
 from cgjax.runtime.files import read_sealed, write_sealed
+from cgjax.stages import evaluate
 from cgjax.stages.assign import AssignStage
 from cgjax.stages.evaluate import EvaluateStage
 from cgjax.stages.pipeline import Pipeline
+from tests.evaluation.test_fidelity import Itself
 from tests.report.conftest import work
 from tests.stages.tiny_runs import bytes_of
 
@@ -147,6 +150,30 @@ def test_a_mode_that_makes_no_clusters_removes_nothing_when_they_are_damaged(mod
     with pytest.raises(UserError, match=r"'(latents|cluster)' is .* cgjax.main .* makes it"):
         work(copied, nothing, mode)
     assert bytes_of(copied) == before
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_and_a_finished_one_is_repeated(
+    copied, monkeypatch
+):
+    names, measured = load_run(copied).sampler_names, []
+    stops = [names[1]]
+
+    def measure(stage, name, *rest):
+        if name in stops:
+            stops.clear()
+            raise Interrupted
+        measured.append(name)
+        return {"membership": [1.0, 1.0]}
+
+    reference = SimpleNamespace(extractor=Itself())
+    monkeypatch.setattr(EvaluateStage, "_evaluate", measure)
+    monkeypatch.setattr(evaluate, "reference_of", lambda *_: reference)
+    with pytest.raises(Interrupted):
+        work(copied, lambda pipeline: pipeline.evaluate(again=True), "evaluate")
+    assert measured == names[:1]
+    for expected in (names, names + names):
+        work(copied, lambda pipeline: pipeline.evaluate(again=True), "evaluate")
+        assert measured == expected
 
 
 def test_an_evaluation_that_is_interrupted_leaves_no_page_of_the_one_before(copied):

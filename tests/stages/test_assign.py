@@ -91,6 +91,21 @@ def test_images_of_the_generator_get_the_cluster_of_their_latent(told, clustered
     assert "of 16 held-out images of the generator's own, " in told
 
 
+def test_folders_and_files_may_have_any_name_that_the_file_system_allows(
+    told, clustered, own, tmp_path
+):
+    root = shutil.copytree(clustered, tmp_path / "run")  # the inversions are kept
+    images = tmp_path / os.fsdecode(b"\xff" + b"a" * 254)
+    images.mkdir()
+    names = ["noise.png", "a" * 251 + ".png", "\u4e00" * 83 + ".png", os.fsdecode(b"x\xff.png")]
+    for i, name in enumerate(names):
+        shutil.copy(own / ("noise.png" if i == 0 else f"{i}.png"), images / name)
+    assert "x\\xff.png" in assign(root, images)
+    (place,) = set((root / "assign").iterdir()) - {root / "assign" / "own"}
+    assert set(table_of(root, place.name)) == {*names[:3], "x\\xff.png"}
+    assert open_run(root, None, mode="assign").manifests.result(f"assign {place.name}")
+
+
 def test_an_image_that_the_generator_cannot_make_is_reported(told, clustered):
     table = table_of(clustered)
     assert table["noise.png"]["is_made"] == "False"

@@ -12,6 +12,7 @@ import pytest
 from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete
 from cgjax.errors import UserError
+from cgjax.regions.region import WHOLE
 from cgjax.run.manifests import Manifests
 from cgjax.run.opening import load_run, open_run
 from cgjax.stages import cluster
@@ -247,6 +248,19 @@ def test_names_of_a_sweeps_clustering_stay_when_the_run_has_its_own_of_that_id(n
         f"flow in {query}" for query in queries
     ]
     assert run.held.in_words(regions[1]).startswith("cluster sweep:layer1-k3=0 & layer2-k2!=0, ")
+
+
+@pytest.mark.parametrize("asked", [0, "layer1-k3=1", "layer1=0", "alpha", "layer2-k2=0"])
+def test_no_clustering_of_a_sweep_stands_in_for_the_runs_own_that_is_damaged(
+    asked, named, tmp_path
+):
+    root = tmp_path / "run"
+    shutil.copytree(named[0], root)
+    (root / "clusters.npz").write_bytes(b"nonsense")
+    held = load_run(root).held
+    for ask in (lambda: held.region(asked, WHOLE), lambda: held.clusters_of(f"{asked}")):
+        with pytest.raises(UserError, match=r"'cluster' is stale, or its files .*; python -m"):
+            ask()
 
 
 def test_a_page_shows_a_sweeps_clustering_with_the_id_of_the_runs_own_if_it_has_names(named):

@@ -83,8 +83,9 @@ class GeneratedImages(ImageSet):
 
     def identity(self) -> str:
         """Return the hash of its weights; for a user's own generator just its name."""
-        manifest = getattr(self.generator.gen, "manifest", None) or {}
-        return str(manifest.get("weights_sha256", self.source))
+        manifest = getattr(self.generator.gen, "manifest", None)
+        known = manifest if isinstance(manifest, dict) else {}  # a user's own can be anything
+        return str(known.get("weights_sha256", self.source))
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw latents, and classes if there are any, and generate their images."""

@@ -173,6 +173,25 @@ def test_changed_images_under_the_same_name_are_refused_unless_allowed(tmp_path)
     assert open_training(tmp_path / "run", config, allow_change=True).identity != run.identity
 
 
+def test_a_training_goes_on_with_the_same_images_in_another_place(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(20):
+        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
+    config["labels"]["num"] = 20
+    began = open_training(tmp_path / "run", config).key
+    config["data"]["path"] = str(photos.rename(tmp_path / "moved"))
+    with pytest.raises(UserError, match=r"data\.path: .*/photos -> .*/moved"):
+        open_training(tmp_path / "run", config)
+    assert open_training(tmp_path / "run", config, allow_change=True).key == began
+    assert open_training(tmp_path / "run", None).key == began
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "moved/new.png")
+    contents_of.cache_clear()
+    assert open_training(tmp_path / "run", config, allow_change=True).key != began
+
+
 def test_an_edited_function_of_fixed_clusters_is_another_training(tmp_path, monkeypatch):
     own = types.ModuleType("mine")
     monkeypatch.setitem(sys.modules, "mine", own)

@@ -188,8 +188,11 @@ def open_training(
     folder = RunFolder(root)
     resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     # This reads the data, so errors in them are reported before anything is written.
-    checked = read_config(folder, TRAINING).provenance if folder.config.is_file() else None
-    identity = check_data(resolved, checked.weights_sha256 if checked else "")
+    saved = read_config(folder, TRAINING).provenance if folder.config.is_file() else None
+    known = saved.weights_sha256 if saved else ""
+    identity = check_data(resolved, known)
+    if known == identity.partition(" ")[0]:
+        identity = known  # an earlier version's, of a generator's weights alone
     tracing = tracing_of(resolved)
     trace = settled_trace(folder, resolved, tracing)
 

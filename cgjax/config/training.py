@@ -205,7 +205,7 @@ def trained_leaves(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return {
         path: value
         for path, value in leaves.items()
-        if not LEAVES[path].is_resource
+        if not (path in LEAVES and LEAVES[path].is_resource)  # another version's may be unknown
         and not is_of_assign(path)
         and not path.startswith("score.")
         and path not in ("data.path", "train.iterations", "train.cooldown")

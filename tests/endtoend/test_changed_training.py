@@ -1,5 +1,6 @@
 """What a training whose config or whose own code has changed keeps, and what is made anew."""
 
+import errno
 import json
 import shutil
 import sys
@@ -130,6 +131,15 @@ def test_an_edited_config_that_lacks_a_section_is_replaced_if_that_is_allowed(fi
         open_training(finished, settings())
     run = open_training(finished, settings(), allow_change=True)
     assert all(map(run.is_own, run.steps.steps()))
+
+
+def test_a_config_that_may_not_be_read_is_not_called_damaged(finished, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("cgjax.run.folder.Path.read_text", refuse)
+    with pytest.raises(UserError, match=r"config\.json: Permission denied; make it readable"):
+        open_training(finished, settings())
 
 
 def test_a_config_of_a_later_version_is_another_training(finished):

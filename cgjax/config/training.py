@@ -189,8 +189,8 @@ def is_of_assign(path: str) -> bool:
 def trained_leaves(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Return the leaves that change what is trained; those that only say how long are left out.
 
-    So are resources, what is done with the generator (its scores included), and leaves that this
-    training does not read.
+    So are resources, what is done with the generator (its scores included), leaves that this
+    training does not read, and where its data lie: their identity says which data they are.
 
     Args:
         leaves: every leaf by its dotted path.
@@ -205,10 +205,10 @@ def trained_leaves(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return {
         path: value
         for path, value in leaves.items()
-        if not LEAVES[path].is_resource
+        if not (path in LEAVES and LEAVES[path].is_resource)  # another version's may be unknown
         and not is_of_assign(path)
         and not path.startswith("score.")
-        and path not in ("train.iterations", "train.cooldown")
+        and path not in ("data.path", "train.iterations", "train.cooldown")
         and ((reader := READ_WHEN.get(path)) is None or leaves[reader.path] in reader.values)
     }
 

@@ -72,8 +72,8 @@ def build_training_report(run: TrainingRun, summary: Mapping[str, Any]) -> Path:
 def training_page(run: TrainingRun, summary: Mapping[str, Any]) -> str:
     """Return the page's text, of what is in the folder; its arguments as above."""
     lines = _lines(run.folder.metrics)
-    losses = [line for line in lines if line.get("stage") == "train"]
-    scores = [line for line in lines if line.get("stage") == "score"]
+    losses = _drawable(_by_trial(line for line in lines if line.get("stage") == "train"))
+    scores = _drawable(line for line in lines if line.get("stage") == "score")
     kind = ROW_KINDS.get(summary["data"], IMAGES)
     return filled(
         "training.html",
@@ -86,7 +86,7 @@ def training_page(run: TrainingRun, summary: Mapping[str, Any]) -> str:
         notes={name: note_text(note) for name, note in summary["notes"].items()},
         picture=figure_url(run.figure),
         caption=_caption(kind),
-        losses=_curves(_by_trial(losses), {}),
+        losses=_curves(losses, {}),
         curves=_curves(scores, _beside(summary)),
         scored=_table(scores),
         has_generator=run.generator.is_dir(),
@@ -153,17 +153,30 @@ def _caption(kind: str) -> str:
 
 def _lines(metrics: Path) -> list[dict[str, Any]]:
     """Return the lines of the metrics; none if a folder has lost them."""
-    text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
-    return list(map(json.loads, text.splitlines()))
+    return list(map(json.loads, metrics.read_bytes().splitlines())) if metrics.is_file() else []
 
 
 def _by_trial(losses: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a line for each trial, like those of the scores, in place of one with lists."""
-    return [
-        {"iteration": line["iteration"], "trial": trial} | dict(zip(names, values, strict=True))
+    lists = (
+        (line, {n: v for n, v in line.items() if n.startswith("loss_") and isinstance(v, list)})
         for line in losses
-        if (names := [name for name in line if name.startswith("loss_")])
-        for trial, values in enumerate(zip(*(line[name] for name in names), strict=True))
+    )
+    return [
+        {"iteration": line.get("iteration"), "trial": trial} | dict(zip(own, values, strict=True))
+        for line, own in lists
+        for trial, values in enumerate(zip(*own.values(), strict=False))
+    ]
+
+
+def _drawable(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines that have what curves are drawn from: others were edited by hand."""
+    return [
+        line
+        for line in lines
+        if isinstance(line.get("iteration"), int)
+        and isinstance(line.get("trial"), int)
+        and all(isinstance(line[name], int | float | None) for name in _names(line))
     ]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from cgjax.config.schema import CLUSTERS, complete, kind_of
 from cgjax.errors import UserError
 from cgjax.run.traces import Trace
-from cgjax.runtime.files import as_utf8, user_path, write_sealed
+from cgjax.runtime.files import as_utf8, say_os_error, user_path, write_sealed
 from cgjax.version import __version__
 
 
@@ -131,7 +131,11 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
         typed = saved.get("typed", [])
         if not (isinstance(typed, list) and all(isinstance(word, str) for word in typed)):
             raise TypeError("its flags are not a list of strings")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:  # of another user, say
+        raise UserError(
+            f"{say_os_error(error)}; make it readable, or name another folder with --workdir"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{folder.config} is damaged ({error}); put it back as it was, or name another folder "
             "with --workdir"

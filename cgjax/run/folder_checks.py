@@ -49,12 +49,22 @@ def resolved_config(
 
 def _config_to_resume(folder: RunFolder, kind: str, *, allow_change: bool) -> dict[str, Any]:
     saved = read_config(folder, kind)
-    if not allow_change and read_sealed(folder.config) is None:
+    if not allow_change:
+        check_unedited(folder)
+    return saved.config
+
+
+def check_unedited(folder: RunFolder) -> None:
+    """Refuse a folder whose `config.json` is not as it was written.
+
+    Raises:
+        UserError: it was edited.
+    """
+    if read_sealed(folder.config) is None:
         raise UserError(
             f"{folder.config} was edited; put it back as it was, or type --allow_config_change to "
             "recompute what depends on it"
         )
-    return saved.config
 
 
 def check_same_config(folder: RunFolder, config: Mapping[str, Any], *, allow_change: bool) -> None:

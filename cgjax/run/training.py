@@ -23,14 +23,14 @@ from typing import Any
 
 from absl import logging
 
-from cgjax.config.plain import differences, digest
+from cgjax.config.plain import differences, digest, flatten
 from cgjax.config.schema import TRAINING, complete, is_resource
 from cgjax.config.training import is_of_assign
 from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.artifacts import declare_results
 from cgjax.run.folder import Provenance, RunFolder, read_config, save_config
-from cgjax.run.folder_checks import check_same_config, resolved_config
+from cgjax.run.folder_checks import check_same_config, check_unedited, resolved_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import RESULTS
 from cgjax.run.traces import Trace
@@ -45,6 +45,9 @@ from cgjax.runtime.files import make_folder, remove_unfinished
 from cgjax.runtime.imports import is_import_path
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.log import Metrics
+
+MEASURING = ("num", "features")
+"""The leaves of `config.score` that say how scores are measured."""
 
 
 class TrainingRun:
@@ -188,8 +191,11 @@ def open_training(
     folder = RunFolder(root)
     resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     # This reads the data, so errors in them are reported before anything is written.
-    checked = read_config(folder, TRAINING).provenance if folder.config.is_file() else None
-    identity = check_data(resolved, checked.weights_sha256 if checked else "")
+    saved = read_config(folder, TRAINING).provenance if folder.config.is_file() else None
+    known = saved.weights_sha256 if saved else ""
+    identity = check_data(resolved, known)
+    if known == identity.partition(" ")[0]:
+        identity = known  # an earlier version's, of a generator's weights alone
     tracing = tracing_of(resolved)
     trace = settled_trace(folder, resolved, tracing)
 
@@ -262,8 +268,8 @@ def _forget_other_scores(run: TrainingRun) -> None:
     """Remove scores of this training that were measured otherwise than its config asks for."""
     if not run.folder.config.is_file():
         return
-    before, now = read_config(run.folder, TRAINING).config["score"], run.config["score"]
-    if any(before[name] != now[name] for name in ("num", "features")):
+    before = flatten(read_config(run.folder, TRAINING).config)  # an edited one may lack leaves
+    if any(before.get(f"score.{name}") != run.config["score"][name] for name in MEASURING):
         logging.info("the scores so far are dropped: they are measured otherwise now")
         metrics = Metrics(run.folder.metrics)
         metrics.forget(lambda line: line.get("stage") == "score")
@@ -295,11 +301,14 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     """Refuse a folder whose generator was trained on different data under the same config.
 
     Raises:
-        UserError: the data differ, or what the user's own code makes of them.
+        UserError: the data differ, or what the user's own code makes of them; or `config.json` was
+            edited, so that what is trained would not be known as this training.
     """
     if allow_change or not run.folder.config.is_file():
         return
     known = read_config(run.folder, TRAINING).provenance
+    if known.identity != run.key:
+        check_unedited(run.folder)
     what = ""
     if known.weights_sha256 and known.weights_sha256 != run.identity:
         what = "with other data (the files in --config.data.path have changed)"

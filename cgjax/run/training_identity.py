@@ -101,9 +101,10 @@ def settled_trace(
     if not folder.config.is_file():
         return [*of_data, *of_labels]
     saved = read_config(folder, TRAINING)
+    before = flatten(saved.config)  # an edited one may lack leaves
     kept, num = saved.provenance.trace or [], len(of_data)
-    is_source_known = all(saved.config["data"][name] == data[name] for name in _SOURCE)
-    are_labels_known = is_own and saved.config["labels"]["features"] == features
+    is_source_known = all(before.get(f"data.{name}") == data[name] for name in _SOURCE)
+    are_labels_known = is_own and before.get("labels.features") == features
     return [
         *_settled(of_data, kept[:num], is_known=is_source_known),
         *_settled(of_labels, kept[num:], is_known=are_labels_known),

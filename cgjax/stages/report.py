@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from cgjax.errors import UserError
 from cgjax.regions.small import small_clusters
 from cgjax.report.build import build_report
 from cgjax.report.training import build_training_report
@@ -118,5 +119,14 @@ def write_training_page(run: TrainingRun, maker: Maker) -> None:
 
 
 def read_summary(run: TrainingRun) -> dict[str, Any]:
-    """Return the content of a training's `summary.json`."""
-    return dict(json.loads(run.folder.summary.read_text(encoding="utf-8")))
+    """Return the content of a training's `summary.json`.
+
+    Raises:
+        UserError: it is damaged, in a folder that has kept no hash of it.
+    """
+    try:
+        return dict(json.loads(run.folder.summary.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{run.folder.summary} is damaged; {run.folder.command} writes it again"
+        ) from error

@@ -1,5 +1,6 @@
 """What a training whose config or whose own code has changed keeps, and what is made anew."""
 
+import errno
 import json
 import shutil
 import sys
@@ -97,10 +98,57 @@ def test_settings_that_a_training_does_not_read_leave_its_steps(tmp_path):
 
 
 def test_an_edited_config_does_not_pass_for_the_training_of_another(finished):
-    path = finished / "config.json"
+    path, other = finished / "config.json", settings() | {"seed": 1}
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
-    run = open_training(finished, settings() | {"seed": 1})
+    with pytest.raises(UserError, match=r"config\.json was edited; put it back"):
+        open_training(finished, other)
+    assert (finished / "summary.json").is_file()
+    run = open_training(finished, other, allow_change=True)
     assert not any(map(run.is_own, run.steps.steps()))
+
+
+def test_an_edited_config_does_not_cost_a_training_unasked(finished):
+    other = settings(score__num=40)
+    began = open_training(finished, other, allow_change=True).key
+    path = finished / "config.json"
+    saved = path.read_text()
+    path.write_text(saved.replace('"typed": []', '"typed": ["--config=mine.py"]'))
+    with pytest.raises(UserError, match=r"config\.json was edited; put it back"):
+        open_training(finished, other)
+    path.write_text(saved)
+    run = open_training(finished, other)
+    assert run.key == began
+    assert all(map(run.is_own, run.steps.steps()))
+
+
+@pytest.mark.parametrize("section", ["data", "labels", "score", "train"])
+def test_an_edited_config_that_lacks_a_section_is_replaced_if_that_is_allowed(finished, section):
+    path = finished / "config.json"
+    content = json.loads(path.read_text())
+    del content["config"][section]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="was made with another config"):
+        open_training(finished, settings())
+    run = open_training(finished, settings(), allow_change=True)
+    assert all(map(run.is_own, run.steps.steps()))
+
+
+def test_a_config_that_may_not_be_read_is_not_called_damaged(finished, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("cgjax.run.folder.Path.read_text", refuse)
+    with pytest.raises(UserError, match=r"config\.json: Permission denied; make it readable"):
+        open_training(finished, settings())
+
+
+def test_a_config_of_a_later_version_is_another_training(finished):
+    config = settings()
+    config["train"]["invented"] = 1
+    save_config(RunFolder(finished), config, Provenance(""))
+    with pytest.raises(UserError, match=r"train\.invented: 1 -> None"):
+        open_training(finished, settings())
+    assert open_training(finished, settings(), allow_change=True).config == settings()
 
 
 @pytest.mark.parametrize("has_steps", [True, False])

@@ -17,8 +17,10 @@ from cgjax.endtoend.data.generated import GeneratedImages
 from cgjax.endtoend.experiment import Experiment, check_data
 from cgjax.endtoend.methods import METHODS
 from cgjax.errors import Interrupted, UserError
+from cgjax.generators.families import build_network
 from cgjax.generators.registry import load_generator
-from cgjax.run.folder import Provenance, save_config
+from cgjax.generators.weights import named_arrays, save_generator
+from cgjax.run.folder import Provenance, RunFolder, save_config
 from cgjax.run.training import TrainingRun, open_trained, open_training
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.endtoend import summary_text
@@ -171,6 +173,49 @@ def test_changed_images_under_the_same_name_are_refused_unless_allowed(tmp_path)
     with pytest.raises(UserError, match=r"made with other data .*--allow_config_change"):
         open_training(tmp_path / "run", config)
     assert open_training(tmp_path / "run", config, allow_change=True).identity != run.identity
+
+
+def test_a_training_goes_on_with_the_same_images_in_another_place(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(20):
+        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
+    config["labels"]["num"] = 20
+    began = open_training(tmp_path / "run", config).key
+    config["data"]["path"] = str(photos.rename(tmp_path / "moved"))
+    with pytest.raises(UserError, match=r"data\.path: .*/photos -> .*/moved"):
+        open_training(tmp_path / "run", config)
+    assert open_training(tmp_path / "run", config, allow_change=True).key == began
+    assert open_training(tmp_path / "run", None).key == began
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "moved/new.png")
+    contents_of.cache_clear()
+    assert open_training(tmp_path / "run", config, allow_change=True).key != began
+
+
+def test_the_same_weights_in_another_architecture_are_other_data(tmp_path):
+    source, root = tmp_path / "source", tmp_path / "run"
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["data"]["path"] = str(source)
+
+    plain, with_classes = {"latent_dim": 8}, {"latent_dim": 6, "num_classes": 2}
+    network = build_network("dcgan", plain | {"widths": [4, 2]})
+    arrays = {name: np.asarray(array) for name, array in named_arrays(network).items()}
+
+    def identity(architecture, **options):
+        about = {"source": {"name": "random weights"}, "licence": "none"}
+        save_generator(source, "dcgan", architecture | {"widths": [4, 2]}, arrays, **about)
+        return open_training(root, config, **options).identity
+
+    began = identity(plain)
+    assert identity(plain) == began
+    with pytest.raises(UserError, match="was made with other data"):
+        identity(with_classes)
+    assert identity(with_classes, allow_change=True) != began
+    saved = Provenance(began.split()[0])  # as an earlier version, which kept the weights' hash
+    save_config(RunFolder(root), config, saved)
+    assert identity(plain) == saved.weights_sha256
 
 
 def test_an_edited_function_of_fixed_clusters_is_another_training(tmp_path, monkeypatch):

@@ -111,6 +111,26 @@ def test_each_curve_has_a_point_for_each_line_of_the_metrics(trained):
     assert re.findall(r'<th scope="row">(.*?)</th>', table) == ["6", "12"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"stage": "train", "iteration": 3, "loss_generator": 0.5},
+        {"stage": "train", "loss_generator": [0.5]},
+        {"stage": "train", "iteration": 3, "loss_generator": ["much"]},
+        {"stage": "score", "iteration": "three", "trial": 0, "modes": 3},
+        {"stage": "score", "iteration": 3, "trial": [0], "modes": 3},
+        {"stage": "score", "iteration": 3, "trial": 0, "modes": "many"},
+        {"stage": "score", "iteration": 3, "modes": [1]},
+    ],
+)
+def test_an_edited_line_of_the_metrics_is_left_out(trained, copied, line):
+    with (copied / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    page = training_page(open_trained(copied, None), summary_of(copied))
+    for name in ("modes", "loss_generator"):
+        assert points_of(page, name) == points_of(page_of(trained), name)
+
+
 def test_the_page_says_what_was_trained_and_what_to_type_next(trained):
     page = html.unescape(re.sub("<.*?>", "", page_of(trained)))
     assert "12 iterations, 2 trials, 30 points scored in each" in page
@@ -181,6 +201,14 @@ def test_a_page_is_made_of_what_is_left_of_a_folder(copied):
     assert row_of(page, "modes")
     assert 'class="curve"' not in page
     assert "<img" not in page
+
+
+@pytest.mark.parametrize("content", ["", '{"scores": ', "3"])
+def test_a_damaged_summary_of_an_earlier_version_ends_in_one_line(copied, content):
+    (copied / "stages" / "results.json").unlink()  # it has the hashes of what was written
+    (copied / "summary.json").write_text(content)
+    with pytest.raises(UserError, match=r"summary\.json is damaged; .*--workdir=.* writes it"):
+        report_training(open_trained(copied, None))
 
 
 def test_killed_while_it_writes_the_page_a_training_resumes_to_the_same_page(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from cgjax.config.plain import digest
 from cgjax.endtoend.data.base import Points
 from cgjax.endtoend.data.images import ImageSet
 from cgjax.errors import UserError
@@ -82,10 +83,13 @@ class GeneratedImages(ImageSet):
         return self.generator.image_shape
 
     def identity(self) -> str:
-        """Return the hash of its weights; for a user's own generator just its name."""
+        """Return hashes of its weights and architecture; for a user's own generator its name."""
         manifest = getattr(self.generator.gen, "manifest", None)
-        known = manifest if isinstance(manifest, dict) else {}  # a user's own can be anything
-        return str(known.get("weights_sha256", self.source))
+        # A user's own can be anything.
+        if not isinstance(manifest, dict) or "weights_sha256" not in manifest:
+            return self.source
+        network = digest([manifest.get("family"), manifest.get("architecture")])
+        return f"{manifest['weights_sha256']} {network[:16]}"
 
     def draw(self, key: PRNGKeyArray, num: int) -> Points:
         """Draw latents, and classes if there are any, and generate their images."""

@@ -95,7 +95,7 @@ def step(
     codes = jax.random.normal(key, (2, b, sampler.mapping.code_dim), jnp.float32)
     z, codes = devices.shard(z, 0), devices.shard(codes, 1)
     # Padding rows count in neither the moments nor the means; sums run over all devices.
-    mask = None if devices.axis_name is None else devices.shard(jnp.ones(b, bool), 0)
+    mask = devices.shard(jnp.ones(b, bool), 0)
     weight = devices.shard(jnp.full(b, 1.0 / b, jnp.float32), 0)
     apply = functools.partial(
         sampler.mapping.apply, mask=mask, train=True, axis_name=devices.axis_name

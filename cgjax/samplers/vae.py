@@ -115,7 +115,7 @@ def step(
     local = functools.partial(devices.shard, axis=0)
     z, noise = local(z), local(jax.random.normal(key, (b, d_e), jnp.float32))
     # Padding rows count in neither the moments nor the means; sums run over all devices.
-    mask = None if devices.axis_name is None else local(jnp.ones(b, bool))
+    mask = local(jnp.ones(b, bool))
     weight = local(jnp.full(b, 1.0 / b, jnp.float32))
 
     def loss_of(params: Any) -> tuple[Array, Any]:

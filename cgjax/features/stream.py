@@ -20,7 +20,6 @@ from jaxtyping import Array, Float, Int
 from cgjax.clustering.kmeans.gram import slab_width
 from cgjax.clustering.kmeans.sources import OnProgress
 from cgjax.features.file import FeatureFile
-from cgjax.features.in_memory import feature_shape
 from cgjax.features.spaces import RAW, Space
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.memory import empty_aligned
@@ -68,7 +67,7 @@ class FeatureStream:
     ):
         self._generator, self._latents, self._space = generator, latents, space
         self.num_rows = len(latents)
-        self.dim = space.output_dim or math.prod(feature_shape(generator, latents))
+        self.dim = space.output_dim or math.prod(generator.feature_shape)
         row_mb = 4 * self.dim / 2**20
         self._batch = min(generator.batch, max(1, int(BATCH_MB / row_mb)))
         if block is None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -117,6 +118,19 @@ class ConditionedGenerator:
         return height, width, channels
 
     @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one latent's activation at the layer."""
+
+        def activations(z: Array) -> Array:
+            return self.gen.features(z, self.layer, **self.keywords)
+
+        if isinstance(self.gen, PretrainedGenerator):
+            # Nothing is computed, and a whole batch shares its trace with the real passes.
+            z = jax.ShapeDtypeStruct((self.batch, self.gen.latent_dim), jnp.float32)
+            return tuple(jax.eval_shape(activations, z).shape[1:])
+        return tuple(activations(jnp.asarray(self.one_latent)).shape[1:])
+
+    @property
     def one_latent(self) -> Float[np.ndarray, "1 d"]:
         """A latent of the prior, always the same, for passes of which only the shape matters.
 
@@ -129,7 +143,7 @@ class ConditionedGenerator:
         keywords = {}
         if getattr(self.gen, "truncates_prior", False) and "truncation" in self.keywords:
             keywords = {"truncation": self.keywords["truncation"]}
-        z = jax.numpy.asarray(self.gen.sample_latents(key, n, **keywords))
+        z = jnp.asarray(self.gen.sample_latents(key, n, **keywords))
         self._check_finite("sample_latents", z)
         return z
 
@@ -138,15 +152,9 @@ class ConditionedGenerator:
         h = self._split(lambda rows: self.gen.features(rows, self.layer, **self.keywords), z)
         return h.reshape(h.shape[0], -1)
 
-    def all_features(
-        self,
-        z: Float[np.ndarray, "n d"],
-        *,
-        out: Float[np.ndarray, "n f"] | None = None,
-        on_rows: Callable[[int], None] | None = None,
-    ) -> Float[np.ndarray, "n f"]:
-        """Compute `features` in batches, collected on the host; see `in_batches`."""
-        return in_batches(self.features, z, self.batch, out=out, on_rows=on_rows)
+    def all_features(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n f"]:
+        """Compute `features` in batches, collected on the host."""
+        return in_batches(self.features, z, self.batch)
 
     def images(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n s s c"]:
         """Generate in batches, collected on the host.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
-from cgjax.evaluation.extractors import as_colour_images
+from cgjax.evaluation.image_batches import as_colour_images
 from cgjax.evaluation.judge_base import Judgement
 from cgjax.runtime.png import as_uint8
 

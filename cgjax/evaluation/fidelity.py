@@ -35,8 +35,8 @@ from cgjax.evaluation.extractors import (
     Pixels,
     Projected,
     fixed_extractor,
-    images_at_a_time,
 )
+from cgjax.evaluation.image_batches import images_at_a_time
 from cgjax.evaluation.inception import check_file
 from cgjax.evaluation.own_features import OwnFeatures
 from cgjax.generators.base import layer_index

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cgjax.evaluation.extractors import as_colour_images
+from cgjax.evaluation.image_batches import as_colour_images
 from cgjax.evaluation.judge_base import Judgement
 
 LUMA = np.array([0.2126, 0.7152, 0.0722])

@@ -29,12 +29,11 @@ from cgjax.endtoend.data.digit_files import Digits, load_digits, resized, split
 from cgjax.endtoend.digit_judge import (
     NETWORKS,
     SIDE,
-    Accuracy,
     DigitJudge,
     scaled,
     train_judge,
 )
-from cgjax.evaluation.class_modes import class_scores
+from cgjax.evaluation.class_modes import Accuracy, class_scores
 from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.keys import named_key
@@ -161,12 +160,7 @@ class StackedDigits(DataSet):
         unseen, accuracy = self.perfect_unseen(key, num, repeats), self.judge_accuracy()
         return {
             "judge": f"{NETWORKS} small networks trained on these digits",
-            "judge_accuracy": {
-                "mean": accuracy.share,
-                "low": accuracy.interval[0],
-                "high": accuracy.interval[1],
-                "digits": accuracy.num,
-            },
+            "judge_accuracy": accuracy.note("digits"),
             "held_out_digits": {name: expected.mean for name, expected in unseen.items()},
         }
 

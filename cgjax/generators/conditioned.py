@@ -120,15 +120,11 @@ class ConditionedGenerator:
     @property
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one latent's activation at the layer."""
-
-        def activations(z: Array) -> Array:
-            return self.gen.features(z, self.layer, **self.keywords)
-
         if isinstance(self.gen, PretrainedGenerator):
             # Nothing is computed, and a whole batch shares its trace with the real passes.
             z = jax.ShapeDtypeStruct((self.batch, self.gen.latent_dim), jnp.float32)
-            return tuple(jax.eval_shape(activations, z).shape[1:])
-        return tuple(activations(jnp.asarray(self.one_latent)).shape[1:])
+            return tuple(jax.eval_shape(self.activations, z).shape[1:])
+        return tuple(self.activations(jnp.asarray(self.one_latent)).shape[1:])
 
     @property
     def one_latent(self) -> Float[np.ndarray, "1 d"]:
@@ -147,9 +143,13 @@ class ConditionedGenerator:
         self._check_finite("sample_latents", z)
         return z
 
+    def activations(self, z: Float[Array, "n d"]) -> Float[Array, "n ..."]:
+        """Run up to the layer, all rows in one pass on one device, in the layer's own shape."""
+        return self.gen.features(z, self.layer, **self.keywords)
+
     def features(self, z: Float[Array, "n d"]) -> Float[Array, "n f"]:
         """Run up to the layer, all rows in one pass, and flatten each row."""
-        h = self._split(lambda rows: self.gen.features(rows, self.layer, **self.keywords), z)
+        h = self._split(self.activations, z)
         return h.reshape(h.shape[0], -1)
 
     def all_features(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n f"]:

@@ -28,9 +28,9 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from cgjax.endtoend.networks.base import Arrays, Network
 from cgjax.endtoend.networks.layers import Linear
 from cgjax.evaluation.class_modes import Accuracy
+from cgjax.numerics.networks import Arrays, Network
 from cgjax.numerics.optimisers import change_of
 from cgjax.runtime.keys import named_key
 

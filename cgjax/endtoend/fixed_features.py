@@ -26,8 +26,9 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from cgjax.endtoend.data.on_disk import RowsOnDisk
-from cgjax.endtoend.networks.base import Architecture, Arrays, Network
+from cgjax.endtoend.networks.base import Architecture
 from cgjax.evaluation.own_features import features_of_rows
+from cgjax.numerics.networks import Arrays, Network
 from cgjax.numerics.optimisers import change_of
 from cgjax.runtime.keys import named_key
 

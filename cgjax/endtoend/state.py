@@ -10,7 +10,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from cgjax.endtoend.networks.base import Arrays
+from cgjax.numerics.networks import Arrays
 from cgjax.numerics.optimisers import change_of
 
 

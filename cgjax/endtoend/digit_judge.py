@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from cgjax.endtoend.networks.layers import Linear
 from cgjax.evaluation.class_modes import Accuracy
 from cgjax.numerics.networks import Arrays, Network
-from cgjax.numerics.optimisers import change_of
+from cgjax.numerics.optimisers import take_step
 from cgjax.runtime.keys import named_key
 
 SIDE = 32
@@ -160,8 +160,7 @@ def _epoch(
             crossed = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen])
             return jnp.mean(crossed)
 
-        change, moments = change_of(_ADAM, jax.grad(loss)(params), moments, params)
-        return (optax.apply_updates(params, change), moments), None
+        return take_step(_ADAM, jax.grad(loss)(params), moments, params), None
 
     return jax.lax.scan(step, state, (order, jax.random.split(key_drop, steps)))[0]
 

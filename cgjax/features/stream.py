@@ -21,6 +21,7 @@ from cgjax.clustering.kmeans.gram import slab_width
 from cgjax.clustering.kmeans.sources import OnProgress
 from cgjax.features.file import FeatureFile
 from cgjax.features.spaces import RAW, Space
+from cgjax.generators.batching import filled_up
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.memory import empty_aligned
 
@@ -210,8 +211,8 @@ class FeatureStream:
         """Start one forward pass, padded to the batch size with copies of the last latent."""
         z = self._latents[index]
         self.num_computed += len(z)
-        padded = np.pad(z, [(0, self._batch - len(z)), (0, 0)], mode="edge")
-        return self._space(self._generator.features(jnp.asarray(padded)))
+        full = filled_up(z, self._batch)
+        return self._space(self._generator.features(jnp.asarray(full)))
 
     def _keep(self, index: Int[np.ndarray, " i"], rows: Float[Array, "s f"]) -> None:
         try:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.generators.arrays import finite_rows
 from cgjax.generators.base import PretrainedGenerator, layer_index
-from cgjax.generators.batching import batch_by_batch, in_batches
+from cgjax.generators.batching import batch_by_batch, filled_up, in_batches
 from cgjax.generators.foreign import KEYWORDS, CannotResume, CheckedGenerator, checked
 from cgjax.generators.registry import load_generator
 from cgjax.runtime.mesh import shard_rows
@@ -183,10 +183,7 @@ class ConditionedGenerator:
     def _split(self, run: Callable[[Array], Array], z: Float[Array, "n ..."]) -> Array:
         if self.mesh is None:
             return run(z)
-        rows: Array | np.ndarray = z
-        if missing := -z.shape[0] % self.mesh.size:
-            # With copies of the last, as in `batch_by_batch`: a user's generator may refuse zeros.
-            rows = np.pad(np.asarray(z), [(0, missing)] + [(0, 0)] * (z.ndim - 1), mode="edge")
+        rows = filled_up(z, z.shape[0] + -z.shape[0] % self.mesh.size)
         return run(shard_rows(rows, self.mesh)[0])[: z.shape[0]]
 
     def image_blocks_from(

@@ -66,6 +66,14 @@ class FeatureStream:
         block: int | None = None,
         space: Space = RAW,
     ):
+        """Choose how many rows a block has; computes nothing.
+
+        Args:
+            generator: the generator and its layer.
+            latents: (n, d) float32, of the rows.
+            block: rows of a block, at most n; default: as many whole batches as take `BLOCK_MB`.
+            space: the space that features are mapped to.
+        """
         self._generator, self._latents, self._space = generator, latents, space
         self.num_rows = len(latents)
         self.dim = space.output_dim or math.prod(generator.feature_shape)

@@ -148,6 +148,12 @@ class Flow(SamplerBase):
             num=num,
         )
 
+    def follow(
+        self, params: Any, e: Float[Array, "n d"], c: Int[Array, " n"], q: Float[Array, " n"]
+    ) -> Float[Array, "n d"]:
+        """Return where a network leads from codes, each for its own cluster and margin quantile."""
+        return integrate(params, e, c, q, num_steps=self.num_steps, guidance=self.guidance)
+
 
 def path(
     e: Float[Array, "n d"], z: Float[Array, "n d"], t: Float[Array, " n"]
@@ -306,8 +312,8 @@ def descend(
 def integrate(
     params: Any,
     e: Float[Array, "n d"],
-    c: Int[Array, ""] | Int[Array, " n"],
-    q: Float[Array, ""] | Float[Array, " n"],
+    c: Int[Array, " n"],
+    q: Float[Array, " n"],
     *,
     num_steps: int,
     guidance: float = 1.0,
@@ -317,8 +323,8 @@ def integrate(
     Args:
         params: of the network.
         e: (n, d) codes.
-        c: the cluster, one for all codes or one for each.
-        q: the margin quantile, one for all codes or one for each.
+        c: (n,) the cluster of each code.
+        q: (n,) its margin quantile.
         num_steps: midpoint steps, two network calls each.
         guidance: factor on the velocity.
 
@@ -326,10 +332,9 @@ def integrate(
         (n, d) float32 latents.
     """
     n, h = e.shape[0], 1.0 / num_steps
-    clusters, margins = jnp.broadcast_to(c, (n,)), jnp.broadcast_to(q, (n,))
 
     def v(x: Array, t: Array) -> Array:
-        return guidance * velocity(params, x, jnp.broadcast_to(t, (n,)), clusters, margins)
+        return guidance * velocity(params, x, jnp.broadcast_to(t, (n,)), c, q)
 
     def step(x: Array, i: Array) -> tuple[Array, None]:
         t = h * i.astype(jnp.float32)
@@ -341,13 +346,7 @@ def integrate(
 
 @functools.partial(jax.jit, static_argnames=("sampler", "num"))
 def _sample(
-    params: Any,
-    key: PRNGKeyArray,
-    c: Array,
-    q: Array,
-    *,
-    sampler: Flow,
-    num: int,
+    params: Any, key: PRNGKeyArray, c: Array, q: Array, *, sampler: Flow, num: int
 ) -> Float[Array, "num d"]:
     e = jax.random.normal(key, (num, sampler.latent_dim), jnp.float32)
-    return integrate(params, e, c, q, num_steps=sampler.num_steps, guidance=sampler.guidance)
+    return sampler.follow(params, e, jnp.broadcast_to(c, (num,)), jnp.broadcast_to(q, (num,)))

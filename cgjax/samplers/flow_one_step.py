@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.samplers.base import DataParallelEpoch, Members, as_cluster
-from cgjax.samplers.flow import MAX_MARGIN, Batch, Flow, FlowState, integrate, take_steps
+from cgjax.samplers.base import DataParallelEpoch, Members
+from cgjax.samplers.flow import Batch, Flow, FlowState, take_steps
 from cgjax.samplers.flow import epoch_ as flow_epoch_
 from cgjax.samplers.training import ONE_DEVICE, Devices
-from cgjax.samplers.velocity import num_clusters_of, velocity
+from cgjax.samplers.velocity import velocity
 
 
 class OneStepState(NamedTuple):
@@ -85,17 +85,13 @@ class OneStepFlow(Flow):
         self, state: OneStepState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Take the one step of a cluster, or its part above a margin quantile, from fresh codes."""
-        quantile = jnp.float32(min(margin, MAX_MARGIN))
-        average = state.student.average
-        c = as_cluster(cluster, num_clusters_of(average))
-        return _sample(average, key, c, quantile, d=self.latent_dim, num=num)
+        return super().sample(state.student, key, cluster, num, margin)
 
-
-def step(
-    params: Any, e: Float[Array, "n d"], c: Array, q: Float[Array, " n"]
-) -> Float[Array, "n d"]:
-    """Return e + s(e, c, q); s has the flow's architecture and always runs at t = 0."""
-    return e + velocity(params, e, jnp.zeros_like(q), c, q)
+    def follow(
+        self, params: Any, e: Float[Array, "n d"], c: Int[Array, " n"], q: Float[Array, " n"]
+    ) -> Float[Array, "n d"]:
+        """Return e + s(e, c, q); s has the flow's architecture and always runs at t = 0."""
+        return e + velocity(params, e, jnp.zeros_like(q), c, q)
 
 
 def epoch_(
@@ -127,14 +123,6 @@ def losses(params: Any, batch: Batch, *, flow: Any, sampler: OneStepFlow) -> Flo
     k, b, d = batch.e.shape
     c = jnp.repeat(jnp.arange(k, dtype=jnp.int32), b)
     inputs = batch.e.reshape(-1, d), c, batch.q.reshape(-1)
-    target = integrate(flow, *inputs, num_steps=sampler.num_steps, guidance=sampler.guidance)
-    errors = jnp.sum(jnp.square(step(params, *inputs) - target), axis=1)
+    target = Flow.follow(sampler, flow, *inputs)
+    errors = jnp.sum(jnp.square(sampler.follow(params, *inputs) - target), axis=1)
     return jnp.sum(batch.weight * errors.reshape(k, b), axis=1)
-
-
-@functools.partial(jax.jit, static_argnames=("d", "num"))
-def _sample(
-    params: Any, key: PRNGKeyArray, c: Array, q: Array, *, d: int, num: int
-) -> Float[Array, "num d"]:
-    e = jax.random.normal(key, (num, d), jnp.float32)
-    return step(params, e, jnp.broadcast_to(c, (num,)), jnp.broadcast_to(q, (num,)))

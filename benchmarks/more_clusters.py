@@ -36,7 +36,6 @@ from cgjax.clustering import kmeans
 from cgjax.evaluation.diversity import mean_pairwise_distance
 from cgjax.evaluation.explained import eta_squared
 from cgjax.evaluation.judges import load_judge
-from cgjax.features.in_memory import feature_shape
 from cgjax.features.spaces import fit_space, num_fit_rows
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -113,7 +112,7 @@ def main() -> None:
     for layer in options.layers.split(","):
         bound = first.at_layer(layer)
         features = bound.all_features(z)
-        channels = feature_shape(bound, z)[-1]
+        channels = bound.feature_shape[-1]
         space = fit_space(options.space, features[: num_fit_rows(*features.shape)], channels)
         mapped = space(jnp.asarray(features))
         for number in map(int, options.numbers.split(",")):

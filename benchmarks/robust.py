@@ -106,7 +106,6 @@ def main() -> None:
 
     import cgjax
     from cgjax.evaluation.explained import eta_squared, explained
-    from cgjax.features.in_memory import feature_shape
     from cgjax.generators.conditioned import ConditionedGenerator
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -123,7 +122,7 @@ def main() -> None:
     for layer in args.layers.split(","):
         rows = bound.at_layer(layer).all_features(latents)
         plain = 0.0
-        channels = feature_shape(bound.at_layer(layer), latents)[-1]
+        channels = bound.at_layer(layer).feature_shape[-1]
         for name, method in methods(rows, channels).items():
             method()
             start = time.perf_counter()

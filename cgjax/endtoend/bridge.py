@@ -25,7 +25,7 @@ from jaxtyping import Float
 from cgjax.endtoend.methods.base import Method
 from cgjax.endtoend.methods.clustergan import ClusterGan
 from cgjax.endtoend.methods.mgan import Mgan
-from cgjax.endtoend.networks.base import Architecture, Arrays
+from cgjax.endtoend.networks.base import Architecture
 from cgjax.endtoend.networks.dcgan import FIRST, Dcgan
 from cgjax.endtoend.networks.encoding import EncodingDcgan
 from cgjax.endtoend.networks.layers import EPS
@@ -33,6 +33,7 @@ from cgjax.endtoend.networks.residual import Residual
 from cgjax.errors import UserError
 from cgjax.generators.dcgan import DOUBLING
 from cgjax.generators.weights import save_generator
+from cgjax.numerics.networks import Arrays
 
 SAME = (3, 1, 1, 0)
 """The family's settings of a 3x3 convolution that keeps a map's size."""

@@ -28,10 +28,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from cgjax.endtoend.networks.base import Arrays, Network
 from cgjax.endtoend.networks.layers import Linear
-from cgjax.numerics.intervals import Interval, wilson_interval
-from cgjax.numerics.optimisers import change_of
+from cgjax.evaluation.class_modes import Accuracy
+from cgjax.numerics.networks import Arrays, Network
+from cgjax.numerics.optimisers import take_step
 from cgjax.runtime.keys import named_key
 
 SIDE = 32
@@ -45,20 +45,6 @@ EPOCHS_OF_FEW = 30
 
 # Images classified at a time.
 _JUDGED = 2_000
-
-
-class Accuracy(NamedTuple):
-    """How often a judge is right on held-out digits.
-
-    Attributes:
-        share: of those digits, 0 to 1.
-        interval: Wilson's 95% interval of the share.
-        num: number of digits.
-    """
-
-    share: float
-    interval: Interval
-    num: int
 
 
 class DigitJudge(NamedTuple):
@@ -82,9 +68,7 @@ class DigitJudge(NamedTuple):
         self, pixels: UInt8[np.ndarray, "n 32 32"], labels: Int[np.ndarray, " n"]
     ) -> Accuracy:
         """Return how often it is right; pass digits that it was not trained on."""
-        right = int((self.classify(np.asarray(scaled(jnp.asarray(pixels)))) == labels).sum())
-        num = len(labels)
-        return Accuracy(right / num, wilson_interval(right, num), num)
+        return Accuracy.of(self.classify(np.asarray(scaled(jnp.asarray(pixels)))), labels)
 
 
 @jax.jit
@@ -176,8 +160,7 @@ def _epoch(
             crossed = optax.softmax_cross_entropy_with_integer_labels(logits, labels[chosen])
             return jnp.mean(crossed)
 
-        change, moments = change_of(_ADAM, jax.grad(loss)(params), moments, params)
-        return (optax.apply_updates(params, change), moments), None
+        return take_step(_ADAM, jax.grad(loss)(params), moments, params), None
 
     return jax.lax.scan(step, state, (order, jax.random.split(key_drop, steps)))[0]
 

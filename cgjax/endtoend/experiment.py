@@ -24,13 +24,13 @@ from cgjax.endtoend.data.folder import FolderImages
 from cgjax.endtoend.data.images import ImageSet
 from cgjax.endtoend.methods import make_method
 from cgjax.endtoend.networks import NETWORKS
-from cgjax.endtoend.networks.base import Arrays
 from cgjax.endtoend.state import Losses, TrainState
 from cgjax.endtoend.trainer import Trainer
 from cgjax.errors import UserError
 from cgjax.evaluation.agreement import agreement_scores
 from cgjax.evaluation.modes import PerfectScore
 from cgjax.evaluation.own_features import OwnFeatures
+from cgjax.numerics.networks import Arrays
 from cgjax.runtime.keys import named_key
 
 

@@ -26,9 +26,10 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from cgjax.endtoend.data.on_disk import RowsOnDisk
-from cgjax.endtoend.networks.base import Architecture, Arrays, Network
+from cgjax.endtoend.networks.base import Architecture
 from cgjax.evaluation.own_features import features_of_rows
-from cgjax.numerics.optimisers import change_of
+from cgjax.numerics.networks import Arrays, Network
+from cgjax.numerics.optimisers import take_step
 from cgjax.runtime.keys import named_key
 
 ROWS, AUTOENCODER = "rows", "autoencoder"
@@ -112,8 +113,8 @@ def _train(key: PRNGKeyArray, rows: Array, *, features: FixedFeatures) -> Arrays
         chosen = jax.random.randint(key, (features.batch,), 0, len(rows), jnp.int32)
         x = features.prepare(rows[chosen])
         gradient, stats = jax.grad(loss, has_aux=True)(params, stats, x)
-        change, moments = change_of(adam, gradient, moments, params)
-        return (Arrays(optax.apply_updates(params, change), stats), moments), None
+        params, moments = take_step(adam, gradient, moments, params)
+        return (Arrays(params, stats), moments), None
 
     keys = jax.random.split(named_key(key, "steps"), features.steps)
     return jax.lax.scan(step, (arrays, adam.init(arrays.params)), keys)[0][0]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from cgjax.endtoend.networks.base import Arrays
-from cgjax.numerics.optimisers import change_of
+from cgjax.numerics.networks import Arrays
+from cgjax.numerics.optimisers import take_step
 
 
 class Partition(NamedTuple):
@@ -78,7 +77,5 @@ def updated(
     rate: Float[Array, ""] | float = 1.0,
 ) -> Learner:
     """Return a network after `rate` times its optimiser's step, with new running moments."""
-    params = learner.arrays.params
-    change, moments = change_of(optimiser, gradient, learner.moments, params)
-    change = jax.tree.map(lambda leaf: rate * leaf, change)
-    return Learner(Arrays(optax.apply_updates(params, change), stats), moments)
+    params, moments = take_step(optimiser, gradient, learner.moments, learner.arrays.params, rate)
+    return Learner(Arrays(params, stats), moments)

@@ -21,9 +21,10 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.endtoend.methods.base import Method, of_packs, packed
-from cgjax.endtoend.networks.base import Architecture, Arrays, Network
+from cgjax.endtoend.networks.base import Architecture
 from cgjax.endtoend.networks.layers import moved_again
 from cgjax.endtoend.state import Learner, Losses, TrainState, updated
+from cgjax.numerics.networks import Arrays, Network
 
 
 def unprepared(rows: Array, key: PRNGKeyArray | None = None) -> Array:

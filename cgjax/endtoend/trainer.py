@@ -30,9 +30,9 @@ from cgjax.endtoend.data import Points
 from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.fixed_features import FixedFeatures
 from cgjax.endtoend.methods.base import Features, packed
-from cgjax.endtoend.networks.base import Arrays
 from cgjax.endtoend.state import Learner, Losses, Partition, TrainState
 from cgjax.endtoend.step import Setup, step
+from cgjax.numerics.networks import Arrays
 from cgjax.runtime.keys import named_key
 
 # Rows that go through a network at a time outside training.

@@ -15,7 +15,7 @@ from cgjax.evaluation.judges import Judge, check_judge
 from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval, with_ends
 
 
-class Attribute:
+class Attribute(NamedTuple):
     """An attribute that a judge reads, and where its two ends begin.
 
     Attributes:
@@ -25,9 +25,10 @@ class Attribute:
         threshold: how far beyond the centre an image must lie to show an end.
     """
 
-    def __init__(self, judge: Judge, name: str, centre: float, threshold: float):
-        self.judge, self.name = judge, name
-        self.centre, self.threshold = centre, threshold
+    judge: Judge
+    name: str
+    centre: float
+    threshold: float
 
     def values(self, images: Float[np.ndarray, "n s s c"]) -> Float[np.ndarray, " n"]:
         """Judge images; NaN if there is no face."""
@@ -99,11 +100,10 @@ class JudgedAccuracy(NamedTuple):
 
     Attributes:
       accuracy: among the images in which the judge found a face (NaN if none).
-      interval: Wilson interval of `accuracy`.
+      interval: 95% Wilson interval of `accuracy`.
       found: share of images with a face.
       strict: among all images, counting no face as wrong, as published tables do.
-      strict_interval: Wilson interval of `strict`.
-      num_images: number of judged images.
+      strict_interval: 95% Wilson interval of `strict`.
     """
 
     accuracy: float
@@ -111,20 +111,17 @@ class JudgedAccuracy(NamedTuple):
     found: float
     strict: float
     strict_interval: Interval
-    num_images: int
 
 
 def judged_accuracy(
     values: ArrayLike,
     is_right: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
-    confidence: float = 0.95,
 ) -> JudgedAccuracy:
     """Return the accuracy of a judged attribute among the faces found and among all images.
 
     Args:
       values: (n,) judged attribute, NaN if there is no face.
       is_right: predicate on the values that are not NaN.
-      confidence: of both intervals.
 
     >>> judged_accuracy([12.0, 5.0, np.nan, 30.0], lambda yaw: yaw >= 10).strict
     0.5
@@ -136,11 +133,10 @@ def judged_accuracy(
     right = int(np.count_nonzero(is_right(seen)))
     return JudgedAccuracy(
         accuracy=right / len(seen) if len(seen) else float("nan"),
-        interval=wilson_interval(right, len(seen), confidence) if len(seen) else Interval(0.0, 1.0),
+        interval=wilson_interval(right, len(seen)) if len(seen) else Interval(0.0, 1.0),
         found=len(seen) / len(judged),
         strict=right / len(judged),
-        strict_interval=wilson_interval(right, len(judged), confidence),
-        num_images=len(judged),
+        strict_interval=wilson_interval(right, len(judged)),
     )
 
 

@@ -16,10 +16,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from cgjax.errors import UserError
 from cgjax.evaluation.modes import reverse_kl
+from cgjax.numerics.intervals import Interval, wilson_interval
 
 
 class ClassScores(NamedTuple):
@@ -34,6 +36,31 @@ class ClassScores(NamedTuple):
     modes: float
     reverse_kl_nats: float
     reverse_kl_log10: float
+
+
+class Accuracy(NamedTuple):
+    """How often a judge of classes is right.
+
+    Attributes:
+        share: of what it judged, 0 to 1.
+        interval: Wilson's 95% interval of the share.
+        num: number of rows that it judged.
+    """
+
+    share: float
+    interval: Interval
+    num: int
+
+    @classmethod
+    def of(cls, found: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) -> Accuracy:
+        """Return the accuracy of the classes found, given the true ones; n is at least 1."""
+        right, num = int((found == classes).sum()), len(classes)
+        return cls(right / num, wilson_interval(right, num), num)
+
+    def note(self, rows: str) -> dict[str, float]:
+        """Return it for a summary, where `rows` says what was judged."""
+        low, high = self.interval
+        return {"mean": self.share, "low": low, "high": high, rows: self.num}
 
 
 def class_scores(labels: ArrayLike, num_classes: int) -> ClassScores:

@@ -6,7 +6,6 @@ returns (n, d) float32. All work offline; `InceptionPool3` needs a file from the
 Frechet distance may be called FID.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,15 +15,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.config.distance_features import INCEPTION, RANDOM_CNN, Feature
-from cgjax.errors import UserError
 from cgjax.evaluation import inception
+from cgjax.evaluation.image_batches import (
+    as_colour_images,
+    at_least_one,
+    images_at_a_time,
+    in_full_batches,
+)
 from cgjax.generators.batching import in_batches
 from cgjax.numerics.pca import PCA, fit_pca
 from cgjax.numerics.rows import as_rows
-from cgjax.runtime.png import as_uint8, from_uint8, in_colour
-
-SIDE = 256
-"""Images up to this many pixels high and wide are small; see `images_at_a_time`."""
+from cgjax.runtime.png import as_uint8, from_uint8
 
 
 @runtime_checkable
@@ -101,48 +102,6 @@ class GeneratorLayer:
         return in_batches(flat, at_least_one(latents), self.batch_size)
 
 
-def at_least_one(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return the rows, or raise a UserError if there are none."""
-    if len(rows) == 0:
-        raise UserError("no rows were given; expected at least one")
-    return rows
-
-
-def as_colour_images(images: ArrayLike) -> NDArray[np.float32]:
-    """Return finite images of 1 to 4 channels as (n, h, w, 3) float32, as they are displayed."""
-    array = np.asarray(images, np.float32)
-    if array.ndim != 4 or not 1 <= array.shape[-1] <= 4:
-        raise UserError(f"images have shape {array.shape}; expected (n, h, w, channels), 1 to 4")
-    if not np.isfinite(array).all():
-        raise UserError("the images hold NaN or infinities; expected numbers in [-1, 1]")
-    return in_colour(array)
-
-
-def images_at_a_time(most: int, height: int, width: int) -> int:
-    """Return how many images to judge, or to extract features of, in one call.
-
-    `most` of them if they are small, otherwise as many as have the pixels of that many small ones.
-
-    Args:
-      most: for small images.
-      height: of the images.
-      width: of the images.
-
-    >>> [images_at_a_time(1024, side, side) for side in (64, 256, 512, 1024)]
-    [1024, 1024, 256, 64]
-    """
-    return max(1, most * SIDE**2 // max(SIDE**2, height * width))
-
-
-def _in_full_batches(
-    function: Callable[[jax.Array], jax.Array], images: NDArray[np.float32], size: int
-) -> NDArray[np.float32]:
-    """As `in_batches`, but also pads fewer rows than a batch, so that only one shape compiles."""
-    missing = max(0, size - len(at_least_one(images)))
-    padded = np.pad(images, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
-    return in_batches(function, padded, size)[: len(images)]
-
-
 class RandomCnn:
     """A convolutional network with fixed random weights: crude, but local, and the same everywhere.
 
@@ -194,9 +153,9 @@ class RandomCnn:
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return (n, 2 * sum(widths)); grey images are repeated to three channels."""
-        images = as_colour_images(batch)
+        images = at_least_one(as_colour_images(batch))
         size = images_at_a_time(self.batch_size, *images.shape[1:3])
-        return _in_full_batches(lambda part: self._forward(self.kernels, part), images, size)
+        return in_full_batches(lambda part: self._forward(self.kernels, part), images, size)
 
 
 class InceptionPool3:
@@ -220,8 +179,8 @@ class InceptionPool3:
 
     def __call__(self, batch: ArrayLike, /) -> NDArray[np.float32]:
         """Return (n, 2048); grey images are repeated to three channels."""
-        levels = from_uint8(as_uint8(as_colour_images(batch)))
-        return _in_full_batches(
+        levels = from_uint8(as_uint8(at_least_one(as_colour_images(batch))))
+        return in_full_batches(
             lambda part: self._forward(self._weights, part), levels, self.batch_size
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError
-from cgjax.evaluation.extractors import as_colour_images
+from cgjax.evaluation.image_batches import as_colour_images, in_full_batches
 from cgjax.evaluation.judge_base import Judgement
 from cgjax.runtime.png import as_uint8
 
@@ -105,10 +105,7 @@ class FaceMesh:
         with ThreadPoolExecutor(num_threads) as pool:
             for first in range(0, len(wide), self.batch_size):
                 part = wide[first : first + self.batch_size]
-                # Padded, so that only one shape is compiled.
-                padded = np.zeros((self.batch_size, *part.shape[1:]), np.float32)
-                padded[: len(part)] = part
-                crops = np.asarray(_resize_192(padded))[: len(part)]
+                crops = in_full_batches(_resize_192, part, self.batch_size)
                 list(pool.map(functools.partial(judge_share, first, crops), range(num_threads)))
         return points, 1 / (1 + np.exp(-scores))
 

@@ -35,11 +35,10 @@ from cgjax.evaluation.extractors import (
     Pixels,
     Projected,
     fixed_extractor,
-    images_at_a_time,
 )
+from cgjax.evaluation.image_batches import images_at_a_time
 from cgjax.evaluation.inception import check_file
 from cgjax.evaluation.own_features import OwnFeatures
-from cgjax.features.in_memory import feature_shape
 from cgjax.generators.base import layer_index
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.intervals import Interval, bootstrap_interval, wilson_interval
@@ -145,8 +144,7 @@ def _num_projected(feature: Feature, generator: ConditionedGenerator) -> int:
     """Return how many numbers of an image, or of a layer, are projected onto components."""
     if feature.kind == PIXELS:
         return math.prod(generator.image_shape)
-    at_layer = generator.at_layer(feature.argument)
-    return math.prod(feature_shape(at_layer, at_layer.one_latent))
+    return math.prod(generator.at_layer(feature.argument).feature_shape)
 
 
 def _feature(name: str) -> Feature:

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
-from cgjax.evaluation.extractors import images_at_a_time
+from cgjax.evaluation.image_batches import images_at_a_time, in_full_batches
 from cgjax.evaluation.weight_files import check_tensors, read_tensors
 from cgjax.runtime.png import in_colour
 
@@ -307,15 +307,11 @@ class Lpips:
             UserError: images that are too small.
         """
         check_size(self.trunk, min(a.shape[1:3]))
-        pairs = [in_colour(np.asarray(images, np.float32)) for images in (a, b)]
-        batch = images_at_a_time(self.batch, *a.shape[1:3])
-        parts = [np.zeros(0, np.float32)]
-        for start in range(0, len(a), batch):
-            x, y = (images[start : start + batch] for images in pairs)
-            # The last batch is filled up, so that one program serves all.
-            full = ((0, batch - len(x)), (0, 0), (0, 0), (0, 0))
-            parts.append(np.asarray(_compiled(self._params, np.pad(x, full), np.pad(y, full))))
-        return np.concatenate(parts)[: len(a)]
+        pairs = np.stack([in_colour(np.asarray(images, np.float32)) for images in (a, b)], axis=1)
+        size = images_at_a_time(self.batch, *a.shape[1:3])
+        return in_full_batches(lambda part: _of_pairs(self._params, part), pairs, size)
 
 
-_compiled = jax.jit(lpips)
+@jax.jit
+def _of_pairs(params: Params, pairs: Float[Array, "n 2 h w 3"]) -> Float[Array, " n"]:
+    return lpips(params, pairs[:, 0], pairs[:, 1])

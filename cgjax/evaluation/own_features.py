@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from cgjax.errors import UserError, foreign_code
-from cgjax.evaluation.extractors import as_colour_images, at_least_one, images_at_a_time
+from cgjax.evaluation.image_batches import as_colour_images, at_least_one, images_at_a_time
 from cgjax.evaluation.own_code import checked_numbers, load_own
 
 BATCH = 128

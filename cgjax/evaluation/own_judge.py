@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgjax.errors import UserError, foreign_code
-from cgjax.evaluation.extractors import as_colour_images
+from cgjax.evaluation.image_batches import as_colour_images
 from cgjax.evaluation.judge_base import Judge, Judgement
 from cgjax.evaluation.own_code import checked_numbers
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cgjax.evaluation.extractors import as_colour_images, images_at_a_time
+from cgjax.evaluation.image_batches import as_colour_images, images_at_a_time
 from cgjax.evaluation.judge_base import Judgement
 
 LUMA = np.array([0.2126, 0.7152, 0.0722])

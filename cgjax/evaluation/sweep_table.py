@@ -143,9 +143,9 @@ def to_text(rows: Sequence[SweepRow], reasons: Mapping[str, str], num_judged: in
     return "\n".join(lines)
 
 
-def _strongest(row: SweepRow, num: int = 3) -> str:
+def _strongest(row: SweepRow) -> str:
     known = [(e.value, name) for name, e in row.explained.items() if e.value >= LITTLE]
-    shown = [f"{value:.2f} {name}" for value, name in sorted(known, reverse=True)[:num]]
+    shown = [f"{value:.2f} {name}" for value, name in sorted(known, reverse=True)[:3]]
     return ", ".join(shown) or "-"
 
 
@@ -167,9 +167,8 @@ def clustering_rows(rows: Sequence[SweepRow]) -> list[dict[str, Any]]:
         for name in ("prediction_strength", "adjusted_rand"):
             line |= with_ends(name, *own[name])
         line |= with_ends("worst_jaccard", *row.worst["jaccard"])
-        for name in ("num_groups", "valley_p_value", "gaussian_p_value", "silhouette", "gap"):
-            line[name] = own[name]
-        line["gap_spread"] = own["gap_spread"]
+        names = ("num_groups", "valley_p_value", "gaussian_p_value", "silhouette")
+        line |= {name: own[name] for name in (*names, "gap", "gap_spread")}
         for name, share in row.explained.items():
             line |= with_ends(f"eta2 {name}", *share[:3]) | {f"seen {name}": share.num}
         lines.append(line)

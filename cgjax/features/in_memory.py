@@ -6,54 +6,30 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from cgjax.errors import UserError
 from cgjax.features.spaces import RAW, Space, fit_space, num_fit_rows
-from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.batching import in_batches
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.memory import empty_aligned
 
 
-def feature_shape(
-    generator: ConditionedGenerator, latents: Float[np.ndarray, "n d"]
-) -> tuple[int, ...]:
-    """Return the shape of one latent's activation."""
-
-    def features(z: Array) -> Array:
-        return generator.gen.features(z, generator.layer, **generator.keywords)
-
-    if isinstance(generator.gen, PretrainedGenerator):
-        # Nothing is computed, and a whole batch shares its trace with the real forward passes.
-        shape = (generator.batch, latents.shape[1])
-        h = jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
-    else:
-        h = features(jnp.asarray(latents[:1]))
-    return tuple(h.shape[1:])
-
-
 def size_to_cluster(
-    generator: ConditionedGenerator,
-    latents: Float[np.ndarray, "n d"],
-    num_rows: int,
-    settings: Mapping[str, Any],
+    generator: ConditionedGenerator, num_rows: int, settings: Mapping[str, Any]
 ) -> float:
     """Return how many MB the features to cluster take.
 
     Args:
         generator: the generator and its layer.
-        latents: at most the first one is encoded, to see how many features there are.
         num_rows: of features.
         settings: the config's `cluster`.
 
     Raises:
         UserError: more than `memory_mb`, for a method that holds all of them in memory.
     """
-    shape = feature_shape(generator, latents)
+    shape = generator.feature_shape
     dim = shape[-1] if settings["space"] == "pooled" else math.prod(shape)
     size_mb = 4 * num_rows * dim / 2**20
     for name, streamed in (("trimmed", 0), ("backend", "jax")):
@@ -84,7 +60,7 @@ def features_in(
         (n, g) float32, aligned to 64 bytes, which JAX on a CPU uses without a copy: a copy of a
         run's largest array would double its memory.
     """
-    dim = space.output_dim or math.prod(feature_shape(generator, latents))
+    dim = space.output_dim or math.prod(generator.feature_shape)
 
     def mapped(z: Array) -> Array:
         return space(generator.features(z))
@@ -105,6 +81,6 @@ def space_at(
     """
     if name == "raw":
         return RAW
-    shape = feature_shape(generator, latents)
+    shape = generator.feature_shape
     rows = generator.all_features(latents[: num_fit_rows(len(latents), math.prod(shape))])
     return fit_space(name, rows, num_channels=shape[-1])

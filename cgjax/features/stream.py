@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, Int
 from cgjax.clustering.kmeans.gram import slab_width
 from cgjax.clustering.kmeans.sources import OnProgress
 from cgjax.features.file import FeatureFile
-from cgjax.features.in_memory import feature_shape
 from cgjax.features.spaces import RAW, Space
+from cgjax.generators.batching import filled_up
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.runtime.memory import empty_aligned
 
@@ -66,9 +66,17 @@ class FeatureStream:
         block: int | None = None,
         space: Space = RAW,
     ):
+        """Choose how many rows a block has; computes nothing.
+
+        Args:
+            generator: the generator and its layer.
+            latents: (n, d) float32, of the rows.
+            block: rows of a block, at most n; default: as many whole batches as take `BLOCK_MB`.
+            space: the space that features are mapped to.
+        """
         self._generator, self._latents, self._space = generator, latents, space
         self.num_rows = len(latents)
-        self.dim = space.output_dim or math.prod(feature_shape(generator, latents))
+        self.dim = space.output_dim or math.prod(generator.feature_shape)
         row_mb = 4 * self.dim / 2**20
         self._batch = min(generator.batch, max(1, int(BATCH_MB / row_mb)))
         if block is None:
@@ -211,8 +219,8 @@ class FeatureStream:
         """Start one forward pass, padded to the batch size with copies of the last latent."""
         z = self._latents[index]
         self.num_computed += len(z)
-        padded = np.pad(z, [(0, self._batch - len(z)), (0, 0)], mode="edge")
-        return self._space(self._generator.features(jnp.asarray(padded)))
+        full = filled_up(z, self._batch)
+        return self._space(self._generator.features(jnp.asarray(full)))
 
     def _keep(self, index: Int[np.ndarray, " i"], rows: Float[Array, "s f"]) -> None:
         try:

@@ -84,11 +84,7 @@ def batch_by_batch(
     source = x if n == size else np.asarray(x)
 
     def begin(start: int) -> Array:
-        rows = source[start : start + size]
-        if rows.shape[0] < size:
-            # With copies of the last: a user's generator may refuse zeros.
-            rows = np.pad(rows, [(0, size - len(rows))] + [(0, 0)] * (rows.ndim - 1), mode="edge")
-        return function(jnp.asarray(rows))
+        return function(jnp.asarray(filled_up(source[start : start + size], size)))
 
     pending = begin(0)
     for start in range(0, n, size):
@@ -103,3 +99,20 @@ def batch_by_batch(
                 f"{(size, *shape)}: one row for each input row, all of the same shape"
             )
         yield rows[: n - start]
+
+
+def filled_up(
+    rows: Shaped[Array, "m ..."] | Shaped[np.ndarray, "m ..."], num: int
+) -> Shaped[Array, "{num} ..."] | Shaped[np.ndarray, "{num} ..."]:
+    """Return `num` rows, the last of them copies of the last row given: at least one.
+
+    A user's generator may refuse zeros, or divide by their length.
+
+    Example:
+        >>> filled_up(np.array([[1, 2], [3, 4]]), 3).tolist()
+        [[1, 2], [3, 4], [3, 4]]
+    """
+    missing = num - len(rows)
+    if not missing:
+        return rows
+    return np.pad(np.asarray(rows), [(0, missing)] + [(0, 0)] * (rows.ndim - 1), mode="edge")

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.generators.arrays import finite_rows
 from cgjax.generators.base import PretrainedGenerator, layer_index
-from cgjax.generators.batching import batch_by_batch, in_batches
+from cgjax.generators.batching import batch_by_batch, filled_up, in_batches
 from cgjax.generators.foreign import KEYWORDS, CannotResume, CheckedGenerator, checked
 from cgjax.generators.registry import load_generator
 from cgjax.runtime.mesh import shard_rows
@@ -117,6 +118,15 @@ class ConditionedGenerator:
         return height, width, channels
 
     @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of one latent's activation at the layer."""
+        if isinstance(self.gen, PretrainedGenerator):
+            # Nothing is computed, and a whole batch shares its trace with the real passes.
+            z = jax.ShapeDtypeStruct((self.batch, self.gen.latent_dim), jnp.float32)
+            return tuple(jax.eval_shape(self.activations, z).shape[1:])
+        return tuple(self.activations(jnp.asarray(self.one_latent)).shape[1:])
+
+    @property
     def one_latent(self) -> Float[np.ndarray, "1 d"]:
         """A latent of the prior, always the same, for passes of which only the shape matters.
 
@@ -129,24 +139,22 @@ class ConditionedGenerator:
         keywords = {}
         if getattr(self.gen, "truncates_prior", False) and "truncation" in self.keywords:
             keywords = {"truncation": self.keywords["truncation"]}
-        z = jax.numpy.asarray(self.gen.sample_latents(key, n, **keywords))
+        z = jnp.asarray(self.gen.sample_latents(key, n, **keywords))
         self._check_finite("sample_latents", z)
         return z
 
+    def activations(self, z: Float[Array, "n d"]) -> Float[Array, "n ..."]:
+        """Run up to the layer, all rows in one pass on one device, in the layer's own shape."""
+        return self.gen.features(z, self.layer, **self.keywords)
+
     def features(self, z: Float[Array, "n d"]) -> Float[Array, "n f"]:
         """Run up to the layer, all rows in one pass, and flatten each row."""
-        h = self._split(lambda rows: self.gen.features(rows, self.layer, **self.keywords), z)
+        h = self._split(self.activations, z)
         return h.reshape(h.shape[0], -1)
 
-    def all_features(
-        self,
-        z: Float[np.ndarray, "n d"],
-        *,
-        out: Float[np.ndarray, "n f"] | None = None,
-        on_rows: Callable[[int], None] | None = None,
-    ) -> Float[np.ndarray, "n f"]:
-        """Compute `features` in batches, collected on the host; see `in_batches`."""
-        return in_batches(self.features, z, self.batch, out=out, on_rows=on_rows)
+    def all_features(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n f"]:
+        """Compute `features` in batches, collected on the host."""
+        return in_batches(self.features, z, self.batch)
 
     def images(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n s s c"]:
         """Generate in batches, collected on the host.
@@ -175,10 +183,7 @@ class ConditionedGenerator:
     def _split(self, run: Callable[[Array], Array], z: Float[Array, "n ..."]) -> Array:
         if self.mesh is None:
             return run(z)
-        rows: Array | np.ndarray = z
-        if missing := -z.shape[0] % self.mesh.size:
-            # With copies of the last, as in `batch_by_batch`: a user's generator may refuse zeros.
-            rows = np.pad(np.asarray(z), [(0, missing)] + [(0, 0)] * (z.ndim - 1), mode="edge")
+        rows = filled_up(z, z.shape[0] + -z.shape[0] % self.mesh.size)
         return run(shard_rows(rows, self.mesh)[0])[: z.shape[0]]
 
     def image_blocks_from(

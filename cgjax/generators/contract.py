@@ -213,10 +213,10 @@ def _declares_range(gen: Any) -> bool:
 
 
 def _check_features(conditioned: ConditionedGenerator, name: str, z: np.ndarray) -> np.ndarray:
-    gen, layer = conditioned.gen, conditioned.layer
+    layer = conditioned.layer
 
     def run(rows: np.ndarray) -> np.ndarray:
-        return np.asarray(gen.features(jnp.asarray(rows), layer, **conditioned.keywords))
+        return np.asarray(conditioned.activations(jnp.asarray(rows)))
 
     h = _check_function(f"{name}.features", run, z, f" at layer {layer!r}")
     if _is_constant(h):

@@ -213,16 +213,14 @@ def downsample_round(
 ) -> Float[Array, "n H W c"]:
     """Convolve with a two-dimensional filter, without padding, and keep every factor-th sample."""
     num, kernel = len(taps), taps[::-1, ::-1]
-    stop = x.shape[1] - num + 1
-    total = None
-    for k in range(num):
-        rows = jax.lax.slice_in_dim(x, k, k + stop, factor, axis=1)
-        wide = x.shape[2] - num + 1
+    high, wide = (side - num + 1 for side in x.shape[1:3])
+
+    def row_sum(k: int) -> Array:
+        rows = jax.lax.slice_in_dim(x, k, k + high, factor, axis=1)
         terms = (
             kernel[k, j] * jax.lax.slice_in_dim(rows, j, j + wide, factor, axis=2)
             for j in range(num)
         )
-        row = functools.reduce(jnp.add, terms)
-        total = row if total is None else total + row
-    assert total is not None
-    return total
+        return functools.reduce(jnp.add, terms)
+
+    return functools.reduce(jnp.add, map(row_sum, range(num)))

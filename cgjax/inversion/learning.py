@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cgjax.inversion.encoder import Encoder, to_length
-from cgjax.numerics.optimisers import change_of
+from cgjax.numerics.optimisers import take_step
 
 State = dict[str, Any]
 """The encoder's parameters and Adam's moments."""
@@ -87,5 +87,5 @@ def learn(
         return loss
 
     value, gradient = jax.value_and_grad(loss_of)(state["params"])
-    change, moments = change_of(training.optimizer, gradient, state["moments"])
-    return {"params": optax.apply_updates(state["params"], change), "moments": moments}, value
+    params, moments = take_step(training.optimizer, gradient, state["moments"], state["params"])
+    return {"params": params, "moments": moments}, value

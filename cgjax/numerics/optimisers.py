@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import optax
+from jaxtyping import Array
 
 
 def change_of(
@@ -29,3 +30,23 @@ def change_of(
     """
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return optimiser.update(gradient, moments, params)
+
+
+def take_step(
+    optimiser: optax.GradientTransformation,
+    gradient: Any,
+    moments: Any,
+    params: Any,
+    rate: float | Array = 1.0,
+) -> tuple[Any, Any]:
+    """Return the parameters and the optimiser's moments after `rate` times its step.
+
+    The rate is negative for an optimiser whose step points up the gradient, as `scale_by_adam`'s.
+
+    Example:
+        >>> descent = optax.sgd(0.5)
+        >>> float(take_step(descent, 4.0, descent.init(1.0), 1.0)[0])
+        -1.0
+    """
+    change, moments = change_of(optimiser, gradient, moments, params)
+    return optax.apply_updates(params, jax.tree.map(lambda leaf: rate * leaf, change)), moments

@@ -15,7 +15,7 @@ from cgjax.evaluation.attribute import attribute_of
 from cgjax.evaluation.fidelity import check_components, check_features
 from cgjax.evaluation.judges import JudgedValues
 from cgjax.evaluation.lpips import check_file
-from cgjax.features.in_memory import feature_shape, size_to_cluster
+from cgjax.features.in_memory import size_to_cluster
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.contract import ensure_generator, is_builtin
 from cgjax.run.artifacts import target_classes
@@ -78,9 +78,8 @@ def check_run(run: Run, mode: str) -> None:
 
 def _check_keywords(generator: ConditionedGenerator) -> None:
     """Trace a pass of one latent: a class or truncation that there is not is refused here."""
-    latent = generator.one_latent
     if is_builtin(generator.gen):  # the user's own have made images by now
-        feature_shape(generator, latent)
+        _ = generator.feature_shape
 
 
 def _check_clusterings(run: Run, mode: str) -> None:
@@ -129,7 +128,7 @@ def _check_clustering(
             f"--config.{leaf}={num}{trimmed} leaves {num_kept}; raise it"
         )
     if settings["backend"] == "faiss" or share:
-        size_to_cluster(generator, generator.one_latent, num, settings)
+        size_to_cluster(generator, num, settings)
     if settings["backend"] == "faiss":
         load_faiss()
 
@@ -184,7 +183,6 @@ def check_targets(run: Run) -> None:
     """Check that the generator has the classes that the config transfers to."""
     for name in target_classes(run.config):
         try:
-            generator = run.generator.with_condition(name)
-            feature_shape(generator, generator.one_latent)
+            _ = run.generator.with_condition(name).feature_shape
         except UserError as error:
             raise UserError(f"--config.transfer.conditions={name}: {error}") from error

@@ -21,8 +21,9 @@ q sets how strongly a sample shows the cluster's attribute: it is the share of t
 margins first, that is left out. Half of the rows are trained with q = 0, and half with q uniform up
 to `MAX_MARGIN` on the members above that quantile of the margin.
 
-In this file: `Flow` (hyper-parameters), `epoch_` (the algorithm), `descend` (one optimiser step and
-its schedule), `integrate` (sampling). The network is in `velocity`.
+In this file: `Flow` (hyper-parameters), `losses` (the least squares), `take_steps` (an epoch of
+them), `descend` (one optimiser step and its schedule), `integrate` (sampling). The network is in
+`velocity`.
 
 Symbols: z latent, e code, x point on the path, t time, c cluster, q margin quantile, k clusters,
 m padded members, b rows of a cluster in a batch.
@@ -33,6 +34,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -146,6 +148,12 @@ class Flow(SamplerBase):
             num=num,
         )
 
+    def follow(
+        self, params: Any, e: Float[Array, "n d"], c: Int[Array, " n"], q: Float[Array, " n"]
+    ) -> Float[Array, "n d"]:
+        """Return where a network leads from codes, each for its own cluster and margin quantile."""
+        return integrate(params, e, c, q, num_steps=self.num_steps, guidance=self.guidance)
+
 
 def path(
     e: Float[Array, "n d"], z: Float[Array, "n d"], t: Float[Array, " n"]
@@ -186,19 +194,32 @@ def draw_noise(
     return e, ((t + 0.5) / (k * b)).reshape(k, b)
 
 
-def errors(
-    params: Any,
-    e: Float[Array, "k b d"],
-    z: Float[Array, "k b d"],
-    t: Float[Array, "k b"],
-    q: Float[Array, "k b"],
-) -> Float[Array, "k b d"]:
-    """Return the squared error of the velocity between codes and members, per coordinate."""
-    k, b, d = z.shape
-    c = jnp.repeat(jnp.arange(k, dtype=jnp.int32), b)
-    x, target = path(e.reshape(k * b, d), z.reshape(k * b, d), t.reshape(-1))
-    error = velocity(params, x, t.reshape(-1), c, q.reshape(-1)) - target
-    return jnp.square(error).reshape(k, b, d)
+class Batch(NamedTuple):
+    """What one step of all clusters learns from: this device's rows.
+
+    Attributes:
+        e: (k, b, d) codes.
+        z: (k, b, d) members.
+        t: (k, b) times.
+        q: (k, b) margin quantiles.
+        weight: (1, b) of a row's squared error, summed over coordinates, in the mean per row and
+            coordinate; 0 for padding.
+    """
+
+    e: Float[Array, "k b d"]
+    z: Float[Array, "k b d"]
+    t: Float[Array, "k b"]
+    q: Float[Array, "k b"]
+    weight: Float[Array, "1 b"]
+
+
+def losses(params: Any, batch: Batch) -> Float[Array, " k"]:
+    """Return each cluster's mean squared error of the velocity between codes and members."""
+    k, b, d = batch.z.shape
+    c, t = jnp.repeat(jnp.arange(k, dtype=jnp.int32), b), batch.t.reshape(-1)
+    x, target = path(batch.e.reshape(k * b, d), batch.z.reshape(k * b, d), t)
+    error = velocity(params, x, t, c, batch.q.reshape(-1)) - target
+    return jnp.sum(batch.weight[..., None] * jnp.square(error).reshape(k, b, d), axis=(1, 2))
 
 
 def epoch_(
@@ -211,14 +232,44 @@ def epoch_(
     num_steps: int,
     devices: Devices = ONE_DEVICE,
 ) -> tuple[FlowState, dict[str, Array]]:
-    """One epoch without jit: see `Flow.data_parallel_epoch`.
+    """One epoch without jit: see `Flow.data_parallel_epoch`."""
+    return take_steps(
+        state, members, key, epoch, losses, sampler=sampler, num_steps=num_steps, devices=devices
+    )
+
+
+def take_steps(
+    state: FlowState,
+    members: Members,
+    key: PRNGKeyArray,
+    epoch: Array,
+    losses_of: Callable[[Any, Batch], Array],
+    *,
+    sampler: Flow,
+    num_steps: int,
+    devices: Devices,
+) -> tuple[FlowState, dict[str, Array]]:
+    """Take the steps of one epoch down the mean of the clusters' losses.
 
     Every batch's rows are spread over the devices, as `training` describes.
+
+    Args:
+        state: before the first step.
+        members: k clusters, each sorted by margin, smallest first.
+        key: of this epoch.
+        epoch: counted from 0, below `sampler.num_epochs`.
+        losses_of: (params, batch) -> (k,) losses, of this device's rows.
+        sampler: the hyper-parameters.
+        num_steps: steps of an epoch.
+        devices: those that every batch's rows are spread over.
+
+    Returns:
+        The state after the last step, and (k,) "loss", the mean over the steps.
     """
     k, _, d = members.latents.shape
     rows = max(1, sampler.batch // k)
     local = functools.partial(devices.shard, axis=1)
-    weight = local(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))[..., None]
+    weight = local(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))
     total = float(max(1, sampler.num_epochs * num_steps))
 
     def body(state: FlowState, step: Array) -> tuple[FlowState, Array]:
@@ -227,7 +278,7 @@ def epoch_(
         e, t = map(local, draw_noise(key_noise, k, rows, d))
 
         def mean_loss(params: Any) -> tuple[Array, Array]:
-            losses = jnp.sum(weight * errors(params, e, z, t, q), axis=(1, 2))
+            losses = losses_of(params, Batch(e, z, t, q, weight))
             return jnp.mean(losses), losses
 
         gradient, losses = devices.sum(jax.grad(mean_loss, has_aux=True)(state.params))
@@ -261,8 +312,8 @@ def descend(
 def integrate(
     params: Any,
     e: Float[Array, "n d"],
-    c: Int[Array, ""] | Int[Array, " n"],
-    q: Float[Array, ""] | Float[Array, " n"],
+    c: Int[Array, " n"],
+    q: Float[Array, " n"],
     *,
     num_steps: int,
     guidance: float = 1.0,
@@ -272,8 +323,8 @@ def integrate(
     Args:
         params: of the network.
         e: (n, d) codes.
-        c: the cluster, one for all codes or one for each.
-        q: the margin quantile, one for all codes or one for each.
+        c: (n,) the cluster of each code.
+        q: (n,) its margin quantile.
         num_steps: midpoint steps, two network calls each.
         guidance: factor on the velocity.
 
@@ -281,10 +332,9 @@ def integrate(
         (n, d) float32 latents.
     """
     n, h = e.shape[0], 1.0 / num_steps
-    clusters, margins = jnp.broadcast_to(c, (n,)), jnp.broadcast_to(q, (n,))
 
     def v(x: Array, t: Array) -> Array:
-        return guidance * velocity(params, x, jnp.broadcast_to(t, (n,)), clusters, margins)
+        return guidance * velocity(params, x, jnp.broadcast_to(t, (n,)), c, q)
 
     def step(x: Array, i: Array) -> tuple[Array, None]:
         t = h * i.astype(jnp.float32)
@@ -296,13 +346,7 @@ def integrate(
 
 @functools.partial(jax.jit, static_argnames=("sampler", "num"))
 def _sample(
-    params: Any,
-    key: PRNGKeyArray,
-    c: Array,
-    q: Array,
-    *,
-    sampler: Flow,
-    num: int,
+    params: Any, key: PRNGKeyArray, c: Array, q: Array, *, sampler: Flow, num: int
 ) -> Float[Array, "num d"]:
     e = jax.random.normal(key, (num, sampler.latent_dim), jnp.float32)
-    return integrate(params, e, c, q, num_steps=sampler.num_steps, guidance=sampler.guidance)
+    return sampler.follow(params, e, jnp.broadcast_to(c, (num,)), jnp.broadcast_to(q, (num,)))

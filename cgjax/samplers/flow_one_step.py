@@ -18,22 +18,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
-from cgjax.samplers.base import DataParallelEpoch, Members, as_cluster
-from cgjax.samplers.flow import (
-    MAX_MARGIN,
-    Flow,
-    FlowState,
-    descend,
-    draw_noise,
-    draw_rows,
-    integrate,
-)
+from cgjax.samplers.base import DataParallelEpoch, Members
+from cgjax.samplers.flow import Batch, Flow, FlowState, take_steps
 from cgjax.samplers.flow import epoch_ as flow_epoch_
 from cgjax.samplers.training import ONE_DEVICE, Devices
-from cgjax.samplers.velocity import num_clusters_of, velocity
+from cgjax.samplers.velocity import velocity
 
 
 class OneStepState(NamedTuple):
@@ -72,11 +64,10 @@ class OneStepFlow(Flow):
         distilled = max(1, round(self.distilled * self.num_epochs))
         return max(1, self.num_epochs - distilled)
 
-    @property
-    def teacher(self) -> Flow:
-        """The flow that is distilled, trained for its own epochs only."""
+    def part(self, num_epochs: int) -> Flow:
+        """Return what trains one of the two networks, for that many of the epochs."""
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(Flow)}
-        return Flow(**settings | {"num_epochs": self.flow_epochs})
+        return Flow(**settings | {"num_epochs": num_epochs})
 
     def init(self, key: PRNGKeyArray, members: Members) -> OneStepState:  # type: ignore[override]
         """Return new networks."""
@@ -94,17 +85,13 @@ class OneStepFlow(Flow):
         self, state: OneStepState, key: PRNGKeyArray, cluster: int, num: int, margin: float = 0.0
     ) -> Float[Array, "num d"]:
         """Take the one step of a cluster, or its part above a margin quantile, from fresh codes."""
-        quantile = jnp.float32(min(margin, MAX_MARGIN))
-        average = state.student.average
-        c = as_cluster(cluster, num_clusters_of(average))
-        return _sample(average, key, c, quantile, d=self.latent_dim, num=num)
+        return super().sample(state.student, key, cluster, num, margin)
 
-
-def step(
-    params: Any, e: Float[Array, "n d"], c: Array, q: Float[Array, " n"]
-) -> Float[Array, "n d"]:
-    """Return e + s(e, c, q); s has the flow's architecture and always runs at t = 0."""
-    return e + velocity(params, e, jnp.zeros_like(q), c, q)
+    def follow(
+        self, params: Any, e: Float[Array, "n d"], c: Int[Array, " n"], q: Float[Array, " n"]
+    ) -> Float[Array, "n d"]:
+        """Return e + s(e, c, q); s has the flow's architecture and always runs at t = 0."""
+        return e + velocity(params, e, jnp.zeros_like(q), c, q)
 
 
 def epoch_(
@@ -119,57 +106,23 @@ def epoch_(
     devices: Devices = ONE_DEVICE,
 ) -> tuple[OneStepState, dict[str, Array]]:
     """One epoch without jit; `epoch` counts from the start of its part, flow or student."""
+    given = members, key, epoch
     options: dict[str, Any] = {"num_steps": num_steps, "devices": devices}
     if not distils:
-        flow, metrics = flow_epoch_(
-            state.flow, members, key, epoch, sampler=sampler.teacher, **options
-        )
+        part = sampler.part(sampler.flow_epochs)
+        flow, metrics = flow_epoch_(state.flow, *given, sampler=part, **options)
         return state._replace(flow=flow), metrics
-    student, metrics = _distil(state, members, key, epoch, sampler=sampler, **options)
+    part = sampler.part(sampler.num_epochs - sampler.flow_epochs)
+    losses_of = functools.partial(losses, flow=state.flow.average, sampler=sampler)
+    student, metrics = take_steps(state.student, *given, losses_of, sampler=part, **options)
     return state._replace(student=student), metrics
 
 
-def _distil(
-    state: OneStepState,
-    members: Members,
-    key: PRNGKeyArray,
-    epoch: Array,
-    *,
-    sampler: OneStepFlow,
-    num_steps: int,
-    devices: Devices,
-) -> tuple[FlowState, dict[str, Array]]:
-    k, _, d = members.latents.shape
-    rows = max(1, sampler.batch // k)
-    local = functools.partial(devices.shard, axis=1)
-    weight = local(jnp.full((1, rows), 1.0 / (rows * d), jnp.float32))
-    total = float(max(1, sampler.num_epochs - sampler.flow_epochs)) * num_steps
-    follow = functools.partial(integrate, num_steps=sampler.num_steps, guidance=sampler.guidance)
-
-    def body(student: FlowState, number: Array) -> tuple[FlowState, Array]:
-        key_rows, key_noise = jax.random.split(jax.random.fold_in(key, number))
-        q = local(draw_rows(members, key_rows, rows)[1])
-        e = local(draw_noise(key_noise, k, rows, d)[0])
-        c = jnp.broadcast_to(jnp.arange(k, dtype=jnp.int32)[:, None], q.shape)
-        inputs = e.reshape(-1, d), c.reshape(-1), q.reshape(-1)
-        target = follow(state.flow.average, *inputs)
-
-        def mean_loss(params: Any) -> tuple[Array, Array]:
-            errors = jnp.sum(jnp.square(step(params, *inputs) - target), axis=1)
-            losses = jnp.sum(weight * errors.reshape(q.shape), axis=1)
-            return jnp.mean(losses), losses
-
-        gradient, losses = devices.sum(jax.grad(mean_loss, has_aux=True)(student.params))
-        done = epoch * num_steps + number.astype(jnp.float32)
-        return descend(student, gradient, done, total, sampler), losses
-
-    student, losses = jax.lax.scan(body, state.student, jnp.arange(num_steps, dtype=jnp.int32))
-    return student, {"loss": jnp.mean(losses, axis=0)}
-
-
-@functools.partial(jax.jit, static_argnames=("d", "num"))
-def _sample(
-    params: Any, key: PRNGKeyArray, c: Array, q: Array, *, d: int, num: int
-) -> Float[Array, "num d"]:
-    e = jax.random.normal(key, (num, d), jnp.float32)
-    return step(params, e, jnp.broadcast_to(c, (num,)), jnp.broadcast_to(q, (num,)))
+def losses(params: Any, batch: Batch, *, flow: Any, sampler: OneStepFlow) -> Float[Array, " k"]:
+    """Return each cluster's mean squared distance of the step to where the flow leads."""
+    k, b, d = batch.e.shape
+    c = jnp.repeat(jnp.arange(k, dtype=jnp.int32), b)
+    inputs = batch.e.reshape(-1, d), c, batch.q.reshape(-1)
+    target = Flow.follow(sampler, flow, *inputs)
+    errors = jnp.sum(jnp.square(sampler.follow(params, *inputs) - target), axis=1)
+    return jnp.sum(batch.weight * errors.reshape(k, b), axis=1)

@@ -23,15 +23,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cgjax.numerics.networks import Arrays
 from cgjax.samplers.base import DataParallelEpoch, Members
-from cgjax.samplers.mapping import CodeSampler, MappingState
+from cgjax.samplers.mapping import CodeSampler
 from cgjax.samplers.training import ONE_DEVICE, Devices, dense, init_dense, pass_over, update
 
 
 class GanState(NamedTuple):
     """All clusters' networks and Adam moments, stacked on a leading axis."""
 
-    mapping: MappingState
+    mapping: Arrays
     critic: Any
     mapping_moments: Any
     critic_moments: Any
@@ -95,7 +96,7 @@ def step(
     codes = jax.random.normal(key, (2, b, sampler.mapping.code_dim), jnp.float32)
     z, codes = devices.shard(z, 0), devices.shard(codes, 1)
     # Padding rows count in neither the moments nor the means; sums run over all devices.
-    mask = None if devices.axis_name is None else devices.shard(jnp.ones(b, bool), 0)
+    mask = devices.shard(jnp.ones(b, bool), 0)
     weight = devices.shard(jnp.full(b, 1.0 / b, jnp.float32), 0)
     apply = functools.partial(
         sampler.mapping.apply, mask=mask, train=True, axis_name=devices.axis_name
@@ -118,7 +119,7 @@ def step(
     )
 
     def mapping_loss(params: Any) -> tuple[Array, Any]:
-        fake, new_stats = apply(MappingState(params, stats), codes[1])
+        fake, new_stats = apply(Arrays(params, stats), codes[1])
         return weight @ jax.nn.softplus(-score(critic, fake)), new_stats
 
     (loss, stats), gradient = jax.value_and_grad(mapping_loss, has_aux=True)(state.mapping.params)
@@ -126,7 +127,7 @@ def step(
     params, mapping_moments = update(
         sampler.adam, gradient, state.mapping_moments, state.mapping.params, rate
     )
-    new = GanState(MappingState(params, stats), critic, mapping_moments, critic_moments)
+    new = GanState(Arrays(params, stats), critic, mapping_moments, critic_moments)
     return new, (loss, loss_d)
 
 

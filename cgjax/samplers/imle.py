@@ -26,8 +26,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
+from cgjax.numerics.networks import Arrays
 from cgjax.samplers.base import DataParallelEpoch, Members
-from cgjax.samplers.mapping import BN_MOMENTUM, CodeSampler, MappingState
+from cgjax.samplers.mapping import BN_MOMENTUM, CodeSampler
 from cgjax.samplers.matching import MATCHERS, match_all, match_by_faiss
 from cgjax.samplers.training import ONE_DEVICE, Devices, update
 
@@ -35,7 +36,7 @@ from cgjax.samplers.training import ONE_DEVICE, Devices, update
 class ImleState(NamedTuple):
     """All clusters' mapping networks and optimisers, stacked on a leading axis."""
 
-    mapping: MappingState
+    mapping: Arrays
     optimizer: Any
 
 
@@ -155,7 +156,7 @@ class Pool(NamedTuple):
 
 
 def draw_pools(
-    mapping: MappingState,
+    mapping: Arrays,
     members: Members,
     key: PRNGKeyArray,
     *,
@@ -173,7 +174,7 @@ def draw_pools(
 
 
 def map_pool(
-    mapping: MappingState,
+    mapping: Arrays,
     e: Float[Array, "s b d_e"],
     used: Int[Array, ""],
     sampler: Imle,
@@ -224,7 +225,7 @@ def learn_(
     """Train on the matches (each member's code index and squared distance); see `Imle.epoch`."""
     index, distance = matches
     state, loss = train_on_matches(
-        ImleState(MappingState(state.mapping.params, pool.stats), state.optimizer),
+        ImleState(Arrays(state.mapping.params, pool.stats), state.optimizer),
         members,
         jnp.take_along_axis(pool.codes, index[..., None], axis=1),
         key,
@@ -305,13 +306,13 @@ def _shuffled_batches(
 
 
 def _step(
-    carry: tuple[MappingState, Any],
+    carry: tuple[Arrays, Any],
     rows: tuple[Array, Array, Array],
     *,
     rate: Array,
     sampler: Imle,
     devices: Devices,
-) -> tuple[tuple[MappingState, Any], Array]:
+) -> tuple[tuple[Arrays, Any], Array]:
     """One Adam step of one cluster on this device's rows of a minibatch."""
     (mapping, optimizer), (z, e, mask) = carry, rows
     weight = mask.astype(jnp.float32)
@@ -320,7 +321,7 @@ def _step(
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         generated, stats = sampler.mapping.apply(
-            MappingState(params, mapping.stats), e, mask, train=True, axis_name=devices.axis_name
+            Arrays(params, mapping.stats), e, mask, train=True, axis_name=devices.axis_name
         )
         return scale * (weight @ jnp.sum(jnp.square(z - generated), axis=1)), stats
 
@@ -328,7 +329,7 @@ def _step(
     # Each device divided its loss by the count of all devices, so the losses add up.
     loss, gradient = devices.sum((loss, gradient))
     params, optimizer = update(sampler.optimizer, gradient, optimizer, mapping.params, rate)
-    return (MappingState(params, stats), optimizer), loss
+    return (Arrays(params, stats), optimizer), loss
 
 
 def _where(active: Array, new: Array, old: Array) -> Array:

@@ -28,10 +28,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cgjax.errors import UserError
 from cgjax.kernels.distance import k_nearest, nearest
+from cgjax.numerics.networks import Arrays
 from cgjax.samplers.base import Members, first_rows
 from cgjax.samplers.gaussian import factor_of, shrunk_covariance
 from cgjax.samplers.imle import Imle, ImleState, draw_pools, train_on_matches
-from cgjax.samplers.mapping import MappingState
 
 MATCHINGS = ("nearest", "adaptive", "rejection")
 
@@ -50,7 +50,7 @@ class ModernState(NamedTuple):
         factor: (k, d, d) Cholesky factor of its covariance; zero before the last epoch.
     """
 
-    mapping: MappingState
+    mapping: Arrays
     optimizer: Any
     codes: Float[Array, "k m d_e"]
     thresholds: Float[Array, "k m"]
@@ -179,7 +179,7 @@ def _rematch(
         match, (members.latents, members.counts, pool.generated, pool.sizes, state.near)
     )
     codes = jnp.take_along_axis(pool.codes, index[..., None], axis=1)
-    state = state._replace(mapping=MappingState(state.mapping.params, pool.stats))
+    state = state._replace(mapping=Arrays(state.mapping.params, pool.stats))
     if sampler.matching != "adaptive":
         return state._replace(codes=codes)
     learnt = distances(state, members, sampler) < state.thresholds

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from cgjax.numerics.networks import Arrays, Network
 from cgjax.runtime.mesh import all_sum
 from cgjax.samplers.base import SamplerBase, SamplerState, as_cluster
 
@@ -109,18 +110,6 @@ class MappingNetwork(nnx.Module):
         return x @ self.kernels[-1][...]
 
 
-class MappingState(NamedTuple):
-    """The arrays of one mapping network, or of many stacked on a leading axis.
-
-    Attributes:
-        params: the trained parameters, a nested dict.
-        stats: the running moments of the batch norms, a nested dict.
-    """
-
-    params: Any
-    stats: Any
-
-
 class CodeMapping(NamedTuple):
     """The mapping networks of given sizes, as pure functions of their arrays; hashable.
 
@@ -134,15 +123,13 @@ class CodeMapping(NamedTuple):
     hidden_dim: int
     latent_dim: int
 
-    def init(self, key: PRNGKeyArray) -> MappingState:
+    def init(self, key: PRNGKeyArray) -> Arrays:
         """Return the arrays of a new network; vmap over keys to stack clusters."""
-        network = MappingNetwork(*self, rngs=nnx.Rngs(params=key))
-        params, stats = nnx.state(network, nnx.Param), nnx.state(network, nnx.BatchStat)
-        return MappingState(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+        return _network(self).init(key)
 
     def apply(
         self,
-        state: MappingState,
+        arrays: Arrays,
         e: Float[Array, "n d_e"],
         mask: Bool[Array, " n"] | None = None,
         *,
@@ -150,20 +137,19 @@ class CodeMapping(NamedTuple):
         axis_name: str | None = None,
     ) -> tuple[Float[Array, "n d"], Any]:
         """Return the latents and the batch norms' running moments after the call."""
-        network = nnx.merge(_graph(self), state.params, state.stats)
-        z = network(e, mask, train=train, axis_name=axis_name)
-        return z, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+        return _network(self).apply(
+            arrays, lambda network: network(e, mask, train=train, axis_name=axis_name)
+        )
 
 
 @functools.cache
-def _graph(mapping: CodeMapping) -> Any:
-    """Return the network without its arrays; allocates nothing."""
-    return nnx.graphdef(nnx.eval_shape(lambda: MappingNetwork(*mapping, rngs=nnx.Rngs(0))))
+def _network(mapping: CodeMapping) -> Network:
+    return Network(lambda rngs: MappingNetwork(*mapping, rngs=rngs))
 
 
 @functools.partial(jax.jit, static_argnames=("mapping", "num"))
 def _draw(
-    stacked: MappingState, key: PRNGKeyArray, cluster: Array, *, mapping: CodeMapping, num: int
+    stacked: Arrays, key: PRNGKeyArray, cluster: Array, *, mapping: CodeMapping, num: int
 ) -> Float[Array, "num d"]:
     one = jax.tree.map(lambda x: x[cluster], stacked)
     e = jax.random.normal(key, (num, mapping.code_dim), jnp.float32)

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cgjax.numerics.optimisers import change_of
+from cgjax.numerics.optimisers import take_step
 from cgjax.runtime.mesh import DATA_AXIS, all_sum
 from cgjax.samplers.base import Members, Sampler, SamplerState, TrainedEpoch
 
@@ -211,5 +211,4 @@ def update(
     rate: float | Array,
 ) -> tuple[Any, Any]:
     """Take one step down the gradient; return parameters and moments."""
-    step, moments = change_of(adam, gradient, moments, params)
-    return optax.apply_updates(params, jax.tree.map(lambda u: -rate * u, step)), moments
+    return take_step(adam, gradient, moments, params, -rate)

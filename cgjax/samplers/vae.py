@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cgjax.numerics.networks import Arrays
 from cgjax.samplers.base import DataParallelEpoch, Members
-from cgjax.samplers.mapping import CodeSampler, MappingState
+from cgjax.samplers.mapping import CodeSampler
 from cgjax.samplers.training import ONE_DEVICE, Devices, dense, init_dense, pass_over, update
 
 
@@ -37,7 +38,7 @@ class VaeState(NamedTuple):
         moments: Adam's, of all three together.
     """
 
-    mapping: MappingState
+    mapping: Arrays
     encoder: Any
     log_variance: Float[Array, " k"]
     moments: Any
@@ -115,7 +116,7 @@ def step(
     local = functools.partial(devices.shard, axis=0)
     z, noise = local(z), local(jax.random.normal(key, (b, d_e), jnp.float32))
     # Padding rows count in neither the moments nor the means; sums run over all devices.
-    mask = None if devices.axis_name is None else local(jnp.ones(b, bool))
+    mask = local(jnp.ones(b, bool))
     weight = local(jnp.full(b, 1.0 / b, jnp.float32))
 
     def loss_of(params: Any) -> tuple[Array, Any]:
@@ -124,7 +125,7 @@ def step(
         log_s2 = jnp.clip(log_s2, -10.0, 10.0)
         e = mean + jnp.exp(0.5 * log_s2) * noise
         decoded, stats = sampler.mapping.apply(
-            MappingState(decoder, state.mapping.stats),
+            Arrays(decoder, state.mapping.stats),
             e,
             mask,
             train=True,
@@ -140,7 +141,7 @@ def step(
     loss, gradient = devices.sum((loss, gradient))
     params, moments = update(sampler.adam, gradient, state.moments, params, sampler.learning_rate)
     decoder, encoder, log_variance = params
-    return VaeState(MappingState(decoder, stats), encoder, log_variance, moments), loss
+    return VaeState(Arrays(decoder, stats), encoder, log_variance, moments), loss
 
 
 def epoch_(

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from cgjax.numerics.networks import Arrays, Network
+
 TIME_FREQUENCIES = 4
 
 
@@ -61,8 +63,7 @@ class VelocityNetwork(nnx.Module):
 
 def init_velocity(key: PRNGKeyArray, latent_dim: int, hidden_dim: int, num_clusters: int) -> Any:
     """Return the arrays of a new network, a nested dict."""
-    network = VelocityNetwork(latent_dim, hidden_dim, num_clusters, rngs=nnx.Rngs(params=key))
-    return nnx.to_pure_dict(nnx.state(network, nnx.Param))
+    return _network(latent_dim, hidden_dim, num_clusters).init(key).params
 
 
 def num_clusters_of(params: Any) -> int:
@@ -71,12 +72,8 @@ def num_clusters_of(params: Any) -> int:
 
 
 @functools.cache
-def _graph(latent_dim: int, hidden_dim: int, num_clusters: int) -> Any:
-    """Return the network without its arrays; allocates nothing."""
-    network = nnx.eval_shape(
-        lambda: VelocityNetwork(latent_dim, hidden_dim, num_clusters, rngs=nnx.Rngs(0))
-    )
-    return nnx.split(network, nnx.Param)[0]
+def _network(latent_dim: int, hidden_dim: int, num_clusters: int) -> Network:
+    return Network(lambda rngs: VelocityNetwork(latent_dim, hidden_dim, num_clusters, rngs=rngs))
 
 
 def velocity(
@@ -87,6 +84,5 @@ def velocity(
     q: Float[Array, " n"],
 ) -> Float[Array, "n d"]:
     """Return v(x, t, c, q) from plain arrays; see `VelocityNetwork`."""
-    d, hidden = params["inner"].shape
-    network: VelocityNetwork = nnx.merge(_graph(d, hidden, params["cluster"].shape[0]), params)
-    return network(x, t, c, q)
+    network = _network(*params["inner"].shape, num_clusters_of(params))
+    return network.apply(Arrays(params, {}), lambda module: module(x, t, c, q))[0]

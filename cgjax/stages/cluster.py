@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from cgjax.config.leaves import AUTO
-from cgjax.features.in_memory import feature_shape, features_in
+from cgjax.features.in_memory import features_in
 from cgjax.figures.clusters import means, principal_components
 from cgjax.regions.clustering import Clustering, save_clustering
 from cgjax.regions.names import restore_or_begin
@@ -134,7 +134,7 @@ class ClusterStage:
             if first is None:
                 shown = latents[: _num_shown(clustering)]
                 first = features_in(generator, shown, clustering.space)
-            shape = feature_shape(generator, latents)
+            shape = generator.feature_shape
             make_folder(run.folder.figures)
             plotted = principal_components(clustering, first, latents)
             pictures = {

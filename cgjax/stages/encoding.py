@@ -121,7 +121,7 @@ class LayerEncoder:
         own, weights = self._share(latents)
         # Every process fits the same space, to the run's first latents.
         space = space_at(self.generator, latents, self.settings["space"])
-        size_mb = size_to_cluster(self.generator, own, len(own), self.settings)
+        size_mb = size_to_cluster(self.generator, len(own), self.settings)
         if size_mb <= self.settings["memory_mb"]:
             progress = Progress("encode", len(own))
 

@@ -16,7 +16,7 @@ from cgjax.evaluation.attribute import Attribute, Side
 from cgjax.evaluation.compare_table import Row, quotient
 from cgjax.evaluation.distances import kid, precision_recall_density_coverage
 from cgjax.evaluation.diversity import mean_pairwise_distance, norm_ratio, participation_ratio
-from cgjax.evaluation.extractors import images_at_a_time
+from cgjax.evaluation.image_batches import images_at_a_time
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.intervals import wilson_interval, with_ends
 from cgjax.numerics.rows import BLOCK_ROWS

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 
 from cgjax.errors import UserError
 from cgjax.evaluation.judges import JudgedValues
-from cgjax.features.in_memory import feature_shape, features_in
+from cgjax.features.in_memory import features_in
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.numerics.pca import fit_pca
 from cgjax.regions.clustering import Clustering
@@ -272,7 +272,7 @@ def _lines(
     if one.space.name != "raw" or not hasattr(generator.gen, "resume"):
         return [], b""
     pairs = pairs_of(one)
-    shape = feature_shape(generator, latents)
+    shape = generator.feature_shape
     rows: list[np.ndarray] = []
     for a, b in pairs:
         steps = np.linspace(0, 1, STEPS, dtype=np.float32)[:, None]

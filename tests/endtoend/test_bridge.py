@@ -10,7 +10,6 @@ from cgjax.endtoend.methods.base import Gan
 from cgjax.endtoend.methods.clustergan import ClusterGan
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import SelfConditioned
-from cgjax.endtoend.networks.base import Arrays
 from cgjax.endtoend.networks.dcgan import Dcgan
 from cgjax.endtoend.networks.encoding import Encoding, EncodingDcgan
 from cgjax.endtoend.networks.planar import Planar
@@ -20,6 +19,7 @@ from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.generators.contract import check_generator
 from cgjax.generators.registry import load_generator
+from cgjax.numerics.networks import Arrays
 
 SIZES = {"rows": (16, 16, 3), "latent_dim": 5, "embedding_dim": 7, "width": 4}
 SOURCE = {"name": "mine", "data": "digits"}

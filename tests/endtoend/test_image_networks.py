@@ -9,11 +9,11 @@ from flax import nnx
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.methods.labelled import ClassConditional
 from cgjax.endtoend.networks import Dcgan, Residual, Sngan
-from cgjax.endtoend.networks.base import Network
 from cgjax.endtoend.networks.encoding import EncodingDcgan
 from cgjax.endtoend.networks.layers import EPS, BatchNorm, LinearPerLabel, moved_again
 from cgjax.endtoend.trainer import Trainer
 from cgjax.errors import UserError
+from cgjax.numerics.networks import Network
 from tests.endtoend.counting import count_parameters
 
 FLAT = Dcgan((32, 32, 3), flat=True)

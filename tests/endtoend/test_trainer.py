@@ -13,11 +13,11 @@ from cgjax.endtoend.methods.base import Gan, of_packs, packed
 from cgjax.endtoend.methods.labelled import ClassConditional, FixedClusters, RandomLabels
 from cgjax.endtoend.methods.mgan import Mgan
 from cgjax.endtoend.methods.selfcond import Online, SelfConditioned
-from cgjax.endtoend.networks.base import Arrays
 from cgjax.endtoend.networks.layers import with_label
 from cgjax.endtoend.networks.planar import Planar
 from cgjax.endtoend.state import Learner, Losses, Partition, updated
 from cgjax.endtoend.trainer import Trainer, batches, run_
+from cgjax.numerics.networks import Arrays
 from cgjax.runtime.keys import named_key
 from tests.endtoend.counting import count_parameters
 

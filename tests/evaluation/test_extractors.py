@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.evaluation import extractors
+from cgjax.evaluation import extractors, image_batches
 
 
 def small_images(n: int, channels: int = 3) -> np.ndarray:
@@ -31,7 +31,7 @@ def test_random_cnn_rows_do_not_depend_on_their_batch():
 
 
 def test_random_cnn_sees_fewer_images_at_a_time_if_they_are_large(monkeypatch):
-    monkeypatch.setattr(extractors, "SIDE", 8)  # of images that are not large
+    monkeypatch.setattr(image_batches, "SIDE", 8)  # of images that are not large
     seen: list[int] = []
     random_cnn = extractors.RandomCnn(batch_size=16)
     forward = random_cnn._forward

@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 
 from cgjax.config import plain as configuration
 from cgjax.errors import UserError
-from cgjax.evaluation import extractors, fidelity
+from cgjax.evaluation import fidelity, image_batches
 from cgjax.evaluation.distances import frechet_floor
 from cgjax.evaluation.extractors import Pixels
 from cgjax.generators.conditioned import ConditionedGenerator
@@ -197,7 +197,7 @@ class Counting(Pixels):
 def test_features_of_large_images_are_extracted_a_batch_at_a_time(
     side, at_once, generator, monkeypatch
 ):
-    monkeypatch.setattr(extractors, "SIDE", side)  # of images that are not large
+    monkeypatch.setattr(image_batches, "SIDE", side)  # of images that are not large
     latents = np.asarray(generator.sample_latents(jax.random.key(1), 80))
     pixels = Counting()
     np.testing.assert_array_equal(

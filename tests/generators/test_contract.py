@@ -9,7 +9,7 @@ import pytest
 
 from cgjax.config.plain import to_plain
 from cgjax.errors import ForeignError, UserError
-from cgjax.evaluation.extractors import as_colour_images
+from cgjax.evaluation.image_batches import as_colour_images
 from cgjax.generators import contract
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.conditioned import ConditionedGenerator

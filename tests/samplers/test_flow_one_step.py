@@ -7,7 +7,7 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.runtime.mesh import data_mesh
-from cgjax.samplers import flow_one_step
+from cgjax.samplers import flow
 from cgjax.samplers.flow import descend
 from cgjax.samplers.flow_one_step import OneStepFlow, OneStepState
 from cgjax.samplers.training import over_mesh
@@ -107,7 +107,7 @@ def test_the_student_s_learning_rate_falls_over_its_own_epochs(monkeypatch):
         totals.append(total)
         return descend(state, gradient, done, total, sampler)
 
-    monkeypatch.setattr(flow_one_step, "descend", recorded)
+    monkeypatch.setattr(flow, "descend", recorded)
     state = sampler.init(jax.random.key(0), members)
     function, scalar, static = sampler.data_parallel_epoch(members, 8)
     assert float(scalar) == 1  # the second of the last three epochs

@@ -11,10 +11,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from cgjax.errors import UserError
+from cgjax.numerics.networks import Arrays
 from cgjax.samplers import imle, matching
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.imle import Imle
-from cgjax.samplers.mapping import CodeMapping, MappingState
+from cgjax.samplers.mapping import CodeMapping
 from cgjax.samplers.training import Devices
 
 
@@ -237,7 +238,7 @@ def test_equal_seeds_give_equal_bytes():
 def test_stacked_states_are_plain_arrays():
     members, _ = half_space_members()
     state = Imle(6).init(jax.random.key(0), members)
-    assert isinstance(state.mapping, MappingState)
+    assert isinstance(state.mapping, Arrays)
     assert all(isinstance(x, jax.Array) and x.shape[0] == 2 for x in jax.tree.leaves(state))
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from cgjax.evaluation import compare_table, extractors, fidelity
+from cgjax.evaluation import compare_table, fidelity, image_batches
 from cgjax.evaluation.attribute import Attribute, Side
 from cgjax.evaluation.distances import frechet, frechet_floor, kid
 from cgjax.figures.plots import draw_comparison
@@ -107,7 +107,7 @@ def test_images_are_measured_a_few_at_a_time(side, at_once, by_hand, monkeypatch
     attribute = Attribute(Counting(), "number", 9.5, 0.0)
     measurer = measurer._replace(sides=[Side(attribute, 1, np.arange(5.0))])
     monkeypatch.setattr(measuring, "BLOCK_ROWS", 8)
-    monkeypatch.setattr(extractors, "SIDE", side)  # of images that are not large
+    monkeypatch.setattr(image_batches, "SIDE", side)  # of images that are not large
     monkeypatch.setattr(measurer.generator, "images", lambda z: 1 / 0)
     assert measured(measurer, first)["accuracy"] == 0.5
     assert seen == at_once

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from cgjax.config.distance_features import OF_IMAGES, OWN, PIXELS, Feature, parse_feature
 from cgjax.endtoend.data.base import DataSet, Points
 from cgjax.endtoend.data.on_disk import RowsOnDisk
-from cgjax.evaluation.class_modes import class_scores
+from cgjax.evaluation.class_modes import Accuracy, class_scores
 from cgjax.evaluation.distances import frechet, precision_recall_density_coverage
 from cgjax.evaluation.extractors import (
     FeatureExtractor,
@@ -39,7 +39,6 @@ from cgjax.evaluation.extractors import (
 from cgjax.evaluation.inception_score import SPLITS, inception_score
 from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.evaluation.own_features import OwnFeatures
-from cgjax.numerics.intervals import wilson_interval
 from cgjax.numerics.pca import fit_pca
 from cgjax.runtime.keys import named_key
 
@@ -117,10 +116,8 @@ class ImageSet(DataSet):
             scores = features.split(reference)[1]
             if _are_of_classes(scores, self.num_classes):
                 classes = np.asarray(self.draw(reference_key(), num).classes)
-                right = int((scores.argmax(axis=1) == classes).sum())
-                low, high = wilson_interval(right, num)
-                share = {"mean": right / num, "low": low, "high": high}
-                notes["judge_accuracy"] = share | {"images": num}
+                found = scores.argmax(axis=1)
+                notes["judge_accuracy"] = Accuracy.of(found, classes).note("images")
         return notes
 
 

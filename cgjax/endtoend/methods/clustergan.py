@@ -28,8 +28,9 @@ from cgjax.clustering import kmeans
 from cgjax.endtoend.data import Points
 from cgjax.endtoend.data.on_disk import RowsOnDisk
 from cgjax.endtoend.methods.base import UniformLabels, uniform_labels
-from cgjax.endtoend.networks.base import Architecture, Arrays, Discriminator
+from cgjax.endtoend.networks.base import Architecture, Discriminator
 from cgjax.endtoend.state import Learner, Losses, Partition, TrainState, updated
+from cgjax.numerics.networks import Arrays
 
 
 @dataclasses.dataclass(frozen=True)

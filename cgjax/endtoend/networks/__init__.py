@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cgjax.endtoend.networks.base import Architecture, Network
+from cgjax.endtoend.networks.base import Architecture
 from cgjax.endtoend.networks.dcgan import Dcgan
 from cgjax.endtoend.networks.encoding import Encoding, EncodingDcgan
 from cgjax.endtoend.networks.planar import Planar
@@ -39,4 +39,4 @@ NETWORKS: dict[str, Callable[[Settings, tuple[int, ...]], Architecture]] = {
 """Architectures by name; each entry takes `config.network` and the shape of a row. Adding an
 architecture takes a file and a line here."""
 
-__all__ = ["NETWORKS", "Architecture", "Encoding", "Network", "Planar"]
+__all__ = ["NETWORKS", "Architecture", "Encoding", "Planar"]

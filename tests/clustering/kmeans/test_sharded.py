@@ -45,7 +45,7 @@ def test_several_numbers_of_clusters_are_those_of_one_device():
 
 
 def test_many_clusters_are_those_of_one_device():
-    compare(3, 500, 70)
+    compare(3, 512, 70)
 
 
 def test_eight_devices_give_the_labels_of_one():

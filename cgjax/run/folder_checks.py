@@ -79,8 +79,7 @@ def check_same_config(folder: RunFolder, config: Mapping[str, Any], *, allow_cha
         return
     if allow_change:
         return
-    changed = differences(read_config(folder, kind_of(config)).config, config)
-    changed = [line for line in changed if not is_resource(line.partition(":")[0])]
+    changed = differences(read_config(folder, kind_of(config)).config, config, is_resource)
     if changed:
         raise UserError(
             f"{folder.root} was made with another config ({'; '.join(changed)}); use another "

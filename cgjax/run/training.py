@@ -278,12 +278,7 @@ def _check_same_training(
     Raises:
         UserError: listing every leaf that differs.
     """
-    lines = differences(saved, config)
-    changed = [
-        line
-        for line in lines
-        if not is_resource(path := line.partition(":")[0]) and not is_of_assign(path)
-    ]
+    changed = differences(saved, config, lambda path: is_resource(path) or is_of_assign(path))
     if changed:
         raise UserError(
             f"{folder.root} was trained with a different config ({'; '.join(changed)}), which "

@@ -6,7 +6,6 @@ after the flags have been checked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -338,28 +337,13 @@ def _config_of(command: Command) -> dict[str, Any]:
 
 
 def _print_summary(pipeline: Pipeline) -> None:
+    from cgjax.stages.report import read_summary, summary_table
+
     if pipeline.processes.is_first:
         folder = pipeline.run.folder
         if folder.summary.is_file():
-            print(_summary_table(json.loads(folder.summary.read_text())))
+            print(summary_table(read_summary(folder)))
         print(f"report: {folder.report / 'index.html'}")
-
-
-def _summary_table(summary: Mapping[str, Any]) -> str:
-    """Lay out a summary's samplers as text, one line per sampler and cluster."""
-    columns = ["membership", "acceptance", "frechet", "frechet_verified", "frechet_floor"]
-    columns += ["norm_ratio", "effective_rank"]
-    lines = [f"{'sampler':<12}{'cluster':>8}" + "".join(f"{c:>18}" for c in columns)]
-    if "distance" in summary:
-        lines.insert(0, f"frechet: {summary['distance']}")
-    for name, numbers in summary["samplers"].items():
-        left_out = numbers.get("left_out", [None] * summary["num_clusters"])
-        for c, why in enumerate(left_out):
-            values = f"  left out: {why}"
-            if why is None:
-                values = "".join(f"{numbers[column][c]:>18.3f}" for column in columns)
-            lines.append(f"{name:<12}{c:>8}{values}")
-    return "\n".join(lines)
 
 
 # Actions of runs that train a generator.

@@ -294,7 +294,7 @@ def _sample(command: Command) -> None:
 
 def _fit_query(command: Command) -> None:
     """Train a sampler on a query; it is saved in the run's folder."""
-    from cgjax.stages import draw
+    from cgjax.stages.draw import query_to_fit
     from cgjax.stages.pipeline import Pipeline
 
     lock, options = command.lock, command.options
@@ -302,7 +302,7 @@ def _fit_query(command: Command) -> None:
         run = _load(command)
         lock.acquire()
         pipeline = Pipeline(run, interrupts, num_devices=options.devices)
-        draw.fit_query(pipeline, _request(options))
+        pipeline.fit_in(*query_to_fit(run, _request(options)))
 
 
 def _load(command: Command) -> Run:

@@ -15,7 +15,7 @@ from cgjax.run.opening import load_run
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.processes import Processes
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.draw import draw_region, fit_query
+from cgjax.stages.draw import draw_region, query_to_fit
 from cgjax.stages.pipeline import Pipeline
 from tests.stages.test_draw import asked
 from tests.stages.tiny_runs import pipeline_of
@@ -26,7 +26,7 @@ QUERY = "layer2=0 & 0"
 
 def train(root, cluster, **options):
     with pipeline_of(load_run(root)) as pipeline:
-        fit_query(pipeline, asked(root, cluster, **options))
+        pipeline.fit_in(*query_to_fit(pipeline.run, asked(root, cluster, **options)))
     return load_run(root)
 
 
@@ -94,7 +94,7 @@ def test_a_stopped_training_resumes_to_the_same_sampler(layered, tmp_path, monke
 
         monkeypatch.setattr(kind, "epoch", stopping)
         with pytest.raises(Interrupted):
-            fit_query(pipeline, asked(copy, query))
+            pipeline.fit_in(*query_to_fit(pipeline.run, asked(copy, query)))
         monkeypatch.undo()
     stopped = load_run(copy).samplers.fit_of("flow", region)
     assert stopped.last_step is None

@@ -206,8 +206,10 @@ class Run:
         sampler made them. `instead` is what to type if the region is too rare, beside a larger
         budget; `check` is called between batches and may raise to stop.
         """
-        options: dict[str, Any] = {"verify": verify, "rescaled": rescaled, "instead": instead}
-        return finish(self.drawing(key, region, num, sampler=sampler, **options), lambda _: check())
+        steps = self.drawing(
+            key, region, num, sampler=sampler, verify=verify, rescaled=rescaled, instead=instead
+        )
+        return finish(steps, lambda _: check())
 
     def drawing(
         self,

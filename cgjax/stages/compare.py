@@ -227,8 +227,10 @@ class CompareStage:
     def _sampler(self, name: str, *, verify: bool = True, margin: MarginRange = WHOLE) -> Drawer:
         def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, float | None]:
             region = ClusterRegion(self.run.clustering, c, margin)
-            options: dict[str, Any] = {"instead": lower_num("compare"), "check": self._check}
-            latents, cost = self.run.draw(key, region, num, sampler=name, verify=verify, **options)
+            instead = lower_num("compare")
+            latents, cost = self.run.draw(
+                key, region, num, sampler=name, verify=verify, instead=instead, check=self._check
+            )
             return latents, cost.acceptance if cost else None
 
         return draw

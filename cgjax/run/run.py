@@ -37,7 +37,7 @@ from cgjax.run.samplers import RunSamplers
 from cgjax.run.sampling import Samples
 from cgjax.run.traces import NUM_ROWS, Trace, function_trace, settled
 from cgjax.runtime.keys import check_key, named_key
-from cgjax.runtime.processes import Processes
+from cgjax.runtime.processes import ALONE, Processes
 from cgjax.samplers.base import Members, Sampler
 from cgjax.samplers.verify import VerifiedDraw, draw_unverified, drawing, finish
 
@@ -160,7 +160,7 @@ class Run:
         self,
         sampler: Sampler,
         check: Callable[[], None] = lambda: None,
-        processes: Processes | None = None,
+        processes: Processes = ALONE,
     ) -> Members:
         """Return what a sampler learns from: see `members_for`."""
         key = named_key(self.root_key, "more members")

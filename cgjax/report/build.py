@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from cgjax.clustering.selection.results import Verdict
-from cgjax.regions.page_names import MAX_NAME
+from cgjax.regions.names import MAX_NAME
 from cgjax.regions.query import quoted
 from cgjax.report import tables
 from cgjax.report.sprites import figure_url

@@ -22,7 +22,7 @@ from cgjax.report import tables
 from cgjax.report.sprites import figure_url
 from cgjax.report.tree import tree_of
 from cgjax.report.view import ImageSheet, View, views_of
-from cgjax.run.folder import read_config
+from cgjax.run.folder import find_config
 from cgjax.run.places import sweep_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
@@ -200,7 +200,8 @@ def _tile_rules(groups: list[ImageSheet]) -> str:
 
 def _typed(run: Run) -> str:
     """Return the flags that the config was given by; empty if they are not known."""
-    return shlex.join(read_config(run.folder).typed) if run.folder.config.is_file() else ""
+    saved = find_config(run.folder)
+    return shlex.join(saved.typed) if saved else ""
 
 
 def _trees(run: Run, summary: Mapping[str, Any]) -> list[dict[str, Any]]:

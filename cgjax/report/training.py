@@ -20,7 +20,7 @@ from cgjax.generators.weights import read_manifest
 from cgjax.report.build import filled, static
 from cgjax.report.sprites import figure_url
 from cgjax.run.citations import works_of_training
-from cgjax.run.folder import read_config
+from cgjax.run.folder import find_config
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import make_folder, write_atomically
 
@@ -225,7 +225,8 @@ def _has_labels(run: TrainingRun) -> bool:
 def _commands(run: TrainingRun, summary: Mapping[str, Any]) -> dict[str, str]:
     """Return what can be typed next, quoted for a shell."""
     root = run.folder.root
-    typed = read_config(run.folder, TRAINING).typed if run.folder.config.is_file() else []
+    saved = find_config(run.folder, TRAINING)
+    typed = saved.typed if saved else []
     clusters, twice = f"--workdir={root}-clusters", 2 * summary["iterations"]
     words = {
         "made": [*typed, f"--workdir={root}"],

@@ -29,7 +29,7 @@ from cgjax.config.training import is_of_assign
 from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.artifacts import declare_results
-from cgjax.run.folder import Provenance, RunFolder, read_config, save_config
+from cgjax.run.folder import Provenance, RunFolder, find_config, read_config, save_config
 from cgjax.run.folder_checks import check_same_config, resolved_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import RESULTS
@@ -188,8 +188,8 @@ def open_training(
     folder = RunFolder(root)
     resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     # This reads the data, so errors in them are reported before anything is written.
-    checked = read_config(folder, TRAINING).provenance if folder.config.is_file() else None
-    identity = check_data(resolved, checked.weights_sha256 if checked else "")
+    saved = find_config(folder, TRAINING)
+    identity = check_data(resolved, saved.provenance.weights_sha256 if saved else "")
     tracing = tracing_of(resolved)
     trace = settled_trace(folder, resolved, tracing)
 
@@ -260,9 +260,10 @@ def _save(run: TrainingRun, config: dict[str, Any] | None, typed: Sequence[str])
 
 def _forget_other_scores(run: TrainingRun) -> None:
     """Remove scores of this training that were measured otherwise than its config asks for."""
-    if not run.folder.config.is_file():
+    saved = find_config(run.folder, TRAINING)
+    if saved is None:
         return
-    before, now = read_config(run.folder, TRAINING).config["score"], run.config["score"]
+    before, now = saved.config["score"], run.config["score"]
     if any(before[name] != now[name] for name in ("num", "features")):
         logging.info("the scores so far are dropped: they are measured otherwise now")
         metrics = Metrics(run.folder.metrics)
@@ -292,10 +293,10 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
     Raises:
         UserError: the data differ, or what the user's own code makes of them.
     """
-    if allow_change or not run.folder.config.is_file():
+    saved = find_config(run.folder, TRAINING)
+    if allow_change or saved is None:
         return
-    known = read_config(run.folder, TRAINING).provenance
-    what = ""
+    known, what = saved.provenance, ""
     if known.weights_sha256 and known.weights_sha256 != run.identity:
         what = "with other data (the files in --config.data.path have changed)"
     elif known.trace and known.trace != run.trace:

@@ -16,7 +16,7 @@ from cgjax.run.sampling import Fit
 from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.samplers.base import DataParallelEpoch, Members, Sampler, as_cluster, group_members
 from cgjax.samplers.registry import RUN_LEAVES, SAMPLERS, make_sampler
-from cgjax.stages.training import _check_loss
+from cgjax.stages.trainer import _check_loss
 from configs import common
 
 D, K, NUM = 5, 3, 7

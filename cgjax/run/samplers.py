@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cgjax.config.plain import digest
@@ -18,7 +20,7 @@ from cgjax.run.members import num_inside, num_learnt_from
 from cgjax.run.places import fit_name
 from cgjax.run.sampling import Fit, FittedSampler, Source
 from cgjax.runtime.checkpoints import Checkpoints
-from cgjax.samplers.base import Members, Sampler, group_members
+from cgjax.samplers.base import Members, Sampler
 from cgjax.samplers.registry import make_sampler
 
 
@@ -106,24 +108,29 @@ class RunSamplers:
             if fit.sampler.num_epochs:
                 command = self._folder.command + ("" if region is None else " --fit_query")
                 hint = f"in {self._folder.root} on these clusters and with these settings; run "
-                state = fit.restore(self._template(fit.sampler, region), hint + command)
+                state = fit.restore(self._shapes_learnt(fit.sampler, region), hint + command)
             if region is not None and fit.last_step is not None:
                 depths = np.asarray(fit.last_step.metadata["depths"])
             norm = self._output_norm(name)
             self._fitted[known] = FittedSampler(fit.sampler, state, norm, depths)
         return self._fitted[known]
 
-    def _template(self, sampler: Sampler, region: Region | None) -> Members:
-        """Return members with the shapes that were learnt from, for restoring.
+    def _shapes_learnt(self, sampler: Sampler, region: Region | None) -> Members:
+        """Return the shapes of the members that a sampler learnt from, as members without values.
 
-        The number of members does not matter, so two stand for those of a region.
+        Of a sampler with a `num_latents` their number may differ: its state does not depend on it.
         """
         if region is None:
-            clustering, latents = self._held.own
-            margins = clustering.margins if sampler.needs_margin_order else None
-            return group_members(latents, clustering.labels, clustering.num, margins)
-        two = self._held.latents[:2]
-        return group_members(two, np.zeros(len(two), np.int32), 1, np.zeros(len(two)))
+            own = self._held.own[0]
+            k, m = own.num, int(np.bincount(own.labels).max())
+        else:
+            k, m = 1, num_inside(region.with_margin(WHOLE), sampler)
+        dim = self._generator.gen.latent_dim
+
+        def members() -> Members:
+            return Members(jnp.zeros((k, m, dim)), jnp.zeros(k, jnp.int32), is_ordered=True)
+
+        return jax.eval_shape(members)
 
     def _output_norm(self, name: str) -> float | None:
         """Return the length to which proposals are scaled, the prior's typical one, or None."""

@@ -67,8 +67,7 @@ class Fit(NamedTuple):
         """Return what was learnt.
 
         Args:
-            members: with the same number of clusters and latent dimension as those of training;
-                how many there are does not matter.
+            members: those of training, or their shapes alone.
             hint: what the message says if training has not ended: where, and what to type.
 
         Raises:
@@ -80,7 +79,7 @@ class Fit(NamedTuple):
         if step is None:
             raise UserError(f"sampler {self.label!r} is not trained yet {hint}")
         # Shapes and dtypes only, which follow from the shapes of the members.
-        template = jax.eval_shape(lambda: self.sampler.init(jax.random.key(0), members))
+        template = jax.eval_shape(self.sampler.init, jax.random.key(0), members)
         return self.saved.restore(step.number, {"state": template})["state"]
 
 

@@ -90,6 +90,12 @@ def test_it_declares_everything_callers_read(name):
 
 
 @every_sampler
+def test_the_shapes_of_its_state_follow_from_the_shapes_of_the_members(name):
+    state = jax.eval_shape(make(name).init, jax.random.key(0), members())
+    assert shapes(state) == shapes(trained(name)[0])
+
+
+@every_sampler
 def test_it_is_an_immutable_value(name):
     sampler = make(name)
     assert sampler == make(name)

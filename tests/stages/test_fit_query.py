@@ -11,12 +11,15 @@ from cgjax.config.schema import CLUSTERS
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.batching import in_batches
 from cgjax.modes import Command, action_for
+from cgjax.run.members import LEAST
 from cgjax.run.opening import load_run
+from cgjax.run.run import Run
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.processes import Processes
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.draw import draw_region, query_to_fit
 from cgjax.stages.pipeline import Pipeline
+from cgjax.stages.trainer import SamplerTrainer
 from tests.stages.test_draw import asked
 from tests.stages.tiny_runs import pipeline_of
 from tests.test_modes import parsed
@@ -104,6 +107,23 @@ def test_a_stopped_training_resumes_to_the_same_sampler(layered, tmp_path, monke
     ]
     for whole, resumed in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(np.asarray(whole), np.asarray(resumed))
+
+
+def test_a_sampler_with_a_state_for_every_member_is_restored(layered, tmp_path, monkeypatch):
+    def save_untrained(self, fit, members, key, extra):
+        state, metadata = fit.sampler.init(key, members), {"key": fit.key, **extra}
+        fit.saved.save(fit.sampler.num_epochs, {"state": state}, metadata)
+        return 0.0
+
+    monkeypatch.setattr(SamplerTrainer, "train", save_untrained)
+    copy, config = tmp_path / "run", load_run(layered).config
+    shutil.copytree(layered, copy)
+    config["samplers"]["imle_adaptive"]["fit"] = True
+    run = Run(copy, config)
+    with pipeline_of(run) as pipeline:
+        pipeline.fit_in("imle_adaptive", run.region(QUERY))
+    codes = run.samplers.fitted("imle_adaptive", run.region(QUERY)).state.codes
+    assert codes.shape[:2] == (1, LEAST)
 
 
 def test_samplers_of_two_clusterings_have_different_labels(layered):

@@ -137,11 +137,6 @@ class Run:
         return self.held.region(cluster, MarginRange.parse(margin))
 
     @property
-    def own_id(self) -> str:
-        """The id of the clustering that the config asks for."""
-        return self.held.config_id
-
-    @property
     def regions(self) -> list[ClusterRegion]:
         """The clusters, whole."""
         return [ClusterRegion(self.clustering, c) for c in range(self.clustering.num)]

@@ -152,7 +152,7 @@ class RunSamplers:
             return Source(fitted)
         if among is None:
             raise UserError(
-                f"--sampler={name} draws from one cluster of {self._held.config_id}, and no "
+                f"--sampler={name} draws from one cluster of {self._held.own[0].id}, and no "
                 "cluster is known to contain all that --cluster asks for; use "
                 "--sampler=rejection, or train it on this query with --fit_query"
             )

@@ -51,9 +51,7 @@ class Fit(NamedTuple):
     @property
     def last_step(self) -> Step | None:
         """The step at which training ended; None if it has not ended, or nothing is trained."""
-        steps = self.saved.steps()
-        is_done = steps and steps[-1].number == self.sampler.num_epochs and self.is_own(steps[-1])
-        return steps[-1] if is_done else None
+        return self.saved.last(self.sampler.num_epochs, self.is_own)
 
     @property
     def is_trained(self) -> bool:

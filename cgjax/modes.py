@@ -331,9 +331,7 @@ def _config_of(command: Command) -> dict[str, Any]:
     """Return the config given by flags, or else that of the run's folder."""
     from cgjax.run.folder import RunFolder, read_config
 
-    if command.config is None:
-        return read_config(RunFolder(command.root)).config
-    return complete(command.config)
+    return read_config(RunFolder(command.root)).config if command.config is None else command.config
 
 
 def _print_summary(pipeline: Pipeline) -> None:

@@ -28,14 +28,12 @@ SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_
 """The results of the clustering that `summary.json` has."""
 
 
-def summarise(run: Run) -> dict[str, Any]:
-    """Return the content of `summary.json`; README.md describes it.
-
-    Raises:
-        UserError: if there are no clusters yet.
-    """
+def summary_of(run: Run) -> dict[str, Any]:
+    """Return the content of `summary.json`, which README.md describes; empty without clusters."""
     result = run.manifests.result
-    clustered = run.manifests.require("cluster")
+    clustered = result("cluster")
+    if clustered is None:  # the run has only a sweep
+        return {}
     summary: dict[str, Any] = {name: clustered[name] for name in SUMMARISED}
     summary["small_clusters"] = small_clusters(run.clustering)
     splits = [result(split_name(split.path)) for split in run.held.splits]
@@ -54,11 +52,6 @@ def summarise(run: Run) -> dict[str, Any]:
         source = run.config["generator"]["condition"]
         summary["transfer"] = {"source": source, "classes": scores}
     return summary
-
-
-def summary_of(run: Run) -> dict[str, Any]:
-    """As `summarise`; empty for a run that has only a sweep."""
-    return summarise(run) if run.manifests.result("cluster") is not None else {}
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:

@@ -341,7 +341,7 @@ def _print_summary(pipeline: Pipeline) -> None:
         folder = pipeline.run.folder
         if folder.summary.is_file():
             print(summary_table(read_summary(folder)))
-        print(f"report: {folder.report / 'index.html'}")
+        print(f"report: {folder.page}")
 
 
 # Actions of runs that train a generator.
@@ -354,7 +354,7 @@ def _train(command: Command) -> None:
     run = _open_alone(command, open_training)
     print(summary_text(TrainingStage(run, command.interrupts).run_all()))
     print(f"figure: {run.figure}")
-    print(f"report: {run.folder.report / 'index.html'}")
+    print(f"report: {run.folder.page}")
 
 
 def _report_training(command: Command) -> None:
@@ -364,7 +364,7 @@ def _report_training(command: Command) -> None:
 
     run = _open_alone(command, open_trained)
     print(summary_text(report_training(run)))
-    print(f"report: {run.folder.report / 'index.html'}")
+    print(f"report: {run.folder.page}")
 
 
 def _assign_to_labels(command: Command) -> None:

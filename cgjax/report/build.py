@@ -70,9 +70,8 @@ def build_report(run: Run, summary: dict[str, Any]) -> Path:
         The page's path.
     """
     make_folder(run.folder.report)
-    path = run.folder.report / "index.html"
-    write_atomically(path, page_of(run, summary).encode())
-    return path
+    write_atomically(run.folder.page, page_of(run, summary).encode())
+    return run.folder.page
 
 
 def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> str:

@@ -64,9 +64,8 @@ def build_training_report(run: TrainingRun, summary: Mapping[str, Any]) -> Path:
         summary: the content of its `summary.json`.
     """
     make_folder(run.folder.report)
-    path = run.folder.report / "index.html"
-    write_atomically(path, training_page(run, summary).encode())
-    return path
+    write_atomically(run.folder.page, training_page(run, summary).encode())
+    return run.folder.page
 
 
 def training_page(run: TrainingRun, summary: Mapping[str, Any]) -> str:

@@ -48,6 +48,7 @@ class RunFolder:
         self.compared = self.root / "compare.json"
         self.manifests = self.root / "stages"
         self.report = self.root / "report"
+        self.page = self.report / "index.html"
         self.encoder = self.checkpoints / "encoder"
         self.held_out = self.encoder / "held_out.npz"
         self.assigned = self.root / "assign"

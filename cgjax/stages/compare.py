@@ -66,7 +66,9 @@ class CompareStage:
         self.settings: dict[str, Any] = run.config["compare"]
         self.key = named_key(run.root_key, "compare")
         self.num = int(self.settings["num"])
-        self.margin_ranges = [MarginRange.parse(margin) for margin in self.settings["margins"]]
+        # Without margins a dialled sampler has the line that every other sampler has.
+        margins = self.settings["margins"] or [0.0]
+        self.margin_ranges = [MarginRange.parse(margin) for margin in margins]
         self.attribute = attribute_of(self.settings)
         self.conditional: ConditionalBaselines | None = None
 

@@ -147,10 +147,14 @@ class RunSamplers:
         """
         is_own = self.fit_of(name, region).last_step is not None
         fitted = self.fitted(name, region if is_own else None)
-        among = region if is_own else self._proposal(region)
         if fitted.sampler.always_verified:
             return Source(fitted)
-        if among is None:
+        proposal = self._proposal(region)
+        if is_own:
+            among, cluster = region, 0  # the only cluster of its training
+        elif proposal is not None:
+            among, cluster = proposal, proposal.cluster
+        else:
             raise UserError(
                 f"--sampler={name} draws from one cluster of {self._held.own[0].id}, and no "
                 "cluster is known to contain all that --cluster asks for; use "
@@ -158,7 +162,6 @@ class RunSamplers:
             )
         low = among.margin.low
         aimed = MarginRange(low) if fitted.sampler.aims_at_margin else WHOLE
-        cluster = among.cluster if isinstance(among, ClusterRegion) else 0
         return Source(fitted, cluster, low, among.with_margin(aimed))
 
     def _proposal(self, region: Region) -> ClusterRegion | None:

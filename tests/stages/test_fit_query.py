@@ -109,21 +109,36 @@ def test_a_stopped_training_resumes_to_the_same_sampler(layered, tmp_path, monke
         np.testing.assert_array_equal(np.asarray(whole), np.asarray(resumed))
 
 
-def test_a_sampler_with_a_state_for_every_member_is_restored(layered, tmp_path, monkeypatch):
-    def save_untrained(self, fit, members, key, extra):
+@pytest.fixture
+def untrained(layered, tmp_path, monkeypatch):
+    """A copy of the run whose samplers of a query are saved as they are before training."""
+
+    def save(self, fit, members, key, extra):
         state, metadata = fit.sampler.init(key, members), {"key": fit.key, **extra}
         fit.saved.save(fit.sampler.num_epochs, {"state": state}, metadata)
         return 0.0
 
-    monkeypatch.setattr(SamplerTrainer, "train", save_untrained)
+    monkeypatch.setattr(SamplerTrainer, "train", save)
     copy, config = tmp_path / "run", load_run(layered).config
     shutil.copytree(layered, copy)
     config["samplers"]["imle_adaptive"]["fit"] = True
-    run = Run(copy, config)
-    with pipeline_of(run) as pipeline:
-        pipeline.fit_in("imle_adaptive", run.region(QUERY))
+    with pipeline_of(Run(copy, config)) as pipeline:
+        yield pipeline
+
+
+def test_a_sampler_with_a_state_for_every_member_is_restored(untrained):
+    run = untrained.run
+    untrained.fit_in("imle_adaptive", run.region(QUERY))
     codes = run.samplers.fitted("imle_adaptive", run.region(QUERY)).state.codes
     assert codes.shape[:2] == (1, LEAST)
+
+
+def test_a_sampler_of_one_cluster_of_a_sweep_draws_it_whatever_its_number(untrained):
+    run, region = untrained.run, untrained.run.region("layer2=1")
+    untrained.fit_in("flow", region)
+    source = run.samplers.source(region, "flow")
+    assert source.among.fingerprint == region.fingerprint
+    assert len(source.propose(jax.random.key(0), 2)) == 2
 
 
 def test_samplers_of_two_clusterings_have_different_labels(layered):

@@ -64,7 +64,7 @@ def main() -> None:
         by_encoder = clusters.of(found.guesses, found.guesses)[0] == labels
         border = np.abs(margins)
         edges = np.quantile(np.abs(run.clustering.margins), QUANTILES)
-        print(f"{options.num} fresh images of the generator, {run.own_id}")
+        print(f"{options.num} fresh images of the generator, {run.clustering.id}")
         print(f"{'margin of the true latent':<28}{'images':>7}  {'encoder':<25}with search")
         for i, (low, high) in enumerate(itertools.pairwise(edges)):
             last = i == len(edges) - 2

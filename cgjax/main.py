@@ -25,6 +25,7 @@ if __name__ == "__main__":
 from absl import flags, logging
 from ml_collections import config_flags
 
+from cgjax.config.leaves import MAX_SEED
 from cgjax.config.plain import to_plain
 from cgjax.config.schema import kind_of
 from cgjax.errors import UserError
@@ -87,7 +88,7 @@ def define_flags(values: flags.FlagValues) -> None:
         0,
         "sample: the same seed gives the same images.",
         lower_bound=0,
-        upper_bound=2**32 - 1,
+        upper_bound=MAX_SEED,
     )
     text("name", None, "name: the new name of --cluster; empty to remove the name.")
     text("from", None, "name: the names.json that the page saved.")

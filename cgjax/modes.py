@@ -6,7 +6,6 @@ after the flags have been checked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -295,7 +294,7 @@ def _sample(command: Command) -> None:
 
 def _fit_query(command: Command) -> None:
     """Train a sampler on a query; it is saved in the run's folder."""
-    from cgjax.stages import draw
+    from cgjax.stages.draw import query_to_fit
     from cgjax.stages.pipeline import Pipeline
 
     lock, options = command.lock, command.options
@@ -303,7 +302,7 @@ def _fit_query(command: Command) -> None:
         run = _load(command)
         lock.acquire()
         pipeline = Pipeline(run, interrupts, num_devices=options.devices)
-        draw.fit_query(pipeline, _request(options))
+        pipeline.fit_in(*query_to_fit(run, _request(options)))
 
 
 def _load(command: Command) -> Run:
@@ -332,34 +331,17 @@ def _config_of(command: Command) -> dict[str, Any]:
     """Return the config given by flags, or else that of the run's folder."""
     from cgjax.run.folder import RunFolder, read_config
 
-    if command.config is None:
-        return read_config(RunFolder(command.root)).config
-    return complete(command.config)
+    return read_config(RunFolder(command.root)).config if command.config is None else command.config
 
 
 def _print_summary(pipeline: Pipeline) -> None:
+    from cgjax.stages.report import read_summary, summary_table
+
     if pipeline.processes.is_first:
         folder = pipeline.run.folder
         if folder.summary.is_file():
-            print(_summary_table(json.loads(folder.summary.read_text())))
-        print(f"report: {folder.report / 'index.html'}")
-
-
-def _summary_table(summary: Mapping[str, Any]) -> str:
-    """Lay out a summary's samplers as text, one line per sampler and cluster."""
-    columns = ["membership", "acceptance", "frechet", "frechet_verified", "frechet_floor"]
-    columns += ["norm_ratio", "effective_rank"]
-    lines = [f"{'sampler':<12}{'cluster':>8}" + "".join(f"{c:>18}" for c in columns)]
-    if "distance" in summary:
-        lines.insert(0, f"frechet: {summary['distance']}")
-    for name, numbers in summary["samplers"].items():
-        left_out = numbers.get("left_out", [None] * summary["num_clusters"])
-        for c, why in enumerate(left_out):
-            values = f"  left out: {why}"
-            if why is None:
-                values = "".join(f"{numbers[column][c]:>18.3f}" for column in columns)
-            lines.append(f"{name:<12}{c:>8}{values}")
-    return "\n".join(lines)
+            print(summary_table(read_summary(folder)))
+        print(f"report: {folder.page}")
 
 
 # Actions of runs that train a generator.
@@ -372,7 +354,7 @@ def _train(command: Command) -> None:
     run = _open_alone(command, open_training)
     print(summary_text(TrainingStage(run, command.interrupts).run_all()))
     print(f"figure: {run.figure}")
-    print(f"report: {run.folder.report / 'index.html'}")
+    print(f"report: {run.folder.page}")
 
 
 def _report_training(command: Command) -> None:
@@ -382,7 +364,7 @@ def _report_training(command: Command) -> None:
 
     run = _open_alone(command, open_trained)
     print(summary_text(report_training(run)))
-    print(f"report: {run.folder.report / 'index.html'}")
+    print(f"report: {run.folder.page}")
 
 
 def _assign_to_labels(command: Command) -> None:

@@ -251,7 +251,7 @@ def get_config() -> config_dict.ConfigDict:
     # Samplers that are also measured at the margins below.
     compare.dialled = ("rejection", "flow")
     # Quantiles of the margin above which to sample, or pairs of quantiles between which to sample:
-    # (0.0, 0.6, (0.55, 0.8)).
+    # (0.0, 0.6, (0.55, 0.8)). Without any, whole clusters.
     compare.margins = (0.0, 0.3, 0.6)
     # SeFa and GANSpace: number of directions that are tried, in both senses, at the middle alpha; 0
     # omits these baselines.

@@ -55,6 +55,11 @@ def package_of(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
 
 
+def test_no_stage_knows_the_pipeline_that_calls_it():
+    stages = (ROOT / "cgjax" / "stages").glob("*.py")
+    assert [path.name for path in stages if "cgjax.stages.pipeline" in imports_of(path)] == []
+
+
 def test_every_package_has_its_layer():
     known = {package_of(name_of(path)) for path in MODULES} - {""}
     assert known == set(RANK)

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 INT_MAX = 2**31 - 1
 """The largest integer: jax holds counts as int32."""
 
+MAX_SEED = 2**32 - 1
+"""The largest seed of a random key."""
+
 
 class Leaf(NamedTuple):
     """The legal values of one setting.
@@ -42,6 +45,7 @@ def count(low: int, *, optional: bool = False, is_resource: bool = False) -> Lea
 FLAG, TEXT, LIST = Leaf(bool), Leaf(str), Leaf(tuple)
 OPTIONAL_TEXT = Leaf(str, optional=True)
 SHARE, NOT_NEGATIVE, NUMBER = Leaf(float, 0, 1), Leaf(float, 0), Leaf(float)
+SEED = Leaf(int, 0, MAX_SEED)
 
 AUTO = "auto"
 """The word for a number of clusters that is chosen from the features."""
@@ -195,7 +199,7 @@ SAMPLERS: dict[str, dict[str, Leaf]] = {
 """The leaves of every sampler; all but `fit` may be missing and have the sampler's default."""
 
 LEAVES: dict[str, Leaf] = {
-    "seed": Leaf(int, 0, 2**32 - 1),
+    "seed": SEED,
     "layer": TEXT,
     "checkpoint_epochs": count(1, is_resource=True),
     **{f"{s}.{name}": leaf for s, leaves in SECTIONS.items() for name, leaf in leaves.items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -27,13 +27,24 @@ def to_plain(config: config_dict.ConfigDict) -> dict[str, Any]:
     return plain
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Describe every leaf that differs between two configs, as `name: old -> new`."""
+def differences(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    is_ignored: Callable[[str], bool] = lambda path: False,
+) -> list[str]:
+    """Describe every leaf that differs between two configs, as `path: old -> new`.
+
+    Args:
+        old: nested, or leaves by their dotted paths.
+        new: likewise.
+        is_ignored: whether a leaf may differ, by its dotted path.
+    """
     a, b = flatten(old), flatten(new)
     return [
-        f"{name}: {a.get(name)} -> {b.get(name)}"
-        for name in sorted(a.keys() | b.keys())
-        if a.get(name) != b.get(name)
+        f"{path}: {a.get(path)} -> {b.get(path)}"
+        for path in sorted(a.keys() | b.keys())
+        # As JSON: a tuple comes back from a file as a list.
+        if not is_ignored(path) and json.dumps(a.get(path)) != json.dumps(b.get(path))
     ]
 
 

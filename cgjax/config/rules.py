@@ -169,7 +169,7 @@ def _sampler_problems(leaves: Mapping[str, Any], fitted: Sequence[str]) -> Itera
 def _count_problems(
     leaves: Mapping[str, Any], fitted: Sequence[str], clusters: int | None
 ) -> Iterator[str]:
-    """Yield the numbers of rows that are too small for what is computed from them."""
+    """Yield numbers of rows too small for what is computed from them, and empty lists."""
     prior, components = leaves.get("evaluate.prior_images"), leaves.get("evaluate.components")
     if prior is not None and components is not None and prior <= components:
         yield f"--config.evaluate.prior_images={prior}: expected more than components={components}"
@@ -178,9 +178,9 @@ def _count_problems(
         count = leaves.get(path)
         if count is not None and clusters is not None and count < clusters:
             yield f"--config.{path}={count} is less than num_clusters={clusters}"
-    numbers = leaves.get("sweep.numbers")
-    if numbers is not None and not numbers:
-        yield "--config.sweep.numbers: expected at least one number of clusters"
+    for path, what in (("sweep.numbers", "number of clusters"), ("compare.alphas", "number")):
+        if leaves.get(path) in ([], ()):
+            yield f"--config.{path}: expected at least one {what}"
 
 
 def _split_problems(leaves: Mapping[str, Any], clusters: int | None) -> Iterator[str]:
@@ -202,8 +202,6 @@ def _split_problems(leaves: Mapping[str, Any], clusters: int | None) -> Iterator
 
 
 def _judge_problems(leaves: Mapping[str, Any]) -> Iterator[str]:
-    if leaves.get("compare.alphas") in ([], ()):
-        yield "--config.compare.alphas: expected at least one number"
     judge, attribute = leaves.get("compare.judge"), leaves.get("compare.attribute")
     if judge is None:
         return

@@ -151,13 +151,14 @@ def validate(config: Mapping[str, Any]) -> None:
     problems = list(_misplaced(config, table))
     legal: dict[str, Any] = {}
     for path, leaf in table.leaves.items():
-        section = _section(config, path.rpartition(".")[0])
-        name = path.rpartition(".")[2]
-        if section is not None and name in section:
-            own_problems = list(problems_of(path, leaf, section[name]))
-            problems += own_problems
-            if not own_problems:
-                legal[path] = section[name]
+        prefix, _, name = path.rpartition(".")
+        section = _section(config, prefix)
+        if section is None or name not in section:
+            continue  # `_misplaced` tells where it is needed
+        if found := list(problems_of(path, leaf, section[name])):
+            problems += found
+        else:
+            legal[path] = section[name]
     problems += table.problems_between(legal)
     if problems:
         raise UserError("; ".join(problems))

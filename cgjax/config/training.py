@@ -18,8 +18,8 @@ from cgjax.config.distance_features import (
     parse_feature,
 )
 from cgjax.config.leaves import ADDED as CLUSTER_ADDED
+from cgjax.config.leaves import FLAG, NOT_NEGATIVE, SEED, SHARE, TEXT, Leaf, count
 from cgjax.config.leaves import SECTIONS as CLUSTER_SECTIONS
-from cgjax.config.leaves import TEXT, Leaf, count
 
 NUM_CLASSES = {
     **{"ring": 8, "grid": 25, "grid100": 100},
@@ -114,17 +114,17 @@ READ_WHEN: dict[str, ReadWhen] = {
 }
 """The leaves that not every training reads."""
 
-_RATE, _DECAY, _FLAG = Leaf(float, 0), Leaf(float, 0, 1), Leaf(bool)
+_POSITIVE = Leaf(float, 1e-6)
 
 SECTIONS: dict[str, dict[str, Leaf]] = {
     "data": {
         "name": Leaf(str, choices=DATA_NAMES),
         "num": count(2),
-        "radius": Leaf(float, 1e-6),
+        "radius": _POSITIVE,
         "path": TEXT,
         "size": count(8),
         "memory_mb": count(0, is_resource=True),
-        "flip": _FLAG,
+        "flip": FLAG,
     },
     "network": {
         "name": Leaf(str, choices=ARCHITECTURES),
@@ -132,21 +132,21 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "embedding_dim": count(1),
         "width": count(1),
         "critic_width": count(1),
-        "modulation": Leaf(float, 1e-6),
+        "modulation": _POSITIVE,
     },
     "train": {
         "method": Leaf(str, choices=METHODS),
         "trials": count(1),
-        "together": _FLAG,
+        "together": FLAG,
         "iterations": count(1),
         "batch": count(4),
-        "learning_rate": _RATE,
-        "critic_factor": Leaf(float, 1e-6),
+        "learning_rate": NOT_NEGATIVE,
+        "critic_factor": _POSITIVE,
         "cooldown": count(0),
-        "beta1": _DECAY,
-        "beta2": _DECAY,
-        "penalty": _RATE,
-        "average": _DECAY,
+        "beta1": SHARE,
+        "beta2": SHARE,
+        "penalty": NOT_NEGATIVE,
+        "average": SHARE,
         "report_every": count(1, is_resource=True),
         "checkpoint_every": count(1, is_resource=True),
     },
@@ -156,18 +156,18 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
         "num": count(2),
         "num_init": count(1),
         "max_iter": count(1),
-        "initialise": _FLAG,
-        "match": _FLAG,
-        "supervised": _FLAG,
+        "initialise": FLAG,
+        "match": FLAG,
+        "supervised": FLAG,
         "features": TEXT,
     },
-    "mgan": {"weight": _RATE, "per_generator": count(2)},
+    "mgan": {"weight": NOT_NEGATIVE, "per_generator": count(2)},
     "clustergan": {
-        "sigma": Leaf(float, 1e-6),
-        "noise_weight": _RATE,
-        "label_weight": _RATE,
+        "sigma": _POSITIVE,
+        "noise_weight": NOT_NEGATIVE,
+        "label_weight": NOT_NEGATIVE,
         "critic_steps": count(1),
-        "slope_weight": _RATE,
+        "slope_weight": NOT_NEGATIVE,
     },
     "score": {"num": count(2), "every": count(1), "repeats": count(2), "features": TEXT},
     "assign": CLUSTER_SECTIONS["assign"],
@@ -175,7 +175,7 @@ SECTIONS: dict[str, dict[str, Leaf]] = {
 
 LEAVES: dict[str, Leaf] = {
     "kind": Leaf(str, choices=("training",)),
-    "seed": Leaf(int, 0, 2**32 - 1),
+    "seed": SEED,
     **{f"{s}.{name}": leaf for s, leaves in SECTIONS.items() for name, leaf in leaves.items()},
 }
 """Every leaf by its dotted path."""
@@ -344,14 +344,16 @@ def problems_of_classes(leaves: Mapping[str, Any], num_classes: int) -> Iterator
 
 
 ADDED: dict[str, Any] = {
-    **{"data.path": "", "data.size": 64, "data.memory_mb": 4096, "data.flip": False},
-    **{
-        "network.modulation": 0.1,
-        "train.average": 0.0,
-        "train.critic_factor": 1.0,
-        "train.cooldown": 0,
-    },
-    **{"score.features": "pca_pixels", "labels.features": "rows"},
+    "data.path": "",
+    "data.size": 64,
+    "data.memory_mb": 4096,
+    "data.flip": False,
+    "network.modulation": 0.1,
+    "train.average": 0.0,
+    "train.critic_factor": 1.0,
+    "train.cooldown": 0,
+    "score.features": "pca_pixels",
+    "labels.features": "rows",
     **{path: value for path, value in CLUSTER_ADDED.items() if path.startswith("assign.")},
 }
 """Leaves that a newer version added, and what older runs' configs mean by lacking them."""

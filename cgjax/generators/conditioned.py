@@ -21,6 +21,11 @@ from cgjax.generators.registry import load_generator
 from cgjax.runtime.mesh import shard_rows
 
 
+def source_of(settings: Mapping[str, Any]) -> str:
+    """Return what a config's `generator` is loaded by: the weights it gives, or else its name."""
+    return str(settings["weights"] or settings["name"])
+
+
 def load_conditioned(settings: Mapping[str, Any], layer: str | None = None) -> ConditionedGenerator:
     """Load the generator named by a config, with its keywords fixed.
 
@@ -31,7 +36,7 @@ def load_conditioned(settings: Mapping[str, Any], layer: str | None = None) -> C
     Raises:
         UserError: no such generator or layer, or a keyword that it does not take.
     """
-    generator = load_generator(settings["weights"] or settings["name"])
+    generator = load_generator(source_of(settings))
     keywords = {name: settings[name] for name in KEYWORDS}
     return ConditionedGenerator(
         generator, generator.layers[0] if layer is None else layer, keywords, settings["batch"]

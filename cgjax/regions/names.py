@@ -1,4 +1,4 @@
-"""Names of clusters: `clusters.json`, and the one place where a name becomes an id.
+"""Names of clusters: what a name may be, `clusters.json`, and where a name becomes an id.
 
 cgjax writes the file and people edit it, so it is checked like any untrusted input. Names belong to
 a clustering, not to a folder: when another clustering replaces it they are archived under its
@@ -25,6 +25,9 @@ from cgjax.runtime.files import make_folder, write_json
 Entry = dict[str, Any]
 """{"id", "name" (None if none was given), "share", "note"}, and "judged" if a person has marked
 members that contradict the name; see `judged_of`."""
+
+MAX_NAME = 10_000
+"""Most characters in a name; the page's input field takes no more."""
 
 
 def unnamed(clustering: Clustering) -> list[Entry]:
@@ -123,6 +126,49 @@ def judged_of(judged: Any) -> dict[str, Any] | None:
 def is_id(cluster: str | int) -> bool:
     """Return whether a text is a cluster's id: a number always is, and is never a name."""
     return re.fullmatch(r"-?\d+", str(cluster).strip()) is not None
+
+
+def tidy(name: str | None) -> str | None:
+    r"""Return a name with runs of white space collapsed and none at its ends; None if empty.
+
+    Raises:
+        UserError: a name that cannot be encoded, such as half of a surrogate pair.
+
+    >>> tidy("  facing  left\n"), tidy(" ")
+    ('facing left', None)
+    """
+    name = name or ""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the name {name!a} is not valid UTF-8; type another one") from None
+    return " ".join(name.split()) or None
+
+
+def check_length(name: str | None) -> None:
+    """Refuse a name of more than `MAX_NAME` characters with a UserError."""
+    if name is not None and len(name) > MAX_NAME:
+        raise UserError(
+            f"the name {shown_name(name)} has {len(name):,} characters; expected {MAX_NAME:,} at "
+            "most"
+        )
+
+
+def shown_name(name: str | None) -> str:
+    """Return a name as messages show it: quoted, and shortened if long.
+
+    >>> shown_name("left"), shown_name(None)
+    ("'left'", 'no name')
+    """
+    if name is None:
+        return "no name"
+    return repr(name if len(name) <= 60 else name[:57] + "...")
+
+
+def rename(entry: Entry, name: str | None) -> None:
+    """Give a cluster another name; a judgement of the previous one goes."""
+    entry["name"] = name
+    entry.pop("judged", None)
 
 
 def matching(cluster: str | int, entries: list[Entry]) -> list[int]:

@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgjax.errors import UserError
-from cgjax.regions.names import Entry, is_id, judged_of
-
-MAX_NAME = 10_000
-"""Most characters in a name; the page's input field takes no more."""
+from cgjax.regions.names import Entry, check_length, is_id, judged_of, rename, shown_name, tidy
 
 
 class NameOutcome(NamedTuple):
@@ -118,32 +115,6 @@ def _given_name(item: dict[str, Any]) -> GivenName:
     return GivenName(c, name, was, judged_of(item.get("judged")))
 
 
-def tidy(name: str | None) -> str | None:
-    r"""Return a name with runs of white space collapsed and none at its ends; None if empty.
-
-    Raises:
-        UserError: a name that cannot be encoded, such as half of a surrogate pair.
-
-    >>> tidy("  facing  left\n"), tidy(" ")
-    ('facing left', None)
-    """
-    name = name or ""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"the name {name!a} is not valid UTF-8; type another one") from None
-    return " ".join(name.split()) or None
-
-
-def check_length(name: str | None) -> None:
-    """Refuse a name of more than `MAX_NAME` characters with a UserError."""
-    if name is not None and len(name) > MAX_NAME:
-        raise UserError(
-            f"the name {shown_name(name)} has {len(name):,} characters; expected {MAX_NAME:,} at "
-            "most"
-        )
-
-
 def merge(
     given: GivenNames, entries: Sequence[Entry], command: Callable[[int, str], str]
 ) -> tuple[list[Entry], list[NameOutcome]]:
@@ -194,17 +165,5 @@ def _rename(
             f"type {command(given.id, name or '')}"
         )
         return NameOutcome(text, True)
-    entry["name"] = name
-    entry.pop("judged", None)  # the judgement was of the previous name
+    rename(entry, name)
     return NameOutcome(f"{where}: {shown_name(name)}{f', was {shown_name(now)}' if now else ''}")
-
-
-def shown_name(name: str | None) -> str:
-    """Return a name as messages show it: quoted, and shortened if long.
-
-    >>> shown_name("left"), shown_name(None)
-    ("'left'", 'no name')
-    """
-    if name is None:
-        return "no name"
-    return repr(name if len(name) <= 60 else name[:57] + "...")

@@ -17,13 +17,13 @@ from markupsafe import Markup
 
 from cgjax.clustering.selection.results import Verdict
 from cgjax.evaluation.compare_table import three_digits
-from cgjax.regions.page_names import MAX_NAME
+from cgjax.regions.names import MAX_NAME
 from cgjax.regions.query import quoted
 from cgjax.report import tables
 from cgjax.report.sprites import figure_url
 from cgjax.report.tree import tree_of
 from cgjax.report.view import ImageSheet, View, views_of
-from cgjax.run.folder import read_config
+from cgjax.run.folder import find_config
 from cgjax.run.places import sweep_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_atomically
@@ -71,9 +71,8 @@ def build_report(run: Run, summary: dict[str, Any]) -> Path:
         The page's path.
     """
     make_folder(run.folder.report)
-    path = run.folder.report / "index.html"
-    write_atomically(path, page_of(run, summary).encode())
-    return path
+    write_atomically(run.folder.page, page_of(run, summary).encode())
+    return run.folder.page
 
 
 def page_of(run: Run, summary: dict[str, Any], *, is_served: bool = False) -> str:
@@ -202,7 +201,8 @@ def _tile_rules(groups: list[ImageSheet]) -> str:
 
 def _typed(run: Run) -> str:
     """Return the flags that the config was given by; empty if they are not known."""
-    return shlex.join(read_config(run.folder).typed) if run.folder.config.is_file() else ""
+    saved = find_config(run.folder)
+    return shlex.join(saved.typed) if saved else ""
 
 
 def _trees(run: Run, summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from cgjax.generators.weights import read_manifest
 from cgjax.report.build import filled, static
 from cgjax.report.sprites import figure_url
 from cgjax.run.citations import works_of_training
-from cgjax.run.folder import read_config
+from cgjax.run.folder import find_config
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import make_folder, write_atomically
 
@@ -64,9 +64,8 @@ def build_training_report(run: TrainingRun, summary: Mapping[str, Any]) -> Path:
         summary: the content of its `summary.json`.
     """
     make_folder(run.folder.report)
-    path = run.folder.report / "index.html"
-    write_atomically(path, training_page(run, summary).encode())
-    return path
+    write_atomically(run.folder.page, training_page(run, summary).encode())
+    return run.folder.page
 
 
 def training_page(run: TrainingRun, summary: Mapping[str, Any]) -> str:
@@ -238,7 +237,8 @@ def _has_labels(run: TrainingRun) -> bool:
 def _commands(run: TrainingRun, summary: Mapping[str, Any]) -> dict[str, str]:
     """Return what can be typed next, quoted for a shell."""
     root = run.folder.root
-    typed = read_config(run.folder, TRAINING).typed if run.folder.config.is_file() else []
+    saved = find_config(run.folder, TRAINING)
+    typed = saved.typed if saved else []
     clusters, twice = f"--workdir={root}-clusters", 2 * summary["iterations"]
     words = {
         "made": [*typed, f"--workdir={root}"],

@@ -113,12 +113,6 @@ class HeldClusterings:
         return clustering, latents
 
     @property
-    def config_id(self) -> str:
-        """The id of the clustering that the config asks for."""
-        num = self._config["cluster"]["num_clusters"]
-        return f"{self._own_layer}-k{self.own[0].num if num == AUTO else num}"
-
-    @property
     def latents(self) -> Float[np.ndarray, "n d"]:
         """The run's latents, whether they are clustered or not yet."""
         return self.own[1] if self.has_own else self._drawn_latents

@@ -48,6 +48,7 @@ class RunFolder:
         self.compared = self.root / "compare.json"
         self.manifests = self.root / "stages"
         self.report = self.root / "report"
+        self.page = self.report / "index.html"
         self.encoder = self.checkpoints / "encoder"
         self.held_out = self.encoder / "held_out.npz"
         self.assigned = self.root / "assign"
@@ -149,9 +150,15 @@ def read_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig:
     return SavedConfig(complete(raw), provenance, typed)
 
 
+def find_config(folder: RunFolder, kind: str = CLUSTERS) -> SavedConfig | None:
+    """As `read_config`, but None for a folder that has no `config.json`, or does not exist."""
+    return read_config(folder, kind) if folder.config.is_file() else None
+
+
 def kept_trace(folder: RunFolder) -> Trace:
     """Return the trace of the generator that a folder was made with; empty if none was kept."""
-    return (read_config(folder).provenance.trace or []) if folder.config.is_file() else []
+    saved = find_config(folder)
+    return (saved.provenance.trace or []) if saved else []
 
 
 def save_config(

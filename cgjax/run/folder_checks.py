@@ -9,7 +9,7 @@ from typing import Any
 from cgjax.config.plain import differences
 from cgjax.config.schema import CLUSTERS, complete, is_resource, kind_of, validate
 from cgjax.errors import UserError
-from cgjax.run.folder import Provenance, RunFolder, read_config
+from cgjax.run.folder import Provenance, RunFolder, find_config, read_config
 from cgjax.runtime.files import read_sealed
 from cgjax.runtime.lock import LOCK_FILE, FolderLock
 
@@ -42,8 +42,7 @@ def resolved_config(
         resolved = _config_to_resume(folder, kind, allow_change=allow_change)
     validate(resolved)
     check_same_config(folder, resolved, allow_change=allow_change)
-    if folder.config.is_file():
-        read_config(folder, kind)  # refuses the folder of another kind of run
+    find_config(folder, kind)  # refuses the folder of another kind of run
     return resolved
 
 
@@ -89,8 +88,7 @@ def check_same_config(folder: RunFolder, config: Mapping[str, Any], *, allow_cha
         return
     if allow_change:
         return
-    changed = differences(read_config(folder, kind_of(config)).config, config)
-    changed = [line for line in changed if not is_resource(line.partition(":")[0])]
+    changed = differences(read_config(folder, kind_of(config)).config, config, is_resource)
     if changed:
         raise UserError(
             f"{folder.root} was made with another config ({'; '.join(changed)}); use another "
@@ -112,10 +110,10 @@ def check_provenance(folder: RunFolder, provenance: Provenance) -> None:
     Raises:
         UserError: saying what differs.
     """
-    if not folder.config.is_file():
+    known = find_config(folder)
+    if known is None:
         return
-    saved = read_config(folder).provenance
-    what = ""
+    saved, what = known.provenance, ""
     if saved.weights_sha256 != provenance.weights_sha256:
         what = (
             f"other weights (SHA-256 {saved.weights_sha256[:12] or 'none'}, now "

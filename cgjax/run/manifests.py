@@ -9,13 +9,12 @@ hold. One that is stale, half-made or edited is never shown.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cgjax.config.plain import digest
+from cgjax.config.plain import differences, digest
 from cgjax.errors import UserError
 from cgjax.run import legacy
 from cgjax.run.artifacts import Graph
@@ -91,7 +90,7 @@ class Manifests:
             manifest = self._read(part)
             if manifest is None:
                 return f"{part!r} is not there yet"
-            settings = differing(manifest["reads"], self.graph[part].reads)
+            settings = differences(manifest["reads"], self.graph[part].reads)
             if settings:
                 return f"{part!r} was made with another config ({'; '.join(settings)})"
             if traced := self._changed(part):
@@ -321,13 +320,3 @@ def _are_traces(traces: Any) -> bool:
 
 def _are_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, int | float) for value in values)
-
-
-def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the settings in which two artifacts of one name differ, as text."""
-    return [
-        f"{name}: {old.get(name)} -> {new.get(name)}"
-        for name in sorted(old.keys() | new.keys())
-        # As JSON: a tuple comes back from a file as a list.
-        if json.dumps(old.get(name)) != json.dumps(new.get(name))
-    ]

@@ -12,7 +12,7 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering, assign_latents
 from cgjax.regions.region import Region
 from cgjax.runtime.keys import named_key
-from cgjax.runtime.processes import Processes
+from cgjax.runtime.processes import ALONE, Processes
 from cgjax.samplers.base import Members, Sampler, group_members
 
 BLOCK = 4096
@@ -48,7 +48,7 @@ def members_for(
     key: PRNGKeyArray,
     *,
     check: Callable[[], None] = lambda: None,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
 ) -> Members:
     """Return the members that a sampler learns from, in the order that it needs.
 
@@ -71,7 +71,7 @@ def members_for(
     z, labels, margins = latents[:num], clustering.labels[:num], clustering.margins[:num]
     if num > len(z):
         more, assigned = _draw_and_assign(
-            num - len(z), clustering, generator, key, check, processes or Processes()
+            num - len(z), clustering, generator, key, check, processes
         )
         z = np.concatenate([z, more])
         labels = np.concatenate([labels, assigned[:, 0].astype(np.int32)])

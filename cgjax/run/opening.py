@@ -28,7 +28,7 @@ from cgjax.run.places import fit_name, split_name
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, remove_unfinished, user_path
 from cgjax.runtime.lock import FolderLock
-from cgjax.runtime.processes import Processes
+from cgjax.runtime.processes import ALONE, Processes
 
 MODES_THAT_MAKE = ("run", "compare", "sweep")
 """The modes that make what is missing; the others need clusters and samplers to be there."""
@@ -40,7 +40,7 @@ def open_run(
     *,
     mode: str = "run",
     allow_change: bool = False,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
     lock: FolderLock | None = None,
     typed: Sequence[str] = (),
 ) -> Run:
@@ -69,7 +69,6 @@ def open_run(
     # It needs SciPy, whose import takes a second that `load_run` need not wait for.
     from cgjax.run.run_checks import check_processes, check_run
 
-    processes = processes or Processes()
     folder = RunFolder(root)
 
     def resolve() -> dict[str, Any]:

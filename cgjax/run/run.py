@@ -37,7 +37,7 @@ from cgjax.run.samplers import RunSamplers
 from cgjax.run.sampling import Samples
 from cgjax.run.traces import NUM_ROWS, Trace, function_trace, settled
 from cgjax.runtime.keys import check_key, named_key
-from cgjax.runtime.processes import Processes
+from cgjax.runtime.processes import ALONE, Processes
 from cgjax.samplers.base import Members, Sampler
 from cgjax.samplers.verify import VerifiedDraw, draw_unverified, drawing, finish
 
@@ -137,11 +137,6 @@ class Run:
         return self.held.region(cluster, MarginRange.parse(margin))
 
     @property
-    def own_id(self) -> str:
-        """The id of the clustering that the config asks for."""
-        return self.held.config_id
-
-    @property
     def regions(self) -> list[ClusterRegion]:
         """The clusters, whole."""
         return [ClusterRegion(self.clustering, c) for c in range(self.clustering.num)]
@@ -160,7 +155,7 @@ class Run:
         self,
         sampler: Sampler,
         check: Callable[[], None] = lambda: None,
-        processes: Processes | None = None,
+        processes: Processes = ALONE,
     ) -> Members:
         """Return what a sampler learns from: see `members_for`."""
         key = named_key(self.root_key, "more members")
@@ -206,8 +201,10 @@ class Run:
         sampler made them. `instead` is what to type if the region is too rare, beside a larger
         budget; `check` is called between batches and may raise to stop.
         """
-        options: dict[str, Any] = {"verify": verify, "rescaled": rescaled, "instead": instead}
-        return finish(self.drawing(key, region, num, sampler=sampler, **options), lambda _: check())
+        steps = self.drawing(
+            key, region, num, sampler=sampler, verify=verify, rescaled=rescaled, instead=instead
+        )
+        return finish(steps, lambda _: check())
 
     def drawing(
         self,

@@ -16,7 +16,7 @@ from cgjax.evaluation.fidelity import check_components, check_features
 from cgjax.evaluation.judges import JudgedValues
 from cgjax.evaluation.lpips import check_file
 from cgjax.features.in_memory import size_to_cluster
-from cgjax.generators.conditioned import ConditionedGenerator
+from cgjax.generators.conditioned import ConditionedGenerator, source_of
 from cgjax.generators.contract import ensure_generator, is_builtin
 from cgjax.run.artifacts import target_classes
 from cgjax.run.conditional import FLAG, load_labels
@@ -53,15 +53,14 @@ def check_run(run: Run, mode: str) -> None:
             method, or by FAISS where that is missing.
         ForeignError: the generator's own code raised an exception.
     """
-    settings = run.config["generator"]
-    ensure_generator(run.generator, settings["weights"] or settings["name"])
+    ensure_generator(run.generator, source_of(run.config["generator"]))
     _check_keywords(run.generator)
     for name in run.sampler_names:
         run.samplers.make(name)
     if run.config["cluster"]["num_clusters"] == AUTO:
         check_rows(_num_clustered(run), run.config["cluster"]["max_clusters"])
-    settings = run.config["compare" if mode == "compare" else "evaluate"]
-    check_features(run.config["evaluate"], settings["num"], run.generator)
+    measured = run.config["compare" if mode == "compare" else "evaluate"]
+    check_features(run.config["evaluate"], measured["num"], run.generator)
     if weights := run.config["assign"]["lpips"]:
         check_file(weights, run.generator.image_shape[0])
     if mode == "compare":

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cgjax.config.plain import digest
@@ -19,7 +21,7 @@ from cgjax.run.members import num_inside, num_learnt_from
 from cgjax.run.places import fit_name
 from cgjax.run.sampling import Fit, FittedSampler, Source
 from cgjax.runtime.checkpoints import Checkpoints
-from cgjax.samplers.base import Members, Sampler, group_members
+from cgjax.samplers.base import Members, Sampler
 from cgjax.samplers.one_hot import Parts, one_hot_parts
 from cgjax.samplers.registry import make_sampler
 
@@ -108,24 +110,29 @@ class RunSamplers:
             if fit.sampler.num_epochs:
                 command = self._folder.command + ("" if region is None else " --fit_query")
                 hint = f"in {self._folder.root} on these clusters and with these settings; run "
-                state = fit.restore(self._template(fit.sampler, region), hint + command)
+                state = fit.restore(self._shapes_learnt(fit.sampler, region), hint + command)
             if region is not None and fit.last_step is not None:
                 depths = np.asarray(fit.last_step.metadata["depths"])
             norm = self._output_norm(name)
             self._fitted[known] = FittedSampler(fit.sampler, state, norm, depths, self._one_hot)
         return self._fitted[known]
 
-    def _template(self, sampler: Sampler, region: Region | None) -> Members:
-        """Return members with the shapes that were learnt from, for restoring.
+    def _shapes_learnt(self, sampler: Sampler, region: Region | None) -> Members:
+        """Return the shapes of the members that a sampler learnt from, as members without values.
 
-        The number of members does not matter, so two stand for those of a region.
+        Of a sampler with a `num_latents` their number may differ: its state does not depend on it.
         """
         if region is None:
-            clustering, latents = self._held.own
-            margins = clustering.margins if sampler.needs_margin_order else None
-            return group_members(latents, clustering.labels, clustering.num, margins)
-        two = self._held.latents[:2]
-        return group_members(two, np.zeros(len(two), np.int32), 1, np.zeros(len(two)))
+            own = self._held.own[0]
+            k, m = own.num, int(np.bincount(own.labels).max())
+        else:
+            k, m = 1, num_inside(region.with_margin(WHOLE), sampler)
+        dim = self._generator.gen.latent_dim
+
+        def members() -> Members:
+            return Members(jnp.zeros((k, m, dim)), jnp.zeros(k, jnp.int32), is_ordered=True)
+
+        return jax.eval_shape(members)
 
     @functools.cached_property
     def _one_hot(self) -> Parts:
@@ -147,18 +154,21 @@ class RunSamplers:
         """
         is_own = self.fit_of(name, region).last_step is not None
         fitted = self.fitted(name, region if is_own else None)
-        among = region if is_own else self._proposal(region)
         if fitted.sampler.always_verified:
             return Source(fitted)
-        if among is None:
+        proposal = self._proposal(region)
+        if is_own:
+            among, cluster = region, 0  # the only cluster of its training
+        elif proposal is not None:
+            among, cluster = proposal, proposal.cluster
+        else:
             raise UserError(
-                f"--sampler={name} draws from one cluster of {self._held.config_id}, and no "
+                f"--sampler={name} draws from one cluster of {self._held.own[0].id}, and no "
                 "cluster is known to contain all that --cluster asks for; use "
                 "--sampler=rejection, or train it on this query with --fit_query"
             )
         low = among.margin.low
         aimed = MarginRange(low) if fitted.sampler.aims_at_margin else WHOLE
-        cluster = among.cluster if isinstance(among, ClusterRegion) else 0
         return Source(fitted, cluster, low, among.with_margin(aimed))
 
     def _proposal(self, region: Region) -> ClusterRegion | None:

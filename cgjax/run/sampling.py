@@ -52,9 +52,7 @@ class Fit(NamedTuple):
     @property
     def last_step(self) -> Step | None:
         """The step at which training ended; None if it has not ended, or nothing is trained."""
-        steps = self.saved.steps()
-        is_done = steps and steps[-1].number == self.sampler.num_epochs and self.is_own(steps[-1])
-        return steps[-1] if is_done else None
+        return self.saved.last(self.sampler.num_epochs, self.is_own)
 
     @property
     def is_trained(self) -> bool:
@@ -68,8 +66,7 @@ class Fit(NamedTuple):
         """Return what was learnt.
 
         Args:
-            members: with the same number of clusters and latent dimension as those of training;
-                how many there are does not matter.
+            members: those of training, or their shapes alone.
             hint: what the message says if training has not ended: where, and what to type.
 
         Raises:
@@ -81,7 +78,7 @@ class Fit(NamedTuple):
         if step is None:
             raise UserError(f"sampler {self.label!r} is not trained yet {hint}")
         # Shapes and dtypes only, which follow from the shapes of the members.
-        template = jax.eval_shape(lambda: self.sampler.init(jax.random.key(0), members))
+        template = jax.eval_shape(self.sampler.init, jax.random.key(0), members)
         return self.saved.restore(step.number, {"state": template})["state"]
 
 

@@ -29,7 +29,7 @@ from cgjax.config.training import is_of_assign
 from cgjax.endtoend.experiment import check_data
 from cgjax.errors import UserError
 from cgjax.run.artifacts import declare_results
-from cgjax.run.folder import Provenance, RunFolder, read_config, save_config
+from cgjax.run.folder import Provenance, RunFolder, find_config, read_config, save_config
 from cgjax.run.folder_checks import check_same_config, check_unedited, resolved_config
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import RESULTS
@@ -191,8 +191,8 @@ def open_training(
     folder = RunFolder(root)
     resolved = resolved_config(folder, config, TRAINING, allow_change=allow_change, lock=lock)
     # This reads the data, so errors in them are reported before anything is written.
-    saved = read_config(folder, TRAINING).provenance if folder.config.is_file() else None
-    known = saved.weights_sha256 if saved else ""
+    saved = find_config(folder, TRAINING)
+    known = saved.provenance.weights_sha256 if saved else ""
     identity = check_data(resolved, known)
     if known == identity.partition(" ")[0]:
         identity = known  # an earlier version's, of a generator's weights alone
@@ -266,9 +266,10 @@ def _save(run: TrainingRun, config: dict[str, Any] | None, typed: Sequence[str])
 
 def _forget_other_scores(run: TrainingRun) -> None:
     """Remove scores of this training that were measured otherwise than its config asks for."""
-    if not run.folder.config.is_file():
+    saved = find_config(run.folder, TRAINING)
+    if saved is None:
         return
-    before = flatten(read_config(run.folder, TRAINING).config)  # an edited one may lack leaves
+    before = flatten(saved.config)  # an edited one may lack leaves
     if any(before.get(f"score.{name}") != run.config["score"][name] for name in MEASURING):
         logging.info("the scores so far are dropped: they are measured otherwise now")
         metrics = Metrics(run.folder.metrics)
@@ -284,12 +285,7 @@ def _check_same_training(
     Raises:
         UserError: listing every leaf that differs.
     """
-    lines = differences(saved, config)
-    changed = [
-        line
-        for line in lines
-        if not is_resource(path := line.partition(":")[0]) and not is_of_assign(path)
-    ]
+    changed = differences(saved, config, lambda path: is_resource(path) or is_of_assign(path))
     if changed:
         raise UserError(
             f"{folder.root} was trained with a different config ({'; '.join(changed)}), which "
@@ -304,12 +300,12 @@ def _check_same_data(run: TrainingRun, *, allow_change: bool) -> None:
         UserError: the data differ, or what the user's own code makes of them; or `config.json` was
             edited, so that what is trained would not be known as this training.
     """
-    if allow_change or not run.folder.config.is_file():
+    saved = find_config(run.folder, TRAINING)
+    if allow_change or saved is None:
         return
-    known = read_config(run.folder, TRAINING).provenance
+    known, what = saved.provenance, ""
     if known.identity != run.key:
         check_unedited(run.folder)
-    what = ""
     if known.weights_sha256 and known.weights_sha256 != run.identity:
         what = "with other data (the files in --config.data.path have changed)"
     elif known.trace and known.trace != run.trace:

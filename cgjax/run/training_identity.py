@@ -19,7 +19,7 @@ from cgjax.config.schema import TRAINING, is_resource
 from cgjax.config.training import ADDED, FIXED_FEATURES, is_of_assign, trained_leaves
 from cgjax.endtoend.data import data_of
 from cgjax.endtoend.data.generated import GeneratedImages
-from cgjax.run.folder import RunFolder, read_config
+from cgjax.run.folder import RunFolder, find_config, read_config
 from cgjax.run.identity import trace_of
 from cgjax.run.traces import LABELS, NUM_ROWS, Trace, function_trace, settled
 from cgjax.runtime.files import read_sealed
@@ -98,9 +98,9 @@ def settled_trace(
     of_data = trace_of(source.generator) if isinstance(source, GeneratedImages) else []
     is_own = features not in FIXED_FEATURES
     of_labels = tracing(f"{LABELS} {features}") if is_own else []
-    if not folder.config.is_file():
+    saved = find_config(folder, TRAINING)
+    if saved is None:
         return [*of_data, *of_labels]
-    saved = read_config(folder, TRAINING)
     before = flatten(saved.config)  # an edited one may lack leaves
     kept, num = saved.provenance.trace or [], len(of_data)
     is_source_known = all(before.get(f"data.{name}") == data[name] for name in _SOURCE)

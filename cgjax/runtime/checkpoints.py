@@ -58,6 +58,11 @@ class Checkpoints:
                 logging.warning("%s is damaged; this checkpoint is not used", path)
         return sorted(steps)
 
+    def last(self, number: int, is_own: Callable[[Step], bool]) -> Step | None:
+        """Return the newest step, if it has this number and belongs to the current training."""
+        newest = next(reversed(self.steps()), None)
+        return newest if newest and newest.number == number and is_own(newest) else None
+
     def save(self, number: int, tree: Any, metadata: dict[str, Any]) -> None:
         """Save a step and drop all but the last two.
 

@@ -161,6 +161,10 @@ class Processes:
         return num if self._is_alone else -(-num // self.num)
 
 
+ALONE = Processes()
+"""The processes of a run that has only this one."""
+
+
 def start_jax() -> None:
     """Fix the random number generator, whatever the environment says, and find the devices.
 
@@ -191,7 +195,7 @@ def start_processes(environment: Mapping[str, str]) -> Processes:
     """
     address = read_address(environment)
     if address is None:
-        return Processes()
+        return ALONE
     os.environ["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {_PATIENCE}".strip()
     # It would handle SIGTERM in our place; the processes agree on when to stop by themselves.
     jax.config.update("jax_enable_preemption_service", False)

@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cgjax.config.leaves import MAX_SEED
 from cgjax.errors import UserError
 
 MOST_IMAGES = 4096
@@ -69,6 +70,6 @@ def wanted_of(body: Any) -> Wanted:
     if not 1 <= wanted.num <= MOST_IMAGES:
         num = reprlib.repr(wanted.num)
         raise UserError(f"{num} images: expected 1 to {MOST_IMAGES}; --mode=sample draws more")
-    if not 0 <= wanted.seed < 2**32:
-        raise UserError(f"seed {reprlib.repr(wanted.seed)}: expected 0 to {2**32 - 1}")
+    if not 0 <= wanted.seed <= MAX_SEED:
+        raise UserError(f"seed {reprlib.repr(wanted.seed)}: expected 0 to {MAX_SEED}")
     return wanted

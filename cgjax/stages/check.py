@@ -9,7 +9,7 @@ from typing import Any
 from cgjax.config.schema import complete, validate
 from cgjax.errors import UserError
 from cgjax.generators.base import layer_index, suggested_layer
-from cgjax.generators.conditioned import load_conditioned
+from cgjax.generators.conditioned import load_conditioned, source_of
 from cgjax.generators.contract import Findings, check_generator
 from cgjax.numerics.arguments import shown
 
@@ -31,10 +31,10 @@ def describe_generator(config: Mapping[str, Any]) -> str:
     """
     config = complete(config)
     validate(config)
-    settings = config["generator"]
-    name = settings["weights"] or settings["name"]
-    findings = check_generator(load_conditioned(settings), name=name, time_batch=settings["batch"])
-    return to_text(findings, settings["batch"], config["layer"])
+    settings, batch = config["generator"], config["generator"]["batch"]
+    generator = load_conditioned(settings)
+    findings = check_generator(generator, name=source_of(settings), time_batch=batch)
+    return to_text(findings, batch, config["layer"])
 
 
 def to_text(findings: Findings, batch: int, chosen: str) -> str:

@@ -15,7 +15,7 @@ from cgjax.clustering.selection.words import table_text, tree_text
 from cgjax.config.schema import complete, validate
 from cgjax.features.in_memory import features_in, space_at
 from cgjax.features.spaces import FIT_ROWS, RAW
-from cgjax.generators.conditioned import load_conditioned
+from cgjax.generators.conditioned import load_conditioned, source_of
 from cgjax.generators.contract import ensure_generator
 from cgjax.runtime.keys import named_key
 from cgjax.runtime.log import Progress
@@ -44,7 +44,7 @@ def describe_choice(config: Mapping[str, Any], max_clusters: int) -> str:
     fewer = most_clusters(num)
     check_rows(num, max_clusters, f", or choose among fewer, --max_clusters={fewer}" * bool(fewer))
     generator = load_conditioned(settings, config["layer"])
-    ensure_generator(generator, settings["weights"] or settings["name"])
+    ensure_generator(generator, source_of(settings))
     key = named_key(jax.random.key(config["seed"]), "choose")
     name = config["cluster"]["space"]
     space = RAW

@@ -66,7 +66,9 @@ class CompareStage:
         self.settings: dict[str, Any] = run.config["compare"]
         self.key = named_key(run.root_key, "compare")
         self.num = int(self.settings["num"])
-        self.margin_ranges = [MarginRange.parse(margin) for margin in self.settings["margins"]]
+        # Without margins a dialled sampler has the line that every other sampler has.
+        margins = self.settings["margins"] or [0.0]
+        self.margin_ranges = [MarginRange.parse(margin) for margin in margins]
         self.attribute = attribute_of(self.settings)
         self.conditional: ConditionalBaselines | None = None
 
@@ -227,8 +229,10 @@ class CompareStage:
     def _sampler(self, name: str, *, verify: bool = True, margin: MarginRange = WHOLE) -> Drawer:
         def draw(key: PRNGKeyArray, c: int, num: int) -> tuple[np.ndarray, float | None]:
             region = ClusterRegion(self.run.clustering, c, margin)
-            options: dict[str, Any] = {"instead": lower_num("compare"), "check": self._check}
-            latents, cost = self.run.draw(key, region, num, sampler=name, verify=verify, **options)
+            instead = lower_num("compare")
+            latents, cost = self.run.draw(
+                key, region, num, sampler=name, verify=verify, instead=instead, check=self._check
+            )
             return latents, cost.acceptance if cost else None
 
         return draw

@@ -75,9 +75,9 @@ class ConditionalBaselines:
     def table(self) -> list[dict[str, Any]]:
         """Return what every class and every cluster shows, a row of `LABEL_COLUMNS` each."""
         attribute = self.sides[0].attribute
-        by_generator = {**self._values, self.run.own_id: [side.judged for side in self.sides]}
+        own = {self.run.clustering.id: [side.judged for side in self.sides]}
         rows = []
-        for name, all_values in by_generator.items():
+        for name, all_values in (self._values | own).items():
             for label, values in enumerate(all_values):
                 found = values[~np.isnan(values)]
                 above = int((found > attribute.centre).sum())

@@ -15,7 +15,7 @@ from jaxtyping import Float, PRNGKeyArray
 from cgjax.errors import UserError
 from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.acceptance import check_budget, describe
-from cgjax.regions.region import WHOLE, ClusterRegion, MarginRange, Region
+from cgjax.regions.region import ClusterRegion, MarginRange, Region
 from cgjax.run.run import Run
 from cgjax.run.sample_files import (
     draft,
@@ -30,7 +30,6 @@ from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.log import Progress
 from cgjax.runtime.signals import handle_interrupts
 from cgjax.samplers.verify import finish
-from cgjax.stages.pipeline import Pipeline
 
 
 class Request(NamedTuple):
@@ -189,17 +188,14 @@ def announce(run: Run, region: Region, sampler: str, num: int) -> str:
     return f"{sampler}: {describe(expected, num)}{condition}"
 
 
-def fit_query(pipeline: Pipeline, request: Request) -> None:
-    """Train a sampler on the requested region, and keep it in the run's folder for later draws.
+def query_to_fit(run: Run, request: Request) -> tuple[str, Region]:
+    """Return the sampler to train on the requested region, and the region, whole.
 
     Raises:
-        UserError: a region that has a sampler already or is too rare, a sampler that is not
-            trained.
-        Interrupted: asked to stop; resumed by the same command.
+        UserError: a region that has a sampler already, a sampler that is not trained.
     """
-    run = pipeline.run
     cluster = request.cluster or "0"
-    region = run.region(cluster).with_margin(WHOLE)
+    region = run.region(cluster)
     if isinstance(region, ClusterRegion) and region.proposal(run.clustering) is not None:
         raise UserError(
             f"--fit_query --cluster={cluster}: the run's samplers are trained on this cluster "
@@ -213,4 +209,4 @@ def fit_query(pipeline: Pipeline, request: Request) -> None:
             f"--fit_query --sampler={name}: it is not trained; expected one of "
             f"{', '.join(trained) or 'none of this run'}"
         )
-    pipeline.fit_in(name, region)
+    return name, region

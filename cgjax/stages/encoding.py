@@ -28,7 +28,7 @@ from cgjax.generators.conditioned import ConditionedGenerator
 from cgjax.regions.clustering import Clustering
 from cgjax.runtime.log import Progress
 from cgjax.runtime.mesh import gather_rows, join_rows, own_rows, process_mesh
-from cgjax.runtime.processes import Processes
+from cgjax.runtime.processes import ALONE, Processes
 
 CHOICE_ROWS = 10_000
 """The most rows from which the number of clusters is chosen, unless a choice among so many clusters
@@ -89,7 +89,7 @@ class LayerEncoder:
         root: Path,
         *,
         mesh: Mesh | None = None,
-        processes: Processes | None = None,
+        processes: Processes = ALONE,
         check: Callable[..., None] = lambda *_: None,
     ):
         """Prepare.
@@ -103,8 +103,7 @@ class LayerEncoder:
             check: called between units of work, with what is kept if it raises to stop.
         """
         self.generator, self.settings, self.root = generator, settings, root
-        self.mesh, self.check = mesh, check
-        self.processes = processes or Processes()
+        self.mesh, self.processes, self.check = mesh, processes, check
 
     def encode(self, latents: Float[np.ndarray, "n d"], most_clusters: int) -> Encoded:
         """Return the features of the latents to cluster, streamed if they do not fit.

@@ -80,7 +80,7 @@ class TrainingStage:
             # What was made with the generator of a shorter training.
             labelled_manifests(self.run).forget_stale()
             write_training_page(self.run, maker)
-        return read_summary(self.run)
+        return read_summary(self.run.folder)
 
     def _leave_results(self, states: list[TrainState], seconds: float) -> None:
         last = self.run.config["train"]["iterations"]

@@ -106,15 +106,15 @@ class EvaluateStage:
         """Measure a sampler on one cluster."""
         run, num = self.run, self.run.config["evaluate"]["num"]
         key = named_key(self.key, name, region.cluster)
-        options: dict[str, Any] = {"instead": lower_num("evaluate"), "check": self._check}
-        verified, draw = run.draw(key, region, num, sampler=name, **options)
+        verified, draw = run.draw(
+            key, region, num, sampler=name, instead=lower_num("evaluate"), check=self._check
+        )
         assert draw is not None
         plain = raw = verified
         if not run.samplers.fitted(name).sampler.always_verified:
             # Otherwise its proposals are draws of the prior.
-            options = {"sampler": name, "verify": False}
-            plain, _ = run.draw(key, region, num, **options)
-            raw, _ = run.draw(key, region, num, rescaled=False, **options)
+            plain, _ = run.draw(key, region, num, sampler=name, verify=False)
+            raw, _ = run.draw(key, region, num, sampler=name, verify=False, rescaled=False)
         inside = int(run.are_inside(plain, region).sum())
         drawn = SamplerDraws(verified, plain, raw, draw.acceptance, inside)
         return fidelity.measure(drawn, reference, region.cluster, run.generator)

@@ -21,7 +21,7 @@ from cgjax.samplers.base import group_members
 from cgjax.stages.graph import LEFT_OUT, Maker
 from cgjax.stages.inside import latents_inside
 from cgjax.stages.rare import NO_LEAF_SAMPLERS, LeftOut
-from cgjax.stages.training import SamplerTrainer
+from cgjax.stages.trainer import SamplerTrainer
 
 
 class FitStage:

@@ -20,7 +20,7 @@ from absl import logging
 from cgjax.run.manifests import Manifests
 from cgjax.runtime.log import Metrics
 from cgjax.runtime.memory import peak_rss_mb, reset_peak_rss
-from cgjax.runtime.processes import Processes
+from cgjax.runtime.processes import ALONE, Processes
 
 LEFT_OUT = "left_out"
 """What a result says under this key of what is too rare for it: {"lines": {what: why}}, and under
@@ -44,12 +44,12 @@ class Maker:
         self,
         manifests: Manifests,
         metrics: Metrics,
-        processes: Processes | None = None,
+        processes: Processes = ALONE,
         max_draws: int = 0,
     ):
         """Prepare; `max_draws` is the budget that a draw has."""
         self.manifests, self.metrics = manifests, metrics
-        self.processes, self._max_draws = processes or Processes(), max_draws
+        self.processes, self._max_draws = processes, max_draws
         self.is_changed = False
         self._costs: Costs = {}
 

@@ -200,12 +200,11 @@ class InversionStage:
         return step.metadata.get("key") == self._key
 
     def _trained(self, training: EncoderTraining) -> State:
-        steps = self._saved.steps()
-        is_done = bool(steps) and steps[-1].number == training.num_steps and self._is_own(steps[-1])
-        is_done = is_done and self._saved.is_whole(training.num_steps)
-        shapes = jax.eval_shape(lambda: training.init(jax.random.key(0)))
+        last = self._saved.last(training.num_steps, self._is_own)
+        is_done = last is not None and self._saved.is_whole(last.number)
         if is_done and self.maker.result(ENCODER) is not None:
-            state: State = self._saved.restore(steps[-1].number, {"state": shapes})["state"]
+            shapes = jax.eval_shape(training.init, jax.random.key(0))
+            state: State = self._saved.restore(training.num_steps, {"state": shapes})["state"]
             return state
         with self.maker.making(ENCODER) as result:
             state, result["seconds"] = self._train(training)

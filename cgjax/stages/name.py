@@ -6,8 +6,8 @@ import functools
 
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
-from cgjax.regions.names import Entry, is_id
-from cgjax.regions.page_names import GivenNames, NameOutcome, check_length, merge, shown_name, tidy
+from cgjax.regions.names import Entry, check_length, is_id, rename, shown_name, tidy
+from cgjax.regions.page_names import GivenNames, NameOutcome, merge
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_json
 
@@ -74,8 +74,7 @@ def name_cluster(run: Run, cluster: str, name: str) -> list[NameOutcome]:
     one, c = run.held.cluster(cluster)
     entries = run.held.entries_of(one)
     if entries[c]["name"] != tidied:
-        entries[c]["name"] = tidied
-        entries[c].pop("judged", None)  # the judgement was about the old name
+        rename(entries[c], tidied)
         _save(run, one, entries)
     return [NameOutcome(f"cluster {cluster}: {shown_name(tidied)}")]
 

@@ -21,7 +21,7 @@ from cgjax.run.places import evaluation_name
 from cgjax.run.run import Run
 from cgjax.runtime.log import Metrics
 from cgjax.runtime.mesh import local_mesh, run_mesh
-from cgjax.runtime.processes import Processes, by_the_first
+from cgjax.runtime.processes import ALONE, Processes, by_the_first
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.assign import AssignStage
 from cgjax.stages.cluster import ClusterStage
@@ -46,7 +46,7 @@ class Pipeline:
         self,
         run: Run,
         interrupts: Interrupts,
-        processes: Processes | None = None,
+        processes: Processes = ALONE,
         num_devices: int | None = None,
     ):
         """Prepare; opens the file of metrics and writes nothing else.
@@ -54,12 +54,11 @@ class Pipeline:
         Args:
             run: the run.
             interrupts: asked between units of work.
-            processes: those of this run; default: only this one.
+            processes: those of this run.
             num_devices: how many to use; None: all devices of several processes, or all
                 accelerators of one.
         """
-        self.run, self.interrupts = run, interrupts
-        self.processes = processes or Processes()
+        self.run, self.interrupts, self.processes = run, interrupts, processes
         mesh = self.mesh = run_mesh(num_devices)
         if own := local_mesh(mesh):
             run.generator = run.generator.over(own)

@@ -6,7 +6,7 @@ A training writes its summary with its results, and here only its page.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cgjax.errors import UserError
@@ -15,27 +15,26 @@ from cgjax.report.build import build_report
 from cgjax.report.training import build_training_report
 from cgjax.run.artifacts import declare_page, target_classes
 from cgjax.run.citations import works_of_run
+from cgjax.run.folder import RunFolder
 from cgjax.run.manifests import Manifests
 from cgjax.run.places import RESULTS, evaluation_name, split_name, transfer_name
 from cgjax.run.run import Run
 from cgjax.run.training import TrainingRun
 from cgjax.runtime.files import write_atomically, write_json
 from cgjax.runtime.log import Metrics
-from cgjax.stages.graph import Maker
+from cgjax.stages.graph import LEFT_OUT, Maker
 from cgjax.stages.page_images import make_page_images
 
 SUMMARISED = ("layer", "num_clusters", "shares", "inertia", "features", "fitted_latents")
 """The results of the clustering that `summary.json` has."""
 
 
-def summarise(run: Run) -> dict[str, Any]:
-    """Return the content of `summary.json`; README.md describes it.
-
-    Raises:
-        UserError: if there are no clusters yet.
-    """
+def summary_of(run: Run) -> dict[str, Any]:
+    """Return the content of `summary.json`, which README.md describes; empty without clusters."""
     result = run.manifests.result
-    clustered = run.manifests.require("cluster")
+    clustered = result("cluster")
+    if clustered is None:  # the run has only a sweep
+        return {}
     summary: dict[str, Any] = {name: clustered[name] for name in SUMMARISED}
     summary["small_clusters"] = small_clusters(run.clustering)
     splits = [result(split_name(split.path)) for split in run.held.splits]
@@ -56,9 +55,21 @@ def summarise(run: Run) -> dict[str, Any]:
     return summary
 
 
-def summary_of(run: Run) -> dict[str, Any]:
-    """As `summarise`; empty for a run that has only a sweep."""
-    return summarise(run) if run.manifests.result("cluster") is not None else {}
+def summary_table(summary: Mapping[str, Any]) -> str:
+    """Lay out a summary's samplers as text, one line per sampler and cluster."""
+    columns = ["membership", "acceptance", "frechet", "frechet_verified", "frechet_floor"]
+    columns += ["norm_ratio", "effective_rank"]
+    lines = [f"{'sampler':<12}{'cluster':>8}" + "".join(f"{c:>18}" for c in columns)]
+    if "distance" in summary:
+        lines.insert(0, f"frechet: {summary['distance']}")
+    for name, numbers in summary["samplers"].items():
+        left_out = numbers.get(LEFT_OUT, [None] * summary["num_clusters"])
+        for c, why in enumerate(left_out):
+            values = f"  left out: {why}"
+            if why is None:
+                values = "".join(f"{numbers[column][c]:>18.3f}" for column in columns)
+            lines.append(f"{name:<12}{c:>8}{values}")
+    return "\n".join(lines)
 
 
 def write_page(run: Run, maker: Maker, check: Callable[..., None]) -> None:
@@ -109,24 +120,22 @@ def report_training(run: TrainingRun) -> dict[str, Any]:
     if not run.is_intact:
         run.manifests.require(RESULTS)
     write_training_page(run, Maker(run.manifests, Metrics(run.folder.metrics)))
-    return read_summary(run)
+    return read_summary(run.folder)
 
 
 def write_training_page(run: TrainingRun, maker: Maker) -> None:
     """Build the page of a training whose results are there."""
     with maker.making("report"):
-        build_training_report(run, read_summary(run))
+        build_training_report(run, read_summary(run.folder))
 
 
-def read_summary(run: TrainingRun) -> dict[str, Any]:
-    """Return the content of a training's `summary.json`.
+def read_summary(folder: RunFolder) -> dict[str, Any]:
+    """Return the content of `summary.json`.
 
     Raises:
         UserError: it is damaged, in a folder that has kept no hash of it.
     """
     try:
-        return dict(json.loads(run.folder.summary.read_text(encoding="utf-8")))
+        return dict(json.loads(folder.summary.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{run.folder.summary} is damaged; {run.folder.command} writes it again"
-        ) from error
+        raise UserError(f"{folder.summary} is damaged; {folder.command} writes it again") from error

@@ -68,6 +68,6 @@ def draw_sheet(run: Run, maker: Maker) -> None:
                 labels[c] += "\nleft out"
                 rows.append(np.zeros((0, *run.generator.image_shape), np.float32))
         make_folder(run.folder.figures)
-        title = f"{run.own_id}: verified samples, {folder.name}"
+        title = f"{run.clustering.id}: verified samples, {folder.name}"
         picture = contact_sheet(rows, labels, title=title)
         write_atomically(run.folder.figures / "clusters.png", to_png(picture))

@@ -75,13 +75,16 @@ class TransferStage:
     def _draw(self, sampler: str, left_out: LeftOut) -> ByCluster:
         """Draw latents for every cluster of the source class, verified only if it must be."""
         run, num = self.run, self.run.config["transfer"]["num"]
+        instead = lower_num("transfer")
         verify = run.samplers.fitted(sampler).sampler.always_verified
 
         def draw(region: ClusterRegion) -> Float[np.ndarray, "n d"]:
             key = named_key(run.root_key, "transfer", sampler, region.cluster)
             self.check()
-            options: dict[str, Any] = {"instead": lower_num("transfer"), "check": self.check}
-            return run.draw(key, region, num, sampler=sampler, verify=verify, **options)[0]
+            latents, _ = run.draw(
+                key, region, num, sampler=sampler, verify=verify, instead=instead, check=self.check
+            )
+            return latents
 
         return left_out.drawn(draw, sampler)
 

@@ -15,6 +15,12 @@ def test_differences_name_the_leaves():
     a, b = plain(), plain()
     b["cluster"]["num_clusters"] = 4
     assert configuration.differences(a, b) == ["cluster.num_clusters: 2 -> 4"]
+    assert configuration.differences(a, b, "cluster.num_clusters".__eq__) == []
+    assert configuration.differences({"a": 1}, {"b": 2}) == ["a: 1 -> None", "b: None -> 2"]
+
+
+def test_settings_read_back_from_json_do_not_differ():
+    assert configuration.differences({"a": [1, 2]}, {"a": (1, 2)}) == []
 
 
 def test_a_digest_depends_on_content_not_on_order_or_type():

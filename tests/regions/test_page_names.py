@@ -5,8 +5,8 @@ import json
 import pytest
 
 from cgjax.errors import UserError
-from cgjax.regions.names import judged_of
-from cgjax.regions.page_names import MAX_NAME, GivenName, GivenNames, merge, read_names
+from cgjax.regions.names import MAX_NAME, judged_of
+from cgjax.regions.page_names import GivenName, GivenNames, merge, read_names
 
 
 def entries(*names):

@@ -121,7 +121,7 @@ def test_queries_margins_and_leaves_are_drawn_and_a_mistake_is_one_line(served):
 
 def test_a_name_is_in_the_folder_and_on_the_page_at_once_and_a_conflicting_one_is_not(served):
     answer = save(served, {"id": 0, "name": "left", "was": None}).json()
-    text = f"{served.run.own_id}, cluster 0: 'left'"
+    text = f"{served.run.clustering.id}, cluster 0: 'left'"
     assert answer["lines"] == [{"text": text, "is_problem": False}]
     digest = served.run.clustering.digest
     assert [entry["name"] for entry in answer["entries"][digest]] == ["left", None]

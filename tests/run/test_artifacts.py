@@ -7,7 +7,7 @@ import pytest
 from cgjax.errors import UserError
 from cgjax.run.artifacts import declare
 from cgjax.run.folder import RunFolder
-from cgjax.run.manifests import Manifests, differing
+from cgjax.run.manifests import Manifests
 from cgjax.run.places import page_images_name
 from cgjax.runtime.files import read_sealed, write_sealed
 from tests.run.changes import CHANGES, FITTED, changed, leaves, small
@@ -179,11 +179,6 @@ def test_a_manifest_with_other_things_than_numbers_is_ignored(fields, manifests)
     assert manifests.result("cluster") is not None
     write_sealed(path, {**manifest, **fields})
     assert manifests.result("cluster") is None
-
-
-def test_settings_read_back_from_json_do_not_differ():
-    assert differing({"a": [1, 2]}, {"a": (1, 2)}) == []
-    assert differing({"a": 1}, {"b": 2}) == ["a: 1 -> None", "b: None -> 2"]
 
 
 def test_an_artifact_is_not_loaded_if_the_features_of_its_layer_have_changed(tmp_path):

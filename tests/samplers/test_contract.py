@@ -16,7 +16,7 @@ from cgjax.run.sampling import Fit
 from cgjax.runtime.checkpoints import Checkpoints
 from cgjax.samplers.base import DataParallelEpoch, Members, Sampler, as_cluster, group_members
 from cgjax.samplers.registry import RUN_LEAVES, SAMPLERS, make_sampler
-from cgjax.stages.training import _check_loss
+from cgjax.stages.trainer import _check_loss
 from configs import common
 
 D, K, NUM = 5, 3, 7
@@ -87,6 +87,12 @@ def test_it_declares_everything_callers_read(name):
         assert isinstance(getattr(sampler, flag), bool), flag
     # Callers read this from the class: they need it before a sampler is built.
     assert set(SAMPLERS[name].sampling_leaves) <= set(settings_of(name)) - set(RUN_LEAVES)
+
+
+@every_sampler
+def test_the_shapes_of_its_state_follow_from_the_shapes_of_the_members(name):
+    state = jax.eval_shape(make(name).init, jax.random.key(0), members())
+    assert shapes(state) == shapes(trained(name)[0])
 
 
 @every_sampler

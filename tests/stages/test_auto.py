@@ -48,7 +48,7 @@ def test_the_planted_number_is_chosen_and_the_summary_and_page_say_why(chosen):
 
 def test_the_run_opens_with_the_chosen_number(chosen):
     run = load_run(chosen)
-    assert (run.clustering.num, run.own_id) == (2, "layer1-k2")
+    assert (run.clustering.num, run.clustering.id) == (2, "layer1-k2")
     assert [str(region) for region in run.regions] == ["0", "1"]
 
 

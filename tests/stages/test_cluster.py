@@ -17,7 +17,7 @@ from cgjax.stages import cluster as stage
 from cgjax.stages import encoding
 from cgjax.stages.encoding import Encoded, clustering_of
 from cgjax.stages.pipeline import Pipeline
-from cgjax.stages.report import summarise
+from cgjax.stages.report import summary_of
 from configs import tiny
 
 
@@ -49,8 +49,8 @@ def test_features_larger_than_memory_are_streamed_to_the_same_clusters(make, cap
     np.testing.assert_allclose(
         held.run.clustering.centroids, streamed.run.clustering.centroids, rtol=1e-5, atol=1e-6
     )
-    assert summarise(held.run)["features"] == "memory"
-    assert summarise(streamed.run)["features"] in ("disk", "recompute")
+    assert summary_of(held.run)["features"] == "memory"
+    assert summary_of(streamed.run)["features"] in ("disk", "recompute")
     assert (streamed.run.folder.figures / "pca.png").is_file()
 
 
@@ -61,11 +61,12 @@ def test_max_samples_limits_what_is_clustered_and_all_latents_are_assigned(make,
     assert "clustered the first 100 latents" in caplog.text
     found = pipeline.run.clustering
     assert len(found.labels) == len(found.margins) == 512
-    assert summarise(pipeline.run)["fitted_latents"] == 100
+    assert summary_of(pipeline.run)["fitted_latents"] == 100
     features = pipeline.run.generator.all_features(pipeline.run.latents)
     distance = ((features[:, None] - found.centroids[None]) ** 2).sum(-1)
     np.testing.assert_array_equal(found.labels, distance.argmin(1))
-    np.testing.assert_allclose(summarise(pipeline.run)["inertia"], distance.min(1).sum(), rtol=1e-4)
+    inertia = summary_of(pipeline.run)["inertia"]
+    np.testing.assert_allclose(inertia, distance.min(1).sum(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_latents_are_members_of_the_cluster_of_their_label(make, changes):
         is_member = run.clustering.labels == region.cluster
         np.testing.assert_array_equal(run.are_inside(run.latents, region), is_member)
     assert (run.folder.figures / "means.png").is_file()
-    assert summarise(pipeline.run)["small_clusters"] == []
+    assert summary_of(pipeline.run)["small_clusters"] == []
     make("robust", max_samples=200, memory_mb=0, **changes).cluster()  # there is nothing to make
 
 
@@ -209,7 +210,7 @@ def test_a_cluster_of_outliers_is_flagged_in_log_summary_and_page(make, caplog, 
     with caplog.at_level(logging.WARNING, logger="absl"):
         pipeline.cluster()
     assert "cluster 1 has 0.4% of the latents, less than a tenth of an equal share" in caplog.text
-    assert summarise(pipeline.run)["small_clusters"] == [1]
-    page = build_report(pipeline.run, summarise(pipeline.run)).read_text()
+    assert summary_of(pipeline.run)["small_clusters"] == [1]
+    page = build_report(pipeline.run, summary_of(pipeline.run)).read_text()
     assert page.count(">small</span>") == 1
     assert "more likely outliers than a group" in page

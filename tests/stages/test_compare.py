@@ -256,6 +256,22 @@ def test_an_untrained_flow_stands_for_the_prior_only_where_that_is_a_standard_no
 
 
 @pytest.mark.usefixtures("untyped")
+def test_without_margins_a_dialled_sampler_is_measured_on_whole_clusters():
+    settings = {"dialled": ["flow"], "margins": [], "directions": 0, "num": 2, "judge": None}
+    run = SimpleNamespace(
+        config={"compare": settings},
+        root_key=jax.random.key(0),
+        clustering=SimpleNamespace(num=2),
+        sampler_names=["flow"],
+        samplers=SimpleNamespace(fitted=lambda name: SimpleNamespace(sampler=Flow(8))),
+    )
+    maker = SimpleNamespace(result=lambda name: None)
+    stage = compare.CompareStage(run, maker, lambda *_: None)
+    methods = stage._methods(SimpleNamespace(sides=[], reference=None))
+    assert [m.setting for m in methods] == ["true, held out", "unverified", "verified"]
+
+
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("stage", [compare.CompareStage, sweep.SweepStage])
 def test_a_finished_table_is_read_whatever_the_locale(stage, tmp_path, monkeypatch):
     for name in ("compare.txt", "sweep.txt"):

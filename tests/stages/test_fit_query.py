@@ -11,12 +11,15 @@ from cgjax.config.schema import CLUSTERS
 from cgjax.errors import Interrupted, UserError
 from cgjax.generators.batching import in_batches
 from cgjax.modes import Command, action_for
+from cgjax.run.members import LEAST
 from cgjax.run.opening import load_run
+from cgjax.run.run import Run
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.processes import Processes
 from cgjax.runtime.signals import Interrupts
-from cgjax.stages.draw import draw_region, fit_query
+from cgjax.stages.draw import draw_region, query_to_fit
 from cgjax.stages.pipeline import Pipeline
+from cgjax.stages.trainer import SamplerTrainer
 from tests.stages.test_draw import asked
 from tests.stages.tiny_runs import pipeline_of
 from tests.test_modes import parsed
@@ -26,7 +29,7 @@ QUERY = "layer2=0 & 0"
 
 def train(root, cluster, **options):
     with pipeline_of(load_run(root)) as pipeline:
-        fit_query(pipeline, asked(root, cluster, **options))
+        pipeline.fit_in(*query_to_fit(pipeline.run, asked(root, cluster, **options)))
     return load_run(root)
 
 
@@ -94,7 +97,7 @@ def test_a_stopped_training_resumes_to_the_same_sampler(layered, tmp_path, monke
 
         monkeypatch.setattr(kind, "epoch", stopping)
         with pytest.raises(Interrupted):
-            fit_query(pipeline, asked(copy, query))
+            pipeline.fit_in(*query_to_fit(pipeline.run, asked(copy, query)))
         monkeypatch.undo()
     stopped = load_run(copy).samplers.fit_of("flow", region)
     assert stopped.last_step is None
@@ -104,6 +107,38 @@ def test_a_stopped_training_resumes_to_the_same_sampler(layered, tmp_path, monke
     ]
     for whole, resumed in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(np.asarray(whole), np.asarray(resumed))
+
+
+@pytest.fixture
+def untrained(layered, tmp_path, monkeypatch):
+    """A copy of the run whose samplers of a query are saved as they are before training."""
+
+    def save(self, fit, members, key, extra):
+        state, metadata = fit.sampler.init(key, members), {"key": fit.key, **extra}
+        fit.saved.save(fit.sampler.num_epochs, {"state": state}, metadata)
+        return 0.0
+
+    monkeypatch.setattr(SamplerTrainer, "train", save)
+    copy, config = tmp_path / "run", load_run(layered).config
+    shutil.copytree(layered, copy)
+    config["samplers"]["imle_adaptive"]["fit"] = True
+    with pipeline_of(Run(copy, config)) as pipeline:
+        yield pipeline
+
+
+def test_a_sampler_with_a_state_for_every_member_is_restored(untrained):
+    run = untrained.run
+    untrained.fit_in("imle_adaptive", run.region(QUERY))
+    codes = run.samplers.fitted("imle_adaptive", run.region(QUERY)).state.codes
+    assert codes.shape[:2] == (1, LEAST)
+
+
+def test_a_sampler_of_one_cluster_of_a_sweep_draws_it_whatever_its_number(untrained):
+    run, region = untrained.run, untrained.run.region("layer2=1")
+    untrained.fit_in("flow", region)
+    source = run.samplers.source(region, "flow")
+    assert source.among.fingerprint == region.fingerprint
+    assert len(source.propose(jax.random.key(0), 2)) == 2
 
 
 def test_samplers_of_two_clusterings_have_different_labels(layered):

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cgjax import modes
 from cgjax.errors import Interrupted, TooRare
 from cgjax.figures.transfer import transfer_figure
 from cgjax.regions.names import unnamed
@@ -26,7 +25,7 @@ from cgjax.stages.evaluate import EvaluateStage, reference_of
 from cgjax.stages.fit import FitStage
 from cgjax.stages.graph import Maker
 from cgjax.stages.rare import LeftOut, warn_of_rare
-from cgjax.stages.report import summarise, summary_of, write_page
+from cgjax.stages.report import summary_of, summary_table, write_page
 from cgjax.stages.sample import draw_sheet, save_samples
 from cgjax.stages.transfer import TransferStage
 from tests.regions.planted import clustering
@@ -93,11 +92,11 @@ def test_samples_are_made_of_the_other_cluster_and_again_with_a_larger_budget(ru
 def test_the_other_cluster_is_measured_and_the_row_of_the_rare_one_says_why(run):
     maker = maker_of(run)
     EvaluateStage(run, maker, lambda *_: None).run_all()
-    (numbers,) = summarise(run)["samplers"].values()
+    (numbers,) = summary_of(run)["samplers"].values()
     assert numbers["membership"] == [1.0, None]
     assert numbers["left_out"] == [None, "cluster 1, 0.1% of the prior: too rare"]
     assert {len(values) for values in numbers.values()} == {2}
-    table = modes._summary_table(summarise(run))
+    table = summary_table(summary_of(run))
     assert re.search(r"rejection +1  left out: cluster 1, 0.1% of the prior: too rare$", table)
     write_page(run, maker, lambda *_: None)
     page = (run.folder.report / "index.html").read_text()

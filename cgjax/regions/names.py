@@ -125,9 +125,20 @@ def is_id(cluster: str | int) -> bool:
     return re.fullmatch(r"-?\d+", str(cluster).strip()) is not None
 
 
+def is_path(cluster: str) -> bool:
+    """Return whether a text is a path of ids, such as "0/1": like an id, it is never a name.
+
+    >>> is_path("0 / 1"), is_path("left/1")
+    (True, False)
+    """
+    return "/" in cluster and all(map(is_id, cluster.split("/")))
+
+
 def matching(cluster: str | int, entries: list[Entry]) -> list[int]:
     """Return the ids of the clusters that an id or a name refers to; clusters may share a name."""
     text = str(cluster).strip()
+    if is_path(text):
+        return []
     if is_id(text):
         # Python refuses to parse thousands of digits; no id has 20.
         return [e["id"] for e in entries if len(text) < 20 and e["id"] == int(text)]

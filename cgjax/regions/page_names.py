@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgjax.errors import UserError
-from cgjax.regions.names import Entry, is_id, judged_of
+from cgjax.regions.names import Entry, is_id, is_path, judged_of
 
 MAX_NAME = 10_000
 """Most characters in a name; the page's input field takes no more."""
@@ -144,6 +144,17 @@ def check_length(name: str | None) -> None:
         )
 
 
+def why_no_name(name: str) -> str | None:
+    """Return why a text cannot be a cluster's name; None if it can.
+
+    >>> why_no_name("left"), why_no_name("0/1")
+    (None, 'a path of numbers is always an id; choose a word')
+    """
+    if is_id(name):
+        return "a number is always an id; choose a word"
+    return "a path of numbers is always an id; choose a word" if is_path(name) else None
+
+
 def merge(
     given: GivenNames, entries: Sequence[Entry], command: Callable[[int, str], str]
 ) -> tuple[list[Entry], list[NameOutcome]]:
@@ -183,8 +194,8 @@ def _rename(
     name, now = given.name, tidy(entry["name"])
     if name == now:
         return None
-    if name is not None and is_id(name):
-        return NameOutcome(f"{where}: {name!r} was not set: a number is an id, not a name", True)
+    if name is not None and (why := why_no_name(name)):
+        return NameOutcome(f"{where}: {name!r} was not set: {why}", True)
     if name == given.was:
         return None  # renamed in the run since then, and unchanged on the page
     if now != given.was:

@@ -85,6 +85,12 @@ def test_leaves_can_be_queried_and_named(split, name_inside):
     np.testing.assert_array_equal(either, leaf | (split.clustering.labels == 1))
 
 
+def test_a_path_of_ids_is_never_a_name(split, name_inside):
+    name_inside(0, "0/1", None)  # as an earlier version let a person call it
+    assert str(split.region("0/1")) == "0/1"
+    assert split.held.named_cluster_flag(split.held.inside(split.held.splits[0]), 0) == "0/0"
+
+
 def test_a_name_in_several_splits_is_refused_with_the_paths(split, name_inside):
     name_inside(0, "left", "upper")
     name_inside(1, "left", None, None)

@@ -197,13 +197,14 @@ def typed_config(options: flags.FlagValues) -> list[str]:
     """Return the flags that gave the config, as they can be typed again."""
     if options.config is None:
         return []
-    typed = [f"--config={config_flags.get_config_filename(options['config'])}"]
+    overrides: dict[str, str] = {}  # of a flag given twice the last counts
     words = sys.argv[1:]
     for word, value in zip(words, [*words[1:], ""], strict=True):
         if flag := CONFIG_FLAG.match(word):
             takes_next = "=" not in word and not options[flag[1]].boolean
-            typed.append(f"{word}={value}" if takes_next else word)
-    return typed
+            overrides[flag[1]] = f"{word}={value}" if takes_next else word
+    file = config_flags.get_config_filename(options["config"])
+    return [f"--config={file}", *overrides.values()]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from cgjax.modes import MODES, RUN_FOLDERS, Command, action_for, check_flags_of
 from cgjax.run.folder import RunFolder
 from cgjax.run.places import NAMED_PLACE_GLOBS, PLACES, RESULT_PLACES
 from cgjax.runtime import events
-from cgjax.runtime.command import run_command
 from cgjax.runtime.lock import FolderLock
 from cgjax.runtime.processes import Processes
 from cgjax.runtime.signals import Interrupts
@@ -42,28 +41,17 @@ def test_a_draw_is_never_written_to_a_folder_of_the_run():
     assert written | {"", events.FOLDER} == RUN_FOLDERS
 
 
-@pytest.mark.usefixtures("untyped")  # ml_collections expands the flags
+@pytest.mark.usefixtures("untyped")
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_the_settings_that_were_typed_are_kept_in_whatever_form(tmp_path, monkeypatch):
-    file = tmp_path / "flags.txt"
-    file.write_text("--config=configs/tiny.py:quick\n--noconfig.samplers.gan.fit\n")
-    typed = ["--config.compare.centre", "-5", "--config.samplers.vae.fit", "--config.layer", "2"]
-    others = ["--workdir", "config.d", "--mode=check", "--config.seed=1"]
-    values: list[list[str]] = []
-
-    def keep(argv):
-        values.append(typed_config(flags.FLAGS))
-
-    fresh = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", fresh)
-    monkeypatch.setattr(sys, "argv", ["cgjax.main", f"--flagfile={file}", *typed, *others])
-    assert run_command(keep, define_flags) == 0
-    assert values == [
-        [
-            *("--config=configs/tiny.py:quick", "--noconfig.samplers.gan.fit"),
-            *("--config.compare.centre=-5", "--config.samplers.vae.fit", "--config.layer=2"),
-            "--config.seed=1",
-        ]
+def test_the_settings_that_were_typed_are_kept_in_whatever_form(monkeypatch):
+    words = ["--config", "configs/tiny.py:quick", "--noconfig.samplers.gan.fit", "--workdir"]
+    words += ["config.d", "--config.compare.centre", "-5", "--config.samplers.vae.fit"]
+    words += ["--config.layer", "2", "--config.seed=1", "--config.layer=3"]
+    monkeypatch.setattr(sys, "argv", ["command", *words])
+    assert typed_config(parsed(*words)) == [
+        *("--config=configs/tiny.py:quick", "--noconfig.samplers.gan.fit"),
+        *("--config.compare.centre=-5", "--config.samplers.vae.fit", "--config.layer=3"),
+        "--config.seed=1",
     ]
 
 

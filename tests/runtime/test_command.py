@@ -71,6 +71,14 @@ def test_a_file_that_holds_no_flags_or_config_is_refused(argument, expected, mon
     assert capsys.readouterr().err == f"error: {argument}: {expected}\n"
 
 
+def test_flags_in_a_file_are_as_if_they_were_typed(tmp_path, monkeypatch):
+    file = tmp_path / "flags.txt"
+    file.write_text("--verbosity=0\n")
+    monkeypatch.setattr(sys, "argv", ["command", f"--flagfile={file}"])
+    assert run_command(lambda _: None) == 0
+    assert sys.argv == ["command", "--verbosity=0"]
+
+
 @pytest.mark.parametrize(("code", "at_once"), [(0, []), (2, [2]), (130, [130])])
 def test_only_a_command_that_came_to_its_end_lets_python_end_in_order(code, at_once, monkeypatch):
     # XLA may still compute after Ctrl-C: its threads crashed in Python's end, with exit code 139.

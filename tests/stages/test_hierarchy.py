@@ -1,6 +1,7 @@
 """Clusters inside clusters: found among the members of one, and drawn with every check."""
 
 import json
+import shlex
 import shutil
 
 import jax
@@ -143,6 +144,11 @@ def test_a_mode_that_makes_no_splits_does_not_remove_those_that_are_there(mode, 
     ):
         with pytest.raises(UserError, match=message):
             open_run(root, config(*splits), mode=mode, allow_change=True)
+    typed = ["--config=mine.py", "--config.hierarchy.splits=()"]
+    with pytest.raises(UserError) as refused:
+        open_run(root, config(), mode=mode, allow_change=True, typed=typed)
+    command = shlex.join([f"--workdir={root}", *typed, "--allow_config_change"])
+    assert str(refused.value).endswith(f": first type python -m cgjax.main {command}")
     assert before == bytes_of(root)
 
 

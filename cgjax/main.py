@@ -32,7 +32,7 @@ from cgjax.errors import UserError
 from cgjax.modes import MODES, Command, action_for, check, check_flags_of
 from cgjax.runtime.command import leave, run_command
 from cgjax.runtime.files import user_path
-from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
+from cgjax.runtime.flag_errors import CONFIG_FLAG, FLAG_ERRORS, explain
 from cgjax.runtime.lock import FolderLock
 
 if TYPE_CHECKING:
@@ -198,16 +198,15 @@ def typed_config(options: flags.FlagValues) -> list[str]:
     """Return the flags that gave the config, as they can be typed again."""
     if options.config is None:
         return []
+    overrides: dict[str, str] = {}  # of a flag given twice the last counts
     words = sys.argv[1:]
-    overrides = [
-        # The value may follow a space.
-        f"{word}={value}" if "=" not in word and value and not value.startswith("-") else word
-        for word, value in zip(words, [*words[1:], ""], strict=True)
-        if word.lstrip("-").startswith("config.")
-    ]
-    return [f"--config={config_flags.get_config_filename(options['config'])}", *overrides]
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        if flag := CONFIG_FLAG.match(word):
+            takes_next = "=" not in word and not options[flag[1]].boolean
+            overrides[flag[1]] = f"{word}={value}" if takes_next else word
+    file = config_flags.get_config_filename(options["config"])
+    return [f"--config={file}", *overrides.values()]
 
 
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    leave(lambda: run_command(main))
+    leave(lambda: run_command(main, define_flags))

@@ -88,7 +88,7 @@ class Mode(NamedTuple):
 
 
 def check_flags_of(name: str, options: flags.FlagValues) -> None:
-    """Check that a mode reads every flag that was given, and that no flag is empty.
+    """Check that a mode reads every flag that was given, and that every one has a value.
 
     Raises:
         UserError: the first flag for which this is not so.
@@ -102,8 +102,11 @@ def check_flags_of(name: str, options: flags.FlagValues) -> None:
                 f"--{flag} is for {readers}, and this is --mode={name}: leave it out{hint}"
             )
     for flag in ("workdir", *optional):
-        if options[flag].value == "" and flag != "name":  # an empty name removes a name
+        value = options[flag].value
+        if value == "" and flag != "name":  # an empty name removes a name
             raise UserError(f"--{flag}= is empty: give a value, or leave it out")
+        if str(value).startswith("--"):  # absl takes the next word, whatever it is
+            raise UserError(f"--{flag} is followed by {value}; expected --{flag}=VALUE before it")
 
 
 def check(

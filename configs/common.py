@@ -248,7 +248,7 @@ def get_config() -> config_dict.ConfigDict:
     compare.threshold = 10.0
     # The judged accuracy at which the lines below the table compare the methods' distances.
     compare.accuracy = 0.97
-    # Samplers that are also measured at the margins below.
+    # Samplers that are also measured at the margins below: --config.compare.dialled=flow,imle.
     compare.dialled = ("rejection", "flow")
     # Quantiles of the margin above which to sample, or pairs of quantiles between which to sample:
     # (0.0, 0.6, (0.55, 0.8)). Without any, whole clusters.

@@ -1,5 +1,6 @@
 """The table of the modes and the flags of the command line agree."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from absl import flags
 from cgjax.config.plain import to_plain
 from cgjax.config.schema import CLUSTERS, TRAINING
 from cgjax.errors import UserError
-from cgjax.main import define_flags
+from cgjax.main import define_flags, typed_config
 from cgjax.modes import MODES, RUN_FOLDERS, Command, action_for, check_flags_of
 from cgjax.run.folder import RunFolder
 from cgjax.run.places import NAMED_PLACE_GLOBS, PLACES, RESULT_PLACES
@@ -40,6 +41,20 @@ def test_a_draw_is_never_written_to_a_folder_of_the_run():
     assert written | {"", events.FOLDER} == RUN_FOLDERS
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_the_settings_that_were_typed_are_kept_in_whatever_form(monkeypatch):
+    words = ["--config", "configs/tiny.py:quick", "--noconfig.samplers.gan.fit", "--workdir"]
+    words += ["config.d", "--config.compare.centre", "-5", "--config.samplers.vae.fit"]
+    words += ["--config.layer", "2", "--config.seed=1", "--config.layer=3"]
+    monkeypatch.setattr(sys, "argv", ["command", *words])
+    assert typed_config(parsed(*words)) == [
+        *("--config=configs/tiny.py:quick", "--noconfig.samplers.gan.fit"),
+        *("--config.compare.centre=-5", "--config.samplers.vae.fit", "--config.layer=3"),
+        "--config.seed=1",
+    ]
+
+
 def test_every_flag_in_the_table_is_defined():
     assert {flag for mode in MODES.values() for flag in mode.flags} <= set(OPTIONS)
 
@@ -64,6 +79,12 @@ def test_an_empty_flag_is_refused_except_a_name():
     check_flags_of("name", parsed("--cluster=0", "--name="))
     with pytest.raises(UserError, match=r"^--out= is empty: give a value"):
         check_flags_of("sample", parsed("--out="))
+
+
+def test_a_flag_does_not_take_the_next_flag_for_its_value():
+    for flag in ("--workdir", "--cluster"):
+        with pytest.raises(UserError, match=f"^{flag} is followed by --num=3; expected {flag}=V"):
+            check_flags_of("sample", parsed(flag, "--num=3"))
 
 
 def test_devices_that_there_are_not_are_refused_before_anything_is_written(tmp_path):

@@ -97,6 +97,10 @@ def _are_judges(value: Any) -> bool:
     return isinstance(value, str) and all(_is_judge(name.strip()) for name in value.split(","))
 
 
+def _are_samplers(value: Any) -> bool:
+    return _is_text(value) and all(name in SAMPLERS for name in split_texts([value]))
+
+
 def _are_trainable(value: Any) -> bool:
     return isinstance(value, str) and all(name in TRAINABLE for name in split_texts([value]))
 
@@ -114,7 +118,7 @@ _ANY_JUDGE = f"{', '.join(JUDGES)} or package.module:function"
 ELEMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "compare.margins": (lambda value: parse_quantiles(value) is not None, EXPECTED),
     "compare.alphas": (lambda value: _is_number(value) and math.isfinite(value), "a finite number"),
-    "compare.dialled": (list(SAMPLERS).__contains__, f"one of {', '.join(SAMPLERS)}"),
+    "compare.dialled": (_are_samplers, f"one of {', '.join(SAMPLERS)}"),
     "compare.conditional": (_is_text, "a folder of converted weights"),
     "transfer.conditions": (_is_condition, "the name or the id of a class"),
     "hierarchy.splits": (_are_splits, "a cluster and a clustering of it, as in 0/layer4-k2"),

@@ -128,6 +128,26 @@ def is_id(cluster: str | int) -> bool:
     return re.fullmatch(r"-?\d+", str(cluster).strip()) is not None
 
 
+def is_path(cluster: str) -> bool:
+    """Return whether a text is a path of ids, such as "0/1": like an id, it is never a name.
+
+    >>> is_path("0 / 1"), is_path("left/1")
+    (True, False)
+    """
+    return "/" in cluster and all(map(is_id, cluster.split("/")))
+
+
+def why_no_name(name: str) -> str | None:
+    """Return why a text cannot be a cluster's name; None if it can.
+
+    >>> why_no_name("left"), why_no_name("0/1")
+    (None, 'a path of numbers is always an id; choose a word')
+    """
+    if is_id(name):
+        return "a number is always an id; choose a word"
+    return "a path of numbers is always an id; choose a word" if is_path(name) else None
+
+
 def tidy(name: str | None) -> str | None:
     r"""Return a name with runs of white space collapsed and none at its ends; None if empty.
 
@@ -174,6 +194,8 @@ def rename(entry: Entry, name: str | None) -> None:
 def matching(cluster: str | int, entries: list[Entry]) -> list[int]:
     """Return the ids of the clusters that an id or a name refers to; clusters may share a name."""
     text = str(cluster).strip()
+    if is_path(text):
+        return []
     if is_id(text):
         # Python refuses to parse thousands of digits; no id has 20.
         return [e["id"] for e in entries if len(text) < 20 and e["id"] == int(text)]

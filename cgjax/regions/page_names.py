@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgjax.errors import UserError
-from cgjax.regions.names import Entry, check_length, is_id, judged_of, rename, shown_name, tidy
+from cgjax.regions.names import (
+    Entry,
+    check_length,
+    judged_of,
+    rename,
+    shown_name,
+    tidy,
+    why_no_name,
+)
 
 
 class NameOutcome(NamedTuple):
@@ -154,8 +162,8 @@ def _rename(
     name, now = given.name, tidy(entry["name"])
     if name == now:
         return None
-    if name is not None and is_id(name):
-        return NameOutcome(f"{where}: {name!r} was not set: a number is an id, not a name", True)
+    if name is not None and (why := why_no_name(name)):
+        return NameOutcome(f"{where}: {name!r} was not set: {why}", True)
     if name == given.was:
         return None  # renamed in the run since then, and unchanged on the page
     if now != given.was:

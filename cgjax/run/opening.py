@@ -85,7 +85,7 @@ def open_run(
         for name in _required(run, mode):
             run.manifests.require(name)
         if mode != "run":
-            _check_splits(run, mode)
+            _check_splits(run, mode, typed)
         if lock is not None:
             lock.acquire()
             # Another command may have written since the first check.
@@ -172,7 +172,7 @@ def _has_only_sweep(run: Run) -> bool:
     return not run.held.is_own_made and bool(run.held.all)
 
 
-def _check_splits(run: Run, mode: str) -> None:
+def _check_splits(run: Run, mode: str, typed: Sequence[str]) -> None:
     """Refuse to lose clusters inside clusters in a mode that makes none.
 
     They may go with the clusters that they are in, when those are of another config.
@@ -188,9 +188,10 @@ def _check_splits(run: Run, mode: str) -> None:
         is_asked = name in manifests.graph
         text = (manifests.last_result(name) or {}).get("split")
         why = manifests.why_not(name) if is_asked else f"{name!r} ({text}) is not in this config"
+        with_it = [*typed, "--allow_config_change"] if typed else []
         raise UserError(
             f"{run.folder.root}: {why}; --mode={mode} would remove it and make no other: first "
-            f"type {run.folder.command} with this config"
+            f"type {run.folder.command_of(None, *with_it)}" + ("" if typed else " with this config")
         )
 
 

@@ -9,13 +9,14 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 from absl import app, flags, logging
 
 from cgjax.errors import ForeignError, Interrupted, UserError
 from cgjax.runtime.files import say_os_error, user_path
-from cgjax.runtime.flag_errors import FLAG_ERRORS, explain
+from cgjax.runtime.flag_errors import FLAG_ERRORS, explain, refuse_saved_config
 from cgjax.runtime.system import (
     StdoutError,
     check_system,
@@ -34,11 +35,19 @@ _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BROKEN_PIPE = 141
 
 
-def run_command(main: Callable[[Sequence[str]], None]) -> int:
+def _define_nothing(values: flags.FlagValues) -> None:
+    pass
+
+
+def run_command(
+    main: Callable[[Sequence[str]], None],
+    define_flags: Callable[[flags.FlagValues], None] = _define_nothing,
+) -> int:
     """Parse the command line as absl flags, run a command, and turn its end into an exit code.
 
     Args:
         main: takes the arguments that are not flags, the program's name first.
+        define_flags: defines the flags that are not defined yet.
 
     Returns:
         0 done; 2 a user error, including a full disk and too little memory (one line on stderr);
@@ -49,7 +58,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
     open_standard_streams()
     watch_stdout()
     try:
-        code = _run(main)
+        code = _run(main, define_flags)
         sys.stdout.flush()
     except StdoutError as error:
         # The work is done; only its report could not be printed.
@@ -60,12 +69,14 @@ def run_command(main: Callable[[Sequence[str]], None]) -> int:
     return code
 
 
-def _run(main: Callable[[Sequence[str]], None]) -> int:
+def _run(
+    main: Callable[[Sequence[str]], None], define_flags: Callable[[flags.FlagValues], None]
+) -> int:
     try:
         check_system()
         logging.set_verbosity(logging.INFO)
         logging.set_stderrthreshold("info")
-        app.run(main, flags_parser=_parse)
+        app.run(main, flags_parser=partial(_parse, define_flags))
     except (Interrupted, KeyboardInterrupt) as error:
         _say(f"interrupted: {_one_line(error) or 'stopped at once'}")
         return 130
@@ -156,13 +167,17 @@ def _is_one_of_several() -> bool:
     return jax is not None and jax.distributed.is_initialized()
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(define_flags: Callable[[flags.FlagValues], None], argv: list[str]) -> list[str]:
     try:
-        return list(flags.FLAGS(at_home(argv)))
+        # Whoever looks for what was typed finds the flags in files too.
+        sys.argv[:] = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        refuse_saved_config(sys.argv)
+        define_flags(flags.FLAGS)
+        return list(flags.FLAGS(at_home(sys.argv)))
     except StdoutError:  # from --help
         raise
     except (flags.Error, *FLAG_ERRORS) as error:
-        raise explain(error, argv) from error
+        raise explain(error, sys.argv) from error
     except Exception as error:
         raise ForeignError(f"the config file raised {type(error).__name__}: {error}") from error
 

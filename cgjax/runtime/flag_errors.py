@@ -6,6 +6,7 @@ The config flag is named `config` in every command that has one.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,8 @@ FLAG_ERRORS = (
     ImportError,
 )
 
-_FLAG = re.compile(r"--?(?:no)?(config\.[^=\s]+)")
+CONFIG_FLAG = re.compile(r"--?(?:no)?(config\.[^=\s]+)")
+"""Matches the start of a flag that overrides a setting; its group is the flag's name."""
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> UserError:
@@ -50,12 +52,30 @@ def explain(error: BaseException, arguments: Sequence[str]) -> UserError:
         return UserError(_of_unknown_leaf(part[2], None, arguments) or text)
     if missing := re.match(r"Missing value for flag (--\S+)$", text):
         return UserError(f"{missing[1]} has no value; expected {missing[1]}=VALUE")
-    if re.match(r"flag --config\.\S+", text):
+    if text.startswith("flag --"):
         return UserError(_of_wrong_value(text))
-    if text == "Unknown command line flag 'config'" or "Unknown command line flag 'config." in text:
-        flag = next((a for a in arguments if _FLAG.match(a)), "--config.seed")
+    if re.match(r"Unknown command line flag 'config['.]|Found --config\.", text):
+        flag = next((a for a in arguments if CONFIG_FLAG.match(a)), "--config.seed")
         return UserError(f"{flag}: give the config file before it, --config=FILE")
+    if text.startswith("The flag 'config."):  # ... is defined twice
+        return UserError(f"--config={_config_file(arguments)}: expected one --config only")
+    if file := re.match(r"ERROR:: Unable to open flagfile: \[Errno \d+\] ([^:]+): '(.*)'$", text):
+        return UserError(f"--flagfile={file[2]}: {file[1]}; expected a file with one flag a line")
     return UserError(text)
+
+
+def refuse_saved_config(arguments: Sequence[str]) -> None:
+    """Refuse the `config.json` of a run, which Python would read as a program.
+
+    Raises:
+        UserError: says how to use it.
+    """
+    path = _config_file(arguments)
+    if path.endswith(".json"):
+        raise UserError(
+            f"--config={path}: expected a config file in Python; for the config that a run saved, "
+            f"leave --config out and give --workdir={shlex.quote(str(Path(path).parent))}"
+        )
 
 
 def _last_line(error: BaseException) -> str:
@@ -69,14 +89,13 @@ def _last_line(error: BaseException) -> str:
 
 
 def _config_file(arguments: Sequence[str]) -> str:
-    """Return the config file as it was typed, without the variant."""
-    for i, argument in enumerate(arguments):
+    """Return the config file as it was typed, without the variant; the last of several counts."""
+    path = ""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and name == "config":
-            if not equals:
-                value = arguments[i + 1] if i + 1 < len(arguments) else ""
-            return value.split(":")[0]
-    return ""
+            path = (value if equals else following).split(":")[0]
+    return path
 
 
 def _of_config_file(error: SyntaxError | ImportError, arguments: Sequence[str]) -> str:
@@ -94,8 +113,11 @@ def _of_missing_file(error: BaseException, arguments: Sequence[str]) -> str:
         return f"--config is empty; expected a file, for example {_packaged('dcgan_pose.py')}"
     match = re.search(r"\[Errno \d+\] ([^:']+)", str(error))
     reason = match[1].strip() if match else _last_line(error)
-    is_packaged = (PACKAGED / Path(path).name).is_file()
-    name = Path(path).name if is_packaged else "dcgan_pose.py"
+    if Path(f"{path}.py").is_file():
+        return f"--config={path}: {reason}; did you mean --config={path}.py?"
+    name = f"{Path(path).name.removesuffix('.py')}.py"
+    is_packaged = (PACKAGED / name).is_file()
+    name = name if is_packaged else "dcgan_pose.py"
     which = "cgjax has" if is_packaged else "for example"
     return f"--config={path}: {reason}; expected a file, {which} {_packaged(name)}"
 
@@ -109,7 +131,7 @@ def _packaged(name: str) -> str:
 def _of_unknown_leaf(word: str, near: str | None, arguments: Sequence[str]) -> str | None:
     """Name the whole flag that has an unknown part."""
     for argument in arguments:
-        flag = _FLAG.match(argument)
+        flag = CONFIG_FLAG.match(argument)
         parts = flag[1].split(".") if flag else []
         if flag is not None and word in parts:
             hint = f"; the settings are in {_config_file(arguments)} and what it imports"
@@ -125,10 +147,26 @@ def _of_wrong_value(text: str) -> str:
     flag, _, reason = text.removeprefix("flag ").partition(": ")
     if "invalid literal for int()" in reason:
         reason = "expected a whole number"
+    elif bounds := re.match(r"\S+ is not (an? .+)", reason):
+        reason = f"expected {bounds[1]}"
+    elif one_of := re.match(r"value should be (one of .+)", reason):
+        reason = f"expected {one_of[1]}"
     elif "could not convert string to float" in reason:
         reason = "expected a number"
     elif "Non-boolean argument" in reason:
         reason = "expected true or false"
     elif "is not a dict" in reason or "as a ConfigDict" in reason:
         reason = f"expected one of its settings, as {flag.partition('=')[0]}.NAME=VALUE"
+    elif "Error while parsing string" in reason:
+        reason = f"expected a list, as in {_as_list(flag)}"
     return f"{flag}: {reason}"
+
+
+def _as_list(flag: str) -> str:
+    """Return a flag whose value was meant as a list, as it can be typed: numbers stay numbers."""
+    name, _, value = flag.partition("=")
+    words = re.split(r"[\s,]+", value.strip(" ,()[]"))
+    elements = [
+        word if re.fullmatch(r"[\d.]+", word) else repr(word.strip("'\"")) for word in words
+    ]
+    return shlex.quote(f"{name}={','.join(elements)}")

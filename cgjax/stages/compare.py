@@ -19,7 +19,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, PRNGKeyArray
 
-from cgjax.config.plain import digest
+from cgjax.config.plain import digest, split_texts
 from cgjax.errors import UserError
 from cgjax.evaluation.attribute import Side, attribute_of
 from cgjax.evaluation.compare_table import COLUMNS, SAME_CODES, Row, as_line, to_text
@@ -206,7 +206,7 @@ class CompareStage:
                 # prior is measured on the very codes that the sampler uses.
                 untrained = self._untrained(sampler)
                 yield ComparedMethod(name, SAME_CODES, untrained, codes_of="unverified")
-            is_dialled = name in self.settings["dialled"]
+            is_dialled = name in split_texts(self.settings["dialled"])
             for margin in self.margin_ranges if is_dialled else (WHOLE,):
                 setting = "verified" if margin == WHOLE else f"verified, margin {margin}"
                 yield ComparedMethod(name, setting, self._sampler(name, margin=margin), seconds)

@@ -6,7 +6,7 @@ import functools
 
 from cgjax.errors import UserError
 from cgjax.regions.clustering import Clustering
-from cgjax.regions.names import Entry, check_length, is_id, rename, shown_name, tidy
+from cgjax.regions.names import Entry, check_length, rename, shown_name, tidy, why_no_name
 from cgjax.regions.page_names import GivenNames, NameOutcome, merge
 from cgjax.run.run import Run
 from cgjax.runtime.files import make_folder, write_json
@@ -62,15 +62,15 @@ def name_cluster(run: Run, cluster: str, name: str) -> list[NameOutcome]:
     Args:
         run: with its clusterings.
         cluster: see `HeldClusterings.cluster`.
-        name: any text except a number.
+        name: any text except a number or a path of numbers.
 
     Raises:
-        UserError: if the cluster is not there, or the name is a number or too long.
+        UserError: if the cluster is not there, or the name is a number, such a path, or too long.
     """
     tidied = tidy(name)
     check_length(tidied)
-    if tidied is not None and is_id(tidied):
-        raise UserError(f"--name={tidied}: a number is always an id; choose a word")
+    if tidied is not None and (why := why_no_name(tidied)):
+        raise UserError(f"--name={tidied}: {why}")
     one, c = run.held.cluster(cluster)
     entries = run.held.entries_of(one)
     if entries[c]["name"] != tidied:

@@ -267,6 +267,7 @@ def test_an_invalid_margin_gets_the_message_of_the_margin_range(value):
         ("compare.alphas", float("nan")),
         ("compare.alphas", [1.0]),
         ("compare.dialled", "flows"),
+        ("compare.dialled", "flow,flows"),
         ("compare.dialled", 3),
         ("transfer.conditions", 1.5),
         ("transfer.conditions", -1),
@@ -280,8 +281,9 @@ def test_a_wrong_element_of_a_list_is_refused_with_its_flag(path, element):
     assert refusal(path, [element]).startswith(f"--config.{path}=")
 
 
-def test_classes_are_names_ids_or_several_names_in_one_text():
+def test_classes_are_names_ids_or_several_names_in_one_text_and_so_are_samplers():
     config = plain()
+    config["compare"]["dialled"] = ["flow,imle", "rejection"]
     config["transfer"]["conditions"] = ["beagle,207", 331, "sea lion"]
     schema.validate(config)
 

@@ -32,13 +32,14 @@ def given(*clusters):
         ("smiling", None, "smiling", "smiling"),  # both agree
         (None, None, "means nothing", "means nothing"),
         (None, None, "7", None),  # a number is an id
+        (None, None, "0 / 1", None),  # and so is a path of them
     ],
 )
 def test_a_name_is_set_unless_the_run_was_renamed_since(now, was, name, ends_as):
     merged, lines = merge(given((0, name, was, None)), entries(now, "other"), command)
     assert [entry["name"] for entry in merged] == [ends_as, "other"]
     assert not any("conflict" in line.text for line in lines)
-    assert [line.is_problem for line in lines] == [name == "7"] * len(lines)
+    assert [line.is_problem for line in lines] == [name in ("7", "0 / 1")] * len(lines)
 
 
 def test_a_conflict_keeps_the_runs_name_and_reports_both_in_one_line():

@@ -52,6 +52,7 @@ def test_naming_after_a_killed_change_of_clustering_keeps_the_earlier_names(root
     [
         ("5", "left", "no cluster '5'"),
         ("0", "12", "--name=12: a number is always an id"),
+        ("0", "0/1", "--name=0/1: a path of numbers is always an id"),
         ("layer1=0 | layer2-k3=1", "left", "is not one cluster; give its id"),
     ],
 )

@@ -54,6 +54,31 @@ def test_what_a_user_can_change_is_one_line(error, code, expected, monkeypatch, 
     assert err.count("\n") == bool(expected)
 
 
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--flagfile=none", "No such file or directory; expected a file with one flag a line"),
+        (
+            "--config=runs/a/config.json",
+            "expected a config file in Python; for the config that a run saved, leave --config out "
+            "and give --workdir=runs/a",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_flags_or_config_is_refused(argument, expected, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["command", argument])
+    assert run_command(lambda _: None, lambda _: None) == 2
+    assert capsys.readouterr().err == f"error: {argument}: {expected}\n"
+
+
+def test_flags_in_a_file_are_as_if_they_were_typed(tmp_path, monkeypatch):
+    file = tmp_path / "flags.txt"
+    file.write_text("--verbosity=0\n")
+    monkeypatch.setattr(sys, "argv", ["command", f"--flagfile={file}"])
+    assert run_command(lambda _: None) == 0
+    assert sys.argv == ["command", "--verbosity=0"]
+
+
 @pytest.mark.parametrize(("code", "at_once"), [(0, []), (2, [2]), (130, [130])])
 def test_only_a_command_that_came_to_its_end_lets_python_end_in_order(code, at_once, monkeypatch):
     # XLA may still compute after Ctrl-C: its threads crashed in Python's end, with exit code 139.
@@ -97,6 +122,9 @@ def message(*arguments):
     values, argv = flags.FlagValues(), ["command", *arguments]
     config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("port", None, "", lower_bound=0, upper_bound=65535, flag_values=values)
+    flags.DEFINE_bool("verify", True, "", flag_values=values)
+    flags.DEFINE_enum("mode", "run", ["run", "sample"], "", flag_values=values)
     try:
         values(argv)
         configuration.to_plain(config.value)
@@ -142,7 +170,24 @@ def message(*arguments):
             "--config.cluster=3: expected one of its settings, as --config.cluster.NAME=VALUE",
         ),
         (["--devices"], "--devices has no value; expected --devices=VALUE"),
-        (["--devices=0"], "flag --devices=0: 0 is not a positive integer"),
+        (["--devices=0"], "--devices=0: expected a positive integer"),
+        (["--devices=two"], "--devices=two: expected a whole number"),
+        (["--port=-1"], "--port=-1: expected an integer in the range [0, 65535]"),
+        (["--verify=maybe"], "--verify=maybe: expected true or false"),
+        (["--mode=draw"], "--mode=draw: expected one of <run|sample>"),
+        (
+            ["--config.sweep.numbers=2 3"],
+            "--config.sweep.numbers=2 3: expected a list, as in --config.sweep.numbers=2,3",
+        ),
+        (
+            ["--config.compare.margins=0.5:0.8,0.9"],
+            "--config.compare.margins=0.5:0.8,0.9: expected a list, as in "
+            """'--config.compare.margins='"'"'0.5:0.8'"'"',0.9'""",
+        ),
+        (
+            ["--config.seed=1", "--config=configs/tiny.py"],
+            "--config=configs/tiny.py: expected one --config only",
+        ),
         (["--divices=3"], "Unknown command line flag 'divices'. Did you mean: devices ?"),
     ],
 )
@@ -170,8 +215,21 @@ def test_an_unusable_config_file_is_named(content, expected, override, tmp_path)
 
 @pytest.mark.usefixtures("untyped")  # what stands for a config that could not be loaded
 def test_a_setting_without_a_config_file_asks_for_one():
-    assert message("--config.seed=3").startswith("--config.seed=3: give the config file before it")
+    asked = "--config.seed=3: give the config file before it, --config=FILE"
+    assert message("--config.seed=3") == asked
+    assert message("--config.seed=3", "--config=configs/tiny.py") == asked
     assert message("--config=").startswith("--config is empty")
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_missing_config_names_the_last_one_and_the_file_that_was_meant(tmp_path, monkeypatch):
+    missing = ": No such file or directory; "
+    found = message("--config=configs/tiny.py", "--config=configs/scgan_ring:quick")
+    assert found == (
+        f"--config=configs/scgan_ring{missing}did you mean --config=configs/scgan_ring.py?"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert message("--config=scgan_ring").endswith("/configs/scgan_ring.py")
 
 
 def test_an_error_raised_by_a_config_is_shown_without_its_type(tmp_path):

@@ -19,6 +19,7 @@ from cgjax.evaluation.attribute import attribute_of
 from cgjax.generators.biggan_parts import truncated_latents
 from cgjax.generators.families import build_network
 from cgjax.generators.weights import named_arrays, save_generator
+from cgjax.regions.region import MarginRange
 from cgjax.run.conditional import TAKEN
 from cgjax.run.opening import open_run
 from cgjax.runtime.files import read_sealed, write_sealed
@@ -245,7 +246,8 @@ def test_an_untrained_flow_stands_for_the_prior_only_where_that_is_a_standard_no
     stage = SimpleNamespace(
         run=run,
         maker=SimpleNamespace(result=lambda name: None),
-        settings={"dialled": (), "directions": 0},
+        settings={"dialled": ("gan,flow",), "directions": 0},
+        margin_ranges=[MarginRange.parse(0.6)],
         conditional=None,
         _sampler=lambda name, **options: None,
         _untrained=lambda sampler: None,
@@ -253,6 +255,7 @@ def test_an_untrained_flow_stands_for_the_prior_only_where_that_is_a_standard_no
     measurer = SimpleNamespace(sides=[], reference=None)
     settings = [method.setting for method in compare.CompareStage._methods(stage, measurer)]
     assert (compare_table.SAME_CODES in settings) == is_same
+    assert settings[-1] == "verified, margin 0.6"
 
 
 @pytest.mark.usefixtures("untyped")

@@ -1,6 +1,7 @@
 """Clusters inside clusters: found among the members of one, and drawn with every check."""
 
 import json
+import shlex
 import shutil
 
 import jax
@@ -85,6 +86,12 @@ def test_leaves_can_be_queried_and_named(split, name_inside):
     np.testing.assert_array_equal(either, leaf | (split.clustering.labels == 1))
 
 
+def test_a_path_of_ids_is_never_a_name(split, name_inside):
+    name_inside(0, "0/1", None)  # as an earlier version let a person call it
+    assert str(split.region("0/1")) == "0/1"
+    assert split.held.named_cluster_flag(split.held.inside(split.held.splits[0]), 0) == "0/0"
+
+
 def test_a_name_in_several_splits_is_refused_with_the_paths(split, name_inside):
     name_inside(0, "left", "upper")
     name_inside(1, "left", None, None)
@@ -137,6 +144,11 @@ def test_a_mode_that_makes_no_splits_does_not_remove_those_that_are_there(mode, 
     ):
         with pytest.raises(UserError, match=message):
             open_run(root, config(*splits), mode=mode, allow_change=True)
+    typed = ["--config=mine.py", "--config.hierarchy.splits=()"]
+    with pytest.raises(UserError) as refused:
+        open_run(root, config(), mode=mode, allow_change=True, typed=typed)
+    command = shlex.join([f"--workdir={root}", *typed, "--allow_config_change"])
+    assert str(refused.value).endswith(f": first type python -m cgjax.main {command}")
     assert before == bytes_of(root)
 
 

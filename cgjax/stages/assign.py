@@ -122,7 +122,7 @@ class AssignStage:
         # image gets them.
         restarts = f"{settings['restarts']} {settings['quantile']}"
         ids = [f"{photo.digest} {restarts}" for photo in photos]
-        inverted = self._inversion.invert(inverter, ids, read, str(folder), reliability.limits)
+        inverted = self._inversion.invert(inverter, ids, read, as_utf8(folder), reliability.limits)
         table = self._table(photos, inverted, reliability)
         found: dict[str, Any] = {"ids": ids, "table": [list(row) for row in table]}
         found["folder"] = str(folder.resolve())

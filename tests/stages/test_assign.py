@@ -92,8 +92,9 @@ def test_images_of_the_generator_get_the_cluster_of_their_latent(told, clustered
 
 
 def test_folders_and_files_may_have_any_name_that_the_file_system_allows(
-    told, clustered, own, tmp_path
+    told, clustered, own, tmp_path, caplog
 ):
+    caplog.set_level("INFO")
     root = shutil.copytree(clustered, tmp_path / "run")  # the inversions are kept
     images = tmp_path / os.fsdecode(b"\xff" + b"a" * 254)
     images.mkdir()
@@ -101,6 +102,8 @@ def test_folders_and_files_may_have_any_name_that_the_file_system_allows(
     for i, name in enumerate(names):
         shutil.copy(own / ("noise.png" if i == 0 else f"{i}.png"), images / name)
     assert "x\\xff.png" in assign(root, images)
+    assert f"invert {tmp_path}/\\xffaaa" in caplog.text
+    caplog.text.encode()  # can be printed
     (place,) = set((root / "assign").iterdir()) - {root / "assign" / "own"}
     assert set(table_of(root, place.name)) == {*names[:3], "x\\xff.png"}
     assert open_run(root, None, mode="assign").manifests.result(f"assign {place.name}")

@@ -259,12 +259,13 @@ def test_a_network_whose_images_are_not_finite_is_never_put_in_place(tmp_path, c
     assert _names(tmp_path) == ["f.pth"]
 
 
-def test_ctrl_c_while_writing_leaves_the_old_folder(files, hashes, tmp_path, capsys):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_writing_leaves_the_old_folder(number, files, hashes, tmp_path):
     convert("dcgan", files[0], tmp_path / "o")
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
 
     def interrupt(*_):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted, match="is unchanged"):
         convert("dcgan", files[1], tmp_path / "o", check=interrupt)
@@ -273,7 +274,7 @@ def test_ctrl_c_while_writing_leaves_the_old_folder(files, hashes, tmp_path, cap
     assert _names(tmp_path) == ["o"]
     assert _names(tmp_path / "o") == WHOLE
     assert _weights(load_folder(tmp_path / "o")) == hashes[0]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -308,15 +309,15 @@ def test_a_handler_is_put_back_after_its_block():
 # The process itself
 
 
-def _start(tmp_path, *arguments, interrupt_at="", **keywords):
-    """Run the command, with Ctrl-C when it imports a given module."""
+def _start(tmp_path, *arguments, interrupt_at="", number=signal.SIGINT, **keywords):
+    """Run the command, with a signal when it imports a given module."""
     (tmp_path / "site").mkdir(exist_ok=True)
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import os, signal, sys\n"
+        "import os, sys\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name == {interrupt_at!r}:\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, Finder())\n"
     )
     root = str(Path(__file__).parents[2])
@@ -332,12 +333,19 @@ def _start(tmp_path, *arguments, interrupt_at="", **keywords):
     )
 
 
-@pytest.mark.parametrize("module", ["absl", "jax", "flax", "torch", "converters.reading"])
-def test_ctrl_c_at_any_import_is_one_line_and_exit_130(module, files, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        *((module, signal.SIGINT) for module in ("absl", "jax", "flax", "converters.reading")),
+        ("torch", signal.SIGTERM),
+    ],
+)
+def test_a_signal_at_any_import_is_one_line_and_exit_130(module, number, files, tmp_path):
     arguments = "dcgan", f"--src={files[0]}", f"--dst={tmp_path / 'out'}"
-    done = _start(tmp_path, *arguments, interrupt_at=module, stdout=subprocess.PIPE)
+    interrupt = {"interrupt_at": module, "number": number}
+    done = _start(tmp_path, *arguments, **interrupt, stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr.strip() == "interrupted"
+    assert done.stderr.strip() == "interrupted: stopped before anything was done"
     assert not (tmp_path / "out").exists()
 
 

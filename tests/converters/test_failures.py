@@ -75,6 +75,16 @@ def test_nan_weights_are_named(name, tmp_path):
     assert f"{wrong.replace('.module.', '.')} has NaN" in message
 
 
+@pytest.mark.parametrize("name", ["dcgan_examples_a", "biggan_deep_a", "biggan_pytorch_a"])
+def test_a_negative_variance_is_named(name, tmp_path):
+    content = load(name)
+    state = generator(content)
+    wrong = next(n for n in state if n.endswith(("_var", "_vars")))
+    state[wrong] = -state[wrong]
+    message = _refusal(name, write(tmp_path / "f.pth", content), tmp_path)
+    assert f"{wrong} has negative values" in message
+
+
 def test_every_problem_of_a_file_is_in_the_one_error(tmp_path):
     content = load("pgan_zoo_a")
     state = generator(content)

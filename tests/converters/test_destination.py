@@ -20,6 +20,7 @@ from cgjax.runtime.signals import SIGNALS, on_interrupt
 from converters.__main__ import convert
 from tests.converters.files import changed, command, load, write
 from tests.golden_cases import load_golden
+from tests.killing import Killed
 
 pytestmark = pytest.mark.torch
 
@@ -157,11 +158,8 @@ def _steps(monkeypatch, stop_at):
 
         def step(*args, **keywords):
             count[0] += 1
-            if count[0] == stop_at:
-                # From here on nothing is executed, not even clean-up.
-                raise _Killed
-            if stop_at and count[0] > stop_at:
-                raise _Killed
+            if 0 < stop_at <= count[0]:  # from here on nothing is executed, not even clean-up
+                raise Killed
             return real(*args, **keywords)
 
         monkeypatch.setattr(owner, name, step)
@@ -172,10 +170,6 @@ def _steps(monkeypatch, stop_at):
         for name in names:
             counted(owner, name)
     return count
-
-
-class _Killed(BaseException):
-    """Simulates kill -9: nothing catches it, and clean-up code raises it again."""
 
 
 @pytest.mark.parametrize("is_replacing", [False, True], ids=["new", "replacing"])
@@ -197,7 +191,7 @@ def test_killed_at_any_step_a_folder_is_old_new_or_absent_and_rerunning_repairs_
             convert("dcgan", files[0], dst)
         with pytest.MonkeyPatch.context() as patch:
             _steps(patch, stop_at)
-            with pytest.raises(_Killed):
+            with pytest.raises(Killed):
                 convert("dcgan", files[1], dst)
         if (dst / "generator.json").exists():
             # Loading compares the hashes: never a mixture, never a damaged one.

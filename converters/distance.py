@@ -78,8 +78,12 @@ def _take(
 
 def _check_destination(dst: Path) -> None:
     """Check, before any work, that a file can be written and replaces nothing of another kind."""
-    if dst.is_dir() or not dst.parent.is_dir():
-        where = "is a folder" if dst.is_dir() else f"has no folder {dst.parent}"
+    try:
+        is_folder, has_parent = dst.is_dir(), dst.parent.is_dir()
+    except OSError as error:
+        raise UserError(f"cannot write --dst={dst}: {error.strerror or error}") from error
+    if is_folder or not has_parent:
+        where = "is a folder" if is_folder else f"has no folder {dst.parent}"
         raise UserError(f"--dst={dst} {where}; name a file to write")
     if not os.access(dst.parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot write --dst={dst}: {dst.parent} is read-only")

@@ -112,6 +112,7 @@ def test_a_file_of_something_else_is_not_replaced_and_flags_are_checked(tmp_path
         ((src, heads, src.replace("--src", "--dst")), "exists and is not a file of LPIPS's"),
         ((src, heads, f"--dst={tmp_path}"), "is a folder; name a file"),
         ((src, heads, f"--dst={tmp_path}/none/out"), "has no folder"),
+        ((src, heads, f"--dst={'x' * 300}"), f"cannot write --dst={'x' * 300}: File name too long"),
         ((src, dst), "--heads is missing"),
         ((src, heads, dst, "--dtype=float16"), "--dtype: lpips does not read it"),
     ):

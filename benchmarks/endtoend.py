@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 from collections import Counter
 from typing import Any
 
@@ -38,7 +37,6 @@ from cgjax.endtoend.trainer import Trainer
 from cgjax.runtime.keys import named_key
 
 LABELS, ROWS = 50, 100_000
-THREADS = len(os.sched_getaffinity(0))
 
 
 class TorchGenerator(torch.nn.Module):
@@ -219,7 +217,7 @@ def main() -> None:
         "--trials", type=int, default=1, help="more than one: as one program and in turn"
     )
     args = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(timing.THREADS)
     torch.manual_seed(0)
     trainer, states, points = make(args.method, args.trials)
     keys = jax.random.split(jax.random.key(7), args.trials)
@@ -264,8 +262,8 @@ def main() -> None:
     floor = 1e3 * timing.floor(products, timing.product_rates(products, args.reps))
     what = "CPU-milliseconds" if args.cpu_time else "milliseconds"
     print(
-        f"{args.method}, {THREADS} threads, medians of {args.reps}: {what} an iteration, ours "
-        f"{milliseconds['ours']:.1f}, torch {milliseconds['torch']:.1f}; "
+        f"{args.method}, {timing.THREADS} threads, medians of {args.reps}: {what} an iteration, "
+        f"ours {milliseconds['ours']:.1f}, torch {milliseconds['torch']:.1f}; "
         f"{milliseconds['torch'] / milliseconds['ours']:.2f}x; floor {floor:.1f}, "
         f"{floor / milliseconds['ours']:.0%} of ours"
     )

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 import torch
-from endtoend import THREADS, TorchLoop, check, in_torch, ordered, stacked, tensor
+from endtoend import TorchLoop, check, in_torch, ordered, stacked, tensor
 from torch.nn.functional import leaky_relu
 
 from cgjax.endtoend.data import Points
@@ -135,7 +135,7 @@ def main() -> None:
         "--cpu_time", action="store_true", help="time the process's CPU seconds, on one core"
     )
     args = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(timing.THREADS)
     torch.manual_seed(0)
     shape = (SIDES[args.networks], SIDES[args.networks], 3)
     sizes = {"latent_dim": 128, "embedding_dim": 256, "width": args.width}
@@ -178,8 +178,8 @@ def main() -> None:
     unit = "CPU-seconds" if args.cpu_time else "seconds"
     print(timing.processor())
     print(
-        f"{args.networks}, width {args.width}, batch {args.batch}, {THREADS} threads, medians of "
-        f"{args.reps}: {unit} an iteration, ours {ours_s:.3f}, torch {torch_s:.3f}; "
+        f"{args.networks}, width {args.width}, batch {args.batch}, {timing.THREADS} threads, "
+        f"medians of {args.reps}: {unit} an iteration, ours {ours_s:.3f}, torch {torch_s:.3f}; "
         f"{torch_s / ours_s:.2f}x; floor {floor:.3f}, {floor / ours_s:.0%} of ours"
     )
 

@@ -17,15 +17,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 import tempfile
 import zipfile
 import zipimport
 from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import jax
 import numpy as np

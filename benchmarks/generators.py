@@ -30,9 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from torch_networks import BIGGAN, DEPTHS, NETWORKS, STYLEGAN3, STYLEGAN3_WIDTHS
 
-from benchmarks.torch_networks import BIGGAN, DEPTHS, NETWORKS, STYLEGAN3, STYLEGAN3_WIDTHS
 from cgjax.runtime.memory import keep_freed_memory, peak_rss_mb
 
 THREADS = 2

@@ -81,7 +81,7 @@ STAGES["flow"] = (flow, "ndC")
 
 def sizes(reps: int) -> None:
     print(timing.processor())
-    print(f"base {BASE}, {os.cpu_count()} cores; encode has n/4 latents, k-means 16 d features")
+    print(f"base {BASE}; encode has n/4 latents, k-means 16 d features")
     for stage, (make, axes) in STAGES.items():
         for axis in axes:
             calls = {}

@@ -37,8 +37,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import numpy as np
 import timing
 
@@ -294,8 +292,8 @@ def streamed_side(
 ) -> None:
     """Cluster PGAN-256's features in memory or streamed, and print a line of JSON each time."""
     import jax
+    from generators import CASES as GENERATORS
 
-    from benchmarks.generators import CASES as GENERATORS
     from cgjax.clustering import kmeans
     from cgjax.clustering.kmeans import gram
     from cgjax.features.in_memory import features_in

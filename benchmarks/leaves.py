@@ -13,10 +13,6 @@ leaf beside its floor, the distance between two such sets of members.
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import jax
 import numpy as np

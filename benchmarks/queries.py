@@ -12,10 +12,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import jax
 import jax.numpy as jnp

@@ -23,11 +23,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 JUDGES = ("face_mesh", "heuristic_brightness", "heuristic_hair_tone")

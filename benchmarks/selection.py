@@ -45,10 +45,8 @@ if "planted" in sys.argv:  # long runs leave the other cores alone
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
-
-from benchmarks.timing import medians
+from timing import medians
 
 NUMBERS, MOST, ROWS = (1, 2, 3, 5, 8, 16), 16, 10_000
 ONE = {"round": {}, "long": {"shape": "long"}, "tapering": {"shape": "tapering"}}

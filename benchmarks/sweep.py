@@ -14,13 +14,10 @@ import contextlib
 import importlib
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from cgjax.config.plain import to_plain
 from cgjax.config.schema import complete

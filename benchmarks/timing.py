@@ -33,7 +33,8 @@ for name in (CORE, "OPENBLAS_L2_SIZE"):
 # As the command line does, here for every contender.
 keep_freed_memory()
 
-THREADS = os.cpu_count() or 1
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+THREADS = len(CORES)  # with taskset fewer than the machine has
 
 Call = Callable[[], Any]
 Shape = tuple[int, int, int]

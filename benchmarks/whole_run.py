@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import timing
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,7 +40,7 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         summary = json.loads((workdir / "summary.json").read_text())
         sampling = run("--mode=sample", f"--workdir={workdir}", f"--out={folder}/samples")
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f}")
+    print(f"{timing.processor()}, load {load:.1f}")
     print(f"{'stage':<12}{'seconds':>10}{'peak MB':>10}")
     for name, cost in summary["stages"].items():
         print(f"{name:<12}{cost['seconds']:>10.1f}{cost['peak_rss_mb']:>10.0f}")

@@ -9,17 +9,16 @@ python -m converters --list
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from logging import WARNING, getLogger
 from typing import TYPE_CHECKING, Any
 
-from converters.interrupts import stop_at_once
+from cgjax.runtime.signals import quit_on_signals
 
 if __name__ == "__main__":
-    # Set before the imports below, which take seconds.
-    signal.signal(signal.SIGINT, stop_at_once)
+    # Before the imports below, which take seconds.
+    quit_on_signals()
 
 from absl import flags
 

@@ -26,7 +26,7 @@ from converters.axes import conv_kernel, dense_kernel, pixel_kernel
 from converters.conversion import Companion, Conversion, Layout
 from converters.networks import Network, has_tensors
 from converters.settings import Settings
-from converters.spectral import attention_layers, spectrally_normalized, take_variance
+from converters.spectral import attention_layers, spectrally_normalized
 from converters.tensors import Tensors
 
 IMAGE_CHANNELS = 3
@@ -222,7 +222,7 @@ class _Reader:
         """Take a norm's means and variances, a row for each truncation."""
         shape = (self.num_stats, width)
         self.arrays[f"{ours}.means"] = self.tensors.take(f"{theirs}.running_means", shape)
-        variances = take_variance(self.tensors, f"{theirs}.running_vars", shape)
+        variances = self.tensors.take_variance(f"{theirs}.running_vars", shape)
         self.arrays[f"{ours}.variances"] = variances
 
     def block(self, index: int, width_in: int, width_out: int) -> None:

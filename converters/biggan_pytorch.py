@@ -17,7 +17,7 @@ from converters.axes import conv_kernel, dense_kernel, pixel_kernel
 from converters.conversion import Conversion
 from converters.networks import Network
 from converters.settings import Settings
-from converters.spectral import attention_layers, spectrally_normalized, take_variance
+from converters.spectral import attention_layers, spectrally_normalized
 from converters.tensors import Tensors
 
 # Names of a norm's statistics: its own, the code's `myBN`, and synchronised ones.
@@ -139,7 +139,7 @@ class _Reader:
         """Take a norm's mean and variance, under a name of ours with one {}."""
         mean, variance = (self._statistic(theirs, kind) for kind in ("mean", "var"))
         self.arrays[ours.format("mean")] = self.tensors.take(mean, (width,))
-        self.arrays[ours.format("variance")] = take_variance(self.tensors, variance, (width,))
+        self.arrays[ours.format("variance")] = self.tensors.take_variance(variance, (width,))
 
     def _statistic(self, theirs: str, kind: str) -> str:
         names = [f"{theirs}.{form.format(kind)}" for form in STATISTICS]

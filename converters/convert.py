@@ -5,12 +5,11 @@ Modules that take seconds to import are imported where they are used.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgjax.errors import Interrupted, UserError
+from cgjax.errors import UserError
 from converters.layouts import FAMILIES, layouts_of
 
 if TYPE_CHECKING:
@@ -55,12 +54,11 @@ def convert(
 
     Raises:
         UserError: the file or the folder is wrong; one line says how.
-        Interrupted: by Ctrl-C while writing; the folder is unchanged.
+        Interrupted: by Ctrl-C or SIGTERM while writing; the folder is unchanged.
     """
     from cgjax.generators.weights import load_folder, save_generator, storage_dtype
     from cgjax.runtime.files import user_path
-    from cgjax.runtime.signals import on_interrupt
-    from converters.destination import check_destination
+    from converters.destination import check_destination, writing
     from converters.finding import choose_generator
     from converters.reading import read_checkpoint
     from converters.settings import NETWORK
@@ -88,20 +86,17 @@ def convert(
         written.append(load_folder(folder))
         check(written[0], chosen, conversion)
 
-    try:
-        with on_interrupt(signal.default_int_handler):
-            save_generator(
-                dst,
-                conversion.family,
-                conversion.architecture,
-                conversion.arrays,
-                source=source,
-                licence=licence,
-                dtype=dtype,
-                check=check_written,
-            )
-    except KeyboardInterrupt as error:
-        raise Interrupted(f"{dst} is unchanged") from error
+    with writing(dst):
+        save_generator(
+            dst,
+            conversion.family,
+            conversion.architecture,
+            conversion.arrays,
+            source=source,
+            licence=licence,
+            dtype=dtype,
+            check=check_written,
+        )
     return written[0]
 
 

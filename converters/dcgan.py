@@ -189,13 +189,9 @@ def _take_norm(tensors: Tensors, link: Link, eps: float) -> tuple[np.ndarray, np
             "track_running_stats, instance or group norm), which is not supported"
         )
         return np.ones(width), np.zeros(width)
-    mean, variance = (
-        tensors.take(f"{name}.{part}", (width,)).astype(np.float64)
-        for part in ("running_mean", "running_var")
-    )
+    mean = tensors.take(f"{name}.running_mean", (width,)).astype(np.float64)
+    variance = tensors.take_variance(f"{name}.running_var", (width,)).astype(np.float64)
     tensors.ignore(re.escape(f"{name}.num_batches_tracked"))
-    if (variance < 0).any():
-        tensors.note(f"{name}.running_var has negative values")
     deviation = np.sqrt(np.maximum(variance, 0) + eps)
     if not deviation.all() or not math.isfinite(float(deviation.max())):
         tensors.note(f"{name}.running_var has zeros, and eps is 0")

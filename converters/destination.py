@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cgjax.errors import UserError
+from cgjax.errors import Interrupted, UserError
 from cgjax.generators.weights import check_replaceable, is_replaced
+from cgjax.runtime.signals import SIGNALS, on_interrupt
 
 
 def check_destination(dst: Path, read: Iterable[Path] = ()) -> None:
@@ -42,3 +45,22 @@ def check_destination(dst: Path, read: Iterable[Path] = ()) -> None:
             )
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(f"cannot write --dst={dst}: {place} is read-only; choose another place")
+
+
+@contextlib.contextmanager
+def writing(dst: Path) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop a block in which files are written, which then cleans up.
+
+    Elsewhere they end a converter at once.
+
+    Args:
+        dst: what the block replaces when it has written all.
+
+    Raises:
+        Interrupted: by one of them; the destination is unchanged.
+    """
+    try:
+        with on_interrupt(signal.default_int_handler, SIGNALS):
+            yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"{dst} is unchanged") from error

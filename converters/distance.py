@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from cgjax.errors import UserError
 from cgjax.evaluation.lpips import TRUNKS, load_params, params_of, trunk_of
 from cgjax.runtime.files import user_path, write_atomically
+from converters.destination import writing
 from converters.reading import Checkpoint, read_checkpoint
 from converters.tensors import Tensors
 
@@ -35,6 +36,7 @@ def convert_lpips(src: str | Path, heads: str | Path, dst: str | Path, *, member
     Raises:
         UserError: a file that cannot be read or written, or holds other tensors; nothing is
             written then.
+        Interrupted: by Ctrl-C or SIGTERM while writing; the file is unchanged.
     """
     dst = user_path(dst)
     _check_destination(dst)
@@ -53,7 +55,8 @@ def convert_lpips(src: str | Path, heads: str | Path, dst: str | Path, *, member
         raise UserError(f"{error}; expected lpips/weights/v0.1/{name}.pth") from error
     params_of(tensors)
     source = {"trunk": name, "src": trunk.source, "heads": weights.source}
-    write_atomically(dst, save(tensors, {"source": json.dumps(source)}))
+    with writing(dst):
+        write_atomically(dst, save(tensors, {"source": json.dumps(source)}))
     load_params(dst)
     prefix = TRUNKS[name].published.rpartition("-")[2].removesuffix(".pth")
     known = "the published file" if trunk.sha256.startswith(prefix) else "not the published file"
@@ -75,8 +78,12 @@ def _take(
 
 def _check_destination(dst: Path) -> None:
     """Check, before any work, that a file can be written and replaces nothing of another kind."""
-    if dst.is_dir() or not dst.parent.is_dir():
-        where = "is a folder" if dst.is_dir() else f"has no folder {dst.parent}"
+    try:
+        is_folder, has_parent = dst.is_dir(), dst.parent.is_dir()
+    except OSError as error:
+        raise UserError(f"cannot write --dst={dst}: {error.strerror or error}") from error
+    if is_folder or not has_parent:
+        where = "is a folder" if is_folder else f"has no folder {dst.parent}"
         raise UserError(f"--dst={dst} {where}; name a file to write")
     if not os.access(dst.parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot write --dst={dst}: {dst.parent} is read-only")

@@ -41,13 +41,5 @@ def spectrally_normalized(
     return (weight / sigma).astype(np.float32)
 
 
-def take_variance(tensors: Tensors, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a batch norm's variance; a negative one is noted as a problem."""
-    variance = tensors.take(name, shape)
-    if (variance < 0).any():
-        tensors.note(f"{name} has negative values")
-    return variance
-
-
 def _unit(x: np.ndarray, eps: float) -> np.ndarray:
     return x / max(float(np.linalg.norm(x)), eps)

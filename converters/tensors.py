@@ -111,6 +111,13 @@ class Tensors:
             self.note(f"{name} has values that do not fit float32")
         return np.zeros(shape, np.float32)
 
+    def take_variance(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a norm's variance as `take` does; note negative values."""
+        variance = self.take(name, shape)
+        if (variance < 0).any():
+            self.note(f"{name} has negative values")
+        return variance
+
     def scalar(self, name: str) -> float:
         """Return a number; 0 if it is not in the file."""
         return float(self.take(name, ())) if name in self else 0.0

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import IO
 
@@ -75,8 +75,12 @@ class Child:
         return list(self.lines)
 
 
-def start(num: int, arguments: Sequence[str]) -> list[Child]:
-    """Start the processes, each with its share of the cores or GPUs."""
+def start(num: int, arguments: Sequence[str]) -> Iterator[Child]:
+    """Start the processes in turn, each with its share of the cores or GPUs.
+
+    Raises:
+        UserError: there are fewer GPUs, or the system starts no more processes.
+    """
     address = f"127.0.0.1:{free_port()}"
     environment = {**os.environ, COORDINATOR: address, PROCESSES: str(num)}
     num_gpus = count_gpus(environment)
@@ -86,17 +90,22 @@ def start(num: int, arguments: Sequence[str]) -> list[Child]:
             "instead, put JAX_PLATFORMS=cpu in front"
         )
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    children: list[Child] = []
     for index in range(num):
         own = {**environment, PROCESS: str(index)}
         if num_gpus:
             own["JAX_LOCAL_DEVICE_IDS"] = ",".join(str(g) for g in range(num_gpus)[index::num])
         elif len(cores) >= num:
             os.sched_setaffinity(0, cores[index::num])  # the process that is started next inherits
-        children.append(Child(index, arguments, own))
+        try:
+            child = Child(index, arguments, own)
+        except OSError as error:
+            raise UserError(
+                f"--processes={num}: process {index} cannot be started ({error.strerror or error})"
+                "; give fewer"
+            ) from error
+        yield child
     if cores:
         os.sched_setaffinity(0, cores)
-    return children
 
 
 def free_port() -> int:
@@ -180,7 +189,8 @@ def main(argv: Sequence[str]) -> None:
     for number in SIGNALS:
         signal.signal(number, forward)
     try:
-        children += start(num, argv[1:])
+        for child in start(num, argv[1:]):
+            children.append(child)  # at once, so that it is ended if another one cannot be started
         if was_stopped:  # before they were all there
             forward(signal.SIGTERM, None)
         failed = wait(children)

@@ -85,7 +85,7 @@ def _forget_programs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Path]:
     """Return the folder of a finished run of a config, which is run once; copy it to change it."""
-    from tests.stages.test_change import run
+    from tests.stages.tiny_runs import run
 
     made: dict[str, Path] = {}
 

@@ -1,4 +1,4 @@
-"""DCGAN files convert to networks that equal the reference, layer by layer."""
+"""DCGAN files of both origins: what `tests.test_parity` does not compare."""
 
 import numpy as np
 import pytest
@@ -9,22 +9,15 @@ from tests.golden_cases import TOLERANCE, error, load_golden, run_everything
 
 pytestmark = pytest.mark.torch
 
-CASES = {
-    "dcgan_examples_a": [f"act_main_{i:02d}" for i in (2, 5, 8, 11)],
-    "dcgan_zoo_a": [f"act_relu{i}" for i in range(4)],
-}
 
-
-@pytest.mark.parametrize("name", CASES)
-def test_every_layer_and_the_image_equal_the_reference(name, tmp_path):
+@pytest.mark.parametrize("name", ["dcgan_examples_a", "dcgan_zoo_a"])
+def test_resuming_equals_the_whole_pass_from_every_layer(name, tmp_path):
     golden = load_golden(name)
     gen = convert("dcgan", golden.checkpoint, tmp_path / "out")
-    z = golden.arrays["z"].reshape(-1, gen.latent_dim)
-    activations, resumed = run_everything(gen, z)
-    assert error(activations["image"], golden.arrays["image"]) < TOLERANCE
-    for layer, array in zip(gen.layers, CASES[name], strict=True):
-        assert error(activations[layer], golden.arrays[array]) < TOLERANCE
-        assert error(resumed[layer], golden.arrays["image"]) < TOLERANCE
+    _, resumed = run_everything(gen, golden.arrays["z"].reshape(-1, gen.latent_dim))
+    assert set(resumed) == set(gen.layers)
+    for image in resumed.values():
+        assert error(image, golden.arrays["image"]) < TOLERANCE
 
 
 def test_the_public_calls_equal_the_reference(tmp_path):

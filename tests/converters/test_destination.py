@@ -20,6 +20,7 @@ from cgjax.runtime.signals import SIGNALS, on_interrupt
 from converters.__main__ import convert
 from tests.converters.files import changed, command, load, write
 from tests.golden_cases import load_golden
+from tests.killing import Killed
 
 pytestmark = pytest.mark.torch
 
@@ -157,11 +158,8 @@ def _steps(monkeypatch, stop_at):
 
         def step(*args, **keywords):
             count[0] += 1
-            if count[0] == stop_at:
-                # From here on nothing is executed, not even clean-up.
-                raise _Killed
-            if stop_at and count[0] > stop_at:
-                raise _Killed
+            if 0 < stop_at <= count[0]:  # from here on nothing is executed, not even clean-up
+                raise Killed
             return real(*args, **keywords)
 
         monkeypatch.setattr(owner, name, step)
@@ -172,10 +170,6 @@ def _steps(monkeypatch, stop_at):
         for name in names:
             counted(owner, name)
     return count
-
-
-class _Killed(BaseException):
-    """Simulates kill -9: nothing catches it, and clean-up code raises it again."""
 
 
 @pytest.mark.parametrize("is_replacing", [False, True], ids=["new", "replacing"])
@@ -197,7 +191,7 @@ def test_killed_at_any_step_a_folder_is_old_new_or_absent_and_rerunning_repairs_
             convert("dcgan", files[0], dst)
         with pytest.MonkeyPatch.context() as patch:
             _steps(patch, stop_at)
-            with pytest.raises(_Killed):
+            with pytest.raises(Killed):
                 convert("dcgan", files[1], dst)
         if (dst / "generator.json").exists():
             # Loading compares the hashes: never a mixture, never a damaged one.
@@ -259,12 +253,13 @@ def test_a_network_whose_images_are_not_finite_is_never_put_in_place(tmp_path, c
     assert _names(tmp_path) == ["f.pth"]
 
 
-def test_ctrl_c_while_writing_leaves_the_old_folder(files, hashes, tmp_path, capsys):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_writing_leaves_the_old_folder(number, files, hashes, tmp_path):
     convert("dcgan", files[0], tmp_path / "o")
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
 
     def interrupt(*_):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted, match="is unchanged"):
         convert("dcgan", files[1], tmp_path / "o", check=interrupt)
@@ -273,7 +268,7 @@ def test_ctrl_c_while_writing_leaves_the_old_folder(files, hashes, tmp_path, cap
     assert _names(tmp_path) == ["o"]
     assert _names(tmp_path / "o") == WHOLE
     assert _weights(load_folder(tmp_path / "o")) == hashes[0]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -308,15 +303,15 @@ def test_a_handler_is_put_back_after_its_block():
 # The process itself
 
 
-def _start(tmp_path, *arguments, interrupt_at="", **keywords):
-    """Run the command, with Ctrl-C when it imports a given module."""
+def _start(tmp_path, *arguments, interrupt_at="", number=signal.SIGINT, **keywords):
+    """Run the command, with a signal when it imports a given module."""
     (tmp_path / "site").mkdir(exist_ok=True)
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import os, signal, sys\n"
+        "import os, sys\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name == {interrupt_at!r}:\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, Finder())\n"
     )
     root = str(Path(__file__).parents[2])
@@ -332,12 +327,19 @@ def _start(tmp_path, *arguments, interrupt_at="", **keywords):
     )
 
 
-@pytest.mark.parametrize("module", ["absl", "jax", "flax", "torch", "converters.reading"])
-def test_ctrl_c_at_any_import_is_one_line_and_exit_130(module, files, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        *((module, signal.SIGINT) for module in ("absl", "jax", "flax", "converters.reading")),
+        ("torch", signal.SIGTERM),
+    ],
+)
+def test_a_signal_at_any_import_is_one_line_and_exit_130(module, number, files, tmp_path):
     arguments = "dcgan", f"--src={files[0]}", f"--dst={tmp_path / 'out'}"
-    done = _start(tmp_path, *arguments, interrupt_at=module, stdout=subprocess.PIPE)
+    interrupt = {"interrupt_at": module, "number": number}
+    done = _start(tmp_path, *arguments, **interrupt, stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr.strip() == "interrupted"
+    assert done.stderr.strip() == "interrupted: stopped before anything was done"
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,6 @@
 """`converters lpips` joins the published trunk and heads, as torch.save wrote them."""
 
+import os
 import zipfile
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 from cgjax.evaluation.lpips import TRUNKS, Lpips, load_params, params_of
+from cgjax.runtime.signals import SIGNALS, on_interrupt
 from tests.converters.files import command
 from tests.evaluation.test_lpips import random_tensors
 
@@ -110,6 +112,7 @@ def test_a_file_of_something_else_is_not_replaced_and_flags_are_checked(tmp_path
         ((src, heads, src.replace("--src", "--dst")), "exists and is not a file of LPIPS's"),
         ((src, heads, f"--dst={tmp_path}"), "is a folder; name a file"),
         ((src, heads, f"--dst={tmp_path}/none/out"), "has no folder"),
+        ((src, heads, f"--dst={'x' * 300}"), f"cannot write --dst={'x' * 300}: File name too long"),
         ((src, dst), "--heads is missing"),
         ((src, heads, dst, "--dtype=float16"), "--dtype: lpips does not read it"),
     ):
@@ -130,3 +133,14 @@ def test_nothing_in_a_file_is_executed(tmp_path, capsys):
     assert command("lpips", src, heads, dst) == 2
     assert "nothing in it was executed" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_writing_leaves_nothing(number, tmp_path, monkeypatch, capsys):
+    flags, files, ended = write(tmp_path, "alex"), set(os.listdir(tmp_path)), []
+    monkeypatch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), number))
+    with on_interrupt(lambda *_: ended.append("at once"), SIGNALS):  # as the command does elsewhere
+        assert command("lpips", *flags) == 130
+    assert not ended
+    assert capsys.readouterr().err.endswith(f"{tmp_path}/out is unchanged\n")
+    assert set(os.listdir(tmp_path)) == files

@@ -30,6 +30,9 @@ PAIRS = [
     ("G", "EMA"),
     ("netG_state_dict", "netG_avg_state_dict"),
     ("generator_no_ema", "generator_ema"),
+    ("params", "params_ema"),
+    ("G", "ema_G"),
+    ("netG", "netG_ema_state"),
 ]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cgjax.errors import UserError
-from converters.__main__ import convert, inspect
+from converters.__main__ import FAMILIES, convert, inspect
 from converters.convert import layouts_of
 from converters.networks import find_networks
 from converters.reading import Checkpoint, read_checkpoint
@@ -163,9 +163,9 @@ def test_names_that_are_not_text_are_reported(dcgan, tmp_path):
 )  # fmt: skip
 def test_any_other_content_is_refused_in_one_line(content, tmp_path):
     path = write(tmp_path / "f.pth", content)
-    for family in CASES.values():
+    for family in FAMILIES:
         with pytest.raises(UserError) as caught:
-            convert(family[0], path, tmp_path / "out")
+            convert(family, path, tmp_path / "out")
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 1000
     with pytest.raises(UserError):

@@ -1,19 +1,25 @@
 """Several real processes on this machine give the result of one, and end together."""
 
 import contextlib
+import errno
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 import cgjax as library
+from cgjax.errors import UserError
 from cgjax.run.run import Run
+from cgjax.runtime.signals import SIGNALS, on_interrupt
 from tests.e2e.command import ROOT, cgjax, environment, untrained
 from tests.xla_flags import FOUR_DEVICES, QUICK
 
@@ -210,3 +216,24 @@ def test_a_launcher_without_a_number_of_processes_says_so_in_one_line(arguments)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "processes" in done.stderr
+
+
+def test_if_a_process_cannot_be_started_those_before_it_are_ended(monkeypatch):
+    monkeypatch.setattr(flags, "DEFINE_integer", lambda *_: SimpleNamespace(value=3))
+    local = importlib.import_module("launch.local")
+    started = []
+
+    class Child(local.Child):
+        def __init__(self, index, *_):
+            if index == 2:
+                raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+            self.process = subprocess.Popen(["sleep", str(HANGS_S)])
+            started.append(self.process)
+
+    monkeypatch.setattr(local, "Child", Child)
+    with (
+        on_interrupt(signal.SIG_DFL, SIGNALS),  # puts back what the launcher replaces
+        pytest.raises(UserError, match=r"processes=3: process 2 cannot be started \(Resource"),
+    ):
+        local.main(["local.py"])
+    assert [process.wait() for process in started] == [-signal.SIGKILL] * 2

@@ -1,27 +1,21 @@
-"""A finished tiny run with everything that its page can show; it is run once."""
+"""A finished tiny run with everything that its page can show, run once, and the browser."""
 
 import shutil
 
 import pytest
 
-from cgjax.config.plain import to_plain
-from cgjax.config.schema import complete
 from cgjax.run.opening import open_run
-from cgjax.runtime.signals import Interrupts
 from cgjax.stages.pipeline import Pipeline
-from configs import tiny
+from tests.report.browser import chromium
+from tests.stages import tiny_runs
 
 
 def config():
-    given = tiny.get_config("quick")
-    given.update_from_flattened_dict(
-        {
+    return tiny_runs.config(
+        "0/layer2-k2",
+        **{
             "latents.num": 300,
             "cluster.num_init": 1,
-            "hierarchy.splits": ("0/layer2-k2",),
-            "samplers.flow.num_epochs": 1,
-            "samplers.imle.fit": False,
-            "sample.sampler": "flow",
             "sample.num": 2,
             "evaluate.num": 12,
             "evaluate.components": 4,
@@ -36,18 +30,14 @@ def config():
             "sweep.judges": ("image_statistics",),
             "sweep.judged": 100,
             "sweep.columns": 2,
-        }
+        },
     )
-    return complete(to_plain(given))
 
 
 def work(root, what, mode="run"):
     """Open the run, call `what` with its pipeline, and close it."""
-    pipeline = Pipeline(open_run(root, config(), mode=mode), Interrupts())
-    try:
+    with tiny_runs.pipeline_of(open_run(root, config(), mode=mode)) as pipeline:
         return what(pipeline)
-    finally:
-        pipeline.metrics.close()
 
 
 @pytest.fixture(scope="package")
@@ -57,6 +47,12 @@ def finished(tmp_path_factory):
     work(root, Pipeline.run_all)
     work(root, Pipeline.compare, "compare")
     return root
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from cgjax.regions.page_names import read_names
 from cgjax.run.opening import load_run
 from cgjax.stages.pipeline import Pipeline
-from tests.report.browser import chromium, open_page
+from tests.report.browser import open_page
 from tests.report.conftest import work
 
 pytestmark = pytest.mark.browser
@@ -20,12 +20,6 @@ HARMFUL = (
     "</script>" + "x" * 9000,
     "\u202e\u05e9\u05dc\u05d5\u05dd/../../etc",
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

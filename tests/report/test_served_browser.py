@@ -18,16 +18,10 @@ from cgjax.runtime.signals import Interrupts
 from cgjax.serve.app import Served
 from cgjax.serve.server import listen_for, prepare
 from cgjax.stages.pipeline import Pipeline
-from tests.report.browser import chromium, open_page
+from tests.report.browser import open_page
 from tests.report.test_browser import HARMFUL, download
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

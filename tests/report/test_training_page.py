@@ -20,7 +20,7 @@ from cgjax.runtime.signals import Interrupts
 from cgjax.stages.report import report_training
 from tests.endtoend.tiny_runs import settings, train
 from tests.killing import Killed, killing
-from tests.report.browser import chromium, open_page
+from tests.report.browser import open_page
 
 MB = 2**20
 CONFIG = settings(train__trials=2, score__every=6)
@@ -256,12 +256,6 @@ def test_edited_results_get_no_page_and_an_edited_page_is_made_again(copied):
     (copied / "samples.npz").write_bytes(b"somebody's")
     with pytest.raises(UserError, match=r"'results' is stale, or its files are not those"):
         report_training(open_trained(copied, None))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

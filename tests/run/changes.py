@@ -9,12 +9,11 @@ from typing import Any
 
 from jaxtyping import Array
 
-from cgjax.config.plain import flatten, to_plain
-from cgjax.config.schema import complete
+from cgjax.config.plain import flatten
 from cgjax.generators.base import PretrainedGenerator
 from cgjax.generators.registry import EMBEDDED
 from cgjax.testing.planted import PlantedDiscs
-from configs import tiny
+from tests.stages import tiny_runs
 
 FITTED = ("rejection", "flow", "imle")
 DEFAULT = "flow"
@@ -45,14 +44,13 @@ FEATURE = {f"evaluate {name}" for name in FITTED} | SHOWN | COMPARED
 
 def small() -> dict[str, Any]:
     """Return a config that runs in seconds."""
-    config = tiny.get_config("quick")
-    config.update_from_flattened_dict(
-        {
+    return tiny_runs.config(
+        **{
             "latents.num": 96,
             "cluster.num_init": 1,
-            "samplers.flow.num_epochs": 1,
             "samplers.flow.num_latents": 160,
             "samplers.flow.batch": 64,
+            "samplers.imle.fit": True,
             "samplers.imle.num_epochs": 2,
             "samplers.imle.batch": 16,
             "sample.num": 2,
@@ -65,7 +63,6 @@ def small() -> dict[str, Any]:
             "compare.attribute": "brightness",  # so that a judge alone is a legal change
         }
     )
-    return complete(to_plain(config))
 
 
 # Leaf -> (another value, what it makes stale). Leaves of samplers without fit make nothing stale.

@@ -12,7 +12,7 @@ from cgjax.run.folder import Provenance, RunFolder, save_config
 from cgjax.run.opening import load_run, open_run
 from cgjax.stages import cluster
 from tests.run.changes import small
-from tests.stages.test_change import run
+from tests.stages.tiny_runs import run
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from cgjax.runtime.log import Metrics
 from cgjax.stages.graph import Maker
 from cgjax.stages.latents import latents_of
 from tests.run.changes import changed, small
-from tests.stages.test_change import content_of, run
+from tests.stages.tiny_runs import content_of, run
 
 
 def as_it_was(root):

@@ -10,25 +10,15 @@ import pytest
 from cgjax.samplers import flow
 from cgjax.samplers.base import Members, group_members
 from cgjax.samplers.flow import Flow
+from tests.samplers.halves import half_spaces, train
 
 D = 8
 
 
-def half_spaces(n: int = 8000) -> Members:
-    """Two halves of a normal distribution, each sorted by distance from the boundary."""
-    z = np.random.default_rng(0).normal(size=(n, D)).astype(np.float32)
-    return group_members(z, (z[:, 0] < 0).astype(np.int32), 2, margins=np.abs(z[:, 0]))
-
-
 @pytest.fixture(scope="module")
 def trained() -> tuple[Flow, flow.FlowState]:
-    sampler, members = Flow(D, hidden_dim=64, num_epochs=60, batch=256), half_spaces()
-    state = sampler.init(jax.random.key(0), members)
-    for epoch in range(sampler.num_epochs):
-        state, _ = sampler.epoch(
-            state, members, jax.random.fold_in(jax.random.key(1), epoch), epoch
-        )
-    return sampler, state
+    sampler = Flow(D, hidden_dim=64, num_epochs=60, batch=256)
+    return sampler, train(sampler, half_spaces(8000, D, is_ordered=True))
 
 
 def test_the_target_is_the_time_derivative_of_the_path(key):
@@ -41,7 +31,7 @@ def test_the_target_is_the_time_derivative_of_the_path(key):
 
 
 def test_an_untrained_flow_is_the_prior(key):
-    sampler, members = Flow(D), half_spaces(100)
+    sampler, members = Flow(D), half_spaces(100, D, is_ordered=True)
     state = sampler.init(key, members)
     samples = sampler.sample(state, key, 1, 20)
     np.testing.assert_array_equal(samples, jax.random.normal(key, (20, D), jnp.float32))
@@ -88,7 +78,7 @@ def test_drawn_rows_are_members_above_their_quantile(key):
 
 
 def test_padding_affects_no_result():
-    members = half_spaces(600)
+    members = half_spaces(600, D, is_ordered=True)
     short = dataclasses.replace(members, counts=jnp.array([300, 50], jnp.int32))
     pad = jnp.arange(members.latents.shape[1])[None] >= short.counts[:, None]
     spoiled = dataclasses.replace(short, latents=jnp.where(pad[..., None], 1e6, members.latents))
@@ -110,7 +100,7 @@ def test_more_steps_end_near_where_fewer_do(trained):
 
 
 def test_equal_seeds_give_equal_bytes():
-    members, sampler = half_spaces(600), Flow(D, hidden_dim=16, batch=64)
+    members, sampler = half_spaces(600, D, is_ordered=True), Flow(D, hidden_dim=16, batch=64)
     runs = [
         sampler.epoch(sampler.init(jax.random.key(0), members), members, jax.random.key(1), 0)[0]
         for _ in range(2)

@@ -11,11 +11,13 @@ from cgjax.samplers import flow
 from cgjax.samplers.flow import descend
 from cgjax.samplers.flow_one_step import OneStepFlow, OneStepState
 from cgjax.samplers.training import over_mesh
-from tests.samplers.test_flow import D, half_spaces
+from tests.samplers.halves import half_spaces
+
+D = 8
 
 
 def train(sampler: OneStepFlow, num_devices: int = 1) -> OneStepState:
-    members = half_spaces()
+    members = half_spaces(8000, D, is_ordered=True)
     state = sampler.init(jax.random.key(0), members)
     epoch = over_mesh(data_mesh(num_devices), sampler)
     for number in range(sampler.num_epochs):
@@ -50,7 +52,7 @@ def test_the_margin_controls_the_strength_here_too(trained):
 def test_distilling_leaves_the_flow_unchanged():
     sampler = OneStepFlow(D, hidden_dim=16, num_epochs=2, distilled=0.5, batch=256)
     assert sampler.flow_epochs == 1
-    members = half_spaces(1000)
+    members = half_spaces(1000, D, is_ordered=True)
     state, _ = sampler.epoch(
         sampler.init(jax.random.key(0), members), members, jax.random.key(1), 0
     )
@@ -82,7 +84,7 @@ def test_three_devices_train_the_same_as_one():
 
 def test_the_student_learns_from_the_flows_average():
     sampler = OneStepFlow(D, hidden_dim=8, num_epochs=2, distilled=0.5, batch=50, num_steps=1)
-    members = half_spaces(100)
+    members = half_spaces(100, D, is_ordered=True)
     start = sampler.init(jax.random.key(0), members)
 
     def learnt(**changed):
@@ -101,7 +103,7 @@ def test_the_student_learns_from_the_flows_average():
 
 def test_the_student_s_learning_rate_falls_over_its_own_epochs(monkeypatch):
     sampler = OneStepFlow(D, hidden_dim=8, num_epochs=10, distilled=0.3, batch=50)
-    members, totals = half_spaces(100), []
+    members, totals = half_spaces(100, D, is_ordered=True), []
 
     def recorded(state, gradient, done, total, sampler):
         totals.append(total)

@@ -9,27 +9,14 @@ import numpy as np
 import pytest
 
 from cgjax.samplers import gan, vae
-from cgjax.samplers.base import Members, group_members
+from cgjax.samplers.base import group_members
 from cgjax.samplers.gan import LatentGan
 from cgjax.samplers.imle import Imle
 from cgjax.samplers.training import dense, draw_members
 from cgjax.samplers.vae import Vae
+from tests.samplers.halves import half_spaces, train
 
 D = 6
-
-
-def half_spaces(n: int = 3000) -> Members:
-    z = np.random.default_rng(0).normal(size=(n, D)).astype(np.float32)
-    return group_members(z, (z[:, 0] < 0).astype(np.int32), 2)
-
-
-def train(sampler, members: Members):
-    state = sampler.init(jax.random.key(0), members)
-    for epoch in range(sampler.num_epochs):
-        key = jax.random.fold_in(jax.random.key(1), epoch)
-        state, metrics = sampler.epoch(state, members, key, epoch)
-    assert metrics["loss"].shape == (2,)
-    return state
 
 
 @pytest.mark.parametrize(
@@ -38,7 +25,7 @@ def train(sampler, members: Members):
     ids=["gan", "vae"],
 )
 def test_samples_lie_on_the_cluster_s_side(sampler):
-    state = train(sampler, half_spaces())
+    state = train(sampler, half_spaces(3000, D))
     for cluster, side in ((0, 1), (1, -1)):
         x = np.asarray(sampler.sample(state, jax.random.key(2), cluster, 1000))
         # A few hundred steps; chance is 0.5.
@@ -46,7 +33,7 @@ def test_samples_lie_on_the_cluster_s_side(sampler):
 
 
 def test_the_vae_s_noise_restores_the_norm_that_its_mean_lacks():
-    sampler, members = Vae(D, num_epochs=30), half_spaces()
+    sampler, members = Vae(D, num_epochs=30), half_spaces(3000, D)
     state = train(sampler, members)
     noisy = dataclasses.replace(sampler, output_noise=True)
     lengths = [
@@ -102,7 +89,7 @@ def test_the_critics_penalty_is_half_of_gamma_times_the_mean_squared_slope(key):
 
 
 def test_the_divergence_is_phased_in_over_the_warm_up():
-    sampler, members = Vae(D, beta=0.8, warmup_epochs=4), half_spaces(20)
+    sampler, members = Vae(D, beta=0.8, warmup_epochs=4), half_spaces(20, D)
     found = [float(sampler.data_parallel_epoch(members, i).scalar) for i in (0, 1, 3, 50)]
     np.testing.assert_allclose(found, [0.2, 0.4, 0.8, 0.8], rtol=1e-6)
     plain = Vae(D, warmup_epochs=0)

@@ -9,28 +9,15 @@ import pytest
 
 from cgjax.errors import UserError
 from cgjax.samplers import imle, imle_modern
-from cgjax.samplers.base import Members, group_members
+from cgjax.samplers.base import group_members
 from cgjax.samplers.imle_modern import ModernImle, near_distance, usable
+from tests.samplers.halves import half_spaces, train
 
 D = 16
 
 
-def half_spaces(n: int = 1500) -> Members:
-    z = np.random.default_rng(0).normal(size=(n, D)).astype(np.float32)
-    return group_members(z, (z[:, 0] < 0).astype(np.int32), 2)
-
-
-def train(sampler: ModernImle, members: Members):
-    state = sampler.init(jax.random.key(0), members)
-    for epoch in range(sampler.num_epochs):
-        key = jax.random.fold_in(jax.random.key(1), epoch)
-        state, metrics = sampler.epoch(state, members, key, epoch)
-        assert np.isfinite(metrics["loss"]).all()
-    return state
-
-
 def test_the_residual_restores_most_of_the_length_of_the_members():
-    members = half_spaces()
+    members = half_spaces(1500, D)
     true = float(jnp.linalg.norm(members.latents[0, : int(members.counts[0])], axis=1).mean())
     lengths = {}
     for residual in (False, True):
@@ -43,7 +30,7 @@ def test_the_residual_restores_most_of_the_length_of_the_members():
 
 
 def test_adaptive_keeps_a_code_until_it_is_learnt_or_forced():
-    members = half_spaces(400)
+    members = half_spaces(400, D)
     sampler = ModernImle(
         D, num_epochs=9, batch=64, matching="adaptive", match_epochs=1, force_epochs=5
     )
@@ -76,7 +63,7 @@ def test_eps_is_a_quantile_of_the_members_own_distances():
 
 
 def test_rejection_trains_and_an_unknown_matching_is_refused():
-    train(ModernImle(D, num_epochs=3, batch=64, matching="rejection"), half_spaces(400))
+    train(ModernImle(D, num_epochs=3, batch=64, matching="rejection"), half_spaces(400, D))
     with pytest.raises(UserError, match="matching='other'; expected one of nearest"):
         ModernImle(D, matching="other")
 

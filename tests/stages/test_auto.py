@@ -4,26 +4,15 @@ import json
 
 import pytest
 
-from cgjax.config.plain import to_plain
-from cgjax.config.schema import complete
 from cgjax.errors import UserError
 from cgjax.run.opening import load_run, open_run
-from configs import tiny
+from tests.stages import tiny_runs
 from tests.stages.tiny_runs import pipeline_of
 
 
 def config(**leaves):
-    given = tiny.get_config("quick")
-    given.update_from_flattened_dict(
-        {
-            "latents.num": 400,
-            "cluster.num_clusters": "auto",
-            "cluster.max_clusters": 4,
-            "cluster.num_init": 2,
-            **leaves,
-        }
-    )
-    return complete(to_plain(given))
+    auto = {"latents.num": 400, "cluster.num_clusters": "auto", "cluster.max_clusters": 4}
+    return tiny_runs.config(**(auto | leaves))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from cgjax.run.opening import load_run, open_run
 from cgjax.runtime.mesh import data_mesh
 from cgjax.testing.planted import PlantedDiscs
 from tests.run.changes import changed, leaves, of_colour, small
-from tests.stages.tiny_runs import pipeline_of
+from tests.stages.tiny_runs import content_of, pipeline_of, run
 
 KINDS = [
     "seed",
@@ -35,33 +35,6 @@ KINDS = [
 CHANGED = leaves() if os.environ.get("CGJAX_EVERY_LEAF") else KINDS
 REFUSED = ("transfer.conditions",)  # the planted generator has no classes
 NAMED = [{"id": 0, "name": "left", "note": "seen"}, {"id": 1, "name": "right"}]
-
-
-def run(root, config, **options):
-    with pipeline_of(open_run(root, config, allow_change=True, **options)) as pipeline:
-        pipeline.run_all()
-
-
-def content_of(root):
-    """What a run leaves, without times."""
-    found = {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        name = str(path.relative_to(root))
-        if name.split("/")[0] in (
-            "latents.npy",
-            "clusters.npz",
-            "samples",
-            "figures",
-            "compare.csv",
-        ):
-            found[name] = path.read_bytes()
-    summary = json.loads((root / "summary.json").read_text())
-    found["summary"] = {name: value for name, value in summary.items() if name != "stages"}
-    opened = load_run(root)
-    for name in opened.sampler_names:
-        leaves = jax.tree.leaves(opened.samplers.fitted(name).state)
-        found[f"state of {name}"] = [np.asarray(leaf).tobytes() for leaf in leaves]
-    return found
 
 
 def finished_at(root):
@@ -115,12 +88,15 @@ def test_a_changed_leaf_gives_a_fresh_runs_bytes_and_recomputes_only_what_depend
 
 
 def test_names_come_back_with_their_clustering(finished, tmp_path):
-    root = tmp_path / "run"
-    shutil.copytree(finished, root)
-    config, _ = changed("seed")
-    run(root, config)
+    root = shutil.copytree(finished, tmp_path / "run")
+
+    def cluster(config):
+        with pipeline_of(open_run(root, config, allow_change=True)) as pipeline:
+            pipeline.cluster()
+
+    cluster(changed("seed")[0])
     assert names_of(root) == [None, None]
-    run(root, small())
+    cluster(small())
     assert json.loads((root / "clusters.json").read_text()) == NAMED
 
 

@@ -10,8 +10,7 @@ from cgjax.errors import UserError
 from cgjax.run.opening import load_run, open_run
 from tests.killing import Killed
 from tests.run.changes import changed, small
-from tests.stages.test_change import content_of, run
-from tests.stages.tiny_runs import pipeline_of
+from tests.stages.tiny_runs import content_of, pipeline_of, run
 
 
 def samples(root):

@@ -9,8 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from cgjax.config.plain import to_plain
-from cgjax.config.schema import complete
 from cgjax.errors import UserError
 from cgjax.regions.region import WHOLE
 from cgjax.run.manifests import Manifests
@@ -20,29 +18,21 @@ from cgjax.stages import sweep as stage
 from cgjax.stages.pipeline import Pipeline
 from cgjax.stages.sweep import SweepStage
 from cgjax.testing.planted import true_side
-from configs import tiny
 from tests.killing import Killed, killing
 from tests.regions.planted import clustering
+from tests.stages import tiny_runs
 from tests.stages.tiny_runs import pipeline_of
 
 
 def config(**leaves):
-    given = tiny.get_config("quick")
-    given.update_from_flattened_dict(
-        {
-            "latents.num": 360,
-            "cluster.num_init": 2,
-            "sweep.numbers": (3, 2),
-            "sweep.judges": ("image_statistics",),
-            "sweep.judged": 150,
-            "sweep.columns": 2,
-            "samplers.flow.num_epochs": 1,
-            "samplers.imle.fit": False,
-            "sample.sampler": "flow",
-            **leaves,
-        }
-    )
-    return complete(to_plain(given))
+    swept = {
+        "latents.num": 360,
+        "sweep.numbers": (3, 2),
+        "sweep.judges": ("image_statistics",),
+        "sweep.judged": 150,
+        "sweep.columns": 2,
+    }
+    return tiny_runs.config(**(swept | leaves))
 
 
 def sweep(root, given=None, **options):
@@ -144,8 +134,7 @@ def test_killed_while_writing_it_resumes_to_the_same_bytes(number, swept, tmp_pa
 
 
 def test_a_change_recomputes_only_the_clusterings_that_depend_on_it(swept, tmp_path):
-    root = tmp_path / "run"
-    sweep(root)
+    root = shutil.copytree(swept[0], tmp_path / "run")
     found = Manifests(load_run(root).folder, load_run(root).manifests.graph)
     assert found.result("sweep layer1") is not None
     other = open_run(root, config(**{"cluster.num_clusters": 3}), mode="sweep", allow_change=True)
@@ -162,8 +151,7 @@ def test_a_change_recomputes_only_the_clusterings_that_depend_on_it(swept, tmp_p
 
 
 def test_a_damaged_clustering_is_not_read(swept, tmp_path):
-    root = tmp_path / "run"
-    sweep(root)
+    root = shutil.copytree(swept[0], tmp_path / "run")
     (root / "clusterings" / "layer1-k2.npz").write_bytes(b"nonsense")
     assert [one for one in load_run(root).clusterings if one.startswith("layer1")] == []
     with pytest.raises(UserError, match="'sweep layer1' is stale, or its files are not those"):
@@ -188,9 +176,8 @@ def test_a_folder_with_only_a_sweep_answers_queries_by_rejection(swept):
 
 
 def test_the_runs_own_clustering_and_a_sweeps_are_queried_together(swept, tmp_path):
-    root, given = tmp_path / "run", config(**{"layer": "layer1"})
-    sweep(root, given)
-    with pipeline_of(open_run(root, given)) as pipeline:
+    root = shutil.copytree(swept[0], tmp_path / "run")
+    with pipeline_of(open_run(root, config())) as pipeline:
         pipeline.cluster()
         pipeline.fit()
     run = load_run(root)

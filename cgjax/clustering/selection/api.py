@@ -121,8 +121,8 @@ def choose_num_clusters(
     num_rows = check_whole("num_rows", num_rows)
     num_repeats = check_whole("num_repeats", num_repeats)
     num_components = check_whole("num_components", num_components)
-    check_share("alpha", alpha)
-    check_share("confidence", confidence)
+    check_share("alpha", alpha, 0.05)
+    check_share("confidence", confidence, 0.95)
     samples = take_samples(
         source, max_clusters, key, num_rows=num_rows, num_components=num_components
     )

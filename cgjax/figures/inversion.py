@@ -18,6 +18,9 @@ ACROSS = 4
 MANY = 12
 """Number of clusters above which columns are narrow and their names vertical."""
 
+LONGEST = 28
+"""Characters of a name below a column; a longer one would leave no room for the plot."""
+
 
 def pairs(
     images: Float[np.ndarray, "n s s c"],
@@ -67,7 +70,7 @@ def errors_by_cluster(
         held_out: errors and clusters of held-out images made by the generator.
         assigned: errors and clusters of the assigned images, and whether the generator can make
             each of them.
-        names: the clusters' names.
+        names: the clusters' names; long ones are cut.
         limit: the error above which the generator cannot make an image; an image below it may
             still be rejected for another reason.
         title: a line above the plot.
@@ -93,7 +96,8 @@ def errors_by_cluster(
     axis.axhline(limit, color="black", linestyle="--", linewidth=1, label="limit")
     axis.set_yscale("log")
     axis.set_xlim(-0.6, len(names) - 0.4)
-    axis.set_xticks(range(len(names)), list(map(as_text, names)), rotation=90 * is_crowded)
+    cut = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1].rstrip()}…" for name in names]
+    axis.set_xticks(range(len(names)), list(map(as_text, cut)), rotation=90 * is_crowded)
     axis.set_ylabel("mean absolute difference / range")
     figure.suptitle(as_text(title))
     figure.legend(loc="outside lower center", ncols=2)

@@ -23,6 +23,10 @@ MARKS = ("o", "s", "^")
 
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 
+LEGEND_COLUMNS, LEGEND_ROWS, LEGEND_ROW = 4, 6, 0.22
+"""Columns of a legend below a scatter plot, the rows that need no higher figure, and the height in
+inches of each further row."""
+
 
 class Plot(NamedTuple):
     """A plot as two files; the same data gives the same bytes.
@@ -61,7 +65,8 @@ def draw_scatter(
         names: a legend entry for each cluster; line ends become commas.
         title: a line above all of them.
     """
-    figure = new_figure(5.2 * len(panels), 5.2)
+    further = max(0, -(-len(names) // LEGEND_COLUMNS) - LEGEND_ROWS)
+    figure = new_figure(5.2 * len(panels), 5.2 + LEGEND_ROW * further)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         for c, name in enumerate(names):
@@ -73,7 +78,7 @@ def draw_scatter(
         axis.set_xlabel(f"component 1 ({100 * panel.shares[0]:.0f}% of the variance)")
         axis.set_ylabel(f"component 2 ({100 * panel.shares[1]:.0f}% of the variance)")
     handles, entries = axes[0].get_legend_handles_labels()
-    figure.legend(handles, entries, loc="outside lower center", ncols=4, markerscale=2)
+    figure.legend(handles, entries, loc="outside lower center", ncols=LEGEND_COLUMNS, markerscale=2)
     figure.suptitle(as_text(title))
     return render(figure)
 

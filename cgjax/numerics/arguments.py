@@ -59,15 +59,21 @@ def check_whole(name: str, value: Any, *, least: int = 1, hint: str = "") -> int
     return int(value)
 
 
-def check_share(name: str, value: Any) -> float:
+def check_share(name: str, value: Any, usual: float) -> float:
     """Return a number between 0 and 1, both excluded, as a Python float.
+
+    Args:
+        name: the argument's name.
+        value: its value.
+        usual: a usual value, for the message.
 
     Raises:
         UserError: anything else, for example NaN.
     """
     is_number = isinstance(value, int | float | np.floating) and 0 < value < 1
     if not is_number:
-        raise UserError(f"{name}={shown(value)}: expected a number between 0 and 1, such as 0.05")
+        expected = f"expected a number between 0 and 1, such as {usual}"
+        raise UserError(f"{name}={shown(value)}: {expected}")
     return float(value)
 
 

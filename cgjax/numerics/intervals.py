@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from cgjax.errors import UserError
+from cgjax.numerics.arguments import check_share, check_whole
 
 
 class Interval(NamedTuple):
@@ -29,9 +30,7 @@ def with_ends(name: str, value: float, low: float, high: float) -> dict[str, flo
 
 def _upper_tail(confidence: float) -> float:
     """Return the probability below the upper end of a two-sided interval."""
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence={confidence}; expected a number between 0 and 1, such as 0.95")
-    return (1 + confidence) / 2
+    return (1 + check_share("confidence", confidence, 0.95)) / 2
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Interval:
@@ -85,8 +84,8 @@ def bootstrap_interval(
       seed: seed of the resampling.
 
     Raises:
-      UserError: there is no sample, one is empty or a single number, `method` is unknown, or
-        `confidence` is not between 0 and 1.
+      UserError: there is no sample, one is empty or a single number, `method` is unknown, there are
+        fewer than 2 resamples, or `confidence` is not between 0 and 1.
 
     >>> low, high = bootstrap_interval(np.mean, np.arange(100.0))
     >>> round(low), round(high)  # around 49.5
@@ -96,8 +95,7 @@ def bootstrap_interval(
         raise UserError("bootstrap_interval needs at least one sample")
     if method not in ("percentile", "normal"):
         raise UserError(f"method={method!r}; expected 'percentile' or 'normal'")
-    if num_resamples < 2:
-        raise UserError(f"num_resamples={num_resamples}; expected at least 2")
+    num_resamples = check_whole("num_resamples", num_resamples, least=2)
     upper = _upper_tail(confidence)
     arrays: list[NDArray[Any]] = [np.asarray(sample) for sample in samples]
     if any(array.ndim == 0 or len(array) == 0 for array in arrays):

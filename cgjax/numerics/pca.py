@@ -65,7 +65,8 @@ def _randomised_basis(
     width = min(num_components + 20, *centred.shape)
     basis = rng.standard_normal((centred.shape[1], width)).astype(np.float32)
     for _ in range(num_iterations):
-        basis = np.linalg.qr(centred.T @ (centred @ np.linalg.qr(basis)[0]))[0]
+        projected = _product(centred, np.linalg.qr(basis)[0])
+        basis = np.linalg.qr(_product(centred.T, projected))[0]
     return basis
 
 
@@ -129,22 +130,22 @@ def fit_pca(
     )
 
 
-def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return a Gram matrix; refuse rows whose squares overflow float32."""
+def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a product of matrices; refuse rows whose squares overflow float32."""
     with np.errstate(over="ignore", invalid="ignore"):
-        gram = a @ b
-    if not np.isfinite(gram).all():
+        product = a @ b
+    if not np.isfinite(product).all():
         raise UserError(
             "the rows are too large: their squares overflow float32; divide them by a constant "
             "first"
         )
-    return gram.astype(np.float64)
+    return product
 
 
-def _top_eigenvectors(gram: NDArray[np.float64], num: int) -> NDArray[np.float32]:
+def _top_eigenvectors(gram: NDArray[np.float32], num: int) -> NDArray[np.float32]:
     """Return the (m, num) eigenvectors of the largest eigenvalues, largest first."""
     size = len(gram)
-    _, vectors = eigh(gram, subset_by_index=[size - num, size - 1])
+    _, vectors = eigh(gram.astype(np.float64), subset_by_index=[size - num, size - 1])
     return vectors[:, ::-1].astype(np.float32)
 
 
@@ -215,7 +216,8 @@ def update_pca(state: PCAState | None, rows: NDArray[np.float32], num_components
     k = min(num_components, *stacked.shape)
     is_wide = len(stacked) < stacked.shape[1]
     gram = _product(stacked, stacked.T) if is_wide else _product(stacked.T, stacked)
-    values, vectors = eigh(gram, subset_by_index=[len(gram) - k, len(gram) - 1])
+    kept = [len(gram) - k, len(gram) - 1]
+    values, vectors = eigh(gram.astype(np.float64), subset_by_index=kept)
     if is_wide:  # U^T X: its rows have the singular values as norms; nothing small is divided by
         scaled = vectors[:, ::-1].T.astype(np.float32) @ stacked
     else:

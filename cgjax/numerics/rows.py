@@ -54,8 +54,12 @@ def as_pair(a: ArrayLike, b: ArrayLike, *, min_rows: int = 1) -> tuple[Floats, F
 
 
 def as_line(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Return `values` as a finite, non-empty (n,) float64 array."""
-    line = np.asarray(values, dtype=np.float64)
+    """Return `values` as a finite, non-empty (n,) float64 array.
+
+    Raises:
+      UserError: not an array of numbers, another shape, no numbers, or NaN or an infinity.
+    """
+    line = np.asarray(as_real(name, values, "an (n,) array"), np.float64)
     if line.ndim != 1 or len(line) == 0:
         raise UserError(f"{name} has shape {line.shape}; expected a non-empty (n,) array")
     if not np.isfinite(line).all():

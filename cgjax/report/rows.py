@@ -61,7 +61,8 @@ def quantiles(
         shown: (p,) indices of the latents that are shown, a subset of the candidates.
 
     Returns:
-        (p,) uint16 labels and (p,) uint8 quantiles, 250 for the largest margin.
+        (p,) uint16 labels, and (p,) uint8 shares of the cluster's candidates that have a smaller
+        margin, in 250ths.
     """
     labels = clustering.labels[shown].astype(np.uint16)
     quantile = np.zeros(len(shown), np.uint8)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from cgjax.figures.plots import style_of
 from cgjax.numerics.intervals import wilson_interval
@@ -69,11 +67,9 @@ class ImageSheet:
         """Return the values that the style sheet needs to cut the sheet into tiles."""
         if not self.images:
             return None
-        content = self.images["sheet"].tobytes()
-        with Image.open(io.BytesIO(content)) as picture:
-            rows = picture.height // self._info["tile"]
-        url = data_url(content)
-        return {"key": self.key, "url": url, "columns": self._info["columns"], "rows": rows}
+        url, columns = data_url(self.images["sheet"].tobytes()), self._info["columns"]
+        rows = -(-len(self._latents) // columns)
+        return {"key": self.key, "url": url, "columns": columns, "rows": rows}
 
     def data(self) -> dict[str, Any]:
         """Return the values that the page's script needs."""

@@ -69,7 +69,8 @@ def keep_programs() -> Path | None:
         with tempfile.TemporaryFile(dir=folder):
             pass
         _remove_damaged(folder)
-        _remove_old(own)
+        with contextlib.suppress(FileNotFoundError):  # another process is removing the same
+            _remove_old(own)
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home folder
         logging.warning(
             "compiled programs are not kept, so every run compiles them again: %s; set CGJAX_CACHE "

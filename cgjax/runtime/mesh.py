@@ -175,11 +175,6 @@ def from_shards(entries: Array, is_here: Array, axis_name: str | None) -> Array:
     return all_sum(jnp.where(mask, entries, 0.0), axis_name)
 
 
-def axis_position(axis_name: str) -> Array:
-    """Return this shard's position on an axis."""
-    return jax.lax.axis_index(axis_name)
-
-
 def varying_like(value: Array, reference: Array) -> Array:
     """Mark a constant as varying over the mesh axes that a reference varies over.
 

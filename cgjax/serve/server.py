@@ -110,16 +110,16 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except socket.gaierror as error:
-        raise UserError(
-            f"--host={host}: {error.strerror}; expected an address such as 127.0.0.1"
-        ) from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"--port={port} is in use; give another, or 0 for a free one") from None
         if error.errno == errno.EACCES:
             raise UserError(f"--port={port} is not allowed; give one above 1023") from None
-        raise UserError(f"--host={host}: {error.strerror}; try 127.0.0.1") from None
+        # Python appends the address as a tuple.
+        reason = str(error.strerror).partition(" (while")[0]
+        raise UserError(
+            f"--host={host}: {reason}; expected an address of this machine, such as 127.0.0.1"
+        ) from None
 
 
 def _url_host(host: str) -> str:

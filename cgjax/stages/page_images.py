@@ -40,7 +40,7 @@ JUDGED = 256
 """The most images that the judges see."""
 
 TILE = 64
-"""Side of a small image on the page, in pixels."""
+"""Largest side of a small image on the page, in pixels."""
 
 MEAN = 128
 """Side of a mean image, and of an image on a line between two means, in pixels."""
@@ -136,7 +136,7 @@ def gather(
     ]
     tiles, means, values = _images(generator, latents[indices], groups, judges, num_judged, check)
     arrays: dict[str, np.ndarray] = {"indices": indices, "sheet": _as_bytes(sheet(tiles))}
-    info: dict[str, Any] = {"tile": tiles.shape[1], "columns": COLUMNS, "clusterings": []}
+    info: dict[str, Any] = {"columns": COLUMNS, "clusterings": []}
     points: dict[str, tuple[np.ndarray, list[float]]] = {}
     for i, (one, rows) in enumerate(zip(clusterings, chosen, strict=True)):
         at_layer = generator.at_layer(one.layer)

@@ -214,6 +214,13 @@ def test_wasserstein1_equals_scipys(a, b):
     assert distances.wasserstein1(a, b) == pytest.approx(want, rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("values", [["a"], [[1.0], [2.0, 3.0]], [1 + 2j], 3.0, []])
+def test_wasserstein1_refuses_what_is_no_line_of_numbers(values):
+    with pytest.raises(UserError, match=r"the second set .* expected a"):
+        distances.wasserstein1([1.0], values)
+
+
 def test_wasserstein1_of_a_shift_is_the_shift():
     x = np.random.default_rng(12).normal(size=500)
     assert distances.wasserstein1(x, x + 3.5) == pytest.approx(3.5, rel=1e-12)

@@ -37,6 +37,13 @@ def test_a_plot_is_a_png_and_a_pdf_and_always_the_same_bytes(draw):
     assert first.pdf.startswith(b"%PDF")
 
 
+def test_the_legend_of_many_clusters_makes_the_figure_higher_and_leaves_the_plot_its_place():
+    panels, labels, names = points(num=70, clusters=70)
+    plot = draw_scatter(panels[:1], labels, names, "70 latents")  # a squeezed plot is a warning
+    with Image.open(io.BytesIO(plot.png)) as picture:
+        assert picture.size == (520, 784)
+
+
 def test_ten_clusters_and_a_single_point_are_drawn():
     assert draw_scatter(*points(num=1, clusters=10), "one latent").png
 

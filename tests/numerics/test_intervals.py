@@ -91,3 +91,9 @@ def test_bootstrap_interval_refuses_no_sample_and_unknown_methods():
         bootstrap_interval(np.mean, [1.0, 2.0], method="bca")
     with pytest.raises(UserError, match="empty"):
         bootstrap_interval(np.mean, [])
+    with pytest.raises(
+        UserError, match=r"num_resamples=2\.5: expected a whole number of at least 2"
+    ):
+        bootstrap_interval(np.mean, [1.0, 2.0], num_resamples=2.5)
+    with pytest.raises(UserError, match=r"confidence=.x.: expected a number .* such as 0\.95"):
+        bootstrap_interval(np.mean, [1.0, 2.0], confidence="x")

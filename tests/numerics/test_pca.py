@@ -67,3 +67,17 @@ def test_pca_refuses_more_components_than_there_are():
         module.fit_pca(np.random.default_rng(0).normal(size=(10, 30)), 10)
     with pytest.raises(UserError, match="do not fit a PCA of 30"):
         module.fit_pca(correlated_rows(40, 30), 2).project(np.zeros((3, 29)))
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda rows: module.fit_pca(rows, 3, method="exact"),
+        lambda rows: module.fit_pca(rows.T, 3, method="exact"),
+        lambda rows: module.fit_pca(rows, 3, method="randomised"),
+        lambda rows: module.fit_pca_in_blocks([rows[:20], rows[20:]], 3),
+    ],
+)
+def test_rows_whose_squares_overflow_are_refused_by_every_method(fit):
+    with pytest.raises(UserError, match="squares overflow float32"):
+        fit(correlated_rows(50, 40) * np.float32(1e30))

@@ -138,6 +138,26 @@ def test_unused_versions_are_removed(folder):
     )
 
 
+def test_a_version_that_another_process_removes_meanwhile_costs_nothing(
+    folder, warned, monkeypatch
+):
+    found = keep_programs()
+    other = found.parent / "cgjax-old"
+    other.mkdir()
+    exists = Path.exists
+
+    def exists_for_now(path):
+        is_there = exists(path)
+        if path == other:
+            other.rmdir()
+        return is_there
+
+    monkeypatch.setattr(Path, "exists", exists_for_now)
+    again(folder)
+    assert jax.config.values["jax_compilation_cache_dir"] == str(found)
+    assert not warned
+
+
 WORK = """
 import sys, warnings
 import jax

@@ -18,8 +18,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from cgjax.runtime.mesh import axis_position
-
 # float32 tells this many rows apart with room to spare.
 _BLOCK = 2**16
 # How many values the first step's uniform numbers have.
@@ -79,7 +77,7 @@ def _draw(
     block, remainder = _draw_block(uniform, totals)
     shard, block = block // len(blocks), block % len(blocks)
     is_here = (
-        jnp.ones(block.shape, bool) if axis_name is None else shard == axis_position(axis_name)
+        jnp.ones(block.shape, bool) if axis_name is None else shard == jax.lax.axis_index(axis_name)
     )
     sums = cumulative[block]
     row = _first_above(remainder * sums[:, -1], sums, blocks[block])

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cgjax.clustering.assignment import Assignment
 from cgjax.clustering.kmeans.state import KMeansState
-from cgjax.runtime.mesh import all_min, all_sum, axis_position
+from cgjax.runtime.mesh import all_min, all_sum
 
 
 class KMeansResult(NamedTuple):
@@ -74,7 +74,7 @@ def _canonical_order(
 ) -> tuple[Int[Array, " k"], Int[Array, " k"]]:
     """Return the clusters by descending share, ties by first member, and each one's members."""
     num_rows = labels.shape[0]
-    begin = jnp.int32(0) if axis_name is None else axis_position(axis_name) * num_rows
+    begin = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name) * num_rows
     index = begin + jnp.arange(num_rows, dtype=jnp.int32)
     cluster = jnp.where(weights > 0.0, labels, num_clusters)
     counts = jnp.zeros(num_clusters, jnp.int32).at[cluster].add(1, mode="drop")

@@ -18,7 +18,6 @@ from cgjax.numerics.arguments import is_real_number
 from cgjax.runtime.mesh import (
     all_max,
     all_sum,
-    axis_position,
     from_shards,
     over_processes,
     own_device,
@@ -269,6 +268,6 @@ def _join_bad(
     """Return how many bad rows all processes have, and the first of them, counted over all."""
     if axis_name is None:
         return num, rows
-    rows = jnp.where(rows < _NONE, rows + axis_position(axis_name) * num_rows, rows)
+    rows = jnp.where(rows < _NONE, rows + jax.lax.axis_index(axis_name) * num_rows, rows)
     every = jax.lax.all_gather(rows, axis_name, tiled=True)
     return all_sum(num, axis_name), jnp.sort(every)[: len(rows)]

@@ -27,7 +27,7 @@ from cgjax.clustering.kmeans import bounds
 from cgjax.clustering.kmeans import subspace as sub
 from cgjax.clustering.kmeans.bounds import MovementBound
 from cgjax.clustering.kmeans.subspace import Subspace
-from cgjax.runtime.mesh import axis_position, varying_like
+from cgjax.runtime.mesh import varying_like
 
 
 class KMeansState(NamedTuple):
@@ -223,7 +223,7 @@ def farthest(
         jax.lax.all_gather(value, axis_name, axis=1, tiled=True) for value in (distance, row)
     )
     _, place = jax.lax.top_k(distance, min(most, distance.shape[1]))
-    return jnp.take_along_axis(row, place, axis=1), place // num == axis_position(axis_name)
+    return jnp.take_along_axis(row, place, axis=1), place // num == jax.lax.axis_index(axis_name)
 
 
 def means(total: Float[Array, "r k f"], counts: Float[Array, "r k"]) -> Float[Array, "r k f"]:

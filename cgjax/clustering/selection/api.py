@@ -32,7 +32,8 @@ from cgjax.numerics.arguments import check_share, check_whole
 from cgjax.numerics.cross_tables import adjusted_rand, cross_table
 from cgjax.runtime.keys import check_key
 
-# The criteria for comparison need all distances, or many clusterings, and use this many rows.
+# The criteria for comparison need all distances, or many clusterings, and use this many rows (the
+# gap as many as there are clusters, if these are more).
 _SILHOUETTE_ROWS, _GAP_ROWS = 1000, 400
 # Repeats start from smaller trees, whose cost is quadratic in their rows.
 _SEED_ROWS = 1000
@@ -120,8 +121,8 @@ def choose_num_clusters(
     num_rows = check_whole("num_rows", num_rows)
     num_repeats = check_whole("num_repeats", num_repeats)
     num_components = check_whole("num_components", num_components)
-    check_share("alpha", alpha)
-    check_share("confidence", confidence)
+    check_share("alpha", alpha, 0.05)
+    check_share("confidence", confidence, 0.95)
     samples = take_samples(
         source, max_clusters, key, num_rows=num_rows, num_components=num_components
     )
@@ -182,7 +183,8 @@ def _measure(
     gaussian = gaussian_p_values(held_out, [part.centroids for part in parts], rng)
     first = slice(_SILHOUETTE_ROWS)
     widths = silhouettes(samples.third[first], [cut.third[first] for cut in cuts])
-    gaps = gap_statistic(samples.first[:_GAP_ROWS], len(cuts), named_rng(key, "gap statistic"))
+    rows = samples.first[: max(_GAP_ROWS, len(cuts))]
+    gaps = gap_statistic(rows, len(cuts), named_rng(key, "gap statistic"))
     before = [None, *cuts[:-1]]
     return tuple(
         NumberRow(

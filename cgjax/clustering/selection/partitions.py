@@ -42,7 +42,7 @@ def partition_all(
     Args:
         rows: (n, q) float32, n at least `max_number`.
         max_number: most clusters.
-        seed_rows: s; the tree is that of at most the first s rows.
+        seed_rows: s; the tree is that of at most the first s rows, or `max_number` if that is more.
 
     Returns:
         One partition for each number, from 1.
@@ -53,7 +53,7 @@ def partition_all(
         [1, 1, 0, 0, 0]
     """
     parts: list[Partition] = []
-    for start in _ward_means(rows[:seed_rows], max_number):
+    for start in _ward_means(rows[: max(seed_rows, max_number)], max_number):
         part = _lloyd(rows, start)
         if 1 < len(start) <= _HALVED_MOST:
             other = _lloyd(rows, _halve_widest(rows, parts[-1]))

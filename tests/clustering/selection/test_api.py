@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cgjax
-from cgjax.clustering.selection import check_rows, choose_num_clusters
+from cgjax.clustering.selection import api, check_rows, choose_num_clusters
 from cgjax.clustering.selection.words import table_text, tree_text
 from cgjax.errors import UserError
 from cgjax.testing.clouds import make_clouds
@@ -112,6 +112,13 @@ def test_more_clusters_than_asked_for_is_a_verdict():
     choice = choose(5, 16, most=4)
     assert (choice.num_clusters, choice.verdict) == (4, "more clusters than asked for")
     assert "At least 5 groups" in choice.reason
+
+
+def test_more_clusters_than_rows_of_a_criterion_are_no_obstacle(monkeypatch):
+    monkeypatch.setattr(api, "_GAP_ROWS", 4)
+    monkeypatch.setattr(api, "_SEED_ROWS", 4)
+    rows = np.random.default_rng(0).normal(size=(360, 2)).astype(np.float32)
+    assert len(choose_num_clusters(rows, 6, key=jax.random.key(0)).table) == 6
 
 
 def test_one_is_the_only_choice_among_one():

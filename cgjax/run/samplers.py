@@ -130,7 +130,8 @@ class RunSamplers:
         dim = self._generator.gen.latent_dim
 
         def members() -> Members:
-            return Members(jnp.zeros((k, m, dim)), jnp.zeros(k, jnp.int32), is_ordered=True)
+            latents = jnp.zeros((k, m, dim), jnp.float32)
+            return Members(latents, jnp.zeros(k, jnp.int32), is_ordered=True)
 
         return jax.eval_shape(members)
 

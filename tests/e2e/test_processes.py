@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import importlib
 import os
 import signal
 import subprocess
@@ -14,12 +13,12 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 import cgjax as library
 from cgjax.errors import UserError
 from cgjax.run.run import Run
 from cgjax.runtime.signals import SIGNALS, on_interrupt
+from launch import local
 from tests.e2e.command import ROOT, cgjax, environment, untrained
 from tests.xla_flags import FOUR_DEVICES, QUICK
 
@@ -219,8 +218,7 @@ def test_a_launcher_without_a_number_of_processes_says_so_in_one_line(arguments)
 
 
 def test_if_a_process_cannot_be_started_those_before_it_are_ended(monkeypatch):
-    monkeypatch.setattr(flags, "DEFINE_integer", lambda *_: SimpleNamespace(value=3))
-    local = importlib.import_module("launch.local")
+    monkeypatch.setattr(local, "_PROCESSES", SimpleNamespace(value=3))
     started = []
 
     class Child(local.Child):

@@ -18,8 +18,9 @@ ACROSS = 4
 MANY = 12
 """Number of clusters above which columns are narrow and their names vertical."""
 
-LONGEST = 28
-"""Characters of a name below a column; a longer one would leave no room for the plot."""
+LONGEST, SHORT, LETTER = 28, 14, 0.1
+"""Most characters of a name below a column, the number that needs no larger figure, and the inches
+that each further one takes."""
 
 
 def pairs(
@@ -75,8 +76,12 @@ def errors_by_cluster(
             still be rejected for another reason.
         title: a line above the plot.
     """
+    cut = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1].rstrip()}…" for name in names]
+    further = max(0, max(map(len, cut), default=0) - SHORT)
     is_crowded = len(names) > MANY
-    figure = new_figure(max(6.4, (0.3 if is_crowded else 1.4) * len(names) + 2.4), 4.2)
+    column = 0.3 if is_crowded else 1.4 + LETTER * further
+    high = 4.2 + LETTER * further * is_crowded
+    figure = new_figure(max(6.4, column * len(names) + 2.4), high)
     axis = figure.subplots()
     rng = np.random.default_rng(0)
     errors_of, clusters_of, is_own = assigned
@@ -96,7 +101,6 @@ def errors_by_cluster(
     axis.axhline(limit, color="black", linestyle="--", linewidth=1, label="limit")
     axis.set_yscale("log")
     axis.set_xlim(-0.6, len(names) - 0.4)
-    cut = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1].rstrip()}…" for name in names]
     axis.set_xticks(range(len(names)), list(map(as_text, cut)), rotation=90 * is_crowded)
     axis.set_ylabel("mean absolute difference / range")
     figure.suptitle(as_text(title))

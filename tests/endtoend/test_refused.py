@@ -17,7 +17,7 @@ from cgjax.run.training import open_training
 from configs import common, scgan_faces
 from tests.e2e.command import cgjax, errors
 from tests.endtoend.coloured import save_coloured
-from tests.endtoend.tiny_runs import settings
+from tests.endtoend.tiny_runs import on_photos, settings
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, c
 
 
 def test_a_folder_with_too_few_images_to_score_is_refused_before_anything_is_written(tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for i in range(11):
-        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
-    config = to_plain(scgan_faces.get_config("quick"))
-    config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
+    config = on_photos(tmp_path / "photos", 11)
     with pytest.raises(
         UserError, match=r"only 5 can be compared, half of .*; add images until there are 12$"
     ):

@@ -25,7 +25,7 @@ from cgjax.run.training import TrainingRun, open_trained, open_training
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.endtoend import summary_text
 from configs import clustergan_digits, clustergan_faces, scgan_faces
-from tests.endtoend.tiny_runs import settings, train
+from tests.endtoend.tiny_runs import on_photos, settings, train
 from tests.killing import Killed
 
 RESULTS = ("samples.npz", "figures/samples.png")
@@ -160,11 +160,7 @@ def test_an_older_versions_folder_continues_and_other_images_start_over(tmp_path
 
 def test_changed_images_under_the_same_name_are_refused_unless_allowed(tmp_path):
     photos = tmp_path / "photos"
-    photos.mkdir()
-    for i in range(20):
-        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
-    config = to_plain(scgan_faces.get_config("quick"))
-    config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
+    config = on_photos(photos, 20)
     config["labels"]["num"] = 20
     run = open_training(tmp_path / "run", config)
     assert run.identity == open_training(tmp_path / "run", config).identity != ""
@@ -177,11 +173,7 @@ def test_changed_images_under_the_same_name_are_refused_unless_allowed(tmp_path)
 
 def test_a_training_goes_on_with_the_same_images_in_another_place(tmp_path):
     photos = tmp_path / "photos"
-    photos.mkdir()
-    for i in range(20):
-        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
-    config = to_plain(scgan_faces.get_config("quick"))
-    config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
+    config = on_photos(photos, 20)
     config["labels"]["num"] = 20
     began = open_training(tmp_path / "run", config).key
     config["data"]["path"] = str(photos.rename(tmp_path / "moved"))

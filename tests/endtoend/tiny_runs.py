@@ -1,10 +1,15 @@
 """Tiny training runs: their settings, and a function that runs one to its summary."""
 
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
 from cgjax.config.plain import to_plain
 from cgjax.run.training import open_training
 from cgjax.runtime.signals import Interrupts
 from cgjax.stages.endtoend import TrainingStage
-from configs import scgan_ring
+from configs import scgan_faces, scgan_ring
 
 TINY = {
     "data.num": 60,
@@ -30,6 +35,16 @@ def settings(**changes):
     for path, value in (TINY | {k.replace("__", "."): v for k, v in changes.items()}).items():
         section, name = path.split(".")
         config[section][name] = value
+    return config
+
+
+def on_photos(photos: Path, num: int) -> dict[str, Any]:
+    """Write small images into a new folder; return the config that trains on them."""
+    photos.mkdir()
+    for i in range(num):
+        Image.new("RGB", (8, 8), (12 * i, 5, 9)).save(photos / f"{i}.png")
+    config = to_plain(scgan_faces.get_config("quick"))
+    config["data"] |= {"name": "folder", "path": str(photos), "size": 8}
     return config
 
 
